@@ -1,0 +1,124 @@
+"""Worlds with hidden tasks, single and batched: gymnasium and numpy only, nothing of `ad`.
+
+`make` gives one environment, `make_vec` a batch with a task a lane, `world` the object that knows
+about the tasks (all of them, their optimal returns, shortest episodes, ...). All three also take
+any id that Gymnasium knows. To add a world: a file with a GridWorld subclass, a line in REGISTRY.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from envs.foreign import ForeignWorld
+from envs.grid_world import GridWorld
+from envs.wrappers import EpisodeLength, VectorEpisodeLength
+
+REGISTRY = {
+    "DarkRoom-v0": "envs.dark_room:DarkRoom",
+}
+
+
+def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
+    """One environment that ends after `episode_length` steps and tells `info["time"]`.
+
+    `kwargs` go to the world, among them its task (`goal=(row, column)` for DarkRoom). Raises
+    ValueError for an unknown id, an unknown setting or a bad value.
+    """
+    if env_id in REGISTRY:
+        return gymnasium.make(env_id, episode_length=episode_length, **kwargs)
+    _check_foreign(env_id)
+    return EpisodeLength(gymnasium.make(env_id, **kwargs), episode_length)
+
+
+def make_vec(
+    env_id: str,
+    tasks,
+    episode_length: int | None = 20,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    task_kwargs: list[dict] | None = None,
+    **kwargs,
+) -> VectorEnv:
+    """A batch with one lane for each of `tasks` (int [N, ...]), in a VectorEpisodeLength.
+
+    `task_kwargs`: for a foreign id, the keyword arguments of each task. `.unwrapped` has the
+    knowledge methods of `world`. Raises ValueError as `make` does.
+    """
+    batch = world(env_id, task_kwargs, tasks=tasks, **kwargs)
+    return VectorEpisodeLength(batch, episode_length, autoreset_mode)
+
+
+def world(env_id: str, task_kwargs: list[dict] | None = None, **kwargs) -> GridWorld | ForeignWorld:
+    """The batch without its wrapper, which knows about its tasks; raises ValueError as `make`.
+
+    It knows `all_tasks`, `observation_factors`, `optimal_return` and `shortest_episode`; a world of
+    REGISTRY also `optimal_actions`, `successors` and `start_observations`.
+    """
+    if env_id not in REGISTRY:
+        _check_foreign(env_id)
+        return ForeignWorld(env_id, task_kwargs, **kwargs)
+    if task_kwargs is not None:
+        raise ValueError(f"{env_id} knows its tasks: task_kwargs are for foreign environments")
+    world_class = _world_class(env_id)
+    _check_settings(env_id, kwargs, _names(world_class))
+    return world_class(**kwargs)
+
+
+def single_env(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
+    """What `gymnasium.make` calls for the ids of REGISTRY."""
+    world_class = _world_class(env_id)
+    known = (_names(world_class) - {"tasks", "num_envs"}) | _names(world_class.single)
+    _check_settings(env_id, kwargs, known)
+    return EpisodeLength(world_class.single(**kwargs), episode_length)
+
+
+def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
+    """What `gymnasium.make_vec` calls; without `tasks` lane i has task i, wrapping round."""
+    return make_vec(env_id, tasks, num_envs=num_envs, **kwargs)
+
+
+def _world_class(env_id: str) -> type[GridWorld]:
+    module, name = REGISTRY[env_id].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _check_foreign(env_id: str) -> None:
+    """ValueError unless Gymnasium knows the id; `module:id` imports the module first."""
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        gymnasium.spec(name)
+    except (ImportError, gymnasium.error.Error):
+        known = [*REGISTRY, *gymnasium.registry]
+        raise ValueError(f"unknown environment {env_id!r}{_suggestion(name, known)}") from None
+
+
+def _names(function: Callable) -> set[str]:
+    """The names of the parameters of a function or class."""
+    return set(inspect.signature(function).parameters) - {"kwargs"}
+
+
+def _check_settings(env_id: str, kwargs: dict, known: set[str]) -> None:
+    """ValueError for a keyword argument that is not in `known`."""
+    for name in kwargs:
+        if name not in known:
+            raise ValueError(f"{env_id} has no setting {name!r}{_suggestion(name, known)}")
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+for _env_id in REGISTRY:
+    if _env_id not in gymnasium.registry:
+        gymnasium.register(
+            id=_env_id,
+            entry_point="envs:single_env",
+            vector_entry_point="envs:vector_env",
+            kwargs={"env_id": _env_id},
+        )

@@ -1,0 +1,96 @@
+"""All tasks of an environment and THE split into train and held-out tasks: one place, one hash."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from envs import world
+from envs.checks import check_tasks
+from envs.rng import derive_key
+
+# What the callers of `envs.world` say by themselves, never the settings of an environment.
+RESERVED = {"env_id", "tasks", "num_envs", "task_kwargs", "episode_length", "autoreset_mode"}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which tasks are trained on and which are never seen; the indices are sorted and disjoint."""
+
+    env_id: str
+    env_kwargs: dict
+    all_tasks: np.ndarray  # int64 [K, ...]
+    train_index: np.ndarray  # int64 [n], into all_tasks
+    held_out_index: np.ndarray  # int64 [m], into all_tasks
+    task_kwargs: list[dict] | None = field(default=None)  # of a foreign environment
+
+    @property
+    def train_tasks(self) -> np.ndarray:
+        """The tasks with histories, int64 [n, ...]."""
+        return self.all_tasks[self.train_index]
+
+    @property
+    def held_out_tasks(self) -> np.ndarray:
+        """The tasks that training never sees, int64 [m, ...]."""
+        return self.all_tasks[self.held_out_index]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the environment, its settings and the two lists of tasks."""
+        content = {
+            "env_id": self.env_id,
+            "env_kwargs": self.env_kwargs,
+            "task_kwargs": self.task_kwargs,
+            "train": self.train_tasks.tolist(),
+            "held_out": self.held_out_tasks.tolist(),
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_split(
+    env_id: str,
+    env_kwargs: dict,
+    split_seed: int,
+    num_train_tasks: int,
+    held_out: list[list[int]] | None = None,
+    task_kwargs: list[dict] | None = None,
+) -> Split:
+    """Draw `num_train_tasks` train tasks by `split_seed`; the others are held out.
+
+    `held_out`: exactly these tasks are held out, and the train tasks are drawn from the others.
+    Raises ValueError, one sentence each: an unknown or repeated held-out task, too few tasks for
+    `num_train_tasks`, nothing held out, and what `envs.world` refuses.
+    """
+    for name in env_kwargs:
+        if not isinstance(name, str) or name in RESERVED:
+            raise ValueError(f"{name!r} cannot be among the keyword arguments of {env_id}")
+    all_tasks = world(env_id, task_kwargs, **env_kwargs).all_tasks()
+    if held_out is not None:
+        held_out_index = _find(all_tasks, held_out)
+    order = np.random.default_rng(derive_key(split_seed, "split")).permutation(len(all_tasks))
+    if held_out is not None:
+        order = order[~np.isin(order, held_out_index)]
+    if not 1 <= num_train_tasks <= len(order):
+        raise ValueError(f"num_train_tasks is {num_train_tasks}, but {len(order)} tasks are there")
+    train_index = np.sort(order[:num_train_tasks])
+    if held_out is None:
+        held_out_index = np.sort(order[num_train_tasks:])
+    if len(held_out_index) == 0:
+        raise ValueError(f"num_train_tasks is {num_train_tasks}: no task is left to hold out")
+    return Split(env_id, env_kwargs, all_tasks, train_index, held_out_index, task_kwargs)
+
+
+def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:
+    """Sorted indices of `tasks` in `all_tasks`, int64 [m]; ValueError: empty, unknown, repeated."""
+    if len(tasks) == 0:
+        raise ValueError("the list of held-out tasks is empty")
+    place = {tuple(task): index for index, task in enumerate(all_tasks.tolist())}
+    wanted = [tuple(task) for task in check_tasks(tasks, all_tasks.shape[1]).tolist()]
+    for task in wanted:
+        if task not in place:
+            raise ValueError(f"held-out task {list(task)} is not a task of this environment")
+        if wanted.count(task) > 1:
+            raise ValueError(f"held-out task {list(task)} is listed twice")
+    return np.array(sorted(place[task] for task in wanted))

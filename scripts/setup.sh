@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Makes .venv with what the project needs, in the versions of scripts/constraints.txt; once.
+# PYTHON names another interpreter than python3 (3.11 or newer).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=$(sha256sum pyproject.toml scripts/constraints.txt | sha256sum)
+[ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ] && exit 0
+
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "Python 3.11 or newer is needed; name one: PYTHON=/path/to/python bash $0" >&2
+    exit 3
+fi
+echo "Installing into .venv (once, a minute or two) ..."
+"$python" -m venv --clear .venv
+.venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev]"
+echo "$stamp" > .venv/stamp

@@ -1,0 +1,290 @@
+"""The worlds: their contract with Gymnasium, their rules, and what they know."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+import envs
+
+STAY, UP, DOWN, LEFT, RIGHT = range(5)
+WORLDS = sorted(envs.REGISTRY)
+NOT_ACTIONS = [2.0, 1.5, float("nan"), "1", True, np.True_, None, -1, 5, 2**70, [1], np.array([1])]
+
+
+def batch(num_envs: int | None = None, **kwargs):
+    return envs.world("DarkRoom-v0", num_envs=num_envs, **kwargs)
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+@pytest.mark.parametrize("render_mode", [None, "rgb_array", "ansi"])
+@pytest.mark.filterwarnings("error")
+def test_gymnasium_finds_nothing_to_warn_about(env_id, render_mode):
+    check_env(gymnasium.make(env_id, render_mode=render_mode).unwrapped)
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+@pytest.mark.filterwarnings("error")
+def test_a_batch_made_by_gymnasium_has_a_task_a_lane_and_wraps_round(env_id):
+    tasks = envs.world(env_id).all_tasks()
+    lanes = gymnasium.make_vec(env_id, num_envs=len(tasks) + 1)
+    np.testing.assert_array_equal(lanes.unwrapped.tasks, [*tasks, tasks[0]])
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_everything_a_batch_returns_has_its_declared_type(env_id):
+    lanes = envs.make_vec(env_id, envs.world(env_id).all_tasks()[:4])
+    observation, _ = lanes.reset(seed=0)
+    stepped, reward, terminated, truncated, info = lanes.step(np.full(4, UP))
+    arrays = [observation, stepped, reward, terminated, truncated, info["time"]]
+    assert [array.dtype.str[1:] for array in arrays] == ["i8", "i8", "f4", "b1", "b1", "i8"]
+    assert all(array.shape == (4,) for array in arrays)
+    assert observation in lanes.observation_space and stepped in lanes.observation_space
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_an_observation_factors_into_the_space(env_id):
+    world = envs.world(env_id)
+    assert np.prod(world.observation_factors) == world.single_observation_space.n
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_following_the_optimal_actions_takes_the_shortest_episode(env_id):
+    world = envs.world(env_id)
+    tasks = world.all_tasks()
+    lanes = envs.make_vec(env_id, tasks, autoreset_mode="Disabled")
+    observation, info = lanes.reset(seed=0)
+    length, rng = np.full(len(tasks), -1), np.random.default_rng(0)
+    for _ in range(20):
+        actions = world.optimal_actions(observation, tasks, rng.random(len(tasks)))
+        observation, _, terminated, truncated, info = lanes.step(actions)
+        ended = terminated | truncated
+        length = np.where(ended & (length < 0), info["time"], length)
+        if ended.any():
+            observation, _ = lanes.reset(options={"reset_mask": ended})
+    np.testing.assert_array_equal(length, world.shortest_episode(tasks))
+
+
+def test_a_made_environment_can_be_made_again_from_its_spec():
+    env = envs.make("DarkRoom-v0", size=3, goal=(0, 0), episode_length=2)
+    again = env.spec.make()
+    assert again.observation_space.n == 9 and again.get_wrapper_attr("episode_length") == 2
+
+
+def test_walls_clip_and_each_move_goes_its_way():
+    lanes = batch(5, tasks=[[0, 0]] * 5, size=3)
+    assert lanes.reset()[0].tolist() == [4, 4, 4, 4, 4]
+    moves = np.array([STAY, UP, DOWN, LEFT, RIGHT])
+    assert lanes.step(moves)[0].tolist() == [4, 1, 7, 3, 5]
+    assert lanes.step(moves)[0].tolist() == [4, 1, 7, 3, 5]
+
+
+def test_arriving_on_the_goal_ends_the_episode_with_a_reward_of_one():
+    env = envs.make("DarkRoom-v0", size=3, goal=(0, 1))
+    env.reset()
+    assert env.step(UP) == (1, 1.0, True, False, {"time": 1})
+
+
+def test_a_dense_room_rewards_every_step_on_the_goal_staying_too():
+    env = envs.make("DarkRoom-v0", size=3, goal=(0, 1), terminate_on_goal=False)
+    env.reset()
+    steps = [env.step(action) for action in (UP, STAY, UP, DOWN)]
+    assert [reward for _, reward, *_ in steps] == [1.0, 1.0, 1.0, 0.0]
+    assert not any(terminated for _, _, terminated, *_ in steps)
+
+
+def test_random_starts_are_uniform_over_all_cells_but_the_goal():
+    lanes = batch(tasks=[[0, 1]] * 8000, size=3, random_start=True)
+    count = np.bincount(lanes.reset(seed=0)[0], minlength=9)
+    assert count[1] == 0
+    others = np.delete(count, 1)  # mean 1000, standard deviation 30
+    assert others.min() > 880 and others.max() < 1120
+
+
+def test_a_lane_alone_lives_as_in_the_batch():
+    together = batch(6, size=4, random_start=True)
+    starts = [together.reset(seed=7)[0]] + [together.reset()[0] for _ in range(5)]
+    alone = batch(tasks=together.tasks[4:5], size=4, random_start=True)
+    lonely = [alone.reset(seed=11)[0]] + [alone.reset()[0] for _ in range(5)]
+    assert [start[4] for start in starts] == [start[0] for start in lonely]
+
+
+def test_a_list_of_seeds_restarts_only_the_lanes_that_have_one():
+    lanes, same = batch(2, random_start=True), batch(2, random_start=True)
+    for world in (lanes, same):
+        world.reset(seed=[3, 5])
+    assert lanes.reset(seed=[3, None])[0].tolist() == [
+        batch(1, random_start=True).reset(seed=3)[0][0],
+        same.reset()[0][1],
+    ]
+
+
+def test_a_lane_that_is_not_active_stands_still_without_a_reward():
+    lanes = batch(2, tasks=[[0, 1]] * 2, size=3, terminate_on_goal=False)
+    lanes.reset()
+    lanes.step([UP, UP])
+    observation, reward, *_ = lanes.step([STAY, DOWN], active=np.array([True, False]))
+    assert observation.tolist() == [1, 1] and reward.tolist() == [1, 0]
+
+
+def test_two_unseeded_batches_start_differently():
+    starts = [batch(50, random_start=True).reset()[0].tolist() for _ in range(2)]
+    assert starts[0] != starts[1]
+
+
+def test_a_masked_reset_leaves_the_other_lanes_where_they_are():
+    lanes = batch(3, random_start=True)
+    first, _ = lanes.reset(seed=1)
+    again, _ = lanes.reset(options={"reset_mask": np.array([False, True, False])})
+    assert again[[0, 2]].tolist() == first[[0, 2]].tolist() and again[1] != first[1]
+
+
+def test_a_caller_who_writes_into_an_observation_moves_nobody():
+    lanes = batch(2)
+    observation, _ = lanes.reset()
+    observation[:] = 0
+    assert lanes.step([STAY, STAY])[0].tolist() == [40, 40]
+
+
+@pytest.mark.parametrize(
+    ("mask", "error"),
+    [
+        ([True, False, True], TypeError),
+        (np.array([1, 0, 1]), TypeError),
+        (np.array([True]), ValueError),
+        (np.zeros(3, bool), ValueError),
+    ],
+)
+def test_a_reset_mask_that_is_none_is_refused(mask, error):
+    lanes = batch(3)
+    lanes.reset()
+    with pytest.raises(error, match="reset_mask"):
+        lanes.reset(options={"reset_mask": mask})
+
+
+def test_the_first_reset_takes_all_lanes():
+    with pytest.raises(ResetNeeded):
+        batch(2).reset(options={"reset_mask": np.array([True, False])})
+
+
+@pytest.mark.parametrize("seed", [[1], [1, 2, 3, 4]])
+def test_the_wrong_number_of_seeds_is_refused(seed):
+    with pytest.raises(ValueError, match="expected 3 seeds"):
+        batch(3).reset(seed=seed)
+
+
+def test_stepping_and_drawing_before_the_first_reset_are_refused():
+    with pytest.raises(ResetNeeded):
+        batch(1).step([STAY])
+    with pytest.raises(ResetNeeded):
+        batch(1, render_mode="ansi").render()
+
+
+@pytest.mark.parametrize("action", NOT_ACTIONS, ids=repr)
+def test_what_is_not_an_action_is_refused_and_changes_nothing(action):
+    env, lanes = envs.make("DarkRoom-v0").unwrapped, batch(2)
+    env.reset()
+    lanes.reset()
+    with pytest.raises(InvalidAction):
+        env.step(action)
+    with pytest.raises(InvalidAction):
+        lanes.step([UP, action])
+    assert env.step(STAY)[0] == 40 and lanes.step([STAY, STAY])[0].tolist() == [40, 40]
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [1, [1], [1, 1, 1], [[1, 1]], np.array([1.0, 2.0]), np.array([True, False]), {}, [1, [1]]],
+    ids=repr,
+)
+def test_actions_of_another_shape_or_type_are_refused(actions):
+    lanes = batch(2)
+    lanes.reset()
+    with pytest.raises(InvalidAction):
+        lanes.step(actions)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64", "uint64"])
+def test_integers_of_any_width_are_actions(dtype):
+    lanes = batch(2)
+    lanes.reset()
+    assert lanes.step(np.array([UP, DOWN], dtype))[0].tolist() == [31, 49]
+
+
+def test_all_tasks_are_all_cells_but_the_centre_row_by_row():
+    tasks = envs.world("DarkRoom-v0", size=3).all_tasks().tolist()
+    assert tasks == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2]]
+
+
+def test_the_shortest_episode_is_the_way_along_rows_and_columns():
+    world = envs.world("DarkRoom-v0")
+    assert world.shortest_episode([[0, 0], [4, 5], [8, 3]]).tolist() == [8, 1, 5]
+    assert world.shortest_episode(world.all_tasks()).mean() == 4.5
+
+
+def test_the_optimal_return_knows_the_kind_of_reward_and_what_is_out_of_reach():
+    ends = envs.world("DarkRoom-v0")
+    assert ends.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 1]
+    assert ends.optimal_return([[0, 0]], None).tolist() == [1]
+    dense = envs.world("DarkRoom-v0", terminate_on_goal=False)
+    assert dense.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 7]
+    assert dense.optimal_return(dense.all_tasks(), 20).mean() == 16.5
+
+
+def test_with_random_starts_the_knowledge_is_the_mean_over_the_other_cells():
+    world = envs.world("DarkRoom-v0", size=2, random_start=True, terminate_on_goal=False)
+    assert world.start_observations().tolist() == [0, 1, 2, 3]
+    assert world.shortest_episode([[0, 0]]).tolist() == [pytest.approx(4 / 3)]
+    assert world.optimal_return([[0, 0]], 1).tolist() == [pytest.approx(2 / 3)]
+
+
+def test_u_decides_between_row_and_column_and_on_the_goal_one_stays():
+    world = envs.world("DarkRoom-v0", size=3)
+    tasks = [[0, 0], [0, 0], [0, 1], [1, 2], [2, 2], [0, 0]]
+    actions = world.optimal_actions([4, 4, 4, 4, 4, 0], tasks, [0.2, 0.7, 0.9, 0.1, 0.5, 0.1])
+    assert actions.tolist() == [UP, LEFT, UP, RIGHT, RIGHT, STAY]
+
+
+def test_successors_are_what_a_step_does():
+    world = envs.world("DarkRoom-v0", tasks=[[0, 0]] * 80, size=4, random_start=True)
+    before, _ = world.reset(seed=0)
+    actions = np.arange(80) % 5
+    np.testing.assert_array_equal(
+        world.step(actions)[0], world.successors()[before, actions], strict=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"size": 0}, "size must be an integer from 2 to 181, got 0"),
+        ({"size": 9.0}, "size must be an integer"),
+        ({"size": True}, "size must be an integer"),
+        ({"random_start": "no"}, "random_start and terminate_on_goal must be true or false"),
+        ({"tasks": [[0, 9]]}, r"goal \(0, 9\) is outside the 9 x 9 room"),
+        ({"tasks": [[4, 4]]}, r"goal \(4, 4\) is where episodes start"),
+        ({"tasks": [[0.5, 1]]}, "tasks must be a list of lists of 2 integers"),
+        ({"tasks": [[0, True]]}, "tasks must be a list of lists of 2 integers"),
+        ({"tasks": [[0]]}, "tasks must be a list of lists of 2 integers"),
+        ({"tasks": []}, "tasks must be a list of lists of 2 integers"),
+        ({"tasks": [[0, 0]], "num_envs": 2}, "num_envs is 2, but a lane needs a task"),
+        ({"render_mode": "human"}, "render_mode 'human' is unknown"),
+        ({"sise": 3}, "DarkRoom-v0 has no setting 'sise'; did you mean 'size'?"),
+        ({"task_kwargs": [{}]}, "task_kwargs are for foreign environments"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        envs.world("DarkRoom-v0", **kwargs)
+
+
+def test_an_unknown_world_is_refused_with_the_nearest_name():
+    for maker in (envs.world, envs.make, lambda name: envs.make_vec(name, [[0, 0]])):
+        with pytest.raises(ValueError, match="did you mean 'DarkRoom-v0'"):
+            maker("DarkRom-v0")
+
+
+def test_a_single_environment_refuses_an_unknown_setting():
+    with pytest.raises(ValueError, match="did you mean 'goal'"):
+        envs.make("DarkRoom-v0", gaol=(1, 1))

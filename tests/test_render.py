@@ -1,0 +1,30 @@
+"""Rooms as frames and as text."""
+
+import numpy as np
+
+import envs
+from envs.render import room_frames, room_text
+
+
+def test_frames_show_the_agent_the_goal_and_the_trail():
+    frames = room_frames(3, np.array([4, 1, 0]), goal=(0, 0), pixels=8)
+    assert frames.shape == (3, 24, 24, 3) and frames.dtype == np.uint8
+    middle = frames[:, 4::8, 4::8]  # the middle of each cell, [T, 3, 3, 3]
+    assert (middle[0, 1, 1] == middle[1, 0, 1]).all()  # the agent, wherever it is
+    assert (middle[1, 1, 1] == middle[2, 0, 1]).all()  # the trail behind it
+    assert (middle[0, 2, 2] == middle[2, 2, 2]).all()  # floor that nobody has seen
+    corner = frames[:, 1:8, 1:8]
+    assert (corner[0] == corner[1]).all() and (corner[1] != corner[2]).any()  # found: it changes
+
+
+def test_the_single_environment_draws_itself():
+    env = envs.make("DarkRoom-v0", size=3, goal=(0, 0), render_mode="rgb_array")
+    env.reset()
+    assert env.render().shape == (96, 96, 3)
+    lanes = envs.world("DarkRoom-v0", num_envs=2, render_mode="ansi", size=3)
+    lanes.reset()
+    assert lanes.render()[0] == room_text(3, 4, (0, 0)) == "G . .\n. A .\n. . ."
+
+
+def test_the_text_marks_the_agent_on_the_goal():
+    assert room_text(2, 3, (1, 1)) == ". .\n. *"

@@ -1,0 +1,98 @@
+"""The split: disjoint, complete, seeded or explicit, and named by its hash."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import envs
+from envs.tasks import make_split
+
+ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
+
+
+def as_set(tasks) -> set[tuple]:
+    return {tuple(task) for task in tasks.tolist()}
+
+
+@given(st.integers(2, 6), st.integers(0, 2**32), st.data())
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_train_and_held_out_tasks_are_disjoint_and_together_all(size, seed, data):
+    num_train_tasks = data.draw(st.integers(1, size**2 - 2))
+    split = make_split("DarkRoom-v0", {"size": size}, seed, num_train_tasks)
+    train, held_out = as_set(split.train_tasks), as_set(split.held_out_tasks)
+    assert len(train) == num_train_tasks and not train & held_out
+    assert train | held_out == as_set(envs.world("DarkRoom-v0", size=size).all_tasks())
+
+
+def test_the_benchmark_split_is_57_and_23_goals():
+    split = make_split("DarkRoom-v0", {}, 0, 57)
+    assert (len(split.train_tasks), len(split.held_out_tasks)) == (57, 23)
+
+
+def test_the_same_seed_gives_the_same_split_and_another_seed_another():
+    hashes = [make_split(*ROOM, seed, 5).hash for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_an_explicit_list_is_held_out_whatever_its_order():
+    split = make_split(*ROOM, 0, 6, held_out=[[2, 0], [0, 1]])
+    assert split.held_out_tasks.tolist() == [[0, 1], [2, 0]]
+    assert len(split.train_tasks) == 6 and [0, 1] not in split.train_tasks.tolist()
+    assert split.hash == make_split(*ROOM, 0, 6, held_out=[[0, 1], [2, 0]]).hash
+
+
+def test_fewer_train_tasks_than_are_left_are_drawn_by_the_seed():
+    splits = [make_split(*ROOM, seed, 3, held_out=[[0, 1]]) for seed in (0, 0, 1)]
+    trains = [split.train_tasks.tolist() for split in splits]
+    assert trains[0] == trains[1] != trains[2] and [0, 1] not in trains[0] + trains[2]
+
+
+def test_the_hash_is_the_same_in_another_process():
+    program = f"from envs.tasks import make_split; print(make_split(*{ROOM!r}, 0, 5).hash)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == make_split(*ROOM, 0, 5).hash
+
+
+def test_the_hash_sees_every_part_of_the_split():
+    lake = [{"is_slippery": True}, {"is_slippery": False}]
+    splits = [
+        make_split(*ROOM, 0, 5),
+        make_split(*ROOM, 0, 6),
+        make_split("DarkRoom-v0", {"size": 3, "terminate_on_goal": False}, 0, 5),
+        make_split("FrozenLake-v1", {}, 0, 1, task_kwargs=lake),
+        make_split("FrozenLake-v1", {}, 0, 1, task_kwargs=lake[::-1]),
+    ]
+    assert len({split.hash for split in splits}) == len(splits)
+
+
+@pytest.mark.parametrize(
+    ("num_train_tasks", "held_out", "sentence"),
+    [
+        (0, None, "num_train_tasks is 0, but 8 tasks are there"),
+        (9, None, "num_train_tasks is 9, but 8 tasks are there"),
+        (8, None, "no task is left to hold out"),
+        (8, [[0, 0]], "num_train_tasks is 8, but 7 tasks are there"),
+        (5, [], "the list of held-out tasks is empty"),
+        (5, [[0, 0], [0, 0]], r"held-out task \[0, 0\] is listed twice"),
+        (5, [[1, 1]], r"held-out task \[1, 1\] is not a task"),
+        (5, [[0, 3]], r"held-out task \[0, 3\] is not a task"),
+        (5, [[0, 1.0]], "tasks must be a list of lists of 2 integers"),
+        (5, [[0, True]], "tasks must be a list of lists of 2 integers"),
+        (5, [0, 1], "tasks must be a list of lists of 2 integers"),
+        (5, ["ab"], "tasks must be a list of lists of 2 integers"),
+    ],
+)
+def test_an_impossible_split_is_refused_in_a_sentence(num_train_tasks, held_out, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_split(*ROOM, 0, num_train_tasks, held_out)
+
+
+@pytest.mark.parametrize("name", ["tasks", "num_envs", "env_id", "episode_length", 3])
+def test_arguments_that_the_project_sets_itself_are_refused(name):
+    with pytest.raises(ValueError, match="cannot be among the keyword arguments"):
+        make_split("DarkRoom-v0", {name: 1}, 0, 5)
