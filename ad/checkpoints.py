@@ -1,0 +1,62 @@
+"""Checkpoints: weights, optimiser and what they belong to; written whole, never unpickled.
+
+`step_<n>.pt` is the content and `step_<n>.json`, written after it, its size and SHA-256: torch.load
+itself does not notice a flipped bit. The newest checkpoint that is what was written counts.
+"""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+
+from ad.errors import CorruptError
+from ad.files import read_sealed, replacing, sha256, write_sealed
+
+KEEP = 2  # newest checkpoints
+
+
+def name(step: int) -> str:
+    """The file name of the checkpoint after `step` steps."""
+    return f"step_{step:07d}.pt"
+
+
+def save(folder: Path, step: int, content: dict) -> Path:
+    """Write `content` (tensors and plain types) for `step`; all but the newest `KEEP` go."""
+    path = folder / name(step)
+    with replacing(path) as temporary:
+        torch.save(content | {"step": step}, temporary)
+    manifest = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_sealed(path.with_suffix(".json"), manifest)
+    for old in sorted(folder.glob("step_*.pt"))[:-KEEP]:
+        old.with_suffix(".json").unlink(missing_ok=True)
+        old.unlink()
+    return path
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the highest step, if there is one."""
+    return max(folder.glob("step_*.pt"), default=None)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> dict:
+    """Read a checkpoint. Raises CorruptError if it is not what was written."""
+    try:
+        manifest = read_sealed(path.with_suffix(".json"))
+        if path.stat().st_size != manifest["bytes"] or sha256(path) != manifest["sha256"]:
+            raise ValueError("its SHA-256 is not the one in its manifest")
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        raise CorruptError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def load_newest(folder: Path, device: str | torch.device = "cpu") -> dict | None:
+    """The newest checkpoint that can be read; a warning for each newer one, None without any."""
+    for path in sorted(folder.glob("step_*.pt"), reverse=True):
+        try:
+            return load(path, device)
+        except CorruptError as error:
+            warnings.warn(f"{error}; using the one before it", stacklevel=2)
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
+    return None

@@ -1,0 +1,34 @@
+"""The device and the precision that a configuration asks for."""
+
+import torch
+
+from ad.config import Experiment
+from ad.errors import MachineError
+
+
+def choose_device(config: Experiment) -> torch.device:
+    """`auto` is cuda where there is one. Sets the number of CPU threads. Raises MachineError."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise MachineError("device is cuda, but PyTorch finds no GPU here: use --device auto")
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def autocast(config: Experiment, device: torch.device) -> torch.autocast:
+    """bfloat16 autocast where the configuration and, for `auto`, the machine favour it."""
+    wanted = config.training.precision
+    enabled = wanted == "bfloat16" or (wanted == "auto" and _bfloat16_pays(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def _bfloat16_pays(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
+    return {name for name, present in torch.cpu.get_capabilities().items() if present is True}

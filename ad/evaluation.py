@@ -1,0 +1,97 @@
+"""Evaluation: in-context rollouts on train and held-out tasks."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ad import checkpoints
+from ad.config import Experiment
+from ad.devices import choose_device
+from ad.errors import ConfigError
+from ad.methods import new_method
+from ad.model import SequenceModel, spec_from_dict
+from ad.results import SPLITS, write_results
+from ad.rollout import Rollout, greedy, rollout, sampled
+from ad.runs import Run, task_name
+from ad.summary import is_evaluated, write_summary
+from envs import make_vec
+from envs.rng import derive_key
+from envs.tasks import Split
+
+
+def evaluate(run: Run, fresh: bool = False) -> bool:
+    """Play the trained model of `run` and write its results; False if they are there already."""
+    config, settings = run.config, run.config.evaluation
+    _trained(run)
+    if not fresh and is_evaluated(run):
+        return False
+    model, method = load_model(run), new_method(config.method)
+    seeds = (settings.eval_seeds, settings.train_eval_seeds)
+    with run.timed("evaluate_s", again=True):
+        results = play(
+            config, run.split, model, method, settings.episodes, seeds, record=True, show=True
+        )
+    write_results(run.folder, run.split, results)
+    write_summary(run)
+    return True
+
+
+def load_model(run: Run) -> SequenceModel:
+    """The trained model of `run`, frozen. Raises ConfigError if it was trained on another split."""
+    device = choose_device(run.config)
+    content = checkpoints.load(_trained(run), device)
+    if content["split_hash"] != run.split.hash:
+        raise ConfigError(f"the checkpoint in {run.folder} was trained on another split")
+    model = SequenceModel(spec_from_dict(content["spec"]), run.config.model).to(device)
+    model.load_state_dict(content["model"])
+    return model.eval().requires_grad_(False)
+
+
+def _trained(run: Run) -> Path:
+    path = checkpoints.newest(run.folder / "checkpoints")
+    wanted = checkpoints.name(run.config.training.steps)
+    if path is None or path.name != wanted:
+        raise ConfigError(f"{run.folder} holds no finished training: run scripts.train first")
+    return path
+
+
+def play(
+    config: Experiment,
+    split: Split,
+    model: torch.nn.Module,
+    method,
+    episodes: int,
+    seeds: tuple[int, int],
+    record: bool = False,
+    show: bool = False,
+) -> dict[str, Rollout]:
+    """Rollouts "held_out" and "train", each [seeds × tasks, E], seed by seed.
+
+    `record` keeps the trajectories of the first seed. `show` draws progress bars.
+    """
+    settings = config.evaluation
+    choose = greedy if settings.action == "greedy" else sampled(settings.temperature)
+    results = {}
+    for part, count in zip(SPLITS, seeds, strict=True):
+        tasks = getattr(split, f"{part}_tasks")
+        lanes = [(seed, task) for seed in range(count) for task in tasks]
+        results[part] = rollout(
+            model,
+            method,
+            _lanes(config, [task for _, task in lanes]),
+            [derive_key(seed, "evaluate", task_name(task)) for seed, task in lanes],
+            episodes,
+            config.data.context_length,
+            choose,
+            record=len(tasks) if record else 0,
+            label=f"evaluate {part}" if show else None,
+        )
+    return results
+
+
+def _lanes(config: Experiment, tasks: list[np.ndarray]):
+    env = config.env
+    return make_vec(
+        env.id, np.array(tasks), env.episode_length, task_kwargs=env.tasks, **env.kwargs
+    )

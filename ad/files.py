@@ -1,0 +1,77 @@
+"""Files that appear whole or not at all: write aside, flush to the disk, rename."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which takes `path`'s place when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write `value` as indented JSON; NaN is refused (ValueError), since JSON has none."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, value: dict) -> None:
+    """Write `value` as JSON with a hash of itself, so that any change to it can be seen."""
+    write_json(path, value | {"seal": _seal(value)})
+
+
+def read_sealed(path: Path) -> dict:
+    """Read what `write_sealed` wrote. Raises ValueError if it is not that, OSError."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict) or value.pop("seal", None) != _seal(value):
+        raise ValueError(f"{path.name} is not what was written")
+    return value
+
+
+def _seal(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def publish(temporary: Path, folder: Path) -> None:
+    """Give a finished temporary folder its name; a folder already there is replaced."""
+    for file in temporary.iterdir():
+        sync(file)
+    sync(temporary)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(temporary, folder)
+    sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,23 @@
+"""In-context methods: a loss on windows, a memory in a rollout. One file and one line add another.
+
+A method is built as `Method(settings)` from its own `Settings` dataclass and offers `history_part`
+(which share of each history it learns from), `loss(model, window)` and `begin(model, lanes,
+context_length)`, whose memory has `act(observation, time)` and `record(action, reward,
+next_observation)`.
+"""
+
+from ad.registry import Registry
+
+METHODS = Registry(
+    "method",
+    {
+        "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
+        "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
+    },
+)
+
+
+def new_method(config):
+    """The method of a `MethodConfig`, with its settings."""
+    method_class = METHODS.load(config.name)
+    return method_class(method_class.Settings(**config.settings))

@@ -1,0 +1,41 @@
+"""Algorithm distillation (Laskin et al. 2022, section 3): predict the actions of histories."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ad.methods.context_memory import ContextMemory
+from ad.model import SequenceModel
+from ad.tokens import Window
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Algorithm distillation has none beside the training's."""
+
+
+class AlgorithmDistillation:
+    """Cross entropy of the source's actions at every decision of a window."""
+
+    Settings = Settings
+    history_part = (0.0, 1.0)  # the whole learning history
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    def loss(
+        self,
+        model: SequenceModel,
+        window: Window,
+        valid: torch.Tensor,
+        label_smoothing: float = 0.0,
+    ) -> torch.Tensor:
+        """Mean cross entropy (nats) over the `valid` [B, T] decisions of a window [B, T + 1]."""
+        targets = window["action"][:, 1:].masked_fill(~valid, -100).flatten()
+        logits = model(window).flatten(0, 1).float()
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+    def begin(self, model: SequenceModel, lanes: int, context_length: int) -> ContextMemory:
+        """An empty memory for a rollout of `lanes` lanes."""
+        return ContextMemory(model, lanes, context_length)

@@ -1,0 +1,64 @@
+"""What a frozen model remembers in a rollout: its last transitions, their keys and values."""
+
+import torch
+
+from ad.model import SequenceModel
+from ad.tokens import Window
+
+
+class ContextMemory:
+    """The window of N lanes in lockstep; its logits are those of a full forward pass over it.
+
+    When a decision comes for which the window of `context_length` decisions has no room, the oldest
+    half goes and the cache is filled again from the rest: each kept token is then read without the
+    dropped ones.
+    """
+
+    def __init__(self, model: SequenceModel, lanes: int, context_length: int):
+        spec, device = model.spec, model.head.weight.device
+        self.model, self.length, self.capacity = model, 0, context_length
+        self.rewards = torch.tensor(spec.rewards, device=device)
+        shape = (lanes, context_length + 1)
+        self.entries = {
+            name: torch.full(shape, value, dtype=torch.int64, device=device)
+            for name, value in spec.none.items()
+        }
+        self.none = spec.none
+        self.cache = model.new_cache(lanes, context_length)
+
+    def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """Logits [N, A] for the decision at `observation` and `time` (both int64 [N])."""
+        refill = self.length == self.capacity
+        if refill:
+            self._drop_oldest()
+        self.length += 1
+        for name, value in (("observation", observation), ("time", time)):
+            self.entries[name][:, self.length] = value
+        if refill or self.length == 1:
+            return self.model(self.window(), self.cache)[:, -1]
+        return self.model(self._part(self.length - 2), self.cache, newest=True)[:, -1]
+
+    def record(
+        self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor
+    ) -> None:
+        """What came of the last decision, each [N]: action, reward, true next observation."""
+        nearest = (reward[:, None] - self.rewards).abs().argmin(1)
+        fresh = {"action": action, "reward": nearest, "next_observation": next_observation}
+        for name, value in fresh.items():
+            self.entries[name][:, self.length] = value
+
+    def window(self) -> Window:
+        """The present window [N, T + 1], T decisions, the last of them still open."""
+        return self._part(0)
+
+    def _part(self, start: int) -> Window:
+        return {name: value[:, start : self.length + 1] for name, value in self.entries.items()}
+
+    def _drop_oldest(self) -> None:
+        kept = self.capacity // 2
+        for name, value in self.entries.items():
+            # One entry more than decisions: the transition before the first of them.
+            value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
+            value[:, kept + 1 :] = self.none[name]
+        self.length = kept
+        self.cache.reset()

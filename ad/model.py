@@ -1,0 +1,71 @@
+"""The sequence model: a token layout, a transformer and a linear head for action logits."""
+
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from ad.config import ModelConfig
+from ad.kv_cache import KVCache
+from ad.tokens import LAYOUTS, Spec, Window
+from ad.transformer import Transformer
+
+
+class SequenceModel(nn.Module):
+    """Action logits for every decision of a window, from what was known at each."""
+
+    def __init__(self, spec: Spec, config: ModelConfig):
+        super().__init__()
+        self.spec = spec
+        new_layout = LAYOUTS[config.layout]
+        self.layout = new_layout(spec, config.encoder, config.width, config.next_observation)
+        self.transformer = Transformer(
+            config.width,
+            config.layers,
+            config.heads,
+            config.feed_forward,
+            config.dropout,
+            config.attention_dropout,
+        )
+        self.head = nn.Linear(config.width, spec.num_actions)
+        self._initialise()
+
+    def forward(
+        self, window: Window, cache: KVCache | None = None, newest: bool = False
+    ) -> torch.Tensor:
+        """Logits [B, T, A] of a window [B, T + 1]; [B, 1, A] with a cache.
+
+        Without `newest` the window is read from its start (into an empty cache, if there is one).
+        With it, only the tokens behind the last but one decision of the window are new to the
+        cache.
+        """
+        tokens = self.layout(window)
+        if cache is None:
+            return self.head(self.layout.decisions(self.transformer(tokens)))
+        if newest:
+            decisions = window["time"].shape[1] - 1
+            fresh = self.layout.count(decisions) - self.layout.count(decisions - 1)
+            tokens = tokens[:, -fresh:]
+        return self.head(self.transformer(tokens, cache)[:, -1:])
+
+    def new_cache(self, lanes: int, decisions: int) -> KVCache:
+        """An empty cache for windows of at most so many decisions."""
+        return self.transformer.new_cache(lanes, self.layout.count(decisions))
+
+    def _initialise(self) -> None:
+        for module in self.layout.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.1)  # a token is a sum of six or more of these
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+
+def spec_as_dict(spec: Spec) -> dict:
+    """`spec` in plain types, for a checkpoint."""
+    return asdict(spec)
+
+
+def spec_from_dict(value: dict) -> Spec:
+    """The inverse of `spec_as_dict`."""
+    tuples = {name: tuple(value[name]) for name in ("observation_factors", "rewards")}
+    return Spec(**{**value, **tuples})

@@ -1,0 +1,135 @@
+"""Pictures of an evaluation as PNG bytes: the learning curve, and maps of a room by goal.
+
+Colours are those of Okabe and Ito 2008, "Color Universal Design", told apart by colour-blind
+readers too; lines differ in their strokes as well, and maps in lightness: the darker the cell, the
+better.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+INK, MUTED, GRID = "#26323d", "#68747f", "#e4e8eb"
+STYLES = {  # in the order of the legend
+    "optimal": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 1.6},
+    "explorer": {"color": "#009E73", "linestyle": (0, (6, 2)), "linewidth": 1.6},
+    "undirected": {"color": "#CC79A7", "linestyle": (0, (5, 1.5, 1, 1.5)), "linewidth": 1.8},
+    "held_out": {"color": "#0072B2", "linewidth": 2.6, "zorder": 4},
+    "train": {"color": "#56B4E9", "linewidth": 1.3, "zorder": 3},
+    "source": {"color": "#D55E00", "linewidth": 1.4},
+    "random": {"color": MUTED, "linestyle": (0, (2, 2)), "linewidth": 1.4},
+}
+RESOLUTION = 160  # dots per inch
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of the learning curve: `style` is a name of STYLES; values [E]; band: two [E]."""
+
+    style: str
+    label: str
+    values: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class RoomMap:
+    """A value for each goal: `values` [N], NaN where unknown, on a scale from `low` to `high`."""
+
+    title: str
+    values: np.ndarray
+    low: float
+    high: float
+    high_is_good: bool = True
+    digits: int = 2
+
+
+def learning_curve(curves: list[Curve], y_label: str) -> bytes:
+    """Mean over in-context episodes, one line a curve, as a PNG."""
+    figure = Figure(figsize=(9.6, 4.4), dpi=RESOLUTION, layout="constrained")
+    axes = figure.add_subplot()
+    for curve in sorted(curves, key=lambda curve: list(STYLES).index(curve.style)):
+        episode, style = np.arange(1, len(curve.values) + 1), STYLES[curve.style]
+        if curve.band is not None:
+            axes.fill_between(episode, *curve.band, color=style["color"], alpha=0.18, linewidth=0)
+        marker = {"marker": "o"} if len(episode) == 1 else {}
+        axes.plot(episode, curve.values, label=curve.label, **style, **marker)
+    axes.set_xlabel("in-context episode (weights frozen)", color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.set_xlim(1, max(2, *(len(curve.values) for curve in curves)))
+    axes.set_ylim(bottom=min(0.0, *(curve.values.min() for curve in curves)))
+    axes.grid(color=GRID)
+    axes.tick_params(length=0, colors=MUTED)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(MUTED)
+    legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
+    axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
+    return _png(figure)
+
+
+def room_maps(
+    maps: list[RoomMap], shape: tuple[int, int], goals: np.ndarray, held_out: np.ndarray
+) -> bytes:
+    """Maps of a room side by side, a value in the cell of each goal, as a PNG.
+
+    shape: rows and columns; goals int [N, 2]; held_out bool [N]: these cells carry a frame. Cells
+    without a goal are hatched.
+    """
+    figure = Figure(figsize=(5.4 * len(maps), 5.2), dpi=RESOLUTION, layout="constrained")
+    for axes, room in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+        _draw_map(figure, axes, room, shape, goals)
+        for row, column in goals[held_out]:
+            axes.add_patch(_frame(row, column))
+    keys = [
+        Patch(facecolor="white", edgecolor=STYLES["source"]["color"], linewidth=2),
+        Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5),
+        Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5, hatch="////"),
+    ]
+    labels = ["held-out goal", "train goal", "no goal, or no value"]
+    figure.legend(keys, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
+    return _png(figure)
+
+
+def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np.ndarray) -> None:
+    grid = np.full(shape, np.nan)
+    grid[tuple(goals.T)] = room.values
+    nothing = {"hatch": "////", "facecolor": "white", "edgecolor": "#c3cad0", "linewidth": 0}
+    axes.add_patch(Rectangle((-0.5, -0.5), *shape[::-1], **nothing))
+    norm = Normalize(room.low, room.high)
+    colours = "Blues" if room.high_is_good else "Blues_r"
+    image = axes.imshow(np.ma.masked_invalid(grid), cmap=colours, norm=norm, zorder=2)
+    for edge in range(1, max(shape)):
+        axes.axhline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
+        axes.axvline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
+    axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+    axes.set_title(room.title, color=INK, fontsize=12, pad=9)
+    axes.set_xticks(range(shape[1]))
+    axes.set_yticks(range(shape[0]))
+    axes.tick_params(length=0, labelsize=8, colors=MUTED)
+    axes.spines[:].set_visible(False)
+    if max(shape) <= 11:
+        for row, column in np.argwhere(np.isfinite(grid)):
+            value = grid[row, column]
+            dark = norm(value) > 0.55 if room.high_is_good else norm(value) < 0.45
+            style = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 4}
+            text = f"{value:.{room.digits}f}"
+            axes.text(column, row, text, color="white" if dark else INK, **style)
+    bar = figure.colorbar(image, ax=axes, shrink=0.82, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8.5, colors=MUTED)
+
+
+def _frame(row: int, column: int) -> Rectangle:
+    style = {"facecolor": "none", "edgecolor": STYLES["source"]["color"], "linewidth": 2.2}
+    return Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, **style, zorder=3)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bits every time
+    return buffer.getvalue()

@@ -1,0 +1,124 @@
+"""In-context rollouts: tasks × evaluation seeds in lockstep, frozen weights, one memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ad.errors import NumericError
+from envs.rng import derive_key, uniform
+
+RECORDED = {
+    "observation": np.int16,
+    "action": np.uint8,
+    "reward": np.float32,
+    "next_observation": np.int16,
+    "episode": np.int32,
+    "time": np.int32,
+}
+
+
+@dataclass
+class Rollout:
+    """Returns, lengths, successes [N, E]; `trajectory`: fields [lanes, T], episode -1 when over."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    successes: np.ndarray
+    trajectory: dict[str, np.ndarray]
+    env_steps: int
+
+
+class Tally:
+    """Counts each lane's episodes, returns and lengths until it has E of them."""
+
+    def __init__(self, lanes: int, episodes: int):
+        self.returns = np.zeros((lanes, episodes), np.float64)
+        self.lengths = np.zeros((lanes, episodes), np.int64)
+        self.episode = np.zeros(lanes, np.int64)
+        self.env_steps = 0
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which lanes still play episodes that count, bool [N]."""
+        return self.episode < self.returns.shape[1]
+
+    def add(self, reward: np.ndarray, done: np.ndarray) -> None:
+        """Count one step of every lane; lanes that have all their episodes stay as they are."""
+        lanes = np.flatnonzero(self.active)
+        self.returns[lanes, self.episode[lanes]] += reward[lanes]
+        self.lengths[lanes, self.episode[lanes]] += 1
+        self.episode[lanes] += done[lanes]
+        self.env_steps += len(lanes)
+
+
+def rollout(
+    model, method, env, seeds, episodes: int, context_length: int, choose, record=0, label=None
+):
+    """Play `episodes` in-context episodes in every lane of `env` (SAME_STEP); a `Rollout`.
+
+    `seeds`: one 64-bit key a lane, for the world and for `choose(logits [N, A], u [N]) -> actions
+    [N]`. `record`: how many of the first lanes to keep the trajectory of. `label` names the
+    progress bar. Raises NumericError for logits that are not finite.
+    """
+    device = model.head.weight.device
+    env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
+    keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
+    observation, info = env.reset(seed=env_seeds)
+    tally, steps, step = Tally(env.num_envs, episodes), [], 0
+    with torch.inference_mode(), _bar(env.num_envs * episodes, label) as bar:
+        memory = method.begin(model, env.num_envs, context_length)
+        while tally.active.any():
+            time, episode = info["time"], np.where(tally.active, tally.episode, -1)
+            logits = memory.act(_tensor(observation, device), _tensor(time, device))
+            action = choose(_finite(logits), uniform(keys, step))
+            following, reward, terminated, truncated, info = env.step(action)
+            reached = info.get("final_obs", following)
+            memory.record(*(_tensor(value, device) for value in (action, reward, reached)))
+            tally.add(reward, terminated | truncated)
+            steps.append(
+                [v[:record] for v in (observation, action, reward, reached, episode, time)]
+            )
+            observation, step = following, step + 1
+            bar.update(int(tally.episode.sum()) - bar.n)
+    return Rollout(
+        tally.returns, tally.lengths, tally.returns > 0, _trajectory(steps), tally.env_steps
+    )
+
+
+def sampled(temperature: float = 1.0):
+    """Actions drawn from softmax(logits / temperature)."""
+
+    def choose(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
+        scaled = (logits - logits.max(1, keepdims=True)) / temperature
+        cumulative = np.cumsum(np.exp(scaled), axis=1)
+        return (u[:, None] * cumulative[:, -1:] >= cumulative[:, :-1]).sum(1)
+
+    return choose
+
+
+def greedy(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The most likely actions."""
+    return logits.argmax(1)
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def _finite(logits: torch.Tensor) -> np.ndarray:
+    values = logits.double().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise NumericError("the model gave logits that are not finite; this checkpoint is unusable")
+    return values
+
+
+def _trajectory(steps: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
+    columns = zip(*steps, strict=True)
+    named = zip(RECORDED.items(), columns, strict=True)
+    return {name: np.stack(column, axis=1).astype(dtype) for (name, dtype), column in named}
+
+
+def _bar(total: int, label: str | None) -> tqdm:
+    return tqdm(total=total, desc=label, unit=" episodes", disable=True if label is None else None)

@@ -1,0 +1,144 @@
+"""Rules across settings: each says, in half a sentence, what does not go together.
+
+A rule is a function of the values at the dotted paths that it `reads`; its problem is shown at the
+first of them. It is skipped while one of its settings has a problem already. Nothing heavy is
+imported here: registries are names until a class is asked for.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ad.config import Experiment
+from ad.encoders import ENCODERS
+from ad.methods import METHODS
+from ad.registry import Registry
+from ad.settings import Problem, shown, touches
+from ad.sources import SOURCES
+from envs import world
+from envs.tasks import make_split
+
+RULES: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
+LANE_KWARGS = {"num_envs", "tasks", "render_mode", "task_kwargs", "env_id"}
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def reads(*paths: str) -> Callable:
+    """Register the decorated function as a rule over the values at `paths`."""
+
+    def register(rule: Callable) -> Callable:
+        RULES.append((paths, rule))
+        return rule
+
+    return register
+
+
+def broken_rules(config: Experiment, bad: set[str]) -> Iterator[Problem]:
+    """The problems of all rules none of whose settings is in `bad` (paths with a problem)."""
+    bad = set(bad)
+    for paths, rule in RULES:
+        if any(touches(path, other) for path in paths for other in bad):
+            continue
+        if text := rule(*(operator.attrgetter(path)(config) for path in paths)):
+            bad.add(paths[0])
+            yield Problem(paths[0], text)
+
+
+@reads("name")
+def name_is_a_folder_name(name):
+    if not FOLDER_NAME.fullmatch(name):
+        return (
+            "must be a plain folder name (letters, digits, '.', '_', '-'; a letter or digit first; "
+            f"at most 100), not {shown(name)}"
+        )
+
+
+@reads("root")
+def root_exists(root):
+    if not Path(root).is_dir():
+        return f"must be an existing folder, not {shown(root)}"
+
+
+@reads("env.kwargs")
+def env_kwargs_leave_the_lanes_alone(kwargs):
+    if taken := sorted(kwargs.keys() & LANE_KWARGS):
+        return f"must not set {', '.join(taken)}: the suite does"
+
+
+@reads("env")
+def world_can_be_made(env):
+    try:
+        world(env.id, task_kwargs=env.tasks, **env.kwargs)
+    except Exception as error:  # a world from elsewhere may raise anything
+        return f"makes no world: {' '.join(str(error).split())}"
+
+
+@reads("split", "env")
+def split_is_possible(split, env):
+    try:
+        make_split(
+            env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+        )
+    except ValueError as error:
+        return f"is not possible: {error}"
+
+
+@reads("source.algorithm")
+def algorithm_is_registered(algorithm):
+    return _unregistered(algorithm, SOURCES)
+
+
+@reads("source.env_steps", "source.num_envs")
+def streams_are_equally_long(env_steps, num_envs):
+    if env_steps % num_envs:
+        return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
+
+
+@reads("data.context_length", "data.history_stride", "source.env_steps", "source.num_envs")
+def a_kept_history_fills_a_window(context_length, history_stride, env_steps, num_envs):
+    kept = env_steps // num_envs // history_stride
+    if kept < context_length:
+        return (
+            f"must be at most {kept}, not {context_length}: that is what is kept of a stream of "
+            f"{env_steps // num_envs} transitions when every {history_stride}th episode counts"
+        )
+
+
+@reads("data.held_out_streams", "source.num_envs")
+def a_stream_is_left_to_train_on(held_out_streams, num_envs):
+    if held_out_streams >= num_envs:
+        return f"must be below source.num_envs ({num_envs}), not {held_out_streams}"
+
+
+@reads("model.encoder")
+def encoder_is_registered(encoder):
+    return _unregistered(encoder, ENCODERS)
+
+
+@reads("model.heads", "model.width")
+def heads_divide_the_width(heads, width):
+    if width % heads:
+        return f"must divide model.width ({width}), not be {heads}"
+
+
+@reads("method.name")
+def method_is_registered(name):
+    return _unregistered(name, METHODS)
+
+
+@reads("training.warmup_steps", "training.steps")
+def warm_up_ends_in_training(warmup_steps, steps):
+    if warmup_steps > steps:
+        return f"must be at most training.steps ({steps}), not {warmup_steps}"
+
+
+@reads("training.final_learning_rate", "training.learning_rate")
+def learning_rate_falls(final, peak):
+    if final > peak:
+        return f"must be at most training.learning_rate ({peak}), not {final}"
+
+
+def _unregistered(name: str, registry: Registry) -> str | None:
+    if name not in registry:
+        return f"is not a known {registry.kind}: {shown(name)}{registry.suggest(name)}"

@@ -1,0 +1,171 @@
+"""Where a run keeps its things: `logs/<name>/`, with `metrics.jsonl` as the source of truth.
+
+config.yaml  split.json  metrics.jsonl  timing.json  checkpoints/  results.*  report.html
+tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the source agents' curves, likewise)
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ad import config as configuration
+from ad.command_line import load
+from ad.config import Experiment
+from ad.errors import ConfigError
+from ad.files import write_json, write_text
+from envs import world
+from envs.tasks import Split, make_split
+
+LATE_SECTIONS = ("evaluation.", "record.")  # may change without training again
+
+
+class Run:
+    """A run's folder. If it holds another configuration: ConfigError, or with `fresh` emptied."""
+
+    def __init__(self, config: Experiment, fresh: bool = False):
+        self.config, self.folder = config, Path(config.root) / "logs" / config.name
+        self.split = config_split(config)
+        if (changed := self._changed()) and not fresh:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings ({'; '.join(changed)}): "
+                "choose another --name, or discard it with --fresh true"
+            )
+        if changed:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "config.yaml", configuration.dump(config))
+        write_json(self.folder / "split.json", describe_split(self.split))
+        self._writer = None
+
+    @property
+    def videos(self) -> Path:
+        """The folder of the run's videos."""
+        return Path(self.config.root) / "videos" / self.config.name
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Append `values` (tag -> number) at `step` to metrics.jsonl and to tensorboard."""
+        line = {"step": step} | {tag: _number(value) for tag, value in values.items()}
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for tag, value in values.items():
+            self._tensorboard(step).add_scalar(tag, value, step)
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was logged after `step`, when training goes on from an earlier checkpoint."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step(line) <= step]
+            write_text(path, "".join(line + "\n" for line in kept))
+
+    def discard_training(self) -> None:
+        """Remove checkpoints and logs, so that training starts again."""
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.forget_after(-1)
+        self._set_timing("train_s", 0.0)
+
+    @contextlib.contextmanager
+    def timed(self, name: str, again: bool = False) -> Iterator[None]:
+        """Add the seconds that the block takes to `name` in timing.json; with `again`, set them."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            before = 0.0 if again else self.timing().get(name, 0.0)
+            self._set_timing(name, before + time.perf_counter() - start)
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by name: collect_s, train_s, evaluate_s."""
+        path = self.folder / "timing.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _set_timing(self, name: str, seconds: float) -> None:
+        write_json(self.folder / "timing.json", self.timing() | {name: round(seconds, 3)})
+
+    def close(self) -> None:
+        """Flush tensorboard."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _tensorboard(self, step: int):
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+        return self._writer
+
+    def _changed(self) -> list[str]:
+        """The settings that what is in the folder depends on and that are different now."""
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            return []
+        old = load(["--config_path", str(path), "--root", str(self.config.root)]).config
+        changed = configuration.difference(old, self.config)
+        return [line for line in changed if not line.startswith(LATE_SECTIONS)]
+
+
+def config_split(config: Experiment) -> Split:
+    """The split of an experiment."""
+    env, split = config.env, config.split
+    return make_split(
+        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+    )
+
+
+def config_world(config: Experiment):
+    """The world of an experiment, for what it knows of its tasks."""
+    return world(config.env.id, config.env.tasks, **config.env.kwargs)
+
+
+def describe_split(split: Split) -> dict:
+    """The lists of tasks and their hash, in plain types."""
+    return {
+        "hash": split.hash,
+        "train": split.train_tasks.tolist(),
+        "held_out": split.held_out_tasks.tolist(),
+    }
+
+
+def dataset_folder(config: Experiment) -> Path:
+    """`histories/<dataset>`: one a world and source configuration, whatever the split and seed."""
+    source = replace(config.source, source_seed=0)
+    slug = re.sub(r"[^A-Za-z0-9]+", "_", config.env.id).strip("_").lower()
+    name = f"{slug}-{source.algorithm}-{configuration.config_hash(config.env, source)[:8]}"
+    return Path(config.root) / "histories" / name
+
+
+def task_name(task: np.ndarray) -> str:
+    """A task as it stands in file names and tables: (3, 7) is "3-7"."""
+    return "-".join(str(int(part)) for part in task)
+
+
+def unit_folder(config: Experiment, task: np.ndarray) -> Path:
+    """The folder of one task's history under the configured source seed."""
+    return dataset_folder(config) / f"task_{task_name(task)}_seed_{config.source.source_seed}"
+
+
+def unit_folders(config: Experiment) -> list[tuple[tuple[int, ...], Path]]:
+    """(task, folder) for every train task, in the order of the split."""
+    tasks = config_split(config).train_tasks
+    return [(tuple(task.tolist()), unit_folder(config, task)) for task in tasks]
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics.jsonl; infinite where an interruption cut the line."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return np.inf
+
+
+def _number(value: float) -> float | None:
+    value = float(value)
+    return value if np.isfinite(value) else None

@@ -1,0 +1,107 @@
+"""Advantage actor-critic (Mnih et al. 2016): one independent learner per task, all in one batch.
+
+Over a small discrete observation space a policy is a table between two updates, so acting is a
+table look-up in arrays, and one update of one agent is a loop compiled by numba over the cells that
+it visited. An agent owns its parameters, Adam state, gradient-norm clip and random stream; nothing
+is summed across agents, so its history has the same bits alone, among 57, and with any number of
+threads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad.returns import n_step_returns
+from ad.settings import setting
+from ad.sources import a2c_kernel
+from ad.sources.actors import Actors
+from ad.transitions import Block
+
+STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's update, in its order
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A2C's settings: the seed experiment's (2024) apart from the learning rate."""
+
+    learning_rate: float = setting(3e-4, above=0)  # of Adam; the seed's 1e-4 learns slower
+    rollout_length: int = setting(10, at_least=1)  # steps of each actor between two updates
+    discount: float = setting(0.99, at_least=0, at_most=1)  # gamma
+    entropy_coefficient: float = setting(0.01, at_least=0)  # weight of the entropy bonus
+    value_coefficient: float = setting(0.99, at_least=0)  # weight of the squared value error
+    gradient_norm: float = setting(0.5, above=0)  # clip of each agent's own gradient
+    hidden: int = setting(128, at_least=1)  # width of the embedding of an observation
+    beta1: float = setting(0.9, at_least=0, below=1)  # of Adam
+    beta2: float = setting(0.999, at_least=0, below=1)  # of Adam
+    epsilon: float = setting(1e-6, above=0)  # of Adam
+
+
+class A2C:
+    """K independent learners with E actors each. `keys`: one 64-bit key an agent."""
+
+    Settings = Settings
+
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys, world):
+        self.settings = settings
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        states = int(env.single_observation_space.n)
+        actions = int(env.single_action_space.n)
+        self.shape = (states, settings.hidden, actions)
+        self.parameters = np.stack([initial_parameters(self.shape, key) for key in keys])
+        self.moments = np.zeros((2, *self.parameters.shape), np.float32)
+        self.updates = 0
+        self.optimiser = a2c_kernel.Optimiser(
+            *(np.float32(getattr(settings, name)) for name in a2c_kernel.Optimiser._fields)
+        )
+        self.table = a2c_kernel.empty_table(len(keys), states, actions)
+        a2c_kernel.evaluate(self.parameters, settings.hidden, self.table)
+
+    def run(self, steps: int) -> Iterator[Block]:
+        """Learn for `steps` environment steps of every lane; yield the transitions in blocks."""
+        length = self.settings.rollout_length
+        for block in self.actors.blocks(steps, length):
+            for rollout in block.rollouts(length):
+                self.actors.rollout(rollout, self.act)
+                self._learn(rollout, block.statistics)
+            yield block
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Actions [K, E] sampled from the policy table at `observations` with uniforms `u`."""
+        cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, E, A]
+        return (u[..., None] >= cumulative[..., :-1]).sum(-1)
+
+    def _learn(self, rollout: Block, statistics: dict[str, list]) -> None:
+        data, settings = rollout.arrays, self.settings
+        next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, E]
+        returns = n_step_returns(
+            data["reward"], data["terminated"], data["truncated"], next_values, settings.discount
+        )
+        self.updates += 1
+        measured = a2c_kernel.update(
+            self.parameters,
+            *self.moments,
+            settings.hidden,
+            self.table,
+            (data["observation"], data["action"]),
+            returns,
+            self.updates,
+            self.optimiser,
+        )
+        for name, values in zip(STATISTICS, measured.T, strict=True):
+            statistics.setdefault(name, []).append(values)
+
+
+def initial_parameters(shape: tuple[int, int, int], key: int) -> np.ndarray:
+    """One agent's parameters, flat float32, as torch's Embedding, LayerNorm, Linear begin."""
+    states, hidden, actions = shape
+    rng = np.random.default_rng([key, 1])
+    bound = hidden**-0.5
+    parts = (
+        rng.standard_normal((states, hidden)),
+        np.ones(hidden),
+        np.zeros(hidden),
+        rng.uniform(-bound, bound, (actions + 1, hidden)),
+        rng.uniform(-bound, bound, actions + 1),
+    )
+    return np.concatenate([part.ravel() for part in parts]).astype(np.float32)

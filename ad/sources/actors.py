@@ -1,0 +1,53 @@
+"""The actors of a source: K agents with E environments each, stepped and recorded together."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ad.transitions import Block
+from envs.rng import derive_key, uniform
+
+BLOCK_STEPS = 500  # steps of every lane held in memory before they go to the store
+
+
+class Actors:
+    """Lane (k, e) is actor e of agent k, with a random stream of its own."""
+
+    def __init__(self, env, num_tasks: int, num_envs: int, keys):
+        self.env, self.shape = env, (num_tasks, num_envs)
+        self.agent = np.arange(num_tasks)[:, None]
+        lanes = [(key, e) for key in keys for e in range(num_envs)]
+        self.keys = np.array([derive_key(key, "action", e) for key, e in lanes], np.uint64)
+        seeds = [derive_key(key, "world", e) >> 1 for key, e in lanes]
+        observation, info = env.reset(seed=seeds)
+        self.observation, self.time = observation, info["time"]
+        self.steps = 0
+
+    def blocks(self, steps: int, multiple: int = 1) -> Iterator[Block]:
+        """Empty blocks that add up to `steps`, each but the last a multiple of `multiple` long."""
+        size = max(BLOCK_STEPS // multiple, 1) * multiple
+        for start in range(0, steps, size):
+            yield Block.empty(min(size, steps - start), *self.shape)
+
+    def rollout(self, block: Block, act: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+        """Fill `block`: every lane takes len(block) steps by act(observations, uniforms)."""
+        counters = np.arange(self.steps, self.steps + len(block), dtype=np.uint64)
+        u = uniform(self.keys, counters[:, None]).reshape(len(block), *self.shape)
+        for t in range(len(block)):
+            observation = self.observation.reshape(self.shape)
+            actions = act(observation, u[t])
+            self._record(block, t, observation, actions)
+        self.steps += len(block)
+
+    def _record(self, block: Block, t: int, observation: np.ndarray, actions: np.ndarray) -> None:
+        data, shape = block.arrays, self.shape
+        data["observation"][t], data["action"][t] = observation, actions
+        data["time"][t] = self.time.reshape(shape)
+        self.observation, reward, terminated, truncated, info = self.env.step(actions.ravel())
+        # After an end the lane is already reset: the true last observation is the one in the info.
+        reached = info.get("final_obs", self.observation)
+        self.time = info["time"]
+        data["reward"][t] = reward.reshape(shape)
+        data["next_observation"][t] = reached.reshape(shape)
+        data["terminated"][t] = terminated.reshape(shape)
+        data["truncated"][t] = truncated.reshape(shape)

@@ -1,0 +1,64 @@
+"""Noise distillation, AD^ε (Zisman et al. 2024, section 3): learning histories without learning.
+
+The optimal policy of a world acts, and each action is replaced by a uniformly random one with a
+probability that falls linearly from `noise_start` to `noise_end` over the history.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad.errors import ConfigError
+from ad.settings import setting
+from ad.sources.actors import Actors
+from ad.transitions import Block
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The schedule of the noise."""
+
+    noise_start: float = setting(1.0, at_least=0, at_most=1)  # P(random action), first step
+    noise_end: float = setting(0.0, at_least=0, at_most=1)  # and at the last
+    decay_fraction: float = setting(1.0, above=0, at_most=1)  # share of history it falls over
+
+
+class NoiseDistillation:
+    """K noisy experts with E actors each; needs a world that knows its optimal actions."""
+
+    Settings = Settings
+
+    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys, world):
+        if not hasattr(world, "optimal_actions"):
+            raise ConfigError("noise_distillation needs a world that knows its optimal actions")
+        self.settings, self.world = settings, world
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.tasks = np.repeat(tasks, num_envs, axis=0)
+        self.actions = int(env.single_action_space.n)
+        self.noise = settings.noise_start
+
+    def run(self, steps: int) -> Iterator[Block]:
+        """Act for `steps` environment steps of every lane; yield the transitions in blocks."""
+        for block in self.actors.blocks(steps):
+            for step in block.rollouts(1):
+                self.noise = self._noise_at(self.actors.steps / max(steps - 1, 1))
+                self.actors.rollout(step, self.act)
+            block.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
+            yield block
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """The optimal actions [K, E], some replaced at random, from one uniform number each."""
+        random = u < self.noise
+        # What is left of the same number, stretched to [0, 1), chooses among equals.
+        rest = np.where(
+            random, u / max(self.noise, 1e-12), (u - self.noise) / (1 - self.noise or 1)
+        )
+        rest = np.clip(rest, 0.0, np.nextafter(1.0, 0.0))
+        best = self.world.optimal_actions(observations.ravel(), self.tasks, rest.ravel())
+        return np.where(random, (rest * self.actions).astype(int), best.reshape(u.shape))
+
+    def _noise_at(self, progress: float) -> float:
+        s = self.settings
+        share = min(progress / s.decay_fraction, 1.0)
+        return s.noise_start + (s.noise_end - s.noise_start) * share

@@ -1,0 +1,137 @@
+"""What an evaluation amounts to: `results.json`, the scores of each split and of the references."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad import checkpoints, metrics
+from ad.config import Experiment, config_hash
+from ad.errors import ConfigError
+from ad.files import sha256, write_json
+from ad.histories import episodes, load_unit
+from ad.references import Reference, random_return, references, source_references
+from ad.results import Evaluation, read_results
+from ad.runs import Run, config_world, task_name, unit_folders
+
+FILES = ("results.csv", "trajectories.npz", "results.json")  # of an evaluation
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Evaluations by split, references by name and split, and the content of results.json."""
+
+    evaluations: dict[str, Evaluation]
+    lines: dict[str, dict[str, Reference]]
+    results: dict
+
+
+def write_summary(run: Run) -> None:
+    """Write `results.json` from the results of the evaluation."""
+    evaluations = read_results(run.folder / "results.csv")
+    lines = reference_lines(run.config, evaluations)
+    write_json(run.folder / "results.json", compile_results(run, evaluations, lines))
+
+
+def read_summary(run: Run) -> Summary:
+    """What `write_summary` wrote. Raises ConfigError unless it is about the present settings."""
+    if not is_evaluated(run):
+        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
+    evaluations = read_results(run.folder / "results.csv")
+    results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+    return Summary(evaluations, reference_lines(run.config, evaluations), results)
+
+
+def is_evaluated(run: Run) -> bool:
+    """Whether `results.json` is there and about the present checkpoint and settings."""
+    try:
+        if not all((run.folder / name).exists() for name in FILES):
+            return False
+        results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        return {name: results.get(name) for name in _identity(run)} == _identity(run)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _identity(run: Run) -> dict[str, str | None]:
+    path = checkpoints.newest(run.folder / "checkpoints")
+    return {
+        "config_hash": config_hash(run.config),
+        "split_hash": run.split.hash,
+        "checkpoint": sha256(path) if path else None,
+    }
+
+
+def reference_lines(
+    config: Experiment, evaluations: dict[str, Evaluation]
+) -> dict[str, dict[str, Reference]]:
+    """Every reference that can be computed: name -> split -> Reference."""
+    knowledge, length = config_world(config), config.env.episode_length
+    lines: dict[str, dict[str, Reference]] = {}
+    for split, evaluation in evaluations.items():
+        most = evaluation.returns.shape[2]
+        for name, line in references(knowledge, evaluation.tasks, length, most).items():
+            lines.setdefault(name, {})[split] = line
+    source = source_lines(config, evaluations["held_out"].returns.shape[2])
+    return lines | {name: {"train": line} for name, line in source.items()}
+
+
+def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
+    """The source agents' own first `most` and last ten episodes; nothing without histories."""
+    folders = [folder for _, folder in unit_folders(config)]
+    if not all((folder / "unit.json").exists() for folder in folders):
+        return {}
+    returns = []
+    for folder in folders:
+        arrays = load_unit(folder, ("terminated", "truncated", "reward")).arrays
+        whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
+        returns.append([whole.returns[whole.stream == j] for j in range(len(arrays["reward"]))])
+    return source_references(returns, most, metrics.LAST)
+
+
+def compile_results(
+    run: Run, evaluations: dict[str, Evaluation], lines: dict[str, dict[str, Reference]]
+) -> dict:
+    """The content of `results.json`, keys as in the design."""
+    config = run.config
+    known = {split: _known(config, e.tasks) for split, e in evaluations.items()}
+    optimal = {split: facts.optimal_return for split, facts in known.items()}
+    return {
+        "name": config.name,
+        "splits": {
+            split: metrics.summarise(
+                evaluation.returns,
+                evaluation.lengths,
+                evaluation.successes,
+                known[split],
+                [task_name(task) for task in evaluation.tasks],
+            )
+            for split, evaluation in evaluations.items()
+        },
+        "references": _summarise_references(lines, optimal),
+        "timing": run.timing(),
+    } | _identity(run)
+
+
+def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:
+    """name -> split -> scores; of the source's last episodes only those that are about the end."""
+    summaries = {
+        name: {
+            split: metrics.summarise_reference(line.returns, line.successes, optimal[split])
+            for split, line in by_split.items()
+        }
+        for name, by_split in lines.items()
+    }
+    for summary in summaries.get("source_end", {}).values():
+        summary |= {"nauc": None, "episodes_to_80pct": None}
+    return summaries
+
+
+def _known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+    knowledge, length = config_world(config), config.env.episode_length
+    return metrics.Known(
+        knowledge.optimal_return(tasks, length),
+        random_return(knowledge, tasks, length),
+        knowledge.shortest_episode(tasks),
+        success_ends=getattr(knowledge, "terminate_on_goal", False),
+    )

@@ -1,0 +1,101 @@
+"""A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) that knows no world.
+
+The same `forward` trains and decodes: with a cache it continues behind the tokens that the cache
+holds. There is no position here; tokens bring theirs (`ad/tokens.py`).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ad.attention import attend
+from ad.kv_cache import KVCache
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
+        """[B, L, C] -> [B, L, C]."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D]
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        mixed = attend(q, k, v, self.dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each behind a normalisation, added to the stream."""
+
+    def __init__(
+        self, width: int, heads: int, feed_forward: int, dropout: float, attention_dropout: float
+    ):
+        super().__init__()
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads, attention_dropout)
+        self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
+        self.dropout = dropout
+
+    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
+        """[B, L, C] -> [B, L, C]."""
+        x = x + self._drop(self.attention(self.norm_attention(x), cache, layer))
+        return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))
+
+    def _drop(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """Tokens [B, L, C] to hidden states [B, L, C]."""
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        feed_forward: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.blocks = nn.ModuleList(
+            Block(width, heads, feed_forward, dropout, attention_dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self._initialise(layers)
+
+    def forward(self, tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        """Hidden states of `tokens`, which follow those in `cache` and are added to it."""
+        x = tokens
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cache, layer)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return self.norm(x)
+
+    def new_cache(self, lanes: int, capacity: int) -> KVCache:
+        """An empty cache for `lanes` lanes of at most `capacity` tokens."""
+        head_width = self.width // self.heads
+        like = self.norm.weight
+        return KVCache(len(self.blocks), lanes, self.heads, capacity, head_width, like)
+
+    def _initialise(self, layers: int) -> None:
+        # The additions to the residual stream shrink with depth (Radford et al. 2019, section 2.3).
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                deep = name.endswith(("out.weight", "down.weight"))
+                scale = 1 / math.sqrt(2 * layers) if deep else 1.0
+                nn.init.normal_(parameter, std=scale / math.sqrt(parameter.shape[1]))
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)

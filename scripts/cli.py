@@ -1,0 +1,80 @@
+"""What every verb does around its work: read the configuration, run, end with an exit code.
+
+A verb is a module `scripts/<verb>.py` with a `main(config, fresh)` and, as its last lines,
+
+    if __name__ == "__main__":
+        run_verb(main)
+
+It imports what is heavy (torch, numba) inside `main`, so that a bad configuration is refused in a
+fraction of a second. Exit codes: 0 done, 2 bad input, 3 the machine, 4 corrupt data, 5 numeric
+failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its traceback.
+"""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ad.command_line import load
+from ad.config import Experiment
+from ad.errors import ADError, MachineError
+from ad.usage import usage
+
+Main = Callable[[Experiment, bool], Any]
+MACHINE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def run_verb(main: Main) -> NoReturn:
+    """Run `main(config, fresh)` as the command line's words ask, and exit."""
+    argv = sys.argv[1:]
+    if {"-h", "--help"} & set(argv):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
+        print(usage())
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(exit_code(main, argv))
+
+
+def exit_code(main: Main, argv: Sequence[str]) -> int:
+    """Run `main(config, fresh)` as `argv` asks; a failure that is expected goes to stderr."""
+    try:
+        invocation = load(argv)
+        main(invocation.config, invocation.fresh)
+        return 0
+    except ADError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from here", 130)
+    except Terminated:
+        return _fail("terminated; the same command goes on from here", 143)
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror}{where}", MachineError.exit_code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated

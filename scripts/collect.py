@@ -1,0 +1,21 @@
+"""Collect the learning histories of all train tasks: histories/<dataset>/<unit>/."""
+
+from ad.config import Experiment
+from scripts.cli import run_verb
+
+
+def main(config: Experiment, fresh: bool = False) -> None:
+    """Run the source agents that have no history yet; with `fresh`, all of them."""
+    from ad.collection import collect, show_curves
+    from ad.runs import Run, dataset_folder
+
+    run = Run(config, fresh)
+    with run.timed("collect_s"):
+        fresh_units = collect(run, fresh)
+    show_curves(run)
+    total = len(run.split.train_tasks)
+    print(f"collect: {fresh_units} of {total} histories collected, in {dataset_folder(config)}")
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,18 @@
+"""Evaluate the frozen model in context on held-out and train tasks: logs/<run>/results.csv."""
+
+from ad.config import Experiment
+from scripts.cli import run_verb
+
+
+def main(config: Experiment, fresh: bool = False) -> None:
+    """Roll the trained model out unless the results of this configuration are there."""
+    from ad.evaluation import evaluate
+    from ad.runs import Run
+
+    run = Run(config)
+    evaluated = evaluate(run, fresh)
+    print(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,22 @@
+"""Make the videos of a run: its source agents and the frozen model on held-out goals."""
+
+import shutil
+
+from ad.config import Experiment
+from scripts.cli import run_verb
+
+
+def main(config: Experiment, fresh: bool = False) -> None:
+    """Make the videos that are missing or out of date; with `fresh`, all of them."""
+    from ad.recording import record
+    from ad.runs import Run
+
+    run = Run(config)
+    if fresh:
+        shutil.rmtree(run.videos, ignore_errors=True)
+    written, total = record(run)
+    print(f"record: {written} of {total} videos written, in {run.videos}")
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,16 @@
+"""Write the report of an evaluated run: table.md, curve.png and report.html."""
+
+from ad.config import Experiment
+from scripts.cli import run_verb
+
+
+def main(config: Experiment, fresh: bool = False) -> None:
+    """Write the report anew; it is made from what evaluation and record left, in seconds."""
+    from ad.report import report
+    from ad.runs import Run
+
+    print(f"report: {report(Run(config))}")
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,15 @@
+"""All five verbs in turn: collect, train, evaluate, record, report. What is there is kept."""
+
+from ad.config import Experiment
+from scripts import collect, evaluate, record, report, train
+from scripts.cli import run_verb
+
+
+def main(config: Experiment, fresh: bool = False) -> None:
+    """From nothing to a report with videos; with `fresh` again, but for the histories."""
+    for verb in (collect, train, evaluate, record, report):
+        verb.main(config, fresh and verb is not collect)
+
+
+if __name__ == "__main__":
+    run_verb(main)

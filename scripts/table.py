@@ -1,0 +1,76 @@
+"""The table of results: every evaluated run under logs/, grouped by configuration, seeds apart.
+
+    python -m scripts.table [--root .] [--update README.md] [run ...]
+
+Prints Markdown; with `--update FILE` it takes the place of what stands between the lines
+`<!-- results -->` and `<!-- /results -->` of FILE.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ad.command_line import load
+from ad.config import Experiment, config_hash
+from ad.errors import ADError, ConfigError
+from ad.files import write_text
+from ad.tables import runs_table
+
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+
+def main(root: Path, names: list[str], update: Path | None) -> None:
+    """Print the table of the runs `names` (all, without names) and put it into `update`."""
+    groups: dict[str, dict[str, dict]] = {}
+    for folder in run_folders(root, names):
+        config = load(["--config_path", str(folder / "config.yaml"), "--root", str(root)]).config
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        groups.setdefault(_without_seeds(config), {})[folder.name] = results
+    text = runs_table(list(groups.values())).compact().markdown()
+    print(text, end="")
+    if update is not None:
+        _replace_between_marks(update, text)
+
+
+def run_folders(root: Path, names: list[str]) -> list[Path]:
+    """The folders of the evaluated runs called `names` (all, without names), by name."""
+    found = {path.parent.name: path.parent for path in (root / "logs").glob("*/results.json")}
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"no evaluated run is called {', '.join(missing)} in {root / 'logs'}")
+    if not found:
+        raise ConfigError(f"{root / 'logs'} holds no evaluated run: use scripts.run first")
+    return [found[name] for name in names or sorted(found)]
+
+
+def _without_seeds(config: Experiment) -> str:
+    return config_hash(
+        replace(
+            config,
+            split=replace(config.split, split_seed=0),
+            source=replace(config.source, source_seed=0),
+            training=replace(config.training, train_seed=0),
+        )
+    )
+
+
+def _replace_between_marks(path: Path, text: str) -> None:
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"{path} has no lines {BEGIN} and {END} to put the table between")
+    write_text(path, f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", help="names of runs; all without any")
+    parser.add_argument("--root", type=Path, default=Path("."))
+    parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
+    words = parser.parse_args()
+    try:
+        main(words.root, words.runs, words.update)
+    except ADError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,69 @@
+"""What many tests share: a tiny row of the benchmark, histories of it, and random windows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ad.collection import collect
+from ad.command_line import load
+from ad.runs import Run
+from ad.tokens import Spec
+
+SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """The models here are too small to share out."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    """smoke(root, *words): the row of configs/smoke.yaml under `root`, changed by `words`."""
+
+    def row(root, *words: str):
+        fixed = ["--config_path", str(SMOKE), "--root", str(root), "--device", "cpu"]
+        return load([*fixed, "--threads", "1", *words]).config
+
+    return row
+
+
+@pytest.fixture(scope="session")
+def collected(smoke, tmp_path_factory):
+    """collected(name, *words): a row as `smoke` gives, whose histories are there already."""
+    root = tmp_path_factory.mktemp("collected")
+    source = ["--source.algorithm", "noise_distillation", "--source.env_steps", "800"]
+    collect(Run(smoke(root, "--name", "source", *source)))
+
+    def row(name: str, *words: str):
+        return smoke(root, "--name", name, *source, *words)
+
+    return row
+
+
+@pytest.fixture(scope="session")
+def spec():
+    """The sizes of a 3 x 3 room with episodes of four steps."""
+    return Spec(9, (3, 3), 5, (0.0, 1.0), 4)
+
+
+@pytest.fixture(scope="session")
+def random_window(spec):
+    """random_window(count, decisions, seed, start=True): any window [count, decisions + 1]."""
+
+    def draw(count: int, decisions: int, seed: int, start: bool = True):
+        rng = np.random.default_rng(seed)
+        sizes = spec.none | {"time": spec.episode_length}
+        window = {
+            name: torch.from_numpy(rng.integers(size, size=(count, decisions + 1)))
+            for name, size in sizes.items()
+        }
+        if start:
+            for name, index in spec.none.items():
+                window[name][:, 0] = index
+        return window
+
+    return draw

@@ -1,0 +1,26 @@
+"""A run that is evaluated but not trained, for what comes after evaluation."""
+
+import numpy as np
+import torch
+
+from ad.config import Experiment
+from ad.evaluation import play
+from ad.methods import new_method
+from ad.model import SequenceModel
+from ad.results import write_results
+from ad.runs import Run
+from ad.summary import write_summary
+from ad.training import make_spec
+
+
+def evaluated_run(config: Experiment) -> Run:
+    """The run of `config` with the results of a model that has learned nothing."""
+    run, settings = Run(config), config.evaluation
+    torch.manual_seed(0)
+    model = SequenceModel(make_spec(config, np.array([0.0, 1.0])), config.model).eval()
+    seeds = (settings.eval_seeds, settings.train_eval_seeds)
+    method = new_method(config.method)
+    results = play(config, run.split, model, method, settings.episodes, seeds, record=True)
+    write_results(run.folder, run.split, results)
+    write_summary(run)
+    return run

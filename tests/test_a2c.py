@@ -1,0 +1,267 @@
+"""The batch of A2C learners: the compiled update against torch, and one agent against the batch."""
+
+import numba
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ad.collection import new_source
+from ad.command_line import load
+from ad.errors import ConfigError
+from ad.sources import a2c_kernel
+from ad.sources.a2c import A2C, initial_parameters
+
+STATES, HIDDEN, ACTIONS, AGENTS = 9, 16, 5, 3
+TASKS = np.array([[0, 0], [0, 1], [2, 2]])
+A2C_WORDS = ["--source.algorithm", "a2c"]
+# Adam divides by the size of the gradient: epsilon keeps steps of tiny gradients comparable.
+OPTIMISER = {
+    "learning_rate": 1e-2,
+    "entropy_coefficient": 0.05,
+    "value_coefficient": 0.7,
+    "gradient_norm": 0.5,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "epsilon": 1e-2,
+}
+
+
+class Reference:
+    """One agent again in torch, double precision: autograd, clip_grad_norm_ and Adam."""
+
+    def __init__(self, flat: np.ndarray, shape: tuple[int, int, int], optimiser):
+        states, hidden, actions = shape
+        shapes = [(states, hidden), (hidden,), (hidden,), (actions + 1, hidden), (actions + 1,)]
+        parts = torch.tensor(flat, dtype=torch.float64).split([int(np.prod(s)) for s in shapes])
+        self.parts = [
+            torch.nn.Parameter(part.view(shape)) for part, shape in zip(parts, shapes, strict=True)
+        ]
+        self.settings = optimiser
+        betas = (float(optimiser.beta1), float(optimiser.beta2))
+        rate, epsilon = float(optimiser.learning_rate), float(optimiser.epsilon)
+        self.adam = torch.optim.Adam(self.parts, rate, betas, epsilon)
+
+    def table(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [S, A] and values [S]."""
+        embedding, scale, shift, weight, bias = self.parts
+        feature = torch.tanh(F.layer_norm(embedding, scale.shape, scale, shift))
+        outputs = F.linear(feature, weight, bias)
+        return outputs[:, :-1], outputs[:, -1]
+
+    def update(self, observations, actions, returns) -> list[float]:
+        """One step on flat samples; entropy, squared value error and gradient norm."""
+        logits, values = (part[torch.tensor(observations).long()] for part in self.table())
+        policy = torch.distributions.Categorical(logits=logits)
+        error = torch.tensor(returns, dtype=torch.float64) - values
+        surprise = -policy.log_prob(torch.tensor(actions).long()) * error.detach()
+        entropy, c = policy.entropy(), self.settings
+        bonus = float(c.entropy_coefficient) * entropy
+        loss = (surprise - bonus + float(c.value_coefficient) * error**2).mean()
+        self.adam.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parts, float(c.gradient_norm))
+        self.adam.step()
+        return [float(x.detach().mean()) for x in (entropy, error**2, norm)]
+
+    def flat(self) -> np.ndarray:
+        return torch.cat([part.detach().flatten() for part in self.parts]).numpy()
+
+
+def optimiser(**changes) -> a2c_kernel.Optimiser:
+    values = OPTIMISER | changes
+    return a2c_kernel.Optimiser(*(np.float32(values[n]) for n in a2c_kernel.Optimiser._fields))
+
+
+class Kernel:
+    """Agents with random parameters and the compiled update around them."""
+
+    def __init__(self, chosen: a2c_kernel.Optimiser):
+        shape = (STATES, HIDDEN, ACTIONS)
+        self.parameters = np.stack([initial_parameters(shape, key) for key in range(AGENTS)])
+        self.moments = np.zeros((2, *self.parameters.shape), np.float32)
+        self.table = a2c_kernel.empty_table(AGENTS, STATES, ACTIONS)
+        self.optimiser, self.updates = chosen, 0
+        a2c_kernel.evaluate(self.parameters, HIDDEN, self.table)
+
+    def update(self, observations, actions, returns) -> np.ndarray:
+        self.updates += 1
+        fixed = (self.parameters, *self.moments, HIDDEN, self.table)
+        samples = (observations, actions)
+        return a2c_kernel.update(*fixed, samples, returns, self.updates, self.optimiser)
+
+
+def random_samples(rng: np.random.Generator):
+    """Observations, actions and returns [M, K, E] of four steps and three actors an agent."""
+    size = (4, AGENTS, 3)
+    observations = rng.integers(STATES, size=size).astype(np.uint16)
+    actions = rng.integers(ACTIONS, size=size).astype(np.uint8)
+    return observations, actions, rng.normal(size=size).astype(np.float32)
+
+
+@pytest.mark.parametrize("clip", [0.05, 100.0], ids=["clipped", "not clipped"])
+def test_a_few_updates_equal_those_of_torch(clip):
+    rng, chosen = np.random.default_rng(0), optimiser(gradient_norm=clip)
+    kernel = Kernel(chosen)
+    agents = [Reference(p, (STATES, HIDDEN, ACTIONS), chosen) for p in kernel.parameters]
+    for _ in range(5):
+        samples = random_samples(rng)
+        measured = kernel.update(*samples)
+        for k, agent in enumerate(agents):
+            expected = agent.update(*(array[:, k].ravel() for array in samples))
+            np.testing.assert_allclose(measured[k], expected, rtol=2e-4, atol=2e-5)
+            np.testing.assert_allclose(kernel.parameters[k], agent.flat(), atol=2e-5)
+
+
+def test_the_table_is_the_policy_and_the_values_of_the_new_parameters():
+    kernel = Kernel(optimiser())
+    kernel.update(*random_samples(np.random.default_rng(1)))
+    for k, flat in enumerate(kernel.parameters):
+        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), optimiser())
+        logits, values = (part.detach().numpy() for part in agent.table())
+        policy = torch.softmax(torch.tensor(logits), -1).numpy()
+        np.testing.assert_allclose(kernel.table.probabilities[k], policy, atol=1e-5)
+        np.testing.assert_allclose(kernel.table.cumulative[k], policy.cumsum(-1), atol=1e-5)
+        np.testing.assert_allclose(kernel.table.values[k], values, atol=1e-4)
+
+
+def test_a_feature_far_out_is_still_between_minus_one_and_one():
+    kernel = Kernel(optimiser())
+    scale = slice(STATES * HIDDEN, STATES * HIDDEN + HIDDEN)
+    kernel.parameters[0, scale] = 1e6
+    a2c_kernel.evaluate(kernel.parameters, HIDDEN, kernel.table)
+    agent = Reference(kernel.parameters[0], (STATES, HIDDEN, ACTIONS), optimiser())
+    values = agent.table()[1].detach().numpy()
+    np.testing.assert_allclose(kernel.table.values[0], values, atol=1e-4)
+
+
+def test_an_agent_whose_numbers_broke_does_not_reach_the_others():
+    healthy, broken = Kernel(optimiser()), Kernel(optimiser())
+    broken.parameters[1] = np.nan
+    a2c_kernel.evaluate(broken.parameters, HIDDEN, broken.table)
+    samples = random_samples(np.random.default_rng(2))
+    for kernel in (healthy, broken):
+        kernel.update(*samples)
+    np.testing.assert_array_equal(broken.parameters[[0, 2]], healthy.parameters[[0, 2]])
+
+
+@pytest.fixture
+def agents(smoke, tmp_path):
+    """agents(tasks, *words): an A2C of one agent a task in a 3 x 3 room, 4 actors each."""
+
+    def build(tasks, *words: str) -> A2C:
+        return new_source(smoke(tmp_path, *A2C_WORDS, *words), np.asarray(tasks))
+
+    return build
+
+
+def learn(source: A2C, steps: int = 620) -> dict[str, np.ndarray]:
+    """Everything that an agent did and measured in `steps` steps, agents along the second axis."""
+    blocks = list(source.run(steps))
+    arrays = {n: np.concatenate([b.arrays[n] for b in blocks]) for n in blocks[0].arrays}
+    for name in blocks[0].statistics:
+        arrays[name] = np.concatenate([b.statistics[name] for b in blocks])
+    return arrays | {"parameters": source.parameters[None].copy()}
+
+
+def test_an_agent_alone_is_bit_for_bit_the_same_agent_in_the_batch(agents):
+    together = learn(agents(TASKS))
+    for k in range(len(TASKS)):
+        alone = learn(agents(TASKS[[k]]))
+        for name, array in together.items():
+            np.testing.assert_array_equal(array[:, [k]], alone[name], err_msg=name)
+
+
+@pytest.fixture
+def numba_threads():
+    """numba.set_num_threads, undone after the test."""
+    before = numba.get_num_threads()
+    yield numba.set_num_threads
+    numba.set_num_threads(before)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="this machine has one core")
+def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba_threads(threads)
+        results.append(learn(agents(TASKS)))
+    for name, array in results[0].items():
+        np.testing.assert_array_equal(array, results[1][name], err_msg=name)
+
+
+def test_agents_that_differ_only_in_their_key_start_differently(agents):
+    one, other = (agents(TASKS, "--source.source_seed", seed) for seed in "01")
+    assert (one.parameters != other.parameters).mean() > 0.8
+
+
+def test_an_update_is_that_of_torch_on_the_recorded_transitions(agents):
+    # Episodes of three steps in rollouts of five: each rollout holds ends of both kinds.
+    words = ["--env.episode_length", "3", "--source.settings.rollout_length", "5"]
+    source = agents(TASKS, *words, "--source.settings.epsilon", "0.01")
+    references = [Reference(p, source.shape, source.optimiser) for p in source.parameters]
+    ends = np.zeros(2, int)
+    for _ in range(20):
+        (block,) = source.run(5)
+        data = block.arrays
+        ends += [data["terminated"].sum(), data["truncated"].sum()]
+        for k, reference in enumerate(references):
+            own = {name: array[:, k].astype(np.float64) for name, array in data.items()}
+            returns = bootstrapped(own, reference.table()[1].detach().numpy(), 0.99)
+            reference.update(*(v.ravel() for v in (own["observation"], own["action"], returns)))
+            np.testing.assert_allclose(source.parameters[k], reference.flat(), atol=5e-5)
+    assert (ends > 0).all()
+
+
+def bootstrapped(own: dict[str, np.ndarray], values: np.ndarray, discount: float) -> np.ndarray:
+    """n-step returns [T, E] of recorded transitions, from the values of all observations."""
+    following, returns = values[own["next_observation"].astype(int)], np.zeros_like(own["reward"])
+    future = following[-1]
+    for t in reversed(range(len(returns))):
+        future = np.where(own["truncated"][t] > 0, following[t], future)
+        future = own["reward"][t] + discount * (1 - own["terminated"][t]) * future
+        returns[t] = future
+    return returns
+
+
+def test_actions_follow_the_table(agents):
+    source = agents(TASKS)
+    observations = np.tile(np.arange(9), (3, 1000)).astype(np.int64)  # [K, 9000]
+    u = np.tile(np.repeat((np.arange(1000) + 0.5) / 1000, 9), (3, 1))
+    actions = source.act(observations, u)
+    share = np.stack([(actions == a).reshape(3, 1000, 9).mean(1) for a in range(5)], -1)
+    np.testing.assert_allclose(share, source.table.probabilities, atol=0.0011)
+
+
+def test_it_learns_a_small_room(agents):
+    words = ["--env.kwargs.size", "5", "--env.episode_length", "12"]
+    words += ["--source.settings.learning_rate", "3e-3", "--source.settings.hidden", "32"]
+    data = learn(agents([[0, 0], [4, 3], [2, 4]], *words), 3000)
+    done = data["terminated"] | data["truncated"]
+
+    def success(part: slice) -> np.ndarray:
+        return data["reward"][part].sum((0, 2)) / done[part].sum((0, 2))
+
+    assert (success(slice(200)) < 0.7).all()
+    assert (success(slice(-300, None)) > 0.9).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", "0"),
+        ("rollout_length", "0"),
+        ("discount", "1.1"),
+        ("discount", "-0.1"),
+        ("entropy_coefficient", "-0.1"),
+        ("value_coefficient", "-0.1"),
+        ("gradient_norm", "0"),
+        ("hidden", "0"),
+        ("beta1", "1"),
+        ("beta2", "-0.1"),
+        ("epsilon", "0"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(ConfigError, match=f"source.settings.{name}"):
+        load([*A2C_WORDS, f"--source.settings.{name}", value])

@@ -1,0 +1,91 @@
+"""Checkpoints: what is saved comes back, damage is noticed, and the one before it is there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ad import checkpoints
+from ad.errors import CorruptError
+
+WEIGHTS = torch.arange(2000, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A folder with the checkpoints of steps 3, 6 and 9, of which two are kept."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for step in (3, 6, 9):
+        content = {"model": {"weight": WEIGHTS + step}, "spec": {"rewards": [0.0, 1.0]}}
+        checkpoints.save(folder, step, content)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_checkpoint_comes_back_with_its_step(saved):
+    content = checkpoints.load(saved / "step_0000006.pt")
+    assert content["step"] == 6
+    assert torch.equal(content["model"]["weight"], WEIGHTS + 6)
+
+
+def test_the_newest_checkpoint_is_that_of_the_highest_step(saved):
+    assert checkpoints.newest(saved) == saved / "step_0000009.pt"
+    assert checkpoints.load_newest(saved)["step"] == 9
+
+
+def test_the_newest_two_are_kept_and_nothing_else(saved):
+    assert {path.stem for path in saved.iterdir()} == {"step_0000006", "step_0000009"}
+
+
+def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
+    assert checkpoints.newest(tmp_path) is None
+    assert checkpoints.load_newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_noticed(folder, share):
+    path = folder / "step_0000009.pt"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CorruptError):
+        checkpoints.load(path)
+
+
+def test_a_flipped_bit_in_the_weights_of_a_checkpoint_is_noticed(folder):
+    path = folder / "step_0000009.pt"
+    flip(path, path.read_bytes().index((WEIGHTS[1000:1010] + 9).numpy().tobytes()))
+    with pytest.raises(CorruptError):
+        checkpoints.load(path)
+
+
+@pytest.mark.parametrize("step", [3, 9])
+def test_a_checkpoint_without_what_describes_it_is_not_read(folder, step):
+    (folder / "step_0000009.json").unlink()
+    with pytest.raises(CorruptError):
+        checkpoints.load(folder / f"step_000000{step}.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(folder, suffix):
+    flip(folder / f"step_0000009{suffix}", 20)
+    with pytest.warns(UserWarning, match="step_0000009"):
+        assert checkpoints.load_newest(folder)["step"] == 6
+
+
+def test_a_device_that_is_not_there_costs_no_checkpoint(folder):
+    before = sorted(folder.iterdir())
+    with pytest.raises((RuntimeError, CorruptError)):
+        checkpoints.load_newest(folder, "cuda:99")
+    assert sorted(folder.iterdir()) == before

@@ -1,0 +1,128 @@
+"""The frame around every verb: exit codes, a sentence for a failure, a traceback for a bug."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ad.errors import ConfigError, CorruptError, MachineError, NumericError
+from ad.usage import usage
+from scripts.cli import exit_code
+
+ROOT = Path(__file__).parent.parent
+
+VERB = """
+import sys, time
+from scripts.cli import run_verb
+
+def main(config, fresh):
+    print("started", flush=True)
+    time.sleep(30)
+
+if __name__ == "__main__":
+    try:
+        run_verb(main)
+    finally:
+        print("torch" in sys.modules)
+"""
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    """A process that runs the verb above, which waits."""
+    (folder / "verb.py").write_text(VERB)
+    return subprocess.Popen(
+        [sys.executable, "verb.py", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_verb_gets_its_configuration_and_ends_with_0():
+    seen = []
+    code = exit_code(lambda *given: seen.extend(given), ["--name", "x", "--fresh", "true"])
+    assert (code, seen[0].name, seen[1]) == (0, "x", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError, 2), (MachineError, 3), (CorruptError, 4), (NumericError, 5)],
+)
+def test_an_expected_failure_is_its_sentence_and_its_exit_code(error, code, capsys):
+    def main(config, fresh):
+        raise error("what went wrong")
+
+    assert exit_code(main, []) == code
+    assert capsys.readouterr() == ("", "what went wrong\n")
+
+
+def test_a_full_disk_is_a_sentence_and_exit_code_3(capsys):
+    def main(config, fresh):
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert exit_code(main, []) == 3
+    assert capsys.readouterr().err == "No space left on device\n"
+
+
+def test_a_folder_in_the_way_of_a_file_names_the_path(capsys, tmp_path):
+    (tmp_path / "file").touch()
+
+    def main(config, fresh):
+        (tmp_path / "file" / "below").mkdir()
+
+    assert exit_code(main, []) == 3
+    assert capsys.readouterr().err == f"Not a directory: {tmp_path}/file/below\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    def main(config, fresh):
+        raise FileNotFoundError("a file that the program should have written")
+
+    with pytest.raises(FileNotFoundError):
+        exit_code(main, [])
+
+
+def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported(tmp_path):
+    process = start(tmp_path, "--training.stps", "3")
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err == "training.stps (command line) is not a setting; did you mean steps?\n"
+    assert out == "False\n"
+    assert os.listdir(tmp_path) == ["verb.py"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_ends_a_verb_with_its_own_exit_code(number, code, word, tmp_path):
+    process = start(tmp_path)
+    assert process.stdout.readline() == "started\n"
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert err == f"{word}; the same command goes on from here\n"
+    assert time.monotonic() - begin < 10
+
+
+def test_help_is_printed_instead_of_a_run(tmp_path):
+    process = start(tmp_path, "--training.steps", "3", "--help")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("usage: python -m scripts.<verb> [--config_path FILE.yaml]")
+
+
+def test_help_shows_every_setting_with_its_default_and_meaning():
+    text = usage()
+    assert "--source.env_steps 200000" in text
+    assert "--source.settings.learning_rate" in text
+    assert "how actions follow from logits (sample, greedy)" in text
+    assert all(line.split(maxsplit=2)[2:] for line in text.splitlines() if line.startswith("  --"))

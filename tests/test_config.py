@@ -1,0 +1,293 @@
+"""The configuration: good YAML loads, every bad one gives its sentence, and nothing is written."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ad.command_line import COMPONENTS, load
+from ad.config import Experiment, config_hash, difference, dump
+from ad.errors import ConfigError
+from ad.settings import setting
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+
+
+def config(*words: str) -> Experiment:
+    return load(words).config
+
+
+def complaint(*words: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(words)
+    return str(caught.value)
+
+
+def complaint_about(text: str | bytes, folder: Path) -> str:
+    """What is said about a YAML file of this content."""
+    file = folder / "row.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return complaint("--config_path", str(file)).replace(f"{file}", "row.yaml")
+
+
+def first_words(parameter: object) -> str:
+    """A test's id: the start of its parameter, without what would not print."""
+    return "".join(character for character in str(parameter)[:30] if character.isprintable())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_row_loads_and_is_named_after_its_file(path):
+    assert config("--config_path", str(path)).name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_row_comes_back_equal_from_its_dump(path, tmp_path):
+    row = config("--config_path", str(path))
+    (tmp_path / "config.yaml").write_text(dump(row))
+    assert config("--config_path", str(tmp_path / "config.yaml")) == row
+
+
+@given(NAMES)
+def test_a_name_that_looks_like_a_number_or_a_boolean_comes_back_from_the_dump(tmp_folder, name):
+    row = config("--name", name)
+    (tmp_folder / "config.yaml").write_text(dump(row))
+    assert config("--config_path", str(tmp_folder / "config.yaml")).name == name
+
+
+def test_the_quickstart_row_states_the_defaults():
+    assert config("--config_path", str(CONFIGS[0].with_name("quickstart.yaml"))) == config()
+
+
+def test_an_empty_file_and_an_empty_section_mean_the_defaults(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    (tmp_path / "section.yaml").write_text("training:\n")
+    assert config("--config_path", str(tmp_path / "empty.yaml")) == config()
+    assert config("--config_path", str(tmp_path / "section.yaml")) == config()
+
+
+def test_an_option_goes_before_the_file_and_the_last_of_two_counts(tmp_path):
+    (tmp_path / "row.yaml").write_text("training: {steps: 300, batch_size: 4}")
+    words = ["--config_path", str(tmp_path / "row.yaml"), "--training.steps=400"]
+    training = config(*words, "--training.steps", "500").training
+    assert (training.steps, training.batch_size) == (500, 4)
+
+
+def test_options_reach_into_the_settings_of_the_world_and_the_algorithm():
+    row = config("--env.kwargs.size", "7", "--split.num_train_tasks", "40",
+                 "--source.settings.learning_rate", "1e-3")  # fmt: skip
+    assert row.env.kwargs == {"size": 7}
+    assert row.source.settings["learning_rate"] == 0.001
+
+
+def test_an_option_can_be_a_list():
+    assert config("--split.held_out", "[[0, 0], [8, 8]]").split.held_out == [[0, 0], [8, 8]]
+
+
+def test_fresh_belongs_to_the_command_line_not_to_the_experiment():
+    assert load(["--fresh", "true"]).fresh and not load([]).fresh
+
+
+@pytest.mark.parametrize("section", COMPONENTS)
+def test_the_settings_of_every_registered_component_are_completed(section):
+    registry, field = COMPONENTS[section]
+    for name in registry:
+        part = getattr(config(f"--{section}.{field}", name), section)
+        registry.load(name).Settings(**part.settings)
+
+
+BAD_WORDS = [
+    # unknown settings
+    ("--training.stps 3", "training.stps (command line) is not a setting; did you mean steps?"),
+    ("--steps 3", "steps (command line) is not a setting; did you mean training.steps?"),
+    ("--trainng.steps 3", "trainng (command line) is not a setting; did you mean training?"),
+    ("--source.settings.discont 1", "source.settings.discont (command line) is not a setting; "
+     "did you mean discount?"),
+    ("--env.kwargs.szie 3", "env (command line) makes no world: DarkRoom-v0 has no setting "
+     "'szie'; did you mean 'size'?"),
+    ("--data.zzz 3", "(known: history_stride, context_length, held_out_streams, "),
+    # wrong types
+    ("--training.steps 2.7", "training.steps (command line) must be a whole number, not 2.7"),
+    ("--training.steps true", "training.steps (command line) must be a whole number, not true"),
+    ("--training.compile maybe", "must be true or false, not 'maybe'"),
+    ("--training.compile 1", "must be true or false, not 1"),
+    ("--training.learning_rate fast", "must be a number, not 'fast'"),
+    ("--training.learning_rate .nan", "must be written in base 10 and be finite, not .nan"),
+    ("--training.learning_rate 1e999", "is too large a number: 1e999"),
+    ("--training.steps 0x10", "must be written in base 10 and be finite, not 0x10"),
+    ("--training.steps 1:30", "must be written in base 10 and be finite, not 1:30"),
+    ("--training.train_seed 9223372036854775808", "is too large a number: 9223372036854775808"),
+    ("--training.steps=", "must be a whole number, not ''"),
+    ("--training 5", "training (command line) must be a group of settings (key: value), not 5"),
+    ("--env.kwargs [1]", "must be a group of settings (key: value), not [1]"),
+    ("--split.held_out [[1,x]]", "must be a list whose entries are each a list whose entries "
+     "are each a whole number or null, not [[1, 'x']]"),
+    ("--source.settings.hidden 2.5", "source.settings.hidden (command line) must be a whole "),
+    # out of range
+    ("--training.steps 0", "must be at least 1, not 0"),
+    ("--training.learning_rate 0", "must be above 0, not 0"),
+    ("--model.dropout 1.0", "must be below 1, not 1.0"),
+    ("--data.windows_from_start 1.5", "must be at most 1, not 1.5"),
+    (
+        "--source.settings.discount 3",
+        "source.settings.discount (command line) must be at most 1, not 3",
+    ),
+    ("--name ../x", "must be a plain folder name (letters, digits, '.', '_', '-'; "
+     "a letter or digit first; at most 100), not '../x'"),
+    ("--name=-x", "must be a plain folder name"),
+    ("--root /no/such/folder", "must be an existing folder, not '/no/such/folder'"),
+    # unknown components
+    ("--env.id DarkRom-v0", "makes no world: unknown environment 'DarkRom-v0'; did you mean "
+     "'DarkRoom-v0'?"),
+    ("--source.algorithm a3c", "is not a known source algorithm: 'a3c', did you mean 'a2c'?"),
+    ("--method.name nothing", "is not a known method: 'nothing' (known: algorithm_dist"),
+    ("--model.encoder tabel", "is not a known observation encoder: 'tabel', did you mean 'tab"),
+    # combinations
+    ("--model.heads 3", "model.heads (command line) must divide model.width (64), not be 3"),
+    ("--training.warmup_steps 2000", "must be at most training.steps (1500), not 2000"),
+    ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
+    ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
+    ("--data.context_length 501", "must be at most 500, not 501: that is what is kept of a "),
+    ("--data.held_out_streams 10", "must be below source.num_envs (10), not 10"),
+    ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
+    ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but 8 tasks are"),
+    ("--split.num_train_tasks 80", "is not possible: num_train_tasks is 80: no task is left"),
+    ("--split.held_out [[9,9]]", "held-out task [9, 9] is not a task of this environment"),
+    # words
+    ("--training.steps", "--training.steps needs a value"),
+    ("--training.steps --fresh true", "--training.steps needs a value"),
+    ("quickstart.yaml", "'quickstart.yaml' is not an option: write --section.field value"),
+    ("--fresh yes", "--fresh must be true or false, not 'yes'"),
+    ("--split.held_out [[1,2]", "split.held_out (command line) is not YAML: expected ',' or"),
+    ("--config_path configs/quikstart.yaml", "there is no file configs/quikstart.yaml; did you "
+     "mean quickstart?"),
+    ("--config_path /", "/ cannot be read: Is a directory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), BAD_WORDS, ids=first_words)
+def test_a_bad_command_line_gets_its_sentence(words, sentence):
+    assert sentence in complaint(*words.split(" ", 3))
+
+
+BAD_FILES = [
+    ("training:\n  stps: 3", "training.stps (row.yaml, line 2) is not a setting; did you mean"),
+    ("name: no", "name (row.yaml, line 1) must be text, not false (in quotes it is text)"),
+    ("name: 2024", "must be text, not 2024 (in quotes it is text)"),
+    ("name: 2024-08-01", "name (row.yaml, line 1) has a value of the unsupported kind"),
+    ("training:\n  steps: 1\n  steps: 2", "training.steps (row.yaml, line 2) is set twice"),
+    ("training: {1: 2}", "training.1 is not a plain text key (in quotes it is)"),
+    ("[1, 2]", "row.yaml must be a group of settings (key: value), not [1, 2]"),
+    ("just words", "row.yaml must be a group of settings (key: value), not 'just words'"),
+    ("null", "row.yaml must be a group of settings (key: value), not null"),
+    ("env: &a {id: x}\nsplit: *a", "row.yaml is not YAML: an alias (*name) is not allowed "
+     "(line 2, column 8)"),
+    ("env: &a {kwargs: *a}", "an alias (*name) is not allowed"),
+    ("env: !!python/object/apply:os.system ['true']", "has a value of the unsupported kind"),
+    ("name: !!int x", "name (row.yaml, line 1) has a value that cannot be read: 'x'"),
+    ("training: {steps: [}", "row.yaml is not YAML: "),
+    ("a: 1\n---\nb: 2", "row.yaml is not YAML: but found another document"),
+    ("x: " + "[" * 5000, "row.yaml is nested too deeply"),
+    ("x: " + "a" * 1_000_000, "row.yaml is larger than 1000000 bytes"),
+    ("name: \x00", "row.yaml is not YAML: unacceptable character"),
+    (b"name: \xff\xfe", "row.yaml is not a text file (UTF-8)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD_FILES, ids=first_words)
+def test_a_bad_file_gets_its_sentence(text, sentence, tmp_path):
+    assert sentence in complaint_about(text, tmp_path)
+
+
+def test_all_problems_come_in_one_message(tmp_path):
+    text = "name: 3\ntraining: {stps: 5, steps: 2.5}\nmodel: {heads: 3}\nenv: {id: Dark}"
+    lines = complaint_about(text, tmp_path).splitlines()
+    assert lines[0] == "5 problems, nothing was written:"
+    assert [line.split()[0] for line in lines[1:]] == [
+        "name", "training.stps", "training.steps", "env", "model.heads"
+    ]  # fmt: skip
+
+
+def test_a_rule_is_silent_while_one_of_its_settings_is_wrong():
+    assert complaint("--model.heads", "x").count("model.heads") == 1
+
+
+def test_a_refused_configuration_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    complaint("--training.steps", "0", "--name", "x")
+    assert os.listdir(tmp_path) == []
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_configuration_or_gets_a_sentence(tmp_folder, text):
+    (tmp_folder / "row.yaml").write_bytes(text.encode())
+    try:
+        load(["--config_path", str(tmp_folder / "row.yaml")])
+    except ConfigError as error:
+        assert str(error)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+PATHS = ["name", "env", "env.id", "env.kwargs", "env.tasks", "split.held_out", "source.settings",
+         "source.env_steps", "model.layout", "training.compile", "training.beta1"]  # fmt: skip
+
+
+@given(st.sampled_from(PATHS), PLAIN)
+def test_any_value_is_accepted_as_it_is_or_gets_a_sentence(path, value):
+    try:
+        row = config(f"--{path}", yaml.safe_dump(value))
+    except ConfigError as error:
+        assert path.split(".")[0] in str(error)
+    else:
+        for name in path.split("."):
+            row = getattr(row, name)
+        assert dataclasses.is_dataclass(row) or value is None or row == value or path[0] in "ns"
+
+
+@given(st.lists(st.text(max_size=12), max_size=5))
+def test_any_words_are_an_invocation_or_get_a_sentence(words):
+    try:
+        load(words)
+    except ConfigError as error:
+        assert str(error)
+
+
+def test_the_hash_depends_on_what_can_change_a_result_and_on_nothing_else():
+    row = config()
+    assert config_hash(row) == config_hash(config("--device", "cpu", "--name", "other"))
+    assert config_hash(row) != config_hash(config("--training.steps", "1501"))
+    assert config_hash(row.env, row.source) == config_hash(
+        *(getattr(config("--training.steps", "1501"), part) for part in ("env", "source"))
+    )
+
+
+def test_a_default_setting_of_an_algorithm_written_out_leaves_the_hash_alone():
+    assert config_hash(config("--source.settings.hidden", "128")) == config_hash(config())
+
+
+def test_the_difference_names_each_setting_that_changed():
+    old, new = config(), config("--source.env_steps", "300000", "--env.kwargs.size", "9")
+    assert difference(old, new) == [
+        "source.env_steps: 200000 -> 300000",
+        "env.kwargs.size: not set -> 9",
+    ]
+
+
+def test_a_limit_that_does_not_exist_is_a_mistake_of_the_declaration():
+    with pytest.raises(TypeError, match="at_lest"):
+        setting(1, at_lest=0)
+
+
+@pytest.fixture(scope="module")
+def tmp_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("rows")

@@ -1,0 +1,84 @@
+"""Evaluation: every number goes to the task and the seed that it belongs to."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ad.evaluation import play
+from ad.results import write_results
+from ad.runs import Run
+
+HELD_OUT = "[[0, 0], [0, 1], [2, 2]]"
+ABOVE = "0-1"  # the task whose goal is one step up from the start
+
+
+class Upwards(nn.Module):
+    """Always goes up: on one task every episode is won in one step, on the others none."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 1)
+
+    def begin(self, model, lanes: int, context_length: int):
+        return self
+
+    def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([-1e9, 0.0, -1e9, -1e9, -1e9]).expand(len(observation), 5)
+
+    def record(self, action, reward, next_observation) -> None:
+        pass
+
+
+@pytest.fixture
+def run(smoke, tmp_path) -> Run:
+    """A run whose results are those of going up, with three seeds a held-out task."""
+    policy, made = Upwards(), Run(smoke(tmp_path, "--split.held_out", HELD_OUT))
+    results = play(made.config, made.split, policy, policy, 4, (3, 1), record=True)
+    write_results(made.folder, made.split, results)
+    return made
+
+
+def test_every_row_of_the_results_belongs_to_its_task(run):
+    with open(run.folder / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (3 * 3 + 5) * 4
+    for row in rows:
+        won = row["task"] == ABOVE
+        assert (row["success"], row["length"]) == (("1", "1") if won else ("0", "5")), row
+        assert float(row["return"]) == won
+
+
+def test_every_trajectory_belongs_to_its_task(run):
+    steps = np.load(run.folder / "trajectories.npz", allow_pickle=False)
+    assert steps["split"].tolist() == ["held_out"] * 3 + ["train"] * 5
+    assert steps["task"].tolist() == [
+        *run.split.held_out_tasks.tolist(),
+        *run.split.train_tasks.tolist(),
+    ]
+    won = (steps["task"] == [0, 1]).all(1)
+    np.testing.assert_array_equal((steps["reward"] > 0).any(1), won)
+
+
+def test_trajectories_of_different_lengths_are_padded_with_episode_minus_one(run):
+    steps = np.load(run.folder / "trajectories.npz", allow_pickle=False)
+    assert steps["episode"].shape == (8, 20)
+    won = (steps["task"] == [0, 1]).all(1)
+    np.testing.assert_array_equal((steps["episode"] >= 0).sum(1), np.where(won, 4, 20))
+
+
+def test_seeds_of_one_task_differ_and_a_seed_is_the_same_in_any_number_of_them(smoke, tmp_path):
+    class Wanderer(Upwards):
+        def act(self, observation, time):
+            return torch.zeros(len(observation), 5)
+
+    made, policy = Run(smoke(tmp_path)), Wanderer()
+    one, three = (
+        play(made.config, made.split, policy, policy, 6, (count, 1))["held_out"].lengths
+        for count in (1, 3)
+    )
+    by_seed = three.reshape(3, 3, 6)  # [S, N, E]
+    np.testing.assert_array_equal(one, by_seed[0])
+    assert not np.array_equal(by_seed[0], by_seed[1])

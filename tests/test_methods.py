@@ -1,0 +1,128 @@
+"""Every in-context method: it can fit what it is shown, and it looks only where it should."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ad.command_line import load
+from ad.config import MethodConfig, ModelConfig
+from ad.errors import ConfigError
+from ad.methods import METHODS, new_method
+from ad.model import SequenceModel
+from ad.tokens import LAYOUTS
+from ad.windows import HistoryWindows
+
+CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return new_method(MethodConfig(name=request.param))
+
+
+@pytest.fixture(params=LAYOUTS)
+def model(request, spec) -> SequenceModel:
+    torch.manual_seed(0)
+    return SequenceModel(spec, replace(CONFIG, layout=request.param))
+
+
+@pytest.fixture
+def batch(random_window):
+    """Four windows of six decisions, the last two of which are padding in the second window."""
+    window = random_window(4, 6, seed=0)
+    window["action"][:, 1:] %= 5
+    valid = torch.ones(4, 6, dtype=torch.bool)
+    valid[1, 4:] = False
+    return window, valid
+
+
+def test_a_tiny_model_overfits_one_batch(method, model, batch):
+    window, valid = batch
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = method.loss(model, window, valid)
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.02
+    right = model(window).argmax(-1) == window["action"][:, 1:]
+    assert right[valid].all()
+
+
+def test_the_loss_is_the_mean_surprise_of_the_actions_taken(method, model, batch):
+    window, valid = batch
+    surprise = -torch.log_softmax(model(window), -1)
+    taken = surprise.gather(-1, window["action"][:, 1:, None]).squeeze(-1)
+    torch.testing.assert_close(method.loss(model, window, valid), taken[valid].mean())
+
+
+def test_label_smoothing_mixes_in_every_action(method, model, batch):
+    window, valid = batch
+    surprise = -torch.log_softmax(model(window), -1)
+    taken = surprise.gather(-1, window["action"][:, 1:, None]).squeeze(-1)
+    expected = (0.9 * taken + 0.1 * surprise.mean(-1))[valid].mean()
+    torch.testing.assert_close(method.loss(model, window, valid, 0.1), expected)
+
+
+def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
+    method, model, batch, random_window
+):
+    window, valid = batch
+    losses, gradients = [], []
+    for other in (window, random_window(4, 6, seed=1)):
+        mixed = {name: values.clone() for name, values in window.items()}
+        for name, values in mixed.items():
+            values[:, 1:][~valid] = other[name][:, 1:][~valid]
+        model.zero_grad()
+        losses.append(method.loss(model, mixed, valid))
+        losses[-1].backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*gradients)
+
+
+def test_every_parameter_of_the_model_learns(method, model, batch):
+    method.loss(model, *batch).backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
+def test_a_memory_turns_what_happens_into_logits(method, model):
+    lanes = torch.arange(3)
+    with torch.inference_mode():
+        memory = method.begin(model.eval(), 3, context_length=2)
+        for step in range(4):
+            logits = memory.act(lanes, torch.full((3,), step))
+            assert logits.shape == (3, 5) and logits.isfinite().all()
+            memory.record(lanes, torch.tensor([0.0, 1.0, 0.0]), lanes + 1)
+
+
+def numbers_seen(method) -> list[int]:
+    """Of a stream of 40 one-step episodes the numbers of those that the method learns from."""
+    number, every = np.arange(40)[None], np.ones((1, 40), bool)
+    fields = ("observation", "action", "next_observation", "time")
+    history = dict.fromkeys(fields, number) | {"terminated": every, "truncated": ~every}
+    history["reward"] = np.zeros((1, 40), np.float32)
+    none = dict.fromkeys((*fields, "reward"), -1)
+    windows = HistoryWindows([history], 5, 1, np.zeros(1), none, method.history_part)
+    content, valid = windows.sample(np.random.default_rng(0), 500)
+    return sorted(set(content["observation"][:, 1:][valid].tolist()))
+
+
+def test_algorithm_distillation_sees_the_whole_history():
+    assert numbers_seen(new_method(MethodConfig())) == list(range(40))
+
+
+@pytest.mark.parametrize(("fraction", "first"), [(0.1, 36), (0.25, 30), (1.0, 0)])
+def test_expert_distillation_sees_only_the_end(fraction, first):
+    config = MethodConfig("expert_distillation", {"expert_fraction": fraction})
+    assert numbers_seen(new_method(config)) == list(range(first, 40))
+
+
+@pytest.mark.parametrize("fraction", ["0", "-0.1", "1.1"])
+def test_an_expert_fraction_out_of_range_is_refused_by_its_name(fraction):
+    words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", fraction]
+    with pytest.raises(ConfigError, match=r"method\.settings\.expert_fraction"):
+        load(words)

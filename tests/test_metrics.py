@@ -1,0 +1,152 @@
+"""Scores: by hand, at their ends, and where something is unknown."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ad import metrics
+
+NAN = np.nan
+
+
+def summary(
+    returns, length: int = 4, optimal=1.0, random=0.1, shortest=2.0, success_ends: bool = True
+) -> dict:
+    """A split's entry for returns [N, S, E] whose successes are the returns above 0."""
+    returns = np.asarray(returns, float)
+    facts = (np.broadcast_to(value, len(returns)) for value in (optimal, random, shortest))
+    known = metrics.Known(*facts, success_ends)
+    names = [f"{n}-0" for n in range(len(returns))]
+    lengths = np.full(returns.shape, length)
+    return metrics.summarise(returns, lengths, returns > 0, known, names)
+
+
+def test_nauc_is_the_mean_share_of_the_optimal_return():
+    assert metrics.nauc(np.array([[0.0, 1.0], [1.0, 3.0]]), np.array([1, 4])).tolist() == [0.5, 0.5]
+
+
+def test_the_normalised_return_is_0_for_random_and_1_for_optimal():
+    random, optimal = np.array([0.2, 1.0]), np.array([1.0, 16.0])
+    assert metrics.normalised(random, random, optimal).tolist() == [0, 0]
+    assert metrics.normalised(optimal, random, optimal).tolist() == [1, 1]
+
+
+def test_the_last_ten_are_all_episodes_when_there_are_fewer():
+    assert metrics.last(np.arange(4.0)) == 1.5
+    assert metrics.last(np.arange(20.0)) == 14.5
+
+
+def test_the_path_ratio_counts_the_successful_episodes_among_the_last_ten_only():
+    lengths = np.array([[[2] * 5 + [20] * 8 + [4, 6]]])
+    successes = np.array([[[1] * 5 + [0] * 8 + [1, 1]]])
+    assert metrics.path_ratio(lengths, successes, np.array([2.0])) == 2.5
+
+
+def test_the_path_ratio_of_a_task_that_was_never_solved_is_unknown():
+    assert np.isnan(metrics.path_ratio(np.full((1, 1, 3), 20), np.zeros((1, 1, 3)), np.ones(1)))
+
+
+def test_a_single_good_episode_does_not_count_as_having_reached_the_target():
+    curve = np.array([0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 0.0])
+    assert metrics.episodes_to(curve, 0.8) == 12
+
+
+def test_a_target_that_is_never_reached_or_unknown_has_no_episode():
+    assert metrics.episodes_to(np.zeros(10), 0.5) is None
+    assert metrics.episodes_to(np.ones(10), NAN) is None
+
+
+def test_an_optimal_agent_has_every_score_at_its_best():
+    best = summary(np.ones((3, 2, 20)), length=2)
+    for name in ("nauc", "success_last10", "normalised_return_last10", "path_ratio_last10"):
+        assert best[name] == pytest.approx(1)
+    assert best["episodes_to_80pct"] == 1 and best["tasks_solved"] == best["num_tasks"] == 3
+
+
+def test_a_task_is_solved_from_8_successes_in_10():
+    returns = np.ones((2, 1, 10))
+    returns[0, 0, :2], returns[1, 0, :3] = 0, 0
+    assert summary(returns)["tasks_solved"] == 1
+
+
+def test_every_key_of_the_design_is_there():
+    keys = (
+        "nauc success_last10 return_last10 normalised_return_last10 length_last10 optimal_length "
+        "episodes_to_80pct tasks_solved num_tasks num_seeds ci95 per_task"
+    )
+    assert set(keys.split()) <= summary(np.ones((2, 3, 5))).keys()
+
+
+def test_what_a_world_does_not_know_is_null_and_the_entry_is_valid_json():
+    entry = summary(np.ones((2, 1, 5)), optimal=NAN, shortest=NAN, random=NAN)
+    unknown = ("nauc", "normalised_return_last10", "path_ratio_last10", "episodes_to_80pct")
+    assert all(entry[name] is None for name in unknown) and entry["ci95"]["nauc"] is None
+    assert entry["success_last10"] == 1
+    json.dumps(entry, allow_nan=False)
+
+
+def test_a_goal_out_of_reach_is_left_out_of_the_normalised_scores():
+    returns = np.stack([np.ones((1, 5)), np.zeros((1, 5))])
+    entry = summary(returns, optimal=[1, 0], random=[0.2, 0])
+    assert entry["nauc"] == 1 and entry["normalised_return_last10"] == 1
+
+
+def test_without_an_end_on_success_lengths_say_nothing_about_paths():
+    assert summary(np.ones((2, 1, 5)), success_ends=False)["path_ratio_last10"] is None
+
+
+def test_equal_scores_have_an_interval_of_no_width():
+    assert summary(np.full((5, 1, 3), 0.3))["ci95"]["nauc"] == [0.3, 0.3]
+
+
+def test_one_task_has_no_interval_and_the_method_says_so():
+    entry = summary([[[0, 1, 1]]])
+    assert entry["ci95"]["return_last10"] == [2 / 3, 2 / 3]
+    assert "one task" in entry["ci95_method"]
+
+
+def test_the_interval_of_one_run_is_said_to_be_over_the_tasks_of_one_model():
+    assert "2 tasks of one trained model" in summary(np.ones((2, 1, 3)))["ci95_method"]
+
+
+def test_the_bootstrap_interval_is_that_of_a_mean_of_many_tasks():
+    scores = np.random.default_rng(0).normal(size=400)
+    low, high = metrics.bootstrap(scores)
+    half = 1.96 * scores.std() / np.sqrt(400)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.03)
+    assert (high + low) / 2 == pytest.approx(scores.mean(), abs=0.01)
+
+
+@settings(max_examples=10, deadline=None)
+@given(arrays.arrays(float, st.tuples(st.integers(1, 6), st.just(2)), elements=st.floats(-5, 5)))
+def test_the_interval_lies_within_the_scores(scores):
+    low, high = metrics.bootstrap(scores)
+    assert (scores.min(0) <= low).all() and (low <= high).all() and (high <= scores.max(0)).all()
+
+
+def test_the_bootstrap_is_the_same_every_time():
+    scores = np.random.default_rng(1).random(7)
+    assert metrics.bootstrap(scores) == metrics.bootstrap(scores)
+
+
+@pytest.mark.parametrize(("runs", "quantile"), [(2, 12.7062), (3, 4.3027), (10, 2.2622)])
+def test_runs_have_the_t_interval_of_the_textbook(runs, quantile):
+    entries = [summary(np.full((2, 1, 3), k / 10)) for k in range(runs)]
+    nauc = metrics.across_runs(entries)["nauc"]
+    half = quantile * np.std(np.arange(runs) / 10, ddof=1) / np.sqrt(runs)
+    assert nauc["mean"] == pytest.approx((runs - 1) / 20) and nauc["n"] == runs
+    assert nauc["hi"] - nauc["mean"] == pytest.approx(half, rel=1e-4)
+
+
+def test_a_single_run_has_no_interval_and_says_so():
+    nauc = metrics.across_runs([summary(np.ones((2, 1, 3)))])["nauc"]
+    assert (nauc["mean"], nauc["lo"], nauc["hi"], nauc["method"]) == (1, None, None, "one run")
+
+
+def test_a_run_without_a_score_is_not_counted():
+    entries = [summary(np.zeros((2, 1, 6))), summary(np.ones((2, 1, 6)))]
+    assert metrics.across_runs(entries)["episodes_to_80pct"]["n"] == 1

@@ -1,0 +1,264 @@
+"""All verbs in turn, from nothing to a report: a tiny room, and a small one that is learned."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ad.collection import collect
+from ad.evaluation import play
+from ad.runs import Run, task_name, unit_folder
+from ad.training import Trainer
+from scripts import collect as collect_verb
+from scripts import evaluate, record, report, run, train
+from scripts.cli import exit_code
+
+
+def files(*folders: Path) -> dict[Path, bytes]:
+    """The content of every file that is or lies below one of `folders`."""
+    paths = [path for top in folders for path in (top, *sorted(top.rglob("*")))]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
+
+
+def ages(*folders: Path) -> dict[Path, int]:
+    """When each file below `folders` was last written, in nanoseconds."""
+    return {path: path.stat().st_mtime_ns for path in files(*folders)}
+
+
+@pytest.fixture(scope="module")
+def config(smoke, tmp_path_factory):
+    """The smoke row, from nothing to its report; only to be read."""
+    row = smoke(tmp_path_factory.mktemp("pipeline"))
+    run.main(row)
+    return row
+
+
+@pytest.fixture
+def again(config, tmp_path):
+    """The same in a copy of the whole folder."""
+    shutil.copytree(config.root, tmp_path / "copy")
+    return replace(config, root=str(tmp_path / "copy"))
+
+
+def folder(config) -> Path:
+    return Path(config.root) / "logs" / config.name
+
+
+def results(config) -> list[dict[str, str]]:
+    """The rows of results.csv."""
+    with open(folder(config) / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summary(config) -> dict:
+    """results.json without the seconds."""
+    content = json.loads((folder(config) / "results.json").read_text())
+    return {name: value for name, value in content.items() if name != "timing"}
+
+
+def test_it_leaves_what_the_design_names(config):
+    written = {path.name for path in folder(config).iterdir()}
+    expected = {"config.yaml", "split.json", "metrics.jsonl", "timing.json", "tensorboard"}
+    expected |= {"checkpoints", "results.csv", "results.json", "trajectories.npz", "report.html"}
+    assert expected <= written
+
+
+def test_only_train_tasks_have_histories(config):
+    split = Run(config).split
+    units = {path.name for path in unit_folder(config, split.train_tasks[0]).parent.glob("task_*")}
+    assert units == {unit_folder(config, task).name for task in split.train_tasks}
+    assert not units & {unit_folder(config, task).name for task in split.held_out_tasks}
+
+
+def test_there_is_one_row_of_results_for_each_split_task_seed_and_episode(config):
+    split = Run(config).split
+    expected = {
+        (part, task_name(task), str(seed), str(episode))
+        for part, tasks, seeds in (
+            ("held_out", split.held_out_tasks, 2),
+            ("train", split.train_tasks, 1),
+        )
+        for task in tasks
+        for seed in range(seeds)
+        for episode in range(1, 13)
+    }
+    rows = [(r["split"], r["task"], r["eval_seed"], r["episode"]) for r in results(config)]
+    assert len(rows) == len(expected) and set(rows) == expected
+
+
+def test_the_trajectories_are_those_of_the_first_seed_of_every_task(config):
+    steps = np.load(folder(config) / "trajectories.npz", allow_pickle=False)
+    rows = {
+        (r["split"], r["task"], int(r["episode"])): r
+        for r in results(config)
+        if r["eval_seed"] == "0"
+    }
+    assert len(rows) == 12 * len(steps["split"])
+    for lane, (part, task) in enumerate(zip(steps["split"], steps["task"], strict=True)):
+        for episode in range(12):
+            inside = steps["episode"][lane] == episode
+            row = rows[str(part), task_name(task), episode + 1]
+            assert float(row["return"]) == steps["reward"][lane, inside].sum()
+            assert int(row["length"]) == inside.sum()
+            assert row["success"] == str(int(float(row["return"]) > 0))
+
+
+def test_the_aggregates_are_those_of_the_rows(config):
+    aggregates = json.loads((folder(config) / "results.json").read_text())["splits"]
+    for part, entry in aggregates.items():
+        rows = [row for row in results(config) if row["split"] == part]
+        last = [int(row["success"]) for row in rows if int(row["episode"]) > 2]
+        assert entry["success_last10"] == pytest.approx(np.mean(last))
+        assert entry["nauc"] == pytest.approx(np.mean([float(row["return"]) for row in rows]))
+
+
+def test_the_report_needs_nothing_from_elsewhere(config):
+    page = (folder(config) / "report.html").read_text()
+    assert "http://" not in page and "https://" not in page
+    assert "data:image/png" in page and "data:video/mp4" in page
+
+
+def test_every_train_task_and_one_held_out_task_have_a_video(config):
+    videos = sorted(path.stem for path in (Path(config.root) / "videos" / "smoke").iterdir())
+    split = Run(config).split
+    sources = [f"source_{task_name(task)}" for task in split.train_tasks]
+    assert [name for name in videos if name.startswith("source")] == sorted(sources)
+    (held_out,) = (name for name in videos if name.startswith("held_out"))
+    assert held_out.removeprefix("held_out_") in map(task_name, split.held_out_tasks)
+
+
+def test_the_second_time_nothing_is_computed_again(again, capsys):
+    made = ("checkpoints", "tensorboard", "source", "results.csv", "trajectories.npz")
+    kept = [Path(again.root) / "histories", Path(again.root) / "videos"]
+    kept += [folder(again) / name for name in made]
+    before = ages(*kept)
+    run.main(again)
+    changed = {path for path, age in ages(*kept).items() if before.get(path) != age}
+    assert {path for path in changed if not path.name.startswith("split_")} == set()
+    said = capsys.readouterr().out
+    assert "0 of 5 histories" in said and "0 of 6 videos" in said
+    assert said.count("done before") == 2
+
+
+def test_the_second_time_the_results_are_the_same(again):
+    names = ("results.csv", "metrics.jsonl", "split.json", "curve.png")
+    before, aggregates = [(folder(again) / name).read_bytes() for name in names], summary(again)
+    run.main(again)
+    assert [(folder(again) / name).read_bytes() for name in names] == before
+    assert summary(again) == aggregates
+
+
+def test_from_nothing_it_comes_to_the_same_results(config, again):
+    before = {name: (folder(config) / name).read_bytes() for name in ("results.csv", "split.json")}
+    histories = files(Path(config.root) / "histories")
+    shutil.rmtree(again.root)
+    Path(again.root).mkdir()
+    for verb in (collect_verb, train, evaluate):
+        verb.main(again)
+    assert list(files(Path(again.root) / "histories").values()) == list(histories.values())
+    assert {name: (folder(again) / name).read_bytes() for name in before} == before
+
+
+def test_a_fresh_run_begins_again_and_keeps_the_histories(again):
+    histories, results_before = ages(Path(again.root) / "histories"), results(again)
+    checkpoints = ages(folder(again) / "checkpoints")
+    run.main(again, fresh=True)
+    units = {path: age for path, age in histories.items() if not path.name.startswith("split_")}
+    assert units.items() <= ages(Path(again.root) / "histories").items()
+    assert not checkpoints.items() & ages(folder(again) / "checkpoints").items()
+    assert results(again) == results_before
+
+
+def test_fresh_histories_are_the_same_again(again):
+    before = files(Path(again.root) / "histories")
+    collect_verb.main(again, fresh=True)
+    assert files(Path(again.root) / "histories") == before
+
+
+@pytest.mark.parametrize("name", ["results.csv", "trajectories.npz"])
+def test_results_that_were_deleted_are_made_again(again, name):
+    before = (folder(again) / name).read_bytes()
+    (folder(again) / name).unlink()
+    evaluate.main(again)
+    assert (folder(again) / name).exists()
+    if name == "results.csv":
+        assert (folder(again) / name).read_bytes() == before
+
+
+def test_other_evaluation_settings_need_no_new_training(again):
+    trained = ages(folder(again) / "checkpoints")
+    fewer = replace(again, evaluation=replace(again.evaluation, episodes=3, action="greedy"))
+    for verb in (train, evaluate, record, report):
+        verb.main(fewer)
+    assert ages(folder(again) / "checkpoints") == trained
+    assert max(int(row["episode"]) for row in results(again)) == 3
+
+
+def test_other_training_settings_under_the_same_name_are_refused(again, capsys):
+    words = ["--config_path", str(folder(again) / "config.yaml"), "--root", again.root]
+    before = files(folder(again))
+    assert exit_code(train.main, [*words, "--training.steps", "30"]) == 2
+    assert "training.steps: 20 -> 30" in capsys.readouterr().err
+    assert files(folder(again)) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "code"), [(train, {2, 4}), (evaluate, {2}), (record, {2}), (report, {2})]
+)
+def test_a_verb_before_its_turn_says_so_in_one_sentence(smoke, tmp_path, verb, code, capsys):
+    path = Path(__file__).parent.parent / "configs" / "smoke.yaml"
+    words = ["--config_path", str(path), "--root", str(tmp_path), "--device", "cpu"]
+    assert exit_code(verb.main, [*words, "--threads", "1"]) in code
+    complaint = capsys.readouterr().err.strip().splitlines()
+    assert len(complaint) == 1 and "scripts." in complaint[0]
+
+
+@pytest.mark.parametrize("kind", ["dense", "random_start", "separate", "table", "foreign"])
+def test_every_kind_of_row_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
+    words = {
+        "dense": ["--env.kwargs.terminate_on_goal", "false"],
+        "random_start": ["--env.kwargs.random_start", "true"],
+        "separate": ["--model.layout", "separate", "--model.next_observation", "false"],
+        "table": ["--model.encoder", "table", "--method.name", "expert_distillation"],
+        "foreign": [
+            *("--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"),
+            *("--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"),
+        ],
+    }
+    fewer = ["--training.steps", "6", "--evaluation.episodes", "4", "--record.held_out_videos", "0"]
+    row = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
+    run.main(row)
+    assert (folder(row) / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episodes(smoke, tmp_path):
+    changes = {
+        "env.kwargs.size": "5",
+        "env.episode_length": "10",
+        "split.num_train_tasks": "18",
+        "source.env_steps": "60_000",
+        "source.num_envs": "10",
+        "source.settings.learning_rate": "1e-3",
+        "data.history_stride": "20",
+        "data.context_length": "128",
+        "model.width": "32",
+        "model.feed_forward": "128",
+        "training.steps": "800",
+        "training.batch_size": "16",
+        "training.warmup_steps": "50",
+        "training.eval_every": "800",
+    }
+    row = smoke(tmp_path, *(word for path, v in changes.items() for word in (f"--{path}", v)))
+    made = Run(row)
+    collect(made)
+    trainer = Trainer(made)
+    trainer.train()
+    trainer.model.eval()
+    held_out = play(row, made.split, trainer.model, trainer.method, 40, (10, 1))["held_out"]
+    first, last = held_out.returns[:, :5].mean(), held_out.returns[:, -10:].mean()
+    assert last > 0.5 and last > first + 0.2

@@ -1,0 +1,119 @@
+"""References: against every possible walk, against known figures, and in the worlds they fit."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import envs
+from ad.explorer import sweeps
+from ad.metrics import nauc
+from ad.references import random_return, references, source_references
+
+STEPS = 4  # of an episode in the rooms below: 625 walks
+
+
+def room(size: int = 3, **kwargs):
+    world = envs.world("DarkRoom-v0", size=size, **kwargs)
+    return world, world.all_tasks()
+
+
+def every_walk(world, task, value) -> float:
+    """The mean of `value(cells after each step)` over all action sequences and starts."""
+    successors, goal = world.successors(), np.ravel_multi_index(tuple(task), (world.size,) * 2)
+    values = []
+    for start in world.start_observations():
+        for actions in itertools.product(range(5), repeat=STEPS):
+            cell, cells = start, []
+            for action in actions:
+                cell = successors[cell, action]
+                cells.append(cell)
+            if start != goal:
+                values.append(value(np.array(cells) == goal))
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_random_is_the_mean_over_all_walks(random_start):
+    for ends, value in ((True, np.any), (False, np.sum)):
+        world, tasks = room(random_start=random_start, terminate_on_goal=ends)
+        line = references(world, tasks, STEPS, episodes=1)["random"]
+        for k in (0, 1):  # a corner and a side
+            assert line.returns[k, 0] == pytest.approx(every_walk(world, tasks[k], value))
+            assert line.successes[k, 0] == pytest.approx(every_walk(world, tasks[k], np.any))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_undirected_is_random_until_the_first_hit_and_perfect_ever_after(ends):
+    def first_episode(on_goal: np.ndarray) -> float:
+        if not on_goal.any():
+            return 0
+        return 1 if ends else STEPS - int(on_goal.argmax())  # stays from its arrival on
+
+    world, tasks = room(terminate_on_goal=ends)
+    line = references(world, tasks, STEPS, episodes=2)["undirected"]
+    found, first = (every_walk(world, tasks[0], value) for value in (np.any, first_episode))
+    best = world.optimal_return(tasks, STEPS)[0]
+    assert line.returns[0] == pytest.approx([first, found * best + (1 - found) * first])
+    assert line.successes[0] == pytest.approx([found, found + (1 - found) * found])
+
+
+def test_what_undirected_exploration_allows_in_the_room_of_the_benchmark():
+    world, tasks = room(size=9)
+    line = references(world, tasks, 20, episodes=100)["undirected"]
+    # A simulation of 400,000 walks gives 0.8524 and 0.9828.
+    assert nauc(line.returns, np.ones(80)).mean() == pytest.approx(0.8527, abs=1e-4)
+    assert line.successes[:, 99].mean() == pytest.approx(0.9830, abs=1e-4)
+
+
+@pytest.mark.parametrize(("ends", "score"), [(True, 0.984), (False, 0.980)])
+def test_the_explorer_is_nearly_optimal_in_the_room_of_the_benchmark(ends, score):
+    world, tasks = room(size=9, terminate_on_goal=ends)
+    line = references(world, tasks, 20, episodes=100)["explorer"]
+    assert nauc(line.returns, world.optimal_return(tasks, 20)).mean() > score
+    assert (line.successes[:, 6:] == 1).all()
+
+
+def test_sweeps_see_every_cell_by_legal_moves_from_the_start():
+    world, _ = room(size=9)
+    moves, paths = world.successors(), sweeps(world.successors(), 40, 20, 100)
+    assert len(paths) <= 6 and set(np.concatenate(paths).tolist()) == set(range(81))
+    for path in paths:
+        assert path[0] == 40 and len(path) == 21
+        assert all(after in moves[cell] for cell, after in itertools.pairwise(path))
+
+
+def test_sweeps_leave_what_is_out_of_reach():
+    world, _ = room(size=9)
+    seen = set(np.concatenate(sweeps(world.successors(), 40, 3, 100)).tolist())
+    assert len(seen) == 25  # the cells at most three steps away
+
+
+@pytest.mark.parametrize("size", [2, 4, 9])
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_references_are_in_order(size, ends, steps):
+    world, tasks = room(size, terminate_on_goal=ends)
+    lines = {name: r.returns for name, r in references(world, tasks, steps, 50).items()}
+    assert (lines["random"] <= lines["undirected"] + 1e-9).all()
+    assert (lines["undirected"] <= lines["optimal"] + 1e-9).all()
+    assert (lines["explorer"] <= lines["optimal"] + 1e-9).all()
+    assert lines["explorer"][:, -1] == pytest.approx(lines["optimal"][:, -1])
+
+
+def test_with_random_starts_there_is_no_explorer():
+    world, tasks = room(random_start=True)
+    assert set(references(world, tasks, STEPS, 3)) == {"random", "undirected", "optimal"}
+
+
+def test_of_a_world_of_someone_else_nothing_is_known():
+    world = envs.world("FrozenLake-v1", [{"is_slippery": False}, {"is_slippery": True}])
+    assert references(world, world.all_tasks(), 20, 10) == {}
+    assert np.isnan(random_return(world, world.all_tasks(), 20)).all()
+
+
+def test_the_source_curve_stops_where_its_shortest_stream_does():
+    streams = [[np.array([0, 0, 1, 1.0]), np.array([0, 1, 1.0])], [np.zeros(3), np.ones(5)]]
+    lines = source_references(streams, episodes=100, last=2)
+    assert lines["source"].returns.tolist() == [[0, 0.5, 1], [0.5, 0.5, 0.5]]
+    assert lines["source_end"].returns.tolist() == [[1, 1], [0.5, 0.5]]

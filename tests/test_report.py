@@ -1,0 +1,153 @@
+"""The report: results come back from the csv, and the page has them all, by itself."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from small_run import evaluated_run
+
+from ad import tables
+from ad.errors import ConfigError, CorruptError
+from ad.recording import record
+from ad.report import render, report
+from ad.results import read_results
+
+
+@pytest.fixture(scope="module")
+def run(collected):
+    run = evaluated_run(collected("reported"))
+    record(run)
+    report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(run) -> dict:
+    return json.loads((run.folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return (run.folder / "report.html").read_text()
+
+
+def test_results_come_back_from_the_csv_as_they_were_evaluated(run):
+    held_out = read_results(run.folder / "results.csv")["held_out"]
+    assert (held_out.tasks == run.split.held_out_tasks).all()
+    assert held_out.returns.shape == (3, 2, 12) == held_out.lengths.shape
+    row = (run.folder / "results.csv").read_text().splitlines()[1].split(",")
+    values = (held_out.returns, held_out.lengths, held_out.successes)
+    assert [float(cell) for cell in row[4:]] == [array[0, 0, 0] for array in values]
+
+
+DAMAGES = {
+    "a row is gone": lambda lines: lines[:-1],
+    "a row is there twice": lambda lines: [*lines, lines[-1]],
+    "a column has another name": lambda lines: [lines[0].replace("length", "width"), *lines[1:]],
+    "a row has no columns": lambda lines: [*lines[:-1], lines[-1].replace(",", ";")],
+    "a cell holds no number": lambda lines: [*lines[:-1], lines[-1] + "yes"],
+    "a cell holds no finite number": lambda lines: [*lines[:-1], lines[-1][:-1] + "nan"],
+    "a split is gone": lambda lines: [line for line in lines if not line.startswith("train")],
+    "all rows are gone": lambda lines: lines[:1],
+    "all is gone": lambda lines: [],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_csv_is_a_sentence(run, tmp_path, damage):
+    lines = (run.folder / "results.csv").read_text().splitlines()
+    damaged = DAMAGES[damage](lines)
+    (tmp_path / "results.csv").write_text("".join(f"{line}\n" for line in damaged))
+    with pytest.raises(CorruptError, match="not a whole results file"):
+        read_results(tmp_path / "results.csv")
+
+
+def test_without_results_there_is_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"scripts\.evaluate"):
+        read_results(tmp_path / "results.csv")
+
+
+def test_results_json_has_what_the_design_promises(results):
+    assert {"splits", "references", "timing", "config_hash"} <= results.keys()
+    assert results["splits"].keys() == {"held_out", "train"}
+    assert {"random", "optimal", "explorer", "source"} <= results["references"].keys()
+
+
+def test_the_report_is_the_same_when_made_again(run, page, results):
+    report(run)
+    assert (run.folder / "report.html").read_text() == page
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    links = re.findall(r"""(?:src|href|url|action)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
+    assert links and all(link.startswith("data:") for link in links)
+    assert not re.search(r"https?://|<script|<link|@import", page)
+
+
+def test_the_page_has_its_pictures_and_videos(page):
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:video/mp4;base64,") == 2  # the held-out one and a source agent
+
+
+def test_the_page_has_the_scores_every_goal_and_the_configuration(run, page, results):
+    assert f"{results['splits']['held_out']['nauc']:.3f}" in page
+    for task in run.split.all_tasks:
+        assert f"<td>({task[0]}, {task[1]})</td>" in page
+    assert "num_train_tasks: 5" in page and results["config_hash"] in page
+
+
+def test_what_a_user_writes_is_shown_and_not_run(run, results):
+    shown = render(results | {"name": "<script>alert(1)</script>"}, b"", None, [], run.config)
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_the_table_of_a_run_has_its_splits_and_references(run, results):
+    lines = (run.folder / "table.md").read_text().splitlines()
+    first = [line.split("|")[1].strip() for line in lines[2:]]
+    assert first[:2] == ["held-out goals", "train goals"] and "explorer" in first
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_group_of_runs_has_its_mean_and_the_ceiling(results):
+    other = json.loads(json.dumps(results))
+    other["splits"]["held_out"]["nauc"] += 0.2
+    table = tables.runs_table([{"seed 0": results, "seed 1": other}, {"alone": results}])
+    ceiling = "*undirected ceiling*"
+    mean = "**mean of 2 runs**"
+    assert [row[0] for row in table.rows] == ["seed 0", "seed 1", mean, ceiling, "alone", ceiling]
+    expected = results["splits"]["held_out"]["nauc"] + 0.1
+    assert table.rows[2][1].startswith(f"{expected:.3f} [")
+
+
+def test_a_run_without_histories_has_a_report_without_a_source_line(smoke, tmp_path):
+    run = evaluated_run(smoke(tmp_path))
+    report(run)
+    references = json.loads((run.folder / "results.json").read_text())["references"]
+    assert "source" not in references and "random" in references
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--env.kwargs.terminate_on_goal", "false"),
+        ("--env.kwargs.random_start", "true"),
+        ("--evaluation.episodes", "1"),
+        ("--split.num_train_tasks", "7"),
+        ("--split.held_out", "[[0, 0], [2, 2]]", "--env.episode_length", "1"),  # out of reach
+    ],
+)
+def test_a_report_can_be_made_of_other_rows(smoke, tmp_path, words):
+    run = evaluated_run(smoke(tmp_path, *words))
+    assert "held-out goals" in report(run).read_text()
+
+
+def test_a_world_of_someone_else_has_a_report_without_what_it_does_not_know(smoke, tmp_path):
+    tasks = "[{is_slippery: false}, {is_slippery: true}, {desc: [SF, FG]}]"
+    words = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--env.tasks", tasks]
+    words += ["--split.num_train_tasks", "2", "--model.encoder", "table"]
+    run = evaluated_run(smoke(tmp_path, *words))
+    assert record(run) == (0, 0)
+    assert "NAUC</th>" not in report(run).read_text()
+    held_out = json.loads((run.folder / "results.json").read_text())["splits"]["held_out"]
+    assert held_out["nauc"] is None and np.isfinite(held_out["return_last10"])

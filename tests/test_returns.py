@@ -1,0 +1,96 @@
+"""n-step returns, by hand and against the sum that they stand for."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ad.returns import n_step_returns
+
+NO, YES = False, True
+
+
+def returns(rewards, terminated, truncated, next_values, discount=0.5) -> list[float]:
+    """The returns of one lane, as a list."""
+    flags = (np.array(terminated), np.array(truncated))
+    values = (np.array(rewards, np.float32), *flags, np.array(next_values, np.float32))
+    return n_step_returns(*values, discount).tolist()
+
+
+def test_an_unbroken_rollout_bootstraps_from_its_last_value_only():
+    # 4 + 0.5 * 8 = 8, 2 + 0.5 * 8 = 6, 1 + 0.5 * 6 = 4
+    assert returns([1, 2, 4], [NO] * 3, [NO] * 3, [90, 90, 8]) == [4, 6, 8]
+
+
+def test_termination_in_the_middle_has_no_future():
+    # 2 + 0 = 2, 1 + 0.5 * 2 = 2
+    assert returns([1, 2, 4], [NO, YES, NO], [NO] * 3, [90, 90, 8]) == [2, 2, 8]
+
+
+def test_truncation_in_the_middle_bootstraps_from_the_true_last_observation():
+    # 2 + 0.5 * 6 = 5, 1 + 0.5 * 5 = 3.5
+    assert returns([1, 2, 4], [NO] * 3, [NO, YES, NO], [90, 6, 8]) == [3.5, 5, 8]
+
+
+def test_termination_at_the_end_of_the_rollout_has_no_future():
+    assert returns([1, 2, 4], [NO, NO, YES], [NO] * 3, [90, 90, 8]) == [3, 4, 4]
+
+
+def test_truncation_at_the_end_of_the_rollout_bootstraps_as_the_rollout_does():
+    assert returns([1, 2, 4], [NO] * 3, [NO, NO, YES], [90, 90, 8]) == [4, 6, 8]
+
+
+def test_every_step_can_be_an_episode_of_its_own():
+    assert returns([1, 2, 4], [YES, NO, YES], [NO, YES, NO], [90, 6, 90]) == [1, 5, 4]
+
+
+def test_a_step_that_is_both_terminated_and_truncated_has_no_future():
+    assert returns([1, 2], [YES, NO], [YES, NO], [90, 8]) == [1, 6]
+
+
+def test_a_value_that_is_not_a_number_stays_out_where_nothing_looks_at_it():
+    assert returns([1, 2, 4], [NO, YES, NO], [NO] * 3, [np.nan, np.nan, 8]) == [2, 2, 8]
+
+
+def test_without_discount_a_return_is_the_reward():
+    assert returns([1, 2, 4], [NO] * 3, [NO, YES, NO], [9, 9, 9], discount=0.0) == [1, 2, 4]
+
+
+def test_returns_are_float32_of_the_shape_of_the_values():
+    rewards, flags = np.ones((4, 3, 2), np.float32), np.zeros((4, 3, 2), bool)
+    result = n_step_returns(rewards, flags, flags, rewards, 0.9)
+    assert (result.dtype, result.shape) == (np.float32, (4, 3, 2))
+
+
+@st.composite
+def rollouts(draw):
+    """Rewards, terminated, truncated and next values [T, lanes], and a discount."""
+    shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 3)))
+    number = st.floats(-10, 10, width=32)
+    floats = arrays.arrays(np.float32, shape, elements=number)
+    flags = arrays.arrays(bool, shape)
+    return (*(draw(kind) for kind in (floats, flags, flags, floats)), draw(st.floats(0, 1)))
+
+
+def discounted_sum(rewards, terminated, truncated, next_values, discount, t):
+    """The return of step t of one lane, summed forward in time."""
+    total, weight = 0.0, 1.0
+    while True:
+        total += weight * rewards[t]
+        weight *= discount
+        if terminated[t]:
+            return total
+        if truncated[t] or t == len(rewards) - 1:
+            return total + weight * next_values[t]
+        t += 1
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(rollouts())
+def test_each_lane_has_the_discounted_sum_of_its_own_steps(rollout):
+    *columns, discount = rollout
+    result = n_step_returns(*columns, discount)
+    for t, lane in np.ndindex(result.shape):
+        own = [column[:, lane] for column in columns]
+        assert result[t, lane] == pytest.approx(discounted_sum(*own, discount, t), abs=1e-3)

@@ -1,0 +1,227 @@
+"""Rollouts in real dark rooms, by small policies that are easy to foresee."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ad.errors import NumericError
+from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
+from ad.model import ModelConfig, SequenceModel
+from ad.rollout import Rollout, greedy, rollout, sampled
+from envs import make_vec, world
+
+TASKS = np.array([[0, 0], [1, 2], [2, 2], [0, 1]])
+SEEDS = [11, 12, 13, 14]
+FAR = 1e9  # a logit that leaves the others no chance
+
+
+class Table(nn.Module):
+    """A policy that looks at the observation and nothing else, so never at another lane."""
+
+    def __init__(self, logits: torch.Tensor):
+        super().__init__()
+        self.head = nn.Linear(1, 1)
+        self.register_buffer("logits", logits)
+
+    def begin(self, model, lanes: int, context_length: int):
+        return self
+
+    def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return self.logits[observation]
+
+    def record(self, action, reward, next_observation) -> None:
+        pass
+
+
+class Remembering(Table):
+    """The same, and it keeps what it was told."""
+
+    def __init__(self, logits: torch.Tensor):
+        super().__init__(logits)
+        self.told = []
+
+    def act(self, observation, time):
+        self.told.append({"observation": observation.clone(), "time": time.clone()})
+        return super().act(observation, time)
+
+    def record(self, action, reward, next_observation) -> None:
+        fresh = {"action": action, "reward": reward, "next_observation": next_observation}
+        self.told[-1] |= {name: value.clone() for name, value in fresh.items()}
+
+
+def wanderer(seed: int = 0) -> Table:
+    """Random preferences in each cell of a 3 x 3 room."""
+    return Table(torch.randn(9, 5, generator=torch.Generator().manual_seed(seed)))
+
+
+def walker(action: int) -> Table:
+    """Always the same move."""
+    return Table(FAR * nn.functional.one_hot(torch.full((9,), action), 5).float())
+
+
+def play(policy, tasks=TASKS, seeds=SEEDS, episodes=6, choose=None, **kwargs) -> Rollout:
+    """Episodes of up to five steps in 3 x 3 rooms, everything recorded."""
+    env = make_vec("DarkRoom-v0", np.asarray(tasks), 5, size=3, **kwargs)
+    lanes = len(tasks)
+    return rollout(policy, policy, env, seeds, episodes, 4, choose or sampled(), record=lanes)
+
+
+def episodes_of(result: Rollout, lane: int) -> list[dict[str, np.ndarray]]:
+    """The steps of each counted episode of a lane, from the trajectory."""
+    fields = {name: values[lane] for name, values in result.trajectory.items()}
+    numbers = range(result.returns.shape[1])
+    return [{n: v[fields["episode"] == number] for n, v in fields.items()} for number in numbers]
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}])
+def test_returns_lengths_and_successes_are_those_of_the_trajectory(kwargs):
+    result = play(wanderer(), **kwargs)
+    for lane in range(4):
+        for number, steps in enumerate(episodes_of(result, lane)):
+            assert result.returns[lane, number] == steps["reward"].sum()
+            assert result.lengths[lane, number] == len(steps["reward"])
+            assert result.successes[lane, number] == (steps["reward"].sum() > 0)
+
+
+def test_an_episode_ends_at_the_goal_or_at_its_limit():
+    result = play(wanderer())
+    goals = TASKS @ [3, 1]
+    for lane in range(4):
+        for steps in episodes_of(result, lane):
+            reached = steps["next_observation"] == goals[lane]
+            assert not reached[:-1].any()
+            assert reached[-1] or len(reached) == 5
+            np.testing.assert_array_equal(steps["reward"], reached)
+            np.testing.assert_array_equal(steps["time"], np.arange(len(reached)))
+
+
+def test_the_trajectory_goes_where_the_world_leads():
+    result = play(wanderer())
+    steps = result.trajectory
+    expected = world("DarkRoom-v0", size=3).successors()[steps["observation"], steps["action"]]
+    np.testing.assert_array_equal(steps["next_observation"], expected)
+    for lane in range(4):
+        assert all(episode["observation"][0] == 4 for episode in episodes_of(result, lane))
+
+
+def test_the_first_episodes_of_every_lane_count_long_ones_too():
+    # Going left reaches (1, 0) in one step and never the corner: one lane needs five times as long.
+    result = play(walker(3), [[1, 0], [0, 0], [1, 0]], SEEDS[:3], episodes=7)
+    np.testing.assert_array_equal(result.lengths, np.repeat([[1], [5], [1]], 7, axis=1))
+    np.testing.assert_array_equal(result.returns, np.repeat([[1], [0], [1]], 7, axis=1))
+    assert result.env_steps == 7 + 35 + 7
+
+
+def test_a_lane_that_has_all_its_episodes_is_marked_as_over():
+    result = play(walker(3), [[1, 0], [0, 0]], SEEDS[:2], episodes=3)
+    expected = [[0, 1, 2] + 12 * [-1], [0] * 5 + [1] * 5 + [2] * 5]
+    np.testing.assert_array_equal(result.trajectory["episode"], expected)
+
+
+def test_episodes_differ_where_the_policy_is_random():
+    result = play(wanderer(), episodes=40)
+    assert (result.lengths.std(axis=1) > 0).all()
+
+
+def test_a_lane_does_not_depend_on_the_lanes_beside_it():
+    together = play(wanderer(), random_start=True)
+    for lane in range(4):
+        alone = play(wanderer(), TASKS[[lane]], SEEDS[lane : lane + 1], random_start=True)
+        np.testing.assert_array_equal(alone.returns[0], together.returns[lane])
+        np.testing.assert_array_equal(alone.lengths[0], together.lengths[lane])
+        for name, values in alone.trajectory.items():
+            same = together.trajectory[name][lane, : values.shape[1]]
+            np.testing.assert_array_equal(values[0], same, err_msg=name)
+
+
+def test_the_same_seeds_give_the_same_rollout_and_others_another():
+    one, again = play(wanderer()), play(wanderer())
+    other = play(wanderer(), seeds=[21, 22, 23, 24])
+    for name, values in one.trajectory.items():
+        np.testing.assert_array_equal(values, again.trajectory[name])
+    assert not np.array_equal(one.lengths, other.lengths)
+
+
+def test_two_lanes_of_one_task_play_differently():
+    result = play(wanderer(), TASKS[[0, 0]], SEEDS[:2], episodes=20)
+    assert not np.array_equal(result.lengths[0], result.lengths[1])
+
+
+def test_the_memory_is_told_what_is_recorded_and_the_true_last_observation():
+    policy = Remembering(wanderer().logits)
+    result = play(policy)
+    for step, told in enumerate(policy.told):
+        for name, values in told.items():
+            recorded = result.trajectory[name][:, step]
+            np.testing.assert_array_equal(values.numpy(), recorded, err_msg=name)
+
+
+def test_only_the_lanes_that_were_asked_for_are_recorded():
+    env = make_vec("DarkRoom-v0", TASKS, 5, size=3)
+    policy = wanderer()
+    result = rollout(policy, policy, env, SEEDS, 2, 4, sampled(), record=2)
+    assert all(values.shape[0] == 2 for values in result.trajectory.values())
+    np.testing.assert_array_equal(result.returns, play(policy, episodes=2).returns)
+
+
+def test_a_real_model_plays_reproducibly_and_changes_nothing_of_itself(spec):
+    torch.manual_seed(0)
+    model = SequenceModel(spec, ModelConfig(width=16, layers=1, heads=2, feed_forward=16)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    method, results = AlgorithmDistillation(Settings()), []
+    for _ in range(2):
+        env = make_vec("DarkRoom-v0", TASKS, 4, size=3)
+        results.append(rollout(model, method, env, SEEDS, 5, 6, sampled(), record=4))
+    for name, values in results[0].trajectory.items():
+        np.testing.assert_array_equal(values, results[1].trajectory[name])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_end_the_rollout(bad):
+    policy = wanderer()
+    policy.logits[4, 2] = bad
+    with pytest.raises(NumericError):
+        play(policy)
+
+
+LOGITS = np.array([[0.0, 1.0, -2.0, 0.5, 3.0]])
+GRID = (np.arange(20000) + 0.5) / 20000  # every u in [0, 1), evenly
+
+
+def frequencies(choose) -> np.ndarray:
+    actions = choose(np.repeat(LOGITS, len(GRID), axis=0), GRID)
+    return np.bincount(actions, minlength=5) / len(GRID)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_actions_are_sampled_with_the_probabilities_of_the_softmax(temperature):
+    probabilities = np.exp(LOGITS[0] / temperature)
+    expected = probabilities / probabilities.sum()
+    np.testing.assert_allclose(frequencies(sampled(temperature)), expected, atol=2e-4)
+
+
+def test_a_temperature_near_zero_is_greedy():
+    assert frequencies(sampled(1e-6)).tolist() == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("u", [0.0, np.nextafter(1.0, 0.0)])
+def test_the_ends_of_the_unit_interval_give_actions_that_exist(u):
+    logits = np.array([[-FAR, 0.0, 0.0, -FAR, -FAR]])
+    assert sampled()(logits, np.array([u])) == [1 if u == 0 else 2]
+
+
+def test_huge_logits_are_sampled_without_overflow():
+    logits = np.array([[FAR, FAR, -FAR, 0.0, 0.0]])
+    actions = [int(sampled()(logits, np.array([u]))[0]) for u in (0.25, 0.75)]
+    assert actions == [0, 1]
+
+
+def test_greedy_takes_the_most_likely_action_whatever_the_number():
+    assert frequencies(greedy).tolist() == [0, 0, 0, 0, 1]
+
+
+def test_a_greedy_lane_repeats_its_episode():
+    result = play(wanderer(), choose=greedy)
+    assert (result.lengths == result.lengths[:, :1]).all()

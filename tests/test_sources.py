@@ -1,0 +1,219 @@
+"""Every source algorithm: what it records obeys the world, in contiguous, reproducible streams."""
+
+import numpy as np
+import pytest
+
+from ad.collection import collect, new_source
+from ad.errors import ADError
+from ad.runs import Run, unit_folder
+from ad.sources import SOURCES
+from ad.sources.actors import BLOCK_STEPS
+from ad.transitions import FIELDS
+from envs import world
+
+TASKS = np.array([[0, 0], [0, 1], [2, 2]])
+STEPS = 60  # of each of the 3 x 4 lanes
+WORLDS = {
+    "terminate": {},
+    "dense": {"terminate_on_goal": False},
+    "random start": {"random_start": True},
+}
+
+
+@pytest.fixture(params=SOURCES)
+def algorithm(request) -> list[str]:
+    """The words that choose each registered source."""
+    return ["--source.algorithm", request.param]
+
+
+@pytest.fixture
+def play(smoke, tmp_path):
+    """play(words, tasks, steps): what a source records, arrays [T, K, E] by field."""
+
+    def run(words: list[str], tasks=TASKS, steps: int = STEPS) -> dict[str, np.ndarray]:
+        blocks = list(new_source(smoke(tmp_path, *words), np.asarray(tasks)).run(steps))
+        return {name: np.concatenate([b.arrays[name] for b in blocks]) for name in FIELDS}
+
+    return run
+
+
+def settings(kwargs: dict) -> list[str]:
+    pairs = [(f"--env.kwargs.{name}", str(value).lower()) for name, value in kwargs.items()]
+    return [word for pair in pairs for word in pair]
+
+
+@pytest.fixture(params=WORLDS)
+def room(request):
+    """The settings of each kind of 3 x 3 room, and the room itself."""
+    kwargs = WORLDS[request.param]
+    return settings(kwargs), world("DarkRoom-v0", size=3, **kwargs)
+
+
+def ended(data: dict[str, np.ndarray]) -> np.ndarray:
+    return data["terminated"] | data["truncated"]
+
+
+def test_a_transition_leads_where_the_world_leads(algorithm, room, play):
+    words, knowledge = room
+    data = play(algorithm + words)
+    expected = knowledge.successors()[data["observation"], data["action"]]
+    np.testing.assert_array_equal(data["next_observation"], expected)
+
+
+def test_the_true_last_observation_is_stored_at_ends(algorithm, play):
+    data = play(algorithm)
+    goal = (TASKS @ [3, 1])[None, :, None]  # [1, K, 1]
+    on_goal = data["next_observation"] == goal
+    assert data["terminated"].any() and data["truncated"].any()
+    np.testing.assert_array_equal(data["terminated"], on_goal)
+    np.testing.assert_array_equal(data["reward"], on_goal)
+
+
+def test_a_dense_room_rewards_every_step_on_the_goal_and_never_terminates(algorithm, play):
+    data = play(algorithm + settings(WORLDS["dense"]))
+    goal = (TASKS @ [3, 1])[None, :, None]  # [1, K, 1]
+    assert not data["terminated"].any()
+    np.testing.assert_array_equal(data["reward"], data["next_observation"] == goal)
+
+
+def test_a_stream_is_contiguous(algorithm, room, play):
+    data = play(algorithm + room[0])
+    goes_on = ~ended(data)[:-1]
+    following, reached = data["observation"][1:], data["next_observation"][:-1]
+    np.testing.assert_array_equal(following[goes_on], reached[goes_on])
+
+
+def test_an_episode_begins_where_the_world_begins(algorithm, room, play):
+    words, knowledge = room
+    data = play(algorithm + words)
+    first = np.concatenate([np.ones((1, 3, 4), bool), ended(data)[:-1]])
+    assert np.isin(data["observation"][first], knowledge.start_observations()).all()
+    np.testing.assert_array_equal(data["time"] == 0, first)
+
+
+def test_time_counts_the_steps_of_an_episode_up_to_its_limit(algorithm, room, play):
+    data = play(algorithm + room[0])
+    goes_on = ~ended(data)[:-1]
+    np.testing.assert_array_equal(data["time"][1:][goes_on], data["time"][:-1][goes_on] + 1)
+    np.testing.assert_array_equal(data["truncated"], (data["time"] == 4) & ~data["terminated"])
+
+
+def test_a_stream_goes_on_from_block_to_block(algorithm, smoke, tmp_path):
+    source = new_source(smoke(tmp_path, *algorithm), TASKS[:1])
+    first, second = source.run(BLOCK_STEPS + 3)
+    assert (len(first), len(second)) == (BLOCK_STEPS, 3)
+    goes_on = ~ended(first.arrays)[-1]
+    following, reached = second.arrays["observation"][0], first.arrays["next_observation"][-1]
+    np.testing.assert_array_equal(following[goes_on], reached[goes_on])
+
+
+def test_a_history_shorter_than_one_block_or_rollout_is_whole(algorithm, play):
+    assert len(play(algorithm, steps=7)["action"]) == 7
+
+
+def test_the_arrays_have_the_types_of_the_store(algorithm, play):
+    assert {name: array.dtype for name, array in play(algorithm).items()} == FIELDS
+
+
+def test_every_statistic_of_a_block_has_a_number_for_each_agent(algorithm, smoke, tmp_path):
+    (block,) = new_source(smoke(tmp_path, *algorithm), TASKS).run(STEPS)
+    assert block.statistics
+    for values in block.statistics.values():
+        assert all(np.shape(value) == (3,) and np.isfinite(value).all() for value in values)
+
+
+def test_the_same_seed_gives_the_same_bits(algorithm, room, play):
+    one, other = (play(algorithm + room[0]) for _ in range(2))
+    for name in FIELDS:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_another_seed_gives_another_history(algorithm, play):
+    one, other = (play([*algorithm, "--source.source_seed", seed]) for seed in "01")
+    assert (one["action"] != other["action"]).mean() > 0.2
+
+
+def test_two_actors_of_an_agent_live_different_lives(algorithm, play):
+    action = play(algorithm)["action"]
+    assert (action[..., 0] != action[..., 1]).mean() > 0.2
+
+
+def test_a_task_alone_has_the_history_that_it_has_among_others(algorithm, room, play):
+    together, alone = (play(algorithm + room[0], tasks) for tasks in (TASKS, TASKS[[1]]))
+    for name in FIELDS:
+        np.testing.assert_array_equal(together[name][:, [1]], alone[name])
+
+
+def test_a_missing_history_is_collected_again_with_the_same_bytes(algorithm, smoke, tmp_path):
+    run = Run(smoke(tmp_path, *algorithm, "--source.env_steps", "800"))
+    assert collect(run) == 5
+    folder = unit_folder(run.config, run.split.train_tasks[2])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    assert collect(run) == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+NOISE = ["--source.algorithm", "noise_distillation", "--source.num_envs", "400"]
+NOISE += ["--source.env_steps", str(400 * STEPS), "--data.context_length", "8"]
+
+
+def closer(data: dict[str, np.ndarray], tasks=TASKS) -> np.ndarray:
+    """Whether each step shortens the way to the goal, bool [T, K, E]."""
+    goals = np.asarray(tasks)[None, :, None]  # [1, K, 1, 2]
+
+    def distance(cells):
+        return np.abs(np.stack(np.divmod(cells.astype(int), 3), -1) - goals).sum(-1)
+
+    return distance(data["next_observation"]) < distance(data["observation"])
+
+
+def test_noise_distillation_begins_at_random(play):
+    first = play(NOISE)["action"][0].ravel()  # [1200]
+    share = np.bincount(first, minlength=5) / len(first)
+    np.testing.assert_allclose(share, 0.2, atol=5 * (0.2 * 0.8 / len(first)) ** 0.5)
+
+
+def test_noise_distillation_ends_optimal(play):
+    assert closer(play(NOISE))[-1].all()
+
+
+def test_noise_distillation_gets_better_steadily(play):
+    tenths = closer(play(NOISE)).reshape(10, -1).mean(1)
+    # At noise n a step helps with probability (1 - n) + n * (0.2 or 0.4).
+    noise = 1 - (np.arange(10) + 0.5) / 10
+    assert (tenths > 1 - 0.8 * noise - 0.03).all() and (tenths < 1 - 0.6 * noise + 0.03).all()
+
+
+def test_noise_distillation_takes_both_of_two_shortest_ways(play):
+    words = [*NOISE, "--source.settings.noise_start", "0.3", "--source.settings.noise_end", "0.3"]
+    data = play(words, [[0, 0]])
+    at_start = data["observation"] == 4  # the centre: up and left lead to the corner
+    counts = np.bincount(data["action"][at_start], minlength=5)
+    expected = np.array([0.06, 0.41, 0.06, 0.41, 0.06])
+    np.testing.assert_allclose(counts / counts.sum(), expected, atol=0.02)
+
+
+def test_the_noise_has_fallen_after_the_decay_fraction(play):
+    data = play([*NOISE, "--source.settings.decay_fraction", "0.5"])
+    helps = closer(data)
+    assert helps[STEPS // 2 :].all() and not helps[: STEPS // 4].all()
+
+
+ICE = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"]
+ICE += ["--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"]
+
+
+def test_a_learner_records_contiguous_streams_of_a_foreign_world(play):
+    data = play(["--source.algorithm", "a2c", *ICE], [[0], [1]])
+    goes_on = ~ended(data)[:-1]
+    following, reached = data["observation"][1:], data["next_observation"][:-1]
+    np.testing.assert_array_equal(following[goes_on], reached[goes_on])
+    assert (data["observation"][1:][ended(data)[:-1]] == 0).all()
+    assert (data["next_observation"][data["terminated"]] != 0).all()
+
+
+def test_a_world_that_knows_no_optimal_action_is_refused_by_noise_distillation(smoke, tmp_path):
+    with pytest.raises(ADError):
+        collect(Run(smoke(tmp_path, *ICE, "--source.algorithm", "noise_distillation")))

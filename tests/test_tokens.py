@@ -1,0 +1,131 @@
+"""Both token layouts by hand: which token holds what.
+
+Every embedding gets a coordinate of its own, so that a token can be read back as the set of what
+was added up in it.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ad.encoders import ENCODERS
+from ad.tokens import LAYOUTS, Spec
+
+SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
+# Three transitions and the decision after them; o' is where the action led, o where the next began.
+WINDOW = {
+    "observation": [6, 0, 1, 4, 5],
+    "action": [5, 3, 2, 1, 5],
+    "reward": [2, 0, 1, 0, 2],
+    "next_observation": [6, 1, 3, 2, 6],
+    "time": [0, 0, 1, 2, 3],
+}
+
+
+def tables(layout: nn.Module) -> dict[str, nn.Embedding]:
+    """Every embedding of a layout by a short name."""
+    named = {
+        "o": layout.observation.vectors,
+        "a": layout.action,
+        "r": layout.reward,
+        "time": layout.time,
+    }
+    if hasattr(layout, "previous"):
+        named["before"] = layout.previous.vectors
+    if layout.reached is not None:
+        named["o'"] = layout.reached.vectors
+    return named
+
+
+def read_tokens(name: str, next_observation: bool) -> list[set[str]]:
+    """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
+    layout = LAYOUTS[name](SPEC, "table", 64, next_observation)
+    coordinates = {}
+    for short, table in tables(layout).items():
+        nn.init.zeros_(table.weight)
+        for row in range(len(table.weight)):
+            table.weight.data[row, len(coordinates)] = 1.0
+            coordinates[len(coordinates)] = f"{short}{row}"
+    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})[0]
+    assert set(tokens.unique().tolist()) <= {0.0, 1.0}
+    return [{coordinates[int(c)] for c in token.nonzero()} for token in tokens]
+
+
+def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
+    assert read_tokens("fused", True) == [
+        {"o0", "time0", "before6", "a5", "r2", "o'6"},
+        {"o1", "time1", "before0", "a3", "r0", "o'1"},
+        {"o4", "time2", "before1", "a2", "r1", "o'3"},
+        {"o5", "time3", "before4", "a1", "r0", "o'2"},
+    ]
+
+
+def test_separate_tokens_come_in_the_order_in_which_things_happen_and_share_their_time():
+    assert read_tokens("separate", True) == [
+        {"o0", "time0"},
+        {"a3", "time0"},
+        {"r0", "o'1", "time0"},
+        {"o1", "time1"},
+        {"a2", "time1"},
+        {"r1", "o'3", "time1"},
+        {"o4", "time2"},
+        {"a1", "time2"},
+        {"r0", "o'2", "time2"},
+        {"o5", "time3"},
+    ]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_without_next_observation_no_token_shows_where_an_action_led(name):
+    shown = [{part for part in token if "'" not in part} for token in read_tokens(name, True)]
+    assert read_tokens(name, False) == shown
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_counts_its_tokens(name):
+    layout = LAYOUTS[name](SPEC, "table", 8, True)
+    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
+    for decisions in range(1, 5):
+        part = {field: values[:, : decisions + 1] for field, values in window.items()}
+        assert layout(part).shape == (1, layout.count(decisions), 8)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name):
+    layout = LAYOUTS[name](SPEC, "table", 8, True)
+    present = {"o0", "o1", "o4", "o5"}
+    at = [n for n, token in enumerate(read_tokens(name, True)) if token & present]
+    hidden = torch.arange(layout.count(4))[None, :, None]
+    assert layout.decisions(hidden).flatten().tolist() == at
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_has_a_vector_for_each_observation_and_another_for_none(encoder):
+    vectors = ENCODERS.load(encoder)(SPEC, 16)()
+    assert vectors.shape == (7, 16)
+    assert len(vectors.unique(dim=0)) == 7
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_parameter_of_an_encoder_learns(encoder):
+    module = ENCODERS.load(encoder)(SPEC, 16)
+    module().square().sum().backward()
+    assert all((p.grad != 0).any(dim=1).all() for p in module.parameters())
+
+
+def test_a_factored_vector_is_the_sum_of_its_row_and_its_column():
+    module = ENCODERS.load("factored")(SPEC, 16)
+    rows, columns = (table.weight for table in module.vectors)
+    assert (len(rows), len(columns)) == (3, 4)  # the last of each stands for none
+    for observation, vector in enumerate(module()[:6]):
+        row, column = np.unravel_index(observation, (2, 3))
+        torch.testing.assert_close(vector, rows[row] + columns[column])
+    torch.testing.assert_close(module()[6], rows[2] + columns[3])
+
+
+def test_a_table_has_nothing_in_common_between_two_observations():
+    module = ENCODERS.load("table")(SPEC, 16)
+    before = module().detach().clone()
+    module.vectors.weight.data[4] += 1
+    assert (module() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]

@@ -1,0 +1,259 @@
+"""Training: exact resume, the log, the schedule, and the refusal of what does not belong."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ad import checkpoints
+from ad.config import TrainingConfig
+from ad.errors import ConfigError, NumericError
+from ad.evaluation import evaluate, load_model
+from ad.runs import Run
+from ad.training import Trainer, learning_rate
+
+SHORT = {
+    "training.steps": "8",
+    "training.warmup_steps": "2",
+    "training.batch_size": "16",
+    "training.checkpoint_every": "3",
+    "training.log_every": "1",
+    "training.eval_every": "8",
+    "training.eval_episodes": "1",
+    "model.layers": "1",
+    "model.dropout": "0.1",
+    "model.attention_dropout": "0.1",
+}
+
+
+@pytest.fixture(scope="module")
+def row(collected, tmp_path_factory):
+    """row(**changes): a row of eight training steps, under a name that no other test has."""
+
+    def build(*words: str, **changes: str):
+        name = tmp_path_factory.mktemp("run").name
+        settings = SHORT | {path.replace("__", "."): value for path, value in changes.items()}
+        options = [word for path, value in settings.items() for word in (f"--{path}", value)]
+        return collected(name, *options, *words)
+
+    return build
+
+
+def train(config) -> Run:
+    """Train, or go on; the run."""
+    run = Run(config)
+    Trainer(run).train()
+    run.close()
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(row) -> Run:
+    """A run trained without an interruption; only to be read."""
+    return train(row(training__precision="float32"))
+
+
+@pytest.fixture
+def trained(whole, row) -> Run:
+    """A copy of that run, to be damaged."""
+    config = row(training__precision="float32")
+    shutil.copytree(whole.folder, Run(config).folder, dirs_exist_ok=True)
+    return Run(config, fresh=False)
+
+
+def checkpoint(run: Run) -> dict:
+    return checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
+
+
+def states(run: Run) -> tuple[dict, dict]:
+    """The weights and the optimiser's state of the newest checkpoint."""
+    content = checkpoint(run)
+    return content["model"], content["optimiser"]["state"]
+
+
+def assert_same_bits(one: Run, other: Run) -> None:
+    torch.testing.assert_close(states(one), states(other), rtol=0, atol=0)
+
+
+def forget_last_checkpoint(run: Run) -> None:
+    """Leave the folder as an interruption in the seventh or eighth step does."""
+    path = checkpoints.newest(run.folder / "checkpoints")
+    path.with_suffix(".json").unlink()
+    path.unlink()
+    assert checkpoint(run)["step"] == 6
+
+
+def log(run: Run) -> list[dict]:
+    """metrics.jsonl without the speeds."""
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {tag: value for tag, value in json.loads(line).items() if "per_second" not in tag}
+        for line in lines
+    ]
+
+
+def logged(run: Run, tag: str) -> list[float]:
+    return [line[tag] for line in log(run) if tag in line]
+
+
+def test_training_interrupted_and_resumed_gives_the_same_bits(whole, trained):
+    forget_last_checkpoint(trained)
+    assert_same_bits(whole, train(trained.config))
+
+
+def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained):
+    path = checkpoints.newest(trained.folder / "checkpoints")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=path.name):
+        assert_same_bits(whole, train(trained.config))
+
+
+def test_training_interrupted_before_its_first_checkpoint_gives_the_same_bits(whole, trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    assert_same_bits(whole, train(trained.config))
+
+
+def test_a_resumed_run_logs_every_step_once_with_the_same_numbers(whole, trained):
+    forget_last_checkpoint(trained)
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_a_run_that_begins_again_without_a_checkpoint_logs_every_step_once(whole, trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, trained):
+    forget_last_checkpoint(trained)
+    with open(trained.folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "train/lo')
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_the_same_configuration_gives_the_same_bits(whole, row):
+    assert_same_bits(whole, train(row(training__precision="float32")))
+
+
+def test_how_often_a_run_is_evaluated_saved_and_logged_does_not_change_its_weights(whole, row):
+    often = {"eval_every": "2", "checkpoint_every": "8", "log_every": "5", "precision": "float32"}
+    assert_same_bits(whole, train(row(**{f"training__{n}": value for n, value in often.items()})))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("training__train_seed", "1"),
+        ("training__learning_rate", "2e-3"),
+        ("training__label_smoothing", "0.1"),
+        ("training__weight_decay", "0.5"),
+        ("training__gradient_norm", "0.01"),
+        ("training__beta2", "0.9"),
+        ("training__precision", "bfloat16"),
+        ("model__dropout", "0.2"),
+        ("model__attention_dropout", "0.2"),
+        ("data__windows_from_start", "0.9"),
+        ("data__history_stride", "2"),
+        ("data__held_out_streams", "2"),
+    ],
+)
+def test_a_setting_that_binds_changes_the_weights(whole, row, path, value):
+    other = train(row(**{"training__precision": "float32", path: value}))
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_same_bits(whole, other)
+
+
+def test_a_finished_training_has_nothing_left_to_do(whole, trained):
+    trainer = Trainer(trained)
+    assert trainer.step == 8
+    trainer.train()
+    assert_same_bits(whole, trained)
+
+
+def test_the_log_tells_of_losses_and_of_both_kinds_of_tasks(whole):
+    assert [line["step"] for line in log(whole) if "train/loss" in line] == list(range(1, 9))
+    (loss,) = logged(whole, "train/held_out_stream_loss")
+    assert 0 < loss < 3
+    for part in ("train", "held_out"):
+        (success,) = logged(whole, f"evaluate/{part}/success_last10")
+        assert 0 <= success <= 1
+
+
+def test_bfloat16_trains_on_nearly_the_losses_of_float32(whole, row):
+    rough = train(row(training__precision="bfloat16"))
+    np.testing.assert_allclose(logged(rough, "train/loss"), logged(whole, "train/loss"), atol=0.05)
+
+
+SCHEDULE = replace(
+    TrainingConfig(), steps=10, warmup_steps=4, learning_rate=1.0, final_learning_rate=0.2
+)
+
+
+def test_the_learning_rate_warms_up_in_equal_steps_to_its_height():
+    assert [learning_rate(step, SCHEDULE) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_learning_rate_falls_after_the_warm_up():
+    rates = [learning_rate(step, SCHEDULE) for step in range(3, 10)]
+    assert rates == sorted(rates, reverse=True)
+    assert np.mean(rates[3:5]) == pytest.approx(0.6, abs=0.15)  # halfway
+
+
+def test_the_learning_rate_has_its_final_value_at_the_last_step():
+    assert learning_rate(9, SCHEDULE) == pytest.approx(0.2)
+
+
+def test_without_warm_up_the_learning_rate_begins_at_its_height():
+    assert learning_rate(0, replace(SCHEDULE, warmup_steps=0)) == 1.0
+
+
+def test_a_warm_up_may_last_the_whole_training():
+    schedule = replace(SCHEDULE, warmup_steps=10)
+    assert [learning_rate(step, schedule) for step in (0, 9)] == [0.1, 1.0]
+
+
+def test_the_logged_learning_rate_is_the_one_of_the_schedule(whole):
+    expected = [learning_rate(step, whole.config.training) for step in range(8)]
+    assert logged(whole, "train/learning_rate") == expected
+
+
+def test_another_split_under_the_same_name_is_refused(trained):
+    config = trained.config
+    with pytest.raises(ConfigError, match="split_seed"):
+        Run(replace(config, split=replace(config.split, split_seed=1)))
+    assert checkpoint(trained)["step"] == 8
+
+
+def test_another_split_with_fresh_discards_what_was_there(trained):
+    config = trained.config
+    run = Run(replace(config, split=replace(config.split, split_seed=1)), fresh=True)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.yaml", "split.json"]
+
+
+def test_weights_of_another_split_are_not_evaluated(trained):
+    content = checkpoint(trained) | {"split_hash": "0" * 64}
+    checkpoints.save(trained.folder / "checkpoints", 8, content)
+    for reader in (evaluate, load_model):
+        with pytest.raises(ConfigError, match="split"):
+            reader(trained)
+
+
+def test_weights_of_another_split_are_not_trained_on(trained):
+    forget_last_checkpoint(trained)
+    content = checkpoint(trained) | {"split_hash": "0" * 64}
+    checkpoints.save(trained.folder / "checkpoints", 6, content)
+    with pytest.raises(ConfigError, match="split"):
+        Trainer(trained)
+
+
+def test_an_unfinished_training_is_not_evaluated(trained):
+    forget_last_checkpoint(trained)
+    with pytest.raises(ConfigError, match=r"scripts\.train"):
+        evaluate(trained)
+
+
+def test_a_loss_that_is_not_finite_stops_training(row):
+    with pytest.raises(NumericError):
+        train(row(training__learning_rate="1e30", training__warmup_steps="0"))

@@ -1,0 +1,97 @@
+"""Which histories training reads: those of train tasks, and of them no held-out stream."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ad.errors import ADError, ConfigError, CorruptError
+from ad.histories import HistoryWriter
+from ad.runs import Run, unit_folder, unit_folders
+from ad.training import Trainer, load_data
+from ad.transitions import Block
+
+
+def write_numbered_histories(config) -> None:
+    """A history for every task of the room; the observations of a stream are all its own number."""
+    tasks = Run(config).split.all_tasks
+    steps = config.source.env_steps // config.source.num_envs
+    block = Block.empty(steps, len(tasks), config.source.num_envs)
+    for array in block.arrays.values():
+        array[:] = 0
+    numbers = np.arange(len(tasks) * config.source.num_envs)
+    block.arrays["observation"][:] = numbers.reshape(len(tasks), -1)
+    block.arrays["truncated"][4::5] = True
+    folders = [unit_folder(config, task) for task in tasks]
+    writer = HistoryWriter(folders, config.source.num_envs, steps)
+    writer.append(block)
+    writer.close([{} for _ in tasks])
+
+
+@pytest.fixture(scope="module")
+def numbered(smoke, tmp_path_factory):
+    """numbered(held_out_streams): a row with numbered histories of all eight tasks."""
+    root = tmp_path_factory.mktemp("numbered")
+    write_numbered_histories(smoke(root))
+
+    def build(held_out_streams: int):
+        words = ["--data.held_out_streams", str(held_out_streams)]
+        return smoke(root, "--name", f"held_out_{held_out_streams}", *words)
+
+    return build
+
+
+def streams_of(config, tasks, streams: range) -> set[int]:
+    """The numbers of those streams of those tasks (indices into all tasks)."""
+    return {int(task) * config.source.num_envs + stream for task in tasks for stream in streams}
+
+
+@pytest.mark.parametrize("held_out_streams", [1, 2, 3])
+def test_held_out_streams_of_train_tasks_are_not_trained_on(numbered, held_out_streams):
+    config = numbered(held_out_streams)
+    data, train_tasks = load_data(config, (0.0, 1.0)), Run(config).split.train_index
+    kept = range(4 - held_out_streams)
+    assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
+    others = range(4 - held_out_streams, 4)
+    assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, others)
+
+
+def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbered):
+    config = numbered(0)
+    data, split = load_data(config, (0.0, 1.0)), Run(config).split
+    seen = set(data.train.data["observation"])
+    assert seen == streams_of(config, split.train_index, range(4))
+    assert not seen & streams_of(config, split.held_out_index, range(4))
+    assert data.held_out is None
+
+
+@pytest.fixture
+def own_histories(numbered, tmp_path):
+    """A row like those, with its histories to itself."""
+    config = numbered(1)
+    shutil.copytree(Path(config.root) / "histories", tmp_path / "histories")
+    return replace(config, root=str(tmp_path))
+
+
+def test_a_train_task_without_a_history_stops_training_in_one_sentence(own_histories):
+    _, folder = unit_folders(own_histories)[2]
+    shutil.rmtree(folder)
+    with pytest.raises(ConfigError, match=r"1 train tasks have no history.*scripts\.collect"):
+        Trainer(Run(own_histories))
+
+
+def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
+    _, folder = unit_folders(own_histories)[2]
+    content = bytearray((folder / "reward.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "reward.npy").write_bytes(content)
+    with pytest.raises(CorruptError, match=folder.name):
+        Trainer(Run(own_histories))
+
+
+def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sentence(collected):
+    words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.001"]
+    with pytest.raises(ADError):
+        Trainer(Run(collected("no_episode", *words))).train()

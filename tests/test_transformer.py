@@ -1,0 +1,237 @@
+"""The model as a function: causal, moved by the past, and the same with a cache as without."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ad.attention import attend, attend_in_blocks, attend_reference
+from ad.config import ModelConfig
+from ad.encoders import ENCODERS
+from ad.kv_cache import KVCache
+from ad.methods.context_memory import ContextMemory
+from ad.model import SequenceModel
+from ad.tokens import LAYOUTS
+
+CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32)
+OUTCOMES = ("action", "reward", "next_observation")  # known only after the decision
+KNOWN = ("observation", "time")
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(spec, layout, encoder) -> SequenceModel:
+    """A random model of every layout and encoder, with logits of a visible size."""
+    torch.manual_seed(0)
+    module = SequenceModel(spec, replace(CONFIG, layout=layout, encoder=encoder)).eval()
+    torch.nn.init.normal_(module.head.weight)
+    return module.requires_grad_(False)
+
+
+def queries(*shape: int, dtype=torch.float32) -> list[torch.Tensor]:
+    """Random q, k and v of that shape."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for _ in range(3)]
+
+
+def attention_by_hand(q, k, v):
+    """The definition, with a mask that ends at each query's own place."""
+    new, total = q.shape[2], k.shape[2]
+    scores = q @ k.transpose(-1, -2) / q.shape[3] ** 0.5
+    hidden = torch.arange(total) > torch.arange(total - new, total)[:, None]
+    return scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v
+
+
+@pytest.mark.parametrize(("new", "total"), [(1, 1), (5, 5), (1, 7), (3, 7)])
+def test_the_reference_is_the_definition(new, total):
+    q, k, v = queries(2, 3, total, 4)
+    q = q[:, :, total - new :]
+    torch.testing.assert_close(attend_reference(q, k, v), attention_by_hand(q, k, v))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 8, 33])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
+def test_attention_in_blocks_is_the_reference(length, blocks):
+    q, k, v = queries(2, 3, length, 8)
+    torch.testing.assert_close(attend_in_blocks(q, k, v, 0.0, blocks), attend_reference(q, k, v))
+
+
+def test_attention_in_blocks_has_the_gradients_of_the_reference():
+    grads = []
+    for attention in (attend_in_blocks, attend_reference):
+        inputs = queries(2, 3, 9, 8)
+        (attention(*inputs) ** 3).sum().backward()
+        grads.append([tensor.grad for tensor in inputs])
+    torch.testing.assert_close(*grads)
+
+
+def test_attention_in_blocks_is_the_reference_to_the_precision_of_bfloat16():
+    half = queries(2, 3, 64, 8, dtype=torch.bfloat16)
+    exact = attend_reference(*(tensor.float() for tensor in half))
+    torch.testing.assert_close(attend(*half).float(), exact, atol=0.03, rtol=0.03)
+
+
+def test_dropout_of_attention_keeps_the_mean():
+    q, k, v = (tensor.detach() for tensor in queries(1, 1, 6, 4))
+    torch.manual_seed(0)
+    mean = sum(attend_in_blocks(q, k, v, 0.3) for _ in range(3000)) / 3000
+    torch.testing.assert_close(mean, attend_reference(q, k, v), atol=0.06, rtol=0)
+
+
+def changed(window, spec, entry: int, names) -> dict[str, torch.Tensor]:
+    """`window` with another value of the fields `names` at `entry`, all lanes."""
+    other = {name: values.clone() for name, values in window.items()}
+    sizes = spec.none | {"time": spec.episode_length}
+    for name in names:
+        other[name][:, entry] = (other[name][:, entry] + 1) % sizes[name]
+    return other
+
+
+def test_a_later_change_leaves_earlier_logits_as_they_are(model, spec, random_window):
+    window = random_window(3, 7, seed=0)
+    before = model(window)
+    for entry in range(1, 8):
+        after = model(changed(window, spec, entry, (*KNOWN, *OUTCOMES)))
+        torch.testing.assert_close(after[:, : entry - 1], before[:, : entry - 1], atol=1e-6, rtol=0)
+
+
+def test_what_comes_of_a_decision_leaves_its_own_logits_as_they_are(model, spec, random_window):
+    window = random_window(3, 7, seed=1)
+    before = model(window)
+    for entry in range(1, 8):
+        after = model(changed(window, spec, entry, OUTCOMES))
+        torch.testing.assert_close(after[:, :entry], before[:, :entry], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*KNOWN, *OUTCOMES])
+def test_a_change_of_any_past_field_changes_all_later_logits(model, spec, random_window, name):
+    window = random_window(3, 7, seed=2)
+    before = model(window)
+    for entry in range(1, 7):
+        difference = (model(changed(window, spec, entry, [name])) - before).abs()
+        assert (difference[:, entry:].amax(-1) > 1e-4).all(), f"entry {entry}"
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_change_of_the_present_changes_its_logits(model, spec, random_window, name):
+    window = random_window(3, 4, seed=3)
+    difference = (model(changed(window, spec, 4, [name])) - model(window)).abs()
+    assert (difference[:, -1].amax(-1) > 1e-4).all()
+
+
+def test_a_lane_does_not_see_another(model, spec, random_window):
+    window = random_window(3, 5, seed=4)
+    other = {name: values.clone() for name, values in window.items()}
+    for name, values in random_window(3, 5, seed=5).items():
+        other[name][1] = values[1]
+    torch.testing.assert_close(model(other)[[0, 2]], model(window)[[0, 2]])
+
+
+def test_training_in_bfloat16_gives_nearly_the_logits_of_float32(model, random_window):
+    window = random_window(3, 20, seed=6)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(window)
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), model(window), atol=0.15, rtol=0.05)
+
+
+class Life:
+    """A random life of N lanes: what a memory is told, and the windows that it should hold."""
+
+    def __init__(self, random_window, spec, lanes: int, steps: int):
+        self.window, self.spec = random_window(lanes, steps, seed=7), spec
+        self.none = spec.none
+
+    def act(self, memory: ContextMemory, step: int) -> torch.Tensor:
+        """The logits of decision `step`, from 1."""
+        return memory.act(*(self.window[name][:, step] for name in KNOWN))
+
+    def record(self, memory: ContextMemory, step: int) -> None:
+        reward = torch.tensor(self.spec.rewards)[self.window["reward"][:, step]]
+        reached = self.window["next_observation"][:, step]
+        memory.record(self.window["action"][:, step], reward, reached)
+
+    def last(self, decisions: int, step: int) -> dict[str, torch.Tensor]:
+        """The window of that many decisions that ends with the open decision `step`."""
+        part = {n: v[:, step - decisions : step + 1].clone() for n, v in self.window.items()}
+        for name in OUTCOMES:
+            part[name][:, -1] = self.none[name]
+        return part
+
+
+LENGTHS = [1, 2, 3, 4, 7, 12]
+
+
+@pytest.mark.parametrize("context_length", LENGTHS)
+def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_moves(
+    model, spec, random_window, context_length
+):
+    life = Life(random_window, spec, lanes=3, steps=30)
+    memory = ContextMemory(model, 3, context_length)
+    for step in range(1, 31):
+        logits = life.act(memory, step)
+        full = model(memory.window())[:, -1]
+        torch.testing.assert_close(logits, full, atol=1e-4, rtol=0, msg=f"step {step}")
+        life.record(memory, step)
+
+
+@pytest.mark.parametrize("context_length", LENGTHS)
+def test_a_memory_holds_the_newest_transitions_and_the_one_before_them(
+    model, spec, random_window, context_length
+):
+    life = Life(random_window, spec, lanes=2, steps=30)
+    memory = ContextMemory(model, 2, context_length)
+    for step in range(1, 31):
+        life.act(memory, step)
+        window = memory.window()
+        decisions = window["time"].shape[1] - 1
+        assert min(step, context_length // 2 + 1) <= decisions <= context_length
+        for name, expected in life.last(decisions, step).items():
+            torch.testing.assert_close(window[name], expected, msg=f"{name}, step {step}")
+        life.record(memory, step)
+
+
+def test_a_memory_forgets_nothing_until_it_is_full(model, spec, random_window):
+    life = Life(random_window, spec, lanes=2, steps=6)
+    memory = ContextMemory(model, 2, 6)
+    for step in range(1, 7):
+        life.act(memory, step)
+        assert memory.window()["time"].shape[1] - 1 == step
+        life.record(memory, step)
+
+
+def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(model, spec, random_window):
+    memory, zeros = ContextMemory(model, 2, 4), torch.zeros(2, dtype=torch.int64)
+    memory.act(zeros, zeros)
+    memory.record(zeros, torch.tensor([0.4, 7.0]), zeros)
+    assert memory.window()["reward"][:, -1].tolist() == [0, 1]
+
+
+def test_a_cache_gives_back_what_it_was_given_and_can_start_again():
+    cache = KVCache(2, 3, 4, 5, 6, like=torch.zeros(1))
+    keys, values, *_ = queries(3, 4, 2, 6)
+    for _ in range(2):
+        for layer in range(2):
+            cache.append(layer, keys, values)
+        cache.advance(2)
+        first, second = cache.append(1, keys, values)
+        torch.testing.assert_close(first, torch.cat([keys, keys], 2))
+        torch.testing.assert_close(second, torch.cat([values, values], 2))
+        cache.reset()
+
+
+def test_a_full_cache_takes_no_more():
+    cache = KVCache(1, 1, 1, 3, 2, like=torch.zeros(1))
+    cache.append(0, *queries(1, 1, 3, 2)[:2])
+    cache.advance(3)
+    with pytest.raises(AssertionError):
+        cache.append(0, *queries(1, 1, 1, 2)[:2])

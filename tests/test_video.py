@@ -1,0 +1,149 @@
+"""Videos: opened again they are what was drawn, and the ones of a run show the right episodes."""
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from small_run import evaluated_run
+
+from ad import video
+from ad.errors import ConfigError, CorruptError, MachineError
+from ad.recording import held_out_streams, record, source_stream
+from ad.runs import task_name, unit_folders
+
+
+def decoded(path) -> np.ndarray:
+    """All frames of a video, uint8 [T, H, W, 3]."""
+    reader = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(reader)["size"]
+    return np.array([np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in reader])
+
+
+def grey_frames(count: int, height: int, width: int) -> np.ndarray:
+    shades = np.linspace(0, 250, count).astype(np.uint8)[:, None, None, None]
+    return np.broadcast_to(shades, (count, height, width, 3)).copy()
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47)])
+def test_a_video_opened_again_has_its_frames_at_an_even_size(tmp_path, height, width):
+    frames = grey_frames(7, height, width)
+    video.write_video(tmp_path / "a.mp4", frames, fps=8)
+    again = decoded(tmp_path / "a.mp4")
+    assert again.shape == (7, height + height % 2, width + width % 2, 3)
+    assert np.abs(again[:, :height, :width].astype(int) - frames).max() < 12
+
+
+def test_a_video_lasts_as_long_as_its_frames(tmp_path):
+    video.write_video(tmp_path / "a.mp4", grey_frames(12, 32, 32), fps=4)
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4")) == (12, 3.0)
+
+
+def test_a_video_of_nothing_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="at least one frame"):
+        video.write_video(tmp_path / "a.mp4", np.zeros((0, 32, 32, 3), np.uint8), fps=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_shows_the_same_is_kept_and_another_one_replaced(tmp_path):
+    path, frames = tmp_path / "a.mp4", grey_frames(3, 32, 32)
+    assert video.write_video(path, frames, fps=8)
+    assert not video.write_video(path, frames, fps=8)
+    assert video.write_video(path, frames, fps=4)
+    assert video.write_video(path, 255 - frames, fps=4)
+
+
+def test_the_same_frames_make_the_same_file(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        video.write_video(tmp_path / name, grey_frames(5, 64, 64), fps=8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("output", ["Unknown encoder libx264", ""])
+def test_an_ffmpeg_that_fails_is_a_sentence_and_leaves_no_file(tmp_path, monkeypatch, output):
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat > /dev/null\necho '{output}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    with pytest.raises(MachineError, match=f"ffmpeg could not write .*{output}"):
+        video.write_video(tmp_path / "out" / "a.mp4", grey_frames(3, 32, 32), fps=8)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_ffmpeg_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "gone"))  # read by imageio-ffmpeg
+    with pytest.raises(MachineError, match="cannot be started"):
+        video.write_video(tmp_path / "a.mp4", grey_frames(1, 8, 8), fps=8)
+
+
+def test_a_panel_that_ended_holds_its_last_frame():
+    short, long = grey_frames(2, 8, 8), grey_frames(5, 8, 8)
+    both = video.side_by_side([short, long], gap=4)
+    assert both.shape == (5, 8, 20, 3)
+    assert (both[1:, :, :8] == short[-1]).all() and (both[:, :, 12:] == long).all()
+
+
+@pytest.mark.parametrize("width", [60, 400])
+def test_a_caption_is_written_above_the_frames_and_fits(width):
+    frames = grey_frames(2, 40, width)
+    captioned = video.caption(frames, "episode 100")
+    strip = captioned[:, :-40]
+    assert (captioned[:, -40:] == frames).all() and (strip < 128).any()
+    assert (strip[:, :, [0, -1]] == 255).all()
+
+
+@pytest.fixture(scope="module")
+def run(collected):
+    run = evaluated_run(collected("videos"))
+    record(run)
+    return run
+
+
+def test_there_is_a_video_of_each_source_agent_and_of_held_out_goals(run):
+    names = {path.name for path in run.videos.iterdir()}
+    sources = {f"source_{row}-{column}.mp4" for row, column in run.split.train_tasks}
+    assert sources < names and len(names - sources) == run.config.record.held_out_videos
+
+
+def test_a_held_out_video_lasts_as_long_as_the_longest_of_its_episodes(run):
+    path = next(run.videos.glob("held_out_*.mp4"))
+    stream = next(held_out_streams(run.folder / "trajectories.npz", 1))
+    lengths = (stream.stop - stream.start)[
+        [0, 0, -1]
+    ]  # a tenth of the way through twelve: the first
+    assert len(decoded(path)) == lengths.max() + 1 + run.config.record.fps
+
+
+def test_the_episodes_of_a_held_out_stream_lie_end_to_end(run):
+    results = (run.folder / "results.csv").read_text().splitlines()
+    for stream in held_out_streams(run.folder / "trajectories.npz", 3):
+        place = f"held_out,{task_name(stream.task)},0,"
+        rows = [row.split(",") for row in results if row.startswith(place)]
+        assert stream.returns.tolist() == [float(row[4]) for row in rows]
+        assert (stream.stop - stream.start).tolist() == [int(row[5]) for row in rows]
+        assert stream.start[0] == 0 and (stream.start[1:] == stream.stop[:-1]).all()
+
+
+def test_a_source_stream_starts_each_episode_at_the_start(run):
+    task, folder = unit_folders(run.config)[0]
+    stream = source_stream(task, folder)
+    assert len(stream.start) > 10 and (stream.observation[stream.start] == 4).all()
+
+
+def test_videos_that_are_up_to_date_are_kept_and_those_of_other_goals_removed(run):
+    (run.videos / "held_out_7-7.mp4").write_bytes(b"of another split")
+    before = {path: path.stat().st_mtime_ns for path in run.videos.glob("*_?-?.mp4")}
+    assert record(run) == (0, len(before) - 1)
+    assert not (run.videos / "held_out_7-7.mp4").exists()
+    assert all(path.stat().st_mtime_ns == before[path] for path in run.videos.iterdir())
+
+
+def test_without_trajectories_there_is_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"scripts\.evaluate"):
+        next(held_out_streams(tmp_path / "trajectories.npz", 1))
+
+
+def test_damaged_trajectories_are_a_sentence(tmp_path):
+    (tmp_path / "trajectories.npz").write_bytes(b"PK damaged")
+    with pytest.raises(CorruptError, match="not what evaluation writes"):
+        next(held_out_streams(tmp_path / "trajectories.npz", 1))

@@ -1,0 +1,230 @@
+"""Training windows: whole episodes of one stream, every k-th of them, nothing from anywhere else.
+
+Every transition of the histories here carries its own number, so that a window tells where each of
+its entries comes from.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ad.windows import KEPT, HistoryWindows
+
+REWARDS = np.array([-1.0, 0.0, 2.5], np.float32)
+NONE = {"observation": -1, "action": -2, "reward": -3, "next_observation": -4, "time": -5}
+PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@dataclass
+class Histories:
+    """Histories of some tasks, and the sequences of transition numbers that windows may show."""
+
+    arrays: list[dict[str, np.ndarray]]
+    stride: int
+    part: tuple[float, float]
+
+    def windows(self, context_length: int) -> HistoryWindows:
+        return HistoryWindows(self.arrays, context_length, self.stride, REWARDS, NONE, self.part)
+
+    def episodes(self) -> list[list[list[int]]]:
+        """The transition numbers of each whole episode inside the part, stream after stream."""
+        return [
+            whole_episodes(history["observation"][stream], done, self.part)
+            for history in self.arrays
+            for stream, done in enumerate(history["terminated"] | history["truncated"])
+        ]
+
+    def sequences(self) -> list[list[int]]:
+        """Phase p of a stream: its episodes p, p + k, ... end to end; empty ones left out."""
+        phases = [
+            stream[p :: self.stride] for stream in self.episodes() for p in range(self.stride)
+        ]
+        return [joined(phase) for phase in phases if phase]
+
+
+def joined(lists: list[list]) -> list:
+    """The lists end to end."""
+    return list(itertools.chain.from_iterable(lists))
+
+
+def whole_episodes(numbers, done, part: tuple[float, float]) -> list[list[int]]:
+    lowest, highest = (share * len(done) for share in part)
+    found, start = [], 0
+    for t in np.flatnonzero(done):
+        if start >= lowest and t + 1 <= highest:
+            found.append(numbers[start : t + 1].tolist())
+        start = t + 1
+    return found
+
+
+def numbered(done: np.ndarray, truncated: np.ndarray, first: int) -> dict[str, np.ndarray]:
+    """A history [streams, T] with these ends; fields follow from a transition's number."""
+    number = first + np.arange(done.size).reshape(done.shape)
+    return {
+        "observation": number,
+        "action": number + 1000,
+        "reward": REWARDS[number % 3],
+        "next_observation": number + 2000,
+        "terminated": done & ~truncated,
+        "truncated": done & truncated,
+        "time": number + 3000,
+    }
+
+
+def expected_entry(name: str, number: int) -> int:
+    """What a window shows of the transition `number`, or of none (-1)."""
+    offsets = {"observation": 0, "action": 1000, "next_observation": 2000, "time": 3000}
+    if number == -1:
+        return NONE[name]
+    return number % 3 if name == "reward" else number + offsets[name]
+
+
+@st.composite
+def histories(draw):
+    """One to three tasks of up to three streams of up to 14 steps; at least one whole episode."""
+    stride = draw(st.integers(1, 4))
+    part = draw(st.sampled_from([(0.0, 1.0), (0.0, 0.5), (0.5, 1.0), (0.25, 0.75), (0.9, 1.0)]))
+    made, first = [], 0
+    for _ in range(draw(st.integers(1, 3))):
+        shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 14)))
+        flags = arrays.arrays(bool, shape)
+        made.append(numbered(draw(flags), draw(flags), first))
+        first += made[-1]["observation"].size
+    result = Histories(made, stride, part)
+    assume(result.sequences())
+    return result
+
+
+def read_whole(windows: HistoryWindows) -> list[list[int]]:
+    """The transition numbers of every sequence, each read as one window from its start."""
+    every = np.arange(len(windows.lengths))
+    content, valid = windows.windows(every, np.zeros_like(every))
+    return [row[1:][real].tolist() for row, real in zip(content["observation"], valid, strict=True)]
+
+
+@PROPERTY
+@given(histories())
+def test_a_sequence_is_every_kth_whole_episode_of_one_stream_in_order(case):
+    assert read_whole(case.windows(50)) == case.sequences()
+
+
+@PROPERTY
+@given(histories())
+def test_all_phases_together_hold_every_whole_episode_exactly_once(case):
+    windows = case.windows(50)
+    every = joined(read_whole(windows))
+    assert sorted(every) == sorted(joined(joined(case.episodes())))
+    assert len(windows) == len(every)
+
+
+@PROPERTY
+@given(histories(), st.integers(1, 8), st.integers(0, 1000), st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
+    case, context_length, seed, from_start
+):
+    windows, sequences = case.windows(context_length), case.sequences()
+    content, valid = windows.sample(np.random.default_rng(seed), 20, from_start)
+    assert valid.shape == (20, context_length) and valid[:, 0].all()
+    for b in range(20):
+        shown = content["observation"][b, 1:][valid[b]].tolist()
+        sequence = next(s for s in sequences if shown[0] in s)
+        start = sequence.index(shown[0])
+        assert shown == sequence[start : start + context_length]
+        before = sequence[start - 1] if start else -1
+        for name in KEPT:
+            real = content[name][b, np.r_[True, valid[b]]]
+            assert real.tolist() == [expected_entry(name, number) for number in [before, *shown]]
+
+
+@PROPERTY
+@given(histories(), st.integers(1, 8), st.integers(0, 1000))
+def test_only_a_sequence_shorter_than_a_window_is_padded(case, context_length, seed):
+    windows = case.windows(context_length)
+    content, valid = windows.sample(np.random.default_rng(seed), 20)
+    lengths = {sequence[0]: len(sequence) for sequence in case.sequences()}
+    for first, real in zip(content["observation"][:, 1], valid, strict=True):
+        count = real.sum()
+        assert real[:count].all()  # the padding is behind
+        assert count == context_length or count == lengths[first]
+
+
+@PROPERTY
+@given(histories(), st.integers(1, 8), st.integers(0, 1000))
+def test_a_share_from_start_of_one_gives_only_beginnings(case, context_length, seed):
+    content, _ = case.windows(context_length).sample(np.random.default_rng(seed), 20, 1.0)
+    for name in KEPT:
+        assert (content[name][:, 0] == NONE[name]).all()
+    firsts = {sequence[0] for sequence in case.sequences()}
+    assert set(content["observation"][:, 1].tolist()) <= firsts
+
+
+@PROPERTY
+@given(histories(), st.integers(1, 8))
+def test_there_are_as_many_choices_as_places_for_a_window(case, context_length):
+    places = [max(len(sequence) - context_length + 1, 1) for sequence in case.sequences()]
+    assert case.windows(context_length).choices.tolist() == np.cumsum(places).tolist()
+
+
+@pytest.fixture
+def three_sequences() -> HistoryWindows:
+    """One stream of 12 steps; its episodes of 5, 4 and 3 steps are three phases."""
+    done = np.isin(np.arange(12), [4, 8, 11])[None]
+    return Histories([numbered(done, ~done, 0)], 3, (0.0, 1.0)).windows(3)
+
+
+def test_every_place_is_equally_likely(three_sequences):
+    content, _ = three_sequences.sample(np.random.default_rng(0), 12000)
+    first, count = np.unique(content["observation"][:, 1], return_counts=True)
+    assert first.tolist() == [0, 1, 2, 5, 6, 9]
+    np.testing.assert_allclose(count, 2000, atol=5 * (2000 * 5 / 6) ** 0.5)
+
+
+def test_every_sequence_is_equally_likely_among_windows_from_the_start(three_sequences):
+    content, _ = three_sequences.sample(np.random.default_rng(0), 12000, 1.0)
+    first, count = np.unique(content["observation"][:, 1], return_counts=True)
+    assert first.tolist() == [0, 5, 9]
+    np.testing.assert_allclose(count, 4000, atol=5 * (4000 * 2 / 3) ** 0.5)
+
+
+def test_the_share_of_windows_from_the_start_is_what_was_asked_for(three_sequences):
+    content, _ = three_sequences.sample(np.random.default_rng(0), 12000, 0.25)
+    share = (content["observation"][:, 0] == NONE["observation"]).mean()
+    assert share == pytest.approx(0.25 + 0.75 * 3 / 6, abs=0.025)
+
+
+def test_the_same_generator_gives_the_same_windows(three_sequences):
+    one, other = (three_sequences.sample(np.random.default_rng(5), 30, 0.5) for _ in range(2))
+    for name in KEPT:
+        np.testing.assert_array_equal(one[0][name], other[0][name])
+
+
+def test_windows_are_int64_and_rewards_are_indices(three_sequences):
+    content, _ = three_sequences.sample(np.random.default_rng(0), 4)
+    assert content.keys() == set(KEPT)
+    assert all(array.dtype == np.int64 and array.shape == (4, 4) for array in content.values())
+    rewards = content["reward"][:, 1:]
+    np.testing.assert_array_equal(rewards, content["observation"][:, 1:] % 3)
+
+
+def test_an_unfinished_episode_is_never_shown():
+    done = np.isin(np.arange(9), [3, 5])[None]
+    windows = Histories([numbered(done, ~done, 0)], 1, (0.0, 1.0)).windows(20)
+    assert read_whole(windows) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_a_part_counts_its_own_episodes_from_zero():
+    # Eight episodes of one step; the last half with stride two: 4, 6 and 5, 7.
+    done = np.ones((1, 8), bool)
+    windows = Histories([numbered(done, done, 0)], 2, (0.5, 1.0)).windows(20)
+    assert read_whole(windows) == [[4, 6], [5, 7]]
+
+
+def test_histories_of_different_lengths_go_together():
+    one, other = np.ones((1, 2), bool), np.ones((2, 1), bool)
+    windows = Histories([numbered(one, one, 0), numbered(other, other, 2)], 1, (0.0, 1.0))
+    assert read_whole(windows.windows(20)) == [[0, 1], [2], [3]]
