@@ -2,7 +2,7 @@
 
 PyTorch's fused kernel is the reference and the default. On a CPU in bfloat16 its backward pass
 takes most of a training step; two matrix products and a softmax over blocks of queries take less
-than half (`python -m scripts.benchmark --only attention` shows both).
+than half of that time.
 """
 
 from itertools import pairwise

@@ -9,7 +9,9 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.report import report
     from ad.runs import Run
 
-    print(f"report: {report(Run(config))}")
+    path = report(Run(config))
+    print(path.with_name("table.md").read_text(encoding="utf-8"))
+    print(f"report: {path}")
 
 
 if __name__ == "__main__":

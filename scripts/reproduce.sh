@@ -13,4 +13,5 @@ done
 row dense dense-split-0
 row noise_distillation noise-split-0
 row expert_distillation expert-split-0
+cp logs/quickstart-split-0/curve.png logs/example.png
 .venv/bin/python -m scripts.table --update README.md

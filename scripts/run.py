@@ -7,6 +7,9 @@ from scripts.cli import run_verb
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """From nothing to a report with videos; with `fresh` again, but for the histories."""
+    from ad.runs import Run
+
+    Run(config, fresh)  # empties a run of other settings before collect would refuse it
     for verb in (collect, train, evaluate, record, report):
         verb.main(config, fresh and verb is not collect)
 

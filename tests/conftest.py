@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -14,9 +15,11 @@ from ad.tokens import Spec
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread():
-    """The models here are too small to share out."""
+    """The models and agents here are too small to share out; before each test, since numba's
+    threads and torch's are the same ones."""
+    numba.set_num_threads(1)
     torch.set_num_threads(1)
 
 

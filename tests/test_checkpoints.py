@@ -86,6 +86,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(folder, suffix):
 
 def test_a_device_that_is_not_there_costs_no_checkpoint(folder):
     before = sorted(folder.iterdir())
-    with pytest.raises((RuntimeError, CorruptError)):
+    with pytest.raises(Exception, match=r"(?i)cuda|device"):
         checkpoints.load_newest(folder, "cuda:99")
     assert sorted(folder.iterdir()) == before

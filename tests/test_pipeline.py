@@ -206,13 +206,11 @@ def test_other_training_settings_under_the_same_name_are_refused(again, capsys):
     assert files(folder(again)) == before
 
 
-@pytest.mark.parametrize(
-    ("verb", "code"), [(train, {2, 4}), (evaluate, {2}), (record, {2}), (report, {2})]
-)
-def test_a_verb_before_its_turn_says_so_in_one_sentence(smoke, tmp_path, verb, code, capsys):
+@pytest.mark.parametrize("verb", [train, evaluate, record, report], ids=lambda verb: verb.__name__)
+def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     path = Path(__file__).parent.parent / "configs" / "smoke.yaml"
     words = ["--config_path", str(path), "--root", str(tmp_path), "--device", "cpu"]
-    assert exit_code(verb.main, [*words, "--threads", "1"]) in code
+    assert exit_code(verb.main, [*words, "--threads", "1"]) == 2
     complaint = capsys.readouterr().err.strip().splitlines()
     assert len(complaint) == 1 and "scripts." in complaint[0]
 
