@@ -46,15 +46,19 @@ class Spec:
 
 
 class Layout(nn.Module):
-    """Embeddings that both layouts share; a subclass puts them in order."""
+    """Embeddings that both layouts share; a subclass puts them in order.
+
+    One encoder serves every role of an observation. As the previous one, and as the one that an
+    action led to, its vectors go through a linear map of that role: what is learned of a cell in
+    one role holds in the others.
+    """
 
     tokens_per_transition: int
 
     def __init__(self, spec: Spec, encoder: str, width: int, next_observation: bool):
         super().__init__()
-        new_encoder = ENCODERS.load(encoder)
-        self.observation = new_encoder(spec, width)
-        self.reached = new_encoder(spec, width) if next_observation else None
+        self.encoder = ENCODERS.load(encoder)(spec, width)
+        self.reached = nn.Linear(width, width, bias=False) if next_observation else None
         self.action = nn.Embedding(spec.num_actions + 1, width)
         self.reward = nn.Embedding(len(spec.rewards) + 1, width)
         self.time = nn.Embedding(spec.episode_length, width)
@@ -76,7 +80,12 @@ class Layout(nn.Module):
         outcome = self.reward(window["reward"][:, part])
         if self.reached is None:
             return outcome
-        return outcome + F.embedding(window["next_observation"][:, part], self.reached())
+        return outcome + self._encode(window["next_observation"][:, part], self.reached)
+
+    def _encode(self, observation: torch.Tensor, role: nn.Linear | None = None) -> torch.Tensor:
+        """Vectors [B, T, C] of observations [B, T] in a role (None: the current one)."""
+        vectors = self.encoder()
+        return F.embedding(observation, vectors if role is None else role(vectors))
 
 
 class Fused(Layout):
@@ -86,7 +95,7 @@ class Fused(Layout):
 
     def __init__(self, spec: Spec, encoder: str, width: int, next_observation: bool):
         super().__init__(spec, encoder, width, next_observation)
-        self.previous = ENCODERS.load(encoder)(spec, width)
+        self.previous = nn.Linear(width, width, bias=False)
 
     def count(self, decisions: int) -> int:
         return decisions
@@ -94,9 +103,9 @@ class Fused(Layout):
     def forward(self, window: Window) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         return (
-            F.embedding(window["observation"][:, now], self.observation())
+            self._encode(window["observation"][:, now])
             + self.time(window["time"][:, now])
-            + F.embedding(window["observation"][:, before], self.previous())
+            + self._encode(window["observation"][:, before], self.previous)
             + self.action(window["action"][:, before])
             + self._outcome(window, before)
         )
@@ -116,7 +125,7 @@ class Separate(Layout):
     def forward(self, window: Window) -> torch.Tensor:
         now = slice(1, None)
         parts = (
-            F.embedding(window["observation"][:, now], self.observation()),
+            self._encode(window["observation"][:, now]),
             self.action(window["action"][:, now]),
             self._outcome(window, now),
         )

@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ad.collection import collect, new_source
+from ad.collection import new_source
 from ad.command_line import load
 from ad.errors import ConfigError
-from ad.runs import Run
 from ad.sources import a2c_kernel
 from ad.sources.a2c import A2C, initial_parameters
 
@@ -181,10 +180,7 @@ def numba_threads():
     numba.set_num_threads(before)
 
 
-TWO_CORES = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="there is one core")
-
-
-@TWO_CORES
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="this machine has one core")
 def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
     results = []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):
@@ -192,14 +188,6 @@ def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
         results.append(learn(agents(TASKS)))
     for name, array in results[0].items():
         np.testing.assert_array_equal(array, results[1][name], err_msg=name)
-
-
-@TWO_CORES
-def test_collecting_leaves_torch_the_threads_that_it_had(smoke, tmp_path, numba_threads):
-    numba_threads(numba.config.NUMBA_NUM_THREADS)
-    torch.set_num_threads(1)
-    collect(Run(smoke(tmp_path, *A2C_WORDS, "--source.env_steps", "800")))
-    assert torch.get_num_threads() == 1
 
 
 def test_agents_that_differ_only_in_their_key_start_differently(agents):

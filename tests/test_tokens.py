@@ -24,32 +24,38 @@ WINDOW = {
 
 
 def tables(layout: nn.Module) -> dict[str, nn.Embedding]:
-    """Every embedding of a layout by a short name."""
-    named = {
-        "o": layout.observation.vectors,
+    """Every embedding of a layout by a short name, the encoder's first."""
+    return {
+        "o": layout.encoder.vectors,
         "a": layout.action,
         "r": layout.reward,
         "time": layout.time,
     }
-    if hasattr(layout, "previous"):
-        named["before"] = layout.previous.vectors
-    if layout.reached is not None:
-        named["o'"] = layout.reached.vectors
-    return named
+
+
+def roles(layout: nn.Module) -> dict[str, nn.Linear]:
+    """The maps of an observation in another role than the current one, by a short name."""
+    maps = {"before": getattr(layout, "previous", None), "o'": layout.reached}
+    return {short: role for short, role in maps.items() if role is not None}
 
 
 def read_tokens(name: str, next_observation: bool) -> list[set[str]]:
     """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
     layout = LAYOUTS[name](SPEC, "table", 64, next_observation)
-    coordinates = {}
+    names: list[str] = []
     for short, table in tables(layout).items():
         nn.init.zeros_(table.weight)
         for row in range(len(table.weight)):
-            table.weight.data[row, len(coordinates)] = 1.0
-            coordinates[len(coordinates)] = f"{short}{row}"
+            table.weight.data[row, len(names)] = 1.0
+            names.append(f"{short}{row}")
+    for short, role in roles(layout).items():
+        nn.init.zeros_(role.weight)
+        for row in range(len(layout.encoder.vectors.weight)):
+            role.weight.data[len(names), row] = 1.0
+            names.append(f"{short}{row}")
     tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})[0]
     assert set(tokens.unique().tolist()) <= {0.0, 1.0}
-    return [{coordinates[int(c)] for c in token.nonzero()} for token in tokens]
+    return [{names[int(c)] for c in token.nonzero()} for token in tokens]
 
 
 def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
