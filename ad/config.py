@@ -54,7 +54,7 @@ class DataConfig:
     history_stride: int = setting(40, at_least=1)  # every k-th episode of a stream is kept
     context_length: int = setting(256, at_least=1)  # transitions the model looks back on
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
-    windows_from_start: float = setting(0.0, at_least=0, at_most=1)  # fraction of them
+    windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class MethodConfig:
 class TrainingConfig:
     """Optimisation of the transformer (AdamW, linear warm-up, cosine)."""
 
-    steps: int = setting(1500, at_least=1)  # optimiser steps
+    steps: int = setting(1000, at_least=1)  # optimiser steps; more memorise the train goals
     batch_size: int = setting(32, at_least=1)  # windows a step
     learning_rate: float = setting(3e-3, above=0)  # after warm-up
     final_learning_rate: float = setting(0.0, at_least=0)  # at the last step

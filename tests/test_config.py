@@ -148,7 +148,7 @@ BAD_WORDS = [
     ("--model.encoder tabel", "is not a known observation encoder: 'tabel', did you mean 'tab"),
     # combinations
     ("--model.heads 3", "model.heads (command line) must divide model.width (64), not be 3"),
-    ("--training.warmup_steps 2000", "must be at most training.steps (1500), not 2000"),
+    ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
     ("--data.context_length 501", "must be at most 500, not 501: that is what is kept of a "),
