@@ -17,9 +17,10 @@ def main(config: Experiment, fresh: bool = False) -> None:
     if trainer.step == config.training.steps:
         print(f"train: done before ({trainer.step} steps), in {run.folder}")
         return
-    with run.timed("train_s"):
+    try:
         trainer.train()
-    run.close()
+    finally:
+        run.log.close()
     print(f"train: {trainer.step} steps, {checkpoints.newest(run.folder / 'checkpoints')}")
 
 
