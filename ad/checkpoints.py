@@ -4,6 +4,8 @@
 itself does not notice a flipped bit. The newest checkpoint that is what was written counts.
 """
 
+import hashlib
+import io
 import pickle
 from pathlib import Path
 
@@ -23,11 +25,14 @@ def name(step: int) -> str:
 
 def save(folder: Path, step: int, content: dict) -> Path:
     """Write `content` (tensors and plain types) for `step`; all but the newest `KEEP` go."""
-    path = folder / name(step)
+    path, buffer = folder / name(step), io.BytesIO()
+    # Not straight into a file: its temporary name would be in the bytes, and a full disk would be
+    # a RuntimeError without its cause.
+    torch.save(content | {"step": step}, buffer)
     with replacing(path) as temporary:
-        torch.save(content | {"step": step}, temporary)
-    manifest = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_sealed(path.with_suffix(".json"), manifest)
+        temporary.write_bytes(buffer.getbuffer())
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    write_sealed(path.with_suffix(".json"), {"bytes": buffer.tell(), "sha256": digest})
     for old in sorted(folder.glob("step_*.pt"))[:-KEEP]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()

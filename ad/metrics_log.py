@@ -6,6 +6,7 @@ training goes on.
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ class MetricsLog:
     def __init__(self, folder: Path):
         self.path, self.events = folder / "metrics.jsonl", folder / "tensorboard"
         self._writer = None
+        self._cut = False  # whether the last line may be half a one
         self._silent: set[str] = set()  # what has failed and was told of
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -27,8 +29,10 @@ class MetricsLog:
         line = {"step": step} | {tag: _number(value) for tag, value in values.items()}
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write("\n" * self._cut + json.dumps(line) + "\n")
+            self._cut = False
         except OSError as error:
+            self._cut = True
             self._failed(self.path.name, error)
         self._show(step, values)
 
@@ -72,6 +76,7 @@ class MetricsLog:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
 
+                threading.excepthook = _without_tensorboard
                 self._writer = SummaryWriter(str(self.events), purge_step=step)
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
@@ -82,6 +87,12 @@ class MetricsLog:
         if what not in self._silent:
             self._silent.add(what)
             notice(f"{what} cannot be written ({error}); training goes on without it")
+
+
+def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
+    """Leave the death of tensorboard's thread to the next write, which raises what it died of."""
+    if type(args.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(args)
 
 
 def _step(line: str) -> float:

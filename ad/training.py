@@ -32,8 +32,9 @@ HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out lo
 LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
 
 
-def never() -> None:
-    """No interruption: the default of `Trainer.train`."""
+def never() -> bool:
+    """Nobody asks training to stop: the default of `Trainer.train`."""
+    return False
 
 
 class Trainer:
@@ -49,11 +50,11 @@ class Trainer:
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
 
-    def train(self, interruption: Callable[[], None] = never) -> None:
+    def train(self, asked_to_stop: Callable[[], bool] = never) -> None:
         """Train to the configured number of steps, from wherever the last checkpoint left off.
 
-        `interruption` is called after every step; what it raises goes on its way when a checkpoint
-        is written. Raises NumericError if the numbers go wrong again after a roll-back.
+        `asked_to_stop` is asked after every step; if so, a checkpoint is written and this returns.
+        Raises NumericError if the numbers go wrong again after a roll-back.
         """
         settings = self.config.training
         if self.step == settings.steps:
@@ -66,11 +67,9 @@ class Trainer:
             while self.step < settings.steps:
                 self._train_step()
                 self._after_step(bar)
-                try:
-                    interruption()
-                except BaseException:
+                if asked_to_stop():
                     self._save()
-                    raise
+                    return
 
     def _train_step(self) -> None:
         settings = self.config.training

@@ -20,6 +20,7 @@ from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ADError, MachineError
+from ad.notices import complain, open_streams
 from ad.usage import usage
 
 Main = Callable[[Experiment, bool], Any]
@@ -41,6 +42,7 @@ MACHINE_ERRORS = {
 
 def run_verb(main: Main) -> NoReturn:
     """Run `main(config, fresh)` as the command line's words ask, and exit."""
+    open_streams()
     argv = sys.argv[1:]
     if {"-h", "--help"} & set(argv):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
@@ -70,5 +72,5 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
 
 
 def _fail(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    complain(sentence)
     return code

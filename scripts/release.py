@@ -1,6 +1,7 @@
 """Write the trained model as safetensors with a model card: logs/<run>/release/."""
 
 from ad.config import Experiment
+from ad.notices import say
 from scripts.cli import run_verb
 
 
@@ -9,7 +10,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.release import release
     from ad.runs import Run
 
-    print(f"release: {release(Run(config))}")
+    say(f"release: {release(Run(config))}")
 
 
 if __name__ == "__main__":

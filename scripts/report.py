@@ -1,6 +1,7 @@
 """Write the report of an evaluated run: table.md, curve.png and report.html."""
 
 from ad.config import Experiment
+from ad.notices import say
 from scripts.cli import run_verb
 
 
@@ -9,7 +10,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.report import report
     from ad.runs import Run
 
-    print(f"report: {report(Run(config))}")
+    say(f"report: {report(Run(config))}")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ SHORT = {
 }
 
 
-def train(config, interruption=never) -> Run:
+def train(config, asked_to_stop=never) -> Run:
     """Train, or go on; the run."""
     run = Run(config)
     try:
-        Trainer(run).train(interruption)
+        Trainer(run).train(asked_to_stop)
     finally:
         run.log.close()
     return run
