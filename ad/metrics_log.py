@@ -57,8 +57,12 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Put the lines on the disk, before a checkpoint says that they are there."""
-        if self.path.exists():
+        try:
             sync(self.path)
+        except FileNotFoundError:
+            pass  # nothing is logged yet
+        except OSError as error:
+            self._failed(self.path.name, error)
 
     def close(self) -> None:
         """Flush tensorboard."""

@@ -29,7 +29,9 @@ def check_origin(content: dict, config: Experiment, split: Split) -> None:
     """Raise ConfigError, in one sentence, if a checkpoint is not one of this configuration."""
     known, present = content.get("origin"), origin(config, split)
     if known is None:
-        raise ConfigError("the checkpoint does not say what it was trained on: train again")
+        raise ConfigError(
+            "the checkpoint does not say what it was trained on: train again, with --fresh true"
+        )
     if known["world"] == present["world"]:
         _refuse_tasks_trained_on(known["train_tasks"], split)
     for name in present:

@@ -120,3 +120,23 @@ def test_a_checkpoint_that_the_machine_cannot_open_is_not_taken_for_damaged(fold
             checkpoints.load(folder / "step_0000009.pt")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_checkpoint_for_which_there_is_no_room_names_its_file_and_leaves_the_others(folder):
+    before = sorted(folder.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            checkpoints.save(folder, 12, {"model": {"weight": WEIGHTS}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(folder / "step_0000012.pt")
+    assert sorted(folder.iterdir()) == before
+    assert checkpoints.load_newest(folder)["step"] == 9
+
+
+def test_the_same_content_is_the_same_file(tmp_path):
+    content = {"model": {"weight": WEIGHTS}}
+    one, other = (checkpoints.save(tmp_path / name, 1, content) for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()
