@@ -4,14 +4,16 @@
 itself does not notice a flipped bit. The newest checkpoint that is what was written counts.
 """
 
+import hashlib
+import io
 import pickle
-import warnings
 from pathlib import Path
 
 import torch
 
 from ad.errors import CorruptError
 from ad.files import read_sealed, replacing, sha256, write_sealed
+from ad.notices import notice
 
 KEEP = 2  # newest checkpoints
 
@@ -23,11 +25,14 @@ def name(step: int) -> str:
 
 def save(folder: Path, step: int, content: dict) -> Path:
     """Write `content` (tensors and plain types) for `step`; all but the newest `KEEP` go."""
-    path = folder / name(step)
+    path, buffer = folder / name(step), io.BytesIO()
+    # Not straight into a file: its temporary name would be in the bytes, and a full disk would be
+    # a RuntimeError without its cause.
+    torch.save(content | {"step": step}, buffer)
     with replacing(path) as temporary:
-        torch.save(content | {"step": step}, temporary)
-    manifest = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_sealed(path.with_suffix(".json"), manifest)
+        temporary.write_bytes(buffer.getbuffer())
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    write_sealed(path.with_suffix(".json"), {"bytes": buffer.tell(), "sha256": digest})
     for old in sorted(folder.glob("step_*.pt"))[:-KEEP]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
@@ -39,24 +44,33 @@ def newest(folder: Path) -> Path | None:
     return max(folder.glob("step_*.pt"), default=None)
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> dict:
-    """Read a checkpoint. Raises CorruptError if it is not what was written."""
+def load(path: Path) -> dict:
+    """Read a checkpoint into the CPU's memory. Raises CorruptError if it is not what was written.
+
+    OSError is the machine's, not damage. Nor is a device that is missing: `load_state_dict` moves.
+    """
     try:
         manifest = read_sealed(path.with_suffix(".json"))
         if path.stat().st_size != manifest["bytes"] or sha256(path) != manifest["sha256"]:
             raise ValueError("its SHA-256 is not the one in its manifest")
-        return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CorruptError(
+            f"the checkpoint {path} is incomplete: {Path(error.filename).name} is missing"
+        ) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         raise CorruptError(f"the checkpoint {path} cannot be read: {error}") from error
 
 
-def load_newest(folder: Path, device: str | torch.device = "cpu") -> dict | None:
+def load_newest(folder: Path) -> dict | None:
     """The newest checkpoint that can be read; a warning for each newer one, None without any."""
-    for path in sorted(folder.glob("step_*.pt"), reverse=True):
+    paths = sorted(folder.glob("step_*.pt"), reverse=True)
+    for path in paths:
         try:
-            return load(path, device)
+            return load(path)
         except CorruptError as error:
-            warnings.warn(f"{error}; using the one before it", stacklevel=2)
+            instead = "the one before it is used" if path != paths[-1] else "training begins again"
+            notice(f"{error}; {instead}")
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()
     return None

@@ -101,6 +101,7 @@ class TrainingConfig:
     eval_episodes: int = setting(40, at_least=1, free=True)  # in-context episodes of those
     checkpoint_every: int = setting(200, at_least=1, free=True)  # steps
     log_every: int = setting(20, at_least=1, free=True)  # steps
+    max_bad_batches: int = setting(5, at_least=0, free=True)  # in a row: not finite, skipped
 
 
 @dataclass(frozen=True)

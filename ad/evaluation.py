@@ -8,9 +8,10 @@ import torch
 from ad import checkpoints
 from ad.config import Experiment
 from ad.devices import choose_device
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError
 from ad.methods import new_method
 from ad.model import SequenceModel, spec_from_dict
+from ad.origin import check_origin
 from ad.results import SPLITS, write_results
 from ad.rollout import Rollout, greedy, rollout, sampled
 from ad.runs import Run, task_name
@@ -38,11 +39,17 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
 
 
 def load_model(run: Run) -> SequenceModel:
-    """The trained model of `run`, frozen. Raises ConfigError if it was trained on another split."""
+    """The trained model of `run`, frozen.
+
+    Raises ConfigError if it was trained on other tasks, or is another model, than configured;
+    CorruptError if its checkpoint is damaged: one of fewer steps would not be the same model.
+    """
     device = choose_device(run.config)
-    content = checkpoints.load(_trained(run), device)
-    if content["split_hash"] != run.split.hash:
-        raise ConfigError(f"the checkpoint in {run.folder} was trained on another split")
+    try:
+        content = checkpoints.load(_trained(run))
+    except CorruptError as error:
+        raise CorruptError(f"{error}; scripts.train makes it again") from error
+    check_origin(content, run.config, run.split)
     model = SequenceModel(spec_from_dict(content["spec"]), run.config.model).to(device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
 """Where a run keeps its things: `logs/<name>/`, with `metrics.jsonl` as the source of truth.
 
-config.yaml  split.json  metrics.jsonl  timing.json  checkpoints/  results.*  report.html
-tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the source agents' curves, likewise)
+config.yaml  split.json  metrics.jsonl  timing.json  sessions.json  checkpoints/  results.*
+report.html  tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the agents' curves, likewise)
 """
 
 import contextlib
@@ -20,6 +20,8 @@ from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ConfigError
 from ad.files import write_json, write_text
+from ad.leftovers import remove_leftovers
+from ad.metrics_log import MetricsLog
 from envs import world
 from envs.tasks import Split, make_split
 
@@ -40,67 +42,46 @@ class Run:
         if changed:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.folder / "checkpoints"):
+            remove_leftovers(folder)
         write_text(self.folder / "config.yaml", configuration.dump(config))
         write_json(self.folder / "split.json", describe_split(self.split))
-        self._writer = None
+        self.log = MetricsLog(self.folder)
 
     @property
     def videos(self) -> Path:
         """The folder of the run's videos."""
         return Path(self.config.root) / "videos" / self.config.name
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Append `values` (tag -> number) at `step` to metrics.jsonl and to tensorboard."""
-        line = {"step": step} | {tag: _number(value) for tag, value in values.items()}
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for tag, value in values.items():
-            self._tensorboard(step).add_scalar(tag, value, step)
-
-    def forget_after(self, step: int) -> None:
-        """Drop what was logged after `step`, when training goes on from an earlier checkpoint."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _step(line) <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
-
     def discard_training(self) -> None:
         """Remove checkpoints and logs, so that training starts again."""
-        for name in ("checkpoints", "tensorboard"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        self.forget_after(-1)
-        self._set_timing("train_s", 0.0)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self.log.discard()
+        self.set_timing("train_s", 0.0)
 
     @contextlib.contextmanager
     def timed(self, name: str, again: bool = False) -> Iterator[None]:
         """Add the seconds that the block takes to `name` in timing.json; with `again`, set them."""
         start = time.perf_counter()
+        if again:
+            self.set_timing(name, 0.0)
         try:
             yield
         finally:
-            before = 0.0 if again else self.timing().get(name, 0.0)
-            self._set_timing(name, before + time.perf_counter() - start)
+            self.add_timing(name, time.perf_counter() - start)
 
     def timing(self) -> dict[str, float]:
         """Seconds by name: collect_s, train_s, evaluate_s."""
         path = self.folder / "timing.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def _set_timing(self, name: str, seconds: float) -> None:
+    def add_timing(self, name: str, seconds: float) -> None:
+        """Note that `name` took so many seconds more."""
+        self.set_timing(name, self.timing().get(name, 0.0) + seconds)
+
+    def set_timing(self, name: str, seconds: float) -> None:
+        """Note that `name` took so many seconds."""
         write_json(self.folder / "timing.json", self.timing() | {name: round(seconds, 3)})
-
-    def close(self) -> None:
-        """Flush tensorboard."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def _tensorboard(self, step: int):
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
-        return self._writer
 
     def _changed(self) -> list[str]:
         """The settings that what is in the folder depends on and that are different now."""
@@ -156,16 +137,3 @@ def unit_folders(config: Experiment) -> list[tuple[tuple[int, ...], Path]]:
     """(task, folder) for every train task, in the order of the split."""
     tasks = config_split(config).train_tasks
     return [(tuple(task.tolist()), unit_folder(config, task)) for task in tasks]
-
-
-def _step(line: str) -> float:
-    """The step of a line of metrics.jsonl; infinite where an interruption cut the line."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return np.inf
-
-
-def _number(value: float) -> float | None:
-    value = float(value)
-    return value if np.isfinite(value) else None

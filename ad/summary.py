@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ad import checkpoints, metrics
+from ad import checkpoints, metrics, sessions
 from ad.config import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.files import sha256, write_json
@@ -93,7 +93,7 @@ def compile_results(
     run: Run, evaluations: dict[str, Evaluation], lines: dict[str, dict[str, Reference]]
 ) -> dict:
     """The content of `results.json`, keys as in the design."""
-    config = run.config
+    config, trained = run.config, sessions.read(run.folder)
     known = {split: _known(config, e.tasks) for split, e in evaluations.items()}
     optimal = {split: facts.optimal_return for split, facts in known.items()}
     return {
@@ -110,6 +110,8 @@ def compile_results(
         },
         "references": _summarise_references(lines, optimal),
         "timing": run.timing(),
+        "sessions": trained,
+        "resumed_with": sessions.resumed_with(trained),
     } | _identity(run)
 
 

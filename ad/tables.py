@@ -68,17 +68,25 @@ def run_table(results: dict) -> Table:
     return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
 
 
-def runs_table(groups: Sequence[dict[str, dict]], split: str = "held_out") -> Table:
+def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out") -> Table:
     """Runs (name -> `results.json`) in groups that differ in seeds only: a row each.
 
-    A lone run has the intervals of its `results.json` (over tasks); several have their mean with a
-    t-interval over runs. The last row of a group is the ceiling of undirected exploration.
+    A run without results has in their place a text that says why. A lone run has the intervals of
+    its `results.json` (over tasks); several have their mean with a t-interval over runs. The last
+    row of a group is the ceiling of undirected exploration.
     """
     rows = [row for group in groups for row in _group_rows(group, split)]
     return Table(["run", *(heading for heading, _ in COLUMNS.values()), "training"], rows)
 
 
-def _group_rows(group: dict[str, dict], split: str) -> list[list[str]]:
+def _group_rows(runs: dict[str, dict | str], split: str) -> list[list[str]]:
+    missing = {name: why for name, why in runs.items() if isinstance(why, str)}
+    group = {name: result for name, result in runs.items() if name not in missing}
+    marks = [[name, why, *[UNKNOWN] * len(COLUMNS)] for name, why in missing.items()]
+    return _known_rows(group, split) + marks if group else marks
+
+
+def _known_rows(group: dict[str, dict], split: str) -> list[list[str]]:
     summaries = [result["splits"][split] for result in group.values()]
     rows = [
         [name, *(_cell(column, summary) for column in COLUMNS), _seconds(result)]

@@ -6,78 +6,35 @@ from a checkpoint sees what an uninterrupted one would have seen.
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ad import checkpoints
-from ad.config import Experiment, config_hash, dump
+from ad import checkpoints, sessions
+from ad.compiling import compiled
+from ad.config import dump
 from ad.devices import autocast, choose_device
-from ad.errors import ConfigError, NumericError
+from ad.errors import NumericError
 from ad.evaluation import play
-from ad.histories import load_unit
 from ad.methods import new_method
 from ad.model import SequenceModel, spec_as_dict
-from ad.runs import Run, unit_folders
-from ad.tokens import Spec
-from ad.windows import HistoryWindows
-from envs import world
+from ad.notices import notice
+from ad.optimiser import learning_rate, new_optimiser, update
+from ad.origin import check_origin, origin
+from ad.runs import Run
+from ad.setbacks import Setbacks
+from ad.training_data import load_data, to_device
 from envs.rng import derive_key
 
 HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
-MAX_REWARDS = 64  # distinct reward values that a table may have
+LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
 
 
-@dataclass
-class TrainingData:
-    """Windows to train on, those of held-out streams of the same tasks (or None), and sizes."""
-
-    train: HistoryWindows
-    held_out: HistoryWindows | None
-    spec: Spec
-
-
-def load_data(config: Experiment, history_part: tuple[float, float]) -> TrainingData:
-    """Read and verify the histories of all train tasks. Raises ConfigError if one is missing."""
-    folders = [folder for _, folder in unit_folders(config)]
-    if missing := sum(not folder.exists() for folder in folders):
-        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    histories = [load_unit(folder).arrays for folder in folders]
-    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
-    if len(rewards) > MAX_REWARDS:
-        raise ConfigError(
-            f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
-        )
-    spec = make_spec(config, rewards)
-    split = config.source.num_envs - config.data.held_out_streams
-
-    def windows(streams: slice) -> HistoryWindows:
-        return HistoryWindows(
-            ({name: array[streams] for name, array in history.items()} for history in histories),
-            config.data.context_length,
-            config.data.history_stride,
-            rewards,
-            spec.none,
-            history_part,
-        )
-
-    held_out = windows(slice(split, None)) if config.data.held_out_streams else None
-    return TrainingData(windows(slice(split)), held_out, spec)
-
-
-def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:
-    """The sizes of the configured world, and the reward values that its histories hold."""
-    env = config.env
-    knowledge = world(env.id, env.tasks, **env.kwargs)
-    return Spec(
-        num_observations=int(knowledge.single_observation_space.n),
-        observation_factors=tuple(int(f) for f in knowledge.observation_factors),
-        num_actions=int(knowledge.single_action_space.n),
-        rewards=tuple(float(r) for r in rewards),
-        episode_length=env.episode_length,
-    )
+def never() -> bool:
+    """Nobody asks training to stop: the default of `Trainer.train`."""
+    return False
 
 
 class Trainer:
@@ -88,61 +45,110 @@ class Trainer:
         self.device = choose_device(self.config)
         self.method = new_method(self.config.method)
         self.data = load_data(self.config, self.method.history_part)
-        torch.manual_seed(self._key("weights"))
-        self.model = SequenceModel(self.data.spec, self.config.model).to(self.device)
-        self.optimiser = new_optimiser(self.model, self.config, self.device)
-        self.step = 0
+        self.model = self._new_model()
+        self.forward = self.model
+        self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
-        self.forward = torch.compile(self.model) if self.config.training.compile else self.model
 
-    def train(self) -> None:
-        """Train to the configured number of steps, from wherever the last checkpoint left off."""
+    def train(self, asked_to_stop: Callable[[], bool] = never) -> None:
+        """Train to the configured number of steps, from wherever the last checkpoint left off.
+
+        `asked_to_stop` is asked after every step; if so, a checkpoint is written and this returns.
+        Raises NumericError if the numbers go wrong again after a roll-back.
+        """
         settings = self.config.training
-        start, losses, began = self.step, [], time.perf_counter()
+        if self.step == settings.steps:
+            return
+        sessions.begin(self.run.folder, self.step, sessions.machine(self.config, self.device))
+        if settings.compile:
+            self.forward = compiled(self.model, self._attempt)
+        self._clock, self._speed_since = time.perf_counter(), (time.perf_counter(), self.step)
         with self._bar() as bar:
             while self.step < settings.steps:
-                losses.append(self._train_step())
-                self.step += 1
-                bar.update(1)
-                if self.step % settings.log_every == 0 or self.step == settings.steps:
-                    speed = (self.step - start) / (time.perf_counter() - began)
-                    self._log(losses, speed, bar)
-                    losses = []
-                if self.step % settings.eval_every == 0 or self.step == settings.steps:
-                    self._evaluate()
-                if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
+                self._train_step()
+                self._after_step(bar)
+                if asked_to_stop():
                     self._save()
+                    return
 
-    def _train_step(self) -> torch.Tensor:
-        settings, data = self.config.training, self.config.data
+    def _train_step(self) -> None:
+        settings = self.config.training
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, settings)
         torch.manual_seed(self._key("dropout", self.step))
+        self.model.train()
+        loss = self._loss(self.forward)
+        bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
+        self.losses.append(torch.where(bad, torch.nan, loss.detach()))
+        self.verdicts.append((self.step, bad))
+        self.step += 1
+
+    def _loss(self, forward: Callable) -> torch.Tensor:
+        """The loss on the batch of the present step."""
+        settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
         batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
         window, valid = to_device(batch, self.device)
-        self.model.train()
         with autocast(self.config, self.device):
-            loss = self.method.loss(self.forward, window, valid, settings.label_smoothing)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_norm)
-        self.optimiser.step()
-        return loss.detach()
+            return self.method.loss(forward, window, valid, settings.label_smoothing)
 
-    def _log(self, losses: list[torch.Tensor], speed: float, bar: tqdm) -> None:
+    def _attempt(self, forward: Callable) -> None:
+        """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
+        self.model.train()
+        self._loss(forward).backward()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _after_step(self, bar: tqdm) -> None:
+        """What is due after a step: a look at bad batches, the log, an evaluation, a checkpoint."""
         settings = self.config.training
-        loss = float(torch.stack(losses).mean())
-        if not math.isfinite(loss):
-            raise NumericError(f"the loss is {loss} near step {self.step} of training")
-        per_step = settings.batch_size * self.config.data.context_length
+        log, evaluation, checkpoint = (
+            self.step % every == 0 or self.step == settings.steps
+            for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
+        )
+        if self.device.type == "cpu" or self.step % LOOK_EVERY == 0 or log or checkpoint:
+            self._look()
+        if self.setbacks.too_many:
+            return self._roll_back(self.setbacks.reason())
+        if log:
+            self._log(bar)
+        if evaluation:
+            try:
+                self._evaluate()
+            except NumericError:
+                return self._roll_back(f"the model's logits are not finite after step {self.step}")
+        if checkpoint:
+            self._save()
+        bar.update(self.step - bar.n)
+
+    def _look(self) -> None:
+        """Hear the verdicts on the batches since the last look: were they bad?"""
+        if self.verdicts:
+            steps, bad = zip(*self.verdicts, strict=True)
+            for step, verdict in zip(steps, torch.stack(bad).tolist(), strict=True):
+                self.setbacks.count(step, verdict)
+            self.verdicts = []
+
+    def _roll_back(self, why: str) -> None:
+        """Go back to the last checkpoint, and on with other batches. Once: then NumericError."""
+        step = self.step
+        self.setbacks.roll_back(why)
+        self._restore(checkpoints.load_newest(self.run.folder / "checkpoints"))
+        self.run.log.forget_after(self.step)
+        notice(f"{why}: training goes back from step {step} to {self.step}, on with other batches")
+
+    def _log(self, bar: tqdm) -> None:
+        now, (since, start) = time.perf_counter(), self._speed_since
+        per_step = self.config.training.batch_size * self.config.data.context_length
+        speed = max(self.step - start, 0) / (now - since) * per_step
+        loss = float(torch.stack(self.losses).nanmean())
         values = {
             "train/loss": loss,
-            "train/learning_rate": learning_rate(self.step - 1, settings),
-            "train/transitions_per_second": speed * per_step,
+            "train/learning_rate": learning_rate(self.step - 1, self.config.training),
+            "train/transitions_per_second": speed,
         }
-        self.run.log(self.step, values)
-        bar.set_postfix_str(f"loss {loss:.3f}, {speed * per_step / 1e3:.0f} k transitions/s")
+        self.run.log.write(self.step, values | self.setbacks.logged())
+        bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
+        self.losses = []
 
     def _evaluate(self) -> None:
         self.model.eval()
@@ -156,11 +162,11 @@ class Trainer:
             values[f"evaluate/{part}/return"] = result.returns.mean()
             values[f"evaluate/{part}/return_last10"] = result.returns[:, last].mean()
             values[f"evaluate/{part}/success_last10"] = result.successes[:, last].mean()
-        self.run.log(self.step, values)
+        self.run.log.write(self.step, values)
 
     @torch.inference_mode()
     def _held_out_loss(self) -> float:
-        rng = np.random.default_rng(self._key("held_out_windows"))
+        rng = np.random.default_rng(derive_key(self._seed, "train", "held_out_windows"))
         size = self.config.training.batch_size
         losses = []
         for _ in range(math.ceil(HELD_OUT_WINDOWS / size)):
@@ -170,67 +176,65 @@ class Trainer:
         return float(np.mean(losses))
 
     def _save(self) -> None:
+        """Write a checkpoint, unless the run is in trouble that a roll-back would have to undo."""
+        self._look()
+        finished = self.step == self.config.training.steps
+        if not finished and (self.setbacks.in_a_row or not _is_finite(self.model)):
+            return
         content = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "losses": [float(loss) for loss in self.losses],
+            "setbacks": self.setbacks.state(),
             "spec": spec_as_dict(self.data.spec),
             "config": dump(self.config),
-            "training_hash": training_hash(self.config),
-            "split_hash": self.run.split.hash,
+            "origin": origin(self.config, self.run.split),
         }
+        self.run.log.sync()
         checkpoints.save(self.run.folder / "checkpoints", self.step, content)
+        now = time.perf_counter()
+        self.run.add_timing("train_s", now - self._clock)
+        self._clock = now
 
     def _resume(self) -> None:
-        content = checkpoints.load_newest(self.run.folder / "checkpoints", self.device)
+        """Take up the newest checkpoint, or begin."""
+        content = checkpoints.load_newest(self.run.folder / "checkpoints")
+        if content is not None:
+            check_origin(content, self.config, self.run.split)
+            self.setbacks.restore(content["setbacks"])
+        self._restore(content)
+        self.run.log.forget_after(self.step)
+
+    def _restore(self, content: dict | None) -> None:
+        """Weights, optimiser and step of a checkpoint; of the beginning, if there is none."""
+        self.optimiser = new_optimiser(self.model, self.config.training)
+        self.losses, self.verdicts = [], []
         if content is None:
-            self.run.forget_after(0)
+            self.step = 0
+            self.model.load_state_dict(self._new_model().state_dict())
             return
-        if content["split_hash"] != self.run.split.hash:
-            raise ConfigError(f"{self.run.folder} holds a training on another split")
+        self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
-        self.step = content["step"]
-        self.run.forget_after(self.step)
+        self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
+
+    def _new_model(self) -> SequenceModel:
+        torch.manual_seed(derive_key(self._seed, "train", "weights"))
+        return SequenceModel(self.data.spec, self.config.model).to(self.device)
 
     def _bar(self) -> tqdm:
         total = self.config.training.steps
         return tqdm(total=total, initial=self.step, desc="train", unit=" steps", disable=None)
 
-    def _key(self, *purpose: int | str) -> int:
-        return derive_key(self.config.training.train_seed, "train", *purpose)
+    @property
+    def _seed(self) -> int:
+        return self.config.training.train_seed
+
+    def _key(self, purpose: str, step: int) -> int:
+        """The key of a step's randomness: another one after a roll-back, not to fail again."""
+        again = [f"roll-back {len(self.setbacks.rolled_back)}"] if self.setbacks.rolled_back else []
+        return derive_key(self._seed, "train", purpose, step, *again)
 
 
-def new_optimiser(model: torch.nn.Module, config: Experiment, device: torch.device):
-    """AdamW (Loshchilov and Hutter 2019); biases, norms and embeddings of one row do not decay."""
-    settings = config.training
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    betas = (settings.beta1, settings.beta2)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
-
-
-def learning_rate(step: int, settings) -> float:
-    """Linear warm-up over `warmup_steps`, then half a cosine down to `final_learning_rate`."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    share = (step - settings.warmup_steps) / max(settings.steps - 1 - settings.warmup_steps, 1)
-    height = 0.5 * (1 + math.cos(math.pi * share))
-    low, high = settings.final_learning_rate, settings.learning_rate
-    return low + (high - low) * height
-
-
-def training_hash(config: Experiment) -> str:
-    """Hash of every section that a checkpoint depends on."""
-    c = config
-    return config_hash(c.env, c.split, c.source, c.data, c.model, c.method, c.training)
-
-
-def to_device(batch, device: torch.device):
-    """A sampled (window, valid) pair as tensors on `device`."""
-    window, valid = batch
-    moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
-    return moved, torch.from_numpy(valid).to(device)
+def _is_finite(model: torch.nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())

@@ -16,9 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ADError, MachineError
+from ad.notices import complain, open_streams
 from ad.usage import usage
 
 Main = Callable[[Experiment, bool], Any]
@@ -34,21 +36,19 @@ MACHINE_ERRORS = {
     errno.EMFILE,
     errno.ENFILE,
     errno.EIO,
+    errno.EFBIG,
 }
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
 
 
 def run_verb(main: Main) -> NoReturn:
     """Run `main(config, fresh)` as the command line's words ask, and exit."""
+    open_streams()
     argv = sys.argv[1:]
     if {"-h", "--help"} & set(argv):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
         print(usage())
         sys.exit(0)
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption.install()
     sys.exit(exit_code(main, argv))
 
 
@@ -62,7 +62,7 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from here", 130)
-    except Terminated:
+    except interruption.Terminated:
         return _fail("terminated; the same command goes on from here", 143)
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
@@ -72,9 +72,5 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
 
 
 def _fail(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    complain(sentence)
     return code
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated

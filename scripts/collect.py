@@ -1,6 +1,7 @@
 """Collect the learning histories of all train tasks: histories/<dataset>/<unit>/."""
 
 from ad.config import Experiment
+from ad.notices import say
 from scripts.cli import run_verb
 
 
@@ -14,7 +15,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
         fresh_units = collect(run, fresh)
     show_curves(run)
     total = len(run.split.train_tasks)
-    print(f"collect: {fresh_units} of {total} histories collected, in {dataset_folder(config)}")
+    say(f"collect: {fresh_units} of {total} histories collected, in {dataset_folder(config)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Evaluate the frozen model in context on held-out and train tasks: logs/<run>/results.csv."""
 
 from ad.config import Experiment
+from ad.notices import say
 from scripts.cli import run_verb
 
 
@@ -11,7 +12,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
 
     run = Run(config)
     evaluated = evaluate(run, fresh)
-    print(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
+    say(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
 
 
 if __name__ == "__main__":

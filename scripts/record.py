@@ -3,6 +3,7 @@
 import shutil
 
 from ad.config import Experiment
+from ad.notices import say
 from scripts.cli import run_verb
 
 
@@ -15,7 +16,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     if fresh:
         shutil.rmtree(run.videos, ignore_errors=True)
     written, total = record(run)
-    print(f"record: {written} of {total} videos written, in {run.videos}")
+    say(f"record: {written} of {total} videos written, in {run.videos}")
 
 
 if __name__ == "__main__":

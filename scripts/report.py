@@ -1,6 +1,7 @@
 """Write the report of an evaluated run: table.md, curve.png and report.html."""
 
 from ad.config import Experiment
+from ad.notices import say
 from scripts.cli import run_verb
 
 
@@ -10,8 +11,8 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.runs import Run
 
     path = report(Run(config))
-    print(path.with_name("table.md").read_text(encoding="utf-8"))
-    print(f"report: {path}")
+    say(path.with_name("table.md").read_text(encoding="utf-8"))
+    say(f"report: {path}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The table of results: every evaluated run under logs/, grouped by configuration, seeds apart.
+"""The table of results: every run under logs/, grouped by configuration, seeds apart.
 
     python -m scripts.table [--root .] [--update README.md] [run ...]
 
-Prints Markdown; with `--update FILE` it takes the place of what stands between the lines
-`<!-- results -->` and `<!-- /results -->` of FILE.
+A run without results is marked as such: left out, it would not be missed. Prints Markdown; with
+`--update FILE` it takes the place of what stands between the lines `<!-- results -->` and
+`<!-- /results -->` of FILE.
 """
 
 import argparse
@@ -23,11 +24,10 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 def main(root: Path, names: list[str], update: Path | None) -> None:
     """Print the table of the runs `names` (all, without names) and put it into `update`."""
-    groups: dict[str, dict[str, dict]] = {}
+    groups: dict[str, dict[str, dict | str]] = {}
     for folder in run_folders(root, names):
         config = load(["--config_path", str(folder / "config.yaml"), "--root", str(root)]).config
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        groups.setdefault(_without_seeds(config), {})[folder.name] = results
+        groups.setdefault(_without_seeds(config), {})[folder.name] = results_of(folder, config)
     text = runs_table(list(groups.values())).compact().markdown()
     print(text, end="")
     if update is not None:
@@ -35,13 +35,26 @@ def main(root: Path, names: list[str], update: Path | None) -> None:
 
 
 def run_folders(root: Path, names: list[str]) -> list[Path]:
-    """The folders of the evaluated runs called `names` (all, without names), by name."""
-    found = {path.parent.name: path.parent for path in (root / "logs").glob("*/results.json")}
+    """The folders of the runs called `names` (all, without names), by name."""
+    found = {path.parent.name: path.parent for path in (root / "logs").glob("*/config.yaml")}
     if missing := [name for name in names if name not in found]:
-        raise ConfigError(f"no evaluated run is called {', '.join(missing)} in {root / 'logs'}")
+        raise ConfigError(f"no run is called {', '.join(missing)} in {root / 'logs'}")
     if not found:
-        raise ConfigError(f"{root / 'logs'} holds no evaluated run: use scripts.run first")
+        raise ConfigError(f"{root / 'logs'} holds no run: use scripts.run first")
     return [found[name] for name in names or sorted(found)]
+
+
+def results_of(folder: Path, config: Experiment) -> dict | str:
+    """The content of `results.json`, or what is the matter with it in a few words."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if results["config_hash"] != config_hash(config):
+            return "results of other settings"
+        return results
+    except FileNotFoundError:
+        return "not evaluated"
+    except (ValueError, KeyError, TypeError):
+        return "results.json is damaged"
 
 
 def _without_seeds(config: Experiment) -> str:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The checks before every commit: style, then the tests that are not marked slow.
+# The checks before every commit: style, then the tests that are not marked slow or faults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest -q -m "not slow" "$@"
+.venv/bin/python -m pytest -q -m "not slow and not faults" "$@"

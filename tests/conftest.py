@@ -1,11 +1,13 @@
 """What many tests share: a tiny row of the benchmark, histories of it, and random windows."""
 
+import shutil
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
+from training_row import SHORT, train
 
 from ad.collection import collect
 from ad.command_line import load
@@ -70,3 +72,30 @@ def random_window(spec):
         return window
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def row(collected, tmp_path_factory):
+    """row(**changes): a row of eight training steps, under a name that no other test has."""
+
+    def build(*words: str, **changes: str):
+        name = tmp_path_factory.mktemp("run").name
+        settings = SHORT | {path.replace("__", "."): value for path, value in changes.items()}
+        options = [word for path, value in settings.items() for word in (f"--{path}", value)]
+        return collected(name, *options, *words)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def whole(row) -> Run:
+    """A run trained without an interruption; only to be read."""
+    return train(row(training__precision="float32"))
+
+
+@pytest.fixture
+def trained(whole, row) -> Run:
+    """A copy of that run, to be damaged."""
+    config = row(training__precision="float32")
+    shutil.copytree(whole.folder, Run(config).folder, dirs_exist_ok=True)
+    return Run(config)

@@ -10,7 +10,7 @@ from ad.model import SequenceModel
 from ad.results import write_results
 from ad.runs import Run
 from ad.summary import write_summary
-from ad.training import make_spec
+from ad.training_data import make_spec
 
 
 def evaluated_run(config: Experiment) -> Run:

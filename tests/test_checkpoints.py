@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, damage is noticed, and the one before it is there."""
 
+import resource
 import shutil
 from pathlib import Path
 
@@ -78,14 +79,64 @@ def test_a_checkpoint_without_what_describes_it_is_not_read(folder, step):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".json"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(folder, suffix):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_that_is_said(
+    folder, suffix, capsys
+):
     flip(folder / f"step_0000009{suffix}", 20)
-    with pytest.warns(UserWarning, match="step_0000009"):
-        assert checkpoints.load_newest(folder)["step"] == 6
+    assert checkpoints.load_newest(folder)["step"] == 6
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "step_0000009" in warning and warning.endswith("the one before it is used")
 
 
-def test_a_device_that_is_not_there_costs_no_checkpoint(folder):
+def test_without_any_good_checkpoint_training_is_said_to_begin_again(folder, capsys):
+    for path in folder.glob("*.pt"):
+        flip(path, 20)
+    assert checkpoints.load_newest(folder) is None
+    assert capsys.readouterr().err.splitlines()[-1].endswith("training begins again")
+
+
+class Canary:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_a_checkpoint_is_not_run_even_if_its_hash_is_right(tmp_path):
+    path = checkpoints.save(tmp_path / "checkpoints", 1, {"model": Canary(tmp_path / "sung")})
+    with pytest.raises(CorruptError):
+        checkpoints.load(path)
+    assert not (tmp_path / "sung").exists()
+
+
+def test_a_checkpoint_that_the_machine_cannot_open_is_not_taken_for_damaged(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            checkpoints.load(folder / "step_0000009.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_checkpoint_for_which_there_is_no_room_names_its_file_and_leaves_the_others(folder):
     before = sorted(folder.iterdir())
-    with pytest.raises(Exception, match=r"(?i)cuda|device"):
-        checkpoints.load_newest(folder, "cuda:99")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            checkpoints.save(folder, 12, {"model": {"weight": WEIGHTS}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(folder / "step_0000012.pt")
     assert sorted(folder.iterdir()) == before
+    assert checkpoints.load_newest(folder)["step"] == 9
+
+
+def test_the_same_content_is_the_same_file(tmp_path):
+    content = {"model": {"weight": WEIGHTS}}
+    one, other = (checkpoints.save(tmp_path / name, 1, content) for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad import metrics
+from ad import metrics, tables
 
 NAN = np.nan
 
@@ -150,3 +150,15 @@ def test_a_single_run_has_no_interval_and_says_so():
 def test_a_run_without_a_score_is_not_counted():
     entries = [summary(np.zeros((2, 1, 6))), summary(np.ones((2, 1, 6)))]
     assert metrics.across_runs(entries)["episodes_to_80pct"]["n"] == 1
+
+
+@pytest.mark.parametrize("optimal", [1.0, 0.0, NAN])
+@pytest.mark.parametrize("score", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 12), (3, 1, 12), (3, 4, 12)])
+def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score, optimal):
+    entry = summary(np.full(shape, score), optimal=optimal)
+    result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
+    json.dumps(result, allow_nan=False)
+    twins = [{"a": result}, {"b": result, "c": result}, {"d": "not evaluated"}]
+    shown = [tables.run_table(result), tables.runs_table(twins), tables.goals_table(entry)]
+    assert not any("nan" in table.markdown().lower() for table in shown)

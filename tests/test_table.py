@@ -1,5 +1,7 @@
 """The table of runs is made from the results on the disk and put where the README wants it."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,26 @@ from ad.report import report
 from scripts import table
 
 
-@pytest.fixture
-def root(smoke, tmp_path):
+@pytest.fixture(scope="module")
+def made(smoke, tmp_path_factory) -> Path:
+    """A folder of two evaluated runs that differ in a seed; only to be read."""
+    root = tmp_path_factory.mktemp("table")
     for seed in ("0", "1"):
         words = ("--name", f"seed-{seed}", "--training.train_seed", seed)
-        report(evaluated_run(smoke(tmp_path, *words)))
-    return tmp_path
+        report(evaluated_run(smoke(root, *words)))
+    return root
+
+
+@pytest.fixture
+def root(made, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(made, tmp_path / "root")
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The cells of each row of a Markdown table, by its first cell."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    return {line[0]: line[1:] for line in lines}
 
 
 def test_runs_that_differ_in_seeds_share_a_mean(root, capsys):
@@ -39,3 +55,36 @@ def test_what_is_not_there_gets_a_sentence(root, names, page):
     path.write_text(page or "")
     with pytest.raises(ConfigError):
         table.main(root, names, path)
+
+
+def test_a_run_without_results_is_marked_and_does_not_count(root, capsys):
+    (root / "logs/seed-1/results.json").unlink()
+    table.main(root, [], None)
+    cells = rows(capsys.readouterr().out)
+    assert cells["seed-1"][0] == "not evaluated"
+    assert not any(name.startswith("**mean") for name in cells)
+
+
+@pytest.mark.parametrize(
+    ("content", "mark"),
+    [
+        ("{", "results.json is damaged"),
+        ("{}", "results.json is damaged"),
+        ('{"config_hash": "x"}', "results of other settings"),
+    ],
+)
+def test_results_that_are_not_those_of_the_run_are_marked(root, capsys, content, mark):
+    (root / "logs/seed-0/results.json").write_text(content)
+    table.main(root, ["seed-0", "seed-1"], None)
+    assert rows(capsys.readouterr().out)["seed-0"][0] == mark
+
+
+def test_no_cell_of_a_table_of_equal_runs_is_nan(root, capsys):
+    results = json.loads((root / "logs/seed-0/results.json").read_text())
+    twin = root / "logs/seed-1/results.json"
+    config_hash = json.loads(twin.read_text())["config_hash"]
+    twin.write_text(json.dumps(results | {"config_hash": config_hash}))
+    table.main(root, [], None)
+    text = capsys.readouterr().out
+    assert "nan" not in text.lower() and "inf" not in text.lower()
+    assert rows(text)["**mean of 2 runs**"][1].count(rows(text)["seed-0"][1].split()[0]) == 3

@@ -1,136 +1,17 @@
-"""Training: exact resume, the log, the schedule, and the refusal of what does not belong."""
+"""Training: what its bits depend on, the log, the schedule, the refusal of what does not belong."""
 
-import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
-from ad import checkpoints
 from ad.config import TrainingConfig
-from ad.errors import ConfigError, NumericError
-from ad.evaluation import evaluate, load_model
+from ad.errors import ConfigError
+from ad.evaluation import evaluate
+from ad.optimiser import learning_rate
 from ad.runs import Run
-from ad.training import Trainer, learning_rate
-
-SHORT = {
-    "training.steps": "8",
-    "training.warmup_steps": "2",
-    "training.batch_size": "16",
-    "training.checkpoint_every": "3",
-    "training.log_every": "1",
-    "training.eval_every": "8",
-    "training.eval_episodes": "1",
-    "model.layers": "1",
-    "model.dropout": "0.1",
-    "model.attention_dropout": "0.1",
-}
-
-
-@pytest.fixture(scope="module")
-def row(collected, tmp_path_factory):
-    """row(**changes): a row of eight training steps, under a name that no other test has."""
-
-    def build(*words: str, **changes: str):
-        name = tmp_path_factory.mktemp("run").name
-        settings = SHORT | {path.replace("__", "."): value for path, value in changes.items()}
-        options = [word for path, value in settings.items() for word in (f"--{path}", value)]
-        return collected(name, *options, *words)
-
-    return build
-
-
-def train(config) -> Run:
-    """Train, or go on; the run."""
-    run = Run(config)
-    Trainer(run).train()
-    run.close()
-    return run
-
-
-@pytest.fixture(scope="module")
-def whole(row) -> Run:
-    """A run trained without an interruption; only to be read."""
-    return train(row(training__precision="float32"))
-
-
-@pytest.fixture
-def trained(whole, row) -> Run:
-    """A copy of that run, to be damaged."""
-    config = row(training__precision="float32")
-    shutil.copytree(whole.folder, Run(config).folder, dirs_exist_ok=True)
-    return Run(config, fresh=False)
-
-
-def checkpoint(run: Run) -> dict:
-    return checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
-
-
-def states(run: Run) -> tuple[dict, dict]:
-    """The weights and the optimiser's state of the newest checkpoint."""
-    content = checkpoint(run)
-    return content["model"], content["optimiser"]["state"]
-
-
-def assert_same_bits(one: Run, other: Run) -> None:
-    torch.testing.assert_close(states(one), states(other), rtol=0, atol=0)
-
-
-def forget_last_checkpoint(run: Run) -> None:
-    """Leave the folder as an interruption in the seventh or eighth step does."""
-    path = checkpoints.newest(run.folder / "checkpoints")
-    path.with_suffix(".json").unlink()
-    path.unlink()
-    assert checkpoint(run)["step"] == 6
-
-
-def log(run: Run) -> list[dict]:
-    """metrics.jsonl without the speeds."""
-    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {tag: value for tag, value in json.loads(line).items() if "per_second" not in tag}
-        for line in lines
-    ]
-
-
-def logged(run: Run, tag: str) -> list[float]:
-    return [line[tag] for line in log(run) if tag in line]
-
-
-def test_training_interrupted_and_resumed_gives_the_same_bits(whole, trained):
-    forget_last_checkpoint(trained)
-    assert_same_bits(whole, train(trained.config))
-
-
-def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained):
-    path = checkpoints.newest(trained.folder / "checkpoints")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=path.name):
-        assert_same_bits(whole, train(trained.config))
-
-
-def test_training_interrupted_before_its_first_checkpoint_gives_the_same_bits(whole, trained):
-    shutil.rmtree(trained.folder / "checkpoints")
-    assert_same_bits(whole, train(trained.config))
-
-
-def test_a_resumed_run_logs_every_step_once_with_the_same_numbers(whole, trained):
-    forget_last_checkpoint(trained)
-    assert log(train(trained.config)) == log(whole)
-
-
-def test_a_run_that_begins_again_without_a_checkpoint_logs_every_step_once(whole, trained):
-    shutil.rmtree(trained.folder / "checkpoints")
-    assert log(train(trained.config)) == log(whole)
-
-
-def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, trained):
-    forget_last_checkpoint(trained)
-    with open(trained.folder / "metrics.jsonl", "a") as file:
-        file.write('{"step": 9, "train/lo')
-    assert log(train(trained.config)) == log(whole)
+from ad.training import Trainer
 
 
 def test_the_same_configuration_gives_the_same_bits(whole, row):
@@ -232,28 +113,7 @@ def test_another_split_with_fresh_discards_what_was_there(trained):
     assert sorted(path.name for path in run.folder.iterdir()) == ["config.yaml", "split.json"]
 
 
-def test_weights_of_another_split_are_not_evaluated(trained):
-    content = checkpoint(trained) | {"split_hash": "0" * 64}
-    checkpoints.save(trained.folder / "checkpoints", 8, content)
-    for reader in (evaluate, load_model):
-        with pytest.raises(ConfigError, match="split"):
-            reader(trained)
-
-
-def test_weights_of_another_split_are_not_trained_on(trained):
-    forget_last_checkpoint(trained)
-    content = checkpoint(trained) | {"split_hash": "0" * 64}
-    checkpoints.save(trained.folder / "checkpoints", 6, content)
-    with pytest.raises(ConfigError, match="split"):
-        Trainer(trained)
-
-
 def test_an_unfinished_training_is_not_evaluated(trained):
     forget_last_checkpoint(trained)
     with pytest.raises(ConfigError, match=r"scripts\.train"):
         evaluate(trained)
-
-
-def test_a_loss_that_is_not_finite_stops_training(row):
-    with pytest.raises(NumericError):
-        train(row(training__learning_rate="1e30", training__warmup_steps="0"))

@@ -10,7 +10,8 @@ import pytest
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.histories import HistoryWriter
 from ad.runs import Run, unit_folder, unit_folders
-from ad.training import Trainer, load_data
+from ad.training import Trainer
+from ad.training_data import load_data
 from ad.transitions import Block
 
 

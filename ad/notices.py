@@ -1,0 +1,39 @@
+"""What a person reads while the work goes on: results on stdout, warnings on stderr.
+
+Neither is worth a computation: where a stream is closed (`| head -1`, `2>&-`), the work goes on.
+"""
+
+import contextlib
+import os
+import sys
+
+from tqdm import tqdm
+
+
+def say(sentence: str) -> None:
+    """Print one line to stdout; if nobody reads it, warn once and be silent from then on."""
+    try:
+        print(sentence, flush=True)
+    except OSError as error:
+        # Not a new sys.stdout: what the old one still holds would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        notice(f"stdout cannot be written ({error}); the work goes on without it")
+
+
+def notice(sentence: str) -> None:
+    """Print one line to stderr, above any progress bar; a stderr that is gone stops nothing."""
+    complain(f"warning: {' '.join(sentence.split())}")
+
+
+def complain(text: str) -> None:
+    """Print `text` to stderr, above any progress bar."""
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def open_streams() -> None:
+    """Give the process a stdout and a stderr that lead nowhere, where it was started without."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends

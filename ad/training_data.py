@@ -1,0 +1,73 @@
+"""What training reads: the histories of the train tasks, verified, as windows and tensors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ad.config import Experiment
+from ad.errors import ConfigError
+from ad.histories import load_unit
+from ad.runs import unit_folders
+from ad.tokens import Spec
+from ad.windows import HistoryWindows
+from envs import world
+
+MAX_REWARDS = 64  # distinct reward values that a table may have
+
+
+@dataclass
+class TrainingData:
+    """Windows to train on, those of held-out streams of the same tasks (or None), and sizes."""
+
+    train: HistoryWindows
+    held_out: HistoryWindows | None
+    spec: Spec
+
+
+def load_data(config: Experiment, history_part: tuple[float, float]) -> TrainingData:
+    """Read and verify the histories of all train tasks. Raises ConfigError if one is missing."""
+    folders = [folder for _, folder in unit_folders(config)]
+    if missing := sum(not folder.exists() for folder in folders):
+        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
+    histories = [load_unit(folder).arrays for folder in folders]
+    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
+    if len(rewards) > MAX_REWARDS:
+        raise ConfigError(
+            f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
+        )
+    spec = make_spec(config, rewards)
+    split = config.source.num_envs - config.data.held_out_streams
+
+    def windows(streams: slice) -> HistoryWindows:
+        return HistoryWindows(
+            ({name: array[streams] for name, array in history.items()} for history in histories),
+            config.data.context_length,
+            config.data.history_stride,
+            rewards,
+            spec.none,
+            history_part,
+        )
+
+    held_out = windows(slice(split, None)) if config.data.held_out_streams else None
+    return TrainingData(windows(slice(split)), held_out, spec)
+
+
+def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:
+    """The sizes of the configured world, and the reward values that its histories hold."""
+    env = config.env
+    knowledge = world(env.id, env.tasks, **env.kwargs)
+    return Spec(
+        num_observations=int(knowledge.single_observation_space.n),
+        observation_factors=tuple(int(f) for f in knowledge.observation_factors),
+        num_actions=int(knowledge.single_action_space.n),
+        rewards=tuple(float(r) for r in rewards),
+        episode_length=env.episode_length,
+    )
+
+
+def to_device(batch, device: torch.device):
+    """A sampled (window, valid) pair as tensors on `device`."""
+    window, valid = batch
+    moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
+    return moved, torch.from_numpy(valid).to(device)

@@ -1,0 +1,25 @@
+"""Verbs as processes of their own, as a user starts them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def start(verb: str, config_path: Path, root: Path, *words: str, **options) -> subprocess.Popen:
+    """python -m scripts.<verb> on one thread; `env` adds variables, other options are Popen's."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    env = os.environ | ONE_THREAD | options.pop("env", {})
+    command = [sys.executable, "-m", f"scripts.{verb}", "--config_path", str(config_path)]
+    command += ["--root", str(root), "--device", "cpu", "--threads", "1", *words]
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **options)
+
+
+def run(verb: str, config_path: Path, root: Path, *words: str, **options) -> tuple[int, str]:
+    """The exit code and the stderr of such a process; there may be little CPU time for it."""
+    process = start(verb, config_path, root, *words, **options)
+    _, err = process.communicate(timeout=900)
+    return process.returncode, err or ""

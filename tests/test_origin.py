@@ -1,0 +1,97 @@
+"""An evaluation cannot fool itself: a checkpoint is refused by what it says it was made of."""
+
+from dataclasses import replace
+
+import pytest
+from training_row import checkpoint, forget_last_checkpoint
+
+from ad import checkpoints
+from ad.errors import ConfigError
+from ad.evaluation import evaluate, load_model
+from ad.origin import check_origin, origin
+from ad.runs import Run, config_split, task_name
+from ad.training import Trainer
+
+
+def forge(run: Run, step: int = 8, **changes) -> None:
+    """Write a checkpoint that says it was made of something else."""
+    made = origin(run.config, run.split) | changes
+    content = checkpoint(run) | {"origin": made}
+    checkpoints.save(run.folder / "checkpoints", step, content)
+
+
+def refusal(run: Run) -> str:
+    """The sentence with which both ways to use the checkpoint are refused."""
+    sentences = set()
+    for use in (evaluate, load_model):
+        with pytest.raises(ConfigError) as caught:
+            use(run)
+        sentences.add(str(caught.value))
+    (sentence,) = sentences
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_checkpoint_of_this_configuration_is_evaluated(trained):
+    assert evaluate(trained)
+
+
+def test_a_held_out_task_that_was_trained_on_is_refused_by_name(trained):
+    seen = trained.split.held_out_tasks[1]
+    tasks = [*trained.split.train_tasks.tolist(), seen.tolist()]
+    forge(trained, train_tasks=tasks)
+    assert f"trained on 1 of the held-out tasks ({task_name(seen)})" in refusal(trained)
+
+
+@pytest.mark.parametrize("name", ["world", "split", "encoder", "model", "data", "method"])
+def test_a_checkpoint_of_another_kind_is_refused(trained, name):
+    forge(trained, **{name: "0" * 64})
+    assert f"was trained with another {name} than the configured one" in refusal(trained)
+
+
+def test_other_train_tasks_are_refused_although_none_of_them_is_held_out(trained):
+    forge(trained, train_tasks=trained.split.train_tasks[1:].tolist())
+    assert "another list of train tasks" in refusal(trained)
+
+
+def test_a_checkpoint_that_does_not_say_what_it_is_made_of_is_refused(trained):
+    content = checkpoint(trained)
+    del content["origin"]
+    checkpoints.save(trained.folder / "checkpoints", 8, content)
+    assert "does not say what it was trained on" in refusal(trained)
+
+
+def test_training_does_not_go_on_from_a_checkpoint_of_another_split(trained):
+    forget_last_checkpoint(trained)
+    forge(trained, step=6, split="0" * 64)
+    with pytest.raises(ConfigError, match="another split"):
+        Trainer(trained)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--split.split_seed", "3"), "trained on"),
+        (("--env.kwargs.random_start", "true"), "another world"),
+        (("--env.episode_length", "6"), "another world"),
+        (("--model.encoder", "table"), "another encoder"),
+        (("--model.next_observation", "false"), "another model"),
+        (("--data.context_length", "16"), "another data"),
+        (("--method.name", "expert_distillation"), "another method"),
+    ],
+)
+def test_a_checkpoint_copied_into_the_run_of_another_configuration_is_refused(
+    trained, row, words, name
+):
+    other = row(*words, training__precision="float32")
+    content = {"origin": origin(trained.config, trained.split)}
+    with pytest.raises(ConfigError, match=name):
+        check_origin(content, other, config_split(other))
+
+
+def test_how_the_training_is_logged_and_where_it_runs_does_not_matter(trained):
+    config = trained.config
+    other = replace(
+        config, name="other", threads=2, training=replace(config.training, eval_every=3)
+    )
+    check_origin({"origin": origin(config, trained.split)}, other, config_split(other))

@@ -1,0 +1,76 @@
+"""A release: the weights come back, any change to it is noticed, and it holds no code."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from training_row import checkpoint
+
+from ad.errors import ConfigError, CorruptError
+from ad.evaluation import evaluate, load_model
+from ad.release import FILES, SUMS, load_release, release
+from ad.runs import Run
+
+
+@pytest.fixture(scope="module")
+def released(whole) -> Path:
+    """The release of a run; only to be read."""
+    evaluate(whole)
+    return release(whole)
+
+
+@pytest.fixture
+def copy(released, tmp_path) -> Path:
+    """A copy of it elsewhere, to be damaged."""
+    return shutil.copytree(released, tmp_path / "copy")
+
+
+def test_the_released_weights_are_those_of_the_last_checkpoint(whole, copy):
+    weights = load_release(copy).state_dict()
+    torch.testing.assert_close(dict(weights), checkpoint(whole)["model"], rtol=0, atol=0)
+
+
+def test_the_released_model_gives_the_logits_of_the_trained_one(whole, copy):
+    model, twin = load_model(whole), load_release(copy)
+    size = (2, 6)
+    window = {name: torch.zeros(size, dtype=torch.int64) for name in [*model.spec.none, "time"]}
+    torch.testing.assert_close(twin(window), model(window), rtol=0, atol=0)
+
+
+def test_a_release_is_checked_with_sha256sum(copy):
+    subprocess.run(["sha256sum", "-c", "--strict", SUMS], cwd=copy, check=True)
+
+
+def test_the_card_names_the_world_the_split_and_the_scores(whole, released):
+    text = (released / "README.md").read_text()
+    assert "DarkRoom-v0" in text and whole.split.hash in text and "| held-out goals |" in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_in_any_file_of_a_release_is_noticed(copy, name):
+    content = bytearray((copy / name).read_bytes())
+    content[-3] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(CorruptError, match=name):
+        load_release(copy)
+
+
+@pytest.mark.parametrize("name", [*FILES, SUMS])
+def test_a_file_missing_from_a_release_is_noticed(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(CorruptError):
+        load_release(copy)
+
+
+def test_a_sum_for_a_file_outside_the_release_is_refused(copy):
+    lines = (copy / SUMS).read_text().replace("config.yaml", "../../x.yaml")
+    (copy / SUMS).write_text(lines)
+    with pytest.raises(CorruptError, match="does not list its files"):
+        load_release(copy)
+
+
+def test_a_run_without_a_training_is_not_released(row):
+    with pytest.raises(ConfigError, match=r"scripts\.train"):
+        release(Run(row()))

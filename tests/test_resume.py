@@ -1,0 +1,146 @@
+"""Exact resume: after any interruption the same bits, log and results, and no leftovers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, train
+
+from ad import checkpoints, sessions
+from ad.errors import CorruptError
+from ad.evaluation import evaluate
+from ad.runs import Run
+
+DEAD = 2**22 + 1  # above the largest id of a process
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Asks training to stop at the end of the `steps`-th step."""
+    left = iter(range(steps - 1))
+    return lambda: next(left, None) is None
+
+
+def results(run: Run) -> bytes:
+    evaluate(run)
+    return (run.folder / "results.csv").read_bytes()
+
+
+def test_training_interrupted_and_resumed_gives_the_same_bits(whole, trained):
+    forget_last_checkpoint(trained)
+    assert_same_bits(whole, train(trained.config))
+
+
+def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained, capsys):
+    path = checkpoints.newest(trained.folder / "checkpoints")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert_same_bits(whole, train(trained.config))
+    assert path.name in capsys.readouterr().err
+
+
+def test_training_interrupted_before_its_first_checkpoint_gives_the_same_bits(whole, trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    assert_same_bits(whole, train(trained.config))
+
+
+def test_a_resumed_run_logs_every_step_once_with_the_same_numbers(whole, trained):
+    forget_last_checkpoint(trained)
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_a_run_that_begins_again_without_a_checkpoint_logs_every_step_once(whole, trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, trained):
+    forget_last_checkpoint(trained)
+    with open(trained.folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "train/lo')
+    assert log(train(trained.config)) == log(whole)
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, row, step):
+    config = row(training__precision="float32")
+    assert checkpoint(train(config, after(step)))["step"] == step
+    run = train(config)
+    assert_same_bits(whole, run)
+    assert log(run) == log(whole)
+
+
+def test_results_after_an_interruption_are_those_of_a_whole_run_byte_for_byte(whole, row):
+    config = row(training__precision="float32")
+    train(config, after(5))
+    assert results(train(config)) == results(whole)
+
+
+def test_losses_that_were_not_logged_yet_survive_an_interruption(row):
+    changes = {"training__log_every": "5", "training__precision": "float32"}
+    whole, config = train(row(**changes)), row(**changes)
+    train(config, after(3))
+    assert log(train(config)) == log(whole)
+
+
+def test_a_checkpoint_whose_manifest_was_not_written_yet_costs_no_bit(whole, trained, capsys):
+    checkpoints.newest(trained.folder / "checkpoints").with_suffix(".json").unlink()
+    assert_same_bits(whole, train(trained.config))
+    assert "step_0000008.json is missing; the one before it is used" in capsys.readouterr().err
+
+
+def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained):
+    path = checkpoints.newest(trained.folder / "checkpoints")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptError, match=r"scripts\.train makes it again"):
+        evaluate(trained)
+
+
+def test_temporary_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(trained):
+    mine = [trained.folder / ".results.csv.1.tmp", trained.folder / "checkpoints/.x.pt.1.tmp"]
+    dead = [path.with_name(path.name.replace(".1.", f".{DEAD}.")) for path in mine]
+    for path in (*mine, *dead):
+        path.touch()
+    Run(trained.config)
+    assert all(path.exists() for path in mine) and not any(path.exists() for path in dead)
+
+
+@pytest.fixture
+def resumed_with_two_threads(trained) -> Run:
+    """The run, its last two steps made by a process with another number of threads."""
+    forget_last_checkpoint(trained)
+    torch.set_num_threads(2)
+    try:
+        return train(replace(trained.config, threads=2))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_another_number_of_threads_on_resume_is_allowed_and_said_once(
+    capsys, resumed_with_two_threads
+):
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "warning: training goes on with threads 1 -> 2: the bits may differ from a whole run"
+    ]
+
+
+def test_the_results_record_what_a_run_was_resumed_with(resumed_with_two_threads):
+    evaluate(resumed_with_two_threads)
+    content = json.loads((resumed_with_two_threads.folder / "results.json").read_text())
+    assert content["resumed_with"] == ["step 6: threads 1 -> 2"]
+    assert [session["threads"] for session in content["sessions"]] == [1, 2]
+    assert content["sessions"][0]["torch"] == torch.__version__
+
+
+def test_a_session_of_which_nothing_is_left_is_not_recorded(trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    train(trained.config)
+    assert [session["from_step"] for session in sessions.read(trained.folder)] == [0]
+
+
+def test_the_seconds_of_a_training_add_up_over_its_sessions(trained):
+    forget_last_checkpoint(trained)
+    before = trained.timing()["train_s"]
+    assert train(trained.config).timing()["train_s"] > before > 0

@@ -1,0 +1,145 @@
+"""Numbers gone wrong: a bad batch is skipped, a row of them costs one roll-back, then exit 5."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from training_row import assert_same_bits, checkpoint, log
+
+from ad.errors import NumericError
+from ad.runs import Run
+from ad.training import Trainer
+
+Fault = Callable[[Trainer], bool]
+
+
+def faulty(config, fault: Fault) -> Trainer:
+    """A trainer whose model gives NaN in training wherever `fault` says so."""
+    trainer = Trainer(Run(config))
+
+    def poison(module: torch.nn.Module, given, logits: torch.Tensor) -> torch.Tensor:
+        return logits * torch.nan if module.training and fault(trainer) else logits
+
+    trainer.model.register_forward_hook(poison)
+    return trainer
+
+
+def at(*steps: int) -> Fault:
+    return lambda trainer: trainer.step in steps
+
+
+def until_rolled_back(*steps: int) -> Fault:
+    return lambda trainer: trainer.step in steps and not trainer.setbacks.rolled_back
+
+
+@pytest.fixture
+def config(row):
+    return row(training__precision="float32", training__max_bad_batches="1")
+
+
+def warnings(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_bad_batch_changes_neither_weights_nor_optimiser(config, step):
+    trainer = faulty(config, at(step))
+    while trainer.step < step:
+        trainer._train_step()
+    before = [tensor.clone() for tensor in tensors(trainer)]
+    trainer._train_step()
+    if step == 0:  # before its first step the optimiser has no state
+        before += [torch.zeros_like(tensor) for tensor in tensors(trainer)[len(before) :]]
+    assert trainer.step == step + 1
+    torch.testing.assert_close(tensors(trainer), before, rtol=0, atol=0)
+
+
+def tensors(trainer: Trainer) -> list[torch.Tensor]:
+    moments = [value for state in trainer.optimiser.state.values() for value in state.values()]
+    return [*trainer.model.state_dict().values(), *moments]
+
+
+def test_a_bad_batch_is_said_once_and_counted_in_the_log(config, capsys):
+    trainer = faulty(config, at(2, 4))
+    trainer.train()
+    assert trainer.step == 8
+    (warning,) = warnings(capsys)
+    assert "not finite at step 2: this batch is skipped" in warning
+    counts = [line["train/skipped_batches"] for line in log(trainer.run) if len(line) == 4]
+    assert counts == [1, 1, 2, 2, 2, 2]
+
+
+def test_the_loss_of_a_skipped_batch_is_logged_as_unknown(config):
+    trainer = faulty(config, at(2))
+    trainer.train()
+    losses = [line["train/loss"] for line in log(trainer.run) if "train/loss" in line]
+    assert [loss is None for loss in losses] == [step == 2 for step in range(8)]
+
+
+def test_without_bad_batches_the_log_says_nothing_of_them(whole):
+    assert not any("train/skipped_batches" in line for line in log(whole))
+
+
+def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, capsys):
+    trainer = faulty(config, until_rolled_back(4, 5))
+    trainer.train()
+    assert trainer.step == 8
+    assert "goes back from step 6 to 3, on with other batches" in warnings(capsys)[-1]
+    assert log(trainer.run)[-2]["train/roll_backs"] == 1
+    assert [line["step"] for line in log(trainer.run)] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+
+
+def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
+    trainer = faulty(config, until_rolled_back(4, 5))
+    trainer.train()
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_same_bits(whole, trainer.run)
+
+
+def test_a_row_of_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
+    trainer = faulty(config, until_rolled_back(0, 1))
+    trainer.train()
+    assert trainer.step == 8
+    assert log(trainer.run)[0]["step"] == 1
+
+
+def test_the_second_row_of_bad_batches_ends_training_and_names_the_steps(config):
+    with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
+        faulty(config, at(4, 5)).train()
+
+
+def test_no_checkpoint_is_written_amid_bad_batches(row):
+    config = row(training__precision="float32", training__max_bad_batches="9")
+    trainer = faulty(config, at(4, 5))
+    trainer.train()
+    steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
+    assert steps == {"step_0000003", "step_0000008"}
+
+
+def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
+    trainer = faulty(config, at(1, 3, 5))
+    trainer.train()
+    assert checkpoint(trainer.run)["setbacks"] == {
+        "skipped": 3, "in_a_row": [], "rolled_back": []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [2, 6, 7])
+def test_a_run_with_setbacks_that_is_interrupted_comes_to_the_same_bits(row, step):
+    whole, other = (
+        row(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
+    )
+    faulty(whole, until_rolled_back(4, 5)).train()
+    trainer = faulty(other, until_rolled_back(4, 5))
+    trainer.train(lambda: trainer.step == step)
+    faulty(other, until_rolled_back(4, 5)).train()
+    assert_same_bits(Run(whole), Run(other))
+    assert log(Run(whole)) == log(Run(other))
+
+
+def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(row):
+    config = row(training__learning_rate="1e30", training__warmup_steps="0")
+    run = Run(config)
+    with pytest.raises(NumericError, match=r"training\.learning_rate"):
+        Trainer(run).train()
+    assert not list((run.folder / "checkpoints").glob("*.pt"))

@@ -1,0 +1,124 @@
+"""What is beside the result fails softly: one warning, and the result is there all the same."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMOKE
+from processes import ROOT, run
+from training_row import assert_same_bits, train
+
+from ad.metrics_log import MetricsLog
+from ad.runs import Run
+
+
+@contextlib.contextmanager
+def no_file_larger_than(size: int):
+    """Writing beyond `size` bytes fails with "File too large", as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def nothing_on_path(tmp_path) -> dict[str, str]:
+    """Variables of a system without ffmpeg, compilers and other programs."""
+    (tmp_path / "bin").mkdir()
+    gone = str(tmp_path / "gone")
+    return {"PATH": str(tmp_path / "bin"), "IMAGEIO_FFMPEG_EXE": gone, "CXX": "g++"} | {
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")
+    }
+
+
+def warnings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("warning")]
+
+
+def test_a_tensorboard_that_cannot_begin_costs_one_warning_and_no_bit(whole, row, capsys):
+    config = row(training__precision="float32")
+    (Run(config).folder / "tensorboard").write_text("a file in the way")
+    assert_same_bits(whole, train(config))
+    (warning,) = warnings(capsys.readouterr().err)
+    assert "tensorboard cannot be written" in warning
+
+
+def test_a_tensorboard_that_dies_costs_one_warning_and_no_line(tmp_path, capsys):
+    log = MetricsLog(tmp_path)
+    log.write(0, {"train/loss": 1.0})
+    with no_file_larger_than(10_000):
+        for step in range(1, 100):
+            log.write(step, {"train/loss": 1.0} | {f"train/{n}": 1.0 for n in range(3)})
+        log.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 100
+    (warning,) = warnings(capsys.readouterr().err)
+    assert "tensorboard cannot be written" in warning
+
+
+def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, row, capsys):
+    config = row(training__precision="float32")
+    path = Run(config).folder / "metrics.jsonl"
+    path.write_text((json.dumps({"step": 0, "x": "long" * 20}) + "\n") * 10_000)
+    with no_file_larger_than(path.stat().st_size):
+        run = train(config)
+    assert_same_bits(whole, run)
+    assert [w for w in warnings(capsys.readouterr().err) if "metrics.jsonl" in w][1:] == []
+    assert path.read_text().count('"step": 0') == 10_000
+
+
+def test_lines_after_one_that_was_cut_off_are_still_lines(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.write(1, {"a": 1.0})
+    with no_file_larger_than(log.path.stat().st_size + 5):
+        log.write(2, {"a": 1.0})
+    log.write(3, {"a": 1.0})
+    log.forget_after(3)
+    steps = [json.loads(line)["step"] for line in log.path.read_text().splitlines()]
+    assert steps == [1, 3]
+
+
+@pytest.mark.parametrize("kind", ["unread", "full", "closed"])
+def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
+    code = "from ad.notices import *; open_streams(); [say('x' * 9) for _ in range(3)]"
+    redirection = {"unread": "| true", "full": "> /dev/full", "closed": ">&-"}[kind]
+    command = f'{{ sleep 1; "{sys.executable}" -c "{code}"; }} {redirection}'
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0
+    said = done.stderr.decode().splitlines()
+    assert len(said) == (kind != "closed") and said == warnings("\n".join(said))
+
+
+@pytest.fixture(scope="module")
+def done(smoke, tmp_path_factory) -> Path:
+    """A folder in which the smoke row is collected."""
+    from scripts import collect
+
+    root = tmp_path_factory.mktemp("done")
+    collect.main(smoke(root, "--training.compile", "true"))
+    return root
+
+
+def test_without_a_reader_ffmpeg_or_compiler_a_run_still_comes_to_its_report(
+    done, tmp_path, nothing_on_path
+):
+    root = shutil.copytree(done, tmp_path / "root")
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = ("--training.compile", "true")
+    code, err = run("run", SMOKE, root, *words, env=nothing_on_path, stdout=writer)
+    os.close(writer)
+    assert code == 0
+    assert (root / "logs/smoke/report.html").exists()
+    assert "Traceback" not in err and "Exception" not in err
+    said = warnings(err)
+    for about in ("stdout cannot be written", "torch.compile does not work", "no videos"):
+        assert sum(about in line for line in said) == 1
+    assert len(said) == 3

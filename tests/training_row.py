@@ -1,0 +1,67 @@
+"""A row of eight training steps, and what a run of it left behind."""
+
+import json
+
+import torch
+
+from ad import checkpoints
+from ad.runs import Run
+from ad.training import Trainer, never
+
+SHORT = {
+    "training.steps": "8",
+    "training.warmup_steps": "2",
+    "training.batch_size": "16",
+    "training.checkpoint_every": "3",
+    "training.log_every": "1",
+    "training.eval_every": "8",
+    "training.eval_episodes": "1",
+    "model.layers": "1",
+    "model.dropout": "0.1",
+    "model.attention_dropout": "0.1",
+}
+
+
+def train(config, asked_to_stop=never) -> Run:
+    """Train, or go on; the run."""
+    run = Run(config)
+    try:
+        Trainer(run).train(asked_to_stop)
+    finally:
+        run.log.close()
+    return run
+
+
+def checkpoint(run: Run) -> dict:
+    return checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
+
+
+def states(run: Run) -> tuple[dict, dict]:
+    """The weights and the optimiser's state of the newest checkpoint."""
+    content = checkpoint(run)
+    return content["model"], content["optimiser"]["state"]
+
+
+def assert_same_bits(one: Run, other: Run) -> None:
+    torch.testing.assert_close(states(one), states(other), rtol=0, atol=0)
+
+
+def forget_last_checkpoint(run: Run) -> None:
+    """Leave the folder as an interruption in the seventh or eighth step does."""
+    path = checkpoints.newest(run.folder / "checkpoints")
+    path.with_suffix(".json").unlink()
+    path.unlink()
+    assert checkpoint(run)["step"] == 6
+
+
+def log(run: Run) -> list[dict]:
+    """metrics.jsonl without the speeds."""
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {tag: value for tag, value in json.loads(line).items() if "per_second" not in tag}
+        for line in lines
+    ]
+
+
+def logged(run: Run, tag: str) -> list[float]:
+    return [line[tag] for line in log(run) if tag in line]
