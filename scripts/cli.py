@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ADError, MachineError
@@ -34,11 +35,8 @@ MACHINE_ERRORS = {
     errno.EMFILE,
     errno.ENFILE,
     errno.EIO,
+    errno.EFBIG,
 }
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
 
 
 def run_verb(main: Main) -> NoReturn:
@@ -48,7 +46,7 @@ def run_verb(main: Main) -> NoReturn:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
         print(usage())
         sys.exit(0)
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption.install()
     sys.exit(exit_code(main, argv))
 
 
@@ -62,7 +60,7 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from here", 130)
-    except Terminated:
+    except interruption.Terminated:
         return _fail("terminated; the same command goes on from here", 143)
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
@@ -74,7 +72,3 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
 def _fail(sentence: str, code: int) -> int:
     print(sentence, file=sys.stderr)
     return code
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
