@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,21 @@ def publish(temporary: Path, folder: Path) -> None:
         shutil.rmtree(folder)
     os.replace(temporary, folder)
     sync(folder.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that died left half written in and below `folder`."""
+    for path in list(folder.rglob(".*.tmp")):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

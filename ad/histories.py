@@ -6,18 +6,20 @@ A unit appears by one rename when it is whole and is checked again whenever it i
 `histories/README.md` draws the arrays.
 """
 
-import os
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ad.array_files import create, open_to_write
 from ad.errors import CorruptError
-from ad.files import publish, read_sealed, sha256, write_sealed
+from ad.files import publish, read_sealed, remove_leftovers, sha256, write_sealed
 from ad.transitions import FIELDS, Block
 
 SCHEMA = 1
+PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
 CURVE_START = (
     "env_steps",
     "return",
@@ -35,49 +37,88 @@ class Unit:
 
 
 class HistoryWriter:
-    """Writes the histories of K tasks side by side in temporary folders; `close` publishes them."""
+    """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
-    def __init__(self, folders: list[Path], num_envs: int, steps: int):
+    `resume` goes on in the folder that a writer of the same `folders` left: `restore` then says how
+    much in it counts. Raises CorruptError if it does not hold what that writer made there.
+    """
+
+    def __init__(self, folders: list[Path], num_envs: int, steps: int, resume: bool = False):
         self.folders, self.shape, self.written = folders, (num_envs, steps), 0
-        self.temporary = [f.with_name(f".{f.name}.{os.getpid()}.tmp") for f in folders]
-        self.maps = [self._open(folder) for folder in self.temporary]
         self.statistics: list[dict[str, np.ndarray]] = []
+        self.partial = partial_folder(folders)
+        self.temporary = [self.partial / folder.name for folder in folders]
+        try:
+            self.maps = self._reopen() if resume else self._create()
+        except ValueError as error:
+            raise CorruptError(f"{self.partial} cannot be gone on with: {error}") from error
 
-    def _open(self, folder: Path) -> dict[str, np.ndarray]:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        create = np.lib.format.open_memmap
+    def _create(self) -> dict[int, dict[str, np.ndarray]]:
+        """The arrays of every unit, by its index."""
+        self.discard()
+        maps: dict[int, dict[str, np.ndarray]] = {}
+        try:
+            for k, folder in enumerate(self.temporary):
+                folder.mkdir(parents=True)
+                maps[k] = {n: create(folder / f"{n}.npy", t, self.shape) for n, t in FIELDS.items()}
+        except OSError:  # a full disk, too many open files
+            self.discard()
+            raise
+        return maps
+
+    def _reopen(self) -> dict[int, dict[str, np.ndarray]]:
+        """Likewise; units that are published are no longer here."""
+        remove_leftovers(self.partial)
         return {
-            name: create(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=self.shape)
-            for name, dtype in FIELDS.items()
+            k: {n: open_to_write(folder / f"{n}.npy", t, self.shape) for n, t in FIELDS.items()}
+            for k, folder in enumerate(self.temporary)
+            if folder.exists() or not is_whole(self.folders[k])
         }
+
+    def state(self) -> dict:
+        """How much is written and what was measured, as arrays, once `flush` has secured it."""
+        names = self.statistics[0] if self.statistics else ()
+        rows = {name: np.stack([row[name] for row in self.statistics]) for name in names}
+        return {"written": np.array(self.written), "statistics": rows}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` gave: what was written behind it is written again."""
+        self.written, rows = int(state["written"]), state.get("statistics", {})
+        count = len(rows["stop"]) if rows else 0
+        self.statistics = [{name: rows[name][i] for name in rows} for i in range(count)]
+
+    def flush(self) -> None:
+        """Bring what was appended to the disk."""
+        for maps in self.maps.values():
+            for array in maps.values():
+                array.flush()
 
     def append(self, block: Block) -> None:
         """Add the transitions [T, K, E] of a block behind those already written."""
         part = slice(self.written, self.written + len(block))
         for name, array in block.arrays.items():
-            for k, maps in enumerate(self.maps):
+            for k, maps in self.maps.items():
                 maps[name][:, part] = array[:, k].T
         means = {name: _mean(values) for name, values in block.statistics.items()}
-        self.statistics.append({"stop": np.full(len(self.maps), part.stop), **means})
+        self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
         self.written = part.stop
 
     def close(self, manifests: list[dict]) -> None:
         """Publish every unit with its manifest: `manifests[k]` says what made unit k."""
-        for k, (folder, temporary) in enumerate(zip(self.folders, self.temporary, strict=True)):
-            np.save(temporary / "curve.npy", self._curve(k))
-            columns = [*CURVE_START, *list(self.statistics[0])[1:]]
-            for array in self.maps[k].values():
-                array.flush()
+        self.flush()
+        columns = [*CURVE_START, *list(self.statistics[0])[1:]]
+        for k in self.maps:
+            folder = self.temporary[k]
+            np.save(folder / "curve.npy", self._curve(k))
             manifest = manifests[k] | {"schema": SCHEMA, "curve_columns": columns}
-            write_sealed(temporary / "unit.json", manifest | {"files": _describe(temporary)})
-            publish(temporary, folder)
-        self.maps = []
+            write_sealed(folder / "unit.json", manifest | {"files": _describe(folder)})
+            publish(folder, self.folders[k])
+        self.discard()
 
     def discard(self) -> None:
         """Remove what is not published."""
-        for folder in self.temporary:
-            shutil.rmtree(folder, ignore_errors=True)
+        self.maps = {}
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     def _curve(self, k: int) -> np.ndarray:
         arrays = self.maps[k]
@@ -93,6 +134,12 @@ class HistoryWriter:
             )
         columns += [[s[name][k] for s in self.statistics] for name in list(self.statistics[0])[1:]]
         return np.array(columns, np.float32).T
+
+
+def partial_folder(folders: list[Path]) -> Path:
+    """Where the units `folders` of one dataset grow together before they are published."""
+    names = "\n".join(folder.name for folder in folders)
+    return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 @dataclass
