@@ -32,8 +32,11 @@ def open_to_write(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.mem
     return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
-def check_header(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    """ValueError unless the file says that it has this type and shape, and is as long as that."""
+def check_header(path: Path, dtype: str, shape: tuple[int, ...], any_order: bool = False) -> None:
+    """ValueError unless the file says that it has this type and shape, and is as long as that.
+
+    Its order must be C's, or with `any_order` may be Fortran's.
+    """
     with open(path, "rb") as file:
         try:
             version = FORMAT.read_magic(file)
@@ -42,8 +45,8 @@ def check_header(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
         except Exception as error:  # NumPy evaluates a header as Python: anything may come of it
             raise ValueError(f"{path.name} has no sound header") from error
         size = file.tell() + math.prod(shape) * found.itemsize
-    if (str(found), tuple(found_shape), fortran) != (dtype, tuple(shape), False):
-        raise ValueError(f"{path.name} has {found} {found_shape}, not {dtype} {tuple(shape)}")
+    if (str(found), found_shape) != (dtype, shape) or (fortran and not any_order):
+        raise ValueError(f"{path.name} has {found} {found_shape}, not {dtype} {shape}")
     if path.stat().st_size != size:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {size}")
 

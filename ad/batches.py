@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from ad.config import Experiment
 from ad.errors import CorruptError
-from ad.files import remove
-from ad.histories import PARTIAL, HistoryWriter, is_whole
+from ad.files import remove, require_room
+from ad.histories import PARTIAL, HistoryWriter, is_whole, unit_bytes
 from ad.interruption import deferred
 from ad.runs import dataset_folder, task_name, unit_folder
 from ad.sources import SOURCES
-from ad.states import load_state, read_about, save_state
+from ad.states import flat, load_state, read_about, save_state
 from envs import make_vec, world
 from envs.rng import derive_key
 
@@ -34,7 +34,10 @@ class Batch:
         self.config, self.tasks = config, tasks
         self.steps = config.source.env_steps // config.source.num_envs
         self.source = new_source(config, tasks)
-        self.can_be_saved = _state(self.source) is not None
+        state = _state(self.source)
+        self.can_be_saved = state is not None
+        if not resume:
+            self._require_room(flat(state or {}))
         folders = [unit_folder(config, task) for task in tasks]
         self.writer = HistoryWriter(folders, config.source.num_envs, self.steps, resume)
         if resume:
@@ -42,6 +45,13 @@ class Batch:
             self.source.restore(state["source"])
             self.writer.restore(state["histories"])
         self.saved = time.monotonic()
+
+    def _require_room(self, state: dict[str, np.ndarray]) -> None:
+        """MachineError unless there is room for the histories and for two states, old and new."""
+        states = 2 * sum(array.nbytes for array in state.values())
+        histories = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
+        what = f"collecting {len(self.tasks)} histories"
+        require_room(dataset_folder(self.config), histories + states, what)
 
     def collect(self) -> None:
         """Run the agents to the end and publish their histories, or save all when interrupted."""

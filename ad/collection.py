@@ -1,30 +1,35 @@
 """Collect: run the source algorithm on every train task without a history, and store it all."""
 
+import os
+
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from ad.batches import Batch, unfinished
 from ad.config import Experiment
-from ad.files import remove, write_json
+from ad.files import publish, remove, write_json
 from ad.histories import CURVE_START, PARTIAL, is_whole, load_unit
+from ad.locks import locked
 from ad.runs import Run, dataset_folder, describe_split, task_name, unit_folder
 
 
 def collect(run: Run, fresh: bool = False) -> int:
     """Store the missing histories of the train tasks (with `fresh`, all); how many there were.
 
-    What an interrupted collection has left is gone on with, to the same bytes.
+    What an interrupted collection has left is gone on with, to the same bytes. Raises MachineError
+    while another process collects into the same dataset.
     """
     config, split = run.config, run.split
-    if fresh:
-        _discard(config, split.train_tasks)
-    missing = _missing(config, split.train_tasks)
-    for batch in unfinished(config, missing):
-        batch.collect()
-    if len(left := _missing(config, missing)):
-        Batch(config, left).collect()
-    name = f"split_{split.hash[:12]}.json"
-    write_json(dataset_folder(config) / name, describe_split(split))
+    with locked(dataset_folder(config)):
+        if fresh:
+            _discard(config, split.train_tasks)
+        missing = _missing(config, split.train_tasks)
+        for batch in unfinished(config, missing):
+            batch.collect()
+        if len(left := _missing(config, missing)):
+            Batch(config, left).collect()
+        name = f"split_{split.hash[:12]}.json"
+        write_json(dataset_folder(config) / name, describe_split(split))
     return len(missing)
 
 
@@ -35,11 +40,14 @@ def show_curves(run: Run) -> None:
         if folder.exists():
             continue
         curve = load_unit(unit_folder(run.config, task), fields=()).curve
-        with SummaryWriter(str(folder)) as writer:
+        # Aside, since a folder that a killed process began would count as done.
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        with SummaryWriter(str(temporary)) as writer:
             for column, values in curve.items():
                 if column != CURVE_START[0]:
                     for step, value in zip(curve[CURVE_START[0]], values, strict=True):
                         writer.add_scalar(f"collect/{column}", value, int(step))
+        publish(temporary, folder)
 
 
 def _missing(config: Experiment, tasks: np.ndarray) -> np.ndarray:

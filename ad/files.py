@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ad.errors import MachineError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -42,7 +44,10 @@ def write_sealed(path: Path, value: dict) -> None:
 
 def read_sealed(path: Path) -> dict:
     """Read what `write_sealed` wrote. Raises ValueError if it is not that, OSError."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(value, dict) or value.pop("seal", None) != _seal(value):
         raise ValueError(f"{path.name} is not what was written")
     return value
@@ -76,6 +81,17 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """MachineError unless `needed` bytes are free on the disk of `folder`, which may not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise MachineError(
+            f"{what} needs {needed / 1e6:.1f} MB, but the disk of {existing} has only "
+            f"{free / 1e6:.1f} MB free"
+        )
 
 
 def sync(path: Path) -> None:

@@ -15,16 +15,14 @@ import numpy as np
 
 from ad.array_files import create, open_to_write
 from ad.errors import CorruptError
-from ad.files import publish, read_sealed, remove_leftovers, sha256, write_sealed
+from ad.files import publish, remove_leftovers
+from ad.manifests import check_file, file_size, read_manifest, write_manifest
 from ad.transitions import FIELDS, Block
 
-SCHEMA = 1
+SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
 PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
-CURVE_START = (
-    "env_steps",
-    "return",
-    "length",
-)  # columns of curve.npy before the source's statistics
+# columns of curve.npy before the source's statistics
+CURVE_START = ("env_steps", "return", "length")
 
 
 @dataclass
@@ -110,8 +108,7 @@ class HistoryWriter:
         for k in self.maps:
             folder = self.temporary[k]
             np.save(folder / "curve.npy", self._curve(k))
-            manifest = manifests[k] | {"schema": SCHEMA, "curve_columns": columns}
-            write_sealed(folder / "unit.json", manifest | {"files": _describe(folder)})
+            write_manifest(folder, manifests[k] | {"curve_columns": columns})
             publish(folder, self.folders[k])
         self.discard()
 
@@ -134,6 +131,11 @@ class HistoryWriter:
             )
         columns += [[s[name][k] for s in self.statistics] for name in list(self.statistics[0])[1:]]
         return np.array(columns, np.float32).T
+
+
+def unit_bytes(num_envs: int, steps: int) -> int:
+    """About how much room a unit takes on the disk."""
+    return num_envs * steps * sum(np.dtype(t).itemsize for t in FIELDS.values()) + SMALL_FILES
 
 
 def partial_folder(folders: list[Path]) -> Path:
@@ -165,11 +167,13 @@ def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
 def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
     """Read a unit, with sizes and hashes checked before anything is mapped. Raises CorruptError."""
     try:
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         for name in (*fields, "curve"):
-            _check(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
+            check_file(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
     except (OSError, ValueError) as error:
-        raise CorruptError(f"the history {folder} cannot be read: {error!r}") from error
+        raise CorruptError(
+            f"the history {folder} cannot be used: {error}; scripts.verify lists all such"
+        ) from error
     read = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in fields}
     curve = np.load(folder / "curve.npy", allow_pickle=False)
     return Unit(read, dict(zip(manifest["curve_columns"], curve.T, strict=True)), manifest)
@@ -178,39 +182,12 @@ def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
 def is_whole(folder: Path) -> bool:
     """Whether a unit has the files and sizes of its manifest (reading checks the hashes)."""
     try:
-        files = _manifest(folder)["files"]
-        return all((folder / n).stat().st_size == entry["bytes"] for n, entry in files.items())
+        files = read_manifest(folder)["files"]
+        return all(file_size(folder / n) == entry["bytes"] for n, entry in files.items())
     except (OSError, ValueError):
         return False
-
-
-def _manifest(folder: Path) -> dict:
-    manifest = read_sealed(folder / "unit.json")
-    if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"unit.json has schema {manifest.get('schema')}, not {SCHEMA}")
-    return manifest
 
 
 def _mean(values: list[np.ndarray]) -> np.ndarray:
     # One after the other: np.mean would add in an order that depends on the number of agents.
     return np.cumsum(values, axis=0, dtype=np.float64)[-1] / len(values)
-
-
-def _describe(folder: Path) -> dict:
-    entries = {}
-    for path in sorted(folder.glob("*.npy")):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        entries[path.name] = {
-            "dtype": str(array.dtype),
-            "shape": list(array.shape),
-            "bytes": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-    return entries
-
-
-def _check(path: Path, entry: dict) -> None:
-    if path.stat().st_size != entry["bytes"]:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {entry['bytes']}")
-    if sha256(path) != entry["sha256"]:
-        raise ValueError(f"{path.name} is not what was written: its SHA-256 differs")

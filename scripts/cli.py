@@ -7,19 +7,22 @@ A verb is a module `scripts/<verb>.py` with a `main(config, fresh)` and, as its 
 
 It imports what is heavy (torch, numba) inside `main`, so that a bad configuration is refused in a
 fraction of a second. Exit codes: 0 done, 2 bad input, 3 the machine, 4 corrupt data, 5 numeric
-failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its traceback.
+failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its traceback. Only one
+process at a time works in a run's folder; a second one ends with 3.
 """
 
 import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ADError, MachineError
+from ad.locks import locked
 from ad.usage import usage
 
 Main = Callable[[Experiment, bool], Any]
@@ -54,7 +57,8 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
     """Run `main(config, fresh)` as `argv` asks; a failure that is expected goes to stderr."""
     try:
         invocation = load(argv)
-        main(invocation.config, invocation.fresh)
+        with locked(_run_folder(invocation.config)):
+            main(invocation.config, invocation.fresh)
         return 0
     except ADError as error:
         return _fail(str(error), error.exit_code)
@@ -67,6 +71,10 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror}{where}", MachineError.exit_code)
+
+
+def _run_folder(config: Experiment) -> Path:
+    return Path(config.root) / "logs" / config.name
 
 
 def _fail(sentence: str, code: int) -> int:
