@@ -5,6 +5,7 @@ arrays and the state of the agents, saved from time to time and on an interrupti
 the disk first: whatever they hold behind the step of the state is written again.
 """
 
+import json
 import platform
 import sys
 import time
@@ -20,6 +21,7 @@ from ad.errors import CorruptError
 from ad.files import remove, require_room
 from ad.histories import PARTIAL, HistoryWriter, is_whole, unit_bytes
 from ad.interruption import deferred
+from ad.manifests import read_manifest
 from ad.runs import dataset_folder, task_name, unit_folder
 from ad.sources import SOURCES
 from ad.states import flat, load_state, read_about, save_state
@@ -113,8 +115,8 @@ def unfinished(config: Experiment, missing: np.ndarray) -> list[Batch]:
         elif about.get("versions") != versions():
             _give_up(partial, f"it ran with other versions ({about['versions']})")
         elif about["source_seed"] == config.source.source_seed:
-            folders = [unit_folder(config, np.array(task)) for task in about["tasks"]]
-            left = {folder.name for folder in folders if not is_whole(folder)}
+            tasks = [np.array(task) for task in about["tasks"]]
+            left = {unit_folder(config, task).name for task in tasks if not is_there(config, task)}
             if left and left <= wanted:
                 batches += _gone_on_with(config, np.array(about["tasks"]), partial)
             elif not left:
@@ -136,6 +138,19 @@ def _gone_on_with(config: Experiment, tasks: np.ndarray, partial: Path) -> list[
 def _give_up(partial: Path, reason: str) -> None:
     print(f"an interrupted collection starts again: {reason}", file=sys.stderr)
     remove(partial)
+
+
+def is_there(config: Experiment, task: np.ndarray) -> bool:
+    """Whether the history of `task` is there and whole, and says that it is that one."""
+    folder = unit_folder(config, task)
+    return is_whole(folder) and not other_history(read_manifest(folder), config, task)
+
+
+def other_history(manifest: dict, config: Experiment, task: np.ndarray) -> str:
+    """In what `manifest` is not that of the history of `task`; empty if it is."""
+    wanted = json.loads(json.dumps(unit_manifest(config, task)))  # as it comes from the disk
+    del wanted["versions"]  # a history of other versions is as good
+    return ", ".join(key for key, value in wanted.items() if manifest.get(key) != value)
 
 
 def new_source(config: Experiment, tasks: np.ndarray):

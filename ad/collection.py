@@ -5,10 +5,10 @@ import os
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.batches import Batch, unfinished
+from ad.batches import Batch, is_there, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
-from ad.histories import CURVE_START, PARTIAL, is_whole, load_unit
+from ad.histories import CURVE_START, PARTIAL, load_unit
 from ad.locks import locked
 from ad.runs import Run, dataset_folder, describe_split, task_name, unit_folder
 
@@ -52,7 +52,7 @@ def show_curves(run: Run) -> None:
 
 def _missing(config: Experiment, tasks: np.ndarray) -> np.ndarray:
     """Those of `tasks` [K, ...] that have no whole history."""
-    return tasks[[not is_whole(unit_folder(config, task)) for task in tasks]]
+    return tasks[[not is_there(config, task) for task in tasks]]
 
 
 def _discard(config: Experiment, tasks: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """What every verb does around its work: read the configuration, run, end with an exit code.
 
-A verb is a module `scripts/<verb>.py` with a `main(config, fresh)` and, as its last lines,
+A verb is a module `scripts/<verb>.py` with a `main(config, flag)` and, as its last lines,
 
     if __name__ == "__main__":
         run_verb(main)
@@ -42,23 +42,23 @@ MACHINE_ERRORS = {
 }
 
 
-def run_verb(main: Main) -> NoReturn:
-    """Run `main(config, fresh)` as the command line's words ask, and exit."""
+def run_verb(main: Main, flag: str = "fresh") -> NoReturn:
+    """Run `main(config, flag)` as the command line's words ask, and exit; --<flag> is its flag."""
     argv = sys.argv[1:]
     if {"-h", "--help"} & set(argv):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
         print(usage())
         sys.exit(0)
     interruption.install()
-    sys.exit(exit_code(main, argv))
+    sys.exit(exit_code(main, argv, flag))
 
 
-def exit_code(main: Main, argv: Sequence[str]) -> int:
-    """Run `main(config, fresh)` as `argv` asks; a failure that is expected goes to stderr."""
+def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
+    """Run `main(config, flag)` as `argv` asks; a failure that is expected goes to stderr."""
     try:
-        invocation = load(argv)
+        invocation = load(argv, flag)
         with locked(_run_folder(invocation.config)):
-            main(invocation.config, invocation.fresh)
+            main(invocation.config, invocation.flag)
         return 0
     except ADError as error:
         return _fail(str(error), error.exit_code)
