@@ -29,19 +29,21 @@ COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
 
 @dataclass(frozen=True)
 class Invocation:
-    """What a command line asks for: a configuration, and whether to discard what is there."""
+    """What a command line asks for: a configuration, and whether the verb's flag is set."""
 
     config: Experiment
-    fresh: bool = False
+    flag: bool = False
 
 
-def load(argv: Sequence[str]) -> Invocation:
+def load(argv: Sequence[str], flag: str = "fresh") -> Invocation:
     """The invocation that `argv` (without the program's name) asks for. Writes nothing.
+
+    `flag` is the one word that the verb knows besides the settings: `--<flag> true`.
 
     Raises ConfigError with a line for each problem of the words, the file and the settings.
     """
     options, problems = _options(argv)
-    fresh = _fresh(options, problems)
+    is_set = _flag(flag, options, problems)
     file = options.pop("config_path", None)
     document = Document("" if file is None else _file_text(file))
     problems += document.problems
@@ -53,7 +55,7 @@ def load(argv: Sequence[str]) -> Invocation:
         problems += check(Experiment, document.data)
     if problems:
         raise ConfigError(_message(problems, document, options, file))
-    return Invocation(config, fresh)
+    return Invocation(config, is_set)
 
 
 def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
@@ -73,10 +75,10 @@ def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
     return options, problems
 
 
-def _fresh(options: dict[str, str], problems: list[Problem]) -> bool:
-    word = options.pop("fresh", "false")
+def _flag(flag: str, options: dict[str, str], problems: list[Problem]) -> bool:
+    word = options.pop(flag, "false")
     if word not in ("true", "false"):
-        problems.append(Problem("--fresh", f"must be true or false, not {shown(word)}"))
+        problems.append(Problem(f"--{flag}", f"must be true or false, not {shown(word)}"))
     return word == "true"
 
 

@@ -44,6 +44,7 @@ class SourceConfig:
     env_steps: int = setting(200_000, at_least=1)  # per agent, over all its environments
     num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
     source_seed: int = setting(0, at_least=0)  # of the agents and their environments
+    state_every: float = setting(30.0, at_least=0, free=True)  # seconds between saved states
     settings: dict = setting({})  # the algorithm's own, see the end of this list
 
 

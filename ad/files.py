@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ad.errors import MachineError
 
 
 @contextmanager
@@ -44,7 +47,10 @@ def write_sealed(path: Path, value: dict) -> None:
 
 def read_sealed(path: Path) -> dict:
     """Read what `write_sealed` wrote. Raises ValueError if it is not that, OSError."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(value, dict) or value.pop("seal", None) != _seal(value):
         raise ValueError(f"{path.name} is not what was written")
     return value
@@ -63,6 +69,32 @@ def publish(temporary: Path, folder: Path) -> None:
         shutil.rmtree(folder)
     os.replace(temporary, folder)
     sync(folder.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that died left half written in and below `folder`."""
+    for path in list(folder.rglob(".*.tmp")):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """MachineError unless `needed` bytes are free on the disk of `folder`, which may not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise MachineError(
+            f"{what} needs {needed / 1e6:.1f} MB, but the disk of {existing} has only "
+            f"{free / 1e6:.1f} MB free"
+        )
 
 
 def sync(path: Path) -> None:

@@ -6,23 +6,23 @@ A unit appears by one rename when it is whole and is checked again whenever it i
 `histories/README.md` draws the arrays.
 """
 
-import os
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ad.array_files import create, open_to_write
 from ad.errors import CorruptError
-from ad.files import publish, read_sealed, sha256, write_sealed
+from ad.files import publish, remove_leftovers
+from ad.manifests import check_file, file_size, read_manifest, write_manifest
 from ad.transitions import FIELDS, Block
 
-SCHEMA = 1
-CURVE_START = (
-    "env_steps",
-    "return",
-    "length",
-)  # columns of curve.npy before the source's statistics
+SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
+PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
+# columns of curve.npy before the source's statistics
+CURVE_START = ("env_steps", "return", "length")
 
 
 @dataclass
@@ -35,49 +35,87 @@ class Unit:
 
 
 class HistoryWriter:
-    """Writes the histories of K tasks side by side in temporary folders; `close` publishes them."""
+    """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
-    def __init__(self, folders: list[Path], num_envs: int, steps: int):
+    `resume` goes on in the folder that a writer of the same `folders` left: `restore` then says how
+    much in it counts. Raises CorruptError if it does not hold what that writer made there.
+    """
+
+    def __init__(self, folders: list[Path], num_envs: int, steps: int, resume: bool = False):
         self.folders, self.shape, self.written = folders, (num_envs, steps), 0
-        self.temporary = [f.with_name(f".{f.name}.{os.getpid()}.tmp") for f in folders]
-        self.maps = [self._open(folder) for folder in self.temporary]
         self.statistics: list[dict[str, np.ndarray]] = []
+        self.partial = partial_folder(folders)
+        self.temporary = [self.partial / folder.name for folder in folders]
+        try:
+            self.maps = self._reopen() if resume else self._create()
+        except ValueError as error:
+            raise CorruptError(f"{self.partial} cannot be gone on with: {error}") from error
 
-    def _open(self, folder: Path) -> dict[str, np.ndarray]:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        create = np.lib.format.open_memmap
+    def _create(self) -> dict[int, dict[str, np.ndarray]]:
+        """The arrays of every unit, by its index."""
+        self.discard()
+        maps: dict[int, dict[str, np.ndarray]] = {}
+        try:
+            for k, folder in enumerate(self.temporary):
+                folder.mkdir(parents=True)
+                maps[k] = {n: create(folder / f"{n}.npy", t, self.shape) for n, t in FIELDS.items()}
+        except OSError:  # a full disk, too many open files
+            self.discard()
+            raise
+        return maps
+
+    def _reopen(self) -> dict[int, dict[str, np.ndarray]]:
+        """Likewise; units that are published are no longer here."""
+        remove_leftovers(self.partial)
         return {
-            name: create(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=self.shape)
-            for name, dtype in FIELDS.items()
+            k: {n: open_to_write(folder / f"{n}.npy", t, self.shape) for n, t in FIELDS.items()}
+            for k, folder in enumerate(self.temporary)
+            if folder.exists() or not is_whole(self.folders[k])
         }
+
+    def state(self) -> dict:
+        """How much is written and what was measured, as arrays, once `flush` has secured it."""
+        names = self.statistics[0] if self.statistics else ()
+        rows = {name: np.stack([row[name] for row in self.statistics]) for name in names}
+        return {"written": np.array(self.written), "statistics": rows}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` gave: what was written behind it is written again."""
+        self.written, rows = int(state["written"]), state.get("statistics", {})
+        count = len(rows["stop"]) if rows else 0
+        self.statistics = [{name: rows[name][i] for name in rows} for i in range(count)]
+
+    def flush(self) -> None:
+        """Bring what was appended to the disk."""
+        for maps in self.maps.values():
+            for array in maps.values():
+                array.flush()
 
     def append(self, block: Block) -> None:
         """Add the transitions [T, K, E] of a block behind those already written."""
         part = slice(self.written, self.written + len(block))
         for name, array in block.arrays.items():
-            for k, maps in enumerate(self.maps):
+            for k, maps in self.maps.items():
                 maps[name][:, part] = array[:, k].T
         means = {name: _mean(values) for name, values in block.statistics.items()}
-        self.statistics.append({"stop": np.full(len(self.maps), part.stop), **means})
+        self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
         self.written = part.stop
 
     def close(self, manifests: list[dict]) -> None:
         """Publish every unit with its manifest: `manifests[k]` says what made unit k."""
-        for k, (folder, temporary) in enumerate(zip(self.folders, self.temporary, strict=True)):
-            np.save(temporary / "curve.npy", self._curve(k))
-            columns = [*CURVE_START, *list(self.statistics[0])[1:]]
-            for array in self.maps[k].values():
-                array.flush()
-            manifest = manifests[k] | {"schema": SCHEMA, "curve_columns": columns}
-            write_sealed(temporary / "unit.json", manifest | {"files": _describe(temporary)})
-            publish(temporary, folder)
-        self.maps = []
+        self.flush()
+        columns = [*CURVE_START, *list(self.statistics[0])[1:]]
+        for k in self.maps:
+            folder = self.temporary[k]
+            np.save(folder / "curve.npy", self._curve(k))
+            write_manifest(folder, manifests[k] | {"curve_columns": columns})
+            publish(folder, self.folders[k])
+        self.discard()
 
     def discard(self) -> None:
         """Remove what is not published."""
-        for folder in self.temporary:
-            shutil.rmtree(folder, ignore_errors=True)
+        self.maps = {}
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     def _curve(self, k: int) -> np.ndarray:
         arrays = self.maps[k]
@@ -93,6 +131,17 @@ class HistoryWriter:
             )
         columns += [[s[name][k] for s in self.statistics] for name in list(self.statistics[0])[1:]]
         return np.array(columns, np.float32).T
+
+
+def unit_bytes(num_envs: int, steps: int) -> int:
+    """About how much room a unit takes on the disk."""
+    return num_envs * steps * sum(np.dtype(t).itemsize for t in FIELDS.values()) + SMALL_FILES
+
+
+def partial_folder(folders: list[Path]) -> Path:
+    """Where the units `folders` of one dataset grow together before they are published."""
+    names = "\n".join(folder.name for folder in folders)
+    return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 @dataclass
@@ -118,11 +167,13 @@ def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
 def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
     """Read a unit, with sizes and hashes checked before anything is mapped. Raises CorruptError."""
     try:
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         for name in (*fields, "curve"):
-            _check(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
+            check_file(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
     except (OSError, ValueError) as error:
-        raise CorruptError(f"the history {folder} cannot be read: {error!r}") from error
+        raise CorruptError(
+            f"the history {folder} cannot be used: {error}; scripts.verify lists all such"
+        ) from error
     read = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in fields}
     curve = np.load(folder / "curve.npy", allow_pickle=False)
     return Unit(read, dict(zip(manifest["curve_columns"], curve.T, strict=True)), manifest)
@@ -131,39 +182,12 @@ def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
 def is_whole(folder: Path) -> bool:
     """Whether a unit has the files and sizes of its manifest (reading checks the hashes)."""
     try:
-        files = _manifest(folder)["files"]
-        return all((folder / n).stat().st_size == entry["bytes"] for n, entry in files.items())
+        files = read_manifest(folder)["files"]
+        return all(file_size(folder / n) == entry["bytes"] for n, entry in files.items())
     except (OSError, ValueError):
         return False
-
-
-def _manifest(folder: Path) -> dict:
-    manifest = read_sealed(folder / "unit.json")
-    if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"unit.json has schema {manifest.get('schema')}, not {SCHEMA}")
-    return manifest
 
 
 def _mean(values: list[np.ndarray]) -> np.ndarray:
     # One after the other: np.mean would add in an order that depends on the number of agents.
     return np.cumsum(values, axis=0, dtype=np.float64)[-1] / len(values)
-
-
-def _describe(folder: Path) -> dict:
-    entries = {}
-    for path in sorted(folder.glob("*.npy")):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        entries[path.name] = {
-            "dtype": str(array.dtype),
-            "shape": list(array.shape),
-            "bytes": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-    return entries
-
-
-def _check(path: Path, entry: dict) -> None:
-    if path.stat().st_size != entry["bytes"]:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {entry['bytes']}")
-    if sha256(path) != entry["sha256"]:
-        raise ValueError(f"{path.name} is not what was written: its SHA-256 differs")

@@ -20,7 +20,6 @@ from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ConfigError
 from ad.files import write_json, write_text
-from ad.leftovers import remove_leftovers
 from ad.metrics_log import MetricsLog
 from envs import world
 from envs.tasks import Split, make_split
@@ -42,8 +41,6 @@ class Run:
         if changed:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for folder in (self.folder, self.folder / "checkpoints"):
-            remove_leftovers(folder)
         write_text(self.folder / "config.yaml", configuration.dump(config))
         write_json(self.folder / "split.json", describe_split(self.split))
         self.log = MetricsLog(self.folder)

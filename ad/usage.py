@@ -12,7 +12,7 @@ from ad.settings import join, shown
 HEAD = """\
 usage: python -m scripts.<verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
 
-verbs: collect, train, evaluate, report, record, and run, which does all five.
+verbs: collect, train, evaluate, report, record, run, which does all five, and verify.
 What the file leaves out keeps the default below; an option takes precedence over the file.
 """
 
@@ -22,6 +22,7 @@ def usage() -> str:
     rows = [
         _row("config_path FILE.yaml", "a row of the benchmark, see configs/"),
         _row("fresh true", "discard what the verb has written before and start again"),
+        _row("repair true", "verify only: collect damaged histories again"),
         *_rows(Experiment, ""),
     ]
     for section, (registry, field) in COMPONENTS.items():

@@ -7,6 +7,7 @@ of successors: no loop over lanes, no subprocess. It never resets by itself (aut
 
 A new world is a subclass with the hooks `_outcome`, `_begin`, `_draw` (and `_observation` where a
 lane sees more than its cell), and with the methods that tell what it knows, as DarkRoom has them.
+What its lanes remember besides their cells it names in `lane_state`.
 """
 
 import operator
@@ -43,6 +44,7 @@ class GridWorld(VectorEnv):
     """
 
     metadata: ClassVar[dict] = {**RENDERING, "autoreset_mode": AutoresetMode.DISABLED}
+    lane_state: ClassVar[tuple[str, ...]] = ("_cells", "_keys", "_episodes")  # arrays [N, ...]
 
     def __init__(self, num_envs: int, shape: tuple[int, int], render_mode: str | None = None):
         if render_mode not in (None, *RENDERING["render_modes"]):
@@ -94,6 +96,17 @@ class GridWorld(VectorEnv):
         if active is not None:
             reward, terminated = reward * active, terminated & active
         return self._observation(), reward, terminated, np.zeros(self.num_envs, bool), {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of all that the lanes' future depends on, arrays [N, ...] by name, once reset."""
+        if self._cells is None:
+            raise ResetNeeded("reset() comes before state()")
+        return {name: getattr(self, name).copy() for name in self.lane_state}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `state` of a world with the same settings and tasks gave."""
+        for name in self.lane_state:
+            setattr(self, name, state[name].copy())
 
     def render(self) -> tuple | None:
         """A picture of each lane: uint8 [H, W, 3] or, in mode ansi, a str; None without a mode."""

@@ -112,6 +112,17 @@ class VectorEpisodeLength(VectorWrapper):
         self.reset(options={"reset_mask": self._ended})
         return self._advance(actions, active)
 
+    def state(self) -> dict | None:
+        """All that the lanes' future depends on, as arrays; None for a world that cannot tell."""
+        if not hasattr(self.env, "state"):
+            return None
+        return {"time": self._time.copy(), "ended": self._ended.copy(), "world": self.env.state()}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` of such a batch gave."""
+        self._time, self._ended = state["time"].copy(), state["ended"].copy()
+        self.env.restore(state["world"])
+
     def _advance(self, actions, active: np.ndarray | None = None):
         """One step of the `active` lanes (None: all), the limit applied; notes which ended."""
         step = self.env.step(actions) if active is None else self.env.step(actions, active)

@@ -1,25 +1,28 @@
 """What every verb does around its work: read the configuration, run, end with an exit code.
 
-A verb is a module `scripts/<verb>.py` with a `main(config, fresh)` and, as its last lines,
+A verb is a module `scripts/<verb>.py` with a `main(config, flag)` and, as its last lines,
 
     if __name__ == "__main__":
         run_verb(main)
 
 It imports what is heavy (torch, numba) inside `main`, so that a bad configuration is refused in a
 fraction of a second. Exit codes: 0 done, 2 bad input, 3 the machine, 4 corrupt data, 5 numeric
-failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its traceback.
+failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its traceback. Only one
+process at a time works in a run's folder; a second one ends with 3.
 """
 
 import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ADError, MachineError
+from ad.locks import locked
 from ad.notices import complain, open_streams
 from ad.usage import usage
 
@@ -40,8 +43,8 @@ MACHINE_ERRORS = {
 }
 
 
-def run_verb(main: Main) -> NoReturn:
-    """Run `main(config, fresh)` as the command line's words ask, and exit."""
+def run_verb(main: Main, flag: str = "fresh") -> NoReturn:
+    """Run `main(config, flag)` as the command line's words ask, and exit; --<flag> is its flag."""
     open_streams()
     argv = sys.argv[1:]
     if {"-h", "--help"} & set(argv):
@@ -49,14 +52,15 @@ def run_verb(main: Main) -> NoReturn:
         print(usage())
         sys.exit(0)
     interruption.install()
-    sys.exit(exit_code(main, argv))
+    sys.exit(exit_code(main, argv, flag))
 
 
-def exit_code(main: Main, argv: Sequence[str]) -> int:
-    """Run `main(config, fresh)` as `argv` asks; a failure that is expected goes to stderr."""
+def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
+    """Run `main(config, flag)` as `argv` asks; a failure that is expected goes to stderr."""
     try:
-        invocation = load(argv)
-        main(invocation.config, invocation.fresh)
+        invocation = load(argv, flag)
+        with locked(_run_folder(invocation.config)):
+            main(invocation.config, invocation.flag)
         return 0
     except ADError as error:
         return _fail(str(error), error.exit_code)
@@ -69,6 +73,10 @@ def exit_code(main: Main, argv: Sequence[str]) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror}{where}", MachineError.exit_code)
+
+
+def _run_folder(config: Experiment) -> Path:
+    return Path(config.root) / "logs" / config.name
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ad.collection import new_source
+from ad.batches import new_source
 from ad.command_line import load
 from ad.errors import ConfigError
 from ad.sources import a2c_kernel
@@ -201,8 +201,8 @@ def test_an_update_is_that_of_torch_on_the_recorded_transitions(agents):
     source = agents(TASKS, *words, "--source.settings.epsilon", "0.01")
     references = [Reference(p, source.shape, source.optimiser) for p in source.parameters]
     ends = np.zeros(2, int)
-    for _ in range(20):
-        (block,) = source.run(5)
+    for update in range(20):
+        (block,) = source.run(5 * (update + 1))
         data = block.arrays
         ends += [data["terminated"].sum(), data["truncated"].sum()]
         for k, reference in enumerate(references):

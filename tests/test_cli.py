@@ -44,9 +44,15 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def test_a_verb_gets_its_configuration_and_ends_with_0():
+@pytest.fixture
+def root(tmp_path) -> list[str]:
+    """The words for an empty folder."""
+    return ["--root", str(tmp_path)]
+
+
+def test_a_verb_gets_its_configuration_and_ends_with_0(root):
     seen = []
-    code = exit_code(lambda *given: seen.extend(given), ["--name", "x", "--fresh", "true"])
+    code = exit_code(lambda *given: seen.extend(given), ["--name", "x", "--fresh", "true", *root])
     assert (code, seen[0].name, seen[1]) == (0, "x", True)
 
 
@@ -54,39 +60,39 @@ def test_a_verb_gets_its_configuration_and_ends_with_0():
     ("error", "code"),
     [(ConfigError, 2), (MachineError, 3), (CorruptError, 4), (NumericError, 5)],
 )
-def test_an_expected_failure_is_its_sentence_and_its_exit_code(error, code, capsys):
+def test_an_expected_failure_is_its_sentence_and_its_exit_code(error, code, root, capsys):
     def main(config, fresh):
         raise error("what went wrong")
 
-    assert exit_code(main, []) == code
+    assert exit_code(main, root) == code
     assert capsys.readouterr() == ("", "what went wrong\n")
 
 
-def test_a_full_disk_is_a_sentence_and_exit_code_3(capsys):
+def test_a_full_disk_is_a_sentence_and_exit_code_3(root, capsys):
     def main(config, fresh):
         with open("/dev/full", "w") as file:
             file.write("x")
 
-    assert exit_code(main, []) == 3
+    assert exit_code(main, root) == 3
     assert capsys.readouterr().err == "No space left on device\n"
 
 
-def test_a_folder_in_the_way_of_a_file_names_the_path(capsys, tmp_path):
+def test_a_folder_in_the_way_of_a_file_names_the_path(root, capsys, tmp_path):
     (tmp_path / "file").touch()
 
     def main(config, fresh):
         (tmp_path / "file" / "below").mkdir()
 
-    assert exit_code(main, []) == 3
+    assert exit_code(main, root) == 3
     assert capsys.readouterr().err == f"Not a directory: {tmp_path}/file/below\n"
 
 
-def test_a_bug_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback(root):
     def main(config, fresh):
         raise FileNotFoundError("a file that the program should have written")
 
     with pytest.raises(FileNotFoundError):
-        exit_code(main, [])
+        exit_code(main, root)
 
 
 def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported(tmp_path):

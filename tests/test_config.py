@@ -89,7 +89,13 @@ def test_an_option_can_be_a_list():
 
 
 def test_fresh_belongs_to_the_command_line_not_to_the_experiment():
-    assert load(["--fresh", "true"]).fresh and not load([]).fresh
+    assert load(["--fresh", "true"]).flag and not load([]).flag
+
+
+def test_a_verb_knows_its_own_flag_and_no_other():
+    assert load(["--repair", "true"], "repair").flag
+    with pytest.raises(ConfigError, match="fresh"):
+        load(["--fresh", "true"], "repair")
 
 
 @pytest.mark.parametrize("section", COMPONENTS)

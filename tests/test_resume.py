@@ -14,7 +14,6 @@ from ad.errors import CorruptError
 from ad.evaluation import evaluate
 from ad.runs import Run
 
-DEAD = 2**22 + 1  # above the largest id of a process
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -95,15 +94,6 @@ def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptError, match=r"scripts\.train makes it again"):
         evaluate(trained)
-
-
-def test_temporary_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(trained):
-    mine = [trained.folder / ".results.csv.1.tmp", trained.folder / "checkpoints/.x.pt.1.tmp"]
-    dead = [path.with_name(path.name.replace(".1.", f".{DEAD}.")) for path in mine]
-    for path in (*mine, *dead):
-        path.touch()
-    Run(trained.config)
-    assert all(path.exists() for path in mine) and not any(path.exists() for path in dead)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ad.collection import collect, new_source
+from ad.batches import new_source
+from ad.collection import collect
 from ad.errors import ADError
 from ad.runs import Run, unit_folder
 from ad.sources import SOURCES

@@ -2,8 +2,10 @@
 
 A source is built as `Source(settings, env, tasks, num_envs, keys, world)`: `env` has len(tasks) ×
 num_envs lanes in SAME_STEP autoreset mode, `keys` are one 64-bit key a task, `world` knows the
-optimum. It offers `run(steps)`, an iterator of `Block`s that together hold `steps` transitions of
-every lane, and has its own `Settings` dataclass.
+optimum. It offers `run(steps)`, an iterator of `Block`s up to `steps` steps of every lane, and has
+its own `Settings` dataclass. `state()`, nested dicts of arrays, is all that depends on the past
+between two blocks, and `restore(state)` goes on from there with the same bits; where the state is
+None (a foreign world cannot tell its own), an interrupted collection starts again.
 """
 
 from ad.registry import Registry

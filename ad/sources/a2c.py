@@ -58,13 +58,30 @@ class A2C:
         a2c_kernel.evaluate(self.parameters, settings.hidden, self.table)
 
     def run(self, steps: int) -> Iterator[Block]:
-        """Learn for `steps` environment steps of every lane; yield the transitions in blocks."""
+        """Learn until every lane has taken `steps` steps; yield the transitions in blocks."""
         length = self.settings.rollout_length
         for block in self.actors.blocks(steps, length):
             for rollout in block.rollouts(length):
                 self.actors.rollout(rollout, self.act)
                 self._learn(rollout, block.statistics)
             yield block
+
+    def state(self) -> dict | None:
+        """The learners, their policies and actors as arrays; None if the world cannot tell."""
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        learners = {"parameters": self.parameters.copy(), "moments": self.moments.copy()}
+        # The table could be computed again, but not by the same code: bits might differ.
+        table = {name: values.copy() for name, values in self.table._asdict().items()}
+        return {**learners, "updates": np.array(self.updates), "table": table, "actors": actors}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` of the same learners gave."""
+        self.parameters, self.moments = state["parameters"].copy(), state["moments"].copy()
+        self.updates = int(state["updates"])
+        self.table = a2c_kernel.Table(**{n: values.copy() for n, values in state["table"].items()})
+        self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Actions [K, E] sampled from the policy table at `observations` with uniforms `u`."""

@@ -23,10 +23,27 @@ class Actors:
         self.observation, self.time = observation, info["time"]
         self.steps = 0
 
+    def state(self) -> dict | None:
+        """All that the actors' future depends on, as arrays; None if their world cannot tell."""
+        env = self.env.state() if hasattr(self.env, "state") else None
+        if env is None:
+            return None
+        own = {"observation": self.observation.copy(), "time": self.time.copy()}
+        return {"steps": np.array(self.steps), **own, "env": env}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` of the same actors gave."""
+        self.steps = int(state["steps"])
+        self.observation, self.time = state["observation"].copy(), state["time"].copy()
+        self.env.restore(state["env"])
+
     def blocks(self, steps: int, multiple: int = 1) -> Iterator[Block]:
-        """Empty blocks that add up to `steps`, each but the last a multiple of `multiple` long."""
+        """Empty blocks from the step reached up to `steps`, multiples of `multiple` but the last.
+
+        The actors must fill each before they ask for the next.
+        """
         size = max(BLOCK_STEPS // multiple, 1) * multiple
-        for start in range(0, steps, size):
+        for start in range(self.steps, steps, size):
             yield Block.empty(min(size, steps - start), *self.shape)
 
     def rollout(self, block: Block, act: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:

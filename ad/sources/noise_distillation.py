@@ -39,13 +39,21 @@ class NoiseDistillation:
         self.noise = settings.noise_start
 
     def run(self, steps: int) -> Iterator[Block]:
-        """Act for `steps` environment steps of every lane; yield the transitions in blocks."""
+        """Act until every lane has taken `steps` steps; yield the transitions in blocks."""
         for block in self.actors.blocks(steps):
             for step in block.rollouts(1):
                 self.noise = self._noise_at(self.actors.steps / max(steps - 1, 1))
                 self.actors.rollout(step, self.act)
             block.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
             yield block
+
+    def state(self) -> dict | None:
+        """The actors as arrays; None if their world cannot tell."""
+        return self.actors.state()
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` of the same agents gave."""
+        self.actors.restore(state)
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """The optimal actions [K, E], some replaced at random, from one uniform number each."""

@@ -1,0 +1,67 @@
+"""`.npy` files of a known type and shape: made whole before they are filled, checked before mapped.
+
+Writing to a mapped file that the disk has no room for, or reading one that is shorter than it says,
+kills the process (SIGBUS) without a word; so the room is taken first, and sizes come before maps.
+"""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+FORMAT = np.lib.format
+LONGEST_HEADER = 1000  # characters; those of the store have less than 128
+
+
+def create(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A new file of zeros as a writable map; it has its room on the disk. Raises OSError."""
+    header = _header_bytes(np.dtype(dtype), shape)
+    size = len(header) + math.prod(shape) * np.dtype(dtype).itemsize
+    with open(path, "wb") as file:
+        file.write(header)
+        file.flush()
+        _allocate(file.fileno(), size)
+    return np.load(path, mmap_mode="r+", allow_pickle=False)
+
+
+def open_to_write(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A file that `create` made, as a writable map again. Raises ValueError, OSError."""
+    check_header(path, str(np.dtype(dtype)), shape)
+    return np.load(path, mmap_mode="r+", allow_pickle=False)
+
+
+def check_header(path: Path, dtype: str, shape: tuple[int, ...], any_order: bool = False) -> None:
+    """ValueError unless the file says that it has this type and shape, and is as long as that.
+
+    Its order must be C's, or with `any_order` may be Fortran's.
+    """
+    with open(path, "rb") as file:
+        try:
+            version = FORMAT.read_magic(file)
+            read = {(1, 0): FORMAT.read_array_header_1_0, (2, 0): FORMAT.read_array_header_2_0}
+            found_shape, fortran, found = read[version](file, max_header_size=LONGEST_HEADER)
+        except Exception as error:  # NumPy evaluates a header as Python: anything may come of it
+            raise ValueError(f"{path.name} has no sound header") from error
+        size = file.tell() + math.prod(shape) * found.itemsize
+    if (str(found), found_shape) != (dtype, shape) or (fortran and not any_order):
+        raise ValueError(f"{path.name} has {found} {found_shape}, not {dtype} {shape}")
+    if path.stat().st_size != size:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {size}")
+
+
+def _header_bytes(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What `np.save` begins a file with."""
+    header = {"descr": FORMAT.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    buffer = io.BytesIO()
+    FORMAT.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def _allocate(handle: int, size: int) -> None:
+    """Make the file `size` bytes long, with room on the disk where the system can promise it."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:  # macOS: the room was only looked for before
+        os.ftruncate(handle, size)

@@ -1,0 +1,215 @@
+"""An interrupted collection goes on, and its histories are those of an uninterrupted one."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import envs
+from ad.batches import Batch, new_source
+from ad.collection import collect
+from ad.histories import PARTIAL, is_whole
+from ad.runs import Run, dataset_folder, unit_folder
+from ad.sources import SOURCES
+from ad.sources.actors import BLOCK_STEPS
+from ad.transitions import FIELDS
+
+ROOT = Path(__file__).parent.parent
+TASKS = np.array([[0, 0], [2, 2]])
+LONG = ["--source.env_steps", "8800", "--source.state_every", "0"]  # five blocks of four lanes
+ICE = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"]
+ICE += ["--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by its path."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+
+
+@pytest.fixture(params=SOURCES)
+def words(request) -> list[str]:
+    """The words that choose each registered source, for five blocks."""
+    return ["--source.algorithm", request.param, *LONG]
+
+
+@pytest.fixture
+def rows(smoke, tmp_path):
+    """rows(words): the runs of one configuration in two folders, one of them with histories."""
+
+    def make(words: list[str]) -> tuple[Run, Run]:
+        runs = []
+        for name in ("whole", "cut"):
+            (tmp_path / name).mkdir()
+            runs.append(Run(smoke(tmp_path / name, *words)))
+        collect(runs[0])
+        return tuple(runs)
+
+    return make
+
+
+def cut(run: Run, blocks: int) -> None:
+    """Collect until so many blocks are appended, and no further."""
+    batch = Batch(run.config, run.split.train_tasks)
+    for count, block in enumerate(batch.source.run(batch.steps), 1):
+        batch.writer.append(block)
+        if count == blocks:
+            return
+        batch.save()
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, blocks, capsys):
+    whole, other = rows(words)
+    cut(other, blocks)
+    assert collect(other) == 5
+    said = capsys.readouterr().err
+    assert f"go on from step {(blocks - 1) * BLOCK_STEPS} of 2200" in said
+    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+
+
+def test_what_was_written_behind_the_last_state_does_not_count(rows, words):
+    whole, other = rows(words)
+    cut(other, 3)
+    for path in dataset_folder(other.config).glob(f"{PARTIAL}*/*/action.npy"):
+        np.load(path, mmap_mode="r+")[:, 2 * BLOCK_STEPS :] = 3
+    collect(other)
+    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+
+
+def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(rows, words, capsys):
+    whole, other = rows(words)
+    cut(other, 1)
+    collect(other)
+    assert "starts again: it left no state" in capsys.readouterr().err
+    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+
+
+def test_a_damaged_state_is_refused_and_the_collection_starts_again(rows, words, capsys):
+    whole, other = rows(words)
+    cut(other, 3)
+    (path,) = dataset_folder(other.config).glob(f"{PARTIAL}*/state_*.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    collect(other)
+    assert "starts again: the state in" in capsys.readouterr().err
+    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+
+
+def test_a_partial_array_that_was_cut_makes_the_collection_start_again(rows, words, capsys):
+    whole, other = rows(words)
+    cut(other, 3)
+    path = next(dataset_folder(other.config).glob(f"{PARTIAL}*/*/reward.npy"))
+    path.write_bytes(path.read_bytes()[:-1])
+    collect(other)
+    assert "starts again" in capsys.readouterr().err
+    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+
+
+def test_units_that_are_published_are_not_computed_again(rows, words):
+    whole, other = rows(words)
+    batch = Batch(other.config, other.split.train_tasks)
+    for block in batch.source.run(batch.steps):
+        batch.writer.append(block)
+    batch.save()
+    units = [unit_folder(other.config, task) for task in other.split.train_tasks]
+    published = {units[0]: None, units[1]: None}
+    for source, folder in zip(batch.writer.temporary[:2], units, strict=False):
+        made = unit_folder(whole.config, other.split.train_tasks[units.index(folder)])
+        for path in made.iterdir():  # as `close` leaves it, before it comes to the third unit
+            (source / path.name).write_bytes(path.read_bytes())
+        os.replace(source, folder)
+        published[folder] = folder.stat().st_mtime_ns
+    collect(other)
+    assert {folder: folder.stat().st_mtime_ns for folder in published} == published
+    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+
+
+def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_path):
+    run = Run(smoke(tmp_path, *LONG))
+    cut(run, 3)
+    fewer = Run(smoke(tmp_path, "--name", "b", *LONG, "--split.num_train_tasks", "1"))
+    collect(fewer)
+    assert len(list(dataset_folder(run.config).glob(f"{PARTIAL}*"))) == 1
+
+
+def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
+    run = Run(smoke(tmp_path, *LONG))
+    cut(run, 3)
+    collect(run, fresh=True)
+    assert "go on" not in capsys.readouterr().err
+    assert all(is_whole(unit_folder(run.config, task)) for task in run.split.train_tasks)
+    assert not list(dataset_folder(run.config).glob(f"{PARTIAL}*"))
+
+
+def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):
+    run = Run(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
+    batch = Batch(run.config, run.split.train_tasks)
+    assert not batch.can_be_saved
+    batch.save()
+    assert collect(run) == 1
+    assert "starts again: it left no state" in capsys.readouterr().err
+
+
+ROOMS = [{}, {"terminate_on_goal": "false"}, {"random_start": "true"}]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=str)
+def test_a_restored_source_lives_on_with_the_same_bits(smoke, tmp_path, words, room):
+    pairs = [(f"--env.kwargs.{name}", value) for name, value in room.items()]
+    config = smoke(tmp_path, *words, *(word for pair in pairs for word in pair))
+    first, second = (new_source(config, TASKS) for _ in range(2))
+    blocks = first.run(3 * BLOCK_STEPS)
+    next(blocks)
+    state = first.state()
+    second.restore(state)
+    for expected, block in zip(blocks, second.run(3 * BLOCK_STEPS), strict=True):
+        for name in FIELDS:
+            np.testing.assert_array_equal(block.arrays[name], expected.arrays[name])
+
+
+@pytest.mark.parametrize("env_id", envs.REGISTRY)
+def test_every_world_can_be_restored_in_the_middle_of_its_episodes(env_id):
+    one, other = (envs.make_vec(env_id, None, 7, num_envs=6) for _ in range(2))
+    actions = np.random.default_rng(0).integers(one.single_action_space.n, size=(40, 6))
+    one.reset(seed=3)
+    for action in actions[:17]:
+        one.step(action)
+    other.restore(one.state())
+    for action in actions[17:]:
+        for mine, theirs in zip(one.step(action)[:4], other.step(action)[:4], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def start(root: Path, *words: str) -> subprocess.Popen:
+    """A process that collects under `root`."""
+    command = [sys.executable, "-m", "scripts.collect", "--config_path", "configs/smoke.yaml"]
+    return subprocess.Popen(
+        [*command, "--root", str(root), *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on(smoke, tmp_path, number, code):
+    words = ["--source.env_steps", "4000000", "--source.state_every", "0.2"]
+    process, run = start(tmp_path, *words), smoke(tmp_path, *words)
+    while not list(dataset_folder(run).glob(f"{PARTIAL}*/state.json")):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in err
+    again = start(tmp_path, *words)
+    while "go on from step" not in (line := again.stderr.readline()):
+        assert line
+    again.kill()
+    again.communicate()

@@ -1,0 +1,275 @@
+"""The store: one writer at a time, nothing left behind, room taken first, no lie believed."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ad import array_files
+from ad.collection import collect
+from ad.errors import CorruptError, MachineError
+from ad.files import require_room, write_sealed
+from ad.histories import is_whole, load_unit
+from ad.locks import locked
+from ad.runs import Run, dataset_folder, unit_folder
+from scripts.cli import exit_code
+
+ROOT = Path(__file__).parent.parent
+HOLD = """
+import sys, time
+from pathlib import Path
+from ad.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder():
+    """holder(folder): another process that holds the folder; killed after the test."""
+    processes = []
+
+    def hold(folder: Path) -> subprocess.Popen:
+        command = [sys.executable, "-c", HOLD, str(folder)]
+        processes.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout.readline() == "held\n"
+        return processes[-1]
+
+    yield hold
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_folder_that_another_process_holds_is_refused_until_that_is_killed(holder, tmp_path):
+    process = holder(tmp_path / "run")
+    with pytest.raises(MachineError, match="another process is writing"), locked(tmp_path / "run"):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with locked(tmp_path / "run"):
+        assert os.listdir(tmp_path) == [".run.lock"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_folders_can_be_held_at_once(tmp_path):
+    with locked(tmp_path / "one"), locked(tmp_path / "other"):
+        pass
+
+
+def test_what_a_dead_process_left_half_written_is_removed(tmp_path):
+    below = tmp_path / "run" / "checkpoints"
+    (below / ".unit.12.tmp").mkdir(parents=True)
+    (tmp_path / "run" / ".config.yaml.345.tmp").write_text("half")
+    (below / ".hidden").write_text("kept")
+    with locked(tmp_path / "run"):
+        assert [path.name for path in below.iterdir()] == [".hidden"]
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, capsys):
+    holder(tmp_path / "logs" / "x")
+    assert exit_code(lambda *_: None, ["--root", str(tmp_path), "--name", "x"]) == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "another process is writing" in said
+
+
+def test_a_second_process_on_a_dataset_is_refused(holder, smoke, tmp_path):
+    run = Run(smoke(tmp_path))
+    holder(dataset_folder(run.config))
+    with pytest.raises(MachineError, match="another process"):
+        collect(run)
+
+
+def test_too_little_room_is_said_with_both_numbers(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(MachineError, match=r"this needs .* MB, but the disk of .* only .* MB free"):
+        require_room(tmp_path / "not" / "there", 10 * free, "this")
+
+
+def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(smoke, tmp_path):
+    run = Run(smoke(tmp_path, "--source.env_steps", str(10**15)))
+    with pytest.raises(MachineError, match=r"collecting 5 histories needs \d+\.\d MB"):
+        collect(run)
+    assert not dataset_folder(run.config).exists()
+
+
+def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tmp_path):
+    array = array_files.create(tmp_path / "a.npy", np.uint16, (3, 50_000))
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
+    np.save(tmp_path / "b.npy", array)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def made(smoke, tmp_path_factory) -> Path:
+    """A published unit; only to be copied."""
+    words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
+    words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
+    run = Run(smoke(tmp_path_factory.mktemp("made"), *words))
+    collect(run)
+    return unit_folder(run.config, run.split.train_tasks[0])
+
+
+@pytest.fixture
+def unit(made, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "unit"))
+
+
+def forge(unit: Path, change) -> None:
+    """Change the manifest by `change(manifest)` and seal it again, as an attacker could."""
+    manifest = json.loads((unit / "unit.json").read_text())
+    del manifest["seal"]
+    change(manifest)
+    write_sealed(unit / "unit.json", manifest)
+
+
+def refused(unit: Path) -> bool:
+    """Whether a unit is refused as corrupt."""
+    try:
+        load_unit(unit)
+    except CorruptError:
+        return True
+    return False
+
+
+def test_a_forged_manifest_that_changes_nothing_is_accepted(unit):
+    forge(unit, lambda manifest: None)
+    assert not refused(unit) and is_whole(unit)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../unit/action.npy", "extra.npy", "a\x00.npy", ""]
+)
+def test_a_manifest_that_names_another_file_is_refused(unit, name):
+    forge(unit, lambda m: m["files"].update({name: m["files"]["action.npy"]}))
+    assert refused(unit) and not is_whole(unit)
+
+
+LIES = [
+    ("bytes", -1),
+    ("bytes", 2**63),
+    ("bytes", True),
+    ("bytes", "9"),
+    ("bytes", None),
+    ("shape", [-4, 100]),
+    ("shape", [4, 2**31]),
+    ("shape", [2**40, 2**40]),
+    ("shape", [4]),
+    ("shape", [4.0, 100]),
+    ("shape", "4"),
+    ("dtype", "object"),
+    ("dtype", "|O"),
+    ("dtype", "float64"),
+    ("dtype", 3),
+    ("sha256", ""),
+    ("sha256", "/" * 64),
+    ("sha256", ["a"]),
+]
+
+
+@pytest.mark.parametrize("name", ["action.npy", "curve.npy"])
+@pytest.mark.parametrize(("key", "lie"), LIES, ids=str)
+def test_a_manifest_that_lies_is_refused(unit, name, key, lie):
+    forge(unit, lambda manifest: manifest["files"][name].update({key: lie}))
+    assert refused(unit)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", {}, {"action.npy": None}, [["action.npy", {}]]])
+def test_a_manifest_without_a_list_of_files_is_refused(unit, value):
+    forge(unit, lambda manifest: manifest.update(files=value))
+    assert refused(unit) and not is_whole(unit)
+
+
+@pytest.mark.parametrize("columns", [None, 3, [], ["env_steps"]])
+def test_a_manifest_with_other_columns_is_refused(unit, columns):
+    forge(unit, lambda manifest: manifest.update(curve_columns=columns))
+    assert refused(unit)
+
+
+def test_a_manifest_nested_without_end_is_refused(unit):
+    (unit / "unit.json").write_text("[" * 100_000)
+    assert refused(unit) and not is_whole(unit)
+
+
+def test_a_manifest_too_large_to_be_one_is_refused(unit):
+    (unit / "unit.json").write_text(" " * (2 << 20))
+    assert refused(unit) and not is_whole(unit)
+
+
+@pytest.mark.parametrize("name", ["action.npy", "unit.json"])
+def test_a_link_in_place_of_a_file_is_refused(unit, name, tmp_path):
+    (unit / name).rename(tmp_path / "elsewhere")
+    (unit / name).symlink_to(tmp_path / "elsewhere")
+    assert refused(unit) and not is_whole(unit)
+
+
+@pytest.mark.parametrize("name", ["action.npy", "unit.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(unit, name):
+    (unit / name).unlink()
+    os.mkfifo(unit / name)
+    assert refused(unit) and not is_whole(unit)
+
+
+def with_header(unit: Path, header: bytes, version: tuple[int, int] = (1, 0)) -> None:
+    """Give action.npy another header and a manifest that agrees with its bytes."""
+    path = unit / "action.npy"
+    data = np.load(path).tobytes()
+    size = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    path.write_bytes(b"\x93NUMPY" + bytes(version) + size + header + data)
+    entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    forge(unit, lambda manifest: manifest["files"]["action.npy"].update(entry))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 2147483648), }",
+        b"{'descr': '|u1', 'fortran_order': True, 'shape': (4, 100), }",
+        b"{'descr': '<u2', 'fortran_order': False, 'shape': (4, 50), }",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (4, 100), }",
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -100), }",
+        b"__import__('os').system('touch canary')",
+        b"(" * 900,
+        b"\xff" * 50,
+        b"",
+    ],
+    ids=lambda header: header[:70].decode(errors="replace"),
+)
+def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(unit, header):
+    with_header(unit, header)
+    assert refused(unit)
+
+
+@pytest.mark.parametrize("version", [(2, 0), (3, 0), (9, 9)])
+def test_a_header_of_another_version_is_read_rightly_or_refused(unit, version):
+    expected = np.array(load_unit(unit).arrays["action"])
+    with_header(unit, b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 100), }", version)
+    assert refused(unit) or np.array_equal(load_unit(unit).arrays["action"], expected)
+
+
+def test_a_pickle_in_place_of_an_array_is_never_executed(unit, tmp_path):
+    class Canary:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    path = unit / "action.npy"
+    np.save(path, np.array([Canary()], dtype=object), allow_pickle=True)
+    entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    forge(unit, lambda m: m["files"]["action.npy"].update(entry))
+    assert refused(unit) and not (tmp_path / "executed").exists()

@@ -1,0 +1,114 @@
+"""Verify names what is damaged and makes it again with the same bytes."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ad import checkpoints
+from ad.collection import collect
+from ad.runs import Run, dataset_folder, unit_folder
+from scripts import verify
+from scripts.cli import exit_code
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by its path."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def made(smoke, tmp_path_factory):
+    """A row with histories and two checkpoints; only to be copied."""
+    row = smoke(tmp_path_factory.mktemp("made"), "--source.env_steps", "800")
+    run = Run(row)
+    collect(run)
+    for step in (10, 20):
+        checkpoints.save(run.folder / "checkpoints", step, {"weights": torch.ones(100)})
+    return row
+
+
+@pytest.fixture
+def row(made, tmp_path):
+    """A copy of it."""
+    shutil.copytree(made.root, tmp_path / "copy")
+    return replace(made, root=str(tmp_path / "copy"))
+
+
+@pytest.fixture
+def verified(row, capsys):
+    """verified(*words): exit code and what `scripts.verify` says about the row."""
+    words = ["--config_path", f"{row.root}/logs/smoke/config.yaml", "--root", row.root]
+
+    def run(*more: str) -> tuple[int, str]:
+        code = exit_code(verify.main, [*words, *more], "repair")
+        return code, "".join(capsys.readouterr())
+
+    return run
+
+
+def unit(row, index: int = 0) -> Path:
+    return unit_folder(row, Run(row).split.train_tasks[index])
+
+
+def flip(path: Path, place: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_whole_is_said_to_be(verified):
+    assert verified() == (0, "verify: 5 histories and 2 checkpoints are what was written\n")
+
+
+def test_every_bad_unit_and_checkpoint_is_named(row, verified):
+    flip(unit(row, 1) / "action.npy")
+    shutil.rmtree(unit(row, 3))
+    flip(Run(row).folder / "checkpoints" / checkpoints.name(20))
+    code, said = verified()
+    assert code == 4 and said.endswith("verify: 3 damaged or missing\n")
+    assert f"{unit(row, 1)} cannot be used" in said and f"{unit(row, 3)} is missing" in said
+    assert checkpoints.name(20) in said and checkpoints.name(10) not in said
+    assert str(unit(row, 0)) not in said
+
+
+def test_verify_changes_nothing_by_itself(row, verified):
+    flip(unit(row) / "action.npy")
+    before = hashes(Path(row.root))
+    verified()
+    assert hashes(Path(row.root)) == before
+
+
+def test_repair_makes_bad_units_again_with_the_same_bytes_and_leaves_the_others(row, verified):
+    before, folder = hashes(dataset_folder(row)), unit(row, 2)
+    age = folder.stat().st_ctime_ns
+    flip(unit(row, 0) / "reward.npy", 200)
+    flip(unit(row, 1) / "unit.json", 30)
+    shutil.rmtree(unit(row, 4))
+    code, said = verified("--repair", "true")
+    assert code == 0 and "3 histories collected again" in said
+    assert hashes(dataset_folder(row)) == before
+    assert folder.stat().st_ctime_ns == age
+
+
+def test_repair_removes_a_bad_checkpoint_and_keeps_the_good_one(row, verified):
+    flip(Run(row).folder / "checkpoints" / checkpoints.name(20))
+    code, said = verified("--repair", "true")
+    assert code == 0 and "1 checkpoints removed" in said
+    kept = os.listdir(Run(row).folder / "checkpoints")
+    assert sorted(kept) == ["step_0000010.json", "step_0000010.pt"]
+
+
+def test_a_history_under_another_ones_name_is_found_and_collected_again(row, verified):
+    before = hashes(dataset_folder(row))
+    shutil.rmtree(unit(row, 0))
+    shutil.copytree(unit(row, 1), unit(row, 0))
+    code, said = verified()
+    assert code == 4 and "is another one, by its task" in said
+    assert collect(Run(row)) == 1
+    assert hashes(dataset_folder(row)) == before
