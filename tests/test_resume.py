@@ -15,7 +15,6 @@ from ad.evaluation import evaluate
 from ad.runs import Run
 
 
-
 def after(steps: int) -> Callable[[], bool]:
     """Asks training to stop at the end of the `steps`-th step."""
     left = iter(range(steps - 1))
