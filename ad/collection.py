@@ -2,6 +2,7 @@
 
 import os
 
+import numba
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,6 +21,8 @@ def collect(run: Run, fresh: bool = False) -> int:
     while another process collects into the same dataset.
     """
     config, split = run.config, run.split
+    if config.threads:
+        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
     with locked(dataset_folder(config)):
         if fresh:
             _discard(config, split.train_tasks)

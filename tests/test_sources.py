@@ -1,5 +1,6 @@
 """Every source algorithm: what it records obeys the world, in contiguous, reproducible streams."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -218,3 +219,9 @@ def test_a_learner_records_contiguous_streams_of_a_foreign_world(play):
 def test_a_world_that_knows_no_optimal_action_is_refused_by_noise_distillation(smoke, tmp_path):
     with pytest.raises(ADError):
         collect(Run(smoke(tmp_path, *ICE, "--source.algorithm", "noise_distillation")))
+
+
+def test_collecting_takes_no_more_threads_than_the_configuration_allows(smoke, tmp_path):
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    collect(Run(smoke(tmp_path)))  # says --threads 1
+    assert numba.get_num_threads() == 1
