@@ -1,8 +1,7 @@
 """The factors of an observation (a cell's row and column) embedded apart and summed.
 
 A goal in a cell of its own still shares its row with some train goals and its column with others,
-which is what lets the model act on goals it has never seen (field notes of this project, probe of
-2024).
+which is what lets the model act on goals it has never seen.
 """
 
 import numpy as np
