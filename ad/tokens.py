@@ -53,8 +53,6 @@ class Layout(nn.Module):
     one role holds in the others.
     """
 
-    tokens_per_transition: int
-
     def __init__(self, spec: Spec, encoder: str, width: int, next_observation: bool):
         super().__init__()
         self.encoder = ENCODERS.load(encoder)(spec, width)
@@ -91,8 +89,6 @@ class Layout(nn.Module):
 class Fused(Layout):
     """One token a decision: current observation and time, and the whole previous transition."""
 
-    tokens_per_transition = 1
-
     def __init__(self, spec: Spec, encoder: str, width: int, next_observation: bool):
         super().__init__(spec, encoder, width, next_observation)
         self.previous = nn.Linear(width, width, bias=False)
@@ -116,8 +112,6 @@ class Fused(Layout):
 
 class Separate(Layout):
     """Three tokens a transition: observation, action, outcome; they share the transition's time."""
-
-    tokens_per_transition = 3
 
     def count(self, decisions: int) -> int:
         return 3 * decisions - 2
