@@ -7,6 +7,7 @@ import numpy as np
 
 from ad import checkpoints, metrics, sessions
 from ad.config import Experiment, config_hash
+from ad.devices import choose_device
 from ad.errors import ConfigError
 from ad.files import sha256, write_json
 from ad.histories import episodes, load_unit
@@ -131,6 +132,7 @@ def compile_results(
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": sessions.resumed_with(trained),
+        "evaluated_on": sessions.machine(config, choose_device(config)),
     } | _identity(run)
 
 
