@@ -42,10 +42,19 @@ def run_verb(main: Main, flag: str = "fresh") -> NoReturn:
 
 def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
     """Run `main(config, flag)` as `argv` asks; a failure that is expected goes to stderr."""
-    try:
+
+    def verb() -> None:
         invocation = load(argv, flag)
         with locked(_run_folder(invocation.config)):
             main(invocation.config, invocation.flag)
+
+    return guarded(verb)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """The exit code of `work()`; an expected failure is a sentence on stderr."""
+    try:
+        work()
         return 0
     except ADError as error:
         return _fail(str(error), error.exit_code)
