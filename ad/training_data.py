@@ -40,21 +40,22 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
         raise ConfigError(
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
-    spec = make_spec(config, rewards)
-    split = config.source.num_envs - config.data.held_out_streams
+    spec, data = make_spec(config, rewards), config.data
+    split = config.source.num_envs - data.held_out_streams
+    steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
     def windows(streams: slice) -> HistoryWindows:
         return HistoryWindows(
-            ({name: array[streams] for name, array in history.items()} for history in histories),
-            config.data.context_length,
-            config.data.history_stride,
+            ({n: array[streams, :steps] for n, array in h.items()} for h in histories),
+            data.context_length,
+            data.history_stride,
             rewards,
             spec.none,
             history_part,
         )
 
-    held_out = windows(slice(split, None)) if config.data.held_out_streams else None
-    return TrainingData(windows(slice(split)), held_out, spec)
+    held_out = windows(slice(split, None)) if data.held_out_streams else None
+    return TrainingData(windows(slice(data.streams_per_task or split)), held_out, spec)
 
 
 def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:
