@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ad.attention import attend
+from ad.dropout import dropout
 from ad.kv_cache import KVCache
 
 
@@ -62,7 +63,7 @@ class Block(nn.Module):
         return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class Transformer(nn.Module):

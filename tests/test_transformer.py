@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ad.attention import attend, attend_in_blocks, attend_reference
+from ad import attention
+from ad.attention import attend, attend_in_blocks, attend_one, attend_reference
 from ad.config import ModelConfig
+from ad.dropout import dropout
 from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
 from ad.methods.context_memory import ContextMemory
@@ -83,25 +85,57 @@ def test_the_reference_is_the_definition(new, total):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 33])
-@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
-def test_attention_in_blocks_is_the_reference(length, blocks):
-    q, k, v = queries(2, 3, length, 8)
-    torch.testing.assert_close(attend_in_blocks(q, k, v, 0.0, blocks), attend_reference(q, k, v))
+@pytest.mark.parametrize("block", [1, 4, 5, 100])
+def test_attention_in_blocks_is_the_reference_and_has_its_gradients(length, block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    results = []
+    for path in (attend_in_blocks, attend_reference):
+        inputs = queries(2, 3, length, 8)
+        out = path(*inputs)
+        (out**3).sum().backward()
+        results.append([out, *(tensor.grad for tensor in inputs)])
+    torch.testing.assert_close(*results)
 
 
-def test_attention_in_blocks_has_the_gradients_of_the_reference():
-    grads = []
-    for attention in (attend_in_blocks, attend_reference):
-        inputs = queries(2, 3, 9, 8)
-        (attention(*inputs) ** 3).sum().backward()
-        grads.append([tensor.grad for tensor in inputs])
-    torch.testing.assert_close(*grads)
+def test_a_single_query_attends_as_in_the_reference():
+    q, k, v = (tensor.detach() for tensor in queries(2, 3, 9, 8))
+    torch.testing.assert_close(attend_one(q[:, :, -1:], k, v), attend_reference(q[:, :, -1:], k, v))
+
+
+def test_attention_in_blocks_with_dropout_has_the_gradient_of_what_it_computes(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 3)
+
+    def dropped(*inputs):
+        torch.manual_seed(0)  # the same mask at every call
+        return attend_in_blocks(*inputs, 0.4)
+
+    inputs = [tensor.detach().double().requires_grad_() for tensor in queries(1, 2, 5, 3)]
+    assert torch.autograd.gradcheck(dropped, inputs)
 
 
 def test_attention_in_blocks_is_the_reference_to_the_precision_of_bfloat16():
     half = queries(2, 3, 64, 8, dtype=torch.bfloat16)
     exact = attend_reference(*(tensor.float() for tensor in half))
     torch.testing.assert_close(attend(*half).float(), exact, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_dropout_keeps_the_mean_and_zeroes_about_the_configured_share(probability):
+    torch.manual_seed(0)
+    out = dropout(torch.ones(1_000_001), probability, training=True)
+    assert abs(float((out == 0).double().mean()) - probability) < 1 / 256
+    assert float(out.mean()) == pytest.approx(1, abs=0.1 if 0.1 < probability < 0.9 else 0.2)
+
+
+def test_dropout_does_nothing_out_of_training_and_is_the_same_for_the_same_seed():
+    x = torch.randn(100)
+    assert dropout(x, 0.5, training=False) is x and dropout(x, 0.0, training=True) is x
+    masks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        masks.append(dropout(x, 0.5, training=True))
+    assert torch.equal(*masks)
+    assert not torch.equal(masks[0], dropout(x, 0.5, training=True))
 
 
 def test_dropout_of_attention_keeps_the_mean():
