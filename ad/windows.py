@@ -18,7 +18,7 @@ KEPT = ("observation", "action", "reward", "next_observation", "time")
 class HistoryWindows:
     """Sequences of many histories in flat arrays, from which windows are drawn.
 
-    `histories`: dicts of [streams, T] arrays, one a task. `history_part`: the share (start, stop)
+    `histories`: [streams, T] arrays by field, one a task. `history_part`: the share (start, stop)
     of each stream to use, in whole episodes. `rewards`: the reward values, ascending; rewards are
     kept as indices. `none`: for each field the index that stands for "before the history began".
     """
