@@ -62,7 +62,8 @@ def read_tokens(name: str, **settings) -> list[set[str]]:
         for row in range(len(layout.encoder.vectors.weight)):
             role.weight.data[len(names), row] = 1.0
             names.append(f"{short}{row}")
-    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})[0]
+    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})
+    tokens = tokens.flatten(0, 1)
     assert set(tokens.unique().tolist()) <= {0.0, 1.0}
     return [{names[int(c)] for c in token.nonzero()} for token in tokens]
 
@@ -107,6 +108,17 @@ def test_a_reward_before_its_decision_is_that_of_the_transition_before():
     ]
 
 
+def test_streams_hold_what_is_known_at_a_decision_one_modality_each():
+    assert read_tokens("modal") == [
+        *({"o0", "time0"}, {"o1", "time1"}, {"o4", "time2"}, {"o5", "time3"}),
+        *({"a5", "time0"}, {"a3", "time1"}, {"a2", "time2"}, {"a1", "time3"}),
+        {"r2", "o'6", "time0"},
+        {"r0", "o'1", "time1"},
+        {"r1", "o'3", "time2"},
+        {"r0", "o'2", "time3"},
+    ]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_without_next_observation_no_token_shows_where_an_action_led(name):
     shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]
@@ -119,7 +131,7 @@ def test_a_layout_counts_its_tokens(name, order):
     window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
     for decisions in range(1, 5):
         part = {field: values[:, : decisions + 1] for field, values in window.items()}
-        assert layout(part).shape == (1, layout.count(decisions), 8)
+        assert layout(part).shape == (layout.streams, layout.count(decisions), 8)
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
@@ -128,13 +140,14 @@ def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name
     present = {"o0", "o1", "o4", "o5"}
     tokens = read_tokens(name, reward_token=order)
     at = [n for n, token in enumerate(tokens) if token & present]
-    hidden = torch.arange(layout.count(4))[None, :, None]
+    hidden = torch.arange(len(tokens)).view(layout.streams, -1, 1)
     assert layout.decisions(hidden).flatten().tolist() == at
+    assert layout.newest(hidden).flatten().tolist() == at[-1:]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_an_encoder_has_a_vector_for_each_observation_and_another_for_none(encoder):
-    vectors = ENCODERS.load(encoder)(SPEC, 16)()
+    vectors = ENCODERS.load(encoder)(SPEC, 16).eval()()
     assert vectors.shape == (7, 16)
     assert len(vectors.unique(dim=0)) == 7
 
