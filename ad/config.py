@@ -122,6 +122,7 @@ class EvaluationConfig:
     train_eval_seeds: int = setting(1, at_least=1)  # how many rollouts of a train task
     action: str = setting("sample", choices=("sample", "greedy"))  # how actions follow from logits
     temperature: float = setting(1.0, above=0)  # of the sampling
+    worlds: list[dict] = setting([], free=True)  # others to play, each by what replaces env.kwargs
 
 
 @dataclass(frozen=True)

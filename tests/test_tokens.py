@@ -13,6 +13,7 @@ from torch import nn
 
 from ad.config import ModelConfig
 from ad.encoders import ENCODERS
+from ad.encoders.offsets import REACH, OffsetEncoder
 from ad.positions.indices import sinusoids
 from ad.rewards import RewardProjection
 from ad.tokens import LAYOUTS, Spec
@@ -174,6 +175,56 @@ def test_a_table_has_nothing_in_common_between_two_observations():
     before = module().detach().clone()
     module.vectors.weight.data[4] += 1
     assert (module() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
+
+
+@pytest.fixture
+def offsets() -> OffsetEncoder:
+    return OffsetEncoder(SPEC, 16)
+
+
+def test_an_offset_vector_belongs_to_the_place_seen_from_the_centre_in_a_room_of_any_size(offsets):
+    larger = OffsetEncoder(replace(SPEC, num_observations=35, observation_factors=(5, 7)), 16)
+    larger.load_state_dict(offsets.state_dict())
+    small, large = offsets.eval()(), larger.eval()()
+    # The centre of 2 x 3 cells is (1, 1), that of 5 x 7 is (2, 3).
+    torch.testing.assert_close(small[:6].view(2, 3, 16), large[:35].view(5, 7, 16)[1:3, 2:5])
+    torch.testing.assert_close(small[6], large[35])
+
+
+def places(index: torch.Tensor, factors: tuple[int, ...]) -> np.ndarray:
+    """The row and column of each index, [2, B, T]."""
+    return np.stack(np.unravel_index(index.numpy(), factors))
+
+
+def test_in_training_each_window_is_moved_as_a_whole(offsets):
+    torch.manual_seed(0)
+    window = {
+        "observation": torch.arange(6).repeat(50, 1),
+        "next_observation": torch.arange(6).flip(0).repeat(50, 1),
+        "action": torch.arange(6).repeat(50, 1),
+    }
+    moved, roomier = offsets.moved(window), (2 + 2 * REACH, 3 + 2 * REACH)
+    assert moved["action"] is window["action"]
+    by = [
+        places(moved[name], roomier) - places(window[name], (2, 3))
+        for name in ("observation", "next_observation")
+    ]
+    np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
+    np.testing.assert_array_equal(by[0], by[0][..., :1].repeat(6, 2))
+    assert set(by[0].flatten()) == set(range(2 * REACH + 1))
+
+
+def test_a_window_that_is_not_moved_has_the_vectors_of_an_evaluation(offsets):
+    here = torch.arange(7)[None]
+    still = offsets._moved(here, torch.full((2, 1, 1), REACH))
+    torch.testing.assert_close(offsets()[still[0]], offsets.eval()())
+    assert offsets.moved({"observation": here})["observation"] is here
+
+
+def test_none_is_none_wherever_a_window_is_moved_to(offsets):
+    none = torch.full((20, 3), 6)
+    moved = offsets.moved({"observation": none, "next_observation": none})["observation"]
+    assert (moved == len(offsets()) - 1).all()
 
 
 def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
