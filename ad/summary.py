@@ -56,8 +56,8 @@ def is_evaluated(run: Run) -> bool:
     """Whether results are there, whole, and about the present checkpoint and settings."""
     if damaged_results(run.folder):
         return False
-    results, identity = read_sealed(run.folder / SUMMARY), _identity(run)
-    return {name: results.get(name) for name in identity} == identity
+    results, wanted = read_sealed(run.folder / SUMMARY), identity(run)
+    return {name: results.get(name) for name in wanted} == wanted
 
 
 def damaged_results(folder: Path) -> dict[Path, str]:
@@ -77,7 +77,8 @@ def damaged_results(folder: Path) -> dict[Path, str]:
     return found
 
 
-def _identity(run: Run) -> dict[str, str | None]:
+def identity(run: Run) -> dict[str, str | None]:
+    """What results are about: hashes of the settings, the split and the trained model."""
     path = checkpoints.newest(run.folder / "checkpoints")
     return {
         "config_hash": config_hash(run.config),
@@ -90,14 +91,21 @@ def reference_lines(
     config: Experiment, evaluations: dict[str, Evaluation]
 ) -> dict[str, dict[str, Reference]]:
     """Every reference that can be computed: name -> split -> Reference."""
+    source = source_lines(config, evaluations["held_out"].returns.shape[2])
+    return world_lines(config, evaluations) | {n: {"train": line} for n, line in source.items()}
+
+
+def world_lines(
+    config: Experiment, evaluations: dict[str, Evaluation]
+) -> dict[str, dict[str, Reference]]:
+    """The references that follow from the world alone: name -> split -> Reference."""
     knowledge, length = config_world(config), config.env.episode_length
     lines: dict[str, dict[str, Reference]] = {}
     for split, evaluation in evaluations.items():
         most = evaluation.returns.shape[2]
         for name, line in references(knowledge, evaluation.tasks, length, most).items():
             lines.setdefault(name, {})[split] = line
-    source = source_lines(config, evaluations["held_out"].returns.shape[2])
-    return lines | {name: {"train": line} for name, line in source.items()}
+    return lines
 
 
 def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
@@ -136,27 +144,36 @@ def compile_results(
 ) -> dict:
     """The content of `results.json`, keys as in the design."""
     config, trained = run.config, sessions.read(run.folder)
-    known = {split: _known(config, e.tasks) for split, e in evaluations.items()}
-    optimal = {split: facts.optimal_return for split, facts in known.items()}
     return {
         "name": config.name,
-        "splits": {
-            split: metrics.summarise(
-                evaluation.returns,
-                evaluation.lengths,
-                evaluation.successes,
-                known[split],
-                [task_name(task) for task in evaluation.tasks],
-            )
-            for split, evaluation in evaluations.items()
-        },
-        "references": _summarise_references(lines, optimal),
+        **scores(config, evaluations, lines),
         "stopped_agents": stopped_agents(config),
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": sessions.resumed_with(trained),
         "evaluated_on": sessions.machine(config, choose_device(config)),
-    } | _identity(run)
+    } | identity(run)
+
+
+def scores(
+    config: Experiment,
+    evaluations: dict[str, Evaluation],
+    lines: dict[str, dict[str, Reference]],
+) -> dict:
+    """The entries `splits` and `references` of `results.json`, in the world of `config`."""
+    known = {split: _known(config, e.tasks) for split, e in evaluations.items()}
+    optimal = {split: facts.optimal_return for split, facts in known.items()}
+    splits = {
+        split: metrics.summarise(
+            evaluation.returns,
+            evaluation.lengths,
+            evaluation.successes,
+            known[split],
+            [task_name(task) for task in evaluation.tasks],
+        )
+        for split, evaluation in evaluations.items()
+    }
+    return {"splits": splits, "references": _summarise_references(lines, optimal)}
 
 
 def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:

@@ -1,5 +1,6 @@
 """The model as a function: causal, moved by the past, and the same with a cache as without."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from ad.dropout import dropout
 from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
 from ad.methods.context_memory import ContextMemory
+from ad.modalities import AcrossStreams
 from ad.model import SequenceModel
 from ad.positions import POSITIONS
 from ad.positions.rotary import Rotary
@@ -315,6 +317,41 @@ def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(model, spec, ra
     memory.act(zeros, zeros)
     memory.record(zeros, torch.tensor([0.4, 7.0]), zeros)
     assert memory.window()["reward"][:, -1].tolist() == [0, 1]
+
+
+def test_a_stream_reads_each_stream_by_a_softmax_of_its_own_and_weighs_what_it_found():
+    q, k, v = (tensor.detach() for tensor in queries(2 * 3, 2, 5, 4))  # two windows, three streams
+    across = AcrossStreams(3, 2).requires_grad_(False)
+    torch.nn.init.normal_(across.gates)
+    mixed = across(q, k, v)
+    for window, reader in itertools.product(range(2), range(3)):
+        shares = across.gates[reader].softmax(1)  # [H, S]
+        here = [3 * window + reader]
+        by_hand = 0.0
+        for source in range(3):
+            there = [3 * window + source]
+            found = attention_by_hand(q[here], k[there], v[there])
+            by_hand = by_hand + shares[:, source, None, None] * found
+        torch.testing.assert_close(mixed[here], by_hand)
+
+
+def test_every_gate_learns(spec, random_window):
+    model = SequenceModel(spec, replace(CONFIG, layout="modal"))
+    torch.nn.init.normal_(model.head.weight)
+    model(random_window(2, 6, seed=4)).square().sum().backward()
+    first, *_, last = (block.attention.across.gates.grad for block in model.transformer.blocks)
+    assert (first != 0).all()
+    assert (last[0] != 0).all() and (last[1:] == 0).all()  # only observations decide in the end
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_layouts_have_the_same_budget_of_weights(spec, layout):
+    # Fused has one map of an observation more, of 64 x 64; modal has 18 gates a block.
+    def weights(name):
+        model = SequenceModel(spec, ModelConfig(layout=name))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    assert weights(layout) == pytest.approx(weights("separate"), rel=0.025)
 
 
 def test_a_cache_gives_back_what_it_was_given_and_can_start_again():
