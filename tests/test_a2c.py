@@ -1,5 +1,10 @@
 """The batch of A2C learners: the compiled update against torch, and one agent against the batch."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -188,6 +193,26 @@ def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
         results.append(learn(agents(TASKS)))
     for name, array in results[0].items():
         np.testing.assert_array_equal(array, results[1][name], err_msg=name)
+
+
+LEARN = """
+import sys
+import numpy as np
+from ad.batches import new_source
+from ad.command_line import load
+row = load(["--config_path", "configs/smoke.yaml", "--source.algorithm", "a2c"]).config
+source = new_source(row, np.array([[0, 0], [2, 2]]))
+for _ in source.run(620): pass
+sys.stdout.buffer.write(source.parameters.tobytes())
+"""
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+    root = Path(__file__).parent.parent
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", LEARN]
+    first, second = (subprocess.check_output(command, env=env, cwd=root) for _ in range(2))
+    assert first and first == second
 
 
 def test_agents_that_differ_only_in_their_key_start_differently(agents):
