@@ -2,11 +2,10 @@
 
 import os
 
-import numba
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.batches import Batch, is_there, unfinished
+from ad.batches import Batch, is_there, limit_threads, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
 from ad.histories import CURVE_START, PARTIAL, load_unit
@@ -21,8 +20,7 @@ def collect(run: Run, fresh: bool = False) -> int:
     while another process collects into the same dataset.
     """
     config, split = run.config, run.split
-    if config.threads:
-        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
+    limit_threads(config)
     with locked(dataset_folder(config)):
         if fresh:
             _discard(config, split.train_tasks)

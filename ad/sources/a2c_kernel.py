@@ -6,8 +6,8 @@ discrete observations; its parameters lie flat in one float32 row an agent: embe
 
     mean( -log π(a|s) (G - V(s)) - β H(π(·|s)) + c (G - V(s))² )    (Mnih et al. 2016, section 4)
 
-so its gradient needs one pass per *visited* observation. Agents share nothing but the settings,
-which is what makes the bits of one independent of the others and of the number of threads.
+so its gradient needs one pass per *visited* observation. Agents share nothing, and each has its own
+settings: that is what makes the bits of one independent of the others and of the number of threads.
 tests/test_a2c.py holds the kernel against torch's autograd, clip and Adam.
 """
 
@@ -41,15 +41,15 @@ class Table(NamedTuple):
 
 
 class Optimiser(NamedTuple):
-    """The settings of an update, float32."""
+    """The settings of an update, float32 [K]; of one agent's update, scalars."""
 
-    learning_rate: float
-    entropy_coefficient: float
-    value_coefficient: float
-    gradient_norm: float
-    beta1: float
-    beta2: float
-    epsilon: float
+    learning_rate: np.ndarray
+    entropy_coefficient: np.ndarray
+    value_coefficient: np.ndarray
+    gradient_norm: np.ndarray
+    beta1: np.ndarray
+    beta2: np.ndarray
+    epsilon: np.ndarray
 
 
 def empty_table(num_agents: int, states: int, actions: int) -> Table:
@@ -57,6 +57,20 @@ def empty_table(num_agents: int, states: int, actions: int) -> Table:
     shape = (num_agents, states, actions)
     return Table(
         np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape[:2], np.float32)
+    )
+
+
+@njit(forceinline=True)
+def of_agent(optimiser, k):
+    """The settings of agent `k` of those of all agents."""
+    return Optimiser(
+        optimiser.learning_rate[k],
+        optimiser.entropy_coefficient[k],
+        optimiser.value_coefficient[k],
+        optimiser.gradient_norm[k],
+        optimiser.beta1[k],
+        optimiser.beta2[k],
+        optimiser.epsilon[k],
     )
 
 
@@ -228,7 +242,7 @@ def update(parameters, first, second, hidden, table, samples, returns, updates, 
     outputs = table.probabilities.shape[2] + 1
     statistics = np.empty((parameters.shape[0], 3), np.float32)
     for k in prange(parameters.shape[0]):
-        p, v = table.probabilities[k], table.values[k]
+        p, v, own = table.probabilities[k], table.values[k], of_agent(optimiser, k)
         d_outputs = np.zeros((p.shape[0], outputs), np.float32)
         gradient = np.zeros(parameters.shape[1], np.float32)
         statistics[k, 0], statistics[k, 1] = _output_gradient(
@@ -237,10 +251,10 @@ def update(parameters, first, second, hidden, table, samples, returns, updates, 
             np.ascontiguousarray(observations[:, k]).ravel(),
             np.ascontiguousarray(actions[:, k]).ravel(),
             np.ascontiguousarray(returns[:, k]).ravel(),
-            optimiser,
+            own,
             d_outputs,
         )
         _back_propagate(parameters[k], hidden, outputs, d_outputs, gradient)
-        statistics[k, 2] = _adam(parameters[k], first[k], second[k], gradient, updates, optimiser)
+        statistics[k, 2] = _adam(parameters[k], first[k], second[k], gradient, updates, own)
         _evaluate_agent(parameters[k], hidden, p, table.cumulative[k], v)
     return statistics
