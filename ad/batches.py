@@ -19,9 +19,10 @@ from tqdm import tqdm
 from ad.config import Experiment
 from ad.errors import CorruptError
 from ad.files import remove, require_room
-from ad.histories import PARTIAL, HistoryWriter, is_whole, unit_bytes
+from ad.histories import PARTIAL, HistoryWriter, is_whole, say_stopped, unit_bytes
 from ad.interruption import deferred
-from ad.manifests import read_manifest
+from ad.manifests import STOPPED, read_manifest
+from ad.notices import notice
 from ad.runs import dataset_folder, task_name, unit_folder
 from ad.sources import SOURCES
 from ad.states import flat, load_state, read_about, save_state
@@ -58,10 +59,12 @@ class Batch:
     def collect(self) -> None:
         """Run the agents to the end and publish their histories, or save all when interrupted."""
         try:
-            with deferred() if self.can_be_saved else nullcontext(lambda: False) as asked:
+            # Numbers that overflow stop their own agent; NumPy's word on them would say no more.
+            deferring = deferred() if self.can_be_saved else nullcontext(lambda: False)
+            with deferring as asked, np.errstate(over="ignore", invalid="ignore"):
                 self._run(asked)
                 if self.writer.written == self.steps:
-                    self.writer.close([unit_manifest(self.config, task) for task in self.tasks])
+                    self._publish()
         except BaseException:
             if read_about(self.writer.partial) is None:
                 self.writer.discard()
@@ -79,6 +82,18 @@ class Batch:
                     self.save()
                 if asked():
                     break
+
+    def _publish(self) -> None:
+        """Publish the histories; those of agents that failed carry a mark, stderr names them."""
+        manifests = [unit_manifest(self.config, task) for task in self.tasks]
+        stopped_at = getattr(self.source, "stopped_at", np.full(len(self.tasks), -1))
+        stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
+        for k, step in stopped.items():
+            manifests[k][STOPPED] = step
+        self.writer.close(manifests)
+        if stopped:
+            named = say_stopped({task_name(self.tasks[k]): step for k, step in stopped.items()})
+            notice(f"{named}: their loss or gradient was not finite; the others are not touched")
 
     def save(self) -> None:
         """Save the histories and agents as they are now, where the world can be saved."""
@@ -106,8 +121,17 @@ def unfinished(config: Experiment, missing: np.ndarray) -> list[Batch]:
 
     What nobody can go on with is removed, and a line on stderr says why.
     """
-    wanted = {unit_folder(config, task).name for task in missing}
-    batches = []
+    return [
+        batch
+        for partial, about in partials(config, missing)
+        for batch in _gone_on_with(config, np.array(about["tasks"]), partial)
+    ]
+
+
+def partials(config: Experiment, missing: np.ndarray) -> list[tuple[Path, dict]]:
+    """Their folders and what their states belong to. Those of other tasks or seeds are let be."""
+    wanted = {task_name(task) for task in missing}
+    found = []
     for partial in sorted(dataset_folder(config).glob(f"{PARTIAL}*")):
         about = read_about(partial)
         if about is None:
@@ -116,12 +140,12 @@ def unfinished(config: Experiment, missing: np.ndarray) -> list[Batch]:
             _give_up(partial, f"it ran with other versions ({about['versions']})")
         elif about["source_seed"] == config.source.source_seed:
             tasks = [np.array(task) for task in about["tasks"]]
-            left = {unit_folder(config, task).name for task in tasks if not is_there(config, task)}
-            if left and left <= wanted:
-                batches += _gone_on_with(config, np.array(about["tasks"]), partial)
-            elif not left:
-                remove(partial)
-    return batches
+            left = {task_name(task) for task in tasks if not is_there(config, task)}
+            if not left:
+                remove(partial)  # a kill came between the last publication and this
+            elif left <= wanted:
+                found.append((partial, about))
+    return found
 
 
 def _gone_on_with(config: Experiment, tasks: np.ndarray, partial: Path) -> list[Batch]:

@@ -5,10 +5,10 @@ import os
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.batches import Batch, is_there, limit_threads, unfinished
+from ad.batches import Batch, is_there, limit_threads, partials, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
-from ad.histories import CURVE_START, PARTIAL, load_unit
+from ad.histories import CURVE_START, load_unit
 from ad.locks import locked
 from ad.runs import Run, dataset_folder, describe_split, task_name, unit_folder
 
@@ -57,7 +57,8 @@ def _missing(config: Experiment, tasks: np.ndarray) -> np.ndarray:
 
 
 def _discard(config: Experiment, tasks: np.ndarray) -> None:
-    for path in dataset_folder(config).glob(f"{PARTIAL}*"):
-        remove(path)
+    """Remove the histories of `tasks` and what an interruption left of them."""
     for task in tasks:
         remove(unit_folder(config, task))
+    for partial, _ in partials(config, tasks):
+        remove(partial)

@@ -54,7 +54,9 @@ class DataConfig:
 
     history_stride: int = setting(40, at_least=1)  # every k-th episode of a stream is kept
     context_length: int = setting(256, at_least=1)  # transitions the model looks back on
+    env_steps: int = setting(0, at_least=0)  # of a history that count, its first; 0 is all
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
+    streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
     windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
 
 
@@ -71,6 +73,10 @@ class ModelConfig:
     dropout: float = setting(0.0, at_least=0, below=1)  # after attention and MLP
     attention_dropout: float = setting(0.0, at_least=0, below=1)  # of attention weights
     next_observation: bool = setting(True)  # tokens show where the last action led
+    position: str = setting("env_time")  # of a token, a name in ad.positions.POSITIONS
+    positions: int = setting(2000, at_least=1)  # entries of its table, where it counts decisions
+    reward: str = setting("table", choices=("table", "projection"))  # how a reward becomes a vector
+    reward_token: str = setting("after", choices=("after", "before"))  # separate: after its action
 
 
 @dataclass(frozen=True)

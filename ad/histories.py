@@ -16,7 +16,7 @@ import numpy as np
 from ad.array_files import create, open_to_write
 from ad.errors import CorruptError
 from ad.files import publish, remove_leftovers
-from ad.manifests import check_file, file_size, read_manifest, write_manifest
+from ad.manifests import STOPPED, check_file, file_size, read_manifest, write_manifest
 from ad.transitions import FIELDS, Block
 
 SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
@@ -32,6 +32,16 @@ class Unit:
     arrays: dict[str, np.ndarray]
     curve: dict[str, np.ndarray]
     manifest: dict
+
+    @property
+    def stopped_at(self) -> int | None:
+        """How many steps of each lane the agent learned from, if its numbers broke; else None."""
+        return self.manifest.get(STOPPED)
+
+    @property
+    def learned(self) -> dict[str, np.ndarray]:
+        """The arrays up to where the agent stopped learning: all of them, for a healthy one."""
+        return {name: array[:, : self.stopped_at] for name, array in self.arrays.items()}
 
 
 class HistoryWriter:
@@ -177,6 +187,13 @@ def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
     read = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in fields}
     curve = np.load(folder / "curve.npy", allow_pickle=False)
     return Unit(read, dict(zip(manifest["curve_columns"], curve.T, strict=True)), manifest)
+
+
+def say_stopped(stopped: dict[str, int]) -> str:
+    """Names the agents that stopped learning, from task name -> step."""
+    named = ", ".join(f"{name} at step {step}" for name, step in stopped.items())
+    agents = "1 source agent" if len(stopped) == 1 else f"{len(stopped)} source agents"
+    return f"{agents} stopped learning ({named})"
 
 
 def is_whole(folder: Path) -> bool:

@@ -18,6 +18,7 @@ SCHEMA = 1
 MANIFEST = "unit.json"
 FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
 CURVE = "curve.npy"
+STOPPED = "stopped_at_step"  # of an agent whose numbers broke: the steps that it learned from
 LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
 
 
@@ -42,6 +43,8 @@ def read_manifest(folder: Path) -> dict:
         _check_entry(name, entry)
     if len({tuple(files[name]["shape"]) for name in FILES}) != 1:
         raise ValueError(f"{MANIFEST} gives the arrays different shapes")
+    if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
+        raise ValueError(f"{MANIFEST} has an agent stop where it cannot have")
     if not isinstance(columns, list) or len(columns) != files[CURVE]["shape"][1]:
         raise ValueError(f"{MANIFEST} names other columns than {CURVE} has")
     return manifest

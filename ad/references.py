@@ -14,6 +14,7 @@ from what a world knows about itself. They hold for worlds in which a task is an
 """
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 
@@ -22,10 +23,14 @@ from ad.explorer import sweeps
 
 @dataclass(frozen=True)
 class Reference:
-    """Expected `returns` and `successes` of each task and episode, float [K, E]."""
+    """Expected `returns` and `successes` of each task and episode, float [K, E].
+
+    `tasks`: which tasks of the split its rows are about.
+    """
 
     returns: np.ndarray
     successes: np.ndarray
+    tasks: np.ndarray | EllipsisType = ...  # all
 
 
 def references(world, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ad.config import Experiment
 from ad.encoders import ENCODERS
 from ad.methods import METHODS
+from ad.positions import POSITIONS
 from ad.registry import Registry
 from ad.settings import Problem, shown, touches
 from ad.sources import SOURCES
@@ -95,13 +96,28 @@ def streams_are_equally_long(env_steps, num_envs):
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
 
 
-@reads("data.context_length", "data.history_stride", "source.env_steps", "source.num_envs")
-def a_kept_history_fills_a_window(context_length, history_stride, env_steps, num_envs):
-    kept = env_steps // num_envs // history_stride
+@reads("data.env_steps", "source.env_steps", "source.num_envs")
+def so_much_of_a_history_is_there(env_steps, collected, num_envs):
+    if env_steps > collected:
+        return f"must be at most source.env_steps ({collected}), not {env_steps}"
+    if env_steps % num_envs:
+        return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
+
+
+@reads(
+    "data.context_length",
+    "data.history_stride",
+    "data.env_steps",
+    "source.env_steps",
+    "source.num_envs",
+)
+def a_kept_history_fills_a_window(context_length, history_stride, env_steps, collected, num_envs):
+    stream = (env_steps or collected) // num_envs
+    kept = stream // history_stride
     if kept < context_length:
         return (
             f"must be at most {kept}, not {context_length}: that is what is kept of a stream of "
-            f"{env_steps // num_envs} transitions when every {history_stride}th episode counts"
+            f"{stream} transitions when every {history_stride}th episode counts"
         )
 
 
@@ -109,6 +125,15 @@ def a_kept_history_fills_a_window(context_length, history_stride, env_steps, num
 def a_stream_is_left_to_train_on(held_out_streams, num_envs):
     if held_out_streams >= num_envs:
         return f"must be below source.num_envs ({num_envs}), not {held_out_streams}"
+
+
+@reads("data.streams_per_task", "data.held_out_streams", "source.num_envs")
+def so_many_streams_are_there(streams_per_task, held_out_streams, num_envs):
+    if streams_per_task > (left := num_envs - held_out_streams):
+        return (
+            f"must be at most {left}, not {streams_per_task}: source.num_envs is {num_envs}, "
+            f"and data.held_out_streams {held_out_streams}"
+        )
 
 
 @reads("model.encoder")
@@ -120,6 +145,39 @@ def encoder_is_registered(encoder):
 def heads_divide_the_width(heads, width):
     if width % heads:
         return f"must divide model.width ({width}), not be {heads}"
+
+
+@reads("model.position")
+def position_is_registered(position):
+    return _unregistered(position, POSITIONS)
+
+
+@reads("model.position", "model.width", "model.heads")
+def rotary_turns_pairs(position, width, heads):
+    if position == "rotary" and width // heads % 2:
+        return f"rotary needs an even width of a head, not {width // heads}"
+
+
+@reads("model.positions", "model.position", "data", "source", "evaluation.episodes", "env")
+def the_table_has_every_position(positions, position, data, source, episodes, env):
+    stream = (data.env_steps or source.env_steps) // source.num_envs
+    rollout = f"a rollout of {episodes} episodes of {env.episode_length} steps"
+    lengths = {
+        "window": {"a window of data.context_length": data.context_length},
+        "history": {
+            rollout: episodes * env.episode_length,
+            "a kept history": stream // data.history_stride,
+        },
+    }
+    for what, length in lengths.get(position, {}).items():
+        if length > positions:
+            return f"must be at least {length}, not {positions}: so long is {what}"
+
+
+@reads("model.reward_token", "model.layout")
+def only_a_token_of_its_own_has_an_order(reward_token, layout):
+    if reward_token == "before" and layout != "separate":
+        return f"before needs model.layout separate, not {layout}: there a reward has its own token"
 
 
 @reads("method.name")

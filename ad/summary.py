@@ -1,12 +1,13 @@
 """What an evaluation amounts to: `results.json`, the scores of each split and of the references."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ad import checkpoints, metrics, sessions
 from ad.config import Experiment, config_hash
+from ad.devices import choose_device
 from ad.errors import ConfigError
 from ad.files import sha256, write_json
 from ad.histories import episodes, load_unit
@@ -77,16 +78,34 @@ def reference_lines(
 
 
 def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
-    """The source agents' own first `most` and last ten episodes; nothing without histories."""
+    """The source agents' own first `most` and last ten episodes; nothing without histories.
+
+    Agents that stopped learning are left out: a policy frozen half-way is no source algorithm.
+    """
     folders = [folder for _, folder in unit_folders(config)]
     if not all((folder / "unit.json").exists() for folder in folders):
         return {}
-    returns = []
-    for folder in folders:
-        arrays = load_unit(folder, ("terminated", "truncated", "reward")).arrays
-        whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
-        returns.append([whole.returns[whole.stream == j] for j in range(len(arrays["reward"]))])
-    return source_references(returns, most, metrics.LAST)
+    returns = {}
+    for k, folder in enumerate(folders):
+        unit = load_unit(folder, ("terminated", "truncated", "reward"))
+        if unit.stopped_at is None:
+            arrays = unit.arrays
+            whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
+            streams = range(len(arrays["reward"]))
+            returns[k] = [whole.returns[whole.stream == j] for j in streams]
+    lines = source_references(list(returns.values()), most, metrics.LAST) if returns else {}
+    return {name: replace(line, tasks=np.array(list(returns))) for name, line in lines.items()}
+
+
+def stopped_agents(config: Experiment) -> dict[str, int]:
+    """Task name -> steps learned from, of the source agents whose numbers broke."""
+    stopped = {}
+    for task, folder in unit_folders(config):
+        if (folder / "unit.json").exists():
+            unit = load_unit(folder, ())
+            if unit.stopped_at is not None:
+                stopped[task_name(task)] = unit.stopped_at
+    return stopped
 
 
 def compile_results(
@@ -109,9 +128,11 @@ def compile_results(
             for split, evaluation in evaluations.items()
         },
         "references": _summarise_references(lines, optimal),
+        "stopped_agents": stopped_agents(config),
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": sessions.resumed_with(trained),
+        "evaluated_on": sessions.machine(config, choose_device(config)),
     } | _identity(run)
 
 
@@ -119,7 +140,9 @@ def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict)
     """name -> split -> scores; of the source's last episodes only those that are about the end."""
     summaries = {
         name: {
-            split: metrics.summarise_reference(line.returns, line.successes, optimal[split])
+            split: metrics.summarise_reference(
+                line.returns, line.successes, optimal[split][line.tasks]
+            )
             for split, line in by_split.items()
         }
         for name, by_split in lines.items()

@@ -7,8 +7,9 @@ import torch
 
 from ad.config import Experiment
 from ad.errors import ConfigError
-from ad.histories import load_unit
-from ad.runs import unit_folders
+from ad.histories import load_unit, say_stopped
+from ad.notices import notice
+from ad.runs import task_name, unit_folders
 from ad.tokens import Spec
 from ad.windows import HistoryWindows
 from envs import world
@@ -27,30 +28,34 @@ class TrainingData:
 
 def load_data(config: Experiment, history_part: tuple[float, float]) -> TrainingData:
     """Read and verify the histories of all train tasks. Raises ConfigError if one is missing."""
-    folders = [folder for _, folder in unit_folders(config)]
-    if missing := sum(not folder.exists() for folder in folders):
+    folders = unit_folders(config)
+    if missing := sum(not folder.exists() for _, folder in folders):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    histories = [load_unit(folder).arrays for folder in folders]
+    units = {task_name(task): load_unit(folder) for task, folder in folders}
+    if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
+        notice(f"{say_stopped(stopped)}: training sees their histories up to there")
+    histories = [unit.learned for unit in units.values()]
     rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
     if len(rewards) > MAX_REWARDS:
         raise ConfigError(
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
-    spec = make_spec(config, rewards)
-    split = config.source.num_envs - config.data.held_out_streams
+    spec, data = make_spec(config, rewards), config.data
+    split = config.source.num_envs - data.held_out_streams
+    steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
     def windows(streams: slice) -> HistoryWindows:
         return HistoryWindows(
-            ({name: array[streams] for name, array in history.items()} for history in histories),
-            config.data.context_length,
-            config.data.history_stride,
+            ({n: array[streams, :steps] for n, array in h.items()} for h in histories),
+            data.context_length,
+            data.history_stride,
             rewards,
             spec.none,
             history_part,
         )
 
-    held_out = windows(slice(split, None)) if config.data.held_out_streams else None
-    return TrainingData(windows(slice(split)), held_out, spec)
+    held_out = windows(slice(split, None)) if data.held_out_streams else None
+    return TrainingData(windows(slice(data.streams_per_task or split)), held_out, spec)
 
 
 def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:

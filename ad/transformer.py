@@ -1,10 +1,11 @@
 """A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) that knows no world.
 
 The same `forward` trains and decodes: with a cache it continues behind the tokens that the cache
-holds. There is no position here; tokens bring theirs (`ad/tokens.py`).
+holds. Tokens bring their positions (`ad/tokens.py`), or `rotate` turns queries and keys by them.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,9 @@ from ad.kv_cache import KVCache
 class Attention(nn.Module):
     """Multi-head causal self-attention."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(self, width: int, heads: int, dropout: float, rotate: Callable | None = None):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.rotate = heads, dropout, rotate
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -28,6 +29,9 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D]
+        if self.rotate is not None:
+            start = 0 if cache is None else cache.length
+            q, k = self.rotate(q, start), self.rotate(k, start)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         mixed = attend(q, k, v, self.dropout if self.training else 0.0)
@@ -38,11 +42,17 @@ class Block(nn.Module):
     """Attention and a two-layer perceptron, each behind a normalisation, added to the stream."""
 
     def __init__(
-        self, width: int, heads: int, feed_forward: int, dropout: float, attention_dropout: float
+        self,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        dropout: float,
+        attention_dropout: float,
+        rotate: Callable | None = None,
     ):
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, attention_dropout)
+        self.attention = Attention(width, heads, attention_dropout, rotate)
         self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.dropout = dropout
 
@@ -66,11 +76,13 @@ class Transformer(nn.Module):
         feed_forward: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        rotate: Callable | None = None,
     ):
         super().__init__()
         self.width, self.heads = width, heads
         self.blocks = nn.ModuleList(
-            Block(width, heads, feed_forward, dropout, attention_dropout) for _ in range(layers)
+            Block(width, heads, feed_forward, dropout, attention_dropout, rotate)
+            for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
         self._initialise(layers)

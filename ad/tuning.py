@@ -148,18 +148,20 @@ def _tried(folder: Path, about: dict, fresh: bool) -> dict:
 
 def _try(settings: list, tasks: np.ndarray, config: Experiment, bar: tqdm) -> dict:
     """Run one agent a setting and task; their curves and final statistics, each [s N, ...]."""
-    source, agents = config.source, len(settings) * len(tasks)
-    steps = source.env_steps // source.num_envs
-    curves = LearningCurves(agents, source.num_envs, steps, config.data.history_stride)
+    num_envs, agents = config.source.num_envs, len(settings) * len(tasks)
+    steps = config.source.env_steps // num_envs
+    curves = LearningCurves(agents, num_envs, steps, config.data.history_stride)
     statistics: dict[str, list] = {}
     each = [setting for setting in settings for _ in tasks]
-    for block in new_source(config, np.tile(tasks, (len(settings), 1)), each).run(steps):
+    source = new_source(config, np.tile(tasks, (len(settings), 1)), each)
+    for block in source.run(steps):
         curves.add(block)
         for name, values in block.statistics.items():
             statistics.setdefault(name, []).append(mean_in_order(values))
         bar.update(block.arrays["action"].size)
     ends = {name: learning_curves.final(np.stack(rows, 1)) for name, rows in statistics.items()}
-    return {"curves": curves.curves(), "statistics": ends}
+    stopped = getattr(source, "stopped_at", np.full(agents, -1)) >= 0
+    return {"curves": curves.curves(), "statistics": ends | {"stopped": stopped.astype(float)}}
 
 
 def _measured(config: Experiment, settings: list, tasks: np.ndarray, order, parts) -> Tuning:
@@ -176,10 +178,11 @@ def _measured(config: Experiment, settings: list, tasks: np.ndarray, order, part
         return whole.reshape(-1, len(tasks), *whole.shape[1:])[np.argsort(order)]
 
     curves = {name: joined("curves", name) for name in parts[0]["curves"]}
-    statistics = {name: joined("statistics", name) for name in parts[0].get("statistics", {})}
+    statistics = {name: joined("statistics", name) for name in parts[0]["statistics"]}
     facts = known(config, tasks)
     scale = _scale(facts.optimal_return, curves["return"])
-    scores = _scores(config, curves, scale, facts)
+    whole = statistics["stopped"] == 0
+    scores = _scores(config, curves, whole, scale, facts)
     return Tuning(settings, tasks, curves, scores | statistics, scale)
 
 
@@ -189,12 +192,17 @@ def _scale(optimal: np.ndarray, returns: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(optimal), optimal, best)
 
 
-def _scores(config: Experiment, curves: dict, scale: np.ndarray, facts) -> dict[str, np.ndarray]:
-    """The scores of each setting and task, [S, N]; of the pace only where the task is learnt."""
+def _scores(
+    config: Experiment, curves: dict, whole: np.ndarray, scale: np.ndarray, facts
+) -> dict[str, np.ndarray]:
+    """The scores of each setting and task, [S, N]; of the pace only where the task is learnt.
+
+    An agent that is not `whole`, bool [S, N], has stopped with broken numbers and learnt nothing.
+    """
     shape = curves["return"].shape[:2]
     flat = {name: values.reshape(-1, values.shape[-1]) for name, values in curves.items()}
     ends = {name: learning_curves.final(values).reshape(shape) for name, values in flat.items()}
-    learnt = ends["return"] >= LEARNT * scale
+    learnt = whole & (ends["return"] >= LEARNT * scale)
     each = config.source.num_envs * config.data.history_stride
     episode = np.where(learnt.ravel(), learning_curves.rise(flat["return"], each), np.nan)
     steps = learning_curves.steps_until(flat["length"], episode).reshape(shape)

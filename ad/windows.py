@@ -76,7 +76,7 @@ class HistoryWindows:
         window = {name: array[index].astype(np.int64) for name, array in self.data.items()}
         for name, array in window.items():
             array[:, 0] = np.where(offset == 0, self.none[name], array[:, 0])
-        return window, valid
+        return window | {"step": np.maximum(step, 0)}, valid
 
 
 def strided_order(

@@ -87,13 +87,14 @@ class Kernel:
         shape = (STATES, HIDDEN, ACTIONS)
         self.parameters = np.stack([initial_parameters(shape, key) for key in range(AGENTS)])
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
+        self.stopped = np.zeros(AGENTS, bool)
         self.table = a2c_kernel.empty_table(AGENTS, STATES, ACTIONS)
         self.optimiser, self.updates = chosen, 0
         a2c_kernel.evaluate(self.parameters, HIDDEN, self.table)
 
     def update(self, observations, actions, returns) -> np.ndarray:
         self.updates += 1
-        fixed = (self.parameters, *self.moments, HIDDEN, self.table)
+        fixed = (self.parameters, *self.moments, self.stopped, HIDDEN, self.table)
         samples = (observations, actions)
         return a2c_kernel.update(*fixed, samples, returns, self.updates, self.optimiser)
 
@@ -145,14 +146,43 @@ def test_a_feature_far_out_is_still_between_minus_one_and_one():
     np.testing.assert_allclose(kernel.table.values[0], values, atol=1e-4)
 
 
-def test_an_agent_whose_numbers_broke_does_not_reach_the_others():
+def broken_parameters(kernel: Kernel) -> None:
+    kernel.parameters[1] = np.nan
+    a2c_kernel.evaluate(kernel.parameters, HIDDEN, kernel.table)
+
+
+def broken_gradient(kernel: Kernel) -> None:
+    kernel.table.values[1] = 1e30
+
+
+def broken_step(kernel: Kernel) -> None:
+    kernel.moments[0, 1] = np.inf
+
+
+@pytest.mark.parametrize("fault", [broken_parameters, broken_gradient, broken_step])
+def test_an_agent_whose_numbers_broke_stops_and_does_not_reach_the_others(fault):
     healthy, broken = Kernel(optimiser()), Kernel(optimiser())
-    broken.parameters[1] = np.nan
-    a2c_kernel.evaluate(broken.parameters, HIDDEN, broken.table)
-    samples = random_samples(np.random.default_rng(2))
-    for kernel in (healthy, broken):
-        kernel.update(*samples)
+    fault(broken)
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        samples = random_samples(rng)
+        expected, measured = (kernel.update(*samples) for kernel in (healthy, broken))
+    assert broken.stopped.tolist() == [False, True, False]
+    assert np.isnan(measured[1]).all()
+    for good, bad in zip((expected, *healthy.table), (measured, *broken.table), strict=True):
+        np.testing.assert_array_equal(bad[[0, 2]], good[[0, 2]])
     np.testing.assert_array_equal(broken.parameters[[0, 2]], healthy.parameters[[0, 2]])
+
+
+@pytest.mark.parametrize("fault", [broken_gradient, broken_step])
+def test_an_agent_that_stopped_keeps_its_last_policy(fault):
+    kernel = Kernel(optimiser())
+    before = kernel.table.cumulative[1].copy()
+    fault(kernel)
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        kernel.update(*random_samples(rng))
+    np.testing.assert_array_equal(kernel.table.cumulative[1], before)
 
 
 @pytest.fixture

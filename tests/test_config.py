@@ -115,7 +115,7 @@ BAD_WORDS = [
      "did you mean discount?"),
     ("--env.kwargs.szie 3", "env (command line) makes no world: DarkRoom-v0 has no setting "
      "'szie'; did you mean 'size'?"),
-    ("--data.zzz 3", "(known: history_stride, context_length, held_out_streams, "),
+    ("--data.zzz 3", "(known: history_stride, context_length, env_steps, held_out_str"),
     # wrong types
     ("--training.steps 2.7", "training.steps (command line) must be a whole number, not 2.7"),
     ("--training.steps true", "training.steps (command line) must be a whole number, not true"),
@@ -158,6 +158,19 @@ BAD_WORDS = [
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
     ("--data.context_length 501", "must be at most 500, not 501: that is what is kept of a "),
+    ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
+    ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
+    ("--data.env_steps 100000", "data.context_length must be at most 250, not 256: that is what "),
+    ("--data.streams_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
+    ("--model.position rotari", "is not a known position: 'rotari', did you mean 'rotary'?"),
+    ("--model.position rotary --model.width 6", "rotary needs an even width of a head, not 3"),
+    ("--model.position window --model.positions 255", "model.positions (command line) must be at "
+     "least 256, not 255: so long is a window of data.context_length"),
+    ("--model.position history --model.positions 1999", "must be at least 2000, not 1999: so long "
+     "is a rollout of 100 episodes of 20 steps"),
+    ("--model.position history --data.history_stride 5", "must be at least 4000, not 2000: so long "
+     "is a kept history"),
+    ("--model.reward_token before", "before needs model.layout separate, not fused"),
     ("--data.held_out_streams 10", "must be below source.num_envs (10), not 10"),
     ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
     ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but 8 tasks are"),

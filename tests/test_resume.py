@@ -12,7 +12,10 @@ from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, l
 from ad import checkpoints, sessions
 from ad.errors import CorruptError
 from ad.evaluation import evaluate
+from ad.report import report
 from ad.runs import Run
+
+CPU = torch.device("cpu")
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -121,6 +124,36 @@ def test_the_results_record_what_a_run_was_resumed_with(resumed_with_two_threads
     assert content["resumed_with"] == ["step 6: threads 1 -> 2"]
     assert [session["threads"] for session in content["sessions"]] == [1, 2]
     assert content["sessions"][0]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("device", "cuda (H200)"), ("precision", "bfloat16"), ("torch", "2.12.0"), ("numpy", "1.0")],
+)
+def test_what_a_run_began_with_is_kept_and_shown_when_it_goes_on_elsewhere(trained, name, before):
+    path = trained.folder / "sessions.json"
+    first = {**json.loads(path.read_text())["train"][0], name: before}
+    path.write_text(json.dumps({"train": [first]}))
+    forget_last_checkpoint(trained)
+    evaluate(train(trained.config))
+    change = f"step 6: {name} {before} -> {sessions.machine(trained.config, CPU)[name]}"
+    assert json.loads((trained.folder / "results.json").read_text())["resumed_with"] == [change]
+    assert f"Training went on with {change}:" in report(trained).read_text().replace("&gt;", ">")
+
+
+def test_a_third_process_with_what_the_second_had_says_nothing(resumed_with_two_threads, capsys):
+    folder = resumed_with_two_threads.folder
+    capsys.readouterr()
+    second = {k: v for k, v in sessions.read(folder)[-1].items() if k != "from_step"}
+    sessions.begin(folder, 8, second)
+    assert capsys.readouterr().err == ""
+    assert [session["from_step"] for session in sessions.read(folder)] == [0, 6, 8]
+
+
+def test_the_machine_of_the_evaluation_is_recorded(trained):
+    evaluate(trained)
+    content = json.loads((trained.folder / "results.json").read_text())
+    assert content["evaluated_on"] == sessions.machine(trained.config, CPU)
 
 
 def test_a_session_of_which_nothing_is_left_is_not_recorded(trained):

@@ -4,15 +4,21 @@ Every embedding gets a coordinate of its own, so that a token can be read back a
 was added up in it.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ad.config import ModelConfig
 from ad.encoders import ENCODERS
+from ad.positions.indices import sinusoids
+from ad.rewards import RewardProjection
 from ad.tokens import LAYOUTS, Spec
 
 SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
+CONFIG = ModelConfig(encoder="table", width=64)
 # Three transitions and the decision after them; o' is where the action led, o where the next began.
 WINDOW = {
     "observation": [6, 0, 1, 4, 5],
@@ -23,13 +29,16 @@ WINDOW = {
 }
 
 
+ORDERS = [*((name, "after") for name in LAYOUTS), ("separate", "before")]
+
+
 def tables(layout: nn.Module) -> dict[str, nn.Embedding]:
     """Every embedding of a layout by a short name, the encoder's first."""
     return {
         "o": layout.encoder.vectors,
         "a": layout.action,
         "r": layout.reward,
-        "time": layout.time,
+        "time": layout.position.vectors,
     }
 
 
@@ -39,9 +48,9 @@ def roles(layout: nn.Module) -> dict[str, nn.Linear]:
     return {short: role for short, role in maps.items() if role is not None}
 
 
-def read_tokens(name: str, next_observation: bool) -> list[set[str]]:
+def read_tokens(name: str, **settings) -> list[set[str]]:
     """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
-    layout = LAYOUTS[name](SPEC, "table", 64, next_observation)
+    layout = LAYOUTS[name](SPEC, replace(CONFIG, **settings))
     names: list[str] = []
     for short, table in tables(layout).items():
         nn.init.zeros_(table.weight)
@@ -59,7 +68,7 @@ def read_tokens(name: str, next_observation: bool) -> list[set[str]]:
 
 
 def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
-    assert read_tokens("fused", True) == [
+    assert read_tokens("fused") == [
         {"o0", "time0", "before6", "a5", "r2", "o'6"},
         {"o1", "time1", "before0", "a3", "r0", "o'1"},
         {"o4", "time2", "before1", "a2", "r1", "o'3"},
@@ -68,7 +77,7 @@ def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
 
 
 def test_separate_tokens_come_in_the_order_in_which_things_happen_and_share_their_time():
-    assert read_tokens("separate", True) == [
+    assert read_tokens("separate") == [
         {"o0", "time0"},
         {"a3", "time0"},
         {"r0", "o'1", "time0"},
@@ -82,26 +91,43 @@ def test_separate_tokens_come_in_the_order_in_which_things_happen_and_share_thei
     ]
 
 
+def test_a_reward_before_its_decision_is_that_of_the_transition_before():
+    assert read_tokens("separate", reward_token="before") == [
+        {"r2", "o'6", "time0"},
+        {"o0", "time0"},
+        {"a3", "time0"},
+        {"r0", "o'1", "time1"},
+        {"o1", "time1"},
+        {"a2", "time1"},
+        {"r1", "o'3", "time2"},
+        {"o4", "time2"},
+        {"a1", "time2"},
+        {"r0", "o'2", "time3"},
+        {"o5", "time3"},
+    ]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_without_next_observation_no_token_shows_where_an_action_led(name):
-    shown = [{part for part in token if "'" not in part} for token in read_tokens(name, True)]
-    assert read_tokens(name, False) == shown
+    shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]
+    assert read_tokens(name, next_observation=False) == shown
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_counts_its_tokens(name):
-    layout = LAYOUTS[name](SPEC, "table", 8, True)
+@pytest.mark.parametrize(("name", "order"), ORDERS)
+def test_a_layout_counts_its_tokens(name, order):
+    layout = LAYOUTS[name](SPEC, replace(CONFIG, width=8, reward_token=order))
     window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
     for decisions in range(1, 5):
         part = {field: values[:, : decisions + 1] for field, values in window.items()}
         assert layout(part).shape == (1, layout.count(decisions), 8)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name):
-    layout = LAYOUTS[name](SPEC, "table", 8, True)
+@pytest.mark.parametrize(("name", "order"), ORDERS)
+def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name, order):
+    layout = LAYOUTS[name](SPEC, replace(CONFIG, width=8, reward_token=order))
     present = {"o0", "o1", "o4", "o5"}
-    at = [n for n, token in enumerate(read_tokens(name, True)) if token & present]
+    tokens = read_tokens(name, reward_token=order)
+    at = [n for n, token in enumerate(tokens) if token & present]
     hidden = torch.arange(layout.count(4))[None, :, None]
     assert layout.decisions(hidden).flatten().tolist() == at
 
@@ -135,3 +161,19 @@ def test_a_table_has_nothing_in_common_between_two_observations():
     before = module().detach().clone()
     module.vectors.weight.data[4] += 1
     assert (module() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
+
+
+def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
+    module = RewardProjection((-1.0, 0.0, 3.0), 8)
+    low, zero, high, none = module(torch.tensor([[0, 1, 2, 3]]))[0]
+    torch.testing.assert_close(high - zero, 3 * (zero - low))
+    torch.testing.assert_close(zero, module.linear.bias)
+    torch.testing.assert_close(none, module.none.weight[0])
+
+
+def test_sinusoids_of_neighbours_are_alike_and_no_two_are_the_same():
+    vectors = sinusoids(500, 16)
+    apart = torch.cdist(vectors, vectors)
+    assert (apart + torch.eye(500) > 0.1).all()
+    assert apart[0, 1] < apart[0, 2] < apart[0, 3]
+    torch.testing.assert_close(vectors.square().mean(), torch.tensor(0.5), atol=0.02, rtol=0)

@@ -38,6 +38,8 @@ def test_how_often_a_run_is_evaluated_saved_and_logged_does_not_change_its_weigh
         ("data__windows_from_start", "0.9"),
         ("data__history_stride", "2"),
         ("data__held_out_streams", "2"),
+        ("data__streams_per_task", "2"),
+        ("data__env_steps", "600"),
     ],
 )
 def test_a_setting_that_binds_changes_the_weights(whole, row, path, value):

@@ -33,13 +33,13 @@ def write_numbered_histories(config) -> None:
 
 @pytest.fixture(scope="module")
 def numbered(smoke, tmp_path_factory):
-    """numbered(held_out_streams): a row with numbered histories of all eight tasks."""
+    """numbered(held_out_streams, *words): a row with numbered histories of all eight tasks."""
     root = tmp_path_factory.mktemp("numbered")
     write_numbered_histories(smoke(root))
 
-    def build(held_out_streams: int):
-        words = ["--data.held_out_streams", str(held_out_streams)]
-        return smoke(root, "--name", f"held_out_{held_out_streams}", *words)
+    def build(held_out_streams: int, *words: str):
+        name = "_".join([f"held_out_{held_out_streams}", *words[1::2]])
+        return smoke(root, "--name", name, "--data.held_out_streams", str(held_out_streams), *words)
 
     return build
 
@@ -57,6 +57,23 @@ def test_held_out_streams_of_train_tasks_are_not_trained_on(numbered, held_out_s
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
     others = range(4 - held_out_streams, 4)
     assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, others)
+
+
+def test_only_so_many_streams_of_a_task_are_trained_on(numbered):
+    config = numbered(1, "--data.streams_per_task", "2")
+    data, train_tasks = load_data(config, (0.0, 1.0)), Run(config).split.train_index
+    assert set(data.train.data["observation"]) == streams_of(config, train_tasks, range(2))
+    assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, range(3, 4))
+
+
+def test_only_the_first_steps_of_a_history_are_read(numbered):
+    # 4 streams of 1000 steps, episodes of 5: 600 of the task's steps are 30 episodes a stream.
+    config = numbered(1, "--data.env_steps", "600")
+    data = load_data(config, (0.0, 1.0))
+    _, steps = np.unique(data.train.data["observation"], return_counts=True)
+    assert set(steps) == {150}
+    half = load_data(config, (0.5, 1.0))
+    assert len(half.train) == len(data.train) // 2
 
 
 def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbered):

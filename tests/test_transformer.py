@@ -11,28 +11,52 @@ from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
 from ad.methods.context_memory import ContextMemory
 from ad.model import SequenceModel
+from ad.positions import POSITIONS
+from ad.positions.rotary import Rotary
+from ad.rewards import REWARDS
 from ad.tokens import LAYOUTS
+from ad.transformer import Transformer
 
-CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32)
+CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
 OUTCOMES = ("action", "reward", "next_observation")  # known only after the decision
-KNOWN = ("observation", "time")
+PRESENT = ("observation", "time")  # what a memory is told for a decision; it counts the steps
+# Which field of a window each position reads; the others read none.
+READ = {"env_time": "time", "history": "step"}
+
+VARIANTS = [
+    *({"layout": layout, "encoder": encoder} for layout in LAYOUTS for encoder in ENCODERS),
+    *({"layout": layout, "position": name} for layout in LAYOUTS for name in POSITIONS),
+    *({"layout": layout, "reward": reward} for layout in LAYOUTS for reward in REWARDS),
+    *({"layout": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
+]
 
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request) -> str:
-    return request.param
+def words(variant: dict[str, str]) -> str:
+    return " ".join(variant.values())
 
 
-@pytest.fixture(params=ENCODERS)
-def encoder(request) -> str:
-    return request.param
+@pytest.fixture(params=VARIANTS, ids=words)
+def config(request) -> ModelConfig:
+    """A small model of every kind that settings of the model choose between."""
+    return replace(CONFIG, **request.param)
 
 
 @pytest.fixture
-def model(spec, layout, encoder) -> SequenceModel:
-    """A random model of every layout and encoder, with logits of a visible size."""
+def known(config) -> list[str]:
+    """The fields of a window that are known at a decision and read by the model."""
+    field = READ.get(config.position)
+    return ["observation", field] if field else ["observation"]
+
+
+@pytest.fixture
+def model(spec, config) -> SequenceModel:
+    """A random model, with logits of a visible size."""
+    return random_model(spec, config)
+
+
+def random_model(spec, config) -> SequenceModel:
     torch.manual_seed(0)
-    module = SequenceModel(spec, replace(CONFIG, layout=layout, encoder=encoder)).eval()
+    module = SequenceModel(spec, config).eval()
     torch.nn.init.normal_(module.head.weight)
     return module.requires_grad_(False)
 
@@ -90,17 +114,17 @@ def test_dropout_of_attention_keeps_the_mean():
 def changed(window, spec, entry: int, names) -> dict[str, torch.Tensor]:
     """`window` with another value of the fields `names` at `entry`, all lanes."""
     other = {name: values.clone() for name, values in window.items()}
-    sizes = spec.none | {"time": spec.episode_length}
+    sizes = spec.none | {"time": spec.episode_length, "step": CONFIG.positions}
     for name in names:
         other[name][:, entry] = (other[name][:, entry] + 1) % sizes[name]
     return other
 
 
-def test_a_later_change_leaves_earlier_logits_as_they_are(model, spec, random_window):
+def test_a_later_change_leaves_earlier_logits_as_they_are(model, spec, random_window, known):
     window = random_window(3, 7, seed=0)
     before = model(window)
     for entry in range(1, 8):
-        after = model(changed(window, spec, entry, (*KNOWN, *OUTCOMES)))
+        after = model(changed(window, spec, entry, (*known, *OUTCOMES)))
         torch.testing.assert_close(after[:, : entry - 1], before[:, : entry - 1], atol=1e-6, rtol=0)
 
 
@@ -112,20 +136,63 @@ def test_what_comes_of_a_decision_leaves_its_own_logits_as_they_are(model, spec,
         torch.testing.assert_close(after[:, :entry], before[:, :entry], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*KNOWN, *OUTCOMES])
-def test_a_change_of_any_past_field_changes_all_later_logits(model, spec, random_window, name):
+def test_a_change_of_any_past_field_changes_all_later_logits(model, spec, random_window, known):
     window = random_window(3, 7, seed=2)
     before = model(window)
-    for entry in range(1, 7):
-        difference = (model(changed(window, spec, entry, [name])) - before).abs()
-        assert (difference[:, entry:].amax(-1) > 1e-4).all(), f"entry {entry}"
+    for name in (*known, *OUTCOMES):
+        for entry in range(1, 7):
+            difference = (model(changed(window, spec, entry, [name])) - before).abs()
+            assert (difference[:, entry:].amax(-1) > 1e-4).all(), f"{name}, entry {entry}"
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_a_change_of_the_present_changes_its_logits(model, spec, random_window, name):
+def test_a_change_of_the_present_changes_its_logits(model, spec, random_window, known):
     window = random_window(3, 4, seed=3)
-    difference = (model(changed(window, spec, 4, [name])) - model(window)).abs()
-    assert (difference[:, -1].amax(-1) > 1e-4).all()
+    for name in known:
+        difference = (model(changed(window, spec, 4, [name])) - model(window)).abs()
+        assert (difference[:, -1].amax(-1) > 1e-4).all(), name
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_position_reads_its_own_field_and_no_other(spec, random_window, position):
+    model = random_model(spec, replace(CONFIG, position=position))
+    window = random_window(2, 6, seed=8)
+    for name in ("time", "step"):
+        other = changed(window, spec, 3, [name])
+        assert torch.equal(model(window), model(other)) == (READ.get(position) != name), name
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_where_a_window_was_cut_from_a_history_matters_only_to_the_index_in_it(
+    spec, random_window, position
+):
+    model = random_model(spec, replace(CONFIG, position=position))
+    window = random_window(2, 6, seed=9)
+    later = window | {"step": window["step"] + 10}
+    assert torch.equal(model(window), model(later)) == (position != "history")
+
+
+def test_what_a_phase_has_more_than_the_table_reads_the_last_position(spec, random_window):
+    model = random_model(spec, replace(CONFIG, position="history"))
+    window = random_window(2, 6, seed=9)
+    windows = [window | {"step": window["step"] + more} for more in (39, 1000)]
+    torch.testing.assert_close(*(model(one)[:, 1:] for one in windows))
+
+
+@pytest.mark.parametrize(("position", "seen"), [("none", False), ("rotary", True)])
+def test_only_a_position_tells_one_block_the_order_of_the_past(position, seen):
+    rotate = POSITIONS.load(position).rotate
+    transformer = Transformer(8, 1, 2, 16, rotate=rotate).eval()
+    tokens = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
+    last, swapped = (transformer(t)[:, -1] for t in (tokens, tokens[:, [0, 3, 2, 1, 4]]))
+    assert torch.allclose(last, swapped, atol=1e-5) != seen
+
+
+def test_rotary_products_depend_on_how_far_two_tokens_are_apart():
+    q, k, _ = queries(2, 3, 7, 8)
+    here, there = (Rotary.rotate(q, s) @ Rotary.rotate(k, s).mT for s in (0, 100))
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=0)
+    torch.testing.assert_close(Rotary.rotate(q, 0)[:, :, 0], q[:, :, 0])
+    torch.testing.assert_close(Rotary.rotate(q, 5).norm(dim=3), q.norm(dim=3))
 
 
 def test_a_lane_does_not_see_another(model, spec, random_window):
@@ -153,7 +220,7 @@ class Life:
 
     def act(self, memory: ContextMemory, step: int) -> torch.Tensor:
         """The logits of decision `step`, from 1."""
-        return memory.act(*(self.window[name][:, step] for name in KNOWN))
+        return memory.act(*(self.window[name][:, step] for name in PRESENT))
 
     def record(self, memory: ContextMemory, step: int) -> None:
         reward = torch.tensor(self.spec.rewards)[self.window["reward"][:, step]]

@@ -147,6 +147,13 @@ def test_a_setting_that_does_not_learn_has_no_pace(search):
     assert (tuning.scores["learnt"][0] == 0).all()
 
 
+def test_an_agent_that_stopped_with_broken_numbers_has_learnt_nothing_and_stops_no_other(search):
+    words = ["--tune.grid.learning_rate", "[1e30, 0.01]", "--tune.grid.hidden", "[8]"]
+    scores = tune(search(*words)).scores
+    np.testing.assert_array_equal(scores["stopped"], [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(scores["learnt"], [[0, 0], [1, 1]])
+
+
 @pytest.mark.parametrize("by", ["area", "pace"])
 def test_the_verb_writes_table_figure_rows_and_the_best_setting_as_a_row(search, by, capsys):
     config = search("--tune.rank_by", by)

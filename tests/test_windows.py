@@ -139,6 +139,8 @@ def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
         for name in KEPT:
             real = content[name][b, np.r_[True, valid[b]]]
             assert real.tolist() == [expected_entry(name, number) for number in [before, *shown]]
+        steps = content["step"][b, 1:][valid[b]]
+        assert steps.tolist() == list(range(start, start + len(shown)))
 
 
 @PROPERTY
@@ -205,7 +207,7 @@ def test_the_same_generator_gives_the_same_windows(three_sequences):
 
 def test_windows_are_int64_and_rewards_are_indices(three_sequences):
     content, _ = three_sequences.sample(np.random.default_rng(0), 4)
-    assert content.keys() == set(KEPT)
+    assert content.keys() == {*KEPT, "step"}
     assert all(array.dtype == np.int64 and array.shape == (4, 4) for array in content.values())
     rewards = content["reward"][:, 1:]
     np.testing.assert_array_equal(rewards, content["observation"][:, 1:] % 3)

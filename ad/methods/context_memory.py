@@ -17,13 +17,14 @@ class ContextMemory:
     def __init__(self, model: SequenceModel, lanes: int, context_length: int):
         spec, device = model.spec, model.head.weight.device
         self.model, self.length, self.capacity = model, 0, context_length
+        self.step = 0  # decisions so far, also those that are forgotten
         self.rewards = torch.tensor(spec.rewards, device=device)
-        shape = (lanes, context_length + 1)
+        shape, none = (lanes, context_length + 1), spec.none | {"step": 0}
         self.entries = {
             name: torch.full(shape, value, dtype=torch.int64, device=device)
-            for name, value in spec.none.items()
+            for name, value in none.items()
         }
-        self.none = spec.none
+        self.none = none
         self.cache = model.new_cache(lanes, context_length)
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -32,11 +33,11 @@ class ContextMemory:
         if refill:
             self._drop_oldest()
         self.length += 1
-        for name, value in (("observation", observation), ("time", time)):
+        for name, value in (("observation", observation), ("time", time), ("step", self.step)):
             self.entries[name][:, self.length] = value
-        if refill or self.length == 1:
-            return self.model(self.window(), self.cache)[:, -1]
-        return self.model(self._part(self.length - 2), self.cache, newest=True)[:, -1]
+        self.step += 1
+        start = 0 if refill or self.length == 1 else self.length - 2
+        return self.model(self._part(start), self.cache, start)[:, -1]
 
     def record(
         self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor

@@ -4,7 +4,8 @@ Over a small discrete observation space a policy is a table between two updates,
 table look-up in arrays, and one update of one agent is a loop compiled by numba over the cells that
 it visited. An agent owns its parameters, Adam state, gradient-norm clip and random stream; nothing
 is summed across agents, so its history has the same bits alone, among 57, and with any number of
-threads.
+threads. An agent whose loss or gradient is no longer finite stops learning, and acts on with the
+last policy that it had; the others do not notice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,7 @@ class A2C:
         self.parameters = np.stack([initial_parameters(self.shape, key) for key in keys])
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
+        self.stopped_at = np.full(len(keys), -1)  # how many steps agent k learned from, -1: all
         self.optimiser = a2c_kernel.Optimiser(
             *(
                 np.array([getattr(own, name) for own in each], np.float32)
@@ -85,14 +87,16 @@ class A2C:
         actors = self.actors.state()
         if actors is None:
             return None
-        learners = {"parameters": self.parameters.copy(), "moments": self.moments.copy()}
+        names = ("parameters", "moments", "stopped_at")
+        learners = {name: getattr(self, name).copy() for name in names}
         # The table could be computed again, but not by the same code: bits might differ.
         table = {name: values.copy() for name, values in self.table._asdict().items()}
         return {**learners, "updates": np.array(self.updates), "table": table, "actors": actors}
 
     def restore(self, state: dict) -> None:
         """Go on from what `state` of the same learners gave."""
-        self.parameters, self.moments = state["parameters"].copy(), state["moments"].copy()
+        for name in ("parameters", "moments", "stopped_at"):
+            setattr(self, name, state[name].copy())
         self.updates = int(state["updates"])
         self.table = a2c_kernel.Table(**{n: values.copy() for n, values in state["table"].items()})
         self.actors.restore(state["actors"])
@@ -109,9 +113,11 @@ class A2C:
             data["reward"], data["terminated"], data["truncated"], next_values, self.discount
         )
         self.updates += 1
+        stopped = self.stopped_at >= 0
         measured = a2c_kernel.update(
             self.parameters,
             *self.moments,
+            stopped,
             self.hidden,
             self.table,
             (data["observation"], data["action"]),
@@ -119,6 +125,7 @@ class A2C:
             self.updates,
             self.optimiser,
         )
+        self.stopped_at[stopped & (self.stopped_at < 0)] = self.actors.steps - len(rollout)
         for name, values in zip(STATISTICS, measured.T, strict=True):
             statistics.setdefault(name, []).append(values)
 

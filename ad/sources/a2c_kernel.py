@@ -28,6 +28,7 @@ _FAST = {
 _HELPER = {"fastmath": _FAST, "forceinline": True}
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _ONE, _ZERO, _FAR = np.float32(1), np.float32(0), np.float32(9)
+_LARGEST = np.finfo(np.float32).max
 _TOP = tuple(np.float32(c) for c in (34459425, 4729725, 135135, 990))
 _LOW = tuple(np.float32(c) for c in (34459425, 16216200, 945945, 13860, 45))
 
@@ -72,6 +73,12 @@ def of_agent(optimiser, k):
         optimiser.beta2[k],
         optimiser.epsilon[k],
     )
+
+
+@njit(forceinline=True)
+def _is_number(x):
+    # np.isfinite asks whether x - x is 0, which a compiler that may reorder sums takes for granted.
+    return abs(x) <= _LARGEST
 
 
 @njit(**_HELPER)
@@ -204,11 +211,16 @@ def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
 
 @njit(**_HELPER)
 def _adam(flat, first, second, gradient, updates, optimiser):
-    """Clip by the norm of the agent's whole gradient, then Adam (Kingma and Ba 2015)."""
+    """Clip by the norm of the agent's whole gradient, then Adam (Kingma and Ba 2015); the norm.
+
+    Nothing is changed where the norm is not finite.
+    """
     square = _ZERO
     for i in range(flat.size):
         square += gradient[i] * gradient[i]
     norm = np.sqrt(square)
+    if not _is_number(norm):
+        return norm
     clip = min(_ONE, optimiser.gradient_norm / (norm + np.float32(1e-6)))
     b1, b2 = optimiser.beta1, optimiser.beta2
     rate = np.float32(optimiser.learning_rate / (1.0 - np.float64(b1) ** updates))
@@ -231,21 +243,42 @@ def evaluate(parameters, hidden, table):
         )
 
 
+@njit(forceinline=True)
+def _holds_numbers(probabilities, values):
+    """Whether an agent's new table is finite; a broken embedding shows in its next gradient."""
+    for s in range(values.size):
+        if not _is_number(values[s]):
+            return False
+        for a in range(probabilities.shape[1]):
+            if not _is_number(probabilities[s, a]):
+                return False
+    return True
+
+
 @njit(parallel=True, cache=True)
-def update(parameters, first, second, hidden, table, samples, returns, updates, optimiser):
+def update(parameters, first, second, stopped, hidden, table, samples, returns, updates, optimiser):
     """Update `parameters`, the Adam moments `first` and `second` (all [K, P]) and `table` in place.
 
     `samples`: (observations, actions), and `returns`, are [M, K, E]; `updates` counts from 1.
     Returns float32 [K, 3]: entropy (nats), squared value error, gradient norm before the clip.
+
+    An agent whose loss, gradient or new table is not finite is marked in `stopped`, bool [K]. It
+    keeps the table that it had, is never updated again, and its statistics are NaN.
     """
+    # `stopped` comes by itself: numba 0.68's prange loses what is written to a bool array that it
+    # took out of a tuple.
     observations, actions = samples
     outputs = table.probabilities.shape[2] + 1
     statistics = np.empty((parameters.shape[0], 3), np.float32)
     for k in prange(parameters.shape[0]):
-        p, v, own = table.probabilities[k], table.values[k], of_agent(optimiser, k)
+        statistics[k] = np.nan
+        if stopped[k]:
+            continue
+        own = of_agent(optimiser, k)
+        p, c, v = table.probabilities[k], table.cumulative[k], table.values[k]
         d_outputs = np.zeros((p.shape[0], outputs), np.float32)
         gradient = np.zeros(parameters.shape[1], np.float32)
-        statistics[k, 0], statistics[k, 1] = _output_gradient(
+        entropy, error = _output_gradient(
             p,
             v,
             np.ascontiguousarray(observations[:, k]).ravel(),
@@ -255,6 +288,12 @@ def update(parameters, first, second, hidden, table, samples, returns, updates, 
             d_outputs,
         )
         _back_propagate(parameters[k], hidden, outputs, d_outputs, gradient)
-        statistics[k, 2] = _adam(parameters[k], first[k], second[k], gradient, updates, own)
-        _evaluate_agent(parameters[k], hidden, p, table.cumulative[k], v)
+        before = p.copy(), c.copy(), v.copy()
+        norm = _adam(parameters[k], first[k], second[k], gradient, updates, own)
+        _evaluate_agent(parameters[k], hidden, p, c, v)
+        if _is_number(entropy + error + norm) and _holds_numbers(p, v):
+            statistics[k, 0], statistics[k, 1], statistics[k, 2] = entropy, error, norm
+        else:
+            stopped[k] = True
+            p[:], c[:], v[:] = before
     return statistics

@@ -1,0 +1,168 @@
+"""An agent whose numbers are no longer finite: it alone stops, and all that comes after says so."""
+
+import json
+import shutil
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.envs.toy_text import FrozenLakeEnv
+from small_run import evaluated_run
+
+from ad.batches import Batch
+from ad.collection import collect
+from ad.errors import ConfigError, CorruptError
+from ad.files import read_sealed, write_sealed
+from ad.histories import load_unit
+from ad.report import report
+from ad.runs import Run, task_name, unit_folder
+from ad.sources.actors import BLOCK_STEPS
+from ad.training_data import load_data
+
+WORDS = ["--source.algorithm", "a2c", "--source.env_steps", "8800", "--source.state_every", "0"]
+BROKEN = 3  # the agent into whose Adam moments an infinity is put
+ALL = (0.0, 1.0)  # the part of the histories that training reads
+
+
+class Exploding(FrozenLakeEnv):
+    """A frozen lake that may pay more than a float32 holds the square of, or NaN."""
+
+    def __init__(self, reward: float = 0.0):
+        super().__init__()
+        self.paid = reward if reward >= 0 else float("nan")
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self.paid, *rest
+
+
+gymnasium.register("Exploding-v0", entry_point=Exploding)
+LAKES = ["--env.id", "Exploding-v0", "--env.kwargs", "{}", "--split.num_train_tasks", "2"]
+LAKES += ["--split.held_out", "[[2]]"]
+
+
+@pytest.fixture
+def lakes(smoke, tmp_path):
+    """lakes(reward): the histories of two tasks; the second one's steps pay `reward`."""
+
+    def play(reward: str) -> list:
+        (tmp_path / reward).mkdir()
+        tasks = f"[{{reward: 0.0}}, {{reward: {reward}}}, {{}}]"
+        run = Run(smoke(tmp_path / reward, *LAKES, "--env.tasks", tasks, *WORDS))
+        collect(run)
+        return [load_unit(unit_folder(run.config, task)) for task in run.split.train_tasks]
+
+    return play
+
+
+@pytest.mark.parametrize("reward", ["1.0e+30", "-1.0"])
+def test_a_reward_that_is_no_number_stops_that_agent_alone_and_is_said_once(lakes, capfd, reward):
+    healthy, broken = lakes("0.5"), lakes(reward)
+    (said,) = capfd.readouterr().err.splitlines()
+    assert said.startswith("warning: 1 source agent stopped learning (1 at step 0)")
+    assert broken[1].stopped_at == 0 and broken[0].stopped_at is None
+    assert broken[0].manifest["files"] == healthy[0].manifest["files"]  # SHA-256 of all its arrays
+
+
+def test_the_history_of_a_failed_agent_is_whole(lakes):
+    unit = lakes("1.0e+30")[1]
+    assert len(np.unique(unit.arrays["action"][:, -200:])) == 4
+    assert np.isnan(unit.curve["entropy"]).all()
+    assert all(array.shape == (4, 0) for array in unit.learned.values())
+
+
+def break_agent(run: Run) -> None:
+    """Begin to collect; one agent breaks in the second block; leave it as an interruption does."""
+    batch = Batch(run.config, run.split.train_tasks)
+    for count, block in enumerate(batch.source.run(batch.steps), 1):
+        batch.writer.append(block)
+        batch.source.moments[0, BROKEN] = np.inf
+        if count == 2:
+            break
+    batch.save()
+
+
+@pytest.fixture(scope="module")
+def healthy(smoke, tmp_path_factory) -> Run:
+    run = Run(smoke(tmp_path_factory.mktemp("healthy"), *WORDS))
+    collect(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def failed(smoke, tmp_path_factory) -> Run:
+    """The same row, but for a fault in one agent."""
+    run = Run(smoke(tmp_path_factory.mktemp("failed"), *WORDS))
+    break_agent(run)
+    collect(run)
+    return run
+
+
+def files(run: Run, agent: int) -> dict:
+    return load_unit(unit_folder(run.config, run.split.train_tasks[agent])).manifest["files"]
+
+
+def test_the_other_agents_have_the_bits_of_a_run_without_the_fault(healthy, failed):
+    same = [files(healthy, k) == files(failed, k) for k in range(len(failed.split.train_tasks))]
+    assert same == [k != BROKEN for k in range(len(same))]
+
+
+def test_what_it_recorded_before_has_the_bits_of_a_run_without_the_fault(healthy, failed):
+    good, bad = (
+        load_unit(unit_folder(run.config, run.split.train_tasks[BROKEN]))
+        for run in (healthy, failed)
+    )
+    assert bad.stopped_at == BLOCK_STEPS
+    for name, array in bad.learned.items():
+        np.testing.assert_array_equal(array, good.arrays[name][:, :BLOCK_STEPS])
+
+
+def test_a_failure_is_remembered_over_an_interruption(smoke, tmp_path, capsys):
+    run = Run(smoke(tmp_path, *WORDS))
+    break_agent(run)
+    collect(run)
+    name = task_name(run.split.train_tasks[BROKEN])
+    said = f"1 source agent stopped learning ({name} at step {BLOCK_STEPS})"
+    assert capsys.readouterr().err.count(said) == 1
+
+
+def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy, failed, capsys):
+    whole = load_data(healthy.config, ALL)
+    assert capsys.readouterr().err == ""
+    data = load_data(failed.config, ALL)
+    assert capsys.readouterr().err.count("training sees their histories up to there") == 1
+    tasks, streams = len(failed.split.train_tasks), whole.train.lengths.size
+    lost = len(whole.train) * (1 - BLOCK_STEPS / 2200) / tasks
+    assert len(whole.train) - len(data.train) == pytest.approx(lost, rel=0.05)
+    assert data.train.lengths.size == streams
+
+
+def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_path):
+    root = shutil.copytree(failed.config.root, tmp_path / "root")
+    run = Run(type(failed.config)(**(vars(failed.config) | {"root": str(root)})))
+    for task in run.split.train_tasks:
+        path = unit_folder(run.config, task) / "unit.json"
+        write_sealed(path, read_sealed(path) | {"stopped_at_step": 0})
+    with pytest.raises(ConfigError, match="no whole episode"):
+        load_data(run.config, ALL)
+
+
+def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(failed):
+    run = evaluated_run(failed.config)
+    report(run)
+    name = task_name(run.split.train_tasks[BROKEN])
+    results = json.loads((run.folder / "results.json").read_text())
+    assert results["stopped_agents"] == {name: BLOCK_STEPS}
+    assert results["references"]["source"]["train"]["num_episodes"] > 10
+    page = (run.folder / "report.html").read_text()
+    assert f"{name} at step {BLOCK_STEPS}." in " ".join(page.split())
+
+
+@pytest.mark.parametrize("step", [-1, 2201, 2.5, True, "9", None])
+def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, step):
+    unit = unit_folder(failed.config, failed.split.train_tasks[0])
+    copy = shutil.copytree(unit, tmp_path / "unit")
+    manifest = read_sealed(copy / "unit.json") | {"stopped_at_step": step}
+    write_sealed(copy / "unit.json", manifest)
+    with pytest.raises(CorruptError, match="stop where it cannot"):
+        load_unit(copy)
