@@ -175,8 +175,11 @@ def other_history(manifest: dict, config: Experiment, task: np.ndarray) -> str:
     return ", ".join(key for key, value in wanted.items() if manifest.get(key) != value)
 
 
-def new_source(config: Experiment, tasks: np.ndarray):
-    """The configured source algorithm on `tasks` [K, ...], each with its own key and actors."""
+def new_source(config: Experiment, tasks: np.ndarray, settings=None):
+    """The configured source algorithm on `tasks` [K, ...], each with its own key and actors.
+
+    `settings`: one `Settings` for all agents or one for each, in place of the configured ones.
+    """
     env, source = config.env, config.source
     source_class = SOURCES.load(source.algorithm)
     lanes = make_vec(
@@ -188,7 +191,7 @@ def new_source(config: Experiment, tasks: np.ndarray):
     )
     keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
     knowledge = world(env.id, env.tasks, **env.kwargs)
-    settings = source_class.Settings(**source.settings)
+    settings = settings or source_class.Settings(**source.settings)
     return source_class(settings, lanes, tasks, source.num_envs, keys, knowledge)
 
 
@@ -205,6 +208,12 @@ def unit_manifest(config: Experiment, task: np.ndarray) -> dict:
         "num_envs": source.num_envs,
         "versions": versions(),
     }
+
+
+def limit_threads(config: Experiment) -> None:
+    """Let compiled loops take no more threads than the configuration allows."""
+    if config.threads:
+        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def versions() -> dict[str, str]:

@@ -2,12 +2,11 @@
 
 import os
 
-import numba
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from ad.array_files import most_maps
-from ad.batches import Batch, is_there, partials, unfinished
+from ad.batches import Batch, is_there, limit_threads, partials, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
 from ad.histories import CURVE_START, load_unit
@@ -31,8 +30,7 @@ def collect(run: Run, fresh: bool = False) -> int:
 
 def collect_tasks(config: Experiment, tasks: np.ndarray, fresh: bool = False) -> int:
     """Likewise for any `tasks` [K, ...] of the world."""
-    if config.threads:
-        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
+    limit_threads(config)
     with locked(dataset_folder(config)):
         if fresh:
             _discard(config, tasks)

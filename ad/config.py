@@ -135,6 +135,18 @@ class RecordConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """The search for settings of the source algorithm; no other verb depends on it."""
+
+    grid: dict = setting({})  # source setting: [its values], e.g. {discount: [0.9, 0.99]}
+    samples: int = setting(0, at_least=0)  # how many at random between those; 0: the whole grid
+    num_tasks: int = setting(4, at_least=1)  # train tasks, at most, that each is tried on
+    tune_seed: int = setting(0, at_least=0)  # of the random settings
+    rank_by: str = setting("area", choices=("area", "pace"), free=True)  # the best stands first
+    rise_windows: float = setting(0.25, above=0, free=True)  # wanted: context windows of a rise
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One row of the benchmark: what `python -m scripts.<verb> --config_path <row>.yaml` reads."""
 
@@ -151,6 +163,7 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig, metadata={"free": True})
 
 
 def dump(config: Any) -> str:

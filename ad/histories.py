@@ -107,7 +107,7 @@ class HistoryWriter:
         for name, array in block.arrays.items():
             for k, maps in self.maps.items():
                 maps[name][:, part] = array[:, k].T
-        means = {name: _mean(values) for name, values in block.statistics.items()}
+        means = {name: mean_in_order(values) for name, values in block.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
         self.written = part.stop
 
@@ -206,6 +206,7 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def _mean(values: list[np.ndarray]) -> np.ndarray:
+def mean_in_order(values: list[np.ndarray]) -> np.ndarray:
+    """The mean of arrays of one shape, with the bits that each entry would have alone."""
     # One after the other: np.mean would add in an order that depends on the number of agents.
     return np.cumsum(values, axis=0, dtype=np.float64)[-1] / len(values)

@@ -72,14 +72,14 @@ def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray)
     return ratio(mean_length, shortest)
 
 
-def episodes_to(curve: np.ndarray, target: float) -> int | None:
+def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:
     """The first episode, from 1, at which `curve` [E], averaged over the last five, is >= `target`.
 
-    None if it never is, or if the target is unknown (NaN).
+    Or over as many as `smoothing` says. None if it never is, or if the target is unknown (NaN).
     """
     padded = np.concatenate([np.zeros(1), np.cumsum(curve)])
     stop = np.arange(1, len(curve) + 1)
-    start = np.maximum(stop - SMOOTHING, 0)
+    start = np.maximum(stop - smoothing, 0)
     reached = (padded[stop] - padded[start]) / (stop - start) >= target - 1e-9
     return int(reached.argmax()) + 1 if reached.any() else None
 

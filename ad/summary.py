@@ -161,14 +161,14 @@ def scores(
     lines: dict[str, dict[str, Reference]],
 ) -> dict:
     """The entries `splits` and `references` of `results.json`, in the world of `config`."""
-    known = {split: _known(config, e.tasks) for split, e in evaluations.items()}
-    optimal = {split: facts.optimal_return for split, facts in known.items()}
+    facts = {split: known(config, e.tasks) for split, e in evaluations.items()}
+    optimal = {split: fact.optimal_return for split, fact in facts.items()}
     splits = {
         split: metrics.summarise(
             evaluation.returns,
             evaluation.lengths,
             evaluation.successes,
-            known[split],
+            facts[split],
             [task_name(task) for task in evaluation.tasks],
         )
         for split, evaluation in evaluations.items()
@@ -192,7 +192,8 @@ def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict)
     return summaries
 
 
-def _known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+def known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+    """What the configured world knows of `tasks`."""
     knowledge, length = config_world(config), config.env.episode_length
     return metrics.Known(
         knowledge.optimal_return(tasks, length),

@@ -6,8 +6,8 @@ discrete observations; its parameters lie flat in one float32 row an agent: embe
 
     mean( -log π(a|s) (G - V(s)) - β H(π(·|s)) + c (G - V(s))² )    (Mnih et al. 2016, section 4)
 
-so its gradient needs one pass per *visited* observation. Agents share nothing but the settings,
-which is what makes the bits of one independent of the others and of the number of threads.
+so its gradient needs one pass per *visited* observation. Agents share nothing, and each has its own
+settings: that is what makes the bits of one independent of the others and of the number of threads.
 tests/test_a2c.py holds the kernel against torch's autograd, clip and Adam.
 """
 
@@ -22,6 +22,10 @@ _FAST = {
     "arcp",
     "nsz",
 }  # sums may vectorise; NaN and infinity keep their meaning
+# A helper that is a function of its own is compiled once for each caller under one name, and the
+# linker's choice, another in the process that compiles than in those that load its cache, showed in
+# the last bits of a history.
+_HELPER = {"fastmath": _FAST, "forceinline": True}
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _ONE, _ZERO, _FAR = np.float32(1), np.float32(0), np.float32(9)
 _LARGEST = np.finfo(np.float32).max
@@ -38,15 +42,15 @@ class Table(NamedTuple):
 
 
 class Optimiser(NamedTuple):
-    """The settings of an update, float32."""
+    """The settings of an update, float32 [K]; of one agent's update, scalars."""
 
-    learning_rate: float
-    entropy_coefficient: float
-    value_coefficient: float
-    gradient_norm: float
-    beta1: float
-    beta2: float
-    epsilon: float
+    learning_rate: np.ndarray
+    entropy_coefficient: np.ndarray
+    value_coefficient: np.ndarray
+    gradient_norm: np.ndarray
+    beta1: np.ndarray
+    beta2: np.ndarray
+    epsilon: np.ndarray
 
 
 def empty_table(num_agents: int, states: int, actions: int) -> Table:
@@ -57,13 +61,27 @@ def empty_table(num_agents: int, states: int, actions: int) -> Table:
     )
 
 
-@njit
+@njit(forceinline=True)
+def of_agent(optimiser, k):
+    """The settings of agent `k` of those of all agents."""
+    return Optimiser(
+        optimiser.learning_rate[k],
+        optimiser.entropy_coefficient[k],
+        optimiser.value_coefficient[k],
+        optimiser.gradient_norm[k],
+        optimiser.beta1[k],
+        optimiser.beta2[k],
+        optimiser.epsilon[k],
+    )
+
+
+@njit(forceinline=True)
 def _is_number(x):
     # np.isfinite asks whether x - x is 0, which a compiler that may reorder sums takes for granted.
     return abs(x) <= _LARGEST
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _tanh(x):
     # Lambert's continued fraction, cut after nine terms: within 1e-5 of tanh, and it vectorises.
     x = min(max(x, -_FAR), _FAR)
@@ -73,7 +91,7 @@ def _tanh(x):
     return min(max(top / low, -_ONE), _ONE)
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _views(flat, states, hidden, outputs):
     """Embedding [S, H], scale [H], shift [H], weight [A+1, H], bias [A+1] of one flat row."""
     a = states * hidden
@@ -89,7 +107,7 @@ def _views(flat, states, hidden, outputs):
     )
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _features(row, scale, shift, normal, feature):
     """Fill `normal` (mean 0, variance 1) and `feature` (tanh) of a row; 1 / its deviation."""
     hidden = row.size
@@ -108,7 +126,7 @@ def _features(row, scale, shift, normal, feature):
     return inverse
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
     states, actions = probabilities.shape
     embedding, scale, shift, weight, bias = _views(flat, states, hidden, actions + 1)
@@ -134,7 +152,7 @@ def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
             cumulative[s, a] = running
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _output_gradient(probabilities, values, observations, actions, returns, optimiser, gradient):
     """Add up d loss / d (logits, value) by observation; (entropy, squared value error)."""
     count = _ONE / np.float32(observations.size)
@@ -158,7 +176,7 @@ def _output_gradient(probabilities, values, observations, actions, returns, opti
     return total_entropy, total_error
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
     """Fill `gradient` (flat, zeroed) from d loss / d outputs [S, A+1], skipping zero rows."""
     states = d_outputs.shape[0]
@@ -191,7 +209,7 @@ def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
             d_embedding[s, j] = inverse * (d_normal[j] - mean - normal[j] * slope)
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _adam(flat, first, second, gradient, updates, optimiser):
     """Clip by the norm of the agent's whole gradient, then Adam (Kingma and Ba 2015); the norm.
 
@@ -225,7 +243,7 @@ def evaluate(parameters, hidden, table):
         )
 
 
-@njit
+@njit(forceinline=True)
 def _holds_numbers(probabilities, values):
     """Whether an agent's new table is finite; a broken embedding shows in its next gradient."""
     for s in range(values.size):
@@ -256,6 +274,7 @@ def update(parameters, first, second, stopped, hidden, table, samples, returns, 
         statistics[k] = np.nan
         if stopped[k]:
             continue
+        own = of_agent(optimiser, k)
         p, c, v = table.probabilities[k], table.cumulative[k], table.values[k]
         d_outputs = np.zeros((p.shape[0], outputs), np.float32)
         gradient = np.zeros(parameters.shape[1], np.float32)
@@ -265,12 +284,12 @@ def update(parameters, first, second, stopped, hidden, table, samples, returns, 
             np.ascontiguousarray(observations[:, k]).ravel(),
             np.ascontiguousarray(actions[:, k]).ravel(),
             np.ascontiguousarray(returns[:, k]).ravel(),
-            optimiser,
+            own,
             d_outputs,
         )
         _back_propagate(parameters[k], hidden, outputs, d_outputs, gradient)
         before = p.copy(), c.copy(), v.copy()
-        norm = _adam(parameters[k], first[k], second[k], gradient, updates, optimiser)
+        norm = _adam(parameters[k], first[k], second[k], gradient, updates, own)
         _evaluate_agent(parameters[k], hidden, p, c, v)
         if _is_number(entropy + error + norm) and _holds_numbers(p, v):
             statistics[k, 0], statistics[k, 1], statistics[k, 2] = entropy, error, norm

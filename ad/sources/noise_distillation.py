@@ -4,7 +4,7 @@ The optimal policy of a world acts, and each action is replaced by a uniformly r
 probability that falls linearly from `noise_start` to `noise_end` over the history.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,18 +25,25 @@ class Settings:
 
 
 class NoiseDistillation:
-    """K noisy experts with E actors each; needs a world that knows its optimal actions."""
+    """K noisy experts with E actors each; needs a world that knows its optimal actions.
+
+    `settings`: those of all agents, or a list of the same ones for each.
+    """
 
     Settings = Settings
+    SHARED = ("noise_start", "noise_end", "decay_fraction")  # one schedule for all agents
 
-    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys, world):
+    def __init__(
+        self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys, world
+    ):
         if not hasattr(world, "optimal_actions"):
             raise ConfigError("noise_distillation needs a world that knows its optimal actions")
-        self.settings, self.world = settings, world
+        self.settings = settings if isinstance(settings, Settings) else settings[0]
+        self.world = world
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.tasks = np.repeat(tasks, num_envs, axis=0)
         self.actions = int(env.single_action_space.n)
-        self.noise = settings.noise_start
+        self.noise = self.settings.noise_start
 
     def run(self, steps: int) -> Iterator[Block]:
         """Act until every lane has taken `steps` steps; yield the transitions in blocks."""
