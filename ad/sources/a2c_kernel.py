@@ -25,7 +25,8 @@ _FAST = {
 # A helper that is a function of its own is compiled once for each caller under one name, and the
 # linker's choice, another in the process that compiles than in those that load its cache, showed in
 # the last bits of a history.
-_HELPER = {"fastmath": _FAST, "forceinline": True}
+# The error model: Python's asks at each division whether to raise, and no such loop is vectorised.
+_HELPER = {"fastmath": _FAST, "forceinline": True, "error_model": "numpy"}
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _ONE, _ZERO, _FAR = np.float32(1), np.float32(0), np.float32(9)
 _LARGEST = np.finfo(np.float32).max
