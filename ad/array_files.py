@@ -7,12 +7,45 @@ kills the process (SIGBUS) without a word; so the room is taken first, and sizes
 import io
 import math
 import os
+import resource
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 FORMAT = np.lib.format
 LONGEST_HEADER = 1000  # characters; those of the store have less than 128
+OTHER_FILES = 100  # that a process has open beside maps: libraries, logs, the terminal
+
+
+class Maps(Mapping[str, np.ndarray]):
+    """The arrays of a folder by name, each mapped anew for reading whenever it is asked for.
+
+    A map keeps its file open, and a process may have 1024 of them: not seven of 150 histories.
+    `stop`: the columns [:stop] of each; None is all.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, ...], stop: int | None = None):
+        self.folder, self.names, self.stop = folder, names, stop
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise KeyError(name)
+        array = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array[:, : self.stop]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def most_maps() -> int:
+    """How many maps a process may hold at a time, at least one."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = most == resource.RLIM_INFINITY
+    return 2**20 if unlimited else max(most - OTHER_FILES, 1)
 
 
 def create(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:

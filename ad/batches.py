@@ -9,6 +9,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -119,16 +120,13 @@ class Batch:
         )
 
 
-def unfinished(config: Experiment, missing: np.ndarray) -> list[Batch]:
+def unfinished(config: Experiment, missing: np.ndarray) -> Iterator[Batch]:
     """The interrupted batches whose histories are all among the `missing` tasks, to go on with.
 
     What nobody can go on with is removed, and a line on stderr says why.
     """
-    return [
-        batch
-        for partial, about in partials(config, missing)
-        for batch in _gone_on_with(config, np.array(about["tasks"]), partial)
-    ]
+    for partial, about in partials(config, missing):
+        yield from _gone_on_with(config, np.array(about["tasks"]), partial)
 
 
 def partials(config: Experiment, missing: np.ndarray) -> list[tuple[Path, dict]]:

@@ -5,12 +5,14 @@ import os
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.batches import Batch, is_there, limit_threads, partials, unfinished
+from ad.array_files import most_maps
+from ad.batches import Batch, is_there, limit_threads, num_actions, partials, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
 from ad.histories import CURVE_START, load_unit
 from ad.locks import locked
 from ad.runs import Run, dataset_folder, describe_split, task_name, unit_folder
+from ad.transitions import schema
 
 
 def collect(run: Run, fresh: bool = False) -> int:
@@ -20,17 +22,23 @@ def collect(run: Run, fresh: bool = False) -> int:
     while another process collects into the same dataset.
     """
     config, split = run.config, run.split
+    count = collect_tasks(config, split.train_tasks, fresh)
+    name = f"split_{split.hash[:12]}.json"
+    write_json(dataset_folder(config) / name, describe_split(split))
+    return count
+
+
+def collect_tasks(config: Experiment, tasks: np.ndarray, fresh: bool = False) -> int:
+    """Likewise for any `tasks` [K, ...] of the world."""
     limit_threads(config)
     with locked(dataset_folder(config)):
         if fresh:
-            _discard(config, split.train_tasks)
-        missing = _missing(config, split.train_tasks)
+            _discard(config, tasks)
+        missing = _missing(config, tasks)
         for batch in unfinished(config, missing):
             batch.collect()
-        if len(left := _missing(config, missing)):
-            Batch(config, left).collect()
-        name = f"split_{split.hash[:12]}.json"
-        write_json(dataset_folder(config) / name, describe_split(split))
+        for part in _batches(config, _missing(config, missing)):
+            Batch(config, part).collect()
     return len(missing)
 
 
@@ -49,6 +57,12 @@ def show_curves(run: Run) -> None:
                     for step, value in zip(curve[CURVE_START[0]], values, strict=True):
                         writer.add_scalar(f"collect/{column}", value, int(step))
         publish(temporary, folder)
+
+
+def _batches(config: Experiment, tasks: np.ndarray) -> list[np.ndarray]:
+    """`tasks` in parts whose arrays can all be open; a history depends on no other in its batch."""
+    most = max(most_maps() // len(schema(num_actions(config))), 1)
+    return np.array_split(tasks, range(most, len(tasks), most)) if len(tasks) else []
 
 
 def _missing(config: Experiment, tasks: np.ndarray) -> np.ndarray:

@@ -66,7 +66,9 @@ class ModelConfig:
     """The transformer and how it reads transitions."""
 
     encoder: str = setting("factored")  # of observations, a name in ad.encoders.ENCODERS
-    layout: str = setting("fused", choices=("fused", "separate"))  # 1 or 3 tokens a transition
+    layout: str = setting(
+        "fused", choices=("fused", "separate", "modal")
+    )  # of tokens, ad/tokens.py
     width: int = setting(64, at_least=1)  # of the residual stream
     layers: int = setting(4, at_least=1)  # transformer blocks
     heads: int = setting(2, at_least=1)  # of attention; 2 of 32 halve the step of 4 of 16 on a CPU
@@ -122,6 +124,7 @@ class EvaluationConfig:
     train_eval_seeds: int = setting(1, at_least=1)  # how many rollouts of a train task
     action: str = setting("sample", choices=("sample", "greedy"))  # how actions follow from logits
     temperature: float = setting(1.0, above=0)  # of the sampling
+    worlds: list[dict] = setting([], free=True)  # others to play, each by what replaces env.kwargs
 
 
 @dataclass(frozen=True)

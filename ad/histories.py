@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.array_files import create, open_to_write
+from ad.array_files import Maps, create, open_to_write
 from ad.errors import CorruptError
 from ad.files import publish, remove_leftovers
 from ad.manifests import STOPPED, check_file, file_size, read_manifest, write_manifest
@@ -30,9 +30,9 @@ CURVE_START = ("env_steps", "return", "length")
 
 @dataclass
 class Unit:
-    """One history: `arrays` [streams, T] by field (mapped), `curve` by column, `manifest`."""
+    """One history: `arrays` [streams, T] by field, `curve` by column, `manifest`."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: Maps
     curve: dict[str, np.ndarray]
     manifest: dict
 
@@ -42,9 +42,9 @@ class Unit:
         return self.manifest.get(STOPPED)
 
     @property
-    def learned(self) -> dict[str, np.ndarray]:
-        """The arrays up to where the agent stopped learning: all of them, for a healthy one."""
-        return {name: array[:, : self.stopped_at] for name, array in self.arrays.items()}
+    def learned(self) -> Maps:
+        """The arrays up to where the agent stopped learning; of a healthy one, to the end."""
+        return Maps(self.arrays.folder, self.arrays.names, self.stopped_at)
 
 
 class HistoryWriter:
@@ -209,9 +209,10 @@ def load_unit(folder: Path, fields: tuple[str, ...] | None = None) -> Unit:
         raise CorruptError(
             f"the history {folder} cannot be used: {error}; scripts.verify lists all such"
         ) from error
-    read = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in fields}
     curve = np.load(folder / "curve.npy", allow_pickle=False)
-    return Unit(read, dict(zip(manifest["curve_columns"], curve.T, strict=True)), manifest)
+    return Unit(
+        Maps(folder, fields), dict(zip(manifest["curve_columns"], curve.T, strict=True)), manifest
+    )
 
 
 def say_stopped(stopped: dict[str, int]) -> str:

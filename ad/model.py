@@ -26,6 +26,7 @@ class SequenceModel(nn.Module):
             config.dropout,
             config.attention_dropout,
             self.layout.position.rotate,
+            self.layout.streams,
         )
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialise()

@@ -13,10 +13,10 @@ from ad.command_line import load
 from ad.config import config_hash
 from ad.errors import CorruptError, MachineError
 from ad.evaluation import load_model
-from ad.files import replacing, sha256, write_text
+from ad.files import read_sealed, replacing, sha256, write_text
 from ad.model import SequenceModel, spec_as_dict, spec_from_dict
 from ad.runs import Run
-from ad.summary import is_evaluated
+from ad.summary import SUMMARY, is_evaluated
 from ad.tables import run_table
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
@@ -65,7 +65,7 @@ def card(run: Run, num_weights: int) -> str:
     config = run.config
     scores = "It is not evaluated."
     if is_evaluated(run):
-        results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        results = read_sealed(run.folder / SUMMARY)
         scores = run_table(results).compact().markdown()
     return CARD.format(
         name=config.name,

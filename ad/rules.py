@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ad.config import Experiment
-from ad.encoders import ENCODERS
+from ad.encoders import ANY_SIZE, ENCODERS
 from ad.methods import METHODS
 from ad.positions import POSITIONS
 from ad.registry import Registry
 from ad.settings import Problem, shown, touches
 from ad.sources import SOURCES
 from envs import world
-from envs.tasks import make_split
+from envs.tasks import make_split, other_split
 
 RULES: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
 LANE_KWARGS = {"num_envs", "tasks", "render_mode", "task_kwargs", "env_id"}
@@ -94,6 +94,33 @@ def algorithm_is_registered(algorithm):
 def streams_are_equally_long(env_steps, num_envs):
     if env_steps % num_envs:
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
+
+
+@reads("evaluation.worlds", "env", "split", "model.encoder")
+def the_model_can_play_other_worlds(worlds, env, split, encoder):
+    home = make_split(
+        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+    )
+    for number, kwargs in enumerate(worlds):
+        if kwargs in worlds[:number]:
+            return f"must not list {shown(kwargs)} twice"
+        if taken := sorted(kwargs.keys() & LANE_KWARGS):
+            return f"must not set {', '.join(taken)}: the suite does"
+        merged = env.kwargs | kwargs
+        try:
+            other_split(home, merged)
+        except Exception as error:  # a world from elsewhere may raise anything
+            return f"cannot hold {shown(kwargs)}: {' '.join(str(error).split())}"
+        known, asked = (
+            world(env.id, env.tasks, **settings).observation_factors
+            for settings in (env.kwargs, merged)
+        )
+        if asked != known and encoder not in ANY_SIZE:
+            return (
+                f"cannot hold {shown(kwargs)}: the encoder {encoder} has no vectors for "
+                f"{_times(asked)} observations, only for the {_times(known)} it is trained on "
+                f"(model.encoder {', '.join(sorted(ANY_SIZE))} has)"
+            )
 
 
 @reads("data.env_steps", "source.env_steps", "source.num_envs")
@@ -201,6 +228,10 @@ def warm_up_ends_in_training(warmup_steps, steps):
 def learning_rate_falls(final, peak):
     if final > peak:
         return f"must be at most training.learning_rate ({peak}), not {final}"
+
+
+def _times(factors: tuple[int, ...]) -> str:
+    return " x ".join(map(str, factors))
 
 
 def _unregistered(name: str, registry: Registry) -> str | None:

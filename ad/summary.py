@@ -1,21 +1,22 @@
 """What an evaluation amounts to: `results.json`, the scores of each split and of the references."""
 
-import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from ad import checkpoints, metrics, sessions
 from ad.config import Experiment, config_hash
 from ad.devices import choose_device
-from ad.errors import ConfigError
-from ad.files import sha256, write_json
+from ad.errors import ConfigError, CorruptError
+from ad.files import read_sealed, sha256, write_sealed
 from ad.histories import episodes, load_unit
 from ad.references import Reference, random_return, references, source_references
 from ad.results import Evaluation, read_results
 from ad.runs import Run, config_world, task_name, unit_folders
 
-FILES = ("results.csv", "trajectories.npz", "results.json")  # of an evaluation
+HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
+FILES = (*HASHED, SUMMARY)  # of an evaluation
 
 
 @dataclass(frozen=True)
@@ -28,33 +29,56 @@ class Summary:
 
 
 def write_summary(run: Run) -> None:
-    """Write `results.json` from the results of the evaluation."""
+    """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
     evaluations = read_results(run.folder / "results.csv")
     lines = reference_lines(run.config, evaluations)
-    write_json(run.folder / "results.json", compile_results(run, evaluations, lines))
+    hashes = {name: sha256(run.folder / name) for name in HASHED}
+    content = compile_results(run, evaluations, lines) | {"files": hashes}
+    write_sealed(run.folder / SUMMARY, content)
 
 
 def read_summary(run: Run) -> Summary:
-    """What `write_summary` wrote. Raises ConfigError unless it is about the present settings."""
+    """What `write_summary` wrote. Raises ConfigError unless it is about the present settings.
+
+    Raises CorruptError if a file of the evaluation is not what was written.
+    """
+    there = all((run.folder / name).exists() for name in FILES)
+    if there and (damaged := damaged_results(run.folder)):
+        raise CorruptError(f"{'; '.join(damaged.values())}; scripts.evaluate makes it again")
     if not is_evaluated(run):
         raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
     evaluations = read_results(run.folder / "results.csv")
-    results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+    results = read_sealed(run.folder / SUMMARY)
     return Summary(evaluations, reference_lines(run.config, evaluations), results)
 
 
 def is_evaluated(run: Run) -> bool:
-    """Whether `results.json` is there and about the present checkpoint and settings."""
-    try:
-        if not all((run.folder / name).exists() for name in FILES):
-            return False
-        results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
-        return {name: results.get(name) for name in _identity(run)} == _identity(run)
-    except (FileNotFoundError, ValueError):
+    """Whether results are there, whole, and about the present checkpoint and settings."""
+    if damaged_results(run.folder):
         return False
+    results, wanted = read_sealed(run.folder / SUMMARY), identity(run)
+    return {name: results.get(name) for name in wanted} == wanted
 
 
-def _identity(run: Run) -> dict[str, str | None]:
+def damaged_results(folder: Path) -> dict[Path, str]:
+    """The files of an evaluation that are missing or not what was written, and what is wrong."""
+    try:
+        hashes = dict(read_sealed(folder / SUMMARY)["files"])
+    except FileNotFoundError:
+        return {folder / SUMMARY: f"{folder / SUMMARY} is missing"}
+    except (ValueError, KeyError, TypeError):
+        return {folder / SUMMARY: f"{folder / SUMMARY} is not what was written"}
+    found = {}
+    for path in (folder / name for name in HASHED):
+        if not path.is_file():
+            found[path] = f"{path} is missing"
+        elif sha256(path) != hashes.get(path.name):
+            found[path] = f"{path} is not what was written: its SHA-256 differs"
+    return found
+
+
+def identity(run: Run) -> dict[str, str | None]:
+    """What results are about: hashes of the settings, the split and the trained model."""
     path = checkpoints.newest(run.folder / "checkpoints")
     return {
         "config_hash": config_hash(run.config),
@@ -67,14 +91,21 @@ def reference_lines(
     config: Experiment, evaluations: dict[str, Evaluation]
 ) -> dict[str, dict[str, Reference]]:
     """Every reference that can be computed: name -> split -> Reference."""
+    source = source_lines(config, evaluations["held_out"].returns.shape[2])
+    return world_lines(config, evaluations) | {n: {"train": line} for n, line in source.items()}
+
+
+def world_lines(
+    config: Experiment, evaluations: dict[str, Evaluation]
+) -> dict[str, dict[str, Reference]]:
+    """The references that follow from the world alone: name -> split -> Reference."""
     knowledge, length = config_world(config), config.env.episode_length
     lines: dict[str, dict[str, Reference]] = {}
     for split, evaluation in evaluations.items():
         most = evaluation.returns.shape[2]
         for name, line in references(knowledge, evaluation.tasks, length, most).items():
             lines.setdefault(name, {})[split] = line
-    source = source_lines(config, evaluations["held_out"].returns.shape[2])
-    return lines | {name: {"train": line} for name, line in source.items()}
+    return lines
 
 
 def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
@@ -113,27 +144,36 @@ def compile_results(
 ) -> dict:
     """The content of `results.json`, keys as in the design."""
     config, trained = run.config, sessions.read(run.folder)
-    facts = {split: known(config, e.tasks) for split, e in evaluations.items()}
-    optimal = {split: fact.optimal_return for split, fact in facts.items()}
     return {
         "name": config.name,
-        "splits": {
-            split: metrics.summarise(
-                evaluation.returns,
-                evaluation.lengths,
-                evaluation.successes,
-                facts[split],
-                [task_name(task) for task in evaluation.tasks],
-            )
-            for split, evaluation in evaluations.items()
-        },
-        "references": _summarise_references(lines, optimal),
+        **scores(config, evaluations, lines),
         "stopped_agents": stopped_agents(config),
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": sessions.resumed_with(trained),
         "evaluated_on": sessions.machine(config, choose_device(config)),
-    } | _identity(run)
+    } | identity(run)
+
+
+def scores(
+    config: Experiment,
+    evaluations: dict[str, Evaluation],
+    lines: dict[str, dict[str, Reference]],
+) -> dict:
+    """The entries `splits` and `references` of `results.json`, in the world of `config`."""
+    facts = {split: known(config, e.tasks) for split, e in evaluations.items()}
+    optimal = {split: fact.optimal_return for split, fact in facts.items()}
+    splits = {
+        split: metrics.summarise(
+            evaluation.returns,
+            evaluation.lengths,
+            evaluation.successes,
+            facts[split],
+            [task_name(task) for task in evaluation.tasks],
+        )
+        for split, evaluation in evaluations.items()
+    }
+    return {"splits": splits, "references": _summarise_references(lines, optimal)}
 
 
 def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:

@@ -9,10 +9,12 @@ one); entries 1 to T are the decisions. Every token carries the position of its 
     fused             decision t: [o_t, p_t, (o, a, r, o')_{t-1}]               T tokens
     separate          o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T                        3 T - 2 tokens
     separate, before  r_0 o_1 a_1  r_1 o_2 a_2  ...  r_{T-1} o_T                3 T - 1 tokens
+    modal             o_1 ... o_T  |  a_0 ... a_{T-1}  |  r_0 ... r_{T-1}       3 streams of T
 
 r may hold o' too. In all of them what precedes a decision is what was known then: a reward follows
 its action. "Before" is about the reward of the transition before, which then goes with the decision
-that it comes ahead of, and shares its position.
+that it comes ahead of, and shares its position. Streams lie side by side in the batch, those of one
+window together (`ad/modalities.py`).
 """
 
 from dataclasses import dataclass
@@ -59,6 +61,8 @@ class Layout(nn.Module):
     one role holds in the others.
     """
 
+    streams = 1  # of tokens, each in a row of the batch
+
     def __init__(self, spec: Spec, config: ModelConfig):
         super().__init__()
         width = config.width
@@ -69,20 +73,23 @@ class Layout(nn.Module):
         self.position = POSITIONS.load(config.position)(spec, width, config.positions)
 
     def count(self, decisions: int) -> int:
-        """How many tokens a window of so many decisions has."""
+        """How many tokens a window of so many decisions has, in each stream."""
         raise NotImplementedError
 
     def forward(self, window: Window, start: int = 0) -> torch.Tensor:
-        """Tokens [B, L, C] of a window [B, T + 1]; `start`: see `ad/positions/`."""
-        raise NotImplementedError
+        """Tokens [B * streams, L, C] of a window [B, T + 1]; `start`: see `ad/positions/`."""
+        return self._tokens(self.encoder.moved(window), start)
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of the hidden states [B, L, C] those that decide, [B, T, C]."""
+        """Of the hidden states [B * streams, L, C] those that decide, [B, T, C]."""
         raise NotImplementedError
 
     def newest(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of the hidden states [B, L, C] of the last tokens the one that decides, [B, 1, C]."""
+        """Of those [B * streams, L, C] of the last tokens the one that decides last, [B, 1, C]."""
         return hidden[:, -1:]
+
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+        raise NotImplementedError
 
     def _outcome(self, window: Window, part: slice) -> torch.Tensor:
         """Reward and, if it is shown, the observation that the action led to."""
@@ -107,7 +114,7 @@ class Fused(Layout):
     def count(self, decisions: int) -> int:
         return decisions
 
-    def forward(self, window: Window, start: int = 0) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         return (
             self._encode(window["observation"][:, now])
@@ -131,7 +138,7 @@ class Separate(Layout):
     def count(self, decisions: int) -> int:
         return 3 * decisions - self._unknown
 
-    def forward(self, window: Window, start: int = 0) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         parts = [
             self._encode(window["observation"][:, now]),
@@ -153,4 +160,29 @@ class Separate(Layout):
         return 1 if self.reward_first else 2
 
 
-LAYOUTS = {"fused": Fused, "separate": Separate}
+class Modal(Layout):
+    """Three streams: at each decision the observation, the last action and what came of it."""
+
+    streams = 3
+
+    def count(self, decisions: int) -> int:
+        return decisions
+
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+        before, now = slice(None, -1), slice(1, None)
+        parts = (
+            self._encode(window["observation"][:, now]),
+            self.action(window["action"][:, before]),
+            self._outcome(window, before),
+        )
+        position = self.position(window, start)
+        return torch.stack([part + position for part in parts], dim=1).flatten(0, 1)  # [3 B, T, C]
+
+    def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden[:: self.streams]
+
+    def newest(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.decisions(hidden)[:, -1:]
+
+
+LAYOUTS = {"fused": Fused, "separate": Separate, "modal": Modal}

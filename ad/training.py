@@ -25,10 +25,11 @@ from ad.optimiser import learning_rate, new_optimiser, update
 from ad.origin import check_origin, origin
 from ad.runs import Run
 from ad.setbacks import Setbacks
-from ad.training_data import load_data, to_device
+from ad.training_data import load_data, parts, to_device
 from envs.rng import derive_key
 
 HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
+LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
 LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
 
 
@@ -77,25 +78,46 @@ class Trainer:
             group["lr"] = learning_rate(self.step, settings)
         torch.manual_seed(self._key("dropout", self.step))
         self.model.train()
-        loss = self._loss(self.forward)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._backward(self.forward)
         bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
-        self.losses.append(torch.where(bad, torch.nan, loss.detach()))
+        self.losses.append(torch.where(bad, torch.nan, loss))
         self.verdicts.append((self.step, bad))
         self.step += 1
 
-    def _loss(self, forward: Callable) -> torch.Tensor:
-        """The loss on the batch of the present step."""
+    def _backward(self, forward: Callable) -> torch.Tensor:
+        """Add the gradient of the loss on the batch of the present step; that loss, detached."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
         batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
         window, valid = to_device(batch, self.device)
-        with autocast(self.config, self.device):
-            return self.method.loss(forward, window, valid, settings.label_smoothing)
+        total = torch.zeros((), device=self.device)
+        for part in parts(settings.batch_size, self._windows_at_once()):
+            share = valid[part].sum() / valid.sum()
+            with autocast(self.config, self.device):
+                mine = {name: values[part] for name, values in window.items()}
+                loss = self.method.loss(forward, mine, valid[part], settings.label_smoothing)
+            (loss * share).backward()
+            total += loss.detach() * share
+        return total
+
+    def _windows_at_once(self) -> int:
+        """How many windows go through the model together: fewer where activations are large.
+
+        A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
+        small. The gradient is that of the whole batch either way.
+        """
+        if self.device.type != "cpu":
+            return self.config.training.batch_size
+        model = self.config.model
+        tokens = self.model.layout.count(self.config.data.context_length)
+        largest = tokens * max(model.heads * tokens, model.feed_forward)  # weights, or MLP
+        return max(LARGEST_ACTIVATION // largest, 1)
 
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
         self.model.train()
-        self._loss(forward).backward()
+        self._backward(forward)
         self.optimiser.zero_grad(set_to_none=True)
 
     def _after_step(self, bar: tqdm) -> None:

@@ -1,6 +1,7 @@
 """What training reads: the histories of the train tasks, verified, as windows and tensors."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -78,3 +79,10 @@ def to_device(batch, device: torch.device):
     window, valid = batch
     moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
     return moved, torch.from_numpy(valid).to(device)
+
+
+def parts(count: int, most: int) -> list[slice]:
+    """Slices of `count` windows, as few as hold at most `most` each, about equally long."""
+    number = -(-count // most)
+    edges = [round(i * count / number) for i in range(number + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]

@@ -1,37 +1,62 @@
 """Verify: hold what is on the disk against what was written there; repair what can be made again.
 
-Every byte is read: of the histories that a configuration needs, and of its run's checkpoints.
+Every byte is read: of the histories that a configuration needs and of all others in its dataset,
+and of its run's checkpoints and results.
 """
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ad import checkpoints
+from ad import checkpoints, summary
 from ad.batches import other_history
-from ad.collection import collect
+from ad.collection import collect_tasks
 from ad.config import Experiment
 from ad.errors import CorruptError
 from ad.files import remove
 from ad.histories import load_unit
-from ad.runs import Run, config_split, unit_folder
+from ad.runs import config_split, dataset_folder, unit_folder
 
-Damage = dict[Path, str]  # what is wrong with the unit or checkpoint at a path
+Damage = dict[Path, str]  # what is wrong with the unit or file at a path
+UNIT = re.compile(r"task_(\d+(?:-\d+)*)_seed_(\d+)")
+
+
+def histories(config: Experiment) -> dict[Path, tuple[Experiment, np.ndarray]]:
+    """The train tasks' histories and all others that are there: folder -> (row, task) of each.
+
+    One dataset has those of all splits and source seeds.
+    """
+    found = {unit_folder(config, task): (config, task) for task in config_split(config).train_tasks}
+    for path in sorted(dataset_folder(config).glob("task_*_seed_*")):
+        if match := UNIT.fullmatch(path.name):
+            task = np.array([int(part) for part in match[1].split("-")])
+            row = replace(config, source=replace(config.source, source_seed=int(match[2])))
+            found.setdefault(path, (row, task))
+    return found
+
+
+def run_checkpoints(config: Experiment) -> list[Path]:
+    """All checkpoints of the run, the oldest first."""
+    return sorted((_run_folder(config) / "checkpoints").glob("step_*.pt"))
+
+
+def run_results(config: Experiment) -> list[Path]:
+    """The files of the run's evaluation that are there."""
+    return [path for name in summary.FILES if (path := _run_folder(config) / name).exists()]
 
 
 def damaged_histories(config: Experiment) -> Damage:
-    """The histories of the train tasks that are missing, damaged or of something else."""
-    found = {}
-    for task in config_split(config).train_tasks:
-        if reason := _history_damage(config, task):
-            found[unit_folder(config, task)] = reason
-    return found
+    """The histories that are missing, damaged or of something else."""
+    checked = {path: _history_damage(path, *made) for path, made in histories(config).items()}
+    return {path: reason for path, reason in checked.items() if reason}
 
 
 def damaged_checkpoints(config: Experiment) -> Damage:
     """The checkpoints of the run that are not what was written."""
     found = {}
-    for path in checkpoint_paths(config):
+    for path in run_checkpoints(config):
         try:
             checkpoints.load(path)
         except CorruptError as error:
@@ -39,29 +64,39 @@ def damaged_checkpoints(config: Experiment) -> Damage:
     return found
 
 
-def checkpoint_paths(config: Experiment) -> list[Path]:
-    """All checkpoints of the run, the oldest first."""
-    folder = Path(config.root) / "logs" / config.name / "checkpoints"
-    return sorted(folder.glob("step_*.pt"))
+def damaged_results(config: Experiment) -> Damage:
+    """The files of the run's evaluation, if there was one, that are not what was written."""
+    return summary.damaged_results(_run_folder(config)) if run_results(config) else {}
 
 
-def repair(run: Run, histories: Damage, damaged: Damage) -> None:
-    """Collect the `histories` again, with the same bytes, and remove the `damaged` checkpoints.
-
-    Training goes on from the newest checkpoint that is left.
-    """
-    for path in histories:
+def repair_histories(config: Experiment, damaged: Damage) -> None:
+    """Collect them again, with the same bytes; one of a task that no such world has only goes."""
+    made = {path: histories(config)[path] for path in damaged}
+    tasks_of_world = {tuple(task) for task in config_split(config).all_tasks.tolist()}
+    for path in damaged:
         remove(path)
-    if histories:
-        collect(run)
+    rows = {row.source.source_seed: row for row, _ in made.values()}
+    for seed, row in rows.items():
+        tasks = [task for other, task in made.values() if other.source.source_seed == seed]
+        if known := [task for task in tasks if tuple(task.tolist()) in tasks_of_world]:
+            collect_tasks(row, np.array(known))
+
+
+def remove_checkpoints(damaged: Damage) -> None:
+    """Remove them: training goes on from the newest one that is left."""
     for path in damaged:
         remove(path)
         remove(path.with_suffix(".json"))
 
 
-def _history_damage(config: Experiment, task: np.ndarray) -> str:
+def remove_results(config: Experiment, damaged: Damage) -> None:
+    """Remove all files of an evaluation of which some are `damaged`: it makes them again."""
+    for path in run_results(config) if damaged else ():
+        remove(path)
+
+
+def _history_damage(folder: Path, config: Experiment, task: np.ndarray) -> str:
     """What is wrong with the history of `task`; empty if nothing is."""
-    folder = unit_folder(config, task)
     if not folder.exists():
         return f"the history {folder} is missing"
     try:
@@ -70,3 +105,7 @@ def _history_damage(config: Experiment, task: np.ndarray) -> str:
         return str(error)
     different = other_history(manifest, config, task)
     return different and f"the history {folder} is another one, by its {different}"
+
+
+def _run_folder(config: Experiment) -> Path:
+    return Path(config.root) / "logs" / config.name

@@ -19,7 +19,7 @@ KEPT = ("observation", "action", "reward", "next_observation", "time")
 class HistoryWindows:
     """Sequences of many histories in flat arrays, from which windows are drawn.
 
-    `histories`: dicts of [streams, T] arrays, one a task; probabilities, uint8 [streams, T, A], may
+    `histories`: [streams, T] arrays by field, one a task; probabilities, uint8 [streams, T, A], may
     be among them and are then in the windows too, [B, T + 1, A]. `history_part`: the share (start,
     stop) of each stream to use, in whole episodes. `rewards`: the reward values, ascending; rewards
     are kept as indices. `none`: for each field the index that stands for "before the history

@@ -1,4 +1,4 @@
-"""Check the histories and checkpoints of a run byte by byte: --repair true makes bad ones again."""
+"""Check the histories, checkpoints and results of a run byte by byte: --repair true mends them."""
 
 from ad.config import Experiment
 from ad.notices import say
@@ -7,23 +7,29 @@ from scripts.cli import run_verb
 
 def main(config: Experiment, repair: bool = False) -> None:
     """Name everything that is damaged (CorruptError, exit 4), or with `repair` make it good."""
-    from ad import verification
+    from ad import verification as check
     from ad.errors import CorruptError
-    from ad.runs import Run, config_split
 
-    histories = verification.damaged_histories(config)
-    damaged = verification.damaged_checkpoints(config)
-    problems = [*histories.values(), *damaged.values()]
+    histories = check.damaged_histories(config)
+    checkpoints, results = check.damaged_checkpoints(config), check.damaged_results(config)
+    problems = [*histories.values(), *checkpoints.values(), *results.values()]
     if problems and not repair:
         raise CorruptError("\n".join([*problems, f"verify: {len(problems)} damaged or missing"]))
     if problems:
         say("\n".join(problems))
-        verification.repair(Run(config), histories, damaged)
-        removed = f"{len(damaged)} checkpoints removed"
-        say(f"verify: {len(histories)} histories collected again, {removed}")
+        check.repair_histories(config, histories)
+        check.remove_checkpoints(checkpoints)
+        check.remove_results(config, results)
+        say(f"verify: {len(histories)} histories collected again, {_removed(checkpoints, results)}")
         return main(config)
-    tasks, kept = config_split(config).train_tasks, verification.checkpoint_paths(config)
-    say(f"verify: {len(tasks)} histories and {len(kept)} checkpoints are what was written")
+    whole = (check.histories(config), check.run_checkpoints(config), check.run_results(config))
+    counts = "{} histories, {} checkpoints and {} files of results".format(*map(len, whole))
+    say(f"verify: {counts} are what was written")
+
+
+def _removed(checkpoints: dict, results: dict) -> str:
+    again = ", results removed: scripts.evaluate makes them again" if results else ""
+    return f"{len(checkpoints)} checkpoints removed{again}"
 
 
 if __name__ == "__main__":

@@ -158,6 +158,14 @@ BAD_WORDS = [
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
     ("--data.context_length 501", "must be at most 500, not 501: that is what is kept of a "),
+    ('--evaluation.worlds [{"size":11}]', "evaluation.worlds (command line) cannot hold {'size': "
+     "11}: the encoder factored has no vectors for 11 x 11 observations, only for the 9 x 9 it is "
+     "trained on (model.encoder offsets has)"),
+    ('--model.encoder table --evaluation.worlds [{"size":7}]', "the encoder table has no vectors"),
+    ('--evaluation.worlds [{"szie":7}]', "cannot hold {'szie': 7}: DarkRoom-v0 has no setting 'sz"),
+    ('--evaluation.worlds [{"num_envs":7}]', "must not set num_envs: the suite does"),
+    ('--evaluation.worlds [{"size":9},{"size":9}]', "must not list {'size': 9} twice"),
+    ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
     ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
     ("--data.env_steps 100000", "data.context_length must be at most 250, not 256: that is what "),

@@ -28,7 +28,7 @@ from ad.sources import SOURCES
 from ad.tokens import LAYOUTS
 from ad.training_data import load_data
 from ad.transitions import FIELDS, LEVELS, PROBABILITIES, quantised
-from ad.verification import damaged_histories, repair
+from ad.verification import damaged_histories, repair_histories
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 STORED = ["--source.store_probabilities", "true"]
@@ -153,7 +153,7 @@ def test_a_flipped_bit_in_them_is_noticed_and_repaired(row, place):
         load_data(row, (0.0, 1.0))
     damaged = damaged_histories(row)
     assert list(damaged) == [path.parent]
-    repair(Run(row), damaged, {})
+    repair_histories(row, damaged)
     assert hashes(path.parent) == before
 
 

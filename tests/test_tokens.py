@@ -13,6 +13,7 @@ from torch import nn
 
 from ad.config import ModelConfig
 from ad.encoders import ENCODERS
+from ad.encoders.offsets import REACH, OffsetEncoder
 from ad.positions.indices import sinusoids
 from ad.rewards import RewardProjection
 from ad.tokens import LAYOUTS, Spec
@@ -62,7 +63,8 @@ def read_tokens(name: str, **settings) -> list[set[str]]:
         for row in range(len(layout.encoder.vectors.weight)):
             role.weight.data[len(names), row] = 1.0
             names.append(f"{short}{row}")
-    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})[0]
+    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})
+    tokens = tokens.flatten(0, 1)
     assert set(tokens.unique().tolist()) <= {0.0, 1.0}
     return [{names[int(c)] for c in token.nonzero()} for token in tokens]
 
@@ -107,6 +109,17 @@ def test_a_reward_before_its_decision_is_that_of_the_transition_before():
     ]
 
 
+def test_streams_hold_what_is_known_at_a_decision_one_modality_each():
+    assert read_tokens("modal") == [
+        *({"o0", "time0"}, {"o1", "time1"}, {"o4", "time2"}, {"o5", "time3"}),
+        *({"a5", "time0"}, {"a3", "time1"}, {"a2", "time2"}, {"a1", "time3"}),
+        {"r2", "o'6", "time0"},
+        {"r0", "o'1", "time1"},
+        {"r1", "o'3", "time2"},
+        {"r0", "o'2", "time3"},
+    ]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_without_next_observation_no_token_shows_where_an_action_led(name):
     shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]
@@ -119,7 +132,7 @@ def test_a_layout_counts_its_tokens(name, order):
     window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
     for decisions in range(1, 5):
         part = {field: values[:, : decisions + 1] for field, values in window.items()}
-        assert layout(part).shape == (1, layout.count(decisions), 8)
+        assert layout(part).shape == (layout.streams, layout.count(decisions), 8)
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
@@ -128,13 +141,14 @@ def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name
     present = {"o0", "o1", "o4", "o5"}
     tokens = read_tokens(name, reward_token=order)
     at = [n for n, token in enumerate(tokens) if token & present]
-    hidden = torch.arange(layout.count(4))[None, :, None]
+    hidden = torch.arange(len(tokens)).view(layout.streams, -1, 1)
     assert layout.decisions(hidden).flatten().tolist() == at
+    assert layout.newest(hidden).flatten().tolist() == at[-1:]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_an_encoder_has_a_vector_for_each_observation_and_another_for_none(encoder):
-    vectors = ENCODERS.load(encoder)(SPEC, 16)()
+    vectors = ENCODERS.load(encoder)(SPEC, 16).eval()()
     assert vectors.shape == (7, 16)
     assert len(vectors.unique(dim=0)) == 7
 
@@ -161,6 +175,56 @@ def test_a_table_has_nothing_in_common_between_two_observations():
     before = module().detach().clone()
     module.vectors.weight.data[4] += 1
     assert (module() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
+
+
+@pytest.fixture
+def offsets() -> OffsetEncoder:
+    return OffsetEncoder(SPEC, 16)
+
+
+def test_an_offset_vector_belongs_to_the_place_seen_from_the_centre_in_a_room_of_any_size(offsets):
+    larger = OffsetEncoder(replace(SPEC, num_observations=35, observation_factors=(5, 7)), 16)
+    larger.load_state_dict(offsets.state_dict())
+    small, large = offsets.eval()(), larger.eval()()
+    # The centre of 2 x 3 cells is (1, 1), that of 5 x 7 is (2, 3).
+    torch.testing.assert_close(small[:6].view(2, 3, 16), large[:35].view(5, 7, 16)[1:3, 2:5])
+    torch.testing.assert_close(small[6], large[35])
+
+
+def places(index: torch.Tensor, factors: tuple[int, ...]) -> np.ndarray:
+    """The row and column of each index, [2, B, T]."""
+    return np.stack(np.unravel_index(index.numpy(), factors))
+
+
+def test_in_training_each_window_is_moved_as_a_whole(offsets):
+    torch.manual_seed(0)
+    window = {
+        "observation": torch.arange(6).repeat(50, 1),
+        "next_observation": torch.arange(6).flip(0).repeat(50, 1),
+        "action": torch.arange(6).repeat(50, 1),
+    }
+    moved, roomier = offsets.moved(window), (2 + 2 * REACH, 3 + 2 * REACH)
+    assert moved["action"] is window["action"]
+    by = [
+        places(moved[name], roomier) - places(window[name], (2, 3))
+        for name in ("observation", "next_observation")
+    ]
+    np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
+    np.testing.assert_array_equal(by[0], by[0][..., :1].repeat(6, 2))
+    assert set(by[0].flatten()) == set(range(2 * REACH + 1))
+
+
+def test_a_window_that_is_not_moved_has_the_vectors_of_an_evaluation(offsets):
+    here = torch.arange(7)[None]
+    still = offsets._moved(here, torch.full((2, 1, 1), REACH))
+    torch.testing.assert_close(offsets()[still[0]], offsets.eval()())
+    assert offsets.moved({"observation": here})["observation"] is here
+
+
+def test_none_is_none_wherever_a_window_is_moved_to(offsets):
+    none = torch.full((20, 3), 6)
+    moved = offsets.moved({"observation": none, "next_observation": none})["observation"]
+    assert (moved == len(offsets()) - 1).all()
 
 
 def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():

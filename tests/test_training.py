@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
+from ad import training
 from ad.config import TrainingConfig
 from ad.errors import ConfigError
 from ad.evaluation import evaluate
@@ -72,6 +74,22 @@ def test_bfloat16_trains_on_nearly_the_losses_of_float32(whole, row):
 SCHEDULE = replace(
     TrainingConfig(), steps=10, warmup_steps=4, learning_rate=1.0, final_learning_rate=0.2
 )
+
+
+def test_windows_that_go_through_the_model_in_parts_give_the_gradient_of_the_whole_batch(
+    row, monkeypatch
+):
+    exact = {"training__precision": "float32", "model__dropout": "0"}
+    trainer = Trainer(Run(row(**exact, model__attention_dropout="0")))
+    gradients, losses = [], []
+    for most in (10**9, 10**3, 1):
+        monkeypatch.setattr(training, "LARGEST_ACTIVATION", most)
+        trainer.model.zero_grad()
+        losses.append(trainer._backward(trainer.model))
+        gradients.append([p.grad.clone() for p in trainer.model.parameters()])
+    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(loss, losses[0])
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-6)
 
 
 def test_the_learning_rate_warms_up_in_equal_steps_to_its_height():

@@ -1,15 +1,19 @@
 """The model as a function: causal, moved by the past, and the same with a cache as without."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
-from ad.attention import attend, attend_in_blocks, attend_reference
+from ad import attention
+from ad.attention import attend, attend_in_blocks, attend_one, attend_reference
 from ad.config import ModelConfig
+from ad.dropout import dropout
 from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
 from ad.methods.context_memory import ContextMemory
+from ad.modalities import AcrossStreams
 from ad.model import SequenceModel
 from ad.positions import POSITIONS
 from ad.positions.rotary import Rotary
@@ -83,25 +87,57 @@ def test_the_reference_is_the_definition(new, total):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 33])
-@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
-def test_attention_in_blocks_is_the_reference(length, blocks):
-    q, k, v = queries(2, 3, length, 8)
-    torch.testing.assert_close(attend_in_blocks(q, k, v, 0.0, blocks), attend_reference(q, k, v))
+@pytest.mark.parametrize("block", [1, 4, 5, 100])
+def test_attention_in_blocks_is_the_reference_and_has_its_gradients(length, block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    results = []
+    for path in (attend_in_blocks, attend_reference):
+        inputs = queries(2, 3, length, 8)
+        out = path(*inputs)
+        (out**3).sum().backward()
+        results.append([out, *(tensor.grad for tensor in inputs)])
+    torch.testing.assert_close(*results)
 
 
-def test_attention_in_blocks_has_the_gradients_of_the_reference():
-    grads = []
-    for attention in (attend_in_blocks, attend_reference):
-        inputs = queries(2, 3, 9, 8)
-        (attention(*inputs) ** 3).sum().backward()
-        grads.append([tensor.grad for tensor in inputs])
-    torch.testing.assert_close(*grads)
+def test_a_single_query_attends_as_in_the_reference():
+    q, k, v = (tensor.detach() for tensor in queries(2, 3, 9, 8))
+    torch.testing.assert_close(attend_one(q[:, :, -1:], k, v), attend_reference(q[:, :, -1:], k, v))
+
+
+def test_attention_in_blocks_with_dropout_has_the_gradient_of_what_it_computes(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 3)
+
+    def dropped(*inputs):
+        torch.manual_seed(0)  # the same mask at every call
+        return attend_in_blocks(*inputs, 0.4)
+
+    inputs = [tensor.detach().double().requires_grad_() for tensor in queries(1, 2, 5, 3)]
+    assert torch.autograd.gradcheck(dropped, inputs)
 
 
 def test_attention_in_blocks_is_the_reference_to_the_precision_of_bfloat16():
     half = queries(2, 3, 64, 8, dtype=torch.bfloat16)
     exact = attend_reference(*(tensor.float() for tensor in half))
     torch.testing.assert_close(attend(*half).float(), exact, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_dropout_keeps_the_mean_and_zeroes_about_the_configured_share(probability):
+    torch.manual_seed(0)
+    out = dropout(torch.ones(1_000_001), probability, training=True)
+    assert abs(float((out == 0).double().mean()) - probability) < 1 / 256
+    assert float(out.mean()) == pytest.approx(1, abs=0.1 if 0.1 < probability < 0.9 else 0.2)
+
+
+def test_dropout_does_nothing_out_of_training_and_is_the_same_for_the_same_seed():
+    x = torch.randn(100)
+    assert dropout(x, 0.5, training=False) is x and dropout(x, 0.0, training=True) is x
+    masks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        masks.append(dropout(x, 0.5, training=True))
+    assert torch.equal(*masks)
+    assert not torch.equal(masks[0], dropout(x, 0.5, training=True))
 
 
 def test_dropout_of_attention_keeps_the_mean():
@@ -281,6 +317,41 @@ def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(model, spec, ra
     memory.act(zeros, zeros)
     memory.record(zeros, torch.tensor([0.4, 7.0]), zeros)
     assert memory.window()["reward"][:, -1].tolist() == [0, 1]
+
+
+def test_a_stream_reads_each_stream_by_a_softmax_of_its_own_and_weighs_what_it_found():
+    q, k, v = (tensor.detach() for tensor in queries(2 * 3, 2, 5, 4))  # two windows, three streams
+    across = AcrossStreams(3, 2).requires_grad_(False)
+    torch.nn.init.normal_(across.gates)
+    mixed = across(q, k, v)
+    for window, reader in itertools.product(range(2), range(3)):
+        shares = across.gates[reader].softmax(1)  # [H, S]
+        here = [3 * window + reader]
+        by_hand = 0.0
+        for source in range(3):
+            there = [3 * window + source]
+            found = attention_by_hand(q[here], k[there], v[there])
+            by_hand = by_hand + shares[:, source, None, None] * found
+        torch.testing.assert_close(mixed[here], by_hand)
+
+
+def test_every_gate_learns(spec, random_window):
+    model = SequenceModel(spec, replace(CONFIG, layout="modal"))
+    torch.nn.init.normal_(model.head.weight)
+    model(random_window(2, 6, seed=4)).square().sum().backward()
+    first, *_, last = (block.attention.across.gates.grad for block in model.transformer.blocks)
+    assert (first != 0).all()
+    assert (last[0] != 0).all() and (last[1:] == 0).all()  # only observations decide in the end
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_layouts_have_the_same_budget_of_weights(spec, layout):
+    # Fused has one map of an observation more, of 64 x 64; modal has 18 gates a block.
+    def weights(name):
+        model = SequenceModel(spec, ModelConfig(layout=name))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    assert weights(layout) == pytest.approx(weights("separate"), rel=0.025)
 
 
 def test_a_cache_gives_back_what_it_was_given_and_can_start_again():

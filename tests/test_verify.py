@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_run import evaluated_run
 
-from ad import checkpoints
-from ad.collection import collect
-from ad.runs import Run, dataset_folder, unit_folder
+from ad import checkpoints, summary
+from ad.collection import collect, collect_tasks
+from ad.runs import Run, config_split, dataset_folder, unit_folder
 from scripts import verify
 from scripts.cli import exit_code
 
@@ -52,6 +53,11 @@ def verified(row, capsys):
     return run
 
 
+def whole_with(histories: int, results: int = 0) -> str:
+    parts = f"{histories} histories, 2 checkpoints and {results} files of results"
+    return f"verify: {parts} are what was written\n"
+
+
 def unit(row, index: int = 0) -> Path:
     return unit_folder(row, Run(row).split.train_tasks[index])
 
@@ -63,7 +69,7 @@ def flip(path: Path, place: int = -1) -> None:
 
 
 def test_what_is_whole_is_said_to_be(verified):
-    assert verified() == (0, "verify: 5 histories and 2 checkpoints are what was written\n")
+    assert verified() == (0, whole_with(5))
 
 
 def test_every_bad_unit_and_checkpoint_is_named(row, verified):
@@ -102,6 +108,51 @@ def test_repair_removes_a_bad_checkpoint_and_keeps_the_good_one(row, verified):
     assert code == 0 and "1 checkpoints removed" in said
     kept = os.listdir(Run(row).folder / "checkpoints")
     assert sorted(kept) == ["step_0000010.json", "step_0000010.pt"]
+
+
+def of_another_split_and_seed(row) -> list[Path]:
+    """Collect another split's and another source seed's histories; the folders only they have."""
+    before = set(dataset_folder(row).iterdir())
+    others = (
+        replace(row, split=replace(row.split, split_seed=1)),
+        replace(row, source=replace(row.source, source_seed=1)),
+    )
+    for other in others:
+        collect_tasks(other, config_split(other).train_tasks)
+    return sorted(set(dataset_folder(row).iterdir()) - before)
+
+
+def test_histories_of_other_splits_and_seeds_are_verified_and_repaired_too(row, verified):
+    others = of_another_split_and_seed(row)
+    before = hashes(dataset_folder(row))
+    assert verified() == (0, whole_with(5 + len(others)))
+    for folder in others:
+        flip(folder / "time.npy")
+    code, said = verified()
+    assert code == 4 and all(f"{folder} cannot be used" in said for folder in others)
+    code, said = verified("--repair", "true")
+    assert code == 0 and f"{len(others)} histories collected again" in said
+    assert hashes(dataset_folder(row)) == before
+
+
+def test_a_history_of_a_task_that_the_world_has_not_is_removed_by_repair(row, verified):
+    stranger = shutil.copytree(unit(row), dataset_folder(row) / "task_77-7_seed_0")
+    code, said = verified()
+    assert code == 4 and f"{stranger} is another one, by its task" in said
+    assert verified("--repair", "true")[0] == 0
+    assert not stranger.exists()
+
+
+@pytest.mark.parametrize("name", ["results.csv", "trajectories.npz", "results.json"])
+def test_damaged_results_are_named_and_repair_leaves_them_to_evaluate(row, verified, name):
+    run = evaluated_run(row)
+    assert verified() == (0, whole_with(5, results=3))
+    flip(run.folder / name, 40)
+    code, said = verified()
+    assert code == 4 and f"{run.folder / name} is not what was written" in said
+    code, said = verified("--repair", "true")
+    assert code == 0 and "scripts.evaluate makes them again" in said
+    assert not any((run.folder / name).exists() for name in summary.FILES)
 
 
 def test_a_history_under_another_ones_name_is_found_and_collected_again(row, verified):
