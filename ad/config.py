@@ -45,6 +45,7 @@ class SourceConfig:
     num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
     source_seed: int = setting(0, at_least=0)  # of the agents and their environments
     state_every: float = setting(30.0, at_least=0, free=True)  # seconds between saved states
+    store_probabilities: bool = setting(False, added=True)  # of the agent's actions, 8 bits each
     settings: dict = setting({})  # the algorithm's own, see the end of this list
 
 
@@ -103,6 +104,7 @@ class TrainingConfig:
     warmup_steps: int = setting(200, at_least=0)  # from 0 to learning_rate
     gradient_norm: float = setting(1.0, above=0)  # clip
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
+    targets: str = setting("sampled", choices=("sampled", "probabilities"), added=True)  # actions
     precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # of autocast
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
     train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout
@@ -179,7 +181,7 @@ def config_hash(*configs: Any) -> str:
 
 def difference(old: Any, new: Any) -> list[str]:
     """'source.env_steps: 200000 -> 100000' for each setting that differs and is not free."""
-    before, after = _binding(old), _binding(new)
+    before, after = _binding(old, usual=True), _binding(new, usual=True)
     return [
         f"{path}: {_shown(before, path)} -> {_shown(after, path)}"
         for path in before | after
@@ -187,13 +189,17 @@ def difference(old: Any, new: Any) -> list[str]:
     ]
 
 
-def _binding(config: Any) -> dict[str, Any]:
-    """Dotted path -> value of every setting that can change a result."""
+def _binding(config: Any, usual: bool = False) -> dict[str, Any]:
+    """Dotted path -> value of every setting that can change a result.
+
+    Those that were added later and have their default are left out, unless `usual`.
+    """
     values = {}
     for entry in dataclasses.fields(config):
-        if not entry.metadata.get("free"):
-            value = getattr(config, entry.name)
-            nested = _binding(value) if dataclasses.is_dataclass(value) else value
+        value = getattr(config, entry.name)
+        as_before = entry.metadata.get("added") and value == entry.default_factory()
+        if not entry.metadata.get("free") and (usual or not as_before):
+            nested = _binding(value, usual) if dataclasses.is_dataclass(value) else value
             values |= _flat(entry.name, nested)
     return values
 

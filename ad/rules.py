@@ -212,6 +212,12 @@ def method_is_registered(name):
     return _unregistered(name, METHODS)
 
 
+@reads("training.targets", "source.store_probabilities")
+def soft_targets_are_stored(targets, store_probabilities):
+    if targets == "probabilities" and not store_probabilities:
+        return "can be probabilities only of histories with source.store_probabilities true"
+
+
 @reads("training.warmup_steps", "training.steps")
 def warm_up_ends_in_training(warmup_steps, steps):
     if warmup_steps > steps:

@@ -12,6 +12,7 @@ from ad.histories import load_unit, say_stopped
 from ad.notices import notice
 from ad.runs import task_name, unit_folders
 from ad.tokens import Spec
+from ad.transitions import FIELDS, PROBABILITIES
 from ad.windows import HistoryWindows
 from envs import world
 
@@ -32,7 +33,8 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
     folders = unit_folders(config)
     if missing := sum(not folder.exists() for _, folder in folders):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    units = {task_name(task): load_unit(folder) for task, folder in folders}
+    fields = (*FIELDS, PROBABILITIES) if config.training.targets == "probabilities" else (*FIELDS,)
+    units = {task_name(task): load_unit(folder, fields) for task, folder in folders}
     if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
         notice(f"{say_stopped(stopped)}: training sees their histories up to there")
     histories = [unit.learned for unit in units.values()]

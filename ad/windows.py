@@ -11,6 +11,7 @@ import numpy as np
 
 from ad.errors import ConfigError
 from ad.histories import episodes
+from ad.transitions import PROBABILITIES
 
 KEPT = ("observation", "action", "reward", "next_observation", "time")
 
@@ -18,9 +19,11 @@ KEPT = ("observation", "action", "reward", "next_observation", "time")
 class HistoryWindows:
     """Sequences of many histories in flat arrays, from which windows are drawn.
 
-    `histories`: [streams, T] arrays by field, one a task. `history_part`: the share (start, stop)
-    of each stream to use, in whole episodes. `rewards`: the reward values, ascending; rewards are
-    kept as indices. `none`: for each field the index that stands for "before the history began".
+    `histories`: [streams, T] arrays by field, one a task; probabilities, uint8 [streams, T, A], may
+    be among them and are then in the windows too, [B, T + 1, A]. `history_part`: the share (start,
+    stop) of each stream to use, in whole episodes. `rewards`: the reward values, ascending; rewards
+    are kept as indices. `none`: for each field the index that stands for "before the history
+    began".
     """
 
     def __init__(
@@ -36,12 +39,13 @@ class HistoryWindows:
         parts, lengths = [], []
         for history in histories:
             chosen, sequence_lengths = strided_order(history, history_stride, history_part)
-            parts.append({name: _flat(history[name])[chosen] for name in KEPT})
+            names = [name for name in (*KEPT, PROBABILITIES) if name in history]
+            parts.append({name: _flat(history[name])[chosen] for name in names})
             parts[-1]["reward"] = np.searchsorted(rewards, parts[-1]["reward"]).astype(np.uint8)
             lengths.append(sequence_lengths)
         if not sum(map(len, lengths)):
             raise ConfigError("this part of the histories holds no whole episode to train on")
-        self.data = {name: np.concatenate([part[name] for part in parts]) for name in KEPT}
+        self.data = {name: np.concatenate([part[name] for part in parts]) for name in names}
         self.lengths = np.concatenate(lengths)
         self.starts = np.cumsum(self.lengths) - self.lengths
         # A sequence shorter than a window still gives one, padded.
@@ -73,9 +77,11 @@ class HistoryWindows:
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
         valid = step[:, 1:] < self.lengths[sequence, None]
         index = self.starts[sequence, None] + np.clip(step, 0, self.lengths[sequence, None] - 1)
-        window = {name: array[index].astype(np.int64) for name, array in self.data.items()}
+        window = {name: self.data[name][index].astype(np.int64) for name in KEPT}
         for name, array in window.items():
             array[:, 0] = np.where(offset == 0, self.none[name], array[:, 0])
+        if PROBABILITIES in self.data:
+            window[PROBABILITIES] = self.data[PROBABILITIES][index]  # targets, never read as input
         return window | {"step": np.maximum(step, 0)}, valid
 
 
@@ -101,4 +107,4 @@ def strided_order(
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1)
+    return array.reshape(-1, *array.shape[2:])

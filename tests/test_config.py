@@ -318,3 +318,10 @@ def test_a_limit_that_does_not_exist_is_a_mistake_of_the_declaration():
 @pytest.fixture(scope="module")
 def tmp_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("rows")
+
+
+def test_a_setting_that_was_added_later_changes_the_hash_only_where_it_is_not_the_default():
+    before, after = config(), config("--source.store_probabilities", "true")
+    default = config("--source.store_probabilities", "false")
+    assert config_hash(before) == config_hash(default) != config_hash(after)
+    assert difference(before, after) == ["source.store_probabilities: false -> true"]

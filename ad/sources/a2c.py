@@ -17,7 +17,7 @@ from ad.returns import n_step_returns
 from ad.settings import setting
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
-from ad.transitions import Block
+from ad.transitions import PROBABILITIES, Block, quantised
 
 STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's update, in its order
 
@@ -73,12 +73,19 @@ class A2C:
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
         a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
 
-    def run(self, steps: int) -> Iterator[Block]:
-        """Learn until every lane has taken `steps` steps; yield the transitions in blocks."""
+    def run(self, steps: int, soft: bool = False) -> Iterator[Block]:
+        """Learn until every lane has taken `steps` steps; yield the transitions in blocks.
+
+        With `soft` they have the probabilities of all actions.
+        """
         length = self.rollout_length
-        for block in self.actors.blocks(steps, length):
+        for block in self.actors.blocks(steps, length, soft):
             for rollout in block.rollouts(length):
                 self.actors.rollout(rollout, self.act)
+                if soft:
+                    levels = quantised(self.table.cumulative)  # [K, S, A]
+                    at = self.actors.agent, rollout.arrays["observation"]
+                    rollout.arrays[PROBABILITIES][:] = levels[at]
                 self._learn(rollout, block.statistics)
             yield block
 
