@@ -51,17 +51,20 @@ def most_maps() -> int:
 def create(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """A new file of zeros as a writable map; it has its room on the disk. Raises OSError."""
     header = _header_bytes(np.dtype(dtype), shape)
-    size = len(header) + math.prod(shape) * np.dtype(dtype).itemsize
     with open(path, "wb") as file:
         file.write(header)
         file.flush()
-        _allocate(file.fileno(), size)
+        _allocate(file.fileno(), _size(header, dtype, shape))
     return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
 def open_to_write(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """A file that `create` made, as a writable map again. Raises ValueError, OSError."""
-    check_header(path, str(np.dtype(dtype)), shape)
+    header = _header_bytes(np.dtype(dtype), shape)
+    with open(path, "rb") as file:
+        found = file.read(len(header)), path.stat().st_size
+    if found != (header, _size(header, dtype, shape)):
+        raise ValueError(f"{path.name} is not a file of {np.dtype(dtype)} {shape}")
     return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
@@ -90,6 +93,11 @@ def _header_bytes(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
     FORMAT.write_array_header_1_0(buffer, header)
     return buffer.getvalue()
+
+
+def _size(header: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> int:
+    """Bytes of a whole file."""
+    return len(header) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _allocate(handle: int, size: int) -> None:

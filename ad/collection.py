@@ -9,8 +9,9 @@ from ad.array_files import most_maps
 from ad.batches import Batch, is_there, limit_threads, num_actions, partials, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
-from ad.histories import CURVE_START, load_unit
+from ad.histories import load_unit
 from ad.locks import locked
+from ad.manifests import CURVE_START
 from ad.runs import Run, dataset_folder, describe_split, task_name, unit_folder
 from ad.transitions import schema
 

@@ -10,7 +10,7 @@ A unit appears by one rename when it is whole and is checked again whenever it i
 import hashlib
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,11 @@ import numpy as np
 from ad.array_files import Maps, create, open_to_write
 from ad.errors import CorruptError
 from ad.files import publish, remove_leftovers
-from ad.manifests import STOPPED, check_file, file_size, read_manifest, write_manifest
+from ad.manifests import CURVE_START, STOPPED, check_file, file_size, read_manifest, write_manifest
 from ad.transitions import Block, schema
 
 SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
 PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
-# columns of curve.npy before the source's statistics
-CURVE_START = ("env_steps", "return", "length")
 
 
 @dataclass
@@ -65,7 +63,8 @@ class HistoryWriter:
     ):
         self.folders, self.shape, self.written = folders, (num_envs, steps), 0
         self.fields = schema(num_actions)
-        self.statistics: list[dict[str, np.ndarray]] = []
+        self.statistics: list[dict[str, np.ndarray]] = []  # of each block
+        self.digests: list[np.ndarray] = []  # of each block: SHA-256 of every unit, uint8 [K, 32]
         self.partial = partial_folder(folders)
         self.temporary = [self.partial / folder.name for folder in folders]
         try:
@@ -104,13 +103,23 @@ class HistoryWriter:
         """How much is written and what was measured, as arrays, once `flush` has secured it."""
         names = self.statistics[0] if self.statistics else ()
         rows = {name: np.stack([row[name] for row in self.statistics]) for name in names}
-        return {"written": np.array(self.written), "statistics": rows}
+        digests = np.array(self.digests, np.uint8)
+        return {"written": np.array(self.written), "statistics": rows, "digests": digests}
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` gave: what was written behind it is written again."""
+        """Go on from what `state` gave: what was written behind it is written again.
+
+        Raises CorruptError if what was written before is no longer there.
+        """
         self.written, rows = int(state["written"]), state.get("statistics", {})
         count = len(rows["stop"]) if rows else 0
         self.statistics = [{name: rows[name][i] for name in rows} for i in range(count)]
+        self.digests, start = list(state["digests"]), 0
+        for row, digests in zip(self.statistics, self.digests, strict=True):
+            part = slice(start, start := int(row["stop"][0]))
+            for k, maps in self.maps.items():
+                if _digest(maps[name][:, part] for name in self.fields) != digests[k].tobytes():
+                    raise CorruptError(f"{self.temporary[k]} is not what was written")
 
     def flush(self) -> None:
         """Bring what was appended to the disk."""
@@ -121,9 +130,13 @@ class HistoryWriter:
     def append(self, block: Block) -> None:
         """Add the transitions [T, K, E] (probabilities [T, K, E, A]) of a block behind the last."""
         part = slice(self.written, self.written + len(block))
-        for name, array in block.arrays.items():
-            for k, maps in self.maps.items():
-                maps[name][:, part] = array[:, k].swapaxes(0, 1)
+        digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
+        for k, maps in self.maps.items():
+            own = {name: array[:, k].swapaxes(0, 1) for name, array in block.arrays.items()}
+            for name, array in own.items():
+                maps[name][:, part] = array
+            digests[k] = np.frombuffer(_digest(own[name] for name in self.fields), np.uint8)
+        self.digests.append(digests)
         means = {name: mean_in_order(values) for name, values in block.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
         self.written = part.stop
@@ -229,6 +242,14 @@ def is_whole(folder: Path) -> bool:
         return all(file_size(folder / n) == entry["bytes"] for n, entry in files.items())
     except (OSError, ValueError):
         return False
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> bytes:
+    """SHA-256 of the arrays one after the other, each in C order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).reshape(-1))
+    return digest.digest()
 
 
 def mean_in_order(values: list[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ SCHEMA = 1
 MANIFEST = "unit.json"
 FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
 SOFT = f"{PROBABILITIES}.npy"  # which a history may hold: [streams, T, A]
-CURVE = "curve.npy"
+CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # its columns, then statistics
 TYPES = FILES | {SOFT: "uint8", CURVE: "float32"}
 STOPPED = "stopped_at_step"  # of an agent whose numbers broke: the steps that it learned from
 LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
@@ -47,7 +47,8 @@ def read_manifest(folder: Path) -> dict:
         raise ValueError(f"{MANIFEST} gives the arrays different shapes")
     if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
         raise ValueError(f"{MANIFEST} has an agent stop where it cannot have")
-    if not isinstance(columns, list) or len(columns) != files[CURVE]["shape"][1]:
+    named = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+    if not named or columns[:3] != CURVE_START or len(columns) != files[CURVE]["shape"][1]:
         raise ValueError(f"{MANIFEST} names other columns than {CURVE} has")
     return manifest
 

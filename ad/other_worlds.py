@@ -6,15 +6,14 @@ a folder `logs/<run>/worlds/<name>/` with the files of an evaluation; its `resul
 centre; all others are held out. The checkpoint is still held to the world it was trained in.
 """
 
-import json
 from dataclasses import replace
 
 from ad.evaluation import load_model, play
-from ad.files import write_json
+from ad.files import read_sealed
 from ad.methods import new_method
 from ad.results import read_results, write_results
 from ad.runs import Run, world_folder, world_title
-from ad.summary import identity, scores, world_lines
+from ad.summary import SUMMARY, are_about, identity, scores, seal, world_lines
 from envs.tasks import other_split
 
 
@@ -42,16 +41,15 @@ class OtherWorld:
         evaluations = read_results(self.folder / "results.csv")
         summary = scores(self.config, evaluations, world_lines(self.config, evaluations))
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
-        write_json(self.folder / "results.json", about | summary | self._identity())
+        seal(self.folder, about | summary | self._identity())
 
     def results(self) -> dict | None:
         """The content of `results.json`; None unless it is about the present settings and model."""
-        try:
-            results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-            known = {name: results.get(name) for name in self._identity()}
-        except (FileNotFoundError, ValueError, AttributeError):
-            return None
-        return results if known == self._identity() else None
+        return read_sealed(self.folder / SUMMARY) if self.is_evaluated() else None
+
+    def is_evaluated(self) -> bool:
+        """Whether results are there, whole, and about the present settings and model."""
+        return are_about(self.folder, self._identity())
 
     def _identity(self) -> dict:
         return identity(self.run) | {"split_hash": self.split.hash}
@@ -60,7 +58,7 @@ class OtherWorld:
 def evaluate_worlds(run: Run, fresh: bool = False) -> list[OtherWorld]:
     """Evaluate in every world of `evaluation.worlds` that has no results yet; those worlds."""
     worlds = [OtherWorld(run, kwargs) for kwargs in run.config.evaluation.worlds]
-    due = [world for world in worlds if fresh or world.results() is None]
+    due = [world for world in worlds if fresh or not world.is_evaluated()]
     for world in due:
         world.evaluate()
     return due

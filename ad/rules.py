@@ -188,7 +188,7 @@ def position_is_registered(position):
 @reads("model.position", "model.width", "model.heads")
 def rotary_turns_pairs(position, width, heads):
     if position == "rotary" and width // heads % 2:
-        return f"rotary needs an even width of a head, not {width // heads}"
+        return f"must not be rotary for heads of width {width // heads}: it turns pairs of numbers"
 
 
 @reads("model.positions", "model.position", "data", "source", "evaluation.episodes", "env")
@@ -210,7 +210,7 @@ def the_table_has_every_position(positions, position, data, source, episodes, en
 @reads("model.reward_token", "model.layout")
 def only_a_token_of_its_own_has_an_order(reward_token, layout):
     if reward_token == "before" and layout != "separate":
-        return f"before needs model.layout separate, not {layout}: there a reward has its own token"
+        return f"must be after, not before, in the layout {layout}: only separate has an order"
 
 
 @reads("method.name")

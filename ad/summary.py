@@ -32,9 +32,13 @@ def write_summary(run: Run) -> None:
     """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
     evaluations = read_results(run.folder / "results.csv")
     lines = reference_lines(run.config, evaluations)
-    hashes = {name: sha256(run.folder / name) for name in HASHED}
-    content = compile_results(run, evaluations, lines) | {"files": hashes}
-    write_sealed(run.folder / SUMMARY, content)
+    seal(run.folder, compile_results(run, evaluations, lines))
+
+
+def seal(folder: Path, results: dict) -> None:
+    """Write `results.json`, with a hash of itself and of the files of the evaluation."""
+    hashes = {name: sha256(folder / name) for name in HASHED}
+    write_sealed(folder / SUMMARY, results | {"files": hashes})
 
 
 def read_summary(run: Run) -> Summary:
@@ -54,9 +58,14 @@ def read_summary(run: Run) -> Summary:
 
 def is_evaluated(run: Run) -> bool:
     """Whether results are there, whole, and about the present checkpoint and settings."""
-    if damaged_results(run.folder):
+    return are_about(run.folder, identity(run))
+
+
+def are_about(folder: Path, wanted: dict) -> bool:
+    """Whether results are there, whole, and what they say they are about is `wanted`."""
+    if damaged_results(folder):
         return False
-    results, wanted = read_sealed(run.folder / SUMMARY), identity(run)
+    results = read_sealed(folder / SUMMARY)
     return {name: results.get(name) for name in wanted} == wanted
 
 

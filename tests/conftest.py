@@ -7,6 +7,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from ledger import Ledger
 from training_row import SHORT, train
 
 from ad.collection import collect
@@ -15,6 +16,23 @@ from ad.runs import Run
 from ad.tokens import Spec
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
+
+
+FAULTS = Ledger()
+
+
+@pytest.fixture(scope="session")
+def ledger() -> Ledger:
+    """The account of the faults that were tried."""
+    return FAULTS
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the account, if there is one."""
+    if FAULTS.entries:
+        terminalreporter.section("faults")
+        for line in FAULTS.lines():
+            terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)

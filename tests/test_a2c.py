@@ -94,7 +94,7 @@ class Kernel:
 
     def update(self, observations, actions, returns) -> np.ndarray:
         self.updates += 1
-        fixed = (self.parameters, *self.moments, self.stopped, HIDDEN, self.table)
+        fixed = (self.parameters, self.moments, self.stopped, HIDDEN, self.table)
         samples = (observations, actions)
         return a2c_kernel.update(*fixed, samples, returns, self.updates, self.optimiser)
 

@@ -173,14 +173,14 @@ BAD_WORDS = [
     ("--data.env_steps 100000", "data.context_length must be at most 250, not 256: that is what "),
     ("--data.streams_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
     ("--model.position rotari", "is not a known position: 'rotari', did you mean 'rotary'?"),
-    ("--model.position rotary --model.width 6", "rotary needs an even width of a head, not 3"),
+    ("--model.position rotary --model.width 6", "must not be rotary for heads of width 3"),
     ("--model.position window --model.positions 255", "model.positions (command line) must be at "
      "least 256, not 255: so long is a window of data.context_length"),
     ("--model.position history --model.positions 1999", "must be at least 2000, not 1999: so long "
      "is a rollout of 100 episodes of 20 steps"),
     ("--model.position history --data.history_stride 5", "must be at least 4000, not 2000: so long "
      "is a kept history"),
-    ("--model.reward_token before", "before needs model.layout separate, not fused"),
+    ("--model.reward_token before", "must be after, not before, in the layout fused"),
     ("--data.held_out_streams 10", "must be below source.num_envs (10), not 10"),
     ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
     ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but 8 tasks are"),

@@ -10,9 +10,10 @@ import pytest
 import torch
 from training_row import train
 
-from ad import tables
+from ad import tables, verification
 from ad.errors import ConfigError
 from ad.evaluation import evaluate, load_model
+from ad.files import read_sealed, write_sealed
 from ad.other_worlds import OtherWorld, evaluate_worlds, world_results
 from ad.references import references
 from ad.report import report
@@ -93,15 +94,27 @@ def test_another_world_changes_nothing_of_the_evaluation_at_home(run):
 
 def test_results_of_another_model_do_not_count(run):
     there = OtherWorld(run, {"size": 5})
-    assert there.results() is not None
     path = there.folder / "results.json"
-    content = path.read_text()
+    content = path.read_bytes()
     for name in ("checkpoint", "split_hash", "config_hash"):
-        path.write_text(json.dumps(json.loads(content) | {name: "0" * 64}))
+        write_sealed(path, read_sealed(path) | {name: "0" * 64})
         assert there.results() is None, name
-    path.write_text("{")
-    assert there.results() is None
-    path.write_text(content)
+        path.write_bytes(content)
+    assert there.results()["world"] == {"size": 5}
+
+
+def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(run):
+    path = OtherWorld(run, {"size": 5}).folder / "results.csv"
+    content = {file: file.read_bytes() for file in path.parent.iterdir()}
+    assert verification.damaged_results(run.config) == {}
+    path.write_bytes(content[path][:-1])
+    damaged = verification.damaged_results(run.config)
+    assert list(damaged) == [path]
+    verification.remove_results(run.config, damaged)
+    left = {file.parent for file in verification.run_results(run.config)}
+    assert left == {run.folder, OtherWorld(run, {"random_start": True}).folder}
+    for file, bytes_of_it in content.items():
+        file.write_bytes(bytes_of_it)
 
 
 def test_the_table_and_the_report_have_a_row_for_each_world(run, capsys):

@@ -123,7 +123,7 @@ class A2C:
         stopped = self.stopped_at >= 0
         measured = a2c_kernel.update(
             self.parameters,
-            *self.moments,
+            self.moments,
             stopped,
             self.hidden,
             self.table,

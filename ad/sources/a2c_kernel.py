@@ -11,10 +11,15 @@ settings: that is what makes the bits of one independent of the others and of th
 tests/test_a2c.py holds the kernel against torch's autograd, clip and Adam.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
+import numba
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 _FAST = {
     "reassoc",
@@ -25,7 +30,9 @@ _FAST = {
 # A helper that is a function of its own is compiled once for each caller under one name, and the
 # linker's choice, another in the process that compiles than in those that load its cache, showed in
 # the last bits of a history.
-_HELPER = {"fastmath": _FAST, "forceinline": True}
+# The error model: Python's asks at each division whether to raise, and no such loop is vectorised.
+_LOOP = {"nogil": True, "cache": True, "error_model": "numpy"}
+_HELPER = {"fastmath": _FAST, "forceinline": True, "error_model": "numpy"}
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _ONE, _ZERO, _FAR = np.float32(1), np.float32(0), np.float32(9)
 _LARGEST = np.finfo(np.float32).max
@@ -234,10 +241,14 @@ def _adam(flat, first, second, gradient, updates, optimiser):
     return norm
 
 
-@njit(parallel=True, cache=True)
 def evaluate(parameters, hidden, table):
     """Fill `table` from `parameters` [K, P]."""
-    for k in prange(parameters.shape[0]):
+    _share_out(len(parameters), lambda *share: _evaluate(*share, parameters, hidden, table))
+
+
+@njit(**_LOOP)
+def _evaluate(first, stop, parameters, hidden, table):
+    for k in range(first, stop):
         _evaluate_agent(
             parameters[k], hidden, table.probabilities[k], table.cumulative[k], table.values[k]
         )
@@ -255,9 +266,8 @@ def _holds_numbers(probabilities, values):
     return True
 
 
-@njit(parallel=True, cache=True)
-def update(parameters, first, second, stopped, hidden, table, samples, returns, updates, optimiser):
-    """Update `parameters`, the Adam moments `first` and `second` (all [K, P]) and `table` in place.
+def update(parameters, moments, stopped, hidden, table, samples, returns, updates, optimiser):
+    """Update `parameters` [K, P], Adam's `moments` [2, K, P] and `table` in place.
 
     `samples`: (observations, actions), and `returns`, are [M, K, E]; `updates` counts from 1.
     Returns float32 [K, 3]: entropy (nats), squared value error, gradient norm before the clip.
@@ -265,12 +275,30 @@ def update(parameters, first, second, stopped, hidden, table, samples, returns, 
     An agent whose loss, gradient or new table is not finite is marked in `stopped`, bool [K]. It
     keeps the table that it had, is never updated again, and its statistics are NaN.
     """
-    # `stopped` comes by itself: numba 0.68's prange loses what is written to a bool array that it
-    # took out of a tuple.
+    statistics = np.empty((len(parameters), 3), np.float32)
+    data = (parameters, moments, stopped, hidden, table, samples, returns, updates, optimiser)
+    _share_out(len(parameters), lambda *share: _update(*share, *data, statistics))
+    return statistics
+
+
+@njit(**_LOOP)
+def _update(
+    first,
+    stop,
+    parameters,
+    moments,
+    stopped,
+    hidden,
+    table,
+    samples,
+    returns,
+    updates,
+    optimiser,
+    statistics,
+):
     observations, actions = samples
     outputs = table.probabilities.shape[2] + 1
-    statistics = np.empty((parameters.shape[0], 3), np.float32)
-    for k in prange(parameters.shape[0]):
+    for k in range(first, stop):
         statistics[k] = np.nan
         if stopped[k]:
             continue
@@ -289,11 +317,29 @@ def update(parameters, first, second, stopped, hidden, table, samples, returns, 
         )
         _back_propagate(parameters[k], hidden, outputs, d_outputs, gradient)
         before = p.copy(), c.copy(), v.copy()
-        norm = _adam(parameters[k], first[k], second[k], gradient, updates, own)
+        norm = _adam(parameters[k], moments[0, k], moments[1, k], gradient, updates, own)
         _evaluate_agent(parameters[k], hidden, p, c, v)
         if _is_number(entropy + error + norm) and _holds_numbers(p, v):
             statistics[k, 0], statistics[k, 1], statistics[k, 2] = entropy, error, norm
         else:
             stopped[k] = True
             p[:], c[:], v[:] = before
-    return statistics
+
+
+def _share_out(agents: int, loop: Callable[[int, int], None]) -> None:
+    """Call `loop(first, stop)` for shares of the agents, a thread each.
+
+    Numba's own parallel loops take twice as long to compile and wait for each other by spinning.
+    """
+    shares = min(numba.get_num_threads(), agents)
+    edges = [round(i * agents / shares) for i in range(shares + 1)]
+    first, *others = pairwise(edges)
+    running = [_threads().submit(loop, *share) for share in others]
+    loop(*first)
+    for share in running:
+        share.result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS)

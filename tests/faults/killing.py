@@ -1,14 +1,33 @@
 """Processes that run verbs and are killed, from a server that has imported what is heavy once."""
 
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-HEAVY = ["scripts.train", "scripts.evaluate", "ad.training", "ad.evaluation", "ad.summary"]
+HEAVY = ["scripts.collect", "scripts.train", "scripts.evaluate"]
+HEAVY += ["ad.collection", "ad.training", "ad.evaluation", "ad.summary"]
+# What changes a tree of files: the events of Python's audit and which argument is the path.
+CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "shutil.rmtree": 0, "os.truncate": 0}
+BESIDE = ("tensorboard", "source")  # views of what is elsewhere, which nothing waits for
+
+
+@dataclass
+class Crash:
+    """Die by SIGKILL right before the `number`-th change of the tree `root` (0: never).
+
+    The changes that came are listed in the file `log`, a line each.
+    """
+
+    root: Path
+    log: Path
+    number: int = 0
 
 
 def server():
@@ -18,7 +37,7 @@ def server():
     return context
 
 
-def work(verb: str, words: list[str], largest: int | None = None) -> None:
+def work(verb: str, words: list[str], largest: int | None = None, crash: Crash | None = None):
     """What a child does: the verb as the command line runs it, up to its exit code.
 
     No file can grow beyond `largest` bytes.
@@ -26,26 +45,45 @@ def work(verb: str, words: list[str], largest: int | None = None) -> None:
     import importlib
     import resource
 
+    import numba
     import torch
 
     from scripts.cli import exit_code
 
     torch.set_num_threads(1)
+    numba.set_num_threads(1)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    if crash is not None:
+        die_at(crash)
     sys.exit(exit_code(importlib.import_module(f"scripts.{verb}").main, words))
 
 
-@dataclass
+def die_at(crash: Crash) -> None:
+    """Watch the changes that this process makes, and die as `crash` asks."""
+    log = os.open(crash.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    count = 0
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal count
+        if event not in CHANGES:
+            return
+        path = Path(os.fsdecode(arguments[CHANGES[event]]))
+        if not path.is_relative_to(crash.root) or set(BESIDE) & set(path.parts):
+            return
+        count += 1
+        os.write(log, f"{event} {path.relative_to(crash.root)}\n".encode())
+        if count == crash.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
 class Killer:
-    """Starts verbs and kills them at random moments."""
+    """Starts verbs and kills them."""
 
-    rng: np.random.Generator
-    tried: int = 0
-    by_verb: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.context = server()
+    def __init__(self, seed: int):
+        self.rng, self.context = np.random.default_rng(seed), server()
 
     def run(self, verb: str, words: list[str], code: int = 0, largest: int | None = None) -> float:
         """Run a verb to its end, which must be with exit code `code`; its seconds."""
@@ -55,22 +93,28 @@ class Killer:
         assert process.exitcode == code
         return time.monotonic() - began
 
-    def run_under_fire(self, verb: str, words: list[str], seconds: float, most: int) -> None:
-        """Run a verb to its end, killed with SIGKILL up to `most` times on the way.
+    def run_under_fire(self, verb: str, words: list[str], seconds: float, most: int) -> int:
+        """Run a verb to its end, killed with SIGKILL up to `most` times on the way; the kills.
 
         Each time it lives for up to `seconds`, uniformly. It must end with 0.
         """
-        for _ in range(most):
+        for kills in range(most):
             process = self._start(verb, words)
             process.join(self.rng.uniform(0, seconds))
             if process.exitcode is not None:
                 assert process.exitcode == 0
-                return
+                return kills
             process.kill()
             process.join()
-            self.tried += 1
-            self.by_verb[verb] = self.by_verb.get(verb, 0) + 1
         self.run(verb, words)
+        return most
+
+    def changes(self, verb: str, words: list[str], crash: Crash) -> list[str]:
+        """Run a verb until `crash` kills it, or to its end; the changes that it came to."""
+        process = self._start(verb, words, None, crash)
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if crash.number else 0)
+        return crash.log.read_text().splitlines()
 
     def _start(self, *arguments) -> multiprocessing.Process:
         process = self.context.Process(target=work, args=arguments)
@@ -78,20 +122,13 @@ class Killer:
         return process
 
 
-def campaign(killer: Killer, kills: int, trial: Callable[[int], list[str]]) -> tuple[int, int]:
-    """Trials until `kills` faults are tried: (faults survived, faults lost).
+def campaign(ledger, kind: str, kills: int, trial: Callable[[int], tuple[int, object]]) -> None:
+    """Trials until `kills` faults of a kind are tried; `trial(number)`: its kills, what they cost.
 
-    `trial(number)` runs one under fire and names what came out otherwise than without faults. The
-    faults of a trial with any such difference count as lost.
+    A trial in which nothing was hit counts for nothing.
     """
-    survived = lost = number = 0
-    while killer.tried < kills:
-        before, differences = killer.tried, trial(number)
-        survived, lost = (
-            (survived, lost + killer.tried - before)
-            if differences
-            else (survived + killer.tried - before, lost)
-        )
-        print(f"trial {number}: {killer.tried - before} kills, different: {differences or 'none'}")
-        number += 1
-    return survived, lost
+    number = done = 0
+    while done < kills:
+        hits, lost = trial(number)
+        ledger.count(kind, lost, hits)
+        number, done = number + 1, done + hits

@@ -1,0 +1,180 @@
+"""Every cut and every flipped bit of every kind of file that a run leaves is noticed, or harmless.
+
+Harmless is what changes nothing that is read: white space in a manifest.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ad import checkpoints, release, states, summary
+from ad.errors import CorruptError
+from ad.files import sha256, write_sealed
+from ad.histories import HistoryWriter, load_unit
+from ad.transitions import Block
+
+FULL = pytest.mark.faults
+
+
+@dataclass
+class Kept:
+    """Files of one kind and `read(folder)`, which must refuse them with a CorruptError."""
+
+    folder: Path
+    read: Callable[[Path], object]
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+
+def history(folder: Path) -> Callable:
+    """A published history of one stream of eight random transitions."""
+    writer = HistoryWriter([folder], 1, 8)
+    writer.append(random_block())
+    writer.close([{"task": [0, 0]}])
+    return load_unit
+
+
+def random_block() -> Block:
+    rng = np.random.default_rng(0)
+    block = Block.empty(8, 1, 1)
+    for array in block.arrays.values():
+        array[:] = rng.integers(2, size=array.shape)
+    block.statistics["entropy"] = [rng.random(1).astype(np.float32)]
+    return block
+
+
+def collection(folder: Path) -> Callable:
+    """An interrupted collection of one history, in the partial folder that stands for `folder`."""
+    units = [folder / "unit"]
+    writer = HistoryWriter(units, 1, 8)
+    writer.append(random_block())
+    writer.flush()
+    states.save_state(writer.partial, 8, {"histories": writer.state()}, {"tasks": [[0, 0]]})
+
+    def go_on(_: Path) -> None:
+        state = states.load_state(writer.partial)
+        HistoryWriter(units, 1, 8, resume=True).restore(state["histories"])
+
+    return go_on
+
+
+def checkpoint(folder: Path) -> Callable:
+    checkpoints.save(folder, 3, {"model": {"weight": torch.arange(9.0)}})
+    return lambda folder: checkpoints.load(folder / checkpoints.name(3))
+
+
+def results(folder: Path) -> Callable:
+    """The files of an evaluation, as short as their hashes allow."""
+    folder.mkdir()
+    (folder / "results.csv").write_text("split,task\nheld_out,1-2\n")
+    np.savez(folder / "trajectories.npz", episode=np.arange(3))
+    hashes = {name: sha256(folder / name) for name in summary.HASHED}
+    write_sealed(folder / summary.SUMMARY, {"nauc": 0.5, "files": hashes})
+
+    def read(folder: Path) -> None:
+        if damaged := summary.damaged_results(folder):
+            raise CorruptError("; ".join(damaged.values()))
+
+    return read
+
+
+def weights(folder: Path) -> Callable:
+    """A release, as far as its sums go: what is in its files is read only after that."""
+    folder.mkdir()
+    for name in release.FILES:
+        (folder / name).write_text(f"what {name} holds")
+    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in release.FILES)
+    (folder / release.SUMS).write_text(sums)
+    return release._verify
+
+
+KINDS = {
+    "a history": history,
+    "a checkpoint": checkpoint,
+    "an interrupted collection": collection,
+    "results": results,
+    "a release": weights,
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kept(request, tmp_path_factory) -> Kept:
+    folder = tmp_path_factory.mktemp("kept") / "folder"
+    return Kept(folder, KINDS[request.param](folder))
+
+
+def is_noticed(kept: Kept, path: Path, content: bytes) -> bool:
+    """Whether the files are refused, and nothing else happens, with other bytes in one of them."""
+    good = path.read_bytes()
+    try:
+        path.write_bytes(content)
+        kept.read(kept.folder)
+    except CorruptError:
+        return True
+    finally:
+        path.write_bytes(good)
+    return False
+
+
+def says_the_same(path: Path, content: bytes) -> bool:
+    """Whether other bytes say what a file of JSON or of sums says, but for white space."""
+    if path.name == release.SUMS:
+        return content.split() == path.read_bytes().split()
+    try:
+        return path.suffix == ".json" and json.loads(content) == json.loads(path.read_bytes())
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("every", [97, pytest.param(1, marks=FULL)])
+def test_every_single_bit_flip_is_noticed(kept, ledger, request, every):
+    kind = f"a flipped bit in {request.node.callspec.params['kept']}"
+    for path in kept.files:
+        good = path.read_bytes()
+        for bit in range(0, 8 * len(good), every):
+            content = bytearray(good)
+            content[bit // 8] ^= 1 << bit % 8
+            fine = is_noticed(kept, path, content) or says_the_same(path, bytes(content))
+            ledger.count(kind, None if fine else f"bit {bit} of {path.name}")
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=FULL)])
+def test_every_cut_is_noticed(kept, ledger, request, every):
+    kind = f"a cut in {request.node.callspec.params['kept']}"
+    for path in kept.files:
+        good = path.read_bytes()
+        for length in range(0, len(good), every):
+            for tail in (b"", b"\0" * (len(good) - length)):  # cut off, or never written
+                content = good[:length] + tail
+                fine = content == good or is_noticed(kept, path, content)
+                fine = fine or says_the_same(path, content)
+                ledger.count(kind, None if fine else f"{path.name} cut at {length}")
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=FULL)])
+def test_any_change_is_noticed(kept, ledger, request, examples):
+    kind = f"any other bytes in {request.node.callspec.params['kept']}"
+
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    def change(data):
+        path = data.draw(st.sampled_from(kept.files))
+        good = path.read_bytes()
+        start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(good))] * 2)))
+        content = good[:start] + data.draw(st.binary(max_size=stop - start + 9)) + good[stop:]
+        fine = content == good or is_noticed(kept, path, content) or says_the_same(path, content)
+        ledger.count(kind, None if fine else f"{path.name} with {content[start:stop]!r}")
+
+    change()
+    assert not ledger.lost(kind)

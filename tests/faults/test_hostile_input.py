@@ -1,0 +1,266 @@
+"""What somebody else may have put there: code in data, manifests that lie, names that lead away."""
+
+import copy
+import io
+import os
+import pickle
+import random
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ad import checkpoints, recording, states
+from ad.collection import collect
+from ad.command_line import load
+from ad.errors import ADError, ConfigError, CorruptError
+from ad.files import read_sealed, sha256, write_sealed
+from ad.histories import load_unit
+from ad.runs import Run, unit_folder
+from ad.transitions import FIELDS
+
+FULL = pytest.mark.faults
+ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
+
+
+@pytest.fixture(scope="module")
+def made(smoke, tmp_path_factory) -> Path:
+    """A published history; only to be copied."""
+    words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
+    words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
+    run = Run(smoke(tmp_path_factory.mktemp("made"), *words))
+    collect(run)
+    return unit_folder(run.config, run.split.train_tasks[0])
+
+
+@pytest.fixture
+def unit(made, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "unit"))
+
+
+def describe(unit: Path, path: Path) -> None:
+    """Let the manifest of `unit` say of a file what is true of its bytes."""
+    manifest = read_sealed(unit / "unit.json")
+    manifest["files"][path.name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_sealed(unit / "unit.json", manifest)
+
+
+class Canary:
+    """Who unpickles it makes a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def in_an_array(folder: Path, canary: Canary, name: str) -> None:
+    path = folder / "unit" / name
+    np.save(path, np.array([canary], dtype=object), allow_pickle=True)
+    describe(path.parent, path)
+    load_unit(path.parent)
+
+
+def bare_in_an_array(folder: Path, canary: Canary, name: str) -> None:
+    path = folder / "unit" / name
+    path.write_bytes(pickle.dumps(canary))
+    describe(path.parent, path)
+    load_unit(path.parent)
+
+
+def in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
+    checkpoints.load(checkpoints.save(folder, 1, {"model": canary}))
+
+
+def bare_in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
+    path = checkpoints.save(folder, 1, {"model": torch.ones(1)})
+    path.write_bytes(pickle.dumps(canary))
+    entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_sealed(path.with_suffix(".json"), entry)
+    checkpoints.load(path)
+
+
+def in_a_state(folder: Path, canary: Canary, _: str) -> None:
+    states.save_state(folder, 1, {"moments": np.array([canary], dtype=object)}, {})
+    states.load_state(folder)
+
+
+def in_trajectories(folder: Path, canary: Canary, _: str) -> None:
+    names = ("split", "task", "episode", "reward", "observation", "next_observation")
+    with zipfile.ZipFile(folder / "trajectories.npz", "w") as file:
+        for name in names:
+            buffer = io.BytesIO()
+            np.save(buffer, np.array([canary], dtype=object), allow_pickle=True)
+            file.writestr(f"{name}.npy", buffer.getvalue())
+    list(recording.held_out_streams(folder / "trajectories.npz", 1))
+
+
+def in_yaml(folder: Path, canary: Canary, tag: str) -> None:
+    (folder / "row.yaml").write_text(f'name: !!python/{tag} ["{canary.folder}"]')
+    load(["--config_path", str(folder / "row.yaml")])
+
+
+PICKLES = [
+    *((in_an_array, name) for name in ARRAYS),
+    *((bare_in_an_array, name) for name in ARRAYS),
+    (in_a_checkpoint, ""),
+    (bare_in_a_checkpoint, ""),
+    (in_a_state, ""),
+    (in_trajectories, ""),
+    *((in_yaml, tag) for tag in ("object/apply:os.mkdir", "object/new:os.mkdir", "name:os.mkdir")),
+]
+
+
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_no_code_in_any_file_is_run(made, tmp_path, ledger, full):
+    kind = "code in data (pickles with a canary, YAML tags)"
+    for number, (put, name) in enumerate(PICKLES):
+        folder = tmp_path / str(number)
+        shutil.copytree(made, folder / "unit")
+        refused, canary = False, Canary(folder / "sung")
+        try:
+            put(folder, canary, name)
+        except ADError:
+            refused = True
+        fine = refused and not canary.folder.exists()
+        ledger.count(kind, None if fine else f"{put.__name__} {name}")
+    assert not ledger.lost(kind)
+
+
+LIES = [-1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, True, None, "", "0", "/etc/passwd", "../x"]
+LIES += ["a\0b", "-x", [], [[]], [-4, 100], [4, 2**31], [2**40, 2**40], {}, {"..": {}}, "float64"]
+LIES += ["object", "|O", "~" * 70_000, "0" * 64]
+
+
+def places(value: object, path: tuple = ()) -> list[tuple]:
+    """The path of every value in nested dicts and lists."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [path] if path else []
+    for key, part in inner:
+        deeper = isinstance(part, (dict, list))
+        found += places(part, (*path, key)) if deeper else [(*path, key)]
+    return found
+
+
+def forged(manifest: dict, rng: random.Random) -> dict:
+    """The manifest with one to three values replaced by lies, or under another name."""
+    for _ in range(rng.randint(1, 3)):
+        *way, last = rng.choice(places(manifest))
+        part = manifest
+        for key in way:
+            part = part[key]
+        if isinstance(part, dict) and rng.random() < 0.3:
+            part[rng.choice(["/etc/passwd", "../unit/action.npy", "x", ""])] = part.pop(last)
+        else:
+            part[last] = copy.deepcopy(rng.choice(LIES))
+    return manifest
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=FULL)])
+def test_a_forged_manifest_is_refused_or_changes_nothing(unit, ledger, count):
+    kind, rng = "forged manifests", random.Random(0)
+    expected = {name: np.array(array) for name, array in load_unit(unit).arrays.items()}
+    honest = (unit / "unit.json").read_bytes()
+    for number in range(count):
+        write_sealed(unit / "unit.json", forged(read_sealed(unit / "unit.json"), rng))
+        try:
+            read = load_unit(unit)
+            fine = all(np.array_equal(read.arrays[name], expected[name]) for name in FIELDS)
+        except CorruptError:
+            fine = True
+        ledger.count(kind, None if fine else f"number {number}")
+        (unit / "unit.json").write_bytes(honest)
+    assert not ledger.lost(kind)
+
+
+HEADERS = [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 2147483648), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (2147483648, 2147483648), }",
+    "{'descr': '|u1', 'fortran_order': True, 'shape': (4, 100), }",
+    "{'descr': '<u2', 'fortran_order': False, 'shape': (4, 50), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (4, 100), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -100), }",
+    "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (4, 100), }",
+    "__import__('os').mkdir('sung')",
+    "(" * 900,
+    "",
+]
+
+
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(
+    unit, tmp_path, ledger, monkeypatch, full
+):
+    kind = "headers that lie"
+    monkeypatch.chdir(tmp_path)
+    path = unit / "action.npy"
+    data = np.load(path).tobytes()
+    for header in HEADERS:
+        text = header.encode()
+        path.write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + data)
+        describe(unit, path)
+        with pytest.raises(CorruptError):
+            load_unit(unit)
+        ledger.count(kind, "code was run" if (tmp_path / "sung").exists() else None)
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_what_is_no_plain_file_is_refused_without_waiting(made, tmp_path, ledger, full):
+    kind = "links, pipes and folders in place of a file"
+    for name in [*ARRAYS, "unit.json"]:
+        for put in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(made / path.name)):
+            unit = shutil.copytree(made, tmp_path / "unit")
+            (unit / name).unlink()
+            put(unit / name)
+            with pytest.raises(CorruptError):
+                load_unit(unit)
+            ledger.count(kind)
+            shutil.rmtree(unit)
+
+
+NAMES = [
+    "/",
+    "/tmp/x",
+    "a/b",
+    "../x",
+    "..",
+    ".",
+    "./x",
+    "x/..",
+    "-x",
+    "--help",
+    "-",
+    "",
+    " ",
+    "a b",
+]
+NAMES += [
+    "~",
+    "~root",
+    "x" * 101,
+    "é",
+    "a\nb",
+    "a\tb",
+    "a\0b",
+    "$HOME",
+    "a;b",
+    "*",
+    ".hidden",
+    "a\\b",
+]
+
+
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_a_name_that_leads_away_is_refused_and_creates_nothing(tmp_path, ledger, full):
+    kind = "names with /, .., a leading - and the like"
+    for name in NAMES:
+        with pytest.raises(ConfigError, match="name"):
+            load(["--root", str(tmp_path), f"--name={name}"])
+        ledger.count(kind, [*tmp_path.iterdir()])
+    assert not ledger.lost(kind)

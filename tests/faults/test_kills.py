@@ -1,0 +1,132 @@
+"""kill -9 at random moments and before every change of the tree: the same bytes as without."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from killing import Crash, Killer, campaign
+
+from ad import checkpoints
+from ad.collection import collect
+from ad.runs import Run
+from scripts import evaluate, train, verify
+
+FULL = pytest.mark.faults
+LONGER = {
+    "source.algorithm": "a2c",
+    "source.env_steps": "8800",
+    "source.state_every": "0",
+    "training.steps": "24",
+    "training.checkpoint_every": "4",
+    "training.log_every": "3",
+    "training.eval_every": "12",
+    "training.precision": "float32",
+    "model.dropout": "0.1",
+    "evaluation.episodes": "20",
+}
+VERBS = ("collect", "train", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def untouched(smoke, tmp_path_factory):
+    """The configuration of a run without faults, from histories to results; only to be read."""
+    root = tmp_path_factory.mktemp("untouched")
+    config = smoke(root, *(word for path, value in LONGER.items() for word in (f"--{path}", value)))
+    collect(Run(config))
+    train.main(config)
+    evaluate.main(config)
+    return config
+
+
+@pytest.fixture
+def begin(untouched, tmp_path):
+    """begin(verb, number): the words of the same row where all that comes before `verb` is done."""
+    there, name = Path(untouched.root), untouched.name
+
+    def build(verb: str, number: int) -> list[str]:
+        root = tmp_path / str(number)
+        root.mkdir()
+        if verb != "collect":
+            shutil.copytree(there / "histories", root / "histories")
+        if verb == "evaluate":
+            shutil.copytree(there / "logs", root / "logs")
+            for file in ("results.csv", "results.json", "trajectories.npz"):
+                (root / "logs" / name / file).unlink()
+        config_path = there / "logs" / name / "config.yaml"
+        return ["--config_path", str(config_path), "--root", str(root)]
+
+    return build
+
+
+def fingerprints(config, root: Path, verb: str) -> dict[str, str]:
+    """Hashes of what is there once `verb` is through.
+
+    That is the histories, the final weights, the log without its speeds, and the results.
+    """
+    folder = root / "logs" / config.name
+    found = {}
+    for path in sorted((root / "histories").rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(root))] = sha256(path.read_bytes())
+    if verb in ("train", "evaluate"):
+        content = checkpoints.load(checkpoints.newest(folder / "checkpoints"))
+        tensors = (name.encode() + t.numpy().tobytes() for name, t in content["model"].items())
+        found["weights"] = sha256(f"{content['step']}".encode(), *tensors)
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        kept = [{tag: v for tag, v in line.items() if "per_second" not in tag} for line in lines]
+        found["log"] = sha256(json.dumps(kept).encode())
+    if verb == "evaluate":
+        found |= {n: sha256((folder / n).read_bytes()) for n in ("results.csv", "trajectories.npz")}
+    return found
+
+
+def sha256(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def lost(config, verb: str, words: list[str], killer: Killer) -> list[str]:
+    """What is not as in the run without faults once `verb` is through, or left half written."""
+    root = Path(words[-1])
+    killer.run(verb, words)
+    verify.main(replace(config, root=str(root)))
+    expected, found = (fingerprints(config, Path(r), verb) for r in (config.root, root))
+    different = [name for name in expected | found if expected.get(name) != found.get(name)]
+    rest = [path for pattern in (".*.tmp", ".partial-*", ".*.lock") for path in root.rglob(pattern)]
+    shutil.rmtree(root)
+    return different + [str(path.relative_to(root)) for path in rest]
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=FULL)])
+@pytest.mark.parametrize("verb", VERBS)
+def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, kills):
+    killer, kind = Killer(seed=kills), f"kill -9 at a random moment of {verb}"
+    words = begin(verb, -1)
+    seconds = killer.run(verb, words)
+
+    def trial(number: int) -> tuple[int, object]:
+        words = begin(verb, number)
+        hits = killer.run_under_fire(verb, words, 0.9 * seconds, 3)
+        return hits, lost(untouched, verb, words, killer)
+
+    campaign(ledger, kind, kills, trial)
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("every", [17, pytest.param(1, marks=FULL)])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_kill_before_any_change_of_the_tree_loses_nothing(
+    untouched, begin, ledger, tmp_path, verb, every
+):
+    killer, kind = Killer(seed=0), f"kill -9 before a rename, removal or new folder of {verb}"
+    words = begin(verb, 0)
+    log = tmp_path / "changes"
+    points = killer.changes(verb, words, Crash(Path(words[-1]), log))
+    assert any("os.rename" in point for point in points)
+    for number in range(1 + every // 2, len(points) + 1, every):
+        words = begin(verb, number)
+        killer.changes(verb, words, Crash(Path(words[-1]), log, number))
+        ledger.count(kind, lost(untouched, verb, words, killer))
+    assert not ledger.lost(kind)

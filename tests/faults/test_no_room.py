@@ -1,0 +1,123 @@
+"""No room: a small disk, a limit on the size of files. A sentence, exit code 3, and no bit lost."""
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import SMOKE
+from processes import run
+
+from ad.histories import HistoryWriter
+
+FULL = pytest.mark.faults
+KIB = 1024
+QUICK = ["--source.algorithm", "noise_distillation", "--source.env_steps", "4000"]
+
+
+def said(verb: str, root: Path, *words: str, limit: int | None = None) -> tuple[int, str]:
+    """Exit code and stderr of a verb, none of whose files may be larger than `limit`."""
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    options = {"preexec_fn": restrict} if limit else {}
+    return run(verb, SMOKE, root, *QUICK, *words, **options)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """small_disk(folder): mounts a disk of 256 KiB there, where this process may."""
+    mounted = []
+
+    def mount(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a small disk")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A root in which all verbs are through; only to be copied."""
+    root = tmp_path_factory.mktemp("done")
+    for verb in ("collect", "train", "evaluate"):
+        code, err = said(verb, root)
+        assert code == 0, err
+    return root
+
+
+def results(root: Path) -> bytes:
+    return (root / "logs/smoke/results.csv").read_bytes()
+
+
+def is_a_sentence(code: int, err: str, about: str) -> bool:
+    return code == 3 and about in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_a_disk_of_256_kib_is_a_sentence_with_both_numbers(small_disk, tmp_path, ledger, full):
+    root = small_disk(tmp_path / "disk")
+    code, err = said("collect", root, "--source.env_steps", "80000")
+    fine = is_a_sentence(code, err, "MB, but the disk of") and re.search(r"0\.\d MB free", err)
+    kept = list(root.glob("histories/*/*"))
+    ledger.count("a disk of 256 KiB", None if fine and not kept else err)
+    assert fine and not kept
+
+
+def test_a_disk_that_fills_up_while_a_unit_is_made_leaves_nothing(small_disk, tmp_path):
+    disk = small_disk(tmp_path / "disk")
+    (disk / "other").write_bytes(b"x" * 200 * KIB)
+    with pytest.raises(OSError, match="No space left"):
+        HistoryWriter([disk / "dataset" / "unit"], 10, 10_000)
+    assert list((disk / "dataset").iterdir()) == []
+
+
+def before(verb: str, done: Path, root: Path) -> Path:
+    """Fill `root` with what `verb` needs, for training with checkpoints enough for a small disk."""
+    shutil.copytree(done / "histories", root / "histories")
+    if verb == "evaluate":
+        views = shutil.ignore_patterns("tensorboard", "source", "results*", "step_0000010*")
+        shutil.copytree(done / "logs", root / "logs", ignore=views, dirs_exist_ok=True)
+        free = shutil.disk_usage(root / "logs").free
+        (root / "logs" / "other").write_bytes(b"x" * (free - 2 * KIB))
+    return root
+
+
+@FULL
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_disk_that_fills_up_costs_no_bit(done, small_disk, tmp_path, ledger, verb):
+    small_disk(tmp_path / "small" / "logs")
+    root, every = before(verb, done, tmp_path / "small"), ["--training.checkpoint_every", "4"]
+    code, err = said(verb, root, *every)
+    large = shutil.copytree(root, tmp_path / "large")
+    again = [said(verb, large, *every)[0] for verb in ("train", "evaluate")]
+    fine = is_a_sentence(code, err, "No space left on device") and again == [0, 0]
+    fine = fine and results(large) == results(done)
+    ledger.count("a disk of 256 KiB", None if fine else f"{verb} {code} {again}: {err}")
+    assert fine
+
+
+@FULL
+@pytest.mark.parametrize(("verb", "limit"), [("collect", 10 * KIB), ("train", 10 * KIB)])
+def test_a_limit_on_the_size_of_files_costs_no_bit(done, tmp_path, ledger, verb, limit):
+    root = tmp_path / "root"
+    root.mkdir()
+    if verb == "train":
+        shutil.copytree(done / "histories", root / "histories")
+    code, err = said(verb, root, limit=limit)
+    half = [*root.glob("histories/*/.partial*"), *root.glob("logs/smoke/checkpoints/*")]
+    again = [said(verb, root)[0] for verb in ("collect", "train", "evaluate")]
+    fine = is_a_sentence(code, err, "File too large") and not half and again == [0, 0, 0]
+    fine = fine and results(root) == results(done)
+    ledger.count("a limit on the size of files", None if fine else f"{verb} {code} {half}: {err}")
+    assert fine
