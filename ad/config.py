@@ -59,6 +59,8 @@ class DataConfig:
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
     streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
     windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
+    windows_from_rise: float = setting(0.0, at_least=0, at_most=1, added=True)  # begun on the rise
+    rise_level: float = setting(0.9, above=0, at_most=1, added=True)  # of final return: its end
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class TrainingConfig:
     warmup_steps: int = setting(200, at_least=0)  # from 0 to learning_rate
     gradient_norm: float = setting(1.0, above=0)  # clip
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
+    action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # past actions hidden
     targets: str = setting("sampled", choices=("sampled", "probabilities"), added=True)  # actions
     precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # of autocast
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s

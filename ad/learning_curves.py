@@ -14,7 +14,7 @@ from ad.histories import episodes
 from ad.metrics import episodes_to, ratio
 from ad.transitions import Block
 
-RISEN = 0.9  # of the final return: there the rise is over
+RISEN = 0.9  # of the final return: there a rise is over
 END = 0.1  # the last share of a curve, whose mean is "final"
 SEEN = 100  # episodes at least, of which a mean return is believed: its error is below 0.05
 KINDS = ("count", "return", "length", "success", "success_length")
@@ -95,16 +95,16 @@ def final(values: np.ndarray) -> np.ndarray:
     )
 
 
-def rise(returns: np.ndarray, episodes_each: int) -> np.ndarray:
-    """The first strided episode, from 1, at which each curve [K, J] is at 0.9 of its final return.
+def rise(returns: np.ndarray, episodes_each: int, level: float = RISEN) -> np.ndarray:
+    """The first strided episode, from 1, at which each curve [K, J] is at its final return.
 
-    `episodes_each`: how many episodes a point of the curve is the mean of; where they are few, a
-    trailing mean over more points is meant. NaN without a curve.
+    Or at the share `level` of it. `episodes_each`: how many episodes a point of the curve is the
+    mean of; where they are few, a trailing mean over more points is meant. NaN without a curve.
     """
     smoothing = math.ceil(SEEN / episodes_each)
     episode = [
-        episodes_to(row[np.isfinite(row)], RISEN * level, smoothing)
-        for row, level in zip(returns, final(returns), strict=True)
+        episodes_to(row[np.isfinite(row)], level * end, smoothing)
+        for row, end in zip(returns, final(returns), strict=True)
     ]
     return np.array([np.nan if number is None else number for number in episode], float)
 

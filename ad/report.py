@@ -108,6 +108,7 @@ def render(
         headline=headline(results),
         tiles=tiles(results),
         scores=tables.run_table(results).compact(),
+        context=tables.context_table(results),
         goals={tables.SPLITS[name]: tables.goals_table(s).compact() for name, s in splits.items()},
         worlds=worlds and tables.runs_table([{name: r} for name, r in worlds.items()]).compact(),
         method=splits["held_out"]["ci95_method"],

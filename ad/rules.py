@@ -163,6 +163,12 @@ def so_many_streams_are_there(streams_per_task, held_out_streams, num_envs):
         )
 
 
+@reads("data.windows_from_rise", "data.windows_from_start")
+def shares_of_windows_are_parts_of_one(from_rise, from_start):
+    if from_rise + from_start > 1 + 1e-9:  # 0.1 + 0.9 may be a little more than 1
+        return f"must be at most {1 - from_start:g}, what data.windows_from_start leaves"
+
+
 @reads("model.encoder")
 def encoder_is_registered(encoder):
     return _unregistered(encoder, ENCODERS)

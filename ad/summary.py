@@ -179,6 +179,7 @@ def scores(
             evaluation.successes,
             facts[split],
             [task_name(task) for task in evaluation.tasks],
+            evaluation.seen,
         )
         for split, evaluation in evaluations.items()
     }

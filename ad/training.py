@@ -25,7 +25,7 @@ from ad.optimiser import learning_rate, new_optimiser, update
 from ad.origin import check_origin, origin
 from ad.runs import Run
 from ad.setbacks import Setbacks
-from ad.training_data import load_data, parts, to_device
+from ad.training_data import blindfolded, hide_actions, load_data, parts, to_device
 from envs.rng import derive_key
 
 HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
@@ -94,7 +94,11 @@ class Trainer:
         """Add the gradient of the loss on the batch of the present step; that loss, detached."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
-        batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
+        shares = data.windows_from_start, data.windows_from_rise
+        batch = self.data.train.sample(rng, settings.batch_size, *shares)
+        if settings.action_dropout:
+            batch = hide_actions(batch, rng, settings.action_dropout)
+            forward = blindfolded(forward, self.data.spec.none["action"])
         window, valid = to_device(batch, self.device)
         total = torch.zeros((), device=self.device)
         for part in parts(settings.batch_size, self._windows_at_once()):

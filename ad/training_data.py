@@ -1,5 +1,6 @@
 """What training reads: the histories of the train tasks, verified, as windows and tensors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,6 +56,7 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
             rewards,
             spec.none,
             history_part,
+            data.rise_level if data.windows_from_rise else None,
         )
 
     held_out = windows(slice(split, None)) if data.held_out_streams else None
@@ -79,6 +81,23 @@ def to_device(batch, device: torch.device):
     window, valid = batch
     moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
     return moved, torch.from_numpy(valid).to(device)
+
+
+def hide_actions(batch, rng: np.random.Generator, share: float):
+    """Mark a random `share` of a batch's actions as `hidden` from the model, not from the loss."""
+    window, valid = batch
+    return window | {"hidden": rng.random(window["action"].shape) < share}, valid
+
+
+def blindfolded(forward: Callable, none: int) -> Callable:
+    """`forward` for windows with hidden actions, in whose place it reads the index `none`."""
+
+    def masked(window: dict[str, torch.Tensor]) -> torch.Tensor:
+        shown = dict(window)
+        hidden = shown.pop("hidden")
+        return forward(shown | {"action": window["action"].masked_fill(hidden, none)})
+
+    return masked
 
 
 def parts(count: int, most: int) -> list[slice]:

@@ -138,6 +138,8 @@ BAD_WORDS = [
     ("--training.learning_rate 0", "must be above 0, not 0"),
     ("--model.dropout 1.0", "must be below 1, not 1.0"),
     ("--data.windows_from_start 1.5", "must be at most 1, not 1.5"),
+    ("--data.windows_from_rise 0.6", "must be at most 0.5, what data.windows_from_start leaves"),
+    ("--training.action_dropout 1.0", "must be below 1, not 1.0"),
     (
         "--source.settings.discount 3",
         "source.settings.discount (command line) must be at most 1, not 3",

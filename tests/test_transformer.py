@@ -288,6 +288,24 @@ def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_move
 
 
 @pytest.mark.parametrize("context_length", LENGTHS)
+def test_a_memory_is_rewarded_as_long_as_its_window_holds_a_reward_above_0(
+    model, spec, random_window, context_length
+):
+    life = Life(random_window, spec, lanes=3, steps=30)
+    life.window["reward"][:] = 0
+    life.window["reward"][1, 5] = life.window["reward"][2, 1:] = 1  # of the rewards 0 and 1
+    memory, seen = ContextMemory(model, 3, context_length), []
+    for step in range(1, 31):
+        life.act(memory, step)
+        shown = memory.window()["reward"][:, :-1]
+        seen.append((shown == 1).any(1))
+        torch.testing.assert_close(memory.rewarded(), seen[-1])
+        life.record(memory, step)
+    never, once, always = torch.stack(seen).sum(0).tolist()
+    assert (never, always) == (0, 29) and 0 < once <= context_length
+
+
+@pytest.mark.parametrize("context_length", LENGTHS)
 def test_a_memory_holds_the_newest_transitions_and_the_one_before_them(
     model, spec, random_window, context_length
 ):

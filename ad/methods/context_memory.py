@@ -19,6 +19,7 @@ class ContextMemory:
         self.model, self.length, self.capacity = model, 0, context_length
         self.step = 0  # decisions so far, also those that are forgotten
         self.rewards = torch.tensor(spec.rewards, device=device)
+        self.is_gain = torch.tensor([*(reward > 0 for reward in spec.rewards), False]).to(device)
         shape, none = (lanes, context_length + 1), spec.none | {"step": 0}
         self.entries = {
             name: torch.full(shape, value, dtype=torch.int64, device=device)
@@ -49,6 +50,10 @@ class ContextMemory:
         fresh = {"action": action, "reward": nearest, "next_observation": next_observation}
         for name, value in fresh.items():
             self.entries[name][:, self.length] = value
+
+    def rewarded(self) -> torch.Tensor:
+        """Whether there is a reward above 0 in the window or right before it, bool [N]."""
+        return self.is_gain[self.entries["reward"]].any(1)
 
     def window(self) -> Window:
         """The present window [N, T + 1], T decisions, the last of them still open."""
