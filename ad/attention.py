@@ -2,25 +2,34 @@
 
 PyTorch's fused kernel is the reference and the default. On a CPU its backward pass in bfloat16
 takes most of a training step, and a single query costs it nearly twice what two plain products
-cost; plain products over blocks of queries take less than half of the time in training.
+cost. `scripts/benchmark` measures the paths by shape and precision; `choose` follows its table.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 
-# Of queries: a block needs no keys behind its own end, which saves a quarter of the work.
-BLOCKS = 2
+from ad.dropout import keep_mask, keep_share
+
+# Of queries in a block: it needs no keys behind its own end, which saves up to half of the work,
+# while smaller products run further below the speed of large ones.
+BLOCK = 128
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
     """The last Lq of Lk positions attend to all up to themselves: [B, H, Lq, D]."""
+    return choose(q, k.shape[2])(q, k, v, dropout)
+
+
+def choose(q: torch.Tensor, total: int) -> Callable[..., torch.Tensor]:
+    """The fastest path for queries [B, H, Lq, D] on `total` keys."""
     if q.device.type == "cpu" and q.shape[2] == 1:
-        return _weigh(q * q.shape[3] ** -0.5, k, v, None, dropout)
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] == k.shape[2]:
-        return attend_in_blocks(q, k, v, dropout)
-    return attend_reference(q, k, v, dropout)
+        return attend_one
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] == total:
+        return attend_in_blocks
+    return attend_reference
 
 
 def attend_reference(q, k, v, dropout: float = 0.0) -> torch.Tensor:
@@ -34,20 +43,72 @@ def attend_reference(q, k, v, dropout: float = 0.0) -> torch.Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
-def attend_in_blocks(q, k, v, dropout: float = 0.0, blocks: int = BLOCKS) -> torch.Tensor:
-    """The same for Lq = Lk, as plain products over `blocks` blocks of queries."""
-    length, scale = q.shape[2], q.shape[3] ** -0.5
-    bias = torch.full((length, length), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
-    edges = [round(i * length / blocks) for i in range(blocks + 1)]
-    parts = []
-    for start, stop in pairwise(edges):
-        part = q[:, :, start:stop] * scale
-        parts.append(_weigh(part, k[:, :, :stop], v[:, :, :stop], bias[start:stop, :stop], dropout))
-    return torch.cat(parts, dim=2)
-
-
-def _weigh(q, k, v, bias: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """softmax(q kᵀ + bias) v, for queries that are scaled already."""
-    scores = q @ k.transpose(-1, -2)
-    weights = (scores if bias is None else scores + bias).softmax(-1)
+def attend_one(q, k, v, dropout: float = 0.0) -> torch.Tensor:
+    """The same for Lq = 1, as two products."""
+    weights = (q * q.shape[3] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
     return F.dropout(weights, dropout, dropout > 0) @ v
+
+
+def attend_in_blocks(q, k, v, dropout: float = 0.0) -> torch.Tensor:
+    """The same for Lq = Lk, as plain products over blocks of queries."""
+    return _Blocks.apply(q, k, v, dropout)
+
+
+class _Blocks(torch.autograd.Function):
+    """`attend_in_blocks` with a backward pass of its own: autograd's copies every slice twice."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, dropout):
+        ctx.shape, ctx.dropout = q.shape, dropout
+        q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))  # [B H, L, D]
+        length, scale = q.shape[1], q.shape[2] ** -0.5
+        bias = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
+        out, saved = torch.empty_like(q), []
+        for start, stop in _blocks(length):
+            scores = torch.baddbmm(
+                bias[start:stop, :stop],
+                q[:, start:stop],
+                k[:, :stop].transpose(1, 2),
+                alpha=scale,
+            )
+            weights = scores.softmax(-1)
+            saved.append(weights)
+            if dropout:
+                saved.append(keep_mask(weights, dropout))
+                weights = weights * saved[-1]
+            out[:, start:stop] = weights @ v[:, :stop]
+        if dropout:
+            out /= keep_share(dropout)
+        ctx.save_for_backward(q, k, v, *saved)
+        return out.view(ctx.shape)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        q, k, v, *saved = ctx.saved_tensors
+        gradient = gradient.reshape(q.shape)
+        if ctx.dropout:
+            gradient = gradient / keep_share(ctx.dropout)
+        dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
+        for start, stop in reversed(_blocks(q.shape[1])):
+            mask = saved.pop() if ctx.dropout else None
+            weights = used = saved.pop()
+            mine = gradient[:, start:stop]
+            d_weights = mine @ v[:, :stop].transpose(1, 2)
+            if mask is not None:
+                used = weights * mask
+                d_weights *= mask
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            dq[:, start:stop] = d_scores @ k[:, :stop]
+            dk[:, :stop] += d_scores.transpose(1, 2) @ q[:, start:stop]
+            dv[:, :stop] += used.transpose(1, 2) @ mine
+        scale = q.shape[2] ** -0.5
+        return (*(x.view(ctx.shape) for x in (dq.mul_(scale), dk.mul_(scale), dv)), None)
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """(start, stop) of blocks of at most BLOCK queries, about as long as each other."""
+    count = -(-length // BLOCK)
+    return list(pairwise(round(i * length / count) for i in range(count + 1)))
+
+
+PATHS = {path.__name__: path for path in (attend_reference, attend_in_blocks)}

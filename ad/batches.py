@@ -24,7 +24,7 @@ from ad.histories import PARTIAL, HistoryWriter, is_whole, say_stopped, unit_byt
 from ad.interruption import deferred
 from ad.manifests import STOPPED, read_manifest
 from ad.notices import notice
-from ad.runs import dataset_folder, task_name, unit_folder
+from ad.runs import config_world, dataset_folder, task_name, unit_folder
 from ad.sources import SOURCES
 from ad.states import flat, load_state, read_about, save_state
 from envs import make_vec, world
@@ -43,7 +43,9 @@ class Batch:
         if not resume:
             self._require_room(flat(state or {}))
         folders = [unit_folder(config, task) for task in tasks]
-        self.writer = HistoryWriter(folders, config.source.num_envs, self.steps, resume)
+        self.writer = HistoryWriter(
+            folders, config.source.num_envs, self.steps, resume, num_actions(config)
+        )
         if resume:
             state = load_state(self.writer.partial)
             self.source.restore(state["source"])
@@ -53,7 +55,8 @@ class Batch:
     def _require_room(self, state: dict[str, np.ndarray]) -> None:
         """MachineError unless there is room for the histories and for two states, old and new."""
         states = 2 * sum(array.nbytes for array in state.values())
-        histories = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
+        each = unit_bytes(self.config.source.num_envs, self.steps, num_actions(self.config))
+        histories = len(self.tasks) * each
         what = f"collecting {len(self.tasks)} histories"
         require_room(dataset_folder(self.config), histories + states, what)
 
@@ -74,7 +77,7 @@ class Batch:
 
     def _run(self, asked) -> None:
         with self._bar() as bar:
-            for block in self.source.run(self.steps):
+            for block in self.source.run(self.steps, self.config.source.store_probabilities):
                 self.writer.append(block)
                 bar.set_postfix_str(f"mean return {_mean_return(block):.2f}", refresh=False)
                 bar.update(block.arrays["action"].size)
@@ -175,8 +178,11 @@ def other_history(manifest: dict, config: Experiment, task: np.ndarray) -> str:
     return ", ".join(key for key, value in wanted.items() if manifest.get(key) != value)
 
 
-def new_source(config: Experiment, tasks: np.ndarray):
-    """The configured source algorithm on `tasks` [K, ...], each with its own key and actors."""
+def new_source(config: Experiment, tasks: np.ndarray, settings=None):
+    """The configured source algorithm on `tasks` [K, ...], each with its own key and actors.
+
+    `settings`: one `Settings` for all agents or one for each, in place of the configured ones.
+    """
     env, source = config.env, config.source
     source_class = SOURCES.load(source.algorithm)
     lanes = make_vec(
@@ -188,13 +194,20 @@ def new_source(config: Experiment, tasks: np.ndarray):
     )
     keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
     knowledge = world(env.id, env.tasks, **env.kwargs)
-    settings = source_class.Settings(**source.settings)
+    settings = settings or source_class.Settings(**source.settings)
     return source_class(settings, lanes, tasks, source.num_envs, keys, knowledge)
+
+
+def num_actions(config: Experiment) -> int:
+    """Of how many actions a history holds the probabilities: 0 where it holds none."""
+    stored = config.source.store_probabilities
+    return int(config_world(config).single_action_space.n) if stored else 0
 
 
 def unit_manifest(config: Experiment, task: np.ndarray) -> dict:
     """What makes the history of `task`, as its manifest says it."""
     env, source = config.env, config.source
+    soft = {"store_probabilities": True} if source.store_probabilities else {}
     return {
         "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
         "task": task.tolist(),
@@ -204,7 +217,13 @@ def unit_manifest(config: Experiment, task: np.ndarray) -> dict:
         "env_steps": source.env_steps,
         "num_envs": source.num_envs,
         "versions": versions(),
-    }
+    } | soft
+
+
+def limit_threads(config: Experiment) -> None:
+    """Let compiled loops take no more threads than the configuration allows."""
+    if config.threads:
+        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def versions() -> dict[str, str]:

@@ -2,19 +2,18 @@
 
 import os
 
-import numba
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from ad.array_files import most_maps
-from ad.batches import Batch, is_there, partials, unfinished
+from ad.batches import Batch, is_there, limit_threads, num_actions, partials, unfinished
 from ad.config import Experiment
 from ad.files import publish, remove, write_json
 from ad.histories import load_unit
 from ad.locks import locked
 from ad.manifests import CURVE_START
 from ad.runs import Run, dataset_folder, describe_split, task_name, unit_folder
-from ad.transitions import FIELDS
+from ad.transitions import schema
 
 
 def collect(run: Run, fresh: bool = False) -> int:
@@ -32,15 +31,14 @@ def collect(run: Run, fresh: bool = False) -> int:
 
 def collect_tasks(config: Experiment, tasks: np.ndarray, fresh: bool = False) -> int:
     """Likewise for any `tasks` [K, ...] of the world."""
-    if config.threads:
-        numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
+    limit_threads(config)
     with locked(dataset_folder(config)):
         if fresh:
             _discard(config, tasks)
         missing = _missing(config, tasks)
         for batch in unfinished(config, missing):
             batch.collect()
-        for part in _batches(_missing(config, missing)):
+        for part in _batches(config, _missing(config, missing)):
             Batch(config, part).collect()
     return len(missing)
 
@@ -62,9 +60,9 @@ def show_curves(run: Run) -> None:
         publish(temporary, folder)
 
 
-def _batches(tasks: np.ndarray) -> list[np.ndarray]:
+def _batches(config: Experiment, tasks: np.ndarray) -> list[np.ndarray]:
     """`tasks` in parts whose arrays can all be open; a history depends on no other in its batch."""
-    most = max(most_maps() // len(FIELDS), 1)
+    most = max(most_maps() // len(schema(num_actions(config))), 1)
     return np.array_split(tasks, range(most, len(tasks), most)) if len(tasks) else []
 
 

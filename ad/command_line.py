@@ -8,8 +8,9 @@ method stands under `source.settings` or `method.settings`; the class's `Setting
 """
 
 import dataclasses
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ad.sources import SOURCES
 from ad.strict_yaml import LARGEST, Document
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
+MOST_TUNED = 4096  # settings of one search
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def _judge(data: dict, problems: list[Problem]) -> Experiment:
     problems += broken_rules(config, bad)
     for section in COMPONENTS:
         config = _with_own_settings(config, section, problems)
+    if not problems and config.tune.grid:
+        problems += _grid_problems(config)
     return config
 
 
@@ -160,6 +164,21 @@ def _with_own_settings(config: Experiment, section: str, problems: list[Problem]
         part = dataclasses.replace(part, settings=settings)
     problems += found
     return dataclasses.replace(config, **{section: part})
+
+
+def _grid_problems(config: Experiment) -> Iterator[Problem]:
+    """What is wrong with the values that the source's settings are to be tuned over."""
+    group, grid = SOURCES.load(config.source.algorithm).Settings, config.tune.grid
+    for name, values in grid.items():
+        if type(values) is not list or not values:
+            text = f"must be a list of values, not {shown(values)}"
+            yield Problem(join("tune.grid", name), text)
+        else:
+            found = (list(check(group, {name: value}, "tune.grid")) for value in values)
+            yield from next(filter(None, found), [])
+    number = config.tune.samples or math.prod(len(v) for v in grid.values() if type(v) is list)
+    if number > MOST_TUNED:
+        yield Problem("tune.grid", f"makes {number} settings to try: at most {MOST_TUNED}")
 
 
 def _message(

@@ -45,6 +45,7 @@ class SourceConfig:
     num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
     source_seed: int = setting(0, at_least=0)  # of the agents and their environments
     state_every: float = setting(30.0, at_least=0, free=True)  # seconds between saved states
+    store_probabilities: bool = setting(False, added=True)  # of the agent's actions, 8 bits each
     settings: dict = setting({})  # the algorithm's own, see the end of this list
 
 
@@ -54,8 +55,12 @@ class DataConfig:
 
     history_stride: int = setting(40, at_least=1)  # every k-th episode of a stream is kept
     context_length: int = setting(256, at_least=1)  # transitions the model looks back on
+    env_steps: int = setting(0, at_least=0)  # of a history that count, its first; 0 is all
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
+    streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
     windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
+    windows_from_rise: float = setting(0.0, at_least=0, at_most=1, added=True)  # begun on the rise
+    rise_level: float = setting(0.9, above=0, at_most=1, added=True)  # of final return: its end
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ class ModelConfig:
     """The transformer and how it reads transitions."""
 
     encoder: str = setting("factored")  # of observations, a name in ad.encoders.ENCODERS
-    layout: str = setting("fused", choices=("fused", "separate"))  # 1 or 3 tokens a transition
+    layout: str = setting(
+        "fused", choices=("fused", "separate", "modal")
+    )  # of tokens, ad/tokens.py
     width: int = setting(64, at_least=1)  # of the residual stream
     layers: int = setting(4, at_least=1)  # transformer blocks
     heads: int = setting(2, at_least=1)  # of attention; 2 of 32 halve the step of 4 of 16 on a CPU
@@ -71,6 +78,10 @@ class ModelConfig:
     dropout: float = setting(0.0, at_least=0, below=1)  # after attention and MLP
     attention_dropout: float = setting(0.0, at_least=0, below=1)  # of attention weights
     next_observation: bool = setting(True)  # tokens show where the last action led
+    position: str = setting("env_time")  # of a token, a name in ad.positions.POSITIONS
+    positions: int = setting(2000, at_least=1)  # entries of its table, where it counts decisions
+    reward: str = setting("table", choices=("table", "projection"))  # how a reward becomes a vector
+    reward_token: str = setting("after", choices=("after", "before"))  # separate: after its action
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ class TrainingConfig:
     warmup_steps: int = setting(200, at_least=0)  # from 0 to learning_rate
     gradient_norm: float = setting(1.0, above=0)  # clip
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
+    action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # past actions hidden
+    targets: str = setting("sampled", choices=("sampled", "probabilities"), added=True)  # actions
     precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # of autocast
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
     train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout
@@ -114,6 +127,7 @@ class EvaluationConfig:
     train_eval_seeds: int = setting(1, at_least=1)  # how many rollouts of a train task
     action: str = setting("sample", choices=("sample", "greedy"))  # how actions follow from logits
     temperature: float = setting(1.0, above=0)  # of the sampling
+    worlds: list[dict] = setting([], free=True)  # others to play, each by what replaces env.kwargs
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,18 @@ class RecordConfig:
     source_videos: bool = setting(True, free=True)  # one of each source agent
     held_out_videos: int = setting(3, at_least=0, free=True)  # how many in-context rollouts
     fps: int = setting(8, at_least=1, at_most=120, free=True)  # frames a second
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """The search for settings of the source algorithm; no other verb depends on it."""
+
+    grid: dict = setting({})  # source setting: [its values], e.g. {discount: [0.9, 0.99]}
+    samples: int = setting(0, at_least=0)  # how many at random between those; 0: the whole grid
+    num_tasks: int = setting(4, at_least=1)  # train tasks, at most, that each is tried on
+    tune_seed: int = setting(0, at_least=0)  # of the random settings
+    rank_by: str = setting("area", choices=("area", "pace"), free=True)  # the best stands first
+    rise_windows: float = setting(0.25, above=0, free=True)  # wanted: context windows of a rise
 
 
 @dataclass(frozen=True)
@@ -142,6 +168,7 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig, metadata={"free": True})
 
 
 def dump(config: Any) -> str:
@@ -157,7 +184,7 @@ def config_hash(*configs: Any) -> str:
 
 def difference(old: Any, new: Any) -> list[str]:
     """'source.env_steps: 200000 -> 100000' for each setting that differs and is not free."""
-    before, after = _binding(old), _binding(new)
+    before, after = _binding(old, usual=True), _binding(new, usual=True)
     return [
         f"{path}: {_shown(before, path)} -> {_shown(after, path)}"
         for path in before | after
@@ -165,13 +192,17 @@ def difference(old: Any, new: Any) -> list[str]:
     ]
 
 
-def _binding(config: Any) -> dict[str, Any]:
-    """Dotted path -> value of every setting that can change a result."""
+def _binding(config: Any, usual: bool = False) -> dict[str, Any]:
+    """Dotted path -> value of every setting that can change a result.
+
+    Those that were added later and have their default are left out, unless `usual`.
+    """
     values = {}
     for entry in dataclasses.fields(config):
-        if not entry.metadata.get("free"):
-            value = getattr(config, entry.name)
-            nested = _binding(value) if dataclasses.is_dataclass(value) else value
+        value = getattr(config, entry.name)
+        as_before = entry.metadata.get("added") and value == entry.default_factory()
+        if not entry.metadata.get("free") and (usual or not as_before):
+            nested = _binding(value, usual) if dataclasses.is_dataclass(value) else value
             values |= _flat(entry.name, nested)
     return values
 

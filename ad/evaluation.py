@@ -16,6 +16,7 @@ from ad.results import SPLITS, write_results
 from ad.rollout import Rollout, greedy, rollout, sampled
 from ad.runs import Run, task_name
 from ad.summary import is_evaluated, write_summary
+from ad.training_data import make_spec
 from envs import make_vec
 from envs.rng import derive_key
 from envs.tasks import Split
@@ -38,8 +39,8 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
     return True
 
 
-def load_model(run: Run) -> SequenceModel:
-    """The trained model of `run`, frozen.
+def load_model(run: Run, world: Experiment | None = None) -> SequenceModel:
+    """The trained model of `run`, frozen; for the world of another configuration, if one is given.
 
     Raises ConfigError if it was trained on other tasks, or is another model, than configured;
     CorruptError if its checkpoint is damaged: one of fewer steps would not be the same model.
@@ -50,7 +51,10 @@ def load_model(run: Run) -> SequenceModel:
     except CorruptError as error:
         raise CorruptError(f"{error}; scripts.train makes it again") from error
     check_origin(content, run.config, run.split)
-    model = SequenceModel(spec_from_dict(content["spec"]), run.config.model).to(device)
+    spec = spec_from_dict(content["spec"])
+    if world is not None:
+        spec = make_spec(world, np.array(spec.rewards))
+    model = SequenceModel(spec, run.config.model).to(device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)
 

@@ -1,14 +1,16 @@
 """The store of learning histories: a folder a task and source seed, arrays [streams, T], verified.
 
-`histories/<dataset>/<unit>/` holds a `.npy` file for each field of `ad.transitions.FIELDS`,
+`histories/<dataset>/<unit>/` holds a `.npy` file for each field of `ad.transitions.FIELDS`, where
+it was asked for one of the actions' probabilities [streams, T, A],
 `curve.npy` (the learner's statistics) and `unit.json` (what made it, shapes, SHA-256 of each file).
 A unit appears by one rename when it is whole and is checked again whenever it is read.
 `histories/README.md` draws the arrays.
 """
 
 import hashlib
+import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from ad.array_files import Maps, create, open_to_write
 from ad.errors import CorruptError
 from ad.files import publish, remove_leftovers
 from ad.manifests import CURVE_START, STOPPED, check_file, file_size, read_manifest, write_manifest
-from ad.transitions import FIELDS, Block
+from ad.transitions import Block, schema
 
 SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
 PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
@@ -47,11 +49,20 @@ class HistoryWriter:
     """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
     `resume` goes on in the folder that a writer of the same `folders` left: `restore` then says how
-    much in it counts. Raises CorruptError if it does not hold what that writer made there.
+    much in it counts. Raises CorruptError if it does not hold what that writer made there. With
+    `num_actions` above 0 the blocks have, and the histories keep, the actions' probabilities.
     """
 
-    def __init__(self, folders: list[Path], num_envs: int, steps: int, resume: bool = False):
+    def __init__(
+        self,
+        folders: list[Path],
+        num_envs: int,
+        steps: int,
+        resume: bool = False,
+        num_actions: int = 0,
+    ):
         self.folders, self.shape, self.written = folders, (num_envs, steps), 0
+        self.fields = schema(num_actions)
         self.statistics: list[dict[str, np.ndarray]] = []  # of each block
         self.digests: list[np.ndarray] = []  # of each block: SHA-256 of every unit, uint8 [K, 32]
         self.partial = partial_folder(folders)
@@ -68,7 +79,7 @@ class HistoryWriter:
         try:
             for k, folder in enumerate(self.temporary):
                 folder.mkdir(parents=True)
-                maps[k] = {n: create(folder / f"{n}.npy", t, self.shape) for n, t in FIELDS.items()}
+                maps[k] = self._each(create, folder)
         except OSError:  # a full disk, too many open files
             self.discard()
             raise
@@ -78,10 +89,15 @@ class HistoryWriter:
         """Likewise; units that are published are no longer here."""
         remove_leftovers(self.partial)
         return {
-            k: {n: open_to_write(folder / f"{n}.npy", t, self.shape) for n, t in FIELDS.items()}
+            k: self._each(open_to_write, folder)
             for k, folder in enumerate(self.temporary)
             if folder.exists() or not is_whole(self.folders[k])
         }
+
+    def _each(self, opened: Callable, folder: Path) -> dict[str, np.ndarray]:
+        """The arrays of one unit, by `opened(path, dtype, shape)`."""
+        wanted = self.fields.items()
+        return {n: opened(folder / f"{n}.npy", t, self.shape + rest) for n, (t, rest) in wanted}
 
     def state(self) -> dict:
         """How much is written and what was measured, as arrays, once `flush` has secured it."""
@@ -102,7 +118,7 @@ class HistoryWriter:
         for row, digests in zip(self.statistics, self.digests, strict=True):
             part = slice(start, start := int(row["stop"][0]))
             for k, maps in self.maps.items():
-                if _digest(maps[name][:, part] for name in FIELDS) != digests[k].tobytes():
+                if _digest(maps[name][:, part] for name in self.fields) != digests[k].tobytes():
                     raise CorruptError(f"{self.temporary[k]} is not what was written")
 
     def flush(self) -> None:
@@ -112,16 +128,16 @@ class HistoryWriter:
                 array.flush()
 
     def append(self, block: Block) -> None:
-        """Add the transitions [T, K, E] of a block behind those already written."""
+        """Add the transitions [T, K, E] (probabilities [T, K, E, A]) of a block behind the last."""
         part = slice(self.written, self.written + len(block))
         digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
         for k, maps in self.maps.items():
-            for name in FIELDS:
-                maps[name][:, part] = block.arrays[name][:, k].T
-            digest = _digest(block.arrays[name][:, k].T for name in FIELDS)
-            digests[k] = np.frombuffer(digest, np.uint8)
+            own = {name: array[:, k].swapaxes(0, 1) for name, array in block.arrays.items()}
+            for name, array in own.items():
+                maps[name][:, part] = array
+            digests[k] = np.frombuffer(_digest(own[name] for name in self.fields), np.uint8)
         self.digests.append(digests)
-        means = {name: _mean(values) for name, values in block.statistics.items()}
+        means = {name: mean_in_order(values) for name, values in block.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
         self.written = part.stop
 
@@ -157,9 +173,10 @@ class HistoryWriter:
         return np.array(columns, np.float32).T
 
 
-def unit_bytes(num_envs: int, steps: int) -> int:
+def unit_bytes(num_envs: int, steps: int, num_actions: int = 0) -> int:
     """About how much room a unit takes on the disk."""
-    return num_envs * steps * sum(np.dtype(t).itemsize for t in FIELDS.values()) + SMALL_FILES
+    each = sum(dtype.itemsize * math.prod(rest) for dtype, rest in schema(num_actions).values())
+    return num_envs * steps * each + SMALL_FILES
 
 
 def partial_folder(folders: list[Path]) -> Path:
@@ -188,11 +205,18 @@ def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
     return Episodes(stream, start, stop, total[stream, stop] - total[stream, start])
 
 
-def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
-    """Read a unit, with sizes and hashes checked before anything is mapped. Raises CorruptError."""
+def load_unit(folder: Path, fields: tuple[str, ...] | None = None) -> Unit:
+    """Read `fields` of a unit, without a list all that it has.
+
+    Sizes and hashes are checked before anything is mapped. Raises CorruptError.
+    """
     try:
         manifest = read_manifest(folder)
+        if fields is None:
+            fields = tuple(name for name in schema(1) if f"{name}.npy" in manifest["files"])
         for name in (*fields, "curve"):
+            if f"{name}.npy" not in manifest["files"]:
+                raise ValueError(f"it holds no {name}")
             check_file(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
     except (OSError, ValueError) as error:
         raise CorruptError(
@@ -228,6 +252,7 @@ def _digest(arrays: Iterable[np.ndarray]) -> bytes:
     return digest.digest()
 
 
-def _mean(values: list[np.ndarray]) -> np.ndarray:
+def mean_in_order(values: list[np.ndarray]) -> np.ndarray:
+    """The mean of arrays of one shape, with the bits that each entry would have alone."""
     # One after the other: np.mean would add in an order that depends on the number of agents.
     return np.cumsum(values, axis=0, dtype=np.float64)[-1] / len(values)

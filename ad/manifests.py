@@ -12,12 +12,14 @@ import numpy as np
 
 from ad.array_files import check_header
 from ad.files import read_sealed, sha256, write_sealed
-from ad.transitions import FIELDS
+from ad.transitions import FIELDS, PROBABILITIES
 
 SCHEMA = 1
 MANIFEST = "unit.json"
 FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
+SOFT = f"{PROBABILITIES}.npy"  # which a history may hold: [streams, T, A]
 CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # its columns, then statistics
+TYPES = FILES | {SOFT: "uint8", CURVE: "float32"}
 STOPPED = "stopped_at_step"  # of an agent whose numbers broke: the steps that it learned from
 LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
 
@@ -37,11 +39,11 @@ def read_manifest(folder: Path) -> dict:
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
     files, columns = manifest.get("files"), manifest.get("curve_columns")
-    if not isinstance(files, dict) or files.keys() != {*FILES, CURVE}:
+    if not isinstance(files, dict) or files.keys() - {SOFT} != {*FILES, CURVE}:
         raise ValueError(f"{MANIFEST} lists other files than a history has")
     for name, entry in files.items():
         _check_entry(name, entry)
-    if len({tuple(files[name]["shape"]) for name in FILES}) != 1:
+    if len({tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}) != 1:
         raise ValueError(f"{MANIFEST} gives the arrays different shapes")
     if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
         raise ValueError(f"{MANIFEST} has an agent stop where it cannot have")
@@ -74,9 +76,10 @@ def _check_entry(name: str, entry: object) -> None:
     if not isinstance(entry, dict) or entry.keys() != wanted:
         raise ValueError(f"{MANIFEST} does not describe {name}")
     shape = entry["shape"]
-    if not isinstance(shape, list) or len(shape) != 2 or not all(map(_is_count, shape)):
+    dimensions = 3 if name == SOFT else 2
+    if not isinstance(shape, list) or len(shape) != dimensions or not all(map(_is_count, shape)):
         raise ValueError(f"{MANIFEST} gives {name} an impossible shape")
-    if not _is_count(entry["bytes"]) or entry["dtype"] != FILES.get(name, "float32"):
+    if not _is_count(entry["bytes"]) or entry["dtype"] != TYPES[name]:
         raise ValueError(f"{MANIFEST} gives {name} an impossible size or type")
     if not isinstance(entry["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
         raise ValueError(f"{MANIFEST} gives {name} no SHA-256")

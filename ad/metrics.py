@@ -28,6 +28,7 @@ SCORES = (
     "length_last10",
     "path_ratio_last10",
 )
+CONTEXT_SCORES = ("success_seen", "success_unseen", "success_unseen_last10", "unseen")
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray)
     return ratio(mean_length, shortest)
 
 
-def episodes_to(curve: np.ndarray, target: float) -> int | None:
+def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:
     """The first episode, from 1, at which `curve` [E], averaged over the last five, is >= `target`.
 
-    None if it never is, or if the target is unknown (NaN).
+    Or over as many as `smoothing` says. None if it never is, or if the target is unknown (NaN).
     """
     padded = np.concatenate([np.zeros(1), np.cumsum(curve)])
     stop = np.arange(1, len(curve) + 1)
-    start = np.maximum(stop - SMOOTHING, 0)
+    start = np.maximum(stop - smoothing, 0)
     reached = (padded[stop] - padded[start]) / (stop - start) >= target - 1e-9
     return int(reached.argmax()) + 1 if reached.any() else None
 
@@ -119,18 +120,38 @@ def task_scores(
     }
 
 
+def context_scores(successes: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
+    """Success by what the context held when an episode began, float [N] each, of [N, S, E].
+
+    `seen` (0/1): a reward. What a student does with one shows how it exploits, what it does without
+    how it explores; `unseen` is the share of episodes without. NaN where a task has no such.
+    """
+    without = 1 - seen
+
+    def success(among: np.ndarray, part: slice = slice(None)) -> np.ndarray:
+        hits = (successes * among)[..., part].sum((1, 2))
+        return ratio(hits, among[..., part].sum((1, 2)))
+
+    scores = success(seen), success(without), success(without, slice(-LAST, None))
+    return dict(zip(CONTEXT_SCORES, (*scores, without.mean((1, 2))), strict=True))
+
+
 def summarise(
     returns: np.ndarray,
     lengths: np.ndarray,
     successes: np.ndarray,
     known: Known,
     tasks: Sequence[str],
+    seen: np.ndarray | None = None,
 ) -> dict:
     """A split's entry in `results.json`: means over tasks, 95 % intervals, and a row per task.
 
-    returns, lengths (steps), successes (0/1) [N, S, E]; `known` and the names `tasks` of N tasks.
+    returns, lengths (steps), successes (0/1) and, where it is known, whether a reward was `seen`
+    (0/1) [N, S, E]; `known` and the names `tasks` of N tasks.
     """
     scores = task_scores(returns, lengths, successes, known)
+    if seen is not None:
+        scores |= context_scores(successes, seen)
     facts = {"optimal_return": known.optimal_return, "optimal_length": known.shortest}
     curve = returns.mean((0, 1))
     return {
@@ -170,8 +191,9 @@ def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
     summaries: the same split's entry of `results.json` of each run. A run without the score is not
     counted in n; with a single one there is no interval (lo and hi None) and `method` says so.
     """
-    names = [*SCORES, "episodes_to_80pct", "tasks_solved"]
-    return {name: _over_runs([s[name] for s in summaries if s[name] is not None]) for name in names}
+    names = [*SCORES, *CONTEXT_SCORES, "episodes_to_80pct", "tasks_solved"]
+    values = {name: [summary.get(name) for summary in summaries] for name in names}
+    return {name: _over_runs([v for v in row if v is not None]) for name, row in values.items()}
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

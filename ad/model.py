@@ -17,8 +17,7 @@ class SequenceModel(nn.Module):
     def __init__(self, spec: Spec, config: ModelConfig):
         super().__init__()
         self.spec = spec
-        new_layout = LAYOUTS[config.layout]
-        self.layout = new_layout(spec, config.encoder, config.width, config.next_observation)
+        self.layout = LAYOUTS[config.layout](spec, config)
         self.transformer = Transformer(
             config.width,
             config.layers,
@@ -26,27 +25,25 @@ class SequenceModel(nn.Module):
             config.feed_forward,
             config.dropout,
             config.attention_dropout,
+            self.layout.position.rotate,
+            self.layout.streams,
         )
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialise()
 
-    def forward(
-        self, window: Window, cache: KVCache | None = None, newest: bool = False
-    ) -> torch.Tensor:
-        """Logits [B, T, A] of a window [B, T + 1]; [B, 1, A] with a cache.
+    def forward(self, window: Window, cache: KVCache | None = None, start: int = 0) -> torch.Tensor:
+        """Logits [B, T, A] of a window [B, T + 1]; with a cache of its last decision, [B, 1, A].
 
-        Without `newest` the window is read from its start (into an empty cache, if there is one).
-        With it, only the tokens behind the last but one decision of the window are new to the
-        cache.
+        A cache that holds tokens of the window's beginning gets those that it does not have yet;
+        then `window` may be the part that begins with decision `start` (from 0), if that holds them
+        all.
         """
-        tokens = self.layout(window)
+        tokens = self.layout(window, start)
         if cache is None:
             return self.head(self.layout.decisions(self.transformer(tokens)))
-        if newest:
-            decisions = window["time"].shape[1] - 1
-            fresh = self.layout.count(decisions) - self.layout.count(decisions - 1)
-            tokens = tokens[:, -fresh:]
-        return self.head(self.transformer(tokens, cache)[:, -1:])
+        known = start + window["time"].shape[1] - 1
+        fresh = self.layout.count(known) - cache.length
+        return self.head(self.layout.newest(self.transformer(tokens[:, -fresh:], cache)))
 
     def new_cache(self, lanes: int, decisions: int) -> KVCache:
         """An empty cache for windows of at most so many decisions."""

@@ -20,15 +20,13 @@ def new_optimiser(model: torch.nn.Module, settings: TrainingConfig) -> torch.opt
 
 
 def update(model: torch.nn.Module, optimiser, loss: torch.Tensor, most: float) -> torch.Tensor:
-    """One step down the gradient of `loss`, its norm at `most`; whether it was bad, 0-d bool.
+    """One step down the gradient that `model` holds, its norm at `most`; was it bad? 0-d bool.
 
-    Bad is a loss or gradient that is not finite: then weights and optimiser stay as they are. The
+    Bad is a `loss` or gradient that is not finite: then weights and optimiser stay as they are. The
     fused kernel decides that on the device (`found_inf`), so that nobody waits for it here.
     """
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), most)
-    bad = ~torch.isfinite(norm + loss.detach())
+    bad = ~torch.isfinite(norm + loss)
     optimiser.found_inf = bad.float()
     optimiser.step()
     return bad

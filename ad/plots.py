@@ -69,7 +69,7 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
     axes.spines[["bottom", "left"]].set_color(MUTED)
     legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
     axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
-    return _png(figure)
+    return png(figure)
 
 
 def room_maps(
@@ -92,7 +92,7 @@ def room_maps(
     ]
     labels = ["held-out goal", "train goal", "no goal, or no value"]
     figure.legend(keys, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np.ndarray) -> None:
@@ -129,7 +129,8 @@ def _frame(row: int, column: int) -> Rectangle:
     return Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, **style, zorder=3)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bits every time
     return buffer.getvalue()

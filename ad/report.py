@@ -13,6 +13,7 @@ import numpy as np
 from ad import metrics, plots, tables
 from ad.config import Experiment, dump
 from ad.files import replacing, write_text
+from ad.other_worlds import world_results
 from ad.references import Reference
 from ad.results import Evaluation
 from ad.runs import Run, config_world
@@ -30,7 +31,8 @@ def report(run: Run) -> Path:
     summary = read_summary(run)
     results = summary.results
     curve = curve_picture(summary.evaluations, summary.lines)
-    page = render(results, curve, room_picture(run.config, results), videos(run.videos), run.config)
+    room = room_picture(run.config, results)
+    page = render(results, curve, room, videos(run.videos), run.config, world_results(run))
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with replacing(run.folder / "curve.png") as temporary:
@@ -93,6 +95,7 @@ def render(
     room: bytes | None,
     shown: list[tuple[str, Path]],
     config: Experiment,
+    worlds: dict[str, dict] | None = None,
 ) -> str:
     """The page report.html: self-contained, pictures and videos in it, nothing fetched."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -105,7 +108,9 @@ def render(
         headline=headline(results),
         tiles=tiles(results),
         scores=tables.run_table(results).compact(),
+        context=tables.context_table(results),
         goals={tables.SPLITS[name]: tables.goals_table(s).compact() for name, s in splits.items()},
+        worlds=worlds and tables.runs_table([{name: r} for name, r in worlds.items()]).compact(),
         method=splits["held_out"]["ci95_method"],
         curve=_base64(curve),
         room=room and _base64(room),

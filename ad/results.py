@@ -1,8 +1,9 @@
 """The files of an evaluation: `results.csv` and `trajectories.npz`, written and read back.
 
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
-eval_seed, episode (from 1), return, length (steps) and success (0 or 1). `trajectories.npz` has the
-steps of the first seed: fields [N, T] of `ad.rollout.RECORDED`, split [N], task [N, D].
+eval_seed, episode (from 1), return, length (steps), success (0 or 1) and reward_in_context (1 if
+the memory held a reward above 0 when the episode began). `trajectories.npz` has the steps of the
+first seed: fields [N, T] of `ad.rollout.RECORDED`, split [N], task [N, D].
 """
 
 import csv
@@ -18,17 +19,22 @@ from ad.runs import task_name
 from envs.tasks import Split
 
 SPLITS = ("held_out", "train")
-COLUMNS = ("split", "task", "eval_seed", "episode", "return", "length", "success")
+OLD_COLUMNS = ("split", "task", "eval_seed", "episode", "return", "length", "success")
+COLUMNS = (*OLD_COLUMNS, "reward_in_context")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """In-context episodes on the tasks of a split: tasks int [N, D]; the others [N, S, E]."""
+    """In-context episodes on the tasks of a split: tasks int [N, D]; the others [N, S, E].
+
+    `seen` is None in results of before it was written.
+    """
 
     tasks: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray
+    seen: np.ndarray | None = None
 
 
 def read_results(path: Path) -> dict[str, Evaluation]:
@@ -41,8 +47,10 @@ def read_results(path: Path) -> dict[str, Evaluation]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
-        if tuple(header) != COLUMNS:
+        if tuple(header) not in (COLUMNS, OLD_COLUMNS):
             raise ValueError(f"its columns are {', '.join(header)}")
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError("a row has more or fewer cells than the header")
         splits = dict.fromkeys(row[0] for row in rows)
         if missing := set(SPLITS) - set(splits):
             raise ValueError(f"it has no rows of {' and '.join(sorted(missing))}")
@@ -67,23 +75,24 @@ def _evaluation(rows: list[list[str]]) -> Evaluation:
     tasks = np.array([[int(part) for part in name.split("-")] for name in names])
     order = {name: n for n, name in enumerate(names)}
     place = np.array([(order[row[1]], int(row[2]), int(row[3]) - 1) for row in rows])
-    values = np.array([[float(cell) for cell in row[4:7]] for row in rows])
+    values = np.array([[float(cell) for cell in row[4:]] for row in rows])
     if not np.isfinite(values).all():
         raise ValueError("a number in it is not finite")
     shape = tuple(place.max(0) + 1)  # [N, S, E]
     flat = np.ravel_multi_index(tuple(place.T), shape)  # refuses seeds and episodes below the first
     if len(rows) != np.prod(shape) or len(np.unique(flat)) != len(rows):
         raise ValueError(f"{len(rows)} rows for {shape} tasks, seeds and episodes")
-    grid = values[np.argsort(flat)].reshape(*shape, 3)
-    return Evaluation(tasks, grid[..., 0], grid[..., 1].astype(int), grid[..., 2].astype(int))
+    returns, *counts = np.moveaxis(values[np.argsort(flat)].reshape(*shape, -1), -1, 0)
+    return Evaluation(tasks, returns, *(count.astype(int) for count in counts))
 
 
 def _rows(part: str, tasks: np.ndarray, result: Rollout):
     for lane, episode in np.ndindex(result.returns.shape):
         seed, task = divmod(lane, len(tasks))
         value = result.returns[lane, episode]
-        length, success = result.lengths[lane, episode], result.successes[lane, episode]
-        yield part, task_name(tasks[task]), seed, episode + 1, f"{value:g}", length, int(success)
+        marks = int(result.successes[lane, episode]), int(result.seen[lane, episode])
+        length = result.lengths[lane, episode]
+        yield part, task_name(tasks[task]), seed, episode + 1, f"{value:g}", length, *marks
 
 
 def _trajectories(split: Split, results: dict[str, Rollout]) -> dict[str, np.ndarray]:

@@ -12,14 +12,15 @@ def n_step_returns(
     terminated: np.ndarray,
     truncated: np.ndarray,
     next_values: np.ndarray,
-    discount: float,
+    discount: float | np.ndarray,
 ) -> np.ndarray:
     """n-step returns to the end of the rollout (Mnih et al. 2016, algorithm S3).
 
         G_t = r_t + γ (1 - terminated_t) · (V(s'_t) if truncated_t or t is last, else G_{t+1})
 
-    All arguments are [T, ...] arrays; `next_values` holds V of the true next observation of each
-    transition (never of the observation after a reset). Returns float32 [T, ...].
+    The arguments are [T, ...] arrays, but for `discount`, of a shape that broadcasts with [...];
+    `next_values` holds V of the true next observation of each transition (never of the observation
+    after a reset). Returns float32 [T, ...].
     """
     returns = np.empty_like(next_values, dtype=np.float32)
     following = next_values[-1]

@@ -21,11 +21,15 @@ RECORDED = {
 
 @dataclass
 class Rollout:
-    """Returns, lengths, successes [N, E]; `trajectory`: fields [lanes, T], episode -1 when over."""
+    """Returns, lengths, successes [N, E]; `trajectory`: fields [lanes, T], episode -1 when over.
+
+    `seen`, bool [N, E]: whether at an episode's start the memory held a reward above 0.
+    """
 
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray
+    seen: np.ndarray
     trajectory: dict[str, np.ndarray]
     env_steps: int
 
@@ -36,6 +40,7 @@ class Tally:
     def __init__(self, lanes: int, episodes: int):
         self.returns = np.zeros((lanes, episodes), np.float64)
         self.lengths = np.zeros((lanes, episodes), np.int64)
+        self.seen = np.zeros((lanes, episodes), bool)
         self.episode = np.zeros(lanes, np.int64)
         self.env_steps = 0
 
@@ -43,6 +48,10 @@ class Tally:
     def active(self) -> np.ndarray:
         """Which lanes still play episodes that count, bool [N]."""
         return self.episode < self.returns.shape[1]
+
+    def begin(self, lanes: np.ndarray, seen: np.ndarray) -> None:
+        """An episode begins in `lanes`; `seen`, bool [N]: whether the memory holds a reward."""
+        self.seen[lanes, self.episode[lanes]] = seen[lanes]
 
     def add(self, reward: np.ndarray, done: np.ndarray) -> None:
         """Count one step of every lane; lanes that have all their episodes stay as they are."""
@@ -72,6 +81,8 @@ def rollout(
         while tally.active.any():
             time, episode = info["time"], np.where(tally.active, tally.episode, -1)
             logits = memory.act(_tensor(observation, device), _tensor(time, device))
+            if len(fresh := np.flatnonzero(tally.active & (time == 0))):
+                tally.begin(fresh, memory.rewarded().cpu().numpy())
             action = choose(_finite(logits), uniform(keys, step))
             following, reward, terminated, truncated, info = env.step(action)
             reached = info.get("final_obs", following)
@@ -82,9 +93,8 @@ def rollout(
             )
             observation, step = following, step + 1
             bar.update(int(tally.episode.sum()) - bar.n)
-    return Rollout(
-        tally.returns, tally.lengths, tally.returns > 0, _trajectory(steps), tally.env_steps
-    )
+    scores = tally.returns, tally.lengths, tally.returns > 0, tally.seen
+    return Rollout(*scores, _trajectory(steps), tally.env_steps)
 
 
 def sampled(temperature: float = 1.0):

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ad.config import Experiment
-from ad.encoders import ENCODERS
+from ad.encoders import ANY_SIZE, ENCODERS
 from ad.methods import METHODS
+from ad.positions import POSITIONS
 from ad.registry import Registry
 from ad.settings import Problem, shown, touches
 from ad.sources import SOURCES
 from envs import world
-from envs.tasks import make_split
+from envs.tasks import make_split, other_split
 
 RULES: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
 LANE_KWARGS = {"num_envs", "tasks", "render_mode", "task_kwargs", "env_id"}
@@ -95,13 +96,55 @@ def streams_are_equally_long(env_steps, num_envs):
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
 
 
-@reads("data.context_length", "data.history_stride", "source.env_steps", "source.num_envs")
-def a_kept_history_fills_a_window(context_length, history_stride, env_steps, num_envs):
-    kept = env_steps // num_envs // history_stride
+@reads("evaluation.worlds", "env", "split", "model.encoder")
+def the_model_can_play_other_worlds(worlds, env, split, encoder):
+    home = make_split(
+        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+    )
+    for number, kwargs in enumerate(worlds):
+        if kwargs in worlds[:number]:
+            return f"must not list {shown(kwargs)} twice"
+        if taken := sorted(kwargs.keys() & LANE_KWARGS):
+            return f"must not set {', '.join(taken)}: the suite does"
+        merged = env.kwargs | kwargs
+        try:
+            other_split(home, merged)
+        except Exception as error:  # a world from elsewhere may raise anything
+            return f"cannot hold {shown(kwargs)}: {' '.join(str(error).split())}"
+        known, asked = (
+            world(env.id, env.tasks, **settings).observation_factors
+            for settings in (env.kwargs, merged)
+        )
+        if asked != known and encoder not in ANY_SIZE:
+            return (
+                f"cannot hold {shown(kwargs)}: the encoder {encoder} has no vectors for "
+                f"{_times(asked)} observations, only for the {_times(known)} it is trained on "
+                f"(model.encoder {', '.join(sorted(ANY_SIZE))} has)"
+            )
+
+
+@reads("data.env_steps", "source.env_steps", "source.num_envs")
+def so_much_of_a_history_is_there(env_steps, collected, num_envs):
+    if env_steps > collected:
+        return f"must be at most source.env_steps ({collected}), not {env_steps}"
+    if env_steps % num_envs:
+        return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
+
+
+@reads(
+    "data.context_length",
+    "data.history_stride",
+    "data.env_steps",
+    "source.env_steps",
+    "source.num_envs",
+)
+def a_kept_history_fills_a_window(context_length, history_stride, env_steps, collected, num_envs):
+    stream = (env_steps or collected) // num_envs
+    kept = stream // history_stride
     if kept < context_length:
         return (
             f"must be at most {kept}, not {context_length}: that is what is kept of a stream of "
-            f"{env_steps // num_envs} transitions when every {history_stride}th episode counts"
+            f"{stream} transitions when every {history_stride}th episode counts"
         )
 
 
@@ -109,6 +152,21 @@ def a_kept_history_fills_a_window(context_length, history_stride, env_steps, num
 def a_stream_is_left_to_train_on(held_out_streams, num_envs):
     if held_out_streams >= num_envs:
         return f"must be below source.num_envs ({num_envs}), not {held_out_streams}"
+
+
+@reads("data.streams_per_task", "data.held_out_streams", "source.num_envs")
+def so_many_streams_are_there(streams_per_task, held_out_streams, num_envs):
+    if streams_per_task > (left := num_envs - held_out_streams):
+        return (
+            f"must be at most {left}, not {streams_per_task}: source.num_envs is {num_envs}, "
+            f"and data.held_out_streams {held_out_streams}"
+        )
+
+
+@reads("data.windows_from_rise", "data.windows_from_start")
+def shares_of_windows_are_parts_of_one(from_rise, from_start):
+    if from_rise + from_start > 1 + 1e-9:  # 0.1 + 0.9 may be a little more than 1
+        return f"must be at most {1 - from_start:g}, what data.windows_from_start leaves"
 
 
 @reads("model.encoder")
@@ -122,9 +180,48 @@ def heads_divide_the_width(heads, width):
         return f"must divide model.width ({width}), not be {heads}"
 
 
+@reads("model.position")
+def position_is_registered(position):
+    return _unregistered(position, POSITIONS)
+
+
+@reads("model.position", "model.width", "model.heads")
+def rotary_turns_pairs(position, width, heads):
+    if position == "rotary" and width // heads % 2:
+        return f"must not be rotary for heads of width {width // heads}: it turns pairs of numbers"
+
+
+@reads("model.positions", "model.position", "data", "source", "evaluation.episodes", "env")
+def the_table_has_every_position(positions, position, data, source, episodes, env):
+    stream = (data.env_steps or source.env_steps) // source.num_envs
+    rollout = f"a rollout of {episodes} episodes of {env.episode_length} steps"
+    lengths = {
+        "window": {"a window of data.context_length": data.context_length},
+        "history": {
+            rollout: episodes * env.episode_length,
+            "a kept history": stream // data.history_stride,
+        },
+    }
+    for what, length in lengths.get(position, {}).items():
+        if length > positions:
+            return f"must be at least {length}, not {positions}: so long is {what}"
+
+
+@reads("model.reward_token", "model.layout")
+def only_a_token_of_its_own_has_an_order(reward_token, layout):
+    if reward_token == "before" and layout != "separate":
+        return f"must be after, not before, in the layout {layout}: only separate has an order"
+
+
 @reads("method.name")
 def method_is_registered(name):
     return _unregistered(name, METHODS)
+
+
+@reads("training.targets", "source.store_probabilities")
+def soft_targets_are_stored(targets, store_probabilities):
+    if targets == "probabilities" and not store_probabilities:
+        return "can be probabilities only of histories with source.store_probabilities true"
 
 
 @reads("training.warmup_steps", "training.steps")
@@ -137,6 +234,10 @@ def warm_up_ends_in_training(warmup_steps, steps):
 def learning_rate_falls(final, peak):
     if final > peak:
         return f"must be at most training.learning_rate ({peak}), not {final}"
+
+
+def _times(factors: tuple[int, ...]) -> str:
+    return " x ".join(map(str, factors))
 
 
 def _unregistered(name: str, registry: Registry) -> str | None:

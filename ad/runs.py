@@ -1,7 +1,8 @@
 """Where a run keeps its things: `logs/<name>/`, with `metrics.jsonl` as the source of truth.
 
 config.yaml  split.json  metrics.jsonl  timing.json  sessions.json  checkpoints/  results.*
-report.html  tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the agents' curves, likewise)
+worlds/<world>/results.*  report.html  tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the
+agents' curves, likewise)
 """
 
 import contextlib
@@ -118,6 +119,16 @@ def dataset_folder(config: Experiment) -> Path:
     slug = re.sub(r"[^A-Za-z0-9]+", "_", config.env.id).strip("_").lower()
     name = f"{slug}-{source.algorithm}-{configuration.config_hash(config.env, source)[:8]}"
     return Path(config.root) / "histories" / name
+
+
+def world_folder(folder: Path, kwargs: dict) -> Path:
+    """Where in a run's folder the results of another world are: {"size": 11} is worlds/size_11."""
+    return folder / "worlds" / re.sub(r"[^A-Za-z0-9.]+", "_", world_title(kwargs))
+
+
+def world_title(kwargs: dict) -> str:
+    """Another world in a table, by its settings: {"size": 11} is "size 11"."""
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())
 
 
 def task_name(task: np.ndarray) -> str:

@@ -32,9 +32,13 @@ def write_summary(run: Run) -> None:
     """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
     evaluations = read_results(run.folder / "results.csv")
     lines = reference_lines(run.config, evaluations)
-    hashes = {name: sha256(run.folder / name) for name in HASHED}
-    content = compile_results(run, evaluations, lines) | {"files": hashes}
-    write_sealed(run.folder / SUMMARY, content)
+    seal(run.folder, compile_results(run, evaluations, lines))
+
+
+def seal(folder: Path, results: dict) -> None:
+    """Write `results.json`, with a hash of itself and of the files of the evaluation."""
+    hashes = {name: sha256(folder / name) for name in HASHED}
+    write_sealed(folder / SUMMARY, results | {"files": hashes})
 
 
 def read_summary(run: Run) -> Summary:
@@ -54,10 +58,15 @@ def read_summary(run: Run) -> Summary:
 
 def is_evaluated(run: Run) -> bool:
     """Whether results are there, whole, and about the present checkpoint and settings."""
-    if damaged_results(run.folder):
+    return are_about(run.folder, identity(run))
+
+
+def are_about(folder: Path, wanted: dict) -> bool:
+    """Whether results are there, whole, and what they say they are about is `wanted`."""
+    if damaged_results(folder):
         return False
-    results, identity = read_sealed(run.folder / SUMMARY), _identity(run)
-    return {name: results.get(name) for name in identity} == identity
+    results = read_sealed(folder / SUMMARY)
+    return {name: results.get(name) for name in wanted} == wanted
 
 
 def damaged_results(folder: Path) -> dict[Path, str]:
@@ -77,7 +86,8 @@ def damaged_results(folder: Path) -> dict[Path, str]:
     return found
 
 
-def _identity(run: Run) -> dict[str, str | None]:
+def identity(run: Run) -> dict[str, str | None]:
+    """What results are about: hashes of the settings, the split and the trained model."""
     path = checkpoints.newest(run.folder / "checkpoints")
     return {
         "config_hash": config_hash(run.config),
@@ -90,14 +100,21 @@ def reference_lines(
     config: Experiment, evaluations: dict[str, Evaluation]
 ) -> dict[str, dict[str, Reference]]:
     """Every reference that can be computed: name -> split -> Reference."""
+    source = source_lines(config, evaluations["held_out"].returns.shape[2])
+    return world_lines(config, evaluations) | {n: {"train": line} for n, line in source.items()}
+
+
+def world_lines(
+    config: Experiment, evaluations: dict[str, Evaluation]
+) -> dict[str, dict[str, Reference]]:
+    """The references that follow from the world alone: name -> split -> Reference."""
     knowledge, length = config_world(config), config.env.episode_length
     lines: dict[str, dict[str, Reference]] = {}
     for split, evaluation in evaluations.items():
         most = evaluation.returns.shape[2]
         for name, line in references(knowledge, evaluation.tasks, length, most).items():
             lines.setdefault(name, {})[split] = line
-    source = source_lines(config, evaluations["held_out"].returns.shape[2])
-    return lines | {name: {"train": line} for name, line in source.items()}
+    return lines
 
 
 def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
@@ -136,27 +153,37 @@ def compile_results(
 ) -> dict:
     """The content of `results.json`, keys as in the design."""
     config, trained = run.config, sessions.read(run.folder)
-    known = {split: _known(config, e.tasks) for split, e in evaluations.items()}
-    optimal = {split: facts.optimal_return for split, facts in known.items()}
     return {
         "name": config.name,
-        "splits": {
-            split: metrics.summarise(
-                evaluation.returns,
-                evaluation.lengths,
-                evaluation.successes,
-                known[split],
-                [task_name(task) for task in evaluation.tasks],
-            )
-            for split, evaluation in evaluations.items()
-        },
-        "references": _summarise_references(lines, optimal),
+        **scores(config, evaluations, lines),
         "stopped_agents": stopped_agents(config),
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": sessions.resumed_with(trained),
         "evaluated_on": sessions.machine(config, choose_device(config)),
-    } | _identity(run)
+    } | identity(run)
+
+
+def scores(
+    config: Experiment,
+    evaluations: dict[str, Evaluation],
+    lines: dict[str, dict[str, Reference]],
+) -> dict:
+    """The entries `splits` and `references` of `results.json`, in the world of `config`."""
+    facts = {split: known(config, e.tasks) for split, e in evaluations.items()}
+    optimal = {split: fact.optimal_return for split, fact in facts.items()}
+    splits = {
+        split: metrics.summarise(
+            evaluation.returns,
+            evaluation.lengths,
+            evaluation.successes,
+            facts[split],
+            [task_name(task) for task in evaluation.tasks],
+            evaluation.seen,
+        )
+        for split, evaluation in evaluations.items()
+    }
+    return {"splits": splits, "references": _summarise_references(lines, optimal)}
 
 
 def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:
@@ -175,7 +202,8 @@ def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict)
     return summaries
 
 
-def _known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+def known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+    """What the configured world knows of `tasks`."""
     knowledge, length = config_world(config), config.env.episode_length
     return metrics.Known(
         knowledge.optimal_return(tasks, length),

@@ -35,6 +35,12 @@ GOAL_COLUMNS = {
     "optimal_length": ("shortest", ".1f"),
     "path_ratio_last10": COLUMNS["path_ratio_last10"],
 }
+CONTEXT_COLUMNS = {
+    "success_seen": ("success, a reward in the context", ".3f"),
+    "success_unseen": ("success, none in it", ".3f"),
+    "success_unseen_last10": ("the same, last 10", ".3f"),
+    "unseen": ("episodes without one", ".3f"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,24 @@ def run_table(results: dict) -> Table:
         where = "" if split == "held_out" else f" ({SPLITS[split]})"
         rows.append([REFERENCES[name] + where, *_cells(by_split[split], COLUMNS)])
     return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
+
+
+def context_table(results: dict) -> Table | None:
+    """Success with and without a reward in the context; None where that was not yet measured.
+
+    Random actions, which know no context, tell how well one explores who has seen none.
+    """
+    splits = results["splits"].items()
+    if any(name not in summary for name in CONTEXT_COLUMNS for _, summary in splits):
+        return None
+    rows = [
+        [SPLITS[split], *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS)]
+        for split, summary in splits
+    ]
+    if random := results["references"].get("random"):
+        hits = number(random["held_out"]["success_last10"], ".3f")
+        rows.append([REFERENCES["random"], UNKNOWN, hits, hits, UNKNOWN])
+    return Table(["", *(heading for heading, _ in CONTEXT_COLUMNS.values())], rows)
 
 
 def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out") -> Table:
@@ -141,10 +165,10 @@ def _cells(summary: dict, columns: dict) -> list[str]:
     return [number(summary.get(name), style) for name, (_, style) in columns.items()]
 
 
-def _cell(name: str, summary: dict) -> str:
+def _cell(name: str, summary: dict, columns: dict = COLUMNS) -> str:
     if name == "tasks_solved":
         return f"{summary[name]} of {summary['num_tasks']}"
-    return _interval(summary[name], summary["ci95"].get(name), COLUMNS[name][1])
+    return _interval(summary[name], summary["ci95"].get(name), columns[name][1])
 
 
 def _interval(mean: float | None, bounds: Sequence[float] | None, style: str) -> str:

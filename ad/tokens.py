@@ -1,26 +1,37 @@
 """Transitions to tokens: the only place that knows order, shifts and positions.
 
 A window is a dict of integer tensors [B, T + 1]: observation, action, reward (an index),
-next_observation, time. Entry 0 is the transition before the window's first decision ("none" where
-the history begins there, the index behind the last valid one); entries 1 to T are the decisions.
-Every token carries the time in the episode of its transition (env-time positional encoding), from
-the world.
+next_observation, time (in the episode), step (in the history). Entry 0 is the transition before the
+window's first decision ("none" where the history begins there, the index behind the last valid
+one); entries 1 to T are the decisions. Every token carries the position of its decision
+(`ad/positions/`), p below.
 
-    fused      decision t:  [o_t, time_t, (o, a, r, o')_{t-1}]                        T tokens
-    separate   o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T (r may hold o' too)  3 T - 2 tokens
+    fused             decision t: [o_t, p_t, (o, a, r, o')_{t-1}]               T tokens
+    separate          o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T                        3 T - 2 tokens
+    separate, before  r_0 o_1 a_1  r_1 o_2 a_2  ...  r_{T-1} o_T                3 T - 1 tokens
+    modal             o_1 ... o_T  |  a_0 ... a_{T-1}  |  r_0 ... r_{T-1}       3 streams of T
 
-In both, what precedes a decision is what was known then: a reward follows its action.
+r may hold o' too. In all of them what precedes a decision is what was known then: a reward follows
+its action. "Before" is about the reward of the transition before, which then goes with the decision
+that it comes ahead of, and shares its position. Streams lie side by side in the batch, those of one
+window together (`ad/modalities.py`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ad.config import ModelConfig
 from ad.encoders import ENCODERS
+from ad.positions import POSITIONS
+from ad.rewards import REWARDS
 
 Window = dict[str, torch.Tensor]
+Made = dict[nn.Linear | None, torch.Tensor]  # vectors [S + 1, C] of all observations, by role
 
 
 @dataclass(frozen=True)
@@ -46,31 +57,54 @@ class Spec:
 
 
 class Layout(nn.Module):
-    """Embeddings that both layouts share; a subclass puts them in order.
+    """Embeddings that all layouts share; a subclass puts them in order.
 
     One encoder serves every role of an observation. As the previous one, and as the one that an
     action led to, its vectors go through a linear map of that role: what is learned of a cell in
     one role holds in the others.
     """
 
-    def __init__(self, spec: Spec, encoder: str, width: int, next_observation: bool):
+    streams = 1  # of tokens, each in a row of the batch
+
+    def __init__(self, spec: Spec, config: ModelConfig):
         super().__init__()
-        self.encoder = ENCODERS.load(encoder)(spec, width)
-        self.reached = nn.Linear(width, width, bias=False) if next_observation else None
+        width = config.width
+        self.encoder = ENCODERS.load(config.encoder)(spec, width)
+        self.reached = nn.Linear(width, width, bias=False) if config.next_observation else None
         self.action = nn.Embedding(spec.num_actions + 1, width)
-        self.reward = nn.Embedding(len(spec.rewards) + 1, width)
-        self.time = nn.Embedding(spec.episode_length, width)
+        self.reward = REWARDS[config.reward](spec.rewards, width)
+        self.position = POSITIONS.load(config.position)(spec, width, config.positions)
+        self._made: Made | None = None
+
+    @contextmanager
+    def keeping(self, made: Made) -> Iterator[None]:
+        """In the block, vectors of observations come from `made`, or are made and put there.
+
+        Whoever owns `made` answers for weights that stay as they are.
+        """
+        self._made = made
+        try:
+            yield
+        finally:
+            self._made = None
 
     def count(self, decisions: int) -> int:
-        """How many tokens a window of so many decisions has."""
+        """How many tokens a window of so many decisions has, in each stream."""
         raise NotImplementedError
 
-    def forward(self, window: Window) -> torch.Tensor:
-        """Tokens [B, L, C] of a window [B, T + 1]."""
-        raise NotImplementedError
+    def forward(self, window: Window, start: int = 0) -> torch.Tensor:
+        """Tokens [B * streams, L, C] of a window [B, T + 1]; `start`: see `ad/positions/`."""
+        return self._tokens(self.encoder.moved(window), start)
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of the hidden states [B, L, C] those that decide, [B, T, C]."""
+        """Of the hidden states [B * streams, L, C] those that decide, [B, T, C]."""
+        raise NotImplementedError
+
+    def newest(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of those [B * streams, L, C] of the last tokens the one that decides last, [B, 1, C]."""
+        return hidden[:, -1:]
+
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
         raise NotImplementedError
 
     def _outcome(self, window: Window, part: slice) -> torch.Tensor:
@@ -82,25 +116,27 @@ class Layout(nn.Module):
 
     def _encode(self, observation: torch.Tensor, role: nn.Linear | None = None) -> torch.Tensor:
         """Vectors [B, T, C] of observations [B, T] in a role (None: the current one)."""
-        vectors = self.encoder()
-        return F.embedding(observation, vectors if role is None else role(vectors))
+        made = {} if self._made is None else self._made
+        if role not in made:
+            made[role] = self.encoder() if role is None else role(self.encoder())
+        return F.embedding(observation, made[role])
 
 
 class Fused(Layout):
     """One token a decision: current observation and time, and the whole previous transition."""
 
-    def __init__(self, spec: Spec, encoder: str, width: int, next_observation: bool):
-        super().__init__(spec, encoder, width, next_observation)
-        self.previous = nn.Linear(width, width, bias=False)
+    def __init__(self, spec: Spec, config: ModelConfig):
+        super().__init__(spec, config)
+        self.previous = nn.Linear(config.width, config.width, bias=False)
 
     def count(self, decisions: int) -> int:
         return decisions
 
-    def forward(self, window: Window) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         return (
             self._encode(window["observation"][:, now])
-            + self.time(window["time"][:, now])
+            + self.position(window, start)
             + self._encode(window["observation"][:, before], self.previous)
             + self.action(window["action"][:, before])
             + self._outcome(window, before)
@@ -111,25 +147,60 @@ class Fused(Layout):
 
 
 class Separate(Layout):
-    """Three tokens a transition: observation, action, outcome; they share the transition's time."""
+    """Three tokens a transition: observation, action, outcome; they share a position."""
+
+    def __init__(self, spec: Spec, config: ModelConfig):
+        super().__init__(spec, config)
+        self.reward_first = config.reward_token == "before"
 
     def count(self, decisions: int) -> int:
-        return 3 * decisions - 2
+        return 3 * decisions - self._unknown
 
-    def forward(self, window: Window) -> torch.Tensor:
-        now = slice(1, None)
-        parts = (
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+        before, now = slice(None, -1), slice(1, None)
+        parts = [
             self._encode(window["observation"][:, now]),
             self.action(window["action"][:, now]),
-            self._outcome(window, now),
-        )
-        time = self.time(window["time"][:, now])
-        tokens = torch.stack([part + time for part in parts], dim=2)  # [B, T, 3, C]
-        # The last action and outcome decide nothing, and in a rollout they are not known yet.
-        return tokens.flatten(1, 2)[:, :-2]  # [B, 3 T - 2, C]
+            self._outcome(window, before if self.reward_first else now),
+        ]
+        if self.reward_first:
+            parts = [parts[2], *parts[:2]]
+        position = self.position(window, start)
+        tokens = torch.stack([part + position for part in parts], dim=2)  # [B, T, 3, C]
+        return tokens.flatten(1, 2)[:, : -self._unknown]  # [B, L, C]
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden[:, ::3]
+        return hidden[:, int(self.reward_first) :: 3]
+
+    @property
+    def _unknown(self) -> int:
+        """Tokens behind the last decision: they decide nothing, and a rollout has none yet."""
+        return 1 if self.reward_first else 2
 
 
-LAYOUTS = {"fused": Fused, "separate": Separate}
+class Modal(Layout):
+    """Three streams: at each decision the observation, the last action and what came of it."""
+
+    streams = 3
+
+    def count(self, decisions: int) -> int:
+        return decisions
+
+    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+        before, now = slice(None, -1), slice(1, None)
+        parts = (
+            self._encode(window["observation"][:, now]),
+            self.action(window["action"][:, before]),
+            self._outcome(window, before),
+        )
+        position = self.position(window, start)
+        return torch.stack([part + position for part in parts], dim=1).flatten(0, 1)  # [3 B, T, C]
+
+    def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden[:: self.streams]
+
+    def newest(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.decisions(hidden)[:, -1:]
+
+
+LAYOUTS = {"fused": Fused, "separate": Separate, "modal": Modal}

@@ -25,10 +25,11 @@ from ad.optimiser import learning_rate, new_optimiser, update
 from ad.origin import check_origin, origin
 from ad.runs import Run
 from ad.setbacks import Setbacks
-from ad.training_data import load_data, to_device
+from ad.training_data import blindfolded, hide_actions, load_data, parts, to_device
 from envs.rng import derive_key
 
 HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
+LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
 LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
 
 
@@ -45,7 +46,7 @@ class Trainer:
         self.device = choose_device(self.config)
         self.method = new_method(self.config.method)
         self.data = load_data(self.config, self.method.history_part)
-        self.model = self._new_model()
+        self.model = self.new_model()
         self.forward = self.model
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
@@ -61,41 +62,71 @@ class Trainer:
             return
         sessions.begin(self.run.folder, self.step, sessions.machine(self.config, self.device))
         if settings.compile:
-            self.forward = compiled(self.model, self._attempt)
+            self.compile()
         self._clock, self._speed_since = time.perf_counter(), (time.perf_counter(), self.step)
         with self._bar() as bar:
             while self.step < settings.steps:
-                self._train_step()
+                self.train_step()
                 self._after_step(bar)
                 if asked_to_stop():
                     self._save()
                     return
 
-    def _train_step(self) -> None:
+    def compile(self) -> None:
+        """Go on with a compiled model, where that works."""
+        self.forward = compiled(self.model, self._attempt)
+
+    def train_step(self) -> None:
+        """One optimiser step on the batch of the present step, without what is due after it."""
         settings = self.config.training
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, settings)
         torch.manual_seed(self._key("dropout", self.step))
         self.model.train()
-        loss = self._loss(self.forward)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.accumulate(self.forward)
         bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
-        self.losses.append(torch.where(bad, torch.nan, loss.detach()))
+        self.losses.append(torch.where(bad, torch.nan, loss))
         self.verdicts.append((self.step, bad))
         self.step += 1
 
-    def _loss(self, forward: Callable) -> torch.Tensor:
-        """The loss on the batch of the present step."""
+    def accumulate(self, forward: Callable) -> torch.Tensor:
+        """Add the gradient of the loss on the batch of the present step; that loss, detached."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
-        batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
+        shares = data.windows_from_start, data.windows_from_rise
+        batch = self.data.train.sample(rng, settings.batch_size, *shares)
+        if settings.action_dropout:
+            batch = hide_actions(batch, rng, settings.action_dropout)
+            forward = blindfolded(forward, self.data.spec.none["action"])
         window, valid = to_device(batch, self.device)
-        with autocast(self.config, self.device):
-            return self.method.loss(forward, window, valid, settings.label_smoothing)
+        total = torch.zeros((), device=self.device)
+        for part in parts(settings.batch_size, self._windows_at_once()):
+            share = valid[part].sum() / valid.sum()
+            with autocast(self.config, self.device):
+                mine = {name: values[part] for name, values in window.items()}
+                loss = self.method.loss(forward, mine, valid[part], settings.label_smoothing)
+            (loss * share).backward()
+            total += loss.detach() * share
+        return total
+
+    def _windows_at_once(self) -> int:
+        """How many windows go through the model together: fewer where activations are large.
+
+        A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
+        small. The gradient is that of the whole batch either way.
+        """
+        if self.device.type != "cpu":
+            return self.config.training.batch_size
+        model = self.config.model
+        tokens = self.model.layout.count(self.config.data.context_length)
+        largest = tokens * max(model.heads * tokens, model.feed_forward)  # weights, or MLP
+        return max(LARGEST_ACTIVATION // largest, 1)
 
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
         self.model.train()
-        self._loss(forward).backward()
+        self.accumulate(forward)
         self.optimiser.zero_grad(set_to_none=True)
 
     def _after_step(self, bar: tqdm) -> None:
@@ -211,14 +242,15 @@ class Trainer:
         self.losses, self.verdicts = [], []
         if content is None:
             self.step = 0
-            self.model.load_state_dict(self._new_model().state_dict())
+            self.model.load_state_dict(self.new_model().state_dict())
             return
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
 
-    def _new_model(self) -> SequenceModel:
+    def new_model(self) -> SequenceModel:
+        """The model as it is before the first step."""
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
         return SequenceModel(self.data.spec, self.config.model).to(self.device)
 

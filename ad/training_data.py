@@ -1,6 +1,8 @@
 """What training reads: the histories of the train tasks, verified, as windows and tensors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from ad.histories import load_unit, say_stopped
 from ad.notices import notice
 from ad.runs import task_name, unit_folders
 from ad.tokens import Spec
+from ad.transitions import FIELDS, PROBABILITIES
 from ad.windows import HistoryWindows
 from envs import world
 
@@ -31,7 +34,8 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
     folders = unit_folders(config)
     if missing := sum(not folder.exists() for _, folder in folders):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    units = {task_name(task): load_unit(folder) for task, folder in folders}
+    fields = (*FIELDS, PROBABILITIES) if config.training.targets == "probabilities" else (*FIELDS,)
+    units = {task_name(task): load_unit(folder, fields) for task, folder in folders}
     if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
         notice(f"{say_stopped(stopped)}: training sees their histories up to there")
     histories = [unit.learned for unit in units.values()]
@@ -40,21 +44,23 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
         raise ConfigError(
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
-    spec = make_spec(config, rewards)
-    split = config.source.num_envs - config.data.held_out_streams
+    spec, data = make_spec(config, rewards), config.data
+    split = config.source.num_envs - data.held_out_streams
+    steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
     def windows(streams: slice) -> HistoryWindows:
         return HistoryWindows(
-            ({name: array[streams] for name, array in history.items()} for history in histories),
-            config.data.context_length,
-            config.data.history_stride,
+            ({n: array[streams, :steps] for n, array in h.items()} for h in histories),
+            data.context_length,
+            data.history_stride,
             rewards,
             spec.none,
             history_part,
+            data.rise_level if data.windows_from_rise else None,
         )
 
-    held_out = windows(slice(split, None)) if config.data.held_out_streams else None
-    return TrainingData(windows(slice(split)), held_out, spec)
+    held_out = windows(slice(split, None)) if data.held_out_streams else None
+    return TrainingData(windows(slice(data.streams_per_task or split)), held_out, spec)
 
 
 def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:
@@ -75,3 +81,27 @@ def to_device(batch, device: torch.device):
     window, valid = batch
     moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
     return moved, torch.from_numpy(valid).to(device)
+
+
+def hide_actions(batch, rng: np.random.Generator, share: float):
+    """Mark a random `share` of a batch's actions as `hidden` from the model, not from the loss."""
+    window, valid = batch
+    return window | {"hidden": rng.random(window["action"].shape) < share}, valid
+
+
+def blindfolded(forward: Callable, none: int) -> Callable:
+    """`forward` for windows with hidden actions, in whose place it reads the index `none`."""
+
+    def masked(window: dict[str, torch.Tensor]) -> torch.Tensor:
+        shown = dict(window)
+        hidden = shown.pop("hidden")
+        return forward(shown | {"action": window["action"].masked_fill(hidden, none)})
+
+    return masked
+
+
+def parts(count: int, most: int) -> list[slice]:
+    """Slices of `count` windows, as few as hold at most `most` each, about equally long."""
+    number = -(-count // most)
+    edges = [round(i * count / number) for i in range(number + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]

@@ -1,36 +1,51 @@
 """A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) that knows no world.
 
 The same `forward` trains and decodes: with a cache it continues behind the tokens that the cache
-holds. There is no position here; tokens bring theirs (`ad/tokens.py`).
+holds. Tokens bring their positions (`ad/tokens.py`), or `rotate` turns queries and keys by them.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ad.attention import attend
+from ad.dropout import dropout
 from ad.kv_cache import KVCache
+from ad.modalities import AcrossStreams
 
 
 class Attention(nn.Module):
-    """Multi-head causal self-attention."""
+    """Multi-head causal self-attention, within a sequence or across the `streams` of a window."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        rotate: Callable | None = None,
+        streams: int = 1,
+    ):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.rotate = heads, dropout, rotate
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.across = AcrossStreams(streams, heads) if streams > 1 else None
 
     def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
         """[B, L, C] -> [B, L, C]."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D]
+        if self.rotate is not None:
+            start = 0 if cache is None else cache.length
+            q, k = self.rotate(q, start), self.rotate(k, start)
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        mixed = attend(q, k, v, self.dropout if self.training else 0.0)
+        mix = attend if self.across is None else self.across
+        mixed = mix(q, k, v, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -38,11 +53,18 @@ class Block(nn.Module):
     """Attention and a two-layer perceptron, each behind a normalisation, added to the stream."""
 
     def __init__(
-        self, width: int, heads: int, feed_forward: int, dropout: float, attention_dropout: float
+        self,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        dropout: float,
+        attention_dropout: float,
+        rotate: Callable | None = None,
+        streams: int = 1,
     ):
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, attention_dropout)
+        self.attention = Attention(width, heads, attention_dropout, rotate, streams)
         self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.dropout = dropout
 
@@ -52,7 +74,7 @@ class Block(nn.Module):
         return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class Transformer(nn.Module):
@@ -66,11 +88,14 @@ class Transformer(nn.Module):
         feed_forward: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        rotate: Callable | None = None,
+        streams: int = 1,
     ):
         super().__init__()
-        self.width, self.heads = width, heads
+        self.width, self.heads, self.streams = width, heads, streams
         self.blocks = nn.ModuleList(
-            Block(width, heads, feed_forward, dropout, attention_dropout) for _ in range(layers)
+            Block(width, heads, feed_forward, dropout, attention_dropout, rotate, streams)
+            for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
         self._initialise(layers)
@@ -85,10 +110,12 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def new_cache(self, lanes: int, capacity: int) -> KVCache:
-        """An empty cache for `lanes` lanes of at most `capacity` tokens."""
+        """An empty cache for `lanes` lanes of at most `capacity` tokens in each stream."""
         head_width = self.width // self.heads
         like = self.norm.weight
-        return KVCache(len(self.blocks), lanes, self.heads, capacity, head_width, like)
+        return KVCache(
+            len(self.blocks), self.streams * lanes, self.heads, capacity, head_width, like
+        )
 
     def _initialise(self, layers: int) -> None:
         # The additions to the residual stream shrink with depth (Radford et al. 2019, section 2.3).

@@ -43,8 +43,10 @@ def run_checkpoints(config: Experiment) -> list[Path]:
 
 
 def run_results(config: Experiment) -> list[Path]:
-    """The files of the run's evaluation that are there."""
-    return [path for name in summary.FILES if (path := _run_folder(config) / name).exists()]
+    """The files of the run's evaluations, also in other worlds, that are there."""
+    folder = _run_folder(config)
+    folders = [folder, *sorted((folder / "worlds").glob("*/"))]
+    return [path for f in folders for name in summary.FILES if (path := f / name).exists()]
 
 
 def damaged_histories(config: Experiment) -> Damage:
@@ -65,8 +67,11 @@ def damaged_checkpoints(config: Experiment) -> Damage:
 
 
 def damaged_results(config: Experiment) -> Damage:
-    """The files of the run's evaluation, if there was one, that are not what was written."""
-    return summary.damaged_results(_run_folder(config)) if run_results(config) else {}
+    """The files of the run's evaluations that are not what was written."""
+    found = {}
+    for folder in dict.fromkeys(path.parent for path in run_results(config)):
+        found |= summary.damaged_results(folder)
+    return found
 
 
 def repair_histories(config: Experiment, damaged: Damage) -> None:
@@ -91,8 +96,10 @@ def remove_checkpoints(damaged: Damage) -> None:
 
 def remove_results(config: Experiment, damaged: Damage) -> None:
     """Remove all files of an evaluation of which some are `damaged`: it makes them again."""
-    for path in run_results(config) if damaged else ():
-        remove(path)
+    folders = {path.parent for path in damaged}
+    for path in run_results(config):
+        if path.parent in folders:
+            remove(path)
 
 
 def _history_damage(folder: Path, config: Experiment, task: np.ndarray) -> str:

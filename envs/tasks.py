@@ -82,6 +82,31 @@ def make_split(
     return Split(env_id, env_kwargs, all_tasks, train_index, held_out_index, task_kwargs)
 
 
+def other_split(split: Split, env_kwargs: dict) -> Split:
+    """All tasks of the world with other settings `env_kwargs`: those that `split` trained on, too.
+
+    Between rooms of different sizes a goal is the same that lies as far from the centre. Raises
+    ValueError where nothing, or everything, was trained on, and what `envs.world` refuses.
+    """
+    home, away = (
+        world(split.env_id, split.task_kwargs, **kwargs)
+        for kwargs in (split.env_kwargs, env_kwargs)
+    )
+    all_tasks = away.all_tasks()
+    trained = {tuple(place) for place in _places(home, split.train_tasks).tolist()}
+    known = np.array([tuple(place) in trained for place in _places(away, all_tasks).tolist()])
+    if known.all() or not known.any():
+        raise ValueError(f"{'all' if known.all() else 'none'} of its tasks are trained on")
+    index = np.flatnonzero(known), np.flatnonzero(~known)
+    return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
+
+
+def _places(world, tasks: np.ndarray) -> np.ndarray:
+    """Tasks that are cells as offsets from the centre, int64 [K, ...]; others as they are."""
+    factors = np.array(world.observation_factors)
+    return tasks - factors // 2 if tasks.shape[1] == len(factors) else tasks
+
+
 def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:
     """Sorted indices of `tasks` in `all_tasks`, int64 [m]; ValueError: empty, unknown, repeated."""
     if len(tasks) == 0:

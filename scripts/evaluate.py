@@ -1,4 +1,7 @@
-"""Evaluate the frozen model in context on held-out and train tasks: logs/<run>/results.csv."""
+"""Evaluate the frozen model in context on held-out and train tasks: logs/<run>/results.csv.
+
+Then in the other worlds of `evaluation.worlds`: logs/<run>/worlds/<world>/results.csv.
+"""
 
 from ad.config import Experiment
 from ad.notices import say
@@ -8,11 +11,14 @@ from scripts.cli import run_verb
 def main(config: Experiment, fresh: bool = False) -> None:
     """Roll the trained model out unless the results of this configuration are there."""
     from ad.evaluation import evaluate
+    from ad.other_worlds import evaluate_worlds
     from ad.runs import Run
 
     run = Run(config)
     evaluated = evaluate(run, fresh)
     say(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
+    for world in evaluate_worlds(run, fresh):
+        say(f"evaluate: done in another world, {world.folder / 'results.csv'}")
 
 
 if __name__ == "__main__":

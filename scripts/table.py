@@ -19,6 +19,7 @@ from ad.config import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.files import write_text
 from ad.notices import open_streams, say
+from ad.runs import world_folder, world_title
 from ad.tables import runs_table
 from scripts.cli import guarded
 
@@ -30,7 +31,12 @@ def main(root: Path, names: list[str], update: Path | None) -> None:
     groups: dict[str, dict[str, dict | str]] = {}
     for folder in run_folders(root, names):
         config = load(["--config_path", str(folder / "config.yaml"), "--root", str(root)]).config
-        groups.setdefault(_without_seeds(config), {})[folder.name] = results_of(folder, config)
+        alike = _without_seeds(config)
+        groups.setdefault(alike, {})[folder.name] = results_of(folder, config)
+        for kwargs in config.evaluation.worlds:
+            title = f"{folder.name}, {world_title(kwargs)}"
+            results = results_of(world_folder(folder, kwargs), config)
+            groups.setdefault(f"{alike} {world_title(kwargs)}", {})[title] = results
     text = runs_table(list(groups.values())).compact().markdown()
     say(text.rstrip())
     if update is not None:

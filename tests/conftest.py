@@ -87,6 +87,7 @@ def random_window(spec):
         if start:
             for name, index in spec.none.items():
                 window[name][:, 0] = index
+        window["step"] = (torch.arange(decisions + 1) - 1).clamp(min=0).repeat(count, 1)
         return window
 
     return draw

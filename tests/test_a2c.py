@@ -1,5 +1,11 @@
 """The batch of A2C learners: the compiled update against torch, and one agent against the batch."""
 
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -10,7 +16,7 @@ from ad.batches import new_source
 from ad.command_line import load
 from ad.errors import ConfigError
 from ad.sources import a2c_kernel
-from ad.sources.a2c import A2C, initial_parameters
+from ad.sources.a2c import A2C, Settings, initial_parameters
 
 STATES, HIDDEN, ACTIONS, AGENTS = 9, 16, 5, 3
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
@@ -70,7 +76,8 @@ class Reference:
 
 def optimiser(**changes) -> a2c_kernel.Optimiser:
     values = OPTIMISER | changes
-    return a2c_kernel.Optimiser(*(np.float32(values[n]) for n in a2c_kernel.Optimiser._fields))
+    fields = a2c_kernel.Optimiser._fields
+    return a2c_kernel.Optimiser(*(np.full(AGENTS, values[n], np.float32) for n in fields))
 
 
 class Kernel:
@@ -87,7 +94,7 @@ class Kernel:
 
     def update(self, observations, actions, returns) -> np.ndarray:
         self.updates += 1
-        fixed = (self.parameters, *self.moments, self.stopped, HIDDEN, self.table)
+        fixed = (self.parameters, self.moments, self.stopped, HIDDEN, self.table)
         samples = (observations, actions)
         return a2c_kernel.update(*fixed, samples, returns, self.updates, self.optimiser)
 
@@ -104,7 +111,8 @@ def random_samples(rng: np.random.Generator):
 def test_a_few_updates_equal_those_of_torch(clip):
     rng, chosen = np.random.default_rng(0), optimiser(gradient_norm=clip)
     kernel = Kernel(chosen)
-    agents = [Reference(p, (STATES, HIDDEN, ACTIONS), chosen) for p in kernel.parameters]
+    own = a2c_kernel.of_agent(chosen, 0)
+    agents = [Reference(p, (STATES, HIDDEN, ACTIONS), own) for p in kernel.parameters]
     for _ in range(5):
         samples = random_samples(rng)
         measured = kernel.update(*samples)
@@ -118,7 +126,7 @@ def test_the_table_is_the_policy_and_the_values_of_the_new_parameters():
     kernel = Kernel(optimiser())
     kernel.update(*random_samples(np.random.default_rng(1)))
     for k, flat in enumerate(kernel.parameters):
-        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), optimiser())
+        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), a2c_kernel.of_agent(optimiser(), k))
         logits, values = (part.detach().numpy() for part in agent.table())
         policy = torch.softmax(torch.tensor(logits), -1).numpy()
         np.testing.assert_allclose(kernel.table.probabilities[k], policy, atol=1e-5)
@@ -131,7 +139,9 @@ def test_a_feature_far_out_is_still_between_minus_one_and_one():
     scale = slice(STATES * HIDDEN, STATES * HIDDEN + HIDDEN)
     kernel.parameters[0, scale] = 1e6
     a2c_kernel.evaluate(kernel.parameters, HIDDEN, kernel.table)
-    agent = Reference(kernel.parameters[0], (STATES, HIDDEN, ACTIONS), optimiser())
+    agent = Reference(
+        kernel.parameters[0], (STATES, HIDDEN, ACTIONS), a2c_kernel.of_agent(optimiser(), 0)
+    )
     values = agent.table()[1].detach().numpy()
     np.testing.assert_allclose(kernel.table.values[0], values, atol=1e-4)
 
@@ -202,6 +212,39 @@ def test_an_agent_alone_is_bit_for_bit_the_same_agent_in_the_batch(agents):
             np.testing.assert_array_equal(array[:, [k]], alone[name], err_msg=name)
 
 
+OTHER = {  # each setting that agents of one batch may differ in, changed
+    "learning_rate": 3e-3,
+    "discount": 0.8,
+    "entropy_coefficient": 0.1,
+    "value_coefficient": 0.3,
+    "gradient_norm": 0.05,
+    "beta1": 0.5,
+    "beta2": 0.9,
+    "epsilon": 1e-3,
+}
+
+
+def test_an_agent_among_other_settings_is_bit_for_bit_the_one_collected_with_its_own(
+    agents, smoke, tmp_path
+):
+    assert {*OTHER, *A2C.SHARED} == {field.name for field in dataclasses.fields(Settings)}
+    each = [Settings(), *(Settings(**{name: value}) for name, value in OTHER.items())]
+    tasks = np.array([[0, 1]] * len(each))
+    together = learn(new_source(smoke(tmp_path, *A2C_WORDS), tasks, each))
+    assert len(np.unique(together["parameters"][0], axis=0)) == len(each)
+    for k, name in enumerate(["learning_rate", *OTHER]):
+        value = getattr(each[k], name)
+        alone = learn(agents(tasks[:1], f"--source.settings.{name}", str(value)))
+        for field, array in together.items():
+            np.testing.assert_array_equal(array[:, [k]], alone[field], err_msg=f"{name} {field}")
+
+
+def test_agents_of_one_batch_must_agree_in_the_shapes_of_their_arrays(smoke, tmp_path):
+    each = [Settings(hidden=8), Settings(hidden=16)]
+    with pytest.raises(ValueError, match="hidden"):
+        new_source(smoke(tmp_path, *A2C_WORDS), TASKS[:2], each)
+
+
 @pytest.fixture
 def numba_threads():
     """numba.set_num_threads, undone after the test."""
@@ -220,6 +263,26 @@ def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
         np.testing.assert_array_equal(array, results[1][name], err_msg=name)
 
 
+LEARN = """
+import sys
+import numpy as np
+from ad.batches import new_source
+from ad.command_line import load
+row = load(["--config_path", "configs/smoke.yaml", "--source.algorithm", "a2c"]).config
+source = new_source(row, np.array([[0, 0], [2, 2]]))
+for _ in source.run(620): pass
+sys.stdout.buffer.write(source.parameters.tobytes())
+"""
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+    root = Path(__file__).parent.parent
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", LEARN]
+    first, second = (subprocess.check_output(command, env=env, cwd=root) for _ in range(2))
+    assert first and first == second
+
+
 def test_agents_that_differ_only_in_their_key_start_differently(agents):
     one, other = (agents(TASKS, "--source.source_seed", seed) for seed in "01")
     assert (one.parameters != other.parameters).mean() > 0.8
@@ -229,7 +292,11 @@ def test_an_update_is_that_of_torch_on_the_recorded_transitions(agents):
     # Episodes of three steps in rollouts of five: each rollout holds ends of both kinds.
     words = ["--env.episode_length", "3", "--source.settings.rollout_length", "5"]
     source = agents(TASKS, *words, "--source.settings.epsilon", "0.01")
-    references = [Reference(p, source.shape, source.optimiser) for p in source.parameters]
+    optimisers = (a2c_kernel.of_agent(source.optimiser, k) for k in range(len(TASKS)))
+    references = [
+        Reference(p, source.shape, own)
+        for p, own in zip(source.parameters, optimisers, strict=True)
+    ]
     ends = np.zeros(2, int)
     for update in range(20):
         (block,) = source.run(5 * (update + 1))

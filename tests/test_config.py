@@ -115,7 +115,7 @@ BAD_WORDS = [
      "did you mean discount?"),
     ("--env.kwargs.szie 3", "env (command line) makes no world: DarkRoom-v0 has no setting "
      "'szie'; did you mean 'size'?"),
-    ("--data.zzz 3", "(known: history_stride, context_length, held_out_streams, "),
+    ("--data.zzz 3", "(known: history_stride, context_length, env_steps, held_out_str"),
     # wrong types
     ("--training.steps 2.7", "training.steps (command line) must be a whole number, not 2.7"),
     ("--training.steps true", "training.steps (command line) must be a whole number, not true"),
@@ -138,6 +138,8 @@ BAD_WORDS = [
     ("--training.learning_rate 0", "must be above 0, not 0"),
     ("--model.dropout 1.0", "must be below 1, not 1.0"),
     ("--data.windows_from_start 1.5", "must be at most 1, not 1.5"),
+    ("--data.windows_from_rise 0.6", "must be at most 0.5, what data.windows_from_start leaves"),
+    ("--training.action_dropout 1.0", "must be below 1, not 1.0"),
     (
         "--source.settings.discount 3",
         "source.settings.discount (command line) must be at most 1, not 3",
@@ -158,6 +160,27 @@ BAD_WORDS = [
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
     ("--data.context_length 501", "must be at most 500, not 501: that is what is kept of a "),
+    ('--evaluation.worlds [{"size":11}]', "evaluation.worlds (command line) cannot hold {'size': "
+     "11}: the encoder factored has no vectors for 11 x 11 observations, only for the 9 x 9 it is "
+     "trained on (model.encoder offsets has)"),
+    ('--model.encoder table --evaluation.worlds [{"size":7}]', "the encoder table has no vectors"),
+    ('--evaluation.worlds [{"szie":7}]', "cannot hold {'szie': 7}: DarkRoom-v0 has no setting 'sz"),
+    ('--evaluation.worlds [{"num_envs":7}]', "must not set num_envs: the suite does"),
+    ('--evaluation.worlds [{"size":9},{"size":9}]', "must not list {'size': 9} twice"),
+    ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
+    ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
+    ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
+    ("--data.env_steps 100000", "data.context_length must be at most 250, not 256: that is what "),
+    ("--data.streams_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
+    ("--model.position rotari", "is not a known position: 'rotari', did you mean 'rotary'?"),
+    ("--model.position rotary --model.width 6", "must not be rotary for heads of width 3"),
+    ("--model.position window --model.positions 255", "model.positions (command line) must be at "
+     "least 256, not 255: so long is a window of data.context_length"),
+    ("--model.position history --model.positions 1999", "must be at least 2000, not 1999: so long "
+     "is a rollout of 100 episodes of 20 steps"),
+    ("--model.position history --data.history_stride 5", "must be at least 4000, not 2000: so long "
+     "is a kept history"),
+    ("--model.reward_token before", "must be after, not before, in the layout fused"),
     ("--data.held_out_streams 10", "must be below source.num_envs (10), not 10"),
     ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
     ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but 8 tasks are"),
@@ -297,3 +320,10 @@ def test_a_limit_that_does_not_exist_is_a_mistake_of_the_declaration():
 @pytest.fixture(scope="module")
 def tmp_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("rows")
+
+
+def test_a_setting_that_was_added_later_changes_the_hash_only_where_it_is_not_the_default():
+    before, after = config(), config("--source.store_probabilities", "true")
+    default = config("--source.store_probabilities", "false")
+    assert config_hash(before) == config_hash(default) != config_hash(after)
+    assert difference(before, after) == ["source.store_probabilities: false -> true"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ad.evaluation import play
-from ad.results import write_results
+from ad.results import read_results, write_results
 from ad.runs import Run
 
 HELD_OUT = "[[0, 0], [0, 1], [2, 2]]"
@@ -30,6 +30,9 @@ class Upwards(nn.Module):
 
     def record(self, action, reward, next_observation) -> None:
         pass
+
+    def rewarded(self) -> torch.Tensor:
+        return torch.zeros(1000, dtype=torch.bool)
 
 
 @pytest.fixture
@@ -82,3 +85,22 @@ def test_seeds_of_one_task_differ_and_a_seed_is_the_same_in_any_number_of_them(s
     by_seed = three.reshape(3, 3, 6)  # [S, N, E]
     np.testing.assert_array_equal(one, by_seed[0])
     assert not np.array_equal(by_seed[0], by_seed[1])
+
+
+def test_results_say_of_each_episode_whether_the_context_held_a_reward(run):
+    path = run.folder / "results.csv"
+    for evaluation in read_results(path).values():
+        np.testing.assert_array_equal(evaluation.seen, np.zeros_like(evaluation.successes))
+    text = path.read_text().replace(",0,5,0,0\n", ",0,5,0,1\n")
+    path.write_text(text)
+    for evaluation in read_results(path).values():
+        np.testing.assert_array_equal(evaluation.seen, 1 - evaluation.successes)
+
+
+def test_results_of_before_that_are_still_read(run):
+    path = run.folder / "results.csv"
+    whole = read_results(path)
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().split()))
+    for split, evaluation in read_results(path).items():
+        assert evaluation.seen is None
+        np.testing.assert_array_equal(evaluation.successes, whole[split].successes)

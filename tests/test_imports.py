@@ -18,6 +18,7 @@ FORBIDDEN = {
     "ad.kv_cache": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
     "ad.tokens": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
     "ad.encoders": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
+    "ad.positions": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
     "ad.methods": [*WORLDS, *STORE, *RUNS, "ad.sources"],
     "ad.sources": [*STORE, *RUNS, "ad.methods", "ad.transformer"],
     "ad.returns": ["envs", "ad.sources", "ad.methods"],

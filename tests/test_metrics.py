@@ -162,3 +162,36 @@ def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score,
     twins = [{"a": result}, {"b": result, "c": result}, {"d": "not evaluated"}]
     shown = [tables.run_table(result), tables.runs_table(twins), tables.goals_table(entry)]
     assert not any("nan" in table.markdown().lower() for table in shown)
+
+
+def test_success_is_told_apart_by_what_the_context_held():
+    successes = np.array([[[0, 1, 1, 1], [0, 0, 0, 1]]])
+    seen = np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]])
+    scores = metrics.context_scores(successes, seen)
+    found = {name: score.item() for name, score in scores.items()}
+    expected = {"success_seen": 1.0, "success_unseen": 1 / 3, "unseen": 0.75}
+    assert found == expected | {"success_unseen_last10": 1 / 3}
+
+
+def test_the_last_ten_episodes_without_a_reward_are_those_among_the_last_ten():
+    successes = np.r_[np.ones(5), np.zeros(9), 1.0][None, None]
+    scores = metrics.context_scores(successes, np.r_[np.zeros(14), 1.0][None, None])
+    assert scores["success_unseen_last10"] == [0.0] and scores["success_unseen"] == [5 / 14]
+
+
+def test_a_task_without_such_episodes_is_left_out_of_the_mean():
+    returns = np.array([[[0.0, 1.0]], [[1.0, 1.0]]])
+    known = metrics.Known(*np.ones((3, 2)), True)
+    entry = metrics.summarise(
+        returns, returns, returns, known, ["0-0", "1-0"], np.array([[[0, 0]], [[1, 1]]])
+    )
+    assert (entry["success_unseen"], entry["success_seen"], entry["unseen"]) == (0.5, 1.0, 0.5)
+    assert [goal["success_seen"] for goal in entry["per_task"]] == [None, 1.0]
+    assert entry["ci95"]["success_unseen"] == [0.5, 0.5]
+
+
+def test_runs_of_before_the_measure_count_in_the_means_of_the_others_only():
+    new = summary([[[1.0]]]) | {"success_seen": 0.5}
+    overall = metrics.across_runs([summary([[[1.0]]]), new])
+    assert (overall["success_seen"]["n"], overall["success_seen"]["mean"]) == (1, 0.5)
+    assert overall["nauc"]["n"] == 2

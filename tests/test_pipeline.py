@@ -215,13 +215,25 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     assert len(complaint) == 1 and "scripts." in complaint[0]
 
 
-@pytest.mark.parametrize("kind", ["dense", "random_start", "separate", "table", "foreign"])
+@pytest.mark.parametrize(
+    "kind", ["dense", "random_start", "separate", "table", "one_actor", "foreign"]
+)
 def test_every_kind_of_row_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
     words = {
         "dense": ["--env.kwargs.terminate_on_goal", "false"],
-        "random_start": ["--env.kwargs.random_start", "true"],
-        "separate": ["--model.layout", "separate", "--model.next_observation", "false"],
+        "random_start": [
+            *("--env.kwargs.random_start", "true"),
+            *("--model.layout", "modal", "--model.position", "rotary"),
+        ],
+        "separate": [
+            *("--model.layout", "separate", "--model.next_observation", "false"),
+            *("--model.reward_token", "before", "--model.position", "window"),
+        ],
         "table": ["--model.encoder", "table", "--method.name", "expert_distillation"],
+        "one_actor": [
+            *("--source.num_envs", "1", "--data.held_out_streams", "0"),
+            *("--model.position", "history", "--model.reward", "projection"),
+        ],
         "foreign": [
             *("--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"),
             *("--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"),

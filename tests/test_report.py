@@ -37,7 +37,7 @@ def test_results_come_back_from_the_csv_as_they_were_evaluated(run):
     assert (held_out.tasks == run.split.held_out_tasks).all()
     assert held_out.returns.shape == (3, 2, 12) == held_out.lengths.shape
     row = (run.folder / "results.csv").read_text().splitlines()[1].split(",")
-    values = (held_out.returns, held_out.lengths, held_out.successes)
+    values = (held_out.returns, held_out.lengths, held_out.successes, held_out.seen)
     assert [float(cell) for cell in row[4:]] == [array[0, 0, 0] for array in values]
 
 
@@ -46,6 +46,7 @@ DAMAGES = {
     "a row is there twice": lambda lines: [*lines, lines[-1]],
     "a column has another name": lambda lines: [lines[0].replace("length", "width"), *lines[1:]],
     "a row has no columns": lambda lines: [*lines[:-1], lines[-1].replace(",", ";")],
+    "every row has a cell more": lambda lines: [lines[0], *(f"{line},1" for line in lines[1:])],
     "a cell holds no number": lambda lines: [*lines[:-1], lines[-1] + "yes"],
     "a cell holds no finite number": lambda lines: [*lines[:-1], lines[-1][:-1] + "nan"],
     "a split is gone": lambda lines: [line for line in lines if not line.startswith("train")],
@@ -72,6 +73,19 @@ def test_results_json_has_what_the_design_promises(results):
     assert {"splits", "references", "timing", "config_hash"} <= results.keys()
     assert results["splits"].keys() == {"held_out", "train"}
     assert {"random", "optimal", "explorer", "source"} <= results["references"].keys()
+
+
+def test_the_page_shows_success_with_and_without_a_reward_in_the_context(results, page):
+    summary = results["splits"]["held_out"]
+    table = tables.context_table(results)
+    assert [row[0] for row in table.rows] == ["held-out goals", "train goals", "random"]
+    assert table.rows[0][2].startswith(f"{summary['success_unseen']:.3f}")
+    assert table.rows[0][2] in page
+
+
+def test_results_of_before_the_measure_have_no_such_table(results):
+    old = {name: {"success_seen": 1.0} for name in results["splits"]}
+    assert tables.context_table({"splits": old, "references": {}}) is None
 
 
 def test_the_report_is_the_same_when_made_again(run, page, results):

@@ -33,6 +33,9 @@ class Table(nn.Module):
     def record(self, action, reward, next_observation) -> None:
         pass
 
+    def rewarded(self) -> torch.Tensor:
+        return torch.zeros(1000, dtype=torch.bool)
+
 
 class Remembering(Table):
     """The same, and it keeps what it was told."""
@@ -225,3 +228,23 @@ def test_greedy_takes_the_most_likely_action_whatever_the_number():
 def test_a_greedy_lane_repeats_its_episode():
     result = play(wanderer(), choose=greedy)
     assert (result.lengths == result.lengths[:, :1]).all()
+
+
+class Fresh(Remembering):
+    """It holds the last three transitions of every lane."""
+
+    def rewarded(self):
+        rewards = [step["reward"] for step in self.told[-4:-1]]  # the newest is still open
+        return torch.stack([torch.zeros(4), *rewards]).amax(0) > 0
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}])
+def test_an_episode_has_seen_what_the_memory_held_at_its_start(kwargs):
+    result = play(Fresh(wanderer().logits), episodes=12, **kwargs)
+    assert 0 < result.seen.mean() < 1
+    for lane in range(4):
+        fields = {name: values[lane] for name, values in result.trajectory.items()}
+        for number in range(12):
+            start = np.flatnonzero(fields["episode"] == number)[0]
+            before = fields["reward"][max(start - 3, 0) : start]
+            assert result.seen[lane, number] == (before > 0).any()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs.tasks import make_split
+from envs.tasks import make_split, other_split
 
 ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
 
@@ -96,3 +96,30 @@ def test_an_impossible_split_is_refused_in_a_sentence(num_train_tasks, held_out,
 def test_arguments_that_the_project_sets_itself_are_refused(name):
     with pytest.raises(ValueError, match="cannot be among the keyword arguments"):
         make_split("DarkRoom-v0", {name: 1}, 0, 5)
+
+
+@pytest.mark.parametrize("size", [5, 7, 8, 11, 13])
+def test_in_a_room_of_another_size_a_goal_is_trained_on_that_lies_as_far_from_the_centre(size):
+    home = make_split("DarkRoom-v0", {}, 0, 57)
+    away = other_split(home, {"size": size})
+    trained = {(row - 4, column - 4) for row, column in as_set(home.train_tasks)}
+    for tasks, known in ((away.train_tasks, True), (away.held_out_tasks, False)):
+        for row, column in as_set(tasks):
+            assert ((row - size // 2, column - size // 2) in trained) == known
+    every = as_set(envs.world("DarkRoom-v0", size=size).all_tasks())
+    assert as_set(away.train_tasks) | as_set(away.held_out_tasks) == every
+
+
+def test_other_starts_leave_the_split_as_it_is():
+    home = make_split("DarkRoom-v0", {}, 0, 57)
+    away = other_split(home, {"random_start": True})
+    assert as_set(away.train_tasks) == as_set(home.train_tasks)
+    assert as_set(away.held_out_tasks) == as_set(home.held_out_tasks)
+    assert away.hash != home.hash
+
+
+@pytest.mark.parametrize("held_out", [[[0, 0]], [[1, 2], [2, 1], [1, 1]]])
+def test_another_world_needs_goals_of_both_kinds(held_out):
+    home = make_split("DarkRoom-v0", {"size": 4}, 0, 15 - len(held_out), held_out=held_out)
+    with pytest.raises(ValueError, match=r"^(all|none) of its tasks"):
+        other_split(home, {"size": 2})

@@ -4,15 +4,22 @@ Every embedding gets a coordinate of its own, so that a token can be read back a
 was added up in it.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ad.config import ModelConfig
 from ad.encoders import ENCODERS
+from ad.encoders.offsets import REACH, OffsetEncoder
+from ad.positions.indices import sinusoids
+from ad.rewards import RewardProjection
 from ad.tokens import LAYOUTS, Spec
 
 SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
+CONFIG = ModelConfig(encoder="table", width=64)
 # Three transitions and the decision after them; o' is where the action led, o where the next began.
 WINDOW = {
     "observation": [6, 0, 1, 4, 5],
@@ -23,13 +30,16 @@ WINDOW = {
 }
 
 
+ORDERS = [*((name, "after") for name in LAYOUTS), ("separate", "before")]
+
+
 def tables(layout: nn.Module) -> dict[str, nn.Embedding]:
     """Every embedding of a layout by a short name, the encoder's first."""
     return {
         "o": layout.encoder.vectors,
         "a": layout.action,
         "r": layout.reward,
-        "time": layout.time,
+        "time": layout.position.vectors,
     }
 
 
@@ -39,9 +49,9 @@ def roles(layout: nn.Module) -> dict[str, nn.Linear]:
     return {short: role for short, role in maps.items() if role is not None}
 
 
-def read_tokens(name: str, next_observation: bool) -> list[set[str]]:
+def read_tokens(name: str, **settings) -> list[set[str]]:
     """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
-    layout = LAYOUTS[name](SPEC, "table", 64, next_observation)
+    layout = LAYOUTS[name](SPEC, replace(CONFIG, **settings))
     names: list[str] = []
     for short, table in tables(layout).items():
         nn.init.zeros_(table.weight)
@@ -53,13 +63,14 @@ def read_tokens(name: str, next_observation: bool) -> list[set[str]]:
         for row in range(len(layout.encoder.vectors.weight)):
             role.weight.data[len(names), row] = 1.0
             names.append(f"{short}{row}")
-    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})[0]
+    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})
+    tokens = tokens.flatten(0, 1)
     assert set(tokens.unique().tolist()) <= {0.0, 1.0}
     return [{names[int(c)] for c in token.nonzero()} for token in tokens]
 
 
 def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
-    assert read_tokens("fused", True) == [
+    assert read_tokens("fused") == [
         {"o0", "time0", "before6", "a5", "r2", "o'6"},
         {"o1", "time1", "before0", "a3", "r0", "o'1"},
         {"o4", "time2", "before1", "a2", "r1", "o'3"},
@@ -68,7 +79,7 @@ def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
 
 
 def test_separate_tokens_come_in_the_order_in_which_things_happen_and_share_their_time():
-    assert read_tokens("separate", True) == [
+    assert read_tokens("separate") == [
         {"o0", "time0"},
         {"a3", "time0"},
         {"r0", "o'1", "time0"},
@@ -82,33 +93,62 @@ def test_separate_tokens_come_in_the_order_in_which_things_happen_and_share_thei
     ]
 
 
+def test_a_reward_before_its_decision_is_that_of_the_transition_before():
+    assert read_tokens("separate", reward_token="before") == [
+        {"r2", "o'6", "time0"},
+        {"o0", "time0"},
+        {"a3", "time0"},
+        {"r0", "o'1", "time1"},
+        {"o1", "time1"},
+        {"a2", "time1"},
+        {"r1", "o'3", "time2"},
+        {"o4", "time2"},
+        {"a1", "time2"},
+        {"r0", "o'2", "time3"},
+        {"o5", "time3"},
+    ]
+
+
+def test_streams_hold_what_is_known_at_a_decision_one_modality_each():
+    assert read_tokens("modal") == [
+        *({"o0", "time0"}, {"o1", "time1"}, {"o4", "time2"}, {"o5", "time3"}),
+        *({"a5", "time0"}, {"a3", "time1"}, {"a2", "time2"}, {"a1", "time3"}),
+        {"r2", "o'6", "time0"},
+        {"r0", "o'1", "time1"},
+        {"r1", "o'3", "time2"},
+        {"r0", "o'2", "time3"},
+    ]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_without_next_observation_no_token_shows_where_an_action_led(name):
-    shown = [{part for part in token if "'" not in part} for token in read_tokens(name, True)]
-    assert read_tokens(name, False) == shown
+    shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]
+    assert read_tokens(name, next_observation=False) == shown
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_counts_its_tokens(name):
-    layout = LAYOUTS[name](SPEC, "table", 8, True)
+@pytest.mark.parametrize(("name", "order"), ORDERS)
+def test_a_layout_counts_its_tokens(name, order):
+    layout = LAYOUTS[name](SPEC, replace(CONFIG, width=8, reward_token=order))
     window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
     for decisions in range(1, 5):
         part = {field: values[:, : decisions + 1] for field, values in window.items()}
-        assert layout(part).shape == (1, layout.count(decisions), 8)
+        assert layout(part).shape == (layout.streams, layout.count(decisions), 8)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name):
-    layout = LAYOUTS[name](SPEC, "table", 8, True)
+@pytest.mark.parametrize(("name", "order"), ORDERS)
+def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name, order):
+    layout = LAYOUTS[name](SPEC, replace(CONFIG, width=8, reward_token=order))
     present = {"o0", "o1", "o4", "o5"}
-    at = [n for n, token in enumerate(read_tokens(name, True)) if token & present]
-    hidden = torch.arange(layout.count(4))[None, :, None]
+    tokens = read_tokens(name, reward_token=order)
+    at = [n for n, token in enumerate(tokens) if token & present]
+    hidden = torch.arange(len(tokens)).view(layout.streams, -1, 1)
     assert layout.decisions(hidden).flatten().tolist() == at
+    assert layout.newest(hidden).flatten().tolist() == at[-1:]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_an_encoder_has_a_vector_for_each_observation_and_another_for_none(encoder):
-    vectors = ENCODERS.load(encoder)(SPEC, 16)()
+    vectors = ENCODERS.load(encoder)(SPEC, 16).eval()()
     assert vectors.shape == (7, 16)
     assert len(vectors.unique(dim=0)) == 7
 
@@ -135,3 +175,69 @@ def test_a_table_has_nothing_in_common_between_two_observations():
     before = module().detach().clone()
     module.vectors.weight.data[4] += 1
     assert (module() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
+
+
+@pytest.fixture
+def offsets() -> OffsetEncoder:
+    return OffsetEncoder(SPEC, 16)
+
+
+def test_an_offset_vector_belongs_to_the_place_seen_from_the_centre_in_a_room_of_any_size(offsets):
+    larger = OffsetEncoder(replace(SPEC, num_observations=35, observation_factors=(5, 7)), 16)
+    larger.load_state_dict(offsets.state_dict())
+    small, large = offsets.eval()(), larger.eval()()
+    # The centre of 2 x 3 cells is (1, 1), that of 5 x 7 is (2, 3).
+    torch.testing.assert_close(small[:6].view(2, 3, 16), large[:35].view(5, 7, 16)[1:3, 2:5])
+    torch.testing.assert_close(small[6], large[35])
+
+
+def places(index: torch.Tensor, factors: tuple[int, ...]) -> np.ndarray:
+    """The row and column of each index, [2, B, T]."""
+    return np.stack(np.unravel_index(index.numpy(), factors))
+
+
+def test_in_training_each_window_is_moved_as_a_whole(offsets):
+    torch.manual_seed(0)
+    window = {
+        "observation": torch.arange(6).repeat(50, 1),
+        "next_observation": torch.arange(6).flip(0).repeat(50, 1),
+        "action": torch.arange(6).repeat(50, 1),
+    }
+    moved, roomier = offsets.moved(window), (2 + 2 * REACH, 3 + 2 * REACH)
+    assert moved["action"] is window["action"]
+    by = [
+        places(moved[name], roomier) - places(window[name], (2, 3))
+        for name in ("observation", "next_observation")
+    ]
+    np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
+    np.testing.assert_array_equal(by[0], by[0][..., :1].repeat(6, 2))
+    assert set(by[0].flatten()) == set(range(2 * REACH + 1))
+
+
+def test_a_window_that_is_not_moved_has_the_vectors_of_an_evaluation(offsets):
+    here = torch.arange(7)[None]
+    still = offsets._moved(here, torch.full((2, 1, 1), REACH))
+    torch.testing.assert_close(offsets()[still[0]], offsets.eval()())
+    assert offsets.moved({"observation": here})["observation"] is here
+
+
+def test_none_is_none_wherever_a_window_is_moved_to(offsets):
+    none = torch.full((20, 3), 6)
+    moved = offsets.moved({"observation": none, "next_observation": none})["observation"]
+    assert (moved == len(offsets()) - 1).all()
+
+
+def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
+    module = RewardProjection((-1.0, 0.0, 3.0), 8)
+    low, zero, high, none = module(torch.tensor([[0, 1, 2, 3]]))[0]
+    torch.testing.assert_close(high - zero, 3 * (zero - low))
+    torch.testing.assert_close(zero, module.linear.bias)
+    torch.testing.assert_close(none, module.none.weight[0])
+
+
+def test_sinusoids_of_neighbours_are_alike_and_no_two_are_the_same():
+    vectors = sinusoids(500, 16)
+    apart = torch.cdist(vectors, vectors)
+    assert (apart + torch.eye(500) > 0.1).all()
+    assert apart[0, 1] < apart[0, 2] < apart[0, 3]
+    torch.testing.assert_close(vectors.square().mean(), torch.tensor(0.5), atol=0.02, rtol=0)

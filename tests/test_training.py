@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
+from ad import training
 from ad.config import TrainingConfig
 from ad.errors import ConfigError
 from ad.evaluation import evaluate
@@ -33,11 +35,15 @@ def test_how_often_a_run_is_evaluated_saved_and_logged_does_not_change_its_weigh
         ("training__gradient_norm", "0.01"),
         ("training__beta2", "0.9"),
         ("training__precision", "bfloat16"),
+        ("training__action_dropout", "0.5"),
         ("model__dropout", "0.2"),
         ("model__attention_dropout", "0.2"),
         ("data__windows_from_start", "0.9"),
+        ("data__windows_from_rise", "0.5"),
         ("data__history_stride", "2"),
         ("data__held_out_streams", "2"),
+        ("data__streams_per_task", "2"),
+        ("data__env_steps", "600"),
     ],
 )
 def test_a_setting_that_binds_changes_the_weights(whole, row, path, value):
@@ -70,6 +76,22 @@ def test_bfloat16_trains_on_nearly_the_losses_of_float32(whole, row):
 SCHEDULE = replace(
     TrainingConfig(), steps=10, warmup_steps=4, learning_rate=1.0, final_learning_rate=0.2
 )
+
+
+def test_windows_that_go_through_the_model_in_parts_give_the_gradient_of_the_whole_batch(
+    row, monkeypatch
+):
+    exact = {"training__precision": "float32", "model__dropout": "0"}
+    trainer = Trainer(Run(row(**exact, model__attention_dropout="0")))
+    gradients, losses = [], []
+    for most in (10**9, 10**3, 1):
+        monkeypatch.setattr(training, "LARGEST_ACTIVATION", most)
+        trainer.model.zero_grad()
+        losses.append(trainer.accumulate(trainer.model))
+        gradients.append([p.grad.clone() for p in trainer.model.parameters()])
+    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(loss, losses[0])
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-6)
 
 
 def test_the_learning_rate_warms_up_in_equal_steps_to_its_height():
@@ -117,3 +139,15 @@ def test_an_unfinished_training_is_not_evaluated(trained):
     forget_last_checkpoint(trained)
     with pytest.raises(ConfigError, match=r"scripts\.train"):
         evaluate(trained)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"training__action_dropout": "0.5"}, {"data__windows_from_rise": "0.4"}],
+    ids=["hidden actions", "windows from the rise"],
+)
+def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row, changes):
+    words = changes | {"training__precision": "float32"}
+    one, other = row(**words), row(**words)
+    forget_last_checkpoint(train(other))
+    assert_same_bits(train(one), train(other))

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from ad.config import MethodConfig, ModelConfig
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.histories import HistoryWriter
+from ad.methods import new_method
+from ad.model import SequenceModel
 from ad.runs import Run, unit_folder, unit_folders
+from ad.tokens import LAYOUTS
 from ad.training import Trainer
-from ad.training_data import load_data
+from ad.training_data import blindfolded, hide_actions, load_data
 from ad.transitions import Block
 
 
@@ -33,13 +38,13 @@ def write_numbered_histories(config) -> None:
 
 @pytest.fixture(scope="module")
 def numbered(smoke, tmp_path_factory):
-    """numbered(held_out_streams): a row with numbered histories of all eight tasks."""
+    """numbered(held_out_streams, *words): a row with numbered histories of all eight tasks."""
     root = tmp_path_factory.mktemp("numbered")
     write_numbered_histories(smoke(root))
 
-    def build(held_out_streams: int):
-        words = ["--data.held_out_streams", str(held_out_streams)]
-        return smoke(root, "--name", f"held_out_{held_out_streams}", *words)
+    def build(held_out_streams: int, *words: str):
+        name = "_".join([f"held_out_{held_out_streams}", *words[1::2]])
+        return smoke(root, "--name", name, "--data.held_out_streams", str(held_out_streams), *words)
 
     return build
 
@@ -57,6 +62,23 @@ def test_held_out_streams_of_train_tasks_are_not_trained_on(numbered, held_out_s
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
     others = range(4 - held_out_streams, 4)
     assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, others)
+
+
+def test_only_so_many_streams_of_a_task_are_trained_on(numbered):
+    config = numbered(1, "--data.streams_per_task", "2")
+    data, train_tasks = load_data(config, (0.0, 1.0)), Run(config).split.train_index
+    assert set(data.train.data["observation"]) == streams_of(config, train_tasks, range(2))
+    assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, range(3, 4))
+
+
+def test_only_the_first_steps_of_a_history_are_read(numbered):
+    # 4 streams of 1000 steps, episodes of 5: 600 of the task's steps are 30 episodes a stream.
+    config = numbered(1, "--data.env_steps", "600")
+    data = load_data(config, (0.0, 1.0))
+    _, steps = np.unique(data.train.data["observation"], return_counts=True)
+    assert set(steps) == {150}
+    half = load_data(config, (0.5, 1.0))
+    assert len(half.train) == len(data.train) // 2
 
 
 def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbered):
@@ -96,3 +118,37 @@ def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sente
     words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.001"]
     with pytest.raises(ADError):
         Trainer(Run(collected("no_episode", *words))).train()
+
+
+def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):
+    window = random_window(200, 10, seed=0)
+    batch, _ = hide_actions((window, None), np.random.default_rng(0), 0.3)
+    hidden = batch["hidden"]
+    assert hidden.shape == window["action"].shape and abs(hidden.mean() - 0.3) < 0.03
+    given = window | {"hidden": torch.from_numpy(hidden)}
+    shown = blindfolded(dict, spec.none["action"])(given)
+    assert shown.keys() == window.keys()
+    for name, values in window.items():
+        expected = np.where(hidden & (name == "action"), spec.num_actions, values)
+        np.testing.assert_array_equal(shown[name], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
+    spec, random_window, layout
+):
+    torch.manual_seed(0)
+    config = ModelConfig(width=32, layers=1, heads=2, feed_forward=32, layout=layout)
+    model, method = SequenceModel(spec, config), new_method(MethodConfig())
+    window = random_window(4, 6, seed=0)
+    window["action"] %= 5
+    hidden, valid = torch.ones(4, 7, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
+    blind = blindfolded(model, spec.none["action"])
+
+    def loss(actions: torch.Tensor) -> torch.Tensor:
+        return method.loss(blind, window | {"action": actions, "hidden": hidden}, valid)
+
+    surprise = -torch.log_softmax(blind(window | {"hidden": hidden}), -1)
+    for actions in (window["action"], (window["action"] + 1) % 5):
+        taken = surprise.gather(-1, actions[:, 1:, None])
+        torch.testing.assert_close(loss(actions), taken.mean())

@@ -1,38 +1,66 @@
 """The model as a function: causal, moved by the past, and the same with a cache as without."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
-from ad.attention import attend, attend_in_blocks, attend_reference
+from ad import attention
+from ad.attention import attend, attend_in_blocks, attend_one, attend_reference
 from ad.config import ModelConfig
+from ad.dropout import dropout
 from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
 from ad.methods.context_memory import ContextMemory
+from ad.modalities import AcrossStreams
 from ad.model import SequenceModel
+from ad.positions import POSITIONS
+from ad.positions.rotary import Rotary
+from ad.rewards import REWARDS
 from ad.tokens import LAYOUTS
+from ad.transformer import Transformer
 
-CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32)
+CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
 OUTCOMES = ("action", "reward", "next_observation")  # known only after the decision
-KNOWN = ("observation", "time")
+PRESENT = ("observation", "time")  # what a memory is told for a decision; it counts the steps
+# Which field of a window each position reads; the others read none.
+READ = {"env_time": "time", "history": "step"}
+
+VARIANTS = [
+    *({"layout": layout, "encoder": encoder} for layout in LAYOUTS for encoder in ENCODERS),
+    *({"layout": layout, "position": name} for layout in LAYOUTS for name in POSITIONS),
+    *({"layout": layout, "reward": reward} for layout in LAYOUTS for reward in REWARDS),
+    *({"layout": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
+]
 
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request) -> str:
-    return request.param
+def words(variant: dict[str, str]) -> str:
+    return " ".join(variant.values())
 
 
-@pytest.fixture(params=ENCODERS)
-def encoder(request) -> str:
-    return request.param
+@pytest.fixture(params=VARIANTS, ids=words)
+def config(request) -> ModelConfig:
+    """A small model of every kind that settings of the model choose between."""
+    return replace(CONFIG, **request.param)
 
 
 @pytest.fixture
-def model(spec, layout, encoder) -> SequenceModel:
-    """A random model of every layout and encoder, with logits of a visible size."""
+def known(config) -> list[str]:
+    """The fields of a window that are known at a decision and read by the model."""
+    field = READ.get(config.position)
+    return ["observation", field] if field else ["observation"]
+
+
+@pytest.fixture
+def model(spec, config) -> SequenceModel:
+    """A random model, with logits of a visible size."""
+    return random_model(spec, config)
+
+
+def random_model(spec, config) -> SequenceModel:
     torch.manual_seed(0)
-    module = SequenceModel(spec, replace(CONFIG, layout=layout, encoder=encoder)).eval()
+    module = SequenceModel(spec, config).eval()
     torch.nn.init.normal_(module.head.weight)
     return module.requires_grad_(False)
 
@@ -59,25 +87,57 @@ def test_the_reference_is_the_definition(new, total):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 33])
-@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
-def test_attention_in_blocks_is_the_reference(length, blocks):
-    q, k, v = queries(2, 3, length, 8)
-    torch.testing.assert_close(attend_in_blocks(q, k, v, 0.0, blocks), attend_reference(q, k, v))
+@pytest.mark.parametrize("block", [1, 4, 5, 100])
+def test_attention_in_blocks_is_the_reference_and_has_its_gradients(length, block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    results = []
+    for path in (attend_in_blocks, attend_reference):
+        inputs = queries(2, 3, length, 8)
+        out = path(*inputs)
+        (out**3).sum().backward()
+        results.append([out, *(tensor.grad for tensor in inputs)])
+    torch.testing.assert_close(*results)
 
 
-def test_attention_in_blocks_has_the_gradients_of_the_reference():
-    grads = []
-    for attention in (attend_in_blocks, attend_reference):
-        inputs = queries(2, 3, 9, 8)
-        (attention(*inputs) ** 3).sum().backward()
-        grads.append([tensor.grad for tensor in inputs])
-    torch.testing.assert_close(*grads)
+def test_a_single_query_attends_as_in_the_reference():
+    q, k, v = (tensor.detach() for tensor in queries(2, 3, 9, 8))
+    torch.testing.assert_close(attend_one(q[:, :, -1:], k, v), attend_reference(q[:, :, -1:], k, v))
+
+
+def test_attention_in_blocks_with_dropout_has_the_gradient_of_what_it_computes(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 3)
+
+    def dropped(*inputs):
+        torch.manual_seed(0)  # the same mask at every call
+        return attend_in_blocks(*inputs, 0.4)
+
+    inputs = [tensor.detach().double().requires_grad_() for tensor in queries(1, 2, 5, 3)]
+    assert torch.autograd.gradcheck(dropped, inputs)
 
 
 def test_attention_in_blocks_is_the_reference_to_the_precision_of_bfloat16():
     half = queries(2, 3, 64, 8, dtype=torch.bfloat16)
     exact = attend_reference(*(tensor.float() for tensor in half))
     torch.testing.assert_close(attend(*half).float(), exact, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_dropout_keeps_the_mean_and_zeroes_about_the_configured_share(probability):
+    torch.manual_seed(0)
+    out = dropout(torch.ones(1_000_001), probability, training=True)
+    assert abs(float((out == 0).double().mean()) - probability) < 1 / 256
+    assert float(out.mean()) == pytest.approx(1, abs=0.1 if 0.1 < probability < 0.9 else 0.2)
+
+
+def test_dropout_does_nothing_out_of_training_and_is_the_same_for_the_same_seed():
+    x = torch.randn(100)
+    assert dropout(x, 0.5, training=False) is x and dropout(x, 0.0, training=True) is x
+    masks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        masks.append(dropout(x, 0.5, training=True))
+    assert torch.equal(*masks)
+    assert not torch.equal(masks[0], dropout(x, 0.5, training=True))
 
 
 def test_dropout_of_attention_keeps_the_mean():
@@ -90,17 +150,17 @@ def test_dropout_of_attention_keeps_the_mean():
 def changed(window, spec, entry: int, names) -> dict[str, torch.Tensor]:
     """`window` with another value of the fields `names` at `entry`, all lanes."""
     other = {name: values.clone() for name, values in window.items()}
-    sizes = spec.none | {"time": spec.episode_length}
+    sizes = spec.none | {"time": spec.episode_length, "step": CONFIG.positions}
     for name in names:
         other[name][:, entry] = (other[name][:, entry] + 1) % sizes[name]
     return other
 
 
-def test_a_later_change_leaves_earlier_logits_as_they_are(model, spec, random_window):
+def test_a_later_change_leaves_earlier_logits_as_they_are(model, spec, random_window, known):
     window = random_window(3, 7, seed=0)
     before = model(window)
     for entry in range(1, 8):
-        after = model(changed(window, spec, entry, (*KNOWN, *OUTCOMES)))
+        after = model(changed(window, spec, entry, (*known, *OUTCOMES)))
         torch.testing.assert_close(after[:, : entry - 1], before[:, : entry - 1], atol=1e-6, rtol=0)
 
 
@@ -112,20 +172,63 @@ def test_what_comes_of_a_decision_leaves_its_own_logits_as_they_are(model, spec,
         torch.testing.assert_close(after[:, :entry], before[:, :entry], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*KNOWN, *OUTCOMES])
-def test_a_change_of_any_past_field_changes_all_later_logits(model, spec, random_window, name):
+def test_a_change_of_any_past_field_changes_all_later_logits(model, spec, random_window, known):
     window = random_window(3, 7, seed=2)
     before = model(window)
-    for entry in range(1, 7):
-        difference = (model(changed(window, spec, entry, [name])) - before).abs()
-        assert (difference[:, entry:].amax(-1) > 1e-4).all(), f"entry {entry}"
+    for name in (*known, *OUTCOMES):
+        for entry in range(1, 7):
+            difference = (model(changed(window, spec, entry, [name])) - before).abs()
+            assert (difference[:, entry:].amax(-1) > 1e-4).all(), f"{name}, entry {entry}"
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_a_change_of_the_present_changes_its_logits(model, spec, random_window, name):
+def test_a_change_of_the_present_changes_its_logits(model, spec, random_window, known):
     window = random_window(3, 4, seed=3)
-    difference = (model(changed(window, spec, 4, [name])) - model(window)).abs()
-    assert (difference[:, -1].amax(-1) > 1e-4).all()
+    for name in known:
+        difference = (model(changed(window, spec, 4, [name])) - model(window)).abs()
+        assert (difference[:, -1].amax(-1) > 1e-4).all(), name
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_position_reads_its_own_field_and_no_other(spec, random_window, position):
+    model = random_model(spec, replace(CONFIG, position=position))
+    window = random_window(2, 6, seed=8)
+    for name in ("time", "step"):
+        other = changed(window, spec, 3, [name])
+        assert torch.equal(model(window), model(other)) == (READ.get(position) != name), name
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_where_a_window_was_cut_from_a_history_matters_only_to_the_index_in_it(
+    spec, random_window, position
+):
+    model = random_model(spec, replace(CONFIG, position=position))
+    window = random_window(2, 6, seed=9)
+    later = window | {"step": window["step"] + 10}
+    assert torch.equal(model(window), model(later)) == (position != "history")
+
+
+def test_what_a_phase_has_more_than_the_table_reads_the_last_position(spec, random_window):
+    model = random_model(spec, replace(CONFIG, position="history"))
+    window = random_window(2, 6, seed=9)
+    windows = [window | {"step": window["step"] + more} for more in (39, 1000)]
+    torch.testing.assert_close(*(model(one)[:, 1:] for one in windows))
+
+
+@pytest.mark.parametrize(("position", "seen"), [("none", False), ("rotary", True)])
+def test_only_a_position_tells_one_block_the_order_of_the_past(position, seen):
+    rotate = POSITIONS.load(position).rotate
+    transformer = Transformer(8, 1, 2, 16, rotate=rotate).eval()
+    tokens = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
+    last, swapped = (transformer(t)[:, -1] for t in (tokens, tokens[:, [0, 3, 2, 1, 4]]))
+    assert torch.allclose(last, swapped, atol=1e-5) != seen
+
+
+def test_rotary_products_depend_on_how_far_two_tokens_are_apart():
+    q, k, _ = queries(2, 3, 7, 8)
+    here, there = (Rotary.rotate(q, s) @ Rotary.rotate(k, s).mT for s in (0, 100))
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=0)
+    torch.testing.assert_close(Rotary.rotate(q, 0)[:, :, 0], q[:, :, 0])
+    torch.testing.assert_close(Rotary.rotate(q, 5).norm(dim=3), q.norm(dim=3))
 
 
 def test_a_lane_does_not_see_another(model, spec, random_window):
@@ -153,7 +256,7 @@ class Life:
 
     def act(self, memory: ContextMemory, step: int) -> torch.Tensor:
         """The logits of decision `step`, from 1."""
-        return memory.act(*(self.window[name][:, step] for name in KNOWN))
+        return memory.act(*(self.window[name][:, step] for name in PRESENT))
 
     def record(self, memory: ContextMemory, step: int) -> None:
         reward = torch.tensor(self.spec.rewards)[self.window["reward"][:, step]]
@@ -182,6 +285,24 @@ def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_move
         full = model(memory.window())[:, -1]
         torch.testing.assert_close(logits, full, atol=1e-4, rtol=0, msg=f"step {step}")
         life.record(memory, step)
+
+
+@pytest.mark.parametrize("context_length", LENGTHS)
+def test_a_memory_is_rewarded_as_long_as_its_window_holds_a_reward_above_0(
+    model, spec, random_window, context_length
+):
+    life = Life(random_window, spec, lanes=3, steps=30)
+    life.window["reward"][:] = 0
+    life.window["reward"][1, 5] = life.window["reward"][2, 1:] = 1  # of the rewards 0 and 1
+    memory, seen = ContextMemory(model, 3, context_length), []
+    for step in range(1, 31):
+        life.act(memory, step)
+        shown = memory.window()["reward"][:, :-1]
+        seen.append((shown == 1).any(1))
+        torch.testing.assert_close(memory.rewarded(), seen[-1])
+        life.record(memory, step)
+    never, once, always = torch.stack(seen).sum(0).tolist()
+    assert (never, always) == (0, 29) and 0 < once <= context_length
 
 
 @pytest.mark.parametrize("context_length", LENGTHS)
@@ -214,6 +335,41 @@ def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(model, spec, ra
     memory.act(zeros, zeros)
     memory.record(zeros, torch.tensor([0.4, 7.0]), zeros)
     assert memory.window()["reward"][:, -1].tolist() == [0, 1]
+
+
+def test_a_stream_reads_each_stream_by_a_softmax_of_its_own_and_weighs_what_it_found():
+    q, k, v = (tensor.detach() for tensor in queries(2 * 3, 2, 5, 4))  # two windows, three streams
+    across = AcrossStreams(3, 2).requires_grad_(False)
+    torch.nn.init.normal_(across.gates)
+    mixed = across(q, k, v)
+    for window, reader in itertools.product(range(2), range(3)):
+        shares = across.gates[reader].softmax(1)  # [H, S]
+        here = [3 * window + reader]
+        by_hand = 0.0
+        for source in range(3):
+            there = [3 * window + source]
+            found = attention_by_hand(q[here], k[there], v[there])
+            by_hand = by_hand + shares[:, source, None, None] * found
+        torch.testing.assert_close(mixed[here], by_hand)
+
+
+def test_every_gate_learns(spec, random_window):
+    model = SequenceModel(spec, replace(CONFIG, layout="modal"))
+    torch.nn.init.normal_(model.head.weight)
+    model(random_window(2, 6, seed=4)).square().sum().backward()
+    first, *_, last = (block.attention.across.gates.grad for block in model.transformer.blocks)
+    assert (first != 0).all()
+    assert (last[0] != 0).all() and (last[1:] == 0).all()  # only observations decide in the end
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_layouts_have_the_same_budget_of_weights(spec, layout):
+    # Fused has one map of an observation more, of 64 x 64; modal has 18 gates a block.
+    def weights(name):
+        model = SequenceModel(spec, ModelConfig(layout=name))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    assert weights(layout) == pytest.approx(weights("separate"), rel=0.025)
 
 
 def test_a_cache_gives_back_what_it_was_given_and_can_start_again():

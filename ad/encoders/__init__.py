@@ -1,8 +1,8 @@
 """Observation encoders: how an observation becomes a vector. One file and one line add another.
 
-An encoder is built as `Encoder(spec, width)` (see `ad.model.Spec`) and is called without arguments
-for the vectors of all S observations and, in row S, of "no observation": [S + 1, C]. A look-up in
-it encodes.
+An encoder is built as `Encoder(spec, width)` (see `ad.tokens.Spec`) and is called without arguments
+for the vectors of all S observations and, in the last row, of "no observation": [S + 1, C]. A
+look-up in it encodes a window; `moved(window)` may change that first.
 """
 
 from ad.registry import Registry
@@ -12,5 +12,7 @@ ENCODERS = Registry(
     {
         "table": "ad.encoders.table:TableEncoder",
         "factored": "ad.encoders.factored:FactoredEncoder",
+        "offsets": "ad.encoders.offsets:OffsetEncoder",
     },
 )
+ANY_SIZE = {"offsets"}  # those whose vectors belong to no size of the world

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ad.encoders.encoder import Encoder
 
-class FactoredEncoder(nn.Module):
+
+class FactoredEncoder(Encoder):
     """A table for each factor of `spec.observation_factors`; their sum is the vector."""
 
     def __init__(self, spec, width: int):

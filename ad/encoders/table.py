@@ -3,8 +3,10 @@
 import torch
 from torch import nn
 
+from ad.encoders.encoder import Encoder
 
-class TableEncoder(nn.Module):
+
+class TableEncoder(Encoder):
     """A free table [S + 1, C]; what training never showed keeps its random vector."""
 
     def __init__(self, spec, width: int):

@@ -2,8 +2,8 @@
 
 A method is built as `Method(settings)` from its own `Settings` dataclass and offers `history_part`
 (which share of each history it learns from), `loss(model, window)` and `begin(model, lanes,
-context_length)`, whose memory has `act(observation, time)` and `record(action, reward,
-next_observation)`.
+context_length)`, whose memory has `act(observation, time)`, `record(action, reward,
+next_observation)` and `rewarded()`, whether it holds a reward above 0, bool [N].
 """
 
 from ad.registry import Registry

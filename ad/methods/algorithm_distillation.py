@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from ad.methods.context_memory import ContextMemory
 from ad.model import SequenceModel
 from ad.tokens import Window
+from ad.transitions import LEVELS, PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Settings:
 
 
 class AlgorithmDistillation:
-    """Cross entropy of the source's actions at every decision of a window."""
+    """Cross entropy of the source's actions, or of its policy, at every decision of a window."""
 
     Settings = Settings
     history_part = (0.0, 1.0)  # the whole learning history
@@ -31,7 +32,12 @@ class AlgorithmDistillation:
         valid: torch.Tensor,
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
-        """Mean cross entropy (nats) over the `valid` [B, T] decisions of a window [B, T + 1]."""
+        """Mean cross entropy (nats) over the `valid` [B, T] decisions of a window [B, T + 1].
+
+        Of the source's probabilities, where the window holds them, else of its sampled actions.
+        """
+        if PROBABILITIES in window:
+            return _soft_loss(model, dict(window), valid, label_smoothing)
         targets = window["action"][:, 1:].masked_fill(~valid, -100).flatten()
         logits = model(window).flatten(0, 1).float()
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
@@ -39,3 +45,14 @@ class AlgorithmDistillation:
     def begin(self, model: SequenceModel, lanes: int, context_length: int) -> ContextMemory:
         """An empty memory for a rollout of `lanes` lanes."""
         return ContextMemory(model, lanes, context_length)
+
+
+def _soft_loss(
+    model: SequenceModel, window: Window, valid: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Mean cross entropy of the policies in `window`, which the model does not get to see."""
+    policies = window.pop(PROBABILITIES)[:, 1:].flatten(0, 1).float() / LEVELS  # [B T, A]
+    logits = model(window).flatten(0, 1).float()
+    smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
+    surprise = F.cross_entropy(logits, policies, **smoothing)
+    return torch.where(valid.flatten(), surprise, 0).sum() / valid.sum()

@@ -3,7 +3,7 @@
 import torch
 
 from ad.model import SequenceModel
-from ad.tokens import Window
+from ad.tokens import Made, Window
 
 
 class ContextMemory:
@@ -17,13 +17,16 @@ class ContextMemory:
     def __init__(self, model: SequenceModel, lanes: int, context_length: int):
         spec, device = model.spec, model.head.weight.device
         self.model, self.length, self.capacity = model, 0, context_length
+        self.step = 0  # decisions so far, also those that are forgotten
         self.rewards = torch.tensor(spec.rewards, device=device)
-        shape = (lanes, context_length + 1)
+        self.is_gain = torch.tensor([*(reward > 0 for reward in spec.rewards), False]).to(device)
+        shape, none = (lanes, context_length + 1), spec.none | {"step": 0}
         self.entries = {
             name: torch.full(shape, value, dtype=torch.int64, device=device)
-            for name, value in spec.none.items()
+            for name, value in none.items()
         }
-        self.none = spec.none
+        self.none = none
+        self.vectors: Made = {}  # of a frozen model: made at the first decision
         self.cache = model.new_cache(lanes, context_length)
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -32,11 +35,12 @@ class ContextMemory:
         if refill:
             self._drop_oldest()
         self.length += 1
-        for name, value in (("observation", observation), ("time", time)):
+        for name, value in (("observation", observation), ("time", time), ("step", self.step)):
             self.entries[name][:, self.length] = value
-        if refill or self.length == 1:
-            return self.model(self.window(), self.cache)[:, -1]
-        return self.model(self._part(self.length - 2), self.cache, newest=True)[:, -1]
+        self.step += 1
+        start = 0 if refill or self.length == 1 else self.length - 2
+        with self.model.layout.keeping(self.vectors):
+            return self.model(self._part(start), self.cache, start)[:, -1]
 
     def record(
         self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor
@@ -46,6 +50,10 @@ class ContextMemory:
         fresh = {"action": action, "reward": nearest, "next_observation": next_observation}
         for name, value in fresh.items():
             self.entries[name][:, self.length] = value
+
+    def rewarded(self) -> torch.Tensor:
+        """Whether there is a reward above 0 in the window or right before it, bool [N]."""
+        return self.is_gain[self.entries["reward"]].any(1)
 
     def window(self) -> Window:
         """The present window [N, T + 1], T decisions, the last of them still open."""

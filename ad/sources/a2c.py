@@ -8,7 +8,7 @@ threads. An agent whose loss or gradient is no longer finite stops learning, and
 last policy that it had; the others do not notice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from ad.returns import n_step_returns
 from ad.settings import setting
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
-from ad.transitions import Block
+from ad.transitions import PROBABILITIES, Block, quantised
 
 STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's update, in its order
 
@@ -39,32 +39,53 @@ class Settings:
 
 
 class A2C:
-    """K independent learners with E actors each. `keys`: one 64-bit key an agent."""
+    """K independent learners with E actors each. `keys`: one 64-bit key an agent.
+
+    `settings`: those of all agents, or one for each, which agree in what is `SHARED`.
+    """
 
     Settings = Settings
+    SHARED = ("rollout_length", "hidden")  # the shapes of the arrays hang on these
 
-    def __init__(self, settings: Settings, env, tasks, num_envs: int, keys, world):
-        self.settings = settings
+    def __init__(
+        self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys, world
+    ):
+        each = [settings] * len(tasks) if isinstance(settings, Settings) else settings
+        for name in self.SHARED:
+            if len(values := {getattr(own, name) for own in each}) > 1:
+                raise ValueError(f"agents of one batch have the same {name}, not {values}")
+        self.rollout_length, self.hidden = each[0].rollout_length, each[0].hidden
         self.actors = Actors(env, len(tasks), num_envs, keys)
         states = int(env.single_observation_space.n)
         actions = int(env.single_action_space.n)
-        self.shape = (states, settings.hidden, actions)
+        self.shape = (states, self.hidden, actions)
         self.parameters = np.stack([initial_parameters(self.shape, key) for key in keys])
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
         self.stopped_at = np.full(len(keys), -1)  # how many steps agent k learned from, -1: all
         self.optimiser = a2c_kernel.Optimiser(
-            *(np.float32(getattr(settings, name)) for name in a2c_kernel.Optimiser._fields)
+            *(
+                np.array([getattr(own, name) for own in each], np.float32)
+                for name in a2c_kernel.Optimiser._fields
+            )
         )
+        self.discount = np.array([[own.discount] for own in each], np.float32)  # [K, 1]
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
-        a2c_kernel.evaluate(self.parameters, settings.hidden, self.table)
+        a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
 
-    def run(self, steps: int) -> Iterator[Block]:
-        """Learn until every lane has taken `steps` steps; yield the transitions in blocks."""
-        length = self.settings.rollout_length
-        for block in self.actors.blocks(steps, length):
+    def run(self, steps: int, soft: bool = False) -> Iterator[Block]:
+        """Learn until every lane has taken `steps` steps; yield the transitions in blocks.
+
+        With `soft` they have the probabilities of all actions.
+        """
+        length = self.rollout_length
+        for block in self.actors.blocks(steps, length, soft):
             for rollout in block.rollouts(length):
                 self.actors.rollout(rollout, self.act)
+                if soft:
+                    levels = quantised(self.table.cumulative)  # [K, S, A]
+                    at = self.actors.agent, rollout.arrays["observation"]
+                    rollout.arrays[PROBABILITIES][:] = levels[at]
                 self._learn(rollout, block.statistics)
             yield block
 
@@ -93,18 +114,18 @@ class A2C:
         return (u[..., None] >= cumulative[..., :-1]).sum(-1)
 
     def _learn(self, rollout: Block, statistics: dict[str, list]) -> None:
-        data, settings = rollout.arrays, self.settings
+        data = rollout.arrays
         next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, E]
         returns = n_step_returns(
-            data["reward"], data["terminated"], data["truncated"], next_values, settings.discount
+            data["reward"], data["terminated"], data["truncated"], next_values, self.discount
         )
         self.updates += 1
         stopped = self.stopped_at >= 0
         measured = a2c_kernel.update(
             self.parameters,
-            *self.moments,
+            self.moments,
             stopped,
-            settings.hidden,
+            self.hidden,
             self.table,
             (data["observation"], data["action"]),
             returns,

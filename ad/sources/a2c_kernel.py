@@ -6,15 +6,20 @@ discrete observations; its parameters lie flat in one float32 row an agent: embe
 
     mean( -log π(a|s) (G - V(s)) - β H(π(·|s)) + c (G - V(s))² )    (Mnih et al. 2016, section 4)
 
-so its gradient needs one pass per *visited* observation. Agents share nothing but the settings,
-which is what makes the bits of one independent of the others and of the number of threads.
+so its gradient needs one pass per *visited* observation. Agents share nothing, and each has its own
+settings: that is what makes the bits of one independent of the others and of the number of threads.
 tests/test_a2c.py holds the kernel against torch's autograd, clip and Adam.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
+import numba
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 _FAST = {
     "reassoc",
@@ -22,6 +27,12 @@ _FAST = {
     "arcp",
     "nsz",
 }  # sums may vectorise; NaN and infinity keep their meaning
+# A helper that is a function of its own is compiled once for each caller under one name, and the
+# linker's choice, another in the process that compiles than in those that load its cache, showed in
+# the last bits of a history.
+# The error model: Python's asks at each division whether to raise, and no such loop is vectorised.
+_LOOP = {"nogil": True, "cache": True, "error_model": "numpy"}
+_HELPER = {"fastmath": _FAST, "forceinline": True, "error_model": "numpy"}
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _ONE, _ZERO, _FAR = np.float32(1), np.float32(0), np.float32(9)
 _LARGEST = np.finfo(np.float32).max
@@ -38,15 +49,15 @@ class Table(NamedTuple):
 
 
 class Optimiser(NamedTuple):
-    """The settings of an update, float32."""
+    """The settings of an update, float32 [K]; of one agent's update, scalars."""
 
-    learning_rate: float
-    entropy_coefficient: float
-    value_coefficient: float
-    gradient_norm: float
-    beta1: float
-    beta2: float
-    epsilon: float
+    learning_rate: np.ndarray
+    entropy_coefficient: np.ndarray
+    value_coefficient: np.ndarray
+    gradient_norm: np.ndarray
+    beta1: np.ndarray
+    beta2: np.ndarray
+    epsilon: np.ndarray
 
 
 def empty_table(num_agents: int, states: int, actions: int) -> Table:
@@ -57,13 +68,27 @@ def empty_table(num_agents: int, states: int, actions: int) -> Table:
     )
 
 
-@njit
+@njit(forceinline=True)
+def of_agent(optimiser, k):
+    """The settings of agent `k` of those of all agents."""
+    return Optimiser(
+        optimiser.learning_rate[k],
+        optimiser.entropy_coefficient[k],
+        optimiser.value_coefficient[k],
+        optimiser.gradient_norm[k],
+        optimiser.beta1[k],
+        optimiser.beta2[k],
+        optimiser.epsilon[k],
+    )
+
+
+@njit(forceinline=True)
 def _is_number(x):
     # np.isfinite asks whether x - x is 0, which a compiler that may reorder sums takes for granted.
     return abs(x) <= _LARGEST
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _tanh(x):
     # Lambert's continued fraction, cut after nine terms: within 1e-5 of tanh, and it vectorises.
     x = min(max(x, -_FAR), _FAR)
@@ -73,7 +98,7 @@ def _tanh(x):
     return min(max(top / low, -_ONE), _ONE)
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _views(flat, states, hidden, outputs):
     """Embedding [S, H], scale [H], shift [H], weight [A+1, H], bias [A+1] of one flat row."""
     a = states * hidden
@@ -89,7 +114,7 @@ def _views(flat, states, hidden, outputs):
     )
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _features(row, scale, shift, normal, feature):
     """Fill `normal` (mean 0, variance 1) and `feature` (tanh) of a row; 1 / its deviation."""
     hidden = row.size
@@ -108,7 +133,7 @@ def _features(row, scale, shift, normal, feature):
     return inverse
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
     states, actions = probabilities.shape
     embedding, scale, shift, weight, bias = _views(flat, states, hidden, actions + 1)
@@ -134,7 +159,7 @@ def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
             cumulative[s, a] = running
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _output_gradient(probabilities, values, observations, actions, returns, optimiser, gradient):
     """Add up d loss / d (logits, value) by observation; (entropy, squared value error)."""
     count = _ONE / np.float32(observations.size)
@@ -158,7 +183,7 @@ def _output_gradient(probabilities, values, observations, actions, returns, opti
     return total_entropy, total_error
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
     """Fill `gradient` (flat, zeroed) from d loss / d outputs [S, A+1], skipping zero rows."""
     states = d_outputs.shape[0]
@@ -191,7 +216,7 @@ def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
             d_embedding[s, j] = inverse * (d_normal[j] - mean - normal[j] * slope)
 
 
-@njit(fastmath=_FAST)
+@njit(**_HELPER)
 def _adam(flat, first, second, gradient, updates, optimiser):
     """Clip by the norm of the agent's whole gradient, then Adam (Kingma and Ba 2015); the norm.
 
@@ -216,16 +241,20 @@ def _adam(flat, first, second, gradient, updates, optimiser):
     return norm
 
 
-@njit(parallel=True, cache=True)
 def evaluate(parameters, hidden, table):
     """Fill `table` from `parameters` [K, P]."""
-    for k in prange(parameters.shape[0]):
+    _share_out(len(parameters), lambda *share: _evaluate(*share, parameters, hidden, table))
+
+
+@njit(**_LOOP)
+def _evaluate(first, stop, parameters, hidden, table):
+    for k in range(first, stop):
         _evaluate_agent(
             parameters[k], hidden, table.probabilities[k], table.cumulative[k], table.values[k]
         )
 
 
-@njit
+@njit(forceinline=True)
 def _holds_numbers(probabilities, values):
     """Whether an agent's new table is finite; a broken embedding shows in its next gradient."""
     for s in range(values.size):
@@ -237,9 +266,8 @@ def _holds_numbers(probabilities, values):
     return True
 
 
-@njit(parallel=True, cache=True)
-def update(parameters, first, second, stopped, hidden, table, samples, returns, updates, optimiser):
-    """Update `parameters`, the Adam moments `first` and `second` (all [K, P]) and `table` in place.
+def update(parameters, moments, stopped, hidden, table, samples, returns, updates, optimiser):
+    """Update `parameters` [K, P], Adam's `moments` [2, K, P] and `table` in place.
 
     `samples`: (observations, actions), and `returns`, are [M, K, E]; `updates` counts from 1.
     Returns float32 [K, 3]: entropy (nats), squared value error, gradient norm before the clip.
@@ -247,15 +275,34 @@ def update(parameters, first, second, stopped, hidden, table, samples, returns, 
     An agent whose loss, gradient or new table is not finite is marked in `stopped`, bool [K]. It
     keeps the table that it had, is never updated again, and its statistics are NaN.
     """
-    # `stopped` comes by itself: numba 0.68's prange loses what is written to a bool array that it
-    # took out of a tuple.
+    statistics = np.empty((len(parameters), 3), np.float32)
+    data = (parameters, moments, stopped, hidden, table, samples, returns, updates, optimiser)
+    _share_out(len(parameters), lambda *share: _update(*share, *data, statistics))
+    return statistics
+
+
+@njit(**_LOOP)
+def _update(
+    first,
+    stop,
+    parameters,
+    moments,
+    stopped,
+    hidden,
+    table,
+    samples,
+    returns,
+    updates,
+    optimiser,
+    statistics,
+):
     observations, actions = samples
     outputs = table.probabilities.shape[2] + 1
-    statistics = np.empty((parameters.shape[0], 3), np.float32)
-    for k in prange(parameters.shape[0]):
+    for k in range(first, stop):
         statistics[k] = np.nan
         if stopped[k]:
             continue
+        own = of_agent(optimiser, k)
         p, c, v = table.probabilities[k], table.cumulative[k], table.values[k]
         d_outputs = np.zeros((p.shape[0], outputs), np.float32)
         gradient = np.zeros(parameters.shape[1], np.float32)
@@ -265,16 +312,34 @@ def update(parameters, first, second, stopped, hidden, table, samples, returns, 
             np.ascontiguousarray(observations[:, k]).ravel(),
             np.ascontiguousarray(actions[:, k]).ravel(),
             np.ascontiguousarray(returns[:, k]).ravel(),
-            optimiser,
+            own,
             d_outputs,
         )
         _back_propagate(parameters[k], hidden, outputs, d_outputs, gradient)
         before = p.copy(), c.copy(), v.copy()
-        norm = _adam(parameters[k], first[k], second[k], gradient, updates, optimiser)
+        norm = _adam(parameters[k], moments[0, k], moments[1, k], gradient, updates, own)
         _evaluate_agent(parameters[k], hidden, p, c, v)
         if _is_number(entropy + error + norm) and _holds_numbers(p, v):
             statistics[k, 0], statistics[k, 1], statistics[k, 2] = entropy, error, norm
         else:
             stopped[k] = True
             p[:], c[:], v[:] = before
-    return statistics
+
+
+def _share_out(agents: int, loop: Callable[[int, int], None]) -> None:
+    """Call `loop(first, stop)` for shares of the agents, a thread each.
+
+    Numba's own parallel loops take twice as long to compile and wait for each other by spinning.
+    """
+    shares = min(numba.get_num_threads(), agents)
+    edges = [round(i * agents / shares) for i in range(shares + 1)]
+    first, *others = pairwise(edges)
+    running = [_threads().submit(loop, *share) for share in others]
+    loop(*first)
+    for share in running:
+        share.result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS)

@@ -1,0 +1,27 @@
+"""Search settings of the source algorithm, side by side: logs/<run>/tuning/."""
+
+from ad.config import Experiment
+from ad.notices import say
+from scripts.cli import run_verb
+
+SHOWN = 20  # settings in the table on the terminal
+
+
+def main(config: Experiment, fresh: bool = False) -> None:
+    """Try the settings of tune.grid that are not tried yet (with `fresh`, all); rank them."""
+    from ad.config import dump
+    from ad.files import write_text
+    from ad.tables import Table
+    from ad.tuning import tune, tuning_folder
+    from ad.tuning_report import write_report
+
+    folder = tuning_folder(config)
+    tuning = tune(config, fresh)
+    write_text(folder / "config.yaml", dump(config))
+    table = write_report(config, tuning, folder)
+    say(Table(table.header, table.rows[:SHOWN]).markdown())
+    say(f"tune: {len(table.rows)} settings on {len(tuning.tasks)} tasks, the best in {folder}")
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,136 @@
+"""A frozen model in worlds that it was not trained in: their own tasks, references and place."""
+
+import copy
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_row import train
+
+from ad import tables, verification
+from ad.errors import ConfigError
+from ad.evaluation import evaluate, load_model
+from ad.files import read_sealed, write_sealed
+from ad.other_worlds import OtherWorld, evaluate_worlds, world_results
+from ad.references import references
+from ad.report import report
+from ad.runs import Run
+from envs import world
+from scripts import evaluate as verb
+from scripts import table
+
+WORLDS = [{"size": 5}, {"random_start": True}]
+ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORLDS))
+
+
+@pytest.fixture(scope="module")
+def run(row) -> Run:
+    """A trained run, evaluated at home and in both worlds; only to be read."""
+    made = train(row(*ANYWHERE))
+    verb.main(made.config)
+    return made
+
+
+def changed(run: Run, **sections) -> Run:
+    """The run under another configuration, its folder as it is."""
+    other = copy.copy(run)
+    other.config = replace(run.config, **sections)
+    return other
+
+
+def results(run: Run, name: str) -> dict:
+    return json.loads((run.folder / "worlds" / name / "results.json").read_text())
+
+
+def test_each_world_has_its_results_in_a_place_of_its_own_and_says_which_it_is(run):
+    folders = {path.name for path in (run.folder / "worlds").iterdir()}
+    assert folders == {"size_5", "random_start_true"}
+    for kwargs, name in zip(WORLDS, ("size_5", "random_start_true"), strict=True):
+        assert results(run, name)["world"] == kwargs
+    assert "world" not in json.loads((run.folder / "results.json").read_text())
+
+
+def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones_are_held_out(run):
+    with open(run.folder / "worlds" / "size_5" / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    tasks = {
+        part: {r["task"] for r in rows if r["split"] == part} for part in ("train", "held_out")
+    }
+    trained = {f"{row + 1}-{column + 1}" for row, column in run.split.train_tasks}
+    assert tasks["train"] == trained
+    assert len(tasks["held_out"]) == 24 - 5 and not tasks["held_out"] & trained
+
+
+@pytest.mark.parametrize("kwargs", WORLDS)
+def test_the_references_are_those_of_the_world_played(run, kwargs):
+    there = OtherWorld(run, kwargs)
+    known = world("DarkRoom-v0", **({"size": 3} | kwargs))
+    tasks = there.split.held_out_tasks
+    line, optimal = references(known, tasks, 5, 12)["undirected"], known.optimal_return(tasks, 5)
+    found = results(run, there.folder.name)["references"]["undirected"]["held_out"]
+    assert found["nauc"] == pytest.approx(np.mean(line.returns.mean(1) / optimal))
+
+
+def test_the_model_is_the_same_and_only_its_observations_are_others(run):
+    home, away = load_model(run), load_model(run, OtherWorld(run, {"size": 5}).config)
+    assert away.spec == replace(home.spec, num_observations=25, observation_factors=(5, 5))
+    torch.testing.assert_close(home.state_dict(), away.state_dict(), rtol=0, atol=0)
+
+
+def test_worlds_that_are_evaluated_are_not_evaluated_again_but_for_fresh(run):
+    assert evaluate_worlds(run) == []
+    before = (run.folder / "worlds" / "size_5" / "results.csv").read_bytes()
+    assert [there.kwargs for there in evaluate_worlds(run, fresh=True)] == WORLDS
+    assert (run.folder / "worlds" / "size_5" / "results.csv").read_bytes() == before
+
+
+def test_another_world_changes_nothing_of_the_evaluation_at_home(run):
+    other = replace(run.config.evaluation, worlds=[{"size": 4}])
+    assert not evaluate(changed(run, evaluation=other))
+
+
+def test_results_of_another_model_do_not_count(run):
+    there = OtherWorld(run, {"size": 5})
+    path = there.folder / "results.json"
+    content = path.read_bytes()
+    for name in ("checkpoint", "split_hash", "config_hash"):
+        write_sealed(path, read_sealed(path) | {name: "0" * 64})
+        assert there.results() is None, name
+        path.write_bytes(content)
+    assert there.results()["world"] == {"size": 5}
+
+
+def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(run):
+    path = OtherWorld(run, {"size": 5}).folder / "results.csv"
+    content = {file: file.read_bytes() for file in path.parent.iterdir()}
+    assert verification.damaged_results(run.config) == {}
+    path.write_bytes(content[path][:-1])
+    damaged = verification.damaged_results(run.config)
+    assert list(damaged) == [path]
+    verification.remove_results(run.config, damaged)
+    left = {file.parent for file in verification.run_results(run.config)}
+    assert left == {run.folder, OtherWorld(run, {"random_start": True}).folder}
+    for file, bytes_of_it in content.items():
+        file.write_bytes(bytes_of_it)
+
+
+def test_the_table_and_the_report_have_a_row_for_each_world(run, capsys):
+    table.main(run.folder.parent.parent, [run.config.name], None)
+    shown = capsys.readouterr().out
+    report(run)
+    page = (run.folder / "report.html").read_text()
+    for there, result in world_results(run).items():
+        nauc = f"{result['splits']['held_out']['nauc']:{tables.COLUMNS['nauc'][1]}}"
+        (row,) = (line for line in shown.splitlines() if line.startswith(f"| {there} |"))
+        assert nauc in row
+        assert there.replace('"', "&#34;") in page
+
+
+def test_the_world_that_a_checkpoint_was_trained_in_is_still_held_to(run):
+    kwargs = {"size": 3, "random_start": True}
+    moved = changed(run, env=replace(run.config.env, kwargs=kwargs))
+    with pytest.raises(ConfigError, match="trained with another world"):
+        load_model(moved)
