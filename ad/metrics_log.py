@@ -102,8 +102,8 @@ def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
 def _step(line: str) -> float:
     """The step of a line of metrics.jsonl; infinite where an interruption cut the line."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return np.inf
 
 

@@ -17,6 +17,8 @@ that it comes ahead of, and shares its position. Streams lie side by side in the
 window together (`ad/modalities.py`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +31,7 @@ from ad.positions import POSITIONS
 from ad.rewards import REWARDS
 
 Window = dict[str, torch.Tensor]
+Made = dict[nn.Linear | None, torch.Tensor]  # vectors [S + 1, C] of all observations, by role
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class Layout(nn.Module):
         self.action = nn.Embedding(spec.num_actions + 1, width)
         self.reward = REWARDS[config.reward](spec.rewards, width)
         self.position = POSITIONS.load(config.position)(spec, width, config.positions)
+        self._made: Made | None = None
+
+    @contextmanager
+    def keeping(self, made: Made) -> Iterator[None]:
+        """In the block, vectors of observations come from `made`, or are made and put there.
+
+        Whoever owns `made` answers for weights that stay as they are.
+        """
+        self._made = made
+        try:
+            yield
+        finally:
+            self._made = None
 
     def count(self, decisions: int) -> int:
         """How many tokens a window of so many decisions has, in each stream."""
@@ -100,8 +116,10 @@ class Layout(nn.Module):
 
     def _encode(self, observation: torch.Tensor, role: nn.Linear | None = None) -> torch.Tensor:
         """Vectors [B, T, C] of observations [B, T] in a role (None: the current one)."""
-        vectors = self.encoder()
-        return F.embedding(observation, vectors if role is None else role(vectors))
+        made = {} if self._made is None else self._made
+        if role not in made:
+            made[role] = self.encoder() if role is None else role(self.encoder())
+        return F.embedding(observation, made[role])
 
 
 class Fused(Layout):

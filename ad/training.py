@@ -46,7 +46,7 @@ class Trainer:
         self.device = choose_device(self.config)
         self.method = new_method(self.config.method)
         self.data = load_data(self.config, self.method.history_part)
-        self.model = self._new_model()
+        self.model = self.new_model()
         self.forward = self.model
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
@@ -62,30 +62,35 @@ class Trainer:
             return
         sessions.begin(self.run.folder, self.step, sessions.machine(self.config, self.device))
         if settings.compile:
-            self.forward = compiled(self.model, self._attempt)
+            self.compile()
         self._clock, self._speed_since = time.perf_counter(), (time.perf_counter(), self.step)
         with self._bar() as bar:
             while self.step < settings.steps:
-                self._train_step()
+                self.train_step()
                 self._after_step(bar)
                 if asked_to_stop():
                     self._save()
                     return
 
-    def _train_step(self) -> None:
+    def compile(self) -> None:
+        """Go on with a compiled model, where that works."""
+        self.forward = compiled(self.model, self._attempt)
+
+    def train_step(self) -> None:
+        """One optimiser step on the batch of the present step, without what is due after it."""
         settings = self.config.training
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, settings)
         torch.manual_seed(self._key("dropout", self.step))
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._backward(self.forward)
+        loss = self.accumulate(self.forward)
         bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
         self.losses.append(torch.where(bad, torch.nan, loss))
         self.verdicts.append((self.step, bad))
         self.step += 1
 
-    def _backward(self, forward: Callable) -> torch.Tensor:
+    def accumulate(self, forward: Callable) -> torch.Tensor:
         """Add the gradient of the loss on the batch of the present step; that loss, detached."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
@@ -121,7 +126,7 @@ class Trainer:
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
         self.model.train()
-        self._backward(forward)
+        self.accumulate(forward)
         self.optimiser.zero_grad(set_to_none=True)
 
     def _after_step(self, bar: tqdm) -> None:
@@ -237,14 +242,15 @@ class Trainer:
         self.losses, self.verdicts = [], []
         if content is None:
             self.step = 0
-            self.model.load_state_dict(self._new_model().state_dict())
+            self.model.load_state_dict(self.new_model().state_dict())
             return
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
 
-    def _new_model(self) -> SequenceModel:
+    def new_model(self) -> SequenceModel:
+        """The model as it is before the first step."""
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
         return SequenceModel(self.data.spec, self.config.model).to(self.device)
 

@@ -11,7 +11,6 @@ failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its t
 process at a time works in a run's folder; a second one ends with 3.
 """
 
-import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -27,20 +26,6 @@ from ad.notices import complain, open_streams
 from ad.usage import usage
 
 Main = Callable[[Experiment, bool], Any]
-MACHINE_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EIO,
-    errno.EFBIG,
-}
 
 
 def run_verb(main: Main, flag: str = "fresh") -> NoReturn:
@@ -57,10 +42,19 @@ def run_verb(main: Main, flag: str = "fresh") -> NoReturn:
 
 def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
     """Run `main(config, flag)` as `argv` asks; a failure that is expected goes to stderr."""
-    try:
+
+    def verb() -> None:
         invocation = load(argv, flag)
         with locked(_run_folder(invocation.config)):
             main(invocation.config, invocation.flag)
+
+    return guarded(verb)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """The exit code of `work()`; an expected failure is a sentence on stderr."""
+    try:
+        work()
         return 0
     except ADError as error:
         return _fail(str(error), error.exit_code)
@@ -69,7 +63,7 @@ def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
     except interruption.Terminated:
         return _fail("terminated; the same command goes on from here", 143)
     except OSError as error:
-        if error.errno not in MACHINE_ERRORS:
+        if error.errno is None:  # raised by hand
             raise
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror}{where}", MachineError.exit_code)

@@ -13,12 +13,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment, config_hash
-from ad.errors import ADError, ConfigError
+from ad.errors import ConfigError
 from ad.files import write_text
+from ad.notices import open_streams, say
 from ad.runs import world_folder, world_title
 from ad.tables import runs_table
+from scripts.cli import guarded
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
@@ -35,7 +38,7 @@ def main(root: Path, names: list[str], update: Path | None) -> None:
             results = results_of(world_folder(folder, kwargs), config)
             groups.setdefault(f"{alike} {world_title(kwargs)}", {})[title] = results
     text = runs_table(list(groups.values())).compact().markdown()
-    print(text, end="")
+    say(text.rstrip())
     if update is not None:
         _replace_between_marks(update, text)
 
@@ -75,7 +78,10 @@ def _without_seeds(config: Experiment) -> str:
 
 
 def _replace_between_marks(path: Path, text: str) -> None:
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    try:
+        before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file (UTF-8)") from None
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ConfigError(f"{path} has no lines {BEGIN} and {END} to put the table between")
@@ -88,8 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("--root", type=Path, default=Path("."))
     parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
     words = parser.parse_args()
-    try:
-        main(words.root, words.runs, words.update)
-    except ADError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    open_streams()
+    interruption.install()
+    sys.exit(guarded(lambda: main(words.root, words.runs, words.update)))

@@ -119,6 +119,28 @@ def test_a_signal_ends_a_verb_with_its_own_exit_code(number, code, word, tmp_pat
     assert time.monotonic() - begin < 10
 
 
+def test_ctrl_c_while_a_verb_is_imported_shows_no_traceback(tmp_path):
+    slow = "import time; print('importing', flush=True); time.sleep(60)"
+    (tmp_path / "pyrallis.py").write_text(slow)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.collect"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+
+
+def test_a_file_that_vanished_is_a_sentence(root, capsys, tmp_path):
+    assert exit_code(lambda *_: (tmp_path / "gone").read_text(), root) == 3
+    assert capsys.readouterr().err == f"No such file or directory: {tmp_path}/gone\n"
+
+
 def test_help_is_printed_instead_of_a_run(tmp_path):
     process = start(tmp_path, "--training.steps", "3", "--help")
     out, err = process.communicate(timeout=30)

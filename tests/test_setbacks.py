@@ -45,9 +45,9 @@ def warnings(capsys) -> list[str]:
 def test_a_bad_batch_changes_neither_weights_nor_optimiser(config, step):
     trainer = faulty(config, at(step))
     while trainer.step < step:
-        trainer._train_step()
+        trainer.train_step()
     before = [tensor.clone() for tensor in tensors(trainer)]
-    trainer._train_step()
+    trainer.train_step()
     if step == 0:  # before its first step the optimiser has no state
         before += [torch.zeros_like(tensor) for tensor in tensors(trainer)[len(before) :]]
     assert trainer.step == step + 1

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 from small_run import evaluated_run
 
 from ad.errors import ConfigError
@@ -88,3 +91,28 @@ def test_no_cell_of_a_table_of_equal_runs_is_nan(root, capsys):
     text = capsys.readouterr().out
     assert "nan" not in text.lower() and "inf" not in text.lower()
     assert rows(text)["**mean of 2 runs**"][1].count(rows(text)["seed-0"][1].split()[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("nowhere/README.md", "No such file or directory"),
+        (".", "Is a directory"),
+        ("picture", "is not a text file"),
+    ],
+)
+def test_a_file_that_cannot_take_the_table_is_a_sentence(root, tmp_path, target, sentence):
+    (tmp_path / "picture").write_bytes(b"\x89PNG\xff\xfe")
+    command = [sys.executable, "-m", "scripts.table", "--root", str(root)]
+    command += ["--update", str(tmp_path / target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode in (2, 3)
+    assert done.stderr.count("\n") == 1 and sentence in done.stderr
+
+
+def test_a_table_that_nobody_reads_is_a_warning(root):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "scripts.table", "--root", str(root)]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: stdout cannot be written")

@@ -3,7 +3,7 @@
 import torch
 
 from ad.model import SequenceModel
-from ad.tokens import Window
+from ad.tokens import Made, Window
 
 
 class ContextMemory:
@@ -26,6 +26,7 @@ class ContextMemory:
             for name, value in none.items()
         }
         self.none = none
+        self.vectors: Made = {}  # of a frozen model: made at the first decision
         self.cache = model.new_cache(lanes, context_length)
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -38,7 +39,8 @@ class ContextMemory:
             self.entries[name][:, self.length] = value
         self.step += 1
         start = 0 if refill or self.length == 1 else self.length - 2
-        return self.model(self._part(start), self.cache, start)[:, -1]
+        with self.model.layout.keeping(self.vectors):
+            return self.model(self._part(start), self.cache, start)[:, -1]
 
     def record(
         self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor

@@ -20,7 +20,7 @@ LONGER = {
     "source.env_steps": "8800",
     "source.state_every": "0",
     "training.steps": "24",
-    "training.checkpoint_every": "4",
+    "training.checkpoint_every": "8",
     "training.log_every": "3",
     "training.eval_every": "12",
     "training.precision": "float32",

@@ -1,0 +1,68 @@
+"""python -m scripts.benchmark [--only collect|train|rollout|end_to_end] [--quick]
+
+Prints one table and writes logs/benchmark/results.json (every repeat, versions, threads), the plot
+growth.png and a profile of a training step. Ten minutes on two quiet cores; --quick in one. The
+peers come with the extra `bench`.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from ad.errors import ADError
+from ad.notices import say
+
+PARTS = {
+    "collect": "collecting",
+    "train": "training",
+    "rollout": "rolling",
+    "end_to_end": "end_to_end",
+}
+FOLDER = Path("logs/benchmark")
+
+
+def main(parts: list[str], quick: bool, root: Path) -> None:
+    """Measure the rows of the `parts`, show them, and write what was seen."""
+    from ad.files import write_json
+    from scripts.benchmark import show
+    from scripts.benchmark.measure import FULL, QUICK, progress
+
+    effort = QUICK if quick else FULL
+    begin, rows = time.perf_counter(), []
+    for part in parts:
+        module = importlib.import_module(f"scripts.benchmark.{PARTS[part]}")
+        steps = [(row.__name__.replace("_", " "), row) for row in module.ROWS]
+        rows += [made for _, row in progress(steps, part) if (made := row(effort)) is not None]
+        if hasattr(module, "write_profile") and not quick:
+            folder = root / FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            module.write_profile(folder)
+    seconds = time.perf_counter() - begin
+    say(show.table(rows).markdown())
+    for line in show.lines(rows):
+        say(line)
+    content = {"machine": show.machine(), "quick": quick, "seconds": round(seconds, 1)}
+    content["rows"] = [row.as_dict() for row in rows]
+    write_json(root / FOLDER / "results.json", content)
+    show.write_plot(root / FOLDER / "growth.png", rows)
+    say(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.benchmark", description="How fast, against what, how near the limit"
+    )
+    parser.add_argument("--only", choices=tuple(PARTS), help="one part; without it all")
+    parser.add_argument("--quick", action="store_true", help="a minute, fewer repeats")
+    parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
+    words = parser.parse_args()
+    try:
+        main([words.only] if words.only else list(PARTS), words.quick, words.root)
+    except ADError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)

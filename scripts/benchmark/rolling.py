@@ -1,0 +1,171 @@
+"""Rollouts: lanes of a frozen model with cached keys, against reading the window at every step."""
+
+import time
+
+import numpy as np
+import torch
+
+import envs
+from ad.command_line import load
+from ad.devices import choose_device
+from ad.methods import new_method
+from ad.methods.context_memory import ContextMemory
+from ad.model import SequenceModel
+from ad.rollout import rollout, sampled
+from ad.training_data import make_spec
+from scripts.benchmark.measure import (
+    Effort,
+    Row,
+    Work,
+    alternate,
+    matrix_product,
+    median,
+    operations,
+    peak_memory,
+    timed,
+)
+
+LANES, GROWTH = 115, (1, 23, 115, 460)  # 23 tasks x 5 seeds
+
+
+class Recomputed:
+    """A memory that reads its whole window for each decision: the plain way, and the reference."""
+
+    def __init__(self, memory: ContextMemory):
+        self.memory = memory
+
+    def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        memory = self.memory
+        if memory.length == memory.capacity:
+            memory._drop_oldest()
+        memory.length += 1
+        memory.entries["observation"][:, memory.length] = observation
+        memory.entries["time"][:, memory.length] = time
+        return memory.model(memory.window())[:, -1]
+
+    def record(self, *outcome: torch.Tensor) -> None:
+        self.memory.record(*outcome)
+
+
+class Plain:
+    """The configured method with a `Recomputed` memory."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def begin(self, *sizes) -> Recomputed:
+        return Recomputed(self.method.begin(*sizes))
+
+
+def cached(effort: Effort) -> Row:
+    """115 lanes, window 256: the same episodes with the cache and without."""
+    model, method, config = _frozen()
+    ours, plain = effort.of(60, 15), 13  # episodes; 13 of 20 steps fill the window once
+    product = matrix_product(torch.float32, _device(model))
+    contenders = {
+        "ours": playing(model, method, config, LANES, ours),
+        "full recompute": playing(model, Plain(method), config, LANES, plain),
+        "2048³ product, float32": product,
+    }
+    with peak_memory() as peak:
+        timed(contenders["ours"])
+    rates = alternate(contenders, 1 if effort.quick else 2, _device(model))
+    row = Row("rollout", f"{LANES} lanes, window 256", "steps", median(rates["ours"]), rates)
+    row.peer_name, row.peer = "full recompute", median(rates["full recompute"])
+    row.limit_name = "2048³ product, float32"
+    row.limit = median(rates[row.limit_name]) / _operations(model, config)
+    row.target = "30 x recompute, 40 k steps/s"
+    row.met = row.ratio >= 30 and row.ours >= 40e3
+    row.peak_memory = next(iter(peak), None)
+    return row
+
+
+def late_steps(effort: Effort) -> Row:
+    """A step after many episodes against one after few: what was played does not slow it down."""
+    model, method, config = _frozen()
+    seconds = _stretches(model, method, config, stretches=effort.of(12, 4))
+    early, late = LANES * 256 / seconds[1], LANES * 256 / seconds[-1]
+    row = Row("rollout", "the last 256 steps of many", "steps", late, {"ours": [late]})
+    row.peer_name, row.peer = "the second 256", early
+    row.target, row.met = "no slower (within 15 %)", late >= 0.85 * early
+    row.detail["seconds per 256 steps"] = [round(s, 3) for s in seconds]
+    return row
+
+
+def growth(effort: Effort) -> Row:
+    """Steps a second by the number of lanes."""
+    model, method, config = _frozen()
+    rates = {
+        str(n): alternate({"ours": playing(model, method, config, n, effort.of(30, 13))}, 1)["ours"]
+        for n in GROWTH[: 3 if effort.quick else None]
+    }
+    row = Row("rollout", "growth", "steps", median(rates[str(LANES)]), rates)
+    row.detail["cost per step, µs"] = {k: round(1e6 / median(v), 1) for k, v in rates.items()}
+    return row
+
+
+def playing(model, method, config, lanes: int, episodes: int) -> Work:
+    """Plays so many episodes in each lane; the work is the steps of all lanes."""
+
+    def work() -> float:
+        env = _lanes(config, lanes)
+        seeds = np.arange(lanes, dtype=np.uint64)
+        length = config.data.context_length
+        return rollout(model, method, env, seeds, episodes, length, sampled()).env_steps
+
+    return work
+
+
+def _frozen():
+    config = load([]).config
+    torch.manual_seed(0)
+    spec = make_spec(config, np.array([0.0, 1.0], np.float32))
+    model = SequenceModel(spec, config.model).to(choose_device(config))
+    return model.eval().requires_grad_(False), new_method(config.method), config
+
+
+def _lanes(config, count: int):
+    tasks = np.resize(envs.world(config.env.id).all_tasks(), (count, 2))
+    return envs.make_vec(config.env.id, tasks, config.env.episode_length)
+
+
+def _device(model) -> str:
+    return model.head.weight.device.type
+
+
+def _stretches(model, method, config, stretches: int) -> list[float]:
+    """Seconds for every 256 decisions of one long rollout, without the world."""
+    device = model.head.weight.device
+    memory = method.begin(model, LANES, config.data.context_length)
+    zeros = torch.zeros(LANES, dtype=torch.int64, device=device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(stretches):
+            begin = time.perf_counter()
+            for _ in range(256):
+                memory.act(zeros, zeros).argmax(1).cpu()
+                memory.record(zeros, zeros.float(), zeros)
+            seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def _operations(model, config) -> float:
+    """Floating-point operations of one cached step of a lane, with the window three quarters full.
+
+    A cache that is refilled with half of it is that full on average.
+    """
+    capacity = config.data.context_length
+    memory = new_method(config.method).begin(model, LANES, capacity)
+    zeros = torch.zeros(LANES, dtype=torch.int64, device=model.head.weight.device)
+
+    def step() -> None:
+        memory.act(zeros, zeros)
+        memory.record(zeros, zeros.float(), zeros)
+
+    with torch.inference_mode():
+        for _ in range(3 * capacity // 4):
+            step()
+        return operations(step) / LANES
+
+
+ROWS = [cached, late_steps, growth]

@@ -1,0 +1,129 @@
+"""The rows as a table, as sentences and as a plot of how cost grows."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from ad.command_line import load
+from ad.devices import choose_device
+from ad.files import replacing
+from ad.plots import GRID, INK, RESOLUTION
+from ad.sessions import machine as session
+from ad.tables import UNKNOWN, Table
+from scripts.benchmark.measure import Row
+
+HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]
+PACKAGES = ("gymnasium", "numba", "stable_baselines3", "transformers")
+NIGHT_S = 10 * 3600
+
+
+def table(rows: list[Row]) -> Table:
+    """A line a row; what a row has not stays a dash."""
+    return Table(HEADER, [_cells(row) for row in rows])
+
+
+def lines(rows: list[Row]) -> list[str]:
+    """A line for each row that compares, naming peer and limit, then its details."""
+    text = []
+    for row in rows:
+        named = [f"peer: {row.peer_name}"] * bool(row.peer_name)
+        named += [f"limit: {row.limit_name}"] * bool(row.limit_name)
+        details = [f"{name}: {_plain(value)}" for name, value in row.detail.items()]
+        if named or details:
+            text.append(f"- {row.part}, {row.name}: {'; '.join(named + details)}")
+    return text
+
+
+def machine() -> dict:
+    """What the figures depend on."""
+    config = load([]).config
+    known = session(config, choose_device(config))
+    packages = {name: _version(name) for name in PACKAGES}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processor = {
+        "cores": cores,
+        "processor": platform.processor() or platform.machine(),
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+    return known | packages | processor
+
+
+def write_plot(path: Path, rows: list[Row]) -> None:
+    """Cost against agents, lanes, context and width; panels without a measurement stay away."""
+    panels = [panel for panel in _panels(rows) if panel[2]]
+    if not panels:
+        return
+    figure = Figure(figsize=(3.4 * len(panels), 3.1), dpi=RESOLUTION, layout="constrained")
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, unit, points) in zip(places, panels, strict=True):
+        x, y = list(points), list(points.values())
+        axes.plot(x, y, marker="o", color="#0072B2", linewidth=2)
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{value:,}" for value in x])
+        axes.minorticks_off()
+        axes.set_ylim(0, max(y) * 1.15)
+        axes.set_title(title, fontsize=10, color=INK)
+        axes.set_ylabel(unit, fontsize=9, color=INK)
+        axes.grid(color=GRID)
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _panels(rows: list[Row]) -> list[tuple[str, str, dict[int, float]]]:
+    details = {(row.part, row.name): row.detail for row in rows}
+    collect = details.get(("collect", "200 agents against 1, room 15 x 15"), {})
+    stepping = details.get(("collect", "stepping, 10,000 lanes"), {})
+    rolling = details.get(("rollout", "growth"), {})
+    train = details.get(("train", "growth"), {}).get("milliseconds per 1,000 transitions", {})
+    return [
+        ("collection by agents", "ns a step", _numbers(collect.get("cost per step, ns", {}))),
+        ("stepping by lanes", "ns a step", _numbers(stepping.get("cost per step, ns", {}))),
+        ("rollout by lanes", "µs a step", _numbers(rolling.get("cost per step, µs", {}))),
+        ("training by context", "ms per 1,000 transitions", _numbers(train, "context ")),
+        ("training by width", "ms per 1,000 transitions", _numbers(train, "width ")),
+    ]
+
+
+def _numbers(costs: dict[str, float], prefix: str = "") -> dict[int, float]:
+    return {int(k.removeprefix(prefix)): v for k, v in costs.items() if k.startswith(prefix)}
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        f"{row.part}: {row.name} ({row.unit})",
+        _rate(row.ours),
+        _rate(row.peer),
+        UNKNOWN if row.ratio is None else f"{row.ratio:.1f} x",
+        _rate(row.limit),
+        UNKNOWN if row.share is None else f"{row.share:.0%}",
+        UNKNOWN if row.peak_memory is None else f"{row.peak_memory / 1e9:.2f} GB",
+        row.target or UNKNOWN,
+        {None: UNKNOWN, True: "yes", False: "no"}[row.met],
+    ]
+
+
+def _rate(rate: float | None) -> str:
+    if rate is None:
+        return UNKNOWN
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if rate >= size:
+            return f"{rate / size:.3g}{letter}"
+    return f"{rate:.3g}"
+
+
+def _plain(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

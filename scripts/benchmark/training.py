@@ -1,0 +1,249 @@
+"""Training: steps of the quickstart's and of the seed experiment's shape, and where they go."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ad import attention
+from ad.collection import collect
+from ad.command_line import load
+from ad.config import Experiment
+from ad.devices import autocast, choose_device
+from ad.optimiser import new_optimiser, update
+from ad.runs import Run
+from ad.training import Trainer
+from ad.training_data import to_device
+from scripts.benchmark import peers
+from scripts.benchmark.measure import (
+    PRODUCT,
+    Effort,
+    Row,
+    Work,
+    alternate,
+    matrix_product,
+    median,
+    operations,
+    peak_memory,
+    timed,
+)
+
+SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "100000")
+SEED_STEP = 11.2  # seconds a step of the seed implementation (field notes), not run again here
+CONTEXTS, WIDTHS = (64, 128, 256, 512, 1024), (32, 64, 128, 256)
+
+
+def quickstart(effort: Effort) -> Row:
+    """Quickstart steps against a GPT-2 of its shape on the same tokens, and a bare product."""
+    trainer = new_trainer()
+    count = effort.of(12, 2)
+    contenders = {"ours": steps(trainer, count), **_product(trainer)}
+    if peers.installed("transformers"):
+        for precision in ("bfloat16", "float32"):
+            contenders[f"GPT-2, {precision}"] = gpt2_steps(trainer, max(count // 3, 1), precision)
+    with peak_memory() as peak:
+        timed(contenders["ours"])
+    row = _row("quickstart shape", trainer, contenders, effort, peak)
+    row.target = "3 x the peer, 20 % of the product (aim 40 %)"
+    row.met = row.ratio and row.ratio >= 3 and row.share >= 0.2
+    row.detail["sampler, share of a step"] = _sampler_share(trainer, row.ours)
+    row.detail["profile"] = "logs/benchmark/profile_quickstart.txt"
+    return row
+
+
+def seed(effort: Effort) -> Row:
+    """Steps of the seed experiment's shape: 768 separate tokens, feed-forward 2048, dropout."""
+    trainer = new_trainer(*SEED_SHAPE)
+    contenders = {"ours": steps(trainer, 1), **_product(trainer)}
+    with peak_memory() as peak:
+        timed(contenders["ours"])
+    row = _row("seed shape", trainer, contenders, replace(effort, repeats=2), peak)
+    row.peer_name = "seed implementation (its notes, another day)"
+    row.peer = _transitions(trainer.config) / SEED_STEP
+    row.target, row.met = "12 x the seed's, 25 %", row.ratio >= 12 and row.share >= 0.25
+    return row
+
+
+def compiled_steps(effort: Effort) -> Row | None:
+    """torch.compile against eager, its compile time in the accounts."""
+    if effort.quick:
+        return None
+    eager, trainer = new_trainer(), new_trainer()
+    begin = time.perf_counter()
+    trainer.compile()
+    seconds = time.perf_counter() - begin
+    rates = alternate({"ours": steps(trainer, 5), "eager": steps(eager, 5)}, effort.repeats)
+    row = Row("train", "quickstart shape, compiled", "transitions", median(rates["ours"]), rates)
+    row.peer_name, row.peer = "eager", median(rates["eager"])
+    row.detail["seconds to compile"] = round(seconds, 1)
+    return row
+
+
+def attention_paths(effort: Effort) -> Row:
+    """Forward and backward of attention, path by path and shape by shape: which one to choose."""
+    device, paths = choose_device(Experiment()), {}
+    for shape in ((32, 2, 256, 32), (32, 4, 256, 16), (8, 4, 768, 16), (115, 2, 1, 32)):
+        for dtype in (torch.bfloat16, torch.float32):
+            contenders = {
+                name: _attention(path, shape, dtype, device)
+                for name, path in attention.PATHS.items()
+                if path is attention.attend_reference or shape[2] > 1
+            }
+            rates = alternate(contenders, effort.repeats, device.type)
+            name = f"{' x '.join(map(str, shape))}, {str(dtype).removeprefix('torch.')}"
+            chosen = attention.choose(torch.empty(shape, dtype=dtype, device=device), shape[2])
+            paths[name] = {k: round(1e3 / median(v), 2) for k, v in rates.items()}
+            paths[name]["chosen"] = chosen.__name__
+    first = next(iter(paths.values()))
+    reference, ours = first["attend_reference"], first[first["chosen"]]
+    rates = {"ours": [1e3 / ours]}
+    row = Row("train", "attention, quickstart shape", "passes", 1e3 / ours, rates)
+    row.peer_name, row.peer = "fused kernel of PyTorch", 1e3 / reference
+    row.detail["milliseconds by B x H x L x D"] = paths
+    return row
+
+
+def growth(effort: Effort) -> Row:
+    """Transitions a second by context and by width, at the same number of transitions a step."""
+    rates = {}
+    for context in CONTEXTS[: 3 if effort.quick else None]:
+        batch = max(32 * 256 // context, 1)
+        words = ("--data.context_length", str(context), "--training.batch_size", str(batch))
+        rates[f"context {context}"] = _speed(words, effort)
+    for width in WIDTHS[: 2 if effort.quick else None]:
+        words = ("--model.width", str(width), "--model.feed_forward", str(4 * width))
+        rates[f"width {width}"] = _speed(words, effort)
+    row = Row("train", "growth", "transitions", median(rates["context 256"]), rates)
+    row.detail["milliseconds per 1,000 transitions"] = {
+        name: round(1e6 / median(values), 2) for name, values in rates.items()
+    }
+    return row
+
+
+def new_trainer(*words: str) -> Trainer:
+    """A trainer on a small data set of its own, which is gone from the disk when it returns."""
+    with tempfile.TemporaryDirectory() as root:
+        short = ["--source.env_steps", "200000", "--data.history_stride", "1"]
+        config = load(["--root", root, *words, *short]).config
+        run = Run(config)
+        collect(run)
+        return Trainer(run)
+
+
+def steps(trainer: Trainer, count: int) -> Work:
+    """Takes `count` optimiser steps."""
+
+    def work() -> float:
+        for _ in range(count):
+            trainer.train_step()
+        return float(count * _transitions(trainer.config))
+
+    return work
+
+
+def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
+    """The same steps with a GPT-2 in place of our transformer, on the trainer's batches."""
+    settings = trainer.config.training
+    config = replace(trainer.config, training=replace(settings, precision=precision))
+    model = peers.GPT2(trainer.new_model(), trainer.config.data.context_length)
+    model.to(trainer.device).train()
+    optimiser = new_optimiser(model, settings)
+
+    def work() -> float:
+        for step in range(count):
+            batch = trainer.data.train.sample(np.random.default_rng(step), settings.batch_size)
+            with autocast(config, trainer.device):
+                loss = model.loss(*to_device(batch, trainer.device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            update(model, optimiser, loss.detach(), settings.gradient_norm)
+        return float(count * _transitions(config))
+
+    return work
+
+
+def write_profile(folder: Path) -> None:
+    """`profile_<shape>.txt`: the operations that a step's time goes to."""
+    for name, words in (("quickstart", ()), ("seed", SEED_SHAPE)):
+        trainer = new_trainer(*words)
+        trainer.train_step()
+        activities = [ProfilerActivity.CPU]
+        if trainer.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        with profile(activities=activities) as profiled:
+            trainer.train_step()
+        order = f"self_{trainer.device.type}_time_total"
+        table = profiled.key_averages().table(sort_by=order, row_limit=25)
+        (folder / f"profile_{name}.txt").write_text(table, encoding="utf-8")
+
+
+def _speed(words: tuple[str, ...], effort: Effort) -> list[float]:
+    trainer = new_trainer(*words)
+    work = {"ours": steps(trainer, effort.of(3))}
+    return alternate(work, min(effort.repeats, 2), trainer.device.type)["ours"]
+
+
+def _transitions(config: Experiment) -> int:
+    return config.training.batch_size * config.data.context_length
+
+
+def _product(trainer: Trainer) -> dict[str, Work]:
+    """The bare product in the precision of training."""
+    enabled = autocast(trainer.config, trainer.device)._enabled
+    dtype = torch.bfloat16 if enabled else torch.float32
+    return {_product_name(dtype): matrix_product(dtype, trainer.device.type)}
+
+
+def _product_name(dtype: torch.dtype) -> str:
+    return f"{PRODUCT}³ product, {str(dtype).removeprefix('torch.')}"
+
+
+def _row(name: str, trainer: Trainer, contenders: dict[str, Work], effort: Effort, peak) -> Row:
+    """Measure: the first contender is ours, the second the product, the others are peers."""
+    rates = alternate(contenders, effort.repeats, trainer.device.type)
+    work = operations(lambda: trainer.accumulate(trainer.forward))
+    flops = work / _transitions(trainer.config)
+    ours, product, *others = rates
+    row = Row("train", name, "transitions", median(rates[ours]), rates)
+    row.limit_name, row.limit = product, median(rates[product]) / flops
+    for other in others:  # the faster one is the peer
+        if row.peer is None or median(rates[other]) > row.peer:
+            row.peer_name, row.peer = other, median(rates[other])
+    row.detail["operations a transition"] = flops
+    row.detail["product, GFLOP/s"] = round(median(rates[product]) / 1e9, 1)
+    row.peak_memory = next(iter(peak), None)
+    return row
+
+
+def _sampler_share(trainer: Trainer, rate: float) -> float:
+    settings, rng = trainer.config.training, np.random.default_rng(0)
+
+    def work() -> float:
+        to_device(trainer.data.train.sample(rng, settings.batch_size, 0.5), trainer.device)
+        return float(_transitions(trainer.config))
+
+    return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)
+
+
+def _attention(path: Callable, shape: tuple[int, ...], dtype: torch.dtype, device) -> Work:
+    q, k, v = (torch.randn(shape, dtype=dtype, device=device) for _ in range(3))
+    if shape[2] == 1:  # one query on a cache of 256
+        k, v = (x.expand(-1, -1, 256, -1).contiguous() for x in (k, v))
+    trains = shape[2] > 1
+    q, k, v = (x.requires_grad_(trains) for x in (q, k, v))
+
+    def work() -> float:
+        out = path(q, k, v)
+        if trains:
+            out.backward(out.detach())
+        return 1.0
+
+    return work
+
+
+ROWS = [quickstart, seed, compiled_steps, attention_paths, growth]

@@ -1,0 +1,116 @@
+"""The benchmark's own arithmetic: turns, ratios, operations, and peers that do the same work."""
+
+import json
+
+import numpy as np
+import torch
+
+from ad.command_line import load
+from ad.methods import new_method
+from ad.model import SequenceModel
+from ad.rollout import rollout, sampled
+from ad.training_data import make_spec
+from envs import make_vec
+from scripts.benchmark import measure, peers, rolling, show
+from scripts.benchmark.__main__ import PARTS, main
+from scripts.benchmark.collecting import collection
+from scripts.benchmark.measure import Effort, Row, alternate, median, operations, peak_memory
+from scripts.benchmark.rolling import Plain
+
+TINY = Effort(repeats=1, scale=1e-9, quick=True)
+
+
+def row(**changes) -> Row:
+    return Row(
+        **{"part": "train", "name": "a", "unit": "steps", "ours": 6.0, "repeats": {}} | changes
+    )
+
+
+def test_contenders_take_turns_and_the_first_turn_does_not_count():
+    calls = []
+
+    def contender(name: str):
+        return lambda: calls.append(name) or 1.0
+
+    rates = alternate({"a": contender("a"), "b": contender("b")}, repeats=2)
+    assert "".join(calls) == "ababab"
+    assert {name: len(values) for name, values in rates.items()} == {"a": 2, "b": 2}
+    assert median([1.0, 9.0, 2.0]) == 2.0
+
+
+def test_a_row_has_its_ratios_or_none():
+    assert (
+        row(peer=3.0, limit=12.0).as_dict().items() >= {"ratio": 2.0, "share_of_limit": 0.5}.items()
+    )
+    assert row().ratio is None and row().share is None
+
+
+def test_operations_of_a_product_and_of_its_backward_pass():
+    a, b = torch.ones(3, 4, requires_grad=True), torch.ones(4, 5, requires_grad=True)
+    assert operations(lambda: a @ b) == 2 * 3 * 4 * 5
+    assert operations(lambda: (a @ b).sum().backward()) == 3 * 2 * 3 * 4 * 5
+
+
+def test_the_peak_of_memory_sees_what_is_freed_again():
+    with peak_memory() as before:
+        pass
+    with peak_memory() as during:
+        np.ones(50_000_000).sum()
+    if before and during:  # only Linux tells
+        assert during[0] - before[0] > 300_000_000
+
+
+def test_a_rollout_that_reads_its_window_anew_plays_the_same_episodes():
+    config = load(["--data.context_length", "12", "--model.width", "16"]).config
+    torch.manual_seed(0)
+    model = SequenceModel(make_spec(config, np.array([0.0, 1.0])), config.model).eval()
+    method, tasks = new_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
+    played = []
+    for chosen in (method, Plain(method)):
+        lanes = make_vec("DarkRoom-v0", tasks, 20)
+        played.append(rollout(model, chosen, lanes, [1, 2, 3], 4, 12, sampled(), record=3))
+    for name, values in played[0].trajectory.items():
+        np.testing.assert_array_equal(values, played[1].trajectory[name])
+
+
+def test_a_table_a_line_and_a_plot_of_rows(tmp_path):
+    rows = [
+        row(peer=3.0, peer_name="them", limit=12.0, limit_name="product", target="much", met=True),
+        row(name="growth", detail={"milliseconds per 1,000 transitions": {"context 64": 1.0}}),
+    ]
+    text = show.table(rows).markdown()
+    assert "2.0 x" in text and "50%" in text and "| yes |" in text
+    assert any("peer: them; limit: product" in line for line in show.lines(rows))
+    show.write_plot(tmp_path / "growth.png", rows)
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_measurements_there_is_no_plot(tmp_path):
+    show.write_plot(tmp_path / "growth.png", [row()])
+    assert not (tmp_path / "growth.png").exists()
+
+
+def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
+    part = "rollout"
+    monkeypatch.setattr(measure, "QUICK", TINY)
+    monkeypatch.setattr(rolling, "LANES", 2)
+    monkeypatch.setattr(rolling, "GROWTH", (1, 2))
+    main([part], quick=True, root=tmp_path)
+    results = json.loads((tmp_path / "logs/benchmark/results.json").read_text())
+    assert results["rows"] and {entry["part"] for entry in results["rows"]} == {part}
+    assert all(entry["ours"] > 0 for entry in results["rows"])
+    assert {"threads", "torch", "cores"} <= results["machine"].keys()
+    assert capsys.readouterr().out.count("| " + part) == len(results["rows"])
+
+
+def test_a_collection_counts_the_steps_of_all_its_agents():
+    assert collection(200, "--split.num_train_tasks", "3")() == 600
+
+
+def test_a_peer_that_is_not_installed_is_said(capsys):
+    assert not peers.installed("no_such_package")
+    assert "no_such_package is not installed" in capsys.readouterr().err
+
+
+def test_every_part_names_a_module():
+    assert set(PARTS) == {"collect", "train", "rollout", "end_to_end"}
