@@ -46,6 +46,9 @@ class Recomputed:
     def record(self, *outcome: torch.Tensor) -> None:
         self.memory.record(*outcome)
 
+    def rewarded(self) -> torch.Tensor:
+        return self.memory.rewarded()
+
 
 class Plain:
     """The configured method with a `Recomputed` memory."""
