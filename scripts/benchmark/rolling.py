@@ -34,9 +34,6 @@ class Recomputed(ContextMemory):
     def _logits(self, start: int) -> torch.Tensor:
         return self.model(self.window())[:, -1]
 
-    def rewarded(self) -> torch.Tensor:
-        return self.memory.rewarded()
-
 
 class Plain:
     """Plays as a method whose memory is `Recomputed`."""
