@@ -1,6 +1,7 @@
 """What many tests share: a tiny row of the benchmark, histories of it, and random windows."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import numba
@@ -25,6 +26,11 @@ FAULTS = Ledger()
 def ledger() -> Ledger:
     """The account of the faults that were tried."""
     return FAULTS
+
+
+def pytest_configure():
+    """Let the processes of the tests hear Ctrl-C also where a shell runs them in its background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):
