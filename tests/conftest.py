@@ -30,6 +30,11 @@ def ledger() -> Ledger:
     return FAULTS
 
 
+def pytest_configure():
+    """Let the processes of the tests hear Ctrl-C also where a shell runs them in its background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_terminal_summary(terminalreporter):
     """Print the account, if there is one."""
     if FAULTS.entries:
