@@ -18,6 +18,8 @@ from ad.tokens import Spec
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
+# A shell's background job ignores Ctrl-C, and so would all processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAULTS = Ledger()
 
