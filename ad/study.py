@@ -80,9 +80,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """The base row, the training seeds and the questions."""
+    """The base row (of the file `row`), the training seeds and the questions."""
 
     folder: Path
+    row: str
     base: Experiment
     seeds: list[int]
     questions: list[Question]
@@ -124,7 +125,7 @@ def load_study(
         lambda name: _question(folder, name, common, base),
         [n for n in common.questions if n in asked],
     )
-    return Study(folder, base, seeds, questions)
+    return Study(folder, common.row, base, seeds, questions)
 
 
 def trainings(trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ad import metrics
 from ad.files import replacing, write_text
 from ad.study import COMMON, Question, Study, Wording, label
-from ad.study_plots import Line, question_picture
-from ad.study_rows import FIFTHS, ROWS, Row, read_rows
-from ad.tables import COLUMNS, CONTEXT_COLUMNS, UNKNOWN, Table, interval
+from ad.study_plots import Estimate, Line, question_picture
+from ad.study_rows import FIFTHS, ROWS, SECONDS, Row, read_rows
+from ad.tables import COLUMNS, CONTEXT_COLUMNS, UNKNOWN, Table, interval, number
 
 SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "success_last10")},
@@ -29,24 +29,34 @@ SIGNS = {1: "Better than", -1: "Worse than", 0: "Not to be told apart from"}
 
 @dataclass(frozen=True)
 class Found:
-    """What the runs of one value of a question found: their rows, one a seed, and who is missing"""
+    """What the runs of one value of a question found: their rows and the seeds without one."""
 
     rows: list[Row]
     missing: list[int]
 
     def values(self, score: str) -> list[float]:
         """The known values of a score, one a seed."""
-        return [row[score] for row in self.rows if row[score] is not None]
+        return [row[score] for row in self._known(score)]
 
-    def estimate(self, score: str) -> tuple[float | None, tuple[float, float] | None]:
-        """Mean and 95 % interval of a score; over goals where there is one seed only."""
+    def estimate(self, score: str) -> Estimate:
+        """Mean and 95 % interval of a score; over goals where one seed only has it."""
         over = metrics.across(self.values(score))
-        if over["lo"] is not None:
-            return over["mean"], (over["lo"], over["hi"])
-        bounds = (
-            [self.rows[0].get(f"{score}_{end}") for end in ("low", "high")] if self.rows else []
-        )
-        return over["mean"], tuple(bounds) if bounds and None not in bounds else None
+        if over["n"] != 1:
+            return over["mean"], None if over["lo"] is None else (over["lo"], over["hi"])
+        low, high = (self._known(score)[0].get(f"{score}_{end}") for end in ("low", "high"))
+        return over["mean"], None if low is None else (low, high)
+
+    def cell(self, score: str) -> str:
+        """The estimate as text, with the number of seeds that have it where not all do."""
+        style = SHOWN[score][1]
+        if score in SECONDS:
+            return number(self.estimate(score)[0], style)
+        known = len(self._known(score))
+        some = f" ({known} of {len(self.rows)})" if 0 < known < len(self.rows) else ""
+        return interval(*self.estimate(score), style) + some
+
+    def _known(self, score: str) -> list[Row]:
+        return [row for row in self.rows if row[score] is not None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def question_table(study: Study, question: Question, found: dict[str, Found]) ->
     for name, value in found.items():
         seeds = ", ".join(f"{row['train_seed']:g}" for row in value.rows)
         seeds += f" (missing: {', '.join(map(str, value.missing))})" if value.missing else ""
-        cells = [interval(*value.estimate(score), style) for score, (_, style) in SHOWN.items()]
+        cells = [value.cell(score) for score in SHOWN]
         against = UNKNOWN if name == reference else compare(value, found[reference]).text
         title = f"**{name}**" if name == reference else name
         rows.append([title, seeds.strip(), *cells, against])
@@ -161,7 +171,7 @@ def _head(study: Study, rows: dict[str, Row]) -> str:
     seeds = ", ".join(map(str, study.seeds))
     return f"""# What one setting does
 
-Each question changes one thing in the base row (bold): `configs/quickstart.yaml` with
+Each question changes one thing in the base row (bold): `{study.row}` with
 {base.training.steps} training steps, {base.source.env_steps:,} environment steps of a source agent
 and split seed {base.split.split_seed}, as `{COMMON}` says; training seeds {seeds}. NAUC and success
 are on held-out goals. {len(done)} of {len(trials)} runs are there, {hours:.1f} hours of training

@@ -21,6 +21,7 @@ from ad.study import BASE, Study, load_study, shard, trainings
 from ad.study_costs import estimate, work
 from ad.study_report import answers, compare, question_table, sentence, write_page
 from ad.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
+from scripts import study as verb
 
 COMMITTED = ROOT / "configs/study"
 TINY = {
@@ -354,16 +355,25 @@ def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_pa
     assert f'"from_step": {int(steps.removeprefix("step_"))}' in text
 
     whole = write_study(tmp_path / "again" / "study")
-    code, _, err = run(whole)
-    assert code == 0, err
+    study, runs = load_study(whole), tmp_path / "again" / "runs"
+    verb.run_missing(study, study.trials(), runs)
     assert len(scores(folder)) == 6 and scores(folder) == scores(whole)
-    assert not list((whole.parent / "runs/logs").glob("*"))  # removed with the row
-    page = (whole / "README.md").read_text()
-    assert "6 of 6 runs" in page and "missing" not in page.lower()
-    assert (whole / "encoder.png").stat().st_size > 10_000
+    assert not list((runs / "logs").glob("*"))  # each was removed with its row
 
-    (whole / "README.md").unlink()
-    code, out, err = run(whole, "--table")
-    assert code == 0 and "6 of 6 runs" in out
-    assert (whole / "README.md").read_text() == page
-    assert str(folder) not in page and str(tmp_path) not in page
+
+def test_the_page_is_made_from_the_rows_alone(folder):
+    fill(load_study(folder), {"table": [0.1, 0.2], "factored": [0.7, 0.8]}, success_fifth_1=0.5)
+    code, out, err = run(folder, "--table")
+    assert code == 0 and "4 of 6 runs" in out, err
+    page = (folder / "README.md").read_text()
+    assert "**holds**" in page and "**Missing**: 2." in page
+    assert "![encoder](encoder.png)" in page and (folder / "encoder.png").stat().st_size > 5_000
+    assert not (folder.parent / "runs").exists()
+
+
+def test_a_score_that_not_every_seed_has_says_how_many(folder):
+    study = load_study(folder)
+    fill(study, {"table": [0.1, 0.2]})
+    first = next(iter(read_rows(folder).values()))
+    add_row(folder, first | {"path_ratio_last10": 1.5})
+    assert found(study)["table"].cell("path_ratio_last10") == "1.50 (1 of 2)"
