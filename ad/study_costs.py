@@ -18,18 +18,17 @@ TOKENS = {"fused": 1, "separate": 3, "modal": 3}  # a transition
 
 
 def estimate(trials: Sequence[Trial], rows: dict[str, Row]) -> dict[str, float]:
-    """Seconds that each of `trials` will take, by key; a training is counted once."""
+    """Seconds that each of `trials` will take, by key; a training counts where it is due first."""
     configs = {trial.key: trial.config for trial in trials}
     done = [rows[key] for key in configs if key in rows]
     paces = [work(configs[row["key"]]) / row["train_s"] for row in done if row["train_s"]]
     pace = float(np.median(paces)) if paces else PACE
     evaluation = _mean([row["evaluate_s"] for row in done]) or EVALUATION
-    seconds = {}
-    for first, *others in trainings(trials):
+    seconds = {trial.key: evaluation for trial in trials}
+    for group in trainings(trials):
+        first = next((trial for trial in group if trial.key not in rows), group[0])
         similar = [row for row in rows.values() if _similar(row, first)]
         training = _mean([row["train_s"] for row in similar]) or work(first.config) / pace
-        for trial in (first, *others):
-            seconds[trial.key] = evaluation
         seconds[first.key] += training
     return seconds
 

@@ -69,16 +69,19 @@ class Comparison:
 
 def write_page(study: Study) -> int:
     """Write README.md and <question>.png beside the rows, from them; how many of them were used."""
-    rows, sections = read_rows(study.folder), []
+    rows, sections, overview = read_rows(study.folder), [], []
     for question in study.questions:
         found, picture = answers(study, question, rows), study.folder / f"{question.name}.png"
         sections.append(_section(study, question, found))
+        overview.append(_overview(study, question, found))
         if lines := _lines(found):
             with replacing(picture) as path:
                 path.write_bytes(question_picture(lines, _ceiling(found)))
         else:
             picture.unlink(missing_ok=True)
-    write_text(study.folder / "README.md", "\n".join([_head(study, rows), *sections]))
+    header = ["question", "what the probe found", "largest NAUC", "better", "worse"]
+    table = Table(header, overview).markdown()
+    write_text(study.folder / "README.md", "\n".join([_head(study, rows), table, *sections]))
     return sum(trial.key in rows for trial in study.trials())
 
 
@@ -129,16 +132,34 @@ def sentence(study: Study, question: Question, found: dict[str, Found]) -> str:
     parts = [f"The probe found: {words.probe.rstrip('.')}."] if words.probe else []
     if words.better:
         parts.append(_verdict(words, found[words.better], found[words.than]))
-    kinds: dict[int, list[str]] = {sign: [] for sign in SIGNS}
-    for name, value in found.items():
-        if value.rows and found[reference].rows and name != reference:
-            kinds[compare(value, found[reference]).sign].append(name)
-    for sign, names in kinds.items():
+    for sign, names in _compared(found, found[reference]).items():
         if names:
             parts.append(f"{SIGNS[sign]} {reference}: {', '.join(names)}.")
     if empty := [name for name, value in found.items() if not value.rows]:
         parts.append(f"**Missing**: {', '.join(empty)}.")
     return " ".join(parts)
+
+
+def _compared(found: dict[str, Found], reference: Found) -> dict[int, list[str]]:
+    """Sign -> the values that compare so with the reference."""
+    kinds: dict[int, list[str]] = {sign: [] for sign in SIGNS}
+    for name, value in found.items():
+        if value.rows and reference.rows and value is not reference:
+            kinds[compare(value, reference).sign].append(name)
+    return kinds
+
+
+def _overview(study: Study, question: Question, found: dict[str, Found]) -> list[str]:
+    """A row of the page's first table."""
+    words, verdict = question.words, UNKNOWN
+    if words.better and found[words.better].rows and found[words.than].rows:
+        verdict = VERDICTS[compare(found[words.better], found[words.than]).sign]
+    means = {name: value.estimate("nauc")[0] for name, value in found.items()}
+    best = max((name for name in means if means[name] is not None), key=means.get, default=None)
+    largest = f"{best}: {found[best].cell('nauc')}" if best else "**missing**"
+    compared = _compared(found, found[question.reference(study.base)])
+    lists = [", ".join(compared[sign]) or UNKNOWN for sign in (1, -1)]
+    return [f"[{question.name}](#{question.name})", verdict, largest, *lists]
 
 
 def _verdict(words: Wording, better: Found, than: Found) -> str:

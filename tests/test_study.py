@@ -300,7 +300,11 @@ def test_seconds_are_those_of_similar_runs_or_of_their_arithmetic(folder):
     cost = {(t.changed, t.config.training.train_seed): seconds[t.key] for t in trials}
     assert cost["model.encoder=table", 1] == 34
     assert cost[BASE, 1] == pytest.approx(34)  # as much arithmetic
-    assert cost["evaluation.temperature=2", 1] == 4  # trained already
+    assert cost["evaluation.temperature=2", 1] == 4  # trained by then
+    fill(study, {"factored": [0.5, 0.5]}, train_s=30.0, evaluate_s=4.0)
+    again = estimate(trials, read_rows(folder))
+    other = next(t.key for t in trials if t.changed == "evaluation.temperature=2")
+    assert again[other] == pytest.approx(34)  # the folder of the training is gone
 
 
 def test_arithmetic_grows_with_the_tokens_and_the_width(committed):
@@ -367,6 +371,7 @@ def test_the_page_is_made_from_the_rows_alone(folder):
     assert code == 0 and "4 of 6 runs" in out, err
     page = (folder / "README.md").read_text()
     assert "**holds**" in page and "**Missing**: 2." in page
+    assert "| [encoder](#encoder) | holds | factored: 0.750 [" in page
     assert "![encoder](encoder.png)" in page and (folder / "encoder.png").stat().st_size > 5_000
     assert not (folder.parent / "runs").exists()
 
