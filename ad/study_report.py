@@ -159,7 +159,9 @@ def _overview(study: Study, question: Question, found: dict[str, Found]) -> list
     largest = f"{best}: {found[best].cell('nauc')}" if best else "**missing**"
     compared = _compared(found, found[question.reference(study.base)])
     lists = [", ".join(compared[sign]) or UNKNOWN for sign in (1, -1)]
-    return [f"[{question.name}](#{question.name})", verdict, largest, *lists]
+    missing = sum(len(value.missing) for value in found.values())
+    link = f"[{question.name}](#{question.name}){f' ({missing} runs missing)' if missing else ''}"
+    return [link, verdict, largest, *lists]
 
 
 def _verdict(words: Wording, better: Found, than: Found) -> str:

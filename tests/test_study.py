@@ -372,6 +372,7 @@ def test_the_page_is_made_from_the_rows_alone(folder):
     page = (folder / "README.md").read_text()
     assert "**holds**" in page and "**Missing**: 2." in page
     assert "| [encoder](#encoder) | holds | factored: 0.750 [" in page
+    assert "| [temperature](#temperature) (2 runs missing) | – | 1: 0.750 [" in page
     assert "![encoder](encoder.png)" in page and (folder / "encoder.png").stat().st_size > 5_000
     assert not (folder.parent / "runs").exists()
 
