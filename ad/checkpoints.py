@@ -33,9 +33,11 @@ def save(folder: Path, step: int, content: dict) -> Path:
         temporary.write_bytes(buffer.getbuffer())
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
     write_sealed(path.with_suffix(".json"), {"bytes": buffer.tell(), "sha256": digest})
-    for old in sorted(folder.glob("step_*.pt"))[:-KEEP]:
-        old.with_suffix(".json").unlink(missing_ok=True)
-        old.unlink()
+    kept = sorted(folder.glob("step_*.pt"))[-KEEP:]
+    # The content goes first: without its description it would look like a damaged one.
+    for old in sorted(folder.glob("step_*.*"), reverse=True):
+        if old.with_suffix(".pt") not in kept:
+            old.unlink()
     return path
 
 

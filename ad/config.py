@@ -16,6 +16,10 @@ import pyrallis
 from ad import strict_yaml
 from ad.settings import join, setting, shown
 
+# A comment is a setting's help text only on the line on which the setting begins.
+LAYOUTS = ("fused", "separate", "modal")
+TARGETS = ("sampled", "probabilities")
+
 
 @dataclass(frozen=True)
 class EnvConfig:
@@ -45,7 +49,7 @@ class SourceConfig:
     num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
     source_seed: int = setting(0, at_least=0)  # of the agents and their environments
     state_every: float = setting(30.0, at_least=0, free=True)  # seconds between saved states
-    store_probabilities: bool = setting(False, added=True)  # of the agent's actions, 8 bits each
+    store_probabilities: bool = setting(False, added=True)  # keep those of all actions
     settings: dict = setting({})  # the algorithm's own, see the end of this list
 
 
@@ -59,8 +63,8 @@ class DataConfig:
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
     streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
     windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
-    windows_from_rise: float = setting(0.0, at_least=0, at_most=1, added=True)  # begun on the rise
-    rise_level: float = setting(0.9, above=0, at_most=1, added=True)  # of final return: its end
+    windows_from_rise: float = setting(0.0, at_least=0, at_most=1, added=True)  # begun on a rise
+    rise_level: float = setting(0.9, above=0, at_most=1, added=True)  # of final return, its end
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,7 @@ class ModelConfig:
     """The transformer and how it reads transitions."""
 
     encoder: str = setting("factored")  # of observations, a name in ad.encoders.ENCODERS
-    layout: str = setting(
-        "fused", choices=("fused", "separate", "modal")
-    )  # of tokens, ad/tokens.py
+    layout: str = setting("fused", choices=LAYOUTS)  # of tokens, see ad/tokens.py
     width: int = setting(64, at_least=1)  # of the residual stream
     layers: int = setting(4, at_least=1)  # transformer blocks
     heads: int = setting(2, at_least=1)  # of attention; 2 of 32 halve the step of 4 of 16 on a CPU
@@ -106,8 +108,8 @@ class TrainingConfig:
     warmup_steps: int = setting(200, at_least=0)  # from 0 to learning_rate
     gradient_norm: float = setting(1.0, above=0)  # clip
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
-    action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # past actions hidden
-    targets: str = setting("sampled", choices=("sampled", "probabilities"), added=True)  # actions
+    action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # P(hide past action)
+    targets: str = setting("sampled", choices=TARGETS, added=True)  # that the loss is against
     precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # of autocast
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
     train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout
@@ -148,7 +150,7 @@ class TuneConfig:
     num_tasks: int = setting(4, at_least=1)  # train tasks, at most, that each is tried on
     tune_seed: int = setting(0, at_least=0)  # of the random settings
     rank_by: str = setting("area", choices=("area", "pace"), free=True)  # the best stands first
-    rise_windows: float = setting(0.25, above=0, free=True)  # wanted: context windows of a rise
+    rise_windows: float = setting(0.25, above=0, free=True)  # context windows: wanted pace
 
 
 @dataclass(frozen=True)

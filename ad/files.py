@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ad.errors import MachineError
+from ad.errors import ConfigError, MachineError
 
 
 @contextmanager
@@ -33,6 +33,22 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def replace_between(path: Path, mark: str, text: str) -> None:
+    """Put `text` between the lines `<!-- mark -->` and `<!-- /mark -->` of a file.
+
+    Raises ConfigError if it does not have them.
+    """
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    try:
+        before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file") from None
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ConfigError(f"{path} has no lines {begin} and {end} to put the table between")
+    write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")
 
 
 def write_json(path: Path, value: dict) -> None:

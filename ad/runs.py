@@ -69,9 +69,12 @@ class Run:
             self.add_timing(name, time.perf_counter() - start)
 
     def timing(self) -> dict[str, float]:
-        """Seconds by name: collect_s, train_s, evaluate_s."""
-        path = self.folder / "timing.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """Seconds by name: collect_s, train_s, evaluate_s; damaged ones are forgotten."""
+        try:
+            seconds = dict(json.loads((self.folder / "timing.json").read_text()))
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
+            return {}
+        return {name: value for name, value in seconds.items() if _is_duration(value)}
 
     def add_timing(self, name: str, seconds: float) -> None:
         """Note that `name` took so many seconds more."""
@@ -89,6 +92,10 @@ class Run:
         old = load(["--config_path", str(path), "--root", str(self.config.root)]).config
         changed = configuration.difference(old, self.config)
         return [line for line in changed if not line.startswith(LATE_SECTIONS)]
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < float("inf")
 
 
 def config_split(config: Experiment) -> Split:

@@ -17,13 +17,13 @@ from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment, config_hash
 from ad.errors import ConfigError
-from ad.files import write_text
+from ad.files import replace_between
 from ad.notices import open_streams, say
 from ad.runs import world_folder, world_title
 from ad.tables import runs_table
 from scripts.cli import guarded
 
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+MARK = "results"
 
 
 def main(root: Path, names: list[str], update: Path | None) -> None:
@@ -40,7 +40,7 @@ def main(root: Path, names: list[str], update: Path | None) -> None:
     text = runs_table(list(groups.values())).compact().markdown()
     say(text.rstrip())
     if update is not None:
-        _replace_between_marks(update, text)
+        replace_between(update, MARK, text)
 
 
 def run_folders(root: Path, names: list[str]) -> list[Path]:
@@ -75,17 +75,6 @@ def _without_seeds(config: Experiment) -> str:
             training=replace(config.training, train_seed=0),
         )
     )
-
-
-def _replace_between_marks(path: Path, text: str) -> None:
-    try:
-        before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a text file (UTF-8)") from None
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigError(f"{path} has no lines {BEGIN} and {END} to put the table between")
-    write_text(path, f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What many tests share: a tiny row of the benchmark, histories of it, and random windows."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import numba
@@ -17,6 +18,8 @@ from ad.tokens import Spec
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
+# A shell's background job ignores Ctrl-C, and so would all processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAULTS = Ledger()
 

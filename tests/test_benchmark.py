@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
 from ad.command_line import load
@@ -66,7 +67,7 @@ def test_a_rollout_that_reads_its_window_anew_plays_the_same_episodes():
     model = SequenceModel(make_spec(config, np.array([0.0, 1.0])), config.model).eval()
     method, tasks = new_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
     played = []
-    for chosen in (method, Plain(method)):
+    for chosen in (method, Plain()):
         lanes = make_vec("DarkRoom-v0", tasks, 20)
         played.append(rollout(model, chosen, lanes, [1, 2, 3], 4, 12, sampled(), record=3))
     for name, values in played[0].trajectory.items():
@@ -101,6 +102,16 @@ def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     assert all(entry["ours"] > 0 for entry in results["rows"])
     assert {"threads", "torch", "cores"} <= results["machine"].keys()
     assert capsys.readouterr().out.count("| " + part) == len(results["rows"])
+
+
+def test_the_longest_context_of_a_night_follows_from_the_costs():
+    cost = {f"context {n}": 1.0 + n / 1000 for n in (64, 256, 1024)}  # ms per 1,000 transitions
+    (line,) = show.capacity(
+        [row(name="growth", detail={"milliseconds per 1,000 transitions": cost})]
+    )
+    seconds = 32_000 * 32_000 * (1e-6 + 32_000e-9)  # 1,000 steps of 32 windows of 32,000
+    assert seconds == pytest.approx(36_000, rel=0.07) and "up to 33,000 transitions" in line
+    assert show.capacity([row()]) == []
 
 
 def test_a_collection_counts_the_steps_of_all_its_agents():

@@ -140,3 +140,9 @@ def test_the_same_content_is_the_same_file(tmp_path):
     content = {"model": {"weight": WEIGHTS}}
     one, other = (checkpoints.save(tmp_path / name, 1, content) for name in ("a", "b"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_save_also_removes_what_a_killed_one_left(folder):
+    (folder / "step_0000003.json").write_text("left when its checkpoint was removed already")
+    checkpoints.save(folder, 12, {"model": {"weight": WEIGHTS}})
+    assert {path.stem for path in folder.iterdir()} == {"step_0000009", "step_0000012"}

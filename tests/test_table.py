@@ -45,7 +45,7 @@ def test_runs_that_differ_in_seeds_share_a_mean(root, capsys):
 
 def test_the_table_takes_the_place_between_the_marks(root):
     page = root / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     table.main(root, ["seed-1"], page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n")

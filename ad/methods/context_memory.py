@@ -39,6 +39,10 @@ class ContextMemory:
             self.entries[name][:, self.length] = value
         self.step += 1
         start = 0 if refill or self.length == 1 else self.length - 2
+        return self._logits(start)
+
+    def _logits(self, start: int) -> torch.Tensor:
+        """Of the newest decision; the cache holds the tokens of those before `start`."""
         with self.model.layout.keeping(self.vectors):
             return self.model(self._part(start), self.cache, start)[:, -1]
 

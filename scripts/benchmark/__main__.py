@@ -1,8 +1,9 @@
-"""python -m scripts.benchmark [--only collect|train|rollout|end_to_end] [--quick]
+"""Time every stage beside its peers: python -m scripts.benchmark [--only PART] [--quick]
 
 Prints one table and writes logs/benchmark/results.json (every repeat, versions, threads), the plot
 growth.png and a profile of a training step. Ten minutes on two quiet cores; --quick in one. The
-peers come with the extra `bench`.
+peers come with the extra `bench`. With --update FILE the table takes the place of what stands
+between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is renewed.
 """
 
 import argparse
@@ -11,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from ad.errors import ADError
-from ad.notices import say
+from ad import interruption
+from ad.notices import open_streams, say
+from scripts.cli import guarded
 
 PARTS = {
     "collect": "collecting",
@@ -23,9 +25,9 @@ PARTS = {
 FOLDER = Path("logs/benchmark")
 
 
-def main(parts: list[str], quick: bool, root: Path) -> None:
+def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) -> None:
     """Measure the rows of the `parts`, show them, and write what was seen."""
-    from ad.files import write_json
+    from ad.files import replace_between, write_json
     from scripts.benchmark import show
     from scripts.benchmark.measure import FULL, QUICK, progress
 
@@ -41,12 +43,16 @@ def main(parts: list[str], quick: bool, root: Path) -> None:
             module.write_profile(folder)
     seconds = time.perf_counter() - begin
     say(show.table(rows).markdown())
-    for line in show.lines(rows):
+    for line in (*show.lines(rows), *show.capacity(rows)):
         say(line)
     content = {"machine": show.machine(), "quick": quick, "seconds": round(seconds, 1)}
     content["rows"] = [row.as_dict() for row in rows]
     write_json(root / FOLDER / "results.json", content)
     show.write_plot(root / FOLDER / "growth.png", rows)
+    if update is not None:
+        text = "\n".join([show.table(rows).markdown(), *show.capacity(rows)])
+        replace_between(update, "speed", text)
+        show.write_plot(root / "logs/growth.png", rows)
     say(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
 
 
@@ -57,12 +63,9 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=tuple(PARTS), help="one part; without it all")
     parser.add_argument("--quick", action="store_true", help="a minute, fewer repeats")
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
+    parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
     words = parser.parse_args()
-    try:
-        main([words.only] if words.only else list(PARTS), words.quick, words.root)
-    except ADError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    open_streams()
+    interruption.install()
+    chosen = [words.only] if words.only else list(PARTS)
+    sys.exit(guarded(lambda: main(chosen, words.quick, words.root, words.update)))

@@ -28,33 +28,17 @@ from scripts.benchmark.measure import (
 LANES, GROWTH = 115, (1, 23, 115, 460)  # 23 tasks x 5 seeds
 
 
-class Recomputed:
+class Recomputed(ContextMemory):
     """A memory that reads its whole window for each decision: the plain way, and the reference."""
 
-    def __init__(self, memory: ContextMemory):
-        self.memory = memory
-
-    def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        memory = self.memory
-        if memory.length == memory.capacity:
-            memory._drop_oldest()
-        memory.length += 1
-        memory.entries["observation"][:, memory.length] = observation
-        memory.entries["time"][:, memory.length] = time
-        return memory.model(memory.window())[:, -1]
-
-    def record(self, *outcome: torch.Tensor) -> None:
-        self.memory.record(*outcome)
+    def _logits(self, start: int) -> torch.Tensor:
+        return self.model(self.window())[:, -1]
 
 
 class Plain:
-    """The configured method with a `Recomputed` memory."""
+    """Plays as a method whose memory is `Recomputed`."""
 
-    def __init__(self, method):
-        self.method = method
-
-    def begin(self, *sizes) -> Recomputed:
-        return Recomputed(self.method.begin(*sizes))
+    begin = Recomputed
 
 
 def cached(effort: Effort) -> Row:
@@ -64,7 +48,7 @@ def cached(effort: Effort) -> Row:
     product = matrix_product(torch.float32, _device(model))
     contenders = {
         "ours": playing(model, method, config, LANES, ours),
-        "full recompute": playing(model, Plain(method), config, LANES, plain),
+        "full recompute": playing(model, Plain(), config, LANES, plain),
         "2048³ product, float32": product,
     }
     with peak_memory() as peak:

@@ -1,16 +1,19 @@
 """The rows as a table, as sentences and as a plot of how cost grows."""
 
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from ad.command_line import load
 from ad.devices import choose_device
 from ad.files import replacing
+from ad.histories import unit_bytes
 from ad.plots import GRID, INK, RESOLUTION
 from ad.sessions import machine as session
 from ad.tables import UNKNOWN, Table
@@ -36,6 +39,28 @@ def lines(rows: list[Row]) -> list[str]:
         if named or details:
             text.append(f"- {row.part}, {row.name}: {'; '.join(named + details)}")
     return text
+
+
+def capacity(rows: list[Row]) -> list[str]:
+    """What this machine could do in a night, projected from the measured costs."""
+    costs = _by_context(rows)
+    if len(costs) < 3:
+        return []
+    # A transition costs a share of its own and, in attention, one for each it looks back on.
+    slope, base = np.polyfit(list(costs), [cost / 1e6 for cost in costs.values()], 1)  # s
+    config = load([]).config
+    windows = config.training.steps * config.training.batch_size
+    a, b, c = slope * windows, base * windows, -NIGHT_S
+    longest = (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a) if a > 0 else math.inf
+    transitions = windows * config.data.context_length / config.split.num_train_tasks
+    tasks = NIGHT_S / (transitions * costs[config.data.context_length] / 1e6)
+    size = unit_bytes(config.source.num_envs, config.source.env_steps // config.source.num_envs)
+    return [
+        f"A night of {NIGHT_S // 3600} hours, projected from these costs: "
+        f"the quickstart's {config.training.steps:,} steps at a context of up to "
+        f"{_round(longest):,} transitions, or its steps per task for {_round(tasks):,} tasks, "
+        f"whose histories take {tasks * size / 1e9:.0f} GB."
+    ]
 
 
 def machine() -> dict:
@@ -87,6 +112,19 @@ def _panels(rows: list[Row]) -> list[tuple[str, str, dict[int, float]]]:
         ("training by context", "ms per 1,000 transitions", _numbers(train, "context ")),
         ("training by width", "ms per 1,000 transitions", _numbers(train, "width ")),
     ]
+
+
+def _by_context(rows: list[Row]) -> dict[int, float]:
+    """Milliseconds per 1,000 transitions of training, by context."""
+    details = {(row.part, row.name): row.detail for row in rows}
+    train = details.get(("train", "growth"), {}).get("milliseconds per 1,000 transitions", {})
+    return _numbers(train, "context ")
+
+
+def _round(value: float) -> int:
+    """To two digits."""
+    digits = 10 ** max(math.floor(math.log10(value)) - 1, 0)
+    return int(value // digits * digits)
 
 
 def _numbers(costs: dict[str, float], prefix: str = "") -> dict[int, float]:

@@ -77,7 +77,7 @@ def files(root: Path) -> list[Path]:
     return [path.relative_to(root) for path in found if "tfevents" not in path.name]
 
 
-@pytest.mark.parametrize("every", [29, pytest.param(1, marks=FULL)])
+@pytest.mark.parametrize("every", [79, pytest.param(1, marks=FULL)])
 def test_a_damaged_file_of_a_run_is_made_again_or_refused(whole, tmp_path, ledger, every):
     kind = "a damaged file of a run, under all verbs"
     for path, damage in itertools.islice(itertools.product(files(whole), DAMAGES), 0, None, every):

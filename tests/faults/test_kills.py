@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 from killing import Crash, Killer, campaign
 
@@ -97,6 +98,22 @@ def lost(config, verb: str, words: list[str], killer: Killer) -> list[str]:
     rest = [path for pattern in (".*.tmp", ".partial-*", ".*.lock") for path in root.rglob(pattern)]
     shutil.rmtree(root)
     return different + [str(path.relative_to(root)) for path in rest]
+
+
+@FULL
+def test_a_process_that_compiles_and_one_that_does_not_write_the_same_bytes(
+    untouched, begin, tmp_path, ledger
+):
+    kind = "a collection with code from numba's cache, and without"
+    found = []
+    for number in range(2):
+        words = begin("collect", number)
+        env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        code, err = processes.run("collect", Path(words[1]), Path(words[-1]), env=env)
+        assert code == 0, err
+        found.append(fingerprints(untouched, Path(words[-1]), "collect"))
+        ledger.count(kind, [name for name in found[0] if found[0][name] != found[-1][name]])
+    assert not ledger.lost(kind)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(25, marks=FULL)])
