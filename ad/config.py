@@ -184,13 +184,21 @@ def config_hash(*configs: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def changes(old: Any, new: Any) -> dict[str, Any]:
+    """Dotted path -> its value in `new`, of each setting that differs and is not free."""
+    before, after = _binding(old, usual=True), _binding(new, usual=True)
+    return {
+        path: after.get(path)
+        for path in before | after
+        if (path in before, before.get(path)) != (path in after, after.get(path))
+    }
+
+
 def difference(old: Any, new: Any) -> list[str]:
     """'source.env_steps: 200000 -> 100000' for each setting that differs and is not free."""
     before, after = _binding(old, usual=True), _binding(new, usual=True)
     return [
-        f"{path}: {_shown(before, path)} -> {_shown(after, path)}"
-        for path in before | after
-        if (path in before, before.get(path)) != (path in after, after.get(path))
+        f"{path}: {_shown(before, path)} -> {_shown(after, path)}" for path in changes(old, new)
     ]
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,17 +10,20 @@ from pathlib import Path
 from ad.errors import MachineError
 from ad.files import remove_leftovers
 
+LOOK_AGAIN = 0.2  # seconds between looks at a lock that is waited for
+
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder`, which need not exist, and clear it of what dead processes left half written.
 
-    Raises MachineError if another process, or this one somewhere else, holds it. The lock is a file
-    beside the folder, so that it outlives a folder that is emptied.
+    Raises MachineError if another process, or this one somewhere else, holds it; with `wait`, waits
+    until it no longer does. The lock is a file beside the folder, so that it outlives a folder that
+    is emptied.
     """
     path = folder.with_name(f".{folder.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _take(path, folder)
+    handle = _take(path, folder, wait)
     try:
         remove_leftovers(folder)
         yield
@@ -28,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(path: Path, folder: Path) -> int:
+def _take(path: Path, folder: Path, wait: bool) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -37,6 +41,9 @@ def _take(path: Path, folder: Path) -> int:
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
                 return handle
         except BlockingIOError:
-            os.close(handle)
-            raise MachineError(f"another process is writing to {folder}: let it finish") from None
+            if not wait:
+                os.close(handle)
+                sentence = f"another process is writing to {folder}: let it finish"
+                raise MachineError(sentence) from None
+            time.sleep(LOOK_AGAIN)
         os.close(handle)

@@ -193,7 +193,33 @@ def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
     """
     names = [*SCORES, *CONTEXT_SCORES, "episodes_to_80pct", "tasks_solved"]
     values = {name: [summary.get(name) for summary in summaries] for name in names}
-    return {name: _over_runs([v for v in row if v is not None]) for name, row in values.items()}
+    return {name: across([v for v in row if v is not None]) for name, row in values.items()}
+
+
+def across(values: list[float]) -> dict:
+    """Mean and 95 % t-interval of one score of independent runs, as in `across_runs`."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else None
+    if n < 2:
+        return {"mean": mean, "lo": None, "hi": None, "n": n, "method": "one run" if n else "none"}
+    half = _t_quantile(n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    method = f"t-interval over {n} runs"
+    return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n, "method": method}
+
+
+def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
+    """Mean of `a` less that of `b`, with its 95 % interval (Welch 1947): (difference, low, high).
+
+    a, b: a score of independent runs. None where one of them has fewer than two.
+    """
+    if min(len(a), len(b)) < 2:
+        return None
+    mean, (u, v) = np.mean(a) - np.mean(b), (np.var(x, ddof=1) / len(x) for x in (a, b))
+    if u + v == 0:
+        return float(mean), float(mean), float(mean)
+    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
+    half = _t_quantile(freedom) * np.sqrt(u + v)
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -207,17 +233,7 @@ def plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _over_runs(values: list[float]) -> dict:
-    n = len(values)
-    mean = float(np.mean(values)) if n else None
-    if n < 2:
-        return {"mean": mean, "lo": None, "hi": None, "n": n, "method": "one run" if n else "none"}
-    half = _t_quantile(n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-    method = f"t-interval over {n} runs"
-    return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n, "method": method}
-
-
-def _t_quantile(freedom: int) -> float:
+def _t_quantile(freedom: float) -> float:
     """The 0.975 quantile of Student's t: with t = sqrt(f) tan(x) its density is cos(x)^(f - 1)."""
     edges = np.linspace(-np.pi / 2, np.pi / 2, 200_001)
     mass = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))

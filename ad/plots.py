@@ -59,14 +59,9 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
             axes.fill_between(episode, *curve.band, color=style["color"], alpha=0.18, linewidth=0)
         marker = {"marker": "o"} if len(episode) == 1 else {}
         axes.plot(episode, curve.values, label=curve.label, **style, **marker)
-    axes.set_xlabel("in-context episode (weights frozen)", color=INK)
-    axes.set_ylabel(y_label, color=INK)
+    dress(axes, "in-context episode (weights frozen)", y_label)
     axes.set_xlim(1, max(2, *(len(curve.values) for curve in curves)))
     axes.set_ylim(bottom=min(0.0, *(curve.values.min() for curve in curves)))
-    axes.grid(color=GRID)
-    axes.tick_params(length=0, colors=MUTED)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(MUTED)
     legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
     axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
     return png(figure)
@@ -127,6 +122,17 @@ def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np
 def _frame(row: int, column: int) -> Rectangle:
     style = {"facecolor": "none", "edgecolor": STYLES["source"]["color"], "linewidth": 2.2}
     return Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, **style, zorder=3)
+
+
+def dress(axes: Axes, x_label: str, y_label: str) -> None:
+    """Name the axes, draw a quiet grid behind the data, and leave out what is not needed."""
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, which="both", colors=MUTED)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(MUTED)
 
 
 def png(figure: Figure) -> bytes:

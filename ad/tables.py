@@ -128,7 +128,7 @@ def _known_rows(group: dict[str, dict], split: str) -> list[list[str]]:
 def _mean_cells(summaries: list[dict]) -> list[str]:
     overall = across_runs(summaries)
     return [
-        _interval(overall[name]["mean"], _bounds(overall[name]), style)
+        interval(overall[name]["mean"], _bounds(overall[name]), style)
         for name, (_, style) in COLUMNS.items()
     ]
 
@@ -168,10 +168,11 @@ def _cells(summary: dict, columns: dict) -> list[str]:
 def _cell(name: str, summary: dict, columns: dict = COLUMNS) -> str:
     if name == "tasks_solved":
         return f"{summary[name]} of {summary['num_tasks']}"
-    return _interval(summary[name], summary["ci95"].get(name), columns[name][1])
+    return interval(summary[name], summary["ci95"].get(name), columns[name][1])
 
 
-def _interval(mean: float | None, bounds: Sequence[float] | None, style: str) -> str:
+def interval(mean: float | None, bounds: Sequence[float] | None, style: str) -> str:
+    """`mean [low, high]` in a number format; without the brackets where there are no bounds."""
     if mean is None or bounds is None:
         return number(mean, style)
     return f"{mean:{style}} [{bounds[0]:{style}}, {bounds[1]:{style}}]"

@@ -1,0 +1,145 @@
+"""What one setting does to a row: run the study in configs/study and make its page.
+
+    python -m scripts.study [--questions encoder,stride] [--seeds 0,1] [--shard 1/2]
+    python -m scripts.study --dry       # the runs that are missing and how long they would take
+    python -m scripts.study --table     # only the page, from the raw rows
+
+A run that is finished is a line of configs/study/rows.csv, and is not made again. Its folder, under
+logs/study, is then removed, but for --keep; the histories stay, for the runs to come. Interrupted,
+the same command goes on, in the middle of a run too. Shards may run at the same time.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ad import interruption
+from ad.errors import ConfigError, NumericError
+from ad.notices import complain, open_streams, say
+from ad.study import Study, Trial, load_study, shard, trainings
+from scripts import collect, evaluate, train
+from scripts.cli import guarded
+
+
+def main(words: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    seeds = None if words.seeds is None else _numbers("--seeds", words.seeds)
+    names = words.questions.split(",") if words.questions else []
+    part, parts = _shard(words.shard)
+    study = load_study(words.folder, names, seeds)
+    trials = shard(study.trials(), part, parts)
+    if words.dry:
+        show(study, trials)
+        return
+    if not words.table:
+        run_missing(study, trials, words.root, words.keep)
+    write_page(words.folder)
+
+
+def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = False) -> None:
+    """Make those of `trials` that have no row yet, in folders under `root`.
+
+    A run whose numbers go wrong, as they would again, does not stop the others: NumericError is
+    raised at the end.
+    """
+    from ad.files import remove
+    from ad.study_rows import read_rows
+
+    rows, failed = read_rows(study.folder), []
+    groups = {bool(waiting): [] for waiting in (0, 1)}
+    for group in trainings(trials):
+        groups[any(trial.key not in rows for trial in group)].append(group)
+    finished, missing = groups[False], groups[True]
+    for group in (*finished, *tqdm(missing, desc="study", unit=" trainings", disable=None)):
+        try:
+            for trial in group:
+                if trial.key not in rows:
+                    _make(study, trial, root)
+            if not keep:
+                remove(root / "logs" / group[0].training)
+        except NumericError as error:
+            failed.append(group[0].training)
+            complain(f"{failed[-1]}: {error}")
+    if failed:
+        raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
+
+
+def show(study: Study, trials: Sequence[Trial]) -> None:
+    """Print the runs with the seconds that they will take, or that they are done."""
+    from ad.study_costs import estimate
+    from ad.study_rows import read_rows
+
+    rows = read_rows(study.folder)
+    seconds = estimate(trials, rows)
+    for trial in trials:
+        cost = "done" if trial.key in rows else f"{seconds[trial.key]:.0f} s"
+        say(f"{cost:>8}  seed {trial.config.training.train_seed}  {trial.changed}")
+    left = [trial for trial in trials if trial.key not in rows]
+    hours = sum(seconds[trial.key] for trial in left) / 3600
+    say(f"study: {len(left)} of {len(trials)} runs to do, about {hours:.1f} hours in one process")
+
+
+def write_page(folder: Path) -> None:
+    """Make the page of all questions and seeds from the rows in `folder`."""
+    from ad.locks import locked
+    from ad.study_report import write_page
+
+    study = load_study(folder)
+    with locked(folder, wait=True):
+        used = write_page(study)
+    say(f"study: {used} of {len(study.trials())} runs in {folder / 'README.md'}")
+
+
+def _make(study: Study, trial: Trial, root: Path) -> None:
+    """Collect, train, evaluate, and write the row."""
+    from ad.locks import locked
+    from ad.runs import Run
+    from ad.study_rows import add_row, measured
+
+    root.mkdir(parents=True, exist_ok=True)
+    config = replace(trial.config, root=str(root))
+    with locked(root / "logs" / config.name):
+        with locked(root / "histories", wait=True):  # which another shard may need too
+            collect.main(config)
+        train.main(config)
+        evaluate.main(config)
+        row = measured(trial, Run(config))
+    with locked(study.folder, wait=True):
+        add_row(study.folder, row)
+
+
+def _numbers(option: str, word: str) -> list[int]:
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", word):
+        raise ConfigError(f"{option} must be whole numbers with commas between, not {word!r}")
+    return [int(number) for number in word.split(",")]
+
+
+def _shard(word: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", word)
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise ConfigError(f"--shard must be 1/2, 2/2 or the like, not {word!r}")
+    return part, parts
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.study", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--folder", type=Path, default=Path("configs/study"), help="of the study")
+    parser.add_argument("--root", type=Path, default=Path("logs/study"), help="of what runs write")
+    parser.add_argument("--questions", help="names with commas between; all without")
+    parser.add_argument("--seeds", help="training seeds with commas between, e.g. 0,1")
+    parser.add_argument("--shard", default="1/1", help="the first of two parts is 1/2")
+    parser.add_argument("--keep", action="store_true", help="the folders of finished runs")
+    parser.add_argument("--dry", action="store_true", help="list the runs and stop")
+    parser.add_argument("--table", action="store_true", help="make the page and stop")
+    words = parser.parse_args()
+    open_streams()
+    interruption.install()
+    sys.exit(guarded(lambda: main(words)))

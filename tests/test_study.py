@@ -1,0 +1,385 @@
+"""The study: which runs it needs, that it goes on where it was, and what its page says of rows."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import ONE_THREAD, ROOT
+
+from ad.config import changes
+from ad.errors import ConfigError, CorruptError
+from ad.locks import locked
+from ad.metrics import difference
+from ad.study import BASE, Study, load_study, shard, trainings
+from ad.study_costs import estimate, work
+from ad.study_report import answers, compare, question_table, sentence, write_page
+from ad.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
+from scripts import study as verb
+
+COMMITTED = ROOT / "configs/study"
+TINY = {
+    "row": str(ROOT / "configs/smoke.yaml"),
+    "settings": {
+        "device": "cpu",
+        "threads": 1,
+        "source.algorithm": "noise_distillation",
+        "source.env_steps": 800,
+        "data.context_length": 16,
+        "training.steps": 150,
+        "training.eval_every": 150,
+        "training.eval_episodes": 1,
+        "evaluation.eval_seeds": 1,
+    },
+    "seeds": [0, 1],
+    "questions": ["encoder", "temperature"],
+}
+ENCODER = {
+    "question": "Which encoder?",
+    "probe": "the table is worse",
+    "change": "model.encoder",
+    "values": ["table", "factored"],
+    "better": "factored",
+    "than": "table",
+}
+TEMPERATURE = {"question": "How hot?", "change": "evaluation.temperature", "values": [1.0, 2.0]}
+
+
+def write_study(folder: Path, **files: dict) -> Path:
+    """A folder with a small study; `files` take the place of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"study": TINY, "encoder": ENCODER, "temperature": TEMPERATURE} | files
+    for name, data in content.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(data))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The folder of a small study that has no rows."""
+    return write_study(tmp_path / "study")
+
+
+@pytest.fixture(scope="module")
+def committed() -> Study:
+    """The study of configs/study."""
+    return load_study(COMMITTED)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    """python -m scripts.study on `folder`, whose runs lie in `runs` beside it."""
+    fixed = ["--folder", str(folder), "--root", str(folder.parent / "runs")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.study", *fixed, *words],
+        cwd=ROOT,
+        env=os.environ | ONE_THREAD,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(folder: Path, *words: str) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of such a process."""
+    process = start(folder, *words)
+    out, err = process.communicate(timeout=900)
+    return process.returncode, out, err
+
+
+def fill(study: Study, scores: dict[str, list[float]], **more: float) -> None:
+    """Rows with these values of NAUC for the values of the first question, one a seed."""
+    for name, values in scores.items():
+        for seed, nauc in zip(study.seeds, values, strict=False):
+            trial = study.trial(study.questions[0].variants[name], seed)
+            row = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
+            row |= {"key": trial.key, "changed": trial.changed, "train_seed": seed}
+            row |= {"train_steps": trial.config.training.steps, "nauc": nauc, "train_s": 10.0}
+            add_row(study.folder, row | more)
+
+
+def found(study: Study) -> dict:
+    """What the rows say about the first question."""
+    return answers(study, study.questions[0], read_rows(study.folder))
+
+
+def test_a_question_changes_one_thing_in_the_base_row(committed):
+    alone = [question for question in committed.questions if question.words.change]
+    for question in alone:
+        changed = [changes(committed.base, config) for config in question.variants.values()]
+        assert {path for change in changed for path in change} == {question.words.change}
+        assert question.reference(committed.base) in question.variants and {} in changed
+    assert len(alone) == len(committed.questions) - 2
+
+
+def test_the_committed_study_has_three_seeds_and_no_published_split(committed):
+    assert len(committed.seeds) >= 3 and committed.base.split.split_seed not in (0, 1, 2)
+
+
+def test_a_run_of_several_questions_is_one_run(committed):
+    trials = committed.trials()
+    assert sum(trial.changed == BASE for trial in trials) == len(committed.seeds)
+    assert len({trial.key for trial in trials}) == len(trials)
+    asked = {
+        committed.trial(config, seed).key
+        for question in committed.questions
+        for config in question.variants.values()
+        for seed in committed.seeds
+    }
+    assert {trial.key for trial in trials} == asked
+
+
+def test_runs_that_differ_in_evaluation_only_share_a_training(folder):
+    study = load_study(folder)
+    groups = [[trial.changed for trial in group] for group in trainings(study.trials())]
+    assert groups == 2 * [["model.encoder=table"], [BASE, "evaluation.temperature=2"]]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_shards_share_out_all_trainings(committed, parts):
+    trials = committed.trials()
+    shards = [shard(trials, part, parts) for part in range(1, parts + 1)]
+    assert sorted(t.key for part in shards for t in part) == sorted(t.key for t in trials)
+    folders = [{trial.training for trial in part} for part in shards]
+    assert sum(map(len, folders)) == len(set().union(*folders))
+
+
+def test_questions_and_seeds_can_be_chosen(folder):
+    trials = load_study(folder, ["encoder"], [7]).trials()
+    assert [trial.config.training.train_seed for trial in trials] == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"encoder": ENCODER | {"values": ["table", "factored", "offset"]}},
+            "did you mean 'offsets'?",
+        ),
+        ({"encoder": ENCODER | {"change": "model.encodr"}}, "is not a setting"),
+        ({"encoder": ENCODER | {"better": "offsets"}}, "is none of its values"),
+        ({"encoder": ENCODER | {"values": ["table", "table"]}}, "the same run"),
+        ({"encoder": ENCODER | {"values": []}}, "either change and values, or variants"),
+        ({"encoder": ENCODER | {"valeus": []}}, "did you mean values?"),
+        ({"encoder": {"question": "?", "variants": {"x": 3}}}, "must be a group of settings"),
+        ({"study": TINY | {"questions": ["enc"]}}, "there is no file"),
+        ({"study": TINY | {"row": "nowhere.yaml"}}, "there is no file nowhere.yaml"),
+        ({"study": TINY | {"seeds": [0, 0]}}, "each once"),
+    ],
+)
+def test_a_study_that_is_wrong_is_one_sentence(tmp_path, files, sentence):
+    with pytest.raises(ConfigError) as caught:
+        load_study(write_study(tmp_path / "study", **files))
+    assert sentence in str(caught.value).replace('"', "'")
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    wrong = {"question": "?", "change": "model.width", "values": [0, 2.5]}
+    questions = TINY | {"questions": ["encoder", "width"]}
+    bad = ENCODER | {"better": "offsets"}
+    with pytest.raises(ConfigError) as caught:
+        load_study(write_study(tmp_path / "study", study=questions, width=wrong, encoder=bad))
+    assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--questions", "encodr"], "did you mean encoder?"),
+        (["--seeds", "1,x"], "--seeds must be"),
+        (["--shard", "3/2"], "--shard must be"),
+    ],
+)
+def test_a_wrong_option_ends_with_2_before_anything_runs(folder, words, sentence):
+    code, out, err = run(folder, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1) and sentence in err
+    assert not (folder.parent / "runs").exists() and not (folder / "README.md").exists()
+
+
+def test_rows_come_back_as_they_were_written(folder):
+    study = load_study(folder)
+    fill(study, {"table": [0.125, 0.5]}, path_ratio_last10=1.25)
+    rows = read_rows(folder)
+    assert [row["nauc"] for row in rows.values()] == [0.125, 0.5]
+    first = rows[study.trials()[0].key]
+    assert (first["path_ratio_last10"], first["success_last10"], first["torch"]) == (
+        1.25,
+        None,
+        "x",
+    )
+    before = (folder / ROWS).read_bytes()
+    add_row(folder, first)
+    assert (folder / ROWS).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "key,nauc\n", ",".join(COLUMNS) + "\nx,y\n"])
+def test_rows_that_were_cut_off_are_refused(folder, text):
+    (folder / ROWS).write_text(text)
+    with pytest.raises(CorruptError, match=ROWS):
+        read_rows(folder)
+
+
+def test_the_table_has_the_mean_and_students_interval_over_seeds(folder):
+    study = load_study(folder, seeds=[0, 1, 2])
+    fill(study, {"table": [0.2, 0.4, 0.6], "factored": [0.9, 0.9, 0.9]})
+    table = question_table(study, study.questions[0], found(study))
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    # half = t(0.975, 2) sd / sqrt(3) = 4.30265 x 0.2 / 1.73205 = 0.49683
+    assert [row["NAUC"] for row in rows] == ["0.400 [-0.097, 0.897]", "0.900 [0.900, 0.900]"]
+    assert [row["seeds"] for row in rows] == ["0, 1, 2", "0, 1, 2"]
+    assert [row["model.encoder"] for row in rows] == ["table", "**factored**"]
+    # one variance is 0, so Welch's degrees of freedom are 2 and his interval as wide
+    assert rows[0]["NAUC less that of factored"] == "-0.500 [-0.997, -0.003]"
+
+
+def test_welchs_interval_of_a_difference():
+    # variances of the means 1/3 and 4/3, freedom (5/3)^2 / (1/18 + 16/18) = 50/17, t = 3.2171
+    mean, low, high = difference([1, 2, 3], [10, 12, 14])
+    assert mean == -10
+    assert math.isclose(high - mean, 3.2171 * math.sqrt(5 / 3), rel_tol=1e-3)
+    assert math.isclose(mean - low, high - mean)
+    assert difference([1], [2, 3]) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "factored", "verdict"),
+    [
+        ([0.2, 0.21, 0.22], [0.7, 0.71, 0.72], "**holds**"),
+        ([0.2, 0.5, 0.8], [0.3, 0.6, 0.8], "**cannot be told**"),
+        ([0.7, 0.71, 0.72], [0.2, 0.21, 0.22], "**does not hold"),
+        ([], [0.2, 0.21, 0.22], "Here: **missing**. **Missing**: table."),
+    ],
+)
+def test_the_sentence_follows_from_the_interval(folder, table, factored, verdict):
+    study = load_study(folder, seeds=[0, 1, 2])
+    fill(study, {"table": table, "factored": factored})
+    text = sentence(study, study.questions[0], found(study))
+    assert text.startswith("The probe found: the table is worse. ") and verdict in text
+
+
+@pytest.mark.parametrize(("low", "high", "sign"), [(0.29, 0.31, -1), (0.1, 0.8, 0)])
+def test_one_seed_is_judged_by_its_intervals_over_goals(folder, low, high, sign):
+    study = load_study(folder, seeds=[0])
+    fill(study, {"table": [0.3]}, nauc_low=low, nauc_high=high)
+    fill(study, {"factored": [0.6]}, nauc_low=0.5, nauc_high=0.7)
+    values = found(study)
+    assert values["table"].estimate("nauc") == (0.3, (low, high))
+    assert compare(values["table"], values["factored"]).sign == sign
+
+
+def test_a_missing_seed_is_named_and_a_row_of_another_budget_not_counted(folder, tmp_path):
+    study = load_study(folder)
+    longer = TINY | {"settings": TINY["settings"] | {"training.steps": 200}}
+    other = load_study(write_study(tmp_path / "longer", study=longer))
+    fill(study, {"table": [0.5]})
+    for row in read_rows(study.folder).values():
+        add_row(other.folder, row)
+    assert found(study)["table"].missing == [1]
+    assert found(other)["table"].missing == [0, 1]
+    table = question_table(study, study.questions[0], found(study))
+    assert [row[1] for row in table.rows] == ["0 (missing: 1)", "(missing: 0, 1)"]
+
+
+def test_a_page_without_rows_says_so(folder):
+    study = load_study(folder)
+    assert write_page(study) == 0
+    assert "0 of 6 runs" in (folder / "README.md").read_text()
+    assert not list(folder.glob("*.png"))
+
+
+def test_seconds_are_those_of_similar_runs_or_of_their_arithmetic(folder):
+    study = load_study(folder)
+    trials = study.trials()
+    fill(study, {"table": [0.5]}, train_s=30.0, evaluate_s=4.0)
+    seconds = estimate(trials, read_rows(folder))
+    cost = {(t.changed, t.config.training.train_seed): seconds[t.key] for t in trials}
+    assert cost["model.encoder=table", 1] == 34
+    assert cost[BASE, 1] == pytest.approx(34)  # as much arithmetic
+    assert cost["evaluation.temperature=2", 1] == 4  # trained by then
+    fill(study, {"factored": [0.5, 0.5]}, train_s=30.0, evaluate_s=4.0)
+    again = estimate(trials, read_rows(folder))
+    other = next(t.key for t in trials if t.changed == "evaluation.temperature=2")
+    assert again[other] == pytest.approx(34)  # the folder of the training is gone
+
+
+def test_arithmetic_grows_with_the_tokens_and_the_width(committed):
+    layout = next(q for q in committed.questions if q.name == "layout").variants
+    assert work(layout["separate"]) > 3 * work(layout["fused"])
+
+
+def test_a_lock_can_be_waited_for(tmp_path):
+    taken = []
+
+    def wait():
+        with locked(tmp_path / "x", wait=True):
+            taken.append("second")
+
+    other = threading.Thread(target=wait)
+    with locked(tmp_path / "x"):
+        other.start()
+        time.sleep(0.3)  # long enough to look at the lock once
+        taken.append("first")
+    other.join(60)
+    assert taken == ["first", "second"]
+
+
+def test_a_list_of_the_runs_makes_none(folder):
+    code, out, _ = run(folder, "--dry")
+    assert code == 0 and out.splitlines()[-1].startswith("study: 6 of 6 runs to do, about ")
+    assert not (folder.parent / "runs").exists()
+
+
+def scores(folder: Path) -> dict[str, dict]:
+    """The rows without the seconds that they took."""
+    rows = read_rows(folder)
+    return {key: {n: v for n, v in row.items() if n not in SECONDS} for key, row in rows.items()}
+
+
+def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_path):
+    process, runs = start(folder, "--keep"), folder.parent / "runs"
+    while not list(runs.glob("logs/*/checkpoints/step_*.pt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130 and "goes on from here" in err
+    assert not read_rows(folder)
+    (half,) = runs.glob("logs/*/checkpoints")
+    steps = max(half.glob("step_*.pt")).stem
+
+    for part in ("1/2", "2/2"):
+        code, _, err = run(folder, "--shard", part, "--keep")
+        assert code == 0, err
+    text = (half.parent / "sessions.json").read_text()
+    assert f'"from_step": {int(steps.removeprefix("step_"))}' in text
+
+    whole = write_study(tmp_path / "again" / "study")
+    study, runs = load_study(whole), tmp_path / "again" / "runs"
+    verb.run_missing(study, study.trials(), runs)
+    assert len(scores(folder)) == 6 and scores(folder) == scores(whole)
+    assert not list((runs / "logs").glob("*"))  # each was removed with its row
+
+
+def test_the_page_is_made_from_the_rows_alone(folder):
+    fill(load_study(folder), {"table": [0.1, 0.2], "factored": [0.7, 0.8]}, success_fifth_1=0.5)
+    code, out, err = run(folder, "--table")
+    assert code == 0 and "4 of 6 runs" in out, err
+    page = (folder / "README.md").read_text()
+    assert "**holds**" in page and "**Missing**: 2." in page
+    assert "| [encoder](#encoder) | holds | factored: 0.750 [" in page
+    assert "| [temperature](#temperature) (2 runs missing) | – | 1: 0.750 [" in page
+    assert "![encoder](encoder.png)" in page and (folder / "encoder.png").stat().st_size > 5_000
+    assert not (folder.parent / "runs").exists()
+
+
+def test_a_score_that_not_every_seed_has_says_how_many(folder):
+    study = load_study(folder)
+    fill(study, {"table": [0.1, 0.2]})
+    first = next(iter(read_rows(folder).values()))
+    add_row(folder, first | {"path_ratio_last10": 1.5})
+    assert found(study)["table"].cell("path_ratio_last10") == "1.50 (1 of 2)"
