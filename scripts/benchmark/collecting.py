@@ -22,7 +22,7 @@ from scripts.benchmark.measure import (
 )
 
 SEED = {"learning_rate": 1e-4}  # the seed experiment's; all else is the default
-AGENTS = {1: 400_000, 10: 200_000, 57: 40_000, 200: 10_000}  # how many: steps of each
+AGENTS, AGENT_STEPS = (1, 10, 57, 200), 50_000
 LANES = (10, 100, 570, 3000, 10_000)
 LAKES = "[{map_name: 4x4, is_slippery: false}, {map_name: 4x4, is_slippery: true}]"
 
@@ -45,10 +45,10 @@ def agents(effort: Effort) -> Row:
 def agents_growth(effort: Effort) -> Row:
     """The same in a room with goals for 200 agents, for 1, 10, 57 and 200 of them."""
     rates = {}
-    for count, steps in AGENTS.items():
+    for count in AGENTS:
         # 15 x 15: a room with so many goals
         room = ("--env.kwargs.size", "15", "--split.num_train_tasks", str(count))
-        work = collection(10 * effort.of(steps // 10), *room)
+        work = collection(10 * effort.of(AGENT_STEPS // 10), *room)
         rates[str(count)] = alternate({"ours": work}, effort.repeats)["ours"]
     ours = median(rates["200"])
     row = Row("collect", "200 agents against 1, room 15 x 15", "steps", ours, rates)
