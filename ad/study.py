@@ -113,16 +113,16 @@ def load_study(
     """
     common = _read(folder / COMMON, Common)
     if unknown := [name for name in names if name not in common.questions]:
-        hint = did_you_mean(unknown[0], common.questions)
-        known = hint or f" (known: {', '.join(common.questions)})"
-        raise ConfigError(f"{shown(unknown[0])} is not a question of {folder / COMMON}{known}")
+        known = f" (known: {', '.join(common.questions)})"
+        hint = did_you_mean(unknown[0], common.questions) or known
+        raise ConfigError(f"{shown(unknown[0])} is not a question of {folder / COMMON}{hint}")
     seeds = list(common.seeds if seeds is None else seeds)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(f"the seeds must be whole numbers from 0 on, each once, not {seeds}")
     base = _experiment(common.row, common.settings, str(folder / COMMON))
     asked = names or common.questions
     questions = _gather(
-        lambda name: _question(folder, name, common, base),
+        lambda name: _question(folder, name, common),
         [n for n in common.questions if n in asked],
     )
     return Study(folder, common.row, base, seeds, questions)
@@ -167,7 +167,8 @@ def _read(path: Path, kind: type) -> Any:
     return kind(**document.data)
 
 
-def _question(folder: Path, name: str, common: Common, base: Experiment) -> Question:
+def _question(folder: Path, name: str, common: Common) -> Question:
+    """The question of a file. Raises ConfigError with a line for each value that is wrong."""
     path = folder / f"{name}.yaml"
     words = _read(path, Wording)
     if bool(words.change and words.values) == bool(words.variants):
@@ -183,8 +184,8 @@ def _question(folder: Path, name: str, common: Common, base: Experiment) -> Ques
     variants = dict(zip(changed, found, strict=True))
     if len({config_hash(config) for config in found}) < max(len(found), len(words.values)):
         raise ConfigError(f"{path} has two values that make the same run")
-    for value in (words.better, words.than):
-        if value and value not in changed:
+    for value in (words.better, words.than) if words.better or words.than else ():
+        if value not in changed:
             raise ConfigError(f"{path}: {shown(value)} is none of its values: {', '.join(changed)}")
     return Question(name, words, variants)
 

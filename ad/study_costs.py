@@ -22,13 +22,13 @@ def estimate(trials: Sequence[Trial], rows: dict[str, Row]) -> dict[str, float]:
     configs = {trial.key: trial.config for trial in trials}
     done = [rows[key] for key in configs if key in rows]
     paces = [work(configs[row["key"]]) / row["train_s"] for row in done if row["train_s"]]
-    pace = float(np.median(paces)) if paces else PACE
-    evaluation = _mean([row["evaluate_s"] for row in done]) or EVALUATION
+    pace = _typical(paces) or PACE
+    evaluation = _typical([row["evaluate_s"] for row in done]) or EVALUATION
     seconds = {trial.key: evaluation for trial in trials}
     for group in trainings(trials):
         first = next((trial for trial in group if trial.key not in rows), group[0])
         similar = [row for row in rows.values() if _similar(row, first)]
-        training = _mean([row["train_s"] for row in similar]) or work(first.config) / pace
+        training = _typical([row["train_s"] for row in similar]) or work(first.config) / pace
         seconds[first.key] += training
     return seconds
 
@@ -45,6 +45,7 @@ def _similar(row: Row, trial: Trial) -> bool:
     return (row["changed"], row["train_steps"]) == (trial.changed, trial.config.training.steps)
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _typical(values: list[float | None]) -> float | None:
+    """The median, since a machine that was busy or asleep has made some of them far too long."""
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return float(np.median(known)) if known else None

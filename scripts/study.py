@@ -38,7 +38,7 @@ def main(words: argparse.Namespace) -> None:
         return
     if not words.table:
         run_missing(study, trials, words.root, words.keep)
-    write_page(words.folder)
+    make_page(words.folder)
 
 
 def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = False) -> None:
@@ -84,7 +84,7 @@ def show(study: Study, trials: Sequence[Trial]) -> None:
     say(f"study: {len(left)} of {len(trials)} runs to do, about {hours:.1f} hours in one process")
 
 
-def write_page(folder: Path) -> None:
+def make_page(folder: Path) -> None:
     """Make the page of all questions and seeds from the rows in `folder`."""
     from ad.locks import locked
     from ad.study_report import write_page

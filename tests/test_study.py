@@ -163,6 +163,7 @@ def test_questions_and_seeds_can_be_chosen(folder):
         ),
         ({"encoder": ENCODER | {"change": "model.encodr"}}, "is not a setting"),
         ({"encoder": ENCODER | {"better": "offsets"}}, "is none of its values"),
+        ({"encoder": ENCODER | {"than": ""}}, "is none of its values"),
         ({"encoder": ENCODER | {"values": ["table", "table"]}}, "the same run"),
         ({"encoder": ENCODER | {"values": []}}, "either change and values, or variants"),
         ({"encoder": ENCODER | {"valeus": []}}, "did you mean values?"),
