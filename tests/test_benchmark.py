@@ -86,6 +86,16 @@ def test_a_table_a_line_and_a_plot_of_rows(tmp_path):
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_rows_of_other_parts_stay_and_those_of_other_machines_do_not(tmp_path):
+    path, old = tmp_path / "results.json", [row(part="collect", peer=3.0), row(ours=1.0)]
+    for machine, kept in ((show.machine(), ["collect"]), ({"cores": 99}, [])):
+        content = {"machine": machine, "quick": False, "rows": [r.as_dict() for r in old]}
+        path.write_text(json.dumps(content))
+        rows = show.with_others([row()], path, False, list(PARTS))
+        assert [r.part for r in rows] == [*kept, "train"] and rows[-1].ours == 6.0
+    assert show.with_others([row()], tmp_path / "none.json", False, list(PARTS)) == [row()]
+
+
 def test_without_measurements_there_is_no_plot(tmp_path):
     show.write_plot(tmp_path / "growth.png", [row()])
     assert not (tmp_path / "growth.png").exists()

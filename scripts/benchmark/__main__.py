@@ -4,6 +4,7 @@ Prints one table and writes logs/benchmark/results.json (every repeat, versions,
 growth.png and a profile of a training step. Ten minutes on two quiet cores; --quick in one. The
 peers come with the extra `bench`. With --update FILE the table takes the place of what stands
 between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is renewed.
+With --only the rows of the other parts stay those of the last run on this machine.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
             folder.mkdir(parents=True, exist_ok=True)
             module.write_profile(folder)
     seconds = time.perf_counter() - begin
+    rows = show.with_others(rows, root / FOLDER / "results.json", quick, list(PARTS))
     say(show.table(rows).markdown())
     for line in (*show.lines(rows), *show.capacity(rows)):
         say(line)

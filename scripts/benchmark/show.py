@@ -1,8 +1,10 @@
 """The rows as a table, as sentences and as a plot of how cost grows."""
 
+import json
 import math
 import os
 import platform
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -61,6 +63,22 @@ def capacity(rows: list[Row]) -> list[str]:
         f"{_round(longest):,} transitions, or its steps per task for {_round(tasks):,} tasks, "
         f"whose histories take {tasks * size / 1e9:.0f} GB."
     ]
+
+
+def with_others(rows: list[Row], path: Path, quick: bool, parts: list[str]) -> list[Row]:
+    """`rows`, and those of other parts in the results at `path` if of the same machine."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = content["machine"] == machine() and content["quick"] == quick
+        entries = content["rows"] if same else []
+    except (OSError, ValueError, KeyError):
+        entries = []
+    names, measured = {field.name for field in fields(Row)}, {row.part for row in rows}
+    old = [Row(**{n: v for n, v in entry.items() if n in names}) for entry in entries]
+    return sorted(
+        [*rows, *(row for row in old if row.part not in measured)],
+        key=lambda row: parts.index(row.part),
+    )
 
 
 def machine() -> dict:
