@@ -106,7 +106,7 @@ def write_plot(path: Path, rows: list[Row]) -> None:
         x, y = list(points), list(points.values())
         axes.plot(x, y, marker="o", color="#0072B2", linewidth=2)
         axes.set_xscale("log")
-        axes.set_xticks(x, [_rate(value).replace(" ", "") for value in x])
+        axes.set_xticks(x, [str(n) if n % 1000 else f"{n // 1000}k" for n in x])
         axes.minorticks_off()
         axes.set_ylim(0, max(y) * 1.15)
         axes.set_title(title, fontsize=10, color=INK)
