@@ -13,7 +13,7 @@ from training_row import SHORT, train
 
 from ad.collection import collect
 from ad.command_line import load
-from ad.runs import Run
+from ad.runs import Run, unit_folder
 from ad.tokens import Spec
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
@@ -126,3 +126,19 @@ def trained(whole, row) -> Run:
     config = row(training__precision="float32")
     shutil.copytree(whole.folder, Run(config).folder, dirs_exist_ok=True)
     return Run(config)
+
+
+@pytest.fixture(scope="module")
+def made(smoke, tmp_path_factory) -> Path:
+    """A published history; only to be copied."""
+    words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
+    words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
+    run = Run(smoke(tmp_path_factory.mktemp("made"), *words))
+    collect(run)
+    return unit_folder(run.config, run.split.train_tasks[0])
+
+
+@pytest.fixture
+def unit(made, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "unit"))

@@ -19,7 +19,7 @@ from ad.errors import CorruptError, MachineError
 from ad.files import require_room, write_sealed
 from ad.histories import is_whole, load_unit
 from ad.locks import locked
-from ad.runs import Run, dataset_folder, unit_folder
+from ad.runs import Run, dataset_folder
 from scripts.cli import exit_code
 
 ROOT = Path(__file__).parent.parent
@@ -113,22 +113,6 @@ def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tm
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
     np.save(tmp_path / "b.npy", array)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def made(smoke, tmp_path_factory) -> Path:
-    """A published unit; only to be copied."""
-    words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
-    words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
-    run = Run(smoke(tmp_path_factory.mktemp("made"), *words))
-    collect(run)
-    return unit_folder(run.config, run.split.train_tasks[0])
-
-
-@pytest.fixture
-def unit(made, tmp_path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(made, tmp_path / "unit"))
 
 
 def forge(unit: Path, change) -> None:

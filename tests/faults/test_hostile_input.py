@@ -14,32 +14,14 @@ import pytest
 import torch
 
 from ad import checkpoints, recording, states
-from ad.collection import collect
 from ad.command_line import load
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.files import read_sealed, sha256, write_sealed
 from ad.histories import load_unit
-from ad.runs import Run, unit_folder
 from ad.transitions import FIELDS
 
 FULL = pytest.mark.faults
 ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
-
-
-@pytest.fixture(scope="module")
-def made(smoke, tmp_path_factory) -> Path:
-    """A published history; only to be copied."""
-    words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
-    words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
-    run = Run(smoke(tmp_path_factory.mktemp("made"), *words))
-    collect(run)
-    return unit_folder(run.config, run.split.train_tasks[0])
-
-
-@pytest.fixture
-def unit(made, tmp_path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(made, tmp_path / "unit"))
 
 
 def describe(unit: Path, path: Path) -> None:
