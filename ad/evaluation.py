@@ -79,26 +79,34 @@ def play(
 ) -> dict[str, Rollout]:
     """Rollouts "held_out" and "train", each [seeds × tasks, E], seed by seed.
 
-    `record` keeps the trajectories of the first seed. `show` draws progress bars.
+    All lanes of both in one rollout: what a step costs beside its arithmetic is paid once. `record`
+    keeps the trajectories of the first seed. `show` draws a progress bar.
     """
     settings = config.evaluation
     choose = greedy if settings.action == "greedy" else sampled(settings.temperature)
-    results = {}
-    for part, count in zip(SPLITS, seeds, strict=True):
-        tasks = getattr(split, f"{part}_tasks")
-        lanes = [(seed, task) for seed in range(count) for task in tasks]
-        results[part] = rollout(
-            model,
-            method,
-            _lanes(config, [task for _, task in lanes]),
-            [derive_key(seed, "evaluate", task_name(task)) for seed, task in lanes],
-            episodes,
-            config.data.context_length,
-            choose,
-            record=len(tasks) if record else 0,
-            label=f"evaluate {part}" if show else None,
-        )
-    return results
+    plays = [
+        (part, seed, task)
+        for part, count in zip(SPLITS, seeds, strict=True)
+        for seed in range(count)
+        for task in getattr(split, f"{part}_tasks")
+    ]
+    played = rollout(
+        model,
+        method,
+        _lanes(config, [task for _, _, task in plays]),
+        [derive_key(seed, "evaluate", task_name(task)) for _, seed, task in plays],
+        episodes,
+        config.data.context_length,
+        choose,
+        record=[lane for lane, (_, seed, _) in enumerate(plays) if seed == 0] if record else (),
+        label="evaluate" if show else None,
+    )
+    parts = [part for part, _, _ in plays]
+    ends = np.cumsum([parts.count(part) for part in SPLITS])
+    return {
+        part: played.part(end - parts.count(part), end)
+        for part, end in zip(SPLITS, ends, strict=True)
+    }
 
 
 def _lanes(config: Experiment, tasks: list[np.ndarray]):

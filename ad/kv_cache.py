@@ -6,16 +6,27 @@ import torch
 class KVCache:
     """Room for `capacity` tokens of N lanes: two [layers, N, H, capacity, D] tensors.
 
+    A lane may be several `streams` side by side; N is then their number in all lanes.
+
     Nothing is ever shifted: when the window is full its owner calls `reset` and fills the cache
     again from the part that stays, since every layer's keys depend on all that the dropped tokens
     told it.
     """
 
-    def __init__(self, layers: int, lanes: int, heads: int, capacity: int, head_width: int, like):
-        shape = (layers, lanes, heads, capacity, head_width)
+    def __init__(
+        self,
+        layers: int,
+        lanes: int,
+        heads: int,
+        capacity: int,
+        head_width: int,
+        like: torch.Tensor,
+        streams: int = 1,
+    ):
+        shape = (layers, lanes * streams, heads, capacity, head_width)
         self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
-        self.capacity, self.length = capacity, 0
+        self.capacity, self.length, self.streams = capacity, 0, streams
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor):
         """Store a layer's new `keys` and `values` [N, H, L, D]; all it has, [N, H, length + L, D].
@@ -36,3 +47,10 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything; the memory stays."""
         self.length = 0
+
+    def keep(self, lanes: torch.Tensor) -> None:
+        """Go on with `lanes` alone, int64 [M], in this order."""
+        self.keys, self.values = (self._only(lanes, x) for x in (self.keys, self.values))
+
+    def _only(self, lanes: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(1, (-1, self.streams)).index_select(1, lanes).flatten(1, 2)

@@ -19,19 +19,44 @@ RECORDED = {
 }
 
 
+# Some lanes need four times as many steps as others for their episodes. Those that are over leave
+# the memory as soon as they are an eighth of it: to go on costs more than a copy of the rest.
+WORTH_KEEPING = 7 / 8
+
+
 @dataclass
 class Rollout:
-    """Returns, lengths, successes [N, E]; `trajectory`: fields [lanes, T], episode -1 when over.
+    """Returns, lengths, successes [N, E] of N lanes and E episodes each.
 
     `seen`, bool [N, E]: whether at an episode's start the memory held a reward above 0.
+    `trajectory`: fields [R, T] of the lanes `recorded`, int [R]; episode -1 when a lane is over.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray
     seen: np.ndarray
+    recorded: np.ndarray
     trajectory: dict[str, np.ndarray]
-    env_steps: int
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of all lanes in the episodes that count."""
+        return int(self.lengths.sum())
+
+    def part(self, start: int, stop: int) -> "Rollout":
+        """The lanes from `start` to before `stop` alone."""
+        lanes, shown = slice(start, stop), (start <= self.recorded) & (self.recorded < stop)
+        trajectory = {name: values[shown] for name, values in self.trajectory.items()}
+        longest = (trajectory["episode"] >= 0).sum(1).max(initial=0)
+        return Rollout(
+            self.returns[lanes],
+            self.lengths[lanes],
+            self.successes[lanes],
+            self.seen[lanes],
+            self.recorded[shown] - start,
+            {name: values[:, :longest] for name, values in trajectory.items()},
+        )
 
 
 class Tally:
@@ -42,7 +67,6 @@ class Tally:
         self.lengths = np.zeros((lanes, episodes), np.int64)
         self.seen = np.zeros((lanes, episodes), bool)
         self.episode = np.zeros(lanes, np.int64)
-        self.env_steps = 0
 
     @property
     def active(self) -> np.ndarray:
@@ -50,8 +74,8 @@ class Tally:
         return self.episode < self.returns.shape[1]
 
     def begin(self, lanes: np.ndarray, seen: np.ndarray) -> None:
-        """An episode begins in `lanes`; `seen`, bool [N]: whether the memory holds a reward."""
-        self.seen[lanes, self.episode[lanes]] = seen[lanes]
+        """An episode begins in `lanes` [M]; `seen`, bool [M]: whether their memory has a reward."""
+        self.seen[lanes, self.episode[lanes]] = seen
 
     def add(self, reward: np.ndarray, done: np.ndarray) -> None:
         """Count one step of every lane; lanes that have all their episodes stay as they are."""
@@ -59,42 +83,45 @@ class Tally:
         self.returns[lanes, self.episode[lanes]] += reward[lanes]
         self.lengths[lanes, self.episode[lanes]] += 1
         self.episode[lanes] += done[lanes]
-        self.env_steps += len(lanes)
 
 
 def rollout(
-    model, method, env, seeds, episodes: int, context_length: int, choose, record=0, label=None
+    model, method, env, seeds, episodes: int, context_length: int, choose, record=(), label=None
 ):
     """Play `episodes` in-context episodes in every lane of `env` (SAME_STEP); a `Rollout`.
 
     `seeds`: one 64-bit key a lane, for the world and for `choose(logits [N, A], u [N]) -> actions
-    [N]`. `record`: how many of the first lanes to keep the trajectory of. `label` names the
-    progress bar. Raises NumericError for logits that are not finite.
+    [N]`. `record`: the lanes to keep the trajectory of. `label` names the progress bar. Raises
+    NumericError for logits that are not finite.
     """
     device = model.head.weight.device
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
     keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
     observation, info = env.reset(seed=env_seeds)
-    tally, steps, step = Tally(env.num_envs, episodes), [], 0
+    tally, steps, recorded = Tally(env.num_envs, episodes), [], np.array(record, np.int64)
+    lanes, action = np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
     with torch.inference_mode(), _bar(env.num_envs * episodes, label) as bar:
         memory = method.begin(model, env.num_envs, context_length)
-        while tally.active.any():
-            time, episode = info["time"], np.where(tally.active, tally.episode, -1)
-            logits = memory.act(_tensor(observation, device), _tensor(time, device))
-            if len(fresh := np.flatnonzero(tally.active & (time == 0))):
-                tally.begin(fresh, memory.rewarded().cpu().numpy())
-            action = choose(_finite(logits), uniform(keys, step))
+        while (active := tally.active).any():
+            if (going := active[lanes]).mean() < WORTH_KEEPING:
+                memory.keep(_tensor(np.flatnonzero(going), device))
+                lanes = lanes[going]
+            time, episode = info["time"], np.where(active, tally.episode, -1)
+            logits = memory.act(_tensor(observation[lanes], device), _tensor(time[lanes], device))
+            if (fresh := active[lanes] & (time[lanes] == 0)).any():
+                tally.begin(lanes[fresh], memory.rewarded().cpu().numpy()[fresh])
+            action[lanes] = choose(_finite(logits), uniform(keys[lanes], len(steps)))
             following, reward, terminated, truncated, info = env.step(action)
             reached = info.get("final_obs", following)
-            memory.record(*(_tensor(value, device) for value in (action, reward, reached)))
+            outcome = (action, reward, reached)
+            memory.record(*(_tensor(value[lanes], device) for value in outcome))
             tally.add(reward, terminated | truncated)
-            steps.append(
-                [v[:record] for v in (observation, action, reward, reached, episode, time)]
-            )
-            observation, step = following, step + 1
+            shown = (observation, *outcome, episode, time)
+            steps.append([value[recorded] for value in shown])
+            observation = following
             bar.update(int(tally.episode.sum()) - bar.n)
     scores = tally.returns, tally.lengths, tally.returns > 0, tally.seen
-    return Rollout(*scores, _trajectory(steps), tally.env_steps)
+    return Rollout(*scores, recorded, _trajectory(steps))
 
 
 def sampled(temperature: float = 1.0):

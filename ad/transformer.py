@@ -113,9 +113,8 @@ class Transformer(nn.Module):
         """An empty cache for `lanes` lanes of at most `capacity` tokens in each stream."""
         head_width = self.width // self.heads
         like = self.norm.weight
-        return KVCache(
-            len(self.blocks), self.streams * lanes, self.heads, capacity, head_width, like
-        )
+        blocks, heads = len(self.blocks), self.heads
+        return KVCache(blocks, lanes, heads, capacity, head_width, like, self.streams)
 
     def _initialise(self, layers: int) -> None:
         # The additions to the residual stream shrink with depth (Radford et al. 2019, section 2.3).

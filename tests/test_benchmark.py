@@ -69,7 +69,7 @@ def test_a_rollout_that_reads_its_window_anew_plays_the_same_episodes():
     played = []
     for chosen in (method, Plain()):
         lanes = make_vec("DarkRoom-v0", tasks, 20)
-        played.append(rollout(model, chosen, lanes, [1, 2, 3], 4, 12, sampled(), record=3))
+        played.append(rollout(model, chosen, lanes, [1, 2, 3], 4, 12, sampled(), record=range(3)))
     for name, values in played[0].trajectory.items():
         np.testing.assert_array_equal(values, played[1].trajectory[name])
 

@@ -23,6 +23,7 @@ class Upwards(nn.Module):
         self.head = nn.Linear(1, 1)
 
     def begin(self, model, lanes: int, context_length: int):
+        self.lanes = lanes
         return self
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -32,7 +33,10 @@ class Upwards(nn.Module):
         pass
 
     def rewarded(self) -> torch.Tensor:
-        return torch.zeros(1000, dtype=torch.bool)
+        return torch.zeros(self.lanes, dtype=torch.bool)
+
+    def keep(self, lanes: torch.Tensor) -> None:
+        self.lanes = len(lanes)
 
 
 @pytest.fixture

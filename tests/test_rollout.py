@@ -25,6 +25,7 @@ class Table(nn.Module):
         self.register_buffer("logits", logits)
 
     def begin(self, model, lanes: int, context_length: int):
+        self.lanes = lanes
         return self
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -34,19 +35,27 @@ class Table(nn.Module):
         pass
 
     def rewarded(self) -> torch.Tensor:
-        return torch.zeros(1000, dtype=torch.bool)
+        return torch.zeros(self.lanes, dtype=torch.bool)
+
+    def keep(self, lanes: torch.Tensor) -> None:
+        self.lanes = len(lanes)
 
 
 class Remembering(Table):
-    """The same, and it keeps what it was told."""
+    """The same, and it keeps what it was told, and of which lanes."""
 
     def __init__(self, logits: torch.Tensor):
         super().__init__(logits)
-        self.told = []
+        self.told, self.playing = [], torch.arange(4)
 
     def act(self, observation, time):
-        self.told.append({"observation": observation.clone(), "time": time.clone()})
+        fresh = {"observation": observation, "time": time, "lanes": self.playing}
+        self.told.append({name: value.clone() for name, value in fresh.items()})
         return super().act(observation, time)
+
+    def keep(self, lanes):
+        super().keep(lanes)
+        self.playing = self.playing[lanes]
 
     def record(self, action, reward, next_observation) -> None:
         fresh = {"action": action, "reward": reward, "next_observation": next_observation}
@@ -66,7 +75,7 @@ def walker(action: int) -> Table:
 def play(policy, tasks=TASKS, seeds=SEEDS, episodes=6, choose=None, **kwargs) -> Rollout:
     """Episodes of up to five steps in 3 x 3 rooms, everything recorded."""
     env = make_vec("DarkRoom-v0", np.asarray(tasks), 5, size=3, **kwargs)
-    lanes = len(tasks)
+    lanes = range(len(tasks))
     return rollout(policy, policy, env, seeds, episodes, 4, choose or sampled(), record=lanes)
 
 
@@ -155,17 +164,22 @@ def test_the_memory_is_told_what_is_recorded_and_the_true_last_observation():
     policy = Remembering(wanderer().logits)
     result = play(policy)
     for step, told in enumerate(policy.told):
+        lanes = told.pop("lanes").numpy()
+        assert set(np.flatnonzero(result.trajectory["episode"][:, step] >= 0)) <= set(lanes)
         for name, values in told.items():
-            recorded = result.trajectory[name][:, step]
+            recorded = result.trajectory[name][lanes, step]
             np.testing.assert_array_equal(values.numpy(), recorded, err_msg=name)
+    assert len(policy.told[0]["time"]) > len(policy.told[-1]["time"])  # some were over early
 
 
 def test_only_the_lanes_that_were_asked_for_are_recorded():
     env = make_vec("DarkRoom-v0", TASKS, 5, size=3)
     policy = wanderer()
-    result = rollout(policy, policy, env, SEEDS, 2, 4, sampled(), record=2)
-    assert all(values.shape[0] == 2 for values in result.trajectory.values())
-    np.testing.assert_array_equal(result.returns, play(policy, episodes=2).returns)
+    result = rollout(policy, policy, env, SEEDS, 2, 4, sampled(), record=[3, 1])
+    everything = play(policy, episodes=2)
+    for name, values in result.trajectory.items():
+        np.testing.assert_array_equal(values, everything.trajectory[name][[3, 1]], err_msg=name)
+    np.testing.assert_array_equal(result.returns, everything.returns)
 
 
 def test_a_real_model_plays_reproducibly_and_changes_nothing_of_itself(spec):
@@ -175,10 +189,38 @@ def test_a_real_model_plays_reproducibly_and_changes_nothing_of_itself(spec):
     method, results = AlgorithmDistillation(Settings()), []
     for _ in range(2):
         env = make_vec("DarkRoom-v0", TASKS, 4, size=3)
-        results.append(rollout(model, method, env, SEEDS, 5, 6, sampled(), record=4))
+        results.append(rollout(model, method, env, SEEDS, 5, 6, sampled(), record=range(4)))
     for name, values in results[0].trajectory.items():
         np.testing.assert_array_equal(values, results[1].trajectory[name])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_part_of_a_rollout_is_that_of_its_lanes_alone():
+    together, alone = play(wanderer()).part(1, 3), play(wanderer(), TASKS[1:3], SEEDS[1:3])
+    for name in ("returns", "lengths", "successes", "seen", "recorded"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name), name)
+    for name, values in alone.trajectory.items():
+        over = alone.trajectory["episode"] < 0
+        same = np.where(over, -1, together.trajectory[name])
+        np.testing.assert_array_equal(same, np.where(over, -1, values), name)
+    assert together.env_steps == alone.env_steps == alone.lengths.sum()
+
+
+@pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
+def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, layout):
+    torch.manual_seed(0)
+    config = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, layout=layout)
+    model = SequenceModel(spec, config).eval()
+    method, near = AlgorithmDistillation(Settings()), np.array([[1, 0], [0, 0], [1, 2], [2, 2]])
+    env = make_vec("DarkRoom-v0", near, 4, size=3)
+    together = rollout(model, method, env, SEEDS, 9, 6, sampled(), record=range(4))
+    ends = (together.trajectory["episode"] >= 0).sum(1)
+    assert len(set(ends)) >= 3  # so that the memory shrinks twice at least
+    for lane in range(4):
+        env = make_vec("DarkRoom-v0", near[[lane]], 4, size=3)
+        alone = rollout(model, method, env, SEEDS[lane : lane + 1], 9, 6, sampled())
+        np.testing.assert_array_equal(alone.lengths[0], together.lengths[lane])
+        np.testing.assert_array_equal(alone.seen[0], together.seen[lane])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -235,7 +277,11 @@ class Fresh(Remembering):
 
     def rewarded(self):
         rewards = [step["reward"] for step in self.told[-4:-1]]  # the newest is still open
-        return torch.stack([torch.zeros(4), *rewards]).amax(0) > 0
+        return torch.stack([torch.zeros(4), *rewards]).amax(0)[self.playing] > 0
+
+    def record(self, action, reward, next_observation):
+        of_all = torch.zeros(4).index_copy(0, self.playing, reward.float())
+        super().record(action, of_all, next_observation)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}])

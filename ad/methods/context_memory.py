@@ -55,6 +55,11 @@ class ContextMemory:
         for name, value in fresh.items():
             self.entries[name][:, self.length] = value
 
+    def keep(self, lanes: torch.Tensor) -> None:
+        """Go on with `lanes` alone, int64 [M], in this order."""
+        self.entries = {name: value[lanes] for name, value in self.entries.items()}
+        self.cache.keep(lanes)
+
     def rewarded(self) -> torch.Tensor:
         """Whether there is a reward above 0 in the window or right before it, bool [N]."""
         return self.is_gain[self.entries["reward"]].any(1)
