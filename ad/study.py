@@ -44,6 +44,7 @@ class Wording:
     variants: dict = setting({})  # name: {dotted setting: value}, where several go together
     better: str = setting("")  # the value that had the larger NAUC in the probe
     than: str = setting("")  # the one that it was compared with
+    answer: str = setting("")  # what the runs say and why, in words: written after them
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,8 @@ def _section(study: Study, question: Question, found: dict[str, Found]) -> str:
         question_table(study, question, found).markdown(),
         f"{sentence(study, question, found)}\n",
     ]
+    if words.answer:
+        parts.append(f"{words.answer}\n")
     if _lines(found):
         parts.append(f"![{question.name}]({question.name}.png)\n")
     return "\n".join(parts)

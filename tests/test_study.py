@@ -294,6 +294,14 @@ def test_a_page_without_rows_says_so(folder):
     assert not list(folder.glob("*.png"))
 
 
+def test_an_answer_in_words_stands_under_its_question(folder):
+    path = folder / "encoder.yaml"
+    path.write_text(path.read_text() + "answer: Rows and columns apart, by far.\n")
+    write_page(load_study(folder))
+    page = (folder / "README.md").read_text()
+    assert "Rows and columns apart, by far." in page.split("## encoder")[1].split("\n## ")[0]
+
+
 def test_seconds_are_those_of_similar_runs_or_of_their_arithmetic(folder):
     study = load_study(folder)
     trials = study.trials()

@@ -26,6 +26,7 @@ from scripts.benchmark.measure import (
 )
 
 LANES, GROWTH = 115, (1, 23, 115, 460)  # 23 tasks x 5 seeds
+WINDOW = 256
 
 
 class Recomputed(ContextMemory):
@@ -42,7 +43,7 @@ class Plain:
 
 
 def cached(effort: Effort) -> Row:
-    """115 lanes, window 256: the same episodes with the cache and without."""
+    """115 lanes of a wide window: the same episodes with the cache and without."""
     model, method, config = _frozen()
     ours, plain = effort.of(60, 15), 13  # episodes; 13 of 20 steps fill the window once
     product = matrix_product(torch.float32, _device(model))
@@ -54,7 +55,7 @@ def cached(effort: Effort) -> Row:
     with peak_memory() as peak:
         timed(contenders["ours"])
     rates = alternate(contenders, 1 if effort.quick else 2, _device(model))
-    row = Row("rollout", f"{LANES} lanes, window 256", "steps", median(rates["ours"]), rates)
+    row = Row("rollout", f"{LANES} lanes, window {WINDOW}", "steps", median(rates["ours"]), rates)
     row.peer_name, row.peer = "full recompute", median(rates["full recompute"])
     row.limit_name = "2048³ product, float32"
     row.limit = median(rates[row.limit_name]) / _operations(model, config)
@@ -68,11 +69,11 @@ def late_steps(effort: Effort) -> Row:
     """A step after many episodes against one after few: what was played does not slow it down."""
     model, method, config = _frozen()
     seconds = _stretches(model, method, config, stretches=effort.of(12, 4))
-    early, late = LANES * 256 / seconds[1], LANES * 256 / seconds[-1]
-    row = Row("rollout", "the last 256 steps of many", "steps", late, {"ours": [late]})
-    row.peer_name, row.peer = "the second 256", early
+    early, late = LANES * WINDOW / seconds[1], LANES * WINDOW / seconds[-1]
+    row = Row("rollout", f"the last {WINDOW} steps of many", "steps", late, {"ours": [late]})
+    row.peer_name, row.peer = f"the second {WINDOW}", early
     row.target, row.met = "no slower (within 15 %)", late >= 0.85 * early
-    row.detail["seconds per 256 steps"] = [round(s, 3) for s in seconds]
+    row.detail[f"seconds per {WINDOW} steps"] = [round(s, 3) for s in seconds]
     return row
 
 
@@ -101,7 +102,7 @@ def playing(model, method, config, lanes: int, episodes: int) -> Work:
 
 
 def _frozen():
-    config = load([]).config
+    config = load(["--data.context_length", str(WINDOW)]).config
     torch.manual_seed(0)
     spec = make_spec(config, np.array([0.0, 1.0], np.float32))
     model = SequenceModel(spec, config.model).to(choose_device(config))
@@ -118,7 +119,7 @@ def _device(model) -> str:
 
 
 def _stretches(model, method, config, stretches: int) -> list[float]:
-    """Seconds for every 256 decisions of one long rollout, without the world."""
+    """Seconds for every WINDOW decisions of one long rollout, without the world."""
     device = model.head.weight.device
     memory = method.begin(model, LANES, config.data.context_length)
     zeros = torch.zeros(LANES, dtype=torch.int64, device=device)
@@ -126,7 +127,7 @@ def _stretches(model, method, config, stretches: int) -> list[float]:
     with torch.inference_mode():
         for _ in range(stretches):
             begin = time.perf_counter()
-            for _ in range(256):
+            for _ in range(WINDOW):
                 memory.act(zeros, zeros).argmax(1).cpu()
                 memory.record(zeros, zeros.float(), zeros)
             seconds.append(time.perf_counter() - begin)

@@ -1,4 +1,4 @@
-"""Training: steps of the quickstart's and of the seed experiment's shape, and where they go."""
+"""Training: steps of the quickstart's, a wider and the seed experiment's shape, and their cost."""
 
 import tempfile
 import time
@@ -33,26 +33,24 @@ from scripts.benchmark.measure import (
     timed,
 )
 
+WIDE = ("--data.context_length", "256")
 SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "100000")
 SEED_STEP = 11.2  # seconds a step of the seed implementation (field notes), not run again here
+SHAPES = ((32, 2, 256, 32), (32, 2, 64, 32), (32, 4, 256, 16), (8, 4, 768, 16), (115, 2, 1, 32))
 CONTEXTS, WIDTHS = (64, 128, 256, 512, 1024), (32, 64, 128, 256)
 
 
 def quickstart(effort: Effort) -> Row:
     """Quickstart steps against a GPT-2 of its shape on the same tokens, and a bare product."""
-    trainer = new_trainer()
-    count = effort.of(12, 2)
-    contenders = {"ours": steps(trainer, count), **_product(trainer)}
-    if peers.installed("transformers"):
-        for precision in ("bfloat16", "float32"):
-            contenders[f"GPT-2, {precision}"] = gpt2_steps(trainer, max(count // 3, 1), precision)
-    with peak_memory() as peak:
-        timed(contenders["ours"])
-    row = _row("quickstart shape", trainer, contenders, effort, peak)
+    return _against_gpt2("quickstart shape, 32 x 64", new_trainer(), effort.of(48, 8), effort)
+
+
+def wide(effort: Effort) -> Row:
+    """The same with windows of 256 transitions."""
+    row = _against_gpt2("32 x 256", new_trainer(*WIDE), effort.of(12, 2), effort)
     row.target = "3 x the peer, 20 % of the product (aim 40 %)"
     row.met = row.ratio and row.ratio >= 3 and row.share >= 0.2
-    row.detail["sampler, share of a step"] = _sampler_share(trainer, row.ours)
-    row.detail["profile"] = "logs/benchmark/profile_quickstart.txt"
+    row.detail["profile"] = "logs/benchmark/profile_wide.txt"
     return row
 
 
@@ -73,12 +71,12 @@ def compiled_steps(effort: Effort) -> Row | None:
     """torch.compile against eager, its compile time in the accounts."""
     if effort.quick:
         return None
-    eager, trainer = new_trainer(), new_trainer()
+    eager, trainer = new_trainer(*WIDE), new_trainer(*WIDE)
     begin = time.perf_counter()
     trainer.compile()
     seconds = time.perf_counter() - begin
     rates = alternate({"ours": steps(trainer, 5), "eager": steps(eager, 5)}, effort.repeats)
-    row = Row("train", "quickstart shape, compiled", "transitions", median(rates["ours"]), rates)
+    row = Row("train", "32 x 256, compiled", "transitions", median(rates["ours"]), rates)
     row.peer_name, row.peer = "eager", median(rates["eager"])
     row.detail["seconds to compile"] = round(seconds, 1)
     return row
@@ -87,7 +85,7 @@ def compiled_steps(effort: Effort) -> Row | None:
 def attention_paths(effort: Effort) -> Row:
     """Forward and backward of attention, path by path and shape by shape: which one to choose."""
     device, paths = choose_device(Experiment()), {}
-    for shape in ((32, 2, 256, 32), (32, 4, 256, 16), (8, 4, 768, 16), (115, 2, 1, 32)):
+    for shape in SHAPES:  # B x H x L x D
         for dtype in (torch.bfloat16, torch.float32):
             contenders = {
                 name: _attention(path, shape, dtype, device)
@@ -102,7 +100,7 @@ def attention_paths(effort: Effort) -> Row:
     first = next(iter(paths.values()))
     reference, ours = first["attend_reference"], first[first["chosen"]]
     rates = {"ours": [1e3 / ours]}
-    row = Row("train", "attention, quickstart shape", "passes", 1e3 / ours, rates)
+    row = Row("train", "attention, 32 x 256", "passes", 1e3 / ours, rates)
     row.peer_name, row.peer = "fused kernel of PyTorch", 1e3 / reference
     row.detail["milliseconds by B x H x L x D"] = paths
     return row
@@ -122,6 +120,18 @@ def growth(effort: Effort) -> Row:
     row.detail["milliseconds per 1,000 transitions"] = {
         name: round(1e6 / median(values), 2) for name, values in rates.items()
     }
+    return row
+
+
+def _against_gpt2(name: str, trainer: Trainer, count: int, effort: Effort) -> Row:
+    contenders = {"ours": steps(trainer, count), **_product(trainer)}
+    if peers.installed("transformers"):
+        for precision in ("bfloat16", "float32"):
+            contenders[f"GPT-2, {precision}"] = gpt2_steps(trainer, max(count // 3, 1), precision)
+    with peak_memory() as peak:
+        timed(contenders["ours"])
+    row = _row(name, trainer, contenders, effort, peak)
+    row.detail["sampler, share of a step"] = _sampler_share(trainer, row.ours)
     return row
 
 
@@ -169,7 +179,7 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
 
 def write_profile(folder: Path) -> None:
     """`profile_<shape>.txt`: the operations that a step's time goes to."""
-    for name, words in (("quickstart", ()), ("seed", SEED_SHAPE)):
+    for name, words in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):
         trainer = new_trainer(*words)
         trainer.train_step()
         activities = [ProfilerActivity.CPU]
@@ -246,4 +256,4 @@ def _attention(path: Callable, shape: tuple[int, ...], dtype: torch.dtype, devic
     return work
 
 
-ROWS = [quickstart, seed, compiled_steps, attention_paths, growth]
+ROWS = [quickstart, wide, seed, compiled_steps, attention_paths, growth]
