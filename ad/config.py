@@ -58,7 +58,7 @@ class DataConfig:
     """How histories become training windows."""
 
     history_stride: int = setting(40, at_least=1)  # every k-th episode of a stream is kept
-    context_length: int = setting(256, at_least=1)  # transitions the model looks back on
+    context_length: int = setting(64, at_least=1)  # transitions the model looks back on
     env_steps: int = setting(0, at_least=0)  # of a history that count, its first; 0 is all
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
     streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
@@ -128,7 +128,7 @@ class EvaluationConfig:
     eval_seeds: int = setting(5, at_least=1)  # how many rollouts of a held-out task
     train_eval_seeds: int = setting(1, at_least=1)  # how many rollouts of a train task
     action: str = setting("sample", choices=("sample", "greedy"))  # how actions follow from logits
-    temperature: float = setting(1.0, above=0)  # of the sampling
+    temperature: float = setting(0.85, above=0)  # of the sampling
     worlds: list[dict] = setting([], free=True)  # others to play, each by what replaces env.kwargs
 
 
@@ -150,7 +150,7 @@ class TuneConfig:
     num_tasks: int = setting(4, at_least=1)  # train tasks, at most, that each is tried on
     tune_seed: int = setting(0, at_least=0)  # of the random settings
     rank_by: str = setting("area", choices=("area", "pace"), free=True)  # the best stands first
-    rise_windows: float = setting(0.25, above=0, free=True)  # context windows: wanted pace
+    rise_windows: float = setting(1.0, above=0, free=True)  # context windows: wanted pace
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The table of results: every run under logs/, grouped by configuration, seeds apart.
 
-    python -m scripts.table [--root .] [--update README.md] [run ...]
+    python -m scripts.table [--root .] [--update README.md] [--mark results] [run ...]
 
 A run without results is marked as such: left out, it would not be missed. Prints Markdown; with
 `--update FILE` it takes the place of what stands between the lines `<!-- results -->` and
-`<!-- /results -->` of FILE.
+`<!-- /results -->` of FILE, or of another mark.
 """
 
 import argparse
@@ -23,11 +23,9 @@ from ad.runs import world_folder, world_title
 from ad.tables import runs_table
 from scripts.cli import guarded
 
-MARK = "results"
 
-
-def main(root: Path, names: list[str], update: Path | None) -> None:
-    """Print the table of the runs `names` (all, without names) and put it into `update`."""
+def main(root: Path, names: list[str], update: Path | None, mark: str = "results") -> None:
+    """Print the table of the runs `names` (all, without names); put it into `update` at `mark`."""
     groups: dict[str, dict[str, dict | str]] = {}
     for folder in run_folders(root, names):
         config = load(["--config_path", str(folder / "config.yaml"), "--root", str(root)]).config
@@ -40,7 +38,7 @@ def main(root: Path, names: list[str], update: Path | None) -> None:
     text = runs_table(list(groups.values())).compact().markdown()
     say(text.rstrip())
     if update is not None:
-        replace_between(update, MARK, text)
+        replace_between(update, mark, text)
 
 
 def run_folders(root: Path, names: list[str]) -> list[Path]:
@@ -82,7 +80,8 @@ if __name__ == "__main__":
     parser.add_argument("runs", nargs="*", help="names of runs; all without any")
     parser.add_argument("--root", type=Path, default=Path("."))
     parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
+    parser.add_argument("--mark", default="results", help="what the two marks are called")
     words = parser.parse_args()
     open_streams()
     interruption.install()
-    sys.exit(guarded(lambda: main(words.root, words.runs, words.update)))
+    sys.exit(guarded(lambda: main(words.root, words.runs, words.update, words.mark)))

@@ -170,12 +170,12 @@ BAD_WORDS = [
     ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
     ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
-    ("--data.env_steps 100000", "data.context_length must be at most 250, not 256: that is what "),
+    ("--data.env_steps 24000", "data.context_length must be at most 60, not 64: that is what "),
     ("--data.streams_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
     ("--model.position rotari", "is not a known position: 'rotari', did you mean 'rotary'?"),
     ("--model.position rotary --model.width 6", "must not be rotary for heads of width 3"),
-    ("--model.position window --model.positions 255", "model.positions (command line) must be at "
-     "least 256, not 255: so long is a window of data.context_length"),
+    ("--model.position window --model.positions 63", "model.positions (command line) must be at "
+     "least 64, not 63: so long is a window of data.context_length"),
     ("--model.position history --model.positions 1999", "must be at least 2000, not 1999: so long "
      "is a rollout of 100 episodes of 20 steps"),
     ("--model.position history --data.history_stride 5", "must be at least 4000, not 2000: so long "

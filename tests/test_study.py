@@ -36,6 +36,7 @@ TINY = {
         "training.eval_every": 150,
         "training.eval_episodes": 1,
         "evaluation.eval_seeds": 1,
+        "evaluation.temperature": 1.0,
     },
     "seeds": [0, 1],
     "questions": ["encoder", "temperature"],

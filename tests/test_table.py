@@ -52,6 +52,15 @@ def test_the_table_takes_the_place_between_the_marks(root):
     assert "seed-1" in text and "old" not in text and "seed-0" not in text
 
 
+def test_a_page_may_have_several_tables(root):
+    page = root / "page.md"
+    page.write_text("".join(f"<!-- {mark} -->\n<!-- /{mark} -->\n" for mark in ("results", "b")))
+    table.main(root, ["seed-1"], page)
+    table.main(root, ["seed-0"], page, "b")
+    first, second = page.read_text().split("<!-- /results -->")
+    assert "seed-1" in first and "seed-0" in second and "seed-1" not in second
+
+
 @pytest.mark.parametrize(("names", "page"), [(["none"], None), ([], "no marks")])
 def test_what_is_not_there_gets_a_sentence(root, names, page):
     path = Path(root / "page.md")

@@ -1,0 +1,91 @@
+"""A GPU gives the numbers of a CPU, but for rounding. Skipped where there is none."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_row import states, train
+
+from ad.evaluation import play
+from ad.methods import new_method
+from ad.model import ModelConfig, SequenceModel
+from ad.runs import Run
+from ad.training import Trainer
+
+DEVICE = "cuda"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+PLAIN = {
+    "training__precision": "float32",
+    "model__dropout": "0",  # random numbers differ between devices
+    "model__attention_dropout": "0",
+}
+
+
+@pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
+@pytest.mark.parametrize("position", ["env_time", "window", "history", "rotary", "none"])
+def test_logits_are_those_of_a_cpu(spec, random_window, layout, position):
+    torch.manual_seed(0)
+    config = ModelConfig(width=32, layers=3, layout=layout, position=position)
+    model, window = SequenceModel(spec, config).eval(), random_window(4, 40, seed=1)
+    with torch.inference_mode():
+        here = model(window)
+        there = model.to(DEVICE)({name: value.to(DEVICE) for name, value in window.items()})
+    torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
+def test_training_steps_are_those_of_a_cpu(row, layout):
+    runs = [train(row("--device", device, model__layout=layout, **PLAIN)) for device in both()]
+    losses = [[line["train/loss"] for line in log(run) if "train/loss" in line] for run in runs]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    weights, others = (states(run)[0] for run in runs)
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name].cpu(), value.cpu(), atol=2e-3, rtol=0, msg=name)
+
+
+def test_bfloat16_training_comes_down_as_on_a_cpu(row):
+    words = {"training__precision": "bfloat16", "training__steps": "40"}
+    runs = [train(row("--device", device, **words)) for device in both()]
+    losses = [[line["train/loss"] for line in log(run) if "train/loss" in line] for run in runs]
+    ends = [np.mean(of_run[-10:]) for of_run in losses]
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+
+
+def test_episodes_in_the_context_are_those_of_a_cpu(row):
+    trainer = Trainer(Run(row("--device", "cpu")))
+    model, config = trainer.model.eval(), trainer.config
+    model.requires_grad_(False)
+    lengths = []
+    for device in both():
+        played = play(
+            config, trainer.run.split, model.to(device), new_method(config.method), 8, (3, 2)
+        )
+        lengths.append(np.concatenate([part.lengths for part in played.values()]))
+    assert (lengths[0] == lengths[1]).mean() > 0.95  # a draw may fall between two roundings
+
+
+def test_a_run_goes_on_on_the_other_device(row):
+    class Once:
+        """Asks to stop after four steps."""
+
+        count = 0
+
+        def __call__(self) -> bool:
+            self.count += 1
+            return self.count == 4
+
+    config = row("--device", "cpu", **PLAIN)
+    run = train(config, Once())
+    train(replace(config, device=DEVICE))
+    assert [line["step"] for line in log(run) if "train/loss" in line] == list(range(1, 9))
+
+
+def both() -> tuple[str, str]:
+    return "cpu", DEVICE
+
+
+def log(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
