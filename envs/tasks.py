@@ -67,6 +67,8 @@ def make_split(
         if not isinstance(name, str) or name in RESERVED:
             raise ValueError(f"{name!r} cannot be among the keyword arguments of {env_id}")
     all_tasks = world(env_id, task_kwargs, **env_kwargs).all_tasks()
+    # A model has one set of observations and actions, and a rollout plays all tasks side by side.
+    world(env_id, task_kwargs, tasks=all_tasks, **env_kwargs).close()
     if held_out is not None:
         held_out_index = _find(all_tasks, held_out)
     order = np.random.default_rng(derive_key(split_seed, "split")).permutation(len(all_tasks))

@@ -157,7 +157,7 @@ def test_a_report_can_be_made_of_other_rows(smoke, tmp_path, words):
 
 
 def test_a_world_of_someone_else_has_a_report_without_what_it_does_not_know(smoke, tmp_path):
-    tasks = "[{is_slippery: false}, {is_slippery: true}, {desc: [SF, FG]}]"
+    tasks = "[{is_slippery: false}, {is_slippery: true}, {desc: [SFFF, FFFF, FFFF, FFFG]}]"
     words = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--env.tasks", tasks]
     words += ["--split.num_train_tasks", "2", "--model.encoder", "table"]
     run = evaluated_run(smoke(tmp_path, *words))

@@ -92,6 +92,12 @@ def test_an_impossible_split_is_refused_in_a_sentence(num_train_tasks, held_out,
         make_split(*ROOM, 0, num_train_tasks, held_out)
 
 
+def test_tasks_that_do_not_fit_into_one_batch_are_refused_when_the_split_is_made():
+    lakes = [{}, {}, {"desc": ["SF", "FG"]}]
+    with pytest.raises(ValueError, match="FrozenLake-v1 cannot be made for these tasks"):
+        make_split("FrozenLake-v1", {}, 0, 2, task_kwargs=lakes)
+
+
 @pytest.mark.parametrize("name", ["tasks", "num_envs", "env_id", "episode_length", 3])
 def test_arguments_that_the_project_sets_itself_are_refused(name):
     with pytest.raises(ValueError, match="cannot be among the keyword arguments"):
