@@ -23,6 +23,7 @@ from scripts.benchmark.measure import Row
 
 HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]
 PACKAGES = ("gymnasium", "numba", "stable_baselines3", "transformers")
+TRAINING = "milliseconds per 1,000 transitions"
 NIGHT_S = 10 * 3600
 
 
@@ -118,35 +119,35 @@ def write_plot(path: Path, rows: list[Row]) -> None:
 
 
 def _panels(rows: list[Row]) -> list[tuple[str, str, dict[int, float]]]:
-    details = {(row.part, row.name): row.detail for row in rows}
-    collect = details.get(("collect", "200 agents against 1, room 15 x 15"), {})
-    stepping = details.get(("collect", "stepping, 10,000 lanes"), {})
-    rolling = details.get(("rollout", "growth"), {})
-    train = details.get(("train", "growth"), {}).get("milliseconds per 1,000 transitions", {})
+    agents = _costs(rows, "collect", "200 agents against 1, room 15 x 15", "cost per step, ns")
+    lanes = _costs(rows, "collect", "stepping, 10,000 lanes", "cost per step, ns")
+    rolling = _costs(rows, "rollout", "growth", "cost per step, µs")
+    widths = _costs(rows, "train", "growth", TRAINING, "width ")
     return [
-        ("collection by agents", "ns a step", _numbers(collect.get("cost per step, ns", {}))),
-        ("stepping by lanes", "ns a step", _numbers(stepping.get("cost per step, ns", {}))),
-        ("rollout by lanes", "µs a step", _numbers(rolling.get("cost per step, µs", {}))),
-        ("training by context", "ms per 1,000 transitions", _numbers(train, "context ")),
-        ("training by width", "ms per 1,000 transitions", _numbers(train, "width ")),
+        ("collection by agents", "ns a step", agents),
+        ("stepping by lanes", "ns a step", lanes),
+        ("rollout by lanes", "µs a step", rolling),
+        ("training by context", "ms per 1,000 transitions", _by_context(rows)),
+        ("training by width", "ms per 1,000 transitions", widths),
     ]
 
 
 def _by_context(rows: list[Row]) -> dict[int, float]:
     """Milliseconds per 1,000 transitions of training, by context."""
+    return _costs(rows, "train", "growth", TRAINING, "context ")
+
+
+def _costs(rows: list[Row], part: str, name: str, what: str, prefix: str = "") -> dict[int, float]:
+    """The costs in a row's detail `what`, by the number behind `prefix`; none without the row."""
     details = {(row.part, row.name): row.detail for row in rows}
-    train = details.get(("train", "growth"), {}).get("milliseconds per 1,000 transitions", {})
-    return _numbers(train, "context ")
+    costs = details.get((part, name), {}).get(what, {})
+    return {int(k.removeprefix(prefix)): v for k, v in costs.items() if k.startswith(prefix)}
 
 
 def _round(value: float) -> int:
     """To two digits."""
     digits = 10 ** max(math.floor(math.log10(value)) - 1, 0)
     return int(value // digits * digits)
-
-
-def _numbers(costs: dict[str, float], prefix: str = "") -> dict[int, float]:
-    return {int(k.removeprefix(prefix)): v for k, v in costs.items() if k.startswith(prefix)}
 
 
 def _cells(row: Row) -> list[str]:
