@@ -119,11 +119,11 @@ def compare(one: Found, other: Found) -> Comparison:
     if welch := metrics.difference(one.values("nauc"), other.values("nauc")):
         least, most = welch[1:]
         text = f"{welch[0]:+.3f} [{least:+.3f}, {most:+.3f}]"
-        return Comparison(text, (least > 0) - (most < 0))
+        return Comparison(text, int(least > 0) - int(most < 0))
     text = f"{mean - mean_other:+.3f} (one seed)"
     if bounds is None or bounds_other is None:
         return Comparison(text, 0)
-    return Comparison(text, (bounds[0] > bounds_other[1]) - (bounds[1] < bounds_other[0]))
+    return Comparison(text, int(bounds[0] > bounds_other[1]) - int(bounds[1] < bounds_other[0]))
 
 
 def sentence(study: Study, question: Question, found: dict[str, Found]) -> str:
@@ -160,7 +160,8 @@ def _overview(study: Study, question: Question, found: dict[str, Found]) -> list
     compared = _compared(found, found[question.reference(study.base)])
     lists = [", ".join(compared[sign]) or UNKNOWN for sign in (1, -1)]
     missing = sum(len(value.missing) for value in found.values())
-    link = f"[{question.name}](#{question.name}){f' ({missing} runs missing)' if missing else ''}"
+    link = f"[{question.name}](#{question.name})"
+    link += f" ({missing} {'run' if missing == 1 else 'runs'} missing)" if missing else ""
     return [link, verdict, largest, *lists]
 
 

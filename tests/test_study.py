@@ -275,6 +275,16 @@ def test_one_seed_is_judged_by_its_intervals_over_goals(folder, low, high, sign)
     assert compare(values["table"], values["factored"]).sign == sign
 
 
+def test_one_seed_is_compared_with_several_by_their_intervals(folder):
+    study = load_study(folder)
+    fill(study, {"table": [0.30, 0.31]})
+    fill(study, {"factored": [0.6]}, nauc_low=0.5, nauc_high=0.7)
+    one, several = found(study)["factored"], found(study)["table"]
+    assert compare(one, several).sign == 1 and compare(several, one).sign == -1
+    write_page(study)
+    assert "(1 run missing)" in (folder / "README.md").read_text()
+
+
 def test_a_missing_seed_is_named_and_a_row_of_another_budget_not_counted(folder, tmp_path):
     study = load_study(folder)
     longer = TINY | {"settings": TINY["settings"] | {"training.steps": 200}}
