@@ -1,7 +1,7 @@
 """Expert distillation (Laskin et al. 2022, section 4): the same model on the histories' ends.
 
-The control for algorithm distillation: where no learning is seen none is learnt, so the return must
-not rise over in-context episodes.
+The control for algorithm distillation: no learning is seen, so that only what one success in the
+context says of the goal can raise the return over in-context episodes.
 """
 
 from dataclasses import dataclass
