@@ -39,7 +39,7 @@ def test_logits_are_those_of_a_cpu(spec, random_window, layout, position):
 @pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
 def test_training_steps_are_those_of_a_cpu(row, layout):
     runs = [train(row("--device", device, model__layout=layout, **PLAIN)) for device in both()]
-    losses = [[line["train/loss"] for line in log(run) if "train/loss" in line] for run in runs]
+    losses = [losses_of(run) for run in runs]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
     weights, others = (states(run)[0] for run in runs)
     for name, value in weights.items():
@@ -49,7 +49,7 @@ def test_training_steps_are_those_of_a_cpu(row, layout):
 def test_bfloat16_training_comes_down_as_on_a_cpu(row):
     words = {"training__precision": "bfloat16", "training__steps": "40"}
     runs = [train(row("--device", device, **words)) for device in both()]
-    losses = [[line["train/loss"] for line in log(run) if "train/loss" in line] for run in runs]
+    losses = [losses_of(run) for run in runs]
     ends = [np.mean(of_run[-10:]) for of_run in losses]
     assert ends[1] == pytest.approx(ends[0], rel=0.05)
 
@@ -85,6 +85,10 @@ def test_a_run_goes_on_on_the_other_device(row):
 
 def both() -> tuple[str, str]:
     return "cpu", DEVICE
+
+
+def losses_of(run: Run) -> list[float]:
+    return [line["train/loss"] for line in log(run) if "train/loss" in line]
 
 
 def log(run: Run) -> list[dict]:
