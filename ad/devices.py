@@ -1,5 +1,8 @@
 """The device and the precision that a configuration asks for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from ad.config import Experiment
@@ -22,6 +25,17 @@ def autocast(config: Experiment, device: torch.device) -> torch.autocast:
     wanted = config.training.precision
     enabled = wanted == "bfloat16" or (wanted == "auto" and _bfloat16_pays(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many threads of torch in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _bfloat16_pays(device: torch.device) -> bool:

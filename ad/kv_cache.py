@@ -1,5 +1,7 @@
 """Keys and values of the tokens already seen: a new token costs one step and not a window."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
@@ -47,6 +49,10 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything; the memory stays."""
         self.length = 0
+
+    def in_use(self) -> AbstractContextManager:
+        """Around whatever reads with it: nothing to be done."""
+        return nullcontext()
 
     def keep(self, lanes: torch.Tensor) -> None:
         """Go on with `lanes` alone, int64 [M], in this order."""

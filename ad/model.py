@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from ad.config import ModelConfig
-from ad.kv_cache import KVCache
 from ad.tokens import LAYOUTS, Spec, Window
-from ad.transformer import Transformer
+from ad.transformer import Memory, Transformer
 
 
 class SequenceModel(nn.Module):
@@ -31,7 +30,7 @@ class SequenceModel(nn.Module):
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialise()
 
-    def forward(self, window: Window, cache: KVCache | None = None, start: int = 0) -> torch.Tensor:
+    def forward(self, window: Window, cache: Memory | None = None, start: int = 0) -> torch.Tensor:
         """Logits [B, T, A] of a window [B, T + 1]; with a cache of its last decision, [B, 1, A].
 
         A cache that holds tokens of the window's beginning gets those that it does not have yet;
@@ -45,7 +44,7 @@ class SequenceModel(nn.Module):
         fresh = self.layout.count(known) - cache.length
         return self.head(self.layout.newest(self.transformer(tokens[:, -fresh:], cache)))
 
-    def new_cache(self, lanes: int, decisions: int) -> KVCache:
+    def new_cache(self, lanes: int, decisions: int) -> Memory:
         """An empty cache for windows of at most so many decisions."""
         return self.transformer.new_cache(lanes, self.layout.count(decisions))
 

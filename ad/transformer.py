@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ad.attention import attend
+from ad.decoder import Decoder
 from ad.dropout import dropout
 from ad.kv_cache import KVCache
 from ad.modalities import AcrossStreams
+
+Memory = KVCache | Decoder
 
 
 class Attention(nn.Module):
@@ -100,8 +103,13 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self._initialise(layers)
 
-    def forward(self, tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
-        """Hidden states of `tokens`, which follow those in `cache` and are added to it."""
+    def forward(self, tokens: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
+        """Hidden states of `tokens`, which follow those in `cache` and are added to it.
+
+        With a cache only the last token's are promised, [B, 1, C]: a `Decoder` makes no others.
+        """
+        if isinstance(cache, Decoder):
+            return cache.read(tokens)
         x = tokens
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)
@@ -109,8 +117,13 @@ class Transformer(nn.Module):
             cache.advance(tokens.shape[1])
         return self.norm(x)
 
-    def new_cache(self, lanes: int, capacity: int) -> KVCache:
-        """An empty cache for `lanes` lanes of at most `capacity` tokens in each stream."""
+    def new_cache(self, lanes: int, capacity: int) -> Memory:
+        """An empty cache for `lanes` lanes of at most `capacity` tokens in each stream.
+
+        It serves these weights without dropout: whoever changes them needs another.
+        """
+        if Decoder.serves(self):
+            return Decoder(self, lanes, capacity)
         head_width = self.width // self.heads
         like = self.norm.weight
         blocks, heads = len(self.blocks), self.heads

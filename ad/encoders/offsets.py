@@ -36,7 +36,8 @@ class OffsetEncoder(Encoder):
             shape = [1] * len(self.factors) + [-1]
             shape[number] = size + 2 * reach
             offset = torch.arange(-reach, size + reach, device=self.cells.device) - size // 2
-            vectors = vectors + linear(sinusoids(offset)).view(shape)  # broadcasts to [..., C]
+            one = linear(sinusoids(offset).to(linear.weight))
+            vectors = vectors + one.view(shape)  # broadcasts to [..., C]
         return torch.cat([vectors.flatten(0, -2), self.none.weight])
 
     def moved(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

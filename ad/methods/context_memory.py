@@ -7,7 +7,8 @@ from ad.tokens import Made, Window
 
 
 class ContextMemory:
-    """The window of N lanes in lockstep; its logits are those of a full forward pass over it.
+    """The window of N lanes in lockstep; its logits are those of a full forward pass over it, but
+    for what a `Decoder` rounds.
 
     When a decision comes for which the window of `context_length` decisions has no room, the oldest
     half goes and the cache is filled again from the rest: each kept token is then read without the
@@ -19,7 +20,7 @@ class ContextMemory:
         self.model, self.length, self.capacity = model, 0, context_length
         self.step = 0  # decisions so far, also those that are forgotten
         self.rewards = torch.tensor(spec.rewards, device=device)
-        self.is_gain = torch.tensor([*(reward > 0 for reward in spec.rewards), False]).to(device)
+        self.first_gain = sum(reward <= 0 for reward in spec.rewards)  # they ascend
         shape, none = (lanes, context_length + 1), spec.none | {"step": 0}
         self.entries = {
             name: torch.full(shape, value, dtype=torch.int64, device=device)
@@ -43,17 +44,18 @@ class ContextMemory:
 
     def _logits(self, start: int) -> torch.Tensor:
         """Of the newest decision; the cache holds the tokens of those before `start`."""
-        with self.model.layout.keeping(self.vectors):
+        with self.model.layout.keeping(self.vectors), self.cache.in_use():
             return self.model(self._part(start), self.cache, start)[:, -1]
 
     def record(
         self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor
     ) -> None:
         """What came of the last decision, each [N]: action, reward, true next observation."""
-        nearest = (reward[:, None] - self.rewards).abs().argmin(1)
-        fresh = {"action": action, "reward": nearest, "next_observation": next_observation}
-        for name, value in fresh.items():
-            self.entries[name][:, self.length] = value
+        with self.cache.in_use():
+            nearest = (reward[:, None] - self.rewards).abs().argmin(1)
+            fresh = {"action": action, "reward": nearest, "next_observation": next_observation}
+            for name, value in fresh.items():
+                self.entries[name][:, self.length] = value
 
     def keep(self, lanes: torch.Tensor) -> None:
         """Go on with `lanes` alone, int64 [M], in this order."""
@@ -62,7 +64,9 @@ class ContextMemory:
 
     def rewarded(self) -> torch.Tensor:
         """Whether there is a reward above 0 in the window or right before it, bool [N]."""
-        return self.is_gain[self.entries["reward"]].any(1)
+        reward = self.entries["reward"]
+        with self.cache.in_use():
+            return ((reward >= self.first_gain) & (reward < self.none["reward"])).any(1)
 
     def window(self) -> Window:
         """The present window [N, T + 1], T decisions, the last of them still open."""

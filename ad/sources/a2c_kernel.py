@@ -11,15 +11,13 @@ settings: that is what makes the bits of one independent of the others and of th
 tests/test_a2c.py holds the kernel against torch's autograd, clip and Adam.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba import njit
+
+from ad.threads import share_out
 
 _FAST = {
     "reassoc",
@@ -243,7 +241,8 @@ def _adam(flat, first, second, gradient, updates, optimiser):
 
 def evaluate(parameters, hidden, table):
     """Fill `table` from `parameters` [K, P]."""
-    _share_out(len(parameters), lambda *share: _evaluate(*share, parameters, hidden, table))
+    data = (parameters, hidden, table)
+    share_out(len(parameters), numba.get_num_threads(), lambda *share: _evaluate(*share, *data))
 
 
 @njit(**_LOOP)
@@ -276,8 +275,9 @@ def update(parameters, moments, stopped, hidden, table, samples, returns, update
     keeps the table that it had, is never updated again, and its statistics are NaN.
     """
     statistics = np.empty((len(parameters), 3), np.float32)
-    data = (parameters, moments, stopped, hidden, table, samples, returns, updates, optimiser)
-    _share_out(len(parameters), lambda *share: _update(*share, *data, statistics))
+    learned = (parameters, moments, stopped, hidden, table)
+    data = (*learned, samples, returns, updates, optimiser, statistics)
+    share_out(len(parameters), numba.get_num_threads(), lambda *share: _update(*share, *data))
     return statistics
 
 
@@ -324,22 +324,3 @@ def _update(
         else:
             stopped[k] = True
             p[:], c[:], v[:] = before
-
-
-def _share_out(agents: int, loop: Callable[[int, int], None]) -> None:
-    """Call `loop(first, stop)` for shares of the agents, a thread each.
-
-    Numba's own parallel loops take twice as long to compile and wait for each other by spinning.
-    """
-    shares = min(numba.get_num_threads(), agents)
-    edges = [round(i * agents / shares) for i in range(shares + 1)]
-    first, *others = pairwise(edges)
-    running = [_threads().submit(loop, *share) for share in others]
-    loop(*first)
-    for share in running:
-        share.result()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS)

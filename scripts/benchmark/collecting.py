@@ -7,6 +7,7 @@ import numpy as np
 
 import envs
 from ad.command_line import load
+from ad.devices import torch_threads
 from ad.runs import Run, config_split
 from ad.sources.a2c import Settings
 from scripts.benchmark import peers
@@ -17,7 +18,6 @@ from scripts.benchmark.measure import (
     alternate,
     median,
     peak_memory,
-    threads,
     timed,
 )
 
@@ -116,7 +116,7 @@ def sb3(env_id: str, steps: int, **kwargs) -> Work:
     learner = peers.sb3_a2c(env_id, 10, Settings(**SEED), **kwargs)
 
     def work() -> float:
-        with threads(1):
+        with torch_threads(1):
             learner.learn(steps)
         return float(steps)
 

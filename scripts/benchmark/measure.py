@@ -144,17 +144,6 @@ def resident_peak(process: int | str) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """So many threads of torch in the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def progress(steps: list[tuple[str, Callable]], label: str) -> Iterator[tuple[str, Callable]]:
     """The `steps` one by one under a progress bar that names each."""
     with tqdm(steps, desc=label, unit=" rows", disable=None) as bar:

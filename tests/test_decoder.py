@@ -1,0 +1,172 @@
+"""The compiled decoder against the plain transformer, which it stands in for in rollouts."""
+
+import numpy as np
+import pytest
+import torch
+
+from ad import decoder_kernel
+from ad.decoder import Decoder
+from ad.kv_cache import KVCache
+from ad.positions.rotary import Rotary
+from ad.transformer import Transformer
+
+SHAPES = [(16, 2, 2, 32), (32, 3, 1, 20), (64, 4, 2, 256), (24, 1, 6, 48)]  # C, layers, H, F
+
+
+class Rounded(KVCache):
+    """A cache that keeps what a decoder keeps: bfloat16 keys and values."""
+
+    def append(self, layer, keys, values):
+        return super().append(layer, *(x.bfloat16().float() for x in (keys, values)))
+
+
+def transformer(width=16, layers=2, heads=2, feed_forward=32, seed=0, **settings) -> Transformer:
+    """One whose biases and norms are no zeros and ones."""
+    torch.manual_seed(seed)
+    made = Transformer(width, layers, heads, feed_forward, **settings).eval().requires_grad_(False)
+    for parameter in made.parameters():
+        parameter += 0.3 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
+    return made
+
+
+def plain_cache(model: Transformer, lanes: int, capacity: int, kind=Rounded) -> KVCache:
+    heads = model.heads
+    like, head_width = model.norm.weight, model.width // heads
+    return kind(len(model.blocks), lanes, heads, capacity, head_width, like)
+
+
+def random_tokens(lanes: int, count: int, width: int = 16, seed: int = 1) -> torch.Tensor:
+    return torch.randn(lanes, count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def torch_threads():
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("lanes", [1, 3, 8, 21])
+def test_hidden_states_are_those_of_the_plain_transformer(shape, lanes):
+    model, counts = transformer(*shape), (1, 1, 3, 40, 1, 5)
+    cache, plain = model.new_cache(lanes, 51), plain_cache(model, lanes, 51)
+    assert isinstance(cache, Decoder)
+    for start, count in zip(np.cumsum((0, *counts)), counts, strict=False):
+        tokens = random_tokens(lanes, count, shape[0], seed=int(start))
+        expected = model(tokens, plain)[:, -1:]
+        # What differs in the last bit may be rounded to another bfloat16.
+        torch.testing.assert_close(model(tokens, cache), expected, atol=2e-3, rtol=0)
+    assert cache.length == plain.length == 51
+
+
+def test_rounded_keys_and_values_move_the_hidden_states_by_little():
+    model, tokens = transformer(64, 4, 2, 256), random_tokens(5, 60, 64)
+    exact = model(tokens)[:, -1:]
+    error = (model(tokens, model.new_cache(5, 60)) - exact).abs().max() / exact.std()
+    assert 0 < error < 0.02
+
+
+def test_tokens_one_by_one_are_read_as_tokens_together():
+    model, tokens = transformer(), random_tokens(9, 70)
+    together, alone = (model.new_cache(9, 70) for _ in range(2))
+    for token in range(70):
+        last = model(tokens[:, token : token + 1], alone)
+    torch.testing.assert_close(model(tokens, together), last, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(together.keys, alone.keys)
+    np.testing.assert_array_equal(together.values, alone.values)
+
+
+def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit(torch_threads):
+    model, tokens = transformer(), random_tokens(13, 6)
+    results = []
+    for threads, lanes in ((1, 13), (2, 13), (3, 13), (1, 4)):
+        torch_threads(threads)
+        cache = model.new_cache(lanes, 6)
+        results.append([model(tokens[:lanes, t : t + 1], cache)[:4] for t in range(6)])
+    for other in results[1:]:
+        torch.testing.assert_close(torch.stack(other), torch.stack(results[0]), atol=0, rtol=0)
+
+
+def test_lanes_that_leave_take_what_they_have_read_with_them():
+    model, tokens = transformer(), random_tokens(6, 5)
+    left, stay = model.new_cache(6, 5), torch.tensor([4, 1, 2])
+    model(tokens[:, :4], left)
+    left.keep(stay)
+    apart = model.new_cache(3, 5)
+    model(tokens[stay, :4], apart)
+    expected = model(tokens[stay, 4:], apart)
+    torch.testing.assert_close(model(tokens[stay, 4:], left), expected, atol=0, rtol=0)
+
+
+def test_a_decoder_can_start_again_and_takes_no_more_than_it_has_room_for():
+    model, tokens = transformer(), random_tokens(3, 40)
+    cache = model.new_cache(3, 40)
+    first = model(tokens, cache)
+    with pytest.raises(AssertionError):
+        model(tokens[:, :1], cache)
+    cache.reset()
+    torch.testing.assert_close(model(tokens, cache), first, atol=0, rtol=0)
+    cache.reset()
+    torch.testing.assert_close(
+        model(tokens[:, :7], cache), model(tokens[:, :7], model.new_cache(3, 7)), atol=0, rtol=0
+    )
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_a_number_shows_in_its_lane_and_in_no_other(wrong):
+    model, tokens = transformer(), random_tokens(10, 4)
+    tokens[3, 1, 5] = wrong
+    cache, clean = model.new_cache(10, 4), model.new_cache(10, 4)
+    model(tokens[:, :2], cache), model(random_tokens(10, 4)[:, :2], clean)
+    for token in (2, 3):
+        broken, whole = (model(tokens[:, token : token + 1], c) for c in (cache, clean))
+        assert not broken[3].isfinite().any()
+        others = [lane for lane in range(10) if lane != 3]
+        torch.testing.assert_close(broken[others], whole[others], atol=0, rtol=0)
+
+
+def test_weights_that_are_not_numbers_show():
+    model = transformer()
+    model.blocks[1].up.weight[3, 2] = float("nan")
+    assert not model(random_tokens(2, 1), model.new_cache(2, 1)).isfinite().any()
+
+
+@pytest.mark.parametrize(
+    ("model", "served"),
+    [
+        (transformer(), True),
+        (transformer().double(), False),
+        (transformer(rotate=Rotary.rotate), False),
+        (transformer(streams=3), False),
+        (transformer(feed_forward=30), False),
+        (transformer(width=12, heads=2), False),  # heads of six
+        (transformer().to("meta"), False),
+    ],
+)
+def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
+    assert Decoder.serves(model) == served
+    assert isinstance(model.new_cache(2, 3), Decoder) == served
+
+
+def test_bfloat16_is_that_of_torch():
+    numbers = torch.cat([torch.randn(5000), torch.tensor([0.0, -0.0, 1e-30, 3e38, 1 + 2**-8])])
+    numbers = torch.cat([numbers, 1 + 3 * 2.0**-8 * torch.ones(1)])  # half way, up to the even one
+    halves = np.array([decoder_kernel._to_half(x) for x in numbers.numpy()], np.uint16)
+    np.testing.assert_array_equal(halves, numbers.bfloat16().view(torch.uint16).numpy())
+    back = np.array([decoder_kernel._to_float(half) for half in halves], np.float32)
+    np.testing.assert_array_equal(back, numbers.bfloat16().float().numpy())
+
+
+def test_gelu_is_that_of_torch():
+    x = torch.linspace(-30, 30, 20_001)
+    ours = torch.tensor([decoder_kernel._gelu(value) for value in x.numpy()])
+    torch.testing.assert_close(ours, torch.nn.functional.gelu(x), atol=2e-6, rtol=1e-6)
+
+
+def test_powers_of_two_are_right_to_seven_digits_down_to_the_smallest():
+    x = np.concatenate([np.linspace(-126, 0, 10_001), -np.geomspace(1e-9, 1, 1000)])
+    ours = np.array([decoder_kernel._exp2(np.float32(value)) for value in x])
+    np.testing.assert_allclose(ours, np.exp2(x.astype(np.float32)), rtol=1e-6)
+    assert decoder_kernel._exp2(np.float32(-1e30)) == pytest.approx(2.0**-126)
