@@ -5,9 +5,12 @@ Each shows three episodes side by side with their numbers and returns. Reads the
 those that already show the same are kept, those of tasks that are gone are removed.
 """
 
+import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from ad.histories import episodes, load_unit
 from ad.runs import Run, config_world, task_name, unit_folders
 from envs.render import WALL, room_frames
 
+MOST_AT_ONCE = 4  # videos in the making: each holds its frames, some 30 MB, three times
 EARLY = 10  # a held-out video shows the first episode, the one a tenth of the way, and the last
 HISTORY = ("observation", "next_observation", "reward", "terminated", "truncated")
 
@@ -46,15 +50,24 @@ def record(run: Run) -> tuple[int, int]:
         return 0, 0
     total = min(settings.held_out_videos, len(run.split.held_out_tasks))
     total += len(run.split.train_tasks) * settings.source_videos
-    written, paths = 0, set()
-    with tqdm(total=total, desc="record", unit=" videos", disable=None) as bar:
-        for path, frames in _stories(run, shape[0]):
-            written += video.write_video(path, frames, settings.fps)
-            paths.add(path)
-            bar.update()
-    for path in set(run.videos.glob("*.mp4")) - paths:
+    threads, made = run.config.threads or os.cpu_count() or 1, {}
+    with (
+        tqdm(total=total, desc="record", unit=" videos", disable=None) as bar,
+        ThreadPoolExecutor(min(threads, MOST_AT_ONCE)) as pool,
+    ):
+        making = {
+            path: pool.submit(_write, path, frames, settings.fps)
+            for path, frames in _stories(run, shape[0])
+        }
+        try:
+            for path, written in making.items():
+                made[path] = written.result()
+                bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for path in set(run.videos.glob("*.mp4")) - set(made):
         path.unlink()
-    return written, len(paths)
+    return sum(made.values()), len(made)
 
 
 def held_out_streams(path: Path, count: int) -> Iterator[Stream]:
@@ -89,8 +102,12 @@ def story(stream: Stream, chosen: set[int], title: str, size: int, fps: int) -> 
     return video.margin(frames)
 
 
-def _stories(run: Run, size: int) -> Iterator[tuple[Path, np.ndarray]]:
-    """(file, frames) of every video that is wanted."""
+def _write(path: Path, frames: Callable[[], np.ndarray], fps: int) -> bool:
+    return video.write_video(path, frames(), fps)
+
+
+def _stories(run: Run, size: int) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
+    """(file, what makes its frames) of every video that is wanted."""
     settings = run.config.record
     if settings.held_out_videos:
         path = run.folder / "trajectories.npz"
@@ -98,15 +115,19 @@ def _stories(run: Run, size: int) -> Iterator[tuple[Path, np.ndarray]]:
             last = len(stream.start) - 1
             chosen = {0, max((last + 1) // EARLY - 1, 0), last}
             title = f"Frozen model on held-out goal {stream.task}: one context, no training"
-            frames = story(stream, chosen, title, size, settings.fps)
+            frames = partial(story, stream, chosen, title, size, settings.fps)
             yield run.videos / f"held_out_{task_name(stream.task)}.mp4", frames
     if settings.source_videos:
         for task, folder in unit_folders(run.config):
-            stream = source_stream(task, folder)
-            last = len(stream.start) - 1
-            title = f"Source agent on train goal {task}: one of its actors while it trains"
-            frames = story(stream, {0, last // 2, last}, title, size, settings.fps)
+            frames = partial(_source_story, task, folder, size, settings.fps)
             yield run.videos / f"source_{task_name(task)}.mp4", frames
+
+
+def _source_story(task: tuple[int, int], folder: Path, size: int, fps: int) -> np.ndarray:
+    stream = source_stream(task, folder)
+    last = len(stream.start) - 1
+    title = f"Source agent on train goal {task}: one of its actors while it trains"
+    return story(stream, {0, last // 2, last}, title, size, fps)
 
 
 def _panel(stream: Stream, episode: int, size: int) -> np.ndarray:

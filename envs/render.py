@@ -25,8 +25,9 @@ def room_frames(
     visited = np.zeros((len(cells), size**2), bool)
     visited[frames, cells] = True
     visited = np.logical_or.accumulate(visited)  # [T, S]
-    floor = np.where(visited[..., None], TRAIL, FLOOR)[:, :, None, None]  # [T, S, 1, 1, 3]
-    tiles = np.where(_edge(pixels)[..., None], WALL, floor).astype(np.uint8)  # [T, S, p, p, 3]
+    edge = _edge(pixels)[..., None]
+    drawn = np.stack([np.where(edge, WALL, floor) for floor in (FLOOR, TRAIL)]).astype(np.uint8)
+    tiles = drawn[visited.astype(np.intp)]  # [T, S, p, p, 3]
     goal_colour = np.where(np.asarray(reached)[:, None], FOUND, GOAL)[:, None, None]  # [T, 1, 1, 3]
     tiles[:, goal_cell] = _blend(tiles[:, goal_cell], goal_colour, _disc(pixels, 0.42))
     tiles[frames, cells] = _blend(tiles[frames, cells], np.array(AGENT), _disc(pixels, 0.27))

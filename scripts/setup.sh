@@ -15,8 +15,10 @@ fi
 echo "Installing into .venv (once, a minute or two) ..."
 "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev]"
-# The source agents' loops are compiled once, here, and kept beside them.
+# The loops of source agents and rollouts are compiled once, here, and kept beside them.
 empty=$(mktemp -d)
 trap 'rm -rf "$empty"' EXIT
-.venv/bin/python -m scripts.collect --config_path configs/smoke.yaml --root "$empty" > "$empty/log"
+for verb in collect train; do
+    .venv/bin/python -m "scripts.$verb" --config_path configs/smoke.yaml --root "$empty" > "$empty/log"
+done
 echo "$stamp" > .venv/stamp

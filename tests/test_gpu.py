@@ -10,6 +10,7 @@ from training_row import states, train
 
 from ad.evaluation import play
 from ad.methods import new_method
+from ad.methods.context_memory import ContextMemory
 from ad.model import ModelConfig, SequenceModel
 from ad.runs import Run
 from ad.training import Trainer
@@ -56,15 +57,27 @@ def test_bfloat16_training_comes_down_as_on_a_cpu(row):
 
 def test_episodes_in_the_context_are_those_of_a_cpu(row):
     trainer = Trainer(Run(row("--device", "cpu")))
-    model, config = trainer.model.eval(), trainer.config
-    model.requires_grad_(False)
+    config, split = trainer.config, trainer.run.split
+    model = trainer.model.eval().requires_grad_(False).double()  # a CPU rounds in float32
     lengths = []
     for device in both():
-        played = play(
-            config, trainer.run.split, model.to(device), new_method(config.method), 8, (3, 2)
-        )
+        played = play(config, split, model.to(device), new_method(config.method), 8, (3, 2))
         lengths.append(np.concatenate([part.lengths for part in played.values()]))
     assert (lengths[0] == lengths[1]).mean() > 0.95  # a draw may fall between two roundings
+
+
+def test_a_memory_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, random_window):
+    torch.manual_seed(0)
+    model = SequenceModel(spec, ModelConfig(width=32, layers=3)).eval().requires_grad_(False)
+    window, logits = random_window(4, 40, seed=1), []
+    for device in both():
+        told = {name: value.to(device) for name, value in window.items()}
+        memory, seen = ContextMemory(model.to(device), 4, 12), []
+        for step in range(1, 41):
+            seen.append(memory.act(told["observation"][:, step], told["time"][:, step]).cpu())
+            memory.record(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
+        logits.append(torch.stack(seen))
+    torch.testing.assert_close(logits[1], logits[0], atol=0.05, rtol=0)
 
 
 def test_a_run_goes_on_on_the_other_device(row):

@@ -274,8 +274,9 @@ class Life:
 LENGTHS = [1, 2, 3, 4, 7, 12]
 
 
-# In float32 on a CPU keys and values are rounded (`ad/decoder.py`); in float64 nothing is.
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 0.05)])
+# In float32 on a CPU keys and values are rounded (`ad/decoder.py`), in float64 nothing is; logits
+# are of size 4 here.
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 0.2)])
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_moves(
     model, spec, random_window, context_length, dtype, error
