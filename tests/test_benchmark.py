@@ -122,6 +122,9 @@ def test_the_longest_context_of_a_night_follows_from_the_costs():
     seconds = 32_000 * 32_000 * (1e-6 + 32_000e-9)  # 1,000 steps of 32 windows of 32,000
     assert seconds == pytest.approx(36_000, rel=0.07) and "up to 33,000 transitions" in line
     assert show.capacity([row()]) == []
+    told = {"milliseconds per 1,000 transitions": cost, show.NIGHT: "measured 36 s"}
+    (line,) = show.capacity([row(name="growth", detail=told)])
+    assert "33,000 transitions, measured 36 s, or" in line
 
 
 def test_a_collection_counts_the_steps_of_all_its_agents():

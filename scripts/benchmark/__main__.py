@@ -1,7 +1,7 @@
 """Time every stage beside its peers: python -m scripts.benchmark [--only PART] [--quick]
 
 Prints one table and writes logs/benchmark/results.json (every repeat, versions, threads), the plot
-growth.png and a profile of a training step. Ten minutes on two quiet cores; --quick in one. The
+growth.png and a profile of a training step. Ten minutes on two quiet cores; --quick in a good one. The
 peers come with the extra `bench`. With --update FILE the table takes the place of what stands
 between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is renewed.
 With --only the rows of the other parts stay those of the last run on this machine.

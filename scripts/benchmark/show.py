@@ -25,6 +25,7 @@ HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "
 PACKAGES = ("gymnasium", "numba", "stable_baselines3", "transformers")
 TRAINING = "milliseconds per 1,000 transitions"
 NIGHT_S = 10 * 3600
+NIGHT = "a step of the longest context of a night"  # what was measured of the projection
 
 
 def table(rows: list[Row]) -> Table:
@@ -49,21 +50,31 @@ def capacity(rows: list[Row]) -> list[str]:
     costs = _by_context(rows)
     if len(costs) < 3:
         return []
-    # A transition costs a share of its own and, in attention, one for each it looks back on.
-    slope, base = np.polyfit(list(costs), [cost / 1e6 for cost in costs.values()], 1)  # s
     config = load([]).config
     windows = config.training.steps * config.training.batch_size
-    a, b, c = slope * windows, base * windows, -NIGHT_S
-    longest = (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a) if a > 0 else math.inf
+    longest = longest_of_a_night(costs)
     transitions = windows * config.data.context_length / config.split.num_train_tasks
     tasks = NIGHT_S / (transitions * costs[config.data.context_length] / 1e6)
     size = unit_bytes(config.source.num_envs, config.source.env_steps // config.source.num_envs)
+    measured = next((f", {row.detail[NIGHT]}" for row in rows if NIGHT in row.detail), "")
     return [
         f"A night of {NIGHT_S // 3600} hours, projected from these costs: "
         f"the quickstart's {config.training.steps:,} steps at a context of up to "
-        f"{_round(longest):,} transitions, or its steps per task for {_round(tasks):,} tasks, "
+        f"{longest:,} transitions{measured}, or its steps per task for {_round(tasks):,} tasks, "
         f"whose histories take {tasks * size / 1e9:.0f} GB."
     ]
+
+
+def longest_of_a_night(costs: dict[int, float]) -> int:
+    """The context whose steps of the quickstart's number take a night; costs by context, in ms.
+
+    A transition costs a share of its own and, in attention, one for each it looks back on.
+    """
+    settings = load([]).config.training
+    slope, base = np.polyfit(list(costs), [cost / 1e6 for cost in costs.values()], 1)  # s
+    windows = settings.steps * settings.batch_size
+    a, b, c = max(slope, 1e-12) * windows, base * windows, -NIGHT_S
+    return _round((-b + math.sqrt(b * b - 4 * a * c)) / (2 * a))
 
 
 def with_others(rows: list[Row], path: Path, quick: bool, parts: list[str]) -> list[Row]:

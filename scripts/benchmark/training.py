@@ -19,7 +19,7 @@ from ad.optimiser import new_optimiser, update
 from ad.runs import Run
 from ad.training import Trainer
 from ad.training_data import to_device
-from scripts.benchmark import peers
+from scripts.benchmark import peers, show
 from scripts.benchmark.measure import (
     PRODUCT,
     Effort,
@@ -60,7 +60,9 @@ def seed(effort: Effort) -> Row:
     contenders = {"ours": steps(trainer, 1), **_product(trainer)}
     with peak_memory() as peak:
         timed(contenders["ours"])
-    row = _row("seed shape", trainer, contenders, replace(effort, repeats=2), peak)
+    row = _row(
+        "seed shape", trainer, contenders, replace(effort, repeats=min(effort.repeats, 2)), peak
+    )
     row.peer_name = "seed implementation (its notes, another day)"
     row.peer = _transitions(trainer.config) / SEED_STEP
     row.target, row.met = "12 x the seed's, 25 %", row.ratio >= 12 and row.share >= 0.25
@@ -106,20 +108,31 @@ def attention_paths(effort: Effort) -> Row:
     return row
 
 
-def growth(effort: Effort) -> Row:
-    """Transitions a second by context and by width, at the same number of transitions a step."""
+def growth(effort: Effort) -> Row | None:
+    """Transitions a second by context and by width, at the same number of transitions a step.
+
+    Then one step of the longest context that a night would do, to see whether it does.
+    """
+    if effort.quick:
+        return None
     rates = {}
-    for context in CONTEXTS[: 3 if effort.quick else None]:
+    for context in CONTEXTS:
         batch = max(32 * 256 // context, 1)
         words = ("--data.context_length", str(context), "--training.batch_size", str(batch))
         rates[f"context {context}"] = _speed(words, effort)
-    for width in WIDTHS[: 2 if effort.quick else None]:
+    for width in WIDTHS:
         words = ("--model.width", str(width), "--model.feed_forward", str(4 * width))
         rates[f"width {width}"] = _speed(words, effort)
     row = Row("train", "growth", "transitions", median(rates["context 256"]), rates)
-    row.detail["milliseconds per 1,000 transitions"] = {
-        name: round(1e6 / median(values), 2) for name, values in rates.items()
-    }
+    costs = {name: round(1e6 / median(values), 2) for name, values in rates.items()}
+    row.detail[show.TRAINING] = costs
+    longest = show.longest_of_a_night({n: costs[f"context {n}"] for n in CONTEXTS})
+    trainer = new_trainer("--data.context_length", str(longest))
+    with peak_memory() as peak:
+        _, seconds = timed(steps(trainer, 1), trainer.device.type)
+    used = f" and {peak[0] / 1e9:.1f} GB" if peak else ""
+    hours = seconds * trainer.config.training.steps / 3600
+    row.detail[show.NIGHT] = f"measured {seconds:.0f} s{used}, {hours:.1f} hours for all"
     return row
 
 
