@@ -17,9 +17,10 @@ ROWS = 8  # tokens that go through a layer together; even
 KEYS = 32  # a capacity is a multiple of this, so that loops over keys need no rest
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity keep their meaning
-_FUNCTION = {"fastmath": _FAST, "error_model": "numpy"}
-_INLINE = _FUNCTION | {"forceinline": True}
-_LOOP = _FUNCTION | {"nogil": True, "cache": True}
+# Inlined, since a helper that is a function of its own has other bits in the process that compiles
+# than in those that load its cache: see `ad/sources/a2c_kernel.py`.
+_INLINE = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
+_LOOP = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
@@ -110,7 +111,7 @@ def read(weights, keys, values, length, tokens, hidden, taken):
         row += ROWS
 
 
-@njit(**_FUNCTION)
+@njit(**_INLINE)
 def _normalise(x, norm, y):
     """`y` = the layer normalisation of the rows of `x`."""
     width = x.shape[1]
@@ -127,7 +128,7 @@ def _normalise(x, norm, y):
             y[r, c] = (x[r, c] - mean) * scale * norm[0, c] + norm[1, c]
 
 
-@njit(**_FUNCTION)
+@njit(**_INLINE)
 def _linear(x, weight, bias, y, add):
     """`y` = `x` @ `weight` + `bias`, or that added to `y`; the number of inputs divides by 4."""
     inputs, outputs = weight.shape
@@ -145,14 +146,14 @@ def _linear(x, weight, bias, y, add):
                 other[j] += b0 * w0[j] + b1 * w1[j] + b2 * w2[j] + b3 * w3[j]
 
 
-@njit(**_FUNCTION)
+@njit(**_INLINE)
 def _store(vector, table, place):
     """Put a `vector` [D] into the column `place` of `table` [D, capacity]."""
     for d in range(vector.size):
         table[d, place] = _to_half(vector[d])
 
 
-@njit(**_FUNCTION)
+@njit(**_INLINE)
 def _attend(q, keys, values, count, scores, out):
     """`out` [D] = what `q` [D] finds among the first `count` keys and values [D, capacity].
 
@@ -188,7 +189,7 @@ def _attend(q, keys, values, count, scores, out):
         out[d] = found / total
 
 
-@njit(**_FUNCTION)
+@njit(**_INLINE)
 def _activate(x):
     """GELU in place (Hendrycks and Gimpel 2016, section 2)."""
     for r in range(ROWS):
@@ -222,7 +223,9 @@ def _to_float(half):
 
 @njit(**_INLINE)
 def _to_half(number):
-    """The bfloat16 nearest to a float32, the even one of two."""
+    """The bfloat16 nearest to a float32, the even one of two; NaN stays NaN, whatever its bits."""
+    if number != number:
+        return np.uint16(0x7FC0)
     bits = _as_bits(number)
     odd = (bits >> np.int32(16)) & np.int32(1)
     return np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))

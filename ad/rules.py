@@ -18,10 +18,9 @@ from ad.registry import Registry
 from ad.settings import Problem, shown, touches
 from ad.sources import SOURCES
 from envs import world
-from envs.tasks import make_split, other_split
+from envs.tasks import RESERVED, make_split, other_split
 
 RULES: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
-LANE_KWARGS = {"num_envs", "tasks", "render_mode", "task_kwargs", "env_id"}
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -63,7 +62,7 @@ def root_exists(root):
 
 @reads("env.kwargs")
 def env_kwargs_leave_the_lanes_alone(kwargs):
-    if taken := sorted(kwargs.keys() & LANE_KWARGS):
+    if taken := sorted(kwargs.keys() & RESERVED):
         return f"must not set {', '.join(taken)}: the suite does"
 
 
@@ -104,7 +103,7 @@ def the_model_can_play_other_worlds(worlds, env, split, encoder):
     for number, kwargs in enumerate(worlds):
         if kwargs in worlds[:number]:
             return f"must not list {shown(kwargs)} twice"
-        if taken := sorted(kwargs.keys() & LANE_KWARGS):
+        if taken := sorted(kwargs.keys() & RESERVED):
             return f"must not set {', '.join(taken)}: the suite does"
         merged = env.kwargs | kwargs
         try:

@@ -2,6 +2,7 @@
 
 The same `forward` trains and decodes: with a cache it continues behind the tokens that the cache
 holds. Tokens bring their positions (`ad/tokens.py`), or `rotate` turns queries and keys by them.
+On a CPU a `Decoder` does the same without autograd; tests/test_decoder.py holds the two together.
 """
 
 import math

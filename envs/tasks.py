@@ -11,7 +11,10 @@ from envs.checks import check_tasks
 from envs.rng import derive_key
 
 # What the callers of `envs.world` say by themselves, never the settings of an environment.
-RESERVED = {"env_id", "tasks", "num_envs", "task_kwargs", "episode_length", "autoreset_mode"}
+RESERVED = {
+    *("env_id", "tasks", "num_envs", "task_kwargs"),
+    *("episode_length", "autoreset_mode", "render_mode"),
+}
 
 
 @dataclass(frozen=True, eq=False)
