@@ -55,15 +55,15 @@ def record(run: Run) -> tuple[int, int]:
         tqdm(total=total, desc="record", unit=" videos", disable=None) as bar,
         ThreadPoolExecutor(min(threads, MOST_AT_ONCE)) as pool,
     ):
-        making = {
-            path: pool.submit(_write, path, frames, settings.fps)
-            for path, frames in _stories(run, shape[0])
-        }
         try:
+            making = {
+                path: pool.submit(_write, path, frames, settings.fps)
+                for path, frames in _stories(run, shape[0])
+            }
             for path, written in making.items():
                 made[path] = written.result()
                 bar.update()
-        finally:
+        finally:  # an error or a signal waits for the videos in the making, not for the others
             pool.shutdown(cancel_futures=True)
     for path in set(run.videos.glob("*.mp4")) - set(made):
         path.unlink()

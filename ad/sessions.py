@@ -10,6 +10,7 @@ import json
 import platform
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 
@@ -30,6 +31,7 @@ def machine(config: Experiment, device: torch.device) -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "numba": numba.__version__,  # evaluations on a CPU
     }
 
 

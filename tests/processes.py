@@ -18,6 +18,14 @@ def start(verb: str, config_path: Path, root: Path, *words: str, **options) -> s
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **options)
 
 
+def compiled_and_loaded(program: str, folder: Path) -> tuple[bytes, bytes]:
+    """What `program` prints where it compiles its loops, in `folder`, and where it loads them."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    first, second = (subprocess.check_output(command, env=env, cwd=ROOT) for _ in range(2))
+    return first, second
+
+
 def run(verb: str, config_path: Path, root: Path, *words: str, **options) -> tuple[int, str]:
     """The exit code and the stderr of such a process; there may be little CPU time for it."""
     process = start(verb, config_path, root, *words, **options)

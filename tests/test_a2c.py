@@ -1,16 +1,13 @@
 """The batch of A2C learners: the compiled update against torch, and one agent against the batch."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import compiled_and_loaded
 
 from ad.batches import new_source
 from ad.command_line import load
@@ -276,10 +273,7 @@ sys.stdout.buffer.write(source.parameters.tobytes())
 
 
 def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
-    root = Path(__file__).parent.parent
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", LEARN]
-    first, second = (subprocess.check_output(command, env=env, cwd=root) for _ in range(2))
+    first, second = compiled_and_loaded(LEARN, tmp_path)
     assert first and first == second
 
 

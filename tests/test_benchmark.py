@@ -64,7 +64,7 @@ def test_the_peak_of_memory_sees_what_is_freed_again():
 def test_a_rollout_that_reads_its_window_anew_plays_the_same_episodes():
     config = load(["--data.context_length", "12", "--model.width", "16"]).config
     torch.manual_seed(0)
-    model = SequenceModel(make_spec(config, np.array([0.0, 1.0])), config.model).eval()
+    model = SequenceModel(make_spec(config, np.array([0.0, 1.0])), config.model).eval().double()
     method, tasks = new_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
     played = []
     for chosen in (method, Plain()):

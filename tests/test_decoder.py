@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from processes import compiled_and_loaded
 
 from ad import decoder_kernel
 from ad.decoder import Decoder
@@ -29,10 +30,10 @@ def transformer(width=16, layers=2, heads=2, feed_forward=32, seed=0, **settings
     return made
 
 
-def plain_cache(model: Transformer, lanes: int, capacity: int, kind=Rounded) -> KVCache:
+def plain_cache(model: Transformer, lanes: int, capacity: int) -> KVCache:
     heads = model.heads
     like, head_width = model.norm.weight, model.width // heads
-    return kind(len(model.blocks), lanes, heads, capacity, head_width, like)
+    return Rounded(len(model.blocks), lanes, heads, capacity, head_width, like)
 
 
 def random_tokens(lanes: int, count: int, width: int = 16, seed: int = 1) -> torch.Tensor:
@@ -79,14 +80,43 @@ def test_tokens_one_by_one_are_read_as_tokens_together():
 
 
 def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit(torch_threads):
-    model, tokens = transformer(), random_tokens(13, 6)
+    model, tokens = transformer(64, 4, 2, 256), random_tokens(205, 30, 64)
     results = []
-    for threads, lanes in ((1, 13), (2, 13), (3, 13), (1, 4)):
+    for threads, lanes in ((1, 205), *[(4, 205)] * 5, (1, 4)):
         torch_threads(threads)
-        cache = model.new_cache(lanes, 6)
-        results.append([model(tokens[:lanes, t : t + 1], cache)[:4] for t in range(6)])
+        cache = model.new_cache(lanes, 30)
+        told = (tokens[:lanes, :25], *tokens[:lanes, 25:].split(1, 1))
+        results.append(torch.stack([model(part, cache) for part in told]))
     for other in results[1:]:
-        torch.testing.assert_close(torch.stack(other), torch.stack(results[0]), atol=0, rtol=0)
+        lanes = other.shape[1]
+        torch.testing.assert_close(other, results[0][:, :lanes], atol=0, rtol=0)
+
+
+def test_torch_has_its_threads_back_after_a_decision_and_after_an_error(torch_threads):
+    torch_threads(3)
+    cache = transformer().new_cache(2, 3)
+    with cache.in_use():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    with pytest.raises(ZeroDivisionError), cache.in_use():
+        1 / 0  # noqa: B018
+    assert torch.get_num_threads() == 3
+
+
+READ = """
+import sys, torch
+from ad.transformer import Transformer
+torch.manual_seed(0)
+model = Transformer(64, 2, 2, 256).requires_grad_(False)
+cache, tokens = model.new_cache(9, 50), torch.randn(9, 50, 64)
+for part in (tokens[:, :40], tokens[:, 40:43], *tokens[:, 43:].split(1, 1)):
+    sys.stdout.buffer.write(model(part, cache).numpy().tobytes())
+"""
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+    first, second = compiled_and_loaded(READ, tmp_path)
+    assert first and first == second
 
 
 def test_lanes_that_leave_take_what_they_have_read_with_them():
@@ -153,10 +183,18 @@ def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
 def test_bfloat16_is_that_of_torch():
     numbers = torch.cat([torch.randn(5000), torch.tensor([0.0, -0.0, 1e-30, 3e38, 1 + 2**-8])])
     numbers = torch.cat([numbers, 1 + 3 * 2.0**-8 * torch.ones(1)])  # half way, up to the even one
+    numbers = torch.cat([numbers, torch.tensor([float("inf"), -float("inf")])])
     halves = np.array([decoder_kernel._to_half(x) for x in numbers.numpy()], np.uint16)
     np.testing.assert_array_equal(halves, numbers.bfloat16().view(torch.uint16).numpy())
     back = np.array([decoder_kernel._to_float(half) for half in halves], np.float32)
     np.testing.assert_array_equal(back, numbers.bfloat16().float().numpy())
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0x7F800001, -1, -0x400000])
+def test_no_nan_becomes_a_number(bits):
+    (number,) = np.array([bits], np.int64).astype(np.int32).view(np.float32)
+    assert np.isnan(number)
+    assert np.isnan(decoder_kernel._to_float(decoder_kernel._to_half(number)))
 
 
 def test_gelu_is_that_of_torch():

@@ -69,6 +69,7 @@ def test_episodes_in_the_context_are_those_of_a_cpu(row):
 def test_a_memory_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, random_window):
     torch.manual_seed(0)
     model = SequenceModel(spec, ModelConfig(width=32, layers=3)).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.head.weight)
     window, logits = random_window(4, 40, seed=1), []
     for device in both():
         told = {name: value.to(device) for name, value in window.items()}
@@ -77,7 +78,7 @@ def test_a_memory_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, rando
             seen.append(memory.act(told["observation"][:, step], told["time"][:, step]).cpu())
             memory.record(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
         logits.append(torch.stack(seen))
-    torch.testing.assert_close(logits[1], logits[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(logits[1], logits[0], atol=0.2, rtol=0)  # of size 6
 
 
 def test_a_run_goes_on_on_the_other_device(row):

@@ -9,6 +9,7 @@ import torch
 from ad import attention
 from ad.attention import attend, attend_in_blocks, attend_one, attend_reference
 from ad.config import ModelConfig
+from ad.decoder import Decoder
 from ad.dropout import dropout
 from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
@@ -274,14 +275,14 @@ class Life:
 LENGTHS = [1, 2, 3, 4, 7, 12]
 
 
-# In float32 on a CPU keys and values are rounded (`ad/decoder.py`), in float64 nothing is; logits
-# are of size 4 here.
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 0.2)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_moves(
     model, spec, random_window, context_length, dtype, error
 ):
     life, model = Life(random_window, spec, lanes=3, steps=30), model.to(dtype)
+    if Decoder.serves(model.transformer):
+        error = 0.2  # it rounds keys and values; logits are of size 4 here
     memory = ContextMemory(model, 3, context_length)
     for step in range(1, 31):
         logits = life.act(memory, step)

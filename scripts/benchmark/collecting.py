@@ -43,7 +43,7 @@ def agents(effort: Effort) -> Row:
 
 
 def agents_growth(effort: Effort) -> Row:
-    """The same in a room with goals for 200 agents, for 1, 10, 57 and 200 of them."""
+    """The same in a room with goals for 200 agents, for one up to all of them."""
     rates = {}
     for count in AGENTS[:: 3 if effort.quick else 1]:
         # 15 x 15: a room with so many goals

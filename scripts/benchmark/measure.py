@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run of the benchmark does: `full` in minutes, `quick` in one."""
+    """How much a run of the benchmark does: `full` in ten minutes, `quick` in two."""
 
     repeats: int
     scale: float  # of the work of one repeat

@@ -44,7 +44,7 @@ class Plain:
 
 
 def cached(effort: Effort) -> Row:
-    """115 lanes of a wide window: the same episodes with the cache and without."""
+    """115 lanes of a wide window: the same game with the cache and without."""
     model, method, config = _frozen()
     ours, plain = effort.of(60, 15), 13  # episodes; 13 of 20 steps fill the window once
     few = -(-LANES // 5) if effort.quick else LANES  # as fast a lane
