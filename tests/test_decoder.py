@@ -7,6 +7,7 @@ from processes import compiled_and_loaded
 
 from ad import decoder_kernel
 from ad.decoder import Decoder
+from ad.devices import torch_threads
 from ad.kv_cache import KVCache
 from ad.positions.rotary import Rotary
 from ad.transformer import Transformer
@@ -40,14 +41,6 @@ def random_tokens(lanes: int, count: int, width: int = 16, seed: int = 1) -> tor
     return torch.randn(lanes, count, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture
-def torch_threads():
-    """torch.set_num_threads, undone after the test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("lanes", [1, 3, 8, 21])
 def test_hidden_states_are_those_of_the_plain_transformer(shape, lanes):
@@ -79,12 +72,12 @@ def test_tokens_one_by_one_are_read_as_tokens_together():
     np.testing.assert_array_equal(together.values, alone.values)
 
 
-def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit(torch_threads):
+def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit():
     model, tokens = transformer(64, 4, 2, 256), random_tokens(205, 30, 64)
     results = []
     for threads, lanes in ((1, 205), *[(4, 205)] * 5, (1, 4)):
-        torch_threads(threads)
-        cache = model.new_cache(lanes, 30)
+        with torch_threads(threads):
+            cache = model.new_cache(lanes, 30)  # with as many as torch has now
         told = (tokens[:lanes, :25], *tokens[:lanes, 25:].split(1, 1))
         results.append(torch.stack([model(part, cache) for part in told]))
     for other in results[1:]:
@@ -92,15 +85,15 @@ def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit(torch_th
         torch.testing.assert_close(other, results[0][:, :lanes], atol=0, rtol=0)
 
 
-def test_torch_has_its_threads_back_after_a_decision_and_after_an_error(torch_threads):
-    torch_threads(3)
+def test_torch_has_its_threads_back_after_a_decision_and_after_an_error():
     cache = transformer().new_cache(2, 3)
-    with cache.in_use():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 3
-    with pytest.raises(ZeroDivisionError), cache.in_use():
-        1 / 0  # noqa: B018
-    assert torch.get_num_threads() == 3
+    with torch_threads(3):
+        with cache.in_use():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError), cache.in_use():
+            1 / 0  # noqa: B018
+        assert torch.get_num_threads() == 3
 
 
 READ = """
