@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 
-from ad.decoder_kernel import KEYS, ROWS, Weights, read
 from ad.devices import torch_threads
 from ad.threads import at_once
+from ad.transformer_kernel import KEYS, ROWS, Weights, read
 
 
 class Decoder:

@@ -5,11 +5,32 @@ weights themselves cost. A byte decides in steps of 1/256; what is kept is scale
 is kept on average, so that the mean is exact.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 LEVELS = 256
+_stream = threading.local()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """In the block this thread draws its masks on a CPU from a stream of their own."""
+    _stream.words = np.random.SFC64(seed)
+    try:
+        yield
+    finally:
+        del _stream.words
+
+
+def draw() -> int:
+    """A number of 62 bits, of this thread's stream or else of torch's."""
+    words = getattr(_stream, "words", None)
+    return int(torch.randint(2**62, ())) if words is None else words.random_raw() >> 2
 
 
 def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor:
@@ -22,12 +43,12 @@ def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor
 
 
 def keep_mask(like: torch.Tensor, probability: float) -> torch.Tensor:
-    """Of the shape and dtype of `like`, 0 where to drop, else 1; by one number of torch's stream.
+    """Of the shape and dtype of `like`, 0 where to drop, else 1; by one number of `draw`.
 
     Of that dtype because a CPU fills and multiplies such numbers some ten times faster than it
     fills where a bool says so.
     """
-    words = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw(-(-like.numel() // 8))
+    words = np.random.SFC64(draw()).random_raw(-(-like.numel() // 8))
     bytes_ = torch.from_numpy(words.view(np.uint8)[: like.numel()]).view(like.shape)
     return torch.ge(bytes_, _level(probability), out=torch.empty_like(like))
 

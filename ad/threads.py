@@ -1,6 +1,11 @@
 """Shares of a compiled loop in threads: for numba functions that let go of the GIL.
 
 Numba's own parallel loops take twice as long to compile and wait for each other by spinning.
+`LOOP` are the options of a function that is called from Python, `HELPER` of one that such a loop
+calls: inlined, since a helper that is a function of its own is compiled once for each caller under
+one name, and the linker's choice, another in the process that compiles than in those that load its
+cache, shows in the last bits. The error model: Python's asks at each division whether to raise, and
+no such loop is vectorised.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +14,10 @@ from functools import cache, partial
 from itertools import pairwise
 
 import numba
+
+_FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may vectorise; NaN and infinity stay
+LOOP = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
+HELPER = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
 
 
 def share_out(count: int, threads: int, loop: Callable[[int, int], None]) -> None:

@@ -7,6 +7,7 @@ from a checkpoint sees what an uninterrupted one would have seen.
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from tqdm import tqdm
 from ad import checkpoints, sessions
 from ad.compiling import compiled
 from ad.config import dump
-from ad.devices import autocast, choose_device
+from ad.devices import autocast, choose_device, torch_threads
+from ad.dropout import seeded
 from ad.errors import NumericError
 from ad.evaluation import play
+from ad.gradients import add_gradient, add_gradient_in_threads
 from ad.methods import new_method
 from ad.model import SequenceModel, spec_as_dict
 from ad.notices import notice
@@ -48,6 +51,7 @@ class Trainer:
         self.data = load_data(self.config, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
+        self.threads = self._parts_at_once()
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
 
@@ -74,6 +78,7 @@ class Trainer:
 
     def compile(self) -> None:
         """Go on with a compiled model, where that works."""
+        self.threads = 1
         self.forward = compiled(self.model, self._attempt)
 
     def train_step(self) -> None:
@@ -84,8 +89,10 @@ class Trainer:
         torch.manual_seed(self._key("dropout", self.step))
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.accumulate(self.forward)
-        bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
+        # Torch's own threads would spin for a while behind each operation, on the others' cores.
+        with torch_threads(1) if self.threads > 1 else nullcontext():
+            loss = self.accumulate(self.forward)
+            bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
         self.losses.append(torch.where(bad, torch.nan, loss))
         self.verdicts.append((self.step, bad))
         self.step += 1
@@ -100,15 +107,18 @@ class Trainer:
             batch = hide_actions(batch, rng, settings.action_dropout)
             forward = blindfolded(forward, self.data.spec.none["action"])
         window, valid = to_device(batch, self.device)
-        total = torch.zeros((), device=self.device)
-        for part in parts(settings.batch_size, self._windows_at_once()):
-            share = valid[part].sum() / valid.sum()
-            with autocast(self.config, self.device):
-                mine = {name: values[part] for name, values in window.items()}
+
+        def loss_of(part: slice) -> torch.Tensor:
+            mine = {name: values[part] for name, values in window.items()}
+            own = seeded(self._key("dropout", self.step, part.start))
+            with own, autocast(self.config, self.device):
                 loss = self.method.loss(forward, mine, valid[part], settings.label_smoothing)
-            (loss * share).backward()
-            total += loss.detach() * share
-        return total
+            return loss * (valid[part].sum() / valid.sum())
+
+        each = parts(settings.batch_size, self._windows_at_once())
+        if self.threads > 1:
+            return add_gradient_in_threads(self.model, loss_of, each, self.threads)
+        return add_gradient(self.model, loss_of, each)
 
     def _windows_at_once(self) -> int:
         """How many windows go through the model together: fewer where activations are large.
@@ -116,12 +126,23 @@ class Trainer:
         A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
         small. The gradient is that of the whole batch either way.
         """
+        size = self.config.training.batch_size
         if self.device.type != "cpu":
-            return self.config.training.batch_size
+            return size
         model = self.config.model
         tokens = self.model.layout.count(self.config.data.context_length)
         largest = tokens * max(model.heads * tokens, model.feed_forward)  # weights, or MLP
-        return max(LARGEST_ACTIVATION // largest, 1)
+        room = max(LARGEST_ACTIVATION // largest // self.threads, 1)
+        return min(room, math.ceil(size / self.threads))
+
+    def _parts_at_once(self) -> int:
+        """On how many threads parts of a batch are worked on, where that pays."""
+        transformer = self.model.transformer
+        with autocast(self.config, self.device):
+            served = transformer.passes is not None and transformer.passes.serve(
+                transformer.norm.weight
+            )
+        return torch.get_num_threads() if served else 1
 
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
@@ -262,10 +283,10 @@ class Trainer:
     def _seed(self) -> int:
         return self.config.training.train_seed
 
-    def _key(self, purpose: str, step: int) -> int:
-        """The key of a step's randomness: another one after a roll-back, not to fail again."""
+    def _key(self, purpose: str, *where: int) -> int:
+        """The key of randomness at a step: another one after a roll-back, not to fail again."""
         again = [f"roll-back {len(self.setbacks.rolled_back)}"] if self.setbacks.rolled_back else []
-        return derive_key(self._seed, "train", purpose, step, *again)
+        return derive_key(self._seed, "train", purpose, *where, *again)
 
 
 def _is_finite(model: torch.nn.Module) -> bool:

@@ -2,7 +2,8 @@
 
 The same `forward` trains and decodes: with a cache it continues behind the tokens that the cache
 holds. Tokens bring their positions (`ad/tokens.py`), or `rotate` turns queries and keys by them.
-On a CPU a `Decoder` does the same without autograd; tests/test_decoder.py holds the two together.
+On a CPU a `Decoder` does the same without autograd, and `Passes` with gradients in bfloat16; tests
+hold all three together.
 """
 
 import math
@@ -17,6 +18,7 @@ from ad.decoder import Decoder
 from ad.dropout import dropout
 from ad.kv_cache import KVCache
 from ad.modalities import AcrossStreams
+from ad.passes import Passes
 
 Memory = KVCache | Decoder
 
@@ -102,6 +104,7 @@ class Transformer(nn.Module):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
+        self.passes: Passes | None = Passes(self)  # None: the plain blocks do it all
         self._initialise(layers)
 
     def forward(self, tokens: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
@@ -111,6 +114,8 @@ class Transformer(nn.Module):
         """
         if isinstance(cache, Decoder):
             return cache.read(tokens)
+        if cache is None and self.passes is not None and self.passes.serve(tokens):
+            return self.norm(self.passes(tokens, self.training))
         x = tokens
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)

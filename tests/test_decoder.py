@@ -5,7 +5,7 @@ import pytest
 import torch
 from processes import compiled_and_loaded
 
-from ad import decoder_kernel
+from ad import transformer_kernel
 from ad.decoder import Decoder
 from ad.devices import torch_threads
 from ad.kv_cache import KVCache
@@ -177,9 +177,9 @@ def test_bfloat16_is_that_of_torch():
     numbers = torch.cat([torch.randn(5000), torch.tensor([0.0, -0.0, 1e-30, 3e38, 1 + 2**-8])])
     numbers = torch.cat([numbers, 1 + 3 * 2.0**-8 * torch.ones(1)])  # half way, up to the even one
     numbers = torch.cat([numbers, torch.tensor([float("inf"), -float("inf")])])
-    halves = np.array([decoder_kernel._to_half(x) for x in numbers.numpy()], np.uint16)
+    halves = np.array([transformer_kernel._to_half(x) for x in numbers.numpy()], np.uint16)
     np.testing.assert_array_equal(halves, numbers.bfloat16().view(torch.uint16).numpy())
-    back = np.array([decoder_kernel._to_float(half) for half in halves], np.float32)
+    back = np.array([transformer_kernel._to_float(half) for half in halves], np.float32)
     np.testing.assert_array_equal(back, numbers.bfloat16().float().numpy())
 
 
@@ -187,17 +187,17 @@ def test_bfloat16_is_that_of_torch():
 def test_no_nan_becomes_a_number(bits):
     (number,) = np.array([bits], np.int64).astype(np.int32).view(np.float32)
     assert np.isnan(number)
-    assert np.isnan(decoder_kernel._to_float(decoder_kernel._to_half(number)))
+    assert np.isnan(transformer_kernel._to_float(transformer_kernel._to_half(number)))
 
 
 def test_gelu_is_that_of_torch():
     x = torch.linspace(-30, 30, 20_001)
-    ours = torch.tensor([decoder_kernel._gelu(value) for value in x.numpy()])
+    ours = torch.tensor([transformer_kernel._gelu(value) for value in x.numpy()])
     torch.testing.assert_close(ours, torch.nn.functional.gelu(x), atol=2e-6, rtol=1e-6)
 
 
 def test_powers_of_two_are_right_to_seven_digits_down_to_the_smallest():
     x = np.concatenate([np.linspace(-126, 0, 10_001), -np.geomspace(1e-9, 1, 1000)])
-    ours = np.array([decoder_kernel._exp2(np.float32(value)) for value in x])
+    ours = np.array([transformer_kernel._exp2(np.float32(value)) for value in x])
     np.testing.assert_allclose(ours, np.exp2(x.astype(np.float32)), rtol=1e-6)
-    assert decoder_kernel._exp2(np.float32(-1e30)) == pytest.approx(2.0**-126)
+    assert transformer_kernel._exp2(np.float32(-1e30)) == pytest.approx(2.0**-126)

@@ -14,7 +14,7 @@ from ad import attention
 from ad.collection import collect
 from ad.command_line import load
 from ad.config import Experiment
-from ad.devices import autocast, choose_device
+from ad.devices import autocast, choose_device, torch_threads
 from ad.optimiser import new_optimiser, update
 from ad.runs import Run
 from ad.training import Trainer
@@ -194,15 +194,19 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
 
 
 def write_profile(folder: Path) -> None:
-    """`profile_<shape>.txt`: the operations that a step's time goes to."""
+    """`profile_<shape>.txt`: the operations that a step's time goes to; on a CPU, of one thread.
+
+    The loops between the products (`ad/passes.py`) are in `_Through` and its backward pass.
+    """
     for name, words in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):
-        trainer = new_trainer(*words)
-        trainer.train_step()
-        activities = [ProfilerActivity.CPU]
-        if trainer.device.type == "cuda":
-            activities.append(ProfilerActivity.CUDA)
-        with profile(activities=activities) as profiled:
+        with torch_threads(1):
+            trainer = new_trainer(*words)
             trainer.train_step()
+            activities = [ProfilerActivity.CPU]
+            if trainer.device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            with profile(activities=activities) as profiled:
+                trainer.train_step()
         order = f"self_{trainer.device.type}_time_total"
         table = profiled.key_averages().table(sort_by=order, row_limit=25)
         (folder / f"profile_{name}.txt").write_text(table, encoding="utf-8")
@@ -216,6 +220,19 @@ def _speed(words: tuple[str, ...], effort: Effort) -> list[float]:
 
 def _transitions(config: Experiment) -> int:
     return config.training.batch_size * config.data.context_length
+
+
+def _operations(trainer: Trainer) -> float:
+    """Of a step's products, counted where PyTorch sees them: in the plain blocks, on one thread."""
+    transformer, passes, threads = (
+        trainer.model.transformer,
+        trainer.model.transformer.passes,
+        trainer.threads,
+    )
+    transformer.passes, trainer.threads = None, 1
+    counted = operations(lambda: trainer.accumulate(trainer.forward))
+    transformer.passes, trainer.threads = passes, threads
+    return counted
 
 
 def _product(trainer: Trainer) -> dict[str, Work]:
@@ -232,8 +249,7 @@ def _product_name(dtype: torch.dtype) -> str:
 def _row(name: str, trainer: Trainer, contenders: dict[str, Work], effort: Effort, peak) -> Row:
     """Measure: the first contender is ours, the second the product, the others are peers."""
     rates = alternate(contenders, effort.repeats, trainer.device.type)
-    work = operations(lambda: trainer.accumulate(trainer.forward))
-    flops = work / _transitions(trainer.config)
+    flops = _operations(trainer) / _transitions(trainer.config)
     ours, product, *others = rates
     row = Row("train", name, "transitions", median(rates[ours]), rates)
     row.limit_name, row.limit = product, median(rates[product]) / flops

@@ -1,0 +1,291 @@
+"""Training's written-out passes against autograd through the plain transformer."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import gelu
+
+from ad import transformer_kernel as kernel
+from ad.devices import torch_threads
+from ad.dropout import seeded
+from ad.gradients import add_gradient, add_gradient_in_threads
+from ad.positions.rotary import Rotary
+from ad.training_data import parts
+from ad.transformer import Transformer
+from tests.processes import compiled_and_loaded
+
+# Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
+SHAPES = [(3, 1, 16, 2, 32), (5, 7, 24, 3, 40), (40, 64, 16, 1, 16), (9, 300, 32, 2, 64)]
+
+
+def transformer(width=16, heads=2, feed_forward=32, layers=3, seed=0, **settings) -> Transformer:
+    torch.manual_seed(seed)
+    model = Transformer(width, layers, heads, feed_forward, **settings).train()
+    for parameter in model.parameters():  # biases and norms too, as training leaves them
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def through(model: Transformer, tokens: torch.Tensor, by_hand=True, rough=True) -> torch.Tensor:
+    """Hidden states, in bfloat16 products or in float32."""
+    passes = model.passes
+    model.passes = passes if by_hand else None
+    try:
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            return model(tokens)
+    finally:
+        model.passes = passes
+
+
+def gradients(model: Transformer, hidden: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
+    torch.manual_seed(7)
+    return list(
+        torch.autograd.grad(hidden, [tokens, *model.parameters()], torch.randn_like(hidden))
+    )
+
+
+def random_tokens(windows: int, length: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(windows, length, width, generator=generator).requires_grad_()
+
+
+def off(mine: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((mine - exact).detach().norm() / exact.detach().norm())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hidden_states_and_gradients_are_as_near_to_float32_as_those_of_autocast(shape):
+    windows, length, width, heads, feed_forward = shape
+    model, tokens = transformer(width, heads, feed_forward), random_tokens(windows, length, width)
+    exact = through(model, tokens, by_hand=False, rough=False)
+    plain = through(model, tokens, by_hand=False)
+    mine = through(model, tokens)
+    assert off(mine, exact) < 1.2 * off(plain, exact) + 2e-3 < 0.02
+    names = ["tokens", *dict(model.named_parameters())]
+    found = (gradients(model, hidden, tokens) for hidden in (mine, plain, exact))
+    for name, mine, plain, exact in zip(names, *found, strict=True):
+        if exact.norm() > 1e-4 * len(names):  # with one token nobody asks which query found it
+            assert off(mine, exact) < 1.5 * off(plain, exact) + 2e-3, name
+
+
+def test_it_is_what_a_model_that_trains_in_bfloat16_runs_and_nothing_else_is():
+    model, tokens = transformer(), random_tokens(2, 5, 16)
+    assert "Through" in grad_functions(through(model, tokens))
+    assert "Through" not in grad_functions(through(model, tokens, by_hand=False))
+    with torch.no_grad():
+        assert torch.equal(through(model, tokens), through(model, tokens, by_hand=False))
+
+
+def grad_functions(hidden: torch.Tensor) -> str:
+    return str([hidden.grad_fn, *(f for f, _ in hidden.grad_fn.next_functions)])
+
+
+@pytest.mark.parametrize(
+    ("model", "served"),
+    [
+        (transformer(), True),
+        (transformer(dropout=0.1, attention_dropout=0.5), True),
+        (transformer(rotate=Rotary(None, 16, 0).rotate), False),
+        (transformer(streams=3), False),
+    ],
+    ids=["plain", "dropout", "rotary", "streams"],
+)
+def test_it_serves_blocks_without_rotation_or_streams_in_bfloat16_on_a_cpu(model, served):
+    tokens = random_tokens(3, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.passes.serve(tokens) == served
+        assert not model.passes.serve(tokens.double())
+        assert not model.passes.serve(tokens.to("meta"))
+        with torch.inference_mode():
+            assert not model.passes.serve(tokens)
+    with torch.autocast("cpu", torch.float16):
+        assert not model.passes.serve(tokens)
+    assert not model.passes.serve(tokens)
+
+
+def kept_additions(drop: kernel.Drop, rows: int, width: int) -> torch.Tensor:
+    """By what dropout multiplies each number of an addition, [rows, width]."""
+    shape = rows, width
+    ones, result = np.full(shape, 0x3F80, np.uint16), np.empty(shape, np.float32)
+    kernel.add(np.zeros(shape, np.float32), ones, np.zeros(width, np.float32), result, drop)
+    return torch.from_numpy(result)
+
+
+def kept_weights(drop: kernel.Drop, groups: int, start: int, stop: int) -> torch.Tensor:
+    """The same for attention weights of queries `start` to `stop`, [groups, queries, stop]."""
+    scores = np.zeros((groups, stop - start, stop), np.uint16)
+    used = np.empty_like(scores)
+    kernel.weigh(scores, start, 1.0, drop, used)
+    even = torch.arange(start + 1, stop + 1)[:, None]  # what each of so many weights would be of
+    return torch.from_numpy(used).view(torch.bfloat16).float() * even
+
+
+def with_masks(model: Transformer, tokens: torch.Tensor, room) -> torch.Tensor:
+    """The blocks in float32 with the masks that a part of the batch had, as plain operations."""
+    (windows, length, width), heads = tokens.shape, model.heads
+    x = tokens
+    for block, saved in zip(model.blocks, room.saved, strict=True):
+        qkv = block.attention.qkv(block.norm_attention(x))
+        q, k, v = qkv.view(windows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        weights = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        weights = weights.masked_fill(~causal, float("-inf")).softmax(-1)
+        kept = torch.zeros(windows * heads, length, length)
+        for (start, stop), drop in zip(room.edges, saved.drop_weights, strict=True):
+            kept[:, start:stop, :stop] = kept_weights(drop, windows * heads, start, stop)
+        found = (weights * kept.view_as(weights)) @ v
+        change = block.attention.out(found.transpose(1, 2).reshape(x.shape))
+        x = x + change * kept_additions(saved.drop_attention, windows * length, width).view_as(x)
+        change = block.down(gelu(block.up(block.norm_mlp(x))))
+        x = x + change * kept_additions(saved.drop_mlp, windows * length, width).view_as(x)
+    return model.norm(x)
+
+
+def test_dropout_masks_are_the_same_in_both_directions():
+    model, tokens = transformer(dropout=0.2, attention_dropout=0.4), random_tokens(3, 150, 16)
+    mine = through(model, tokens)
+    ((_, room),) = mine.grad_fn.next_functions[0][0].parts
+    exact = with_masks(model, tokens, room)
+    assert off(mine, exact) < 0.02
+    found = (gradients(model, hidden, tokens) for hidden in (mine, exact))
+    names = ["tokens", *dict(model.named_parameters())]
+    for name, mine, exact in zip(names, *found, strict=True):
+        # A softmax cannot tell whether all its scores are larger: nothing depends on that bias.
+        assert off(mine, exact) < 0.03 or name.endswith("qkv.bias"), name
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    for probability in (0.1, 0.5):
+        drop = kernel.Drop(
+            *(np.uint32(word) for word in (12345, 67890, round(probability * 2**32))),
+            np.float32(1 / (1 - probability)),
+        )
+        kept = kept_additions(drop, 2000, 64)
+        assert kept.mean() == pytest.approx(1, abs=0.02)
+        assert (kept == 0).float().mean() == pytest.approx(probability, abs=0.01)
+        for lag in (1, 2, 64, 65):  # what is next to it, in its row and in its column
+            flat = kept.flatten()
+            assert abs(np.corrcoef(flat[lag:], flat[:-lag])[0, 1]) < 0.01
+
+
+def test_masks_differ_between_blocks_places_parts_and_passes():
+    model, tokens = transformer(dropout=0.5, attention_dropout=0.5), random_tokens(40, 100, 16)
+    drops = []
+    for seed in (1, 2):
+        with seeded(seed):
+            hidden = through(model, tokens)
+        for _, room in hidden.grad_fn.next_functions[0][0].parts:
+            for saved in room.saved:
+                drops += [*saved.drop_weights, saved.drop_attention, saved.drop_mlp]
+    assert len({(drop.key, drop.other_key) for drop in drops}) == len(drops) >= 2 * 2 * 3 * 3
+
+
+def test_a_seed_decides_the_masks_and_an_evaluated_model_has_none():
+    model, tokens = transformer(dropout=0.5, attention_dropout=0.5), random_tokens(4, 20, 16)
+
+    def seen(seed):
+        with seeded(seed):
+            return through(model, tokens)
+
+    assert torch.equal(seen(1), seen(1)) and not torch.equal(seen(1), seen(2))
+    model.eval()
+    assert torch.equal(seen(1), seen(2))
+    assert off(seen(1), through(model, tokens, by_hand=False, rough=False)) < 0.02
+
+
+def test_two_passes_before_a_backward_one_do_not_share_memory():
+    model, tokens = transformer(), random_tokens(4, 20, 16)
+    alone = gradients(model, through(model, tokens), tokens)
+    assert len(model.passes.rooms) == 1
+    first, second = through(model, tokens), through(model, tokens.detach() * 2)
+    assert not model.passes.rooms
+    for mine, expected in zip(gradients(model, first, tokens), alone, strict=True):
+        assert torch.equal(mine, expected)
+    second.sum().backward()
+    assert len(model.passes.rooms) == 2
+    with pytest.raises(RuntimeError, match="second time"):
+        second.sum().backward()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_a_number_shows_in_its_window_and_in_all_gradients(wrong):
+    model, tokens = transformer(), random_tokens(5, 20, 16)
+    with torch.no_grad():
+        tokens[3, 4] = wrong
+    hidden = through(model, tokens)
+    assert hidden[3, 4:].isnan().all()
+    assert hidden[[0, 1, 2, 4]].isfinite().all()
+    of_tokens, *of_weights = gradients(model, hidden, tokens)
+    assert of_tokens[3].isnan().any() and of_tokens[[0, 1, 2, 4]].isfinite().all()
+    *of_weights, _ = of_weights  # nothing that the model sees moves that of the last bias
+    assert all(gradient.isnan().any() for gradient in of_weights)
+
+
+def loss_of(model: Transformer, tokens: torch.Tensor):
+    def loss(part: slice) -> torch.Tensor:
+        with seeded(part.start), torch.autocast("cpu", torch.bfloat16):
+            return (model(tokens[part].detach()) ** 2).sum() / len(tokens)
+
+    return loss
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_find_the_gradient_of_the_whole_batch(threads):
+    model, tokens = transformer(dropout=0.1), random_tokens(10, 30, 16)
+    model.unread = unread = torch.nn.Parameter(torch.ones(3))  # of no loss
+    each, found = parts(len(tokens), 3), []
+    for add in (add_gradient, lambda *given: add_gradient_in_threads(*given, threads)):
+        model.zero_grad(set_to_none=True)
+        total = add(model, loss_of(model, tokens), each)
+        found.append([total, *(p.grad for p in model.parameters() if p is not unread)])
+    for one, other in zip(*found, strict=True):
+        assert off(other, one) < 1e-5
+    assert unread.grad.eq(0).all()
+
+
+def test_the_same_number_of_threads_gives_the_same_bits_and_torch_its_threads_back():
+    model, tokens, seen = transformer(attention_dropout=0.3), random_tokens(9, 30, 16), []
+    with torch_threads(2):
+        for _ in range(3):
+            model.zero_grad(set_to_none=True)
+            with torch_threads(1):
+                add_gradient_in_threads(model, loss_of(model, tokens), parts(9, 2), 2)
+            seen.append(b"".join(p.grad.numpy().tobytes() for p in model.parameters()))
+        assert torch.get_num_threads() == 2
+    assert len(set(seen)) == 1
+
+
+def test_gradients_in_threads_are_added_to_those_that_are_there():
+    model, tokens = transformer(), random_tokens(4, 30, 16)
+    add_gradient_in_threads(model, loss_of(model, tokens), parts(4, 2), 2)
+    once = [p.grad.clone() for p in model.parameters()]
+    add_gradient_in_threads(model, loss_of(model, tokens), parts(4, 2), 2)
+    for parameter, gradient in zip(model.parameters(), once, strict=True):
+        assert torch.equal(parameter.grad, 2 * gradient)
+
+
+def test_an_error_in_a_thread_is_heard():
+    def loss(part: slice) -> torch.Tensor:
+        if part.start:
+            raise ArithmeticError("of a part")
+        return model(tokens).sum()
+
+    model, tokens = transformer(), random_tokens(4, 3, 16)
+    with pytest.raises(ArithmeticError, match="of a part"):
+        add_gradient_in_threads(model, loss, parts(4, 2), 2)
+
+
+BITS = """
+import torch
+from tests.test_passes import gradients, random_tokens, through, transformer
+torch.set_num_threads(1)
+model, tokens = transformer(dropout=0.1, attention_dropout=0.1), random_tokens(3, 140, 16)
+hidden = through(model, tokens)
+for part in (hidden.detach(), *gradients(model, hidden, tokens)):
+    print(part.numpy().tobytes().hex())
+"""
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+    first, second = compiled_and_loaded(BITS, tmp_path)
+    assert first == second and len(first) > 1000
