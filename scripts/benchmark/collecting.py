@@ -17,8 +17,6 @@ from scripts.benchmark.measure import (
     Work,
     alternate,
     median,
-    peak_memory,
-    timed,
 )
 
 SEED = {"learning_rate": 1e-4}  # the seed experiment's; all else is the default
@@ -36,9 +34,7 @@ def agents(effort: Effort) -> Row:
     }
     if peers.installed("stable_baselines3"):
         contenders["Stable-Baselines3 A2C, 10 DummyVecEnv"] = sb3("DarkRoom-v0", effort.of(20_000))
-    with peak_memory() as peak:
-        timed(contenders["ours"])
-    row = _row("57 A2C agents x 10", contenders, effort, "stepping", peak)
+    row = _row("57 A2C agents x 10", contenders, effort, "stepping", [])
     return _judged(row, "80 x the peer (aim 150)", row.ratio and row.ratio >= 80)
 
 
@@ -149,16 +145,20 @@ def _stepping(lanes, count: int, steps: int) -> Work:
 
 
 def _row(
-    name: str, contenders: dict[str, Work], effort: Effort, limit: str = "", peak: list = ()
+    name: str,
+    contenders: dict[str, Work],
+    effort: Effort,
+    limit: str = "",
+    peak: list[int] | None = None,
 ) -> Row:
     """Measure; the contender that is neither ours nor the `limit` is the peer."""
-    rates = alternate(contenders, effort.repeats)
+    rates = alternate(contenders, effort.repeats, peak=peak)
     row = Row("collect", name, "steps", median(rates["ours"]), rates)
     for other in rates.keys() - {"ours", limit}:
         row.peer_name, row.peer = other, median(rates[other])
     if limit:
         row.limit_name, row.limit = limit, median(rates[limit])
-    row.peak_memory = next(iter(peak), None)
+    row.peak_memory = next(iter(peak or ()), None)
     return row
 
 

@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run of the benchmark does: `full` in ten minutes, `quick` in two."""
+    """How much a run of the benchmark does: `full` in ten minutes, `quick` in one or two."""
 
     repeats: int
     scale: float  # of the work of one repeat
@@ -69,11 +69,22 @@ class Effort:
 FULL, QUICK = Effort(3, 1.0, False), Effort(1, 0.25, True)
 
 
-def alternate(contenders: dict[str, Work], repeats: int, device: str = "cpu") -> dict[str, list]:
-    """Rates of each contender, `repeats` of them in turn, after one turn to warm up."""
+def alternate(
+    contenders: dict[str, Work], repeats: int, device: str = "cpu", peak: list[int] | None = None
+) -> dict[str, list]:
+    """Rates of each contender, `repeats` of them in turn, after one turn to warm up.
+
+    `peak` gets the most bytes that were resident while the first of them warmed up.
+    """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
+    if peak is not None:
+        with peak_memory() as most:
+            timed(next(iter(contenders.values())), device)
+        peak += most
     for turn in range(repeats + 1):
-        for name, work in contenders.items():
+        for number, (name, work) in enumerate(contenders.items()):
+            if turn == number == 0 and peak is not None:
+                continue  # it is warm
             amount, seconds = timed(work, device)
             if turn:
                 rates[name].append(amount / seconds)

@@ -1,9 +1,11 @@
 """Training: steps of the quickstart's, a wider and the seed experiment's shape, and their cost."""
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ from scripts.benchmark.measure import (
 )
 
 WIDE = ("--data.context_length", "256")
-SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "100000")
+SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "0")
 STREAM = 20_000  # transitions of each of an agent's ten histories
 SEED_STEP = 11.2  # seconds a step of the seed implementation (field notes), not run again here
 SHAPES = ((32, 2, 256, 32), (32, 2, 64, 32), (32, 4, 256, 16), (8, 4, 768, 16), (115, 2, 1, 32))
@@ -43,12 +45,12 @@ CONTEXTS, WIDTHS = (64, 128, 256, 512, 1024), (32, 64, 128, 256)
 
 def quickstart(effort: Effort) -> Row:
     """Quickstart steps against a GPT-2 of its shape on the same tokens, and a bare product."""
-    return _against_gpt2("quickstart shape, 32 x 64", new_trainer(), effort.of(48, 8), effort)
+    return _against_gpt2("quickstart shape, 32 x 64", _small(effort), effort.of(48, 8), effort)
 
 
 def wide(effort: Effort) -> Row:
     """The same with windows of 256 transitions."""
-    row = _against_gpt2("32 x 256", new_trainer(*WIDE), effort.of(12, 2), effort)
+    row = _against_gpt2("32 x 256", _small(effort, *WIDE), effort.of(12, 2), effort)
     row.target = "3 x the peer, 20 % of the product (aim 40 %)"
     row.met = row.ratio and row.ratio >= 3 and row.share >= 0.2
     row.detail["profile"] = "logs/benchmark/profile_wide.txt"
@@ -57,13 +59,9 @@ def wide(effort: Effort) -> Row:
 
 def seed(effort: Effort) -> Row:
     """Steps of the seed experiment's shape: 768 separate tokens, feed-forward 2048, dropout."""
-    trainer = new_trainer(*SEED_SHAPE)
+    trainer = _small(effort, *SEED_SHAPE)
     contenders = {"ours": steps(trainer, 1), **_product(trainer)}
-    with peak_memory() as peak:
-        timed(contenders["ours"])
-    row = _row(
-        "seed shape", trainer, contenders, replace(effort, repeats=min(effort.repeats, 2)), peak
-    )
+    row = _row("seed shape", trainer, contenders, replace(effort, repeats=min(effort.repeats, 2)))
     row.peer_name = "seed implementation (its notes, another day)"
     row.peer = _transitions(trainer.config) / SEED_STEP
     row.target, row.met = "12 x the seed's, 25 %", row.ratio >= 12 and row.share >= 0.25
@@ -144,21 +142,30 @@ def _against_gpt2(name: str, trainer: Trainer, count: int, effort: Effort) -> Ro
     if peers.installed("transformers"):
         for precision in ("bfloat16", "float32"):
             contenders[f"GPT-2, {precision}"] = gpt2_steps(trainer, max(count // 3, 1), precision)
-    with peak_memory() as peak:
-        timed(contenders["ours"])
-    row = _row(name, trainer, contenders, effort, peak)
+    row = _row(name, trainer, contenders, effort)
     row.detail["sampler, share of a step"] = _sampler_share(trainer, row.ours)
     return row
 
 
-def new_trainer(*words: str) -> Trainer:
-    """A trainer on a small data set of its own, which is gone from the disk when it returns."""
-    with tempfile.TemporaryDirectory() as root:
-        short = ["--source.env_steps", str(10 * STREAM), "--data.history_stride", "1"]
-        config = load(["--root", root, *words, *short]).config
-        run = Run(config)
-        collect(run)
-        return Trainer(run)
+def new_trainer(*words: str, stream: int = STREAM) -> Trainer:
+    """A trainer on histories of this process's own, which are gone from the disk when it ends."""
+    root, number = _root()
+    short = ["--source.env_steps", str(10 * stream), "--data.history_stride", "1"]
+    config = load([*words, *short, "--root", root.name, "--name", f"benchmark-{next(number)}"])
+    run = Run(config.config)
+    collect(run)
+    return Trainer(run)
+
+
+def _small(effort: Effort, *words: str) -> Trainer:
+    """The same on as much of them as the `effort` asks for; a step costs the same."""
+    return new_trainer(*words, stream=effort.of(STREAM, STREAM // 4))
+
+
+@cache
+def _root() -> tuple[tempfile.TemporaryDirectory, Iterator[int]]:
+    """The folder of all trainers' histories, and the numbers of their runs."""
+    return tempfile.TemporaryDirectory(), itertools.count()
 
 
 def steps(trainer: Trainer, count: int) -> Work:
@@ -246,9 +253,10 @@ def _product_name(dtype: torch.dtype) -> str:
     return f"{PRODUCT}³ product, {str(dtype).removeprefix('torch.')}"
 
 
-def _row(name: str, trainer: Trainer, contenders: dict[str, Work], effort: Effort, peak) -> Row:
+def _row(name: str, trainer: Trainer, contenders: dict[str, Work], effort: Effort) -> Row:
     """Measure: the first contender is ours, the second the product, the others are peers."""
-    rates = alternate(contenders, effort.repeats, trainer.device.type)
+    peak: list[int] = []
+    rates = alternate(contenders, effort.repeats, trainer.device.type, peak)
     flops = _operations(trainer) / _transitions(trainer.config)
     ours, product, *others = rates
     row = Row("train", name, "transitions", median(rates[ours]), rates)
