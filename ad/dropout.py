@@ -5,32 +5,13 @@ weights themselves cost. A byte decides in steps of 1/256; what is kept is scale
 is kept on average, so that the mean is exact.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ad.part_streams import draw
+
 LEVELS = 256
-_stream = threading.local()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """In the block this thread draws its masks on a CPU from a stream of their own."""
-    _stream.words = np.random.SFC64(seed)
-    try:
-        yield
-    finally:
-        del _stream.words
-
-
-def draw() -> int:
-    """A number of 62 bits, of this thread's stream or else of torch's."""
-    words = getattr(_stream, "words", None)
-    return int(torch.randint(2**62, ())) if words is None else words.random_raw() >> 2
 
 
 def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor:

@@ -5,12 +5,14 @@ then some thread's own, and what it reads is in that core's cache.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 
 import torch
 
+from ad.devices import torch_threads
 from ad.threads import at_once
 
+Sums = Sequence[torch.Tensor | None]  # the loss and the gradients, None of what it does not ask for
 Loss = Callable[[slice], torch.Tensor]  # of a part of the batch, as its share of the whole loss
 
 
@@ -31,28 +33,28 @@ def add_gradient_in_threads(
 
     Which thread takes which part is fixed, so that the same number of them gives the same bits.
     """
-    parameters, sums = list(model.parameters()), {}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    sums: dict[int, Sums] = {}
 
     def work(first: int) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # of this thread, for good: it is a worker, or `torch_threads`'s
         for part in parts[first::threads]:
             value = loss(part)
-            found = torch.autograd.grad(value, parameters, materialize_grads=True)
-            _add(sums.setdefault(first, []), [value.detach(), *found])
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            sums[first] = _sum(sums.get(first), [value.detach(), *found])
 
-    at_once([partial(work, first) for first in range(min(threads, len(parts)))])
-    result: list[torch.Tensor] = []
-    for first in sorted(sums):
-        _add(result, sums[first])
-    for parameter, gradient in zip(parameters, result[1:], strict=True):
-        known = parameter.grad
-        parameter.grad = gradient if known is None else known + gradient
-    return result[0]
+    with torch_threads(1):
+        at_once([partial(work, first) for first in range(min(threads, len(parts)))])
+        total, *gradients = reduce(_sum, (sums[first] for first in sorted(sums)))
+    before = [parameter.grad for parameter in parameters]
+    for parameter, gradient in zip(parameters, _sum(before, gradients), strict=True):
+        parameter.grad = gradient
+    return total
 
 
-def _add(total: list[torch.Tensor], more: list[torch.Tensor]) -> None:
-    if not total:
-        total.extend(more)
-        return
-    for mine, theirs in zip(total, more, strict=True):
-        mine += theirs
+def _sum(some: Sums | None, more: Sums) -> Sums:
+    """One by one; None is nothing."""
+    if some is None:
+        return more
+    pairs = zip(some, more, strict=True)
+    return [b if a is None else a if b is None else a + b for a, b in pairs]

@@ -4,10 +4,11 @@ Under autograd half of such a step is not matrix products but what lies between 
 a pass over memory of its own. Here some windows at a time go through all blocks in a core's cache,
 with one compiled loop between two products (`ad/transformer_kernel.py`), on one thread: whoever has
 more of them gives each a part of the batch (`ad/gradients.py`). Numbers are rounded where autocast
-rounds them: products take and give bfloat16, the stream between the blocks and all sums are
+rounds them: products take and give bfloat16; the stream between the blocks, norms and biases are
 float32. tests/test_passes.py holds this against the plain transformer.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,8 +17,8 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from ad import dropout
 from ad import transformer_kernel as kernel
+from ad.part_streams import draw
 
 TOKENS = 2048  # that go through the blocks together, about; at least one window
 QUERIES = 128  # in a block of them: it needs no keys behind its own end
@@ -32,7 +33,7 @@ class Passes:
         attention = self.blocks[0].attention
         self.dropouts = attention.dropout, self.blocks[0].dropout
         self.plain = attention.rotate is not None or transformer.streams > 1
-        self.rooms: list[_Room] = []  # that nobody works in
+        self.free: dict[tuple[int, ...], list[_Room]] = defaultdict(list)  # by shape
 
     def serve(self, tokens: torch.Tensor) -> bool:
         """Whether this can stand in for the blocks: they train in bfloat16 on a CPU, unrotated."""
@@ -40,6 +41,10 @@ class Passes:
         differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         on_cpu = tokens.device.type == "cpu" and tokens.dtype == torch.float32
         return on_cpu and rough == torch.bfloat16 and differentiated and not self.plain
+
+    def __getstate__(self) -> dict:
+        """Without rooms: a copy of one is two memories in place of one seen in two ways."""
+        return vars(self) | {"free": defaultdict(list)}
 
     def __call__(self, tokens: torch.Tensor, training: bool) -> torch.Tensor:
         """What comes out of the last block for `tokens` [B, L, C], float32."""
@@ -49,10 +54,10 @@ class Passes:
 
     def room(self, *shape: int) -> "_Room":
         """Memory for a part of a batch; `_Room` has the words of `shape`."""
-        for i, room in enumerate(self.rooms):
-            if room.shape == shape:
-                return self.rooms.pop(i)
-        return _Room(*shape)
+        try:
+            return self.free[shape].pop()  # at once: other threads look for rooms too
+        except IndexError:
+            return _Room(*shape)
 
 
 class _Through(torch.autograd.Function):
@@ -62,7 +67,7 @@ class _Through(torch.autograd.Function):
         each = len(parameters) // len(passes.blocks)
         ctx.passes, ctx.parts = passes, []
         ctx.layers = [_Layer(parameters[i : i + each]) for i in range(0, len(parameters), each)]
-        words = np.random.SFC64(dropout.draw()) if any(dropouts) else None
+        words = np.random.SFC64(draw()) if any(dropouts) else None
         x = tokens.detach().contiguous().numpy()
         out = np.empty_like(x)
         for start, stop in _edges(windows, max(round(TOKENS / length), 1)):
@@ -80,7 +85,7 @@ class _Through(torch.autograd.Function):
         known = gradient.clone(memory_format=torch.contiguous_format).numpy()
         for rows, room in ctx.parts:
             room.backward(ctx.layers, gradients, known[rows].reshape(-1, known.shape[-1]))
-            ctx.passes.rooms.append(room)
+            ctx.passes.free[room.shape].append(room)
         ctx.parts = None  # the rooms are others' now
         return torch.from_numpy(known), None, None, *(g for each in gradients for g in each)
 
@@ -90,10 +95,6 @@ class Half(NamedTuple):
 
     tensor: torch.Tensor
     array: np.ndarray
-
-    def view(self, *shape: int) -> "Half":
-        """The same numbers in another shape."""
-        return Half(self.tensor.view(shape), self.array.reshape(shape))
 
 
 def _half(*shape: int) -> Half:
@@ -232,7 +233,9 @@ class _Room:
         for i, (start, stop) in enumerate(self.edges):
             scores, used = block.weights[i], self._used(i)
             torch.bmm(q[:, start:stop], k[:, :stop].transpose(1, 2), out=scores.tensor)
-            kernel.weigh(scores.array, start, self.scale, block.drop_weights[i], used and used[1])
+            kernel.weigh(
+                scores.array, start, self.scale, block.drop_weights[i], used and used.array
+            )
             weights = used or scores
             self.mixed.tensor[0, :, start:stop] = weights.tensor @ v[:, :stop]
         kernel.merge(self.mixed_heads, self.mixed_rows[number], self.unread)
@@ -276,7 +279,7 @@ class _Room:
             weights, d, used = block.weights[i], self.d_weights[i], self._used(i)
             mine = self.mixed.tensor[0, :, start:stop]
             torch.bmm(mine, v[:, :stop].transpose(1, 2), out=d.tensor)
-            drop = block.drop_weights[i], used and used[1]
+            drop = block.drop_weights[i], used and used.array
             kernel.weigh_back(weights.array, d.array, start, self.scale, *drop)
             dq[:, start:stop] = d.tensor @ k[:, :stop]
             for into, given, read in ((dk, d, q[:, start:stop]), (dv, used or weights, mine)):

@@ -31,7 +31,7 @@ def machine(config: Experiment, device: torch.device) -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "numba": numba.__version__,  # evaluations on a CPU
+        "numba": numba.__version__,  # training and evaluations on a CPU
     }
 
 

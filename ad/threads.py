@@ -9,7 +9,7 @@ no such loop is vectorised.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from itertools import pairwise
 
@@ -28,9 +28,12 @@ def share_out(count: int, threads: int, loop: Callable[[int, int], None]) -> Non
 
 
 def at_once(works: Sequence[Callable[[], None]]) -> None:
-    """Call all `works`, the first of them in this thread."""
+    """Call all `works`, the first of them in this thread; none is at work when this returns."""
     running = [_threads().submit(work) for work in works[1:]]
-    works[0]()
+    try:
+        works[0]()
+    finally:
+        wait(running)
     for work in running:
         work.result()
 

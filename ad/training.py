@@ -17,7 +17,6 @@ from ad import checkpoints, sessions
 from ad.compiling import compiled
 from ad.config import dump
 from ad.devices import autocast, choose_device, torch_threads
-from ad.dropout import seeded
 from ad.errors import NumericError
 from ad.evaluation import play
 from ad.gradients import add_gradient, add_gradient_in_threads
@@ -26,6 +25,7 @@ from ad.model import SequenceModel, spec_as_dict
 from ad.notices import notice
 from ad.optimiser import learning_rate, new_optimiser, update
 from ad.origin import check_origin, origin
+from ad.part_streams import seeded
 from ad.runs import Run
 from ad.setbacks import Setbacks
 from ad.training_data import blindfolded, hide_actions, load_data, parts, to_device
@@ -78,8 +78,11 @@ class Trainer:
 
     def compile(self) -> None:
         """Go on with a compiled model, where that works."""
-        self.threads = 1
+        transformer, before = self.model.transformer, self.threads
+        passes, transformer.passes, self.threads = transformer.passes, None, 1
         self.forward = compiled(self.model, self._attempt)
+        if self.forward is self.model:
+            transformer.passes, self.threads = passes, before
 
     def train_step(self) -> None:
         """One optimiser step on the batch of the present step, without what is due after it."""
@@ -124,7 +127,8 @@ class Trainer:
         """How many windows go through the model together: fewer where activations are large.
 
         A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
-        small. The gradient is that of the whole batch either way.
+        small. Each thread has room for one, though. The gradient is that of the whole batch in any
+        case.
         """
         size = self.config.training.batch_size
         if self.device.type != "cpu":
@@ -142,7 +146,8 @@ class Trainer:
             served = transformer.passes is not None and transformer.passes.serve(
                 transformer.norm.weight
             )
-        return torch.get_num_threads() if served else 1
+        size = self.config.training.batch_size
+        return min(torch.get_num_threads(), size) if served else 1
 
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""

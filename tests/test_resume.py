@@ -10,10 +10,13 @@ import torch
 from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, train
 
 from ad import checkpoints, sessions
+from ad.devices import torch_threads
+from ad.encoders import ENCODERS
 from ad.errors import CorruptError
 from ad.evaluation import evaluate
 from ad.report import report
 from ad.runs import Run
+from ad.training import Trainer
 
 CPU = torch.device("cpu")
 
@@ -96,6 +99,21 @@ def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptError, match=r"scripts\.train makes it again"):
         evaluate(trained)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_parts_of_a_batch_on_several_threads_give_the_same_bits_after_an_interruption(row, encoder):
+    def config():
+        changes = {"training__precision": "bfloat16", "model__encoder": encoder, "threads": "3"}
+        return row(**changes)
+
+    with torch_threads(3):
+        one, other = train(config()), train(config(), after(4))
+        assert checkpoint(other)["step"] == 4
+        other = train(other.config)
+        assert Trainer(one).threads == 3
+    assert_same_bits(one, other)
+    assert log(one) == log(other)
 
 
 @pytest.fixture

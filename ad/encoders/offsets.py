@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ad.encoders.encoder import Encoder
+from ad.part_streams import draw
 
 REACH = 4  # cells that a window is moved at most, in each direction
 WAVELENGTHS = np.geomspace(4, 64, 8)  # in cells
@@ -45,7 +46,9 @@ class OffsetEncoder(Encoder):
         if not self.training:
             return window
         count, device = len(window["observation"]), self.cells.device
-        shift = torch.randint(2 * REACH + 1, (len(self.factors), count, 1), device=device)
+        stream = torch.Generator(device).manual_seed(draw())
+        shape = len(self.factors), count, 1
+        shift = torch.randint(2 * REACH + 1, shape, device=device, generator=stream)
         names = ("observation", "next_observation")
         return window | {name: self._moved(window[name], shift) for name in names}
 

@@ -17,20 +17,10 @@ import numba
 import numpy as np
 from numba import njit
 
-from ad.threads import share_out
+from ad.threads import HELPER, LOOP, share_out
 
-_FAST = {
-    "reassoc",
-    "contract",
-    "arcp",
-    "nsz",
-}  # sums may vectorise; NaN and infinity keep their meaning
-# A helper that is a function of its own is compiled once for each caller under one name, and the
-# linker's choice, another in the process that compiles than in those that load its cache, showed in
-# the last bits of a history.
-# The error model: Python's asks at each division whether to raise, and no such loop is vectorised.
-_LOOP = {"nogil": True, "cache": True, "error_model": "numpy"}
-_HELPER = {"fastmath": _FAST, "forceinline": True, "error_model": "numpy"}
+# Without `fastmath`, but for the helpers: what they sum may vectorise.
+_LOOP = LOOP | {"fastmath": False}
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _ONE, _ZERO, _FAR = np.float32(1), np.float32(0), np.float32(9)
 _LARGEST = np.finfo(np.float32).max
@@ -86,7 +76,7 @@ def _is_number(x):
     return abs(x) <= _LARGEST
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _tanh(x):
     # Lambert's continued fraction, cut after nine terms: within 1e-5 of tanh, and it vectorises.
     x = min(max(x, -_FAR), _FAR)
@@ -96,7 +86,7 @@ def _tanh(x):
     return min(max(top / low, -_ONE), _ONE)
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _views(flat, states, hidden, outputs):
     """Embedding [S, H], scale [H], shift [H], weight [A+1, H], bias [A+1] of one flat row."""
     a = states * hidden
@@ -112,7 +102,7 @@ def _views(flat, states, hidden, outputs):
     )
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _features(row, scale, shift, normal, feature):
     """Fill `normal` (mean 0, variance 1) and `feature` (tanh) of a row; 1 / its deviation."""
     hidden = row.size
@@ -131,7 +121,7 @@ def _features(row, scale, shift, normal, feature):
     return inverse
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
     states, actions = probabilities.shape
     embedding, scale, shift, weight, bias = _views(flat, states, hidden, actions + 1)
@@ -157,7 +147,7 @@ def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
             cumulative[s, a] = running
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _output_gradient(probabilities, values, observations, actions, returns, optimiser, gradient):
     """Add up d loss / d (logits, value) by observation; (entropy, squared value error)."""
     count = _ONE / np.float32(observations.size)
@@ -181,7 +171,7 @@ def _output_gradient(probabilities, values, observations, actions, returns, opti
     return total_entropy, total_error
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
     """Fill `gradient` (flat, zeroed) from d loss / d outputs [S, A+1], skipping zero rows."""
     states = d_outputs.shape[0]
@@ -214,7 +204,7 @@ def _back_propagate(flat, hidden, outputs, d_outputs, gradient):
             d_embedding[s, j] = inverse * (d_normal[j] - mean - normal[j] * slope)
 
 
-@njit(**_HELPER)
+@njit(**HELPER)
 def _adam(flat, first, second, gradient, updates, optimiser):
     """Clip by the norm of the agent's whole gradient, then Adam (Kingma and Ba 2015); the norm.
 
