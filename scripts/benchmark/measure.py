@@ -6,6 +6,7 @@ the contenders of a row alternate (A B A B), and the row has the median of each.
 
 import contextlib
 import ctypes
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,7 @@ def operations(call: Callable[[], object]) -> float:
 def peak_memory() -> Iterator[list[int]]:
     """A list that holds, after the block, the most bytes that were resident in it (Linux)."""
     result: list[int] = []
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what was freed before would still count
     with contextlib.suppress(OSError):
