@@ -1,10 +1,10 @@
 """Time every stage beside its peers: python -m scripts.benchmark [--only PART] [--quick]
 
 Prints one table and writes logs/benchmark/results.json (every repeat, versions, threads), the plot
-growth.png and a profile of a training step. Ten minutes on two quiet cores; --quick in one and a
-quarter. The peers come with the extra `bench`. With --update FILE the table takes the place of what
-stands between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is
-renewed. With --only the rows of the other parts stay those of the last run on this machine.
+growth.png and a profile of a training step. Six to ten minutes on two cores; --quick in one. The
+peers come with the extra `bench`. With --update FILE the table takes the place of what stands
+between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is renewed.
+With --only the rows of the other parts stay those of the last run on this machine.
 """
 
 import argparse
@@ -63,7 +63,7 @@ if __name__ == "__main__":
         prog="python -m scripts.benchmark", description="How fast, against what, how near the limit"
     )
     parser.add_argument("--only", choices=tuple(PARTS), help="one part; without it all")
-    parser.add_argument("--quick", action="store_true", help="in a minute and a quarter")
+    parser.add_argument("--quick", action="store_true", help="in a minute, fewer repeats")
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
     parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
     words = parser.parse_args()

@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run of the benchmark does: `full` in ten minutes, `quick` in one or two."""
+    """How much a run of the benchmark does: `full` in ten minutes at most, `quick` in one."""
 
     repeats: int
     scale: float  # of the work of one repeat
