@@ -46,7 +46,9 @@ class OffsetEncoder(Encoder):
         if not self.training:
             return window
         count, device = len(window["observation"]), self.cells.device
-        stream = torch.Generator(device).manual_seed(draw())
+        # A compiled model is on one thread, and its compiler knows no other generator than torch's.
+        compiling = torch.compiler.is_compiling()
+        stream = None if compiling else torch.Generator(device).manual_seed(draw())
         shape = len(self.factors), count, 1
         shift = torch.randint(2 * REACH + 1, shape, device=device, generator=stream)
         names = ("observation", "next_observation")
