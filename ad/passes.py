@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from ad import transformer_kernel as kernel
 from ad.part_streams import draw
 
-TOKENS = 2048  # that go through the blocks together, about; at least one window
+TOKENS = 4096  # that go through the blocks together, about; at least one window
 QUERIES = 128  # in a block of them: it needs no keys behind its own end
 MATRICES = ("qkv", "out", "up", "down")
 

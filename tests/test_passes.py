@@ -8,6 +8,7 @@ import torch
 from processes import compiled_and_loaded
 from torch.nn.functional import gelu
 
+from ad import passes
 from ad import transformer_kernel as kernel
 from ad.devices import torch_threads
 from ad.gradients import add_gradient, add_gradient_in_threads
@@ -18,6 +19,12 @@ from ad.transformer import Transformer
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
 SHAPES = [(3, 1, 16, 2, 32), (5, 7, 24, 3, 40), (40, 64, 16, 1, 16), (9, 300, 32, 2, 64)]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Several of them in the larger batches here."""
+    monkeypatch.setattr(passes, "TOKENS", 1024)
 
 
 def transformer(width=16, heads=2, feed_forward=32, layers=3, seed=0, **settings) -> Transformer:
