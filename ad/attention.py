@@ -6,12 +6,12 @@ cost. `scripts/benchmark` measures the paths by shape and precision; `choose` fo
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 
 from ad.dropout import keep_mask, keep_share
+from ad.parts import at_most
 
 # Of queries in a block: it needs no keys behind its own end, which saves up to half of the work,
 # while smaller products run further below the speed of large ones.
@@ -64,7 +64,7 @@ class _Blocks(torch.autograd.Function):
         length, scale = q.shape[1], q.shape[2] ** -0.5
         bias = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
         out, saved = torch.empty_like(q), []
-        for start, stop in _blocks(length):
+        for start, stop in at_most(length, BLOCK):
             scores = torch.baddbmm(
                 bias[start:stop, :stop],
                 q[:, start:stop],
@@ -89,7 +89,7 @@ class _Blocks(torch.autograd.Function):
         if ctx.dropout:
             gradient = gradient / keep_share(ctx.dropout)
         dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
-        for start, stop in reversed(_blocks(q.shape[1])):
+        for start, stop in reversed(at_most(q.shape[1], BLOCK)):
             mask = saved.pop() if ctx.dropout else None
             weights = used = saved.pop()
             mine = gradient[:, start:stop]
@@ -103,12 +103,6 @@ class _Blocks(torch.autograd.Function):
             dv[:, :stop] += used.transpose(1, 2) @ mine
         scale = q.shape[2] ** -0.5
         return (*(x.view(ctx.shape) for x in (dq.mul_(scale), dk.mul_(scale), dv)), None)
-
-
-def _blocks(length: int) -> list[tuple[int, int]]:
-    """(start, stop) of blocks of at most BLOCK queries, about as long as each other."""
-    count = -(-length // BLOCK)
-    return list(pairwise(round(i * length / count) for i in range(count + 1)))
 
 
 PATHS = {path.__name__: path for path in (attend_reference, attend_in_blocks)}

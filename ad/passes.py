@@ -10,7 +10,6 @@ float32. tests/test_passes.py holds this against the plain transformer.
 
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +17,11 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ad import transformer_kernel as kernel
+from ad.attention import BLOCK
 from ad.part_streams import draw
+from ad.parts import at_most
 
 TOKENS = 4096  # that go through the blocks together, about; at least one window
-QUERIES = 128  # in a block of them: it needs no keys behind its own end
 MATRICES = ("qkv", "out", "up", "down")
 
 
@@ -70,7 +70,7 @@ class _Through(torch.autograd.Function):
         words = np.random.SFC64(draw()) if any(dropouts) else None
         x = tokens.detach().contiguous().numpy()
         out = np.empty_like(x)
-        for start, stop in _edges(windows, max(round(TOKENS / length), 1)):
+        for start, stop in at_most(windows, max(round(TOKENS / length), 1)):
             sizes = length, width, ctx.layers[0].up.shape[0], passes.heads, len(ctx.layers)
             room = passes.room(stop - start, *sizes)
             rows = slice(start, stop)
@@ -151,7 +151,7 @@ class _Block:
         self.x_stats, self.between_stats = np.empty((2, n, 2), np.float32)
         self.x_normal, self.between_normal = _half(n, c), _half(n, c)
         self.qkv = _half(3, b * h, length, c // h)
-        self.weights = [_half(b * h, j - i, j) for i, j in _edges(length, QUERIES)]
+        self.weights = [_half(b * h, j - i, j) for i, j in at_most(length, BLOCK)]
         self.mixed = _half(n, c)
         self.up = _half(n, f)  # without its bias
         self.drop_weights: list[kernel.Drop | None] = []
@@ -180,7 +180,7 @@ class _Room:
         self.shape = b, length, c, f, h, layers
         n, d = b * length, c // h
         self.saved = [_Block(b, length, c, f, h) for _ in range(layers)]
-        self.edges = _edges(length, QUERIES)
+        self.edges = at_most(length, BLOCK)
         self.scale = d**-0.5
         # Both passes write over these as they go.
         self.narrow, self.other = _half(n, c), _half(n, c)
@@ -289,9 +289,3 @@ class _Room:
                     into[:, :stop].baddbmm_(given.tensor.transpose(1, 2), read)
         total = g.biases["qkv"].reshape(self.no_bias.shape)
         kernel.merge(self.split_heads, self.wide_rows, total)
-
-
-def _edges(count: int, most: int) -> list[tuple[int, int]]:
-    """(start, stop) of parts of `count` things, at most `most` in each, about as many."""
-    number = -(-count // most)
-    return list(pairwise(round(i * count / number) for i in range(number + 1)))

@@ -11,9 +11,10 @@ no such loop is vectorised.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
-from itertools import pairwise
 
 import numba
+
+from ad.parts import evenly
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may vectorise; NaN and infinity stay
 LOOP = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
@@ -23,8 +24,7 @@ HELPER = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
 def share_out(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
     """Call `loop(first, stop)` for shares of `count` things, at most so many `threads`."""
     shares = max(min(threads, count), 1)
-    edges = [round(i * count / shares) for i in range(shares + 1)]
-    at_once([partial(loop, *share) for share in pairwise(edges)])
+    at_once([partial(loop, *share) for share in evenly(count, shares)])
 
 
 def at_once(works: Sequence[Callable[[], None]]) -> None:

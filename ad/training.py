@@ -51,7 +51,7 @@ class Trainer:
         self.data = load_data(self.config, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
-        self.threads = self._parts_at_once()
+        self._parts_at_once = self._threads_that_pay()
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
 
@@ -78,11 +78,11 @@ class Trainer:
 
     def compile(self) -> None:
         """Go on with a compiled model, where that works."""
-        transformer, before = self.model.transformer, self.threads
-        passes, transformer.passes, self.threads = transformer.passes, None, 1
+        transformer = self.model.transformer
+        passes, transformer.passes = transformer.passes, None
         self.forward = compiled(self.model, self._attempt)
         if self.forward is self.model:
-            transformer.passes, self.threads = passes, before
+            transformer.passes = passes
 
     def train_step(self) -> None:
         """One optimiser step on the batch of the present step, without what is due after it."""
@@ -139,13 +139,15 @@ class Trainer:
         room = max(LARGEST_ACTIVATION // largest // self.threads, 1)
         return min(room, math.ceil(size / self.threads))
 
-    def _parts_at_once(self) -> int:
-        """On how many threads parts of a batch are worked on, where that pays."""
+    @property
+    def threads(self) -> int:
+        """On how many threads parts of a batch are worked on: one where the blocks are plain."""
+        return 1 if self.model.transformer.passes is None else self._parts_at_once
+
+    def _threads_that_pay(self) -> int:
         transformer = self.model.transformer
         with autocast(self.config, self.device):
-            served = transformer.passes is not None and transformer.passes.serve(
-                transformer.norm.weight
-            )
+            served = transformer.passes.serve(transformer.norm.weight)
         size = self.config.training.batch_size
         return min(torch.get_num_threads(), size) if served else 1
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from ad.config import Experiment
 from ad.errors import ConfigError
 from ad.histories import load_unit, say_stopped
 from ad.notices import notice
+from ad.parts import at_most
 from ad.runs import task_name, unit_folders
 from ad.tokens import Spec
 from ad.transitions import FIELDS, PROBABILITIES
@@ -102,6 +102,4 @@ def blindfolded(forward: Callable, none: int) -> Callable:
 
 def parts(count: int, most: int) -> list[slice]:
     """Slices of `count` windows, as few as hold at most `most` each, about equally long."""
-    number = -(-count // most)
-    edges = [round(i * count / number) for i in range(number + 1)]
-    return [slice(start, stop) for start, stop in pairwise(edges)]
+    return [slice(*part) for part in at_most(count, most)]

@@ -231,14 +231,10 @@ def _transitions(config: Experiment) -> int:
 
 def _operations(trainer: Trainer) -> float:
     """Of a step's products, counted where PyTorch sees them: in the plain blocks, on one thread."""
-    transformer, passes, threads = (
-        trainer.model.transformer,
-        trainer.model.transformer.passes,
-        trainer.threads,
-    )
-    transformer.passes, trainer.threads = None, 1
+    transformer = trainer.model.transformer
+    passes, transformer.passes = transformer.passes, None
     counted = operations(lambda: trainer.accumulate(trainer.forward))
-    transformer.passes, trainer.threads = passes, threads
+    transformer.passes = passes
     return counted
 
 
