@@ -11,24 +11,27 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ad.devices import torch_threads
 from ad.threads import at_once
-from ad.transformer_kernel import KEYS, ROWS, Weights, read
+from ad.transformer_kernel import PAIR, ROWS, Weights, read
+from ad.vectors import FLOATS
 
 
 class Decoder:
     """What `KVCache` is, with the transformer's weights as they were when this was made.
 
-    [layers, N, H, D, capacity] keys and values, so that loops go over tokens.
+    Keys and values lie as `ad.transformer_kernel.read` goes through them.
     """
 
     def __init__(self, transformer: torch.nn.Module, lanes: int, capacity: int):
-        self.weights = _weights(transformer)
-        layers, width = self.weights.out.shape[:2]
-        room = -(-capacity // KEYS) * KEYS
-        shape = (layers, lanes, transformer.heads, width // transformer.heads, room)
-        self.keys, self.values = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
+        self.weights, heads = _weights(transformer), transformer.heads
+        layers, head_width = len(transformer.blocks), transformer.width // heads
+        pairs, vectors = -(-capacity // PAIR), -(-head_width // FLOATS)
+        keys = layers, lanes, heads, pairs, head_width, PAIR
+        values = layers, lanes, heads, pairs * PAIR, vectors * FLOATS
+        self.keys, self.values = np.zeros(keys, np.uint16), np.zeros(values, np.uint16)
         self.capacity, self.length = capacity, 0
         self.threads = torch.get_num_threads()
 
@@ -37,7 +40,7 @@ class Decoder:
         """Whether this can stand in for the plain path: float32 on a CPU, nothing unusual."""
         like, block = transformer.norm.weight, transformer.blocks[0]
         plain = block.attention.rotate is None and transformer.streams == 1
-        even = (transformer.width // transformer.heads) % 4 == block.up.out_features % 4 == 0
+        even = (transformer.width // transformer.heads) % 2 == 0
         return like.device.type == "cpu" and like.dtype == torch.float32 and plain and even
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -68,23 +71,28 @@ class Decoder:
 
 
 def _weights(transformer: torch.nn.Module) -> Weights:
-    def stacked(of: Callable[[torch.nn.Module], torch.Tensor]) -> np.ndarray:
-        return torch.stack([of(block) for block in transformer.blocks]).numpy()
+    def stacked(of: Callable[[torch.nn.Module], torch.Tensor]) -> torch.Tensor:
+        return torch.stack([of(block) for block in transformer.blocks])
+
+    def linear(of: Callable[[torch.nn.Module], torch.Tensor]) -> np.ndarray:
+        """[layers, in, out], or [layers, out] of a bias."""
+        values = stacked(of)
+        return F.pad(values, (0, -values.shape[-1] % PAIR)).numpy()
 
     def norm(module: torch.nn.LayerNorm) -> torch.Tensor:
         return torch.stack([module.weight, module.bias])
 
     with torch.no_grad():
         return Weights(
-            norm_attention=stacked(lambda block: norm(block.norm_attention)),
-            qkv=stacked(lambda block: block.attention.qkv.weight.T),
-            qkv_bias=stacked(lambda block: block.attention.qkv.bias),
-            out=stacked(lambda block: block.attention.out.weight.T),
-            out_bias=stacked(lambda block: block.attention.out.bias),
-            norm_mlp=stacked(lambda block: norm(block.norm_mlp)),
-            up=stacked(lambda block: block.up.weight.T),
-            up_bias=stacked(lambda block: block.up.bias),
-            down=stacked(lambda block: block.down.weight.T),
-            down_bias=stacked(lambda block: block.down.bias),
+            norm_attention=stacked(lambda block: norm(block.norm_attention)).numpy(),
+            qkv=linear(lambda block: block.attention.qkv.weight.T),
+            qkv_bias=linear(lambda block: block.attention.qkv.bias),
+            out=linear(lambda block: block.attention.out.weight.T),
+            out_bias=linear(lambda block: block.attention.out.bias),
+            norm_mlp=stacked(lambda block: norm(block.norm_mlp)).numpy(),
+            up=linear(lambda block: block.up.weight.T),
+            up_bias=linear(lambda block: block.up.bias),
+            down=linear(lambda block: block.down.weight.T),
+            down_bias=linear(lambda block: block.down.bias),
             norm=norm(transformer.norm).numpy(),
         )

@@ -19,16 +19,29 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from ad.threads import HELPER, LOOP
+from ad.vectors import (
+    FLOATS,
+    as_bits,
+    as_float,
+    larger,
+    largest,
+    load,
+    load_half,
+    plus,
+    spread,
+    store,
+    take,
+    times,
+    times_plus,
+)
 
-ROWS = 8  # tokens that go through a layer of `read` together; even
-KEYS = 32  # a capacity is a multiple of this, so that loops over keys need no rest
+ROWS = 8  # tokens that go through a layer of `read` together; divides by 4
+PAIR = 2 * FLOATS  # keys or outputs that a loop of `read` has in its registers
 
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_ZERO, _HALF, _ONE, _INF = (np.float32(x) for x in (0, 0.5, 1, np.inf))
 _EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
 _LOG2_E = np.float32(1 / math.log(2))
 _FAINT = np.float32(126)  # 2 ** -126 is the smallest normal number
@@ -56,7 +69,10 @@ class Drop(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """A transformer's, float32, by layer: norms as scale and shift [2, C], linears as [in, out]."""
+    """A transformer's, float32, by layer: norms as scale and shift [2, C], linears as [in, out].
+
+    The outputs of linears, also those of biases, go on with zeros to a multiple of `PAIR`.
+    """
 
     norm_attention: np.ndarray  # [layers, 2, C]
     qkv: np.ndarray  # [layers, C, 3 C]
@@ -75,19 +91,21 @@ class Weights(NamedTuple):
 def read(weights, keys, values, length, tokens, hidden, taken):
     """Read `tokens` [N, L, C] of lanes that nobody has `taken` yet, until there are none.
 
-    `keys` and `values`, bfloat16 as uint16 [layers, N, H, D, capacity], hold `length` tokens and
-    get L more; `hidden`, float32 [N, C], gets the last token's. `taken`, int64 [1]: how many lanes
-    are, by all threads that call this together.
+    `keys` [layers, N, H, capacity / PAIR, D, PAIR] and `values` [layers, N, H, capacity, D and
+    more, to a multiple of FLOATS], bfloat16 as uint16, hold `length` tokens and get L more;
+    `hidden`, float32 [N, C], gets the last token's. `taken`, int64 [1]: how many lanes are, by all
+    threads that call this together.
     """
-    layers, _, heads, head_width, capacity = keys.shape
+    layers, _, heads, _, head_width, _ = keys.shape
     width, fresh = tokens.shape[2], tokens.shape[1]
-    x, y = np.zeros((ROWS, width), np.float32), np.zeros((ROWS, width), np.float32)
-    mixed, qkv = np.zeros((ROWS, width), np.float32), np.zeros((ROWS, 3 * width), np.float32)
-    up, scores = np.zeros((ROWS, weights.up.shape[2]), np.float32), np.empty(capacity, np.float32)
+    x, y = _room(weights.out.shape[2]), _room(width)
+    # Behind the last head there is room for what its values go on with.
+    qkv, mixed, up = _room(weights.qkv.shape[2]), _room(width + FLOATS), _room(weights.up.shape[2])
+    scores = np.empty(values.shape[3], np.float32)
     row = stop = 0
     while True:
         if row >= stop:
-            lane = _take(taken, ROWS)
+            lane = take(taken, ROWS)
             if lane >= len(tokens):
                 return
             row, stop = lane * fresh, min(lane + ROWS, len(tokens)) * fresh
@@ -105,12 +123,14 @@ def read(weights, keys, values, length, tokens, hidden, taken):
             for r in range(rows):
                 lane, token = divmod(row + r, fresh)
                 for h in range(heads):
-                    k, v = keys[layer, lane, h], values[layer, lane, h]
-                    a, b = h * head_width, (h + 1) * head_width
-                    _store(qkv[r, width + a : width + b], k, length + token)
-                    _store(qkv[r, 2 * width + a : 2 * width + b], v, length + token)
+                    k, v, place = keys[layer, lane, h], values[layer, lane, h], length + token
+                    block, column = divmod(place, PAIR)
+                    first = h * head_width
+                    for d in range(head_width):
+                        k[block, d, column] = _to_half(qkv[r, width + first + d])
+                        v[place, d] = _to_half(qkv[r, 2 * width + first + d])
                     if not enough:
-                        _attend(qkv[r, a:b], k, v, length + token + 1, scores, mixed[r, a:b])
+                        _attend(qkv[r], k, v, place + 1, scores, mixed[r], first)
             if enough:
                 break
             _linear(mixed, weights.out[layer], weights.out_bias[layer], x, True)
@@ -128,9 +148,14 @@ def read(weights, keys, values, length, tokens, hidden, taken):
 
 
 @njit(**HELPER)
+def _room(width):
+    return np.zeros((ROWS, width), np.float32)
+
+
+@njit(**HELPER)
 def _normalise(x, norm, y):
-    """`y` = the layer normalisation of the rows of `x`."""
-    width = x.shape[1]
+    """`y` = the layer normalisation of the rows of `x`, as wide as `norm` is."""
+    width = norm.shape[1]
     for r in range(ROWS):
         mean = _ZERO
         for c in range(width):
@@ -146,63 +171,89 @@ def _normalise(x, norm, y):
 
 @njit(**HELPER)
 def _linear(x, weight, bias, y, add):
-    """`y` = `x` @ `weight` + `bias`, or that added to `y`; the number of inputs divides by 4."""
-    inputs, outputs = weight.shape
-    for r in range(ROWS):
-        for j in range(outputs):
-            y[r, j] = bias[j] + (y[r, j] if add else _ZERO)
-    for i in range(0, inputs, 4):
-        w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
-        for r in range(0, ROWS, 2):  # two rows for each weight that is loaded
-            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
-            b0, b1, b2, b3 = x[r + 1, i], x[r + 1, i + 1], x[r + 1, i + 2], x[r + 1, i + 3]
-            one, other = y[r], y[r + 1]
-            for j in range(outputs):
-                one[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
-                other[j] += b0 * w0[j] + b1 * w1[j] + b2 * w2[j] + b3 * w3[j]
+    """`y` = `x` @ `weight` + `bias`, or that added to `y`; four rows of a pair at a time."""
+    (inputs, outputs), width = weight.shape, y.shape[1]
+    for j in range(0, outputs, PAIR):
+        for r in range(0, ROWS, 4):
+            at = r * width + j
+            a = b = c = d = _pair(bias, j)
+            if add:
+                a = _sum(a, _pair(y, at))
+                b = _sum(b, _pair(y, at + width))
+                c = _sum(c, _pair(y, at + 2 * width))
+                d = _sum(d, _pair(y, at + 3 * width))
+            for i in range(inputs):
+                w = _pair(weight, i * outputs + j)
+                a = _more(x[r, i], w, a)
+                b = _more(x[r + 1, i], w, b)
+                c = _more(x[r + 2, i], w, c)
+                d = _more(x[r + 3, i], w, d)
+            _put(y, at, a)
+            _put(y, at + width, b)
+            _put(y, at + 2 * width, c)
+            _put(y, at + 3 * width, d)
 
 
 @njit(**HELPER)
-def _store(vector, table, place):
-    """Put a `vector` [D] into the column `place` of `table` [D, capacity]."""
-    for d in range(vector.size):
-        table[d, place] = _to_half(vector[d])
+def _attend(qkv, keys, values, count, scores, mixed, first):
+    """What the query `qkv` [`first` : `first` + D] finds among `count` keys, to `mixed` there.
 
-
-@njit(**HELPER)
-def _attend(q, keys, values, count, scores, out):
-    """`out` [D] = what `q` [D] finds among the first `count` keys and values [D, capacity].
-
-    `scores` [capacity] is room to work in. D divides by 4.
+    `scores` [capacity] is room to work in. D divides by 2.
     """
-    width, whole = q.size, (count + KEYS - 1) // KEYS * KEYS
-    scale = np.float32(1 / math.sqrt(width)) * _LOG2_E
-    for i in range(whole):
-        scores[i] = _ZERO
-    for d in range(0, width, 4):
-        q0, q1, q2, q3 = q[d] * scale, q[d + 1] * scale, q[d + 2] * scale, q[d + 3] * scale
-        k0, k1, k2, k3 = keys[d], keys[d + 1], keys[d + 2], keys[d + 3]
-        for i in range(whole):
-            scores[i] += (
-                q0 * _to_float(k0[i])
-                + q1 * _to_float(k1[i])
-                + q2 * _to_float(k2[i])
-                + q3 * _to_float(k3[i])
-            )
-    most = scores[0]
-    for i in range(1, count):
-        most = max(most, scores[i])
+    (_, width, _), room = keys.shape, values.shape[1]
+    whole = (count + PAIR - 1) // PAIR * PAIR
+    scale, none = np.float32(1 / math.sqrt(width)) * _LOG2_E, spread(_ZERO)
+    for i in range(0, whole, PAIR):
+        even = odd = none, none
+        for d in range(0, width, 2):
+            at = i * width + d * PAIR
+            even = _more(qkv[first + d] * scale, _half_pair(keys, at), even)
+            odd = _more(qkv[first + d + 1] * scale, _half_pair(keys, at + PAIR), odd)
+        _put(scores, i, _sum(even, odd))
     for i in range(count, whole):
-        scores[i] = most - _FAINT  # what lies behind the last key weighs nothing
-    total = _ZERO
+        scores[i] = -_INF  # what lies behind the last key weighs nothing
+    most = load(scores, 0)
+    for i in range(FLOATS, whole, FLOATS):
+        most = larger(most, load(scores, i))
+    top, total = largest(most), _ZERO
     for i in range(whole):
-        scores[i] = _exp2(scores[i] - most)
+        scores[i] = _exp2(scores[i] - top)
         total += scores[i]
-    for d in range(width):
-        found = _ZERO
-        for i in range(whole):
-            found += scores[i] * _to_float(values[d, i])
-        out[d] = found / total
+    for d in range(0, width, FLOATS):
+        a = b = none
+        for i in range(0, whole, 2):
+            at = i * room + d
+            a = times_plus(spread(scores[i]), load_half(values, at), a)
+            b = times_plus(spread(scores[i + 1]), load_half(values, at + room), b)
+        store(mixed, first + d, times(plus(a, b), spread(_ONE / total)))
+
+
+@njit(**HELPER)
+def _pair(array, index):
+    return load(array, index), load(array, index + FLOATS)
+
+
+@njit(**HELPER)
+def _half_pair(array, index):
+    return load_half(array, index), load_half(array, index + FLOATS)
+
+
+@njit(**HELPER)
+def _put(array, index, pair):
+    store(array, index, pair[0])
+    store(array, index + FLOATS, pair[1])
+
+
+@njit(**HELPER)
+def _sum(one, other):
+    return plus(one[0], other[0]), plus(one[1], other[1])
+
+
+@njit(**HELPER)
+def _more(number, pair, total):
+    """`total` + `number` * `pair`."""
+    one = spread(number)
+    return times_plus(one, pair[0], total[0]), times_plus(one, pair[1], total[1])
 
 
 @njit(**HELPER)
@@ -457,13 +508,13 @@ def _exp2(x):
     whole = np.floor(x)
     r, c = x - whole, _EXP2
     power = c[0] + r * (c[1] + r * (c[2] + r * (c[3] + r * (c[4] + r * c[5]))))
-    return power * _as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return power * as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
 @njit(**HELPER)
 def _to_float(half):
     """The float32 of a bfloat16, which is its upper half."""
-    return _as_float(np.int32(half) << np.int32(16))
+    return as_float(np.int32(half) << np.int32(16))
 
 
 @njit(**HELPER)
@@ -471,33 +522,6 @@ def _to_half(number):
     """The bfloat16 nearest to a float32, the even one of two; NaN stays NaN, whatever its bits."""
     if number != number:
         return np.uint16(0x7FC0)
-    bits = _as_bits(number)
+    bits = as_bits(number)
     odd = (bits >> np.int32(16)) & np.int32(1)
     return np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))
-
-
-@intrinsic
-def _take(context, counter, amount):
-    """Add `amount` to `counter`, int64 [1], at once for all threads; what it was before."""
-
-    def add(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.atomic_rmw("add", array.data, arguments[1], "monotonic")
-
-    return types.int64(counter, types.int64), add
-
-
-@intrinsic
-def _as_float(context, bits):
-    def cast(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), cast
-
-
-@intrinsic
-def _as_bits(context, number):
-    def cast(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.int32(types.float32), cast

@@ -12,7 +12,8 @@ from ad.kv_cache import KVCache
 from ad.positions.rotary import Rotary
 from ad.transformer import Transformer
 
-SHAPES = [(16, 2, 2, 32), (32, 3, 1, 20), (64, 4, 2, 256), (24, 1, 6, 48)]  # C, layers, H, F
+# C, layers, H, F
+SHAPES = [(16, 2, 2, 32), (32, 3, 1, 20), (64, 4, 2, 256), (24, 1, 6, 48), (60, 1, 3, 33)]
 
 
 class Rounded(KVCache):
@@ -163,8 +164,9 @@ def test_weights_that_are_not_numbers_show():
         (transformer().double(), False),
         (transformer(rotate=Rotary.rotate), False),
         (transformer(streams=3), False),
-        (transformer(feed_forward=30), False),
-        (transformer(width=12, heads=2), False),  # heads of six
+        (transformer(feed_forward=31), True),
+        (transformer(width=12, heads=2), True),  # heads of six
+        (transformer(width=15, heads=3), False),  # heads of five
         (transformer().to("meta"), False),
     ],
 )
