@@ -10,51 +10,41 @@ from functools import partial, reduce
 import torch
 
 from ad.devices import torch_threads
+from ad.optimiser import Optimiser, Rows
 from ad.threads import at_once
 
-Sums = Sequence[torch.Tensor | None]  # the loss and the gradients, None of what it does not ask for
 Loss = Callable[[slice], torch.Tensor]  # of a part of the batch, as its share of the whole loss
+Found = tuple[torch.Tensor, Rows]  # a loss, 0-d, and its gradient
 
 
-def add_gradient(model: torch.nn.Module, loss: Loss, parts: Sequence[slice]) -> torch.Tensor:
-    """Add the gradient of the sum of `loss` over `parts` to that in `model`; that sum, 0-d."""
-    total = 0.0
-    for part in parts:
-        value = loss(part)
-        value.backward()
-        total = total + value.detach()
-    return total
+def gradient(optimiser: Optimiser, loss: Loss, parts: Sequence[slice]) -> Found:
+    """The sum of `loss` over `parts` and its gradient; what it does not ask for counts as 0."""
+    return reduce(_sum, (_of_part(optimiser, loss, part) for part in parts))
 
 
-def add_gradient_in_threads(
-    model: torch.nn.Module, loss: Loss, parts: Sequence[slice], threads: int
-) -> torch.Tensor:
+def gradient_in_threads(
+    optimiser: Optimiser, loss: Loss, parts: Sequence[slice], threads: int
+) -> Found:
     """The same, in so many `threads`, each of them with one thread of torch.
 
     Which thread takes which part is fixed, so that the same number of them gives the same bits.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    sums: dict[int, Sums] = {}
+    sums: dict[int, Found] = {}
 
     def work(first: int) -> None:
         torch.set_num_threads(1)  # of this thread, for good: it is a worker, or `torch_threads`'s
-        for part in parts[first::threads]:
-            value = loss(part)
-            found = torch.autograd.grad(value, parameters, allow_unused=True)
-            sums[first] = _sum(sums.get(first), [value.detach(), *found])
+        sums[first] = gradient(optimiser, loss, parts[first::threads])
 
     with torch_threads(1):
         at_once([partial(work, first) for first in range(min(threads, len(parts)))])
-        total, *gradients = reduce(_sum, (sums[first] for first in sorted(sums)))
-    before = [parameter.grad for parameter in parameters]
-    for parameter, gradient in zip(parameters, _sum(before, gradients), strict=True):
-        parameter.grad = gradient
-    return total
+        return reduce(_sum, (sums[first] for first in sorted(sums)))
 
 
-def _sum(some: Sums | None, more: Sums) -> Sums:
-    """One by one; None is nothing."""
-    if some is None:
-        return more
-    pairs = zip(some, more, strict=True)
-    return [b if a is None else a if b is None else a + b for a, b in pairs]
+def _of_part(optimiser: Optimiser, loss: Loss, part: slice) -> Found:
+    value = loss(part)
+    found = torch.autograd.grad(value, optimiser.parameters, materialize_grads=True)
+    return value.detach(), optimiser.gather(found)
+
+
+def _sum(one: Found, other: Found) -> Found:
+    return one[0] + other[0], [a.add_(b) for a, b in zip(one[1], other[1], strict=True)]

@@ -19,11 +19,11 @@ from ad.config import dump
 from ad.devices import autocast, choose_device, torch_threads
 from ad.errors import NumericError
 from ad.evaluation import play
-from ad.gradients import add_gradient, add_gradient_in_threads
+from ad.gradients import Found, gradient, gradient_in_threads
 from ad.methods import new_method
 from ad.model import SequenceModel, spec_as_dict
 from ad.notices import notice
-from ad.optimiser import learning_rate, new_optimiser, update
+from ad.optimiser import Optimiser, learning_rate
 from ad.origin import check_origin, origin
 from ad.part_streams import seeded
 from ad.runs import Run
@@ -86,22 +86,19 @@ class Trainer:
 
     def train_step(self) -> None:
         """One optimiser step on the batch of the present step, without what is due after it."""
-        settings = self.config.training
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, settings)
         torch.manual_seed(self._key("dropout", self.step))
         self.model.train()
-        self.optimiser.zero_grad(set_to_none=True)
         # Torch's own threads would spin for a while behind each operation, on the others' cores.
         with torch_threads(1) if self.threads > 1 else nullcontext():
-            loss = self.accumulate(self.forward)
-            bad = update(self.model, self.optimiser, loss, settings.gradient_norm)
+            loss, found = self.gradient(self.forward)
+            rate = learning_rate(self.step, self.config.training)
+            bad = self.optimiser.update(found, loss, rate)
         self.losses.append(torch.where(bad, torch.nan, loss))
         self.verdicts.append((self.step, bad))
         self.step += 1
 
-    def accumulate(self, forward: Callable) -> torch.Tensor:
-        """Add the gradient of the loss on the batch of the present step; that loss, detached."""
+    def gradient(self, forward: Callable) -> Found:
+        """The loss on the batch of the present step, detached, and its gradient."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
         shares = data.windows_from_start, data.windows_from_rise
@@ -120,8 +117,8 @@ class Trainer:
 
         each = parts(settings.batch_size, self._windows_at_once())
         if self.threads > 1:
-            return add_gradient_in_threads(self.model, loss_of, each, self.threads)
-        return add_gradient(self.model, loss_of, each)
+            return gradient_in_threads(self.optimiser, loss_of, each, self.threads)
+        return gradient(self.optimiser, loss_of, each)
 
     def _windows_at_once(self) -> int:
         """How many windows go through the model together: fewer where activations are large.
@@ -154,8 +151,7 @@ class Trainer:
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
         self.model.train()
-        self.accumulate(forward)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.gradient(forward)
 
     def _after_step(self, bar: tqdm) -> None:
         """What is due after a step: a look at bad batches, the log, an evaluation, a checkpoint."""
@@ -241,7 +237,7 @@ class Trainer:
         if not finished and (self.setbacks.in_a_row or not _is_finite(self.model)):
             return
         content = {
-            "model": self.model.state_dict(),
+            "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "losses": [float(loss) for loss in self.losses],
             "setbacks": self.setbacks.state(),
@@ -266,7 +262,7 @@ class Trainer:
 
     def _restore(self, content: dict | None) -> None:
         """Weights, optimiser and step of a checkpoint; of the beginning, if there is none."""
-        self.optimiser = new_optimiser(self.model, self.config.training)
+        self.optimiser = Optimiser(self.model, self.config.training)
         self.losses, self.verdicts = [], []
         if content is None:
             self.step = 0

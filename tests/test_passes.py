@@ -10,8 +10,10 @@ from torch.nn.functional import gelu
 
 from ad import passes
 from ad import transformer_kernel as kernel
+from ad.config import TrainingConfig
 from ad.devices import torch_threads
-from ad.gradients import add_gradient, add_gradient_in_threads
+from ad.gradients import gradient, gradient_in_threads
+from ad.optimiser import Optimiser
 from ad.part_streams import seeded
 from ad.positions.rotary import Rotary
 from ad.training_data import parts
@@ -252,35 +254,33 @@ def loss_of(model: Transformer, tokens: torch.Tensor):
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_threads_find_the_gradient_of_the_whole_batch(threads):
     model, tokens = transformer(dropout=0.1), random_tokens(10, 30, 16)
-    model.unread = unread = torch.nn.Parameter(torch.ones(3))  # of no loss
-    each, found = parts(len(tokens), 3), []
-    for add in (add_gradient, lambda *given: add_gradient_in_threads(*given, threads)):
-        model.zero_grad(set_to_none=True)
-        total = add(model, loss_of(model, tokens), each)
-        found.append([total, *(p.grad for p in model.parameters() if p is not unread)])
+    model.unread = torch.nn.Parameter(torch.ones(3))  # of no loss
+    optimiser, each, found = Optimiser(model, TrainingConfig()), parts(len(tokens), 3), []
+    for find in (gradient, lambda *given: gradient_in_threads(*given, threads)):
+        total, rows = find(optimiser, loss_of(model, tokens), each)
+        found.append([total, *rows])
     for one, other in zip(*found, strict=True):
         assert off(other, one) < 1e-5
-    assert unread.grad is None
+    place = [parameter is model.unread for parameter in optimiser.parameters].index(True)
+    told = gradients_of(optimiser, rows)
+    assert [not part.any() for part in told] == [i == place for i in range(len(told))]
+
+
+def gradients_of(optimiser: Optimiser, rows: list[torch.Tensor]) -> list[torch.Tensor]:
+    """By parameter."""
+    numbers = torch.cat(rows)
+    return list(numbers.split([parameter.numel() for parameter in optimiser.parameters]))
 
 
 def test_the_same_number_of_threads_gives_the_same_bits_and_torch_its_threads_back():
     model, tokens, seen = transformer(attention_dropout=0.3), random_tokens(9, 30, 16), []
+    optimiser = Optimiser(model, TrainingConfig())
     with torch_threads(2):
         for _ in range(3):
-            model.zero_grad(set_to_none=True)
-            add_gradient_in_threads(model, loss_of(model, tokens), parts(9, 2), 2)
-            seen.append(b"".join(p.grad.numpy().tobytes() for p in model.parameters()))
+            _, rows = gradient_in_threads(optimiser, loss_of(model, tokens), parts(9, 2), 2)
+            seen.append(b"".join(row.numpy().tobytes() for row in rows))
         assert torch.get_num_threads() == 2
     assert len(set(seen)) == 1
-
-
-def test_gradients_in_threads_are_added_to_those_that_are_there():
-    model, tokens = transformer(), random_tokens(4, 30, 16)
-    add_gradient_in_threads(model, loss_of(model, tokens), parts(4, 2), 2)
-    once = [p.grad.clone() for p in model.parameters()]
-    add_gradient_in_threads(model, loss_of(model, tokens), parts(4, 2), 2)
-    for parameter, gradient in zip(model.parameters(), once, strict=True):
-        assert torch.equal(parameter.grad, 2 * gradient)
 
 
 def test_an_error_in_a_thread_is_heard():
@@ -291,7 +291,7 @@ def test_an_error_in_a_thread_is_heard():
 
     model, tokens = transformer(), random_tokens(4, 3, 16)
     with pytest.raises(ArithmeticError, match="of a part"):
-        add_gradient_in_threads(model, loss, parts(4, 2), 2)
+        gradient_in_threads(Optimiser(model, TrainingConfig()), loss, parts(4, 2), 2)
 
 
 BITS = """

@@ -55,7 +55,9 @@ def test_a_bad_batch_changes_neither_weights_nor_optimiser(config, step):
 
 
 def tensors(trainer: Trainer) -> list[torch.Tensor]:
-    moments = [value for state in trainer.optimiser.state.values() for value in state.values()]
+    moments = [
+        value for state in trainer.optimiser.adamw.state.values() for value in state.values()
+    ]
     return [*trainer.model.state_dict().values(), *moments]
 
 

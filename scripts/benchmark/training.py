@@ -17,7 +17,7 @@ from ad.collection import collect
 from ad.command_line import load
 from ad.config import Experiment
 from ad.devices import autocast, choose_device, torch_threads
-from ad.optimiser import new_optimiser, update
+from ad.optimiser import Optimiser
 from ad.runs import Run
 from ad.training import Trainer
 from ad.training_data import to_device
@@ -185,16 +185,15 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     config = replace(trainer.config, training=replace(settings, precision=precision))
     model = peers.GPT2(trainer.new_model(), trainer.config.data.context_length)
     model.to(trainer.device).train()
-    optimiser = new_optimiser(model, settings)
+    optimiser = Optimiser(model, settings)
 
     def work() -> float:
         for step in range(count):
             batch = trainer.data.train.sample(np.random.default_rng(step), settings.batch_size)
             with autocast(config, trainer.device):
                 loss = model.loss(*to_device(batch, trainer.device))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            update(model, optimiser, loss.detach(), settings.gradient_norm)
+            found = torch.autograd.grad(loss, optimiser.parameters)
+            optimiser.update(optimiser.gather(found), loss.detach(), settings.learning_rate)
         return float(count * _transitions(config))
 
     return work
@@ -233,7 +232,7 @@ def _operations(trainer: Trainer) -> float:
     """Of a step's products, counted where PyTorch sees them: in the plain blocks, on one thread."""
     transformer = trainer.model.transformer
     passes, transformer.passes = transformer.passes, None
-    counted = operations(lambda: trainer.accumulate(trainer.forward))
+    counted = operations(lambda: trainer.gradient(trainer.forward))
     transformer.passes = passes
     return counted
 

@@ -1,0 +1,69 @@
+"""The optimiser on rows of numbers against torch's own on one tensor each."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from ad.config import TrainingConfig
+from ad.errors import ConfigError
+from ad.gradients import gradient
+from ad.optimiser import Optimiser
+
+SETTINGS = replace(TrainingConfig(), learning_rate=0.1, weight_decay=0.3, gradient_norm=0.5)
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 3))
+
+
+def loss_of(net: torch.nn.Module, step: int, size: float = 1.0) -> torch.Tensor:
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
+    return size * (net(x) ** 2).mean()
+
+
+@pytest.mark.parametrize("size", [1e-3, 10.0])  # gradients below and above the largest norm
+def test_updates_are_those_of_adamw_behind_torchs_clip(size):
+    mine, plain = model(), model()
+    optimiser = Optimiser(mine, SETTINGS)
+    decays = [p for p in plain.parameters() if p.dim() >= 2]
+    others = [p for p in plain.parameters() if p.dim() < 2]
+    groups = [{"params": decays, "weight_decay": 0.3}, {"params": others, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, betas=(SETTINGS.beta1, SETTINGS.beta2))
+    for step, rate in enumerate((0.1, 0.05, 0.2)):
+        loss, found = gradient(optimiser, lambda _, n=step: loss_of(mine, n, size), [slice(None)])
+        optimiser.update(found, loss, rate)
+        adamw.zero_grad()
+        loss_of(plain, step, size).backward()
+        clip_grad_norm_(plain.parameters(), SETTINGS.gradient_norm)
+        for group in adamw.param_groups:
+            group["lr"] = rate
+        adamw.step()
+    for one, other in zip(mine.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_keep_their_values_in_the_rows_and_wherever_these_are_moved():
+    net, plain = model(), model()
+    optimiser = Optimiser(net, SETTINGS)
+    assert {name: value.tolist() for name, value in net.state_dict().items()} == {
+        name: value.tolist() for name, value in plain.state_dict().items()
+    }
+    places = [torch.empty(2, len(row))[1] for row in optimiser.rows]
+    optimiser.move(places)
+    net[0].weight.data += 1  # a view of them now
+    assert sum(float(place.sum()) for place in places) == pytest.approx(
+        sum(float(p.detach().sum()) for p in plain.parameters()) + 32, abs=1e-4
+    )
+    loss, found = gradient(optimiser, lambda _: loss_of(net, 0), [slice(None)])
+    before = [place.clone() for place in places]
+    assert not optimiser.update(found, loss, 0.1)
+    assert all((place != old).any() for place, old in zip(places, before, strict=True))
+
+
+def test_a_state_of_one_tensor_each_is_refused_in_a_sentence():
+    old = torch.optim.AdamW(model().parameters()).state_dict()
+    with pytest.raises(ConfigError, match="of an earlier version: train again, with --fresh true"):
+        Optimiser(model(), SETTINGS).load_state_dict(old)
