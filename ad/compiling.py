@@ -7,7 +7,7 @@ import torch
 from ad.notices import notice
 
 
-def compiled(model: torch.nn.Module, attempt: Callable) -> Callable:
+def compiled(model: Callable, attempt: Callable) -> Callable:
     """`model` compiled, if `attempt(forward)` (forward and backward of a batch) works with it.
 
     Otherwise, after one warning, `model` itself: what is wrong with that one shows in training.

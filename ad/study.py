@@ -137,6 +137,17 @@ def trainings(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
+def families(groups: Sequence[list[Trial]]) -> list[list[list[Trial]]]:
+    """`trainings` in families that differ in their training seeds alone, in the same order."""
+    found: dict[str, list[list[Trial]]] = {}
+    for group in groups:
+        config = group[0].config
+        training = replace(config.training, train_seed=0)
+        alike = replace(config, training=training, evaluation=EvaluationConfig())
+        found.setdefault(config_hash(alike), []).append(group)
+    return list(found.values())
+
+
 def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
     """The runs of shard `part` (from 1) of `parts`: every run, and every training, is in one."""
     return [trial for group in trainings(trials)[part - 1 :: parts] for trial in group]

@@ -6,75 +6,84 @@ from a checkpoint sees what an uninterrupted one would have seen.
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ad import checkpoints, sessions
+from ad import checkpoints, progress, sessions
 from ad.compiling import compiled
 from ad.config import dump
 from ad.devices import autocast, choose_device, torch_threads
 from ad.errors import NumericError
-from ad.evaluation import play
 from ad.gradients import Found, gradient, gradient_in_threads
 from ad.methods import new_method
 from ad.model import SequenceModel, spec_as_dict
 from ad.notices import notice
-from ad.optimiser import Optimiser, learning_rate
+from ad.optimiser import Optimiser, Rows, learning_rate
 from ad.origin import check_origin, origin
 from ad.part_streams import seeded
 from ad.runs import Run
 from ad.setbacks import Setbacks
-from ad.training_data import blindfolded, hide_actions, load_data, parts, to_device
+from ad.tokens import Window
+from ad.training_data import (
+    TrainingData,
+    blindfolded,
+    hide_actions,
+    load_data,
+    parts,
+    to_device,
+)
 from envs.rng import derive_key
 
-HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
 LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
 LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
 
 
 def never() -> bool:
-    """Nobody asks training to stop: the default of `Trainer.train`."""
+    """Nobody asks training to stop."""
     return False
 
 
 class Trainer:
     """One training run: the model, its optimiser, and the step it has reached."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, data: TrainingData | None = None):
+        """`data`: that of another trainer of the same histories; None reads them."""
         self.run, self.config = run, run.config
         self.device = choose_device(self.config)
         self.method = new_method(self.config.method)
-        self.data = load_data(self.config, self.method.history_part)
+        self.data = data or load_data(self.config, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
         self._parts_at_once = self._threads_that_pay()
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self._resume()
 
-    def train(self, asked_to_stop: Callable[[], bool] = never) -> None:
-        """Train to the configured number of steps, from wherever the last checkpoint left off.
+    @property
+    def left(self) -> int:
+        """How many steps are to be made."""
+        return self.config.training.steps - self.step
 
-        `asked_to_stop` is asked after every step; if so, a checkpoint is written and this returns.
-        Raises NumericError if the numbers go wrong again after a roll-back.
+    @contextmanager
+    def session(self, count: int, stacked: bool, shown: bool) -> Iterator[None]:
+        """Around training's steps: one of `count` trainers side by side, `stacked` or in turns.
+
+        The progress bar of one of them is `shown`.
         """
-        settings = self.config.training
-        if self.step == settings.steps:
+        if not self.left:
+            yield
             return
-        sessions.begin(self.run.folder, self.step, sessions.machine(self.config, self.device))
-        if settings.compile:
+        present = sessions.machine(self.config, self.device)
+        sessions.begin(self.run.folder, self.step, present | {"models": count if stacked else 1})
+        if self.config.training.compile and not stacked:
             self.compile()
-        self._clock, self._speed_since = time.perf_counter(), (time.perf_counter(), self.step)
-        with self._bar() as bar:
-            while self.step < settings.steps:
-                self.train_step()
-                self._after_step(bar)
-                if asked_to_stop():
-                    self._save()
-                    return
+        self._clock, self._share = time.perf_counter(), 1 / count
+        self._speed_since = self._clock, self.step
+        with self._bar(f"train {count} seeds" if count > 1 else "train", shown) as self.bar:
+            yield
 
     def compile(self) -> None:
         """Go on with a compiled model, where that works."""
@@ -90,35 +99,48 @@ class Trainer:
         self.model.train()
         # Torch's own threads would spin for a while behind each operation, on the others' cores.
         with torch_threads(1) if self.threads > 1 else nullcontext():
-            loss, found = self.gradient(self.forward)
-            rate = learning_rate(self.step, self.config.training)
-            bad = self.optimiser.update(found, loss, rate)
+            self.update(*self.gradient(self.forward))
+
+    def update(self, loss: torch.Tensor, gradient: Rows) -> None:
+        """Go down the `gradient` of the present step, and on to the next one."""
+        rate = learning_rate(self.step, self.config.training)
+        bad = self.optimiser.update(gradient, loss, rate)
         self.losses.append(torch.where(bad, torch.nan, loss))
         self.verdicts.append((self.step, bad))
         self.step += 1
 
     def gradient(self, forward: Callable) -> Found:
         """The loss on the batch of the present step, detached, and its gradient."""
+        window, valid = self.batch()
+
+        def loss_of(part: slice) -> torch.Tensor:
+            mine = {name: values[part] for name, values in window.items()}
+            with seeded(self._key("dropout", self.step, part.start)):
+                loss = self.loss(forward, mine, valid[part])
+            return loss * (valid[part].sum() / valid.sum())
+
+        each = parts(self.config.training.batch_size, self._windows_at_once())
+        if self.threads > 1:
+            return gradient_in_threads(self.optimiser, loss_of, each, self.threads)
+        return gradient(self.optimiser, loss_of, each)
+
+    def batch(self) -> tuple[Window, torch.Tensor]:
+        """The windows of the present step and their valid decisions, on the device."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
         shares = data.windows_from_start, data.windows_from_rise
         batch = self.data.train.sample(rng, settings.batch_size, *shares)
         if settings.action_dropout:
             batch = hide_actions(batch, rng, settings.action_dropout)
+        return to_device(batch, self.device)
+
+    def loss(self, forward: Callable, window: Window, valid: torch.Tensor) -> torch.Tensor:
+        """Of windows with the model `forward`, 0-d."""
+        settings = self.config.training
+        if settings.action_dropout:
             forward = blindfolded(forward, self.data.spec.none["action"])
-        window, valid = to_device(batch, self.device)
-
-        def loss_of(part: slice) -> torch.Tensor:
-            mine = {name: values[part] for name, values in window.items()}
-            own = seeded(self._key("dropout", self.step, part.start))
-            with own, autocast(self.config, self.device):
-                loss = self.method.loss(forward, mine, valid[part], settings.label_smoothing)
-            return loss * (valid[part].sum() / valid.sum())
-
-        each = parts(settings.batch_size, self._windows_at_once())
-        if self.threads > 1:
-            return gradient_in_threads(self.optimiser, loss_of, each, self.threads)
-        return gradient(self.optimiser, loss_of, each)
+        with autocast(self.config, self.device):
+            return self.method.loss(forward, window, valid, settings.label_smoothing)
 
     def _windows_at_once(self) -> int:
         """How many windows go through the model together: fewer where activations are large.
@@ -153,7 +175,7 @@ class Trainer:
         self.model.train()
         self.gradient(forward)
 
-    def _after_step(self, bar: tqdm) -> None:
+    def after_step(self) -> None:
         """What is due after a step: a look at bad batches, the log, an evaluation, a checkpoint."""
         settings = self.config.training
         log, evaluation, checkpoint = (
@@ -165,15 +187,16 @@ class Trainer:
         if self.setbacks.too_many:
             return self._roll_back(self.setbacks.reason())
         if log:
-            self._log(bar)
+            self._log()
         if evaluation:
             try:
-                self._evaluate()
+                self.model.eval()
+                self.run.log.write(self.step, progress.seen(self))
             except NumericError:
                 return self._roll_back(f"the model's logits are not finite after step {self.step}")
         if checkpoint:
-            self._save()
-        bar.update(self.step - bar.n)
+            self.save()
+        self.bar.update(self.step - self.bar.n)
 
     def _look(self) -> None:
         """Hear the verdicts on the batches since the last look: were they bad?"""
@@ -191,7 +214,7 @@ class Trainer:
         self.run.log.forget_after(self.step)
         notice(f"{why}: training goes back from step {step} to {self.step}, on with other batches")
 
-    def _log(self, bar: tqdm) -> None:
+    def _log(self) -> None:
         now, (since, start) = time.perf_counter(), self._speed_since
         per_step = self.config.training.batch_size * self.config.data.context_length
         speed = max(self.step - start, 0) / (now - since) * per_step
@@ -202,35 +225,10 @@ class Trainer:
             "train/transitions_per_second": speed,
         }
         self.run.log.write(self.step, values | self.setbacks.logged())
-        bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
         self.losses = []
 
-    def _evaluate(self) -> None:
-        self.model.eval()
-        values = {}
-        if self.data.held_out is not None:
-            values["train/held_out_stream_loss"] = self._held_out_loss()
-        episodes = min(self.config.training.eval_episodes, self.config.evaluation.episodes)
-        results = play(self.config, self.run.split, self.model, self.method, episodes, (1, 1))
-        for part, result in results.items():
-            last = slice(-min(10, episodes), None)
-            values[f"evaluate/{part}/return"] = result.returns.mean()
-            values[f"evaluate/{part}/return_last10"] = result.returns[:, last].mean()
-            values[f"evaluate/{part}/success_last10"] = result.successes[:, last].mean()
-        self.run.log.write(self.step, values)
-
-    @torch.inference_mode()
-    def _held_out_loss(self) -> float:
-        rng = np.random.default_rng(derive_key(self._seed, "train", "held_out_windows"))
-        size = self.config.training.batch_size
-        losses = []
-        for _ in range(math.ceil(HELD_OUT_WINDOWS / size)):
-            window, valid = to_device(self.data.held_out.sample(rng, size), self.device)
-            with autocast(self.config, self.device):
-                losses.append(float(self.method.loss(self.model, window, valid)))
-        return float(np.mean(losses))
-
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a checkpoint, unless the run is in trouble that a roll-back would have to undo."""
         self._look()
         finished = self.step == self.config.training.steps
@@ -248,7 +246,7 @@ class Trainer:
         self.run.log.sync()
         checkpoints.save(self.run.folder / "checkpoints", self.step, content)
         now = time.perf_counter()
-        self.run.add_timing("train_s", now - self._clock)
+        self.run.add_timing("train_s", (now - self._clock) * self._share)
         self._clock = now
 
     def _resume(self) -> None:
@@ -278,9 +276,9 @@ class Trainer:
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
         return SequenceModel(self.data.spec, self.config.model).to(self.device)
 
-    def _bar(self) -> tqdm:
-        total = self.config.training.steps
-        return tqdm(total=total, initial=self.step, desc="train", unit=" steps", disable=None)
+    def _bar(self, title: str, shown: bool) -> tqdm:
+        total, off = self.config.training.steps, None if shown else True
+        return tqdm(total=total, initial=self.step, desc=title, unit=" steps", disable=off)
 
     @property
     def _seed(self) -> int:

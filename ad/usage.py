@@ -12,7 +12,8 @@ from ad.settings import join, shown
 HEAD = """\
 usage: python -m scripts.<verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
 
-verbs: collect, train, evaluate, report, record, run, which does all five, tune and verify.
+verbs: collect, train, evaluate, report, record, run, which does all five, seeds, which does so for
+several training seeds (--seeds 0,1,2), tune and verify.
 What the file leaves out keeps the default below; an option takes precedence over the file.
 """
 

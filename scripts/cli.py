@@ -11,6 +11,7 @@ failure, 130 interrupted, 143 terminated. Anything else is a bug and shows its t
 process at a time works in a run's folder; a second one ends with 3.
 """
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 from ad import interruption
 from ad.command_line import load
 from ad.config import Experiment
-from ad.errors import ADError, MachineError
+from ad.errors import ADError, ConfigError, MachineError
 from ad.locks import locked
 from ad.notices import complain, open_streams
 from ad.usage import usage
@@ -30,14 +31,19 @@ Main = Callable[[Experiment, bool], Any]
 
 def run_verb(main: Main, flag: str = "fresh") -> NoReturn:
     """Run `main(config, flag)` as the command line's words ask, and exit; --<flag> is its flag."""
+    run_words(lambda words: exit_code(main, words, flag))
+
+
+def run_words(work: Callable[[Sequence[str]], int], about: str = "") -> NoReturn:
+    """Exit with the code that `work` makes of the command line's words; --help begins `about`."""
     open_streams()
-    argv = sys.argv[1:]
-    if {"-h", "--help"} & set(argv):
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
-        print(usage())
+        print(about + usage())
         sys.exit(0)
     interruption.install()
-    sys.exit(exit_code(main, argv, flag))
+    sys.exit(work(words))
 
 
 def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
@@ -45,7 +51,7 @@ def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
 
     def verb() -> None:
         invocation = load(argv, flag)
-        with locked(_run_folder(invocation.config)):
+        with locked(run_folder(invocation.config)):
             main(invocation.config, invocation.flag)
 
     return guarded(verb)
@@ -69,8 +75,16 @@ def guarded(work: Callable[[], None]) -> int:
         return _fail(f"{error.strerror}{where}", MachineError.exit_code)
 
 
-def _run_folder(config: Experiment) -> Path:
+def run_folder(config: Experiment) -> Path:
+    """Where a run is, for a verb that locks it."""
     return Path(config.root) / "logs" / config.name
+
+
+def numbers(option: str, word: str) -> list[int]:
+    """The whole numbers of a word like 0,1,2. Raises ConfigError."""
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", word):
+        raise ConfigError(f"{option} must be whole numbers with commas between, not {word!r}")
+    return [int(number) for number in word.split(",")]
 
 
 def _fail(sentence: str, code: int) -> int:

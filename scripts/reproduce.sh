@@ -9,10 +9,8 @@ row() { .venv/bin/python -m scripts.run --config_path "configs/$1.yaml" --name "
 table() { .venv/bin/python -m scripts.table --update README.md --mark "$@"; }
 
 for split in 0 1 2; do
-    for seed in 0 1 2; do
-        row quickstart "quickstart-split-$split-seed-$seed" --split.split_seed "$split" \
-            --training.train_seed "$seed"
-    done
+    .venv/bin/python -m scripts.seeds --seeds 0,1,2 --config_path configs/quickstart.yaml \
+        --name "quickstart-split-$split" --split.split_seed "$split"
 done
 row dense dense-split-0
 row noise_distillation noise-split-0

@@ -12,13 +12,19 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.runs import Run
 
     Run(config, fresh)  # empties a run of other settings before collect would refuse it
-    for verb in (collect, train, evaluate, record, report):
-        try:
-            verb.main(config, fresh and verb is not collect)
-        except MachineError as error:
-            if verb is not record:
-                raise
-            notice(f"no videos: {error}")  # the results do not depend on them
+    collect.main(config)
+    train.main(config, fresh)
+    show(config, fresh)
+
+
+def show(config: Experiment, fresh: bool = False) -> None:
+    """What comes after training: evaluate, record, report."""
+    evaluate.main(config, fresh)
+    try:
+        record.main(config, fresh)
+    except MachineError as error:
+        notice(f"no videos: {error}")  # the results do not depend on them
+    report.main(config, fresh)
 
 
 if __name__ == "__main__":

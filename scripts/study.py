@@ -10,9 +10,11 @@ the same command goes on, in the middle of a run too. Shards may run at the same
 """
 
 import argparse
+import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +22,16 @@ from tqdm import tqdm
 
 from ad import interruption
 from ad.errors import ConfigError, NumericError
+from ad.locks import locked
 from ad.notices import complain, open_streams, say
-from ad.study import Study, Trial, load_study, shard, trainings
+from ad.study import Study, Trial, families, load_study, shard, trainings
 from scripts import collect, evaluate, train
-from scripts.cli import guarded
+from scripts.cli import guarded, numbers, run_folder
 
 
 def main(words: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    seeds = None if words.seeds is None else _numbers("--seeds", words.seeds)
+    seeds = None if words.seeds is None else numbers("--seeds", words.seeds)
     names = words.questions.split(",") if words.questions else []
     part, parts = _shard(words.shard)
     study = load_study(words.folder, names, seeds)
@@ -47,6 +50,7 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
     A run whose numbers go wrong, as they would again, does not stop the others: NumericError is
     raised at the end.
     """
+    from ad.devices import choose_device
     from ad.files import remove
     from ad.study_rows import read_rows
 
@@ -54,8 +58,11 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
     groups = {bool(waiting): [] for waiting in (0, 1)}
     for group in trainings(trials):
         groups[any(trial.key not in rows for trial in group)].append(group)
-    finished, missing = groups[False], groups[True]
-    for group in (*finished, *tqdm(missing, desc="study", unit=" trainings", disable=None)):
+    finished, missing, count = groups[False], groups[True], len(groups[True])
+    if choose_device(study.base).type == "cuda":
+        missing = _side_by_side(missing, root)
+    bar = tqdm(missing, desc="study", total=count, unit=" trainings", disable=None)
+    for group in itertools.chain(finished, bar):
         try:
             for trial in group:
                 if trial.key not in rows:
@@ -66,7 +73,7 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
             failed.append(group[0].training)
             complain(f"{failed[-1]}: {error}")
     if failed:
-        raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
+        raise NumericError(f"{len(failed)} of {count} trainings failed: {', '.join(failed)}")
 
 
 def show(study: Study, trials: Sequence[Trial]) -> None:
@@ -95,15 +102,29 @@ def make_page(folder: Path) -> None:
     say(f"study: {used} of {len(study.trials())} runs in {folder / 'README.md'}")
 
 
+def _side_by_side(groups: Sequence[list[Trial]], root: Path) -> Iterator[list[Trial]]:
+    """The same groups, seeds together, each trained with the other seeds of its kind."""
+    for family in families(groups):
+        configs = [replace(group[0].config, root=str(root)) for group in family]
+        root.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as locks, suppress(NumericError):  # one that fails does so again, alone
+            for config in configs:
+                locks.enter_context(locked(run_folder(config)))
+            with locked(root / "histories", wait=True):
+                for config in configs:
+                    collect.main(config)
+            train.train_all(configs)
+        yield from family
+
+
 def _make(study: Study, trial: Trial, root: Path) -> None:
     """Collect, train, evaluate, and write the row."""
-    from ad.locks import locked
     from ad.runs import Run
     from ad.study_rows import add_row, measured
 
     root.mkdir(parents=True, exist_ok=True)
     config = replace(trial.config, root=str(root))
-    with locked(root / "logs" / config.name):
+    with locked(run_folder(config)):
         with locked(root / "histories", wait=True):  # which another shard may need too
             collect.main(config)
         train.main(config)
@@ -111,12 +132,6 @@ def _make(study: Study, trial: Trial, root: Path) -> None:
         row = measured(trial, Run(config))
     with locked(study.folder, wait=True):
         add_row(study.folder, row)
-
-
-def _numbers(option: str, word: str) -> list[int]:
-    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", word):
-        raise ConfigError(f"{option} must be whole numbers with commas between, not {word!r}")
-    return [int(number) for number in word.split(",")]
 
 
 def _shard(word: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Train the sequence model on the histories: logs/<run>/checkpoints."""
 
-import contextlib
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 
 from ad.config import Experiment
 from ad.notices import say
@@ -9,21 +10,31 @@ from scripts.cli import run_verb
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """Train to the configured step, from the newest checkpoint; with `fresh`, from the start."""
+    train_all([config], fresh)
+
+
+def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
+    """The same for `configs` that differ in their training seeds, side by side."""
     from ad import checkpoints
     from ad.interruption import deferred
     from ad.runs import Run
-    from ad.training import Trainer
+    from ad.side_by_side import new_trainers, train_together
 
-    run = Run(config, fresh)
-    if fresh:
+    runs = [Run(config, fresh) for config in configs]
+    for run in runs if fresh else ():
         run.discard_training()
-    trainer = Trainer(run)
-    if trainer.step == config.training.steps:
-        say(f"train: done before ({trainer.step} steps), in {run.folder}")
-        return
-    with deferred() as asked, contextlib.closing(run.log):
-        trainer.train(asked)
-    say(f"train: {trainer.step} steps, {checkpoints.newest(run.folder / 'checkpoints')}")
+    trainers = new_trainers(runs)
+    for trainer in trainers:
+        if not trainer.left:
+            say(f"train: done before ({trainer.step} steps), in {trainer.run.folder}")
+    waiting = [trainer for trainer in trainers if trainer.left]
+    with deferred() as asked, ExitStack() as logs:
+        for trainer in waiting:
+            logs.enter_context(closing(trainer.run.log))
+        train_together(waiting, asked)
+    for trainer in waiting:
+        newest = checkpoints.newest(trainer.run.folder / "checkpoints")
+        say(f"train: {trainer.step} steps, {newest}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ad.methods import new_method
 from ad.methods.context_memory import ContextMemory
 from ad.model import ModelConfig, SequenceModel
 from ad.runs import Run
+from ad.side_by_side import new_trainers, train_together
 from ad.training import Trainer
 
 DEVICE = "cuda"
@@ -45,6 +46,17 @@ def test_training_steps_are_those_of_a_cpu(row, layout):
     weights, others = (states(run)[0] for run in runs)
     for name, value in weights.items():
         torch.testing.assert_close(others[name].cpu(), value.cpu(), atol=2e-3, rtol=0, msg=name)
+
+
+def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row):
+    runs = [Run(row("--device", DEVICE, training__train_seed=str(n), **PLAIN)) for n in range(3)]
+    trainers = new_trainers(runs)
+    train_together(trainers)
+    for run in runs:
+        run.log.close()
+        assert json.loads((run.folder / "sessions.json").read_text())["train"][-1]["models"] == 3
+        other = train(replace(run.config, name=row().name))
+        np.testing.assert_allclose(losses_of(run), losses_of(other), rtol=1e-3)
 
 
 def test_bfloat16_training_comes_down_as_on_a_cpu(row):

@@ -12,6 +12,7 @@ from ad.array_files import OTHER_FILES
 from ad.collection import collect
 from ad.command_line import load
 from ad.runs import Run
+from ad.side_by_side import train_together
 from ad.training import Trainer
 
 words = ["--root", sys.argv[1], "--device", "cpu", "--threads", "1"]
@@ -22,7 +23,7 @@ here = len(os.listdir("/dev/fd"))
 spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_FILES - here - 8)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 print(collect(run), "collected")
-Trainer(run).train()
+train_together([Trainer(run)])
 """
 
 

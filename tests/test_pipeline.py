@@ -12,6 +12,7 @@ import pytest
 from ad.collection import collect
 from ad.evaluation import play
 from ad.runs import Run, task_name, unit_folder
+from ad.side_by_side import train_together
 from ad.training import Trainer
 from scripts import collect as collect_verb
 from scripts import evaluate, record, report, run, train
@@ -267,7 +268,7 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
     made = Run(row)
     collect(made)
     trainer = Trainer(made)
-    trainer.train()
+    train_together([trainer])
     trainer.model.eval()
     held_out = play(row, made.split, trainer.model, trainer.method, 40, (10, 1))["held_out"]
     first, last = held_out.returns[:, :5].mean(), held_out.returns[:, -10:].mean()

@@ -8,6 +8,7 @@ from training_row import assert_same_bits, checkpoint, log
 
 from ad.errors import NumericError
 from ad.runs import Run
+from ad.side_by_side import train_together
 from ad.training import Trainer
 
 Fault = Callable[[Trainer], bool]
@@ -63,7 +64,7 @@ def tensors(trainer: Trainer) -> list[torch.Tensor]:
 
 def test_a_bad_batch_is_said_once_and_counted_in_the_log(config, capsys):
     trainer = faulty(config, at(2, 4))
-    trainer.train()
+    train_together([trainer])
     assert trainer.step == 8
     (warning,) = warnings(capsys)
     assert "not finite at step 2: this batch is skipped" in warning
@@ -73,7 +74,7 @@ def test_a_bad_batch_is_said_once_and_counted_in_the_log(config, capsys):
 
 def test_the_loss_of_a_skipped_batch_is_logged_as_unknown(config):
     trainer = faulty(config, at(2))
-    trainer.train()
+    train_together([trainer])
     losses = [line["train/loss"] for line in log(trainer.run) if "train/loss" in line]
     assert [loss is None for loss in losses] == [step == 2 for step in range(8)]
 
@@ -84,7 +85,7 @@ def test_without_bad_batches_the_log_says_nothing_of_them(whole):
 
 def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, capsys):
     trainer = faulty(config, until_rolled_back(4, 5))
-    trainer.train()
+    train_together([trainer])
     assert trainer.step == 8
     assert "goes back from step 6 to 3, on with other batches" in warnings(capsys)[-1]
     assert log(trainer.run)[-2]["train/roll_backs"] == 1
@@ -93,34 +94,34 @@ def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, 
 
 def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
     trainer = faulty(config, until_rolled_back(4, 5))
-    trainer.train()
+    train_together([trainer])
     with pytest.raises(AssertionError, match="not equal"):
         assert_same_bits(whole, trainer.run)
 
 
 def test_a_row_of_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
     trainer = faulty(config, until_rolled_back(0, 1))
-    trainer.train()
+    train_together([trainer])
     assert trainer.step == 8
     assert log(trainer.run)[0]["step"] == 1
 
 
 def test_the_second_row_of_bad_batches_ends_training_and_names_the_steps(config):
     with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
-        faulty(config, at(4, 5)).train()
+        train_together([faulty(config, at(4, 5))])
 
 
 def test_no_checkpoint_is_written_amid_bad_batches(row):
     config = row(training__precision="float32", training__max_bad_batches="9")
     trainer = faulty(config, at(4, 5))
-    trainer.train()
+    train_together([trainer])
     steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
     assert steps == {"step_0000003", "step_0000008"}
 
 
 def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
     trainer = faulty(config, at(1, 3, 5))
-    trainer.train()
+    train_together([trainer])
     assert checkpoint(trainer.run)["setbacks"] == {
         "skipped": 3, "in_a_row": [], "rolled_back": []
     }  # fmt: skip
@@ -131,10 +132,10 @@ def test_a_run_with_setbacks_that_is_interrupted_comes_to_the_same_bits(row, ste
     whole, other = (
         row(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
     )
-    faulty(whole, until_rolled_back(4, 5)).train()
+    train_together([faulty(whole, until_rolled_back(4, 5))])
     trainer = faulty(other, until_rolled_back(4, 5))
-    trainer.train(lambda: trainer.step == step)
-    faulty(other, until_rolled_back(4, 5)).train()
+    train_together([trainer], lambda: trainer.step == step)
+    train_together([faulty(other, until_rolled_back(4, 5))])
     assert_same_bits(Run(whole), Run(other))
     assert log(Run(whole)) == log(Run(other))
 
@@ -143,5 +144,5 @@ def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(row):
     config = row(training__learning_rate="1e30", training__warmup_steps="0")
     run = Run(config)
     with pytest.raises(NumericError, match=r"training\.learning_rate"):
-        Trainer(run).train()
+        train_together([Trainer(run)])
     assert not list((run.folder / "checkpoints").glob("*.pt"))

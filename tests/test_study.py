@@ -17,7 +17,7 @@ from ad.config import changes
 from ad.errors import ConfigError, CorruptError
 from ad.locks import locked
 from ad.metrics import difference
-from ad.study import BASE, Study, load_study, shard, trainings
+from ad.study import BASE, Study, families, load_study, shard, trainings
 from ad.study_costs import estimate, work
 from ad.study_report import answers, compare, question_table, sentence, write_page
 from ad.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
@@ -384,6 +384,32 @@ def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_pa
     verb.run_missing(study, study.trials(), runs)
     assert len(scores(folder)) == 6 and scores(folder) == scores(whole)
     assert not list((runs / "logs").glob("*"))  # each was removed with its row
+
+
+def test_families_differ_in_their_training_seeds_alone(folder):
+    study = load_study(folder)
+    groups = trainings(study.trials())
+    found = families(groups)
+    assert sorted(g[0].training for family in found for g in family) == sorted(
+        group[0].training for group in groups
+    )
+    seeds = [[group[0].config.training.train_seed for group in family] for family in found]
+    assert seeds == [study.seeds] * len(found) and len(study.seeds) > 1
+    for family in found:
+        assert len({group[0].changed for group in family}) == 1
+
+
+def test_seeds_that_train_side_by_side_give_the_rows_of_each_alone(folder, tmp_path):
+    study, rows = load_study(folder), []
+    for name in ("together", "alone"):
+        whole = load_study(write_study(tmp_path / name / "study"))
+        missing, root = trainings(whole.trials()), tmp_path / name / "runs"
+        ready = verb._side_by_side(missing, root) if name == "together" else missing
+        for group in ready:
+            for trial in group:
+                verb._make(whole, trial, root)
+        rows.append(scores(whole.folder))
+    assert rows[0] == rows[1] and len(rows[0]) == len(study.trials())
 
 
 def test_the_page_is_made_from_the_rows_alone(folder):

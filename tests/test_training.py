@@ -13,6 +13,7 @@ from ad.errors import ConfigError
 from ad.evaluation import evaluate
 from ad.optimiser import learning_rate
 from ad.runs import Run
+from ad.side_by_side import train_together
 from ad.training import Trainer
 
 
@@ -55,7 +56,7 @@ def test_a_setting_that_binds_changes_the_weights(whole, row, path, value):
 def test_a_finished_training_has_nothing_left_to_do(whole, trained):
     trainer = Trainer(trained)
     assert trainer.step == 8
-    trainer.train()
+    train_together([trainer])
     assert_same_bits(whole, trained)
 
 

@@ -14,6 +14,7 @@ from ad.histories import HistoryWriter
 from ad.methods import new_method
 from ad.model import SequenceModel
 from ad.runs import Run, unit_folder, unit_folders
+from ad.side_by_side import train_together
 from ad.tokens import LAYOUTS
 from ad.training import Trainer
 from ad.training_data import blindfolded, hide_actions, load_data
@@ -117,7 +118,7 @@ def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
 def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sentence(collected):
     words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.001"]
     with pytest.raises(ADError):
-        Trainer(Run(collected("no_episode", *words))).train()
+        train_together([Trainer(Run(collected("no_episode", *words)))])
 
 
 def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):

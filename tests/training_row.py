@@ -6,6 +6,7 @@ import torch
 
 from ad import checkpoints
 from ad.runs import Run
+from ad.side_by_side import train_together
 from ad.training import Trainer, never
 
 SHORT = {
@@ -26,7 +27,7 @@ def train(config, asked_to_stop=never) -> Run:
     """Train, or go on; the run."""
     run = Run(config)
     try:
-        Trainer(run).train(asked_to_stop)
+        train_together([Trainer(run)], asked_to_stop)
     finally:
         run.log.close()
     return run

@@ -7,6 +7,8 @@ from torch import nn
 class Encoder(nn.Module):
     """Vectors of all observations; a subclass makes them (see `ad/encoders/__init__.py`)."""
 
+    random = False  # whether it draws random numbers in training
+
     def forward(self) -> torch.Tensor:
         """The vectors of all observations and, last, of none: [S + 1, C]."""
         raise NotImplementedError

@@ -19,6 +19,8 @@ WAVELENGTHS = np.geomspace(4, 64, 8)  # in cells
 class OffsetEncoder(Encoder):
     """A linear map of the sinusoids of each factor's offset; their sum is the vector."""
 
+    random = True
+
     def __init__(self, spec, width: int):
         super().__init__()
         self.factors = spec.observation_factors

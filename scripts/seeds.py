@@ -1,0 +1,77 @@
+"""One row with several training seeds: all five verbs for each, and a table with their mean.
+
+    python -m scripts.seeds --seeds 0,1,2 --config_path configs/quickstart.yaml [--section.field v]
+
+The run of seed 0 is called <name>-seed-0. They train side by side (`ad/side_by_side.py`). What is
+there is kept; interrupted, the same command goes on.
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from ad.command_line import load
+from ad.config import Experiment
+from ad.errors import ConfigError, NumericError
+from ad.locks import locked
+from scripts import collect, run, table, train
+from scripts.cli import guarded, numbers, run_folder, run_words
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do what the words ask for: `--seeds 0,1,2`, and those of `scripts.run`."""
+    seeds, words = _split(argv)
+    invocation = load(words)
+    configs = [with_seed(invocation.config, seed) for seed in seeds]
+    with ExitStack() as locks:
+        for config in configs:
+            locks.enter_context(locked(run_folder(config)))
+        make(configs, invocation.flag)
+    names = [config.name for config in configs]
+    table.main(Path(invocation.config.root), names, None)
+
+
+def make(configs: Sequence[Experiment], fresh: bool = False) -> None:
+    """The runs of `configs`, which differ in their training seeds; with `fresh` again."""
+    from ad import checkpoints
+    from ad.runs import Run
+
+    for config in configs:
+        Run(config, fresh)
+        collect.main(config)
+    failed = None
+    try:
+        train.train_all(configs, fresh)
+    except NumericError as error:  # of some; the others are shown
+        failed = error
+    for config in configs:
+        last = checkpoints.name(config.training.steps)
+        if (run_folder(config) / "checkpoints" / last).exists():
+            run.show(config, fresh)
+    if failed is not None:
+        raise failed
+
+
+def with_seed(config: Experiment, seed: int) -> Experiment:
+    """`config` with another training seed, as a run of its own."""
+    training = replace(config.training, train_seed=seed)
+    return replace(config, name=f"{config.name}-seed-{seed}", training=training)
+
+
+def _split(argv: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The numbers behind --seeds, and the other words."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--seeds", nargs="?", default="")
+    known, words = parser.parse_known_args(argv)
+    if not known.seeds:
+        raise ConfigError("--seeds is missing: the training seeds with commas between, e.g. 0,1,2")
+    seeds = numbers("--seeds", known.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
+    return seeds, words
+
+
+if __name__ == "__main__":
+    run_words(lambda words: guarded(lambda: main(words)), f"{__doc__}\n")

@@ -1,0 +1,57 @@
+"""`scripts.seeds`: one row with several training seeds, each a run of its own."""
+
+import json
+
+import pytest
+from processes import ROOT, run, start
+from training_row import train
+
+from ad.errors import NumericError
+from ad.runs import Run
+from scripts import seeds
+
+SMOKE = ROOT / "configs/smoke.yaml"
+SHORT = ("--training.steps", "6", "--source.env_steps", "2000", "--record.source_videos", "false")
+SHORT += ("--evaluation.episodes", "3", "--record.held_out_videos", "0")
+
+
+def test_each_seed_is_a_run_and_the_table_has_their_mean(tmp_path):
+    process = start("seeds", SMOKE, tmp_path, "--seeds", "2,7", "--name", "two", *SHORT)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    assert "two-seed-2" in out and "two-seed-7" in out and "**mean of 2 runs**" in out
+    for seed in (2, 7):
+        folder = tmp_path / f"logs/two-seed-{seed}"
+        assert f"train_seed: {seed}" in (folder / "config.yaml").read_text()
+        assert (folder / "report.html").exists()
+        assert json.loads((folder / "sessions.json").read_text())["train"][0]["models"] == 1
+    code, err = run("seeds", SMOKE, tmp_path, "--seeds", "2,7", "--name", "two", *SHORT)
+    assert code == 0 and not err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "--seeds is missing: the training seeds with commas between, e.g. 0,1,2"),
+        (("--seeds",), "--seeds is missing: the training seeds with commas between, e.g. 0,1,2"),
+        (("--seeds", "1,x"), "--seeds must be whole numbers with commas between, not '1,x'"),
+        (("--seeds=1,1",), "--seeds must be different numbers, not 1,1"),
+    ],
+)
+def test_words_that_are_no_seeds_get_a_sentence(tmp_path, words, sentence):
+    assert run("seeds", SMOKE, tmp_path, *words) == (2, f"{sentence}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, monkeypatch):
+    words = {"training__learning_rate": "1e30", "training__warmup_steps": "0"}
+    bad = row(training__max_bad_batches="0", training__gradient_norm="1e30", **words)
+    good = row()
+    train(good)
+    with pytest.raises(NumericError):
+        seeds.make([bad])
+    shown = []
+    monkeypatch.setattr(seeds.run, "show", lambda config, fresh: shown.append(config.name))
+    with pytest.raises(NumericError):
+        seeds.make([good, bad])
+    assert shown == [good.name] and (Run(good).folder / "checkpoints").exists()

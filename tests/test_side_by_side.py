@@ -1,0 +1,159 @@
+"""Training seeds side by side against each of them alone: in turns, and in one stacked pass."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_setbacks import at, faulty
+from training_row import assert_same_bits, checkpoint, log, states, train
+
+from ad.errors import NumericError
+from ad.runs import Run
+from ad.side_by_side import _Stack, draws, new_trainers, train_together
+from ad.training import Trainer
+
+# PyTorch has no batched attention on a CPU, where nothing is stacked but here.
+pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
+
+EXACT = {
+    "training__precision": "float32",
+    "model__dropout": "0",
+    "model__attention_dropout": "0",
+}
+SEEDS = 3, 5, 8
+
+
+def seeds(row, **changes: str) -> list[Run]:
+    """Runs that differ in their training seeds."""
+    configs = [row(**changes) for _ in SEEDS]
+    return [
+        Run(replace(config, training=replace(config.training, train_seed=seed)))
+        for config, seed in zip(configs, SEEDS, strict=True)
+    ]
+
+
+def copies(row, runs: list[Run]) -> list[Run]:
+    """The same configurations under names of their own."""
+    return [Run(replace(run.config, name=row().name)) for run in runs]
+
+
+def together(runs: list[Run], stacked: bool | None = None, stop=lambda: False) -> None:
+    try:
+        train_together(new_trainers(runs), stop, stacked)
+    finally:
+        for run in runs:
+            run.log.close()
+
+
+def alone(row, runs: list[Run]) -> list[Run]:
+    return [train(copy.config) for copy in copies(row, runs)]
+
+
+def assert_near(one: Run, other: Run) -> None:
+    for mine, its in zip(states(one), states(other), strict=True):
+        torch.testing.assert_close(mine, its, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"training__action_dropout": "0.4"},
+        {"training__label_smoothing": "0.1", "model__position": "window"},
+        {"model__encoder": "table", "model__layout": "separate", "model__position": "rotary"},
+        {"model__layout": "modal", "model__position": "history", "model__reward": "projection"},
+        {"model__next_observation": "false", "model__position": "none"},
+    ],
+)
+def test_the_gradients_of_a_stack_are_those_of_each_alone(row, changes):
+    trainers = new_trainers(seeds(row, **EXACT, **changes))
+    expected = [trainer.gradient(trainer.model) for trainer in trainers]
+    found = _Stack(trainers).gradients()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    losses = [float(loss) for loss, _ in found]
+    assert len(set(losses)) == len(SEEDS)  # each has weights and batches of its own
+
+
+def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row):
+    runs = seeds(row, **EXACT)
+    together(runs, stacked=True)
+    for run, other in zip(runs, alone(row, runs), strict=True):
+        assert_near(run, other)
+        assert [line["step"] for line in log(run)] == [line["step"] for line in log(other)]
+        assert log(run)[-1].keys() == log(other)[-1].keys()
+
+
+def test_seeds_that_take_turns_have_the_bits_of_those_that_train_alone(row):
+    runs = seeds(row)  # with dropout, in bfloat16 where that pays
+    together(runs)
+    for run, other in zip(runs, alone(row, runs), strict=True):
+        assert_same_bits(run, other)
+        assert log(run) == log(other)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_one_that_is_behind_catches_up(row, stacked):
+    runs = seeds(row, **EXACT)
+    first = Trainer(runs[0])
+    train_together([first], lambda: first.step == 3)
+    count = iter(range(100))
+    together(runs, stacked, lambda: next(count) == 4)  # all of them are interrupted once more
+    assert [checkpoint(run)["step"] for run in runs] == [5, 5, 5]
+    together(runs, stacked)
+    for run, other in zip(runs, alone(row, runs), strict=True):
+        assert_near(run, other)
+
+
+def test_a_roll_back_of_one_is_nothing_to_the_others(row, monkeypatch):
+    runs = seeds(row, **EXACT, training__max_bad_batches="0")
+    trainers, update = new_trainers(runs), Trainer.update
+
+    def poisoned(self, loss, gradient):
+        broken = self is trainers[1] and self.step == 4 and not self.setbacks.rolled_back
+        update(self, loss * torch.nan if broken else loss, gradient)
+
+    monkeypatch.setattr(Trainer, "update", poisoned)
+    train_together(trainers, stacked=True)
+    assert [len(trainer.setbacks.rolled_back) for trainer in trainers] == [0, 1, 0]
+    assert [trainer.step for trainer in trainers] == [8, 8, 8]
+    monkeypatch.undo()
+    others = alone(row, runs)
+    for number in (0, 2):
+        assert_near(runs[number], others[number])
+
+
+def test_numbers_gone_wrong_in_one_do_not_stop_the_others(row, capsys):
+    runs = seeds(row, **EXACT, training__max_bad_batches="0")
+    trainers = [Trainer(runs[0]), faulty(runs[1].config, at(*range(8))), Trainer(runs[2])]
+    with pytest.raises(NumericError, match=f"1 of 3 trainings failed: {runs[1].config.name}"):
+        train_together(trainers)
+    assert f"{runs[1].config.name}: training left the finite numbers" in capsys.readouterr().err
+    assert [trainer.step for trainer in trainers] == [8, trainers[1].step, 8]
+    assert trainers[1].step < 8
+
+
+def test_a_run_has_its_share_of_the_time(row):
+    runs = seeds(row, **EXACT, training__eval_every="1")
+    clock = Run(row(**EXACT))
+    with clock.timed("all"):
+        together(runs)
+    assert 0 < sum(run.timing()["train_s"] for run in runs) <= clock.timing()["all"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({}, False),
+        ({"model__dropout": "0.1"}, True),
+        ({"model__attention_dropout": "0.1"}, True),
+        ({"model__encoder": "offsets"}, True),
+    ],
+)
+def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn):
+    trainer = Trainer(Run(row(**EXACT | changes)))
+    assert draws(trainer.config, trainer.model) == drawn
+    state = torch.get_rng_state()
+    trainer.model.train()
+    trainer.gradient(trainer.model)
+    if not drawn:
+        assert torch.equal(torch.get_rng_state(), state)
