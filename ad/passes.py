@@ -90,6 +90,14 @@ class _Through(torch.autograd.Function):
         return torch.from_numpy(known), None, None, *(g for each in gradients for g in each)
 
 
+def _product(a: torch.Tensor, b: torch.Tensor, into: torch.Tensor) -> None:
+    """`into` = `a` @ `b`, in batches; without a copy where it is not a part of something."""
+    if into.is_contiguous():
+        torch.bmm(a, b, out=into)
+    else:
+        into.copy_(a @ b)
+
+
 class Half(NamedTuple):
     """bfloat16 numbers: a tensor for products, and the same memory as uint16 for the kernel."""
 
@@ -237,7 +245,7 @@ class _Room:
                 scores.array, start, self.scale, block.drop_weights[i], used and used.array
             )
             weights = used or scores
-            self.mixed.tensor[0, :, start:stop] = weights.tensor @ v[:, :stop]
+            _product(weights.tensor, v[:, :stop], self.mixed.tensor[0, :, start:stop])
         kernel.merge(self.mixed_heads, self.mixed_rows[number], self.unread)
 
     def _used(self, i: int) -> Half | None:
@@ -281,7 +289,7 @@ class _Room:
             torch.bmm(mine, v[:, :stop].transpose(1, 2), out=d.tensor)
             drop = block.drop_weights[i], used and used.array
             kernel.weigh_back(weights.array, d.array, start, self.scale, *drop)
-            dq[:, start:stop] = d.tensor @ k[:, :stop]
+            _product(d.tensor, k[:, :stop], dq[:, start:stop])
             for into, given, read in ((dk, d, q[:, start:stop]), (dv, used or weights, mine)):
                 if stop == len(q[0]):  # the first of these: it has all keys
                     torch.bmm(given.tensor.transpose(1, 2), read, out=into)

@@ -98,6 +98,12 @@ def _is_duration(value: object) -> bool:
     return isinstance(value, float) and 0 <= value < float("inf")
 
 
+def with_seed(config: Experiment, seed: int) -> Experiment:
+    """`config` with another training seed, as a run of its own."""
+    training = replace(config.training, train_seed=seed)
+    return replace(config, name=f"{config.name}-seed-{seed}", training=training)
+
+
 def config_split(config: Experiment) -> Split:
     """The split of an experiment."""
     env, split = config.env, config.split

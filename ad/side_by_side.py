@@ -42,17 +42,17 @@ def train_together(
     the others: NumericError is raised at the end.
     """
     if stacked is None:
-        stacked = len(trainers) > 1 and _pays(trainers[0])
+        stacked = stacking_pays(trainers)
     failed: dict[str, NumericError] = {}
     with ExitStack() as sessions:
         for number, trainer in enumerate(trainers):
             sessions.enter_context(trainer.session(len(trainers), stacked, number == 0))
-        round_of = _Stacks().step if stacked else _in_turns
+        take_steps = new_round(stacked)
         left = [trainer for trainer in trainers if trainer.left]
         while left:
             first = min(trainer.step for trainer in left)
             now = [trainer for trainer in left if trainer.step == first]
-            round_of(now)
+            take_steps(now)
             for trainer in now:
                 try:
                     trainer.after_step()
@@ -82,8 +82,17 @@ def _in_turns(trainers: Sequence[Trainer]) -> None:
         trainer.train_step()
 
 
-def _pays(trainer: Trainer) -> bool:
-    return trainer.device.type == "cuda" and not draws(trainer.config, trainer.model)
+def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
+    """What takes a step of each of some trainers, which are all at the same one."""
+    return _Stacks().step if stacked else _in_turns
+
+
+def stacking_pays(trainers: Sequence[Trainer]) -> bool:
+    """Whether one pass for all of them takes less time than one for each, to the same numbers."""
+    if len(trainers) < 2:
+        return False
+    first = trainers[0]
+    return first.device.type == "cuda" and not draws(first.config, first.model)
 
 
 def draws(config: Experiment, model: torch.nn.Module) -> bool:
@@ -99,7 +108,7 @@ class _Stacks:
         self.stack: _Stack | None = None
 
     def step(self, trainers: Sequence[Trainer]) -> None:
-        """Take the present step of all `trainers`, which are at the same one."""
+        """Take the present step of all `trainers`."""
         if len(trainers) == 1:
             return trainers[0].train_step()
         if self.stack is None or not self.stack.holds(trainers):

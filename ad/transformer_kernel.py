@@ -24,13 +24,13 @@ from numba import njit
 from ad.threads import HELPER, LOOP
 from ad.vectors import (
     FLOATS,
-    as_bits,
     as_float,
     larger,
     largest,
     load,
     load_half,
     plus,
+    rounded,
     spread,
     store,
     take,
@@ -127,8 +127,8 @@ def read(weights, keys, values, length, tokens, hidden, taken):
                     block, column = divmod(place, PAIR)
                     first = h * head_width
                     for d in range(head_width):
-                        k[block, d, column] = _to_half(qkv[r, width + first + d])
-                        v[place, d] = _to_half(qkv[r, 2 * width + first + d])
+                        k[block, d, column] = rounded(qkv[r, width + first + d])
+                        v[place, d] = rounded(qkv[r, 2 * width + first + d])
                     if not enough:
                         _attend(qkv[r], k, v, place + 1, scores, mixed[r], first)
             if enough:
@@ -304,7 +304,7 @@ def _normalise_row(x, norm, y, stats):
         square += (x[c] - mean) ** 2
     scale = _ONE / np.sqrt(square / width + _EPS)
     for c in range(x.size):
-        y[c] = _to_half((x[c] - mean) * scale * norm[0, c] + norm[1, c])
+        y[c] = rounded((x[c] - mean) * scale * norm[0, c] + norm[1, c])
     stats[0], stats[1] = mean, scale
 
 
@@ -344,7 +344,7 @@ def normalise_back(dy, x, stats, norm, dx, d_norm, drop, d_change, total):
 def _add_row_back(dz, drop, row, d_change, total):
     for c in range(dz.size):
         d = dz[c] * _kept(drop, row * dz.size + c)
-        d_change[c] = _to_half(d)
+        d_change[c] = rounded(d)
         total[c] += d
 
 
@@ -353,7 +353,7 @@ def activate(x, bias, y):
     """`y` = GELU(`x` + `bias`) [N, F], bfloat16."""
     for n in range(len(x)):
         for f in range(x.shape[1]):
-            y[n, f] = _to_half(_gelu(_to_float(x[n, f]) + bias[f]))
+            y[n, f] = rounded(_gelu(_to_float(x[n, f]) + bias[f]))
 
 
 @njit(**LOOP)
@@ -365,9 +365,9 @@ def activate_back(x, bias, y, d, total):
     for n in range(len(x)):
         for f in range(x.shape[1]):
             value, slope = _gelu_and_slope(_to_float(x[n, f]) + bias[f])
-            y[n, f] = _to_half(value)
+            y[n, f] = rounded(value)
             change = _to_float(d[n, f]) * slope
-            d[n, f] = _to_half(change)
+            d[n, f] = rounded(change)
             total[f] += change
 
 
@@ -380,7 +380,7 @@ def split(x, bias, y):
             for s in range(kinds):
                 for h in range(heads):
                     for d in range(width):
-                        y[s, b, h, t, d] = _to_half(_to_float(x[b, t, s, h, d]) + bias[s, h, d])
+                        y[s, b, h, t, d] = rounded(_to_float(x[b, t, s, h, d]) + bias[s, h, d])
 
 
 @njit(**LOOP)
@@ -417,11 +417,11 @@ def weigh(scores, start, scale, drop, used):
             total = _ONE / total
             for j in range(known):
                 if drop is None:
-                    scores[g, i, j] = _to_half(row[j] * total)
+                    scores[g, i, j] = rounded(row[j] * total)
                 else:
                     gain, weight = _kept(drop, (g * queries + i) * keys + j), row[j] * total
-                    scores[g, i, j] = _to_half(weight if gain > _ZERO else -weight)
-                    used[g, i, j] = _to_half(weight * gain)
+                    scores[g, i, j] = rounded(weight if gain > _ZERO else -weight)
+                    used[g, i, j] = rounded(weight * gain)
             for j in range(known, keys):
                 scores[g, i, j] = 0
                 if drop is not None:
@@ -444,9 +444,9 @@ def weigh_back(weights, d, start, scale, drop, used):
             for j in range(known):
                 left = _left(weights[g, i, j], drop)
                 if drop is not None:
-                    used[g, i, j] = _to_half(left)
+                    used[g, i, j] = rounded(left)
                 weight = abs(_to_float(weights[g, i, j]))
-                d[g, i, j] = _to_half((left * _to_float(d[g, i, j]) - weight * mean) * scale)
+                d[g, i, j] = rounded((left * _to_float(d[g, i, j]) - weight * mean) * scale)
             for j in range(known, keys):
                 d[g, i, j] = 0
                 if drop is not None:
@@ -515,13 +515,3 @@ def _exp2(x):
 def _to_float(half):
     """The float32 of a bfloat16, which is its upper half."""
     return as_float(np.int32(half) << np.int32(16))
-
-
-@njit(**HELPER)
-def _to_half(number):
-    """The bfloat16 nearest to a float32, the even one of two; NaN stays NaN, whatever its bits."""
-    if number != number:
-        return np.uint16(0x7FC0)
-    bits = as_bits(number)
-    odd = (bits >> np.int32(16)) & np.int32(1)
-    return np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))

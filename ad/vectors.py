@@ -8,16 +8,19 @@ where the processor's registers are shorter.
 Numba's cache does not see a change in this file: `__pycache__` has to go with it.
 """
 
-from llvmlite import ir
-from numba import types
+from llvmlite import binding, ir
+from numba import config, types
 from numba.extending import intrinsic, models, register_model
 
 FLOATS = 16
 
-_INT = ir.IntType(32)
+# Some processors round to bfloat16 in one instruction; for others LLVM would ask a library.
+_OTHER_PROCESSOR = config.CPU_NAME is not None or config.CPU_FEATURES is not None
+_ROUNDS = not _OTHER_PROCESSOR and binding.get_host_cpu_features().get("avx512bf16", False)
+_SHORT, _INT = ir.IntType(16), ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
 _INTS = ir.VectorType(_INT, FLOATS)
-_HALVES = ir.VectorType(ir.IntType(16), FLOATS)
+_HALVES = ir.VectorType(_SHORT, FLOATS)
 
 
 class Floats(types.Type):
@@ -147,11 +150,32 @@ def as_float(context, bits):
 
 
 @intrinsic
-def as_bits(context, number):
-    """The bits of a float32, int32."""
-    return types.int32(types.float32), lambda _, builder, __, number: builder.bitcast(
-        number[0], _INT
-    )
+def rounded(context, number):
+    """The bfloat16 nearest to a float32, the even one of two, as uint16; NaN stays NaN."""
+
+    def make(context, builder, signature, arguments):
+        if _ROUNDS:
+            return builder.bitcast(builder.fptrunc(arguments[0], _BFloat()), _SHORT)
+        bits = builder.bitcast(arguments[0], _INT)
+        odd = builder.and_(builder.lshr(bits, _INT(16)), _INT(1))
+        upper = builder.lshr(builder.add(builder.add(bits, _INT(0x7FFF)), odd), _INT(16))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.select(is_nan, _SHORT(0x7FC0), builder.trunc(upper, _SHORT))
+
+    return types.uint16(types.float32), make
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not know."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
 
 
 def _larger(builder, a, b):

@@ -9,13 +9,13 @@ there is kept; interrupted, the same command goes on.
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ConfigError, NumericError
 from ad.locks import locked
+from ad.runs import with_seed
 from scripts import collect, run, table, train
 from scripts.cli import guarded, numbers, run_folder, run_words
 
@@ -52,12 +52,6 @@ def make(configs: Sequence[Experiment], fresh: bool = False) -> None:
             run.show(config, fresh)
     if failed is not None:
         raise failed
-
-
-def with_seed(config: Experiment, seed: int) -> Experiment:
-    """`config` with another training seed, as a run of its own."""
-    training = replace(config.training, train_seed=seed)
-    return replace(config, name=f"{config.name}-seed-{seed}", training=training)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[int], list[str]]:

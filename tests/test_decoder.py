@@ -1,9 +1,13 @@
 """The compiled decoder against the plain transformer, which it stands in for in rollouts."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
-from processes import compiled_and_loaded
+from processes import ROOT, compiled_and_loaded
 
 from ad import transformer_kernel
 from ad.decoder import Decoder
@@ -175,21 +179,39 @@ def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
     assert isinstance(model.new_cache(2, 3), Decoder) == served
 
 
-def test_bfloat16_is_that_of_torch():
+HALVES = """
+import sys
+import numpy as np
+from numba import njit
+from ad.vectors import rounded
+
+@njit
+def halves(numbers):
+    return [rounded(number) for number in numbers]
+
+numbers = np.frombuffer(bytes.fromhex(sys.stdin.read()), np.float32)
+print(np.array(halves(numbers), np.uint16).tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("processor", ["this one", "generic"])
+def test_bfloat16_is_that_of_torch(processor):
     numbers = torch.cat([torch.randn(5000), torch.tensor([0.0, -0.0, 1e-30, 3e38, 1 + 2**-8])])
     numbers = torch.cat([numbers, 1 + 3 * 2.0**-8 * torch.ones(1)])  # half way, up to the even one
     numbers = torch.cat([numbers, torch.tensor([float("inf"), -float("inf")])])
-    halves = np.array([transformer_kernel._to_half(x) for x in numbers.numpy()], np.uint16)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    if processor != "this one":
+        env |= {"NUMBA_CPU_NAME": processor}
+    nans = np.array([0x7FC00000, 0x7FFFFFFF, 0x7F800001, -1, -0x400000], np.int64).astype(np.int32)
+    told = np.concatenate([numbers.numpy(), nans.view(np.float32)]).tobytes().hex()
+    command = [sys.executable, "-c", HALVES]
+    out = subprocess.run(command, input=told, env=env, capture_output=True, text=True, check=True)
+    halves, rest = np.split(np.frombuffer(bytes.fromhex(out.stdout), np.uint16), [len(numbers)])
     np.testing.assert_array_equal(halves, numbers.bfloat16().view(torch.uint16).numpy())
+    assert all(np.isnan(transformer_kernel._to_float(half)) for half in rest)
+    assert len(rest) == len(nans)
     back = np.array([transformer_kernel._to_float(half) for half in halves], np.float32)
     np.testing.assert_array_equal(back, numbers.bfloat16().float().numpy())
-
-
-@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0x7F800001, -1, -0x400000])
-def test_no_nan_becomes_a_number(bits):
-    (number,) = np.array([bits], np.int64).astype(np.int32).view(np.float32)
-    assert np.isnan(number)
-    assert np.isnan(transformer_kernel._to_float(transformer_kernel._to_half(number)))
 
 
 def test_gelu_is_that_of_torch():

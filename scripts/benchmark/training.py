@@ -18,7 +18,8 @@ from ad.command_line import load
 from ad.config import Experiment
 from ad.devices import autocast, choose_device, torch_threads
 from ad.optimiser import Optimiser
-from ad.runs import Run
+from ad.runs import Run, with_seed
+from ad.side_by_side import new_round, stacking_pays
 from ad.training import Trainer
 from ad.training_data import to_device
 from scripts.benchmark import peers, show
@@ -65,6 +66,23 @@ def seed(effort: Effort) -> Row:
     row.peer_name = "seed implementation (its notes, another day)"
     row.peer = _transitions(trainer.config) / SEED_STEP
     row.target, row.met = "12 x the seed's, 25 %", row.ratio >= 12 and row.share >= 0.25
+    return row
+
+
+def seeds(effort: Effort) -> Row:
+    """Three training seeds side by side, against one of them alone."""
+    trainer = _small(effort)
+    others = [Trainer(Run(with_seed(trainer.config, n)), trainer.data) for n in range(1, 4)]
+    contenders = {"ours": rounds(others, effort.of(24, 4)), "one": steps(trainer, effort.of(48, 8))}
+    rates = alternate(contenders, effort.repeats, trainer.device.type)
+    row = Row("train", "3 seeds side by side, 32 x 64", "transitions", median(rates["ours"]), rates)
+    row.peer_name, row.peer = "one seed alone", median(rates["one"])
+    row.detail["steps"] = (
+        "stacked" if stacking_pays(others) else "in turns, as a CPU is busy with one"
+    )
+    if trainer.device.type == "cuda":
+        row.target = "3 in less time than 2 (1.5 x), 1.5 M transitions/s"
+        row.met = row.ratio > 1.5 and row.ours >= 1.5e6
     return row
 
 
@@ -175,6 +193,18 @@ def steps(trainer: Trainer, count: int) -> Work:
         for _ in range(count):
             trainer.train_step()
         return float(count * _transitions(trainer.config))
+
+    return work
+
+
+def rounds(trainers: list[Trainer], count: int) -> Work:
+    """Takes `count` steps of each of `trainers`, as `train_together` does."""
+    take = new_round(stacking_pays(trainers))
+
+    def work() -> float:
+        for _ in range(count):
+            take(trainers)
+        return float(count * len(trainers) * _transitions(trainers[0].config))
 
     return work
 
@@ -291,4 +321,4 @@ def _attention(path: Callable, shape: tuple[int, ...], dtype: torch.dtype, devic
     return work
 
 
-ROWS = [quickstart, wide, seed, compiled_steps, attention_paths, growth]
+ROWS = [quickstart, wide, seed, seeds, compiled_steps, attention_paths, growth]
