@@ -43,7 +43,7 @@ def gradient_in_threads(
 def _of_part(optimiser: Optimiser, loss: Loss, part: slice) -> Found:
     value = loss(part)
     found = torch.autograd.grad(value, optimiser.parameters, materialize_grads=True)
-    return value.detach(), optimiser.gather(found)
+    return value.detach(), optimiser.gather([part.flatten() for part in found])
 
 
 def _sum(one: Found, other: Found) -> Found:

@@ -1,7 +1,7 @@
 """The optimiser of the transformer: AdamW, its schedule, and an update that leaves NaN out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -19,18 +19,18 @@ class Optimiser:
     """
 
     def __init__(self, model: torch.nn.Module, settings: TrainingConfig):
-        known = [p for p in model.parameters() if p.requires_grad]
-        matrices = [p for p in known if p.dim() >= 2]
-        vectors = [p for p in known if p.dim() < 2]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.dim() >= 2]
+        vectors = [p for p in trained if p.dim() < 2]
         self.parameters = [*matrices, *vectors]  # in the order of their numbers in the rows
         self.groups = [group for group in (matrices, vectors) if group]
-        self.rows = [torch.nn.Parameter(row) for row in self.gather(self.parameters)]
-        self.move([row.data for row in self.rows])
-        decays = (settings.weight_decay, 0.0)
+        numbers = self.gather([parameter.detach().flatten() for parameter in self.parameters])
+        self.rows = [torch.nn.Parameter(row) for row in numbers]
+        self.move(numbers)
         self.adamw = torch.optim.AdamW(
             [
-                {"params": [row], "weight_decay": decay if group is matrices else 0.0}
-                for row, group, decay in zip(self.rows, self.groups, decays, strict=False)
+                {"params": [row], "weight_decay": settings.weight_decay * (group is matrices)}
+                for row, group in zip(self.rows, self.groups, strict=True)
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
@@ -39,20 +39,24 @@ class Optimiser:
         self.most = settings.gradient_norm
 
     def gather(self, values: Sequence[torch.Tensor]) -> Rows:
-        """Numbers that are given for each of `parameters`, as rows."""
+        """Flat numbers [..., n] of each of `parameters`, as rows [..., P]."""
         left, rows = list(values), []
         for group in self.groups:
             mine, left = left[: len(group)], left[len(group) :]
-            rows.append(torch.cat([value.detach().flatten() for value in mine]))
+            rows.append(torch.cat(mine, dim=-1))
         return rows
+
+    def parts(self, rows: Rows) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+        """The inverse: each of `parameters` with its numbers [..., n] in `rows`."""
+        for row, group in zip(rows, self.groups, strict=True):
+            yield from zip(group, row.split([p.numel() for p in group], dim=-1), strict=True)
 
     def move(self, rows: Rows) -> None:
         """Keep the parameters in the memory of `rows` from now on."""
-        for row, place, group in zip(self.rows, rows, self.groups, strict=True):
+        for row, place in zip(self.rows, rows, strict=True):
             row.data = place.copy_(row.data)
-            parts = place.split([parameter.numel() for parameter in group])
-            for parameter, part in zip(group, parts, strict=True):
-                parameter.data = part.view(parameter.shape)
+        for parameter, part in self.parts(rows):
+            parameter.data = part.view(parameter.shape)
 
     def update(self, gradient: Rows, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
         """One step down the `gradient`, cut to the largest norm; was it bad? 0-d bool.

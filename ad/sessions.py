@@ -1,8 +1,8 @@
 """On what a run was computed: a line for each process that trained it, in `sessions.json`.
 
-Bits depend on versions, device and threads. A run may go on with others; that is said once, and
-`results.json` keeps it (`resumed_with`, `evaluated_on`), where the report finds it. Histories
-depend on neither device nor threads; their `unit.json` has the versions.
+Bits depend on versions, device, threads and how many models a pass serves. A run may go on with
+others; that is said once, and `results.json` keeps it (`resumed_with`, `evaluated_on`), where the
+report finds it. Histories depend on neither device nor threads; their `unit.json` has the versions.
 """
 
 import itertools

@@ -7,20 +7,29 @@ where a step draws random numbers on the device, which are then a seed's own; an
 behind, since it was interrupted earlier or rolled back, goes on alone until it has caught up.
 """
 
+import operator
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ad.compiling import compiled
 from ad.config import Experiment
 from ad.errors import NumericError
 from ad.gradients import Found
-from ad.notices import complain
+from ad.notices import complain, notice
 from ad.optimiser import Rows
 from ad.runs import Run
 from ad.training import Trainer, never
+from ad.training_data import to_device
+
+# Kernels of attention whose forward pass keeps what the backward one needs under vmap too: others
+# ask the wrapped tensors, which say that they need no gradient.
+BATCHED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
@@ -44,42 +53,39 @@ def train_together(
     if stacked is None:
         stacked = stacking_pays(trainers)
     failed: dict[str, NumericError] = {}
+    left = [trainer for trainer in trainers if trainer.left]
+    behind = min(left, key=lambda trainer: trainer.step, default=None)  # whose bar is shown
     with ExitStack() as sessions:
-        for number, trainer in enumerate(trainers):
-            sessions.enter_context(trainer.session(len(trainers), stacked, number == 0))
+        for trainer in left:
+            sessions.enter_context(trainer.session(len(left), stacked, trainer is behind))
         take_steps = new_round(stacked)
-        left = [trainer for trainer in trainers if trainer.left]
         while left:
-            first = min(trainer.step for trainer in left)
-            now = [trainer for trainer in left if trainer.step == first]
+            step = min(trainer.step for trainer in left)
+            now = [trainer for trainer in left if trainer.step == step]
             take_steps(now)
             for trainer in now:
                 try:
                     trainer.after_step()
                 except NumericError as error:
                     failed[trainer.config.name] = error
+                    if len(trainers) > 1:
+                        complain(f"{trainer.config.name}: {error}")
             left = [t for t in left if t.left and t.config.name not in failed]
-            if asked_to_stop():
+            if asked_to_stop():  # whatever failed will do so again
                 for trainer in left:
                     trainer.save()
-                break
-    _raise(failed, len(trainers))
-
-
-def _raise(failed: dict[str, NumericError], count: int) -> None:
-    """The error of the only trainer, or one for those of several, which are said here."""
-    if count == 1:
-        for error in failed.values():
-            raise error
-    for name, error in failed.items():
-        complain(f"{name}: {error}")
+                return
+    if failed and len(trainers) == 1:
+        raise failed.popitem()[1]
     if failed:
-        raise NumericError(f"{len(failed)} of {count} trainings failed: {', '.join(failed)}")
+        names = ", ".join(failed)
+        raise NumericError(f"{len(failed)} of {len(trainers)} trainings failed: {names}")
 
 
 def _in_turns(trainers: Sequence[Trainer]) -> None:
     for trainer in trainers:
-        trainer.train_step()
+        with trainer.working():
+            trainer.train_step()
 
 
 def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
@@ -88,7 +94,10 @@ def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
 
 
 def stacking_pays(trainers: Sequence[Trainer]) -> bool:
-    """Whether one pass for all of them takes less time than one for each, to the same numbers."""
+    """Whether one pass for all of them takes less time than one for each.
+
+    The numbers are the same but for rounding.
+    """
     if len(trainers) < 2:
         return False
     first = trainers[0]
@@ -106,15 +115,32 @@ class _Stacks:
 
     def __init__(self):
         self.stack: _Stack | None = None
+        self.fit = True
 
     def step(self, trainers: Sequence[Trainer]) -> None:
-        """Take the present step of all `trainers`."""
-        if len(trainers) == 1:
-            return trainers[0].train_step()
-        if self.stack is None or not self.stack.holds(trainers):
-            self.stack = _Stack(trainers)
-        for trainer, found in zip(trainers, self.stack.gradients(), strict=True):
-            trainer.update(*found)
+        """Take the present step of all `trainers`, each of which is charged its share."""
+        if len(trainers) == 1 or not self.fit:
+            return _in_turns(trainers)
+        begin = time.perf_counter()
+        found = self._found(trainers)
+        if not found:
+            return _in_turns(trainers)
+        for trainer, (loss, rows) in zip(trainers, found, strict=True):
+            trainer.update(loss, rows)
+        for trainer in trainers:
+            trainer.spent += (time.perf_counter() - begin) / len(trainers)
+
+    def _found(self, trainers: Sequence[Trainer]) -> list[Found]:
+        """What `Trainer.gradient` finds for each of them; nothing if there is no room for all."""
+        try:
+            if self.stack is None or not self.stack.holds(trainers):
+                self.stack = None  # its memory may be needed
+                self.stack = _Stack(trainers)
+            return self.stack.gradients()
+        except torch.OutOfMemoryError:
+            self.fit, self.stack = False, None
+            notice(f"no room on the GPU for {len(trainers)} seeds at once: they take turns")
+            return []
 
 
 class _Stack:
@@ -128,12 +154,10 @@ class _Stack:
         for number, optimiser in enumerate(self.optimisers):
             optimiser.move([place[number] for place in places])
         names = {id(p): name for name, p in first.model.named_parameters()}
-        self.parameters = {}  # in the order of the optimisers'
-        for place, group in zip(places, first.optimiser.groups, strict=True):
-            parts = place.split([p.numel() for p in group], dim=1)
-            for p, part in zip(group, parts, strict=True):
-                own = part.view(len(trainers), *p.shape).detach()
-                self.parameters[names[id(p)]] = own.requires_grad_()
+        self.parameters = {  # in the order of the optimisers'
+            names[id(p)]: part.view(len(trainers), *p.shape).detach().requires_grad_()
+            for p, part in first.optimiser.parts(places)
+        }
         self.losses = torch.vmap(self._loss)
         if first.config.training.compile:
             self.losses = compiled(self.losses, self._find)
@@ -141,7 +165,7 @@ class _Stack:
     def holds(self, trainers: Sequence[Trainer]) -> bool:
         """Whether it is of these, and of their present optimisers."""
         own = [trainer.optimiser for trainer in trainers]
-        return len(own) == len(self.optimisers) and all(map(_same, own, self.optimisers))
+        return len(own) == len(self.optimisers) and all(map(operator.is_, own, self.optimisers))
 
     def gradients(self) -> list[Found]:
         """What `Trainer.gradient` finds, for each of them."""
@@ -150,17 +174,15 @@ class _Stack:
 
     def _find(self, losses_of: Callable) -> tuple[torch.Tensor, Rows]:
         """Losses [S] of the present step and their gradients, [S, P] of matrices and of vectors."""
-        batches = [trainer.batch() for trainer in self.trainers]
-        windows = {name: torch.stack([w[name] for w, _ in batches]) for name in batches[0][0]}
-        valid = torch.stack([v for _, v in batches])
-        self.trainers[0].model.train()
-        losses = losses_of(self.parameters, windows, valid)
+        first, batches = self.trainers[0], [trainer.batch() for trainer in self.trainers]
+        windows = {name: np.stack([w[name] for w, _ in batches]) for name in batches[0][0]}
+        batch = to_device((windows, np.stack([v for _, v in batches])), first.device)
+        first.model.train()
+        with sdpa_kernel(BATCHED):
+            losses = losses_of(self.parameters, *batch)
         parameters = list(self.parameters.values())
-        left = list(torch.autograd.grad(losses.sum(), parameters, materialize_grads=True))
-        rows = []
-        for group in self.optimisers[0].groups:
-            mine, left = left[: len(group)], left[len(group) :]
-            rows.append(torch.cat([part.flatten(1) for part in mine], dim=1))
+        found = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+        rows = first.optimiser.gather([part.flatten(1) for part in found])
         return losses.detach(), rows
 
     def _loss(self, parameters: dict, window: dict, valid: torch.Tensor) -> torch.Tensor:
@@ -171,7 +193,3 @@ class _Stack:
             return functional_call(first.model, parameters, (given,))
 
         return first.loss(forward, window, valid)
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other

@@ -99,7 +99,10 @@ class Study:
         return Trial(_words(changed), replace(config, name=f"{name[:60]}-seed-{seed}-{code}"))
 
     def trials(self) -> list[Trial]:
-        """All runs, each once, seed by seed, so that there is an early answer to everything."""
+        """All runs, each once, seed by seed, so that there is an early answer to everything.
+
+        On a GPU `scripts.study` makes them by families, since their seeds train at once there.
+        """
         asked = [config for question in self.questions for config in question.variants.values()]
         found = [self.trial(config, seed) for seed in self.seeds for config in asked]
         return list({trial.key: trial for trial in found}.values())
@@ -149,8 +152,13 @@ def families(groups: Sequence[list[Trial]]) -> list[list[list[Trial]]]:
 
 
 def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
-    """The runs of shard `part` (from 1) of `parts`: every run, and every training, is in one."""
-    return [trial for group in trainings(trials)[part - 1 :: parts] for trial in group]
+    """The runs of shard `part` (from 1) of `parts`, in the same order.
+
+    Every run is in one, and with it those that share its training or differ in the seed alone.
+    """
+    mine = families(trainings(trials))[part - 1 :: parts]
+    chosen = {trial.key for family in mine for group in family for trial in group}
+    return [trial for trial in trials if trial.key in chosen]
 
 
 def label(value: Any) -> str:

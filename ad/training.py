@@ -60,6 +60,7 @@ class Trainer:
         self.forward = self.model
         self._parts_at_once = self._threads_that_pay()
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
+        self.spent = 0.0  # seconds of training that timing.json does not know yet
         self._resume()
 
     @property
@@ -73,17 +74,22 @@ class Trainer:
 
         The progress bar of one of them is `shown`.
         """
-        if not self.left:
-            yield
-            return
         present = sessions.machine(self.config, self.device)
         sessions.begin(self.run.folder, self.step, present | {"models": count if stacked else 1})
         if self.config.training.compile and not stacked:
             self.compile()
-        self._clock, self._share = time.perf_counter(), 1 / count
-        self._speed_since = self._clock, self.step
+        self._speed_since = time.perf_counter(), self.step
         with self._bar(f"train {count} seeds" if count > 1 else "train", shown) as self.bar:
             yield
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around work whose seconds are this run's."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent += time.perf_counter() - begin
 
     def compile(self) -> None:
         """Go on with a compiled model, where that works."""
@@ -111,7 +117,7 @@ class Trainer:
 
     def gradient(self, forward: Callable) -> Found:
         """The loss on the batch of the present step, detached, and its gradient."""
-        window, valid = self.batch()
+        window, valid = to_device(self.batch(), self.device)
 
         def loss_of(part: slice) -> torch.Tensor:
             mine = {name: values[part] for name, values in window.items()}
@@ -124,15 +130,15 @@ class Trainer:
             return gradient_in_threads(self.optimiser, loss_of, each, self.threads)
         return gradient(self.optimiser, loss_of, each)
 
-    def batch(self) -> tuple[Window, torch.Tensor]:
-        """The windows of the present step and their valid decisions, on the device."""
+    def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The windows of the present step and their valid decisions, in the CPU's memory."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
         shares = data.windows_from_start, data.windows_from_rise
         batch = self.data.train.sample(rng, settings.batch_size, *shares)
         if settings.action_dropout:
             batch = hide_actions(batch, rng, settings.action_dropout)
-        return to_device(batch, self.device)
+        return batch
 
     def loss(self, forward: Callable, window: Window, valid: torch.Tensor) -> torch.Tensor:
         """Of windows with the model `forward`, 0-d."""
@@ -230,11 +236,18 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, unless the run is in trouble that a roll-back would have to undo."""
-        self._look()
-        finished = self.step == self.config.training.steps
-        if not finished and (self.setbacks.in_a_row or not _is_finite(self.model)):
-            return
-        content = {
+        with self.working():
+            self._look()
+            if self.left and (self.setbacks.in_a_row or not _is_finite(self.model)):
+                return
+            self.run.log.sync()
+            checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
+        self.run.add_timing("train_s", self.spent)
+        self.spent = 0.0
+
+    def _content(self) -> dict:
+        """What a checkpoint holds; it shares no memory with what goes on."""
+        return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "losses": [float(loss) for loss in self.losses],
@@ -243,11 +256,6 @@ class Trainer:
             "config": dump(self.config),
             "origin": origin(self.config, self.run.split),
         }
-        self.run.log.sync()
-        checkpoints.save(self.run.folder / "checkpoints", self.step, content)
-        now = time.perf_counter()
-        self.run.add_timing("train_s", (now - self._clock) * self._share)
-        self._clock = now
 
     def _resume(self) -> None:
         """Take up the newest checkpoint, or begin."""
@@ -268,7 +276,8 @@ class Trainer:
             return
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
-        self.optimiser.load_state_dict(content["optimiser"])
+        if self.left:
+            self.optimiser.load_state_dict(content["optimiser"])
         self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
 
     def new_model(self) -> SequenceModel:

@@ -10,9 +10,9 @@ The others are the steps between the matrix products of a block, forward and bac
 eight. There B windows of L tokens are N = B L rows; C is the width, F that of the perceptron's
 hidden layer, and H heads are D = C / H wide, G = B H of them. `drop` is a `Drop` or None.
 
-One file, since numba's cache knows a loop's file, not those of the helpers that it calls. In all of
-it bfloat16 is uint16. tests/test_decoder.py and tests/test_passes.py hold it against the plain
-transformer.
+One file, since numba's cache knows a loop's file, not those of the helpers that it calls; what is a
+single instruction is in `ad/vectors.py`. In all of it bfloat16 is uint16. tests/test_decoder.py and
+tests/test_passes.py hold it against the plain transformer.
 """
 
 import math
@@ -38,6 +38,7 @@ from ad.vectors import (
     times_plus,
 )
 
+VECTORS = "3643f7b8"  # SHA-256 of ad/vectors.py, its beginning: a change there compiles this anew
 ROWS = 8  # tokens that go through a layer of `read` together; divides by 4
 PAIR = 2 * FLOATS  # keys or outputs that a loop of `read` has in its registers
 

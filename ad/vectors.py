@@ -5,7 +5,8 @@ registers: a sum that a matrix product goes back to for each of its inputs is lo
 time. A `Floats` is a value of its own and stays there. LLVM makes two or four instructions of one
 where the processor's registers are shorter.
 
-Numba's cache does not see a change in this file: `__pycache__` has to go with it.
+Numba's cache does not see a change in this file: `VECTORS` in `ad/transformer_kernel.py` has to
+change with it, as a test asks.
 """
 
 from llvmlite import binding, ir
@@ -15,8 +16,8 @@ from numba.extending import intrinsic, models, register_model
 FLOATS = 16
 
 # Some processors round to bfloat16 in one instruction; for others LLVM would ask a library.
-_OTHER_PROCESSOR = config.CPU_NAME is not None or config.CPU_FEATURES is not None
-_ROUNDS = not _OTHER_PROCESSOR and binding.get_host_cpu_features().get("avx512bf16", False)
+_THIS_PROCESSOR = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX
+_ROUNDS = _THIS_PROCESSOR and binding.get_host_cpu_features().get("avx512bf16", False)
 _SHORT, _INT = ir.IntType(16), ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
 _INTS = ir.VectorType(_INT, FLOATS)
@@ -151,7 +152,10 @@ def as_float(context, bits):
 
 @intrinsic
 def rounded(context, number):
-    """The bfloat16 nearest to a float32, the even one of two, as uint16; NaN stays NaN."""
+    """The bfloat16 nearest to a float32, the even one of two, as uint16; NaN stays NaN.
+
+    What is smaller than the smallest normal number, 2 ** -126, may become 0.
+    """
 
     def make(context, builder, signature, arguments):
         if _ROUNDS:

@@ -2,19 +2,20 @@
 
     python -m scripts.seeds --seeds 0,1,2 --config_path configs/quickstart.yaml [--section.field v]
 
-The run of seed 0 is called <name>-seed-0. They train side by side (`ad/side_by_side.py`). What is
-there is kept; interrupted, the same command goes on.
+The run of seed 0, whatever `training.train_seed` says, is called <name>-seed-0. They train side by
+side (`ad/side_by_side.py`). What is there is kept; interrupted, the same command goes on.
 """
 
 import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ConfigError, NumericError
 from ad.locks import locked
+from ad.notices import complain
 from ad.runs import with_seed
 from scripts import collect, run, table, train
 from scripts.cli import guarded, numbers, run_folder, run_words
@@ -28,30 +29,37 @@ def main(argv: Sequence[str]) -> None:
     with ExitStack() as locks:
         for config in configs:
             locks.enter_context(locked(run_folder(config)))
-        make(configs, invocation.flag)
+        failed = make(configs, invocation.flag)
     names = [config.name for config in configs]
     table.main(Path(invocation.config.root), names, None)
+    if failed:
+        raise NumericError(f"{len(failed)} of {len(names)} seeds failed: {', '.join(failed)}")
 
 
-def make(configs: Sequence[Experiment], fresh: bool = False) -> None:
-    """The runs of `configs`, which differ in their training seeds; with `fresh` again."""
+def make(configs: Sequence[Experiment], fresh: bool = False) -> list[str]:
+    """The runs of `configs`, which differ in their training seeds; with `fresh` again.
+
+    Returns the names of those whose numbers went wrong, which is nothing to the others.
+    """
     from ad import checkpoints
     from ad.runs import Run
 
     for config in configs:
         Run(config, fresh)
         collect.main(config)
-    failed = None
-    try:
+    with suppress(NumericError):  # it is said there
         train.train_all(configs, fresh)
-    except NumericError as error:  # of some; the others are shown
-        failed = error
+    failed = []
     for config in configs:
         last = checkpoints.name(config.training.steps)
-        if (run_folder(config) / "checkpoints" / last).exists():
+        try:
+            if not (run_folder(config) / "checkpoints" / last).exists():
+                raise NumericError("it is not trained")
             run.show(config, fresh)
-    if failed is not None:
-        raise failed
+        except NumericError as error:
+            complain(f"{config.name}: {error}")
+            failed.append(config.name)
+    return failed
 
 
 def _split(argv: Sequence[str]) -> tuple[list[int], list[str]]:

@@ -28,13 +28,16 @@ def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
         if not trainer.left:
             say(f"train: done before ({trainer.step} steps), in {trainer.run.folder}")
     waiting = [trainer for trainer in trainers if trainer.left]
-    with deferred() as asked, ExitStack() as logs:
+    try:
+        with deferred() as asked, ExitStack() as logs:
+            for trainer in waiting:
+                logs.enter_context(closing(trainer.run.log))
+            train_together(waiting, asked)
+    finally:
         for trainer in waiting:
-            logs.enter_context(closing(trainer.run.log))
-        train_together(waiting, asked)
-    for trainer in waiting:
-        newest = checkpoints.newest(trainer.run.folder / "checkpoints")
-        say(f"train: {trainer.step} steps, {newest}")
+            if not trainer.left:
+                newest = checkpoints.newest(trainer.run.folder / "checkpoints")
+                say(f"train: {trainer.step} steps, {newest}")
 
 
 if __name__ == "__main__":

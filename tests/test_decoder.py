@@ -1,5 +1,6 @@
 """The compiled decoder against the plain transformer, which it stands in for in rollouts."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -177,6 +178,11 @@ def test_weights_that_are_not_numbers_show():
 def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
     assert Decoder.serves(model) == served
     assert isinstance(model.new_cache(2, 3), Decoder) == served
+
+
+def test_a_change_of_the_vectors_compiles_the_loops_anew():
+    digest = hashlib.sha256((ROOT / "ad/vectors.py").read_bytes()).hexdigest()
+    assert digest.startswith(transformer_kernel.VECTORS) and len(transformer_kernel.VECTORS) == 8
 
 
 HALVES = """

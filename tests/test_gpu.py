@@ -48,15 +48,17 @@ def test_training_steps_are_those_of_a_cpu(row, layout):
         torch.testing.assert_close(others[name].cpu(), value.cpu(), atol=2e-3, rtol=0, msg=name)
 
 
-def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row):
-    runs = [Run(row("--device", DEVICE, training__train_seed=str(n), **PLAIN)) for n in range(3)]
+@pytest.mark.parametrize(("precision", "near"), [("float32", 1e-3), ("bfloat16", 0.05)])
+def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row, precision, near):
+    words = PLAIN | {"training__precision": precision}
+    runs = [Run(row("--device", DEVICE, training__train_seed=str(n), **words)) for n in range(3)]
     trainers = new_trainers(runs)
     train_together(trainers)
     for run in runs:
         run.log.close()
         assert json.loads((run.folder / "sessions.json").read_text())["train"][-1]["models"] == 3
         other = train(replace(run.config, name=row().name))
-        np.testing.assert_allclose(losses_of(run), losses_of(other), rtol=1e-3)
+        np.testing.assert_allclose(losses_of(run), losses_of(other), rtol=near)
 
 
 def test_bfloat16_training_comes_down_as_on_a_cpu(row):

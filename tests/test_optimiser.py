@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from ad import checkpoints
 from ad.config import TrainingConfig
 from ad.errors import ConfigError
 from ad.gradients import gradient
 from ad.optimiser import Optimiser
+from ad.training import Trainer
 
 SETTINGS = replace(TrainingConfig(), learning_rate=0.1, weight_decay=0.3, gradient_norm=0.5)
 
@@ -61,6 +63,19 @@ def test_weights_keep_their_values_in_the_rows_and_wherever_these_are_moved():
     before = [place.clone() for place in places]
     assert not optimiser.update(found, loss, 0.1)
     assert all((place != old).any() for place, old in zip(places, before, strict=True))
+
+
+def test_a_run_that_an_earlier_version_has_finished_is_done(trained):
+    path = checkpoints.newest(trained.folder / "checkpoints")
+    content = checkpoints.load(path)
+    content["optimiser"] = torch.optim.AdamW(model().parameters()).state_dict()
+    checkpoints.save(path.parent, content["step"], content)
+    assert Trainer(trained).left == 0
+    checkpoints.save(path.parent, content["step"] - 1, content)
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ConfigError, match="of an earlier version"):
+        Trainer(trained)
 
 
 def test_a_state_of_one_tensor_each_is_refused_in_a_sentence():

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from processes import ROOT, run, start
-from training_row import train
 
 from ad.errors import NumericError
 from ad.runs import Run
@@ -43,15 +42,22 @@ def test_words_that_are_no_seeds_get_a_sentence(tmp_path, words, sentence):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, monkeypatch):
+def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, capsys):
     words = {"training__learning_rate": "1e30", "training__warmup_steps": "0"}
-    bad = row(training__max_bad_batches="0", training__gradient_norm="1e30", **words)
-    good = row()
-    train(good)
-    with pytest.raises(NumericError):
-        seeds.make([bad])
-    shown = []
-    monkeypatch.setattr(seeds.run, "show", lambda config, fresh: shown.append(config.name))
-    with pytest.raises(NumericError):
-        seeds.make([good, bad])
-    assert shown == [good.name] and (Run(good).folder / "checkpoints").exists()
+    words |= {"training__max_bad_batches": "0", "training__gradient_norm": "1e30"}
+    good, bad = row(), row(**words)
+    assert seeds.make([bad, good]) == [bad.name]
+    assert (Run(good).folder / "report.html").exists()
+    assert not (Run(bad).folder / "results.json").exists()
+    said = capsys.readouterr()
+    assert f"{bad.name}: training left the finite numbers" in said.err
+    assert "train: 8 steps" in said.out
+
+
+def test_a_failed_seed_ends_with_5_behind_the_table_of_the_others(tmp_path, monkeypatch, capsys):
+    words = ["--seeds", "1,2", "--config_path", str(SMOKE), "--root", str(tmp_path), *SHORT]
+    make = seeds.make
+    monkeypatch.setattr(seeds, "make", lambda *given: [*make(*given), "smoke-seed-9"])
+    with pytest.raises(NumericError, match="1 of 2 seeds failed: smoke-seed-9"):
+        seeds.main([*words, "--device", "cpu", "--threads", "1"])
+    assert "**mean of 2 runs**" in capsys.readouterr().out

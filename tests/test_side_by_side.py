@@ -1,5 +1,6 @@
 """Training seeds side by side against each of them alone: in turns, and in one stacked pass."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from test_setbacks import at, faulty
 from training_row import assert_same_bits, checkpoint, log, states, train
 
+from ad import dropout, part_streams, training
+from ad.encoders import offsets
 from ad.errors import NumericError
 from ad.runs import Run
 from ad.side_by_side import _Stack, draws, new_trainers, train_together
@@ -132,12 +135,33 @@ def test_numbers_gone_wrong_in_one_do_not_stop_the_others(row, capsys):
     assert trainers[1].step < 8
 
 
-def test_a_run_has_its_share_of_the_time(row):
-    runs = seeds(row, **EXACT, training__eval_every="1")
-    clock = Run(row(**EXACT))
-    with clock.timed("all"):
-        together(runs)
-    assert 0 < sum(run.timing()["train_s"] for run in runs) <= clock.timing()["all"]
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_run_has_its_share_of_the_time(row, stacked, monkeypatch):
+    runs = seeds(row, **EXACT)
+    first = Trainer(runs[0])
+    train_together([first], lambda: first.step == 3)
+    before = runs[0].timing()["train_s"]
+    trainers, ticks = new_trainers(runs), itertools.count()
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    train_together(trainers, stacked=stacked)
+    spent = [run.timing()["train_s"] for run in runs]
+    assert min(spent[1:]) > spent[0] - before > 0  # which had three steps less to make
+    assert sum(spent) - before <= next(ticks)
+
+
+def test_a_stop_is_heard_although_one_has_failed(row):
+    runs = seeds(row, **EXACT, training__max_bad_batches="0")
+    trainers = [Trainer(runs[0]), faulty(runs[1].config, at(*range(8))), Trainer(runs[2])]
+    train_together(trainers, lambda: trainers[0].step == 6)
+    assert [trainer.step for trainer in trainers][::2] == [6, 6]
+
+
+def test_one_that_is_done_is_left_alone(row):
+    runs = seeds(row, **EXACT)
+    train(runs[0].config)
+    trainers = new_trainers(runs)
+    train_together(trainers, stacked=True)
+    assert [trainer.left for trainer in trainers] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -149,11 +173,17 @@ def test_a_run_has_its_share_of_the_time(row):
         ({"model__encoder": "offsets"}, True),
     ],
 )
-def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn):
-    trainer = Trainer(Run(row(**EXACT | changes)))
+def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn, monkeypatch):
+    trainer, calls = Trainer(Run(row(**EXACT | changes))), []
+
+    def counted() -> int:
+        calls.append(1)
+        return part_streams.draw()
+
+    for module in (dropout, offsets):
+        monkeypatch.setattr(module, "draw", counted)
     assert draws(trainer.config, trainer.model) == drawn
     state = torch.get_rng_state()
     trainer.model.train()
     trainer.gradient(trainer.model)
-    if not drawn:
-        assert torch.equal(torch.get_rng_state(), state)
+    assert bool(calls) + (not torch.equal(torch.get_rng_state(), state)) == drawn

@@ -222,8 +222,10 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
             batch = trainer.data.train.sample(np.random.default_rng(step), settings.batch_size)
             with autocast(config, trainer.device):
                 loss = model.loss(*to_device(batch, trainer.device))
-            found = torch.autograd.grad(loss, optimiser.parameters)
-            optimiser.update(optimiser.gather(found), loss.detach(), settings.learning_rate)
+            asked = optimiser.parameters
+            found = torch.autograd.grad(loss, asked, materialize_grads=True)
+            rows = optimiser.gather([part.flatten() for part in found])
+            optimiser.update(rows, loss.detach(), settings.learning_rate)
         return float(count * _transitions(config))
 
     return work
