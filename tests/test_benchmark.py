@@ -12,7 +12,7 @@ from ad.model import SequenceModel
 from ad.rollout import rollout, sampled
 from ad.training_data import make_spec
 from envs import make_vec
-from scripts.benchmark import measure, peers, rolling, show
+from scripts.benchmark import measure, peers, rolling, show, training
 from scripts.benchmark.__main__ import PARTS, main
 from scripts.benchmark.collecting import collection
 from scripts.benchmark.measure import Effort, Row, alternate, median, operations, peak_memory
@@ -44,6 +44,31 @@ def test_a_row_has_its_ratios_or_none():
         row(peer=3.0, limit=12.0).as_dict().items() >= {"ratio": 2.0, "share_of_limit": 0.5}.items()
     )
     assert row().ratio is None and row().share is None
+
+
+def small_trainer(*words: str):
+    return training.new_trainer("--data.context_length", "8", "--threads", "1", *words, stream=200)
+
+
+def test_a_step_is_counted_without_a_trace():
+    counts = []
+    for windows in ("4", "8"):
+        trainer = small_trainer("--training.batch_size", windows)
+        before = [row.clone() for row in trainer.optimiser.rows]
+        counts.append(training._operations(trainer))
+        assert all(parameter.grad is None for parameter in trainer.model.parameters())
+        torch.testing.assert_close(before, [row.data for row in trainer.optimiser.rows])
+    width, ahead = trainer.config.model.width, trainer.config.model.feed_forward
+    products = trainer.config.model.layers * (4 * width**2 + 2 * width * ahead)  # a token's
+    assert counts[1] - counts[0] > 6 * products * 4 * 8  # forward, and twice that backward
+    assert counts[1] < 2 * counts[0] < 2.5 * counts[1]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_peer_takes_steps_that_change_its_weights(precision):
+    pytest.importorskip("transformers")
+    trainer = small_trainer("--training.batch_size", "4")
+    assert training.gpt2_steps(trainer, 2, precision)() == 2 * 4 * 8
 
 
 def test_operations_of_a_product_and_of_its_backward_pass():

@@ -261,12 +261,20 @@ def _transitions(config: Experiment) -> int:
 
 
 def _operations(trainer: Trainer) -> float:
-    """Of a step's products, counted where PyTorch sees them: in the plain blocks, on one thread."""
-    transformer = trainer.model.transformer
-    passes, transformer.passes = transformer.passes, None
-    counted = operations(lambda: trainer.gradient(trainer.forward))
-    transformer.passes = passes
-    return counted
+    """Of a step's products, counted where PyTorch sees them: in plain blocks, of few windows."""
+    model = trainer.model
+    passes, model.transformer.passes = model.transformer.passes, None
+    windows, valid = to_device(trainer.batch(), trainer.device)
+
+    def counted(count: int) -> float:
+        some = {name: values[:count] for name, values in windows.items()}
+        # By `backward`: the counter's hooks are not made for `torch.autograd.grad`.
+        return operations(lambda: trainer.loss(model, some, valid[:count]).backward())
+
+    one, two = counted(1), counted(2)
+    model.zero_grad(set_to_none=True)
+    model.transformer.passes = passes
+    return one + (len(valid) - 1) * (two - one)
 
 
 def _product(trainer: Trainer) -> dict[str, Work]:
