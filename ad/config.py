@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 import pyrallis
@@ -171,6 +172,11 @@ class Experiment:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     tune: TuneConfig = field(default_factory=TuneConfig, metadata={"free": True})
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is: logs/<name>."""
+        return Path(self.root) / "logs" / self.name
 
 
 def dump(config: Any) -> str:

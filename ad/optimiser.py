@@ -76,13 +76,8 @@ class Optimiser:
         return bad
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps; it shares no memory with what goes on."""
-        state = self.adamw.state_dict()
-        copied = {
-            row: {name: value.clone() for name, value in values.items()}
-            for row, values in state["state"].items()
-        }
-        return state | {"state": copied}
+        """What a checkpoint keeps."""
+        return self.adamw.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from what `state_dict` gave. Raises ConfigError if it is of another kind."""

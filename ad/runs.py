@@ -32,7 +32,7 @@ class Run:
     """A run's folder. If it holds another configuration: ConfigError, or with `fresh` emptied."""
 
     def __init__(self, config: Experiment, fresh: bool = False):
-        self.config, self.folder = config, Path(config.root) / "logs" / config.name
+        self.config, self.folder = config, config.folder
         self.split = config_split(config)
         if (changed := self._changed()) and not fresh:
             raise ConfigError(

@@ -24,12 +24,17 @@ from ad.gradients import Found
 from ad.notices import complain, notice
 from ad.optimiser import Rows
 from ad.runs import Run
-from ad.training import Trainer, never
+from ad.training import Trainer
 from ad.training_data import to_device
 
 # Kernels of attention whose forward pass keeps what the backward one needs under vmap too: others
 # ask the wrapped tensors, which say that they need no gradient.
 BATCHED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+
+
+def never() -> bool:
+    """Nobody asks training to stop."""
+    return False
 
 
 def new_trainers(runs: Sequence[Run]) -> list[Trainer]:

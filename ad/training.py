@@ -42,11 +42,6 @@ LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
 LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
 
 
-def never() -> bool:
-    """Nobody asks training to stop."""
-    return False
-
-
 class Trainer:
     """One training run: the model, its optimiser, and the step it has reached."""
 
@@ -246,7 +241,7 @@ class Trainer:
         self.spent = 0.0
 
     def _content(self) -> dict:
-        """What a checkpoint holds; it shares no memory with what goes on."""
+        """What a checkpoint holds; weights without the memory that other seeds share."""
         return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),

@@ -83,7 +83,7 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
 
 def tuning_folder(config: Experiment) -> Path:
     """Where a search keeps its things."""
-    return Path(config.root) / "logs" / config.name / "tuning"
+    return config.folder / "tuning"
 
 
 def tuning_tasks(config: Experiment) -> np.ndarray:

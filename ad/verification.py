@@ -39,12 +39,12 @@ def histories(config: Experiment) -> dict[Path, tuple[Experiment, np.ndarray]]:
 
 def run_checkpoints(config: Experiment) -> list[Path]:
     """All checkpoints of the run, the oldest first."""
-    return sorted((_run_folder(config) / "checkpoints").glob("step_*.pt"))
+    return sorted((config.folder / "checkpoints").glob("step_*.pt"))
 
 
 def run_results(config: Experiment) -> list[Path]:
     """The files of the run's evaluations, also in other worlds, that are there."""
-    folder = _run_folder(config)
+    folder = config.folder
     folders = [folder, *sorted((folder / "worlds").glob("*/"))]
     return [path for f in folders for name in summary.FILES if (path := f / name).exists()]
 
@@ -112,7 +112,3 @@ def _history_damage(folder: Path, config: Experiment, task: np.ndarray) -> str:
         return str(error)
     different = other_history(manifest, config, task)
     return different and f"the history {folder} is another one, by its {different}"
-
-
-def _run_folder(config: Experiment) -> Path:
-    return Path(config.root) / "logs" / config.name

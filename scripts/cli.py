@@ -14,8 +14,8 @@ process at a time works in a run's folder; a second one ends with 3.
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 from ad import interruption
@@ -51,7 +51,7 @@ def exit_code(main: Main, argv: Sequence[str], flag: str = "fresh") -> int:
 
     def verb() -> None:
         invocation = load(argv, flag)
-        with locked(run_folder(invocation.config)):
+        with locked_runs([invocation.config]):
             main(invocation.config, invocation.flag)
 
     return guarded(verb)
@@ -75,9 +75,13 @@ def guarded(work: Callable[[], None]) -> int:
         return _fail(f"{error.strerror}{where}", MachineError.exit_code)
 
 
-def run_folder(config: Experiment) -> Path:
-    """Where a run is, for a verb that locks it."""
-    return Path(config.root) / "logs" / config.name
+@contextmanager
+def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
+    """The only process in the folders of these runs."""
+    with ExitStack() as locks:
+        for config in configs:
+            locks.enter_context(locked(config.folder))
+        yield
 
 
 def numbers(option: str, word: str) -> list[int]:

@@ -8,17 +8,15 @@ side (`ad/side_by_side.py`). What is there is kept; interrupted, the same comman
 
 import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ad.command_line import load
 from ad.config import Experiment
 from ad.errors import ConfigError, NumericError
-from ad.locks import locked
 from ad.notices import complain
 from ad.runs import with_seed
 from scripts import collect, run, table, train
-from scripts.cli import guarded, numbers, run_folder, run_words
+from scripts.cli import guarded, locked_runs, numbers, run_words
 
 
 def main(argv: Sequence[str]) -> None:
@@ -26,9 +24,7 @@ def main(argv: Sequence[str]) -> None:
     seeds, words = _split(argv)
     invocation = load(words)
     configs = [with_seed(invocation.config, seed) for seed in seeds]
-    with ExitStack() as locks:
-        for config in configs:
-            locks.enter_context(locked(run_folder(config)))
+    with locked_runs(configs):
         failed = make(configs, invocation.flag)
     names = [config.name for config in configs]
     table.main(Path(invocation.config.root), names, None)
@@ -41,25 +37,30 @@ def make(configs: Sequence[Experiment], fresh: bool = False) -> list[str]:
 
     Returns the names of those whose numbers went wrong, which is nothing to the others.
     """
-    from ad import checkpoints
     from ad.runs import Run
 
     for config in configs:
         Run(config, fresh)
         collect.main(config)
-    with suppress(NumericError):  # it is said there
+    try:
         train.train_all(configs, fresh)
-    failed = []
-    for config in configs:
-        last = checkpoints.name(config.training.steps)
-        try:
-            if not (run_folder(config) / "checkpoints" / last).exists():
-                raise NumericError("it is not trained")
-            run.show(config, fresh)
-        except NumericError as error:
-            complain(f"{config.name}: {error}")
-            failed.append(config.name)
-    return failed
+    except NumericError as error:
+        complain(str(error))
+    return [config.name for config in configs if not _shown(config, fresh)]
+
+
+def _shown(config: Experiment, fresh: bool) -> bool:
+    """What comes after training, where that is finished; whether there are results."""
+    from ad import checkpoints
+
+    if not (config.folder / "checkpoints" / checkpoints.name(config.training.steps)).exists():
+        return False
+    try:
+        run.show(config, fresh)
+    except NumericError as error:
+        complain(f"{config.name}: {error}")
+        return False
+    return True
 
 
 def _split(argv: Sequence[str]) -> tuple[list[int], list[str]]:

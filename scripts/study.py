@@ -14,7 +14,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ad.locks import locked
 from ad.notices import complain, open_streams, say
 from ad.study import Study, Trial, families, load_study, shard, trainings
 from scripts import collect, evaluate, train
-from scripts.cli import guarded, numbers, run_folder
+from scripts.cli import guarded, locked_runs, numbers
 
 
 def main(words: argparse.Namespace) -> None:
@@ -107,9 +107,7 @@ def _side_by_side(groups: Sequence[list[Trial]], root: Path) -> Iterator[list[Tr
     for family in families(groups):
         configs = [replace(group[0].config, root=str(root)) for group in family]
         root.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as locks, suppress(NumericError):  # one that fails does so again, alone
-            for config in configs:
-                locks.enter_context(locked(run_folder(config)))
+        with locked_runs(configs), suppress(NumericError):  # one that fails does so again, alone
             with locked(root / "histories", wait=True):
                 for config in configs:
                     collect.main(config)
@@ -124,7 +122,7 @@ def _make(study: Study, trial: Trial, root: Path) -> None:
 
     root.mkdir(parents=True, exist_ok=True)
     config = replace(trial.config, root=str(root))
-    with locked(run_folder(config)):
+    with locked_runs([config]):
         with locked(root / "histories", wait=True):  # which another shard may need too
             collect.main(config)
         train.main(config)

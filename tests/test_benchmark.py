@@ -65,7 +65,7 @@ def test_a_step_is_counted_without_a_trace():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_peer_takes_steps_that_change_its_weights(precision):
+def test_the_peer_trains_on_as_many_transitions(precision):
     pytest.importorskip("transformers")
     trainer = small_trainer("--training.batch_size", "4")
     assert training.gpt2_steps(trainer, 2, precision)() == 2 * 4 * 8

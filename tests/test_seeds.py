@@ -52,6 +52,8 @@ def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, cap
     said = capsys.readouterr()
     assert f"{bad.name}: training left the finite numbers" in said.err
     assert "train: 8 steps" in said.out
+    assert seeds.make([bad]) == [bad.name]  # the only one that is left says why, too
+    assert "training left the finite numbers" in capsys.readouterr().err
 
 
 def test_a_failed_seed_ends_with_5_behind_the_table_of_the_others(tmp_path, monkeypatch, capsys):

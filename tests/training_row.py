@@ -6,8 +6,8 @@ import torch
 
 from ad import checkpoints
 from ad.runs import Run
-from ad.side_by_side import train_together
-from ad.training import Trainer, never
+from ad.side_by_side import never, train_together
+from ad.training import Trainer
 
 SHORT = {
     "training.steps": "8",

@@ -3,26 +3,27 @@
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ad import attention
 from ad.collection import collect
 from ad.command_line import load
 from ad.config import Experiment
 from ad.devices import autocast, choose_device, torch_threads
+from ad.gradients import gradient
 from ad.optimiser import Optimiser
 from ad.runs import Run, with_seed
 from ad.side_by_side import new_round, stacking_pays
 from ad.training import Trainer
 from ad.training_data import to_device
 from scripts.benchmark import peers, show
+from scripts.benchmark.attending import attention_paths
 from scripts.benchmark.measure import (
     PRODUCT,
     Effort,
@@ -40,7 +41,6 @@ WIDE = ("--data.context_length", "256")
 SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "0")
 STREAM = 20_000  # transitions of each of an agent's ten histories
 SEED_STEP = 11.2  # seconds a step of the seed implementation (field notes), not run again here
-SHAPES = ((32, 2, 256, 32), (32, 2, 64, 32), (32, 4, 256, 16), (8, 4, 768, 16), (115, 2, 1, 32))
 CONTEXTS, WIDTHS = (64, 128, 256, 512, 1024), (32, 64, 128, 256)
 
 
@@ -98,30 +98,6 @@ def compiled_steps(effort: Effort) -> Row | None:
     row = Row("train", "32 x 256, compiled", "transitions", median(rates["ours"]), rates)
     row.peer_name, row.peer = "eager", median(rates["eager"])
     row.detail["seconds to compile"] = round(seconds, 1)
-    return row
-
-
-def attention_paths(effort: Effort) -> Row:
-    """Forward and backward of attention, path by path and shape by shape: which one to choose."""
-    device, paths = choose_device(Experiment()), {}
-    for shape in SHAPES:  # B x H x L x D
-        for dtype in (torch.bfloat16, torch.float32):
-            contenders = {
-                name: _attention(path, shape, dtype, device)
-                for name, path in attention.PATHS.items()
-                if path is attention.attend_reference or shape[2] > 1
-            }
-            rates = alternate(contenders, effort.repeats, device.type)
-            name = f"{' x '.join(map(str, shape))}, {str(dtype).removeprefix('torch.')}"
-            chosen = attention.choose(torch.empty(shape, dtype=dtype, device=device), shape[2])
-            paths[name] = {k: round(1e3 / median(v), 2) for k, v in rates.items()}
-            paths[name]["chosen"] = chosen.__name__
-    first = next(iter(paths.values()))
-    reference, ours = first["attend_reference"], first[first["chosen"]]
-    rates = {"ours": [1e3 / ours]}
-    row = Row("train", "attention, 32 x 256", "passes", 1e3 / ours, rates)
-    row.peer_name, row.peer = "fused kernel of PyTorch", 1e3 / reference
-    row.detail["milliseconds by B x H x L x D"] = paths
     return row
 
 
@@ -217,15 +193,16 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     model.to(trainer.device).train()
     optimiser = Optimiser(model, settings)
 
+    def loss(batch: tuple, _: slice) -> torch.Tensor:
+        with autocast(config, trainer.device):
+            return model.loss(*batch)
+
     def work() -> float:
         for step in range(count):
             batch = trainer.data.train.sample(np.random.default_rng(step), settings.batch_size)
-            with autocast(config, trainer.device):
-                loss = model.loss(*to_device(batch, trainer.device))
-            asked = optimiser.parameters
-            found = torch.autograd.grad(loss, asked, materialize_grads=True)
-            rows = optimiser.gather([part.flatten() for part in found])
-            optimiser.update(rows, loss.detach(), settings.learning_rate)
+            whole = partial(loss, to_device(batch, trainer.device))
+            value, found = gradient(optimiser, whole, [slice(None)])
+            optimiser.update(found, value, settings.learning_rate)
         return float(count * _transitions(config))
 
     return work
@@ -313,22 +290,6 @@ def _sampler_share(trainer: Trainer, rate: float) -> float:
         return float(_transitions(trainer.config))
 
     return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)
-
-
-def _attention(path: Callable, shape: tuple[int, ...], dtype: torch.dtype, device) -> Work:
-    q, k, v = (torch.randn(shape, dtype=dtype, device=device) for _ in range(3))
-    if shape[2] == 1:  # one query on a cache of 256
-        k, v = (x.expand(-1, -1, 256, -1).contiguous() for x in (k, v))
-    trains = shape[2] > 1
-    q, k, v = (x.requires_grad_(trains) for x in (q, k, v))
-
-    def work() -> float:
-        out = path(q, k, v)
-        if trains:
-            out.backward(out.detach())
-        return 1.0
-
-    return work
 
 
 ROWS = [quickstart, wide, seed, seeds, compiled_steps, attention_paths, growth]
