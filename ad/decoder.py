@@ -13,16 +13,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ad.decoder_kernel import PAIR, ROWS, Weights, read
 from ad.devices import torch_threads
 from ad.threads import at_once
-from ad.transformer_kernel import PAIR, ROWS, Weights, read
 from ad.vectors import FLOATS
 
 
 class Decoder:
     """What `KVCache` is, with the transformer's weights as they were when this was made.
 
-    Keys and values lie as `ad.transformer_kernel.read` goes through them.
+    Keys and values lie as `ad.decoder_kernel.read` goes through them.
     """
 
     def __init__(self, transformer: torch.nn.Module, lanes: int, capacity: int):

@@ -1,7 +1,9 @@
-"""How a reward becomes a vector, from its index among the known rewards; the last is "none"."""
+"""How a reward becomes a vector: a table of all known ones and, last, of "none".
+
+A `Reward(rewards, width)` is called without arguments for it: [R + 1, C].
+"""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 
@@ -10,6 +12,10 @@ class RewardTable(nn.Embedding):
 
     def __init__(self, rewards: tuple[float, ...], width: int):
         super().__init__(len(rewards) + 1, width)
+
+    def forward(self) -> torch.Tensor:
+        """[R + 1, C]."""
+        return self.weight
 
 
 class RewardProjection(nn.Module):
@@ -22,9 +28,9 @@ class RewardProjection(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("values", torch.tensor(rewards)[:, None], persistent=False)
 
-    def forward(self, index: torch.Tensor) -> torch.Tensor:
-        """[B, T] -> [B, T, C]."""
-        return F.embedding(index, torch.cat([self.linear(self.values), self.none.weight]))
+    def forward(self) -> torch.Tensor:
+        """[R + 1, C]."""
+        return torch.cat([self.linear(self.values), self.none.weight])
 
 
 REWARDS = {"table": RewardTable, "projection": RewardProjection}

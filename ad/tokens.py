@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ad.config import ModelConfig
 from ad.encoders import ENCODERS
+from ad.lookups import Lookup, summed
 from ad.positions import POSITIONS
 from ad.rewards import REWARDS
 
@@ -107,19 +107,23 @@ class Layout(nn.Module):
     def _tokens(self, window: Window, start: int) -> torch.Tensor:
         raise NotImplementedError
 
-    def _outcome(self, window: Window, part: slice) -> torch.Tensor:
-        """Reward and, if it is shown, the observation that the action led to."""
-        outcome = self.reward(window["reward"][:, part])
-        if self.reached is None:
-            return outcome
-        return outcome + self._encode(window["next_observation"][:, part], self.reached)
+    def _acted(self, window: Window, part: slice) -> list[Lookup]:
+        """The action."""
+        return [(self.action.weight, window["action"][:, part])]
 
-    def _encode(self, observation: torch.Tensor, role: nn.Linear | None = None) -> torch.Tensor:
-        """Vectors [B, T, C] of observations [B, T] in a role (None: the current one)."""
+    def _outcome(self, window: Window, part: slice) -> list[Lookup]:
+        """Reward and, if it is shown, the observation that the action led to."""
+        outcome = [(self.reward(), window["reward"][:, part])]
+        if self.reached is not None:
+            outcome += self._seen(window["next_observation"][:, part], self.reached)
+        return outcome
+
+    def _seen(self, observation: torch.Tensor, role: nn.Linear | None = None) -> list[Lookup]:
+        """Observations [B, T] in a role (None: the current one)."""
         made = {} if self._made is None else self._made
         if role not in made:
             made[role] = self.encoder() if role is None else role(self.encoder())
-        return F.embedding(observation, made[role])
+        return [(made[role], observation)]
 
 
 class Fused(Layout):
@@ -134,12 +138,14 @@ class Fused(Layout):
 
     def _tokens(self, window: Window, start: int) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
-        return (
-            self._encode(window["observation"][:, now])
-            + self.position(window, start)
-            + self._encode(window["observation"][:, before], self.previous)
-            + self.action(window["action"][:, before])
-            + self._outcome(window, before)
+        return summed(
+            [
+                *self._seen(window["observation"][:, now]),
+                *self.position(window, start),
+                *self._seen(window["observation"][:, before], self.previous),
+                *self._acted(window, before),
+                *self._outcome(window, before),
+            ]
         )
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -159,14 +165,14 @@ class Separate(Layout):
     def _tokens(self, window: Window, start: int) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         parts = [
-            self._encode(window["observation"][:, now]),
-            self.action(window["action"][:, now]),
+            self._seen(window["observation"][:, now]),
+            self._acted(window, now),
             self._outcome(window, before if self.reward_first else now),
         ]
         if self.reward_first:
             parts = [parts[2], *parts[:2]]
         position = self.position(window, start)
-        tokens = torch.stack([part + position for part in parts], dim=2)  # [B, T, 3, C]
+        tokens = torch.stack([summed(part + position) for part in parts], dim=2)  # [B, T, 3, C]
         return tokens.flatten(1, 2)[:, : -self._unknown]  # [B, L, C]
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -189,12 +195,14 @@ class Modal(Layout):
     def _tokens(self, window: Window, start: int) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         parts = (
-            self._encode(window["observation"][:, now]),
-            self.action(window["action"][:, before]),
+            self._seen(window["observation"][:, now]),
+            self._acted(window, before),
             self._outcome(window, before),
         )
         position = self.position(window, start)
-        return torch.stack([part + position for part in parts], dim=1).flatten(0, 1)  # [3 B, T, C]
+        return torch.stack([summed(part + position) for part in parts], dim=1).flatten(
+            0, 1
+        )  # [3 B, T, C]
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden[:: self.streams]

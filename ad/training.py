@@ -4,7 +4,6 @@ Batches, dropout and evaluations are derived from (train_seed, purpose, step), s
 from a checkpoint sees what an uninterrupted one would have seen.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,9 +15,9 @@ from tqdm import tqdm
 from ad import checkpoints, progress, sessions
 from ad.compiling import compiled
 from ad.config import dump
-from ad.devices import autocast, choose_device, torch_threads
+from ad.devices import autocast, choose_device, seed_torch, torch_threads
 from ad.errors import NumericError
-from ad.gradients import Found, gradient, gradient_in_threads
+from ad.gradients import Found, gradient
 from ad.methods import new_method
 from ad.model import SequenceModel, spec_as_dict
 from ad.notices import notice
@@ -53,7 +52,6 @@ class Trainer:
         self.data = data or load_data(self.config, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
-        self._parts_at_once = self._threads_that_pay()
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self.spent = 0.0  # seconds of training that timing.json does not know yet
         self._resume()
@@ -96,10 +94,11 @@ class Trainer:
 
     def train_step(self) -> None:
         """One optimiser step on the batch of the present step, without what is due after it."""
-        torch.manual_seed(self._key("dropout", self.step))
-        self.model.train()
-        # Torch's own threads would spin for a while behind each operation, on the others' cores.
-        with torch_threads(1) if self.threads > 1 else nullcontext():
+        seed_torch(self._key("dropout", self.step), self.device)
+        if not self.model.training:  # after an evaluation
+            self.model.train()
+        # Torch's threads would spin for a while behind each operation, on the cores of the passes.
+        with torch_threads(1) if self._in_passes() else nullcontext():
             self.update(*self.gradient(self.forward))
 
     def update(self, loss: torch.Tensor, gradient: Rows) -> None:
@@ -121,8 +120,6 @@ class Trainer:
             return loss * (valid[part].sum() / valid.sum())
 
         each = parts(self.config.training.batch_size, self._windows_at_once())
-        if self.threads > 1:
-            return gradient_in_threads(self.optimiser, loss_of, each, self.threads)
         return gradient(self.optimiser, loss_of, each)
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -147,29 +144,24 @@ class Trainer:
         """How many windows go through the model together: fewer where activations are large.
 
         A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
-        small. Each thread has room for one, though. The gradient is that of the whole batch in any
-        case.
+        small. The gradient is that of the whole batch in any case.
         """
         size = self.config.training.batch_size
         if self.device.type != "cpu":
             return size
         model = self.config.model
         tokens = self.model.layout.count(self.config.data.context_length)
-        largest = tokens * max(model.heads * tokens, model.feed_forward)  # weights, or MLP
-        room = max(LARGEST_ACTIVATION // largest // self.threads, 1)
-        return min(room, math.ceil(size / self.threads))
+        weights = 0 if self._in_passes() else model.heads * tokens  # those of attention, if kept
+        largest = tokens * max(weights, model.feed_forward)
+        return min(max(LARGEST_ACTIVATION // largest, 1), size)
 
-    @property
-    def threads(self) -> int:
-        """On how many threads parts of a batch are worked on: one where the blocks are plain."""
-        return 1 if self.model.transformer.passes is None else self._parts_at_once
-
-    def _threads_that_pay(self) -> int:
+    def _in_passes(self) -> bool:
+        """Whether the blocks are compiled loops (`ad/passes.py`)."""
         transformer = self.model.transformer
         with autocast(self.config, self.device):
-            served = transformer.passes.serve(transformer.norm.weight)
-        size = self.config.training.batch_size
-        return min(torch.get_num_threads(), size) if served else 1
+            return transformer.passes is not None and transformer.passes.serve(
+                transformer.norm.weight
+            )
 
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""

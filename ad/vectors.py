@@ -5,23 +5,35 @@ registers: a sum that a matrix product goes back to for each of its inputs is lo
 time. A `Floats` is a value of its own and stays there. LLVM makes two or four instructions of one
 where the processor's registers are shorter.
 
-Numba's cache does not see a change in this file: `VECTORS` in `ad/transformer_kernel.py` has to
+Numba's cache does not see a change in this file: `COMPILED_FROM` in the files of the loops has to
 change with it, as a test asks.
 """
 
+import operator
+
 from llvmlite import binding, ir
 from numba import config, types
-from numba.extending import intrinsic, models, register_model
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
 
 FLOATS = 16
 
-# Some processors round to bfloat16 in one instruction; for others LLVM would ask a library.
-_THIS_PROCESSOR = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX
-_ROUNDS = _THIS_PROCESSOR and binding.get_host_cpu_features().get("avx512bf16", False)
-_SHORT, _INT = ir.IntType(16), ir.IntType(32)
-_VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
-_INTS = ir.VectorType(_INT, FLOATS)
+INT = ir.IntType(32)
+VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
+INTS = ir.VectorType(INT, FLOATS)
+_SHORT = ir.IntType(16)
+_ZEROS = [0.0] * FLOATS
 _HALVES = ir.VectorType(_SHORT, FLOATS)
+
+
+def loops_may_use(feature: str) -> bool:
+    """Whether numba compiles for a processor that has this, by the name that LLVM gives it."""
+    this_one = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX
+    return bool(this_one and binding.get_host_cpu_features().get(feature, False))
+
+
+# Some processors round to bfloat16 in one instruction; for others LLVM would ask a library.
+_ROUNDS = loops_may_use("avx512bf16")
 
 
 class Floats(types.Type):
@@ -34,7 +46,7 @@ class Floats(types.Type):
 @register_model(Floats)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, VECTOR)
 
 
 _floats = Floats()
@@ -45,7 +57,7 @@ def load(context, array, index):
     """Those from `index` on of a float32 `array`, counted as if it had one dimension."""
 
     def make(context, builder, signature, arguments):
-        return _load(context, builder, signature, arguments, _VECTOR, 4)
+        return _load(context, builder, signature, arguments, VECTOR, 4)
 
     return _floats(array, types.intp), make
 
@@ -56,8 +68,8 @@ def load_half(context, array, index):
 
     def make(context, builder, signature, arguments):
         halves = _load(context, builder, signature, arguments, _HALVES, 2)
-        upper = builder.shl(builder.zext(halves, _INTS), ir.Constant(_INTS, [16] * FLOATS))
-        return builder.bitcast(upper, _VECTOR)
+        upper = builder.shl(builder.zext(halves, INTS), _ints(16))
+        return builder.bitcast(upper, VECTOR)
 
     return _floats(array, types.intp), make
 
@@ -67,11 +79,47 @@ def store(context, array, index, value):
     """Put `value` where `load` finds it."""
 
     def make(context, builder, signature, arguments):
-        place = _place(context, builder, signature, arguments, _VECTOR)
-        builder.store(arguments[2], place).align = 4
+        at = place(context, builder, signature.args[0], arguments[0], arguments[1], VECTOR)
+        builder.store(arguments[2], at).align = 4
         return context.get_dummy_value()
 
     return types.none(array, types.intp, _floats), make
+
+
+@intrinsic
+def store_half(context, array, index, value):
+    """Put `value` where `load_half` finds it, `rounded`."""
+
+    def make(context, builder, signature, arguments):
+        at = place(context, builder, signature.args[0], arguments[0], arguments[1], _HALVES)
+        builder.store(_rounded(builder, arguments[2], FLOATS), at).align = 2
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, _floats), make
+
+
+@intrinsic
+def pair_up(context, array, first, second, words, index):
+    """Sixteen `words` (uint32) from `index` on, of bfloat16 numbers of an `array` (uint16).
+
+    Those from `first` on are the lower halves, those from `second` on the upper ones.
+    """
+
+    def make(context, builder, signature, arguments):
+        array, first, second, words, index = arguments
+
+        def halves(start):
+            at = place(context, builder, signature.args[0], array, start, _HALVES)
+            value = builder.load(at)
+            value.align = 2
+            return builder.zext(value, INTS)
+
+        upper = builder.shl(halves(second), _ints(16))
+        at = place(context, builder, signature.args[3], words, index, INTS)
+        builder.store(builder.or_(halves(first), upper), at).align = 4
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, words, types.intp), make
 
 
 @intrinsic
@@ -79,56 +127,142 @@ def spread(context, number):
     """One float32, sixteen times."""
 
     def make(context, builder, signature, arguments):
-        nothing = ir.Constant(_VECTOR, ir.Undefined)
-        first = builder.insert_element(nothing, arguments[0], _INT(0))
-        return builder.shuffle_vector(first, nothing, ir.Constant(_INTS, [0] * FLOATS))
+        return everywhere(builder, arguments[0], VECTOR)
 
     return _floats(types.float32), make
 
 
-@intrinsic
-def plus(context, a, b):
-    """`a` + `b`."""
-    return _floats(_floats, _floats), lambda _, builder, __, both: builder.fadd(*both)
+def _operation(name: str):
+    """Of two `Floats`, or one and a number; LLVM may round a product and a sum of it at once."""
+
+    @intrinsic
+    def operation(context, a, b):
+        def make(context, builder, signature, both):
+            vectors = (
+                value if kind == _floats else everywhere(builder, value, VECTOR)
+                for kind, value in zip(signature.args, both, strict=True)
+            )
+            return getattr(builder, name)(*vectors, flags=("contract",))
+
+        return _floats(a, b), make
+
+    def chosen(a, b):
+        if _floats in (a, b) and {a, b} <= {_floats, types.float32}:
+            return lambda a, b: operation(a, b)
+        return None
+
+    return chosen
+
+
+overload(operator.add)(_operation("fadd"))
+overload(operator.sub)(_operation("fsub"))
+overload(operator.mul)(_operation("fmul"))
 
 
 @intrinsic
-def times(context, a, b):
-    """`a` * `b`."""
-    return _floats(_floats, _floats), lambda _, builder, __, both: builder.fmul(*both)
+def larger(context, a, b):
+    """The larger ones of `a` and `b`; of `a` where one is NaN."""
+    return _floats(_floats, _floats), lambda _, builder, __, both: _larger(builder, *both)
 
 
 @intrinsic
-def times_plus(context, a, b, c):
-    """`a` * `b` + `c`, rounded once where the processor can."""
+def first_of(context, a, count, rest):
+    """The first `count` of `a`; behind them the number `rest`."""
 
     def make(context, builder, signature, arguments):
-        a, b, c = arguments
-        once = ("contract",)
-        return builder.fadd(builder.fmul(a, b, flags=once), c, flags=once)
+        a, count, rest = arguments
+        count = everywhere(builder, builder.trunc(count, INT), INTS)
+        near = builder.icmp_signed("<", ir.Constant(INTS, list(range(FLOATS))), count)
+        return builder.select(near, a, everywhere(builder, rest, VECTOR))
+
+    return _floats(_floats, types.intp, types.float32), make
+
+
+@intrinsic
+def below_zero(context, x, a, b):
+    """Those of `a` where `x` is below 0, elsewhere those of `b`."""
+
+    def make(context, builder, signature, arguments):
+        x, a, b = arguments
+        return builder.select(builder.fcmp_ordered("<", x, ir.Constant(VECTOR, _ZEROS)), a, b)
 
     return _floats(_floats, _floats, _floats), make
 
 
 @intrinsic
-def larger(context, a, b):
-    """The larger ones of `a` and `b`."""
-    return _floats(_floats, _floats), lambda _, builder, __, both: _larger(builder, *both)
+def inverse(context, a):
+    """1 / `a`."""
+    ones = ir.Constant(VECTOR, [1.0] * FLOATS)
+    return _floats(_floats), lambda _, builder, __, a: builder.fdiv(ones, *a)
+
+
+def _of_each(name: str):
+    """The intrinsic of LLVM of that name, of each of sixteen floats."""
+
+    @intrinsic
+    def of_each(context, a):
+        def make(context, builder, signature, arguments):
+            kind = ir.FunctionType(VECTOR, [VECTOR])
+            full = f"llvm.{name}.v{FLOATS}f32"
+            called = cgutils.get_or_insert_function(builder.module, kind, full)
+            return builder.call(called, arguments)
+
+        return _floats(_floats), make
+
+    return of_each
+
+
+absolute, floor = _of_each("fabs"), _of_each("floor")
+
+
+@intrinsic
+def power_of_two(context, whole):
+    """2 to each of sixteen `whole` numbers above -127."""
+
+    def make(context, builder, signature, arguments):
+        exponent = builder.add(builder.fptosi(arguments[0], INTS), _ints(127))
+        return builder.bitcast(builder.shl(exponent, _ints(23)), VECTOR)
+
+    return _floats(_floats), make
+
+
+@intrinsic
+def dropped(context, index, key, other_key, below, gain):
+    """0 or the `gain`, by a hash of each of sixteen indices (uint32) from `index` on.
+
+    0 is for hashes smaller than `below`. The second key keeps apart streams whose first are alike.
+    """
+
+    def make(context, builder, signature, arguments):
+        *words, gain = arguments
+        index, key, other_key, below = (everywhere(builder, word, INTS) for word in words)
+
+        def mixed(bits, shift: int):
+            return builder.xor(bits, builder.lshr(bits, _ints(shift)))
+
+        bits = builder.xor(builder.add(index, ir.Constant(INTS, list(range(FLOATS)))), key)
+        bits = builder.mul(mixed(bits, 16), _ints(0x7FEB352D))
+        bits = builder.mul(mixed(builder.add(bits, other_key), 15), _ints(0x846CA68B))
+        kept = builder.icmp_unsigned(">=", bits, below)
+        gains = everywhere(builder, gain, VECTOR)
+        return builder.select(kept, gains, ir.Constant(VECTOR, _ZEROS))
+
+    word = types.uint32
+    return _floats(word, word, word, word, types.float32), make
 
 
 @intrinsic
 def largest(context, a):
     """The largest of sixteen, float32."""
+    return types.float32(_floats), lambda _, builder, __, a: _of_all(builder, _larger, *a)
 
-    def make(context, builder, signature, arguments):
-        most, apart = arguments[0], FLOATS // 2
-        while apart:
-            other = ir.Constant(_INTS, [(i + apart) % FLOATS for i in range(FLOATS)])
-            most = _larger(builder, most, builder.shuffle_vector(most, most, other))
-            apart //= 2
-        return builder.extract_element(most, _INT(0))
 
-    return types.float32(_floats), make
+@intrinsic
+def total(context, a):
+    """The sum of sixteen, float32."""
+    return types.float32(_floats), lambda _, builder, __, a: _of_all(
+        builder, lambda builder, one, other: builder.fadd(one, other), *a
+    )
 
 
 @intrinsic
@@ -157,29 +291,72 @@ def rounded(context, number):
     What is smaller than the smallest normal number, 2 ** -126, may become 0.
     """
 
-    def make(context, builder, signature, arguments):
-        if _ROUNDS:
-            return builder.bitcast(builder.fptrunc(arguments[0], _BFloat()), _SHORT)
-        bits = builder.bitcast(arguments[0], _INT)
-        odd = builder.and_(builder.lshr(bits, _INT(16)), _INT(1))
-        upper = builder.lshr(builder.add(builder.add(bits, _INT(0x7FFF)), odd), _INT(16))
-        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        return builder.select(is_nan, _SHORT(0x7FC0), builder.trunc(upper, _SHORT))
-
-    return types.uint16(types.float32), make
+    return types.uint16(types.float32), lambda _, builder, __, x: _rounded(builder, *x)
 
 
-class _BFloat(ir.Type):
-    """LLVM's bfloat, which llvmlite does not know."""
+class BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not know, or a vector of so many."""
+
+    def __init__(self, count: int | None = None):
+        self.count = count
 
     def _to_string(self) -> str:
-        return "bfloat"
+        return "bfloat" if self.count is None else f"<{self.count} x bfloat>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
+        return isinstance(other, BFloat) and other.count == self.count
 
     def __hash__(self) -> int:
-        return hash(_BFloat)
+        return hash((BFloat, self.count))
+
+
+def _ints(number: int):
+    return ir.Constant(INTS, [number] * FLOATS)
+
+
+def everywhere(builder, number, kind: ir.VectorType):
+    """A vector of that `kind` that has the `number` in each of its places."""
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, number, INT(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(INTS, [0] * FLOATS))
+
+
+def place(context, builder, array_type, array, index, kind: ir.Type, unit: ir.Type | None = None):
+    """Where a `kind` lies in an `array` from `index` on, which counts `unit`s or else elements."""
+    assert array_type.layout == "C", "counted as if it had one dimension"
+    data = context.make_array(array_type)(context, builder, array).data
+    if unit is not None:
+        data = builder.bitcast(data, unit.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+def _rounded(builder, numbers, count: int | None = None):
+    """The bits of bfloat16 numbers, of one or of `count`."""
+
+    def kind(of):
+        return of if count is None else ir.VectorType(of, count)
+
+    def each(of, bits):
+        return ir.Constant(kind(of), bits if count is None else [bits] * count)
+
+    if _ROUNDS:
+        return builder.bitcast(builder.fptrunc(numbers, BFloat(count)), kind(_SHORT))
+    bits = builder.bitcast(numbers, kind(INT))
+    odd = builder.and_(builder.lshr(bits, each(INT, 16)), each(INT, 1))
+    half = builder.add(builder.add(bits, each(INT, 0x7FFF)), odd)
+    upper = builder.trunc(builder.lshr(half, each(INT, 16)), kind(_SHORT))
+    is_nan = builder.fcmp_unordered("uno", numbers, numbers)
+    return builder.select(is_nan, each(_SHORT, 0x7FC0), upper)
+
+
+def _of_all(builder, both, vector):
+    """One number from sixteen: `both` halves of them become one, and so on."""
+    apart = FLOATS // 2
+    while apart:
+        turned = ir.Constant(INTS, [(i + apart) % FLOATS for i in range(FLOATS)])
+        vector = both(builder, vector, builder.shuffle_vector(vector, vector, turned))
+        apart //= 2
+    return builder.extract_element(vector, INT(0))
 
 
 def _larger(builder, a, b):
@@ -187,12 +364,6 @@ def _larger(builder, a, b):
 
 
 def _load(context, builder, signature, arguments, kind, alignment):
-    value = builder.load(_place(context, builder, signature, arguments, kind))
+    value = builder.load(place(context, builder, signature.args[0], *arguments, kind))
     value.align = alignment
     return value
-
-
-def _place(context, builder, signature, arguments, kind):
-    assert signature.args[0].layout == "C", "counted as if it had one dimension"
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())

@@ -8,14 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from processes import ROOT, compiled_and_loaded
 
-from ad import transformer_kernel
+from ad import arithmetic, decoder_kernel, training_kernel
 from ad.decoder import Decoder
 from ad.devices import torch_threads
 from ad.kv_cache import KVCache
 from ad.positions.rotary import Rotary
 from ad.transformer import Transformer
+from ad.vectors import FLOATS, load, store
 
 # C, layers, H, F
 SHAPES = [(16, 2, 2, 32), (32, 3, 1, 20), (64, 4, 2, 256), (24, 1, 6, 48), (60, 1, 3, 33)]
@@ -180,9 +182,11 @@ def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
     assert isinstance(model.new_cache(2, 3), Decoder) == served
 
 
-def test_a_change_of_the_vectors_compiles_the_loops_anew():
-    digest = hashlib.sha256((ROOT / "ad/vectors.py").read_bytes()).hexdigest()
-    assert digest.startswith(transformer_kernel.VECTORS) and len(transformer_kernel.VECTORS) == 8
+@pytest.mark.parametrize("loops", [decoder_kernel, training_kernel])
+def test_a_change_of_what_loops_are_compiled_from_compiles_them_anew(loops):
+    names = ("arithmetic", "tiles", "vectors")
+    digest = hashlib.sha256(b"".join((ROOT / f"ad/{name}.py").read_bytes() for name in names))
+    assert digest.hexdigest()[:8] == loops.COMPILED_FROM
 
 
 HALVES = """
@@ -214,20 +218,52 @@ def test_bfloat16_is_that_of_torch(processor):
     out = subprocess.run(command, input=told, env=env, capture_output=True, text=True, check=True)
     halves, rest = np.split(np.frombuffer(bytes.fromhex(out.stdout), np.uint16), [len(numbers)])
     np.testing.assert_array_equal(halves, numbers.bfloat16().view(torch.uint16).numpy())
-    assert all(np.isnan(transformer_kernel._to_float(half)) for half in rest)
+    assert all(np.isnan(arithmetic.to_float(half)) for half in rest)
     assert len(rest) == len(nans)
-    back = np.array([transformer_kernel._to_float(half) for half in halves], np.float32)
+    back = np.array([arithmetic.to_float(half) for half in halves], np.float32)
     np.testing.assert_array_equal(back, numbers.bfloat16().float().numpy())
 
 
-def test_gelu_is_that_of_torch():
-    x = torch.linspace(-30, 30, 20_001)
-    ours = torch.tensor([transformer_kernel._gelu(value) for value in x.numpy()])
-    torch.testing.assert_close(ours, torch.nn.functional.gelu(x), atol=2e-6, rtol=1e-6)
+@njit
+def of_each(function, numbers):
+    result = np.empty_like(numbers)
+    for i in range(0, numbers.size, FLOATS):
+        store(result, i, function(load(numbers, i)))
+    return result
+
+
+def of_all(function, numbers: np.ndarray) -> np.ndarray:
+    whole = np.pad(numbers.astype(np.float32), (0, -numbers.size % FLOATS))
+    return of_each(function, whole)[: numbers.size]
+
+
+def test_gelu_and_its_slope_are_those_of_torch():
+    x = torch.linspace(-30, 30, 20_001, requires_grad=True)
+    exact = torch.nn.functional.gelu(x)
+    (slope,) = torch.autograd.grad(exact.sum(), x)
+    given = x.detach().numpy()
+    for part, expected in (
+        (arithmetic.gelu, exact),
+        (value_of_both, exact),
+        (slope_of_both, slope),
+    ):
+        ours = torch.from_numpy(of_all(part, given))
+        torch.testing.assert_close(ours, expected.detach(), atol=2e-6, rtol=1e-6)
+
+
+@njit
+def value_of_both(x):
+    return arithmetic.gelu_and_slope(x)[0]
+
+
+@njit
+def slope_of_both(x):
+    return arithmetic.gelu_and_slope(x)[1]
 
 
 def test_powers_of_two_are_right_to_seven_digits_down_to_the_smallest():
     x = np.concatenate([np.linspace(-126, 0, 10_001), -np.geomspace(1e-9, 1, 1000)])
-    ours = np.array([transformer_kernel._exp2(np.float32(value)) for value in x])
+    ours = of_all(arithmetic.exp2, x)
     np.testing.assert_allclose(ours, np.exp2(x.astype(np.float32)), rtol=1e-6)
-    assert transformer_kernel._exp2(np.float32(-1e30)) == pytest.approx(2.0**-126)
+    small = of_all(arithmetic.exp2, np.array([-1e30, -np.inf]))
+    np.testing.assert_allclose(small, 2.0**-126, rtol=1e-6)

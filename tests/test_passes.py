@@ -1,23 +1,28 @@
 """Training's written-out passes against autograd through the plain transformer."""
 
 import copy
+import threading
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from processes import compiled_and_loaded
 from torch.nn.functional import gelu
 
 from ad import passes
-from ad import transformer_kernel as kernel
+from ad import training_kernel as kernel
 from ad.config import TrainingConfig
 from ad.devices import torch_threads
-from ad.gradients import gradient, gradient_in_threads
+from ad.gradients import gradient
 from ad.optimiser import Optimiser
 from ad.part_streams import seeded
 from ad.positions.rotary import Rotary
+from ad.threads import LOOP
 from ad.training_data import parts
 from ad.transformer import Transformer
+from ad.vectors import FLOATS, store
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
 SHAPES = [(3, 1, 16, 2, 32), (5, 7, 24, 3, 40), (40, 64, 16, 1, 16), (9, 300, 32, 2, 64)]
@@ -114,49 +119,60 @@ def test_it_serves_blocks_without_rotation_or_streams_in_bfloat16_on_a_cpu(model
     assert not model.passes.serve(tokens)
 
 
-def kept_additions(drop: kernel.Drop, rows: int, width: int) -> torch.Tensor:
-    """By what dropout multiplies each number of an addition, [rows, width]."""
-    shape = rows, width
-    ones, result = np.full(shape, 0x3F80, np.uint16), np.empty(shape, np.float32)
-    kernel.add(np.zeros(shape, np.float32), ones, np.zeros(width, np.float32), result, drop)
+@njit(**LOOP | {"cache": False})
+def kept(drop, first, result):
+    for i in range(0, result.size, FLOATS):
+        store(result, i, kernel._kept(drop, first + i))
+
+
+def drop_of(drops: kernel.Drops, layer: int, which: int) -> kernel.Drop:
+    return kernel.Drop(*drops.keys[layer, which], drops.below[which], drops.gain[which])
+
+
+def kept_additions(drop: kernel.Drop, *shape: int) -> torch.Tensor:
+    """By what dropout multiplies each number of an addition to the stream, [N, C]."""
+    result = np.empty(shape, np.float32)
+    kept(drop, 0, result)
     return torch.from_numpy(result)
 
 
-def kept_weights(drop: kernel.Drop, groups: int, start: int, stop: int) -> torch.Tensor:
-    """The same for attention weights of queries `start` to `stop`, [groups, queries, stop]."""
-    scores = np.zeros((groups, stop - start, stop), np.uint16)
-    used = np.empty_like(scores)
-    kernel.weigh(scores, start, 1.0, drop, used)
-    even = torch.arange(start + 1, stop + 1)[:, None]  # what each of so many weights would be of
-    return torch.from_numpy(used).view(torch.bfloat16).float() * even
+def kept_weights(drop: kernel.Drop, groups: int, length: int) -> torch.Tensor:
+    """The same for attention weights, [groups, queries, keys]."""
+    result = np.empty((groups * length, length + -length % FLOATS), np.float32)
+    for number, row in enumerate(result):
+        kept(drop, number * length, row)
+    return torch.from_numpy(result[:, :length]).view(groups, length, length)
 
 
-def with_masks(model: Transformer, tokens: torch.Tensor, room) -> torch.Tensor:
+def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.Drops) -> torch.Tensor:
     """The blocks in float32 with the masks that a part of the batch had, as plain operations."""
     (windows, length, width), heads = tokens.shape, model.heads
-    x = tokens
-    for block, saved in zip(model.blocks, room.saved, strict=True):
+    x, rows = tokens, windows * length
+    for layer, block in enumerate(model.blocks):
+        of_weights, of_attention, of_mlp = (drop_of(drops, layer, which) for which in range(3))
         qkv = block.attention.qkv(block.norm_attention(x))
         q, k, v = qkv.view(windows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
         weights = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         weights = weights.masked_fill(~causal, float("-inf")).softmax(-1)
-        kept = torch.zeros(windows * heads, length, length)
-        for (start, stop), drop in zip(room.edges, saved.drop_weights, strict=True):
-            kept[:, start:stop, :stop] = kept_weights(drop, windows * heads, start, stop)
-        found = (weights * kept.view_as(weights)) @ v
+        found = (weights * kept_weights(of_weights, windows * heads, length).view_as(weights)) @ v
         change = block.attention.out(found.transpose(1, 2).reshape(x.shape))
-        x = x + change * kept_additions(saved.drop_attention, windows * length, width).view_as(x)
+        x = x + change * kept_additions(of_attention, rows, width).view_as(x)
         change = block.down(gelu(block.up(block.norm_mlp(x))))
-        x = x + change * kept_additions(saved.drop_mlp, windows * length, width).view_as(x)
+        x = x + change * kept_additions(of_mlp, rows, width).view_as(x)
     return model.norm(x)
+
+
+def parts_of(hidden: torch.Tensor) -> list:
+    """Of the batch that was worked on for `hidden`, of all threads."""
+    return list(chain(*hidden.grad_fn.next_functions[0][0].parts))
 
 
 def test_dropout_masks_are_the_same_in_both_directions():
     model, tokens = transformer(dropout=0.2, attention_dropout=0.4), random_tokens(3, 150, 16)
     mine = through(model, tokens)
-    ((_, room),) = mine.grad_fn.next_functions[0][0].parts
-    exact = with_masks(model, tokens, room)
+    (part,) = parts_of(mine)
+    exact = with_masks(model, tokens, part.drops)
     assert off(mine, exact) < 0.02
     found = (gradients(model, hidden, tokens) for hidden in (mine, exact))
     names = ["tokens", *dict(model.named_parameters())]
@@ -181,14 +197,13 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 def test_masks_differ_between_blocks_places_parts_and_passes():
     model, tokens = transformer(dropout=0.5, attention_dropout=0.5), random_tokens(40, 100, 16)
-    drops = []
+    keys = []
     for seed in (1, 2):
         with seeded(seed):
             hidden = through(model, tokens)
-        for _, room in hidden.grad_fn.next_functions[0][0].parts:
-            for saved in room.saved:
-                drops += [*saved.drop_weights, saved.drop_attention, saved.drop_mlp]
-    assert len({(drop.key, drop.other_key) for drop in drops}) == len(drops) >= 2 * 2 * 3 * 3
+        for part in parts_of(hidden):
+            keys += [tuple(key) for key in part.drops.keys.reshape(-1, 2)]
+    assert len(set(keys)) == len(keys) >= 2 * 2 * 3 * 3
 
 
 def test_a_seed_decides_the_masks_and_an_evaluated_model_has_none():
@@ -253,11 +268,13 @@ def loss_of(model: Transformer, tokens: torch.Tensor):
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_threads_find_the_gradient_of_the_whole_batch(threads):
-    model, tokens = transformer(dropout=0.1), random_tokens(10, 30, 16)
-    model.unread = torch.nn.Parameter(torch.ones(3))  # of no loss
-    optimiser, each, found = Optimiser(model, TrainingConfig()), parts(len(tokens), 3), []
-    for find in (gradient, lambda *given: gradient_in_threads(*given, threads)):
-        total, rows = find(optimiser, loss_of(model, tokens), each)
+    found = []
+    for count in (1, threads):
+        with torch_threads(count):
+            model, tokens = transformer(), random_tokens(10, 30, 16)
+        model.unread = torch.nn.Parameter(torch.ones(3))  # of no loss
+        optimiser = Optimiser(model, TrainingConfig())
+        total, rows = gradient(optimiser, loss_of(model, tokens), parts(len(tokens), 5))
         found.append([total, *rows])
     for one, other in zip(*found, strict=True):
         assert off(other, one) < 1e-5
@@ -272,26 +289,37 @@ def gradients_of(optimiser: Optimiser, rows: list[torch.Tensor]) -> list[torch.T
     return list(numbers.split([parameter.numel() for parameter in optimiser.parameters]))
 
 
-def test_the_same_number_of_threads_gives_the_same_bits_and_torch_its_threads_back():
-    model, tokens, seen = transformer(attention_dropout=0.3), random_tokens(9, 30, 16), []
-    optimiser = Optimiser(model, TrainingConfig())
+def test_every_thread_has_windows_of_its_own_and_as_many_parts():
+    for windows, length, threads in ((1, 10, 4), (7, 500, 2), (40, 100, 3), (3, 9000, 2)):
+        split = passes._parts(windows, length, threads)
+        assert [start for start, _ in split] == [0, *(stop for _, stop in split[:-1])]
+        assert split[-1][1] == windows and all(start < stop for start, stop in split)
+        assert len(split) % threads == 0 or len(split) == windows
+        assert all((stop - start) * length < 2 * passes.TOKENS for start, stop in split[:-1]) or (
+            len(split) == windows
+        )
+
+
+def test_the_same_number_of_threads_gives_the_same_bits():
     with torch_threads(2):
-        for _ in range(3):
-            _, rows = gradient_in_threads(optimiser, loss_of(model, tokens), parts(9, 2), 2)
-            seen.append(b"".join(row.numpy().tobytes() for row in rows))
-        assert torch.get_num_threads() == 2
+        model, tokens = transformer(attention_dropout=0.3), random_tokens(9, 30, 16)
+    optimiser, seen = Optimiser(model, TrainingConfig()), []
+    for _ in range(3):
+        _, rows = gradient(optimiser, loss_of(model, tokens), parts(9, 2))
+        seen.append(b"".join(row.numpy().tobytes() for row in rows))
     assert len(set(seen)) == 1
 
 
-def test_an_error_in_a_thread_is_heard():
-    def loss(part: slice) -> torch.Tensor:
-        if part.start:
+def test_an_error_in_a_thread_is_heard(monkeypatch):
+    def fail(*given):
+        if threading.current_thread() is not threading.main_thread():
             raise ArithmeticError("of a part")
-        return model(tokens).sum()
 
-    model, tokens = transformer(), random_tokens(4, 3, 16)
+    with torch_threads(2):
+        model, tokens = transformer(), random_tokens(4, 3, 16)
+    monkeypatch.setattr(kernel, "forward", fail)
     with pytest.raises(ArithmeticError, match="of a part"):
-        gradient_in_threads(Optimiser(model, TrainingConfig()), loss, parts(4, 2), 2)
+        through(model, tokens)
 
 
 BITS = """

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from ad.lookups import Lookup
+
 
 class EnvTime(nn.Module):
     """A free vector for each step of an episode; tokens of one transition share it."""
@@ -13,6 +15,6 @@ class EnvTime(nn.Module):
         super().__init__()
         self.vectors = nn.Embedding(spec.episode_length, width)
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> torch.Tensor:
-        """[B, T, C]."""
-        return self.vectors(window["time"][:, 1:])
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
+        """By the time of each decision."""
+        return [(self.vectors.weight, window["time"][:, 1:])]

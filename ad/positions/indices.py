@@ -5,8 +5,9 @@ training rarely or never reaches are still like their neighbours.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from ad.lookups import Lookup
 
 SIZE = 0.1  # root mean square of an entry at the beginning, as of the other tables
 
@@ -24,9 +25,11 @@ class IndexTable(nn.Module):
 class WindowIndex(IndexTable):
     """The index of a decision in the window: 0 is the oldest that the model still sees."""
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> torch.Tensor:
-        """[T, C]."""
-        return self.vectors[start : start + window["time"].shape[1] - 1]
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
+        """By the place in the window."""
+        time = window["time"][:, 1:]
+        index = torch.arange(start, start + time.shape[1], device=time.device)
+        return [(self.vectors, index.expand_as(time))]
 
 
 class HistoryIndex(IndexTable):
@@ -36,10 +39,9 @@ class HistoryIndex(IndexTable):
     what one has more than the table reads the last entry.
     """
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> torch.Tensor:
-        """[B, T, C]."""
-        step = window["step"][:, 1:].clamp(max=len(self.vectors) - 1)
-        return F.embedding(step, self.vectors)
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
+        """By the place in the history."""
+        return [(self.vectors, window["step"][:, 1:].clamp(max=len(self.vectors) - 1))]
 
 
 def sinusoids(count: int, width: int) -> torch.Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from ad.lookups import Lookup
+
 
 class Nowhere(nn.Module):
     """Adds nothing."""
@@ -12,6 +14,6 @@ class Nowhere(nn.Module):
     def __init__(self, spec, width: int, entries: int):
         super().__init__()
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> float:
-        """Zero."""
-        return 0.0
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
+        """None."""
+        return []
