@@ -21,16 +21,10 @@ def choose_device(config: Experiment) -> torch.device:
 
 
 def autocast(config: Experiment, device: torch.device) -> torch.autocast:
-    """bfloat16 autocast where the configuration and, for `auto`, the machine favour it.
-
-    Autocast's memory of what it has cast is one for all threads, and each forgets it for all: on a
-    CPU, where threads share a batch, there is none.
-    """
+    """bfloat16 autocast where the configuration and, for `auto`, the machine favour it."""
     wanted = config.training.precision
     enabled = wanted == "bfloat16" or (wanted == "auto" and _bfloat16_pays(device))
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=enabled, cache_enabled=device.type != "cpu"
-    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def seed_torch(seed: int, device: torch.device) -> None:

@@ -1,11 +1,12 @@
 """Tokens as sums of rows of tables: the one operation between indices and vectors.
 
-On a GPU these are plain look-ups. Where a CPU trains in compiled loops (`ad/passes.py`) they are
-one operation forward and one backward, in place of twelve tensors as large as the tokens.
+These are plain look-ups, but where a CPU trains in bfloat16: there they are one operation forward
+and one backward, in place of twelve tensors as large as the tokens.
 """
 
+import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -14,17 +15,18 @@ from numba import njit
 from torch.autograd.function import once_differentiable
 
 from ad.parts import evenly
-from ad.passes import trains_in_loops
+from ad.passes import trains_rough_on_cpu
 from ad.threads import LOOP, at_once
 
-Lookup = tuple[torch.Tensor, torch.Tensor]  # a table [S, C], and which of its rows: int64 [B, T]
+Lookup = tuple[torch.Tensor, torch.Tensor]  # a table [S, C]; which of its rows: [B or 1, T], int64
+SHARES = 2  # of a backward pass, in threads: as many everywhere, for the same bits
 
 
 def summed(lookups: Sequence[Lookup]) -> torch.Tensor:
-    """The sum of all `lookups`, [B, T, C]. Raises IndexError if a table has no such row."""
+    """The sum of all `lookups`, [B, T, C]. On a CPU IndexError if a table has no such row."""
     tables, indices = zip(*lookups, strict=True)
-    if not trains_in_loops(tables[0]):
-        return sum(F.embedding(index, table) for table, index in lookups)
+    if not trains_rough_on_cpu(tables[0]):
+        return reduce(operator.add, (F.embedding(index, table) for table, index in lookups))
     sizes = torch.tensor([len(table) for table in tables])
     rows = torch.stack(torch.broadcast_tensors(*indices), dim=-1)  # [B, T, K]
     lowest, highest = rows.flatten(0, 1).aminmax(dim=0)
@@ -43,9 +45,10 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         count, width = ctx.rows[..., 0].numel(), gradient.shape[-1]
-        known, rows = gradient.reshape(count, width).numpy(), ctx.rows.view(count, -1).numpy()
-        totals = np.zeros((2, ctx.size, width), np.float32)
-        parts = zip(evenly(count, len(totals)), totals, strict=True)
+        known = gradient.contiguous().view(count, width).numpy()
+        rows = ctx.rows.view(count, -1).numpy()
+        totals = np.zeros((SHARES, ctx.size, width), np.float32)
+        parts = zip(evenly(count, SHARES), totals, strict=True)
         at_once([partial(_add_up, known, rows, *part, total) for part, total in parts])
         return torch.from_numpy(totals.sum(0)), None
 

@@ -1,6 +1,6 @@
-"""The random numbers of training: a stream for each part of a batch, whatever thread it is on.
+"""The random numbers of training: a stream for each part of a batch.
 
-Parts that are worked on at once would otherwise take turns at torch's one generator.
+What a part draws depends on its place in the batch, not on what was drawn before it.
 """
 
 import threading

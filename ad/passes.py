@@ -40,16 +40,18 @@ class Passes:
     def __init__(self, transformer: torch.nn.Module):
         self.layers, self.heads = len(transformer.blocks), transformer.heads
         first = transformer.blocks[0]
+        self.modules = [
+            block.get_submodule(name) for name in NAMES.values() for block in transformer.blocks
+        ]
         self.dropouts = first.attention.dropout, first.dropout
         odd = transformer.width // transformer.heads % 2 == 1
         self.plain = first.attention.rotate is None and transformer.streams == 1 and not odd
-        self.parameters = list(_parameters(transformer.blocks))
         self.threads = torch.get_num_threads()
         self.free: dict[tuple[int, ...], list[kernel.Saved]] = defaultdict(list)  # by shape
 
     def serve(self, tokens: torch.Tensor) -> bool:
         """Whether this can stand in for the blocks: they are plain, and train in loops."""
-        return trains_in_loops(tokens) and self.plain
+        return trains_rough_on_cpu(tokens) and self.plain
 
     def __getstate__(self) -> dict:
         """Without memory: a copy of this works in its own."""
@@ -58,25 +60,19 @@ class Passes:
     def __call__(self, tokens: torch.Tensor, training: bool) -> torch.Tensor:
         """What comes out of the last block for `tokens` [B, L, C], float32."""
         dropouts = self.dropouts if training else (0.0, 0.0)
-        return _Through.apply(tokens, self, dropouts, *self.parameters)
+        parameters = (p for module in self.modules for p in (module.weight, module.bias))
+        return _Through.apply(tokens, self, dropouts, *parameters)
 
     def memory(self, *shape: int) -> kernel.Saved:
         """For a part of a batch, until it is `free` again; `_saved` has the words of `shape`."""
         try:
-            return self.free[shape].pop()  # at once: other threads look for memory too
+            return self.free[shape].pop()
         except IndexError:
             return _saved(*shape)
 
 
-def _parameters(blocks: Sequence[torch.nn.Module]) -> Iterator[torch.nn.Parameter]:
-    for name in NAMES.values():
-        for block in blocks:
-            module = block.get_submodule(name)
-            yield from (module.weight, module.bias)
-
-
-def trains_in_loops(values: torch.Tensor) -> bool:
-    """Whether what follows these float32 `values` trains in bfloat16 on a CPU, uncompiled."""
+def trains_rough_on_cpu(values: torch.Tensor) -> bool:
+    """Whether what follows these `values` trains in bfloat16 on a CPU, and uncompiled."""
     rough = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
     differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     on_cpu = values.device.type == "cpu" and values.dtype == torch.float32

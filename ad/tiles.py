@@ -24,8 +24,10 @@ from ad.vectors import (
     VECTOR,
     BFloat,
     everywhere,
+    ints,
     loops_may_use,
     place,
+    read,
 )
 
 LEAST = 8  # rows of a result come in multiples of this, columns in multiples of FLOATS
@@ -51,7 +53,7 @@ def _tile(vectors: int, more: bool):
                 return place(context, builder, kind_c, c, index, VECTOR)
 
             def words(kind_array, array, index, kind):
-                return _load(builder, place(context, builder, kind_array, array, index, kind, INT))
+                return read(builder, place(context, builder, kind_array, array, index, kind, INT))
 
             # In registers, as nobody asks where in memory they are.
             sums = {
@@ -61,7 +63,7 @@ def _tile(vectors: int, more: bool):
             }
             for ij, total in sums.items():
                 zero = ir.Constant(VECTOR, [0.0] * FLOATS)
-                builder.store(_load(builder, result(*ij)) if more else zero, total)
+                builder.store(read(builder, result(*ij)) if more else zero, total)
             with cgutils.for_range(builder, pairs) as loop:
                 first_b = builder.add(begin, builder.mul(loop.index, across))
                 first_a = builder.add(at, builder.mul(loop.index, step))
@@ -84,18 +86,12 @@ def _tile(vectors: int, more: bool):
     return tile
 
 
-def _load(builder, pointer):
-    value = builder.load(pointer)
-    value.align = 4
-    return value
-
-
 def _plus(builder, total, a, b):
     """`total` + the products of the pairs of numbers in the words `a` and `b`."""
     if _IN_ONE:
         name, halves = "llvm.x86.avx512bf16.dpbf16ps.512", BFloat(2 * FLOATS)
         kind = ir.FunctionType(VECTOR, [VECTOR, halves, halves])
-        call = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        call = cgutils.get_or_insert_function(builder.module, kind, name)
         return builder.call(call, [total, *(builder.bitcast(x, halves) for x in (a, b))])
     once = ("contract",)
     for half in (_first, _second):
@@ -105,11 +101,11 @@ def _plus(builder, total, a, b):
 
 
 def _first(builder, words):
-    return builder.shl(words, ir.Constant(INTS, [16] * FLOATS))
+    return builder.shl(words, ints(16))
 
 
 def _second(builder, words):
-    return builder.and_(words, ir.Constant(INTS, [0xFFFF0000] * FLOATS))
+    return builder.and_(words, ints(0xFFFF0000))
 
 
 def _whole(wide, narrow):

@@ -200,9 +200,8 @@ class Modal(Layout):
             self._outcome(window, before),
         )
         position = self.position(window, start)
-        return torch.stack([summed(part + position) for part in parts], dim=1).flatten(
-            0, 1
-        )  # [3 B, T, C]
+        tokens = torch.stack([summed(part + position) for part in parts], dim=1)
+        return tokens.flatten(0, 1)  # [3 B, T, C]
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden[:: self.streams]

@@ -24,6 +24,7 @@ from ad.notices import notice
 from ad.optimiser import Optimiser, Rows, learning_rate
 from ad.origin import check_origin, origin
 from ad.part_streams import seeded
+from ad.passes import Passes
 from ad.runs import Run
 from ad.setbacks import Setbacks
 from ad.tokens import Window
@@ -52,6 +53,7 @@ class Trainer:
         self.data = data or load_data(self.config, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
+        self._served = self._blocks_are_served()
         self.setbacks = Setbacks(self.config.training.max_bad_batches)
         self.spent = 0.0  # seconds of training that timing.json does not know yet
         self._resume()
@@ -98,7 +100,7 @@ class Trainer:
         if not self.model.training:  # after an evaluation
             self.model.train()
         # Torch's threads would spin for a while behind each operation, on the cores of the passes.
-        with torch_threads(1) if self._in_passes() else nullcontext():
+        with torch_threads(1) if self._passes else nullcontext():
             self.update(*self.gradient(self.forward))
 
     def update(self, loss: torch.Tensor, gradient: Rows) -> None:
@@ -119,7 +121,10 @@ class Trainer:
                 loss = self.loss(forward, mine, valid[part])
             return loss * (valid[part].sum() / valid.sum())
 
-        each = parts(self.config.training.batch_size, self._windows_at_once())
+        passes = self._passes
+        threads = passes.threads if passes else 1
+        most = threads * self._windows_at_once(passes is not None, threads)
+        each = parts(self.config.training.batch_size, most, threads)
         return gradient(self.optimiser, loss_of, each)
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -140,8 +145,8 @@ class Trainer:
         with autocast(self.config, self.device):
             return self.method.loss(forward, window, valid, settings.label_smoothing)
 
-    def _windows_at_once(self) -> int:
-        """How many windows go through the model together: fewer where activations are large.
+    def _windows_at_once(self, in_passes: bool, threads: int) -> int:
+        """How many windows of each thread go through the model together: few if they are large.
 
         A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
         small. The gradient is that of the whole batch in any case.
@@ -151,12 +156,16 @@ class Trainer:
             return size
         model = self.config.model
         tokens = self.model.layout.count(self.config.data.context_length)
-        weights = 0 if self._in_passes() else model.heads * tokens  # those of attention, if kept
+        weights = 0 if in_passes else model.heads * tokens  # those of attention, if kept
         largest = tokens * max(weights, model.feed_forward)
-        return min(max(LARGEST_ACTIVATION // largest, 1), size)
+        return min(max(LARGEST_ACTIVATION // largest // threads, 1), size)
 
-    def _in_passes(self) -> bool:
-        """Whether the blocks are compiled loops (`ad/passes.py`)."""
+    @property
+    def _passes(self) -> Passes | None:
+        """The compiled loops of the blocks, if they are what trains."""
+        return self.model.transformer.passes if self._served else None
+
+    def _blocks_are_served(self) -> bool:
         transformer = self.model.transformer
         with autocast(self.config, self.device):
             return transformer.passes is not None and transformer.passes.serve(

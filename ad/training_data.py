@@ -100,6 +100,10 @@ def blindfolded(forward: Callable, none: int) -> Callable:
     return masked
 
 
-def parts(count: int, most: int) -> list[slice]:
-    """Slices of `count` windows, as few as hold at most `most` each, about equally long."""
-    return [slice(*part) for part in at_most(count, most)]
+def parts(count: int, most: int, unit: int = 1) -> list[slice]:
+    """Slices of `count` windows, as few as hold at most `most` each, about equally long.
+
+    They are of whole `unit`s, as far as the windows go.
+    """
+    units = at_most(-(-count // unit), max(most // unit, 1))
+    return [slice(start * unit, min(stop * unit, count)) for start, stop in units]

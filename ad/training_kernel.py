@@ -2,8 +2,9 @@
 
 B windows of L tokens are N = B L rows, of which `ROWS` at a time go from product to product in a
 core's cache. C is the width, F that of the perceptron's hidden layer; H heads are D = C / H wide,
-an even number. Widths of bfloat16 arrays (uint16), of gradients and of scratch go on with zeros to
-a multiple of `WIDTH`, and so do rows to one of `ROWS`.
+an even number. Rows of all arrays are filled up to a multiple of `WIDTH`: with zeros, but for those
+of `dx`, where nobody reads what is there. Those of bfloat16 (uint16) have rows behind N: up to a
+multiple of `ROWS`, and `LEAST` more.
 
 Attention goes through a head's queries a few at a time and keeps of a row of its weights only what
 makes them again: their largest score and their sum (Dao et al. 2022, section 3.1). Dropout is made
@@ -35,7 +36,7 @@ from ad.vectors import (
     total,
 )
 
-COMPILED_FROM = "21b0e818"  # SHA-256 of ad/arithmetic.py, ad/tiles.py, ad/vectors.py, its beginning
+COMPILED_FROM = "43985f3b"  # SHA-256 of ad/arithmetic.py, ad/tiles.py, ad/vectors.py, its beginning
 ROWS = 64  # that go through a block together, and queries whose keys learn together; in LEASTs
 WIDTH = FLOATS
 
@@ -133,133 +134,180 @@ def forward(weights, x, length, width, heads, saved, drops, out):
     `width` is C, which `x` and `out` fill up; `drops` is None or says what to drop.
     """
     count, wide = x.shape
-    windows, layers = count // length, len(saved.x)
-    full, triple = saved.up.shape[2], saved.qkv.shape[2]
-    most = max(triple, full)
-    y, hidden = np.zeros((ROWS, wide), np.uint16), np.zeros((ROWS, full), np.uint16)
-    made = np.empty((ROWS, most), np.float32)
-    room = _attention_room(length, width // heads)
+    layers, room = len(saved.x), _room(saved)
+    attention_room = _attention_room(length, width // heads)
     for n in range(count):
         for c in range(wide):
             saved.x[0, n, c] = x[n, c]
     for layer in range(layers):
-        stream, between = saved.x[layer], saved.between[layer]
-        qkv, mixed, up = saved.qkv[layer], saved.mixed[layer], saved.up[layer]
         after = saved.x[layer + 1] if layer + 1 < layers else out
-        drop = _drop(drops, layer, _MIXED)
-        drop_mlp = _drop(drops, layer, _MLP)
         for start in range(0, count, ROWS):
-            rows = min(ROWS, count - start)
-            for r in range(rows):
-                at = (stream, start + r, width, weights.norm_attention, layer)
-                _normalise(*at, y, r, saved.x_stats[layer])
-            _through(y, 0, weights.qkv.ahead[layer], made)
-            for r in range(rows):
-                for c in range(0, triple, FLOATS):
-                    value = load(made, r * most + c) + load(weights.qkv_bias, layer * triple + c)
-                    store_half(qkv, (start + r) * triple + c, value)
-        for b in range(windows):
-            for h in range(heads):
-                drop_weights = _drop(drops, layer, _ATTENTION)
-                place = (b * length, length, width, h, heads, b * heads + h)
-                _attend(qkv, place, drop_weights, saved.sums[layer], mixed, room)
+            _into_attention(weights, layer, width, saved, start, min(ROWS, count - start), room)
+        for group in range(count // length * heads):
+            place = _place(group, length, width, heads)
+            drop, kept = _drop(drops, layer, _ATTENTION), (saved.sums[layer], saved.mixed[layer])
+            _attend(saved.qkv[layer], place, drop, *kept, attention_room)
         for start in range(0, count, ROWS):
-            rows = min(ROWS, count - start)
-            _through(mixed, start, weights.out.ahead[layer], made)
-            for r in range(rows):
-                n = start + r
-                _add(stream, n, made, r, weights.out_bias, layer, drop, between)
-                at = (between, n, width, weights.norm_mlp, layer)
-                _normalise(*at, y, r, saved.between_stats[layer])
-            _through(y, 0, weights.up.ahead[layer], made)
-            for r in range(rows):
-                for f in range(0, full, FLOATS):
-                    at = (start + r) * full + f
-                    store_half(up, at, load(made, r * most + f))
-                    value = load_half(up, at) + load(weights.up_bias, layer * full + f)
-                    store_half(hidden, r * full + f, gelu(value))
-            _through(hidden, 0, weights.down.ahead[layer], made)
-            for r in range(rows):
-                _add(between, start + r, made, r, weights.down_bias, layer, drop_mlp, after)
+            part = start, min(ROWS, count - start)
+            _behind_attention(weights, layer, width, saved, *part, room, drops, after)
+
+
+@njit(**HELPER)
+def _into_attention(weights, layer, width, saved, start, rows, room):
+    """Queries, keys and values of so many rows."""
+    y, made, qkv, triple = room.y, room.made, saved.qkv[layer], saved.qkv.shape[2]
+    for r in range(rows):
+        at = (saved.x[layer], start + r, width, weights.norm_attention, layer)
+        _normalise(*at, y, r, saved.x_stats[layer])
+    _through(y, 0, weights.qkv.ahead[layer], made)
+    for r in range(rows):
+        for c in range(0, triple, FLOATS):
+            value = load(made, r * made.shape[1] + c) + load(weights.qkv_bias, layer * triple + c)
+            store_half(qkv, (start + r) * triple + c, value)
+
+
+@njit(**HELPER)
+def _behind_attention(weights, layer, width, saved, start, rows, room, drops, after):
+    """From what attention found to what comes out of the block, `after`."""
+    y, hidden, made, up, full = room.y, room.hidden, room.made, saved.up[layer], saved.up.shape[2]
+    stream, between, drop = saved.x[layer], saved.between[layer], _drop(drops, layer, _MIXED)
+    _through(saved.mixed[layer], start, weights.out.ahead[layer], made)
+    for r in range(rows):
+        _add(stream, start + r, made, r, weights.out_bias, layer, drop, between)
+        at = (between, start + r, width, weights.norm_mlp, layer)
+        _normalise(*at, y, r, saved.between_stats[layer])
+    _through(y, 0, weights.up.ahead[layer], made)
+    for r in range(rows):
+        for f in range(0, full, FLOATS):
+            at = (start + r) * full + f
+            store_half(up, at, load(made, r * made.shape[1] + f))
+            value = load_half(up, at) + load(weights.up_bias, layer * full + f)
+            store_half(hidden, r * full + f, gelu(value))
+    _through(hidden, 0, weights.down.ahead[layer], made)
+    drop = _drop(drops, layer, _MLP)
+    for r in range(rows):
+        _add(between, start + r, made, r, weights.down_bias, layer, drop, after)
 
 
 @njit(**LOOP)
 def backward(weights, length, width, heads, saved, drops, dx, gradients):
     """`dx` [N, C], known of what came out, becomes what is known of `x`; `gradients` grow."""
-    count, wide = dx.shape
-    windows, layers = count // length, len(saved.x)
-    full, triple = saved.up.shape[2], saved.qkv.shape[2]
-    most = max(triple, full)
-    d, y = np.zeros((ROWS, wide), np.uint16), np.zeros((ROWS, wide), np.uint16)
-    d_up, hidden = np.zeros((ROWS, full), np.uint16), np.zeros((ROWS, full), np.uint16)
-    made = np.empty((ROWS, most), np.float32)
-    pairs = np.empty(ROWS // 2 * most, np.uint32)
-    wide_pairs = np.empty_like(pairs)
+    count, layers, room = len(dx), len(saved.x), _room(saved)
     d_mixed = np.zeros(saved.mixed.shape[1:], np.uint16)
     d_qkv = np.zeros(saved.qkv.shape[1:], np.uint16)
-    room = _attention_room(length, width // heads)
-    room_back = _room_of_the_way_back(length, width // heads)
+    attention_room = _attention_room(length, width // heads)
+    back_room = _attention_back_room(length, width // heads)
     for layer in range(layers - 1, -1, -1):
-        stream, between = saved.x[layer], saved.between[layer]
-        qkv, mixed, up = saved.qkv[layer], saved.mixed[layer], saved.up[layer]
-        drop = _drop(drops, layer, _MIXED)
-        drop_mlp = _drop(drops, layer, _MLP)
         for start in range(0, count, ROWS):
-            rows = min(ROWS, count - start)
-            for r in range(rows, ROWS):  # what is left of others would count as theirs
-                for c in range(wide):
-                    d[r, c] = 0
-                for f in range(full):
-                    d_up[r, f] = 0
-            for r in range(rows):
-                _add_back(dx, start + r, drop_mlp, d, r, gradients.down_bias, layer)
-            _through(d, 0, weights.down.back[layer], made)
-            for r in range(rows):
-                for f in range(0, full, FLOATS):
-                    at, bias = r * full + f, layer * full + f
-                    value = load_half(up, (start + r) * full + f) + load(weights.up_bias, bias)
-                    value, slope = gelu_and_slope(value)
-                    store_half(hidden, at, value)
-                    change = load(made, r * most + f) * slope
-                    store_half(d_up, at, change)
-                    store(gradients.up_bias, bias, load(gradients.up_bias, bias) + change)
-            _learn(d, 0, hidden, 0, pairs, wide_pairs, gradients.down[layer])
-            for r in range(rows):
-                at = (between, start + r, weights.norm_mlp, layer)
-                _normalise_again(*at, y, r, saved.between_stats[layer])
-            _learn(d_up, 0, y, 0, wide_pairs, pairs, gradients.up[layer])
-            _through(d_up, 0, weights.up.back[layer], made)
-            for r in range(rows):
-                at = (between, start + r, width, saved.between_stats[layer])
-                norm = (weights.norm_mlp, layer)
-                _normalise_back(made, r, *at, *norm, dx, gradients.norm_mlp)
-                _add_back(dx, start + r, drop, d, r, gradients.out_bias, layer)
-            _learn(d, 0, mixed, start, pairs, wide_pairs, gradients.out[layer])
-            _through(d, 0, weights.out.back[layer], made)
-            for r in range(rows):
-                for c in range(0, wide, FLOATS):
-                    store_half(d_mixed, (start + r) * wide + c, load(made, r * most + c))
-        for b in range(windows):
-            for h in range(heads):
-                drop_weights = _drop(drops, layer, _ATTENTION)
-                place = (b * length, length, width, h, heads, b * heads + h)
-                known = (saved.sums[layer], mixed, d_mixed)
-                _attend_back(qkv, place, drop_weights, known, d_qkv, room, room_back)
+            part = start, min(ROWS, count - start)
+            _up_and_down_back(weights, layer, width, saved, *part, room, drops, dx, gradients)
+            _mixed_back(weights, layer, saved, *part, room, drops, dx, gradients, d_mixed)
+        for group in range(count // length * heads):
+            place = _place(group, length, width, heads)
+            drop, known = _drop(drops, layer, _ATTENTION), (saved.sums[layer], saved.mixed[layer])
+            rooms = attention_room, back_room
+            _attend_back(saved.qkv[layer], place, drop, *known, d_mixed, d_qkv, *rooms)
         for start in range(0, count, ROWS):
-            rows = min(ROWS, count - start)
-            for r in range(rows):
-                n = start + r
-                for c in range(0, triple, FLOATS):
-                    change, bias = load_half(d_qkv, n * triple + c), layer * triple + c
-                    store(gradients.qkv_bias, bias, load(gradients.qkv_bias, bias) + change)
-                at = (stream, n, weights.norm_attention, layer)
-                _normalise_again(*at, y, r, saved.x_stats[layer])
-            _learn(d_qkv, start, y, 0, wide_pairs, pairs, gradients.qkv[layer])
-            _through(d_qkv, start, weights.qkv.back[layer], made)
-            for r in range(rows):
-                at = (stream, start + r, width, saved.x_stats[layer])
-                norm = (weights.norm_attention, layer)
-                _normalise_back(made, r, *at, *norm, dx, gradients.norm_attention)
+            part = start, min(ROWS, count - start)
+            _into_attention_back(weights, layer, width, saved, *part, room, dx, d_qkv, gradients)
+
+
+@njit(**HELPER)
+def _up_and_down_back(weights, layer, width, saved, start, rows, room, drops, dx, gradients):
+    """Through the perceptron, its normalisation and the addition, of so many rows."""
+    y, d, d_up, hidden, made = room.y, room.d, room.d_up, room.hidden, room.made
+    up, full, between = saved.up[layer], saved.up.shape[2], saved.between[layer]
+    drop = _drop(drops, layer, _MLP)
+    for r in range(rows):
+        _add_back(dx, start + r, drop, d, r, gradients.down_bias, layer)
+    for r in range(rows, ROWS):  # what is left of others would count as theirs
+        for c in range(d.shape[1]):
+            d[r, c] = 0
+        for f in range(full):
+            d_up[r, f] = 0
+    _through(d, 0, weights.down.back[layer], made)
+    for r in range(rows):
+        for f in range(0, full, FLOATS):
+            at, bias = r * full + f, layer * full + f
+            value = load_half(up, (start + r) * full + f) + load(weights.up_bias, bias)
+            value, slope = gelu_and_slope(value)
+            store_half(hidden, at, value)
+            change = load(made, r * made.shape[1] + f) * slope
+            store_half(d_up, at, change)
+            store(gradients.up_bias, bias, load(gradients.up_bias, bias) + change)
+        at = (between, start + r, weights.norm_mlp, layer)
+        _normalise_again(*at, y, r, saved.between_stats[layer])
+    _learn(d, 0, hidden, 0, room, gradients.down[layer])
+    _learn(d_up, 0, y, 0, room, gradients.up[layer])
+    _through(d_up, 0, weights.up.back[layer], made)
+    for r in range(rows):
+        at = (between, start + r, width, saved.between_stats[layer])
+        _normalise_back(made, r, *at, weights.norm_mlp, layer, dx, gradients.norm_mlp)
+
+
+@njit(**HELPER)
+def _mixed_back(weights, layer, saved, start, rows, room, drops, dx, gradients, d_mixed):
+    """To what is known of what attention found; what `_up_and_down_back` made 0 still is."""
+    d, made, wide = room.d, room.made, dx.shape[1]
+    drop = _drop(drops, layer, _MIXED)
+    for r in range(rows):
+        _add_back(dx, start + r, drop, d, r, gradients.out_bias, layer)
+    _learn(d, 0, saved.mixed[layer], start, room, gradients.out[layer])
+    _through(d, 0, weights.out.back[layer], made)
+    for r in range(rows):
+        for c in range(0, wide, FLOATS):
+            store_half(d_mixed, (start + r) * wide + c, load(made, r * made.shape[1] + c))
+
+
+@njit(**HELPER)
+def _into_attention_back(weights, layer, width, saved, start, rows, room, dx, d_qkv, gradients):
+    """From what is known of queries, keys and values to that of the stream."""
+    y, made, triple = room.y, room.made, d_qkv.shape[1]
+    for r in range(rows):
+        for c in range(0, triple, FLOATS):
+            change, bias = load_half(d_qkv, (start + r) * triple + c), layer * triple + c
+            store(gradients.qkv_bias, bias, load(gradients.qkv_bias, bias) + change)
+        at = (saved.x[layer], start + r, weights.norm_attention, layer)
+        _normalise_again(*at, y, r, saved.x_stats[layer])
+    _learn(d_qkv, start, y, 0, room, gradients.qkv[layer])
+    _through(d_qkv, start, weights.qkv.back[layer], made)
+    for r in range(rows):
+        at = (saved.x[layer], start + r, width, saved.x_stats[layer])
+        _normalise_back(made, r, *at, weights.norm_attention, layer, dx, gradients.norm_attention)
+
+
+class Room(NamedTuple):
+    """For `ROWS` that are on their way, in either direction."""
+
+    y: np.ndarray  # behind a normalisation
+    hidden: np.ndarray
+    d: np.ndarray
+    d_up: np.ndarray
+    made: np.ndarray  # float32, by a product
+    pairs: np.ndarray  # words
+    more_pairs: np.ndarray
+
+
+@njit(**HELPER)
+def _room(saved):
+    wide, full = saved.mixed.shape[2], saved.up.shape[2]
+    most = max(saved.qkv.shape[2], full)
+    return Room(
+        np.zeros((ROWS, wide), np.uint16),
+        np.zeros((ROWS, full), np.uint16),
+        np.zeros((ROWS, wide), np.uint16),
+        np.zeros((ROWS, full), np.uint16),
+        np.empty((ROWS, most), np.float32),
+        np.empty(ROWS // 2 * most, np.uint32),
+        np.empty(ROWS // 2 * most, np.uint32),
+    )
+
+
+@njit(**HELPER)
+def _place(group, length, width, heads):
+    """Of a head of a window: first row, length, C, head, H and the number of both."""
+    window, h = divmod(group, heads)
+    return window * length, length, width, h, heads, group
 
 
 @njit(**HELPER)
@@ -271,15 +319,13 @@ def _through(x, start, matrix, made):
 
 
 @njit(**HELPER)
-def _learn(d, d_start, x, x_start, d_pairs, x_pairs, gradient):
-    """What `ROWS` of `d`, known of what a map made of those of `x`, say of it; room for words."""
-    outputs, inputs = gradient.shape
-    _pair_rows(d, d_start, ROWS, 0, d.shape[1], d_pairs, d.shape[1])
-    _pair_rows(x, x_start, ROWS, 0, x.shape[1], x_pairs, x.shape[1])
-    across = d.shape[1]
-    more_product(
-        d_pairs, 0, 1, across, x_pairs, 0, inputs, ROWS // 2, gradient, 0, inputs, outputs, inputs
-    )
+def _learn(d, d_start, x, x_start, room, gradient):
+    """What `ROWS` of `d`, known of what a map made of those of `x`, say of it."""
+    (outputs, inputs), across = gradient.shape, d.shape[1]
+    _pair_rows(d, d_start, ROWS, 0, across, room.pairs, across)
+    _pair_rows(x, x_start, ROWS, 0, x.shape[1], room.more_pairs, x.shape[1])
+    words = (room.pairs, 0, 1, across, room.more_pairs, 0, inputs, ROWS // 2)
+    more_product(*words, gradient, 0, inputs, outputs, inputs)
 
 
 @njit(**HELPER)
@@ -342,7 +388,7 @@ def _attend(qkv, place, drop, sums, mixed, room):
             index = (group * length + i + r) * length
             n, known = start + i + r, i + r + 1
             top, sums_of_row = _hide(scores, r, known) * scale, spread(_ZERO)
-            for j in range(0, _up(known, FLOATS), FLOATS):
+            for j in range(0, known, FLOATS):
                 weight = exp2(load(scores, r * whole + j) * scale - top)
                 sums_of_row = sums_of_row + weight
                 store_half(weights, r * whole + j, weight * _kept(drop, index + j))
@@ -382,7 +428,7 @@ def _turn(x, start, length, column, turned):
 
 
 @njit(**HELPER)
-def _room_of_the_way_back(length, deep):
+def _attention_back_room(length, deep):
     whole, broad = _up(length, FLOATS), _up(deep, FLOATS)
     values = np.zeros((deep // 2, whole), np.uint32)
     pairs = np.zeros((3, whole // 2 * broad), np.uint32)
@@ -396,16 +442,15 @@ def _room_of_the_way_back(length, deep):
 
 
 @njit(**HELPER)
-def _attend_back(qkv, place, drop, found_before, d_qkv, room, room_back):
+def _attend_back(qkv, place, drop, sums, mixed, d_mixed, d_qkv, room, back_room):
     """From what is known of `mixed`, in `d_mixed`, to what is of q, k and v, in `d_qkv`."""
-    start, length, width, h, heads, group = place
-    sums, mixed, d_mixed = found_before
-    keys, _, scores, _, found = room
-    values, pairs, d_scores, used, slopes, paired, dk, dv = room_back
+    start, length, width, h, heads, _ = place
+    keys, _, _, _, found = room
+    values, pairs, _, used, slopes, paired, dk, dv = back_room
     key_pairs, query_pairs, d_pairs = pairs[0], pairs[1], pairs[2]
-    deep = width // heads
-    first, whole, broad = h * deep, scores.shape[1], found.shape[1]
-    words, d_words = qkv.view(np.uint32), d_mixed.view(np.uint32)
+    deep, (whole, broad) = width // heads, dk.shape
+    first = h * deep
+    words = qkv.view(np.uint32)
     _turn(words, start, length, (width + first) // 2, keys)
     _turn(words, start, length, (2 * width + first) // 2, values)
     _pair_up_window(qkv, start, length, first, query_pairs, broad)
@@ -414,53 +459,61 @@ def _attend_back(qkv, place, drop, found_before, d_qkv, room, room_back):
     for j in range(whole):
         for c in range(broad):
             dk[j, c] = dv[j, c] = _ZERO
-    powers, scale = _scale(deep), _ONE / np.sqrt(np.float32(deep))
     for begin in range(0, length, ROWS):
         stop = min(begin + ROWS, length)
-        all_seen = _up(stop, FLOATS)
         for i in range(begin, stop, LEAST):
-            rows = min(LEAST, length - i)
-            seen = _up(i + rows, FLOATS)
-            at, row = (start + i) * words.shape[1] + first // 2, words.shape[1]
-            product(words, at, row, 1, keys, 0, whole, deep // 2, scores, 0, whole, LEAST, seen)
-            at, row = (start + i) * d_words.shape[1] + first // 2, d_words.shape[1]
-            there = (d_scores, 0, whole, LEAST, seen)
-            product(d_words, at, row, 1, values, 0, whole, deep // 2, *there)
-            for r in range(LEAST):
-                n, q, known = start + i + r, i - begin + r, i + r + 1
-                if r < rows:
-                    top, share, mean = sums[n, h, 0], sums[n, h, 1], _ZERO
-                    for c in range(first, first + deep):
-                        mean += to_float(d_mixed[n, c]) * to_float(mixed[n, c])
-                    index = (group * length + i + r) * length
-                    _hide(scores, r, known)
-                    for j in range(0, _up(known, FLOATS), FLOATS):
-                        weight = exp2(load(scores, r * whole + j) * powers - top) * share
-                        kept = _kept(drop, index + j)
-                        slope = weight * (load(d_scores, r * whole + j) * kept - mean) * scale
-                        store_half(used, q * whole + j, weight * kept)
-                        store_half(slopes, q * whole + j, slope)
-                else:
-                    known = 0
-                for j in range(_up(known, FLOATS), all_seen, FLOATS):
-                    store_half(used, q * whole + j, spread(_ZERO))
-                    store_half(slopes, q * whole + j, spread(_ZERO))
-            at, half = (i - begin) * (whole // 2), whole // 2
-            product(
-                slopes, at, half, 1, key_pairs, 0, broad, seen // 2, found, 0, broad, LEAST, broad
-            )
-            for r in range(rows):
+            part = i, i - begin, min(LEAST, length - i), _up(stop, FLOATS)
+            _scores_back(qkv, place, part, drop, sums, mixed, d_mixed, room, back_room)
+            at, half, seen = (i - begin) * (whole // 2), whole // 2, _up(i + part[2], FLOATS)
+            result = (found, 0, broad, LEAST, broad)
+            product(slopes, at, half, 1, key_pairs, 0, broad, seen // 2, *result)
+            for r in range(part[2]):
                 for c in range(deep):
                     d_qkv[start + i + r, first + c] = rounded(found[r, c])
-        count, rows = (stop - begin + 1) // 2, _up(stop, LEAST)
-        at = begin // 2 * broad
+        count, at, rows = (stop - begin + 1) // 2, begin // 2 * broad, _up(stop, LEAST)
         for d, read, into in ((slopes, query_pairs, dk), (used, d_pairs, dv)):
-            _pair_rows(d, 0, 2 * count, 0, all_seen, paired, whole)
+            _pair_rows(d, 0, 2 * count, 0, _up(stop, FLOATS), paired, whole)
             more_product(paired, 0, 1, whole, read, at, broad, count, into, 0, broad, rows, broad)
     for j in range(length):
         for c in range(deep):
             d_qkv[start + j, width + first + c] = rounded(dk[j, c])
             d_qkv[start + j, 2 * width + first + c] = rounded(dv[j, c])
+
+
+@njit(**HELPER)
+def _scores_back(qkv, place, part, drop, sums, mixed, d_mixed, room, back_room):
+    """The weights that `LEAST` queries used, and what is known of their scores: rows of both.
+
+    `part` has the first of them in the window and in these rows, how many there are, and how many
+    keys the rows have.
+    """
+    start, length, width, h, heads, group = place
+    i, q, rows, columns = part
+    keys, _, scores, _, _ = room
+    values, _, d_scores, used, slopes, _, _, _ = back_room
+    deep, whole, seen = width // heads, scores.shape[1], _up(i + rows, FLOATS)
+    words, d_words, first = qkv.view(np.uint32), d_mixed.view(np.uint32), h * deep
+    at, row = (start + i) * words.shape[1] + first // 2, words.shape[1]
+    product(words, at, row, 1, keys, 0, whole, deep // 2, scores, 0, whole, LEAST, seen)
+    at, row = (start + i) * d_words.shape[1] + first // 2, d_words.shape[1]
+    product(d_words, at, row, 1, values, 0, whole, deep // 2, d_scores, 0, whole, LEAST, seen)
+    powers, scale = _scale(deep), _ONE / np.sqrt(np.float32(deep))
+    for r in range(LEAST):
+        n, to, known = start + i + r, (q + r) * whole, 0
+        if r < rows:
+            known, top, share, mean = i + r + 1, sums[n, h, 0], sums[n, h, 1], _ZERO
+            for c in range(first, first + deep):
+                mean += to_float(d_mixed[n, c]) * to_float(mixed[n, c])
+            _hide(scores, r, known)
+            for j in range(0, known, FLOATS):
+                weight = exp2(load(scores, r * whole + j) * powers - top) * share
+                kept = _kept(drop, (group * length + i + r) * length + j)
+                slope = weight * (load(d_scores, r * whole + j) * kept - mean) * scale
+                store_half(used, to + j, weight * kept)
+                store_half(slopes, to + j, slope)
+        for j in range(_up(known, FLOATS), columns, FLOATS):
+            store_half(used, to + j, spread(_ZERO))
+            store_half(slopes, to + j, spread(_ZERO))
 
 
 @njit(**HELPER)
@@ -471,13 +524,12 @@ def _normalise(x, row, width, norm, layer, y, r, stats):
     for c in range(0, wide, FLOATS):
         sums = sums + load(x, at + c)
     mean = total(sums) / np.float32(width)
-    # What fills a row up counts as well here: it is 0.
     minus, squares = spread(-mean), spread(_ZERO)
     for c in range(0, wide, FLOATS):
-        off = load(x, at + c) + minus
+        off = first_of(load(x, at + c) + minus, width - c, _ZERO)
         squares = off * off + squares
-    square = total(squares) - np.float32(wide - width) * mean * mean
-    stats[row, 0], stats[row, 1] = mean, _ONE / np.sqrt(square / np.float32(width) + _EPS)
+    square = total(squares) / np.float32(width)
+    stats[row, 0], stats[row, 1] = mean, _ONE / np.sqrt(square + _EPS)
     _normalise_again(x, row, norm, layer, y, r, stats)
 
 

@@ -57,7 +57,7 @@ def load(context, array, index):
     """Those from `index` on of a float32 `array`, counted as if it had one dimension."""
 
     def make(context, builder, signature, arguments):
-        return _load(context, builder, signature, arguments, VECTOR, 4)
+        return read(builder, place(context, builder, signature.args[0], *arguments, VECTOR))
 
     return _floats(array, types.intp), make
 
@@ -67,8 +67,9 @@ def load_half(context, array, index):
     """The same of bfloat16, as uint16."""
 
     def make(context, builder, signature, arguments):
-        halves = _load(context, builder, signature, arguments, _HALVES, 2)
-        upper = builder.shl(builder.zext(halves, INTS), _ints(16))
+        at = place(context, builder, signature.args[0], *arguments, _HALVES)
+        halves = read(builder, at, 2)
+        upper = builder.shl(builder.zext(halves, INTS), ints(16))
         return builder.bitcast(upper, VECTOR)
 
     return _floats(array, types.intp), make
@@ -110,11 +111,9 @@ def pair_up(context, array, first, second, words, index):
 
         def halves(start):
             at = place(context, builder, signature.args[0], array, start, _HALVES)
-            value = builder.load(at)
-            value.align = 2
-            return builder.zext(value, INTS)
+            return builder.zext(read(builder, at, 2), INTS)
 
-        upper = builder.shl(halves(second), _ints(16))
+        upper = builder.shl(halves(second), ints(16))
         at = place(context, builder, signature.args[3], words, index, INTS)
         builder.store(builder.or_(halves(first), upper), at).align = 4
         return context.get_dummy_value()
@@ -220,8 +219,8 @@ def power_of_two(context, whole):
     """2 to each of sixteen `whole` numbers above -127."""
 
     def make(context, builder, signature, arguments):
-        exponent = builder.add(builder.fptosi(arguments[0], INTS), _ints(127))
-        return builder.bitcast(builder.shl(exponent, _ints(23)), VECTOR)
+        exponent = builder.add(builder.fptosi(arguments[0], INTS), ints(127))
+        return builder.bitcast(builder.shl(exponent, ints(23)), VECTOR)
 
     return _floats(_floats), make
 
@@ -238,11 +237,11 @@ def dropped(context, index, key, other_key, below, gain):
         index, key, other_key, below = (everywhere(builder, word, INTS) for word in words)
 
         def mixed(bits, shift: int):
-            return builder.xor(bits, builder.lshr(bits, _ints(shift)))
+            return builder.xor(bits, builder.lshr(bits, ints(shift)))
 
         bits = builder.xor(builder.add(index, ir.Constant(INTS, list(range(FLOATS)))), key)
-        bits = builder.mul(mixed(bits, 16), _ints(0x7FEB352D))
-        bits = builder.mul(mixed(builder.add(bits, other_key), 15), _ints(0x846CA68B))
+        bits = builder.mul(mixed(bits, 16), ints(0x7FEB352D))
+        bits = builder.mul(mixed(builder.add(bits, other_key), 15), ints(0x846CA68B))
         kept = builder.icmp_unsigned(">=", bits, below)
         gains = everywhere(builder, gain, VECTOR)
         return builder.select(kept, gains, ir.Constant(VECTOR, _ZEROS))
@@ -310,7 +309,8 @@ class BFloat(ir.Type):
         return hash((BFloat, self.count))
 
 
-def _ints(number: int):
+def ints(number: int):
+    """The same integer sixteen times."""
     return ir.Constant(INTS, [number] * FLOATS)
 
 
@@ -363,7 +363,8 @@ def _larger(builder, a, b):
     return builder.select(builder.fcmp_ordered("<", a, b), b, a)
 
 
-def _load(context, builder, signature, arguments, kind, alignment):
-    value = builder.load(place(context, builder, signature.args[0], *arguments, kind))
+def read(builder, pointer, alignment: int = 4):
+    """What is there; arrays promise no more than the `alignment` of their elements, in bytes."""
+    value = builder.load(pointer)
     value.align = alignment
     return value

@@ -15,10 +15,13 @@ fi
 echo "Installing into .venv (once, a minute or two) ..."
 "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev]"
-# The loops of source agents and rollouts are compiled once, here, and kept beside them.
+# The loops of source agents, training and rollouts are compiled once, here, and kept beside them.
 empty=$(mktemp -d)
 trap 'rm -rf "$empty"' EXIT
-for verb in collect train; do
-    .venv/bin/python -m "scripts.$verb" --config_path configs/smoke.yaml --root "$empty" > "$empty/log"
-done
+smoke() {
+    .venv/bin/python -m "scripts.$1" --config_path configs/smoke.yaml --root "$empty" "${@:2}" > "$empty/log"
+}
+smoke collect
+smoke train
+smoke train --name smoke-dropout --model.dropout 0.1 # another version of the same loops
 echo "$stamp" > .venv/stamp

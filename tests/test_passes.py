@@ -1,6 +1,9 @@
 """Training's written-out passes against autograd through the plain transformer."""
 
 import copy
+import os
+import subprocess
+import sys
 import threading
 from itertools import chain
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numba import njit
-from processes import compiled_and_loaded
+from processes import ROOT, compiled_and_loaded
 from torch.nn.functional import gelu
 
 from ad import passes
@@ -25,7 +28,13 @@ from ad.transformer import Transformer
 from ad.vectors import FLOATS, store
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
-SHAPES = [(3, 1, 16, 2, 32), (5, 7, 24, 3, 40), (40, 64, 16, 1, 16), (9, 300, 32, 2, 64)]
+SHAPES = [
+    (3, 1, 16, 2, 32),
+    (5, 7, 24, 3, 40),
+    (40, 64, 16, 1, 16),
+    (9, 300, 32, 2, 64),
+    (4, 71, 18, 9, 33),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +112,9 @@ def grad_functions(hidden: torch.Tensor) -> str:
         (transformer(dropout=0.1, attention_dropout=0.5), True),
         (transformer(rotate=Rotary(None, 16, 0).rotate), False),
         (transformer(streams=3), False),
+        (transformer(width=9, heads=3), False),
     ],
-    ids=["plain", "dropout", "rotary", "streams"],
+    ids=["plain", "dropout", "rotary", "streams", "odd heads"],
 )
 def test_it_serves_blocks_without_rotation_or_streams_in_bfloat16_on_a_cpu(model, served):
     tokens = random_tokens(3, 5, 16)
@@ -129,19 +139,22 @@ def drop_of(drops: kernel.Drops, layer: int, which: int) -> kernel.Drop:
     return kernel.Drop(*drops.keys[layer, which], drops.below[which], drops.gain[which])
 
 
-def kept_additions(drop: kernel.Drop, *shape: int) -> torch.Tensor:
-    """By what dropout multiplies each number of an addition to the stream, [N, C]."""
-    result = np.empty(shape, np.float32)
-    kept(drop, 0, result)
-    return torch.from_numpy(result)
+def kept_rows(drop: kernel.Drop, rows: int, size: int, apart: int) -> torch.Tensor:
+    """By what dropout multiplies each number of an array [`rows`, `size`], by their indices."""
+    result = np.empty((rows, size + -size % FLOATS), np.float32)
+    for number, row in enumerate(result):
+        kept(drop, number * apart, row)
+    return torch.from_numpy(result[:, :size])
+
+
+def kept_additions(drop: kernel.Drop, rows: int, width: int) -> torch.Tensor:
+    """Of an addition to the stream, whose rows are filled up, [N, C]."""
+    return kept_rows(drop, rows, width, width + -width % FLOATS)
 
 
 def kept_weights(drop: kernel.Drop, groups: int, length: int) -> torch.Tensor:
-    """The same for attention weights, [groups, queries, keys]."""
-    result = np.empty((groups * length, length + -length % FLOATS), np.float32)
-    for number, row in enumerate(result):
-        kept(drop, number * length, row)
-    return torch.from_numpy(result[:, :length]).view(groups, length, length)
+    """Of attention weights, [groups, queries, keys]."""
+    return kept_rows(drop, groups * length, length, length).view(groups, length, length)
 
 
 def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.Drops) -> torch.Tensor:
@@ -168,8 +181,18 @@ def parts_of(hidden: torch.Tensor) -> list:
     return list(chain(*hidden.grad_fn.next_functions[0][0].parts))
 
 
-def test_dropout_masks_are_the_same_in_both_directions():
-    model, tokens = transformer(dropout=0.2, attention_dropout=0.4), random_tokens(3, 150, 16)
+def test_a_mean_far_from_its_deviation_is_taken_off_whatever_the_width():
+    model, tokens = transformer(width=20), random_tokens(3, 20, 20)
+    far = (30 + 0.01 * tokens).detach().requires_grad_()
+    exact = through(model, far, by_hand=False, rough=False)
+    assert off(through(model, far), exact) < 0.02
+
+
+@pytest.mark.parametrize(("additions", "weights"), [(0.2, 0.4), (0.2, 0.0), (0.0, 0.4)])
+@pytest.mark.parametrize("shape", [(3, 150, 16), (5, 31, 20)])
+def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights):
+    settings = {"dropout": additions, "attention_dropout": weights, "width": shape[2]}
+    model, tokens = transformer(**settings), random_tokens(*shape)
     mine = through(model, tokens)
     (part,) = parts_of(mine)
     exact = with_masks(model, tokens, part.drops)
@@ -338,3 +361,16 @@ for part in (hidden.detach(), *gradients(model, hidden, tokens)):
 def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
     first, second = compiled_and_loaded(BITS, tmp_path)
     assert first == second and len(first) > 1000
+
+
+def test_a_processor_without_bfloat16_comes_to_nearly_the_same(tmp_path):
+    found = []
+    for name in (None, "generic"):
+        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / str(name)), "PYTHONPATH": str(ROOT)}
+        if name:
+            env |= {"NUMBA_CPU_NAME": name}
+        out = subprocess.check_output([sys.executable, "-c", BITS], env=env, cwd=ROOT, text=True)
+        parts = (np.frombuffer(bytes.fromhex(line), np.float32) for line in out.split())
+        found.append([torch.from_numpy(part.copy()) for part in parts])
+    for one, other in zip(*found, strict=True):
+        assert off(one, other) < 0.01 or other.norm() < 1e-3 * len(other)

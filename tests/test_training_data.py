@@ -17,7 +17,7 @@ from ad.runs import Run, unit_folder, unit_folders
 from ad.side_by_side import train_together
 from ad.tokens import LAYOUTS
 from ad.training import Trainer
-from ad.training_data import blindfolded, hide_actions, load_data
+from ad.training_data import blindfolded, hide_actions, load_data, parts
 from ad.transitions import Block
 
 
@@ -153,3 +153,19 @@ def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
     for actions in (window["action"], (window["action"] + 1) % 5):
         taken = surprise.gather(-1, actions[:, 1:, None])
         torch.testing.assert_close(loss(actions), taken.mean())
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "unit", "sizes"),
+    [
+        (32, 6, 2, [4, 6, 6, 4, 6, 6]),
+        (32, 6, 1, [5, 6, 5, 5, 6, 5]),
+        (7, 1, 2, [2, 2, 2, 1]),
+        (3, 9, 4, [3]),
+    ],
+)
+def test_parts_of_a_batch_are_of_whole_units(count, most, unit, sizes):
+    split = parts(count, most, unit)
+    assert sorted(part.stop - part.start for part in split) == sorted(sizes)
+    assert [part.start for part in split[1:]] == [part.stop for part in split[:-1]]
+    assert split[0].start == 0 and split[-1].stop == count

@@ -48,7 +48,7 @@ class OffsetEncoder(Encoder):
         if not self.training:
             return window
         count, device = len(window["observation"]), self.cells.device
-        # A compiled model is on one thread, and its compiler knows no other generator than torch's.
+        # A model's compiler knows no other generator than torch's.
         compiling = torch.compiler.is_compiling()
         stream = None if compiling else torch.Generator(device).manual_seed(draw())
         shape = len(self.factors), count, 1

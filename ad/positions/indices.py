@@ -28,8 +28,9 @@ class WindowIndex(IndexTable):
     def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
         """By the place in the window."""
         time = window["time"][:, 1:]
-        index = torch.arange(start, start + time.shape[1], device=time.device)
-        return [(self.vectors, index.expand_as(time))]
+        return [
+            (self.vectors, torch.arange(start, start + time.shape[1], device=time.device)[None])
+        ]
 
 
 class HistoryIndex(IndexTable):
