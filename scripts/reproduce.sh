@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every row of the README's tables, then the tables themselves: about twenty minutes on two cores.
+# Every row of the README's tables, then the tables themselves: about a quarter of an hour on two cores.
 # Goes on where it was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
