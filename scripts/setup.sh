@@ -12,7 +12,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "Python 3.11 or newer is needed; name one: PYTHON=/path/to/python bash $0" >&2
     exit 3
 fi
-echo "Installing into .venv (once, a minute or two) ..."
+echo "Installing into .venv (once, two to three minutes) ..."
 "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev]"
 # The loops of source agents, training and rollouts are compiled once, here, and kept beside them.
