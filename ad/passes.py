@@ -7,6 +7,7 @@ autocast; the stream between the blocks, norms and biases are float32. tests/tes
 this against the plain transformer.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
@@ -19,11 +20,14 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from ad import training_kernel as kernel
+from ad.attention_kernel import QUERIES, AttentionRoom
 from ad.part_streams import draw
 from ad.parts import evenly
 from ad.threads import at_once
 
-TOKENS = 4096  # that go through the blocks together, about; at least one window
+TOKENS = 4096  # of a part of a batch, about; at least one window
+NEAR = 512  # tokens that go from block to block together, about, in a core's cache
+LINE = 64  # bytes of a core's cache that come together, and of a vector
 NAMES = {  # field of `kernel.Weights`: module of a block, in the order of `_Through`'s parameters
     "norm_attention": "norm_attention",
     "qkv": "attention.qkv",
@@ -35,7 +39,7 @@ NAMES = {  # field of `kernel.Weights`: module of a block, in the order of `_Thr
 
 
 class Passes:
-    """The blocks of a `transformer` as one function; it keeps the memory that they work in."""
+    """A `transformer` as one function of its tokens; it keeps the memory that this works in."""
 
     def __init__(self, transformer: torch.nn.Module):
         self.layers, self.heads = len(transformer.blocks), transformer.heads
@@ -43,6 +47,7 @@ class Passes:
         self.modules = [
             block.get_submodule(name) for name in NAMES.values() for block in transformer.blocks
         ]
+        self.modules.append(transformer.norm)
         self.dropouts = first.attention.dropout, first.dropout
         odd = transformer.width // transformer.heads % 2 == 1
         self.plain = first.attention.rotate is None and transformer.streams == 1 and not odd
@@ -58,7 +63,7 @@ class Passes:
         return vars(self) | {"free": defaultdict(list)}
 
     def __call__(self, tokens: torch.Tensor, training: bool) -> torch.Tensor:
-        """What comes out of the last block for `tokens` [B, L, C], float32."""
+        """Hidden states for `tokens` [B, L, C], float32: what comes out, normalised."""
         dropouts = self.dropouts if training else (0.0, 0.0)
         parameters = (p for module in self.modules for p in (module.weight, module.bias))
         return _Through.apply(tokens, self, dropouts, *parameters)
@@ -101,7 +106,8 @@ class _Through(torch.autograd.Function):
         # Which thread takes which part is fixed: so many threads always give the same bits.
         ctx.parts = [[] for _ in range(passes.threads)]
         for number, (start, stop) in enumerate(_parts(windows, length, passes.threads)):
-            shape = layers, (stop - start) * length, width, heads, weights.up_bias.shape[1]
+            rows, hidden = (stop - start) * length, weights.up_bias.shape[1]
+            shape = layers, rows, length, width, heads, hidden
             saved, drops = passes.memory(*shape), words and _drops(layers, dropouts, words)
             part = _Part(slice(start * length, stop * length), shape, saved, drops)
             ctx.parts[number % passes.threads].append(part)
@@ -117,14 +123,14 @@ class _Through(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         (windows, length, width), heads = gradient.shape, ctx.passes.heads
-        dx = gradient.clone(memory_format=torch.contiguous_format)
-        dx = _filled(dx).flatten(0, 1).numpy()
+        d = _filled(gradient).flatten(0, 1).numpy()
+        dx = np.empty_like(d)
         busy = [mine for mine in ctx.parts if mine]
         gradients = [_gradients(ctx.weights) for _ in busy]
 
         def work(mine: list[_Part], known: kernel.Gradients) -> None:
             for rows, _, saved, drops in mine:
-                of_part = length, width, heads, saved, drops, dx[rows]
+                of_part = length, width, heads, saved, drops, d[rows], dx[rows]
                 kernel.backward(ctx.weights, *of_part, known)
 
         at_once([partial(work, *both) for both in zip(busy, gradients, strict=True)])
@@ -144,20 +150,28 @@ def _parts(windows: int, length: int, threads: int) -> list[tuple[int, int]]:
 
 def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
     fields = {}
-    for number, name in enumerate(NAMES):
-        mine = parameters[2 * layers * number : 2 * layers * (number + 1)]
+    left = list(parameters)
+    for name, blocks in _counts(layers):
+        mine, left = left[: 2 * blocks], left[2 * blocks :]
         weight, bias = (torch.stack([p.detach() for p in mine[i::2]]).float() for i in (0, 1))
         if name.startswith("norm"):
             fields[name] = _filled(torch.stack([weight, bias], dim=1)).numpy()
             continue
-        outputs, inputs = (size + -size % kernel.WIDTH for size in weight.shape[1:])
-        fields[name] = kernel.Matrix(
-            np.zeros((layers, inputs // 2, outputs), np.uint32),
-            np.zeros((layers, outputs // 2, inputs), np.uint32),
+        outputs, inputs = map(_up, weight.shape[1:])
+        matrix = fields[name] = kernel.Matrix(
+            _zeros(layers, inputs // 2, outputs + kernel.APART, dtype=np.uint32),
+            _zeros(layers, outputs // 2, inputs + kernel.APART, dtype=np.uint32),
         )
-        kernel.pack(weight.numpy(), *fields[name])
+        weight = F.pad(weight, (0, inputs - weight.shape[2], 0, outputs - weight.shape[1]))
+        kernel.pack(weight.numpy(), _zeros(outputs, inputs, dtype=np.uint16), *matrix)
         fields[f"{name}_bias"] = _filled(bias).numpy()
     return kernel.Weights(**fields)
+
+
+def _counts(layers: int) -> Iterator[tuple[str, int]]:
+    """The fields of `kernel.Weights` but for biases, and in how many places there is such a one."""
+    yield from ((name, layers) for name in NAMES)
+    yield "norm", 1
 
 
 def _filled(values: torch.Tensor) -> torch.Tensor:
@@ -169,9 +183,13 @@ def _filled(values: torch.Tensor) -> torch.Tensor:
 def _gradients(weights: kernel.Weights) -> kernel.Gradients:
     def zeros(value: np.ndarray | kernel.Matrix) -> np.ndarray:
         if isinstance(value, kernel.Matrix):
-            (layers, _, outputs), inputs = value.ahead.shape, value.back.shape[2]
-            return np.zeros((layers, outputs, inputs), np.float32)
-        return np.zeros_like(value)
+            layers, outputs, inputs = (
+                len(value.ahead),
+                2 * value.back.shape[1],
+                value.ahead.shape[1],
+            )
+            return _zeros(layers, outputs, 2 * inputs)
+        return _zeros(*value.shape)
 
     return kernel.Gradients(*map(zeros, weights))
 
@@ -180,38 +198,83 @@ def _by_parameter(
     gradients: kernel.Gradients, shapes: Sequence[torch.Size]
 ) -> Iterator[torch.Tensor]:
     """The `gradients` in the order of `_Through`'s parameters, without what fills them up."""
-    layers, shapes = len(gradients.qkv), iter(shapes)
-    for name in NAMES:
+    shapes = iter(shapes)
+    for name, blocks in _counts(len(gradients.qkv)):
         both = getattr(gradients, name), getattr(gradients, f"{name}_bias", None)
-        for layer in range(layers):
+        for layer in range(blocks):
             weight, bias = both[0][layer] if both[1] is None else (part[layer] for part in both)
             for part in (weight, bias):
                 crop = tuple(slice(size) for size in next(shapes))
                 yield torch.from_numpy(part[crop])
 
 
-def _saved(layers: int, rows: int, width: int, heads: int, hidden: int) -> kernel.Saved:
+def _saved(
+    layers: int, rows: int, length: int, width: int, heads: int, hidden: int
+) -> kernel.Saved:
     """For so many rows, a batch's windows times their length."""
-    width, triple, hidden = (size + -size % kernel.WIDTH for size in (width, 3 * width, hidden))
+    deep = width // heads
+    wide, triple, full, deep, whole = map(_up, (width, 3 * width, hidden, deep, length))
+    few, most = kernel.ROWS, kernel.ROWS // 2 * (max(triple, full) + kernel.APART)
+    near = min(max(NEAR // length, 1) * length, rows)
 
-    def numbers(*shape: int) -> np.ndarray:
-        return np.empty((layers, rows, *shape), np.float32)
+    def more(rows: int) -> int:
+        """With those behind the last one that are read too: `ROWS`, or a vector of queries."""
+        return rows + -rows % kernel.ROWS + kernel.WIDTH
 
-    def halves(wide: int) -> np.ndarray:
-        # Queries are read `LEAST` at a time, from any row on.
-        whole = rows + -rows % kernel.ROWS + kernel.LEAST
-        return np.zeros((layers, whole, wide), np.uint16)
-
-    return kernel.Saved(
-        x=numbers(width),
-        x_stats=numbers(2),
-        qkv=halves(triple),
-        sums=numbers(heads, 2),
-        mixed=halves(width),
-        between=numbers(width),
-        between_stats=numbers(2),
-        up=halves(hidden),
+    words, halves = np.uint32, np.uint16
+    attention = AttentionRoom(
+        queries=_zeros(_up(deep // 2), whole, dtype=words),
+        known=_zeros(_up(deep // 2), whole, dtype=words),
+        pairs=_zeros(3, whole // 2 * deep, dtype=words),
+        scores=_zeros(whole, kernel.WIDTH),
+        d_scores=_zeros(QUERIES, kernel.WIDTH),
+        weights=_zeros(whole // 2, kernel.WIDTH, dtype=words),
+        found=_zeros(kernel.WIDTH, deep),
+        means=_zeros(kernel.WIDTH),
+        used=_zeros(whole, QUERIES, dtype=halves),
+        slopes=_zeros(whole, QUERIES, dtype=halves),
+        dk=_zeros(whole, deep),
+        dv=_zeros(whole, deep),
     )
+    room = kernel.Room(
+        y=_zeros(few, wide, dtype=halves),
+        hidden=_zeros(few, full, dtype=halves),
+        d=_zeros(few, wide, dtype=halves),
+        d_up=_zeros(few, full, dtype=halves),
+        made=_zeros(few, max(wide, kernel.COLUMNS)),
+        pairs=_zeros(most, dtype=words),
+        more_pairs=_zeros(most, dtype=words),
+        near=near,
+        d_mixed=_zeros(more(near), wide, dtype=halves),
+        d_qkv=_zeros(more(near), triple, dtype=halves),
+        attention=attention,
+    )
+    return kernel.Saved(
+        x=_zeros(layers, rows, wide),
+        x_stats=_zeros(layers, rows, 2),
+        qkv=_zeros(layers, more(rows), triple, dtype=halves),
+        sums=_zeros(layers, heads, 2, rows + kernel.WIDTH),
+        mixed=_zeros(layers, more(rows), wide, dtype=halves),
+        between=_zeros(layers, rows, wide),
+        between_stats=_zeros(layers, rows, 2),
+        up=_zeros(layers, more(rows), full, dtype=halves),
+        last=_zeros(rows, wide),
+        last_stats=_zeros(rows, 2),
+        room=room,
+    )
+
+
+def _zeros(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    """An array that begins where a vector of the loops may: else each would be two of the cache."""
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(count + LINE, np.uint8)
+    begin = -memory.ctypes.data % LINE
+    return memory[begin : begin + count].view(dtype).reshape(shape)
+
+
+def _up(size: int) -> int:
+    """To whole vectors of the loops."""
+    return size + -size % kernel.WIDTH
 
 
 def _drops(layers: int, dropouts: tuple[float, float], words: np.random.SFC64) -> kernel.Drops:

@@ -94,7 +94,8 @@ class Layout(nn.Module):
 
     def forward(self, window: Window, start: int = 0) -> torch.Tensor:
         """Tokens [B * streams, L, C] of a window [B, T + 1]; `start`: see `ad/positions/`."""
-        return self._tokens(self.encoder.moved(window), start)
+        made = {} if self._made is None else self._made
+        return self._tokens(self.encoder.moved(window), start, made)
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Of the hidden states [B * streams, L, C] those that decide, [B, T, C]."""
@@ -104,25 +105,28 @@ class Layout(nn.Module):
         """Of those [B * streams, L, C] of the last tokens the one that decides last, [B, 1, C]."""
         return hidden[:, -1:]
 
-    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, made: Made) -> torch.Tensor:
         raise NotImplementedError
 
     def _acted(self, window: Window, part: slice) -> list[Lookup]:
         """The action."""
         return [(self.action.weight, window["action"][:, part])]
 
-    def _outcome(self, window: Window, part: slice) -> list[Lookup]:
+    def _outcome(self, window: Window, part: slice, made: Made) -> list[Lookup]:
         """Reward and, if it is shown, the observation that the action led to."""
         outcome = [(self.reward(), window["reward"][:, part])]
         if self.reached is not None:
-            outcome += self._seen(window["next_observation"][:, part], self.reached)
+            outcome += self._seen(window["next_observation"][:, part], made, self.reached)
         return outcome
 
-    def _seen(self, observation: torch.Tensor, role: nn.Linear | None = None) -> list[Lookup]:
-        """Observations [B, T] in a role (None: the current one)."""
-        made = {} if self._made is None else self._made
+    def _seen(
+        self, observation: torch.Tensor, made: Made, role: nn.Linear | None = None
+    ) -> list[Lookup]:
+        """Observations [B, T] in a role (None: the current one), whose vectors are in `made`."""
+        if None not in made:
+            made[None] = self.encoder()
         if role not in made:
-            made[role] = self.encoder() if role is None else role(self.encoder())
+            made[role] = role(made[None])
         return [(made[role], observation)]
 
 
@@ -136,15 +140,15 @@ class Fused(Layout):
     def count(self, decisions: int) -> int:
         return decisions
 
-    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, made: Made) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         return summed(
             [
-                *self._seen(window["observation"][:, now]),
+                *self._seen(window["observation"][:, now], made),
                 *self.position(window, start),
-                *self._seen(window["observation"][:, before], self.previous),
+                *self._seen(window["observation"][:, before], made, self.previous),
                 *self._acted(window, before),
-                *self._outcome(window, before),
+                *self._outcome(window, before, made),
             ]
         )
 
@@ -162,12 +166,12 @@ class Separate(Layout):
     def count(self, decisions: int) -> int:
         return 3 * decisions - self._unknown
 
-    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, made: Made) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         parts = [
-            self._seen(window["observation"][:, now]),
+            self._seen(window["observation"][:, now], made),
             self._acted(window, now),
-            self._outcome(window, before if self.reward_first else now),
+            self._outcome(window, before if self.reward_first else now, made),
         ]
         if self.reward_first:
             parts = [parts[2], *parts[:2]]
@@ -192,12 +196,12 @@ class Modal(Layout):
     def count(self, decisions: int) -> int:
         return decisions
 
-    def _tokens(self, window: Window, start: int) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, made: Made) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
         parts = (
-            self._seen(window["observation"][:, now]),
+            self._seen(window["observation"][:, now], made),
             self._acted(window, before),
-            self._outcome(window, before),
+            self._outcome(window, before, made),
         )
         position = self.position(window, start)
         tokens = torch.stack([summed(part + position) for part in parts], dim=1)

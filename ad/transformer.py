@@ -115,7 +115,7 @@ class Transformer(nn.Module):
         if isinstance(cache, Decoder):
             return cache.read(tokens)
         if cache is None and self.passes is not None and self.passes.serve(tokens):
-            return self.norm(self.passes(tokens, self.training))
+            return self.passes(tokens, self.training)
         x = tokens
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)

@@ -34,6 +34,7 @@ def loops_may_use(feature: str) -> bool:
 
 # Some processors round to bfloat16 in one instruction; for others LLVM would ask a library.
 _ROUNDS = loops_may_use("avx512bf16")
+_SCALES = loops_may_use("avx512f")
 
 
 class Floats(types.Type):
@@ -122,6 +123,55 @@ def pair_up(context, array, first, second, words, index):
 
 
 @intrinsic
+def store_pair(context, words, index, a, b):
+    """Sixteen `words` (uint32) from `index` on, of `a` and `b`, `rounded`: see `pair_up`."""
+
+    def make(context, builder, signature, arguments):
+        words, index, *both = arguments
+        a, b = (builder.zext(_rounded(builder, value, FLOATS), INTS) for value in both)
+        at = place(context, builder, signature.args[0], words, index, INTS)
+        builder.store(builder.or_(a, builder.shl(b, ints(16))), at).align = 4
+        return context.get_dummy_value()
+
+    return types.none(words, types.intp, _floats, _floats), make
+
+
+@intrinsic
+def turn(context, words, index, across, turned, to, apart):
+    """Sixteen rows of sixteen `words` (uint32), `across` apart from `index` on, become columns.
+
+    Rows of those are `apart` in `turned` from `to` on.
+    """
+
+    def make(context, builder, signature, arguments):
+        words, index, across, turned, to, apart = arguments
+
+        def at(kind, array, start, stride, row: int):
+            index = builder.add(start, builder.mul(stride, stride.type(row)))
+            return place(context, builder, kind, array, index, INTS)
+
+        kind, to_kind = signature.args[0], signature.args[3]
+        rows = [read(builder, at(kind, words, index, across, r)) for r in range(FLOATS)]
+        distance = 1
+        while distance < FLOATS:  # blocks of so many rows and columns change places
+            for r in range(FLOATS):
+                if not r & distance:
+                    a, b = rows[r], rows[r + distance]
+                    lanes = range(FLOATS)
+                    low = [n if not n & distance else FLOATS + n - distance for n in lanes]
+                    high = [n + distance if not n & distance else FLOATS + n for n in lanes]
+                    for row, order in ((r, low), (r + distance, high)):
+                        order = ir.Constant(INTS, order)
+                        rows[row] = builder.shuffle_vector(a, b, order)
+            distance *= 2
+        for r, row in enumerate(rows):
+            builder.store(row, at(to_kind, turned, to, apart, r)).align = 4
+        return context.get_dummy_value()
+
+    return types.none(words, *[types.intp] * 2, turned, *[types.intp] * 2), make
+
+
+@intrinsic
 def spread(context, number):
     """One float32, sixteen times."""
 
@@ -165,6 +215,17 @@ def larger(context, a, b):
 
 
 @intrinsic
+def smaller(context, a, b):
+    """The smaller ones of `a` and `b`; of `a` where one is NaN."""
+
+    def make(context, builder, signature, both):
+        a, b = both
+        return builder.select(builder.fcmp_ordered("<", b, a), b, a)
+
+    return _floats(_floats, _floats), make
+
+
+@intrinsic
 def first_of(context, a, count, rest):
     """The first `count` of `a`; behind them the number `rest`."""
 
@@ -173,6 +234,19 @@ def first_of(context, a, count, rest):
         count = everywhere(builder, builder.trunc(count, INT), INTS)
         near = builder.icmp_signed("<", ir.Constant(INTS, list(range(FLOATS))), count)
         return builder.select(near, a, everywhere(builder, rest, VECTOR))
+
+    return _floats(_floats, types.intp, types.float32), make
+
+
+@intrinsic
+def last_from(context, a, start, rest):
+    """`a` from its number `start` on; before them the number `rest`."""
+
+    def make(context, builder, signature, arguments):
+        a, start, rest = arguments
+        start = everywhere(builder, builder.trunc(start, INT), INTS)
+        far = builder.icmp_signed(">=", ir.Constant(INTS, list(range(FLOATS))), start)
+        return builder.select(far, a, everywhere(builder, rest, VECTOR))
 
     return _floats(_floats, types.intp, types.float32), make
 
@@ -215,14 +289,20 @@ absolute, floor = _of_each("fabs"), _of_each("floor")
 
 
 @intrinsic
-def power_of_two(context, whole):
-    """2 to each of sixteen `whole` numbers above -127."""
+def times_power(context, a, exponent):
+    """`a` times 2 to each of sixteen whole numbers, `exponent`, above -127."""
 
     def make(context, builder, signature, arguments):
-        exponent = builder.add(builder.fptosi(arguments[0], INTS), ints(127))
-        return builder.bitcast(builder.shl(exponent, ints(23)), VECTOR)
+        a, exponent = arguments
+        if _SCALES:
+            kind = ir.FunctionType(VECTOR, [VECTOR, VECTOR, VECTOR, _SHORT, INT])
+            name = "llvm.x86.avx512.mask.scalef.ps.512"
+            called = cgutils.get_or_insert_function(builder.module, kind, name)
+            return builder.call(called, [a, exponent, a, _SHORT(-1), INT(4)])
+        bits = builder.shl(builder.add(builder.fptosi(exponent, INTS), ints(127)), ints(23))
+        return builder.fmul(a, builder.bitcast(bits, VECTOR))
 
-    return _floats(_floats), make
+    return _floats(_floats, _floats), make
 
 
 @intrinsic

@@ -14,7 +14,7 @@ from numba import njit
 from processes import ROOT, compiled_and_loaded
 from torch.nn.functional import gelu
 
-from ad import passes
+from ad import arithmetic, passes
 from ad import training_kernel as kernel
 from ad.config import TrainingConfig
 from ad.devices import torch_threads
@@ -132,14 +132,14 @@ def test_it_serves_blocks_without_rotation_or_streams_in_bfloat16_on_a_cpu(model
 @njit(**LOOP | {"cache": False})
 def kept(drop, first, result):
     for i in range(0, result.size, FLOATS):
-        store(result, i, kernel._kept(drop, first + i))
+        store(result, i, arithmetic.kept(drop, first + i))
 
 
-def drop_of(drops: kernel.Drops, layer: int, which: int) -> kernel.Drop:
-    return kernel.Drop(*drops.keys[layer, which], drops.below[which], drops.gain[which])
+def drop_of(drops: kernel.Drops, layer: int, which: int) -> arithmetic.Drop:
+    return arithmetic.Drop(*drops.keys[layer, which], drops.below[which], drops.gain[which])
 
 
-def kept_rows(drop: kernel.Drop, rows: int, size: int, apart: int) -> torch.Tensor:
+def kept_rows(drop: arithmetic.Drop, rows: int, size: int, apart: int) -> torch.Tensor:
     """By what dropout multiplies each number of an array [`rows`, `size`], by their indices."""
     result = np.empty((rows, size + -size % FLOATS), np.float32)
     for number, row in enumerate(result):
@@ -147,14 +147,14 @@ def kept_rows(drop: kernel.Drop, rows: int, size: int, apart: int) -> torch.Tens
     return torch.from_numpy(result[:, :size])
 
 
-def kept_additions(drop: kernel.Drop, rows: int, width: int) -> torch.Tensor:
+def kept_additions(drop: arithmetic.Drop, rows: int, width: int) -> torch.Tensor:
     """Of an addition to the stream, whose rows are filled up, [N, C]."""
     return kept_rows(drop, rows, width, width + -width % FLOATS)
 
 
-def kept_weights(drop: kernel.Drop, groups: int, length: int) -> torch.Tensor:
-    """Of attention weights, [groups, queries, keys]."""
-    return kept_rows(drop, groups * length, length, length).view(groups, length, length)
+def kept_weights(drop: arithmetic.Drop, groups: int, length: int) -> torch.Tensor:
+    """Of attention weights, [groups, queries, keys], of which those of a key are together."""
+    return kept_rows(drop, groups * length, length, length).view(groups, length, length).mT
 
 
 def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.Drops) -> torch.Tensor:
@@ -178,7 +178,7 @@ def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.Drops) ->
 
 def parts_of(hidden: torch.Tensor) -> list:
     """Of the batch that was worked on for `hidden`, of all threads."""
-    return list(chain(*hidden.grad_fn.next_functions[0][0].parts))
+    return list(chain(*hidden.grad_fn.parts))
 
 
 def test_a_mean_far_from_its_deviation_is_taken_off_whatever_the_width():
@@ -206,7 +206,7 @@ def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     for probability in (0.1, 0.5):
-        drop = kernel.Drop(
+        drop = arithmetic.Drop(
             *(np.uint32(word) for word in (12345, 67890, round(probability * 2**32))),
             np.float32(1 / (1 - probability)),
         )
@@ -254,7 +254,7 @@ def test_two_passes_before_a_backward_one_do_not_share_memory():
     assert free_rooms(model) == 0
     for mine, expected in zip(gradients(model, first, tokens), alone, strict=True):
         assert torch.equal(mine, expected)
-    ours = second.grad_fn.next_functions[0][0]
+    ours = second.grad_fn
     assert ours.parts
     second.sum().backward()
     assert free_rooms(model) == 2

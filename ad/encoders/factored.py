@@ -4,6 +4,9 @@ A goal in a cell of its own still shares its row with some train goals and its c
 which is what lets the model act on goals it has never seen.
 """
 
+import operator
+from functools import reduce
+
 import numpy as np
 import torch
 from torch import nn
@@ -24,4 +27,5 @@ class FactoredEncoder(Encoder):
 
     def forward(self) -> torch.Tensor:
         """The vectors of all observations and of none, [S + 1, C]."""
-        return sum(table(rows) for table, rows in zip(self.vectors, self.rows, strict=True))
+        found = (table(rows) for table, rows in zip(self.vectors, self.rows, strict=True))
+        return reduce(operator.add, found)

@@ -38,8 +38,9 @@ class AlgorithmDistillation:
         """
         if PROBABILITIES in window:
             return _soft_loss(model, dict(window), valid, label_smoothing)
-        targets = window["action"][:, 1:].masked_fill(~valid, -100).flatten()
-        logits = model(window).flatten(0, 1).float()
+        targets = window["action"][:, 1:].masked_fill(~valid, -100)
+        # Actions before decisions: PyTorch is slow where the last dimension is short.
+        logits = model(window).float().transpose(1, 2)
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
     def begin(self, model: SequenceModel, lanes: int, context_length: int) -> ContextMemory:
