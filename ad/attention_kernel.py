@@ -53,14 +53,17 @@ class Place(NamedTuple):
 
 
 class AttentionRoom(NamedTuple):
-    """For one head of a window; L and D are filled up to whole vectors. Zeros at the beginning."""
+    """For one head of a window; L and D are filled up to whole vectors. Zeros at first.
+
+    `queries`, `known` and `pairs` stay 0 behind L. What is behind D counts for nothing.
+    """
 
     queries: np.ndarray  # words [D / 2, L]
     known: np.ndarray  # words [D / 2, L], of what is known of what they found
-    pairs: np.ndarray  # words [3, L / 2 * D]: of two tokens each; values there, see below back
+    pairs: np.ndarray  # words [3, L / 2 * D], of two tokens: values; or q, k and `known`
     scores: np.ndarray  # float32 [L, FLOATS], of keys and a vector of queries
     d_scores: np.ndarray  # float32 [QUERIES, FLOATS], what is known of some of them
-    weights: np.ndarray  # words [L / 2, FLOATS], of two keys each; or what is known of scores
+    weights: np.ndarray  # words [L / 2, FLOATS], of two keys: weights; or `slopes`
     found: np.ndarray  # float32 [FLOATS, D]
     means: np.ndarray  # float32 [FLOATS]
     used: np.ndarray  # bfloat16 [L, QUERIES]: weights
@@ -77,11 +80,11 @@ def attend(qkv, place, drop, sums, mixed, room):
     whole, broad, values, found = room.queries.shape[1], room.dk.shape[1], room.pairs[0], room.found
     _turn(words, start, length, first // 2, deep // 2, room.queries)
     _pair_up(qkv, start, length, 2 * place.width + first, values, broad)
-    scale, keys = _powers(deep), start * across + (place.width + first) // 2
+    scale, at_keys = _powers(deep), start * across + (place.width + first) // 2
     for i in range(0, length, FLOATS):
         seen, index = i + FLOATS, place.group * length * length + i
         part = room.queries, i, whole, deep // 2
-        product(words, keys, across, 1, *part, scores, 0, FLOATS, seen, FLOATS)
+        product(words, at_keys, across, 1, *part, scores, 0, FLOATS, seen, FLOATS)
         top, sums_of_weights = _hide(scores, i) * scale, spread(_ZERO)
         for j in range(0, seen, 2):
             one = exp2(load(scores, j * FLOATS) * scale - top)
@@ -124,10 +127,10 @@ def attend_back(qkv, place, drop, sums, mixed, d_mixed, d_qkv, room):
                 _put(found, r, _ONE, deep, d_qkv, near + i + r, first)
         for j in range(0, stop, FLOATS):
             before = max(j - begin, 0)  # queries that know nothing of these keys
-            place_of_row, at = j * (QUERIES // 2) + before // 2, (begin + before) // 2 * broad
+            word, pair = j * (QUERIES // 2) + before // 2, (begin + before) // 2 * broad
+            count = (stop - begin - before) // 2
             for d, read, into in ((room.slopes, queries, dk), (room.used, known, dv)):
-                part = d, place_of_row, QUERIES // 2, 1, read, at, broad
-                count = (stop - begin - before) // 2
+                part = d, word, QUERIES // 2, 1, read, pair, broad
                 more_product(*part, count, into, j * broad, broad, FLOATS, broad)
     for j in range(length):
         _put(dk, j, _ONE, deep, d_qkv, near + j, width + first)
@@ -148,33 +151,34 @@ def _scores_back(qkv, place, i, column, drop, sums, mixed, d_mixed, room):
     row = 2 * place.head * sums.shape[2] + at
     top = first_of(load(sums, row), left, _ZERO)
     share = first_of(load(sums, row + sums.shape[2]), left, _ZERO)
-    mean, powers = first_of(load(room.means, 0), left, _ZERO), _powers(deep)
+    mean = first_of(load(room.means, 0), left, _ZERO)
+    of_queries = top, share, mean, _powers(deep), scale
     for begin in range(0, i + FLOATS, QUERIES):
-        keys, count = (start + begin) * across, min(QUERIES, i + FLOATS - begin)
+        row, count = (start + begin) * across, min(QUERIES, i + FLOATS - begin)
         for what, of, into in (
             (place.width + first, room.queries, room.scores),
             (2 * place.width + first, room.known, room.d_scores),
         ):
-            part = words, keys + what // 2, across, 1, of, i, whole, deep // 2
+            part = words, row + what // 2, across, 1, of, i, whole, deep // 2
             product(*part, into, 0, FLOATS, count, FLOATS)
         for j in range(0, count, 2):
-            of_query = begin + j - i, top, share, mean, powers, scale
-            index, to = (place.group * length + begin + j) * length + i, (begin + j) * QUERIES
-            one, d_one = _score_back(room, j, drop, index, *of_query)
-            of_query = begin + j + 1 - i, top, share, mean, powers, scale
-            other, d_other = _score_back(room, j + 1, drop, index + length, *of_query)
+            key = begin + j
+            index, to = (place.group * length + key) * length + i, key * QUERIES
+            one, d_one = _score_back(room, j, drop, index, key - i, *of_queries)
+            index += length
+            other, d_other = _score_back(room, j + 1, drop, index, key + 1 - i, *of_queries)
             store_half(room.used, to + column, one)
             store_half(room.used, to + QUERIES + column, other)
             store_half(room.slopes, to + column, d_one)
             store_half(room.slopes, to + QUERIES + column, d_other)
-            store_pair(room.weights, (begin + j) // 2 * FLOATS, d_one, d_other)
+            store_pair(room.weights, key // 2 * FLOATS, d_one, d_other)
 
 
 @njit(**HELPER)
 def _score_back(room, j, drop, index, behind, top, share, mean, powers, scale):
-    """Weights of a row of `scores`, as used, and what is known of it.
+    """The weights that queries gave the key of row `j` of `scores`, and what is known of these.
 
-    `behind`: the first query that knows this key, less the first of the vector.
+    `behind`: the first query that sees this key, less the first of the vector.
     """
     gain = kept(drop, index)
     weight = exp2(load(room.scores, j * FLOATS) * powers - top) * share

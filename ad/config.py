@@ -111,7 +111,7 @@ class TrainingConfig:
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
     action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # P(hide past action)
     targets: str = setting("sampled", choices=TARGETS, added=True)  # that the loss is against
-    precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # of autocast
+    precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # auto: the faster
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
     train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout
     eval_every: int = setting(500, at_least=1, free=True)  # steps between evaluations in training

@@ -7,6 +7,7 @@ import torch
 
 from ad.config import Experiment
 from ad.errors import MachineError
+from ad.tokens import is_plain
 
 
 def choose_device(config: Experiment) -> torch.device:
@@ -23,7 +24,7 @@ def choose_device(config: Experiment) -> torch.device:
 def autocast(config: Experiment, device: torch.device) -> torch.autocast:
     """bfloat16 autocast where the configuration and, for `auto`, the machine favour it."""
     wanted = config.training.precision
-    enabled = wanted == "bfloat16" or (wanted == "auto" and _bfloat16_pays(device))
+    enabled = wanted == "bfloat16" or (wanted == "auto" and _bfloat16_pays(config, device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
@@ -47,10 +48,14 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bfloat16_pays(device: torch.device) -> bool:
+def _bfloat16_pays(config: Experiment, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+    flags = _cpu_flags()
+    if flags & {"avx512_bf16", "amx_bf16"}:
+        return True
+    # PyTorch would be slow without those; the compiled loops, which take bfloat16, are not.
+    return "avx2" in flags and not config.training.compile and is_plain(config.model)
 
 
 def _cpu_flags() -> set[str]:

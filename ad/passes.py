@@ -218,8 +218,8 @@ def _saved(
     near = min(max(NEAR // length, 1) * length, rows)
 
     def more(rows: int) -> int:
-        """With those behind the last one that are read too: `ROWS`, or a vector of queries."""
-        return rows + -rows % kernel.ROWS + kernel.WIDTH
+        """With those behind the last one that are read too: of narrow rows two vectors."""
+        return rows + -rows % kernel.ROWS + 2 * kernel.WIDTH
 
     words, halves = np.uint32, np.uint16
     attention = AttentionRoom(

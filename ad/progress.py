@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 
-from ad.devices import autocast
 from ad.evaluation import play
 from ad.training_data import to_device
 from envs.rng import derive_key
@@ -36,6 +35,5 @@ def _held_out_loss(trainer) -> float:
     for _ in range(math.ceil(HELD_OUT_WINDOWS / settings.batch_size)):
         batch = trainer.data.held_out.sample(rng, settings.batch_size)
         window, valid = to_device(batch, trainer.device)
-        with autocast(trainer.config, trainer.device):
-            losses.append(float(trainer.method.loss(trainer.model, window, valid)))
+        losses.append(float(trainer.method.loss(trainer.model, window, valid)))
     return float(np.mean(losses))

@@ -215,3 +215,10 @@ class Modal(Layout):
 
 
 LAYOUTS = {"fused": Fused, "separate": Separate, "modal": Modal}
+
+
+def is_plain(config: ModelConfig) -> bool:
+    """Whether the compiled loops of a CPU train such a model: see `serve` in `ad/passes.py`."""
+    rotates = POSITIONS.load(config.position).rotate is not None
+    even = config.width // config.heads % 2 == 0
+    return LAYOUTS[config.layout].streams == 1 and not rotates and even

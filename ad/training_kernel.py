@@ -2,9 +2,9 @@
 
 B windows of L tokens are N = B L rows, of which `ROWS` at a time go from product to product in a
 core's cache. C is the width, F that of the perceptron's hidden layer; H heads are D = C / H wide,
-an even number. Rows of all arrays are filled up to a multiple of `WIDTH`: with zeros, but for those
-of `dx`, where nobody reads what is there. Those of bfloat16 (uint16) have rows behind N: up to a
-multiple of `ROWS`, and `WIDTH` more.
+an even number. Rows of all arrays are filled up to a multiple of `WIDTH`: with zeros, or with what
+meets only weights that are 0. Arrays of N rows of bfloat16 (uint16) have more behind them: up to a
+multiple of `ROWS`, and two times `WIDTH`.
 
 Attention is in `ad/attention_kernel.py`. Dropout is made again on the way back, from a hash of the
 place. Arithmetic between bfloat16 numbers is in float32. They are what enters a product;
@@ -35,7 +35,7 @@ from ad.vectors import (
 )
 
 # SHA-256 of ad/arithmetic.py, ad/attention_kernel.py, ad/tiles.py, ad/vectors.py, its beginning
-COMPILED_FROM = "22b8044a"
+COMPILED_FROM = "752015d9"
 ROWS = 128  # that go through a block together, a multiple of LEAST
 COLUMNS = 256  # of what a product makes of them, until something is done with it
 WIDTH = FLOATS

@@ -124,7 +124,7 @@ def pair_up(context, array, first, second, words, index):
 
 @intrinsic
 def store_pair(context, words, index, a, b):
-    """Sixteen `words` (uint32) from `index` on, of `a` and `b`, `rounded`: see `pair_up`."""
+    """Sixteen `words` (uint32) from `index` on: `a`, `rounded`, in lower halves, `b` in upper."""
 
     def make(context, builder, signature, arguments):
         words, index, *both = arguments

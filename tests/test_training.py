@@ -7,13 +7,16 @@ import pytest
 import torch
 from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
-from ad import training
-from ad.config import TrainingConfig
+from ad import devices, training
+from ad.config import ModelConfig, TrainingConfig
 from ad.errors import ConfigError
 from ad.evaluation import evaluate
+from ad.model import SequenceModel
 from ad.optimiser import learning_rate
+from ad.positions import POSITIONS
 from ad.runs import Run
 from ad.side_by_side import train_together
+from ad.tokens import LAYOUTS, is_plain
 from ad.training import Trainer
 
 
@@ -152,3 +155,33 @@ def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row, changes):
     one, other = row(**words), row(**words)
     forget_last_checkpoint(train(other))
     assert_same_bits(train(one), train(other))
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings", "rough"),
+    [
+        ({"avx2", "avx512_bf16"}, {"model__position": "rotary"}, True),
+        ({"avx2", "amx_bf16"}, {}, True),
+        ({"avx2"}, {}, True),
+        ({"avx2"}, {"model__position": "rotary"}, False),
+        ({"avx2"}, {"model__layout": "modal", "model__heads": "2"}, False),
+        ({"avx2"}, {"training__compile": "true"}, False),
+        ({"avx2"}, {"training__precision": "float32"}, False),
+        (set(), {}, False),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_or_the_loops_are_fast_at_it(
+    flags, settings, rough, row, monkeypatch
+):
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
+    assert devices.autocast(row(**settings), torch.device("cpu"))._enabled == rough
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_configuration_tells_whether_the_loops_serve_its_model(spec, position, layout, heads):
+    config = ModelConfig(position=position, layout=layout, heads=heads, width=6)
+    if position == "rotary" and heads == 2:  # it takes heads of even width
+        config = replace(config, width=8)
+    assert is_plain(config) == SequenceModel(spec, config).transformer.passes.plain

@@ -39,9 +39,11 @@ class AlgorithmDistillation:
         if PROBABILITIES in window:
             return _soft_loss(model, dict(window), valid, label_smoothing)
         targets = window["action"][:, 1:].masked_fill(~valid, -100)
-        # Actions before decisions: PyTorch is slow where the last dimension is short.
+        # Actions before decisions: PyTorch is slow where the last dimension is short. It adds up
+        # such losses in no fixed order on a GPU, so that is done here.
         logits = model(window).float().transpose(1, 2)
-        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
+        return F.cross_entropy(logits, targets, **smoothing).sum() / valid.sum()
 
     def begin(self, model: SequenceModel, lanes: int, context_length: int) -> ContextMemory:
         """An empty memory for a rollout of `lanes` lanes."""
