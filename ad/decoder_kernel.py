@@ -27,7 +27,7 @@ from ad.vectors import (
     total,
 )
 
-COMPILED_FROM = "a9cf0c22"  # SHA-256 of ad/arithmetic.py and ad/vectors.py, its beginning
+COMPILED_FROM = "a1400e07"  # SHA-256 of ad/arithmetic.py and ad/vectors.py, its beginning
 ROWS = 8  # tokens that go through a layer of `read` together; divides by 4
 PAIR = 2 * FLOATS  # keys or outputs that a loop of `read` has in its registers
 

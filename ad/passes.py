@@ -49,8 +49,7 @@ class Passes:
         ]
         self.modules.append(transformer.norm)
         self.dropouts = first.attention.dropout, first.dropout
-        odd = transformer.width // transformer.heads % 2 == 1
-        self.plain = first.attention.rotate is None and transformer.streams == 1 and not odd
+        self.plain = transformer.plain
         self.threads = torch.get_num_threads()
         self.free: dict[tuple[int, ...], list[kernel.Saved]] = defaultdict(list)  # by shape
 
@@ -212,8 +211,7 @@ def _saved(
     layers: int, rows: int, length: int, width: int, heads: int, hidden: int
 ) -> kernel.Saved:
     """For so many rows, a batch's windows times their length."""
-    deep = width // heads
-    wide, triple, full, deep, whole = map(_up, (width, 3 * width, hidden, deep, length))
+    wide, triple, full = map(_up, (width, 3 * width, hidden))
     few, most = kernel.ROWS, kernel.ROWS // 2 * (max(triple, full) + kernel.APART)
     near = min(max(NEAR // length, 1) * length, rows)
 
@@ -222,20 +220,6 @@ def _saved(
         return rows + -rows % kernel.ROWS + 2 * kernel.WIDTH
 
     words, halves = np.uint32, np.uint16
-    attention = AttentionRoom(
-        queries=_zeros(_up(deep // 2), whole, dtype=words),
-        known=_zeros(_up(deep // 2), whole, dtype=words),
-        pairs=_zeros(3, whole // 2 * deep, dtype=words),
-        scores=_zeros(whole, kernel.WIDTH),
-        d_scores=_zeros(QUERIES, kernel.WIDTH),
-        weights=_zeros(whole // 2, kernel.WIDTH, dtype=words),
-        found=_zeros(kernel.WIDTH, deep),
-        means=_zeros(kernel.WIDTH),
-        used=_zeros(whole, QUERIES, dtype=halves),
-        slopes=_zeros(whole, QUERIES, dtype=halves),
-        dk=_zeros(whole, deep),
-        dv=_zeros(whole, deep),
-    )
     room = kernel.Room(
         y=_zeros(few, wide, dtype=halves),
         hidden=_zeros(few, full, dtype=halves),
@@ -247,7 +231,7 @@ def _saved(
         near=near,
         d_mixed=_zeros(more(near), wide, dtype=halves),
         d_qkv=_zeros(more(near), triple, dtype=halves),
-        attention=attention,
+        attention=_attention_room(length, width // heads),
     )
     return kernel.Saved(
         x=_zeros(layers, rows, wide),
@@ -261,6 +245,25 @@ def _saved(
         last=_zeros(rows, wide),
         last_stats=_zeros(rows, 2),
         room=room,
+    )
+
+
+def _attention_room(length: int, deep: int) -> AttentionRoom:
+    whole, broad = _up(length), _up(deep)
+    words, halves = np.uint32, np.uint16
+    return AttentionRoom(
+        queries=_zeros(_up(deep // 2), whole, dtype=words),
+        known=_zeros(_up(deep // 2), whole, dtype=words),
+        pairs=_zeros(3, whole // 2 * broad, dtype=words),
+        scores=_zeros(whole, kernel.WIDTH),
+        d_scores=_zeros(QUERIES, kernel.WIDTH),
+        weights=_zeros(whole // 2, kernel.WIDTH, dtype=words),
+        found=_zeros(kernel.WIDTH, broad),
+        means=_zeros(kernel.WIDTH),
+        used=_zeros(whole, QUERIES, dtype=halves),
+        slopes=_zeros(whole, QUERIES, dtype=halves),
+        dk=_zeros(whole, broad),
+        dv=_zeros(whole, broad),
     )
 
 

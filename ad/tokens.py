@@ -218,7 +218,7 @@ LAYOUTS = {"fused": Fused, "separate": Separate, "modal": Modal}
 
 
 def is_plain(config: ModelConfig) -> bool:
-    """Whether the compiled loops of a CPU train such a model: see `serve` in `ad/passes.py`."""
+    """Whether the transformer of such a model will be `plain`: see `ad/transformer.py`."""
     rotates = POSITIONS.load(config.position).rotate is not None
     even = config.width // config.heads % 2 == 0
     return LAYOUTS[config.layout].streams == 1 and not rotates and even

@@ -35,7 +35,7 @@ from ad.vectors import (
 )
 
 # SHA-256 of ad/arithmetic.py, ad/attention_kernel.py, ad/tiles.py, ad/vectors.py, its beginning
-COMPILED_FROM = "752015d9"
+COMPILED_FROM = "762e130f"
 ROWS = 128  # that go through a block together, a multiple of LEAST
 COLUMNS = 256  # of what a product makes of them, until something is done with it
 WIDTH = FLOATS

@@ -107,6 +107,12 @@ class Transformer(nn.Module):
         self.passes: Passes | None = Passes(self)  # None: the plain blocks do it all
         self._initialise(layers)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the compiled loops of a CPU know such blocks: `Decoder`, `Passes`."""
+        even = self.width // self.heads % 2 == 0
+        return self.blocks[0].attention.rotate is None and self.streams == 1 and even
+
     def forward(self, tokens: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
         """Hidden states of `tokens`, which follow those in `cache` and are added to it.
 

@@ -225,30 +225,25 @@ def smaller(context, a, b):
     return _floats(_floats, _floats), make
 
 
-@intrinsic
-def first_of(context, a, count, rest):
-    """The first `count` of `a`; behind them the number `rest`."""
+def _lanes(relation: str):
+    """The intrinsic for the numbers of `a` whose place is so to `border`; elsewhere the `rest`."""
 
-    def make(context, builder, signature, arguments):
-        a, count, rest = arguments
-        count = everywhere(builder, builder.trunc(count, INT), INTS)
-        near = builder.icmp_signed("<", ir.Constant(INTS, list(range(FLOATS))), count)
-        return builder.select(near, a, everywhere(builder, rest, VECTOR))
+    @intrinsic
+    def lanes(context, a, border, rest):
+        def make(context, builder, signature, arguments):
+            a, border, rest = arguments
+            border = everywhere(builder, builder.trunc(border, INT), INTS)
+            places = ir.Constant(INTS, list(range(FLOATS)))
+            chosen = builder.icmp_signed(relation, places, border)
+            return builder.select(chosen, a, everywhere(builder, rest, VECTOR))
 
-    return _floats(_floats, types.intp, types.float32), make
+        return _floats(_floats, types.intp, types.float32), make
+
+    return lanes
 
 
-@intrinsic
-def last_from(context, a, start, rest):
-    """`a` from its number `start` on; before them the number `rest`."""
-
-    def make(context, builder, signature, arguments):
-        a, start, rest = arguments
-        start = everywhere(builder, builder.trunc(start, INT), INTS)
-        far = builder.icmp_signed(">=", ir.Constant(INTS, list(range(FLOATS))), start)
-        return builder.select(far, a, everywhere(builder, rest, VECTOR))
-
-    return _floats(_floats, types.intp, types.float32), make
+first_of = _lanes("<")  # the first so many of `a`; behind them the number `rest`
+last_from = _lanes(">=")  # `a` from a number of its own on; before it the number `rest`
 
 
 @intrinsic
