@@ -24,8 +24,8 @@ from ad.histories import PARTIAL, HistoryWriter, is_whole, say_stopped, unit_byt
 from ad.interruption import deferred
 from ad.manifests import STOPPED, read_manifest
 from ad.notices import notice
+from ad.registry import SOURCES
 from ad.runs import config_world, dataset_folder, task_name, unit_folder
-from ad.sources import SOURCES
 from ad.states import flat, load_state, read_about, save_state
 from envs import make_vec, world
 from envs.rng import derive_key

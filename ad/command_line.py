@@ -19,10 +19,9 @@ import pyrallis
 
 from ad.config import Experiment
 from ad.errors import ConfigError
-from ad.methods import METHODS
+from ad.registry import METHODS, SOURCES
 from ad.rules import broken_rules
 from ad.settings import Problem, check, did_you_mean, join, shown, touches
-from ad.sources import SOURCES
 from ad.strict_yaml import LARGEST, Document
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}

@@ -15,10 +15,10 @@ from typing import Any, Optional
 import pyrallis
 
 from ad import strict_yaml
+from ad.registry import REWARDS, TOKENIZERS
 from ad.settings import join, setting, shown
 
 # A comment is a setting's help text only on the line on which the setting begins.
-LAYOUTS = ("fused", "separate", "modal")
 TARGETS = ("sampled", "probabilities")
 
 
@@ -45,7 +45,7 @@ class SplitConfig:
 class SourceConfig:
     """The source algorithm: one agent a task learns, and its learning is recorded."""
 
-    algorithm: str = setting("a2c")  # a name in ad.sources.SOURCES
+    algorithm: str = setting("a2c")  # a name in ad.registry.SOURCES
     env_steps: int = setting(200_000, at_least=1)  # per agent, over all its environments
     num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
     source_seed: int = setting(0, at_least=0)  # of the agents and their environments
@@ -72,8 +72,8 @@ class DataConfig:
 class ModelConfig:
     """The transformer and how it reads transitions."""
 
-    encoder: str = setting("factored")  # of observations, a name in ad.encoders.ENCODERS
-    layout: str = setting("fused", choices=LAYOUTS)  # of tokens, see ad/tokens.py
+    encoder: str = setting("factored")  # of observations, a name in ad.registry.ENCODERS
+    layout: str = setting("fused", choices=TOKENIZERS)  # of tokens, see ad/tokens.py
     width: int = setting(64, at_least=1)  # of the residual stream
     layers: int = setting(4, at_least=1)  # transformer blocks
     heads: int = setting(2, at_least=1)  # of attention; 2 of 32 halve the step of 4 of 16 on a CPU
@@ -81,9 +81,9 @@ class ModelConfig:
     dropout: float = setting(0.0, at_least=0, below=1)  # after attention and MLP
     attention_dropout: float = setting(0.0, at_least=0, below=1)  # of attention weights
     next_observation: bool = setting(True)  # tokens show where the last action led
-    position: str = setting("env_time")  # of a token, a name in ad.positions.POSITIONS
+    position: str = setting("env_time")  # of a token, a name in ad.registry.POSITIONS
     positions: int = setting(2000, at_least=1)  # entries of its table, where it counts decisions
-    reward: str = setting("table", choices=("table", "projection"))  # how a reward becomes a vector
+    reward: str = setting("table", choices=REWARDS)  # how a reward becomes a vector
     reward_token: str = setting("after", choices=("after", "before"))  # separate: after its action
 
 
@@ -91,7 +91,7 @@ class ModelConfig:
 class MethodConfig:
     """The in-context method: a loss on windows and a memory in a rollout."""
 
-    name: str = setting("algorithm_distillation")  # a name in ad.methods.METHODS
+    name: str = setting("algorithm_distillation")  # a name in ad.registry.METHODS
     settings: dict = setting({})  # the method's own, see the end of this list
 
 

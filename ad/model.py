@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ad.config import ModelConfig
-from ad.tokens import LAYOUTS, Spec, Window
+from ad.registry import TOKENIZERS
+from ad.tokens import Spec, Window
 from ad.transformer import Memory, Transformer
 
 
@@ -16,7 +17,7 @@ class SequenceModel(nn.Module):
     def __init__(self, spec: Spec, config: ModelConfig):
         super().__init__()
         self.spec = spec
-        self.layout = LAYOUTS[config.layout](spec, config)
+        self.layout = TOKENIZERS.load(config.layout)(spec, config)
         self.transformer = Transformer(
             config.width,
             config.layers,

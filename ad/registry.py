@@ -1,4 +1,8 @@
-"""Names to classes, imported when asked for: a configuration is checked without torch."""
+"""Every component that a configuration can name: one table a kind, name -> "module:Class".
+
+Naming a component imports nothing; its class is imported when `Registry.load` asks for it, so a
+configuration is checked without torch. To add a component, write its file and add a line here.
+"""
 
 import difflib
 import importlib
@@ -22,3 +26,59 @@ class Registry(dict):
         """', did you mean ...?' for a near miss, else the list of known names."""
         near = difflib.get_close_matches(str(name), self, n=1)
         return f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(self)})"
+
+
+SOURCES = Registry(
+    "source algorithm",
+    {
+        "a2c": "ad.sources.a2c:A2C",
+        "noise_distillation": "ad.sources.noise_distillation:NoiseDistillation",
+    },
+)
+
+METHODS = Registry(
+    "method",
+    {
+        "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
+        "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
+    },
+)
+
+TOKENIZERS = Registry(
+    "tokenizer",
+    {
+        "fused": "ad.tokens:Fused",
+        "separate": "ad.tokens:Separate",
+        "modal": "ad.tokens:Modal",
+    },
+)
+
+ENCODERS = Registry(
+    "observation encoder",
+    {
+        "table": "ad.encoders.table:TableEncoder",
+        "factored": "ad.encoders.factored:FactoredEncoder",
+        "offsets": "ad.encoders.offsets:OffsetEncoder",
+    },
+)
+# Encoders whose vectors belong to no size of the world: they serve worlds of other sizes too.
+SIZE_INDEPENDENT_ENCODERS = {"offsets"}
+
+POSITIONS = Registry(
+    "position",
+    {
+        "env_time": "ad.positions.env_time:EnvTime",
+        "window": "ad.positions.indices:WindowIndex",
+        "history": "ad.positions.indices:HistoryIndex",
+        "rotary": "ad.positions.rotary:Rotary",
+        "none": "ad.positions.nowhere:Nowhere",
+    },
+)
+
+REWARDS = Registry(
+    "reward embedding",
+    {
+        "table": "ad.rewards:RewardTable",
+        "projection": "ad.rewards:RewardProjection",
+    },
+)

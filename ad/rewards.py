@@ -31,6 +31,3 @@ class RewardProjection(nn.Module):
     def forward(self) -> torch.Tensor:
         """[R + 1, C]."""
         return torch.cat([self.linear(self.values), self.none.weight])
-
-
-REWARDS = {"table": RewardTable, "projection": RewardProjection}

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ad.config import Experiment
-from ad.encoders import ANY_SIZE, ENCODERS
-from ad.methods import METHODS
-from ad.positions import POSITIONS
-from ad.registry import Registry
+from ad.registry import (
+    ENCODERS,
+    METHODS,
+    POSITIONS,
+    SIZE_INDEPENDENT_ENCODERS,
+    SOURCES,
+    Registry,
+)
 from ad.settings import Problem, shown, touches
-from ad.sources import SOURCES
 from envs import world
 from envs.tasks import RESERVED, make_split, other_split
 
@@ -114,11 +117,11 @@ def the_model_can_play_other_worlds(worlds, env, split, encoder):
             world(env.id, env.tasks, **settings).observation_factors
             for settings in (env.kwargs, merged)
         )
-        if asked != known and encoder not in ANY_SIZE:
+        if asked != known and encoder not in SIZE_INDEPENDENT_ENCODERS:
             return (
                 f"cannot hold {shown(kwargs)}: the encoder {encoder} has no vectors for "
                 f"{_times(asked)} observations, only for the {_times(known)} it is trained on "
-                f"(model.encoder {', '.join(sorted(ANY_SIZE))} has)"
+                f"(model.encoder {', '.join(sorted(SIZE_INDEPENDENT_ENCODERS))} has)"
             )
 
 

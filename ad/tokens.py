@@ -25,10 +25,8 @@ import torch
 from torch import nn
 
 from ad.config import ModelConfig
-from ad.encoders import ENCODERS
 from ad.lookups import Lookup, summed
-from ad.positions import POSITIONS
-from ad.rewards import REWARDS
+from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
 
 Window = dict[str, torch.Tensor]
 Made = dict[nn.Linear | None, torch.Tensor]  # vectors [S + 1, C] of all observations, by role
@@ -72,7 +70,7 @@ class Layout(nn.Module):
         self.encoder = ENCODERS.load(config.encoder)(spec, width)
         self.reached = nn.Linear(width, width, bias=False) if config.next_observation else None
         self.action = nn.Embedding(spec.num_actions + 1, width)
-        self.reward = REWARDS[config.reward](spec.rewards, width)
+        self.reward = REWARDS.load(config.reward)(spec.rewards, width)
         self.position = POSITIONS.load(config.position)(spec, width, config.positions)
         self._made: Made | None = None
 
@@ -214,11 +212,8 @@ class Modal(Layout):
         return self.decisions(hidden)[:, -1:]
 
 
-LAYOUTS = {"fused": Fused, "separate": Separate, "modal": Modal}
-
-
 def is_plain(config: ModelConfig) -> bool:
     """Whether the transformer of such a model will be `plain`: see `ad/transformer.py`."""
     rotates = POSITIONS.load(config.position).rotate is not None
     even = config.width // config.heads % 2 == 0
-    return LAYOUTS[config.layout].streams == 1 and not rotates and even
+    return TOKENIZERS.load(config.layout).streams == 1 and not rotates and even

@@ -22,8 +22,8 @@ from ad.errors import ConfigError
 from ad.histories import mean_in_order
 from ad.learning_curves import LearningCurves
 from ad.metrics import ratio
+from ad.registry import SOURCES
 from ad.runs import config_split
-from ad.sources import SOURCES
 from ad.states import load_state, read_about, save_state
 from ad.summary import known
 from envs.rng import derive_key

@@ -9,9 +9,9 @@ import torch
 from ad.command_line import load
 from ad.config import MethodConfig, ModelConfig
 from ad.errors import ConfigError
-from ad.methods import METHODS, new_method
+from ad.methods import new_method
 from ad.model import SequenceModel
-from ad.tokens import LAYOUTS
+from ad.registry import METHODS, TOKENIZERS
 from ad.windows import HistoryWindows
 
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
@@ -22,7 +22,7 @@ def method(request):
     return new_method(MethodConfig(name=request.param))
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=TOKENIZERS)
 def model(request, spec) -> SequenceModel:
     torch.manual_seed(0)
     return SequenceModel(spec, replace(CONFIG, layout=request.param))

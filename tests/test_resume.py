@@ -11,9 +11,9 @@ from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, l
 
 from ad import checkpoints, sessions
 from ad.devices import torch_threads
-from ad.encoders import ENCODERS
 from ad.errors import CorruptError
 from ad.evaluation import evaluate
+from ad.registry import ENCODERS
 from ad.report import report
 from ad.runs import Run
 from ad.training import Trainer

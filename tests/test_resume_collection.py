@@ -14,8 +14,8 @@ import envs
 from ad.batches import Batch, new_source
 from ad.collection import collect
 from ad.histories import PARTIAL, is_whole
+from ad.registry import SOURCES
 from ad.runs import Run, dataset_folder, unit_folder
-from ad.sources import SOURCES
 from ad.sources.actors import BLOCK_STEPS
 from ad.transitions import FIELDS
 

@@ -21,11 +21,10 @@ from ad.config import MethodConfig, ModelConfig
 from ad.errors import ConfigError, CorruptError
 from ad.files import write_sealed
 from ad.histories import load_unit
-from ad.methods import METHODS, new_method
+from ad.methods import new_method
 from ad.model import SequenceModel
+from ad.registry import METHODS, SOURCES, TOKENIZERS
 from ad.runs import Run, dataset_folder, unit_folder
-from ad.sources import SOURCES
-from ad.tokens import LAYOUTS
 from ad.training_data import load_data
 from ad.transitions import FIELDS, LEVELS, PROBABILITIES, quantised
 from ad.verification import damaged_histories, repair_histories
@@ -216,7 +215,7 @@ def test_a_window_holds_the_policy_of_each_of_its_actions(row):
     assert (taken[valid] > 0).all()
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=TOKENIZERS)
 def model(request, spec) -> SequenceModel:
     torch.manual_seed(0)
     config = ModelConfig(width=32, layers=2, heads=2, feed_forward=64, layout=request.param)

@@ -7,8 +7,8 @@ import pytest
 from ad.batches import new_source
 from ad.collection import collect
 from ad.errors import ADError
+from ad.registry import SOURCES
 from ad.runs import Run, unit_folder
-from ad.sources import SOURCES
 from ad.sources.actors import BLOCK_STEPS
 from ad.transitions import FIELDS
 from envs import world

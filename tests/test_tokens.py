@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ad.config import ModelConfig
-from ad.encoders import ENCODERS
 from ad.encoders.offsets import REACH, OffsetEncoder
 from ad.positions.indices import sinusoids
+from ad.registry import ENCODERS, TOKENIZERS
 from ad.rewards import RewardProjection
-from ad.tokens import LAYOUTS, Spec
+from ad.tokens import Spec
 
 SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
 CONFIG = ModelConfig(encoder="table", width=64)
@@ -30,7 +30,7 @@ WINDOW = {
 }
 
 
-ORDERS = [*((name, "after") for name in LAYOUTS), ("separate", "before")]
+ORDERS = [*((name, "after") for name in TOKENIZERS), ("separate", "before")]
 
 
 def tables(layout: nn.Module) -> dict[str, nn.Embedding]:
@@ -51,7 +51,7 @@ def roles(layout: nn.Module) -> dict[str, nn.Linear]:
 
 def read_tokens(name: str, **settings) -> list[set[str]]:
     """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
-    layout = LAYOUTS[name](SPEC, replace(CONFIG, **settings))
+    layout = TOKENIZERS.load(name)(SPEC, replace(CONFIG, **settings))
     names: list[str] = []
     for short, table in tables(layout).items():
         nn.init.zeros_(table.weight)
@@ -120,7 +120,7 @@ def test_streams_hold_what_is_known_at_a_decision_one_modality_each():
     ]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_without_next_observation_no_token_shows_where_an_action_led(name):
     shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]
     assert read_tokens(name, next_observation=False) == shown
@@ -128,7 +128,7 @@ def test_without_next_observation_no_token_shows_where_an_action_led(name):
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
 def test_a_layout_counts_its_tokens(name, order):
-    layout = LAYOUTS[name](SPEC, replace(CONFIG, width=8, reward_token=order))
+    layout = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
     window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
     for decisions in range(1, 5):
         part = {field: values[:, : decisions + 1] for field, values in window.items()}
@@ -137,7 +137,7 @@ def test_a_layout_counts_its_tokens(name, order):
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
 def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name, order):
-    layout = LAYOUTS[name](SPEC, replace(CONFIG, width=8, reward_token=order))
+    layout = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
     present = {"o0", "o1", "o4", "o5"}
     tokens = read_tokens(name, reward_token=order)
     at = [n for n, token in enumerate(tokens) if token & present]

@@ -13,10 +13,10 @@ from ad.errors import ConfigError
 from ad.evaluation import evaluate
 from ad.model import SequenceModel
 from ad.optimiser import learning_rate
-from ad.positions import POSITIONS
+from ad.registry import POSITIONS, TOKENIZERS
 from ad.runs import Run
 from ad.side_by_side import train_together
-from ad.tokens import LAYOUTS, is_plain
+from ad.tokens import is_plain
 from ad.training import Trainer
 
 
@@ -178,7 +178,7 @@ def test_auto_is_bfloat16_where_the_processor_or_the_loops_are_fast_at_it(
 
 
 @pytest.mark.parametrize("heads", [2, 3])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TOKENIZERS)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_configuration_tells_whether_the_loops_serve_its_model(spec, position, layout, heads):
     config = ModelConfig(position=position, layout=layout, heads=heads, width=6)

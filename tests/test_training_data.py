@@ -13,9 +13,9 @@ from ad.errors import ADError, ConfigError, CorruptError
 from ad.histories import HistoryWriter
 from ad.methods import new_method
 from ad.model import SequenceModel
+from ad.registry import TOKENIZERS
 from ad.runs import Run, unit_folder, unit_folders
 from ad.side_by_side import train_together
-from ad.tokens import LAYOUTS
 from ad.training import Trainer
 from ad.training_data import blindfolded, hide_actions, load_data, parts
 from ad.transitions import Block
@@ -134,7 +134,7 @@ def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, ra
         np.testing.assert_array_equal(shown[name], expected)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TOKENIZERS)
 def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
     spec, random_window, layout
 ):

@@ -11,15 +11,12 @@ from ad.attention import attend, attend_in_blocks, attend_one, attend_reference
 from ad.config import ModelConfig
 from ad.decoder import Decoder
 from ad.dropout import dropout
-from ad.encoders import ENCODERS
 from ad.kv_cache import KVCache
 from ad.methods.context_memory import ContextMemory
 from ad.modalities import AcrossStreams
 from ad.model import SequenceModel
-from ad.positions import POSITIONS
 from ad.positions.rotary import Rotary
-from ad.rewards import REWARDS
-from ad.tokens import LAYOUTS
+from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
 from ad.transformer import Transformer
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
@@ -29,9 +26,9 @@ PRESENT = ("observation", "time")  # what a memory is told for a decision; it co
 READ = {"env_time": "time", "history": "step"}
 
 VARIANTS = [
-    *({"layout": layout, "encoder": encoder} for layout in LAYOUTS for encoder in ENCODERS),
-    *({"layout": layout, "position": name} for layout in LAYOUTS for name in POSITIONS),
-    *({"layout": layout, "reward": reward} for layout in LAYOUTS for reward in REWARDS),
+    *({"layout": layout, "encoder": encoder} for layout in TOKENIZERS for encoder in ENCODERS),
+    *({"layout": layout, "position": name} for layout in TOKENIZERS for name in POSITIONS),
+    *({"layout": layout, "reward": reward} for layout in TOKENIZERS for reward in REWARDS),
     *({"layout": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
 ]
 
@@ -366,7 +363,7 @@ def test_every_gate_learns(spec, random_window):
     assert (last[0] != 0).all() and (last[1:] == 0).all()  # only observations decide in the end
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TOKENIZERS)
 def test_all_layouts_have_the_same_budget_of_weights(spec, layout):
     # Fused has one map of an observation more, of 64 x 64; modal has 18 gates a block.
     def weights(name):

@@ -6,15 +6,7 @@ context_length)`, whose memory has `act(observation, time)`, `record(action, rew
 next_observation)` and `rewarded()`, whether it holds a reward above 0, bool [N].
 """
 
-from ad.registry import Registry
-
-METHODS = Registry(
-    "method",
-    {
-        "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
-        "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
-    },
-)
+from ad.registry import METHODS
 
 
 def new_method(config):

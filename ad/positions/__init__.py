@@ -10,16 +10,3 @@ A memory that is full drops its oldest half and reads the rest again from the be
 of its own: the indices begin at 0 again there (window, rotary), go on (history), or come from the
 world (env_time). So each of them is the same with a cache as without.
 """
-
-from ad.registry import Registry
-
-POSITIONS = Registry(
-    "position",
-    {
-        "env_time": "ad.positions.env_time:EnvTime",
-        "window": "ad.positions.indices:WindowIndex",
-        "history": "ad.positions.indices:HistoryIndex",
-        "rotary": "ad.positions.rotary:Rotary",
-        "none": "ad.positions.nowhere:Nowhere",
-    },
-)

@@ -10,13 +10,3 @@ and `restore(state)` goes on from there with the same bits; where the state is N
 cannot tell its own), an interrupted collection starts again. A source whose agents can fail has
 `stopped_at`, int [K]: the steps that agent k learned from, -1: all of them.
 """
-
-from ad.registry import Registry
-
-SOURCES = Registry(
-    "source algorithm",
-    {
-        "a2c": "ad.sources.a2c:A2C",
-        "noise_distillation": "ad.sources.noise_distillation:NoiseDistillation",
-    },
-)
