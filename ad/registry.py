@@ -32,7 +32,7 @@ SOURCES = Registry(
     "source algorithm",
     {
         "a2c": "ad.sources.a2c:A2C",
-        "noise_distillation": "ad.sources.noise_distillation:NoiseDistillation",
+        "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
     },
 )
 
@@ -47,18 +47,18 @@ METHODS = Registry(
 TOKENIZERS = Registry(
     "tokenizer",
     {
-        "fused": "ad.tokens:Fused",
-        "separate": "ad.tokens:Separate",
-        "modal": "ad.tokens:Modal",
+        "fused": "ad.models.tokenizer:Fused",
+        "separate": "ad.models.tokenizer:Separate",
+        "modal": "ad.models.tokenizer:Modal",
     },
 )
 
 ENCODERS = Registry(
     "observation encoder",
     {
-        "table": "ad.encoders.table:TableEncoder",
-        "factored": "ad.encoders.factored:FactoredEncoder",
-        "offsets": "ad.encoders.offsets:OffsetEncoder",
+        "table": "ad.models.encoders.table:TableEncoder",
+        "factored": "ad.models.encoders.factored:FactoredEncoder",
+        "offsets": "ad.models.encoders.offsets:OffsetEncoder",
     },
 )
 # Encoders whose vectors belong to no size of the world: they serve worlds of other sizes too.
@@ -67,18 +67,18 @@ SIZE_INDEPENDENT_ENCODERS = {"offsets"}
 POSITIONS = Registry(
     "position",
     {
-        "env_time": "ad.positions.env_time:EnvTime",
-        "window": "ad.positions.indices:WindowIndex",
-        "history": "ad.positions.indices:HistoryIndex",
-        "rotary": "ad.positions.rotary:Rotary",
-        "none": "ad.positions.nowhere:Nowhere",
+        "env_time": "ad.models.positions.env_time:EnvTime",
+        "window": "ad.models.positions.learned:WindowIndex",
+        "history": "ad.models.positions.learned:HistoryIndex",
+        "rotary": "ad.models.positions.rotary:Rotary",
+        "none": "ad.models.positions.none:Nowhere",
     },
 )
 
 REWARDS = Registry(
     "reward embedding",
     {
-        "table": "ad.rewards:RewardTable",
-        "projection": "ad.rewards:RewardProjection",
+        "table": "ad.models.rewards:RewardTable",
+        "projection": "ad.models.rewards:RewardProjection",
     },
 )

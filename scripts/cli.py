@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
-from ad import interruption
-from ad.command_line import load
-from ad.config import Experiment
+from ad.config.help import usage
+from ad.config.parser import load
+from ad.config.schema import Experiment
 from ad.errors import ADError, ConfigError, MachineError
-from ad.locks import locked
-from ad.notices import complain, open_streams
-from ad.usage import usage
+from ad.runtime import signals as interruption
+from ad.runtime.console import complain, open_streams
+from ad.runtime.locks import locked
 
 Main = Callable[[Experiment, bool], Any]
 

@@ -1,14 +1,14 @@
 """Collect the learning histories of all train tasks: histories/<dataset>/<unit>/."""
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """Run the source agents that have no history yet; with `fresh`, all of them."""
-    from ad.collection import collect, show_curves
-    from ad.runs import Run, dataset_folder
+    from ad.collection.collect import collect, show_curves
+    from ad.runtime.run import Run, dataset_folder
 
     run = Run(config, fresh)
     with run.timed("collect_s"):

@@ -3,16 +3,16 @@
 Then in the other worlds of `evaluation.worlds`: logs/<run>/worlds/<world>/results.csv.
 """
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """Roll the trained model out unless the results of this configuration are there."""
-    from ad.evaluation import evaluate
-    from ad.other_worlds import evaluate_worlds
-    from ad.runs import Run
+    from ad.evaluation.evaluate import evaluate
+    from ad.evaluation.transfer import evaluate_worlds
+    from ad.runtime.run import Run
 
     run = Run(config)
     evaluated = evaluate(run, fresh)

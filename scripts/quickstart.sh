@@ -10,7 +10,7 @@ set -- --config_path configs/quickstart.yaml "$@"
 
 [[ " $* " == *" --help "* ]] || .venv/bin/python - "$@" <<'END'
 import sys
-from ad.command_line import load
+from ad.config.parser import load
 
 config = load(sys.argv[1:]).config
 print(f"The report: {config.root}/logs/{config.name}/report.html")

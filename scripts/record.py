@@ -2,15 +2,15 @@
 
 import shutil
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """Make the videos that are missing or out of date; with `fresh`, all of them."""
-    from ad.recording import record
-    from ad.runs import Run
+    from ad.reporting.record import record
+    from ad.runtime.run import Run
 
     run = Run(config)
     if fresh:

@@ -1,14 +1,14 @@
 """Write the report of an evaluated run: table.md, curve.png and report.html."""
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """Write the report anew; it is made from what evaluation and record left, in seconds."""
-    from ad.report import report
-    from ad.runs import Run
+    from ad.reporting.report import report
+    from ad.runtime.run import Run
 
     path = report(Run(config))
     say(path.with_name("table.md").read_text(encoding="utf-8"))

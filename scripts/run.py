@@ -1,15 +1,15 @@
 """All five verbs in turn: collect, train, evaluate, record, report. What is there is kept."""
 
-from ad.config import Experiment
+from ad.config.schema import Experiment
 from ad.errors import MachineError
-from ad.notices import notice
+from ad.runtime.console import notice
 from scripts import collect, evaluate, record, report, train
 from scripts.cli import run_verb
 
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """From nothing to a report with videos; with `fresh` again, but for the histories."""
-    from ad.runs import Run
+    from ad.runtime.run import Run
 
     Run(config, fresh)  # empties a run of other settings before collect would refuse it
     collect.main(config)

@@ -16,27 +16,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 SAFETY = (
-    "ad.files.sha256",
-    "ad.files.sync",
-    "ad.files.publish",
-    "ad.files.read_sealed",
-    "ad.files.write_sealed",
-    "ad.files.remove_leftovers",
-    "ad.manifests.read_manifest",
-    "ad.manifests.write_manifest",
-    "ad.manifests.check_file",
-    "ad.histories._digest",
-    "ad.histories.HistoryWriter.flush",
-    "ad.states.save_state",
-    "ad.states.load_state",
-    "ad.checkpoints.save",
-    "ad.checkpoints.load",
-    "ad.training._is_finite",
+    "ad.runtime.files.sha256",
+    "ad.runtime.files.sync",
+    "ad.runtime.files.publish",
+    "ad.runtime.files.read_sealed",
+    "ad.runtime.files.write_sealed",
+    "ad.runtime.files.remove_leftovers",
+    "ad.data.manifest.read_manifest",
+    "ad.data.manifest.write_manifest",
+    "ad.data.manifest.check_file",
+    "ad.data.store._digest",
+    "ad.data.store.HistoryWriter.flush",
+    "ad.runtime.snapshots.save_state",
+    "ad.runtime.snapshots.load_state",
+    "ad.training.checkpoints.save",
+    "ad.training.checkpoints.load",
+    "ad.training.trainer._is_finite",
 )
 VERBS = ("collect", "train", "evaluate")
 
@@ -66,7 +66,8 @@ class Clock:
 def measure(config: Experiment) -> dict[str, tuple[float, float]]:
     """verb -> (all seconds, those of safety), from an empty folder."""
     verbs = {verb: importlib.import_module(f"scripts.{verb}") for verb in VERBS}
-    for name in ("ad.collection", "ad.training", "ad.evaluation"):  # the verbs import them late
+    # The verbs import these late.
+    for name in ("ad.collection.collect", "ad.training.trainer", "ad.evaluation.evaluate"):
         importlib.import_module(name)
     found = {}
     with tempfile.TemporaryDirectory() as root, counting() as clock:

@@ -3,18 +3,18 @@
     python -m scripts.seeds --seeds 0,1,2 --config_path configs/quickstart.yaml [--section.field v]
 
 The run of seed 0, whatever `training.train_seed` says, is called <name>-seed-0. They train side by
-side (`ad/side_by_side.py`). What is there is kept; interrupted, the same command goes on.
+side (`ad/training/multi_seed.py`). What is there is kept; interrupted, the same command goes on.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ad.command_line import load
-from ad.config import Experiment
+from ad.config.parser import load
+from ad.config.schema import Experiment
 from ad.errors import ConfigError, NumericError
-from ad.notices import complain
-from ad.runs import with_seed
+from ad.runtime.console import complain
+from ad.runtime.run import with_seed
 from scripts import collect, run, table, train
 from scripts.cli import guarded, locked_runs, numbers, run_words
 
@@ -37,7 +37,7 @@ def make(configs: Sequence[Experiment], fresh: bool = False) -> list[str]:
 
     Returns the names of those whose numbers went wrong, which is nothing to the others.
     """
-    from ad.runs import Run
+    from ad.runtime.run import Run
 
     for config in configs:
         Run(config, fresh)
@@ -51,7 +51,7 @@ def make(configs: Sequence[Experiment], fresh: bool = False) -> list[str]:
 
 def _shown(config: Experiment, fresh: bool) -> bool:
     """What comes after training, where that is finished; whether there are results."""
-    from ad import checkpoints
+    from ad.training import checkpoints
 
     if not (config.folder / "checkpoints" / checkpoints.name(config.training.steps)).exists():
         return False

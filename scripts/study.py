@@ -20,11 +20,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ad import interruption
 from ad.errors import ConfigError, NumericError
-from ad.locks import locked
-from ad.notices import complain, open_streams, say
-from ad.study import Study, Trial, families, load_study, shard, trainings
+from ad.runtime import signals as interruption
+from ad.runtime.console import complain, open_streams, say
+from ad.runtime.locks import locked
+from ad.sweeps.study import Study, Trial, families, load_study, shard, trainings
 from scripts import collect, evaluate, train
 from scripts.cli import guarded, locked_runs, numbers
 
@@ -50,9 +50,9 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
     A run whose numbers go wrong, as they would again, does not stop the others: NumericError is
     raised at the end.
     """
-    from ad.devices import choose_device
-    from ad.files import remove
-    from ad.study_rows import read_rows
+    from ad.runtime.devices import choose_device
+    from ad.runtime.files import remove
+    from ad.sweeps.study_rows import read_rows
 
     rows, failed = read_rows(study.folder), []
     groups = {bool(waiting): [] for waiting in (0, 1)}
@@ -78,8 +78,8 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
 
 def show(study: Study, trials: Sequence[Trial]) -> None:
     """Print the runs with the seconds that they will take, or that they are done."""
-    from ad.study_costs import estimate
-    from ad.study_rows import read_rows
+    from ad.sweeps.study_costs import estimate
+    from ad.sweeps.study_rows import read_rows
 
     rows = read_rows(study.folder)
     seconds = estimate(trials, rows)
@@ -93,8 +93,8 @@ def show(study: Study, trials: Sequence[Trial]) -> None:
 
 def make_page(folder: Path) -> None:
     """Make the page of all questions and seeds from the rows in `folder`."""
-    from ad.locks import locked
-    from ad.study_report import write_page
+    from ad.runtime.locks import locked
+    from ad.sweeps.study_report import write_page
 
     study = load_study(folder)
     with locked(folder, wait=True):
@@ -117,8 +117,8 @@ def _side_by_side(groups: Sequence[list[Trial]], root: Path) -> Iterator[list[Tr
 
 def _make(study: Study, trial: Trial, root: Path) -> None:
     """Collect, train, evaluate, and write the row."""
-    from ad.runs import Run
-    from ad.study_rows import add_row, measured
+    from ad.runtime.run import Run
+    from ad.sweeps.study_rows import add_row, measured
 
     root.mkdir(parents=True, exist_ok=True)
     config = replace(trial.config, root=str(root))

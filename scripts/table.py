@@ -13,14 +13,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ad import interruption
-from ad.command_line import load
-from ad.config import Experiment, config_hash
+from ad.config.parser import load
+from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
-from ad.files import replace_between
-from ad.notices import open_streams, say
-from ad.runs import world_folder, world_title
-from ad.tables import runs_table
+from ad.reporting.tables import runs_table
+from ad.runtime import signals as interruption
+from ad.runtime.console import open_streams, say
+from ad.runtime.files import replace_between
+from ad.runtime.run import world_folder, world_title
 from scripts.cli import guarded
 
 

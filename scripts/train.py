@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 
@@ -15,10 +15,10 @@ def main(config: Experiment, fresh: bool = False) -> None:
 
 def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
     """The same for `configs` that differ in their training seeds, side by side."""
-    from ad import checkpoints
-    from ad.interruption import deferred
-    from ad.runs import Run
-    from ad.side_by_side import new_trainers, train_together
+    from ad.runtime.run import Run
+    from ad.runtime.signals import deferred
+    from ad.training import checkpoints
+    from ad.training.multi_seed import new_trainers, train_together
 
     runs = [Run(config, fresh) for config in configs]
     for run in runs if fresh else ():

@@ -1,7 +1,7 @@
 """Search settings of the source algorithm, side by side: logs/<run>/tuning/."""
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 SHOWN = 20  # settings in the table on the terminal
@@ -9,11 +9,11 @@ SHOWN = 20  # settings in the table on the terminal
 
 def main(config: Experiment, fresh: bool = False) -> None:
     """Try the settings of tune.grid that are not tried yet (with `fresh`, all); rank them."""
-    from ad.config import dump
-    from ad.files import write_text
-    from ad.tables import Table
-    from ad.tuning import tune, tuning_folder
-    from ad.tuning_report import write_report
+    from ad.config.schema import dump
+    from ad.reporting.tables import Table
+    from ad.runtime.files import write_text
+    from ad.sweeps.tuning import tune, tuning_folder
+    from ad.sweeps.tuning_report import write_report
 
     folder = tuning_folder(config)
     tuning = tune(config, fresh)

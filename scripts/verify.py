@@ -1,14 +1,14 @@
 """Check the histories, checkpoints and results of a run byte by byte: --repair true mends them."""
 
-from ad.config import Experiment
-from ad.notices import say
+from ad.config.schema import Experiment
+from ad.runtime.console import say
 from scripts.cli import run_verb
 
 
 def main(config: Experiment, repair: bool = False) -> None:
     """Name everything that is damaged (CorruptError, exit 4), or with `repair` make it good."""
-    from ad import verification as check
     from ad.errors import CorruptError
+    from ad.reporting import verify as check
 
     histories = check.damaged_histories(config)
     checkpoints, results = check.damaged_checkpoints(config), check.damaged_results(config)

@@ -11,10 +11,10 @@ import torch
 from ledger import Ledger
 from training_row import SHORT, train
 
-from ad.collection import collect
-from ad.command_line import load
-from ad.runs import Run, unit_folder
-from ad.tokens import Spec
+from ad.collection.collect import collect
+from ad.config.parser import load
+from ad.models.tokenizer import Spec
+from ad.runtime.run import Run, unit_folder
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 

@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 
-from ad.config import Experiment
-from ad.evaluation import play
+from ad.config.schema import Experiment
+from ad.data.dataset import make_spec
+from ad.evaluation.evaluate import play
+from ad.evaluation.results import write_results
+from ad.evaluation.summary import write_summary
 from ad.methods import new_method
-from ad.model import SequenceModel
-from ad.results import write_results
-from ad.runs import Run
-from ad.summary import write_summary
-from ad.training_data import make_spec
+from ad.models.sequence_model import SequenceModel
+from ad.runtime.run import Run
 
 
 def evaluated_run(config: Experiment) -> Run:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from processes import compiled_and_loaded
 
-from ad.batches import new_source
-from ad.command_line import load
+from ad.collection.job import new_source
+from ad.config.parser import load
 from ad.errors import ConfigError
 from ad.sources import a2c_kernel
 from ad.sources.a2c import A2C, Settings, initial_parameters
@@ -263,8 +263,8 @@ def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
 LEARN = """
 import sys
 import numpy as np
-from ad.batches import new_source
-from ad.command_line import load
+from ad.collection.job import new_source
+from ad.config.parser import load
 row = load(["--config_path", "configs/smoke.yaml", "--source.algorithm", "a2c"]).config
 source = new_source(row, np.array([[0, 0], [2, 2]]))
 for _ in source.run(620): pass

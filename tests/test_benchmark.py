@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ad.command_line import load
+from ad.config.parser import load
+from ad.data.dataset import make_spec
 from ad.methods import new_method
-from ad.model import SequenceModel
-from ad.rollout import rollout, sampled
-from ad.training_data import make_spec
+from ad.models.sequence_model import SequenceModel
+from ad.rollout.rollout import rollout, sampled
 from envs import make_vec
 from scripts.benchmark import measure, peers, rolling, show, training
 from scripts.benchmark.__main__ import PARTS, main

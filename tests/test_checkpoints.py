@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ad import checkpoints
 from ad.errors import CorruptError
+from ad.training import checkpoints
 
 WEIGHTS = torch.arange(2000, dtype=torch.float32)
 

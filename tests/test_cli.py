@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ad.config.help import usage
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
-from ad.usage import usage
 from scripts.cli import exit_code
 
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ad.command_line import COMPONENTS, load
-from ad.config import Experiment, config_hash, difference, dump
+from ad.config.fields import setting
+from ad.config.parser import COMPONENTS, load
+from ad.config.schema import Experiment, config_hash, difference, dump
 from ad.errors import ConfigError
-from ad.settings import setting
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)

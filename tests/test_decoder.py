@@ -11,14 +11,17 @@ import torch
 from numba import njit
 from processes import ROOT, compiled_and_loaded
 
-from ad import arithmetic, decoder_kernel, training_kernel
-from ad.decoder import Decoder
-from ad.devices import torch_threads
-from ad.kv_cache import KVCache
-from ad.positions.rotary import Rotary
-from ad.transformer import Transformer
-from ad.vectors import FLOATS, load, store
+from ad.models.kernels import functions as arithmetic
+from ad.models.kernels import inference_loops as decoder_kernel
+from ad.models.kernels import training_loops as training_kernel
+from ad.models.kernels.inference import Decoder
+from ad.models.kernels.simd import FLOATS, load, store
+from ad.models.kv_cache import KVCache
+from ad.models.positions.rotary import Rotary
+from ad.models.transformer import Transformer
+from ad.runtime.devices import torch_threads
 
+KERNELS = ROOT / "ad" / "models" / "kernels"
 # C, layers, H, F
 SHAPES = [(16, 2, 2, 32), (32, 3, 1, 20), (64, 4, 2, 256), (24, 1, 6, 48), (60, 1, 3, 33)]
 
@@ -106,7 +109,7 @@ def test_torch_has_its_threads_back_after_a_decision_and_after_an_error():
 
 READ = """
 import sys, torch
-from ad.transformer import Transformer
+from ad.models.transformer import Transformer
 torch.manual_seed(0)
 model = Transformer(64, 2, 2, 256).requires_grad_(False)
 cache, tokens = model.new_cache(9, 50), torch.randn(9, 50, 64)
@@ -185,12 +188,12 @@ def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
 @pytest.mark.parametrize(
     ("loops", "names"),
     [
-        (decoder_kernel, ["arithmetic", "vectors"]),
-        (training_kernel, ["arithmetic", "attention_kernel", "tiles", "vectors"]),
+        (decoder_kernel, ["functions", "simd"]),
+        (training_kernel, ["functions", "attention_loops", "gemm", "simd"]),
     ],
 )
 def test_a_change_of_what_loops_are_compiled_from_compiles_them_anew(loops, names):
-    digest = hashlib.sha256(b"".join((ROOT / f"ad/{name}.py").read_bytes() for name in names))
+    digest = hashlib.sha256(b"".join((KERNELS / f"{name}.py").read_bytes() for name in names))
     assert digest.hexdigest()[:8] == loops.COMPILED_FROM
 
 
@@ -198,7 +201,7 @@ HALVES = """
 import sys
 import numpy as np
 from numba import njit
-from ad.vectors import rounded
+from ad.models.kernels.simd import rounded
 
 @njit
 def halves(numbers):

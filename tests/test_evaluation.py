@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ad.evaluation import play
-from ad.results import read_results, write_results
-from ad.runs import Run
+from ad.evaluation.evaluate import play
+from ad.evaluation.results import read_results, write_results
+from ad.runtime.run import Run
 
 HELD_OUT = "[[0, 0], [0, 1], [2, 2]]"
 ABOVE = "0-1"  # the task whose goal is one step up from the start

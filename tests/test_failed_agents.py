@@ -9,15 +9,15 @@ import pytest
 from gymnasium.envs.toy_text import FrozenLakeEnv
 from small_run import evaluated_run
 
-from ad.batches import Batch
-from ad.collection import collect
+from ad.collection.collect import collect
+from ad.collection.job import Batch
+from ad.data.dataset import load_data
+from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
-from ad.files import read_sealed, write_sealed
-from ad.histories import load_unit
-from ad.report import report
-from ad.runs import Run, task_name, unit_folder
+from ad.reporting.report import report
+from ad.runtime.files import read_sealed, write_sealed
+from ad.runtime.run import Run, task_name, unit_folder
 from ad.sources.actors import BLOCK_STEPS
-from ad.training_data import load_data
 
 WORDS = ["--source.algorithm", "a2c", "--source.env_steps", "8800", "--source.state_every", "0"]
 BROKEN = 3  # the agent into whose Adam moments an infinity is put

@@ -8,13 +8,13 @@ import pytest
 import torch
 from training_row import states, train
 
-from ad.evaluation import play
+from ad.evaluation.evaluate import play
 from ad.methods import new_method
 from ad.methods.context_memory import ContextMemory
-from ad.model import ModelConfig, SequenceModel
-from ad.runs import Run
-from ad.side_by_side import new_trainers, train_together
-from ad.training import Trainer
+from ad.models.sequence_model import ModelConfig, SequenceModel
+from ad.runtime.run import Run
+from ad.training.multi_seed import new_trainers, train_together
+from ad.training.trainer import Trainer
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

@@ -10,18 +10,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("envs", "ad", "scripts")
 
 # What a package or module must not import, directly or through others.
-WORLDS, STORE, RUNS = ["envs"], ["ad.histories"], ["ad.training", "ad.rollout"]
+WORLDS, STORE, RUNS = ["envs"], ["ad.data.store"], ["ad.training.trainer", "ad.rollout.rollout"]
 FORBIDDEN = {
     "envs": ["ad", "scripts"],
     "ad": ["scripts"],
-    "ad.transformer": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
-    "ad.kv_cache": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
-    "ad.tokens": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
-    "ad.encoders": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
-    "ad.positions": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
+    "ad.models.transformer": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
+    "ad.models.kv_cache": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
+    "ad.models.tokenizer": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
+    "ad.models.encoders": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
+    "ad.models.positions": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
     "ad.methods": [*WORLDS, *STORE, *RUNS, "ad.sources"],
-    "ad.sources": [*STORE, *RUNS, "ad.methods", "ad.transformer"],
-    "ad.returns": ["envs", "ad.sources", "ad.methods"],
+    "ad.sources": [*STORE, *RUNS, "ad.methods", "ad.models.transformer"],
+    "ad.sources.returns": ["envs", "ad.sources", "ad.methods"],
 }
 ALLOWED = {"scripts": {"argv"}}  # to know that a verb is about to run
 SYSTEM = {"environ", "getenv", "cwd", "argv", "is_available", "manual_seed", "open", "read_text"}

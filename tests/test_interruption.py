@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 WORK = """
 import time
 from scripts.cli import run_verb
-from ad.interruption import deferred
+from ad.runtime.signals import deferred
 
 def main(config, fresh):
     with deferred() as asked:

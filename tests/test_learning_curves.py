@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ad import learning_curves
-from ad.learning_curves import LearningCurves
-from ad.transitions import Block
+from ad.data import curves as learning_curves
+from ad.data.curves import LearningCurves
+from ad.data.schema import Block
 
 NAN = np.nan
 

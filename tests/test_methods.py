@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ad.command_line import load
-from ad.config import MethodConfig, ModelConfig
+from ad.config.parser import load
+from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.sampler import HistoryWindows
 from ad.errors import ConfigError
 from ad.methods import new_method
-from ad.model import SequenceModel
+from ad.models.sequence_model import SequenceModel
 from ad.registry import METHODS, TOKENIZERS
-from ad.windows import HistoryWindows
 
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad import metrics, tables
+from ad.evaluation import metrics
+from ad.reporting import tables
 
 NAN = np.nan
 

@@ -8,12 +8,12 @@ from processes import ROOT
 TASKS = 5  # of seven arrays each
 CODE = """
 import os, resource, sys
-from ad.array_files import OTHER_FILES
-from ad.collection import collect
-from ad.command_line import load
-from ad.runs import Run
-from ad.side_by_side import train_together
-from ad.training import Trainer
+from ad.runtime.arrays import OTHER_FILES
+from ad.collection.collect import collect
+from ad.config.parser import load
+from ad.runtime.run import Run
+from ad.training.multi_seed import train_together
+from ad.training.trainer import Trainer
 
 words = ["--root", sys.argv[1], "--device", "cpu", "--threads", "1"]
 words += ["--source.env_steps", "800", "--source.algorithm", "noise_distillation"]

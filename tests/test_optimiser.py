@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from ad import checkpoints
-from ad.config import TrainingConfig
+from ad.config.schema import TrainingConfig
 from ad.errors import ConfigError
-from ad.gradients import gradient
-from ad.optimiser import Optimiser
-from ad.training import Trainer
+from ad.training.gradients import gradient
+from ad.training.optimizer import Optimiser
+from ad.training.trainer import Trainer, checkpoints
 
 SETTINGS = replace(TrainingConfig(), learning_rate=0.1, weight_decay=0.3, gradient_norm=0.5)
 

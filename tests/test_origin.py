@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 from training_row import checkpoint, forget_last_checkpoint
 
-from ad import checkpoints
 from ad.errors import ConfigError
-from ad.evaluation import evaluate, load_model
-from ad.origin import check_origin, origin
-from ad.runs import Run, config_split, task_name
-from ad.training import Trainer
+from ad.evaluation.evaluate import evaluate, load_model
+from ad.runtime.run import Run, config_split, task_name
+from ad.training.provenance import check_origin, origin
+from ad.training.trainer import Trainer, checkpoints
 
 
 def forge(run: Run, step: int = 8, **changes) -> None:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from training_row import train
 
-from ad import tables, verification
 from ad.errors import ConfigError
-from ad.evaluation import evaluate, load_model
-from ad.files import read_sealed, write_sealed
-from ad.other_worlds import OtherWorld, evaluate_worlds, world_results
-from ad.references import references
-from ad.report import report
-from ad.runs import Run
+from ad.evaluation.evaluate import evaluate, load_model
+from ad.evaluation.references import references
+from ad.evaluation.transfer import OtherWorld, evaluate_worlds, world_results
+from ad.reporting import tables
+from ad.reporting import verify as verification
+from ad.reporting.report import report
+from ad.runtime.files import read_sealed, write_sealed
+from ad.runtime.run import Run
 from envs import world
 from scripts import evaluate as verb
 from scripts import table

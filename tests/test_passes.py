@@ -14,18 +14,19 @@ from numba import njit
 from processes import ROOT, compiled_and_loaded
 from torch.nn.functional import gelu
 
-from ad import arithmetic, passes
-from ad import training_kernel as kernel
-from ad.config import TrainingConfig
-from ad.devices import torch_threads
-from ad.gradients import gradient
-from ad.optimiser import Optimiser
-from ad.part_streams import seeded
-from ad.positions.rotary import Rotary
-from ad.threads import LOOP
-from ad.training_data import parts
-from ad.transformer import Transformer
-from ad.vectors import FLOATS, store
+from ad.config.schema import TrainingConfig
+from ad.data.dataset import parts
+from ad.models.kernels import functions as arithmetic
+from ad.models.kernels import training as passes
+from ad.models.kernels import training_loops as kernel
+from ad.models.kernels.simd import FLOATS, store
+from ad.models.positions.rotary import Rotary
+from ad.models.rng import seeded
+from ad.models.transformer import Transformer
+from ad.runtime.devices import torch_threads
+from ad.runtime.parallel import LOOP
+from ad.training.gradients import gradient
+from ad.training.optimizer import Optimiser
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
 SHAPES = [

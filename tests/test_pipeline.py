@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ad.collection import collect
-from ad.evaluation import play
-from ad.runs import Run, task_name, unit_folder
-from ad.side_by_side import train_together
-from ad.training import Trainer
+from ad.collection.collect import collect
+from ad.evaluation.evaluate import play
+from ad.runtime.run import Run, task_name, unit_folder
+from ad.training.multi_seed import train_together
+from ad.training.trainer import Trainer
 from scripts import collect as collect_verb
 from scripts import evaluate, record, report, run, train
 from scripts.cli import exit_code

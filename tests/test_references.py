@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import envs
-from ad.explorer import sweeps
-from ad.metrics import nauc
-from ad.references import random_return, references, source_references
+from ad.evaluation.explorer import sweeps
+from ad.evaluation.metrics import nauc
+from ad.evaluation.references import random_return, references, source_references
 
 STEPS = 4  # of an episode in the rooms below: 625 walks
 

@@ -9,9 +9,9 @@ import torch
 from training_row import checkpoint, train
 
 from ad.errors import ConfigError, CorruptError
-from ad.evaluation import evaluate, load_model
-from ad.release import FILES, SUMS, load_release, release
-from ad.runs import Run
+from ad.evaluation.evaluate import evaluate, load_model
+from ad.exchange.release import FILES, SUMS, load_release, release
+from ad.runtime.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from small_run import evaluated_run
 
-from ad import tables
 from ad.errors import ConfigError, CorruptError
-from ad.recording import record
-from ad.report import render, report
-from ad.results import read_results
+from ad.evaluation.results import read_results
+from ad.reporting import tables
+from ad.reporting.record import record
+from ad.reporting.report import render, report
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,13 @@ import pytest
 import torch
 from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, train
 
-from ad import checkpoints, sessions
-from ad.devices import torch_threads
 from ad.errors import CorruptError
-from ad.evaluation import evaluate
+from ad.evaluation.evaluate import evaluate
 from ad.registry import ENCODERS
-from ad.report import report
-from ad.runs import Run
-from ad.training import Trainer
+from ad.reporting.report import report
+from ad.runtime.devices import torch_threads
+from ad.runtime.run import Run
+from ad.training.trainer import Trainer, checkpoints, sessions
 
 CPU = torch.device("cpu")
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import envs
-from ad.batches import Batch, new_source
-from ad.collection import collect
-from ad.histories import PARTIAL, is_whole
+from ad.collection.collect import collect
+from ad.collection.job import Batch, new_source
+from ad.data.schema import FIELDS
+from ad.data.store import PARTIAL, is_whole
 from ad.registry import SOURCES
-from ad.runs import Run, dataset_folder, unit_folder
+from ad.runtime.run import Run, dataset_folder, unit_folder
 from ad.sources.actors import BLOCK_STEPS
-from ad.transitions import FIELDS
 
 ROOT = Path(__file__).parent.parent
 TASKS = np.array([[0, 0], [2, 2]])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad.returns import n_step_returns
+from ad.sources.returns import n_step_returns
 
 NO, YES = False, True
 

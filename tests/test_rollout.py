@@ -7,8 +7,8 @@ from torch import nn
 
 from ad.errors import NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
-from ad.model import ModelConfig, SequenceModel
-from ad.rollout import Rollout, greedy, rollout, sampled
+from ad.models.sequence_model import ModelConfig, SequenceModel
+from ad.rollout.rollout import Rollout, greedy, rollout, sampled
 from envs import make_vec, world
 
 TASKS = np.array([[0, 0], [1, 2], [2, 2], [0, 1]])

@@ -1,6 +1,8 @@
 """What safety costs is measured over all verbs, and the measuring leaves nothing behind."""
 
-from ad import files, histories, manifests
+from ad.data import manifest as manifests
+from ad.data import store as histories
+from ad.runtime import files
 from scripts.safety_cost import SAFETY, VERBS, counting, measure
 
 
@@ -14,8 +16,8 @@ def test_every_verb_has_its_seconds_and_some_of_them_are_of_safety(smoke, tmp_pa
 
 
 def test_a_call_within_a_call_is_counted_once(tmp_path):
-    import ad.collection
-    import ad.training  # noqa: F401 - all that is counted must be there
+    import ad.collection.collect
+    import ad.training.trainer  # noqa: F401 - all that is counted must be there
 
     (tmp_path / "file").write_bytes(b"x")
     with counting() as clock:

@@ -6,7 +6,7 @@ import pytest
 from processes import ROOT, run, start
 
 from ad.errors import NumericError
-from ad.runs import Run
+from ad.runtime.run import Run
 from scripts import seeds
 
 SMOKE = ROOT / "configs/smoke.yaml"

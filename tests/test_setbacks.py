@@ -7,9 +7,9 @@ import torch
 from training_row import assert_same_bits, checkpoint, log
 
 from ad.errors import NumericError
-from ad.runs import Run
-from ad.side_by_side import train_together
-from ad.training import Trainer
+from ad.runtime.run import Run
+from ad.training.multi_seed import train_together
+from ad.training.trainer import Trainer
 
 Fault = Callable[[Trainer], bool]
 

@@ -8,12 +8,14 @@ import torch
 from test_setbacks import at, faulty
 from training_row import assert_same_bits, checkpoint, log, states, train
 
-from ad import dropout, part_streams, training
-from ad.encoders import offsets
 from ad.errors import NumericError
-from ad.runs import Run
-from ad.side_by_side import _Stack, draws, new_trainers, train_together
-from ad.training import Trainer
+from ad.models import dropout
+from ad.models import rng as part_streams
+from ad.models.encoders import offsets
+from ad.runtime.run import Run
+from ad.training import trainer as training
+from ad.training.multi_seed import _Stack, draws, new_trainers, train_together
+from ad.training.trainer import Trainer
 
 # PyTorch has no batched attention on a CPU, where nothing is stacked but here.
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")

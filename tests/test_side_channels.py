@@ -14,8 +14,8 @@ from conftest import SMOKE
 from processes import ROOT, run
 from training_row import assert_same_bits, train
 
-from ad.metrics_log import MetricsLog
-from ad.runs import Run
+from ad.runtime.metrics_log import MetricsLog
+from ad.runtime.run import Run
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def test_lines_after_one_that_was_cut_off_are_still_lines(tmp_path):
 
 @pytest.mark.parametrize("kind", ["unread", "full", "closed"])
 def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
-    code = "from ad.notices import *; open_streams(); [say('x' * 9) for _ in range(3)]"
+    code = "from ad.runtime.console import *; open_streams(); [say('x' * 9) for _ in range(3)]"
     redirection = {"unread": "| true", "full": "> /dev/full", "closed": ">&-"}[kind]
     command = f'{{ sleep 1; "{sys.executable}" -c "{code}"; }} {redirection}'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True)

@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_row import SHORT, assert_same_bits, forget_last_checkpoint, logged, train
 
-from ad.batches import Batch, new_source
-from ad.collection import collect
-from ad.command_line import load
-from ad.config import MethodConfig, ModelConfig
+from ad.collection.collect import collect
+from ad.collection.job import Batch, new_source
+from ad.config.parser import load
+from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.dataset import load_data
+from ad.data.schema import FIELDS, LEVELS, PROBABILITIES, quantised
+from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
-from ad.files import write_sealed
-from ad.histories import load_unit
 from ad.methods import new_method
-from ad.model import SequenceModel
+from ad.models.sequence_model import SequenceModel
 from ad.registry import METHODS, SOURCES, TOKENIZERS
-from ad.runs import Run, dataset_folder, unit_folder
-from ad.training_data import load_data
-from ad.transitions import FIELDS, LEVELS, PROBABILITIES, quantised
-from ad.verification import damaged_histories, repair_histories
+from ad.reporting.verify import damaged_histories, repair_histories
+from ad.runtime.files import write_sealed
+from ad.runtime.run import Run, dataset_folder, unit_folder
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 STORED = ["--source.store_probabilities", "true"]

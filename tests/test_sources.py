@@ -4,13 +4,13 @@ import numba
 import numpy as np
 import pytest
 
-from ad.batches import new_source
-from ad.collection import collect
+from ad.collection.collect import collect
+from ad.collection.job import new_source
+from ad.data.schema import FIELDS
 from ad.errors import ADError
 from ad.registry import SOURCES
-from ad.runs import Run, unit_folder
+from ad.runtime.run import Run, unit_folder
 from ad.sources.actors import BLOCK_STEPS
-from ad.transitions import FIELDS
 from envs import world
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])

@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ad import array_files
-from ad.collection import collect
+from ad.collection.collect import collect
+from ad.data.store import is_whole, load_unit
 from ad.errors import CorruptError, MachineError
-from ad.files import require_room, write_sealed
-from ad.histories import is_whole, load_unit
-from ad.locks import locked
-from ad.runs import Run, dataset_folder
+from ad.runtime import arrays as array_files
+from ad.runtime.files import require_room, write_sealed
+from ad.runtime.locks import locked
+from ad.runtime.run import Run, dataset_folder
 from scripts.cli import exit_code
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from ad.locks import locked
+from ad.runtime.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

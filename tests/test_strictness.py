@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from processes import ROOT
 
-from ad.command_line import load
+from ad.config.parser import load
 from ad.errors import ConfigError
-from ad.runs import Run
+from ad.runtime.run import Run
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from processes import ONE_THREAD, ROOT
 
-from ad.config import changes
+from ad.config.schema import changes
 from ad.errors import ConfigError, CorruptError
-from ad.locks import locked
-from ad.metrics import difference
-from ad.study import BASE, Study, families, load_study, shard, trainings
-from ad.study_costs import estimate, work
-from ad.study_report import answers, compare, question_table, sentence, write_page
-from ad.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
+from ad.evaluation.metrics import difference
+from ad.runtime.locks import locked
+from ad.sweeps.study import BASE, Study, families, load_study, shard, trainings
+from ad.sweeps.study_costs import estimate, work
+from ad.sweeps.study_report import answers, compare, question_table, sentence, write_page
+from ad.sweeps.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
 from scripts import study as verb
 
 COMMITTED = ROOT / "configs/study"

@@ -11,7 +11,7 @@ from processes import ROOT
 from small_run import evaluated_run
 
 from ad.errors import ConfigError
-from ad.report import report
+from ad.reporting.report import report
 from scripts import table
 
 

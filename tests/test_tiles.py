@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from processes import ROOT
 
-from ad.lookups import summed
+from ad.models.embedding import summed
 
 PRODUCTS = """
 import numpy as np
 import torch
 from numba import njit
-from ad.tiles import LEAST, more_product, product
+from ad.models.kernels.gemm import LEAST, more_product, product
 
 @njit
 def both(x, by_row, w_pairs, rows, columns, pairs, apart):

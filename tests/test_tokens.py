@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from ad.config import ModelConfig
-from ad.encoders.offsets import REACH, OffsetEncoder
-from ad.positions.indices import sinusoids
+from ad.config.schema import ModelConfig
+from ad.models.encoders.offsets import REACH, OffsetEncoder
+from ad.models.positions.learned import sinusoids
+from ad.models.rewards import RewardProjection
+from ad.models.tokenizer import Spec
 from ad.registry import ENCODERS, TOKENIZERS
-from ad.rewards import RewardProjection
-from ad.tokens import Spec
 
 SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
 CONFIG = ModelConfig(encoder="table", width=64)

@@ -7,17 +7,18 @@ import pytest
 import torch
 from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
-from ad import devices, training
-from ad.config import ModelConfig, TrainingConfig
+from ad.config.schema import ModelConfig, TrainingConfig
 from ad.errors import ConfigError
-from ad.evaluation import evaluate
-from ad.model import SequenceModel
-from ad.optimiser import learning_rate
+from ad.evaluation.evaluate import evaluate
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import is_plain
 from ad.registry import POSITIONS, TOKENIZERS
-from ad.runs import Run
-from ad.side_by_side import train_together
-from ad.tokens import is_plain
-from ad.training import Trainer
+from ad.runtime import devices
+from ad.runtime.run import Run
+from ad.training import trainer as training
+from ad.training.multi_seed import train_together
+from ad.training.optimizer import learning_rate
+from ad.training.trainer import Trainer
 
 
 def test_the_same_configuration_gives_the_same_bits(whole, row):

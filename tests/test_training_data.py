@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from ad.config import MethodConfig, ModelConfig
+from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.dataset import blindfolded, hide_actions, load_data, parts
+from ad.data.schema import Block
+from ad.data.store import HistoryWriter
 from ad.errors import ADError, ConfigError, CorruptError
-from ad.histories import HistoryWriter
 from ad.methods import new_method
-from ad.model import SequenceModel
+from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
-from ad.runs import Run, unit_folder, unit_folders
-from ad.side_by_side import train_together
-from ad.training import Trainer
-from ad.training_data import blindfolded, hide_actions, load_data, parts
-from ad.transitions import Block
+from ad.runtime.run import Run, unit_folder, unit_folders
+from ad.training.multi_seed import train_together
+from ad.training.trainer import Trainer
 
 
 def write_numbered_histories(config) -> None:

@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ad import attention
-from ad.attention import attend, attend_in_blocks, attend_one, attend_reference
-from ad.config import ModelConfig
-from ad.decoder import Decoder
-from ad.dropout import dropout
-from ad.kv_cache import KVCache
+from ad.config.schema import ModelConfig
 from ad.methods.context_memory import ContextMemory
-from ad.modalities import AcrossStreams
-from ad.model import SequenceModel
-from ad.positions.rotary import Rotary
+from ad.models import attention
+from ad.models.attention import attend, attend_in_blocks, attend_one, attend_reference
+from ad.models.dropout import dropout
+from ad.models.kernels.inference import Decoder
+from ad.models.kv_cache import KVCache
+from ad.models.modalities import AcrossStreams
+from ad.models.positions.rotary import Rotary
+from ad.models.sequence_model import SequenceModel
+from ad.models.transformer import Transformer
 from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
-from ad.transformer import Transformer
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
 OUTCOMES = ("action", "reward", "next_observation")  # known only after the decision

@@ -6,16 +6,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ad.collection import collect
-from ad.command_line import load
-from ad.histories import load_unit
-from ad.learning_curves import LearningCurves
-from ad.runs import Run, unit_folder
+from ad.collection.collect import collect
+from ad.config.parser import load
+from ad.data.curves import LearningCurves
+from ad.data.schema import Block
+from ad.data.store import load_unit
+from ad.runtime.run import Run, unit_folder
+from ad.runtime.snapshots import load_state, read_about, save_state
 from ad.sources.a2c import Settings
-from ad.states import load_state, read_about, save_state
-from ad.transitions import Block
-from ad.tuning import Tuning, batches, candidates, tune, tuning_folder
-from ad.tuning_report import rank
+from ad.sweeps.tuning import Tuning, batches, candidates, tune, tuning_folder
+from ad.sweeps.tuning_report import rank
 from scripts import tune as verb
 from scripts.cli import exit_code
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from small_run import evaluated_run
 
-from ad import checkpoints, summary
-from ad.collection import collect, collect_tasks
-from ad.runs import Run, config_split, dataset_folder, unit_folder
+from ad.collection.collect import collect, collect_tasks
+from ad.evaluation import summary
+from ad.runtime.run import Run, config_split, dataset_folder, unit_folder
+from ad.training import checkpoints
 from scripts import verify
 from scripts.cli import exit_code
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from small_run import evaluated_run
 
-from ad import video
 from ad.errors import ConfigError, CorruptError, MachineError
-from ad.recording import held_out_streams, record, source_stream
-from ad.runs import task_name, unit_folders
+from ad.reporting import video
+from ad.reporting.record import held_out_streams, record, source_stream
+from ad.runtime.run import task_name, unit_folders
 
 
 def decoded(path) -> np.ndarray:

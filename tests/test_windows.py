@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ad.data.sampler import KEPT, HistoryWindows
 from ad.errors import ConfigError
-from ad.windows import KEPT, HistoryWindows
 
 REWARDS = np.array([-1.0, 0.0, 2.5], np.float32)
 NONE = {"observation": -1, "action": -2, "reward": -3, "next_observation": -4, "time": -5}

@@ -4,10 +4,9 @@ import json
 
 import torch
 
-from ad import checkpoints
-from ad.runs import Run
-from ad.side_by_side import never, train_together
-from ad.training import Trainer
+from ad.runtime.run import Run
+from ad.training.multi_seed import never, train_together
+from ad.training.trainer import Trainer, checkpoints
 
 SHORT = {
     "training.steps": "8",

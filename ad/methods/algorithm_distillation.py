@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ad.data.schema import LEVELS, PROBABILITIES
 from ad.methods.context_memory import ContextMemory
-from ad.model import SequenceModel
-from ad.tokens import Window
-from ad.transitions import LEVELS, PROBABILITIES
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Window
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from ad.model import SequenceModel
-from ad.tokens import Made, Window
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Made, Window
 
 
 class ContextMemory:

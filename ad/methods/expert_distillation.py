@@ -6,8 +6,8 @@ context says of the goal can raise the return over in-context episodes.
 
 from dataclasses import dataclass
 
+from ad.config.fields import setting
 from ad.methods.algorithm_distillation import AlgorithmDistillation
-from ad.settings import setting
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ad.returns import n_step_returns
-from ad.settings import setting
+from ad.config.fields import setting
+from ad.data.schema import PROBABILITIES, Block, quantised
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
-from ad.transitions import PROBABILITIES, Block, quantised
+from ad.sources.returns import n_step_returns
 
 STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's update, in its order
 

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numba import njit
 
-from ad.threads import HELPER, LOOP, share_out
+from ad.runtime.parallel import HELPER, LOOP, share_out
 
 # Without `fastmath`, but for the helpers: what they sum may vectorise.
 _LOOP = LOOP | {"fastmath": False}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ad.transitions import Block
+from ad.data.schema import Block
 from envs.rng import derive_key, uniform
 
 BLOCK_STEPS = 500  # steps of every lane held in memory before they go to the store

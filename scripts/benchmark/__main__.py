@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from ad import interruption
-from ad.notices import open_streams, say
+from ad.runtime import signals as interruption
+from ad.runtime.console import open_streams, say
 from scripts.cli import guarded
 
 PARTS = {
@@ -28,7 +28,7 @@ FOLDER = Path("logs/benchmark")
 
 def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) -> None:
     """Measure the rows of the `parts`, show them, and write what was seen."""
-    from ad.files import replace_between, write_json
+    from ad.runtime.files import replace_between, write_json
     from scripts.benchmark import show
     from scripts.benchmark.measure import FULL, QUICK, progress
 

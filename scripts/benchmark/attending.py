@@ -1,12 +1,12 @@
-"""Attention alone, by path and shape: the table that `ad.attention.choose` follows."""
+"""Attention alone, by path and shape: the table that `ad.models.attention.choose` follows."""
 
 from collections.abc import Callable
 
 import torch
 
-from ad import attention
-from ad.config import Experiment
-from ad.devices import choose_device
+from ad.config.schema import Experiment
+from ad.models import attention
+from ad.runtime.devices import choose_device
 from scripts.benchmark.measure import Effort, Row, Work, alternate, median
 
 SHAPES = ((32, 2, 256, 32), (32, 2, 64, 32), (32, 4, 256, 16), (8, 4, 768, 16), (115, 2, 1, 32))

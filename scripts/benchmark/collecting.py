@@ -6,9 +6,9 @@ import gymnasium
 import numpy as np
 
 import envs
-from ad.command_line import load
-from ad.devices import torch_threads
-from ad.runs import Run, config_split
+from ad.config.parser import load
+from ad.runtime.devices import torch_threads
+from ad.runtime.run import Run, config_split
 from ad.sources.a2c import Settings
 from scripts.benchmark import peers
 from scripts.benchmark.measure import (
@@ -95,7 +95,7 @@ def collection(env_steps: int, *words: str) -> Work:
     """Collects a fresh dataset of so many steps an agent, as `scripts.collect` does."""
 
     def work() -> float:
-        from ad.collection import collect
+        from ad.collection.collect import collect
 
         with tempfile.TemporaryDirectory() as root:
             short = ["--source.env_steps", str(env_steps), "--data.context_length", "1"]

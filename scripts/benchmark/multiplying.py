@@ -1,4 +1,4 @@
-"""Products of bfloat16 tiles in compiled loops (`ad/tiles.py`) against the library's, by shape."""
+"""Products of bfloat16 tiles in compiled loops (`gemm.py`) against the library's, by shape."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numba import njit
 
-from ad.devices import torch_threads
-from ad.threads import LOOP
-from ad.tiles import product
+from ad.models.kernels.gemm import product
+from ad.runtime.devices import torch_threads
+from ad.runtime.parallel import LOOP
 from scripts.benchmark.measure import Effort, Row, Work, alternate, median
 
 # Rows, inputs, outputs: the linear maps of a quickstart step, of `training_kernel.ROWS` and of all

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import envs
-from ad.notices import notice
+from ad.runtime.console import notice
 
 
 def installed(package: str) -> bool:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 import envs
-from ad.command_line import load
-from ad.devices import choose_device
+from ad.config.parser import load
+from ad.data.dataset import make_spec
 from ad.methods import new_method
 from ad.methods.context_memory import ContextMemory
-from ad.model import SequenceModel
-from ad.rollout import rollout, sampled
-from ad.training_data import make_spec
+from ad.models.sequence_model import SequenceModel
+from ad.rollout.rollout import rollout, sampled
+from ad.runtime.devices import choose_device
 from scripts.benchmark.measure import (
     Effort,
     Row,

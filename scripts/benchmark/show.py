@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ad.command_line import load
-from ad.devices import choose_device
-from ad.files import replacing
-from ad.histories import unit_bytes
-from ad.plots import GRID, INK, RESOLUTION
-from ad.sessions import machine as session
-from ad.tables import UNKNOWN, Table
+from ad.config.parser import load
+from ad.data.store import unit_bytes
+from ad.reporting.plots import GRID, INK, RESOLUTION
+from ad.reporting.tables import UNKNOWN, Table
+from ad.runtime.devices import choose_device
+from ad.runtime.files import replacing
+from ad.training.sessions import machine as session
 from scripts.benchmark.measure import Row
 
 HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]

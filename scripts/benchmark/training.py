@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ad.collection import collect
-from ad.command_line import load
-from ad.config import Experiment
-from ad.devices import autocast, choose_device, torch_threads
-from ad.gradients import gradient
-from ad.optimiser import Optimiser
-from ad.runs import Run, with_seed
-from ad.side_by_side import new_round, stacking_pays
-from ad.training import Trainer
-from ad.training_data import to_device
+from ad.collection.collect import collect
+from ad.config.parser import load
+from ad.config.schema import Experiment
+from ad.data.dataset import to_device
+from ad.runtime.devices import autocast, choose_device, torch_threads
+from ad.runtime.run import Run, with_seed
+from ad.training.gradients import gradient
+from ad.training.multi_seed import new_round, stacking_pays
+from ad.training.optimizer import Optimiser
+from ad.training.trainer import Trainer
 from scripts.benchmark import peers, show
 from scripts.benchmark.attending import attention_paths
 from scripts.benchmark.measure import (
@@ -218,7 +218,7 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
 def write_profile(folder: Path) -> None:
     """`profile_<shape>.txt`: the operations that a step's time goes to; on a CPU, of one thread.
 
-    All that is compiled (`ad/passes.py`) is in `_Through` and its backward pass.
+    All that is compiled (`ad/models/kernels/training.py`) is in `_Through` and its backward pass.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would say when it starts and stops
     for name, words in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 HEAVY = ["scripts.collect", "scripts.train", "scripts.evaluate"]
-HEAVY += ["ad.collection", "ad.training", "ad.evaluation", "ad.summary"]
+HEAVY += ["ad.collection.collect", "ad.training.trainer"]
+HEAVY += ["ad.evaluation.evaluate", "ad.evaluation.summary"]
 # What changes a tree of files: the events of Python's audit and which argument is the path.
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "shutil.rmtree": 0, "os.truncate": 0}
 BESIDE = ("tensorboard", "source")  # views of what is elsewhere, which nothing waits for

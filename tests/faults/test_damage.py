@@ -14,11 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ad import checkpoints, release, states, summary
+from ad.data.schema import Block
+from ad.data.store import HistoryWriter, load_unit
 from ad.errors import CorruptError
-from ad.files import sha256, write_sealed
-from ad.histories import HistoryWriter, load_unit
-from ad.transitions import Block
+from ad.evaluation import summary
+from ad.exchange import release
+from ad.runtime import snapshots as states
+from ad.runtime.files import sha256, write_sealed
+from ad.training import checkpoints
 
 FULL = pytest.mark.faults
 

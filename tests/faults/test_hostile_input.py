@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from ad import checkpoints, recording, states
-from ad.command_line import load
+from ad.config.parser import load
+from ad.data.schema import FIELDS
+from ad.data.store import load_unit
 from ad.errors import ADError, ConfigError, CorruptError
-from ad.files import read_sealed, sha256, write_sealed
-from ad.histories import load_unit
-from ad.transitions import FIELDS
+from ad.reporting import record as recording
+from ad.runtime import snapshots as states
+from ad.runtime.files import read_sealed, sha256, write_sealed
+from ad.training import checkpoints
 
 FULL = pytest.mark.faults
 ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]

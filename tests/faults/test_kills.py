@@ -10,9 +10,9 @@ import processes
 import pytest
 from killing import Crash, Killer, campaign
 
-from ad import checkpoints
-from ad.collection import collect
-from ad.runs import Run
+from ad.collection.collect import collect
+from ad.runtime.run import Run
+from ad.training import checkpoints
 from scripts import evaluate, train, verify
 
 FULL = pytest.mark.faults

@@ -11,7 +11,7 @@ import pytest
 from conftest import SMOKE
 from processes import run
 
-from ad.histories import HistoryWriter
+from ad.data.store import HistoryWriter
 
 FULL = pytest.mark.faults
 KIB = 1024

@@ -1,0 +1,1 @@
+"""Algorithm distillation: sources, histories, sequence models, methods and their evaluation."""

@@ -1,0 +1,110 @@
+"""YAML to plain data and back, without the surprises.
+
+Only dicts with text keys, lists, text, numbers, booleans and null come out. Aliases (which can grow
+without bound), tags, repeated keys, dates, numbers in base 8 or 60, NaN and infinity are problems.
+YAML 1.1 has one more trap, that 1e-3 is text: here it is a number.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from ad.config.fields import Problem, join, shown
+
+LARGEST = 1_000_000  # bytes
+SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?")
+EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader without aliases."""
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="an alias (*name) is not allowed", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which never writes an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
+
+
+class Document:
+    """One YAML text read: its `data`, the `problems`, and `lines`, the line of each dotted path."""
+
+    def __init__(self, text: str):
+        self.problems: list[Problem] = []
+        self.lines: dict[str, int] = {}
+        self.data = self._read(text)
+
+    def _read(self, text: str) -> Any:
+        if len(text) > LARGEST:
+            return self._refuse("", f"is larger than {LARGEST} bytes")
+        try:
+            self._loader = _Loader(text)
+            node = self._loader.get_single_node()
+            return {} if node is None else self._plain(node, "")
+        except RecursionError:
+            return self._refuse("", "is nested too deeply")
+        except yaml.YAMLError as error:
+            return self._refuse("", f"is not YAML: {_sentence(error)}")
+
+    def _plain(self, node: yaml.Node, path: str) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.SequenceNode) and node.tag.endswith(":seq"):
+            return [self._plain(child, path) for child in node.value]
+        if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
+            return dict(self._pairs(node, path))
+        return self._scalar(node, path)
+
+    def _pairs(self, node: yaml.MappingNode, path: str) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for key_node, value in node.value:
+            key = str(key_node.value)
+            here = join(path, key)
+            if not key_node.tag.endswith(":str"):
+                self._refuse(here, "is not a plain text key (in quotes it is)")
+            elif key in seen:
+                self._refuse(here, "is set twice")
+            else:
+                seen.add(key)
+                yield key, self._plain(value, here)
+
+    def _scalar(self, node: yaml.Node, path: str) -> Any:
+        if node.tag not in SCALARS:
+            return self._refuse(path, f"has a value of the unsupported kind {node.tag}")
+        try:
+            value = self._loader.construct_object(node)
+        except (ValueError, yaml.YAMLError):
+            return self._refuse(path, f"has a value that cannot be read: {shown(node.value)}")
+        if type(value) in (int, float) and not DECIMAL.fullmatch(node.value):
+            return self._refuse(path, f"must be written in base 10 and be finite, not {node.value}")
+        if value in (math.inf, -math.inf):
+            return self._refuse(path, f"is too large a number: {node.value}")
+        return value
+
+    def _refuse(self, path: str, text: str) -> None:
+        self.problems.append(Problem(path, text))
+
+
+def write(data: Any) -> str:
+    """Plain data as YAML text, keys in their order."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _sentence(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    words = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{words} (line {mark.line + 1}, column {mark.column + 1})" if mark else words

@@ -1,0 +1,1 @@
+"""Learning histories: their schema, their store on disk, and the windows that training draws."""

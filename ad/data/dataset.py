@@ -1,0 +1,109 @@
+"""What training reads: the histories of the train tasks, verified, as windows and tensors."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ad.config.schema import Experiment
+from ad.data.sampler import HistoryWindows
+from ad.data.schema import FIELDS, PROBABILITIES
+from ad.data.store import load_unit, say_stopped
+from ad.errors import ConfigError
+from ad.models.tokenizer import Spec
+from ad.runtime.console import notice
+from ad.runtime.parts import at_most
+from ad.runtime.run import task_name, unit_folders
+from envs import world
+
+MAX_REWARDS = 64  # distinct reward values that a table may have
+
+
+@dataclass
+class TrainingData:
+    """Windows to train on, those of held-out streams of the same tasks (or None), and sizes."""
+
+    train: HistoryWindows
+    held_out: HistoryWindows | None
+    spec: Spec
+
+
+def load_data(config: Experiment, history_part: tuple[float, float]) -> TrainingData:
+    """Read and verify the histories of all train tasks. Raises ConfigError if one is missing."""
+    folders = unit_folders(config)
+    if missing := sum(not folder.exists() for _, folder in folders):
+        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
+    fields = (*FIELDS, PROBABILITIES) if config.training.targets == "probabilities" else (*FIELDS,)
+    units = {task_name(task): load_unit(folder, fields) for task, folder in folders}
+    if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
+        notice(f"{say_stopped(stopped)}: training sees their histories up to there")
+    histories = [unit.learned for unit in units.values()]
+    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
+    if len(rewards) > MAX_REWARDS:
+        raise ConfigError(
+            f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
+        )
+    spec, data = make_spec(config, rewards), config.data
+    split = config.source.num_envs - data.held_out_streams
+    steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
+
+    def windows(streams: slice) -> HistoryWindows:
+        return HistoryWindows(
+            ({n: array[streams, :steps] for n, array in h.items()} for h in histories),
+            data.context_length,
+            data.history_stride,
+            rewards,
+            spec.none,
+            history_part,
+            data.rise_level if data.windows_from_rise else None,
+        )
+
+    held_out = windows(slice(split, None)) if data.held_out_streams else None
+    return TrainingData(windows(slice(data.streams_per_task or split)), held_out, spec)
+
+
+def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:
+    """The sizes of the configured world, and the reward values that its histories hold."""
+    env = config.env
+    knowledge = world(env.id, env.tasks, **env.kwargs)
+    return Spec(
+        num_observations=int(knowledge.single_observation_space.n),
+        observation_factors=tuple(int(f) for f in knowledge.observation_factors),
+        num_actions=int(knowledge.single_action_space.n),
+        rewards=tuple(float(r) for r in rewards),
+        episode_length=env.episode_length,
+    )
+
+
+def to_device(batch, device: torch.device):
+    """A sampled (window, valid) pair as tensors on `device`."""
+    window, valid = batch
+    moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
+    return moved, torch.from_numpy(valid).to(device)
+
+
+def hide_actions(batch, rng: np.random.Generator, share: float):
+    """Mark a random `share` of a batch's actions as `hidden` from the model, not from the loss."""
+    window, valid = batch
+    return window | {"hidden": rng.random(window["action"].shape) < share}, valid
+
+
+def blindfolded(forward: Callable, none: int) -> Callable:
+    """`forward` for windows with hidden actions, in whose place it reads the index `none`."""
+
+    def masked(window: dict[str, torch.Tensor]) -> torch.Tensor:
+        shown = dict(window)
+        hidden = shown.pop("hidden")
+        return forward(shown | {"action": window["action"].masked_fill(hidden, none)})
+
+    return masked
+
+
+def parts(count: int, most: int, unit: int = 1) -> list[slice]:
+    """Slices of `count` windows, as few as hold at most `most` each, about equally long.
+
+    They are of whole `unit`s, as far as the windows go.
+    """
+    units = at_most(-(-count // unit), max(most // unit, 1))
+    return [slice(start * unit, min(stop * unit, count)) for start, stop in units]

@@ -1,0 +1,99 @@
+"""The manifest of a history: written sealed, and believed only where it can be true.
+
+A seal shows that a file was changed, not by whom: a manifest that came from elsewhere is held to
+the schema before anything is opened because of it. It can name no file but those of the store.
+"""
+
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from ad.data.schema import FIELDS, PROBABILITIES
+from ad.runtime.arrays import check_header
+from ad.runtime.files import read_sealed, sha256, write_sealed
+
+SCHEMA = 1
+MANIFEST = "unit.json"
+FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
+SOFT = f"{PROBABILITIES}.npy"  # which a history may hold: [streams, T, A]
+CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # its columns, then statistics
+TYPES = FILES | {SOFT: "uint8", CURVE: "float32"}
+STOPPED = "stopped_at_step"  # of an agent whose numbers broke: the steps that it learned from
+LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Write `manifest` into `folder` with the type, shape, size and hash of each array there."""
+    entries = {path.name: _describe(path) for path in sorted(folder.glob("*.npy"))}
+    write_sealed(folder / MANIFEST, manifest | {"schema": SCHEMA, "files": entries})
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a history. Raises ValueError if it cannot be one, OSError."""
+    path = folder / MANIFEST
+    if file_size(path) > LARGEST:
+        raise ValueError(f"{MANIFEST} is too large")
+    manifest = read_sealed(path)
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
+    files, columns = manifest.get("files"), manifest.get("curve_columns")
+    if not isinstance(files, dict) or files.keys() - {SOFT} != {*FILES, CURVE}:
+        raise ValueError(f"{MANIFEST} lists other files than a history has")
+    for name, entry in files.items():
+        _check_entry(name, entry)
+    if len({tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}) != 1:
+        raise ValueError(f"{MANIFEST} gives the arrays different shapes")
+    if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
+        raise ValueError(f"{MANIFEST} has an agent stop where it cannot have")
+    named = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+    if not named or columns[:3] != CURVE_START or len(columns) != files[CURVE]["shape"][1]:
+        raise ValueError(f"{MANIFEST} names other columns than {CURVE} has")
+    return manifest
+
+
+def check_file(path: Path, entry: dict) -> None:
+    """ValueError unless a file is what its entry says: size and header first, then every byte."""
+    if (size := file_size(path)) != entry["bytes"]:
+        raise ValueError(f"{path.name} has {size} bytes, not {entry['bytes']}")
+    check_header(path, entry["dtype"], tuple(entry["shape"]), any_order=path.name == CURVE)
+    if sha256(path) != entry["sha256"]:
+        raise ValueError(f"{path.name} is not what was written: its SHA-256 differs")
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file. Raises ValueError for links, pipes and folders, OSError without any."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path.name} is not a plain file")
+    return found.st_size
+
+
+def _check_entry(name: str, entry: object) -> None:
+    """ValueError unless `entry` can be that of the file `name`."""
+    wanted = {"dtype", "shape", "bytes", "sha256"}
+    if not isinstance(entry, dict) or entry.keys() != wanted:
+        raise ValueError(f"{MANIFEST} does not describe {name}")
+    shape = entry["shape"]
+    dimensions = 3 if name == SOFT else 2
+    if not isinstance(shape, list) or len(shape) != dimensions or not all(map(_is_count, shape)):
+        raise ValueError(f"{MANIFEST} gives {name} an impossible shape")
+    if not _is_count(entry["bytes"]) or entry["dtype"] != TYPES[name]:
+        raise ValueError(f"{MANIFEST} gives {name} an impossible size or type")
+    if not isinstance(entry["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+        raise ValueError(f"{MANIFEST} gives {name} no SHA-256")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _describe(path: Path) -> dict:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+    }

@@ -1,0 +1,214 @@
+"""What an evaluation amounts to: `results.json`, the scores of each split and of the references."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ad.config.schema import Experiment, config_hash
+from ad.data.store import episodes, load_unit
+from ad.errors import ConfigError, CorruptError
+from ad.evaluation import metrics
+from ad.evaluation.references import Reference, random_return, references, source_references
+from ad.evaluation.results import Evaluation, read_results
+from ad.runtime.devices import choose_device
+from ad.runtime.files import read_sealed, sha256, write_sealed
+from ad.runtime.run import Run, config_world, task_name, unit_folders
+from ad.training import checkpoints, sessions
+
+HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
+FILES = (*HASHED, SUMMARY)  # of an evaluation
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Evaluations by split, references by name and split, and the content of results.json."""
+
+    evaluations: dict[str, Evaluation]
+    lines: dict[str, dict[str, Reference]]
+    results: dict
+
+
+def write_summary(run: Run) -> None:
+    """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
+    evaluations = read_results(run.folder / "results.csv")
+    lines = reference_lines(run.config, evaluations)
+    seal(run.folder, compile_results(run, evaluations, lines))
+
+
+def seal(folder: Path, results: dict) -> None:
+    """Write `results.json`, with a hash of itself and of the files of the evaluation."""
+    hashes = {name: sha256(folder / name) for name in HASHED}
+    write_sealed(folder / SUMMARY, results | {"files": hashes})
+
+
+def read_summary(run: Run) -> Summary:
+    """What `write_summary` wrote. Raises ConfigError unless it is about the present settings.
+
+    Raises CorruptError if a file of the evaluation is not what was written.
+    """
+    there = all((run.folder / name).exists() for name in FILES)
+    if there and (damaged := damaged_results(run.folder)):
+        raise CorruptError(f"{'; '.join(damaged.values())}; scripts.evaluate makes it again")
+    if not is_evaluated(run):
+        raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
+    evaluations = read_results(run.folder / "results.csv")
+    results = read_sealed(run.folder / SUMMARY)
+    return Summary(evaluations, reference_lines(run.config, evaluations), results)
+
+
+def is_evaluated(run: Run) -> bool:
+    """Whether results are there, whole, and about the present checkpoint and settings."""
+    return are_about(run.folder, identity(run))
+
+
+def are_about(folder: Path, wanted: dict) -> bool:
+    """Whether results are there, whole, and what they say they are about is `wanted`."""
+    if damaged_results(folder):
+        return False
+    results = read_sealed(folder / SUMMARY)
+    return {name: results.get(name) for name in wanted} == wanted
+
+
+def damaged_results(folder: Path) -> dict[Path, str]:
+    """The files of an evaluation that are missing or not what was written, and what is wrong."""
+    try:
+        hashes = dict(read_sealed(folder / SUMMARY)["files"])
+    except FileNotFoundError:
+        return {folder / SUMMARY: f"{folder / SUMMARY} is missing"}
+    except (ValueError, KeyError, TypeError):
+        return {folder / SUMMARY: f"{folder / SUMMARY} is not what was written"}
+    found = {}
+    for path in (folder / name for name in HASHED):
+        if not path.is_file():
+            found[path] = f"{path} is missing"
+        elif sha256(path) != hashes.get(path.name):
+            found[path] = f"{path} is not what was written: its SHA-256 differs"
+    return found
+
+
+def identity(run: Run) -> dict[str, str | None]:
+    """What results are about: hashes of the settings, the split and the trained model."""
+    path = checkpoints.newest(run.folder / "checkpoints")
+    return {
+        "config_hash": config_hash(run.config),
+        "split_hash": run.split.hash,
+        "checkpoint": sha256(path) if path else None,
+    }
+
+
+def reference_lines(
+    config: Experiment, evaluations: dict[str, Evaluation]
+) -> dict[str, dict[str, Reference]]:
+    """Every reference that can be computed: name -> split -> Reference."""
+    source = source_lines(config, evaluations["held_out"].returns.shape[2])
+    return world_lines(config, evaluations) | {n: {"train": line} for n, line in source.items()}
+
+
+def world_lines(
+    config: Experiment, evaluations: dict[str, Evaluation]
+) -> dict[str, dict[str, Reference]]:
+    """The references that follow from the world alone: name -> split -> Reference."""
+    knowledge, length = config_world(config), config.env.episode_length
+    lines: dict[str, dict[str, Reference]] = {}
+    for split, evaluation in evaluations.items():
+        most = evaluation.returns.shape[2]
+        for name, line in references(knowledge, evaluation.tasks, length, most).items():
+            lines.setdefault(name, {})[split] = line
+    return lines
+
+
+def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
+    """The source agents' own first `most` and last ten episodes; nothing without histories.
+
+    Agents that stopped learning are left out: a policy frozen half-way is no source algorithm.
+    """
+    folders = [folder for _, folder in unit_folders(config)]
+    if not all((folder / "unit.json").exists() for folder in folders):
+        return {}
+    returns = {}
+    for k, folder in enumerate(folders):
+        unit = load_unit(folder, ("terminated", "truncated", "reward"))
+        if unit.stopped_at is None:
+            arrays = unit.arrays
+            whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
+            streams = range(len(arrays["reward"]))
+            returns[k] = [whole.returns[whole.stream == j] for j in streams]
+    lines = source_references(list(returns.values()), most, metrics.LAST) if returns else {}
+    return {name: replace(line, tasks=np.array(list(returns))) for name, line in lines.items()}
+
+
+def stopped_agents(config: Experiment) -> dict[str, int]:
+    """Task name -> steps learned from, of the source agents whose numbers broke."""
+    stopped = {}
+    for task, folder in unit_folders(config):
+        if (folder / "unit.json").exists():
+            unit = load_unit(folder, ())
+            if unit.stopped_at is not None:
+                stopped[task_name(task)] = unit.stopped_at
+    return stopped
+
+
+def compile_results(
+    run: Run, evaluations: dict[str, Evaluation], lines: dict[str, dict[str, Reference]]
+) -> dict:
+    """The content of `results.json`, keys as in the design."""
+    config, trained = run.config, sessions.read(run.folder)
+    return {
+        "name": config.name,
+        **scores(config, evaluations, lines),
+        "stopped_agents": stopped_agents(config),
+        "timing": run.timing(),
+        "sessions": trained,
+        "resumed_with": sessions.resumed_with(trained),
+        "evaluated_on": sessions.machine(config, choose_device(config)),
+    } | identity(run)
+
+
+def scores(
+    config: Experiment,
+    evaluations: dict[str, Evaluation],
+    lines: dict[str, dict[str, Reference]],
+) -> dict:
+    """The entries `splits` and `references` of `results.json`, in the world of `config`."""
+    facts = {split: known(config, e.tasks) for split, e in evaluations.items()}
+    optimal = {split: fact.optimal_return for split, fact in facts.items()}
+    splits = {
+        split: metrics.summarise(
+            evaluation.returns,
+            evaluation.lengths,
+            evaluation.successes,
+            facts[split],
+            [task_name(task) for task in evaluation.tasks],
+            evaluation.seen,
+        )
+        for split, evaluation in evaluations.items()
+    }
+    return {"splits": splits, "references": _summarise_references(lines, optimal)}
+
+
+def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:
+    """name -> split -> scores; of the source's last episodes only those that are about the end."""
+    summaries = {
+        name: {
+            split: metrics.summarise_reference(
+                line.returns, line.successes, optimal[split][line.tasks]
+            )
+            for split, line in by_split.items()
+        }
+        for name, by_split in lines.items()
+    }
+    for summary in summaries.get("source_end", {}).values():
+        summary |= {"nauc": None, "episodes_to_80pct": None}
+    return summaries
+
+
+def known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+    """What the configured world knows of `tasks`."""
+    knowledge, length = config_world(config), config.env.episode_length
+    return metrics.Known(
+        knowledge.optimal_return(tasks, length),
+        random_return(knowledge, tasks, length),
+        knowledge.shortest_episode(tasks),
+        success_ends=getattr(knowledge, "terminate_on_goal", False),
+    )

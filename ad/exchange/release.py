@@ -1,0 +1,141 @@
+"""A trained model to give away: `logs/<run>/release/`, which holds data and no code.
+
+model.safetensors   the weights (float32); its header holds the sizes of the world
+config.yaml         the resolved configuration
+README.md           the model card
+SHA256SUMS          of the three, for `sha256sum -c`: safetensors itself does not see a flipped bit
+"""
+
+import json
+from pathlib import Path
+
+from ad.config.parser import load
+from ad.config.schema import config_hash
+from ad.errors import CorruptError, MachineError
+from ad.evaluation.evaluate import load_model
+from ad.evaluation.summary import SUMMARY, is_evaluated
+from ad.models.sequence_model import SequenceModel, spec_as_dict, spec_from_dict
+from ad.reporting.tables import run_table
+from ad.runtime.files import read_sealed, replacing, sha256, write_text
+from ad.runtime.run import Run
+
+FILES = ("model.safetensors", "config.yaml", "README.md")
+SUMS = "SHA256SUMS"
+
+
+def release(run: Run) -> Path:
+    """Write the release of a trained run; its folder.
+
+    Raises ConfigError if the run is not trained, MachineError without the package safetensors.
+    """
+    safetensors, model = _safetensors(), load_model(run)
+    folder = run.folder / "release"
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header = {"format": "pt", "spec": json.dumps(spec_as_dict(model.spec))}
+    with replacing(folder / "model.safetensors") as temporary:
+        safetensors.torch.save_file(weights, temporary, header)
+    config = (run.folder / "config.yaml").read_text(encoding="utf-8")
+    write_text(folder / "config.yaml", config)
+    write_text(folder / "README.md", card(run, sum(w.numel() for w in weights.values())))
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in FILES))
+    return folder
+
+
+def load_release(folder: Path) -> SequenceModel:
+    """The released model, frozen, on the CPU. Raises CorruptError unless all is as it was written.
+
+    Raises MachineError without the package safetensors.
+    """
+    safetensors = _safetensors()
+    _verify(folder)
+    config = load(["--config_path", str(folder / "config.yaml"), "--root", str(folder)]).config
+    try:
+        with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+            spec = spec_from_dict(json.loads(file.metadata()["spec"]))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = SequenceModel(spec, config.model)
+        model.load_state_dict(weights)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CorruptError(f"{folder} is not a release: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def card(run: Run, num_weights: int) -> str:
+    """The model card of a run, Markdown: what it is, what it was trained on, how well it does."""
+    config = run.config
+    scores = "It is not evaluated."
+    if is_evaluated(run):
+        results = read_sealed(run.folder / SUMMARY)
+        scores = run_table(results).compact().markdown()
+    return CARD.format(
+        name=config.name,
+        num_weights=num_weights,
+        world=config.env.id,
+        train=len(run.split.train_tasks),
+        held_out=len(run.split.held_out_tasks),
+        method=config.method.name.replace("_", " "),
+        steps=config.training.steps,
+        algorithm=config.source.algorithm,
+        env_steps=config.source.env_steps,
+        config_hash=config_hash(config),
+        split_hash=run.split.hash,
+        scores=scores.rstrip(),
+    )
+
+
+CARD = """\
+---
+library_name: algorithm-distillation
+license: mit
+tags: [reinforcement-learning, in-context-learning]
+---
+
+# {name}
+
+A causal transformer of {num_weights:,} weights that reads its own past transitions and acts. In its
+context it is to learn tasks of {world} that it has never seen. Method: {method}.
+
+- Trained for {steps:,} steps on the learning histories of {train} tasks ({algorithm}, {env_steps:,}
+  environment steps each); {held_out} tasks were held out.
+- Configuration {config_hash}
+- Split {split_hash}
+
+## Scores
+
+{scores}
+
+## Use
+
+```python
+from pathlib import Path
+from ad.exchange.release import load_release
+
+model = load_release(Path("."))  # a SequenceModel; checks SHA256SUMS, runs no code
+```
+
+Made for study: it knows the world above and no other.
+"""
+
+
+def _verify(folder: Path) -> None:
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        if [line.split("  ")[1:] for line in lines] != [[name] for name in FILES]:
+            raise ValueError(f"{SUMS} does not list its files")
+        for line in lines:
+            known, name = line.split("  ")
+            if sha256(folder / name) != known:
+                raise ValueError(f"the SHA-256 of {name} is not the one in {SUMS}")
+    except (FileNotFoundError, ValueError) as error:
+        raise CorruptError(f"the release {folder} is not what was written: {error}") from error
+
+
+def _safetensors():
+    """The package, with its part for torch."""
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise MachineError(
+            "the package safetensors is not installed: pip install -e '.[release]'"
+        ) from error
+    return safetensors

@@ -1,0 +1,1 @@
+"""The sequence model: tokenizer, embeddings, transformer, cached decoding and the action head."""

@@ -1,0 +1,1 @@
+"""The compiled CPU backend of the transformer, behind one class."""

@@ -1,0 +1,20 @@
+"""Rotary positions (Su et al. 2021, section 3.2): attention sees how many tokens lie between."""
+
+import torch
+
+from ad.models.positions.none import Nowhere
+
+
+class Rotary(Nowhere):
+    """Adds nothing to the tokens; queries and keys are turned by angles that grow with the token's
+    index, so that their products depend on the difference of two indices only."""
+
+    @staticmethod
+    def rotate(x: torch.Tensor, start: int) -> torch.Tensor:
+        """Turn [B, H, L, D], tokens `start` to start + L - 1; D is even."""
+        length, width = x.shape[2:]
+        frequency = 10_000.0 ** -(torch.arange(0, width, 2, device=x.device) / width)
+        angle = torch.arange(start, start + length, device=x.device)[:, None] * frequency
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # [L, D / 2]
+        one, other = x.chunk(2, dim=3)
+        return torch.cat([one * cos - other * sin, other * cos + one * sin], dim=3)

@@ -1,0 +1,68 @@
+"""The sequence model: a token layout, a transformer and a linear head for action logits."""
+
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from ad.config.schema import ModelConfig
+from ad.models.tokenizer import Spec, Window
+from ad.models.transformer import Memory, Transformer
+from ad.registry import TOKENIZERS
+
+
+class SequenceModel(nn.Module):
+    """Action logits for every decision of a window, from what was known at each."""
+
+    def __init__(self, spec: Spec, config: ModelConfig):
+        super().__init__()
+        self.spec = spec
+        self.layout = TOKENIZERS.load(config.layout)(spec, config)
+        self.transformer = Transformer(
+            config.width,
+            config.layers,
+            config.heads,
+            config.feed_forward,
+            config.dropout,
+            config.attention_dropout,
+            self.layout.position.rotate,
+            self.layout.streams,
+        )
+        self.head = nn.Linear(config.width, spec.num_actions)
+        self._initialise()
+
+    def forward(self, window: Window, cache: Memory | None = None, start: int = 0) -> torch.Tensor:
+        """Logits [B, T, A] of a window [B, T + 1]; with a cache of its last decision, [B, 1, A].
+
+        A cache that holds tokens of the window's beginning gets those that it does not have yet;
+        then `window` may be the part that begins with decision `start` (from 0), if that holds them
+        all.
+        """
+        tokens = self.layout(window, start)
+        if cache is None:
+            return self.head(self.layout.decisions(self.transformer(tokens)))
+        known = start + window["time"].shape[1] - 1
+        fresh = self.layout.count(known) - cache.length
+        return self.head(self.layout.newest(self.transformer(tokens[:, -fresh:], cache)))
+
+    def new_cache(self, lanes: int, decisions: int) -> Memory:
+        """An empty cache for windows of at most so many decisions."""
+        return self.transformer.new_cache(lanes, self.layout.count(decisions))
+
+    def _initialise(self) -> None:
+        for module in self.layout.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.1)  # a token is a sum of six or more of these
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+
+def spec_as_dict(spec: Spec) -> dict:
+    """`spec` in plain types, for a checkpoint."""
+    return asdict(spec)
+
+
+def spec_from_dict(value: dict) -> Spec:
+    """The inverse of `spec_as_dict`."""
+    tuples = {name: tuple(value[name]) for name in ("observation_factors", "rewards")}
+    return Spec(**{**value, **tuples})

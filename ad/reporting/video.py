@@ -1,0 +1,120 @@
+"""Frames to mp4 files: panels side by side, captions, and the encoder.
+
+Frames are uint8 [T, H, W, 3]. ffmpeg-python only builds the command line: the program is the ffmpeg
+on PATH, else the one in the wheel of imageio-ffmpeg.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ad.errors import MachineError
+from ad.runtime.files import replacing
+
+PAPER, INK = 255, (40, 40, 40)
+FINGERPRINT = "frames-sha256:"  # precedes, in the file's comment, the hash of what it shows
+
+
+def ffmpeg_program() -> str:
+    """Path of an ffmpeg program; raises MachineError where there is none."""
+    try:
+        return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise MachineError(
+            "no ffmpeg program: put one on PATH, or install imageio-ffmpeg from a wheel"
+        ) from error
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
+    """Write `frames` as an H.264 mp4 that browsers play; odd sizes are padded to even ones.
+
+    The file appears whole or not at all. One that already shows exactly this is left as it is: the
+    answer is whether it was written. Raises ValueError for no frames, MachineError if ffmpeg fails.
+    """
+    if len(frames) == 0:
+        raise ValueError(f"{path}: a video needs at least one frame")
+    odd = [(0, side % 2) for side in frames.shape[1:3]]
+    if any(map(any, odd)):
+        frames = np.pad(frames, [(0, 0), *odd, (0, 0)], "edge")
+    frames = np.ascontiguousarray(frames)
+    fingerprint = _fingerprint(frames, fps)
+    if path.exists() and fingerprint.encode() in path.read_bytes():
+        return False
+    with replacing(path) as temporary:
+        _encode(temporary, frames, fps, fingerprint)
+    return True
+
+
+def side_by_side(panels: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
+    """Panels [T_i, H, W_i, 3] next to each other; one that ends early holds its last frame."""
+    length = max(len(panel) for panel in panels)
+    held = [panel[np.minimum(np.arange(length), len(panel) - 1)] for panel in panels]
+    space = np.full((length, held[0].shape[1], gap, 3), PAPER, np.uint8)
+    parts = [part for panel in held for part in (space, panel)]
+    return np.concatenate(parts[1:], axis=2)
+
+
+def caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
+    """The frames with `text` written in a strip above them; the font shrinks until it fits."""
+    font = _fitting_font(text, frames.shape[2], size)
+    strip = Image.new("RGB", (frames.shape[2], 2 * size), (PAPER,) * 3)
+    middle = (frames.shape[2] / 2, size)
+    ImageDraw.Draw(strip).text(middle, text, fill=INK, font=font, anchor="mm")
+    strips = np.broadcast_to(np.asarray(strip), (len(frames), *np.shape(strip)))
+    return np.concatenate([strips, frames], axis=1)
+
+
+def margin(frames: np.ndarray, pixels: int = 12, grey: int = PAPER) -> np.ndarray:
+    """The frames with a border of one grey."""
+    length, height, width, _ = frames.shape
+    shape = (length, height + 2 * pixels, width + 2 * pixels, 3)
+    bordered = np.full(shape, grey, np.uint8)
+    bordered[:, pixels:-pixels, pixels:-pixels] = frames
+    return bordered
+
+
+def _fitting_font(text: str, width: int, size: int) -> ImageFont.FreeTypeFont:
+    sizes = range(size, 6, -1)
+    fonts = [ImageFont.load_default(number) for number in sizes]
+    return next((font for font in fonts if font.getlength(text) <= width - 4), fonts[-1])
+
+
+def _fingerprint(frames: np.ndarray, fps: int) -> str:
+    digest = hashlib.sha256(f"{fps} {frames.shape} ".encode())
+    digest.update(frames)
+    return FINGERPRINT + digest.hexdigest()
+
+
+def _encode(path: Path, frames: np.ndarray, fps: int, comment: str) -> None:
+    height, width = frames.shape[1:3]
+    raw = ffmpeg.input(
+        "pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps
+    )
+    settings = {
+        "format": "mp4",
+        "vcodec": "libx264",
+        "pix_fmt": "yuv420p",  # the one that every browser decodes
+        "crf": 20,
+        "preset": "veryfast",  # flat drawings get no smaller by more thought
+        "threads": 1,  # the same bits on every machine
+        "movflags": "+faststart",
+        "metadata": f"comment={comment}",
+    }
+    try:
+        raw.output(str(path), **settings).overwrite_output().run(
+            cmd=ffmpeg_program(),
+            input=frames.reshape(-1).data,
+            capture_stdout=True,
+            capture_stderr=True,
+        )
+    except OSError as error:
+        raise MachineError(f"the ffmpeg program cannot be started: {error}") from error
+    except ffmpeg.Error as error:
+        reason = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise MachineError(f"ffmpeg could not write {path.name}: {' '.join(reason)}") from error

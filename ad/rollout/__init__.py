@@ -1,0 +1,1 @@
+"""Episodes of many environments in lockstep, with a policy and its context."""

@@ -1,0 +1,160 @@
+"""Where a run keeps its things: `logs/<name>/`, with `metrics.jsonl` as the source of truth.
+
+config.yaml  split.json  metrics.jsonl  timing.json  sessions.json  checkpoints/  results.*
+worlds/<world>/results.*  report.html  tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the
+agents' curves, likewise)
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ad.config import schema as configuration
+from ad.config.parser import load
+from ad.config.schema import Experiment
+from ad.errors import ConfigError
+from ad.runtime.files import write_json, write_text
+from ad.runtime.metrics_log import MetricsLog
+from envs import world
+from envs.tasks import Split, make_split
+
+LATE_SECTIONS = ("evaluation.", "record.")  # may change without training again
+
+
+class Run:
+    """A run's folder. If it holds another configuration: ConfigError, or with `fresh` emptied."""
+
+    def __init__(self, config: Experiment, fresh: bool = False):
+        self.config, self.folder = config, config.folder
+        self.split = config_split(config)
+        if (changed := self._changed()) and not fresh:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings ({'; '.join(changed)}): "
+                "choose another --name, or discard it with --fresh true"
+            )
+        if changed:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "config.yaml", configuration.dump(config))
+        write_json(self.folder / "split.json", describe_split(self.split))
+        self.log = MetricsLog(self.folder)
+
+    @property
+    def videos(self) -> Path:
+        """The folder of the run's videos."""
+        return Path(self.config.root) / "videos" / self.config.name
+
+    def discard_training(self) -> None:
+        """Remove checkpoints and logs, so that training starts again."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self.log.discard()
+        self.set_timing("train_s", 0.0)
+
+    @contextlib.contextmanager
+    def timed(self, name: str, again: bool = False) -> Iterator[None]:
+        """Add the seconds that the block takes to `name` in timing.json; with `again`, set them."""
+        start = time.perf_counter()
+        if again:
+            self.set_timing(name, 0.0)
+        try:
+            yield
+        finally:
+            self.add_timing(name, time.perf_counter() - start)
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by name: collect_s, train_s, evaluate_s; damaged ones are forgotten."""
+        try:
+            seconds = dict(json.loads((self.folder / "timing.json").read_text()))
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
+            return {}
+        return {name: value for name, value in seconds.items() if _is_duration(value)}
+
+    def add_timing(self, name: str, seconds: float) -> None:
+        """Note that `name` took so many seconds more."""
+        self.set_timing(name, self.timing().get(name, 0.0) + seconds)
+
+    def set_timing(self, name: str, seconds: float) -> None:
+        """Note that `name` took so many seconds."""
+        write_json(self.folder / "timing.json", self.timing() | {name: round(seconds, 3)})
+
+    def _changed(self) -> list[str]:
+        """The settings that what is in the folder depends on and that are different now."""
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            return []
+        old = load(["--config_path", str(path), "--root", str(self.config.root)]).config
+        changed = configuration.difference(old, self.config)
+        return [line for line in changed if not line.startswith(LATE_SECTIONS)]
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < float("inf")
+
+
+def with_seed(config: Experiment, seed: int) -> Experiment:
+    """`config` with another training seed, as a run of its own."""
+    training = replace(config.training, train_seed=seed)
+    return replace(config, name=f"{config.name}-seed-{seed}", training=training)
+
+
+def config_split(config: Experiment) -> Split:
+    """The split of an experiment."""
+    env, split = config.env, config.split
+    return make_split(
+        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+    )
+
+
+def config_world(config: Experiment):
+    """The world of an experiment, for what it knows of its tasks."""
+    return world(config.env.id, config.env.tasks, **config.env.kwargs)
+
+
+def describe_split(split: Split) -> dict:
+    """The lists of tasks and their hash, in plain types."""
+    return {
+        "hash": split.hash,
+        "train": split.train_tasks.tolist(),
+        "held_out": split.held_out_tasks.tolist(),
+    }
+
+
+def dataset_folder(config: Experiment) -> Path:
+    """`histories/<dataset>`: one a world and source configuration, whatever the split and seed."""
+    source = replace(config.source, source_seed=0)
+    slug = re.sub(r"[^A-Za-z0-9]+", "_", config.env.id).strip("_").lower()
+    name = f"{slug}-{source.algorithm}-{configuration.config_hash(config.env, source)[:8]}"
+    return Path(config.root) / "histories" / name
+
+
+def world_folder(folder: Path, kwargs: dict) -> Path:
+    """Where in a run's folder the results of another world are: {"size": 11} is worlds/size_11."""
+    return folder / "worlds" / re.sub(r"[^A-Za-z0-9.]+", "_", world_title(kwargs))
+
+
+def world_title(kwargs: dict) -> str:
+    """Another world in a table, by its settings: {"size": 11} is "size 11"."""
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())
+
+
+def task_name(task: np.ndarray) -> str:
+    """A task as it stands in file names and tables: (3, 7) is "3-7"."""
+    return "-".join(str(int(part)) for part in task)
+
+
+def unit_folder(config: Experiment, task: np.ndarray) -> Path:
+    """The folder of one task's history under the configured source seed."""
+    return dataset_folder(config) / f"task_{task_name(task)}_seed_{config.source.source_seed}"
+
+
+def unit_folders(config: Experiment) -> list[tuple[tuple[int, ...], Path]]:
+    """(task, folder) for every train task, in the order of the split."""
+    tasks = config_split(config).train_tasks
+    return [(tuple(task.tolist()), unit_folder(config, task)) for task in tasks]

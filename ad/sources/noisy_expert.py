@@ -1,0 +1,100 @@
+"""Noise distillation, AD^ε (Zisman et al. 2024, section 3): learning histories without learning.
+
+The optimal policy of a world acts, and each action is replaced by a uniformly random one with a
+probability that falls linearly from `noise_start` to `noise_end` over the history.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad.config.fields import setting
+from ad.data.schema import PROBABILITIES, Block, quantised
+from ad.errors import ConfigError
+from ad.sources.actors import Actors
+
+TIES = 12  # a world chooses evenly among 2, 3 or 4 equals: so many even numbers tell how often each
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The schedule of the noise."""
+
+    noise_start: float = setting(1.0, at_least=0, at_most=1)  # P(random action), first step
+    noise_end: float = setting(0.0, at_least=0, at_most=1)  # and at the last
+    decay_fraction: float = setting(1.0, above=0, at_most=1)  # share of history it falls over
+
+
+class NoiseDistillation:
+    """K noisy experts with E actors each; needs a world that knows its optimal actions.
+
+    `settings`: those of all agents, or a list of the same ones for each.
+    """
+
+    Settings = Settings
+    SHARED = ("noise_start", "noise_end", "decay_fraction")  # one schedule for all agents
+
+    def __init__(
+        self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys, world
+    ):
+        if not hasattr(world, "optimal_actions"):
+            raise ConfigError("noise_distillation needs a world that knows its optimal actions")
+        self.settings = settings if isinstance(settings, Settings) else settings[0]
+        self.world = world
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.tasks = np.repeat(tasks, num_envs, axis=0)
+        self.actions = int(env.single_action_space.n)
+        self.noise = self.settings.noise_start
+
+    def run(self, steps: int, soft: bool = False) -> Iterator[Block]:
+        """Act until every lane has taken `steps` steps; yield the transitions in blocks.
+
+        With `soft` they have the probabilities of all actions.
+        """
+        optimal = self._optimal_policies() if soft else None
+        for block in self.actors.blocks(steps, soft=soft):
+            for step in block.rollouts(1):
+                self.noise = self._noise_at(self.actors.steps / max(steps - 1, 1))
+                self.actors.rollout(step, self.act)
+                if soft:
+                    best = optimal[self.actors.agent, step.arrays["observation"]]  # [1, K, E, A]
+                    policy = self.noise / self.actions + (1 - self.noise) * best
+                    step.arrays[PROBABILITIES][:] = quantised(np.cumsum(policy, axis=-1))
+            block.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
+            yield block
+
+    def state(self) -> dict | None:
+        """The actors as arrays; None if their world cannot tell."""
+        return self.actors.state()
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` of the same agents gave."""
+        self.actors.restore(state)
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """The optimal actions [K, E], some replaced at random, from one uniform number each."""
+        random = u < self.noise
+        # What is left of the same number, stretched to [0, 1), chooses among equals.
+        rest = np.where(
+            random, u / max(self.noise, 1e-12), (u - self.noise) / (1 - self.noise or 1)
+        )
+        rest = np.clip(rest, 0.0, np.nextafter(1.0, 0.0))
+        best = self.world.optimal_actions(observations.ravel(), self.tasks, rest.ravel())
+        return np.where(random, (rest * self.actions).astype(int), best.reshape(u.shape))
+
+    def _optimal_policies(self) -> np.ndarray:
+        """Probabilities [K, S, A] of the actions of the optimal policy at all observations."""
+        tasks = self.tasks[:: self.actors.shape[1]]
+        states = int(self.actors.env.single_observation_space.n)
+        everywhere = np.tile(np.arange(states), len(tasks)), np.repeat(tasks, states, axis=0)
+        rows = np.zeros((len(tasks) * states, self.actions))
+        for u in (np.arange(TIES) + 0.5) / TIES:
+            best = self.world.optimal_actions(*everywhere, np.full(len(rows), u))
+            rows[np.arange(len(rows)), best] += 1 / TIES
+        return rows.reshape(len(tasks), states, self.actions)
+
+    def _noise_at(self, progress: float) -> float:
+        s = self.settings
+        share = min(progress / s.decay_fraction, 1.0)
+        return s.noise_start + (s.noise_end - s.noise_start) * share

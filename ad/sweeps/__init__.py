@@ -1,0 +1,1 @@
+"""Many runs from one description: studies of settings and searches for source settings."""

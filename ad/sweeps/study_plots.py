@@ -1,0 +1,76 @@
+"""The picture of a question: success over in-context episodes, and NAUC, by value.
+
+The names of the values stand on the right, in the colours of both sides.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ad.reporting.plots import INK, MUTED, STYLES, dress, png
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
+STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+RESOLUTION = 100  # dots per inch: these pictures are committed
+
+Estimate = tuple[float | None, tuple[float, float] | None]  # mean and 95 % interval
+
+
+@dataclass(frozen=True)
+class Line:
+    """A value of a question: success in each fifth of the episodes, NAUC, and NAUC by seed."""
+
+    name: str
+    fifths: list[Estimate]
+    nauc: Estimate
+    seeds: list[float]
+
+
+def question_picture(lines: list[Line], ceiling: float | None) -> bytes:
+    """A PNG; `ceiling`: the NAUC of undirected exploration."""
+    height = max(3.8, 1.2 + 0.45 * len(lines))
+    figure = Figure(figsize=(10.5, height), dpi=RESOLUTION, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    styles = [_style(n) for n in range(len(lines))]
+    for n, (line, style) in enumerate(zip(lines, styles, strict=True)):
+        _curve(left, line, n / len(lines), style)
+        _interval(right, line, n, style)
+    dress(left, "fifth of the in-context episodes", "success, held-out goals")
+    left.set_xticks(range(1, 6))
+    left.set_ylim(0, 1.02)
+    if ceiling is not None:
+        right.axvline(ceiling, **STYLES["undirected"], label="undirected ceiling")
+        right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
+    dress(right, "NAUC, held-out goals (dots: seeds)", "")
+    right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # of few seeds an interval may be wider
+    right.set_yticks(range(len(lines)), [line.name for line in lines])
+    right.set_ylim(len(lines) - 0.5, -0.5)
+    for text, style in zip(right.get_yticklabels(), styles, strict=True):
+        text.set_color(style["color"])
+    return png(figure)
+
+
+def _style(n: int) -> dict:
+    return {"color": COLOURS[n % len(COLOURS)], "linestyle": STROKES[n % len(STROKES)]}
+
+
+def _curve(axes: Axes, line: Line, place: float, style: dict) -> None:
+    """Means with error bars, moved a little aside so that those of other values can be seen."""
+    known = [k for k, (mean, _) in enumerate(line.fifths) if mean is not None]
+    x = np.array(known) + 1 + 0.24 * (place - 0.5)
+    mean = np.array([line.fifths[k][0] for k in known])
+    ends = [line.fifths[k][1] or (line.fifths[k][0],) * 2 for k in known]
+    errors = np.abs(np.array(ends).reshape(-1, 2).T - mean)
+    axes.errorbar(x, mean, errors, **style, marker="o", markersize=4, capsize=2)
+
+
+def _interval(axes: Axes, line: Line, row: int, style: dict) -> None:
+    mean, bounds = line.nauc
+    if bounds is not None:
+        axes.plot(bounds, (row, row), **style, linewidth=2)
+    if mean is not None:
+        axes.plot(mean, row, color=style["color"], marker="D", markersize=6)
+    below = [row + 0.2] * len(line.seeds)
+    axes.scatter(line.seeds, below, color=style["color"], s=14, alpha=0.6)

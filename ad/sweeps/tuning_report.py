@@ -1,0 +1,116 @@
+"""What a search found: `tuning.csv`, `table.md`, `tuning.png` and `best.yaml`, best settings first.
+
+By area: the mean return over environment steps. By pace: how near the rise is to the wanted length.
+The rise of a history is over when its strided episodes are at 0.9 of their final return; it is
+counted in strided episodes, which a student would play at that pace (against
+`evaluation.episodes`), and in context windows, `tune.rise_windows` being the wanted number. Below
+that a window shows a learner only at its start; far above it no window shows that it gets better.
+The stride that fits would make it the wanted number. A setting that fails on a task has no pace.
+"""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyrallis
+
+from ad.config.fields import shown
+from ad.config.schema import Experiment, dump
+from ad.evaluation import metrics
+from ad.reporting.tables import Table, number
+from ad.runtime.files import replacing, write_text
+from ad.runtime.run import task_name
+from ad.sweeps.tuning import Tuning
+from ad.sweeps.tuning_plots import tuning_picture
+
+COLUMNS = {  # score -> heading and number format
+    "final_return": ("return, end", ".2f"),
+    "path_ratio": ("path / shortest, end", ".2f"),
+    "entropy": ("entropy, end", ".2f"),
+    "rise_episodes": ("90 % at strided episode", ".1f"),
+    "rise_windows": ("windows to 90 %", ".2f"),
+    "fitting_stride": ("stride that fits", ".0f"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Means over tasks, float [S] by score; the settings' numbers, best first, by area and pace."""
+
+    means: dict[str, np.ndarray]
+    by_area: np.ndarray
+    by_pace: np.ndarray
+
+
+def rank(config: Experiment, tuning: Tuning) -> Ranking:
+    """Order the settings; what is equal stays in the order of the grid."""
+    means = {name: _mean(values) for name, values in tuning.scores.items()}
+    failed = means["learnt"] < 1
+    distance = np.abs(np.log(means["rise_windows"] / config.tune.rise_windows))
+    pace = np.lexsort((-means["area"], np.where(failed, np.inf, distance)))
+    return Ranking(means, np.argsort(-means["area"], kind="stable"), pace)
+
+
+def write_report(config: Experiment, tuning: Tuning, folder: Path) -> Table:
+    """Write the four files into `folder`; the table, best settings first."""
+    ranking = rank(config, tuning)
+    first = ranking.by_area if config.tune.rank_by == "area" else ranking.by_pace
+    table = tuning_table(config, tuning, ranking, first)
+    write_text(folder / "table.md", table.markdown())
+    write_text(folder / "best.yaml", dump(_with_settings(config, tuning.settings[first[0]])))
+    with replacing(folder / "tuning.csv") as path, open(path, "w", newline="") as file:
+        csv.writer(file).writerows(_rows(tuning))
+    with replacing(folder / "tuning.png") as path:
+        path.write_bytes(tuning_picture(config, tuning, ranking.means, first))
+    return table
+
+
+def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, first: np.ndarray) -> Table:
+    """A row for each setting in the order `first`; area with its 95 % interval over tasks."""
+    place = {name: np.argsort(order) for name, order in _orders(ranking).items()}
+    low, high = metrics.bootstrap(tuning.scores["area"].T)
+    columns = {name: column for name, column in COLUMNS.items() if name in ranking.means}
+    rows = []
+    for s in first:
+        mean = {name: metrics.plain(values[s]) for name, values in ranking.means.items()}
+        area = f"{number(mean['area'], '.3f')} [{low[s]:.3f}, {high[s]:.3f}]"
+        learnt = f"{np.nansum(tuning.scores['learnt'][s]):.0f} of {len(tuning.tasks)}"
+        own = [_shown(getattr(tuning.settings[s], name)) for name in config.tune.grid]
+        rest = [number(mean[name], style) for name, (_, style) in columns.items()]
+        ranks = [str(place[name][s] + 1) for name in place]
+        rows.append([*own, area, learnt, *rest, *ranks])
+    headings = [heading for heading, _ in columns.values()]
+    header = [*config.tune.grid, "area", "learnt", *headings, "by area", "by pace"]
+    return Table(header, rows).compact()
+
+
+def _orders(ranking: Ranking) -> dict[str, np.ndarray]:
+    return {"area": ranking.by_area, "pace": ranking.by_pace}
+
+
+def _rows(tuning: Tuning):
+    """A row for each setting and task: all settings, all scores, empty where there is none."""
+    names = [field.name for field in dataclasses.fields(tuning.settings[0])]
+    yield [*names, "task", *tuning.scores]
+    for s, own in enumerate(tuning.settings):
+        for n, task in enumerate(tuning.tasks):
+            values = [scores[s, n] for scores in tuning.scores.values()]
+            known = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
+            yield [*(getattr(own, name) for name in names), task_name(task), *known]
+
+
+def _with_settings(config: Experiment, settings) -> Experiment:
+    """`config` with these settings of the source algorithm."""
+    source = dataclasses.replace(config.source, settings=pyrallis.encode(settings))
+    return dataclasses.replace(config, source=source)
+
+
+def _shown(value) -> str:
+    return f"{value:g}" if isinstance(value, float) else shown(value)
+
+
+def _mean(scores: np.ndarray) -> np.ndarray:
+    """Means over the tasks with a score, [S, N] -> [S]."""
+    known = np.isfinite(scores)
+    return metrics.ratio(np.where(known, scores, 0).sum(1), known.sum(1))

@@ -1,0 +1,1 @@
+"""Training of the sequence model: optimizer, trainer, checkpoints and their provenance."""

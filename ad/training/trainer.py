@@ -1,0 +1,300 @@
+"""Training: AdamW on windows of histories, periodic evaluation, checkpoints, exact resume.
+
+Batches, dropout and evaluations are derived from (train_seed, purpose, step), so a run that goes on
+from a checkpoint sees what an uninterrupted one would have seen.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ad.config.schema import dump
+from ad.data.dataset import (
+    TrainingData,
+    blindfolded,
+    hide_actions,
+    load_data,
+    parts,
+    to_device,
+)
+from ad.errors import NumericError
+from ad.methods import new_method
+from ad.models.kernels.training import Passes
+from ad.models.rng import seeded
+from ad.models.sequence_model import SequenceModel, spec_as_dict
+from ad.models.tokenizer import Window
+from ad.runtime.console import notice
+from ad.runtime.devices import autocast, choose_device, seed_torch, torch_threads
+from ad.runtime.run import Run
+from ad.training import checkpoints, sessions
+from ad.training import validation as progress
+from ad.training.compiling import compiled
+from ad.training.gradients import Found, gradient
+from ad.training.nonfinite import Setbacks
+from ad.training.optimizer import Optimiser, Rows, learning_rate
+from ad.training.provenance import check_origin, origin
+from envs.rng import derive_key
+
+LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
+LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
+
+
+class Trainer:
+    """One training run: the model, its optimiser, and the step it has reached."""
+
+    def __init__(self, run: Run, data: TrainingData | None = None):
+        """`data`: that of another trainer of the same histories; None reads them."""
+        self.run, self.config = run, run.config
+        self.device = choose_device(self.config)
+        self.method = new_method(self.config.method)
+        self.data = data or load_data(self.config, self.method.history_part)
+        self.model = self.new_model()
+        self.forward = self.model
+        self._served = self._blocks_are_served()
+        self.setbacks = Setbacks(self.config.training.max_bad_batches)
+        self.spent = 0.0  # seconds of training that timing.json does not know yet
+        self._resume()
+
+    @property
+    def left(self) -> int:
+        """How many steps are to be made."""
+        return self.config.training.steps - self.step
+
+    @contextmanager
+    def session(self, count: int, stacked: bool, shown: bool) -> Iterator[None]:
+        """Around training's steps: one of `count` trainers side by side, `stacked` or in turns.
+
+        The progress bar of one of them is `shown`.
+        """
+        present = sessions.machine(self.config, self.device)
+        sessions.begin(self.run.folder, self.step, present | {"models": count if stacked else 1})
+        if self.config.training.compile and not stacked:
+            self.compile()
+        self._speed_since = time.perf_counter(), self.step
+        with self._bar(f"train {count} seeds" if count > 1 else "train", shown) as self.bar:
+            yield
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around work whose seconds are this run's."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent += time.perf_counter() - begin
+
+    def compile(self) -> None:
+        """Go on with a compiled model, where that works."""
+        transformer = self.model.transformer
+        passes, transformer.passes = transformer.passes, None
+        self.forward = compiled(self.model, self._attempt)
+        if self.forward is self.model:
+            transformer.passes = passes
+
+    def train_step(self) -> None:
+        """One optimiser step on the batch of the present step, without what is due after it."""
+        seed_torch(self._key("dropout", self.step), self.device)
+        if not self.model.training:  # after an evaluation
+            self.model.train()
+        # Torch's threads would spin for a while behind each operation, on the cores of the passes.
+        with torch_threads(1) if self._passes else nullcontext():
+            self.update(*self.gradient(self.forward))
+
+    def update(self, loss: torch.Tensor, gradient: Rows) -> None:
+        """Go down the `gradient` of the present step, and on to the next one."""
+        rate = learning_rate(self.step, self.config.training)
+        bad = self.optimiser.update(gradient, loss, rate)
+        self.losses.append(torch.where(bad, torch.nan, loss))
+        self.verdicts.append((self.step, bad))
+        self.step += 1
+
+    def gradient(self, forward: Callable) -> Found:
+        """The loss on the batch of the present step, detached, and its gradient."""
+        window, valid = to_device(self.batch(), self.device)
+
+        def loss_of(part: slice) -> torch.Tensor:
+            mine = {name: values[part] for name, values in window.items()}
+            with seeded(self._key("dropout", self.step, part.start)):
+                loss = self.loss(forward, mine, valid[part])
+            return loss * (valid[part].sum() / valid.sum())
+
+        passes = self._passes
+        threads = passes.threads if passes else 1
+        most = threads * self._windows_at_once(passes is not None, threads)
+        each = parts(self.config.training.batch_size, most, threads)
+        return gradient(self.optimiser, loss_of, each)
+
+    def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The windows of the present step and their valid decisions, in the CPU's memory."""
+        settings, data = self.config.training, self.config.data
+        rng = np.random.default_rng(self._key("batch", self.step))
+        shares = data.windows_from_start, data.windows_from_rise
+        batch = self.data.train.sample(rng, settings.batch_size, *shares)
+        if settings.action_dropout:
+            batch = hide_actions(batch, rng, settings.action_dropout)
+        return batch
+
+    def loss(self, forward: Callable, window: Window, valid: torch.Tensor) -> torch.Tensor:
+        """Of windows with the model `forward`, 0-d."""
+        settings = self.config.training
+        if settings.action_dropout:
+            forward = blindfolded(forward, self.data.spec.none["action"])
+        with autocast(self.config, self.device):
+            return self.method.loss(forward, window, valid, settings.label_smoothing)
+
+    def _windows_at_once(self, in_passes: bool, threads: int) -> int:
+        """How many windows of each thread go through the model together: few if they are large.
+
+        A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
+        small. The gradient is that of the whole batch in any case.
+        """
+        size = self.config.training.batch_size
+        if self.device.type != "cpu":
+            return size
+        model = self.config.model
+        tokens = self.model.layout.count(self.config.data.context_length)
+        weights = 0 if in_passes else model.heads * tokens  # those of attention, if kept
+        largest = tokens * max(weights, model.feed_forward)
+        return min(max(LARGEST_ACTIVATION // largest // threads, 1), size)
+
+    @property
+    def _passes(self) -> Passes | None:
+        """The compiled loops of the blocks, if they are what trains."""
+        return self.model.transformer.passes if self._served else None
+
+    def _blocks_are_served(self) -> bool:
+        transformer = self.model.transformer
+        with autocast(self.config, self.device):
+            return transformer.passes is not None and transformer.passes.serve(
+                transformer.norm.weight
+            )
+
+    def _attempt(self, forward: Callable) -> None:
+        """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
+        self.model.train()
+        self.gradient(forward)
+
+    def after_step(self) -> None:
+        """What is due after a step: a look at bad batches, the log, an evaluation, a checkpoint."""
+        settings = self.config.training
+        log, evaluation, checkpoint = (
+            self.step % every == 0 or self.step == settings.steps
+            for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
+        )
+        if self.device.type == "cpu" or self.step % LOOK_EVERY == 0 or log or checkpoint:
+            self._look()
+        if self.setbacks.too_many:
+            return self._roll_back(self.setbacks.reason())
+        if log:
+            self._log()
+        if evaluation:
+            try:
+                self.model.eval()
+                self.run.log.write(self.step, progress.seen(self))
+            except NumericError:
+                return self._roll_back(f"the model's logits are not finite after step {self.step}")
+        if checkpoint:
+            self.save()
+        self.bar.update(self.step - self.bar.n)
+
+    def _look(self) -> None:
+        """Hear the verdicts on the batches since the last look: were they bad?"""
+        if self.verdicts:
+            steps, bad = zip(*self.verdicts, strict=True)
+            for step, verdict in zip(steps, torch.stack(bad).tolist(), strict=True):
+                self.setbacks.count(step, verdict)
+            self.verdicts = []
+
+    def _roll_back(self, why: str) -> None:
+        """Go back to the last checkpoint, and on with other batches. Once: then NumericError."""
+        step = self.step
+        self.setbacks.roll_back(why)
+        self._restore(checkpoints.load_newest(self.run.folder / "checkpoints"))
+        self.run.log.forget_after(self.step)
+        notice(f"{why}: training goes back from step {step} to {self.step}, on with other batches")
+
+    def _log(self) -> None:
+        now, (since, start) = time.perf_counter(), self._speed_since
+        per_step = self.config.training.batch_size * self.config.data.context_length
+        speed = max(self.step - start, 0) / (now - since) * per_step
+        loss = float(torch.stack(self.losses).nanmean())
+        values = {
+            "train/loss": loss,
+            "train/learning_rate": learning_rate(self.step - 1, self.config.training),
+            "train/transitions_per_second": speed,
+        }
+        self.run.log.write(self.step, values | self.setbacks.logged())
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
+        self.losses = []
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the run is in trouble that a roll-back would have to undo."""
+        with self.working():
+            self._look()
+            if self.left and (self.setbacks.in_a_row or not _is_finite(self.model)):
+                return
+            self.run.log.sync()
+            checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
+        self.run.add_timing("train_s", self.spent)
+        self.spent = 0.0
+
+    def _content(self) -> dict:
+        """What a checkpoint holds; weights without the memory that other seeds share."""
+        return {
+            "model": {name: value.clone() for name, value in self.model.state_dict().items()},
+            "optimiser": self.optimiser.state_dict(),
+            "losses": [float(loss) for loss in self.losses],
+            "setbacks": self.setbacks.state(),
+            "spec": spec_as_dict(self.data.spec),
+            "config": dump(self.config),
+            "origin": origin(self.config, self.run.split),
+        }
+
+    def _resume(self) -> None:
+        """Take up the newest checkpoint, or begin."""
+        content = checkpoints.load_newest(self.run.folder / "checkpoints")
+        if content is not None:
+            check_origin(content, self.config, self.run.split)
+            self.setbacks.restore(content["setbacks"])
+        self._restore(content)
+        self.run.log.forget_after(self.step)
+
+    def _restore(self, content: dict | None) -> None:
+        """Weights, optimiser and step of a checkpoint; of the beginning, if there is none."""
+        self.optimiser = Optimiser(self.model, self.config.training)
+        self.losses, self.verdicts = [], []
+        if content is None:
+            self.step = 0
+            self.model.load_state_dict(self.new_model().state_dict())
+            return
+        self.step = content["step"]
+        self.model.load_state_dict(content["model"])
+        if self.left:
+            self.optimiser.load_state_dict(content["optimiser"])
+        self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
+
+    def new_model(self) -> SequenceModel:
+        """The model as it is before the first step."""
+        torch.manual_seed(derive_key(self._seed, "train", "weights"))
+        return SequenceModel(self.data.spec, self.config.model).to(self.device)
+
+    def _bar(self, title: str, shown: bool) -> tqdm:
+        total, off = self.config.training.steps, None if shown else True
+        return tqdm(total=total, initial=self.step, desc=title, unit=" steps", disable=off)
+
+    @property
+    def _seed(self) -> int:
+        return self.config.training.train_seed
+
+    def _key(self, purpose: str, *where: int) -> int:
+        """The key of randomness at a step: another one after a roll-back, not to fail again."""
+        again = [f"roll-back {len(self.setbacks.rolled_back)}"] if self.setbacks.rolled_back else []
+        return derive_key(self._seed, "train", purpose, *where, *again)
+
+
+def _is_finite(model: torch.nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
