@@ -21,7 +21,7 @@ FORBIDDEN = {
     "ad.models.positions": [*WORLDS, *STORE, *RUNS, "ad.methods", "ad.sources"],
     "ad.methods": [*WORLDS, *STORE, *RUNS, "ad.sources"],
     "ad.sources": [*STORE, *RUNS, "ad.methods", "ad.models.transformer"],
-    "ad.sources.returns": ["envs", "ad.sources", "ad.methods"],
+    "ad.sources.returns": ["envs", "ad.methods"],
 }
 ALLOWED = {"scripts": {"argv"}}  # to know that a verb is about to run
 SYSTEM = {"environ", "getenv", "cwd", "argv", "is_available", "manual_seed", "open", "read_text"}
