@@ -13,7 +13,7 @@ from training_row import SHORT, train
 
 from ad.collection.collect import collect
 from ad.config.parser import load
-from ad.models.tokenizer import Spec
+from ad.data.spec import Spec
 from ad.runtime.run import Run, unit_folder
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
@@ -87,13 +87,13 @@ def random_window(spec):
 
     def draw(count: int, decisions: int, seed: int, start: bool = True):
         rng = np.random.default_rng(seed)
-        sizes = spec.none | {"time": spec.episode_length}
+        sizes = spec.padding_index | {"time": spec.episode_length}
         window = {
             name: torch.from_numpy(rng.integers(size, size=(count, decisions + 1)))
             for name, size in sizes.items()
         }
         if start:
-            for name, index in spec.none.items():
+            for name, index in spec.padding_index.items():
                 window[name][:, 0] = index
         window["step"] = (torch.arange(decisions + 1) - 1).clamp(min=0).repeat(count, 1)
         return window

@@ -4,20 +4,21 @@ import numpy as np
 import torch
 
 from ad.config.schema import Experiment
-from ad.data.dataset import make_spec
+from ad.data.spec import make_spec
 from ad.evaluation.evaluate import play
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import write_summary
 from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
-from ad.runtime.run import Run
+from ad.runtime.run import Run, config_world
 
 
 def evaluated_run(config: Experiment) -> Run:
     """The run of `config` with the results of a model that has learned nothing."""
     run, settings = Run(config), config.evaluation
     torch.manual_seed(0)
-    model = SequenceModel(make_spec(config, np.array([0.0, 1.0])), config.model).eval()
+    spec = make_spec(config_world(config), config.env.episode_length, np.array([0.0, 1.0]))
+    model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     method = new_method(config.method)
     results = play(config, run.split, model, method, settings.episodes, seeds, record=True)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ad.data.episodes import episodes
 from ad.data.schema import FIELDS, Block
-from ad.data.store import HistoryWriter, episodes, is_whole, load_unit
+from ad.data.store import HistoryWriter, is_whole, load_unit
 from ad.errors import CorruptError
 
 TASKS, ENVS, LENGTHS = 2, 3, (5, 4, 8)  # units, streams, and transitions of each block

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ad.data.episodes import episodes_to
 from ad.evaluation import metrics
 from ad.reporting import tables
 
@@ -53,12 +54,12 @@ def test_the_path_ratio_of_a_task_that_was_never_solved_is_unknown():
 
 def test_a_single_good_episode_does_not_count_as_having_reached_the_target():
     curve = np.array([0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 0.0])
-    assert metrics.episodes_to(curve, 0.8) == 12
+    assert episodes_to(curve, 0.8) == 12
 
 
 def test_a_target_that_is_never_reached_or_unknown_has_no_episode():
-    assert metrics.episodes_to(np.zeros(10), 0.5) is None
-    assert metrics.episodes_to(np.ones(10), NAN) is None
+    assert episodes_to(np.zeros(10), 0.5) is None
+    assert episodes_to(np.ones(10), NAN) is None
 
 
 def test_an_optimal_agent_has_every_score_at_its_best():

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ad.config.schema import ModelConfig
+from ad.data.spec import Spec
 from ad.models.encoders.offsets import REACH, OffsetEncoder
 from ad.models.positions.learned import sinusoids
 from ad.models.rewards import RewardProjection
-from ad.models.tokenizer import Spec
 from ad.registry import ENCODERS, TOKENIZERS
 
 SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns

@@ -127,7 +127,7 @@ def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, ra
     hidden = batch["hidden"]
     assert hidden.shape == window["action"].shape and abs(hidden.mean() - 0.3) < 0.03
     given = window | {"hidden": torch.from_numpy(hidden)}
-    shown = blindfolded(dict, spec.none["action"])(given)
+    shown = blindfolded(dict, spec.padding_index["action"])(given)
     assert shown.keys() == window.keys()
     for name, values in window.items():
         expected = np.where(hidden & (name == "action"), spec.num_actions, values)
@@ -144,7 +144,7 @@ def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
     window = random_window(4, 6, seed=0)
     window["action"] %= 5
     hidden, valid = torch.ones(4, 7, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
-    blind = blindfolded(model, spec.none["action"])
+    blind = blindfolded(model, spec.padding_index["action"])
 
     def loss(actions: torch.Tensor) -> torch.Tensor:
         return method.loss(blind, window | {"action": actions, "hidden": hidden}, valid)

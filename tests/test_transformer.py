@@ -148,7 +148,7 @@ def test_dropout_of_attention_keeps_the_mean():
 def changed(window, spec, entry: int, names) -> dict[str, torch.Tensor]:
     """`window` with another value of the fields `names` at `entry`, all lanes."""
     other = {name: values.clone() for name, values in window.items()}
-    sizes = spec.none | {"time": spec.episode_length, "step": CONFIG.positions}
+    sizes = spec.padding_index | {"time": spec.episode_length, "step": CONFIG.positions}
     for name in names:
         other[name][:, entry] = (other[name][:, entry] + 1) % sizes[name]
     return other
@@ -250,7 +250,7 @@ class Life:
 
     def __init__(self, random_window, spec, lanes: int, steps: int):
         self.window, self.spec = random_window(lanes, steps, seed=7), spec
-        self.none = spec.none
+        self.none = spec.padding_index
 
     def act(self, memory: ContextMemory, step: int) -> torch.Tensor:
         """The logits of decision `step`, from 1."""

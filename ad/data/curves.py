@@ -10,9 +10,8 @@ import math
 
 import numpy as np
 
+from ad.data.episodes import episodes, episodes_to, ratio
 from ad.data.schema import Block
-from ad.data.store import episodes
-from ad.evaluation.metrics import episodes_to, ratio
 
 RISEN = 0.9  # of the final return: there a rise is over
 END = 0.1  # the last share of a curve, whose mean is "final"

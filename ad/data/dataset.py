@@ -9,13 +9,12 @@ import torch
 from ad.config.schema import Experiment
 from ad.data.sampler import HistoryWindows
 from ad.data.schema import FIELDS, PROBABILITIES
+from ad.data.spec import Spec, make_spec
 from ad.data.store import load_unit, say_stopped
 from ad.errors import ConfigError
-from ad.models.tokenizer import Spec
 from ad.runtime.console import notice
 from ad.runtime.parts import at_most
-from ad.runtime.run import task_name, unit_folders
-from envs import world
+from ad.runtime.run import config_world, task_name, unit_folders
 
 MAX_REWARDS = 64  # distinct reward values that a table may have
 
@@ -44,7 +43,7 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
         raise ConfigError(
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
-    spec, data = make_spec(config, rewards), config.data
+    spec, data = make_spec(config_world(config), config.env.episode_length, rewards), config.data
     split = config.source.num_envs - data.held_out_streams
     steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
@@ -54,26 +53,13 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
             data.context_length,
             data.history_stride,
             rewards,
-            spec.none,
+            spec.padding_index,
             history_part,
             data.rise_level if data.windows_from_rise else None,
         )
 
     held_out = windows(slice(split, None)) if data.held_out_streams else None
     return TrainingData(windows(slice(data.streams_per_task or split)), held_out, spec)
-
-
-def make_spec(config: Experiment, rewards: np.ndarray) -> Spec:
-    """The sizes of the configured world, and the reward values that its histories hold."""
-    env = config.env
-    knowledge = world(env.id, env.tasks, **env.kwargs)
-    return Spec(
-        num_observations=int(knowledge.single_observation_space.n),
-        observation_factors=tuple(int(f) for f in knowledge.observation_factors),
-        num_actions=int(knowledge.single_action_space.n),
-        rewards=tuple(float(r) for r in rewards),
-        episode_length=env.episode_length,
-    )
 
 
 def to_device(batch, device: torch.device):

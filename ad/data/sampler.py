@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.data import curves as learning_curves
+from ad.data.episodes import episodes
 from ad.data.schema import PROBABILITIES
-from ad.data.store import episodes
 from ad.errors import ConfigError
 
 KEPT = ("observation", "action", "reward", "next_observation", "time")
@@ -24,9 +24,9 @@ class HistoryWindows:
     `histories`: [streams, T] arrays by field, one a task; probabilities, uint8 [streams, T, A], may
     be among them and are then in the windows too, [B, T + 1, A]. `history_part`: the share (start,
     stop) of each stream to use, in whole episodes. `rewards`: the reward values, ascending; rewards
-    are kept as indices. `none`: for each field the index that stands for "before the history
-    began". `rise_level`: the share of its final return at which a history no longer rises, where
-    windows are to be drawn from the rise.
+    are kept as indices. `padding_index`: for each field the index that stands for "before the
+    history began". `rise_level`: the share of its final return at which a history
+    no longer rises, where windows are to be drawn from the rise.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class HistoryWindows:
         context_length: int,
         history_stride: int,
         rewards: np.ndarray,
-        none: dict[str, int],
+        padding_index: dict[str, int],
         history_part: tuple[float, float] = (0.0, 1.0),
         rise_level: float | None = None,
     ):
-        self.context_length, self.none = context_length, none
+        self.context_length, self.padding_index = context_length, padding_index
         parts, lengths, rising = [], [], []
         for history in histories:
             kept = strided_episodes(history, history_stride, history_part)
@@ -98,7 +98,7 @@ class HistoryWindows:
         index = self.starts[sequence, None] + np.clip(step, 0, self.lengths[sequence, None] - 1)
         window = {name: self.data[name][index].astype(np.int64) for name in KEPT}
         for name, array in window.items():
-            array[:, 0] = np.where(offset == 0, self.none[name], array[:, 0])
+            array[:, 0] = np.where(offset == 0, self.padding_index[name], array[:, 0])
         if PROBABILITIES in self.data:
             window[PROBABILITIES] = self.data[PROBABILITIES][index]  # targets, never read as input
         return window | {"step": np.maximum(step, 0)}, valid

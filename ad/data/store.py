@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ad.data.episodes import episodes
 from ad.data.manifest import (
     CURVE_START,
     STOPPED,
@@ -190,26 +191,6 @@ def partial_folder(folders: list[Path]) -> Path:
     """Where the units `folders` of one dataset grow together before they are published."""
     names = "\n".join(folder.name for folder in folders)
     return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
-
-
-@dataclass
-class Episodes:
-    """Whole episodes in order: stream, start and stop (exclusive), undiscounted return."""
-
-    stream: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    returns: np.ndarray
-
-
-def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
-    """The whole episodes of `done` and `reward` [streams, T], without an unfinished last one."""
-    stream, last = np.nonzero(done)
-    stop = last + 1
-    fresh = np.r_[True, stream[1:] != stream[:-1]][: len(stream)]
-    start = np.where(fresh, 0, np.r_[0, stop[:-1]][: len(stop)])
-    total = np.pad(np.cumsum(reward, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-    return Episodes(stream, start, stop, total[stream, stop] - total[stream, start])
 
 
 def load_unit(folder: Path, fields: tuple[str, ...] | None = None) -> Unit:

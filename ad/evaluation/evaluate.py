@@ -6,15 +6,15 @@ import numpy as np
 import torch
 
 from ad.config.schema import Experiment
-from ad.data.dataset import make_spec
+from ad.data.spec import make_spec, spec_from_dict
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import SPLITS, write_results
 from ad.evaluation.summary import is_evaluated, write_summary
 from ad.methods import new_method
-from ad.models.sequence_model import SequenceModel, spec_from_dict
+from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Rollout, greedy, rollout, sampled
 from ad.runtime.devices import choose_device
-from ad.runtime.run import Run, task_name
+from ad.runtime.run import Run, config_world, task_name
 from ad.training import checkpoints
 from ad.training.provenance import check_origin
 from envs import make_vec
@@ -53,7 +53,7 @@ def load_model(run: Run, world: Experiment | None = None) -> SequenceModel:
     check_origin(content, run.config, run.split)
     spec = spec_from_dict(content["spec"])
     if world is not None:
-        spec = make_spec(world, np.array(spec.rewards))
+        spec = make_spec(config_world(world), world.env.episode_length, np.array(spec.rewards))
     model = SequenceModel(spec, run.config.model).to(device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ad.data.episodes import episodes_to, ratio
 from envs.rng import derive_key
 
 LAST = 10  # "the last ten episodes"; all of them where there are fewer
-SMOOTHING = 5  # episodes of the trailing mean that `episodes_to` looks at
 SOLVED = 0.8  # success over the last ten from which a task counts as solved
 RESAMPLES = 10_000
 SCORES = (
@@ -71,18 +71,6 @@ def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray)
     lengths, successes = lengths[..., -LAST:], successes[..., -LAST:]
     mean_length = ratio((lengths * successes).sum((1, 2)), successes.sum((1, 2)))
     return ratio(mean_length, shortest)
-
-
-def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:
-    """The first episode, from 1, at which `curve` [E], averaged over the last five, is >= `target`.
-
-    Or over as many as `smoothing` says. None if it never is, or if the target is unknown (NaN).
-    """
-    padded = np.concatenate([np.zeros(1), np.cumsum(curve)])
-    stop = np.arange(1, len(curve) + 1)
-    start = np.maximum(stop - smoothing, 0)
-    reached = (padded[stop] - padded[start]) / (stop - start) >= target - 1e-9
-    return int(reached.argmax()) + 1 if reached.any() else None
 
 
 def bootstrap(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -220,12 +208,6 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, fl
     freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
     half = _t_quantile(freedom) * np.sqrt(u + v)
     return float(mean), float(mean - half), float(mean + half)
-
-
-def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b as floats of their broadcast shape, NaN where b is 0."""
-    a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
-    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
 
 
 def plain(value: float) -> float | None:

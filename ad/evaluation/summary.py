@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ad.config.schema import Experiment, config_hash
-from ad.data.store import episodes, load_unit
+from ad.data.episodes import episodes
+from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
 from ad.evaluation.references import Reference, random_return, references, source_references

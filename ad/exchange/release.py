@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ad.config.parser import load
 from ad.config.schema import config_hash
+from ad.data.spec import spec_as_dict, spec_from_dict
 from ad.errors import CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.summary import SUMMARY, is_evaluated
-from ad.models.sequence_model import SequenceModel, spec_as_dict, spec_from_dict
+from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import run_table
 from ad.runtime.files import read_sealed, replacing, sha256, write_text
 from ad.runtime.run import Run

@@ -21,7 +21,7 @@ class ContextMemory:
         self.step = 0  # decisions so far, also those that are forgotten
         self.rewards = torch.tensor(spec.rewards, device=device)
         self.first_gain = sum(reward <= 0 for reward in spec.rewards)  # they ascend
-        shape, none = (lanes, context_length + 1), spec.none | {"step": 0}
+        shape, none = (lanes, context_length + 1), spec.padding_index | {"step": 0}
         self.entries = {
             name: torch.full(shape, value, dtype=torch.int64, device=device)
             for name, value in none.items()

@@ -1,12 +1,11 @@
 """The sequence model: a token layout, a transformer and a linear head for action logits."""
 
-from dataclasses import asdict
-
 import torch
 from torch import nn
 
 from ad.config.schema import ModelConfig
-from ad.models.tokenizer import Spec, Window
+from ad.data.spec import Spec
+from ad.models.tokenizer import Window
 from ad.models.transformer import Memory, Transformer
 from ad.registry import TOKENIZERS
 
@@ -55,14 +54,3 @@ class SequenceModel(nn.Module):
                 nn.init.normal_(module.weight, std=0.1)  # a token is a sum of six or more of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-
-
-def spec_as_dict(spec: Spec) -> dict:
-    """`spec` in plain types, for a checkpoint."""
-    return asdict(spec)
-
-
-def spec_from_dict(value: dict) -> Spec:
-    """The inverse of `spec_as_dict`."""
-    tuples = {name: tuple(value[name]) for name in ("observation_factors", "rewards")}
-    return Spec(**{**value, **tuples})

@@ -19,39 +19,17 @@ window together (`ad/models/modalities.py`).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ad.config.schema import ModelConfig
+from ad.data.spec import Spec
 from ad.models.embedding import Lookup, summed
 from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
 
 Window = dict[str, torch.Tensor]
 Made = dict[nn.Linear | None, torch.Tensor]  # vectors [S + 1, C] of all observations, by role
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a model must know of a world: sizes, not tasks."""
-
-    num_observations: int
-    observation_factors: tuple[int, ...]
-    num_actions: int
-    rewards: tuple[float, ...]  # the values that the reward table knows, ascending
-    episode_length: int
-
-    @property
-    def none(self) -> dict[str, int]:
-        """For each field of a window the index that means "nothing yet"."""
-        return {
-            "observation": self.num_observations,
-            "action": self.num_actions,
-            "reward": len(self.rewards),
-            "next_observation": self.num_observations,
-            "time": 0,
-        }
 
 
 class Layout(nn.Module):

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ad.data.store import episodes, load_unit
+from ad.data.episodes import episodes
+from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
 from ad.runtime.run import Run, config_world, task_name, unit_folders

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from ad.config.schema import Experiment, dump
+from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.evaluation.references import Reference
 from ad.evaluation.results import Evaluation
@@ -75,7 +76,7 @@ def room_picture(config: Experiment, results: dict) -> bytes | None:
         title = "path length / shortest, last ten episodes"
         maps.append(plots.RoomMap(title, paths, 1, high, high_is_good=False, digits=1))
     elif (best > 0).any():
-        share = metrics.ratio(values("return_last10"), best)
+        share = ratio(values("return_last10"), best)
         maps.append(plots.RoomMap("return / optimal return, last ten episodes", share, 0, 1))
     return plots.room_maps(maps, shape, cells, np.array([s == "held_out" for s, _ in goals]))
 

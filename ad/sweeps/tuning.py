@@ -19,9 +19,9 @@ from ad.collection.job import limit_threads, new_source, versions
 from ad.config.schema import Experiment, config_hash
 from ad.data import curves as learning_curves
 from ad.data.curves import LearningCurves
+from ad.data.episodes import ratio
 from ad.data.store import mean_in_order
 from ad.errors import ConfigError
-from ad.evaluation.metrics import ratio
 from ad.evaluation.summary import known
 from ad.registry import SOURCES
 from ad.runtime.run import config_split

@@ -17,6 +17,7 @@ import pyrallis
 
 from ad.config.fields import shown
 from ad.config.schema import Experiment, dump
+from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.reporting.tables import Table, number
 from ad.runtime.files import replacing, write_text
@@ -113,4 +114,4 @@ def _shown(value) -> str:
 def _mean(scores: np.ndarray) -> np.ndarray:
     """Means over the tasks with a score, [S, N] -> [S]."""
     known = np.isfinite(scores)
-    return metrics.ratio(np.where(known, scores, 0).sum(1), known.sum(1))
+    return ratio(np.where(known, scores, 0).sum(1), known.sum(1))

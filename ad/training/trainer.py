@@ -21,11 +21,12 @@ from ad.data.dataset import (
     parts,
     to_device,
 )
+from ad.data.spec import spec_as_dict
 from ad.errors import NumericError
 from ad.methods import new_method
 from ad.models.kernels.training import Passes
 from ad.models.rng import seeded
-from ad.models.sequence_model import SequenceModel, spec_as_dict
+from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
 from ad.runtime.console import notice
 from ad.runtime.devices import autocast, choose_device, seed_torch, torch_threads
@@ -142,7 +143,7 @@ class Trainer:
         """Of windows with the model `forward`, 0-d."""
         settings = self.config.training
         if settings.action_dropout:
-            forward = blindfolded(forward, self.data.spec.none["action"])
+            forward = blindfolded(forward, self.data.spec.padding_index["action"])
         with autocast(self.config, self.device):
             return self.method.loss(forward, window, valid, settings.label_smoothing)
 

@@ -8,12 +8,13 @@ import torch
 
 import envs
 from ad.config.parser import load
-from ad.data.dataset import make_spec
+from ad.data.spec import make_spec
 from ad.methods import new_method
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
+from ad.runtime.run import config_world
 from scripts.benchmark.measure import (
     Effort,
     Row,
@@ -103,7 +104,7 @@ def playing(model, method, config, lanes: int, episodes: int) -> Work:
 def _frozen():
     config = load(["--data.context_length", str(WINDOW)]).config
     torch.manual_seed(0)
-    spec = make_spec(config, np.array([0.0, 1.0], np.float32))
+    spec = make_spec(config_world(config), config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).to(choose_device(config))
     return model.eval().requires_grad_(False), new_method(config.method), config
 

@@ -1,0 +1,49 @@
+"""Whole episodes in recorded transitions, and small statistics of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SMOOTHING = 5  # episodes in the trailing mean of `episodes_to`
+
+
+@dataclass
+class Episodes:
+    """Whole episodes in order: stream, start and stop (exclusive), undiscounted return."""
+
+    stream: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    returns: np.ndarray
+
+
+def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
+    """Return the whole episodes of `done` and `reward` [streams, T].
+
+    An unfinished last episode is left out.
+    """
+    stream, last = np.nonzero(done)
+    stop = last + 1
+    fresh = np.r_[True, stream[1:] != stream[:-1]][: len(stream)]
+    start = np.where(fresh, 0, np.r_[0, stop[:-1]][: len(stop)])
+    total = np.pad(np.cumsum(reward, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    return Episodes(stream, start, stop, total[stream, stop] - total[stream, start])
+
+
+def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:
+    """Return the first episode, from 1, at which the smoothed `curve` [E] is >= `target`.
+
+    The curve is smoothed by a trailing mean over `smoothing` episodes. None if it never gets there,
+    or if `target` is NaN.
+    """
+    padded = np.concatenate([np.zeros(1), np.cumsum(curve)])
+    stop = np.arange(1, len(curve) + 1)
+    start = np.maximum(stop - smoothing, 0)
+    reached = (padded[stop] - padded[start]) / (stop - start) >= target - 1e-9
+    return int(reached.argmax()) + 1 if reached.any() else None
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a / b as floats of their broadcast shape, NaN where b is 0."""
+    a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
