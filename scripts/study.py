@@ -1,7 +1,7 @@
 """What one setting does to a row: run the study in configs/study and make its page.
 
     python -m scripts.study [--questions encoder,stride] [--seeds 0,1] [--shard 1/2]
-    python -m scripts.study --dry       # the runs that are missing and how long they would take
+    python -m scripts.study --dry       # the runs that are done and those that are missing
     python -m scripts.study --table     # only the page, from the raw rows
 
 A run that is finished is a line of configs/study/rows.csv, and is not made again. Its folder, under
@@ -77,18 +77,15 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
 
 
 def show(study: Study, trials: Sequence[Trial]) -> None:
-    """Print the runs with the seconds that they will take, or that they are done."""
-    from ad.sweeps.study_costs import estimate
+    """Print the runs, each with "done" or "missing"."""
     from ad.sweeps.study_rows import read_rows
 
     rows = read_rows(study.folder)
-    seconds = estimate(trials, rows)
     for trial in trials:
-        cost = "done" if trial.key in rows else f"{seconds[trial.key]:.0f} s"
-        say(f"{cost:>8}  seed {trial.config.training.train_seed}  {trial.changed}")
-    left = [trial for trial in trials if trial.key not in rows]
-    hours = sum(seconds[trial.key] for trial in left) / 3600
-    say(f"study: {len(left)} of {len(trials)} runs to do, about {hours:.1f} hours in one process")
+        state = "done" if trial.key in rows else "missing"
+        say(f"{state:7}  seed {trial.config.training.train_seed}  {trial.changed}")
+    missing = sum(trial.key not in rows for trial in trials)
+    say(f"study: {missing} of {len(trials)} runs are missing")
 
 
 def make_page(folder: Path) -> None:

@@ -141,19 +141,6 @@ def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("| " + part) == len(results["rows"])
 
 
-def test_the_longest_context_of_a_night_follows_from_the_costs():
-    cost = {f"context {n}": 1.0 + n / 1000 for n in (64, 256, 1024)}  # ms per 1,000 transitions
-    (line,) = show.capacity(
-        [row(name="growth", detail={"milliseconds per 1,000 transitions": cost})]
-    )
-    seconds = 32_000 * 32_000 * (1e-6 + 32_000e-9)  # 1,000 steps of 32 windows of 32,000
-    assert seconds == pytest.approx(36_000, rel=0.07) and "up to 33,000 transitions" in line
-    assert show.capacity([row()]) == []
-    told = {"milliseconds per 1,000 transitions": cost, show.NIGHT: "measured 36 s"}
-    (line,) = show.capacity([row(name="growth", detail=told)])
-    assert "33,000 transitions, measured 36 s, or" in line
-
-
 def test_a_collection_counts_the_steps_of_all_its_agents():
     assert collection(200, "--split.num_train_tasks", "3")() == 600
 

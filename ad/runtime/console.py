@@ -15,8 +15,7 @@ def say(sentence: str) -> None:
     try:
         print(sentence, flush=True)
     except OSError as error:
-        # Not a new sys.stdout: what the old one still holds would fail again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
         notice(f"stdout cannot be written ({error}); the work goes on without it")
 
 

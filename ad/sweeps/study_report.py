@@ -205,7 +205,7 @@ and evaluation; each is a line of `{ROWS}`, with its versions.
 
 ```bash
 python -m scripts.study            # the runs to be made, then this page; goes on where it was
-python -m scripts.study --dry      # their list and how long they would take
+python -m scripts.study --dry      # the list of those that are done and those that are missing
 python -m scripts.study --table    # only this page and its figures, from {ROWS}
 ```
 

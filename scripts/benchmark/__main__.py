@@ -45,15 +45,14 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     seconds = time.perf_counter() - begin
     rows = show.with_others(rows, root / FOLDER / "results.json", quick, list(PARTS))
     say(show.table(rows).markdown())
-    for line in (*show.lines(rows), *show.capacity(rows)):
+    for line in show.lines(rows):
         say(line)
     content = {"machine": show.machine(), "quick": quick, "seconds": round(seconds, 1)}
     content["rows"] = [row.as_dict() for row in rows]
     write_json(root / FOLDER / "results.json", content)
     show.write_plot(root / FOLDER / "growth.png", rows)
     if update is not None:
-        text = "\n".join([show.table(rows).markdown(), *show.capacity(rows)])
-        replace_between(update, "speed", text)
+        replace_between(update, "speed", show.table(rows).markdown())
         show.write_plot(root / "logs/growth.png", rows)
     say(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
 

@@ -1,19 +1,16 @@
 """The rows as a table, as sentences and as a plot of how cost grows."""
 
 import json
-import math
 import os
 import platform
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from ad.config.parser import load
-from ad.data.store import unit_bytes
 from ad.reporting.plots import GRID, INK, RESOLUTION
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.devices import choose_device
@@ -24,8 +21,6 @@ from scripts.benchmark.measure import Row
 HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]
 PACKAGES = ("gymnasium", "numba", "stable_baselines3", "transformers")
 TRAINING = "milliseconds per 1,000 transitions"
-NIGHT_S = 10 * 3600
-NIGHT = "a step of the longest context of a night"  # what was measured of the projection
 
 
 def table(rows: list[Row]) -> Table:
@@ -43,38 +38,6 @@ def lines(rows: list[Row]) -> list[str]:
         if named or details:
             text.append(f"- {row.part}, {row.name}: {'; '.join(named + details)}")
     return text
-
-
-def capacity(rows: list[Row]) -> list[str]:
-    """What this machine could do in a night, projected from the measured costs."""
-    costs = _by_context(rows)
-    if len(costs) < 3:
-        return []
-    config = load([]).config
-    windows = config.training.steps * config.training.batch_size
-    longest = longest_of_a_night(costs)
-    transitions = windows * config.data.context_length / config.split.num_train_tasks
-    tasks = NIGHT_S / (transitions * costs[config.data.context_length] / 1e6)
-    size = unit_bytes(config.source.num_envs, config.source.env_steps // config.source.num_envs)
-    measured = next((f", {row.detail[NIGHT]}" for row in rows if NIGHT in row.detail), "")
-    return [
-        f"A night of {NIGHT_S // 3600} hours, projected from these costs: "
-        f"the quickstart's {config.training.steps:,} steps at a context of up to "
-        f"{longest:,} transitions{measured}, or its steps per task for {_round(tasks):,} tasks, "
-        f"whose histories take {tasks * size / 1e9:.0f} GB."
-    ]
-
-
-def longest_of_a_night(costs: dict[int, float]) -> int:
-    """The context whose steps of the quickstart's number take a night; costs by context, in ms.
-
-    A transition costs a share of its own and, in attention, one for each it looks back on.
-    """
-    settings = load([]).config.training
-    slope, base = np.polyfit(list(costs), [cost / 1e6 for cost in costs.values()], 1)  # s
-    windows = settings.steps * settings.batch_size
-    a, b, c = max(slope, 1e-12) * windows, base * windows, -NIGHT_S
-    return _round((-b + math.sqrt(b * b - 4 * a * c)) / (2 * a))
 
 
 def with_others(rows: list[Row], path: Path, quick: bool, parts: list[str]) -> list[Row]:
@@ -153,12 +116,6 @@ def _costs(rows: list[Row], part: str, name: str, what: str, prefix: str = "") -
     details = {(row.part, row.name): row.detail for row in rows}
     costs = details.get((part, name), {}).get(what, {})
     return {int(k.removeprefix(prefix)): v for k, v in costs.items() if k.startswith(prefix)}
-
-
-def _round(value: float) -> int:
-    """To two digits."""
-    digits = 10 ** max(math.floor(math.log10(value)) - 1, 0)
-    return int(value // digits * digits)
 
 
 def _cells(row: Row) -> list[str]:

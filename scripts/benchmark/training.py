@@ -17,7 +17,7 @@ from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
-from ad.runtime.devices import autocast, choose_device, torch_threads
+from ad.runtime.devices import autocast, torch_threads
 from ad.runtime.run import Run, with_seed
 from ad.training.gradients import gradient
 from ad.training.multi_seed import new_round, stacking_pays
@@ -34,8 +34,6 @@ from scripts.benchmark.measure import (
     matrix_product,
     median,
     operations,
-    peak_memory,
-    timed,
 )
 from scripts.benchmark.multiplying import tiles
 
@@ -109,10 +107,7 @@ def compiled_steps(effort: Effort) -> Row | None:
 
 
 def growth(effort: Effort) -> Row | None:
-    """Transitions a second by context and by width, at the same number of transitions a step.
-
-    Then one step of the longest context that a night would do, to see whether it does.
-    """
+    """Transitions a second by context and by width, at the same number of transitions a step."""
     if effort.quick:
         return None
     rates = {}
@@ -126,15 +121,6 @@ def growth(effort: Effort) -> Row | None:
     row = Row("train", "growth", "transitions", median(rates["context 256"]), rates)
     costs = {name: round(1e6 / median(values), 2) for name, values in rates.items()}
     row.detail[show.TRAINING] = costs
-    longest = show.longest_of_a_night({n: costs[f"context {n}"] for n in CONTEXTS})
-    if longest > STREAM or choose_device(load([]).config).type != "cpu":  # another night
-        return row
-    trainer = new_trainer("--data.context_length", str(longest))
-    with peak_memory() as peak:
-        _, seconds = timed(steps(trainer, 1), trainer.device.type)
-    used = f" and {peak[0] / 1e9:.1f} GB" if peak else ""
-    hours = seconds * trainer.config.training.steps / 3600
-    row.detail[show.NIGHT] = f"measured {seconds:.0f} s{used}, {hours:.1f} hours for all"
     return row
 
 
