@@ -10,6 +10,8 @@ from envs import world
 from envs.checks import check_tasks
 from envs.rng import derive_key
 
+SPLITS = ("held_out", "train")
+
 # What the callers of `envs.world` say by themselves, never the settings of an environment.
 RESERVED = {
     *("env_id", "tasks", "num_envs", "task_kwargs"),

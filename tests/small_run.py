@@ -5,11 +5,11 @@ import torch
 
 from ad.config.schema import Experiment
 from ad.data.spec import make_spec
-from ad.evaluation.evaluate import play
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import write_summary
 from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
+from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run, config_world
 
 
@@ -21,7 +21,7 @@ def evaluated_run(config: Experiment) -> Run:
     model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     method = new_method(config.method)
-    results = play(config, run.split, model, method, settings.episodes, seeds, record=True)
+    results = rollout_tasks(config, run.split, model, method, settings.episodes, seeds, record=True)
     write_results(run.folder, run.split, results)
     write_summary(run)
     return run

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ad.evaluation.evaluate import play
 from ad.evaluation.results import read_results, write_results
+from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
 
 HELD_OUT = "[[0, 0], [0, 1], [2, 2]]"
@@ -43,7 +43,7 @@ class Upwards(nn.Module):
 def run(smoke, tmp_path) -> Run:
     """A run whose results are those of going up, with three seeds a held-out task."""
     policy, made = Upwards(), Run(smoke(tmp_path, "--split.held_out", HELD_OUT))
-    results = play(made.config, made.split, policy, policy, 4, (3, 1), record=True)
+    results = rollout_tasks(made.config, made.split, policy, policy, 4, (3, 1), record=True)
     write_results(made.folder, made.split, results)
     return made
 
@@ -83,7 +83,7 @@ def test_seeds_of_one_task_differ_and_a_seed_is_the_same_in_any_number_of_them(s
 
     made, policy = Run(smoke(tmp_path)), Wanderer()
     one, three = (
-        play(made.config, made.split, policy, policy, 6, (count, 1))["held_out"].lengths
+        rollout_tasks(made.config, made.split, policy, policy, 6, (count, 1))["held_out"].lengths
         for count in (1, 3)
     )
     by_seed = three.reshape(3, 3, 6)  # [S, N, E]

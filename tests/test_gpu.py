@@ -8,10 +8,10 @@ import pytest
 import torch
 from training_row import states, train
 
-from ad.evaluation.evaluate import play
 from ad.methods import new_method
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import ModelConfig, SequenceModel
+from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
 from ad.training.multi_seed import new_trainers, train_together
 from ad.training.trainer import Trainer
@@ -75,7 +75,9 @@ def test_episodes_in_the_context_are_those_of_a_cpu(row):
     model = trainer.model.eval().requires_grad_(False).double()  # a CPU rounds in float32
     lengths = []
     for device in both():
-        played = play(config, split, model.to(device), new_method(config.method), 8, (3, 2))
+        played = rollout_tasks(
+            config, split, model.to(device), new_method(config.method), 8, (3, 2)
+        )
         lengths.append(np.concatenate([part.lengths for part in played.values()]))
     assert (lengths[0] == lengths[1]).mean() > 0.95  # a draw may fall between two roundings
 

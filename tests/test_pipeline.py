@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ad.collection.collect import collect
-from ad.evaluation.evaluate import play
+from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run, task_name, unit_folder
 from ad.training.multi_seed import train_together
 from ad.training.trainer import Trainer
@@ -270,6 +270,8 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
     trainer = Trainer(made)
     train_together([trainer])
     trainer.model.eval()
-    held_out = play(row, made.split, trainer.model, trainer.method, 40, (10, 1))["held_out"]
+    held_out = rollout_tasks(row, made.split, trainer.model, trainer.method, 40, (10, 1))[
+        "held_out"
+    ]
     first, last = held_out.returns[:, :5].mean(), held_out.returns[:, -10:].mean()
     assert last > 0.5 and last > first + 0.2

@@ -16,9 +16,8 @@ from ad.errors import ConfigError, CorruptError
 from ad.rollout.rollout import Rollout
 from ad.runtime.files import replacing
 from ad.runtime.run import task_name
-from envs.tasks import Split
+from envs.tasks import SPLITS, Split
 
-SPLITS = ("held_out", "train")
 OLD_COLUMNS = ("split", "task", "eval_seed", "episode", "return", "length", "success")
 COLUMNS = (*OLD_COLUMNS, "reward_in_context")
 

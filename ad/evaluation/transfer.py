@@ -8,10 +8,11 @@ centre; all others are held out. The checkpoint is still held to the world it wa
 
 from dataclasses import replace
 
-from ad.evaluation.evaluate import load_model, play
+from ad.evaluation.evaluate import load_model
 from ad.evaluation.results import read_results, write_results
 from ad.evaluation.summary import SUMMARY, are_about, identity, scores, seal, world_lines
 from ad.methods import new_method
+from ad.rollout.tasks import rollout_tasks
 from ad.runtime.files import read_sealed
 from ad.runtime.run import Run, world_folder, world_title
 from envs.tasks import other_split
@@ -33,7 +34,7 @@ class OtherWorld:
         settings = self.config.evaluation
         model, method = load_model(self.run, self.config), new_method(self.config.method)
         seeds = (settings.eval_seeds, settings.train_eval_seeds)
-        results = play(
+        results = rollout_tasks(
             self.config, self.split, model, method, settings.episodes, seeds, True, show=True
         )
         self.folder.mkdir(parents=True, exist_ok=True)

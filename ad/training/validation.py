@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ad.data.dataset import to_device
-from ad.evaluation.evaluate import play
+from ad.rollout.tasks import rollout_tasks
 from envs.rng import derive_key
 
 HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
@@ -18,7 +18,9 @@ def seen(trainer) -> dict[str, float]:
     if trainer.data.held_out is not None:
         values["train/held_out_stream_loss"] = _held_out_loss(trainer)
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
-    results = play(config, trainer.run.split, trainer.model, trainer.method, episodes, (1, 1))
+    results = rollout_tasks(
+        config, trainer.run.split, trainer.model, trainer.method, episodes, (1, 1)
+    )
     for part, result in results.items():
         last = slice(-min(10, episodes), None)
         values[f"evaluate/{part}/return"] = result.returns.mean()

@@ -1,0 +1,58 @@
+"""Rollouts on the held-out and the train tasks of an experiment."""
+
+import numpy as np
+import torch
+
+from ad.config.schema import Experiment
+from ad.rollout.rollout import Rollout, greedy, rollout, sampled
+from ad.runtime.run import task_name
+from envs import make_vec
+from envs.rng import derive_key
+from envs.tasks import SPLITS, Split
+
+
+def rollout_tasks(
+    config: Experiment,
+    split: Split,
+    model: torch.nn.Module,
+    method,
+    episodes: int,
+    num_seeds: tuple[int, int],
+    record: bool = False,
+    show: bool = False,
+) -> dict[str, Rollout]:
+    """Return the rollouts "held_out" and "train", each [seeds * tasks, E], seed by seed.
+
+    `num_seeds` are the numbers of evaluation seeds of the two splits. One rollout plays all
+    environments of both: a model's fixed cost per step is paid once. `record` keeps the
+    trajectories of the first seed. `show` draws a progress bar.
+    """
+    settings = config.evaluation
+    played = {
+        name: [(seed, task) for seed in range(count) for task in getattr(split, f"{name}_tasks")]
+        for name, count in zip(SPLITS, num_seeds, strict=True)
+    }
+    held_out, train = played["held_out"], played["train"]
+    first_seed = [env for env, (seed, _) in enumerate(held_out + train) if seed == 0]
+    results = rollout(
+        model,
+        method,
+        _make_envs(config, [task for _, task in held_out + train]),
+        [derive_key(seed, "evaluate", task_name(task)) for seed, task in held_out + train],
+        episodes,
+        config.data.context_length,
+        greedy if settings.action == "greedy" else sampled(settings.temperature),
+        record=first_seed if record else (),
+        label="evaluate" if show else None,
+    )
+    return {
+        "held_out": results.part(0, len(held_out)),
+        "train": results.part(len(held_out), len(held_out) + len(train)),
+    }
+
+
+def _make_envs(config: Experiment, tasks: list[np.ndarray]):
+    env = config.env
+    return make_vec(
+        env.id, np.array(tasks), env.episode_length, task_kwargs=env.tasks, **env.kwargs
+    )
