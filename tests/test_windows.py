@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ad.data.sampler import KEPT, HistoryWindows
-from ad.errors import ConfigError
 
 REWARDS = np.array([-1.0, 0.0, 2.5], np.float32)
 NONE = {"observation": -1, "action": -2, "reward": -3, "next_observation": -4, "time": -5}
@@ -231,73 +230,3 @@ def test_histories_of_different_lengths_go_together():
     one, other = np.ones((1, 2), bool), np.ones((2, 1), bool)
     windows = Histories([numbered(one, one, 0), numbered(other, other, 2)], 1, (0.0, 1.0))
     assert read_whole(windows.windows(20)) == [[0, 1], [2], [3]]
-
-
-STREAMS, EPISODES = 60, 24  # two phases of these streams make a mean of 120 episodes
-
-
-def rising_history(rise: int, streams: int = STREAMS, first: int = 0) -> dict[str, np.ndarray]:
-    """Episodes of four steps; from the `rise`-th of a stream on they are rewarded in their last."""
-    number = np.arange(EPISODES * 4) // 4
-    done = np.tile(np.arange(EPISODES * 4) % 4 == 3, (streams, 1))
-    history = numbered(done, np.zeros_like(done), first)
-    return history | {"reward": np.where(done & (number >= rise), 1.0, 0.0).astype(np.float32)}
-
-
-def rising_windows(histories, level: float | None = 0.9) -> HistoryWindows:
-    values = np.array([0.0, 0.5, 1.0], np.float32)
-    return HistoryWindows(histories, 5, 2, values, NONE, (0.0, 1.0), level)
-
-
-def first_episodes(windows: HistoryWindows, **shares: float) -> np.ndarray:
-    """Of many windows the number in its stream of the episode in which they begin."""
-    window, _ = windows.sample(np.random.default_rng(0), 4000, **shares)
-    return window["observation"][:, 1] // 4 % EPISODES
-
-
-def test_windows_from_the_rise_begin_before_its_end_and_everywhere_there():
-    # The first rewarded strided episode is the sixth: seven of them, 14 of a stream, are the rise.
-    found = first_episodes(rising_windows([rising_history(12)]), from_rise=1.0)
-    share = np.bincount(found, minlength=EPISODES) / len(found)
-    np.testing.assert_allclose(share, np.where(np.arange(EPISODES) < 14, 1 / 14, 0), atol=0.02)
-
-
-def test_a_history_that_rises_for_longer_gives_more_of_the_windows_from_the_rise():
-    number = 4 * EPISODES * STREAMS
-    windows = rising_windows([rising_history(12), rising_history(4, first=number)])
-    window, _ = windows.sample(np.random.default_rng(0), 4000, from_rise=1.0)
-    first = window["observation"][:, 1] < number
-    assert abs(first.mean() - 14 / (14 + 6)) < 0.03
-
-
-def test_a_lower_level_ends_the_rise_earlier():
-    history = rising_history(6)
-    half = np.where(np.arange(EPISODES * 4) // 4 < 12, 0.5, 1.0)
-    history["reward"] *= half.astype(np.float32)
-    for level, last in ((0.4, 7), (0.9, 13)):
-        found = first_episodes(rising_windows([history], level), from_rise=1.0)
-        assert found.max() == last
-
-
-def test_a_share_of_windows_is_drawn_from_the_rise_and_a_share_from_the_start():
-    windows = rising_windows([rising_history(12)])
-    late = first_episodes(windows, from_start=0.3, from_rise=0.5) >= 14
-    everywhere = first_episodes(windows) >= 14
-    assert abs(late.mean() - 0.2 * everywhere.mean()) < 0.02
-
-
-def test_without_a_share_from_the_rise_the_draws_are_those_of_always():
-    one, other = (rising_windows([rising_history(12)], level) for level in (0.9, None))
-    draws = [first_episodes(windows, from_start=0.5) for windows in (one, other)]
-    np.testing.assert_array_equal(*draws)
-
-
-def test_a_history_of_too_few_episodes_to_see_its_rise_end_counts_as_a_rise_whole():
-    windows = rising_windows([rising_history(12, streams=1)])
-    assert first_episodes(windows, from_rise=1.0).max() == first_episodes(windows).max()
-
-
-def test_a_history_without_a_whole_strided_episode_has_no_rise():
-    history = {name: array[:, :4] for name, array in rising_history(0, streams=1).items()}
-    with pytest.raises(ConfigError, match="where it rises"):
-        rising_windows([history])

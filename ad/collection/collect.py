@@ -5,10 +5,10 @@ import os
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.collection.job import Batch, is_there, limit_threads, num_actions, partials, unfinished
+from ad.collection.job import Batch, is_there, limit_threads, partials, unfinished
 from ad.config.schema import Experiment
 from ad.data.manifest import CURVE_START
-from ad.data.schema import schema
+from ad.data.schema import FIELDS
 from ad.data.store import load_unit
 from ad.runtime.arrays import most_maps
 from ad.runtime.files import publish, remove, write_json
@@ -62,7 +62,7 @@ def show_curves(run: Run) -> None:
 
 def _batches(config: Experiment, tasks: np.ndarray) -> list[np.ndarray]:
     """`tasks` in parts whose arrays can all be open; a history depends on no other in its batch."""
-    most = max(most_maps() // len(schema(num_actions(config))), 1)
+    most = max(most_maps() // len(FIELDS), 1)
     return np.array_split(tasks, range(most, len(tasks), most)) if len(tasks) else []
 
 

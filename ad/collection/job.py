@@ -24,7 +24,7 @@ from ad.errors import CorruptError
 from ad.registry import SOURCES
 from ad.runtime.console import notice
 from ad.runtime.files import remove, require_room
-from ad.runtime.run import config_world, dataset_folder, task_name, unit_folder
+from ad.runtime.run import dataset_folder, task_name, unit_folder
 from ad.runtime.signals import deferred
 from ad.runtime.snapshots import flat, load_state, read_about, save_state
 from envs import make_vec, world
@@ -43,9 +43,7 @@ class Batch:
         if not resume:
             self._require_room(flat(state or {}))
         folders = [unit_folder(config, task) for task in tasks]
-        self.writer = HistoryWriter(
-            folders, config.source.num_envs, self.steps, resume, num_actions(config)
-        )
+        self.writer = HistoryWriter(folders, config.source.num_envs, self.steps, resume)
         if resume:
             state = load_state(self.writer.partial)
             self.source.restore(state["source"])
@@ -55,8 +53,7 @@ class Batch:
     def _require_room(self, state: dict[str, np.ndarray]) -> None:
         """MachineError unless there is room for the histories and for two states, old and new."""
         states = 2 * sum(array.nbytes for array in state.values())
-        each = unit_bytes(self.config.source.num_envs, self.steps, num_actions(self.config))
-        histories = len(self.tasks) * each
+        histories = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
         what = f"collecting {len(self.tasks)} histories"
         require_room(dataset_folder(self.config), histories + states, what)
 
@@ -77,7 +74,7 @@ class Batch:
 
     def _run(self, asked) -> None:
         with self._bar() as bar:
-            for block in self.source.run(self.steps, self.config.source.store_probabilities):
+            for block in self.source.run(self.steps):
                 self.writer.append(block)
                 bar.set_postfix_str(f"mean return {_mean_return(block):.2f}", refresh=False)
                 bar.update(block.arrays["action"].size)
@@ -198,16 +195,9 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
     return source_class(settings, lanes, tasks, source.num_envs, keys, knowledge)
 
 
-def num_actions(config: Experiment) -> int:
-    """Of how many actions a history holds the probabilities: 0 where it holds none."""
-    stored = config.source.store_probabilities
-    return int(config_world(config).single_action_space.n) if stored else 0
-
-
 def unit_manifest(config: Experiment, task: np.ndarray) -> dict:
     """What makes the history of `task`, as its manifest says it."""
     env, source = config.env, config.source
-    soft = {"store_probabilities": True} if source.store_probabilities else {}
     return {
         "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
         "task": task.tolist(),
@@ -217,7 +207,7 @@ def unit_manifest(config: Experiment, task: np.ndarray) -> dict:
         "env_steps": source.env_steps,
         "num_envs": source.num_envs,
         "versions": versions(),
-    } | soft
+    }
 
 
 def limit_threads(config: Experiment) -> None:

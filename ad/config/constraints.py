@@ -165,12 +165,6 @@ def so_many_streams_are_there(streams_per_task, held_out_streams, num_envs):
         )
 
 
-@reads("data.windows_from_rise", "data.windows_from_start")
-def shares_of_windows_are_parts_of_one(from_rise, from_start):
-    if from_rise + from_start > 1 + 1e-9:  # 0.1 + 0.9 may be a little more than 1
-        return f"must be at most {1 - from_start:g}, what data.windows_from_start leaves"
-
-
 @reads("model.encoder")
 def encoder_is_registered(encoder):
     return _unregistered(encoder, ENCODERS)
@@ -218,12 +212,6 @@ def only_a_token_of_its_own_has_an_order(reward_token, layout):
 @reads("method.name")
 def method_is_registered(name):
     return _unregistered(name, METHODS)
-
-
-@reads("training.targets", "source.store_probabilities")
-def soft_targets_are_stored(targets, store_probabilities):
-    if targets == "probabilities" and not store_probabilities:
-        return "can be probabilities only of histories with source.store_probabilities true"
 
 
 @reads("training.warmup_steps", "training.steps")

@@ -19,7 +19,6 @@ from ad.config.fields import join, setting, shown
 from ad.registry import REWARDS, TOKENIZERS
 
 # A comment is a setting's help text only on the line on which the setting begins.
-TARGETS = ("sampled", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class SourceConfig:
     num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
     source_seed: int = setting(0, at_least=0)  # of the agents and their environments
     state_every: float = setting(30.0, at_least=0, free=True)  # seconds between saved states
-    store_probabilities: bool = setting(False, added=True)  # keep those of all actions
     settings: dict = setting({})  # the algorithm's own, see the end of this list
 
 
@@ -64,8 +62,6 @@ class DataConfig:
     held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
     streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
     windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
-    windows_from_rise: float = setting(0.0, at_least=0, at_most=1, added=True)  # begun on a rise
-    rise_level: float = setting(0.9, above=0, at_most=1, added=True)  # of final return, its end
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,6 @@ class TrainingConfig:
     gradient_norm: float = setting(1.0, above=0)  # clip
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
     action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # P(hide past action)
-    targets: str = setting("sampled", choices=TARGETS, added=True)  # that the loss is against
     precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # auto: the faster
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
     train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout

@@ -94,15 +94,15 @@ def final(values: np.ndarray) -> np.ndarray:
     )
 
 
-def rise(returns: np.ndarray, episodes_each: int, level: float = RISEN) -> np.ndarray:
-    """The first strided episode, from 1, at which each curve [K, J] is at its final return.
+def rise(returns: np.ndarray, episodes_each: int) -> np.ndarray:
+    """The first strided episode, from 1, at which each curve [K, J] is at 0.9 of its final return.
 
-    Or at the share `level` of it. `episodes_each`: how many episodes a point of the curve is the
+    `episodes_each`: how many episodes a point of the curve is the
     mean of; where they are few, a trailing mean over more points is meant. NaN without a curve.
     """
     smoothing = math.ceil(SEEN / episodes_each)
     episode = [
-        episodes_to(row[np.isfinite(row)], level * end, smoothing)
+        episodes_to(row[np.isfinite(row)], RISEN * end, smoothing)
         for row, end in zip(returns, final(returns), strict=True)
     ]
     return np.array([np.nan if number is None else number for number in episode], float)

@@ -8,7 +8,6 @@ import torch
 
 from ad.config.schema import Experiment
 from ad.data.sampler import HistoryWindows
-from ad.data.schema import FIELDS, PROBABILITIES
 from ad.data.spec import Spec, make_spec
 from ad.data.store import load_unit, say_stopped
 from ad.errors import ConfigError
@@ -33,8 +32,7 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
     folders = unit_folders(config)
     if missing := sum(not folder.exists() for _, folder in folders):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    fields = (*FIELDS, PROBABILITIES) if config.training.targets == "probabilities" else (*FIELDS,)
-    units = {task_name(task): load_unit(folder, fields) for task, folder in folders}
+    units = {task_name(task): load_unit(folder) for task, folder in folders}
     if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
         notice(f"{say_stopped(stopped)}: training sees their histories up to there")
     histories = [unit.learned for unit in units.values()]
@@ -55,7 +53,6 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
             rewards,
             spec.padding_index,
             history_part,
-            data.rise_level if data.windows_from_rise else None,
         )
 
     held_out = windows(slice(split, None)) if data.held_out_streams else None

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.data.schema import FIELDS, PROBABILITIES
+from ad.data.schema import FIELDS
 from ad.runtime.arrays import check_header
 from ad.runtime.files import read_sealed, sha256, write_sealed
 
 SCHEMA = 1
 MANIFEST = "unit.json"
 FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
-SOFT = f"{PROBABILITIES}.npy"  # which a history may hold: [streams, T, A]
 CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # its columns, then statistics
-TYPES = FILES | {SOFT: "uint8", CURVE: "float32"}
+TYPES = FILES | {CURVE: "float32"}
 STOPPED = "stopped_at_step"  # of an agent whose numbers broke: the steps that it learned from
 LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
 
@@ -39,11 +38,11 @@ def read_manifest(folder: Path) -> dict:
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
     files, columns = manifest.get("files"), manifest.get("curve_columns")
-    if not isinstance(files, dict) or files.keys() - {SOFT} != {*FILES, CURVE}:
+    if not isinstance(files, dict) or files.keys() != {*FILES, CURVE}:
         raise ValueError(f"{MANIFEST} lists other files than a history has")
     for name, entry in files.items():
         _check_entry(name, entry)
-    if len({tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}) != 1:
+    if len({tuple(entry["shape"]) for name, entry in files.items() if name != CURVE}) != 1:
         raise ValueError(f"{MANIFEST} gives the arrays different shapes")
     if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
         raise ValueError(f"{MANIFEST} has an agent stop where it cannot have")
@@ -76,8 +75,7 @@ def _check_entry(name: str, entry: object) -> None:
     if not isinstance(entry, dict) or entry.keys() != wanted:
         raise ValueError(f"{MANIFEST} does not describe {name}")
     shape = entry["shape"]
-    dimensions = 3 if name == SOFT else 2
-    if not isinstance(shape, list) or len(shape) != dimensions or not all(map(_is_count, shape)):
+    if not isinstance(shape, list) or len(shape) != 2 or not all(map(_is_count, shape)):
         raise ValueError(f"{MANIFEST} gives {name} an impossible shape")
     if not _is_count(entry["bytes"]) or entry["dtype"] != TYPES[name]:
         raise ValueError(f"{MANIFEST} gives {name} an impossible size or type")

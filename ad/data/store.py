@@ -1,14 +1,12 @@
 """The store of learning histories: a folder a task and source seed, arrays [streams, T], verified.
 
-`histories/<dataset>/<unit>/` holds a `.npy` file for each field of `ad.data.schema.FIELDS`, where
-it was asked for one of the actions' probabilities [streams, T, A],
+`histories/<dataset>/<unit>/` holds a `.npy` file for each field of `ad.data.schema.FIELDS`,
 `curve.npy` (the learner's statistics) and `unit.json` (what made it, shapes, SHA-256 of each file).
 A unit appears by one rename when it is whole and is checked again whenever it is read.
 `histories/README.md` draws the arrays.
 """
 
 import hashlib
-import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from ad.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from ad.data.schema import Block, schema
+from ad.data.schema import FIELDS, Block
 from ad.errors import CorruptError
 from ad.runtime.arrays import Maps, create, open_to_write
 from ad.runtime.files import publish, remove_leftovers
@@ -57,20 +55,11 @@ class HistoryWriter:
     """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
     `resume` goes on in the folder that a writer of the same `folders` left: `restore` then says how
-    much in it counts. Raises CorruptError if it does not hold what that writer made there. With
-    `num_actions` above 0 the blocks have, and the histories keep, the actions' probabilities.
+    much in it counts. Raises CorruptError if it does not hold what that writer made there.
     """
 
-    def __init__(
-        self,
-        folders: list[Path],
-        num_envs: int,
-        steps: int,
-        resume: bool = False,
-        num_actions: int = 0,
-    ):
+    def __init__(self, folders: list[Path], num_envs: int, steps: int, resume: bool = False):
         self.folders, self.shape, self.written = folders, (num_envs, steps), 0
-        self.fields = schema(num_actions)
         self.statistics: list[dict[str, np.ndarray]] = []  # of each block
         self.digests: list[np.ndarray] = []  # of each block: SHA-256 of every unit, uint8 [K, 32]
         self.partial = partial_folder(folders)
@@ -104,8 +93,10 @@ class HistoryWriter:
 
     def _each(self, opened: Callable, folder: Path) -> dict[str, np.ndarray]:
         """The arrays of one unit, by `opened(path, dtype, shape)`."""
-        wanted = self.fields.items()
-        return {n: opened(folder / f"{n}.npy", t, self.shape + rest) for n, (t, rest) in wanted}
+        return {
+            name: opened(folder / f"{name}.npy", np.dtype(dtype), self.shape)
+            for name, dtype in FIELDS.items()
+        }
 
     def state(self) -> dict:
         """How much is written and what was measured, as arrays, once `flush` has secured it."""
@@ -126,7 +117,7 @@ class HistoryWriter:
         for row, digests in zip(self.statistics, self.digests, strict=True):
             part = slice(start, start := int(row["stop"][0]))
             for k, maps in self.maps.items():
-                if _digest(maps[name][:, part] for name in self.fields) != digests[k].tobytes():
+                if _digest(maps[name][:, part] for name in FIELDS) != digests[k].tobytes():
                     raise CorruptError(f"{self.temporary[k]} is not what was written")
 
     def flush(self) -> None:
@@ -136,14 +127,14 @@ class HistoryWriter:
                 array.flush()
 
     def append(self, block: Block) -> None:
-        """Add the transitions [T, K, E] (probabilities [T, K, E, A]) of a block behind the last."""
+        """Add the transitions [T, K, E] of a block behind the last."""
         part = slice(self.written, self.written + len(block))
         digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
         for k, maps in self.maps.items():
             own = {name: array[:, k].swapaxes(0, 1) for name, array in block.arrays.items()}
             for name, array in own.items():
                 maps[name][:, part] = array
-            digests[k] = np.frombuffer(_digest(own[name] for name in self.fields), np.uint8)
+            digests[k] = np.frombuffer(_digest(own[name] for name in FIELDS), np.uint8)
         self.digests.append(digests)
         means = {name: mean_in_order(values) for name, values in block.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
@@ -181,9 +172,9 @@ class HistoryWriter:
         return np.array(columns, np.float32).T
 
 
-def unit_bytes(num_envs: int, steps: int, num_actions: int = 0) -> int:
+def unit_bytes(num_envs: int, steps: int) -> int:
     """About how much room a unit takes on the disk."""
-    each = sum(dtype.itemsize * math.prod(rest) for dtype, rest in schema(num_actions).values())
+    each = sum(np.dtype(dtype).itemsize for dtype in FIELDS.values())
     return num_envs * steps * each + SMALL_FILES
 
 
@@ -193,18 +184,14 @@ def partial_folder(folders: list[Path]) -> Path:
     return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def load_unit(folder: Path, fields: tuple[str, ...] | None = None) -> Unit:
-    """Read `fields` of a unit, without a list all that it has.
+def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
+    """Read `fields` of a unit.
 
     Sizes and hashes are checked before anything is mapped. Raises CorruptError.
     """
     try:
         manifest = read_manifest(folder)
-        if fields is None:
-            fields = tuple(name for name in schema(1) if f"{name}.npy" in manifest["files"])
         for name in (*fields, "curve"):
-            if f"{name}.npy" not in manifest["files"]:
-                raise ValueError(f"it holds no {name}")
             check_file(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
     except (OSError, ValueError) as error:
         raise CorruptError(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ad.data.schema import LEVELS, PROBABILITIES
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
@@ -17,7 +16,7 @@ class Settings:
 
 
 class AlgorithmDistillation:
-    """Cross entropy of the source's actions, or of its policy, at every decision of a window."""
+    """Cross entropy of the source's actions at every decision of a window."""
 
     Settings = Settings
     history_part = (0.0, 1.0)  # the whole learning history
@@ -32,12 +31,7 @@ class AlgorithmDistillation:
         valid: torch.Tensor,
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
-        """Mean cross entropy (nats) over the `valid` [B, T] decisions of a window [B, T + 1].
-
-        Of the source's probabilities, where the window holds them, else of its sampled actions.
-        """
-        if PROBABILITIES in window:
-            return _soft_loss(model, dict(window), valid, label_smoothing)
+        """Mean cross entropy (nats) over the `valid` [B, T] decisions of a window [B, T + 1]."""
         targets = window["action"][:, 1:].masked_fill(~valid, -100)
         # Actions before decisions: PyTorch is slow where the last dimension is short. It adds up
         # such losses in no fixed order on a GPU, so that is done here.
@@ -48,14 +42,3 @@ class AlgorithmDistillation:
     def begin(self, model: SequenceModel, lanes: int, context_length: int) -> ContextMemory:
         """An empty memory for a rollout of `lanes` lanes."""
         return ContextMemory(model, lanes, context_length)
-
-
-def _soft_loss(
-    model: SequenceModel, window: Window, valid: torch.Tensor, label_smoothing: float
-) -> torch.Tensor:
-    """Mean cross entropy of the policies in `window`, which the model does not get to see."""
-    policies = window.pop(PROBABILITIES)[:, 1:].flatten(0, 1).float() / LEVELS  # [B T, A]
-    logits = model(window).flatten(0, 1).float()
-    smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
-    surprise = F.cross_entropy(logits, policies, **smoothing)
-    return torch.where(valid.flatten(), surprise, 0).sum() / valid.sum()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import setting
-from ad.data.schema import PROBABILITIES, Block, quantised
+from ad.data.schema import Block
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
 from ad.sources.returns import n_step_returns
@@ -73,19 +73,12 @@ class A2C:
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
         a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
 
-    def run(self, steps: int, soft: bool = False) -> Iterator[Block]:
-        """Learn until every lane has taken `steps` steps; yield the transitions in blocks.
-
-        With `soft` they have the probabilities of all actions.
-        """
+    def run(self, steps: int) -> Iterator[Block]:
+        """Learn until every lane has taken `steps` steps; yield the transitions in blocks."""
         length = self.rollout_length
-        for block in self.actors.blocks(steps, length, soft):
+        for block in self.actors.blocks(steps, length):
             for rollout in block.rollouts(length):
                 self.actors.rollout(rollout, self.act)
-                if soft:
-                    levels = quantised(self.table.cumulative)  # [K, S, A]
-                    at = self.actors.agent, rollout.arrays["observation"]
-                    rollout.arrays[PROBABILITIES][:] = levels[at]
                 self._learn(rollout, block.statistics)
             yield block
 

@@ -15,7 +15,6 @@ class Actors:
 
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
         self.env, self.shape = env, (num_tasks, num_envs)
-        self.num_actions = int(env.single_action_space.n)
         self.agent = np.arange(num_tasks)[:, None]
         lanes = [(key, e) for key in keys for e in range(num_envs)]
         self.keys = np.array([derive_key(key, "action", e) for key, e in lanes], np.uint64)
@@ -38,16 +37,14 @@ class Actors:
         self.observation, self.time = state["observation"].copy(), state["time"].copy()
         self.env.restore(state["env"])
 
-    def blocks(self, steps: int, multiple: int = 1, soft: bool = False) -> Iterator[Block]:
+    def blocks(self, steps: int, multiple: int = 1) -> Iterator[Block]:
         """Empty blocks from the step reached up to `steps`, multiples of `multiple` but the last.
 
-        The actors must fill each before they ask for the next; its probabilities, if it is `soft`,
-        are the source's to fill.
+        The actors must fill each before they ask for the next.
         """
-        num_actions = self.num_actions if soft else 0
         size = max(BLOCK_STEPS // multiple, 1) * multiple
         for start in range(self.steps, steps, size):
-            yield Block.empty(min(size, steps - start), *self.shape, num_actions)
+            yield Block.empty(min(size, steps - start), *self.shape)
 
     def rollout(self, block: Block, act: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         """Fill `block`: every lane takes len(block) steps by act(observations, uniforms)."""

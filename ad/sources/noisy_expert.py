@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import setting
-from ad.data.schema import PROBABILITIES, Block, quantised
+from ad.data.schema import Block
 from ad.errors import ConfigError
 from ad.sources.actors import Actors
-
-TIES = 12  # a world chooses evenly among 2, 3 or 4 equals: so many even numbers tell how often each
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,12 @@ class NoiseDistillation:
         self.actions = int(env.single_action_space.n)
         self.noise = self.settings.noise_start
 
-    def run(self, steps: int, soft: bool = False) -> Iterator[Block]:
-        """Act until every lane has taken `steps` steps; yield the transitions in blocks.
-
-        With `soft` they have the probabilities of all actions.
-        """
-        optimal = self._optimal_policies() if soft else None
-        for block in self.actors.blocks(steps, soft=soft):
+    def run(self, steps: int) -> Iterator[Block]:
+        """Act until every lane has taken `steps` steps; yield the transitions in blocks."""
+        for block in self.actors.blocks(steps):
             for step in block.rollouts(1):
                 self.noise = self._noise_at(self.actors.steps / max(steps - 1, 1))
                 self.actors.rollout(step, self.act)
-                if soft:
-                    best = optimal[self.actors.agent, step.arrays["observation"]]  # [1, K, E, A]
-                    policy = self.noise / self.actions + (1 - self.noise) * best
-                    step.arrays[PROBABILITIES][:] = quantised(np.cumsum(policy, axis=-1))
             block.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
             yield block
 
@@ -82,17 +72,6 @@ class NoiseDistillation:
         rest = np.clip(rest, 0.0, np.nextafter(1.0, 0.0))
         best = self.world.optimal_actions(observations.ravel(), self.tasks, rest.ravel())
         return np.where(random, (rest * self.actions).astype(int), best.reshape(u.shape))
-
-    def _optimal_policies(self) -> np.ndarray:
-        """Probabilities [K, S, A] of the actions of the optimal policy at all observations."""
-        tasks = self.tasks[:: self.actors.shape[1]]
-        states = int(self.actors.env.single_observation_space.n)
-        everywhere = np.tile(np.arange(states), len(tasks)), np.repeat(tasks, states, axis=0)
-        rows = np.zeros((len(tasks) * states, self.actions))
-        for u in (np.arange(TIES) + 0.5) / TIES:
-            best = self.world.optimal_actions(*everywhere, np.full(len(rows), u))
-            rows[np.arange(len(rows)), best] += 1 / TIES
-        return rows.reshape(len(tasks), states, self.actions)
 
     def _noise_at(self, progress: float) -> float:
         s = self.settings

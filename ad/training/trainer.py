@@ -133,8 +133,7 @@ class Trainer:
         """The windows of the present step and their valid decisions, in the CPU's memory."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
-        shares = data.windows_from_start, data.windows_from_rise
-        batch = self.data.train.sample(rng, settings.batch_size, *shares)
+        batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
         if settings.action_dropout:
             batch = hide_actions(batch, rng, settings.action_dropout)
         return batch
