@@ -10,7 +10,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.collection.collect import collect, show_curves
     from ad.runtime.run import Run, dataset_folder
 
-    run = Run(config, fresh)
+    run = Run.open(config, fresh)
     with run.timed("collect_s"):
         fresh_units = collect(run, fresh)
     show_curves(run)

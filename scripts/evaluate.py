@@ -14,7 +14,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.evaluation.transfer import evaluate_worlds
     from ad.runtime.run import Run
 
-    run = Run(config)
+    run = Run.open(config)
     evaluated = evaluate(run, fresh)
     say(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
     for world in evaluate_worlds(run, fresh):

@@ -12,7 +12,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.reporting.record import record
     from ad.runtime.run import Run
 
-    run = Run(config)
+    run = Run.open(config)
     if fresh:
         shutil.rmtree(run.videos, ignore_errors=True)
     written, total = record(run)

@@ -10,7 +10,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.exchange.release import release
     from ad.runtime.run import Run
 
-    say(f"release: {release(Run(config))}")
+    say(f"release: {release(Run.open(config))}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.reporting.report import report
     from ad.runtime.run import Run
 
-    path = report(Run(config))
+    path = report(Run.open(config))
     say(path.with_name("table.md").read_text(encoding="utf-8"))
     say(f"report: {path}")
 

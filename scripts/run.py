@@ -11,7 +11,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     """From nothing to a report with videos; with `fresh` again, but for the histories."""
     from ad.runtime.run import Run
 
-    Run(config, fresh)  # empties a run of other settings before collect would refuse it
+    Run.open(config, fresh)  # empties a run of other settings before collect would refuse it
     collect.main(config)
     train.main(config, fresh)
     show(config, fresh)

@@ -40,7 +40,7 @@ def make(configs: Sequence[Experiment], fresh: bool = False) -> list[str]:
     from ad.runtime.run import Run
 
     for config in configs:
-        Run(config, fresh)
+        Run.open(config, fresh)
         collect.main(config)
     try:
         train.train_all(configs, fresh)

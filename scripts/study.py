@@ -124,7 +124,7 @@ def _make(study: Study, trial: Trial, root: Path) -> None:
             collect.main(config)
         train.main(config)
         evaluate.main(config)
-        row = measured(trial, Run(config))
+        row = measured(trial, Run.open(config))
     with locked(study.folder, wait=True):
         add_row(study.folder, row)
 

@@ -20,7 +20,7 @@ def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
     from ad.training import checkpoints
     from ad.training.multi_seed import new_trainers, train_together
 
-    runs = [Run(config, fresh) for config in configs]
+    runs = [Run.open(config, fresh) for config in configs]
     for run in runs if fresh else ():
         run.discard_training()
     trainers = new_trainers(runs)

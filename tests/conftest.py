@@ -67,7 +67,7 @@ def collected(smoke, tmp_path_factory):
     """collected(name, *words): a row as `smoke` gives, whose histories are there already."""
     root = tmp_path_factory.mktemp("collected")
     source = ["--source.algorithm", "noise_distillation", "--source.env_steps", "800"]
-    collect(Run(smoke(root, "--name", "source", *source)))
+    collect(Run.open(smoke(root, "--name", "source", *source)))
 
     def row(name: str, *words: str):
         return smoke(root, "--name", name, *source, *words)
@@ -124,8 +124,8 @@ def whole(row) -> Run:
 def trained(whole, row) -> Run:
     """A copy of that run, to be damaged."""
     config = row(training__precision="float32")
-    shutil.copytree(whole.folder, Run(config).folder, dirs_exist_ok=True)
-    return Run(config)
+    shutil.copytree(whole.folder, Run.open(config).folder, dirs_exist_ok=True)
+    return Run.open(config)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def made(smoke, tmp_path_factory) -> Path:
     """A published history; only to be copied."""
     words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
     words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
-    run = Run(smoke(tmp_path_factory.mktemp("made"), *words))
+    run = Run.open(smoke(tmp_path_factory.mktemp("made"), *words))
     collect(run)
     return unit_folder(run.config, run.split.train_tasks[0])
 

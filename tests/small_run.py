@@ -15,7 +15,7 @@ from ad.runtime.run import Run, config_world
 
 def evaluated_run(config: Experiment) -> Run:
     """The run of `config` with the results of a model that has learned nothing."""
-    run, settings = Run(config), config.evaluation
+    run, settings = Run.open(config), config.evaluation
     torch.manual_seed(0)
     spec = make_spec(config_world(config), config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval()

@@ -42,7 +42,7 @@ class Upwards(nn.Module):
 @pytest.fixture
 def run(smoke, tmp_path) -> Run:
     """A run whose results are those of going up, with three seeds a held-out task."""
-    policy, made = Upwards(), Run(smoke(tmp_path, "--split.held_out", HELD_OUT))
+    policy, made = Upwards(), Run.open(smoke(tmp_path, "--split.held_out", HELD_OUT))
     results = rollout_tasks(made.config, made.split, policy, policy, 4, (3, 1), record=True)
     write_results(made.folder, made.split, results)
     return made
@@ -81,7 +81,7 @@ def test_seeds_of_one_task_differ_and_a_seed_is_the_same_in_any_number_of_them(s
         def act(self, observation, time):
             return torch.zeros(len(observation), 5)
 
-    made, policy = Run(smoke(tmp_path)), Wanderer()
+    made, policy = Run.open(smoke(tmp_path)), Wanderer()
     one, three = (
         rollout_tasks(made.config, made.split, policy, policy, 6, (count, 1))["held_out"].lengths
         for count in (1, 3)

@@ -48,7 +48,7 @@ def lakes(smoke, tmp_path):
     def play(reward: str) -> list:
         (tmp_path / reward).mkdir()
         tasks = f"[{{reward: 0.0}}, {{reward: {reward}}}, {{}}]"
-        run = Run(smoke(tmp_path / reward, *LAKES, "--env.tasks", tasks, *WORDS))
+        run = Run.open(smoke(tmp_path / reward, *LAKES, "--env.tasks", tasks, *WORDS))
         collect(run)
         return [load_unit(unit_folder(run.config, task)) for task in run.split.train_tasks]
 
@@ -84,7 +84,7 @@ def break_agent(run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def healthy(smoke, tmp_path_factory) -> Run:
-    run = Run(smoke(tmp_path_factory.mktemp("healthy"), *WORDS))
+    run = Run.open(smoke(tmp_path_factory.mktemp("healthy"), *WORDS))
     collect(run)
     return run
 
@@ -92,7 +92,7 @@ def healthy(smoke, tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def failed(smoke, tmp_path_factory) -> Run:
     """The same row, but for a fault in one agent."""
-    run = Run(smoke(tmp_path_factory.mktemp("failed"), *WORDS))
+    run = Run.open(smoke(tmp_path_factory.mktemp("failed"), *WORDS))
     break_agent(run)
     collect(run)
     return run
@@ -118,7 +118,7 @@ def test_what_it_recorded_before_has_the_bits_of_a_run_without_the_fault(healthy
 
 
 def test_a_failure_is_remembered_over_an_interruption(smoke, tmp_path, capsys):
-    run = Run(smoke(tmp_path, *WORDS))
+    run = Run.open(smoke(tmp_path, *WORDS))
     break_agent(run)
     collect(run)
     name = task_name(run.split.train_tasks[BROKEN])
@@ -139,7 +139,7 @@ def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy,
 
 def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_path):
     root = shutil.copytree(failed.config.root, tmp_path / "root")
-    run = Run(type(failed.config)(**(vars(failed.config) | {"root": str(root)})))
+    run = Run.open(type(failed.config)(**(vars(failed.config) | {"root": str(root)})))
     for task in run.split.train_tasks:
         path = unit_folder(run.config, task) / "unit.json"
         write_sealed(path, read_sealed(path) | {"stopped_at_step": 0})

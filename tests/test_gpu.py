@@ -51,7 +51,9 @@ def test_training_steps_are_those_of_a_cpu(row, layout):
 @pytest.mark.parametrize(("precision", "near"), [("float32", 1e-3), ("bfloat16", 0.05)])
 def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row, precision, near):
     words = PLAIN | {"training__precision": precision}
-    runs = [Run(row("--device", DEVICE, training__train_seed=str(n), **words)) for n in range(3)]
+    runs = [
+        Run.open(row("--device", DEVICE, training__train_seed=str(n), **words)) for n in range(3)
+    ]
     trainers = new_trainers(runs)
     train_together(trainers)
     for run in runs:
@@ -70,7 +72,7 @@ def test_bfloat16_training_comes_down_as_on_a_cpu(row):
 
 
 def test_episodes_in_the_context_are_those_of_a_cpu(row):
-    trainer = Trainer(Run(row("--device", "cpu")))
+    trainer = Trainer(Run.open(row("--device", "cpu")))
     config, split = trainer.config, trainer.run.split
     model = trainer.model.eval().requires_grad_(False).double()  # a CPU rounds in float32
     lengths = []

@@ -69,14 +69,14 @@ def test_it_leaves_what_the_design_names(config):
 
 
 def test_only_train_tasks_have_histories(config):
-    split = Run(config).split
+    split = Run.open(config).split
     units = {path.name for path in unit_folder(config, split.train_tasks[0]).parent.glob("task_*")}
     assert units == {unit_folder(config, task).name for task in split.train_tasks}
     assert not units & {unit_folder(config, task).name for task in split.held_out_tasks}
 
 
 def test_there_is_one_row_of_results_for_each_split_task_seed_and_episode(config):
-    split = Run(config).split
+    split = Run.open(config).split
     expected = {
         (part, task_name(task), str(seed), str(episode))
         for part, tasks, seeds in (
@@ -125,7 +125,7 @@ def test_the_report_needs_nothing_from_elsewhere(config):
 
 def test_every_train_task_and_one_held_out_task_have_a_video(config):
     videos = sorted(path.stem for path in (Path(config.root) / "videos" / "smoke").iterdir())
-    split = Run(config).split
+    split = Run.open(config).split
     sources = [f"source_{task_name(task)}" for task in split.train_tasks]
     assert [name for name in videos if name.startswith("source")] == sorted(sources)
     (held_out,) = (name for name in videos if name.startswith("held_out"))
@@ -265,7 +265,7 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
         "training.eval_every": "800",
     }
     row = smoke(tmp_path, *(word for path, v in changes.items() for word in (f"--{path}", v)))
-    made = Run(row)
+    made = Run.open(row)
     collect(made)
     trainer = Trainer(made)
     train_together([trainer])

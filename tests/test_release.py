@@ -82,4 +82,4 @@ def test_a_sum_for_a_file_outside_the_release_is_refused(copy):
 
 def test_a_run_without_a_training_is_not_released(row):
     with pytest.raises(ConfigError, match=r"scripts\.train"):
-        release(Run(row()))
+        release(Run.open(row()))

@@ -46,7 +46,7 @@ def rows(smoke, tmp_path):
         runs = []
         for name in ("whole", "cut"):
             (tmp_path / name).mkdir()
-            runs.append(Run(smoke(tmp_path / name, *words)))
+            runs.append(Run.open(smoke(tmp_path / name, *words)))
         collect(runs[0])
         return tuple(runs)
 
@@ -132,15 +132,15 @@ def test_units_that_are_published_are_not_computed_again(rows, words):
 
 
 def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_path):
-    run = Run(smoke(tmp_path, *LONG))
+    run = Run.open(smoke(tmp_path, *LONG))
     cut(run, 3)
-    fewer = Run(smoke(tmp_path, "--name", "b", *LONG, "--split.num_train_tasks", "1"))
+    fewer = Run.open(smoke(tmp_path, "--name", "b", *LONG, "--split.num_train_tasks", "1"))
     collect(fewer)
     assert len(list(dataset_folder(run.config).glob(f"{PARTIAL}*"))) == 1
 
 
 def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
-    run = Run(smoke(tmp_path, *LONG))
+    run = Run.open(smoke(tmp_path, *LONG))
     cut(run, 3)
     collect(run, fresh=True)
     assert "go on" not in capsys.readouterr().err
@@ -149,7 +149,7 @@ def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
 
 
 def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):
-    run = Run(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
+    run = Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
     batch = Batch(run.config, run.split.train_tasks)
     assert not batch.can_be_saved
     batch.save()

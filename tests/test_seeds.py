@@ -47,8 +47,8 @@ def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, cap
     words |= {"training__max_bad_batches": "0", "training__gradient_norm": "1e30"}
     good, bad = row(), row(**words)
     assert seeds.make([bad, good]) == [bad.name]
-    assert (Run(good).folder / "report.html").exists()
-    assert not (Run(bad).folder / "results.json").exists()
+    assert (Run.open(good).folder / "report.html").exists()
+    assert not (Run.open(bad).folder / "results.json").exists()
     said = capsys.readouterr()
     assert f"{bad.name}: training left the finite numbers" in said.err
     assert "train: 8 steps" in said.out

@@ -16,7 +16,7 @@ Fault = Callable[[Trainer], bool]
 
 def faulty(config, fault: Fault) -> Trainer:
     """A trainer whose model gives NaN in training wherever `fault` says so."""
-    trainer = Trainer(Run(config))
+    trainer = Trainer(Run.open(config))
 
     def poison(module: torch.nn.Module, given, logits: torch.Tensor) -> torch.Tensor:
         return logits * torch.nan if module.training and fault(trainer) else logits
@@ -136,13 +136,13 @@ def test_a_run_with_setbacks_that_is_interrupted_comes_to_the_same_bits(row, ste
     trainer = faulty(other, until_rolled_back(4, 5))
     train_together([trainer], lambda: trainer.step == step)
     train_together([faulty(other, until_rolled_back(4, 5))])
-    assert_same_bits(Run(whole), Run(other))
-    assert log(Run(whole)) == log(Run(other))
+    assert_same_bits(Run.open(whole), Run.open(other))
+    assert log(Run.open(whole)) == log(Run.open(other))
 
 
 def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(row):
     config = row(training__learning_rate="1e30", training__warmup_steps="0")
-    run = Run(config)
+    run = Run.open(config)
     with pytest.raises(NumericError, match=r"training\.learning_rate"):
         train_together([Trainer(run)])
     assert not list((run.folder / "checkpoints").glob("*.pt"))

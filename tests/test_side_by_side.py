@@ -32,14 +32,14 @@ def seeds(row, **changes: str) -> list[Run]:
     """Runs that differ in their training seeds."""
     configs = [row(**changes) for _ in SEEDS]
     return [
-        Run(replace(config, training=replace(config.training, train_seed=seed)))
+        Run.open(replace(config, training=replace(config.training, train_seed=seed)))
         for config, seed in zip(configs, SEEDS, strict=True)
     ]
 
 
 def copies(row, runs: list[Run]) -> list[Run]:
     """The same configurations under names of their own."""
-    return [Run(replace(run.config, name=row().name)) for run in runs]
+    return [Run.open(replace(run.config, name=row().name)) for run in runs]
 
 
 def together(runs: list[Run], stacked: bool | None = None, stop=lambda: False) -> None:
@@ -176,7 +176,7 @@ def test_one_that_is_done_is_left_alone(row):
     ],
 )
 def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn, monkeypatch):
-    trainer, calls = Trainer(Run(row(**EXACT | changes))), []
+    trainer, calls = Trainer(Run.open(row(**EXACT | changes))), []
 
     def counted() -> int:
         calls.append(1)

@@ -45,7 +45,7 @@ def warnings(text: str) -> list[str]:
 
 def test_a_tensorboard_that_cannot_begin_costs_one_warning_and_no_bit(whole, row, capsys):
     config = row(training__precision="float32")
-    (Run(config).folder / "tensorboard").write_text("a file in the way")
+    (Run.open(config).folder / "tensorboard").write_text("a file in the way")
     assert_same_bits(whole, train(config))
     (warning,) = warnings(capsys.readouterr().err)
     assert "tensorboard cannot be written" in warning
@@ -65,7 +65,7 @@ def test_a_tensorboard_that_dies_costs_one_warning_and_no_line(tmp_path, capsys)
 
 def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, row, capsys):
     config = row(training__precision="float32")
-    path = Run(config).folder / "metrics.jsonl"
+    path = Run.open(config).folder / "metrics.jsonl"
     path.write_text((json.dumps({"step": 0, "x": "long" * 20}) + "\n") * 10_000)
     with no_file_larger_than(path.stat().st_size):
         run = train(config)

@@ -147,7 +147,7 @@ def test_a_task_alone_has_the_history_that_it_has_among_others(algorithm, room, 
 
 
 def test_a_missing_history_is_collected_again_with_the_same_bytes(algorithm, smoke, tmp_path):
-    run = Run(smoke(tmp_path, *algorithm, "--source.env_steps", "800"))
+    run = Run.open(smoke(tmp_path, *algorithm, "--source.env_steps", "800"))
     assert collect(run) == 5
     folder = unit_folder(run.config, run.split.train_tasks[2])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -218,10 +218,10 @@ def test_a_learner_records_contiguous_streams_of_a_foreign_world(play):
 
 def test_a_world_that_knows_no_optimal_action_is_refused_by_noise_distillation(smoke, tmp_path):
     with pytest.raises(ADError):
-        collect(Run(smoke(tmp_path, *ICE, "--source.algorithm", "noise_distillation")))
+        collect(Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "noise_distillation")))
 
 
 def test_collecting_takes_no_more_threads_than_the_configuration_allows(smoke, tmp_path):
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
-    collect(Run(smoke(tmp_path)))  # says --threads 1
+    collect(Run.open(smoke(tmp_path)))  # says --threads 1
     assert numba.get_num_threads() == 1

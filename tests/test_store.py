@@ -89,7 +89,7 @@ def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, 
 
 
 def test_a_second_process_on_a_dataset_is_refused(holder, smoke, tmp_path):
-    run = Run(smoke(tmp_path))
+    run = Run.open(smoke(tmp_path))
     holder(dataset_folder(run.config))
     with pytest.raises(MachineError, match="another process"):
         collect(run)
@@ -102,7 +102,7 @@ def test_too_little_room_is_said_with_both_numbers(tmp_path):
 
 
 def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(smoke, tmp_path):
-    run = Run(smoke(tmp_path, "--source.env_steps", str(10**15)))
+    run = Run.open(smoke(tmp_path, "--source.env_steps", str(10**15)))
     with pytest.raises(MachineError, match=r"collecting 5 histories needs \d+\.\d MB"):
         collect(run)
     assert not dataset_folder(run.config).exists()

@@ -16,8 +16,8 @@ from ad.runtime.run import Run
 @pytest.fixture
 def begun(smoke, tmp_path):
     """begun(*words): the run of the smoke row, changed by `words`, in a folder it has been in."""
-    Run(smoke(tmp_path, "--name", "x"))
-    return lambda *words, fresh=False: Run(smoke(tmp_path, "--name", "x", *words), fresh)
+    Run.open(smoke(tmp_path, "--name", "x"))
+    return lambda *words, fresh=False: Run.open(smoke(tmp_path, "--name", "x", *words), fresh)
 
 
 BINDING = {

@@ -86,7 +86,7 @@ def test_windows_that_go_through_the_model_in_parts_give_the_gradient_of_the_who
     row, monkeypatch
 ):
     exact = {"training__precision": "float32", "model__dropout": "0"}
-    trainer = Trainer(Run(row(**exact, model__attention_dropout="0")))
+    trainer = Trainer(Run.open(row(**exact, model__attention_dropout="0")))
     gradients, losses = [], []
     for most in (10**9, 10**3, 1):
         monkeypatch.setattr(training, "LARGEST_ACTIVATION", most)
@@ -129,13 +129,13 @@ def test_the_logged_learning_rate_is_the_one_of_the_schedule(whole):
 def test_another_split_under_the_same_name_is_refused(trained):
     config = trained.config
     with pytest.raises(ConfigError, match="split_seed"):
-        Run(replace(config, split=replace(config.split, split_seed=1)))
+        Run.open(replace(config, split=replace(config.split, split_seed=1)))
     assert checkpoint(trained)["step"] == 8
 
 
 def test_another_split_with_fresh_discards_what_was_there(trained):
     config = trained.config
-    run = Run(replace(config, split=replace(config.split, split_seed=1)), fresh=True)
+    run = Run.open(replace(config, split=replace(config.split, split_seed=1)), fresh=True)
     assert sorted(path.name for path in run.folder.iterdir()) == ["config.yaml", "split.json"]
 
 

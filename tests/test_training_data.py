@@ -23,7 +23,7 @@ from ad.training.trainer import Trainer
 
 def write_numbered_histories(config) -> None:
     """A history for every task of the room; the observations of a stream are all its own number."""
-    tasks = Run(config).split.all_tasks
+    tasks = Run.open(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
     block = Block.empty(steps, len(tasks), config.source.num_envs)
     for array in block.arrays.values():
@@ -58,7 +58,7 @@ def streams_of(config, tasks, streams: range) -> set[int]:
 @pytest.mark.parametrize("held_out_streams", [1, 2, 3])
 def test_held_out_streams_of_train_tasks_are_not_trained_on(numbered, held_out_streams):
     config = numbered(held_out_streams)
-    data, train_tasks = load_data(config, (0.0, 1.0)), Run(config).split.train_index
+    data, train_tasks = load_data(config, (0.0, 1.0)), Run.open(config).split.train_index
     kept = range(4 - held_out_streams)
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
     others = range(4 - held_out_streams, 4)
@@ -67,7 +67,7 @@ def test_held_out_streams_of_train_tasks_are_not_trained_on(numbered, held_out_s
 
 def test_only_so_many_streams_of_a_task_are_trained_on(numbered):
     config = numbered(1, "--data.streams_per_task", "2")
-    data, train_tasks = load_data(config, (0.0, 1.0)), Run(config).split.train_index
+    data, train_tasks = load_data(config, (0.0, 1.0)), Run.open(config).split.train_index
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, range(2))
     assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, range(3, 4))
 
@@ -84,7 +84,7 @@ def test_only_the_first_steps_of_a_history_are_read(numbered):
 
 def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbered):
     config = numbered(0)
-    data, split = load_data(config, (0.0, 1.0)), Run(config).split
+    data, split = load_data(config, (0.0, 1.0)), Run.open(config).split
     seen = set(data.train.data["observation"])
     assert seen == streams_of(config, split.train_index, range(4))
     assert not seen & streams_of(config, split.held_out_index, range(4))
@@ -103,7 +103,7 @@ def test_a_train_task_without_a_history_stops_training_in_one_sentence(own_histo
     _, folder = unit_folders(own_histories)[2]
     shutil.rmtree(folder)
     with pytest.raises(ConfigError, match=r"1 train tasks have no history.*scripts\.collect"):
-        Trainer(Run(own_histories))
+        Trainer(Run.open(own_histories))
 
 
 def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
@@ -112,13 +112,13 @@ def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
     content[-1] ^= 1
     (folder / "reward.npy").write_bytes(content)
     with pytest.raises(CorruptError, match=folder.name):
-        Trainer(Run(own_histories))
+        Trainer(Run.open(own_histories))
 
 
 def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sentence(collected):
     words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.001"]
     with pytest.raises(ADError):
-        train_together([Trainer(Run(collected("no_episode", *words)))])
+        train_together([Trainer(Run.open(collected("no_episode", *words)))])
 
 
 def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):

@@ -67,7 +67,7 @@ def test_a_tuned_curve_is_that_of_the_history_collected_with_its_settings(search
     tuning = tune(search())
     own = tuning.settings[2]
     words = ["--source.settings.learning_rate", "0.01", "--source.settings.hidden", "8"]
-    run = Run(search("--name", "collected", *words))
+    run = Run.open(search("--name", "collected", *words))
     assert Settings(**run.config.source.settings) == own
     collect(run)
     for n, task in enumerate(tuning.tasks):
@@ -81,7 +81,7 @@ def test_a_tuned_curve_is_that_of_the_history_collected_with_its_settings(search
 
 def test_a_search_is_on_train_tasks(search):
     config = search("--tune.num_tasks", "50")
-    train = Run(config).split.train_tasks
+    train = Run.open(config).split.train_tasks
     np.testing.assert_array_equal(tune(config).tasks, train)
 
 
@@ -182,11 +182,11 @@ def test_a_search_that_is_done_is_only_drawn_again(search, capsys):
 
 
 def test_a_search_changes_nothing_of_a_run(search, smoke, tmp_path):
-    run = Run(smoke(tmp_path, "--name", "search", *GRID[:2]))
+    run = Run.open(smoke(tmp_path, "--name", "search", *GRID[:2]))
     before = {path.name for path in run.folder.iterdir()}
     verb.main(search())
     assert {path.name for path in run.folder.iterdir()} == {*before, "tuning"}
-    Run(search())  # other settings would be refused
+    Run.open(search())  # other settings would be refused
 
 
 REFUSED = [

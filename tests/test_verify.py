@@ -28,7 +28,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def made(smoke, tmp_path_factory):
     """A row with histories and two checkpoints; only to be copied."""
     row = smoke(tmp_path_factory.mktemp("made"), "--source.env_steps", "800")
-    run = Run(row)
+    run = Run.open(row)
     collect(run)
     for step in (10, 20):
         checkpoints.save(run.folder / "checkpoints", step, {"weights": torch.ones(100)})
@@ -60,7 +60,7 @@ def whole_with(histories: int, results: int = 0) -> str:
 
 
 def unit(row, index: int = 0) -> Path:
-    return unit_folder(row, Run(row).split.train_tasks[index])
+    return unit_folder(row, Run.open(row).split.train_tasks[index])
 
 
 def flip(path: Path, place: int = -1) -> None:
@@ -76,7 +76,7 @@ def test_what_is_whole_is_said_to_be(verified):
 def test_every_bad_unit_and_checkpoint_is_named(row, verified):
     flip(unit(row, 1) / "action.npy")
     shutil.rmtree(unit(row, 3))
-    flip(Run(row).folder / "checkpoints" / checkpoints.name(20))
+    flip(Run.open(row).folder / "checkpoints" / checkpoints.name(20))
     code, said = verified()
     assert code == 4 and said.endswith("verify: 3 damaged or missing\n")
     assert f"{unit(row, 1)} cannot be used" in said and f"{unit(row, 3)} is missing" in said
@@ -104,10 +104,10 @@ def test_repair_makes_bad_units_again_with_the_same_bytes_and_leaves_the_others(
 
 
 def test_repair_removes_a_bad_checkpoint_and_keeps_the_good_one(row, verified):
-    flip(Run(row).folder / "checkpoints" / checkpoints.name(20))
+    flip(Run.open(row).folder / "checkpoints" / checkpoints.name(20))
     code, said = verified("--repair", "true")
     assert code == 0 and "1 checkpoints removed" in said
-    kept = os.listdir(Run(row).folder / "checkpoints")
+    kept = os.listdir(Run.open(row).folder / "checkpoints")
     assert sorted(kept) == ["step_0000010.json", "step_0000010.pt"]
 
 
@@ -162,5 +162,5 @@ def test_a_history_under_another_ones_name_is_found_and_collected_again(row, ver
     shutil.copytree(unit(row, 1), unit(row, 0))
     code, said = verified()
     assert code == 4 and "is another one, by its task" in said
-    assert collect(Run(row)) == 1
+    assert collect(Run.open(row)) == 1
     assert hashes(dataset_folder(row)) == before

@@ -24,7 +24,7 @@ SHORT = {
 
 def train(config, asked_to_stop=never) -> Run:
     """Train, or go on; the run."""
-    run = Run(config)
+    run = Run.open(config)
     try:
         train_together([Trainer(run)], asked_to_stop)
     finally:

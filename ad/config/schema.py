@@ -179,6 +179,20 @@ def dump(config: Any) -> str:
     return strict_yaml.write(pyrallis.encode(config))
 
 
+def parse_dump(text: str) -> Experiment:
+    """Return the Experiment that `dump` wrote, without a check of its values.
+
+    Raises ValueError if `text` is not YAML or names settings that there are not.
+    """
+    document = strict_yaml.Document(text)
+    if document.problems:
+        raise ValueError(document.problems[0].text)
+    try:
+        return pyrallis.decode(Experiment, document.data)
+    except Exception as error:  # pyrallis raises errors of its own and of Python
+        raise ValueError(" ".join(str(error).split())) from error
+
+
 def config_hash(*configs: Any) -> str:
     """SHA-256 (hex) of an Experiment, or of some of its sections, without the free settings."""
     text = json.dumps([_binding(config) for config in configs], sort_keys=True)

@@ -12,14 +12,15 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ad.config import schema as configuration
-from ad.config.parser import load
 from ad.config.schema import Experiment
 from ad.errors import ConfigError
+from ad.runtime.console import notice
 from ad.runtime.files import write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
 from envs import world
@@ -29,22 +30,45 @@ LATE_SECTIONS = ("evaluation.", "record.")  # may change without training again
 
 
 class Run:
-    """A run's folder. If it holds another configuration: ConfigError, or with `fresh` emptied."""
+    """The folder of one run, its log, and the split and the world of its experiment.
 
-    def __init__(self, config: Experiment, fresh: bool = False):
+    `Run(config)` touches no file; `Run.open` creates the folder, for a verb that writes to it.
+    """
+
+    def __init__(self, config: Experiment):
         self.config, self.folder = config, config.folder
-        self.split = config_split(config)
-        if (changed := self._changed()) and not fresh:
-            raise ConfigError(
-                f"{self.folder} holds a run with other settings ({'; '.join(changed)}): "
-                "choose another --name, or discard it with --fresh true"
-            )
-        if changed:
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "config.yaml", configuration.dump(config))
-        write_json(self.folder / "split.json", describe_split(self.split))
         self.log = MetricsLog(self.folder)
+
+    @classmethod
+    def open(cls, config: Experiment, fresh: bool = False) -> "Run":
+        """Return the run of `config`, with config.yaml and split.json in its folder.
+
+        Raises ConfigError if the folder holds a run of other settings. With `fresh` the folder is
+        emptied instead, after a warning.
+        """
+        run = cls(config)
+        if changed := run._changed_settings():
+            found = f"{run.folder} holds a run with other settings ({'; '.join(changed)})"
+            if not fresh:
+                raise ConfigError(
+                    f"{found}: choose another --name, or discard it with --fresh true"
+                )
+            notice(f"{found}: it is discarded")
+            shutil.rmtree(run.folder)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_text(run.folder / "config.yaml", configuration.dump(config))
+        write_json(run.folder / "split.json", describe_split(run.split))
+        return run
+
+    @cached_property
+    def split(self) -> Split:
+        """The train and the held-out tasks of the experiment."""
+        return config_split(self.config)
+
+    @cached_property
+    def world(self):
+        """The base vector environment of the experiment, asked for facts about its tasks."""
+        return config_world(self.config)
 
     @property
     def videos(self) -> Path:
@@ -84,12 +108,18 @@ class Run:
         """Note that `name` took so many seconds."""
         write_json(self.folder / "timing.json", self.timing() | {name: round(seconds, 3)})
 
-    def _changed(self) -> list[str]:
-        """The settings that what is in the folder depends on and that are different now."""
+    def _changed_settings(self) -> list[str]:
+        """Return "path: old -> new" for each setting of the folder's run that would not be kept.
+
+        Settings that affect no result of training are left out.
+        """
         path = self.folder / "config.yaml"
         if not path.exists():
             return []
-        old = load(["--config_path", str(path), "--root", str(self.config.root)]).config
+        try:
+            old = configuration.parse_dump(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return [f"its config.yaml cannot be read: {error}"]
         changed = configuration.difference(old, self.config)
         return [line for line in changed if not line.startswith(LATE_SECTIONS)]
 

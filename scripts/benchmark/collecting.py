@@ -101,7 +101,7 @@ def collection(env_steps: int, *words: str) -> Work:
             short = ["--source.env_steps", str(env_steps), "--data.context_length", "1"]
             short += ["--data.history_stride", "1"]
             config = load(["--root", root, *short, *words]).config
-            collect(Run(config))
+            collect(Run.open(config))
             return float(env_steps * len(config_split(config).train_tasks))
 
     return work

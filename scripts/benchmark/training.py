@@ -77,7 +77,7 @@ def seed(effort: Effort) -> Row:
 def seeds(effort: Effort) -> Row:
     """Three training seeds side by side, against one of them alone."""
     trainer = _small(effort)
-    others = [Trainer(Run(with_seed(trainer.config, n)), trainer.data) for n in range(1, 4)]
+    others = [Trainer(Run.open(with_seed(trainer.config, n)), trainer.data) for n in range(1, 4)]
     contenders = {"ours": rounds(others, effort.of(24, 4)), "one": steps(trainer, effort.of(48, 8))}
     rates = alternate(contenders, effort.repeats, trainer.device.type)
     row = Row("train", "3 seeds side by side, 32 x 64", "transitions", median(rates["ours"]), rates)
@@ -139,7 +139,7 @@ def new_trainer(*words: str, stream: int = STREAM) -> Trainer:
     root, number = _root()
     short = ["--source.env_steps", str(10 * stream), "--data.history_stride", "1"]
     config = load([*words, *short, "--root", root.name, "--name", f"benchmark-{next(number)}"])
-    run = Run(config.config)
+    run = Run.open(config.config)
     collect(run)
     return Trainer(run)
 

@@ -36,7 +36,7 @@ def untouched(smoke, tmp_path_factory):
     """The configuration of a run without faults, from histories to results; only to be read."""
     root = tmp_path_factory.mktemp("untouched")
     config = smoke(root, *(word for path, value in LONGER.items() for word in (f"--{path}", value)))
-    collect(Run(config))
+    collect(Run.open(config))
     train.main(config)
     evaluate.main(config)
     return config
