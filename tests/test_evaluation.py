@@ -94,17 +94,10 @@ def test_seeds_of_one_task_differ_and_a_seed_is_the_same_in_any_number_of_them(s
 def test_results_say_of_each_episode_whether_the_context_held_a_reward(run):
     path = run.folder / "results.csv"
     for evaluation in read_results(path).values():
-        np.testing.assert_array_equal(evaluation.seen, np.zeros_like(evaluation.successes))
+        np.testing.assert_array_equal(
+            evaluation.reward_in_context, np.zeros_like(evaluation.successes)
+        )
     text = path.read_text().replace(",0,5,0,0\n", ",0,5,0,1\n")
     path.write_text(text)
     for evaluation in read_results(path).values():
-        np.testing.assert_array_equal(evaluation.seen, 1 - evaluation.successes)
-
-
-def test_results_of_before_that_are_still_read(run):
-    path = run.folder / "results.csv"
-    whole = read_results(path)
-    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().split()))
-    for split, evaluation in read_results(path).items():
-        assert evaluation.seen is None
-        np.testing.assert_array_equal(evaluation.successes, whole[split].successes)
+        np.testing.assert_array_equal(evaluation.reward_in_context, 1 - evaluation.successes)

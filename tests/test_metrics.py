@@ -24,7 +24,8 @@ def summary(
     known = metrics.Known(*facts, success_ends)
     names = [f"{n}-0" for n in range(len(returns))]
     lengths = np.full(returns.shape, length)
-    return metrics.summarise(returns, lengths, returns > 0, known, names)
+    no_reward = np.zeros(returns.shape)
+    return metrics.summarise(returns, lengths, returns > 0, known, names, no_reward)
 
 
 def test_nauc_is_the_mean_share_of_the_optimal_return():
@@ -192,7 +193,7 @@ def test_a_task_without_such_episodes_is_left_out_of_the_mean():
     assert entry["ci95"]["success_unseen"] == [0.5, 0.5]
 
 
-def test_runs_of_before_the_measure_count_in_the_means_of_the_others_only():
+def test_a_run_whose_context_never_held_a_reward_counts_in_the_means_of_the_others_only():
     new = summary([[[1.0]]]) | {"success_seen": 0.5}
     overall = metrics.across_runs([summary([[[1.0]]]), new])
     assert (overall["success_seen"]["n"], overall["success_seen"]["mean"]) == (1, 0.5)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from ad.data.episodes import episodes_to, ratio
 from envs.rng import derive_key
@@ -108,19 +109,19 @@ def task_scores(
     }
 
 
-def context_scores(successes: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
+def context_scores(successes: np.ndarray, reward_in_context: np.ndarray) -> dict[str, np.ndarray]:
     """Success by what the context held when an episode began, float [N] each, of [N, S, E].
 
-    `seen` (0/1): a reward. What a student does with one shows how it exploits, what it does without
+    What a student does with a reward in its context shows how it exploits, what it does without one
     how it explores; `unseen` is the share of episodes without. NaN where a task has no such.
     """
-    without = 1 - seen
+    without = 1 - reward_in_context
 
     def success(among: np.ndarray, part: slice = slice(None)) -> np.ndarray:
         hits = (successes * among)[..., part].sum((1, 2))
         return ratio(hits, among[..., part].sum((1, 2)))
 
-    scores = success(seen), success(without), success(without, slice(-LAST, None))
+    scores = success(reward_in_context), success(without), success(without, slice(-LAST, None))
     return dict(zip(CONTEXT_SCORES, (*scores, without.mean((1, 2))), strict=True))
 
 
@@ -130,16 +131,15 @@ def summarise(
     successes: np.ndarray,
     known: Known,
     tasks: Sequence[str],
-    seen: np.ndarray | None = None,
+    reward_in_context: np.ndarray,
 ) -> dict:
     """A split's entry in `results.json`: means over tasks, 95 % intervals, and a row per task.
 
-    returns, lengths (steps), successes (0/1) and, where it is known, whether a reward was `seen`
-    (0/1) [N, S, E]; `known` and the names `tasks` of N tasks.
+    returns, lengths (steps), successes (0/1) and reward_in_context (0/1) [N, S, E]; `known` and
+    the names `tasks` of N tasks.
     """
     scores = task_scores(returns, lengths, successes, known)
-    if seen is not None:
-        scores |= context_scores(successes, seen)
+    scores |= context_scores(successes, reward_in_context)
     facts = {"optimal_return": known.optimal_return, "optimal_length": known.shortest}
     curve = returns.mean((0, 1))
     return {
@@ -180,7 +180,7 @@ def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
     counted in n; with a single one there is no interval (lo and hi None) and `method` says so.
     """
     names = [*SCORES, *CONTEXT_SCORES, "episodes_to_80pct", "tasks_solved"]
-    values = {name: [summary.get(name) for summary in summaries] for name in names}
+    values = {name: [summary[name] for summary in summaries] for name in names}
     return {name: across([v for v in row if v is not None]) for name, row in values.items()}
 
 
@@ -190,7 +190,7 @@ def across(values: list[float]) -> dict:
     mean = float(np.mean(values)) if n else None
     if n < 2:
         return {"mean": mean, "lo": None, "hi": None, "n": n, "method": "one run" if n else "none"}
-    half = _t_quantile(n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    half = stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n)
     method = f"t-interval over {n} runs"
     return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n, "method": method}
 
@@ -206,21 +206,13 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, fl
     if u + v == 0:
         return float(mean), float(mean), float(mean)
     freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
-    half = _t_quantile(freedom) * np.sqrt(u + v)
+    half = stdtrit(freedom, 0.975) * np.sqrt(u + v)
     return float(mean), float(mean - half), float(mean + half)
 
 
 def plain(value: float) -> float | None:
     """A number for JSON: a Python float, None for NaN."""
     return None if np.isnan(value) else float(value)
-
-
-def _t_quantile(freedom: float) -> float:
-    """The 0.975 quantile of Student's t: with t = sqrt(f) tan(x) its density is cos(x)^(f - 1)."""
-    edges = np.linspace(-np.pi / 2, np.pi / 2, 200_001)
-    mass = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))
-    angle = np.interp(0.975 * mass[-1], mass, edges[1:])
-    return float(np.sqrt(freedom) * np.tan(angle))
 
 
 def _intervals(scores: dict[str, np.ndarray]) -> dict[str, list[float] | None]:

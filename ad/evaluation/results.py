@@ -18,22 +18,27 @@ from ad.runtime.files import replacing
 from ad.runtime.run import task_name
 from envs.tasks import SPLITS, Split
 
-OLD_COLUMNS = ("split", "task", "eval_seed", "episode", "return", "length", "success")
-COLUMNS = (*OLD_COLUMNS, "reward_in_context")
+COLUMNS = (
+    "split",
+    "task",
+    "eval_seed",
+    "episode",
+    "return",
+    "length",
+    "success",
+    "reward_in_context",
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """In-context episodes on the tasks of a split: tasks int [N, D]; the others [N, S, E].
-
-    `seen` is None in results of before it was written.
-    """
+    """In-context episodes on the tasks of a split: tasks int [N, D]; the others [N, S, E]."""
 
     tasks: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray
-    seen: np.ndarray | None = None
+    reward_in_context: np.ndarray
 
 
 def read_results(path: Path) -> dict[str, Evaluation]:
@@ -46,7 +51,7 @@ def read_results(path: Path) -> dict[str, Evaluation]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
-        if tuple(header) not in (COLUMNS, OLD_COLUMNS):
+        if tuple(header) != COLUMNS:
             raise ValueError(f"its columns are {', '.join(header)}")
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a row has more or fewer cells than the header")

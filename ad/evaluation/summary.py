@@ -181,7 +181,7 @@ def scores(
             evaluation.successes,
             facts[split],
             [task_name(task) for task in evaluation.tasks],
-            evaluation.seen,
+            evaluation.reward_in_context,
         )
         for split, evaluation in evaluations.items()
     }

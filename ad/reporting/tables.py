@@ -74,17 +74,14 @@ def run_table(results: dict) -> Table:
     return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
 
 
-def context_table(results: dict) -> Table | None:
-    """Success with and without a reward in the context; None where that was not yet measured.
+def context_table(results: dict) -> Table:
+    """Success with and without a reward in the context.
 
     Random actions, which know no context, tell how well one explores who has seen none.
     """
-    splits = results["splits"].items()
-    if any(name not in summary for name in CONTEXT_COLUMNS for _, summary in splits):
-        return None
     rows = [
         [SPLITS[split], *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS)]
-        for split, summary in splits
+        for split, summary in results["splits"].items()
     ]
     if random := results["references"].get("random"):
         hits = number(random["held_out"]["success_last10"], ".3f")
