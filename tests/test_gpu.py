@@ -26,11 +26,11 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
 @pytest.mark.parametrize("position", ["env_time", "window", "history", "rotary", "none"])
-def test_logits_are_those_of_a_cpu(spec, random_window, layout, position):
+def test_logits_are_those_of_a_cpu(spec, random_window, tokenizer, position):
     torch.manual_seed(0)
-    config = ModelConfig(width=32, layers=3, layout=layout, position=position)
+    config = ModelConfig(width=32, layers=3, tokenizer=tokenizer, position=position)
     model, window = SequenceModel(spec, config).eval(), random_window(4, 40, seed=1)
     with torch.inference_mode():
         here = model(window)
@@ -38,9 +38,11 @@ def test_logits_are_those_of_a_cpu(spec, random_window, layout, position):
     torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
-def test_training_steps_are_those_of_a_cpu(row, layout):
-    runs = [train(row("--device", device, model__layout=layout, **PLAIN)) for device in both()]
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+def test_training_steps_are_those_of_a_cpu(row, tokenizer):
+    runs = [
+        train(row("--device", device, model__tokenizer=tokenizer, **PLAIN)) for device in both()
+    ]
     losses = [losses_of(run) for run in runs]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
     weights, others = (states(run)[0] for run in runs)

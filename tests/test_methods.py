@@ -25,7 +25,7 @@ def method(request):
 @pytest.fixture(params=TOKENIZERS)
 def model(request, spec) -> SequenceModel:
     torch.manual_seed(0)
-    return SequenceModel(spec, replace(CONFIG, layout=request.param))
+    return SequenceModel(spec, replace(CONFIG, tokenizer=request.param))
 
 
 @pytest.fixture

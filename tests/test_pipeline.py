@@ -224,15 +224,15 @@ def test_every_kind_of_row_runs_from_nothing_to_its_report(smoke, tmp_path, kind
         "dense": ["--env.kwargs.terminate_on_goal", "false"],
         "random_start": [
             *("--env.kwargs.random_start", "true"),
-            *("--model.layout", "modal", "--model.position", "rotary"),
+            *("--model.tokenizer", "modal", "--model.position", "rotary"),
         ],
         "separate": [
-            *("--model.layout", "separate", "--model.next_observation", "false"),
+            *("--model.tokenizer", "separate", "--model.next_observation", "false"),
             *("--model.reward_token", "before", "--model.position", "window"),
         ],
         "table": ["--model.encoder", "table", "--method.name", "expert_distillation"],
         "one_actor": [
-            *("--source.num_envs", "1", "--data.held_out_streams", "0"),
+            *("--source.num_envs", "1", "--data.held_out_actors", "0"),
             *("--model.position", "history", "--model.reward", "projection"),
         ],
         "foreign": [

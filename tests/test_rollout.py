@@ -206,10 +206,10 @@ def test_a_part_of_a_rollout_is_that_of_its_lanes_alone():
     assert together.env_steps == alone.env_steps == alone.lengths.sum()
 
 
-@pytest.mark.parametrize("layout", ["fused", "separate", "modal"])
-def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, layout):
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, tokenizer):
     torch.manual_seed(0)
-    config = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, layout=layout)
+    config = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, tokenizer=tokenizer)
     model = SequenceModel(spec, config).eval()
     method, near = AlgorithmDistillation(Settings()), np.array([[1, 0], [0, 0], [1, 2], [2, 2]])
     env = make_vec("DarkRoom-v0", near, 4, size=3)

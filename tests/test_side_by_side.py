@@ -65,8 +65,8 @@ def assert_near(one: Run, other: Run) -> None:
         {},
         {"training__action_dropout": "0.4"},
         {"training__label_smoothing": "0.1", "model__position": "window"},
-        {"model__encoder": "table", "model__layout": "separate", "model__position": "rotary"},
-        {"model__layout": "modal", "model__position": "history", "model__reward": "projection"},
+        {"model__encoder": "table", "model__tokenizer": "separate", "model__position": "rotary"},
+        {"model__tokenizer": "modal", "model__position": "history", "model__reward": "projection"},
         {"model__next_observation": "false", "model__position": "none"},
     ],
 )

@@ -23,7 +23,7 @@ def begun(smoke, tmp_path):
 BINDING = {
     "a number": ("--training.learning_rate 1e-4", "training.learning_rate: 0.003 -> 0.0001"),
     "a whole number": ("--training.steps 30", "training.steps: 20 -> 30"),
-    "a choice": ("--model.layout separate", "model.layout: 'fused' -> 'separate'"),
+    "a choice": ("--model.tokenizer separate", "model.tokenizer: 'fused' -> 'separate'"),
     "a boolean": ("--model.next_observation false", "model.next_observation: true -> false"),
     "a seed": ("--training.train_seed 1", "training.train_seed: 0 -> 1"),
     "a list": ("--split.held_out [[0,0]]", "split.held_out: null -> [[0, 0]]"),

@@ -45,8 +45,8 @@ def test_how_often_a_run_is_evaluated_saved_and_logged_does_not_change_its_weigh
         ("model__attention_dropout", "0.2"),
         ("data__windows_from_start", "0.9"),
         ("data__history_stride", "2"),
-        ("data__held_out_streams", "2"),
-        ("data__streams_per_task", "2"),
+        ("data__held_out_actors", "2"),
+        ("data__actors_per_task", "2"),
         ("data__env_steps", "600"),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_finished_training_has_nothing_left_to_do(whole, trained):
 
 def test_the_log_tells_of_losses_and_of_both_kinds_of_tasks(whole):
     assert [line["step"] for line in log(whole) if "train/loss" in line] == list(range(1, 9))
-    (loss,) = logged(whole, "train/held_out_stream_loss")
+    (loss,) = logged(whole, "train/held_out_actor_loss")
     assert 0 < loss < 3
     for part in ("train", "held_out"):
         (success,) = logged(whole, f"evaluate/{part}/success_last10")
@@ -159,7 +159,7 @@ def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row):
         ({"avx2", "amx_bf16"}, {}, True),
         ({"avx2"}, {}, True),
         ({"avx2"}, {"model__position": "rotary"}, False),
-        ({"avx2"}, {"model__layout": "modal", "model__heads": "2"}, False),
+        ({"avx2"}, {"model__tokenizer": "modal", "model__heads": "2"}, False),
         ({"avx2"}, {"training__compile": "true"}, False),
         ({"avx2"}, {"training__precision": "float32"}, False),
         (set(), {}, False),
@@ -173,10 +173,10 @@ def test_auto_is_bfloat16_where_the_processor_or_the_loops_are_fast_at_it(
 
 
 @pytest.mark.parametrize("heads", [2, 3])
-@pytest.mark.parametrize("layout", TOKENIZERS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("position", POSITIONS)
-def test_a_configuration_tells_whether_the_loops_serve_its_model(spec, position, layout, heads):
-    config = ModelConfig(position=position, layout=layout, heads=heads, width=6)
+def test_a_configuration_tells_whether_the_loops_serve_its_model(spec, position, tokenizer, heads):
+    config = ModelConfig(position=position, tokenizer=tokenizer, heads=heads, width=6)
     if position == "rotary" and heads == 2:  # it takes heads of even width
         config = replace(config, width=8)
     assert is_plain(config) == SequenceModel(spec, config).transformer.passes.plain

@@ -39,13 +39,13 @@ def write_numbered_histories(config) -> None:
 
 @pytest.fixture(scope="module")
 def numbered(smoke, tmp_path_factory):
-    """numbered(held_out_streams, *words): a row with numbered histories of all eight tasks."""
+    """numbered(held_out_actors, *words): a row with numbered histories of all eight tasks."""
     root = tmp_path_factory.mktemp("numbered")
     write_numbered_histories(smoke(root))
 
-    def build(held_out_streams: int, *words: str):
-        name = "_".join([f"held_out_{held_out_streams}", *words[1::2]])
-        return smoke(root, "--name", name, "--data.held_out_streams", str(held_out_streams), *words)
+    def build(held_out_actors: int, *words: str):
+        name = "_".join([f"held_out_{held_out_actors}", *words[1::2]])
+        return smoke(root, "--name", name, "--data.held_out_actors", str(held_out_actors), *words)
 
     return build
 
@@ -55,18 +55,18 @@ def streams_of(config, tasks, streams: range) -> set[int]:
     return {int(task) * config.source.num_envs + stream for task in tasks for stream in streams}
 
 
-@pytest.mark.parametrize("held_out_streams", [1, 2, 3])
-def test_held_out_streams_of_train_tasks_are_not_trained_on(numbered, held_out_streams):
-    config = numbered(held_out_streams)
+@pytest.mark.parametrize("held_out_actors", [1, 2, 3])
+def test_held_out_actors_of_train_tasks_are_not_trained_on(numbered, held_out_actors):
+    config = numbered(held_out_actors)
     data, train_tasks = load_data(config, (0.0, 1.0)), Run.open(config).split.train_index
-    kept = range(4 - held_out_streams)
+    kept = range(4 - held_out_actors)
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
-    others = range(4 - held_out_streams, 4)
+    others = range(4 - held_out_actors, 4)
     assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, others)
 
 
-def test_only_so_many_streams_of_a_task_are_trained_on(numbered):
-    config = numbered(1, "--data.streams_per_task", "2")
+def test_only_the_configured_number_of_actors_is_trained_on(numbered):
+    config = numbered(1, "--data.actors_per_task", "2")
     data, train_tasks = load_data(config, (0.0, 1.0)), Run.open(config).split.train_index
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, range(2))
     assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, range(3, 4))
@@ -134,12 +134,12 @@ def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, ra
         np.testing.assert_array_equal(shown[name], expected)
 
 
-@pytest.mark.parametrize("layout", TOKENIZERS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
-    spec, random_window, layout
+    spec, random_window, tokenizer
 ):
     torch.manual_seed(0)
-    config = ModelConfig(width=32, layers=1, heads=2, feed_forward=32, layout=layout)
+    config = ModelConfig(width=32, layers=1, heads=2, feed_forward=32, tokenizer=tokenizer)
     model, method = SequenceModel(spec, config), new_method(MethodConfig())
     window = random_window(4, 6, seed=0)
     window["action"] %= 5

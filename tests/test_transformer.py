@@ -26,10 +26,14 @@ PRESENT = ("observation", "time")  # what a memory is told for a decision; it co
 READ = {"env_time": "time", "history": "step"}
 
 VARIANTS = [
-    *({"layout": layout, "encoder": encoder} for layout in TOKENIZERS for encoder in ENCODERS),
-    *({"layout": layout, "position": name} for layout in TOKENIZERS for name in POSITIONS),
-    *({"layout": layout, "reward": reward} for layout in TOKENIZERS for reward in REWARDS),
-    *({"layout": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
+    *(
+        {"tokenizer": tokenizer, "encoder": encoder}
+        for tokenizer in TOKENIZERS
+        for encoder in ENCODERS
+    ),
+    *({"tokenizer": tokenizer, "position": name} for tokenizer in TOKENIZERS for name in POSITIONS),
+    *({"tokenizer": tokenizer, "reward": reward} for tokenizer in TOKENIZERS for reward in REWARDS),
+    *({"tokenizer": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
 ]
 
 
@@ -355,7 +359,7 @@ def test_a_stream_reads_each_stream_by_a_softmax_of_its_own_and_weighs_what_it_f
 
 
 def test_every_gate_learns(spec, random_window):
-    model = SequenceModel(spec, replace(CONFIG, layout="modal"))
+    model = SequenceModel(spec, replace(CONFIG, tokenizer="modal"))
     torch.nn.init.normal_(model.head.weight)
     model(random_window(2, 6, seed=4)).square().sum().backward()
     first, *_, last = (block.attention.across.gates.grad for block in model.transformer.blocks)
@@ -363,14 +367,14 @@ def test_every_gate_learns(spec, random_window):
     assert (last[0] != 0).all() and (last[1:] == 0).all()  # only observations decide in the end
 
 
-@pytest.mark.parametrize("layout", TOKENIZERS)
-def test_all_layouts_have_the_same_budget_of_weights(spec, layout):
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_all_tokenizers_have_the_same_budget_of_weights(spec, tokenizer):
     # Fused has one map of an observation more, of 64 x 64; modal has 18 gates a block.
     def weights(name):
-        model = SequenceModel(spec, ModelConfig(layout=name))
+        model = SequenceModel(spec, ModelConfig(tokenizer=name))
         return sum(parameter.numel() for parameter in model.parameters())
 
-    assert weights(layout) == pytest.approx(weights("separate"), rel=0.025)
+    assert weights(tokenizer) == pytest.approx(weights("separate"), rel=0.025)
 
 
 def test_a_cache_gives_back_what_it_was_given_and_can_start_again():

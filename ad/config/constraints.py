@@ -150,18 +150,18 @@ def a_kept_history_fills_a_window(context_length, history_stride, env_steps, col
         )
 
 
-@reads("data.held_out_streams", "source.num_envs")
-def a_stream_is_left_to_train_on(held_out_streams, num_envs):
-    if held_out_streams >= num_envs:
-        return f"must be below source.num_envs ({num_envs}), not {held_out_streams}"
+@reads("data.held_out_actors", "source.num_envs")
+def a_stream_is_left_to_train_on(held_out_actors, num_envs):
+    if held_out_actors >= num_envs:
+        return f"must be below source.num_envs ({num_envs}), not {held_out_actors}"
 
 
-@reads("data.streams_per_task", "data.held_out_streams", "source.num_envs")
-def so_many_streams_are_there(streams_per_task, held_out_streams, num_envs):
-    if streams_per_task > (left := num_envs - held_out_streams):
+@reads("data.actors_per_task", "data.held_out_actors", "source.num_envs")
+def so_many_streams_are_there(actors_per_task, held_out_actors, num_envs):
+    if actors_per_task > (left := num_envs - held_out_actors):
         return (
-            f"must be at most {left}, not {streams_per_task}: source.num_envs is {num_envs}, "
-            f"and data.held_out_streams {held_out_streams}"
+            f"must be at most {left}, not {actors_per_task}: source.num_envs is {num_envs}, "
+            f"and data.held_out_actors {held_out_actors}"
         )
 
 
@@ -203,10 +203,10 @@ def the_table_has_every_position(positions, position, data, source, episodes, en
             return f"must be at least {length}, not {positions}: so long is {what}"
 
 
-@reads("model.reward_token", "model.layout")
-def only_a_token_of_its_own_has_an_order(reward_token, layout):
-    if reward_token == "before" and layout != "separate":
-        return f"must be after, not before, in the layout {layout}: only separate has an order"
+@reads("model.reward_token", "model.tokenizer")
+def only_a_token_of_its_own_has_an_order(reward_token, tokenizer):
+    if reward_token == "before" and tokenizer != "separate":
+        return f"must be after with model.tokenizer {tokenizer}: before is for separate only"
 
 
 @reads("method.name")

@@ -39,18 +39,17 @@ class Problem(NamedTuple):
     text: str
 
 
-def setting(default: Any, *, free: bool = False, added: bool = False, **limits: Any) -> Any:
-    """A dataclass field with a default, limits (the keys of `LIMITS`), `free` and `added`.
+def setting(default: Any, *, free: bool = False, **limits: Any) -> Any:
+    """A dataclass field with a default, limits (the keys of `LIMITS`) and `free`.
 
     A free setting cannot change a result (a device, a pace of logging): it takes no part in the
-    configuration's hash, and may differ when a run is resumed. One that was added later is part of
-    the hash only where it is not the default, so that what was made before it is still found.
+    configuration's hash, and may differ when a run is resumed.
     """
     if unknown := limits.keys() - LIMITS.keys():
         raise TypeError(f"setting() knows no limit {unknown}")
     return dataclasses.field(
         default_factory=lambda: copy.deepcopy(default),
-        metadata={"free": free, "added": added, **limits},
+        metadata={"free": free, **limits},
     )
 
 

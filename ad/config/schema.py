@@ -59,8 +59,8 @@ class DataConfig:
     history_stride: int = setting(40, at_least=1)  # every k-th episode of a stream is kept
     context_length: int = setting(64, at_least=1)  # transitions the model looks back on
     env_steps: int = setting(0, at_least=0)  # of a history that count, its first; 0 is all
-    held_out_streams: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
-    streams_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
+    held_out_actors: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
+    actors_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
     windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
 
 
@@ -69,7 +69,7 @@ class ModelConfig:
     """The transformer and how it reads transitions."""
 
     encoder: str = setting("factored")  # of observations, a name in ad.registry.ENCODERS
-    layout: str = setting("fused", choices=TOKENIZERS)  # of tokens, see ad/models/tokenizer.py
+    tokenizer: str = setting("fused", choices=TOKENIZERS)  # of tokens, see ad/models/tokenizer.py
     width: int = setting(64, at_least=1)  # of the residual stream
     layers: int = setting(4, at_least=1)  # transformer blocks
     heads: int = setting(2, at_least=1)  # of attention; 2 of 32 halve the step of 4 of 16 on a CPU
@@ -105,7 +105,7 @@ class TrainingConfig:
     warmup_steps: int = setting(200, at_least=0)  # from 0 to learning_rate
     gradient_norm: float = setting(1.0, above=0)  # clip
     label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
-    action_dropout: float = setting(0.0, at_least=0, below=1, added=True)  # P(hide past action)
+    action_dropout: float = setting(0.0, at_least=0, below=1)  # P(hide past action)
     precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # auto: the faster
     compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
     train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout
@@ -201,7 +201,7 @@ def config_hash(*configs: Any) -> str:
 
 def changes(old: Any, new: Any) -> dict[str, Any]:
     """Dotted path -> its value in `new`, of each setting that differs and is not free."""
-    before, after = _binding(old, usual=True), _binding(new, usual=True)
+    before, after = _binding(old), _binding(new)
     return {
         path: after.get(path)
         for path in before | after
@@ -211,23 +211,19 @@ def changes(old: Any, new: Any) -> dict[str, Any]:
 
 def difference(old: Any, new: Any) -> list[str]:
     """'source.env_steps: 200000 -> 100000' for each setting that differs and is not free."""
-    before, after = _binding(old, usual=True), _binding(new, usual=True)
+    before, after = _binding(old), _binding(new)
     return [
         f"{path}: {_shown(before, path)} -> {_shown(after, path)}" for path in changes(old, new)
     ]
 
 
-def _binding(config: Any, usual: bool = False) -> dict[str, Any]:
-    """Dotted path -> value of every setting that can change a result.
-
-    Those that were added later and have their default are left out, unless `usual`.
-    """
+def _binding(config: Any) -> dict[str, Any]:
+    """Dotted path -> value of every setting that can change a result."""
     values = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        as_before = entry.metadata.get("added") and value == entry.default_factory()
-        if not entry.metadata.get("free") and (usual or not as_before):
-            nested = _binding(value, usual) if dataclasses.is_dataclass(value) else value
+        if not entry.metadata.get("free"):
+            nested = _binding(value) if dataclasses.is_dataclass(value) else value
             values |= _flat(entry.name, nested)
     return values
 

@@ -42,7 +42,7 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
     spec, data = make_spec(config_world(config), config.env.episode_length, rewards), config.data
-    split = config.source.num_envs - data.held_out_streams
+    split = config.source.num_envs - data.held_out_actors
     steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
     def windows(streams: slice) -> HistoryWindows:
@@ -55,8 +55,8 @@ def load_data(config: Experiment, history_part: tuple[float, float]) -> Training
             history_part,
         )
 
-    held_out = windows(slice(split, None)) if data.held_out_streams else None
-    return TrainingData(windows(slice(data.streams_per_task or split)), held_out, spec)
+    held_out = windows(slice(split, None)) if data.held_out_actors else None
+    return TrainingData(windows(slice(data.actors_per_task or split)), held_out, spec)
 
 
 def to_device(batch, device: torch.device):

@@ -16,7 +16,7 @@ class SequenceModel(nn.Module):
     def __init__(self, spec: Spec, config: ModelConfig):
         super().__init__()
         self.spec = spec
-        self.layout = TOKENIZERS.load(config.layout)(spec, config)
+        self.layout = TOKENIZERS.load(config.tokenizer)(spec, config)
         self.transformer = Transformer(
             config.width,
             config.layers,

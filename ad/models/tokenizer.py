@@ -194,4 +194,4 @@ def is_plain(config: ModelConfig) -> bool:
     """Whether the transformer of such a model will be `plain`: see `ad/models/transformer.py`."""
     rotates = POSITIONS.load(config.position).rotate is not None
     even = config.width // config.heads % 2 == 0
-    return TOKENIZERS.load(config.layout).streams == 1 and not rotates and even
+    return TOKENIZERS.load(config.tokenizer).streams == 1 and not rotates and even

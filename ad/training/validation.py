@@ -16,7 +16,7 @@ def seen(trainer) -> dict[str, float]:
     """Tag -> number of an `ad.training.trainer.Trainer`, for its log."""
     values, config = {}, trainer.config
     if trainer.data.held_out is not None:
-        values["train/held_out_stream_loss"] = _held_out_loss(trainer)
+        values["train/held_out_actor_loss"] = _held_out_loss(trainer)
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
     results = rollout_tasks(
         config, trainer.run.split, trainer.model, trainer.method, episodes, (1, 1)
