@@ -18,7 +18,7 @@ def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
     from ad.runtime.run import Run
     from ad.runtime.signals import deferred
     from ad.training import checkpoints
-    from ad.training.multi_seed import new_trainers, train_together
+    from ad.training.multi_seed import new_trainers, train_seeds
 
     runs = [Run.open(config, fresh) for config in configs]
     for run in runs if fresh else ():
@@ -32,7 +32,7 @@ def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
         with deferred() as asked, ExitStack() as logs:
             for trainer in waiting:
                 logs.enter_context(closing(trainer.run.log))
-            train_together(waiting, asked)
+            train_seeds(waiting, asked)
     finally:
         for trainer in waiting:
             if not trainer.left:

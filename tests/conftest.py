@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ledger import Ledger
-from training_row import SHORT, train
+from training_run import SHORT, train
 
 from ad.collection.collect import collect
 from ad.config.parser import load

@@ -55,10 +55,11 @@ def test_a_step_is_counted_without_a_trace():
     counts = []
     for windows in ("4", "8"):
         trainer = small_trainer("--training.batch_size", windows)
-        before = [row.clone() for row in trainer.optimiser.rows]
+        flat = trainer.optimizer.flat_params
+        before = [values.clone() for values in flat]
         counts.append(training._operations(trainer))
         assert all(parameter.grad is None for parameter in trainer.model.parameters())
-        torch.testing.assert_close(before, [row.data for row in trainer.optimiser.rows])
+        torch.testing.assert_close(before, [values.data for values in flat])
     width, ahead = trainer.config.model.width, trainer.config.model.feed_forward
     products = trainer.config.model.layers * (4 * width**2 + 2 * width * ahead)  # a token's
     assert counts[1] - counts[0] > 6 * products * 4 * 8  # forward, and twice that backward

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_row import states, train
+from training_run import states, train
 
 from ad.methods import new_method
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
-from ad.training.multi_seed import new_trainers, train_together
+from ad.training.multi_seed import new_trainers, train_seeds
 from ad.training.trainer import Trainer
 
 DEVICE = "cuda"
@@ -57,7 +57,7 @@ def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row, precis
         Run.open(row("--device", DEVICE, training__train_seed=str(n), **words)) for n in range(3)
     ]
     trainers = new_trainers(runs)
-    train_together(trainers)
+    train_seeds(trainers)
     for run in runs:
         run.log.close()
         assert json.loads((run.folder / "sessions.json").read_text())["train"][-1]["models"] == 3

@@ -40,12 +40,12 @@ def batch(random_window):
 
 def test_a_tiny_model_overfits_one_batch(method, model, batch):
     window, valid = batch
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = method.loss(model, window, valid)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert loss.item() < 0.02
     right = model(window).argmax(-1) == window["action"][:, 1:]
     assert right[valid].all()

@@ -12,7 +12,7 @@ from ad.runtime.arrays import OTHER_FILES
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.runtime.run import Run
-from ad.training.multi_seed import train_together
+from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 
 words = ["--root", sys.argv[1], "--device", "cpu", "--threads", "1"]
@@ -23,7 +23,7 @@ here = len(os.listdir("/dev/fd"))
 spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_FILES - here - 8)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 print(collect(run), "collected")
-train_together([Trainer(run)])
+train_seeds([Trainer(run)])
 """
 
 

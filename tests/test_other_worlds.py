@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_row import train
+from training_run import train
 
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate, load_model

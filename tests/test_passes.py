@@ -25,8 +25,7 @@ from ad.models.rng import seeded
 from ad.models.transformer import Transformer
 from ad.runtime.devices import torch_threads
 from ad.runtime.parallel import LOOP
-from ad.training.gradients import gradient
-from ad.training.optimizer import Optimiser
+from ad.training.optimizer import FlatAdamW, loss_and_grad
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
 SHAPES = [
@@ -298,20 +297,20 @@ def test_threads_find_the_gradient_of_the_whole_batch(threads):
         with torch_threads(count):
             model, tokens = transformer(), random_tokens(10, 30, 16)
         model.unread = torch.nn.Parameter(torch.ones(3))  # of no loss
-        optimiser = Optimiser(model, TrainingConfig())
-        total, rows = gradient(optimiser, loss_of(model, tokens), parts(len(tokens), 5))
+        optimizer = FlatAdamW(model, TrainingConfig())
+        total, rows = loss_and_grad(optimizer, loss_of(model, tokens), parts(len(tokens), 5))
         found.append([total, *rows])
     for one, other in zip(*found, strict=True):
         assert off(other, one) < 1e-5
-    place = [parameter is model.unread for parameter in optimiser.parameters].index(True)
-    told = gradients_of(optimiser, rows)
+    place = [parameter is model.unread for parameter in optimizer.parameters].index(True)
+    told = gradients_of(optimizer, rows)
     assert [not part.any() for part in told] == [i == place for i in range(len(told))]
 
 
-def gradients_of(optimiser: Optimiser, rows: list[torch.Tensor]) -> list[torch.Tensor]:
+def gradients_of(optimizer: FlatAdamW, rows: list[torch.Tensor]) -> list[torch.Tensor]:
     """By parameter."""
     numbers = torch.cat(rows)
-    return list(numbers.split([parameter.numel() for parameter in optimiser.parameters]))
+    return list(numbers.split([parameter.numel() for parameter in optimizer.parameters]))
 
 
 def test_every_thread_has_windows_of_its_own_and_as_many_parts():
@@ -328,9 +327,9 @@ def test_every_thread_has_windows_of_its_own_and_as_many_parts():
 def test_the_same_number_of_threads_gives_the_same_bits():
     with torch_threads(2):
         model, tokens = transformer(attention_dropout=0.3), random_tokens(9, 30, 16)
-    optimiser, seen = Optimiser(model, TrainingConfig()), []
+    optimizer, seen = FlatAdamW(model, TrainingConfig()), []
     for _ in range(3):
-        _, rows = gradient(optimiser, loss_of(model, tokens), parts(9, 2))
+        _, rows = loss_and_grad(optimizer, loss_of(model, tokens), parts(9, 2))
         seen.append(b"".join(row.numpy().tobytes() for row in rows))
     assert len(set(seen)) == 1
 

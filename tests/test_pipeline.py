@@ -12,7 +12,7 @@ import pytest
 from ad.collection.collect import collect
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run, task_name, unit_folder
-from ad.training.multi_seed import train_together
+from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 from scripts import collect as collect_verb
 from scripts import evaluate, record, report, run, train
@@ -268,7 +268,7 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
     made = Run.open(row)
     collect(made)
     trainer = Trainer(made)
-    train_together([trainer])
+    train_seeds([trainer])
     trainer.model.eval()
     held_out = rollout_tasks(row, made.split, trainer.model, trainer.method, 40, (10, 1))[
         "held_out"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_row import checkpoint, train
+from training_run import checkpoint, train
 
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate, load_model

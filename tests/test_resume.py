@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, train
+from training_run import assert_same_bits, checkpoint, forget_last_checkpoint, log, train
 
 from ad.errors import CorruptError
 from ad.evaluation.evaluate import evaluate
@@ -15,7 +15,8 @@ from ad.registry import ENCODERS
 from ad.reporting.report import report
 from ad.runtime.devices import torch_threads
 from ad.runtime.run import Run
-from ad.training.trainer import Trainer, checkpoints, sessions
+from ad.training.provenance import hardware, log_session, read_sessions
+from ad.training.trainer import Trainer, checkpoints
 
 CPU = torch.device("cpu")
 
@@ -131,7 +132,7 @@ def test_another_number_of_threads_on_resume_is_allowed_and_said_once(
 ):
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "warning: training goes on with threads 1 -> 2: the bits may differ from a whole run"
+        "warning: training resumes with threads 1 -> 2: the bits may differ from a whole run"
     ]
 
 
@@ -153,7 +154,7 @@ def test_what_a_run_began_with_is_kept_and_shown_when_it_goes_on_elsewhere(train
     path.write_text(json.dumps({"train": [first]}))
     forget_last_checkpoint(trained)
     evaluate(train(trained.config))
-    change = f"step 6: {name} {before} -> {sessions.machine(trained.config, CPU)[name]}"
+    change = f"step 6: {name} {before} -> {hardware(trained.config, CPU)[name]}"
     assert json.loads((trained.folder / "results.json").read_text())["resumed_with"] == [change]
     assert f"Training went on with {change}:" in report(trained).read_text().replace("&gt;", ">")
 
@@ -161,22 +162,22 @@ def test_what_a_run_began_with_is_kept_and_shown_when_it_goes_on_elsewhere(train
 def test_a_third_process_with_what_the_second_had_says_nothing(resumed_with_two_threads, capsys):
     folder = resumed_with_two_threads.folder
     capsys.readouterr()
-    second = {k: v for k, v in sessions.read(folder)[-1].items() if k != "from_step"}
-    sessions.begin(folder, 8, second)
+    second = {k: v for k, v in read_sessions(folder)[-1].items() if k != "from_step"}
+    log_session(folder, 8, second)
     assert capsys.readouterr().err == ""
-    assert [session["from_step"] for session in sessions.read(folder)] == [0, 6, 8]
+    assert [session["from_step"] for session in read_sessions(folder)] == [0, 6, 8]
 
 
 def test_the_machine_of_the_evaluation_is_recorded(trained):
     evaluate(trained)
     content = json.loads((trained.folder / "results.json").read_text())
-    assert content["evaluated_on"] == sessions.machine(trained.config, CPU)
+    assert content["evaluated_on"] == hardware(trained.config, CPU)
 
 
 def test_a_session_of_which_nothing_is_left_is_not_recorded(trained):
     shutil.rmtree(trained.folder / "checkpoints")
     train(trained.config)
-    assert [session["from_step"] for session in sessions.read(trained.folder)] == [0]
+    assert [session["from_step"] for session in read_sessions(trained.folder)] == [0]
 
 
 def test_the_seconds_of_a_training_add_up_over_its_sessions(trained):

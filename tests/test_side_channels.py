@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import SMOKE
 from processes import ROOT, run
-from training_row import assert_same_bits, train
+from training_run import assert_same_bits, train
 
 from ad.runtime.metrics_log import MetricsLog
 from ad.runtime.run import Run

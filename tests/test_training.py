@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_row import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
+from training_run import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
 from ad.config.schema import ModelConfig, TrainingConfig
 from ad.errors import ConfigError
@@ -16,7 +16,7 @@ from ad.registry import POSITIONS, TOKENIZERS
 from ad.runtime import devices
 from ad.runtime.run import Run
 from ad.training import trainer as training
-from ad.training.multi_seed import train_together
+from ad.training.multi_seed import train_seeds
 from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
 
@@ -59,7 +59,7 @@ def test_a_setting_that_binds_changes_the_weights(whole, row, path, value):
 def test_a_finished_training_has_nothing_left_to_do(whole, trained):
     trainer = Trainer(trained)
     assert trainer.step == 8
-    train_together([trainer])
+    train_seeds([trainer])
     assert_same_bits(whole, trained)
 
 
@@ -90,7 +90,7 @@ def test_windows_that_go_through_the_model_in_parts_give_the_gradient_of_the_who
     gradients, losses = [], []
     for most in (10**9, 10**3, 1):
         monkeypatch.setattr(training, "LARGEST_ACTIVATION", most)
-        loss, gradient = trainer.gradient(trainer.model)
+        loss, gradient = trainer.loss_and_grad(trainer.model)
         losses.append(loss)
         gradients.append(gradient)
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):

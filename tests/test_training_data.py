@@ -17,7 +17,7 @@ from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
 from ad.runtime.run import Run, unit_folder, unit_folders
-from ad.training.multi_seed import train_together
+from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
 def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sentence(collected):
     words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.001"]
     with pytest.raises(ADError):
-        train_together([Trainer(Run.open(collected("no_episode", *words)))])
+        train_seeds([Trainer(Run.open(collected("no_episode", *words)))])
 
 
 def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):

@@ -95,7 +95,7 @@ class MethodConfig:
 class TrainingConfig:
     """Optimisation of the transformer (AdamW, linear warm-up, cosine)."""
 
-    steps: int = setting(1000, at_least=1)  # optimiser steps; more memorise the train goals
+    steps: int = setting(1000, at_least=1)  # optimizer steps; more memorise the train goals
     batch_size: int = setting(32, at_least=1)  # windows a step
     learning_rate: float = setting(3e-3, above=0)  # after warm-up
     final_learning_rate: float = setting(0.0, at_least=0)  # at the last step

@@ -15,7 +15,7 @@ from ad.rollout.tasks import rollout_tasks
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run, config_world
 from ad.training import checkpoints
-from ad.training.provenance import check_origin
+from ad.training.provenance import check_fingerprint
 
 
 def evaluate(run: Run, fresh: bool = False) -> bool:
@@ -46,7 +46,7 @@ def load_model(run: Run, world: Experiment | None = None) -> SequenceModel:
         content = checkpoints.load(_trained(run))
     except CorruptError as error:
         raise CorruptError(f"{error}; scripts.train makes it again") from error
-    check_origin(content, run.config, run.split)
+    check_fingerprint(content, run.config, run.split)
     spec = spec_from_dict(content["spec"])
     if world is not None:
         spec = make_spec(config_world(world), world.env.episode_length, np.array(spec.rewards))

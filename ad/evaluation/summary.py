@@ -15,7 +15,8 @@ from ad.evaluation.results import Evaluation, read_results
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_sealed, sha256, write_sealed
 from ad.runtime.run import Run, config_world, task_name, unit_folders
-from ad.training import checkpoints, sessions
+from ad.training import checkpoints
+from ad.training.provenance import hardware, read_sessions, resumed_with
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
 FILES = (*HASHED, SUMMARY)  # of an evaluation
@@ -154,15 +155,15 @@ def compile_results(
     run: Run, evaluations: dict[str, Evaluation], lines: dict[str, dict[str, Reference]]
 ) -> dict:
     """The content of `results.json`, keys as in the design."""
-    config, trained = run.config, sessions.read(run.folder)
+    config, trained = run.config, read_sessions(run.folder)
     return {
         "name": config.name,
         **scores(config, evaluations, lines),
         "stopped_agents": stopped_agents(config),
         "timing": run.timing(),
         "sessions": trained,
-        "resumed_with": sessions.resumed_with(trained),
-        "evaluated_on": sessions.machine(config, choose_device(config)),
+        "resumed_with": resumed_with(trained),
+        "evaluated_on": hardware(config, choose_device(config)),
     } | identity(run)
 
 

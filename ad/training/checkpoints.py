@@ -1,7 +1,7 @@
-"""Checkpoints: weights, optimiser and what they belong to; written whole, never unpickled.
+"""Checkpoints: weights, optimizer and fingerprint; written whole, never unpickled.
 
-`step_<n>.pt` is the content and `step_<n>.json`, written after it, its size and SHA-256: torch.load
-itself does not notice a flipped bit. The newest checkpoint that is what was written counts.
+`step_<n>.pt` is the content. `step_<n>.json`, written after it, holds its size and SHA-256:
+torch.load does not notice a flipped bit. Training resumes from the newest undamaged checkpoint.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from ad.errors import CorruptError
 from ad.runtime.console import notice
 from ad.runtime.files import read_sealed, replacing, sha256, write_sealed
 
-KEEP = 2  # newest checkpoints
+KEEP = 2  # number of checkpoints kept, the newest ones
 
 
 def name(step: int) -> str:
-    """The file name of the checkpoint after `step` steps."""
+    """Return the file name of the checkpoint after `step` steps."""
     return f"step_{step:07d}.pt"
 
 
 def save(folder: Path, step: int, content: dict) -> Path:
-    """Write `content` (tensors and plain types) for `step`; all but the newest `KEEP` go."""
+    """Write `content` (tensors and plain types); delete all but the newest `KEEP` checkpoints."""
     path, buffer = folder / name(step), io.BytesIO()
     # Not straight into a file: its temporary name would be in the bytes, and a full disk would be
     # a RuntimeError without its cause.
@@ -42,14 +42,15 @@ def save(folder: Path, step: int, content: dict) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint of the highest step, if there is one."""
+    """Return the path of the checkpoint of the highest step; None without any."""
     return max(folder.glob("step_*.pt"), default=None)
 
 
 def load(path: Path) -> dict:
-    """Read a checkpoint into the CPU's memory. Raises CorruptError if it is not what was written.
+    """Read a checkpoint into the CPU's memory. Raises CorruptError if it is damaged or incomplete.
 
-    OSError is the machine's, not damage. Nor is a device that is missing: `load_state_dict` moves.
+    Any other OSError is the machine's and is raised as it is. Tensors of a device that is missing
+    here are no damage: all are read to the CPU.
     """
     try:
         manifest = read_sealed(path.with_suffix(".json"))
@@ -65,7 +66,10 @@ def load(path: Path) -> dict:
 
 
 def load_newest(folder: Path) -> dict | None:
-    """The newest checkpoint that can be read; a warning for each newer one, None without any."""
+    """Return the newest readable checkpoint and delete damaged newer ones, with a warning each.
+
+    Returns None if there is none.
+    """
     paths = sorted(folder.glob("step_*.pt"), reverse=True)
     for path in paths:
         try:

@@ -1,10 +1,10 @@
-"""Several training seeds of one configuration in one process, side by side.
+"""Training of several seeds of one configuration in one process.
 
-On a GPU a step of a small model takes about the time in which a CPU asks for its operations. So the
-parameters of all models lie stacked there, and one forward and backward pass (`torch.vmap`) asks
-for those of all. A CPU is busy with one model alone: there the trainers take turns. So they do
-where a step draws random numbers on the device, which are then a seed's own; and a trainer that is
-behind, since it was interrupted earlier or rolled back, goes on alone until it has caught up.
+On a GPU a step of a small model is launch-bound: it takes about the time in which the CPU launches
+its kernels. There the parameters of all models are stacked, and one forward and backward pass
+(`torch.vmap`) serves all of them. Trainers take turns on a CPU, which is busy with one model alone,
+and where a step draws random numbers on the device, which must be those of its seed. A trainer that
+is behind, since it was interrupted earlier or rolled back, trains alone until it has caught up.
 """
 
 import operator
@@ -23,37 +23,36 @@ from ad.errors import NumericError
 from ad.runtime.console import complain, notice
 from ad.runtime.run import Run
 from ad.training.compiling import compiled
-from ad.training.gradients import Found
-from ad.training.optimizer import Rows
+from ad.training.optimizer import FlatTensors, LossAndGrad
 from ad.training.trainer import Trainer
 
-# Kernels of attention whose forward pass keeps what the backward one needs under vmap too: others
-# ask the wrapped tensors, which say that they need no gradient.
+# Attention kernels whose forward pass saves activations for backward under vmap too: others ask the
+# wrapped tensors, which say that they need no gradient.
 BATCHED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 def never() -> bool:
-    """Nobody asks training to stop."""
+    """Return False: the default `asked_to_stop`."""
     return False
 
 
 def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
-    """A trainer for each of `runs`, which differ in their training seeds; they share the data."""
+    """Return a trainer for each of `runs`, which differ in their seeds and share the data."""
     first, *others = runs
     shared = Trainer(first)
     return [shared, *(Trainer(run, shared.data) for run in others)]
 
 
-def train_together(
+def train_seeds(
     trainers: Sequence[Trainer],
     asked_to_stop: Callable[[], bool] = never,
     stacked: bool | None = None,
 ) -> None:
-    """Train all of them to the configured number of steps, from wherever each of them is.
+    """Train all `trainers` to the configured number of steps, each from the step it has reached.
 
-    `stacked`: all in one pass, or in turns; None is what pays. `asked_to_stop` is asked after every
-    round; if so, checkpoints are written and this returns. One whose numbers go wrong does not stop
-    the others: NumericError is raised at the end.
+    With `stacked` all share one pass, else they take turns; None chooses the faster way.
+    `asked_to_stop` is asked after every round; if it is true, checkpoints are written and this
+    returns. A trainer that fails does not stop the others: NumericError is raised at the end.
     """
     if stacked is None:
         stacked = stacking_pays(trainers)
@@ -87,19 +86,19 @@ def train_together(
         raise NumericError(f"{len(failed)} of {len(trainers)} trainings failed: {names}")
 
 
-def _in_turns(trainers: Sequence[Trainer]) -> None:
+def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
+    """Return a function that takes one step of each trainer it is given, all at the same step."""
+    return StackedSteps().step if stacked else _take_turns
+
+
+def _take_turns(trainers: Sequence[Trainer]) -> None:
     for trainer in trainers:
         with trainer.working():
             trainer.train_step()
 
 
-def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
-    """What takes a step of each of some trainers, which are all at the same one."""
-    return _Stacks().step if stacked else _in_turns
-
-
 def stacking_pays(trainers: Sequence[Trainer]) -> bool:
-    """Whether one pass for all of them takes less time than one for each.
+    """Return whether one pass for all `trainers` takes less time than one for each.
 
     The numbers are the same but for rounding.
     """
@@ -110,75 +109,75 @@ def stacking_pays(trainers: Sequence[Trainer]) -> bool:
 
 
 def draws(config: Experiment, model: torch.nn.Module) -> bool:
-    """Whether a step of training draws random numbers beside those of its batch."""
+    """Return whether a training step draws random numbers other than those of its batch."""
     settings = config.model
     return bool(settings.dropout or settings.attention_dropout or model.layout.encoder.random)
 
 
-class _Stacks:
-    """Steps of several trainers at once; it keeps the stack of those that it served last."""
+class StackedSteps:
+    """Steps of several trainers in one pass; keeps the stacked models of the latest ones."""
 
     def __init__(self):
-        self.stack: _Stack | None = None
-        self.fit = True
+        self.models: StackedModels | None = None
+        self.fits = True
 
     def step(self, trainers: Sequence[Trainer]) -> None:
-        """Take the present step of all `trainers`, each of which is charged its share."""
-        if len(trainers) == 1 or not self.fit:
-            return _in_turns(trainers)
+        """Take the present step of all `trainers`; each is charged its share of the time."""
+        if len(trainers) == 1 or not self.fits:
+            return _take_turns(trainers)
         begin = time.perf_counter()
-        found = self._found(trainers)
-        if not found:
-            return _in_turns(trainers)
-        for trainer, (loss, rows) in zip(trainers, found, strict=True):
-            trainer.update(loss, rows)
+        results = self._losses_and_grads(trainers)
+        if not results:
+            return _take_turns(trainers)
+        for trainer, (loss, gradient) in zip(trainers, results, strict=True):
+            trainer.update(loss, gradient)
         for trainer in trainers:
             trainer.spent += (time.perf_counter() - begin) / len(trainers)
 
-    def _found(self, trainers: Sequence[Trainer]) -> list[Found]:
-        """What `Trainer.gradient` finds for each of them; nothing if there is no room for all."""
+    def _losses_and_grads(self, trainers: Sequence[Trainer]) -> list[LossAndGrad]:
+        """Return each trainer's loss and gradient; an empty list if the GPU's memory is short."""
         try:
-            if self.stack is None or not self.stack.holds(trainers):
-                self.stack = None  # its memory may be needed
-                self.stack = _Stack(trainers)
-            return self.stack.gradients()
+            if self.models is None or not self.models.holds(trainers):
+                self.models = None  # its memory may be needed
+                self.models = StackedModels(trainers)
+            return self.models.losses_and_grads()
         except torch.OutOfMemoryError:
-            self.fit, self.stack = False, None
-            notice(f"no room on the GPU for {len(trainers)} seeds at once: they take turns")
+            self.fits, self.models = False, None
+            notice(f"the GPU's memory is too small for {len(trainers)} seeds: they take turns")
             return []
 
 
-class _Stack:
-    """The parameters of several trainers' models, stacked: [S, ...] each, and views of them."""
+class StackedModels:
+    """The parameters of several trainers' models, stacked [S, ...], of which theirs are views."""
 
     def __init__(self, trainers: Sequence[Trainer]):
         first = trainers[0]
-        self.trainers, self.optimisers = list(trainers), [t.optimiser for t in trainers]
-        rows = zip(*([row.data for row in own.rows] for own in self.optimisers), strict=True)
-        places = [torch.stack(alike) for alike in rows]  # [S, P]
-        for number, optimiser in enumerate(self.optimisers):
-            optimiser.move([place[number] for place in places])
+        self.trainers, self.optimizers = list(trainers), [t.optimizer for t in trainers]
+        of_seeds = [[params.data for params in own.flat_params] for own in self.optimizers]
+        flat = [torch.stack(values) for values in zip(*of_seeds, strict=True)]  # [S, P] each
+        for seed, optimizer in enumerate(self.optimizers):
+            optimizer.rebind([values[seed] for values in flat])
         names = {id(p): name for name, p in first.model.named_parameters()}
-        self.parameters = {  # in the order of the optimisers'
-            names[id(p)]: part.view(len(trainers), *p.shape).detach().requires_grad_()
-            for p, part in first.optimiser.parts(places)
+        self.parameters = {  # in the order of the optimizers'
+            names[id(p)]: view.view(len(trainers), *p.shape).detach().requires_grad_()
+            for p, view in first.optimizer.views(flat)
         }
         self.losses = torch.vmap(self._loss)
         if first.config.training.compile:
-            self.losses = compiled(self.losses, self._find)
+            self.losses = compiled(self.losses, self._pass)
 
     def holds(self, trainers: Sequence[Trainer]) -> bool:
-        """Whether it is of these, and of their present optimisers."""
-        own = [trainer.optimiser for trainer in trainers]
-        return len(own) == len(self.optimisers) and all(map(operator.is_, own, self.optimisers))
+        """Return whether these are the models of `trainers` with their present optimizers."""
+        own = [trainer.optimizer for trainer in trainers]
+        return len(own) == len(self.optimizers) and all(map(operator.is_, own, self.optimizers))
 
-    def gradients(self) -> list[Found]:
-        """What `Trainer.gradient` finds, for each of them."""
-        losses, rows = self._find(self.losses)
-        return [(loss, [row[number] for row in rows]) for number, loss in enumerate(losses)]
+    def losses_and_grads(self) -> list[LossAndGrad]:
+        """Return what `Trainer.loss_and_grad` returns, for each trainer."""
+        losses, flat = self._pass(self.losses)
+        return [(loss, [values[seed] for values in flat]) for seed, loss in enumerate(losses)]
 
-    def _find(self, losses_of: Callable) -> tuple[torch.Tensor, Rows]:
-        """Losses [S] of the present step and their gradients, [S, P] of matrices and of vectors."""
+    def _pass(self, losses_of: Callable) -> tuple[torch.Tensor, FlatTensors]:
+        """Return the losses [S] of the present step and their gradients, flat [S, P]."""
         first, batches = self.trainers[0], [trainer.batch() for trainer in self.trainers]
         windows = {name: np.stack([w[name] for w, _ in batches]) for name in batches[0][0]}
         batch = to_device((windows, np.stack([v for _, v in batches])), first.device)
@@ -186,15 +185,15 @@ class _Stack:
         with sdpa_kernel(BATCHED):
             losses = losses_of(self.parameters, *batch)
         parameters = list(self.parameters.values())
-        found = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
-        rows = first.optimiser.gather([part.flatten(1) for part in found])
-        return losses.detach(), rows
+        gradient = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+        flat = first.optimizer.flatten([values.flatten(1) for values in gradient])
+        return losses.detach(), flat
 
     def _loss(self, parameters: dict, window: dict, valid: torch.Tensor) -> torch.Tensor:
-        """Of one of them, [S] under vmap."""
+        """Return the loss of one seed, 0-d; [S] under vmap."""
         first = self.trainers[0]
 
-        def forward(given: dict) -> torch.Tensor:
-            return functional_call(first.model, parameters, (given,))
+        def forward(shown: dict) -> torch.Tensor:
+            return functional_call(first.model, parameters, (shown,))
 
         return first.loss(forward, window, valid)

@@ -1,6 +1,6 @@
-"""Numbers gone wrong in training: bad batches are skipped, then one roll-back, then the end.
+"""Losses and gradients that are not finite: skipped batches, then one roll-back, then an error.
 
-A batch is bad when its loss or gradient is not finite. It changes neither weights nor optimiser.
+A bad batch is one whose loss or gradient is not finite. It changes neither weights nor optimizer.
 """
 
 from dataclasses import dataclass, field
@@ -10,58 +10,58 @@ from ad.runtime.console import notice
 
 
 @dataclass
-class Setbacks:
-    """Counts bad batches. More than `limit` in a row are too many."""
+class NonFiniteGuard:
+    """Counts bad batches; more than `limit` consecutive ones make a roll-back necessary."""
 
     limit: int
-    skipped: int = 0  # batches, in the whole training
-    in_a_row: list[int] = field(default_factory=list)  # the bad steps up to now, without a gap
-    rolled_back: list[str] = field(default_factory=list)  # why, at most once
-    said: bool = False
+    skipped: int = 0  # bad batches in the whole training
+    consecutive: list[int] = field(default_factory=list)  # bad steps up to now, without a gap
+    roll_backs: list[str] = field(default_factory=list)  # the reason of each, at most one
+    warned: bool = False
 
     def count(self, step: int, bad: bool) -> None:
-        """The batch of `step` was bad, or was not."""
+        """Record whether the batch of `step` was bad; warn of the first one."""
         if not bad:
-            self.in_a_row = []
+            self.consecutive = []
             return
         self.skipped += 1
-        self.in_a_row = [*self.in_a_row, step]
-        if not self.said:
+        self.consecutive = [*self.consecutive, step]
+        if not self.warned:
             notice(
                 f"the loss or its gradient is not finite at step {step}: this batch is skipped "
                 "(metrics.jsonl counts them as train/skipped_batches)"
             )
-            self.said = True
+            self.warned = True
 
     @property
     def too_many(self) -> bool:
-        """Whether going on makes no sense."""
-        return len(self.in_a_row) > self.limit
+        """Whether a roll-back is necessary."""
+        return len(self.consecutive) > self.limit
 
-    def roll_back(self, why: str) -> None:
-        """Note that training goes back to a checkpoint. The second time: NumericError."""
-        self.rolled_back = [*self.rolled_back, why]
-        self.in_a_row = []
-        if len(self.rolled_back) > 1:
-            story = ", and after a roll-back ".join(self.rolled_back)
+    def roll_back(self, reason: str) -> None:
+        """Record a roll-back to a checkpoint. Raises NumericError if it is the second one."""
+        self.roll_backs = [*self.roll_backs, reason]
+        self.consecutive = []
+        if len(self.roll_backs) > 1:
+            reasons = ", and after a roll-back ".join(self.roll_backs)
             advice = "a smaller training.learning_rate may help"
-            raise NumericError(f"training left the finite numbers: {story}; {advice}")
+            raise NumericError(f"training left the finite numbers: {reasons}; {advice}")
 
     def reason(self) -> str:
-        """Which steps were bad, in words."""
-        first, last = self.in_a_row[0], self.in_a_row[-1]
+        """Return a sentence that names the consecutive bad steps."""
+        first, last = self.consecutive[0], self.consecutive[-1]
         return f"the loss or its gradient is not finite at steps {first} to {last}"
 
-    def state(self) -> dict:
-        """What a checkpoint keeps."""
-        return {name: getattr(self, name) for name in ("skipped", "in_a_row", "rolled_back")}
+    def state_dict(self) -> dict:
+        """Return the counts for a checkpoint."""
+        return {name: getattr(self, name) for name in ("skipped", "consecutive", "roll_backs")}
 
-    def restore(self, state: dict) -> None:
-        """Go on from what `state` gave."""
+    def load_state_dict(self, state: dict) -> None:
+        """Restore the counts that `state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, value)
 
-    def logged(self) -> dict[str, float]:
-        """What the log says of it: nothing as long as nothing happened."""
-        counts = {"skipped_batches": self.skipped, "roll_backs": len(self.rolled_back)}
+    def metrics(self) -> dict[str, float]:
+        """Return the counts above 0 under their tags in the log."""
+        counts = {"skipped_batches": self.skipped, "roll_backs": len(self.roll_backs)}
         return {f"train/{name}": count for name, count in counts.items() if count}

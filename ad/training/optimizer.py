@@ -1,96 +1,115 @@
-"""The optimiser of the transformer: AdamW, its schedule, and an update that leaves NaN out."""
+"""AdamW on flat parameters, the gradient over micro-batches, and the learning-rate schedule."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import torch
 
 from ad.config.schema import TrainingConfig
-from ad.errors import ConfigError
 
-Rows = list[torch.Tensor]  # numbers of all matrices of a model, and of all vectors: [P] each
+FlatTensors = list[torch.Tensor]  # the values of all matrices, then those of all vectors: [P] each
+LossFunction = Callable[[slice], torch.Tensor]  # micro-batch -> its share of the batch's loss, 0-d
+LossAndGrad = tuple[torch.Tensor, FlatTensors]  # loss, 0-d and detached, and its gradient
 
 
-class Optimiser:
-    """AdamW (Loshchilov and Hutter 2019) on a model whose parameters it puts into two rows.
+class FlatAdamW:
+    """AdamW (Loshchilov and Hutter 2019) that keeps a model's parameters in two flat tensors.
 
-    The parameters become views of them, so that an update is a few operations on two tensors and
-    not on sixty. Biases, norms and embeddings of one row do not decay.
+    The parameters become views of the flat tensors, so an update takes a few operations on two
+    tensors, not on sixty. The first tensor holds the matrices (two or more dimensions), the second
+    the vectors (biases, norms), which have no weight decay.
     """
 
     def __init__(self, model: torch.nn.Module, settings: TrainingConfig):
         trained = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in trained if p.dim() >= 2]
         vectors = [p for p in trained if p.dim() < 2]
-        self.parameters = [*matrices, *vectors]  # in the order of their numbers in the rows
+        self.parameters = [*matrices, *vectors]  # in the order of their values in the flat tensors
         self.groups = [group for group in (matrices, vectors) if group]
-        numbers = self.gather([parameter.detach().flatten() for parameter in self.parameters])
-        self.rows = [torch.nn.Parameter(row) for row in numbers]
-        self.move(numbers)
+        flat = self.flatten([parameter.detach().flatten() for parameter in self.parameters])
+        self.flat_params = [torch.nn.Parameter(values) for values in flat]
+        self.rebind(flat)
         self.adamw = torch.optim.AdamW(
             [
-                {"params": [row], "weight_decay": settings.weight_decay * (group is matrices)}
-                for row, group in zip(self.rows, self.groups, strict=True)
+                {"params": [params], "weight_decay": settings.weight_decay * (group is matrices)}
+                for params, group in zip(self.flat_params, self.groups, strict=True)
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
             fused=True,
         )
-        self.most = settings.gradient_norm
+        self.max_norm = settings.gradient_norm
 
-    def gather(self, values: Sequence[torch.Tensor]) -> Rows:
-        """Flat numbers [..., n] of each of `parameters`, as rows [..., P]."""
-        left, rows = list(values), []
+    def flatten(self, values: Sequence[torch.Tensor]) -> FlatTensors:
+        """Concatenate one tensor [..., n] for each of `parameters` into flat tensors [..., P]."""
+        left, flat = list(values), []
         for group in self.groups:
-            mine, left = left[: len(group)], left[len(group) :]
-            rows.append(torch.cat(mine, dim=-1))
-        return rows
+            own, left = left[: len(group)], left[len(group) :]
+            flat.append(torch.cat(own, dim=-1))
+        return flat
 
-    def parts(self, rows: Rows) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
-        """The inverse: each of `parameters` with its numbers [..., n] in `rows`."""
-        for row, group in zip(rows, self.groups, strict=True):
-            yield from zip(group, row.split([p.numel() for p in group], dim=-1), strict=True)
+    def views(self, flat: FlatTensors) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+        """Yield each of `parameters` with the view [..., n] of its values in `flat` [..., P]."""
+        for values, group in zip(flat, self.groups, strict=True):
+            yield from zip(group, values.split([p.numel() for p in group], dim=-1), strict=True)
 
-    def move(self, rows: Rows) -> None:
-        """Keep the parameters in the memory of `rows` from now on."""
-        for row, place in zip(self.rows, rows, strict=True):
-            row.data = place.copy_(row.data)
-        for parameter, part in self.parts(rows):
-            parameter.data = part.view(parameter.shape)
+    def rebind(self, flat: FlatTensors) -> None:
+        """Copy the parameters into `flat` and make them views of it."""
+        for params, memory in zip(self.flat_params, flat, strict=True):
+            params.data = memory.copy_(params.data)
+        for parameter, view in self.views(flat):
+            parameter.data = view.view(parameter.shape)
 
-    def update(self, gradient: Rows, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
-        """One step down the `gradient`, cut to the largest norm; was it bad? 0-d bool.
+    def update(
+        self, gradient: FlatTensors, loss: torch.Tensor, learning_rate: float
+    ) -> torch.Tensor:
+        """Clip `gradient` to `gradient_norm` and take one AdamW step.
 
-        Bad is a `loss` or gradient that is not finite: then weights and moments stay as they are.
-        The fused kernel decides that on the device (`found_inf`), so that nobody waits for it here.
+        Returns a 0-d bool: True if `loss` or `gradient` was not finite, in which case neither
+        weights nor moments changed. The fused kernel decides that on the device (`found_inf`), so
+        no call waits for the device.
         """
-        norm = torch.stack([torch.linalg.vector_norm(row) for row in gradient]).norm()
-        bad = ~torch.isfinite(norm + loss)
-        cut = (self.most / (norm + 1e-6)).clamp(max=1)
-        for row, mine in zip(self.rows, gradient, strict=True):
-            row.grad = mine * cut
+        norm = torch.stack([torch.linalg.vector_norm(values) for values in gradient]).norm()
+        nonfinite = ~torch.isfinite(norm + loss)
+        scale = (self.max_norm / (norm + 1e-6)).clamp(max=1)
+        for params, values in zip(self.flat_params, gradient, strict=True):
+            params.grad = values * scale
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
-        self.adamw.found_inf = bad.float()
+        self.adamw.found_inf = nonfinite.float()
         self.adamw.step()
-        return bad
+        return nonfinite
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Return the optimizer's state for a checkpoint."""
         return self.adamw.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` gave. Raises ConfigError if it is of another kind."""
-        try:
-            self.adamw.load_state_dict(state)
-        except ValueError:
-            raise ConfigError(
-                "the checkpoint is one of an earlier version: train again, with --fresh true"
-            ) from None
+        """Restore the state that `state_dict` returned."""
+        self.adamw.load_state_dict(state)
+
+
+def loss_and_grad(
+    optimizer: FlatAdamW, loss: LossFunction, micro_batches: Sequence[slice]
+) -> LossAndGrad:
+    """Sum `loss` and its gradient over `micro_batches`; 0 for parameters that it does not use."""
+    return reduce(_add, (_of_micro_batch(optimizer, loss, part) for part in micro_batches))
+
+
+def _of_micro_batch(optimizer: FlatAdamW, loss: LossFunction, micro_batch: slice) -> LossAndGrad:
+    value = loss(micro_batch)
+    gradient = torch.autograd.grad(value, optimizer.parameters, materialize_grads=True)
+    return value.detach(), optimizer.flatten([values.flatten() for values in gradient])
+
+
+def _add(total: LossAndGrad, other: LossAndGrad) -> LossAndGrad:
+    """Add two results; the gradient of the first is changed in place."""
+    return total[0] + other[0], [a.add_(b) for a, b in zip(total[1], other[1], strict=True)]
 
 
 def learning_rate(step: int, settings: TrainingConfig) -> float:
-    """Linear warm-up over `warmup_steps`, then half a cosine down to `final_learning_rate`."""
+    """Return the rate at `step`: linear warm-up, then half a cosine to `final_learning_rate`."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     share = (step - settings.warmup_steps) / max(settings.steps - 1 - settings.warmup_steps, 1)

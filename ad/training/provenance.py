@@ -1,19 +1,36 @@
-"""What a checkpoint was made of, kept in it, and the refusal to use it for anything else.
+"""What a checkpoint was made of, and on which hardware.
 
-A held-out score means something only if the model never saw the task; so this is checked against
-the checkpoint itself, not against the folder that it lies in.
+The fingerprint lies in the checkpoint. A held-out score means something only if the model never saw
+the task; so this is checked against the checkpoint itself, not against the folder that holds it.
+
+`sessions.json` has an entry for each process that trained. Bits depend on versions, device, threads
+and the number of models in one pass. A run may resume with other ones: a warning says so once, and
+`results.json` records it (`resumed_with`, `evaluated_on`), from where the report shows it.
+Histories depend on neither device nor threads; their `unit.json` has the versions.
 """
+
+import itertools
+import json
+import platform
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
 
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
+from ad.runtime.console import notice
+from ad.runtime.devices import autocast
+from ad.runtime.files import write_json
 from ad.runtime.run import task_name
 from envs.tasks import Split
 
 LABELS = {"train_tasks": "list of train tasks"}
 
 
-def origin(config: Experiment, split: Split) -> dict:
-    """Hashes of the world, the split and the sections, the encoder, and the list of train tasks."""
+def fingerprint(config: Experiment, split: Split) -> dict:
+    """Return hashes of the world, the split and the sections, the encoder and the train tasks."""
     return {
         "world": config_hash(config.env),
         "split": split.hash,
@@ -25,17 +42,13 @@ def origin(config: Experiment, split: Split) -> dict:
     }
 
 
-def check_origin(content: dict, config: Experiment, split: Split) -> None:
+def check_fingerprint(content: dict, config: Experiment, split: Split) -> None:
     """Raise ConfigError, in one sentence, if a checkpoint is not one of this configuration."""
-    known, present = content.get("origin"), origin(config, split)
-    if known is None:
-        raise ConfigError(
-            "the checkpoint does not say what it was trained on: train again, with --fresh true"
-        )
-    if known["world"] == present["world"]:
-        _refuse_tasks_trained_on(known["train_tasks"], split)
+    made, present = content["fingerprint"], fingerprint(config, split)
+    if made["world"] == present["world"]:
+        _refuse_tasks_trained_on(made["train_tasks"], split)
     for name in present:
-        if known[name] != present[name]:
+        if made[name] != present[name]:
             raise ConfigError(
                 f"the checkpoint was trained with another {LABELS.get(name, name)} than the "
                 "configured one: its scores would not be what they are called"
@@ -44,10 +57,62 @@ def check_origin(content: dict, config: Experiment, split: Split) -> None:
 
 def _refuse_tasks_trained_on(train_tasks: list[list[int]], split: Split) -> None:
     trained = {tuple(task) for task in train_tasks}
-    seen = [task_name(task) for task in split.held_out_tasks if tuple(task.tolist()) in trained]
-    if seen:
-        names = ", ".join(seen[:5]) + (", ..." if seen[5:] else "")
+    both = [task_name(task) for task in split.held_out_tasks if tuple(task.tolist()) in trained]
+    if both:
+        names = ", ".join(both[:5]) + (", ..." if both[5:] else "")
         raise ConfigError(
-            f"the checkpoint was trained on {len(seen)} of the held-out tasks ({names}): "
+            f"the checkpoint was trained on {len(both)} of the held-out tasks ({names}): "
             "its score on them would not be one on unseen tasks"
         )
+
+
+def hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:
+    """Return what the bits of a computation depend on beside its configuration."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    uses_bfloat16 = autocast(config, device)._enabled
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16" if uses_bfloat16 else "float32",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,  # training and evaluations on a CPU
+    }
+
+
+def log_session(folder: Path, step: int, present: dict[str, str | int]) -> None:
+    """Record that a process trains from `step` on, on the hardware `present`.
+
+    Sessions that began at or after `step` are forgotten: nothing is left of their work.
+    """
+    before = [session for session in read_sessions(folder) if session["from_step"] < step]
+    if before and (changed := _changes(before[-1], present)):
+        notice(f"training resumes with {', '.join(changed)}: the bits may differ from a whole run")
+    write_json(folder / "sessions.json", {"train": [*before, {"from_step": step} | present]})
+
+
+def read_sessions(folder: Path) -> list[dict]:
+    """Return the sessions of a training, the first one first; none if the file is unreadable."""
+    try:
+        return json.loads((folder / "sessions.json").read_text(encoding="utf-8"))["train"]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def resumed_with(sessions: list[dict]) -> list[str]:
+    """Return 'step 200: threads 2 -> 1' for each change from one session to the next."""
+    return [
+        f"step {after['from_step']}: {change}"
+        for before, after in itertools.pairwise(sessions)
+        for change in _changes(before, after)
+    ]
+
+
+def _changes(before: dict, after: dict) -> list[str]:
+    names = [name for name in after if name != "from_step"]
+    return [
+        f"{name} {before.get(name)} -> {after[name]}"
+        for name in names
+        if before.get(name) != after[name]
+    ]

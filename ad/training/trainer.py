@@ -31,21 +31,26 @@ from ad.models.tokenizer import Window
 from ad.runtime.console import notice
 from ad.runtime.devices import autocast, choose_device, seed_torch, torch_threads
 from ad.runtime.run import Run
-from ad.training import checkpoints, sessions
+from ad.training import checkpoints
 from ad.training import validation as progress
 from ad.training.compiling import compiled
-from ad.training.gradients import Found, gradient
-from ad.training.nonfinite import Setbacks
-from ad.training.optimizer import Optimiser, Rows, learning_rate
-from ad.training.provenance import check_origin, origin
+from ad.training.nonfinite import NonFiniteGuard
+from ad.training.optimizer import (
+    FlatAdamW,
+    FlatTensors,
+    LossAndGrad,
+    learning_rate,
+    loss_and_grad,
+)
+from ad.training.provenance import check_fingerprint, fingerprint, hardware, log_session
 from envs.rng import derive_key
 
 LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
-LOOK_EVERY = 16  # steps between looks at a GPU's verdicts on its batches: a look waits for it
+SYNC_EVERY = 16  # steps between reads of a GPU's flags of bad batches: a read waits for it
 
 
 class Trainer:
-    """One training run: the model, its optimiser, and the step it has reached."""
+    """One training run: the model, its optimizer, and the step it has reached."""
 
     def __init__(self, run: Run, data: TrainingData | None = None):
         """`data`: that of another trainer of the same histories; None reads them."""
@@ -56,7 +61,7 @@ class Trainer:
         self.model = self.new_model()
         self.forward = self.model
         self._served = self._blocks_are_served()
-        self.setbacks = Setbacks(self.config.training.max_bad_batches)
+        self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
         self.spent = 0.0  # seconds of training that timing.json does not know yet
         self._resume()
 
@@ -71,8 +76,8 @@ class Trainer:
 
         The progress bar of one of them is `shown`.
         """
-        present = sessions.machine(self.config, self.device)
-        sessions.begin(self.run.folder, self.step, present | {"models": count if stacked else 1})
+        present = hardware(self.config, self.device)
+        log_session(self.run.folder, self.step, present | {"models": count if stacked else 1})
         if self.config.training.compile and not stacked:
             self.compile()
         self._speed_since = time.perf_counter(), self.step
@@ -97,23 +102,23 @@ class Trainer:
             transformer.passes = passes
 
     def train_step(self) -> None:
-        """One optimiser step on the batch of the present step, without what is due after it."""
+        """One optimizer step on the batch of the present step, without what is due after it."""
         seed_torch(self._key("dropout", self.step), self.device)
         if not self.model.training:  # after an evaluation
             self.model.train()
         # Torch's threads would spin for a while behind each operation, on the cores of the passes.
         with torch_threads(1) if self._passes else nullcontext():
-            self.update(*self.gradient(self.forward))
+            self.update(*self.loss_and_grad(self.forward))
 
-    def update(self, loss: torch.Tensor, gradient: Rows) -> None:
-        """Go down the `gradient` of the present step, and on to the next one."""
+    def update(self, loss: torch.Tensor, gradient: FlatTensors) -> None:
+        """Take an optimizer step with the `gradient` of the present step; go to the next one."""
         rate = learning_rate(self.step, self.config.training)
-        bad = self.optimiser.update(gradient, loss, rate)
+        bad = self.optimizer.update(gradient, loss, rate)
         self.losses.append(torch.where(bad, torch.nan, loss))
-        self.verdicts.append((self.step, bad))
+        self.pending_nonfinite.append((self.step, bad))
         self.step += 1
 
-    def gradient(self, forward: Callable) -> Found:
+    def loss_and_grad(self, forward: Callable) -> LossAndGrad:
         """The loss on the batch of the present step, detached, and its gradient."""
         window, valid = to_device(self.batch(), self.device)
 
@@ -127,7 +132,7 @@ class Trainer:
         threads = passes.threads if passes else 1
         most = threads * self._windows_at_once(passes is not None, threads)
         each = parts(self.config.training.batch_size, most, threads)
-        return gradient(self.optimiser, loss_of, each)
+        return loss_and_grad(self.optimizer, loss_of, each)
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The windows of the present step and their valid decisions, in the CPU's memory."""
@@ -176,7 +181,7 @@ class Trainer:
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
         self.model.train()
-        self.gradient(forward)
+        self.loss_and_grad(forward)
 
     def after_step(self) -> None:
         """What is due after a step: a look at bad batches, the log, an evaluation, a checkpoint."""
@@ -185,10 +190,10 @@ class Trainer:
             self.step % every == 0 or self.step == settings.steps
             for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
         )
-        if self.device.type == "cpu" or self.step % LOOK_EVERY == 0 or log or checkpoint:
-            self._look()
-        if self.setbacks.too_many:
-            return self._roll_back(self.setbacks.reason())
+        if self.device.type == "cpu" or self.step % SYNC_EVERY == 0 or log or checkpoint:
+            self._sync_nonfinite()
+        if self.guard.too_many:
+            return self._roll_back(self.guard.reason())
         if log:
             self._log()
         if evaluation:
@@ -201,21 +206,21 @@ class Trainer:
             self.save()
         self.bar.update(self.step - self.bar.n)
 
-    def _look(self) -> None:
-        """Hear the verdicts on the batches since the last look: were they bad?"""
-        if self.verdicts:
-            steps, bad = zip(*self.verdicts, strict=True)
-            for step, verdict in zip(steps, torch.stack(bad).tolist(), strict=True):
-                self.setbacks.count(step, verdict)
-            self.verdicts = []
+    def _sync_nonfinite(self) -> None:
+        """Count the bad batches since the last call; waits for the device."""
+        if self.pending_nonfinite:
+            steps, flags = zip(*self.pending_nonfinite, strict=True)
+            for step, bad in zip(steps, torch.stack(flags).tolist(), strict=True):
+                self.guard.count(step, bad)
+            self.pending_nonfinite = []
 
-    def _roll_back(self, why: str) -> None:
+    def _roll_back(self, reason: str) -> None:
         """Go back to the last checkpoint, and on with other batches. Once: then NumericError."""
         step = self.step
-        self.setbacks.roll_back(why)
+        self.guard.roll_back(reason)
         self._restore(checkpoints.load_newest(self.run.folder / "checkpoints"))
         self.run.log.forget_after(self.step)
-        notice(f"{why}: training goes back from step {step} to {self.step}, on with other batches")
+        notice(f"{reason}: training rolls back from step {step} to {self.step}, to other batches")
 
     def _log(self) -> None:
         now, (since, start) = time.perf_counter(), self._speed_since
@@ -227,15 +232,15 @@ class Trainer:
             "train/learning_rate": learning_rate(self.step - 1, self.config.training),
             "train/transitions_per_second": speed,
         }
-        self.run.log.write(self.step, values | self.setbacks.logged())
+        self.run.log.write(self.step, values | self.guard.metrics())
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
         self.losses = []
 
     def save(self) -> None:
         """Write a checkpoint, unless the run is in trouble that a roll-back would have to undo."""
         with self.working():
-            self._look()
-            if self.left and (self.setbacks.in_a_row or not _is_finite(self.model)):
+            self._sync_nonfinite()
+            if self.left and (self.guard.consecutive or not _is_finite(self.model)):
                 return
             self.run.log.sync()
             checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
@@ -246,35 +251,34 @@ class Trainer:
         """What a checkpoint holds; weights without the memory that other seeds share."""
         return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "losses": [float(loss) for loss in self.losses],
-            "setbacks": self.setbacks.state(),
+            "nonfinite": self.guard.state_dict(),
             "spec": spec_as_dict(self.data.spec),
             "config": dump(self.config),
-            "origin": origin(self.config, self.run.split),
+            "fingerprint": fingerprint(self.config, self.run.split),
         }
 
     def _resume(self) -> None:
         """Take up the newest checkpoint, or begin."""
         content = checkpoints.load_newest(self.run.folder / "checkpoints")
         if content is not None:
-            check_origin(content, self.config, self.run.split)
-            self.setbacks.restore(content["setbacks"])
+            check_fingerprint(content, self.config, self.run.split)
+            self.guard.load_state_dict(content["nonfinite"])
         self._restore(content)
         self.run.log.forget_after(self.step)
 
     def _restore(self, content: dict | None) -> None:
-        """Weights, optimiser and step of a checkpoint; of the beginning, if there is none."""
-        self.optimiser = Optimiser(self.model, self.config.training)
-        self.losses, self.verdicts = [], []
+        """Weights, optimizer and step of a checkpoint; of the beginning, if there is none."""
+        self.optimizer = FlatAdamW(self.model, self.config.training)
+        self.losses, self.pending_nonfinite = [], []
         if content is None:
             self.step = 0
             self.model.load_state_dict(self.new_model().state_dict())
             return
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
-        if self.left:
-            self.optimiser.load_state_dict(content["optimiser"])
+        self.optimizer.load_state_dict(content["optimizer"])
         self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
 
     def new_model(self) -> SequenceModel:
@@ -292,7 +296,8 @@ class Trainer:
 
     def _key(self, purpose: str, *where: int) -> int:
         """The key of randomness at a step: another one after a roll-back, not to fail again."""
-        again = [f"roll-back {len(self.setbacks.rolled_back)}"] if self.setbacks.rolled_back else []
+        roll_backs = len(self.guard.roll_backs)
+        again = [f"roll-back {roll_backs}"] if roll_backs else []
         return derive_key(self._seed, "train", purpose, *where, *again)
 
 

@@ -15,7 +15,7 @@ from ad.reporting.plots import GRID, INK, RESOLUTION
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.devices import choose_device
 from ad.runtime.files import replacing
-from ad.training.sessions import machine as session
+from ad.training.provenance import hardware
 from scripts.benchmark.measure import Row
 
 HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]
@@ -59,7 +59,7 @@ def with_others(rows: list[Row], path: Path, quick: bool, parts: list[str]) -> l
 def machine() -> dict:
     """What the figures depend on."""
     config = load([]).config
-    known = session(config, choose_device(config))
+    known = hardware(config, choose_device(config))
     packages = {name: _version(name) for name in PACKAGES}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = {

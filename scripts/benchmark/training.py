@@ -19,9 +19,8 @@ from ad.config.schema import Experiment
 from ad.data.dataset import to_device
 from ad.runtime.devices import autocast, torch_threads
 from ad.runtime.run import Run, with_seed
-from ad.training.gradients import gradient
 from ad.training.multi_seed import new_round, stacking_pays
-from ad.training.optimizer import Optimiser
+from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.trainer import Trainer
 from scripts.benchmark import peers, show
 from scripts.benchmark.attending import attention_paths
@@ -156,7 +155,7 @@ def _root() -> tuple[tempfile.TemporaryDirectory, Iterator[int]]:
 
 
 def steps(trainer: Trainer, count: int) -> Work:
-    """Takes `count` optimiser steps."""
+    """Takes `count` optimizer steps."""
 
     def work() -> float:
         for _ in range(count):
@@ -167,7 +166,7 @@ def steps(trainer: Trainer, count: int) -> Work:
 
 
 def rounds(trainers: list[Trainer], count: int) -> Work:
-    """Takes `count` steps of each of `trainers`, as `train_together` does."""
+    """Takes `count` steps of each of `trainers`, as `train_seeds` does."""
     take = new_round(stacking_pays(trainers))
 
     def work() -> float:
@@ -184,7 +183,7 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     config = replace(trainer.config, training=replace(settings, precision=precision))
     model = peers.GPT2(trainer.new_model(), trainer.config.data.context_length)
     model.to(trainer.device).train()
-    optimiser = Optimiser(model, settings)
+    optimizer = FlatAdamW(model, settings)
 
     def loss(batch: tuple, _: slice) -> torch.Tensor:
         with autocast(config, trainer.device):
@@ -194,8 +193,8 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
         for step in range(count):
             batch = trainer.data.train.sample(np.random.default_rng(step), settings.batch_size)
             whole = partial(loss, to_device(batch, trainer.device))
-            value, found = gradient(optimiser, whole, [slice(None)])
-            optimiser.update(found, value, settings.learning_rate)
+            value, found = loss_and_grad(optimizer, whole, [slice(None)])
+            optimizer.update(found, value, settings.learning_rate)
         return float(count * _transitions(config))
 
     return work

@@ -1,14 +1,14 @@
-"""Numbers gone wrong: a bad batch is skipped, a row of them costs one roll-back, then exit 5."""
+"""Not finite: a bad batch is skipped, several in a row cost one roll-back, then exit 5."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from training_row import assert_same_bits, checkpoint, log
+from training_run import assert_same_bits, checkpoint, log
 
 from ad.errors import NumericError
 from ad.runtime.run import Run
-from ad.training.multi_seed import train_together
+from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 
 Fault = Callable[[Trainer], bool]
@@ -30,7 +30,7 @@ def at(*steps: int) -> Fault:
 
 
 def until_rolled_back(*steps: int) -> Fault:
-    return lambda trainer: trainer.step in steps and not trainer.setbacks.rolled_back
+    return lambda trainer: trainer.step in steps and not trainer.guard.roll_backs
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_bad_batch_changes_neither_weights_nor_optimiser(config, step):
         trainer.train_step()
     before = [tensor.clone() for tensor in tensors(trainer)]
     trainer.train_step()
-    if step == 0:  # before its first step the optimiser has no state
+    if step == 0:  # before its first step the optimizer has no state
         before += [torch.zeros_like(tensor) for tensor in tensors(trainer)[len(before) :]]
     assert trainer.step == step + 1
     torch.testing.assert_close(tensors(trainer), before, rtol=0, atol=0)
@@ -57,14 +57,14 @@ def test_a_bad_batch_changes_neither_weights_nor_optimiser(config, step):
 
 def tensors(trainer: Trainer) -> list[torch.Tensor]:
     moments = [
-        value for state in trainer.optimiser.adamw.state.values() for value in state.values()
+        value for state in trainer.optimizer.adamw.state.values() for value in state.values()
     ]
     return [*trainer.model.state_dict().values(), *moments]
 
 
 def test_a_bad_batch_is_said_once_and_counted_in_the_log(config, capsys):
     trainer = faulty(config, at(2, 4))
-    train_together([trainer])
+    train_seeds([trainer])
     assert trainer.step == 8
     (warning,) = warnings(capsys)
     assert "not finite at step 2: this batch is skipped" in warning
@@ -74,7 +74,7 @@ def test_a_bad_batch_is_said_once_and_counted_in_the_log(config, capsys):
 
 def test_the_loss_of_a_skipped_batch_is_logged_as_unknown(config):
     trainer = faulty(config, at(2))
-    train_together([trainer])
+    train_seeds([trainer])
     losses = [line["train/loss"] for line in log(trainer.run) if "train/loss" in line]
     assert [loss is None for loss in losses] == [step == 2 for step in range(8)]
 
@@ -85,57 +85,57 @@ def test_without_bad_batches_the_log_says_nothing_of_them(whole):
 
 def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, capsys):
     trainer = faulty(config, until_rolled_back(4, 5))
-    train_together([trainer])
+    train_seeds([trainer])
     assert trainer.step == 8
-    assert "goes back from step 6 to 3, on with other batches" in warnings(capsys)[-1]
+    assert "rolls back from step 6 to 3, to other batches" in warnings(capsys)[-1]
     assert log(trainer.run)[-2]["train/roll_backs"] == 1
     assert [line["step"] for line in log(trainer.run)] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
 
 
 def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
     trainer = faulty(config, until_rolled_back(4, 5))
-    train_together([trainer])
+    train_seeds([trainer])
     with pytest.raises(AssertionError, match="not equal"):
         assert_same_bits(whole, trainer.run)
 
 
 def test_a_row_of_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
     trainer = faulty(config, until_rolled_back(0, 1))
-    train_together([trainer])
+    train_seeds([trainer])
     assert trainer.step == 8
     assert log(trainer.run)[0]["step"] == 1
 
 
 def test_the_second_row_of_bad_batches_ends_training_and_names_the_steps(config):
     with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
-        train_together([faulty(config, at(4, 5))])
+        train_seeds([faulty(config, at(4, 5))])
 
 
 def test_no_checkpoint_is_written_amid_bad_batches(row):
     config = row(training__precision="float32", training__max_bad_batches="9")
     trainer = faulty(config, at(4, 5))
-    train_together([trainer])
+    train_seeds([trainer])
     steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
     assert steps == {"step_0000003", "step_0000008"}
 
 
 def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
     trainer = faulty(config, at(1, 3, 5))
-    train_together([trainer])
-    assert checkpoint(trainer.run)["setbacks"] == {
-        "skipped": 3, "in_a_row": [], "rolled_back": []
+    train_seeds([trainer])
+    assert checkpoint(trainer.run)["nonfinite"] == {
+        "skipped": 3, "consecutive": [], "roll_backs": []
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("step", [2, 6, 7])
-def test_a_run_with_setbacks_that_is_interrupted_comes_to_the_same_bits(row, step):
+def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(row, step):
     whole, other = (
         row(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
     )
-    train_together([faulty(whole, until_rolled_back(4, 5))])
+    train_seeds([faulty(whole, until_rolled_back(4, 5))])
     trainer = faulty(other, until_rolled_back(4, 5))
-    train_together([trainer], lambda: trainer.step == step)
-    train_together([faulty(other, until_rolled_back(4, 5))])
+    train_seeds([trainer], lambda: trainer.step == step)
+    train_seeds([faulty(other, until_rolled_back(4, 5))])
     assert_same_bits(Run.open(whole), Run.open(other))
     assert log(Run.open(whole)) == log(Run.open(other))
 
@@ -144,5 +144,5 @@ def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(row):
     config = row(training__learning_rate="1e30", training__warmup_steps="0")
     run = Run.open(config)
     with pytest.raises(NumericError, match=r"training\.learning_rate"):
-        train_together([Trainer(run)])
+        train_seeds([Trainer(run)])
     assert not list((run.folder / "checkpoints").glob("*.pt"))

@@ -1,11 +1,11 @@
-"""A row of eight training steps, and what a run of it left behind."""
+"""A run of eight training steps, and what a run of it left behind."""
 
 import json
 
 import torch
 
 from ad.runtime.run import Run
-from ad.training.multi_seed import never, train_together
+from ad.training.multi_seed import never, train_seeds
 from ad.training.trainer import Trainer, checkpoints
 
 SHORT = {
@@ -26,7 +26,7 @@ def train(config, asked_to_stop=never) -> Run:
     """Train, or go on; the run."""
     run = Run.open(config)
     try:
-        train_together([Trainer(run)], asked_to_stop)
+        train_seeds([Trainer(run)], asked_to_stop)
     finally:
         run.log.close()
     return run
@@ -37,9 +37,9 @@ def checkpoint(run: Run) -> dict:
 
 
 def states(run: Run) -> tuple[dict, dict]:
-    """The weights and the optimiser's state of the newest checkpoint."""
+    """The weights and the optimizer's state of the newest checkpoint."""
     content = checkpoint(run)
-    return content["model"], content["optimiser"]["state"]
+    return content["model"], content["optimizer"]["state"]
 
 
 def assert_same_bits(one: Run, other: Run) -> None:

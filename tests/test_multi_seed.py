@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_setbacks import at, faulty
-from training_row import assert_same_bits, checkpoint, log, states, train
+from test_nonfinite import at, faulty
+from training_run import assert_same_bits, checkpoint, log, states, train
 
 from ad.errors import NumericError
 from ad.models import dropout
@@ -14,7 +14,7 @@ from ad.models import rng as part_streams
 from ad.models.encoders import offsets
 from ad.runtime.run import Run
 from ad.training import trainer as training
-from ad.training.multi_seed import _Stack, draws, new_trainers, train_together
+from ad.training.multi_seed import StackedModels, draws, new_trainers, train_seeds
 from ad.training.trainer import Trainer
 
 # PyTorch has no batched attention on a CPU, where nothing is stacked but here.
@@ -44,7 +44,7 @@ def copies(row, runs: list[Run]) -> list[Run]:
 
 def together(runs: list[Run], stacked: bool | None = None, stop=lambda: False) -> None:
     try:
-        train_together(new_trainers(runs), stop, stacked)
+        train_seeds(new_trainers(runs), stop, stacked)
     finally:
         for run in runs:
             run.log.close()
@@ -72,8 +72,8 @@ def assert_near(one: Run, other: Run) -> None:
 )
 def test_the_gradients_of_a_stack_are_those_of_each_alone(row, changes):
     trainers = new_trainers(seeds(row, **EXACT, **changes))
-    expected = [trainer.gradient(trainer.model) for trainer in trainers]
-    found = _Stack(trainers).gradients()
+    expected = [trainer.loss_and_grad(trainer.model) for trainer in trainers]
+    found = StackedModels(trainers).losses_and_grads()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     losses = [float(loss) for loss, _ in found]
     assert len(set(losses)) == len(SEEDS)  # each has weights and batches of its own
@@ -100,7 +100,7 @@ def test_seeds_that_take_turns_have_the_bits_of_those_that_train_alone(row):
 def test_one_that_is_behind_catches_up(row, stacked):
     runs = seeds(row, **EXACT)
     first = Trainer(runs[0])
-    train_together([first], lambda: first.step == 3)
+    train_seeds([first], lambda: first.step == 3)
     count = iter(range(100))
     together(runs, stacked, lambda: next(count) == 4)  # all of them are interrupted once more
     assert [checkpoint(run)["step"] for run in runs] == [5, 5, 5]
@@ -114,12 +114,12 @@ def test_a_roll_back_of_one_is_nothing_to_the_others(row, monkeypatch):
     trainers, update = new_trainers(runs), Trainer.update
 
     def poisoned(self, loss, gradient):
-        broken = self is trainers[1] and self.step == 4 and not self.setbacks.rolled_back
+        broken = self is trainers[1] and self.step == 4 and not self.guard.roll_backs
         update(self, loss * torch.nan if broken else loss, gradient)
 
     monkeypatch.setattr(Trainer, "update", poisoned)
-    train_together(trainers, stacked=True)
-    assert [len(trainer.setbacks.rolled_back) for trainer in trainers] == [0, 1, 0]
+    train_seeds(trainers, stacked=True)
+    assert [len(trainer.guard.roll_backs) for trainer in trainers] == [0, 1, 0]
     assert [trainer.step for trainer in trainers] == [8, 8, 8]
     monkeypatch.undo()
     others = alone(row, runs)
@@ -131,7 +131,7 @@ def test_numbers_gone_wrong_in_one_do_not_stop_the_others(row, capsys):
     runs = seeds(row, **EXACT, training__max_bad_batches="0")
     trainers = [Trainer(runs[0]), faulty(runs[1].config, at(*range(8))), Trainer(runs[2])]
     with pytest.raises(NumericError, match=f"1 of 3 trainings failed: {runs[1].config.name}"):
-        train_together(trainers)
+        train_seeds(trainers)
     assert f"{runs[1].config.name}: training left the finite numbers" in capsys.readouterr().err
     assert [trainer.step for trainer in trainers] == [8, trainers[1].step, 8]
     assert trainers[1].step < 8
@@ -141,11 +141,11 @@ def test_numbers_gone_wrong_in_one_do_not_stop_the_others(row, capsys):
 def test_a_run_has_its_share_of_the_time(row, stacked, monkeypatch):
     runs = seeds(row, **EXACT)
     first = Trainer(runs[0])
-    train_together([first], lambda: first.step == 3)
+    train_seeds([first], lambda: first.step == 3)
     before = runs[0].timing()["train_s"]
     trainers, ticks = new_trainers(runs), itertools.count()
     monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
-    train_together(trainers, stacked=stacked)
+    train_seeds(trainers, stacked=stacked)
     spent = [run.timing()["train_s"] for run in runs]
     assert min(spent[1:]) > spent[0] - before > 0  # which had three steps less to make
     assert sum(spent) - before <= next(ticks)
@@ -154,7 +154,7 @@ def test_a_run_has_its_share_of_the_time(row, stacked, monkeypatch):
 def test_a_stop_is_heard_although_one_has_failed(row):
     runs = seeds(row, **EXACT, training__max_bad_batches="0")
     trainers = [Trainer(runs[0]), faulty(runs[1].config, at(*range(8))), Trainer(runs[2])]
-    train_together(trainers, lambda: trainers[0].step == 6)
+    train_seeds(trainers, lambda: trainers[0].step == 6)
     assert [trainer.step for trainer in trainers][::2] == [6, 6]
 
 
@@ -162,7 +162,7 @@ def test_one_that_is_done_is_left_alone(row):
     runs = seeds(row, **EXACT)
     train(runs[0].config)
     trainers = new_trainers(runs)
-    train_together(trainers, stacked=True)
+    train_seeds(trainers, stacked=True)
     assert [trainer.left for trainer in trainers] == [0, 0, 0]
 
 
@@ -187,5 +187,5 @@ def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn, monkeypat
     assert draws(trainer.config, trainer.model) == drawn
     state = torch.get_rng_state()
     trainer.model.train()
-    trainer.gradient(trainer.model)
+    trainer.loss_and_grad(trainer.model)
     assert bool(calls) + (not torch.equal(torch.get_rng_state(), state)) == drawn

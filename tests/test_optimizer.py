@@ -1,4 +1,4 @@
-"""The optimiser on rows of numbers against torch's own on one tensor each."""
+"""The optimizer on flat parameters against torch's own on one tensor each."""
 
 from dataclasses import replace
 
@@ -7,10 +7,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from ad.config.schema import TrainingConfig
-from ad.errors import ConfigError
-from ad.training.gradients import gradient
-from ad.training.optimizer import Optimiser
-from ad.training.trainer import Trainer, checkpoints
+from ad.training.optimizer import FlatAdamW, loss_and_grad
 
 SETTINGS = replace(TrainingConfig(), learning_rate=0.1, weight_decay=0.3, gradient_norm=0.5)
 
@@ -28,14 +25,16 @@ def loss_of(net: torch.nn.Module, step: int, size: float = 1.0) -> torch.Tensor:
 @pytest.mark.parametrize("size", [1e-3, 10.0])  # gradients below and above the largest norm
 def test_updates_are_those_of_adamw_behind_torchs_clip(size):
     mine, plain = model(), model()
-    optimiser = Optimiser(mine, SETTINGS)
+    optimizer = FlatAdamW(mine, SETTINGS)
     decays = [p for p in plain.parameters() if p.dim() >= 2]
     others = [p for p in plain.parameters() if p.dim() < 2]
     groups = [{"params": decays, "weight_decay": 0.3}, {"params": others, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, betas=(SETTINGS.beta1, SETTINGS.beta2))
     for step, rate in enumerate((0.1, 0.05, 0.2)):
-        loss, found = gradient(optimiser, lambda _, n=step: loss_of(mine, n, size), [slice(None)])
-        optimiser.update(found, loss, rate)
+        loss, found = loss_and_grad(
+            optimizer, lambda _, n=step: loss_of(mine, n, size), [slice(None)]
+        )
+        optimizer.update(found, loss, rate)
         adamw.zero_grad()
         loss_of(plain, step, size).backward()
         clip_grad_norm_(plain.parameters(), SETTINGS.gradient_norm)
@@ -46,38 +45,19 @@ def test_updates_are_those_of_adamw_behind_torchs_clip(size):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_weights_keep_their_values_in_the_rows_and_wherever_these_are_moved():
+def test_weights_keep_their_values_in_flat_parameters_and_wherever_these_are_rebound():
     net, plain = model(), model()
-    optimiser = Optimiser(net, SETTINGS)
+    optimizer = FlatAdamW(net, SETTINGS)
     assert {name: value.tolist() for name, value in net.state_dict().items()} == {
         name: value.tolist() for name, value in plain.state_dict().items()
     }
-    places = [torch.empty(2, len(row))[1] for row in optimiser.rows]
-    optimiser.move(places)
+    places = [torch.empty(2, len(values))[1] for values in optimizer.flat_params]
+    optimizer.rebind(places)
     net[0].weight.data += 1  # a view of them now
     assert sum(float(place.sum()) for place in places) == pytest.approx(
         sum(float(p.detach().sum()) for p in plain.parameters()) + 32, abs=1e-4
     )
-    loss, found = gradient(optimiser, lambda _: loss_of(net, 0), [slice(None)])
+    loss, found = loss_and_grad(optimizer, lambda _: loss_of(net, 0), [slice(None)])
     before = [place.clone() for place in places]
-    assert not optimiser.update(found, loss, 0.1)
+    assert not optimizer.update(found, loss, 0.1)
     assert all((place != old).any() for place, old in zip(places, before, strict=True))
-
-
-def test_a_run_that_an_earlier_version_has_finished_is_done(trained):
-    path = checkpoints.newest(trained.folder / "checkpoints")
-    content = checkpoints.load(path)
-    content["optimiser"] = torch.optim.AdamW(model().parameters()).state_dict()
-    checkpoints.save(path.parent, content["step"], content)
-    assert Trainer(trained).left == 0
-    checkpoints.save(path.parent, content["step"] - 1, content)
-    path.unlink()
-    path.with_suffix(".json").unlink()
-    with pytest.raises(ConfigError, match="of an earlier version"):
-        Trainer(trained)
-
-
-def test_a_state_of_one_tensor_each_is_refused_in_a_sentence():
-    old = torch.optim.AdamW(model().parameters()).state_dict()
-    with pytest.raises(ConfigError, match="of an earlier version: train again, with --fresh true"):
-        Optimiser(model(), SETTINGS).load_state_dict(old)
