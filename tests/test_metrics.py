@@ -21,11 +21,11 @@ def summary(
     """A split's entry for returns [N, S, E] whose successes are the returns above 0."""
     returns = np.asarray(returns, float)
     facts = (np.broadcast_to(value, len(returns)) for value in (optimal, random, shortest))
-    known = metrics.Known(*facts, success_ends)
+    known = metrics.TaskFacts(*facts, success_ends)
     names = [f"{n}-0" for n in range(len(returns))]
     lengths = np.full(returns.shape, length)
     no_reward = np.zeros(returns.shape)
-    return metrics.summarise(returns, lengths, returns > 0, known, names, no_reward)
+    return metrics.summarize(returns, lengths, returns > 0, known, names, no_reward)
 
 
 def test_nauc_is_the_mean_share_of_the_optimal_return():
@@ -34,8 +34,8 @@ def test_nauc_is_the_mean_share_of_the_optimal_return():
 
 def test_the_normalised_return_is_0_for_random_and_1_for_optimal():
     random, optimal = np.array([0.2, 1.0]), np.array([1.0, 16.0])
-    assert metrics.normalised(random, random, optimal).tolist() == [0, 0]
-    assert metrics.normalised(optimal, random, optimal).tolist() == [1, 1]
+    assert metrics.normalized(random, random, optimal).tolist() == [0, 0]
+    assert metrics.normalized(optimal, random, optimal).tolist() == [1, 1]
 
 
 def test_the_last_ten_are_all_episodes_when_there_are_fewer():
@@ -65,7 +65,7 @@ def test_a_target_that_is_never_reached_or_unknown_has_no_episode():
 
 def test_an_optimal_agent_has_every_score_at_its_best():
     best = summary(np.ones((3, 2, 20)), length=2)
-    for name in ("nauc", "success_last10", "normalised_return_last10", "path_ratio_last10"):
+    for name in ("nauc", "success_last10", "normalized_return_last10", "path_ratio_last10"):
         assert best[name] == pytest.approx(1)
     assert best["episodes_to_80pct"] == 1 and best["tasks_solved"] == best["num_tasks"] == 3
 
@@ -78,7 +78,7 @@ def test_a_task_is_solved_from_8_successes_in_10():
 
 def test_every_key_of_the_design_is_there():
     keys = (
-        "nauc success_last10 return_last10 normalised_return_last10 length_last10 optimal_length "
+        "nauc success_last10 return_last10 normalized_return_last10 length_last10 optimal_length "
         "episodes_to_80pct tasks_solved num_tasks num_seeds ci95 per_task"
     )
     assert set(keys.split()) <= summary(np.ones((2, 3, 5))).keys()
@@ -86,7 +86,7 @@ def test_every_key_of_the_design_is_there():
 
 def test_what_a_world_does_not_know_is_null_and_the_entry_is_valid_json():
     entry = summary(np.ones((2, 1, 5)), optimal=NAN, shortest=NAN, random=NAN)
-    unknown = ("nauc", "normalised_return_last10", "path_ratio_last10", "episodes_to_80pct")
+    unknown = ("nauc", "normalized_return_last10", "path_ratio_last10", "episodes_to_80pct")
     assert all(entry[name] is None for name in unknown) and entry["ci95"]["nauc"] is None
     assert entry["success_last10"] == 1
     json.dumps(entry, allow_nan=False)
@@ -95,7 +95,7 @@ def test_what_a_world_does_not_know_is_null_and_the_entry_is_valid_json():
 def test_a_goal_out_of_reach_is_left_out_of_the_normalised_scores():
     returns = np.stack([np.ones((1, 5)), np.zeros((1, 5))])
     entry = summary(returns, optimal=[1, 0], random=[0.2, 0])
-    assert entry["nauc"] == 1 and entry["normalised_return_last10"] == 1
+    assert entry["nauc"] == 1 and entry["normalized_return_last10"] == 1
 
 
 def test_without_an_end_on_success_lengths_say_nothing_about_paths():
@@ -163,7 +163,7 @@ def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score,
     result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
     json.dumps(result, allow_nan=False)
     twins = [{"a": result}, {"b": result, "c": result}, {"d": "not evaluated"}]
-    shown = [tables.run_table(result), tables.runs_table(twins), tables.goals_table(entry)]
+    shown = [tables.run_table(result), tables.runs_table(twins), tables.tasks_table(entry)]
     assert not any("nan" in table.markdown().lower() for table in shown)
 
 
@@ -184,8 +184,8 @@ def test_the_last_ten_episodes_without_a_reward_are_those_among_the_last_ten():
 
 def test_a_task_without_such_episodes_is_left_out_of_the_mean():
     returns = np.array([[[0.0, 1.0]], [[1.0, 1.0]]])
-    known = metrics.Known(*np.ones((3, 2)), True)
-    entry = metrics.summarise(
+    known = metrics.TaskFacts(*np.ones((3, 2)), True)
+    entry = metrics.summarize(
         returns, returns, returns, known, ["0-0", "1-0"], np.array([[[0, 0]], [[1, 1]]])
     )
     assert (entry["success_unseen"], entry["success_seen"], entry["unseen"]) == (0.5, 1.0, 0.5)

@@ -13,7 +13,7 @@ from training_run import train
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate, load_model
 from ad.evaluation.references import references
-from ad.evaluation.transfer import OtherWorld, evaluate_worlds, world_results
+from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_results
 from ad.reporting import tables
 from ad.reporting import verify as verification
 from ad.reporting.report import report
@@ -67,7 +67,7 @@ def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones
 
 @pytest.mark.parametrize("kwargs", WORLDS)
 def test_the_references_are_those_of_the_world_played(run, kwargs):
-    there = OtherWorld(run, kwargs)
+    there = TransferEvaluation(run, kwargs)
     known = world("DarkRoom-v0", **({"size": 3} | kwargs))
     tasks = there.split.held_out_tasks
     line, optimal = references(known, tasks, 5, 12)["undirected"], known.optimal_return(tasks, 5)
@@ -76,7 +76,7 @@ def test_the_references_are_those_of_the_world_played(run, kwargs):
 
 
 def test_the_model_is_the_same_and_only_its_observations_are_others(run):
-    home, away = load_model(run), load_model(run, OtherWorld(run, {"size": 5}).config)
+    home, away = load_model(run), load_model(run, TransferEvaluation(run, {"size": 5}).config)
     assert away.spec == replace(home.spec, num_observations=25, observation_factors=(5, 5))
     torch.testing.assert_close(home.state_dict(), away.state_dict(), rtol=0, atol=0)
 
@@ -94,7 +94,7 @@ def test_another_world_changes_nothing_of_the_evaluation_at_home(run):
 
 
 def test_results_of_another_model_do_not_count(run):
-    there = OtherWorld(run, {"size": 5})
+    there = TransferEvaluation(run, {"size": 5})
     path = there.folder / "results.json"
     content = path.read_bytes()
     for name in ("checkpoint", "split_hash", "config_hash"):
@@ -105,7 +105,7 @@ def test_results_of_another_model_do_not_count(run):
 
 
 def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(run):
-    path = OtherWorld(run, {"size": 5}).folder / "results.csv"
+    path = TransferEvaluation(run, {"size": 5}).folder / "results.csv"
     content = {file: file.read_bytes() for file in path.parent.iterdir()}
     assert verification.damaged_results(run.config) == {}
     path.write_bytes(content[path][:-1])
@@ -113,7 +113,7 @@ def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(r
     assert list(damaged) == [path]
     verification.remove_results(run.config, damaged)
     left = {file.parent for file in verification.run_results(run.config)}
-    assert left == {run.folder, OtherWorld(run, {"random_start": True}).folder}
+    assert left == {run.folder, TransferEvaluation(run, {"random_start": True}).folder}
     for file, bytes_of_it in content.items():
         file.write_bytes(bytes_of_it)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import envs
-from ad.evaluation.explorer import sweeps
+from ad.evaluation.explorer import sweep_paths
 from ad.evaluation.metrics import nauc
 from ad.evaluation.references import random_return, references, source_references
 
@@ -76,7 +76,7 @@ def test_the_explorer_is_nearly_optimal_in_the_room_of_the_benchmark(ends, score
 
 def test_sweeps_see_every_cell_by_legal_moves_from_the_start():
     world, _ = room(size=9)
-    moves, paths = world.successors(), sweeps(world.successors(), 40, 20, 100)
+    moves, paths = world.successors(), sweep_paths(world.successors(), 40, 20, 100)
     assert len(paths) <= 6 and set(np.concatenate(paths).tolist()) == set(range(81))
     for path in paths:
         assert path[0] == 40 and len(path) == 21
@@ -85,7 +85,7 @@ def test_sweeps_see_every_cell_by_legal_moves_from_the_start():
 
 def test_sweeps_leave_what_is_out_of_reach():
     world, _ = room(size=9)
-    seen = set(np.concatenate(sweeps(world.successors(), 40, 3, 100)).tolist())
+    seen = set(np.concatenate(sweep_paths(world.successors(), 40, 3, 100)).tolist())
     assert len(seen) == 25  # the cells at most three steps away
 
 

@@ -15,7 +15,7 @@ from processes import ONE_THREAD, ROOT
 
 from ad.config.schema import changes
 from ad.errors import ConfigError, CorruptError
-from ad.evaluation.metrics import difference
+from ad.evaluation.metrics import welch_interval
 from ad.runtime.locks import locked
 from ad.sweeps.study import BASE, Study, families, load_study, shard, trainings
 from ad.sweeps.study_report import answers, compare, question_table, sentence, write_page
@@ -241,11 +241,11 @@ def test_the_table_has_the_mean_and_students_interval_over_seeds(folder):
 
 def test_welchs_interval_of_a_difference():
     # variances of the means 1/3 and 4/3, freedom (5/3)^2 / (1/18 + 16/18) = 50/17, t = 3.2171
-    mean, low, high = difference([1, 2, 3], [10, 12, 14])
+    mean, low, high = welch_interval([1, 2, 3], [10, 12, 14])
     assert mean == -10
     assert math.isclose(high - mean, 3.2171 * math.sqrt(5 / 3), rel_tol=1e-3)
     assert math.isclose(mean - low, high - mean)
-    assert difference([1], [2, 3]) is None
+    assert welch_interval([1], [2, 3]) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from small_run import evaluated_run
 
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.reporting import video
-from ad.reporting.record import held_out_streams, record, source_stream
+from ad.reporting.record import history_episodes, record, rollout_episodes
 from ad.runtime.run import task_name, unit_folders
 
 
@@ -18,14 +18,14 @@ def decoded(path) -> np.ndarray:
     return np.array([np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in reader])
 
 
-def grey_frames(count: int, height: int, width: int) -> np.ndarray:
+def gray_frames(count: int, height: int, width: int) -> np.ndarray:
     shades = np.linspace(0, 250, count).astype(np.uint8)[:, None, None, None]
     return np.broadcast_to(shades, (count, height, width, 3)).copy()
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47)])
 def test_a_video_opened_again_has_its_frames_at_an_even_size(tmp_path, height, width):
-    frames = grey_frames(7, height, width)
+    frames = gray_frames(7, height, width)
     video.write_video(tmp_path / "a.mp4", frames, fps=8)
     again = decoded(tmp_path / "a.mp4")
     assert again.shape == (7, height + height % 2, width + width % 2, 3)
@@ -33,7 +33,7 @@ def test_a_video_opened_again_has_its_frames_at_an_even_size(tmp_path, height, w
 
 
 def test_a_video_lasts_as_long_as_its_frames(tmp_path):
-    video.write_video(tmp_path / "a.mp4", grey_frames(12, 32, 32), fps=4)
+    video.write_video(tmp_path / "a.mp4", gray_frames(12, 32, 32), fps=4)
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4")) == (12, 3.0)
 
 
@@ -44,7 +44,7 @@ def test_a_video_of_nothing_is_refused_and_leaves_no_file(tmp_path):
 
 
 def test_a_video_that_shows_the_same_is_kept_and_another_one_replaced(tmp_path):
-    path, frames = tmp_path / "a.mp4", grey_frames(3, 32, 32)
+    path, frames = tmp_path / "a.mp4", gray_frames(3, 32, 32)
     assert video.write_video(path, frames, fps=8)
     assert not video.write_video(path, frames, fps=8)
     assert video.write_video(path, frames, fps=4)
@@ -53,7 +53,7 @@ def test_a_video_that_shows_the_same_is_kept_and_another_one_replaced(tmp_path):
 
 def test_the_same_frames_make_the_same_file(tmp_path):
     for name in ("a.mp4", "b.mp4"):
-        video.write_video(tmp_path / name, grey_frames(5, 64, 64), fps=8)
+        video.write_video(tmp_path / name, gray_frames(5, 64, 64), fps=8)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
@@ -65,7 +65,7 @@ def test_an_ffmpeg_that_fails_is_a_sentence_and_leaves_no_file(tmp_path, monkeyp
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     with pytest.raises(MachineError, match=f"ffmpeg could not write .*{output}"):
-        video.write_video(tmp_path / "out" / "a.mp4", grey_frames(3, 32, 32), fps=8)
+        video.write_video(tmp_path / "out" / "a.mp4", gray_frames(3, 32, 32), fps=8)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -73,11 +73,11 @@ def test_an_ffmpeg_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "gone"))  # read by imageio-ffmpeg
     with pytest.raises(MachineError, match="cannot be started"):
-        video.write_video(tmp_path / "a.mp4", grey_frames(1, 8, 8), fps=8)
+        video.write_video(tmp_path / "a.mp4", gray_frames(1, 8, 8), fps=8)
 
 
 def test_a_panel_that_ended_holds_its_last_frame():
-    short, long = grey_frames(2, 8, 8), grey_frames(5, 8, 8)
+    short, long = gray_frames(2, 8, 8), gray_frames(5, 8, 8)
     both = video.side_by_side([short, long], gap=4)
     assert both.shape == (5, 8, 20, 3)
     assert (both[1:, :, :8] == short[-1]).all() and (both[:, :, 12:] == long).all()
@@ -85,8 +85,8 @@ def test_a_panel_that_ended_holds_its_last_frame():
 
 @pytest.mark.parametrize("width", [60, 400])
 def test_a_caption_is_written_above_the_frames_and_fits(width):
-    frames = grey_frames(2, 40, width)
-    captioned = video.caption(frames, "episode 100")
+    frames = gray_frames(2, 40, width)
+    captioned = video.add_caption(frames, "episode 100")
     strip = captioned[:, :-40]
     assert (captioned[:, -40:] == frames).all() and (strip < 128).any()
     assert (strip[:, :, [0, -1]] == 255).all()
@@ -107,7 +107,7 @@ def test_there_is_a_video_of_each_source_agent_and_of_held_out_goals(run):
 
 def test_a_held_out_video_lasts_as_long_as_the_longest_of_its_episodes(run):
     path = next(run.videos.glob("held_out_*.mp4"))
-    stream = next(held_out_streams(run.folder / "trajectories.npz", 1))
+    stream = next(rollout_episodes(run.folder / "trajectories.npz", 1))
     lengths = (stream.stop - stream.start)[
         [0, 0, -1]
     ]  # a tenth of the way through twelve: the first
@@ -116,7 +116,7 @@ def test_a_held_out_video_lasts_as_long_as_the_longest_of_its_episodes(run):
 
 def test_the_episodes_of_a_held_out_stream_lie_end_to_end(run):
     results = (run.folder / "results.csv").read_text().splitlines()
-    for stream in held_out_streams(run.folder / "trajectories.npz", 3):
+    for stream in rollout_episodes(run.folder / "trajectories.npz", 3):
         place = f"held_out,{task_name(stream.task)},0,"
         rows = [row.split(",") for row in results if row.startswith(place)]
         assert stream.returns.tolist() == [float(row[4]) for row in rows]
@@ -126,7 +126,7 @@ def test_the_episodes_of_a_held_out_stream_lie_end_to_end(run):
 
 def test_a_source_stream_starts_each_episode_at_the_start(run):
     task, folder = unit_folders(run.config)[0]
-    stream = source_stream(task, folder)
+    stream = history_episodes(task, folder)
     assert len(stream.start) > 10 and (stream.observation[stream.start] == 4).all()
 
 
@@ -140,10 +140,10 @@ def test_videos_that_are_up_to_date_are_kept_and_those_of_other_goals_removed(ru
 
 def test_without_trajectories_there_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"scripts\.evaluate"):
-        next(held_out_streams(tmp_path / "trajectories.npz", 1))
+        next(rollout_episodes(tmp_path / "trajectories.npz", 1))
 
 
 def test_damaged_trajectories_are_a_sentence(tmp_path):
     (tmp_path / "trajectories.npz").write_bytes(b"PK damaged")
     with pytest.raises(CorruptError, match="not what evaluation writes"):
-        next(held_out_streams(tmp_path / "trajectories.npz", 1))
+        next(rollout_episodes(tmp_path / "trajectories.npz", 1))

@@ -13,7 +13,7 @@ MAX_CELLS = 1500  # within reach; at 841 cells the search takes 4 s, and it grow
 FAR = 0.02  # what a step of distance from the start adds to a cell's worth of 1
 
 
-def sweeps(
+def sweep_paths(
     successors: np.ndarray, start: int, episode_length: int, episodes: int
 ) -> list[np.ndarray] | None:
     """One path int [episode_length + 1] an episode, from `start`, until every cell is seen.
@@ -32,13 +32,13 @@ def sweeps(
     unseen, paths = np.ones(len(cells), bool), []
     unseen[number[start]] = False
     while unseen.any() and len(paths) < episodes:
-        path = _sweep(moves, distance, unseen, int(number[start]), episode_length)
+        path = _sweep_path(moves, distance, unseen, int(number[start]), episode_length)
         unseen[path] = False
         paths.append(cells[path])
     return paths
 
 
-def _sweep(moves, distance, unseen, start: int, steps: int) -> np.ndarray:
+def _sweep_path(moves, distance, unseen, start: int, steps: int) -> np.ndarray:
     """The path int [steps + 1] from `start` that sees the most of `unseen` (bool [cells])."""
     worth = 1 + FAR * distance[start]
     marks = np.random.default_rng(0).integers(2**63, size=(2, len(worth)), dtype=np.uint64)

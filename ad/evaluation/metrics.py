@@ -5,7 +5,7 @@ seeds), then averaged over tasks. NaN stands for "unknown" (a world that cannot 
 task that was never solved): such tasks are left out of that score's mean, and a score without any
 is None.
 
-Intervals. The tasks of one run share one trained model, so `summarise` resamples tasks only, and
+Intervals. The tasks of one run share one trained model, so `summarize` resamples tasks only, and
 says so; `across_runs` treats runs (trained models) as the independent units: quote that one.
 """
 
@@ -25,7 +25,7 @@ SCORES = (
     "nauc",
     "success_last10",
     "return_last10",
-    "normalised_return_last10",
+    "normalized_return_last10",
     "length_last10",
     "path_ratio_last10",
 )
@@ -33,7 +33,7 @@ CONTEXT_SCORES = ("success_seen", "success_unseen", "success_unseen_last10", "un
 
 
 @dataclass(frozen=True)
-class Known:
+class TaskFacts:
     """What a world knows of N tasks, float [N] each, NaN where it does not.
 
     success_ends: whether an episode ends on success, so that its length is that of its path.
@@ -53,7 +53,7 @@ def nauc(returns: np.ndarray, optimal_return: np.ndarray) -> np.ndarray:
     return ratio(np.mean(returns, -1), optimal_return)
 
 
-def normalised(values: np.ndarray, random: np.ndarray, optimal: np.ndarray) -> np.ndarray:
+def normalized(values: np.ndarray, random: np.ndarray, optimal: np.ndarray) -> np.ndarray:
     """0 for the random policy, 1 for the optimal one: (R - R_random) / (R_optimal - R_random)."""
     return ratio(values - random, optimal - random)
 
@@ -93,19 +93,19 @@ def bootstrap(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 
 
 def task_scores(
-    returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray, known: Known
+    returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray, facts: TaskFacts
 ) -> dict[str, np.ndarray]:
     """The scores of `SCORES` for each task, float [N] each; the arguments are [N, S, E]."""
     return_last10 = last(returns).mean(1)
-    paths = path_ratio(lengths, successes, known.shortest)
-    normalised_last10 = normalised(return_last10, known.random_return, known.optimal_return)
+    paths = path_ratio(lengths, successes, facts.shortest)
+    normalized_last10 = normalized(return_last10, facts.random_return, facts.optimal_return)
     return {
-        "nauc": nauc(returns.mean(1), known.optimal_return),
+        "nauc": nauc(returns.mean(1), facts.optimal_return),
         "success_last10": last(successes).mean(1),
         "return_last10": return_last10,
-        "normalised_return_last10": normalised_last10,
+        "normalized_return_last10": normalized_last10,
         "length_last10": last(lengths).mean(1),
-        "path_ratio_last10": paths if known.success_ends else np.full(len(paths), np.nan),
+        "path_ratio_last10": paths if facts.success_ends else np.full(len(paths), np.nan),
     }
 
 
@@ -125,28 +125,28 @@ def context_scores(successes: np.ndarray, reward_in_context: np.ndarray) -> dict
     return dict(zip(CONTEXT_SCORES, (*scores, without.mean((1, 2))), strict=True))
 
 
-def summarise(
+def summarize(
     returns: np.ndarray,
     lengths: np.ndarray,
     successes: np.ndarray,
-    known: Known,
+    facts: TaskFacts,
     tasks: Sequence[str],
     reward_in_context: np.ndarray,
 ) -> dict:
     """A split's entry in `results.json`: means over tasks, 95 % intervals, and a row per task.
 
-    returns, lengths (steps), successes (0/1) and reward_in_context (0/1) [N, S, E]; `known` and
+    returns, lengths (steps), successes (0/1) and reward_in_context (0/1) [N, S, E]; `facts` and
     the names `tasks` of N tasks.
     """
-    scores = task_scores(returns, lengths, successes, known)
+    scores = task_scores(returns, lengths, successes, facts)
     scores |= context_scores(successes, reward_in_context)
-    facts = {"optimal_return": known.optimal_return, "optimal_length": known.shortest}
+    columns = {"optimal_return": facts.optimal_return, "optimal_length": facts.shortest}
     curve = returns.mean((0, 1))
     return {
-        **{name: plain(_mean(score)) for name, score in scores.items()},
-        **{name: plain(fact.mean()) for name, fact in facts.items()},
-        "return_first10": plain(curve[:LAST].mean()),
-        "episodes_to_80pct": episodes_to(curve, 0.8 * known.optimal_return.mean()),
+        **{name: json_number(_mean(score)) for name, score in scores.items()},
+        **{name: json_number(column.mean()) for name, column in columns.items()},
+        "return_first10": json_number(curve[:LAST].mean()),
+        "episodes_to_80pct": episodes_to(curve, 0.8 * facts.optimal_return.mean()),
         "tasks_solved": int((scores["success_last10"] >= SOLVED - 1e-9).sum()),
         "num_tasks": len(tasks),
         "num_seeds": returns.shape[1],
@@ -154,20 +154,20 @@ def summarise(
         "ci95": _intervals(scores),
         "ci95_method": _method(len(tasks)),
         "per_task": [
-            {"task": name, **{key: plain(row[n]) for key, row in (scores | facts).items()}}
+            {"task": name, **{key: json_number(row[n]) for key, row in (scores | columns).items()}}
             for n, name in enumerate(tasks)
         ],
     }
 
 
-def summarise_reference(
+def summarize_reference(
     returns: np.ndarray, successes: np.ndarray, optimal_return: np.ndarray
 ) -> dict:
     """A reference's entry in `results.json`, from expected returns and successes [K, E]."""
     return {
-        "nauc": plain(_mean(nauc(returns, optimal_return))),
-        "success_last10": plain(last(successes).mean()),
-        "return_last10": plain(last(returns).mean()),
+        "nauc": json_number(_mean(nauc(returns, optimal_return))),
+        "success_last10": json_number(last(successes).mean()),
+        "return_last10": json_number(last(returns).mean()),
         "episodes_to_80pct": episodes_to(returns.mean(0), 0.8 * optimal_return.mean()),
         "num_episodes": returns.shape[1],
     }
@@ -181,10 +181,10 @@ def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
     """
     names = [*SCORES, *CONTEXT_SCORES, "episodes_to_80pct", "tasks_solved"]
     values = {name: [summary[name] for summary in summaries] for name in names}
-    return {name: across([v for v in row if v is not None]) for name, row in values.items()}
+    return {name: t_interval([v for v in row if v is not None]) for name, row in values.items()}
 
 
-def across(values: list[float]) -> dict:
+def t_interval(values: list[float]) -> dict:
     """Mean and 95 % t-interval of one score of independent runs, as in `across_runs`."""
     n = len(values)
     mean = float(np.mean(values)) if n else None
@@ -195,7 +195,7 @@ def across(values: list[float]) -> dict:
     return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n, "method": method}
 
 
-def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
+def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
     """Mean of `a` less that of `b`, with its 95 % interval (Welch 1947): (difference, low, high).
 
     a, b: a score of independent runs. None where one of them has fewer than two.
@@ -210,7 +210,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, fl
     return float(mean), float(mean - half), float(mean + half)
 
 
-def plain(value: float) -> float | None:
+def json_number(value: float) -> float | None:
     """A number for JSON: a Python float, None for NaN."""
     return None if np.isnan(value) else float(value)
 

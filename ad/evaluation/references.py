@@ -18,7 +18,7 @@ from types import EllipsisType
 
 import numpy as np
 
-from ad.evaluation.explorer import sweeps
+from ad.evaluation.explorer import sweep_paths
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def source_references(
 
 
 @dataclass(frozen=True)
-class Search:
+class GoalSearch:
     """The problem of finding a goal: what the references below need of a world and its tasks.
 
     successors int [S, A]; starts int [starts]; goals int [K]; start_weights float [K, starts], how
@@ -100,7 +100,7 @@ class Search:
         return np.ones(len(left)) if self.goal_ends else left.astype(float)
 
 
-def random(search: Search) -> tuple[np.ndarray, np.ndarray]:
+def random(search: GoalSearch) -> tuple[np.ndarray, np.ndarray]:
     """Expected return and success of uniform actions, float [K] each, exactly."""
     once = np.ones(search.episode_length)
     returns = _random_walk(search, once, arrival_ends=search.goal_ends)
@@ -108,7 +108,7 @@ def random(search: Search) -> tuple[np.ndarray, np.ndarray]:
     return _over_starts(search, returns), _over_starts(search, success)
 
 
-def undirected(search: Search, episodes: int) -> Reference:
+def undirected(search: GoalSearch, episodes: int) -> Reference:
     """Uniform actions until the goal is first hit, a shortest path to it ever after, exactly."""
     hit = _over_starts(search, _random_walk(search, np.ones(search.episode_length), True))
     first = _over_starts(search, _random_walk(search, search.worth(), True))
@@ -119,14 +119,14 @@ def undirected(search: Search, episodes: int) -> Reference:
     )
 
 
-def explorer(search: Search, episodes: int) -> Reference | None:
+def explorer(search: GoalSearch, episodes: int) -> Reference | None:
     """Sweeps unseen cells until it meets the goal, a shortest path to it ever after.
 
     None with random starts (its sweeps would depend on them) or in a room too large to search.
     """
     if len(search.starts) > 1:
         return None
-    paths = sweeps(search.successors, int(search.starts[0]), search.episode_length, episodes)
+    paths = sweep_paths(search.successors, int(search.starts[0]), search.episode_length, episodes)
     if paths is None:
         return None
     returns = np.zeros((len(search.goals), episodes))
@@ -139,7 +139,7 @@ def explorer(search: Search, episodes: int) -> Reference | None:
     return Reference(returns, (returns > 0).astype(float))
 
 
-def _search(world, tasks: np.ndarray, episode_length: int) -> Search | None:
+def _search(world, tasks: np.ndarray, episode_length: int) -> GoalSearch | None:
     """The problem that `world` poses; None where a task is no observation to find."""
     if not all(
         hasattr(world, n) for n in ("successors", "start_observations", "terminate_on_goal")
@@ -151,12 +151,12 @@ def _search(world, tasks: np.ndarray, episode_length: int) -> Search | None:
     weights = possible / possible.sum(1, keepdims=True)
     optimal = world.optimal_return(tasks, episode_length)
     parts = (world.successors(), starts, goals, weights, episode_length, world.terminate_on_goal)
-    blind = Search(*parts, optimal, np.zeros(len(goals)))
+    blind = GoalSearch(*parts, optimal, np.zeros(len(goals)))
     within = _random_walk(blind, np.ones(episode_length), arrival_ends=True) > 0
-    return Search(*parts, optimal, _over_starts(blind, within))
+    return GoalSearch(*parts, optimal, _over_starts(blind, within))
 
 
-def _random_walk(search: Search, worth: np.ndarray, arrival_ends: bool) -> np.ndarray:
+def _random_walk(search: GoalSearch, worth: np.ndarray, arrival_ends: bool) -> np.ndarray:
     """Expected total of a uniformly random walk from each observation, float [K, S].
 
     Arriving on the goal with n steps left (this one counts) pays `worth[n - 1]`, and ends the walk
@@ -171,7 +171,7 @@ def _random_walk(search: Search, worth: np.ndarray, arrival_ends: bool) -> np.nd
     return total
 
 
-def _over_starts(search: Search, values: np.ndarray) -> np.ndarray:
+def _over_starts(search: GoalSearch, values: np.ndarray) -> np.ndarray:
     """The mean of `values` [K, S] over where episodes start: [K]."""
     return (values[:, search.starts] * search.start_weights).sum(1)
 

@@ -35,10 +35,10 @@ def write_summary(run: Run) -> None:
     """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
     evaluations = read_results(run.folder / "results.csv")
     lines = reference_lines(run.config, evaluations)
-    seal(run.folder, compile_results(run, evaluations, lines))
+    write_results_json(run.folder, compile_results(run, evaluations, lines))
 
 
-def seal(folder: Path, results: dict) -> None:
+def write_results_json(folder: Path, results: dict) -> None:
     """Write `results.json`, with a hash of itself and of the files of the evaluation."""
     hashes = {name: sha256(folder / name) for name in HASHED}
     write_sealed(folder / SUMMARY, results | {"files": hashes})
@@ -61,10 +61,10 @@ def read_summary(run: Run) -> Summary:
 
 def is_evaluated(run: Run) -> bool:
     """Whether results are there, whole, and about the present checkpoint and settings."""
-    return are_about(run.folder, identity(run))
+    return matches(run.folder, identity(run))
 
 
-def are_about(folder: Path, wanted: dict) -> bool:
+def matches(folder: Path, wanted: dict) -> bool:
     """Whether results are there, whole, and what they say they are about is `wanted`."""
     if damaged_results(folder):
         return False
@@ -111,11 +111,11 @@ def world_lines(
     config: Experiment, evaluations: dict[str, Evaluation]
 ) -> dict[str, dict[str, Reference]]:
     """The references that follow from the world alone: name -> split -> Reference."""
-    knowledge, length = config_world(config), config.env.episode_length
+    world, length = config_world(config), config.env.episode_length
     lines: dict[str, dict[str, Reference]] = {}
     for split, evaluation in evaluations.items():
         most = evaluation.returns.shape[2]
-        for name, line in references(knowledge, evaluation.tasks, length, most).items():
+        for name, line in references(world, evaluation.tasks, length, most).items():
             lines.setdefault(name, {})[split] = line
     return lines
 
@@ -173,10 +173,10 @@ def scores(
     lines: dict[str, dict[str, Reference]],
 ) -> dict:
     """The entries `splits` and `references` of `results.json`, in the world of `config`."""
-    facts = {split: known(config, e.tasks) for split, e in evaluations.items()}
+    facts = {split: task_facts(config, e.tasks) for split, e in evaluations.items()}
     optimal = {split: fact.optimal_return for split, fact in facts.items()}
     splits = {
-        split: metrics.summarise(
+        split: metrics.summarize(
             evaluation.returns,
             evaluation.lengths,
             evaluation.successes,
@@ -186,14 +186,14 @@ def scores(
         )
         for split, evaluation in evaluations.items()
     }
-    return {"splits": splits, "references": _summarise_references(lines, optimal)}
+    return {"splits": splits, "references": _summarize_references(lines, optimal)}
 
 
-def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:
+def _summarize_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:
     """name -> split -> scores; of the source's last episodes only those that are about the end."""
     summaries = {
         name: {
-            split: metrics.summarise_reference(
+            split: metrics.summarize_reference(
                 line.returns, line.successes, optimal[split][line.tasks]
             )
             for split, line in by_split.items()
@@ -205,12 +205,12 @@ def _summarise_references(lines: dict[str, dict[str, Reference]], optimal: dict)
     return summaries
 
 
-def known(config: Experiment, tasks: np.ndarray) -> metrics.Known:
+def task_facts(config: Experiment, tasks: np.ndarray) -> metrics.TaskFacts:
     """What the configured world knows of `tasks`."""
-    knowledge, length = config_world(config), config.env.episode_length
-    return metrics.Known(
-        knowledge.optimal_return(tasks, length),
-        random_return(knowledge, tasks, length),
-        knowledge.shortest_episode(tasks),
-        success_ends=getattr(knowledge, "terminate_on_goal", False),
+    world, length = config_world(config), config.env.episode_length
+    return metrics.TaskFacts(
+        world.optimal_return(tasks, length),
+        random_return(world, tasks, length),
+        world.shortest_episode(tasks),
+        success_ends=getattr(world, "terminate_on_goal", False),
     )

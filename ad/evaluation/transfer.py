@@ -10,7 +10,14 @@ from dataclasses import replace
 
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.results import read_results, write_results
-from ad.evaluation.summary import SUMMARY, are_about, identity, scores, seal, world_lines
+from ad.evaluation.summary import (
+    SUMMARY,
+    identity,
+    matches,
+    scores,
+    world_lines,
+    write_results_json,
+)
 from ad.methods import new_method
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.files import read_sealed
@@ -18,7 +25,7 @@ from ad.runtime.run import Run, world_folder, world_title
 from envs.tasks import other_split
 
 
-class OtherWorld:
+class TransferEvaluation:
     """One of them: its configuration (`env` is another), its tasks and its folder in a run's."""
 
     def __init__(self, run: Run, kwargs: dict):
@@ -42,7 +49,7 @@ class OtherWorld:
         evaluations = read_results(self.folder / "results.csv")
         summary = scores(self.config, evaluations, world_lines(self.config, evaluations))
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
-        seal(self.folder, about | summary | self._identity())
+        write_results_json(self.folder, about | summary | self._identity())
 
     def results(self) -> dict | None:
         """The content of `results.json`; None unless it is about the present settings and model."""
@@ -50,15 +57,15 @@ class OtherWorld:
 
     def is_evaluated(self) -> bool:
         """Whether results are there, whole, and about the present settings and model."""
-        return are_about(self.folder, self._identity())
+        return matches(self.folder, self._identity())
 
     def _identity(self) -> dict:
         return identity(self.run) | {"split_hash": self.split.hash}
 
 
-def evaluate_worlds(run: Run, fresh: bool = False) -> list[OtherWorld]:
+def evaluate_worlds(run: Run, fresh: bool = False) -> list[TransferEvaluation]:
     """Evaluate in every world of `evaluation.worlds` that has no results yet; those worlds."""
-    worlds = [OtherWorld(run, kwargs) for kwargs in run.config.evaluation.worlds]
+    worlds = [TransferEvaluation(run, kwargs) for kwargs in run.config.evaluation.worlds]
     due = [world for world in worlds if fresh or not world.is_evaluated()]
     for world in due:
         world.evaluate()
@@ -67,6 +74,6 @@ def evaluate_worlds(run: Run, fresh: bool = False) -> list[OtherWorld]:
 
 def world_results(run: Run) -> dict[str, dict]:
     """`results.json` of each world that is evaluated, by its title."""
-    worlds = [OtherWorld(run, kwargs) for kwargs in run.config.evaluation.worlds]
+    worlds = [TransferEvaluation(run, kwargs) for kwargs in run.config.evaluation.worlds]
     found = {world.title: world.results() for world in worlds}
     return {title: results for title, results in found.items() if results is not None}

@@ -59,12 +59,12 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
             axes.fill_between(episode, *curve.band, color=style["color"], alpha=0.18, linewidth=0)
         marker = {"marker": "o"} if len(episode) == 1 else {}
         axes.plot(episode, curve.values, label=curve.label, **style, **marker)
-    dress(axes, "in-context episode (weights frozen)", y_label)
+    style_axes(axes, "in-context episode (weights frozen)", y_label)
     axes.set_xlim(1, max(2, *(len(curve.values) for curve in curves)))
     axes.set_ylim(bottom=min(0.0, *(curve.values.min() for curve in curves)))
     legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
     axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
-    return png(figure)
+    return to_png(figure)
 
 
 def room_maps(
@@ -87,7 +87,7 @@ def room_maps(
     ]
     labels = ["held-out goal", "train goal", "no goal, or no value"]
     figure.legend(keys, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
-    return png(figure)
+    return to_png(figure)
 
 
 def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np.ndarray) -> None:
@@ -96,8 +96,8 @@ def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np
     nothing = {"hatch": "////", "facecolor": "white", "edgecolor": "#c3cad0", "linewidth": 0}
     axes.add_patch(Rectangle((-0.5, -0.5), *shape[::-1], **nothing))
     norm = Normalize(room.low, room.high)
-    colours = "Blues" if room.high_is_good else "Blues_r"
-    image = axes.imshow(np.ma.masked_invalid(grid), cmap=colours, norm=norm, zorder=2)
+    colors = "Blues" if room.high_is_good else "Blues_r"
+    image = axes.imshow(np.ma.masked_invalid(grid), cmap=colors, norm=norm, zorder=2)
     for edge in range(1, max(shape)):
         axes.axhline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
         axes.axvline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
@@ -124,7 +124,7 @@ def _frame(row: int, column: int) -> Rectangle:
     return Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, **style, zorder=3)
 
 
-def dress(axes: Axes, x_label: str, y_label: str) -> None:
+def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Name the axes, draw a quiet grid behind the data, and leave out what is not needed."""
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
@@ -135,7 +135,7 @@ def dress(axes: Axes, x_label: str, y_label: str) -> None:
     axes.spines[["bottom", "left"]].set_color(MUTED)
 
 
-def png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bits every time

@@ -29,7 +29,7 @@ HISTORY = ("observation", "next_observation", "reward", "terminated", "truncated
 
 
 @dataclass(frozen=True)
-class Stream:
+class EpisodeSequence:
     """Episodes in a row on one task: fields [T]; start, stop and return of each episode."""
 
     task: tuple[int, int]
@@ -59,7 +59,7 @@ def record(run: Run) -> tuple[int, int]:
         try:
             making = {
                 path: pool.submit(_write, path, frames, settings.fps)
-                for path, frames in _stories(run, shape[0])
+                for path, frames in _montages(run, shape[0])
             }
             for path, written in making.items():
                 made[path] = written.result()
@@ -71,7 +71,7 @@ def record(run: Run) -> tuple[int, int]:
     return sum(made.values()), len(made)
 
 
-def held_out_streams(path: Path, count: int) -> Iterator[Stream]:
+def rollout_episodes(path: Path, count: int) -> Iterator[EpisodeSequence]:
     """The held-out lanes of a `trajectories.npz`, `count` of them, spread evenly over the tasks."""
     fields = _load(path)
     lanes = np.flatnonzero(fields["split"] == "held_out")
@@ -82,62 +82,66 @@ def held_out_streams(path: Path, count: int) -> Iterator[Stream]:
         stop = np.append(start[1:], real.sum())
         returns = np.add.reduceat(fields["reward"][lane, real], start)
         transitions = (fields[name][lane, real] for name in ("observation", "next_observation"))
-        yield Stream(tuple(fields["task"][lane].tolist()), *transitions, start, stop, returns)
+        yield EpisodeSequence(
+            tuple(fields["task"][lane].tolist()), *transitions, start, stop, returns
+        )
 
 
-def source_stream(task: tuple[int, int], folder: Path) -> Stream:
+def history_episodes(task: tuple[int, int], folder: Path) -> EpisodeSequence:
     """The first stream of a history. Raises ConfigError if it holds no whole episode."""
     arrays = {name: array[:1] for name, array in load_unit(folder, HISTORY).arrays.items()}
     whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
     if len(whole.start) == 0:
         raise ConfigError(f"{folder} holds no whole episode to draw: raise source.env_steps")
     transitions = (arrays["observation"][0], arrays["next_observation"][0])
-    return Stream(task, *transitions, whole.start, whole.stop, whole.returns)
+    return EpisodeSequence(task, *transitions, whole.start, whole.stop, whole.returns)
 
 
-def story(stream: Stream, chosen: set[int], title: str, size: int, fps: int) -> np.ndarray:
+def episode_montage(
+    stream: EpisodeSequence, chosen: set[int], title: str, size: int, fps: int
+) -> np.ndarray:
     """The `chosen` episodes side by side, frames [T, H, W, 3]; the end is held for a second."""
-    panels = [_panel(stream, episode, size) for episode in sorted(chosen)]
-    frames = video.caption(video.side_by_side(panels), title, size=19)
+    panels = [_episode_frames(stream, episode, size) for episode in sorted(chosen)]
+    frames = video.add_caption(video.side_by_side(panels), title, size=19)
     frames = np.concatenate([frames, np.repeat(frames[-1:], fps, axis=0)])
-    return video.margin(frames)
+    return video.add_margin(frames)
 
 
 def _write(path: Path, frames: Callable[[], np.ndarray], fps: int) -> bool:
     return video.write_video(path, frames(), fps)
 
 
-def _stories(run: Run, size: int) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
+def _montages(run: Run, size: int) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
     """(file, what makes its frames) of every video that is wanted."""
     settings = run.config.record
     if settings.held_out_videos:
         path = run.folder / "trajectories.npz"
-        for stream in held_out_streams(path, settings.held_out_videos):
+        for stream in rollout_episodes(path, settings.held_out_videos):
             last = len(stream.start) - 1
             chosen = {0, max((last + 1) // EARLY - 1, 0), last}
             title = f"Frozen model on held-out goal {stream.task}: one context, no training"
-            frames = partial(story, stream, chosen, title, size, settings.fps)
+            frames = partial(episode_montage, stream, chosen, title, size, settings.fps)
             yield run.videos / f"held_out_{task_name(stream.task)}.mp4", frames
     if settings.source_videos:
         for task, folder in unit_folders(run.config):
-            frames = partial(_source_story, task, folder, size, settings.fps)
+            frames = partial(_source_montage, task, folder, size, settings.fps)
             yield run.videos / f"source_{task_name(task)}.mp4", frames
 
 
-def _source_story(task: tuple[int, int], folder: Path, size: int, fps: int) -> np.ndarray:
-    stream = source_stream(task, folder)
+def _source_montage(task: tuple[int, int], folder: Path, size: int, fps: int) -> np.ndarray:
+    stream = history_episodes(task, folder)
     last = len(stream.start) - 1
     title = f"Source agent on train goal {task}: one of its actors while it trains"
-    return story(stream, {0, last // 2, last}, title, size, fps)
+    return episode_montage(stream, {0, last // 2, last}, title, size, fps)
 
 
-def _panel(stream: Stream, episode: int, size: int) -> np.ndarray:
+def _episode_frames(stream: EpisodeSequence, episode: int, size: int) -> np.ndarray:
     """One episode as frames [steps + 1, H, W, 3], with its number and return above them."""
     steps = slice(stream.start[episode], stream.stop[episode])
     cells = np.append(stream.observation[steps], stream.next_observation[steps][-1])
     frames = room_frames(size, cells.astype(np.int64), stream.task)
     text = f"episode {episode + 1} of {len(stream.start)} · return {stream.returns[episode]:g}"
-    return video.caption(video.margin(frames, 1, WALL[0]), text)
+    return video.add_caption(video.add_margin(frames, 1, WALL[0]), text)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

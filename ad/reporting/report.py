@@ -87,7 +87,7 @@ def videos(folder: Path) -> list[tuple[str, Path]]:
     for kind, most in SHOWN_VIDEOS.items():
         for path in sorted(folder.glob(f"{kind}_*.mp4"))[:most]:
             task = path.stem.removeprefix(f"{kind}_")
-            shown.append((f"{VIDEO_TITLES[kind]} {tables.goal_text(task)}", path))
+            shown.append((f"{VIDEO_TITLES[kind]} {tables.task_text(task)}", path))
     return shown
 
 
@@ -111,7 +111,7 @@ def render(
         tiles=tiles(results),
         scores=tables.run_table(results).compact(),
         context=tables.context_table(results),
-        goals={tables.SPLITS[name]: tables.goals_table(s).compact() for name, s in splits.items()},
+        goals={tables.SPLITS[name]: tables.tasks_table(s).compact() for name, s in splits.items()},
         worlds=worlds and tables.runs_table([{name: r} for name, r in worlds.items()]).compact(),
         method=splits["held_out"]["ci95_method"],
         curve=_base64(curve),

@@ -139,16 +139,16 @@ def _seconds(result: dict) -> str:
     return number(result["timing"].get("train_s"), ".0f") + " s"
 
 
-def goals_table(summary: dict) -> Table:
+def tasks_table(summary: dict) -> Table:
     """A row for each goal of a split's entry in `results.json`, the hardest first."""
     goals = sorted(
         summary["per_task"], key=lambda goal: (goal["success_last10"], goal["nauc"] or 0)
     )
-    rows = [[goal_text(goal["task"]), *_cells(goal, GOAL_COLUMNS)] for goal in goals]
+    rows = [[task_text(goal["task"]), *_cells(goal, GOAL_COLUMNS)] for goal in goals]
     return Table(["goal", *(heading for heading, _ in GOAL_COLUMNS.values())], rows)
 
 
-def goal_text(task: str) -> str:
+def task_text(task: str) -> str:
     """The name "3-7" as "(3, 7)"."""
     return f"({task.replace('-', ', ')})"
 

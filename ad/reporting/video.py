@@ -60,7 +60,7 @@ def side_by_side(panels: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
     return np.concatenate(parts[1:], axis=2)
 
 
-def caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
+def add_caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
     """The frames with `text` written in a strip above them; the font shrinks until it fits."""
     font = _fitting_font(text, frames.shape[2], size)
     strip = Image.new("RGB", (frames.shape[2], 2 * size), (PAPER,) * 3)
@@ -70,11 +70,11 @@ def caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
     return np.concatenate([strips, frames], axis=1)
 
 
-def margin(frames: np.ndarray, pixels: int = 12, grey: int = PAPER) -> np.ndarray:
-    """The frames with a border of one grey."""
+def add_margin(frames: np.ndarray, pixels: int = 12, gray: int = PAPER) -> np.ndarray:
+    """The frames with a border of one gray."""
     length, height, width, _ = frames.shape
     shape = (length, height + 2 * pixels, width + 2 * pixels, 3)
-    bordered = np.full(shape, grey, np.uint8)
+    bordered = np.full(shape, gray, np.uint8)
     bordered[:, pixels:-pixels, pixels:-pixels] = frames
     return bordered
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ad.reporting.plots import INK, MUTED, STYLES, dress, png
+from ad.reporting.plots import INK, MUTED, STYLES, style_axes, to_png
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
 STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
@@ -37,19 +37,19 @@ def question_picture(lines: list[Line], ceiling: float | None) -> bytes:
     for n, (line, style) in enumerate(zip(lines, styles, strict=True)):
         _curve(left, line, n / len(lines), style)
         _interval(right, line, n, style)
-    dress(left, "fifth of the in-context episodes", "success, held-out goals")
+    style_axes(left, "fifth of the in-context episodes", "success, held-out goals")
     left.set_xticks(range(1, 6))
     left.set_ylim(0, 1.02)
     if ceiling is not None:
         right.axvline(ceiling, **STYLES["undirected"], label="undirected ceiling")
         right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
-    dress(right, "NAUC, held-out goals (dots: seeds)", "")
+    style_axes(right, "NAUC, held-out goals (dots: seeds)", "")
     right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # of few seeds an interval may be wider
     right.set_yticks(range(len(lines)), [line.name for line in lines])
     right.set_ylim(len(lines) - 0.5, -0.5)
     for text, style in zip(right.get_yticklabels(), styles, strict=True):
         text.set_color(style["color"])
-    return png(figure)
+    return to_png(figure)
 
 
 def _style(n: int) -> dict:

@@ -40,7 +40,7 @@ class Found:
 
     def estimate(self, score: str) -> Estimate:
         """Mean and 95 % interval of a score; over goals where one seed only has it."""
-        over = metrics.across(self.values(score))
+        over = metrics.t_interval(self.values(score))
         if over["n"] != 1:
             return over["mean"], None if over["lo"] is None else (over["lo"], over["hi"])
         low, high = (self._known(score)[0].get(f"{score}_{end}") for end in ("low", "high"))
@@ -116,7 +116,7 @@ def compare(one: Found, other: Found) -> Comparison:
     (mean, bounds), (mean_other, bounds_other) = one.estimate("nauc"), other.estimate("nauc")
     if mean is None or mean_other is None:
         return Comparison(UNKNOWN, 0)
-    if welch := metrics.difference(one.values("nauc"), other.values("nauc")):
+    if welch := metrics.welch_interval(one.values("nauc"), other.values("nauc")):
         least, most = welch[1:]
         text = f"{welch[0]:+.3f} [{least:+.3f}, {most:+.3f}]"
         return Comparison(text, int(least > 0) - int(most < 0))

@@ -22,7 +22,7 @@ from ad.data.curves import LearningCurves
 from ad.data.episodes import ratio
 from ad.data.store import mean_in_order
 from ad.errors import ConfigError
-from ad.evaluation.summary import known
+from ad.evaluation.summary import task_facts
 from ad.registry import SOURCES
 from ad.runtime.run import config_split
 from ad.runtime.snapshots import load_state, read_about, save_state
@@ -179,7 +179,7 @@ def _measured(config: Experiment, settings: list, tasks: np.ndarray, order, part
 
     curves = {name: joined("curves", name) for name in parts[0]["curves"]}
     statistics = {name: joined("statistics", name) for name in parts[0]["statistics"]}
-    facts = known(config, tasks)
+    facts = task_facts(config, tasks)
     scale = _scale(facts.optimal_return, curves["return"])
     whole = statistics["stopped"] == 0
     scores = _scores(config, curves, whole, scale, facts)

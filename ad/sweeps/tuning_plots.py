@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ad.config.schema import Experiment
-from ad.reporting.plots import INK, RESOLUTION, dress, png
+from ad.reporting.plots import INK, RESOLUTION, style_axes, to_png
 from ad.sweeps.tuning import Tuning
 
 BEST = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, the best first
@@ -27,7 +27,7 @@ def tuning_picture(
         for axes, name in zip(panels, varied, strict=True):
             _marginal(axes, name, np.array([getattr(s, name) for s in tuning.settings]), means)
         panels[0].set_ylabel("area under the curve", color=INK)
-    return png(figure)
+    return to_png(figure)
 
 
 def _curves(axes: Axes, config: Experiment, tuning: Tuning, first: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def _curves(axes: Axes, config: Experiment, tuning: Tuning, first: np.ndarray) -
         label = _name(config, tuning.settings[s]) if best else None
         axes.plot(episode, curves[s], **{"linewidth": 0.8, **style, **marker}, label=label)
     stride = config.data.history_stride
-    dress(axes, f"episode of the history at stride {stride}", "return / best possible")
+    style_axes(axes, f"episode of the history at stride {stride}", "return / best possible")
     handles, labels = axes.get_legend_handles_labels()
     best_first = {"handles": handles[::-1], "labels": labels[::-1], "loc": "lower right"}
     axes.legend(**best_first, fontsize=8, labelcolor=INK, title="best first", title_fontsize=8)
@@ -55,7 +55,9 @@ def _area_and_pace(axes: Axes, config: Experiment, means: dict, first: np.ndarra
     wanted = config.tune.rise_windows
     axes.axvline(wanted, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
     axes.set_xscale("log")
-    dress(axes, f"context windows to 90 % of the final return (dashed: {wanted:g} wanted)", "area")
+    style_axes(
+        axes, f"context windows to 90 % of the final return (dashed: {wanted:g} wanted)", "area"
+    )
 
 
 def _marginal(axes: Axes, name: str, values: np.ndarray, means: dict) -> None:
@@ -67,7 +69,7 @@ def _marginal(axes: Axes, name: str, values: np.ndarray, means: dict) -> None:
         axes.plot(kinds, centre, color=BEST[0], marker="o", linewidth=1.8)
     if kinds[0] > 0 and kinds[-1] > 5 * kinds[0]:
         axes.set_xscale("log")
-    dress(axes, name, "")
+    style_axes(axes, name, "")
 
 
 def _name(config: Experiment, settings) -> str:

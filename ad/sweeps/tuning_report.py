@@ -74,7 +74,7 @@ def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, first: np
     columns = {name: column for name, column in COLUMNS.items() if name in ranking.means}
     rows = []
     for s in first:
-        mean = {name: metrics.plain(values[s]) for name, values in ranking.means.items()}
+        mean = {name: metrics.json_number(values[s]) for name, values in ranking.means.items()}
         area = f"{number(mean['area'], '.3f')} [{low[s]:.3f}, {high[s]:.3f}]"
         learnt = f"{np.nansum(tuning.scores['learnt'][s]):.0f} of {len(tuning.tasks)}"
         own = [_shown(getattr(tuning.settings[s], name)) for name in config.tune.grid]

@@ -81,7 +81,7 @@ def in_trajectories(folder: Path, canary: Canary, _: str) -> None:
             buffer = io.BytesIO()
             np.save(buffer, np.array([canary], dtype=object), allow_pickle=True)
             file.writestr(f"{name}.npy", buffer.getvalue())
-    list(recording.held_out_streams(folder / "trajectories.npz", 1))
+    list(recording.rollout_episodes(folder / "trajectories.npz", 1))
 
 
 def in_yaml(folder: Path, canary: Canary, tag: str) -> None:
