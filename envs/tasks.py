@@ -54,6 +54,11 @@ class Split:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def task_name(task: np.ndarray) -> str:
+    """Return a task as it stands in file names and tables: (3, 7) is "3-7"."""
+    return "-".join(str(int(part)) for part in task)
+
+
 def make_split(
     env_id: str,
     env_kwargs: dict,

@@ -9,20 +9,22 @@ def main(config: Experiment, repair: bool = False) -> None:
     """Name everything that is damaged (CorruptError, exit 4), or with `repair` make it good."""
     from ad.errors import CorruptError
     from ad.reporting import verify as check
+    from ad.runtime.run import Run
 
-    histories = check.damaged_histories(config)
-    checkpoints, results = check.damaged_checkpoints(config), check.damaged_results(config)
+    run = Run(config)
+    histories = check.damaged_histories(run)
+    checkpoints, results = check.damaged_checkpoints(run), check.damaged_results(run)
     problems = [*histories.values(), *checkpoints.values(), *results.values()]
     if problems and not repair:
         raise CorruptError("\n".join([*problems, f"verify: {len(problems)} damaged or missing"]))
     if problems:
         say("\n".join(problems))
-        check.repair_histories(config, histories)
+        check.repair_histories(run, histories)
         check.remove_checkpoints(checkpoints)
-        check.remove_results(config, results)
+        check.remove_results(run, results)
         say(f"verify: {len(histories)} histories collected again, {_removed(checkpoints, results)}")
         return main(config)
-    whole = (check.histories(config), check.run_checkpoints(config), check.run_results(config))
+    whole = (check.histories(run), check.run_checkpoints(run), check.run_results(run))
     counts = "{} histories, {} checkpoints and {} files of results".format(*map(len, whole))
     say(f"verify: {counts} are what was written")
 

@@ -13,8 +13,9 @@ from training_run import SHORT, train
 
 from ad.collection.collect import collect
 from ad.config.parser import load
+from ad.data.histories import Histories
 from ad.data.spec import Spec
-from ad.runtime.run import Run, unit_folder
+from ad.runtime.run import Run
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
@@ -135,7 +136,7 @@ def made(smoke, tmp_path_factory) -> Path:
     words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
     run = Run.open(smoke(tmp_path_factory.mktemp("made"), *words))
     collect(run)
-    return unit_folder(run.config, run.split.train_tasks[0])
+    return Histories(run.config).folder(run.split.train_tasks[0])
 
 
 @pytest.fixture

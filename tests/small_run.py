@@ -10,14 +10,14 @@ from ad.evaluation.summary import write_summary
 from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import rollout_tasks
-from ad.runtime.run import Run, config_world
+from ad.runtime.run import Run
 
 
 def evaluated_run(config: Experiment) -> Run:
     """The run of `config` with the results of a model that has learned nothing."""
     run, settings = Run.open(config), config.evaluation
     torch.manual_seed(0)
-    spec = make_spec(config_world(config), config.env.episode_length, np.array([0.0, 1.0]))
+    spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     method = new_method(config.method)

@@ -11,7 +11,7 @@ from ad.data.spec import make_spec
 from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
-from ad.runtime.run import config_world
+from ad.runtime.run import Run
 from envs import make_vec
 from scripts.benchmark import measure, peers, rolling, show, training
 from scripts.benchmark.__main__ import PARTS, main
@@ -91,7 +91,7 @@ def test_the_peak_of_memory_sees_what_is_freed_again():
 def test_a_rollout_that_reads_its_window_anew_plays_the_same_episodes():
     config = load(["--data.context_length", "12", "--model.width", "16"]).config
     torch.manual_seed(0)
-    spec = make_spec(config_world(config), config.env.episode_length, np.array([0.0, 1.0]))
+    spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval().double()
     method, tasks = new_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
     played = []

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ad.config.fields import setting
 from ad.config.parser import COMPONENTS, load
 from ad.config.schema import Experiment, config_hash, difference, dump
+from ad.data.histories import Histories
 from ad.errors import ConfigError
-from ad.runtime.run import dataset_folder
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
@@ -323,4 +323,4 @@ def tmp_folder(tmp_path_factory):
 
 
 def test_the_default_histories_lie_where_they_always_did(tmp_path):
-    assert dataset_folder(config("--root", str(tmp_path))).name == "darkroom_v0-a2c-492660f8"
+    assert Histories(config("--root", str(tmp_path))).path.name == "darkroom_v0-a2c-492660f8"

@@ -11,13 +11,15 @@ from small_run import evaluated_run
 
 from ad.collection.collect import collect
 from ad.collection.job import Batch
-from ad.data.dataset import load_data
+from ad.data.dataset import load_dataset
+from ad.data.histories import Histories
 from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
 from ad.reporting.report import report
 from ad.runtime.files import read_sealed, write_sealed
-from ad.runtime.run import Run, task_name, unit_folder
+from ad.runtime.run import Run
 from ad.sources.actors import BLOCK_STEPS
+from envs.tasks import task_name
 
 WORDS = ["--source.algorithm", "a2c", "--source.env_steps", "8800", "--source.state_every", "0"]
 BROKEN = 3  # the agent into whose Adam moments an infinity is put
@@ -50,7 +52,7 @@ def lakes(smoke, tmp_path):
         tasks = f"[{{reward: 0.0}}, {{reward: {reward}}}, {{}}]"
         run = Run.open(smoke(tmp_path / reward, *LAKES, "--env.tasks", tasks, *WORDS))
         collect(run)
-        return [load_unit(unit_folder(run.config, task)) for task in run.split.train_tasks]
+        return [load_unit(Histories(run.config).folder(task)) for task in run.split.train_tasks]
 
     return play
 
@@ -73,7 +75,7 @@ def test_the_history_of_a_failed_agent_is_whole(lakes):
 
 def break_agent(run: Run) -> None:
     """Begin to collect; one agent breaks in the second block; leave it as an interruption does."""
-    batch = Batch(run.config, run.split.train_tasks)
+    batch = Batch(Histories(run.config), run.split.train_tasks)
     for count, block in enumerate(batch.source.run(batch.steps), 1):
         batch.writer.append(block)
         batch.source.moments[0, BROKEN] = np.inf
@@ -99,7 +101,7 @@ def failed(smoke, tmp_path_factory) -> Run:
 
 
 def files(run: Run, agent: int) -> dict:
-    return load_unit(unit_folder(run.config, run.split.train_tasks[agent])).manifest["files"]
+    return load_unit(Histories(run.config).folder(run.split.train_tasks[agent])).manifest["files"]
 
 
 def test_the_other_agents_have_the_bits_of_a_run_without_the_fault(healthy, failed):
@@ -109,7 +111,7 @@ def test_the_other_agents_have_the_bits_of_a_run_without_the_fault(healthy, fail
 
 def test_what_it_recorded_before_has_the_bits_of_a_run_without_the_fault(healthy, failed):
     good, bad = (
-        load_unit(unit_folder(run.config, run.split.train_tasks[BROKEN]))
+        load_unit(Histories(run.config).folder(run.split.train_tasks[BROKEN]))
         for run in (healthy, failed)
     )
     assert bad.stopped_at == BLOCK_STEPS
@@ -127,9 +129,9 @@ def test_a_failure_is_remembered_over_an_interruption(smoke, tmp_path, capsys):
 
 
 def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy, failed, capsys):
-    whole = load_data(healthy.config, ALL)
+    whole = load_dataset(healthy, ALL)
     assert capsys.readouterr().err == ""
-    data = load_data(failed.config, ALL)
+    data = load_dataset(failed, ALL)
     assert capsys.readouterr().err.count("training sees their histories up to there") == 1
     tasks, streams = len(failed.split.train_tasks), whole.train.lengths.size
     lost = len(whole.train) * (1 - BLOCK_STEPS / 2200) / tasks
@@ -141,10 +143,10 @@ def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_pa
     root = shutil.copytree(failed.config.root, tmp_path / "root")
     run = Run.open(type(failed.config)(**(vars(failed.config) | {"root": str(root)})))
     for task in run.split.train_tasks:
-        path = unit_folder(run.config, task) / "unit.json"
+        path = Histories(run.config).folder(task) / "unit.json"
         write_sealed(path, read_sealed(path) | {"stopped_at_step": 0})
     with pytest.raises(ConfigError, match="no whole episode"):
-        load_data(run.config, ALL)
+        load_dataset(run, ALL)
 
 
 def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(failed):
@@ -160,7 +162,7 @@ def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(f
 
 @pytest.mark.parametrize("step", [-1, 2201, 2.5, True, "9", None])
 def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, step):
-    unit = unit_folder(failed.config, failed.split.train_tasks[0])
+    unit = Histories(failed.config).folder(failed.split.train_tasks[0])
     copy = shutil.copytree(unit, tmp_path / "unit")
     manifest = read_sealed(copy / "unit.json") | {"stopped_at_step": step}
     write_sealed(copy / "unit.json", manifest)

@@ -76,7 +76,7 @@ def test_the_references_are_those_of_the_world_played(run, kwargs):
 
 
 def test_the_model_is_the_same_and_only_its_observations_are_others(run):
-    home, away = load_model(run), load_model(run, TransferEvaluation(run, {"size": 5}).config)
+    home, away = load_model(run), load_model(run, TransferEvaluation(run, {"size": 5}).base_env)
     assert away.spec == replace(home.spec, num_observations=25, observation_factors=(5, 5))
     torch.testing.assert_close(home.state_dict(), away.state_dict(), rtol=0, atol=0)
 
@@ -107,12 +107,12 @@ def test_results_of_another_model_do_not_count(run):
 def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(run):
     path = TransferEvaluation(run, {"size": 5}).folder / "results.csv"
     content = {file: file.read_bytes() for file in path.parent.iterdir()}
-    assert verification.damaged_results(run.config) == {}
+    assert verification.damaged_results(run) == {}
     path.write_bytes(content[path][:-1])
-    damaged = verification.damaged_results(run.config)
+    damaged = verification.damaged_results(run)
     assert list(damaged) == [path]
-    verification.remove_results(run.config, damaged)
-    left = {file.parent for file in verification.run_results(run.config)}
+    verification.remove_results(run, damaged)
+    left = {file.parent for file in verification.run_results(run)}
     assert left == {run.folder, TransferEvaluation(run, {"random_start": True}).folder}
     for file, bytes_of_it in content.items():
         file.write_bytes(bytes_of_it)

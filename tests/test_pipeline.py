@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from ad.collection.collect import collect
+from ad.data.histories import Histories
 from ad.rollout.tasks import rollout_tasks
-from ad.runtime.run import Run, task_name, unit_folder
+from ad.runtime.run import Run
 from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
+from envs.tasks import task_name
 from scripts import collect as collect_verb
 from scripts import evaluate, record, report, run, train
 from scripts.cli import exit_code
@@ -70,9 +72,11 @@ def test_it_leaves_what_the_design_names(config):
 
 def test_only_train_tasks_have_histories(config):
     split = Run.open(config).split
-    units = {path.name for path in unit_folder(config, split.train_tasks[0]).parent.glob("task_*")}
-    assert units == {unit_folder(config, task).name for task in split.train_tasks}
-    assert not units & {unit_folder(config, task).name for task in split.held_out_tasks}
+    units = {
+        path.name for path in Histories(config).folder(split.train_tasks[0]).parent.glob("task_*")
+    }
+    assert units == {Histories(config).folder(task).name for task in split.train_tasks}
+    assert not units & {Histories(config).folder(task).name for task in split.held_out_tasks}
 
 
 def test_there_is_one_row_of_results_for_each_split_task_seed_and_episode(config):

@@ -7,9 +7,10 @@ from training_run import checkpoint, forget_last_checkpoint
 
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate, load_model
-from ad.runtime.run import Run, config_split, task_name
+from ad.runtime.run import Run
 from ad.training.provenance import check_fingerprint, fingerprint
 from ad.training.trainer import Trainer, checkpoints
+from envs.tasks import task_name
 
 
 def forge(run: Run, step: int = 8, **changes) -> None:
@@ -78,7 +79,7 @@ def test_a_checkpoint_copied_into_the_run_of_another_configuration_is_refused(
     other = row(*words, training__precision="float32")
     content = {"fingerprint": fingerprint(trained.config, trained.split)}
     with pytest.raises(ConfigError, match=name):
-        check_fingerprint(content, other, config_split(other))
+        check_fingerprint(content, other, Run(other).split)
 
 
 def test_how_the_training_is_logged_and_where_it_runs_does_not_matter(trained):
@@ -86,6 +87,4 @@ def test_how_the_training_is_logged_and_where_it_runs_does_not_matter(trained):
     other = replace(
         config, name="other", threads=2, training=replace(config.training, eval_every=3)
     )
-    check_fingerprint(
-        {"fingerprint": fingerprint(config, trained.split)}, other, config_split(other)
-    )
+    check_fingerprint({"fingerprint": fingerprint(config, trained.split)}, other, Run(other).split)

@@ -13,10 +13,11 @@ import pytest
 import envs
 from ad.collection.collect import collect
 from ad.collection.job import Batch, new_source
+from ad.data.histories import Histories
 from ad.data.schema import FIELDS
 from ad.data.store import PARTIAL, is_whole
 from ad.registry import SOURCES
-from ad.runtime.run import Run, dataset_folder, unit_folder
+from ad.runtime.run import Run
 from ad.sources.actors import BLOCK_STEPS
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +56,7 @@ def rows(smoke, tmp_path):
 
 def cut(run: Run, blocks: int) -> None:
     """Collect until so many blocks are appended, and no further."""
-    batch = Batch(run.config, run.split.train_tasks)
+    batch = Batch(Histories(run.config), run.split.train_tasks)
     for count, block in enumerate(batch.source.run(batch.steps), 1):
         batch.writer.append(block)
         if count == blocks:
@@ -70,16 +71,16 @@ def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, b
     assert collect(other) == 5
     said = capsys.readouterr().err
     assert f"go on from step {(blocks - 1) * BLOCK_STEPS} of 2200" in said
-    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
 def test_what_was_written_behind_the_last_state_does_not_count(rows, words):
     whole, other = rows(words)
     cut(other, 3)
-    for path in dataset_folder(other.config).glob(f"{PARTIAL}*/*/action.npy"):
+    for path in Histories(other.config).path.glob(f"{PARTIAL}*/*/action.npy"):
         np.load(path, mmap_mode="r+")[:, 2 * BLOCK_STEPS :] = 3
     collect(other)
-    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
 def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(rows, words, capsys):
@@ -87,48 +88,48 @@ def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(rows, 
     cut(other, 1)
     collect(other)
     assert "starts again: it left no state" in capsys.readouterr().err
-    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
 def test_a_damaged_state_is_refused_and_the_collection_starts_again(rows, words, capsys):
     whole, other = rows(words)
     cut(other, 3)
-    (path,) = dataset_folder(other.config).glob(f"{PARTIAL}*/state_*.npz")
+    (path,) = Histories(other.config).path.glob(f"{PARTIAL}*/state_*.npz")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     collect(other)
     assert "starts again: the state in" in capsys.readouterr().err
-    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
 def test_a_partial_array_that_was_cut_makes_the_collection_start_again(rows, words, capsys):
     whole, other = rows(words)
     cut(other, 3)
-    path = next(dataset_folder(other.config).glob(f"{PARTIAL}*/*/reward.npy"))
+    path = next(Histories(other.config).path.glob(f"{PARTIAL}*/*/reward.npy"))
     path.write_bytes(path.read_bytes()[:-1])
     collect(other)
     assert "starts again" in capsys.readouterr().err
-    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
 def test_units_that_are_published_are_not_computed_again(rows, words):
     whole, other = rows(words)
-    batch = Batch(other.config, other.split.train_tasks)
+    batch = Batch(Histories(other.config), other.split.train_tasks)
     for block in batch.source.run(batch.steps):
         batch.writer.append(block)
     batch.save()
-    units = [unit_folder(other.config, task) for task in other.split.train_tasks]
+    units = [Histories(other.config).folder(task) for task in other.split.train_tasks]
     published = {units[0]: None, units[1]: None}
     for source, folder in zip(batch.writer.temporary[:2], units, strict=False):
-        made = unit_folder(whole.config, other.split.train_tasks[units.index(folder)])
+        made = Histories(whole.config).folder(other.split.train_tasks[units.index(folder)])
         for path in made.iterdir():  # as `close` leaves it, before it comes to the third unit
             (source / path.name).write_bytes(path.read_bytes())
         os.replace(source, folder)
         published[folder] = folder.stat().st_mtime_ns
     collect(other)
     assert {folder: folder.stat().st_mtime_ns for folder in published} == published
-    assert hashes(dataset_folder(other.config)) == hashes(dataset_folder(whole.config))
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
 def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_path):
@@ -136,7 +137,7 @@ def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_pat
     cut(run, 3)
     fewer = Run.open(smoke(tmp_path, "--name", "b", *LONG, "--split.num_train_tasks", "1"))
     collect(fewer)
-    assert len(list(dataset_folder(run.config).glob(f"{PARTIAL}*"))) == 1
+    assert len(list(Histories(run.config).path.glob(f"{PARTIAL}*"))) == 1
 
 
 def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
@@ -144,13 +145,13 @@ def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
     cut(run, 3)
     collect(run, fresh=True)
     assert "go on" not in capsys.readouterr().err
-    assert all(is_whole(unit_folder(run.config, task)) for task in run.split.train_tasks)
-    assert not list(dataset_folder(run.config).glob(f"{PARTIAL}*"))
+    assert all(is_whole(Histories(run.config).folder(task)) for task in run.split.train_tasks)
+    assert not list(Histories(run.config).path.glob(f"{PARTIAL}*"))
 
 
 def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):
     run = Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
-    batch = Batch(run.config, run.split.train_tasks)
+    batch = Batch(Histories(run.config), run.split.train_tasks)
     assert not batch.can_be_saved
     batch.save()
     assert collect(run) == 1
@@ -203,7 +204,7 @@ def start(root: Path, *words: str) -> subprocess.Popen:
 def test_a_signal_saves_and_the_same_command_goes_on(smoke, tmp_path, number, code):
     words = ["--source.env_steps", "4000000", "--source.state_every", "0.2"]
     process, run = start(tmp_path, *words), smoke(tmp_path, *words)
-    while not list(dataset_folder(run).glob(f"{PARTIAL}*/state.json")):
+    while not list(Histories(run).path.glob(f"{PARTIAL}*/state.json")):
         assert process.poll() is None
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

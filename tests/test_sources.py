@@ -6,10 +6,11 @@ import pytest
 
 from ad.collection.collect import collect
 from ad.collection.job import new_source
+from ad.data.histories import Histories
 from ad.data.schema import FIELDS
 from ad.errors import ADError
 from ad.registry import SOURCES
-from ad.runtime.run import Run, unit_folder
+from ad.runtime.run import Run
 from ad.sources.actors import BLOCK_STEPS
 from envs import world
 
@@ -149,7 +150,7 @@ def test_a_task_alone_has_the_history_that_it_has_among_others(algorithm, room, 
 def test_a_missing_history_is_collected_again_with_the_same_bytes(algorithm, smoke, tmp_path):
     run = Run.open(smoke(tmp_path, *algorithm, "--source.env_steps", "800"))
     assert collect(run) == 5
-    folder = unit_folder(run.config, run.split.train_tasks[2])
+    folder = Histories(run.config).folder(run.split.train_tasks[2])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for path in folder.iterdir():
         path.unlink()

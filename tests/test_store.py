@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from ad.collection.collect import collect
+from ad.data.histories import Histories
 from ad.data.store import is_whole, load_unit
 from ad.errors import CorruptError, MachineError
 from ad.runtime import arrays as array_files
 from ad.runtime.files import require_room, write_sealed
 from ad.runtime.locks import locked
-from ad.runtime.run import Run, dataset_folder
+from ad.runtime.run import Run
 from scripts.cli import exit_code
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +91,7 @@ def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, 
 
 def test_a_second_process_on_a_dataset_is_refused(holder, smoke, tmp_path):
     run = Run.open(smoke(tmp_path))
-    holder(dataset_folder(run.config))
+    holder(Histories(run.config).path)
     with pytest.raises(MachineError, match="another process"):
         collect(run)
 
@@ -105,7 +106,7 @@ def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(
     run = Run.open(smoke(tmp_path, "--source.env_steps", str(10**15)))
     with pytest.raises(MachineError, match=r"collecting 5 histories needs \d+\.\d MB"):
         collect(run)
-    assert not dataset_folder(run.config).exists()
+    assert not Histories(run.config).path.exists()
 
 
 def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tmp_path):

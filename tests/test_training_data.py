@@ -9,21 +9,22 @@ import pytest
 import torch
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.dataset import blindfolded, hide_actions, load_data, parts
+from ad.data.dataset import blindfolded, hide_actions, load_dataset, parts
+from ad.data.histories import Histories
 from ad.data.schema import Block
 from ad.data.store import HistoryWriter
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
-from ad.runtime.run import Run, unit_folder, unit_folders
+from ad.runtime.run import Run
 from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 
 
 def write_numbered_histories(config) -> None:
     """A history for every task of the room; the observations of a stream are all its own number."""
-    tasks = Run.open(config).split.all_tasks
+    tasks = Run(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
     block = Block.empty(steps, len(tasks), config.source.num_envs)
     for array in block.arrays.values():
@@ -31,7 +32,7 @@ def write_numbered_histories(config) -> None:
     numbers = np.arange(len(tasks) * config.source.num_envs)
     block.arrays["observation"][:] = numbers.reshape(len(tasks), -1)
     block.arrays["truncated"][4::5] = True
-    folders = [unit_folder(config, task) for task in tasks]
+    folders = [Histories(config).folder(task) for task in tasks]
     writer = HistoryWriter(folders, config.source.num_envs, steps)
     writer.append(block)
     writer.close([{} for _ in tasks])
@@ -58,7 +59,7 @@ def streams_of(config, tasks, streams: range) -> set[int]:
 @pytest.mark.parametrize("held_out_actors", [1, 2, 3])
 def test_held_out_actors_of_train_tasks_are_not_trained_on(numbered, held_out_actors):
     config = numbered(held_out_actors)
-    data, train_tasks = load_data(config, (0.0, 1.0)), Run.open(config).split.train_index
+    data, train_tasks = load_dataset(Run(config), (0.0, 1.0)), Run(config).split.train_index
     kept = range(4 - held_out_actors)
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
     others = range(4 - held_out_actors, 4)
@@ -67,7 +68,7 @@ def test_held_out_actors_of_train_tasks_are_not_trained_on(numbered, held_out_ac
 
 def test_only_the_configured_number_of_actors_is_trained_on(numbered):
     config = numbered(1, "--data.actors_per_task", "2")
-    data, train_tasks = load_data(config, (0.0, 1.0)), Run.open(config).split.train_index
+    data, train_tasks = load_dataset(Run(config), (0.0, 1.0)), Run(config).split.train_index
     assert set(data.train.data["observation"]) == streams_of(config, train_tasks, range(2))
     assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, range(3, 4))
 
@@ -75,16 +76,16 @@ def test_only_the_configured_number_of_actors_is_trained_on(numbered):
 def test_only_the_first_steps_of_a_history_are_read(numbered):
     # 4 streams of 1000 steps, episodes of 5: 600 of the task's steps are 30 episodes a stream.
     config = numbered(1, "--data.env_steps", "600")
-    data = load_data(config, (0.0, 1.0))
+    data = load_dataset(Run(config), (0.0, 1.0))
     _, steps = np.unique(data.train.data["observation"], return_counts=True)
     assert set(steps) == {150}
-    half = load_data(config, (0.5, 1.0))
+    half = load_dataset(Run(config), (0.5, 1.0))
     assert len(half.train) == len(data.train) // 2
 
 
 def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbered):
     config = numbered(0)
-    data, split = load_data(config, (0.0, 1.0)), Run.open(config).split
+    data, split = load_dataset(Run(config), (0.0, 1.0)), Run(config).split
     seen = set(data.train.data["observation"])
     assert seen == streams_of(config, split.train_index, range(4))
     assert not seen & streams_of(config, split.held_out_index, range(4))
@@ -100,14 +101,14 @@ def own_histories(numbered, tmp_path):
 
 
 def test_a_train_task_without_a_history_stops_training_in_one_sentence(own_histories):
-    _, folder = unit_folders(own_histories)[2]
+    folder = Histories(own_histories).folder(Run(own_histories).split.train_tasks[2])
     shutil.rmtree(folder)
     with pytest.raises(ConfigError, match=r"1 train tasks have no history.*scripts\.collect"):
         Trainer(Run.open(own_histories))
 
 
 def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
-    _, folder = unit_folders(own_histories)[2]
+    folder = Histories(own_histories).folder(Run(own_histories).split.train_tasks[2])
     content = bytearray((folder / "reward.npy").read_bytes())
     content[-1] ^= 1
     (folder / "reward.npy").write_bytes(content)

@@ -9,9 +9,10 @@ import pytest
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.data.curves import LearningCurves
+from ad.data.histories import Histories
 from ad.data.schema import Block
 from ad.data.store import load_unit
-from ad.runtime.run import Run, unit_folder
+from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_about, save_state
 from ad.sources.a2c import Settings
 from ad.sweeps.tuning import Tuning, batches, candidates, tune, tuning_folder
@@ -71,7 +72,7 @@ def test_a_tuned_curve_is_that_of_the_history_collected_with_its_settings(search
     assert Settings(**run.config.source.settings) == own
     collect(run)
     for n, task in enumerate(tuning.tasks):
-        arrays = load_unit(unit_folder(run.config, task)).arrays
+        arrays = load_unit(Histories(run.config).folder(task)).arrays
         curves = LearningCurves(1, 4, 1000, 4)
         curves.add(Block({name: array.T[:, None] for name, array in arrays.items()}))
         for name, row in curves.curves().items():

@@ -11,8 +11,9 @@ import torch
 from small_run import evaluated_run
 
 from ad.collection.collect import collect, collect_tasks
+from ad.data.histories import Histories
 from ad.evaluation import summary
-from ad.runtime.run import Run, config_split, dataset_folder, unit_folder
+from ad.runtime.run import Run
 from ad.training import checkpoints
 from scripts import verify
 from scripts.cli import exit_code
@@ -60,7 +61,7 @@ def whole_with(histories: int, results: int = 0) -> str:
 
 
 def unit(row, index: int = 0) -> Path:
-    return unit_folder(row, Run.open(row).split.train_tasks[index])
+    return Histories(row).folder(Run.open(row).split.train_tasks[index])
 
 
 def flip(path: Path, place: int = -1) -> None:
@@ -92,14 +93,14 @@ def test_verify_changes_nothing_by_itself(row, verified):
 
 
 def test_repair_makes_bad_units_again_with_the_same_bytes_and_leaves_the_others(row, verified):
-    before, folder = hashes(dataset_folder(row)), unit(row, 2)
+    before, folder = hashes(Histories(row).path), unit(row, 2)
     age = folder.stat().st_ctime_ns
     flip(unit(row, 0) / "reward.npy", 200)
     flip(unit(row, 1) / "unit.json", 30)
     shutil.rmtree(unit(row, 4))
     code, said = verified("--repair", "true")
     assert code == 0 and "3 histories collected again" in said
-    assert hashes(dataset_folder(row)) == before
+    assert hashes(Histories(row).path) == before
     assert folder.stat().st_ctime_ns == age
 
 
@@ -113,19 +114,19 @@ def test_repair_removes_a_bad_checkpoint_and_keeps_the_good_one(row, verified):
 
 def of_another_split_and_seed(row) -> list[Path]:
     """Collect another split's and another source seed's histories; the folders only they have."""
-    before = set(dataset_folder(row).iterdir())
+    before = set(Histories(row).path.iterdir())
     others = (
         replace(row, split=replace(row.split, split_seed=1)),
         replace(row, source=replace(row.source, source_seed=1)),
     )
     for other in others:
-        collect_tasks(other, config_split(other).train_tasks)
-    return sorted(set(dataset_folder(row).iterdir()) - before)
+        collect_tasks(Histories(other), Run(other).split.train_tasks)
+    return sorted(set(Histories(row).path.iterdir()) - before)
 
 
 def test_histories_of_other_splits_and_seeds_are_verified_and_repaired_too(row, verified):
     others = of_another_split_and_seed(row)
-    before = hashes(dataset_folder(row))
+    before = hashes(Histories(row).path)
     assert verified() == (0, whole_with(5 + len(others)))
     for folder in others:
         flip(folder / "time.npy")
@@ -133,11 +134,11 @@ def test_histories_of_other_splits_and_seeds_are_verified_and_repaired_too(row, 
     assert code == 4 and all(f"{folder} cannot be used" in said for folder in others)
     code, said = verified("--repair", "true")
     assert code == 0 and f"{len(others)} histories collected again" in said
-    assert hashes(dataset_folder(row)) == before
+    assert hashes(Histories(row).path) == before
 
 
 def test_a_history_of_a_task_that_the_world_has_not_is_removed_by_repair(row, verified):
-    stranger = shutil.copytree(unit(row), dataset_folder(row) / "task_77-7_seed_0")
+    stranger = shutil.copytree(unit(row), Histories(row).path / "task_77-7_seed_0")
     code, said = verified()
     assert code == 4 and f"{stranger} is another one, by its task" in said
     assert verified("--repair", "true")[0] == 0
@@ -157,10 +158,10 @@ def test_damaged_results_are_named_and_repair_leaves_them_to_evaluate(row, verif
 
 
 def test_a_history_under_another_ones_name_is_found_and_collected_again(row, verified):
-    before = hashes(dataset_folder(row))
+    before = hashes(Histories(row).path)
     shutil.rmtree(unit(row, 0))
     shutil.copytree(unit(row, 1), unit(row, 0))
     code, said = verified()
     assert code == 4 and "is another one, by its task" in said
     assert collect(Run.open(row)) == 1
-    assert hashes(dataset_folder(row)) == before
+    assert hashes(Histories(row).path) == before

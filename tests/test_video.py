@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from small_run import evaluated_run
 
+from ad.data.histories import Histories
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.reporting import video
 from ad.reporting.record import history_episodes, record, rollout_episodes
-from ad.runtime.run import task_name, unit_folders
+from envs.tasks import task_name
 
 
 def decoded(path) -> np.ndarray:
@@ -125,8 +126,8 @@ def test_the_episodes_of_a_held_out_stream_lie_end_to_end(run):
 
 
 def test_a_source_stream_starts_each_episode_at_the_start(run):
-    task, folder = unit_folders(run.config)[0]
-    stream = history_episodes(task, folder)
+    task = run.split.train_tasks[0]
+    stream = history_episodes(tuple(task.tolist()), Histories(run.config).folder(task))
     assert len(stream.start) > 10 and (stream.observation[stream.start] == 4).all()
 
 

@@ -5,8 +5,6 @@ arrays and the state of the agents, saved from time to time and on an interrupti
 the disk first: whatever they hold behind the step of the state is written again.
 """
 
-import json
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -18,31 +16,33 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.config.schema import Experiment
-from ad.data.manifest import STOPPED, read_manifest
-from ad.data.store import PARTIAL, HistoryWriter, is_whole, say_stopped, unit_bytes
+from ad.data.histories import Histories, versions
+from ad.data.manifest import STOPPED
+from ad.data.store import HistoryWriter, say_stopped, unit_bytes
 from ad.errors import CorruptError
 from ad.registry import SOURCES
 from ad.runtime.console import notice
 from ad.runtime.files import remove, require_room
-from ad.runtime.run import dataset_folder, task_name, unit_folder
 from ad.runtime.signals import deferred
 from ad.runtime.snapshots import flat, load_state, read_about, save_state
-from envs import make_vec, world
+from envs import make_vec
 from envs.rng import derive_key
+from envs.tasks import task_name
 
 
 class Batch:
     """The source agents of `tasks` [K, ...] and their histories; `resume` goes on with both."""
 
-    def __init__(self, config: Experiment, tasks: np.ndarray, resume: bool = False):
-        self.config, self.tasks = config, tasks
+    def __init__(self, histories: Histories, tasks: np.ndarray, resume: bool = False):
+        self.histories, self.config, self.tasks = histories, histories.config, tasks
+        config = self.config
         self.steps = config.source.env_steps // config.source.num_envs
         self.source = new_source(config, tasks)
         state = _state(self.source)
         self.can_be_saved = state is not None
         if not resume:
             self._require_room(flat(state or {}))
-        folders = [unit_folder(config, task) for task in tasks]
+        folders = [histories.folder(task) for task in tasks]
         self.writer = HistoryWriter(folders, config.source.num_envs, self.steps, resume)
         if resume:
             state = load_state(self.writer.partial)
@@ -53,9 +53,9 @@ class Batch:
     def _require_room(self, state: dict[str, np.ndarray]) -> None:
         """MachineError unless there is room for the histories and for two states, old and new."""
         states = 2 * sum(array.nbytes for array in state.values())
-        histories = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
+        needed = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
         what = f"collecting {len(self.tasks)} histories"
-        require_room(dataset_folder(self.config), histories + states, what)
+        require_room(self.histories.path, needed + states, what)
 
     def collect(self) -> None:
         """Run the agents to the end and publish their histories, or save all when interrupted."""
@@ -86,7 +86,7 @@ class Batch:
 
     def _publish(self) -> None:
         """Publish the histories; those of agents that failed carry a mark, stderr names them."""
-        manifests = [unit_manifest(self.config, task) for task in self.tasks]
+        manifests = [self.histories.manifest(task) for task in self.tasks]
         stopped_at = getattr(self.source, "stopped_at", np.full(len(self.tasks), -1))
         stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
         for k, step in stopped.items():
@@ -117,28 +117,27 @@ class Batch:
         )
 
 
-def unfinished(config: Experiment, missing: np.ndarray) -> Iterator[Batch]:
+def unfinished(histories: Histories, missing: np.ndarray) -> Iterator[Batch]:
     """The interrupted batches whose histories are all among the `missing` tasks, to go on with.
 
     What nobody can go on with is removed, and a line on stderr says why.
     """
-    for partial, about in partials(config, missing):
-        yield from _gone_on_with(config, np.array(about["tasks"]), partial)
+    for partial, about in partials(histories, missing):
+        yield from _gone_on_with(histories, np.array(about["tasks"]), partial)
 
 
-def partials(config: Experiment, missing: np.ndarray) -> list[tuple[Path, dict]]:
+def partials(histories: Histories, missing: np.ndarray) -> list[tuple[Path, dict]]:
     """Their folders and what their states belong to. Those of other tasks or seeds are let be."""
     wanted = {task_name(task) for task in missing}
     found = []
-    for partial in sorted(dataset_folder(config).glob(f"{PARTIAL}*")):
-        about = read_about(partial)
+    for partial, about in histories.partial_folders():
         if about is None:
             _give_up(partial, "it left no state")
         elif about.get("versions") != versions():
             _give_up(partial, f"it ran with other versions ({about['versions']})")
-        elif about["source_seed"] == config.source.source_seed:
+        elif about["source_seed"] == histories.config.source.source_seed:
             tasks = [np.array(task) for task in about["tasks"]]
-            left = {task_name(task) for task in tasks if not is_there(config, task)}
+            left = {task_name(task) for task in tasks if not histories.is_complete(task)}
             if not left:
                 remove(partial)  # a kill came between the last publication and this
             elif left <= wanted:
@@ -146,9 +145,9 @@ def partials(config: Experiment, missing: np.ndarray) -> list[tuple[Path, dict]]
     return found
 
 
-def _gone_on_with(config: Experiment, tasks: np.ndarray, partial: Path) -> list[Batch]:
+def _gone_on_with(histories: Histories, tasks: np.ndarray, partial: Path) -> list[Batch]:
     try:
-        batch = Batch(config, tasks, resume=True)
+        batch = Batch(histories, tasks, resume=True)
     except (CorruptError, KeyError) as error:  # KeyError: the state is of another code
         _give_up(partial, str(error))
         return []
@@ -160,19 +159,6 @@ def _gone_on_with(config: Experiment, tasks: np.ndarray, partial: Path) -> list[
 def _give_up(partial: Path, reason: str) -> None:
     print(f"an interrupted collection starts again: {reason}", file=sys.stderr)
     remove(partial)
-
-
-def is_there(config: Experiment, task: np.ndarray) -> bool:
-    """Whether the history of `task` is there and whole, and says that it is that one."""
-    folder = unit_folder(config, task)
-    return is_whole(folder) and not other_history(read_manifest(folder), config, task)
-
-
-def other_history(manifest: dict, config: Experiment, task: np.ndarray) -> str:
-    """In what `manifest` is not that of the history of `task`; empty if it is."""
-    wanted = json.loads(json.dumps(unit_manifest(config, task)))  # as it comes from the disk
-    del wanted["versions"]  # a history of other versions is as good
-    return ", ".join(key for key, value in wanted.items() if manifest.get(key) != value)
 
 
 def new_source(config: Experiment, tasks: np.ndarray, settings=None):
@@ -190,39 +176,14 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
         **env.kwargs,
     )
     keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
-    knowledge = world(env.id, env.tasks, **env.kwargs)
     settings = settings or source_class.Settings(**source.settings)
-    return source_class(settings, lanes, tasks, source.num_envs, keys, knowledge)
-
-
-def unit_manifest(config: Experiment, task: np.ndarray) -> dict:
-    """What makes the history of `task`, as its manifest says it."""
-    env, source = config.env, config.source
-    return {
-        "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
-        "task": task.tolist(),
-        "task_kwargs": env.tasks[int(task[0])] if env.tasks else None,
-        "source": {"algorithm": source.algorithm, "settings": source.settings},
-        "source_seed": source.source_seed,
-        "env_steps": source.env_steps,
-        "num_envs": source.num_envs,
-        "versions": versions(),
-    }
+    return source_class(settings, lanes, tasks, source.num_envs, keys, lanes.unwrapped)
 
 
 def limit_threads(config: Experiment) -> None:
     """Let compiled loops take no more threads than the configuration allows."""
     if config.threads:
         numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
-
-
-def versions() -> dict[str, str]:
-    """Of what the bits of a history depend on."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-    }
 
 
 def _about(config: Experiment, tasks: np.ndarray) -> dict:

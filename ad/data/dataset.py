@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ad.config.schema import Experiment
+from ad.data.histories import Histories
 from ad.data.sampler import HistoryWindows
 from ad.data.spec import Spec, make_spec
 from ad.data.store import load_unit, say_stopped
 from ad.errors import ConfigError
 from ad.runtime.console import notice
 from ad.runtime.parts import at_most
-from ad.runtime.run import config_world, task_name, unit_folders
+from ad.runtime.run import Run
+from envs.tasks import task_name
 
 MAX_REWARDS = 64  # distinct reward values that a table may have
 
@@ -27,27 +28,28 @@ class TrainingData:
     spec: Spec
 
 
-def load_data(config: Experiment, history_part: tuple[float, float]) -> TrainingData:
+def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
     """Read and verify the histories of all train tasks. Raises ConfigError if one is missing."""
-    folders = unit_folders(config)
-    if missing := sum(not folder.exists() for _, folder in folders):
+    config, histories = run.config, Histories(run.config)
+    folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
+    if missing := sum(not folder.exists() for folder in folders.values()):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    units = {task_name(task): load_unit(folder) for task, folder in folders}
+    units = {name: load_unit(folder) for name, folder in folders.items()}
     if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
         notice(f"{say_stopped(stopped)}: training sees their histories up to there")
-    histories = [unit.learned for unit in units.values()]
-    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
+    learned = [unit.learned for unit in units.values()]
+    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in learned]))
     if len(rewards) > MAX_REWARDS:
         raise ConfigError(
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
-    spec, data = make_spec(config_world(config), config.env.episode_length, rewards), config.data
+    spec, data = make_spec(run.world, config.env.episode_length, rewards), config.data
     split = config.source.num_envs - data.held_out_actors
     steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
     def windows(streams: slice) -> HistoryWindows:
         return HistoryWindows(
-            ({n: array[streams, :steps] for n, array in h.items()} for h in histories),
+            ({n: array[streams, :steps] for n, array in h.items()} for h in learned),
             data.context_length,
             data.history_stride,
             rewards,

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.config.schema import Experiment
 from ad.data.spec import make_spec, spec_from_dict
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import write_results
@@ -13,7 +12,7 @@ from ad.methods import new_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.devices import choose_device
-from ad.runtime.run import Run, config_world
+from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import check_fingerprint
 
@@ -35,8 +34,8 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
     return True
 
 
-def load_model(run: Run, world: Experiment | None = None) -> SequenceModel:
-    """The trained model of `run`, frozen; for the world of another configuration, if one is given.
+def load_model(run: Run, world=None) -> SequenceModel:
+    """The trained model of `run`, frozen; for another `world` than the run's, if one is given.
 
     Raises ConfigError if it was trained on other tasks, or is another model, than configured;
     CorruptError if its checkpoint is damaged: one of fewer steps would not be the same model.
@@ -49,7 +48,7 @@ def load_model(run: Run, world: Experiment | None = None) -> SequenceModel:
     check_fingerprint(content, run.config, run.split)
     spec = spec_from_dict(content["spec"])
     if world is not None:
-        spec = make_spec(config_world(world), world.env.episode_length, np.array(spec.rewards))
+        spec = make_spec(world, run.config.env.episode_length, np.array(spec.rewards))
     model = SequenceModel(spec, run.config.model).to(device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)

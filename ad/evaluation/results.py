@@ -15,8 +15,7 @@ import numpy as np
 from ad.errors import ConfigError, CorruptError
 from ad.rollout.rollout import Rollout
 from ad.runtime.files import replacing
-from ad.runtime.run import task_name
-from envs.tasks import SPLITS, Split
+from envs.tasks import SPLITS, Split, task_name
 
 COLUMNS = (
     "split",

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.config.schema import Experiment, config_hash
+from ad.config.schema import config_hash
 from ad.data.episodes import episodes
+from ad.data.histories import Histories
 from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
@@ -14,9 +15,10 @@ from ad.evaluation.references import Reference, random_return, references, sourc
 from ad.evaluation.results import Evaluation, read_results
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_sealed, sha256, write_sealed
-from ad.runtime.run import Run, config_world, task_name, unit_folders
+from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import hardware, read_sessions, resumed_with
+from envs.tasks import task_name
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
 FILES = (*HASHED, SUMMARY)  # of an evaluation
@@ -34,7 +36,7 @@ class Summary:
 def write_summary(run: Run) -> None:
     """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
     evaluations = read_results(run.folder / "results.csv")
-    lines = reference_lines(run.config, evaluations)
+    lines = reference_lines(run, evaluations)
     write_results_json(run.folder, compile_results(run, evaluations, lines))
 
 
@@ -56,7 +58,7 @@ def read_summary(run: Run) -> Summary:
         raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
     evaluations = read_results(run.folder / "results.csv")
     results = read_sealed(run.folder / SUMMARY)
-    return Summary(evaluations, reference_lines(run.config, evaluations), results)
+    return Summary(evaluations, reference_lines(run, evaluations), results)
 
 
 def is_evaluated(run: Run) -> bool:
@@ -100,32 +102,33 @@ def identity(run: Run) -> dict[str, str | None]:
 
 
 def reference_lines(
-    config: Experiment, evaluations: dict[str, Evaluation]
+    run: Run, evaluations: dict[str, Evaluation]
 ) -> dict[str, dict[str, Reference]]:
     """Every reference that can be computed: name -> split -> Reference."""
-    source = source_lines(config, evaluations["held_out"].returns.shape[2])
-    return world_lines(config, evaluations) | {n: {"train": line} for n, line in source.items()}
+    source = source_lines(run, evaluations["held_out"].returns.shape[2])
+    lines = world_lines(run.world, run.config.env.episode_length, evaluations)
+    return lines | {n: {"train": line} for n, line in source.items()}
 
 
 def world_lines(
-    config: Experiment, evaluations: dict[str, Evaluation]
+    world, episode_length: int, evaluations: dict[str, Evaluation]
 ) -> dict[str, dict[str, Reference]]:
     """The references that follow from the world alone: name -> split -> Reference."""
-    world, length = config_world(config), config.env.episode_length
     lines: dict[str, dict[str, Reference]] = {}
     for split, evaluation in evaluations.items():
         most = evaluation.returns.shape[2]
-        for name, line in references(world, evaluation.tasks, length, most).items():
+        for name, line in references(world, evaluation.tasks, episode_length, most).items():
             lines.setdefault(name, {})[split] = line
     return lines
 
 
-def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
+def source_lines(run: Run, most: int) -> dict[str, Reference]:
     """The source agents' own first `most` and last ten episodes; nothing without histories.
 
     Agents that stopped learning are left out: a policy frozen half-way is no source algorithm.
     """
-    folders = [folder for _, folder in unit_folders(config)]
+    histories = Histories(run.config)
+    folders = [histories.folder(task) for task in run.split.train_tasks]
     if not all((folder / "unit.json").exists() for folder in folders):
         return {}
     returns = {}
@@ -140,10 +143,11 @@ def source_lines(config: Experiment, most: int) -> dict[str, Reference]:
     return {name: replace(line, tasks=np.array(list(returns))) for name, line in lines.items()}
 
 
-def stopped_agents(config: Experiment) -> dict[str, int]:
+def stopped_agents(run: Run) -> dict[str, int]:
     """Task name -> steps learned from, of the source agents whose numbers broke."""
-    stopped = {}
-    for task, folder in unit_folders(config):
+    stopped, histories = {}, Histories(run.config)
+    for task in run.split.train_tasks:
+        folder = histories.folder(task)
         if (folder / "unit.json").exists():
             unit = load_unit(folder, ())
             if unit.stopped_at is not None:
@@ -158,8 +162,8 @@ def compile_results(
     config, trained = run.config, read_sessions(run.folder)
     return {
         "name": config.name,
-        **scores(config, evaluations, lines),
-        "stopped_agents": stopped_agents(config),
+        **scores(run.world, config.env.episode_length, evaluations, lines),
+        "stopped_agents": stopped_agents(run),
         "timing": run.timing(),
         "sessions": trained,
         "resumed_with": resumed_with(trained),
@@ -168,12 +172,13 @@ def compile_results(
 
 
 def scores(
-    config: Experiment,
+    world,
+    episode_length: int,
     evaluations: dict[str, Evaluation],
     lines: dict[str, dict[str, Reference]],
 ) -> dict:
-    """The entries `splits` and `references` of `results.json`, in the world of `config`."""
-    facts = {split: task_facts(config, e.tasks) for split, e in evaluations.items()}
+    """The entries `splits` and `references` of `results.json`, in `world`."""
+    facts = {split: task_facts(world, episode_length, e.tasks) for split, e in evaluations.items()}
     optimal = {split: fact.optimal_return for split, fact in facts.items()}
     splits = {
         split: metrics.summarize(
@@ -205,12 +210,11 @@ def _summarize_references(lines: dict[str, dict[str, Reference]], optimal: dict)
     return summaries
 
 
-def task_facts(config: Experiment, tasks: np.ndarray) -> metrics.TaskFacts:
-    """What the configured world knows of `tasks`."""
-    world, length = config_world(config), config.env.episode_length
+def task_facts(world, episode_length: int, tasks: np.ndarray) -> metrics.TaskFacts:
+    """What `world` knows of `tasks`."""
     return metrics.TaskFacts(
-        world.optimal_return(tasks, length),
-        random_return(world, tasks, length),
+        world.optimal_return(tasks, episode_length),
+        random_return(world, tasks, episode_length),
         world.shortest_episode(tasks),
         success_ends=getattr(world, "terminate_on_goal", False),
     )

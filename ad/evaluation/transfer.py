@@ -8,6 +8,7 @@ centre; all others are held out. The checkpoint is still held to the world it wa
 
 from dataclasses import replace
 
+import envs
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.results import read_results, write_results
 from ad.evaluation.summary import (
@@ -33,13 +34,14 @@ class TransferEvaluation:
         merged = run.config.env.kwargs | kwargs
         self.config = replace(run.config, env=replace(run.config.env, kwargs=merged))
         self.split = other_split(run.split, merged)
+        self.base_env = envs.world(run.config.env.id, run.config.env.tasks, **merged)
         self.folder = world_folder(run.folder, kwargs)
         self.title = f"{run.config.name}, {world_title(kwargs)}"
 
     def evaluate(self) -> None:
         """Play the trained model of the run here; write results.csv and results.json."""
         settings = self.config.evaluation
-        model, method = load_model(self.run, self.config), new_method(self.config.method)
+        model, method = load_model(self.run, self.base_env), new_method(self.config.method)
         seeds = (settings.eval_seeds, settings.train_eval_seeds)
         results = rollout_tasks(
             self.config, self.split, model, method, settings.episodes, seeds, True, show=True
@@ -47,7 +49,8 @@ class TransferEvaluation:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_results(self.folder, self.split, results)
         evaluations = read_results(self.folder / "results.csv")
-        summary = scores(self.config, evaluations, world_lines(self.config, evaluations))
+        facts = self.base_env, self.config.env.episode_length
+        summary = scores(*facts, evaluations, world_lines(*facts, evaluations))
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
         write_results_json(self.folder, about | summary | self._identity())
 

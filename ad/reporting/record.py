@@ -17,11 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.data.episodes import episodes
+from ad.data.histories import Histories
 from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
-from ad.runtime.run import Run, config_world, task_name, unit_folders
+from ad.runtime.run import Run
 from envs.render import WALL, room_frames
+from envs.tasks import task_name
 
 MOST_AT_ONCE = 4  # videos in the making: each holds its frames, some 30 MB, three times
 EARLY = 10  # a held-out video shows the first episode, the one a tenth of the way, and the last
@@ -46,7 +48,7 @@ def record(run: Run) -> tuple[int, int]:
     None are made of a world that is no square room. Raises ConfigError if the run is not evaluated
     yet, CorruptError for files that cannot be read, MachineError without an ffmpeg that works.
     """
-    settings, shape = run.config.record, config_world(run.config).observation_factors
+    settings, shape = run.config.record, run.world.observation_factors
     if len(shape) != 2 or shape[0] != shape[1]:
         return 0, 0
     total = min(settings.held_out_videos, len(run.split.held_out_tasks))
@@ -123,8 +125,10 @@ def _montages(run: Run, size: int) -> Iterator[tuple[Path, Callable[[], np.ndarr
             frames = partial(episode_montage, stream, chosen, title, size, settings.fps)
             yield run.videos / f"held_out_{task_name(stream.task)}.mp4", frames
     if settings.source_videos:
-        for task, folder in unit_folders(run.config):
-            frames = partial(_source_montage, task, folder, size, settings.fps)
+        histories = Histories(run.config)
+        for task in run.split.train_tasks:
+            cell = tuple(task.tolist())
+            frames = partial(_source_montage, cell, histories.folder(task), size, settings.fps)
             yield run.videos / f"source_{task_name(task)}.mp4", frames
 
 

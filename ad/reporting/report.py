@@ -19,7 +19,7 @@ from ad.evaluation.summary import read_summary
 from ad.evaluation.transfer import world_results
 from ad.reporting import plots, tables
 from ad.runtime.files import replacing, write_text
-from ad.runtime.run import Run, config_world
+from ad.runtime.run import Run
 
 SHOWN_VIDEOS = {"held_out": 3, "source": 1}  # at most, in report.html; videos/<run>/ has more
 VIDEO_TITLES = {"held_out": "Held-out goal", "source": "Source agent, train goal"}
@@ -33,7 +33,7 @@ def report(run: Run) -> Path:
     summary = read_summary(run)
     results = summary.results
     curve = curve_picture(summary.evaluations, summary.lines)
-    room = room_picture(run.config, results)
+    room = room_picture(run.world.observation_factors, results)
     page = render(results, curve, room, videos(run.videos), run.config, world_results(run))
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
@@ -58,9 +58,8 @@ def curve_picture(
     return plots.learning_curve(curves, "return, mean over goals")
 
 
-def room_picture(config: Experiment, results: dict) -> bytes | None:
+def room_picture(shape: tuple[int, ...], results: dict) -> bytes | None:
     """Maps of the last ten episodes by goal; None for a world without rows and columns."""
-    shape = config_world(config).observation_factors
     goals = [(split, goal) for split, s in results["splits"].items() for goal in s["per_task"]]
     cells = np.array([[int(part) for part in goal["task"].split("-")] for _, goal in goals])
     if len(shape) != 2 or cells.shape[1] != 2:

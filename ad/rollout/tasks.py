@@ -5,10 +5,9 @@ import torch
 
 from ad.config.schema import Experiment
 from ad.rollout.rollout import Rollout, greedy, rollout, sampled
-from ad.runtime.run import task_name
 from envs import make_vec
 from envs.rng import derive_key
-from envs.tasks import SPLITS, Split
+from envs.tasks import SPLITS, Split, task_name
 
 
 def rollout_tasks(

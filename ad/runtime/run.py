@@ -15,8 +15,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from ad.config import schema as configuration
 from ad.config.schema import Experiment
 from ad.errors import ConfigError
@@ -63,12 +61,15 @@ class Run:
     @cached_property
     def split(self) -> Split:
         """The train and the held-out tasks of the experiment."""
-        return config_split(self.config)
+        env, split = self.config.env, self.config.split
+        return make_split(
+            env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+        )
 
     @cached_property
     def world(self):
         """The base vector environment of the experiment, asked for facts about its tasks."""
-        return config_world(self.config)
+        return world(self.config.env.id, self.config.env.tasks, **self.config.env.kwargs)
 
     @property
     def videos(self) -> Path:
@@ -134,19 +135,6 @@ def with_seed(config: Experiment, seed: int) -> Experiment:
     return replace(config, name=f"{config.name}-seed-{seed}", training=training)
 
 
-def config_split(config: Experiment) -> Split:
-    """The split of an experiment."""
-    env, split = config.env, config.split
-    return make_split(
-        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
-    )
-
-
-def config_world(config: Experiment):
-    """The world of an experiment, for what it knows of its tasks."""
-    return world(config.env.id, config.env.tasks, **config.env.kwargs)
-
-
 def describe_split(split: Split) -> dict:
     """The lists of tasks and their hash, in plain types."""
     return {
@@ -154,14 +142,6 @@ def describe_split(split: Split) -> dict:
         "train": split.train_tasks.tolist(),
         "held_out": split.held_out_tasks.tolist(),
     }
-
-
-def dataset_folder(config: Experiment) -> Path:
-    """`histories/<dataset>`: one a world and source configuration, whatever the split and seed."""
-    source = replace(config.source, source_seed=0)
-    slug = re.sub(r"[^A-Za-z0-9]+", "_", config.env.id).strip("_").lower()
-    name = f"{slug}-{source.algorithm}-{configuration.config_hash(config.env, source)[:8]}"
-    return Path(config.root) / "histories" / name
 
 
 def world_folder(folder: Path, kwargs: dict) -> Path:
@@ -172,19 +152,3 @@ def world_folder(folder: Path, kwargs: dict) -> Path:
 def world_title(kwargs: dict) -> str:
     """Another world in a table, by its settings: {"size": 11} is "size 11"."""
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())
-
-
-def task_name(task: np.ndarray) -> str:
-    """A task as it stands in file names and tables: (3, 7) is "3-7"."""
-    return "-".join(str(int(part)) for part in task)
-
-
-def unit_folder(config: Experiment, task: np.ndarray) -> Path:
-    """The folder of one task's history under the configured source seed."""
-    return dataset_folder(config) / f"task_{task_name(task)}_seed_{config.source.source_seed}"
-
-
-def unit_folders(config: Experiment) -> list[tuple[tuple[int, ...], Path]]:
-    """(task, folder) for every train task, in the order of the split."""
-    tasks = config_split(config).train_tasks
-    return [(tuple(task.tolist()), unit_folder(config, task)) for task in tasks]

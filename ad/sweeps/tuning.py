@@ -15,16 +15,17 @@ import numpy as np
 import pyrallis
 from tqdm import tqdm
 
-from ad.collection.job import limit_threads, new_source, versions
+from ad.collection.job import limit_threads, new_source
 from ad.config.schema import Experiment, config_hash
 from ad.data import curves as learning_curves
 from ad.data.curves import LearningCurves
 from ad.data.episodes import ratio
+from ad.data.histories import versions
 from ad.data.store import mean_in_order
 from ad.errors import ConfigError
 from ad.evaluation.summary import task_facts
 from ad.registry import SOURCES
-from ad.runtime.run import config_split
+from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_about, save_state
 from envs.rng import derive_key
 
@@ -53,7 +54,9 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
 
     Raises ConfigError if there are none to try, or if the histories would be too short for a curve.
     """
-    settings, tasks, folder = candidates(config), tuning_tasks(config), tuning_folder(config)
+    run, settings, folder = Run(config), candidates(config), tuning_folder(config)
+    # The first train tasks, in the random order of the split.
+    tasks = run.split.train_tasks[: config.tune.num_tasks]
     steps = config.source.env_steps // config.source.num_envs
     if (episodes := steps // config.env.episode_length) < config.data.history_stride:
         raise ConfigError(
@@ -78,17 +81,14 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
             tried[name] = _try([settings[i] for i in batch], tasks, config, bar)
             save_state(folder, len(tried), tried, about)
     order = [number for batch in parts for number in batch]
-    return _measured(config, settings, tasks, order, [tried[str(batch[0])] for batch in parts])
+    facts = task_facts(run.world, config.env.episode_length, tasks)
+    tried_in_order = [tried[str(batch[0])] for batch in parts]
+    return _measured(config, settings, tasks, facts, order, tried_in_order)
 
 
 def tuning_folder(config: Experiment) -> Path:
     """Where a search keeps its things."""
     return config.folder / "tuning"
-
-
-def tuning_tasks(config: Experiment) -> np.ndarray:
-    """The first `tune.num_tasks` train tasks, in the random order of the split, [N, ...]."""
-    return config_split(config).train_tasks[: config.tune.num_tasks]
 
 
 def candidates(config: Experiment) -> list:
@@ -164,7 +164,7 @@ def _try(settings: list, tasks: np.ndarray, config: Experiment, bar: tqdm) -> di
     return {"curves": curves.curves(), "statistics": ends | {"stopped": stopped.astype(float)}}
 
 
-def _measured(config: Experiment, settings: list, tasks: np.ndarray, order, parts) -> Tuning:
+def _measured(config: Experiment, settings: list, tasks: np.ndarray, facts, order, parts) -> Tuning:
     """All batches together, in the order of `settings`, with their scores."""
     longest = max(part["curves"]["return"].shape[1] for part in parts)
 
@@ -179,7 +179,6 @@ def _measured(config: Experiment, settings: list, tasks: np.ndarray, order, part
 
     curves = {name: joined("curves", name) for name in parts[0]["curves"]}
     statistics = {name: joined("statistics", name) for name in parts[0]["statistics"]}
-    facts = task_facts(config, tasks)
     scale = _scale(facts.optimal_return, curves["return"])
     whole = statistics["stopped"] == 0
     scores = _scores(config, curves, whole, scale, facts)

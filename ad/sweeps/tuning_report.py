@@ -21,9 +21,9 @@ from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.reporting.tables import Table, number
 from ad.runtime.files import replacing, write_text
-from ad.runtime.run import task_name
 from ad.sweeps.tuning import Tuning
 from ad.sweeps.tuning_plots import tuning_picture
+from envs.tasks import task_name
 
 COLUMNS = {  # score -> heading and number format
     "final_return": ("return, end", ".2f"),

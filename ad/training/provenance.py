@@ -23,8 +23,7 @@ from ad.errors import ConfigError
 from ad.runtime.console import notice
 from ad.runtime.devices import autocast
 from ad.runtime.files import write_json
-from ad.runtime.run import task_name
-from envs.tasks import Split
+from envs.tasks import Split, task_name
 
 LABELS = {"train_tasks": "list of train tasks"}
 

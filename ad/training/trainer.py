@@ -17,7 +17,7 @@ from ad.data.dataset import (
     TrainingData,
     blindfolded,
     hide_actions,
-    load_data,
+    load_dataset,
     parts,
     to_device,
 )
@@ -57,7 +57,7 @@ class Trainer:
         self.run, self.config = run, run.config
         self.device = choose_device(self.config)
         self.method = new_method(self.config.method)
-        self.data = data or load_data(self.config, self.method.history_part)
+        self.data = data or load_dataset(run, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
         self._served = self._blocks_are_served()

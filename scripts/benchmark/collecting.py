@@ -8,7 +8,7 @@ import numpy as np
 import envs
 from ad.config.parser import load
 from ad.runtime.devices import torch_threads
-from ad.runtime.run import Run, config_split
+from ad.runtime.run import Run
 from ad.sources.a2c import Settings
 from scripts.benchmark import peers
 from scripts.benchmark.measure import (
@@ -102,7 +102,7 @@ def collection(env_steps: int, *words: str) -> Work:
             short += ["--data.history_stride", "1"]
             config = load(["--root", root, *short, *words]).config
             collect(Run.open(config))
-            return float(env_steps * len(config_split(config).train_tasks))
+            return float(env_steps * len(Run(config).split.train_tasks))
 
     return work
 

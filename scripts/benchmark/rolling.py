@@ -14,7 +14,7 @@ from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
-from ad.runtime.run import config_world
+from ad.runtime.run import Run
 from scripts.benchmark.measure import (
     Effort,
     Row,
@@ -104,7 +104,7 @@ def playing(model, method, config, lanes: int, episodes: int) -> Work:
 def _frozen():
     config = load(["--data.context_length", str(WINDOW)]).config
     torch.manual_seed(0)
-    spec = make_spec(config_world(config), config.env.episode_length, np.array([0.0, 1.0]))
+    spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).to(choose_device(config))
     return model.eval().requires_grad_(False), new_method(config.method), config
 

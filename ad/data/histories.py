@@ -1,0 +1,83 @@
+"""Where the learning histories of an experiment's source are, and which of them are complete."""
+
+import json
+import platform
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from ad.config.schema import Experiment, config_hash
+from ad.data.manifest import read_manifest
+from ad.data.store import PARTIAL, is_whole
+from ad.runtime.snapshots import read_about
+from envs.tasks import task_name
+
+
+class Histories:
+    """The learning histories of an experiment's source under its source seed.
+
+    `path` is the folder `histories/<dataset>/`, one for each world and source configuration. It
+    holds the histories of all splits and of all source seeds.
+    """
+
+    def __init__(self, config: Experiment):
+        self.config = config
+        source = replace(config.source, source_seed=0)
+        slug = re.sub(r"[^A-Za-z0-9]+", "_", config.env.id).strip("_").lower()
+        name = f"{slug}-{source.algorithm}-{config_hash(config.env, source)[:8]}"
+        self.path = Path(config.root) / "histories" / name
+
+    def folder(self, task: np.ndarray) -> Path:
+        """Return the folder of the history of `task`."""
+        return self.path / f"task_{task_name(task)}_seed_{self.config.source.source_seed}"
+
+    def manifest(self, task: np.ndarray) -> dict:
+        """Return what determines the history of `task`, as its manifest says it."""
+        env, source = self.config.env, self.config.source
+        return {
+            "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
+            "task": task.tolist(),
+            "task_kwargs": env.tasks[int(task[0])] if env.tasks else None,
+            "source": {"algorithm": source.algorithm, "settings": source.settings},
+            "source_seed": source.source_seed,
+            "env_steps": source.env_steps,
+            "num_envs": source.num_envs,
+            "versions": versions(),
+        }
+
+    def manifest_mismatch(self, manifest: dict, task: np.ndarray) -> str:
+        """Return the keys in which `manifest` is not that of `task`, with commas; "" if none.
+
+        Other versions of Python and its packages are no mismatch.
+        """
+        wanted = json.loads(json.dumps(self.manifest(task)))  # as it is read from the disk
+        del wanted["versions"]
+        return ", ".join(key for key, value in wanted.items() if manifest.get(key) != value)
+
+    def is_complete(self, task: np.ndarray) -> bool:
+        """Return whether the history of `task` is there, complete, and of this source."""
+        folder = self.folder(task)
+        return is_whole(folder) and not self.manifest_mismatch(read_manifest(folder), task)
+
+    def missing(self, tasks: np.ndarray) -> np.ndarray:
+        """Return those of `tasks` [K, ...] that have no complete history."""
+        return tasks[[not self.is_complete(task) for task in tasks]]
+
+    def partial_folders(self) -> list[tuple[Path, dict | None]]:
+        """Return each folder of an interrupted collection with the metadata of its snapshot.
+
+        The metadata is None where there is no snapshot to resume from.
+        """
+        return [(path, read_about(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that the bits of a history depend on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    }
