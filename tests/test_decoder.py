@@ -11,17 +11,20 @@ import torch
 from numba import njit
 from processes import ROOT, compiled_and_loaded
 
-from ad.models.kernels import functions as arithmetic
+from ad.models.kernels import functions
 from ad.models.kernels import inference_loops as decoder_kernel
 from ad.models.kernels import training_loops as training_kernel
+from ad.models.kernels.bf16 import from_bf16
 from ad.models.kernels.inference import Decoder
-from ad.models.kernels.simd import FLOATS, load, store
+from ad.models.kernels.llvm import LANES
+from ad.models.kernels.simd import load, store
 from ad.models.kv_cache import KVCache
 from ad.models.positions.rotary import Rotary
 from ad.models.transformer import Transformer
 from ad.runtime.devices import torch_threads
 
 KERNELS = ROOT / "ad" / "models" / "kernels"
+TRAINING = ["functions", "attention_loops", "layer_loops", "gemm"]
 # C, layers, H, F
 SHAPES = [(16, 2, 2, 32), (32, 3, 1, 20), (64, 4, 2, 256), (24, 1, 6, 48), (60, 1, 3, 33)]
 
@@ -188,8 +191,8 @@ def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
 @pytest.mark.parametrize(
     ("loops", "names"),
     [
-        (decoder_kernel, ["functions", "simd"]),
-        (training_kernel, ["functions", "attention_loops", "gemm", "simd"]),
+        (decoder_kernel, ["functions", "bf16", "simd", "llvm"]),
+        (training_kernel, [*TRAINING, "bf16", "simd", "llvm"]),
     ],
 )
 def test_a_change_of_what_loops_are_compiled_from_compiles_them_anew(loops, names):
@@ -201,11 +204,11 @@ HALVES = """
 import sys
 import numpy as np
 from numba import njit
-from ad.models.kernels.simd import rounded
+from ad.models.kernels.bf16 import to_bf16
 
 @njit
 def halves(numbers):
-    return [rounded(number) for number in numbers]
+    return [to_bf16(number) for number in numbers]
 
 numbers = np.frombuffer(bytes.fromhex(sys.stdin.read()), np.float32)
 print(np.array(halves(numbers), np.uint16).tobytes().hex())
@@ -226,34 +229,34 @@ def test_bfloat16_is_that_of_torch(processor):
     out = subprocess.run(command, input=told, env=env, capture_output=True, text=True, check=True)
     halves, rest = np.split(np.frombuffer(bytes.fromhex(out.stdout), np.uint16), [len(numbers)])
     np.testing.assert_array_equal(halves, numbers.bfloat16().view(torch.uint16).numpy())
-    assert all(np.isnan(arithmetic.to_float(half)) for half in rest)
+    assert all(np.isnan(from_bf16(half)) for half in rest)
     assert len(rest) == len(nans)
-    back = np.array([arithmetic.to_float(half) for half in halves], np.float32)
+    back = np.array([from_bf16(half) for half in halves], np.float32)
     np.testing.assert_array_equal(back, numbers.bfloat16().float().numpy())
 
 
 @njit
 def of_each(function, numbers):
     result = np.empty_like(numbers)
-    for i in range(0, numbers.size, FLOATS):
+    for i in range(0, numbers.size, LANES):
         store(result, i, function(load(numbers, i)))
     return result
 
 
 def of_all(function, numbers: np.ndarray) -> np.ndarray:
-    whole = np.pad(numbers.astype(np.float32), (0, -numbers.size % FLOATS))
+    whole = np.pad(numbers.astype(np.float32), (0, -numbers.size % LANES))
     return of_each(function, whole)[: numbers.size]
 
 
-def test_gelu_and_its_slope_are_those_of_torch():
+def test_gelu_and_its_derivative_are_those_of_torch():
     x = torch.cat([torch.linspace(-30, 30, 20_001), torch.tensor([-1e30, 1e30])]).requires_grad_()
     exact = torch.nn.functional.gelu(x)
-    (slope,) = torch.autograd.grad(exact.sum(), x)
+    (derivative,) = torch.autograd.grad(exact.sum(), x)
     for part, expected, atol, rtol in (
-        (arithmetic.gelu, exact, 2e-6, 1e-6),
-        (arithmetic.rough_gelu, exact, 1e-4, 4e-5),
+        (functions.gelu, exact, 2e-6, 1e-6),
+        (functions.gelu_poly, exact, 1e-4, 4e-5),
         (value_of_both, exact, 1e-4, 4e-5),
-        (slope_of_both, slope, 3e-4, 0),
+        (derivative_of_both, derivative, 3e-4, 0),
     ):
         ours = torch.from_numpy(of_all(part, x.detach().numpy()))
         torch.testing.assert_close(ours, expected.detach(), atol=atol, rtol=rtol)
@@ -262,17 +265,17 @@ def test_gelu_and_its_slope_are_those_of_torch():
 
 @njit
 def value_of_both(x):
-    return arithmetic.rough_gelu_and_slope(x)[0]
+    return functions.gelu_poly_and_derivative(x)[0]
 
 
 @njit
-def slope_of_both(x):
-    return arithmetic.rough_gelu_and_slope(x)[1]
+def derivative_of_both(x):
+    return functions.gelu_poly_and_derivative(x)[1]
 
 
 def test_powers_of_two_are_right_to_seven_digits_down_to_the_smallest():
     x = np.concatenate([np.linspace(-126, 0, 10_001), -np.geomspace(1e-9, 1, 1000)])
-    ours = of_all(arithmetic.exp2, x)
+    ours = of_all(functions.exp2, x)
     np.testing.assert_allclose(ours, np.exp2(x.astype(np.float32)), rtol=1e-6)
-    small = of_all(arithmetic.exp2, np.array([-1e30, -np.inf]))
+    small = of_all(functions.exp2, np.array([-1e30, -np.inf]))
     np.testing.assert_allclose(small, 2.0**-126, rtol=1e-6)

@@ -16,10 +16,11 @@ from torch.nn.functional import gelu
 
 from ad.config.schema import TrainingConfig
 from ad.data.dataset import parts
-from ad.models.kernels import functions as arithmetic
+from ad.models.kernels import functions
 from ad.models.kernels import training as passes
 from ad.models.kernels import training_loops as kernel
-from ad.models.kernels.simd import FLOATS, store
+from ad.models.kernels.llvm import LANES
+from ad.models.kernels.simd import store
 from ad.models.positions.rotary import Rotary
 from ad.models.rng import seeded
 from ad.models.transformer import Transformer
@@ -132,33 +133,33 @@ def test_it_serves_blocks_without_rotation_or_streams_in_bfloat16_on_a_cpu(model
 
 @njit(**LOOP | {"cache": False})
 def kept(drop, first, result):
-    for i in range(0, result.size, FLOATS):
-        store(result, i, arithmetic.kept(drop, first + i))
+    for i in range(0, result.size, LANES):
+        store(result, i, functions.dropout_scale(drop, first + i))
 
 
-def drop_of(drops: kernel.Drops, layer: int, which: int) -> arithmetic.Drop:
-    return arithmetic.Drop(*drops.keys[layer, which], drops.below[which], drops.gain[which])
+def drop_of(drops: kernel.DropoutKeys, layer: int, which: int) -> functions.Dropout:
+    return functions.Dropout(*drops.keys[layer, which], drops.threshold[which], drops.scale[which])
 
 
-def kept_rows(drop: arithmetic.Drop, rows: int, size: int, apart: int) -> torch.Tensor:
+def kept_rows(drop: functions.Dropout, rows: int, size: int, apart: int) -> torch.Tensor:
     """By what dropout multiplies each number of an array [`rows`, `size`], by their indices."""
-    result = np.empty((rows, size + -size % FLOATS), np.float32)
+    result = np.empty((rows, size + -size % LANES), np.float32)
     for number, row in enumerate(result):
         kept(drop, number * apart, row)
     return torch.from_numpy(result[:, :size])
 
 
-def kept_additions(drop: arithmetic.Drop, rows: int, width: int) -> torch.Tensor:
+def kept_additions(drop: functions.Dropout, rows: int, width: int) -> torch.Tensor:
     """Of an addition to the stream, whose rows are filled up, [N, C]."""
-    return kept_rows(drop, rows, width, width + -width % FLOATS)
+    return kept_rows(drop, rows, width, width + -width % LANES)
 
 
-def kept_weights(drop: arithmetic.Drop, groups: int, length: int) -> torch.Tensor:
+def kept_weights(drop: functions.Dropout, groups: int, length: int) -> torch.Tensor:
     """Of attention weights, [groups, queries, keys], of which those of a key are together."""
     return kept_rows(drop, groups * length, length, length).view(groups, length, length).mT
 
 
-def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.Drops) -> torch.Tensor:
+def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.DropoutKeys) -> torch.Tensor:
     """The blocks in float32 with the masks that a part of the batch had, as plain operations."""
     (windows, length, width), heads = tokens.shape, model.heads
     x, rows = tokens, windows * length
@@ -207,7 +208,7 @@ def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     for probability in (0.1, 0.5):
-        drop = arithmetic.Drop(
+        drop = functions.Dropout(
             *(np.uint32(word) for word in (12345, 67890, round(probability * 2**32))),
             np.float32(1 / (1 - probability)),
         )

@@ -6,22 +6,22 @@ import numpy as np
 import torch
 from numba import njit
 
-from ad.models.kernels.gemm import product
+from ad.models.kernels.gemm import gemm
 from ad.runtime.devices import torch_threads
 from ad.runtime.parallel import LOOP
 from scripts.benchmark.measure import Effort, Row, Work, alternate, median
 
-# Rows, inputs, outputs: the linear maps of a quickstart step, of `training_kernel.ROWS` and of all
-# rows of a part; the scores of a few queries.
+# Rows, inputs, outputs: the linear maps of a quickstart step, for `training_loops.ROW_BLOCK` rows
+# and for all rows of a micro-batch; the scores of a few queries.
 SHAPES = ((64, 64, 256), (64, 256, 64), (64, 64, 192), (1024, 64, 256), (8, 32, 256))
 
 
 @njit(**LOOP)
 def multiply(times, x, w, y):
-    """`y` [R, O] = `x` [R, I / 2] @ `w` [I / 2, O], in words, so many times."""
+    """Write `x` [R, I / 2] @ `w` [I / 2, O], in words, to `y` [R, O], `times` times."""
     (pairs, columns), rows = w.shape, len(x)
     for _ in range(times):
-        product(x, 0, pairs, 1, w, 0, columns, pairs, y, 0, columns, rows, columns)
+        gemm(x, 0, pairs, 1, w, 0, columns, pairs, y, 0, columns, rows, columns)
 
 
 def tiles(effort: Effort) -> Row | None:

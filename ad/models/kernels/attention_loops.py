@@ -1,12 +1,13 @@
-"""The attention of `training_loops.py`: causal, of one head of a window at a time.
+"""Causal attention of `training_loops.py`, forward and backward, of one head of one window.
 
-`FLOATS` queries go through it together, each in a lane of its own, so that the largest score, the
-sum and the weights of all of them are operations between vectors. Of the weights only what makes
-them again is kept: each query's largest score and sum (Dao et al. 2022, section 3.1). Keys behind
-the last query that asks are not multiplied at all.
+`LANES` queries go through it together, each in a SIMD lane of its own, so that the maximum, the sum
+and the weights of all of them are operations between vectors. Weights are not saved but recomputed
+from each query's maximum score and sum (Dao et al. 2022, section 3.1). Keys that follow the last
+query of a vector are skipped.
 
-Rows of `qkv` [N and more, 3 C], bfloat16, hold queries, keys and values of all heads. A window's
-last queries may share a vector with rows of the next one: their lanes count for nothing.
+Rows of `qkv` [N + padding, 3 C], bfloat16, hold queries, keys and values of all heads. A window's
+last queries may share a vector with rows of the next window; the results of those lanes are
+discarded.
 """
 
 from typing import NamedTuple
@@ -14,245 +15,288 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ad.models.kernels.functions import LOG2_E, exp2, kept, to_float
-from ad.models.kernels.gemm import more_product, product
+from ad.models.kernels.bf16 import (
+    from_bf16,
+    interleave_bf16,
+    load_bf16,
+    store_bf16,
+    store_bf16_pairs,
+    to_bf16,
+    transpose16,
+)
+from ad.models.kernels.functions import LOG2_E, dropout_scale, exp2
+from ad.models.kernels.gemm import gemm, gemm_accumulate
+from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import (
-    FLOATS,
-    first_of,
-    inverse,
-    larger,
-    last_from,
+    broadcast,
     load,
-    load_half,
-    pair_up,
-    rounded,
-    spread,
+    mask_head,
+    mask_tail,
+    maximum,
+    reciprocal,
+    reduce_sum,
     store,
-    store_half,
-    store_pair,
-    total,
-    turn,
 )
 from ad.runtime.parallel import HELPER
 
-QUERIES = 64  # whose keys learn together; in whole vectors
+QUERY_BLOCK = 64  # queries that add to the gradients of keys and values at once; in whole vectors
 
 _ZERO, _ONE, _INF = (np.float32(x) for x in (0, 1, np.inf))
 
 
-class Place(NamedTuple):
-    """A head of a window: where it is."""
+class HeadSlice(NamedTuple):
+    """One head of one window: its rows and columns."""
 
     start: int  # row of the window's first token
-    near: int  # the same in what is known
-    length: int  # L
+    local_row: int  # that row in the arrays of gradients
+    seq_len: int  # L
     width: int  # C
-    deep: int  # D, even
-    head: int
-    group: int  # its number among the heads of all windows
+    head_dim: int  # D, even
+    head: int  # 0 to H - 1
+    batch_head: int  # number of (window, head), counted over all windows
 
 
-class AttentionRoom(NamedTuple):
-    """For one head of a window; L and D are filled up to whole vectors. Zeros at first.
+class AttentionWorkspace(NamedTuple):
+    """Scratch memory for one head of one window, zeros at first.
 
-    `queries`, `known` and `pairs` stay 0 behind L. What is behind D counts for nothing.
+    L and D are padded to multiples of `LANES`. Transposed arrays and `token_pairs` stay 0 behind L;
+    padding behind D is never used. Words (uint32) hold two bfloat16 numbers.
     """
 
-    queries: np.ndarray  # words [D / 2, L]
-    known: np.ndarray  # words [D / 2, L], of what is known of what they found
-    pairs: np.ndarray  # words [3, L / 2 * D], of two tokens: values; or q, k and `known`
-    scores: np.ndarray  # float32 [L, FLOATS], of keys and a vector of queries
-    d_scores: np.ndarray  # float32 [QUERIES, FLOATS], what is known of some of them
-    weights: np.ndarray  # words [L / 2, FLOATS], of two keys: weights; or `slopes`
-    found: np.ndarray  # float32 [FLOATS, D]
-    means: np.ndarray  # float32 [FLOATS]
-    used: np.ndarray  # bfloat16 [L, QUERIES]: weights
-    slopes: np.ndarray  # bfloat16 [L, QUERIES], what is known of scores
+    queries_t: np.ndarray  # words [D / 2, L]
+    d_out_t: np.ndarray  # words [D / 2, L], gradient of the head's output
+    token_pairs: np.ndarray  # words [3, L / 2 * D], pairs of tokens: v, or q, k and d_out
+    scores: np.ndarray  # float32 [L, LANES], of keys and a vector of queries
+    d_weights: np.ndarray  # float32 [QUERY_BLOCK, LANES], gradient of some keys' weights
+    key_pairs: np.ndarray  # words [L / 2, LANES], pairs of keys: weights, or d_scores
+    out: np.ndarray  # float32 [LANES, D], output, or gradient of queries
+    delta: np.ndarray  # float32 [LANES], scaled dot product of a query's output and its gradient
+    weights: np.ndarray  # bfloat16 [L, QUERY_BLOCK], behind dropout
+    d_scores: np.ndarray  # bfloat16 [L, QUERY_BLOCK]
     dk: np.ndarray  # float32 [L, D]
-    dv: np.ndarray
+    dv: np.ndarray  # float32 [L, D]
 
 
 @njit(**HELPER)
-def attend(qkv, place, drop, sums, mixed, room):
-    """What the queries at a `place` find, to `mixed` [N, C]; fills `sums` [H, 2, N and more]."""
-    start, length, first, deep = place.start, place.length, place.head * place.deep, place.deep
-    words, across, scores = qkv.view(np.uint32), qkv.shape[1] // 2, room.scores
-    whole, broad, values, found = room.queries.shape[1], room.dk.shape[1], room.pairs[0], room.found
-    _turn(words, start, length, first // 2, deep // 2, room.queries)
-    _pair_up(qkv, start, length, 2 * place.width + first, values, broad)
-    scale, at_keys = _powers(deep), start * across + (place.width + first) // 2
-    for i in range(0, length, FLOATS):
-        seen, index = i + FLOATS, place.group * length * length + i
-        part = room.queries, i, whole, deep // 2
-        product(words, at_keys, across, 1, *part, scores, 0, FLOATS, seen, FLOATS)
-        top, sums_of_weights = _hide(scores, i) * scale, spread(_ZERO)
-        for j in range(0, seen, 2):
-            one = exp2(load(scores, j * FLOATS) * scale - top)
-            other = exp2(load(scores, j * FLOATS + FLOATS) * scale - top)
-            sums_of_weights = sums_of_weights + (one + other)
-            one = one * kept(drop, index + j * length)
-            other = other * kept(drop, index + j * length + length)
-            store_pair(room.weights, j // 2 * FLOATS, one, other)
-        at = 2 * place.head * sums.shape[2] + start + i
-        store(sums, at, top)
-        store(sums, at + sums.shape[2], inverse(sums_of_weights))
-        result = found, 0, broad, FLOATS, broad
-        product(room.weights, 0, 1, FLOATS, values, 0, broad, seen // 2, *result)
-        for r in range(min(FLOATS, length - i)):
-            _put(found, r, sums[place.head, 1, start + i + r], deep, mixed, start + i + r, first)
+def attention_forward(qkv, part, dropout, softmax_stats, attn_out, workspace):
+    """Write the output of one head and window to `attn_out` [N, C], bfloat16.
+
+    `part` is a `HeadSlice`. Fills its queries' columns of `softmax_stats` [H, 2, N + padding]:
+    maximum score (in units of log 2) and reciprocal of the sum of weights.
+    """
+    start, seq_len, head_dim = part.start, part.seq_len, part.head_dim
+    column = part.head * head_dim
+    words, row_stride, scores = qkv.view(np.uint32), qkv.shape[1] // 2, workspace.scores
+    seq_len_padded, head_dim_padded = workspace.queries_t.shape[1], workspace.dk.shape[1]
+    values, out = workspace.token_pairs[0], workspace.out
+    _transpose_rows(words, start, seq_len, column // 2, head_dim // 2, workspace.queries_t)
+    _interleave_rows(qkv, start, seq_len, 2 * part.width + column, values, head_dim_padded)
+    scale, keys_offset = _log2_scale(head_dim), start * row_stride + (part.width + column) // 2
+    for i in range(0, seq_len, LANES):
+        num_keys, mask_index = i + LANES, part.batch_head * seq_len * seq_len + i
+        queries = workspace.queries_t, i, seq_len_padded, head_dim // 2
+        gemm(words, keys_offset, row_stride, 1, *queries, scores, 0, LANES, num_keys, LANES)
+        max_score, weight_sum = _causal_mask_and_max(scores, i) * scale, broadcast(_ZERO)
+        for j in range(0, num_keys, 2):
+            even = exp2(load(scores, j * LANES) * scale - max_score)
+            odd = exp2(load(scores, j * LANES + LANES) * scale - max_score)
+            weight_sum = weight_sum + (even + odd)
+            even = even * dropout_scale(dropout, mask_index + j * seq_len)
+            odd = odd * dropout_scale(dropout, mask_index + j * seq_len + seq_len)
+            store_bf16_pairs(workspace.key_pairs, j // 2 * LANES, even, odd)
+        stats_index = 2 * part.head * softmax_stats.shape[2] + start + i
+        store(softmax_stats, stats_index, max_score)
+        store(softmax_stats, stats_index + softmax_stats.shape[2], reciprocal(weight_sum))
+        result = out, 0, head_dim_padded, LANES, head_dim_padded
+        gemm(workspace.key_pairs, 0, 1, LANES, values, 0, head_dim_padded, num_keys // 2, *result)
+        for r in range(min(LANES, seq_len - i)):
+            row = start + i + r
+            _store_row(out, r, softmax_stats[part.head, 1, row], head_dim, attn_out, row, column)
 
 
 @njit(**HELPER)
-def attend_back(qkv, place, drop, sums, mixed, d_mixed, d_qkv, room):
-    """From what is known of `mixed`, in `d_mixed`, to what is of q, k and v, in `d_qkv`."""
-    start, near, length, deep = place.start, place.near, place.length, place.deep
-    first = place.head * deep
-    (whole, broad), width, found, dk, dv = room.dk.shape, place.width, room.found, room.dk, room.dv
-    queries, keys, known = room.pairs[0], room.pairs[1], room.pairs[2]
-    _turn(qkv.view(np.uint32), start, length, first // 2, deep // 2, room.queries)
-    _turn(d_mixed.view(np.uint32), near, length, first // 2, deep // 2, room.known)
-    _pair_up(qkv, start, length, first, queries, broad)
-    _pair_up(qkv, start, length, width + first, keys, broad)
-    _pair_up(d_mixed, near, length, first, known, broad)
-    for j in range(whole):
-        for c in range(broad):
+def attention_backward(qkv, part, dropout, softmax_stats, attn_out, d_attn_out, d_qkv, workspace):
+    """Write the gradients of queries, keys and values of one head and window to `d_qkv`.
+
+    `part` is a `HeadSlice`; `d_attn_out` is the gradient of `attn_out`. `qkv` and `attn_out` have
+    the window's rows from `start` on, gradients from `local_row` on.
+    """
+    start, local_row, seq_len = part.start, part.local_row, part.seq_len
+    head_dim, width = part.head_dim, part.width
+    column = part.head * head_dim
+    (seq_len_padded, head_dim_padded), out = workspace.dk.shape, workspace.out
+    dk, dv = workspace.dk, workspace.dv
+    queries, keys = workspace.token_pairs[0], workspace.token_pairs[1]
+    d_out = workspace.token_pairs[2]
+    qkv_words, d_words = qkv.view(np.uint32), d_attn_out.view(np.uint32)
+    _transpose_rows(qkv_words, start, seq_len, column // 2, head_dim // 2, workspace.queries_t)
+    _transpose_rows(d_words, local_row, seq_len, column // 2, head_dim // 2, workspace.d_out_t)
+    _interleave_rows(qkv, start, seq_len, column, queries, head_dim_padded)
+    _interleave_rows(qkv, start, seq_len, width + column, keys, head_dim_padded)
+    _interleave_rows(d_attn_out, local_row, seq_len, column, d_out, head_dim_padded)
+    for j in range(seq_len_padded):
+        for c in range(head_dim_padded):
             dk[j, c] = dv[j, c] = _ZERO
-    for begin in range(0, length, QUERIES):
-        stop = min(begin + QUERIES, whole)
-        for i in range(begin, stop, FLOATS):
-            _scores_back(qkv, place, i, i - begin, drop, sums, mixed, d_mixed, room)
-            part, result = (keys, 0, broad, (i + FLOATS) // 2), (found, 0, broad, FLOATS, broad)
-            product(room.weights, 0, 1, FLOATS, *part, *result)
-            for r in range(min(FLOATS, length - i)):
-                _put(found, r, _ONE, deep, d_qkv, near + i + r, first)
-        for j in range(0, stop, FLOATS):
-            before = max(j - begin, 0)  # queries that know nothing of these keys
-            word, pair = j * (QUERIES // 2) + before // 2, (begin + before) // 2 * broad
-            count = (stop - begin - before) // 2
-            for d, read, into in ((room.slopes, queries, dk), (room.used, known, dv)):
-                part = d, word, QUERIES // 2, 1, read, pair, broad
-                more_product(*part, count, into, j * broad, broad, FLOATS, broad)
-    for j in range(length):
-        _put(dk, j, _ONE, deep, d_qkv, near + j, width + first)
-        _put(dv, j, _ONE, deep, d_qkv, near + j, 2 * width + first)
+    for block in range(0, seq_len, QUERY_BLOCK):
+        stop = min(block + QUERY_BLOCK, seq_len_padded)
+        for i in range(block, stop, LANES):
+            arrays = softmax_stats, attn_out, d_attn_out, workspace
+            _scores_backward(qkv, part, i, i - block, dropout, *arrays)
+            product = keys, 0, head_dim_padded, (i + LANES) // 2
+            result = out, 0, head_dim_padded, LANES, head_dim_padded
+            gemm(workspace.key_pairs, 0, 1, LANES, *product, *result)
+            for r in range(min(LANES, seq_len - i)):
+                _store_row(out, r, _ONE, head_dim, d_qkv, local_row + i + r, column)
+        for j in range(0, stop, LANES):
+            skipped = max(j - block, 0)  # queries of the block that precede these keys
+            word = j * (QUERY_BLOCK // 2) + skipped // 2
+            pair = (block + skipped) // 2 * head_dim_padded
+            num_pairs = (stop - block - skipped) // 2
+            for a, b, grad in (
+                (workspace.d_scores, queries, dk),
+                (workspace.weights, d_out, dv),
+            ):
+                factors = a, word, QUERY_BLOCK // 2, 1, b, pair, head_dim_padded, num_pairs
+                result = grad, j * head_dim_padded, head_dim_padded, LANES, head_dim_padded
+                gemm_accumulate(*factors, *result)
+    for j in range(seq_len):
+        _store_row(dk, j, _ONE, head_dim, d_qkv, local_row + j, width + column)
+        _store_row(dv, j, _ONE, head_dim, d_qkv, local_row + j, 2 * width + column)
 
 
 @njit(**HELPER)
-def _scores_back(qkv, place, i, column, drop, sums, mixed, d_mixed, room):
-    """The weights that the queries from `i` on used, and what is known of their scores.
+def _scores_backward(qkv, part, i, column, dropout, softmax_stats, attn_out, d_attn_out, workspace):
+    """Recompute the weights of the queries from `i` on, and compute the gradients of their scores.
 
-    They go to a `column` of `used` and `slopes`, the latter to `weights` too.
+    Both are written to `workspace`: from `column` on of `weights` and `d_scores`, and the gradients
+    also to `key_pairs`.
     """
-    start, length, first, deep = place.start, place.length, place.head * place.deep, place.deep
-    words, across, whole = qkv.view(np.uint32), qkv.shape[1] // 2, room.queries.shape[1]
-    scale, left, at = _ONE / np.sqrt(np.float32(deep)), length - i, start + i
-    for r in range(min(FLOATS, left)):
-        room.means[r] = _dot(d_mixed, place.near + i + r, mixed, at + r, first, deep) * scale
-    row = 2 * place.head * sums.shape[2] + at
-    top = first_of(load(sums, row), left, _ZERO)
-    share = first_of(load(sums, row + sums.shape[2]), left, _ZERO)
-    mean = first_of(load(room.means, 0), left, _ZERO)
-    of_queries = top, share, mean, _powers(deep), scale
-    for begin in range(0, i + FLOATS, QUERIES):
-        row, count = (start + begin) * across, min(QUERIES, i + FLOATS - begin)
-        for what, of, into in (
-            (place.width + first, room.queries, room.scores),
-            (2 * place.width + first, room.known, room.d_scores),
+    start, seq_len, head_dim = part.start, part.seq_len, part.head_dim
+    head_column = part.head * head_dim
+    words, row_stride = qkv.view(np.uint32), qkv.shape[1] // 2
+    seq_len_padded = workspace.queries_t.shape[1]
+    scale, num_queries, query_row = _ONE / np.sqrt(np.float32(head_dim)), seq_len - i, start + i
+    for r in range(min(LANES, num_queries)):
+        rows = d_attn_out, part.local_row + i + r, attn_out, query_row + r
+        workspace.delta[r] = _dot(*rows, head_column, head_dim) * scale
+    stats_index = 2 * part.head * softmax_stats.shape[2] + query_row
+    max_score = mask_tail(load(softmax_stats, stats_index), num_queries, _ZERO)
+    sum_index = stats_index + softmax_stats.shape[2]
+    inverse_sum = mask_tail(load(softmax_stats, sum_index), num_queries, _ZERO)
+    delta = mask_tail(load(workspace.delta, 0), num_queries, _ZERO)
+    queries = max_score, inverse_sum, delta, _log2_scale(head_dim), scale
+    for block in range(0, i + LANES, QUERY_BLOCK):
+        block_row = (start + block) * row_stride
+        num_keys = min(QUERY_BLOCK, i + LANES - block)
+        for first, transposed, result in (
+            (part.width + head_column, workspace.queries_t, workspace.scores),
+            (2 * part.width + head_column, workspace.d_out_t, workspace.d_weights),
         ):
-            part = words, row + what // 2, across, 1, of, i, whole, deep // 2
-            product(*part, into, 0, FLOATS, count, FLOATS)
-        for j in range(0, count, 2):
-            key = begin + j
-            index, to = (place.group * length + key) * length + i, key * QUERIES
-            one, d_one = _score_back(room, j, drop, index, key - i, *of_queries)
-            index += length
-            other, d_other = _score_back(room, j + 1, drop, index, key + 1 - i, *of_queries)
-            store_half(room.used, to + column, one)
-            store_half(room.used, to + QUERIES + column, other)
-            store_half(room.slopes, to + column, d_one)
-            store_half(room.slopes, to + QUERIES + column, d_other)
-            store_pair(room.weights, key // 2 * FLOATS, d_one, d_other)
+            rows = words, block_row + first // 2, row_stride, 1
+            columns = transposed, i, seq_len_padded, head_dim // 2
+            gemm(*rows, *columns, result, 0, LANES, num_keys, LANES)
+        for j in range(0, num_keys, 2):
+            key = block + j
+            index, target = (part.batch_head * seq_len + key) * seq_len + i, key * QUERY_BLOCK
+            even, d_even = _score_backward(workspace, j, dropout, index, key - i, *queries)
+            index += seq_len
+            odd, d_odd = _score_backward(workspace, j + 1, dropout, index, key + 1 - i, *queries)
+            store_bf16(workspace.weights, target + column, even)
+            store_bf16(workspace.weights, target + QUERY_BLOCK + column, odd)
+            store_bf16(workspace.d_scores, target + column, d_even)
+            store_bf16(workspace.d_scores, target + QUERY_BLOCK + column, d_odd)
+            store_bf16_pairs(workspace.key_pairs, key // 2 * LANES, d_even, d_odd)
 
 
 @njit(**HELPER)
-def _score_back(room, j, drop, index, behind, top, share, mean, powers, scale):
-    """The weights that queries gave the key of row `j` of `scores`, and what is known of these.
+def _score_backward(
+    workspace, j, dropout, index, first_query, max_score, inverse_sum, delta, log2_scale, scale
+):
+    """Return the weights of one key behind dropout, and the gradients of its scores.
 
-    `behind`: the first query that sees this key, less the first of the vector.
+    `j` is the key's row in `scores` and `d_weights`, `first_query` the lane of the first query that
+    sees it, which may be negative.
     """
-    gain = kept(drop, index)
-    weight = exp2(load(room.scores, j * FLOATS) * powers - top) * share
-    slope = weight * (load(room.d_scores, j * FLOATS) * gain * scale - mean)
-    weight = weight * gain
-    if behind >= 0:
-        return last_from(weight, behind, _ZERO), last_from(slope, behind, _ZERO)
-    return weight, slope
+    factor = dropout_scale(dropout, index)
+    weight = exp2(load(workspace.scores, j * LANES) * log2_scale - max_score) * inverse_sum
+    d_score = weight * (load(workspace.d_weights, j * LANES) * factor * scale - delta)
+    weight = weight * factor
+    if first_query >= 0:
+        return mask_head(weight, first_query, _ZERO), mask_head(d_score, first_query, _ZERO)
+    return weight, d_score
 
 
 @njit(**HELPER)
-def _hide(scores, i):
-    """Of the queries from `i` on what comes behind each; the largest of the other `scores`."""
-    most = spread(-_INF)
+def _causal_mask_and_max(scores, i):
+    """Set `scores` of keys that follow their query to -inf, and return the queries' maxima.
+
+    The queries are those from `i` on.
+    """
+    result = broadcast(-_INF)
     for j in range(i):
-        most = larger(most, load(scores, j * FLOATS))
-    for j in range(i, i + FLOATS):
-        score = last_from(load(scores, j * FLOATS), j - i, -_INF)
-        store(scores, j * FLOATS, score)
-        most = larger(most, score)
-    return most
-
-
-@njit(**HELPER)
-def _powers(deep):
-    """The scale of scores, for powers of two in place of e."""
-    return LOG2_E / np.sqrt(np.float32(deep))
-
-
-@njit(**HELPER)
-def _turn(words, start, length, column, count, turned):
-    """`turned` [`count` and more, L]: the rows of a window from a `column` on, as columns."""
-    across, whole = words.shape[1], turned.shape[1]
-    for c in range(0, count, FLOATS):
-        for j in range(0, length, FLOATS):
-            at, to = (start + j) * across + column + c, c * whole + j
-            turn(words, at, across, turned, to, whole)
-    for c in range(count):
-        for j in range(length, whole):
-            turned[c, j] = 0  # the next window's
-
-
-@njit(**HELPER)
-def _pair_up(x, start, length, column, pairs, broad):
-    """Words of two tokens of a window each; behind the last one there is nothing but 0."""
-    wide = x.shape[1]
-    for j in range(0, length, 2):
-        at = (start + j) * wide + column
-        for c in range(0, broad, FLOATS):
-            pair_up(x, at + c, at + c + wide, pairs, j // 2 * broad + c)
-    if length % 2:
-        for c in range(broad):
-            pairs[length // 2 * broad + c] &= np.uint32(0xFFFF)
-
-
-@njit(**HELPER)
-def _dot(a, row, b, other_row, first, deep):
-    """The product of `deep` places of a row of each, from the `first` on."""
-    at, other = row * a.shape[1] + first, other_row * b.shape[1] + first
-    whole, sums = deep // FLOATS * FLOATS, spread(_ZERO)
-    for c in range(0, whole, FLOATS):
-        sums = load_half(a, at + c) * load_half(b, other + c) + sums
-    result = total(sums)
-    for c in range(first + whole, first + deep):
-        result += to_float(a[row, c]) * to_float(b[other_row, c])
+        result = maximum(result, load(scores, j * LANES))
+    for j in range(i, i + LANES):
+        score = mask_head(load(scores, j * LANES), j - i, -_INF)
+        store(scores, j * LANES, score)
+        result = maximum(result, score)
     return result
 
 
 @njit(**HELPER)
-def _put(found, r, share, deep, x, row, first):
-    """A `share` of row `r` of `found` to `deep` places of a `row` of `x`, from the `first` on."""
-    whole = deep // FLOATS * FLOATS
-    for c in range(0, whole, FLOATS):
-        value = load(found, r * found.shape[1] + c) * share
-        store_half(x, row * x.shape[1] + first + c, value)
-    for c in range(whole, deep):
-        x[row, first + c] = rounded(found[r, c] * share)
+def _log2_scale(head_dim):
+    """Return log2(e) / sqrt(D), the scale of scores whose weights are powers of 2."""
+    return LOG2_E / np.sqrt(np.float32(head_dim))
+
+
+@njit(**HELPER)
+def _transpose_rows(words, start, seq_len, column, num_columns, transposed):
+    """Transpose `num_columns` words of a window's rows, from `column` on, to `transposed`.
+
+    `transposed` is [num_columns + padding, L + padding], with zeros behind L.
+    """
+    row_stride, seq_len_padded = words.shape[1], transposed.shape[1]
+    for c in range(0, num_columns, LANES):
+        for j in range(0, seq_len, LANES):
+            source, target = (start + j) * row_stride + column + c, c * seq_len_padded + j
+            transpose16(words, source, row_stride, transposed, target, seq_len_padded)
+    for c in range(num_columns):
+        for j in range(seq_len, seq_len_padded):
+            transposed[c, j] = 0  # overwrites rows of the next window
+
+
+@njit(**HELPER)
+def _interleave_rows(x, start, seq_len, column, pairs, head_dim_padded):
+    """Write words of two tokens of a window each to `pairs`, with 0 for a missing last token."""
+    row_stride = x.shape[1]
+    for j in range(0, seq_len, 2):
+        source = (start + j) * row_stride + column
+        for c in range(0, head_dim_padded, LANES):
+            target = j // 2 * head_dim_padded + c
+            interleave_bf16(x, source + c, source + c + row_stride, pairs, target)
+    if seq_len % 2:
+        for c in range(head_dim_padded):
+            pairs[seq_len // 2 * head_dim_padded + c] &= np.uint32(0xFFFF)
+
+
+@njit(**HELPER)
+def _dot(a, a_row, b, b_row, column, head_dim):
+    """Return the dot product of `head_dim` bfloat16 numbers of a row of `a` and of `b`, float32."""
+    a_index, b_index = a_row * a.shape[1] + column, b_row * b.shape[1] + column
+    whole, sums = head_dim // LANES * LANES, broadcast(_ZERO)
+    for c in range(0, whole, LANES):
+        sums = load_bf16(a, a_index + c) * load_bf16(b, b_index + c) + sums
+    result = reduce_sum(sums)
+    for c in range(column + whole, column + head_dim):
+        result += from_bf16(a[a_row, c]) * from_bf16(b[b_row, c])
+    return result
+
+
+@njit(**HELPER)
+def _store_row(values, r, factor, head_dim, x, row, column):
+    """Write `factor` times row `r` of `values`, float32, to a `row` of `x`, bfloat16."""
+    whole = head_dim // LANES * LANES
+    for c in range(0, whole, LANES):
+        value = load(values, r * values.shape[1] + c) * factor
+        store_bf16(x, row * x.shape[1] + column + c, value)
+    for c in range(whole, head_dim):
+        x[row, column + c] = to_bf16(values[r, c] * factor)

@@ -1,14 +1,14 @@
 """Products of bfloat16 matrices for numba's loops, a tile of the result at a time in registers.
 
-A word (uint32) is a pair of bfloat16 numbers that are neighbours in what a product sums over, the
-first of them in its lower half. A processor with AVX-512 BF16 multiplies sixteen pairs and adds
-them up in one instruction; on another float32 instructions do the same.
+A word (uint32) is a pair of bfloat16 numbers, the first of them in its lower half. A matrix that
+enters a product pairs neighbors along the dimension that is summed over, k. AVX-512 BF16 multiplies
+sixteen pairs and adds them up in one instruction; other processors use float32 instructions.
 
-Why not a library's product: those of training are small. To call one, and what a library then looks
-up and lays out anew, takes longer than the product, and what lies between two of them leaves the
-core's cache. `scripts/benchmark` has both beside each other.
+Why not a BLAS: the products of training are small. A call, with the library's dispatch and packing,
+takes longer than the product, and the operations between two products would leave the core's
+cache. `scripts/benchmark` compares both.
 
-Numba's cache does not see a change in this file: see `simd.py`.
+Numba's cache does not see a change in this file: see `llvm.py`.
 """
 
 from llvmlite import ir
@@ -16,117 +16,159 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ad.models.kernels.simd import (
-    FLOATS,
-    INT,
-    INTS,
-    VECTOR,
-    BFloat,
-    everywhere,
-    ints,
-    loops_may_use,
-    place,
-    read,
+from ad.models.kernels.bf16 import BFloat
+from ad.models.kernels.llvm import (
+    FLOAT32X16,
+    INT32,
+    INT32X16,
+    LANES,
+    ZEROS,
+    int_vector,
+    load_aligned,
+    pointer,
+    splat,
+    target_supports,
 )
 from ad.runtime.parallel import HELPER
 
-LEAST = 8  # rows of a result come in multiples of this, columns in multiples of FLOATS
+ROW_MULTIPLE = 8  # rows of a result come in multiples of it, columns in multiples of LANES
 
-_ROWS = LEAST if loops_may_use("avx512f") else 2  # of a tile: so many sums have registers
-_IN_ONE = loops_may_use("avx512bf16")
+# Rows of a tile: as many as its accumulators have registers
+_TILE_ROWS = ROW_MULTIPLE if target_supports("avx512f") else 2
+_HAS_BF16_DOT = target_supports("avx512bf16")
 
 
-def _tile(vectors: int, more: bool):
-    """The intrinsic for a tile so many vectors wide: it is stored, or added to what is there."""
+def _tile(vectors: int, accumulate: bool):
+    """Return an intrinsic for a tile of `c` [_TILE_ROWS, vectors * LANES], as in `gemm`.
+
+    With `accumulate` the product is added to `c`.
+    """
 
     @intrinsic
-    def tile(context, a, at, row, step, b, begin, across, pairs, c, into, below):
+    def tile(
+        context,
+        a,
+        a_offset,
+        a_row_stride,
+        a_col_stride,
+        b,
+        b_offset,
+        b_row_stride,
+        k_pairs,
+        c,
+        c_offset,
+        c_row_stride,
+    ):
         def make(context, builder, signature, arguments):
-            a, at, row, step, b, begin, across, pairs, c, into, below = arguments
-            kind_a, kind_b, kind_c = (signature.args[i] for i in (0, 4, 8))
+            a, a_offset, a_row_stride, a_col_stride, *others = arguments
+            b, b_offset, b_row_stride, k_pairs, c, c_offset, c_row_stride = others
+            a_type, b_type, c_type = (signature.args[i] for i in (0, 4, 8))
 
-            def on(index, stride, count: int):
-                return builder.add(index, builder.mul(stride, stride.type(count)))
+            def advance(offset, stride, count: int):
+                return builder.add(offset, builder.mul(stride, stride.type(count)))
 
             def result(i: int, j: int):
-                index = builder.add(on(into, below, i), into.type(j * FLOATS))
-                return place(context, builder, kind_c, c, index, VECTOR)
+                row = advance(c_offset, c_row_stride, i)
+                index = builder.add(row, c_offset.type(j * LANES))
+                return pointer(context, builder, c_type, c, index, FLOAT32X16)
 
-            def words(kind_array, array, index, kind):
-                return read(builder, place(context, builder, kind_array, array, index, kind, INT))
+            def load_words(array_type, array, index, kind):
+                source = pointer(context, builder, array_type, array, index, kind, INT32)
+                return load_aligned(builder, source)
 
-            # In registers, as nobody asks where in memory they are.
+            # LLVM keeps these in registers: no address of theirs is used elsewhere.
             sums = {
-                (i, j): cgutils.alloca_once(builder, VECTOR)
-                for i in range(_ROWS)
+                (i, j): cgutils.alloca_once(builder, FLOAT32X16)
+                for i in range(_TILE_ROWS)
                 for j in range(vectors)
             }
             for ij, total in sums.items():
-                zero = ir.Constant(VECTOR, [0.0] * FLOATS)
-                builder.store(read(builder, result(*ij)) if more else zero, total)
-            with cgutils.for_range(builder, pairs) as loop:
-                first_b = builder.add(begin, builder.mul(loop.index, across))
-                first_a = builder.add(at, builder.mul(loop.index, step))
+                start = load_aligned(builder, result(*ij)) if accumulate else ZEROS
+                builder.store(start, total)
+            with cgutils.for_range(builder, k_pairs) as loop:
+                b_row = builder.add(b_offset, builder.mul(loop.index, b_row_stride))
+                a_column = builder.add(a_offset, builder.mul(loop.index, a_col_stride))
                 columns = [
-                    words(kind_b, b, builder.add(first_b, begin.type(j * FLOATS)), INTS)
+                    load_words(b_type, b, builder.add(b_row, b_offset.type(j * LANES)), INT32X16)
                     for j in range(vectors)
                 ]
-                for i in range(_ROWS):
-                    pair = everywhere(builder, words(kind_a, a, on(first_a, row, i), INT), INTS)
+                for i in range(_TILE_ROWS):
+                    pair = load_words(a_type, a, advance(a_column, a_row_stride, i), INT32)
+                    pair = splat(builder, pair, INT32X16)
                     for j, column in enumerate(columns):
                         total = sums[i, j]
-                        builder.store(_plus(builder, builder.load(total), pair, column), total)
+                        value = _multiply_add_pairs(builder, builder.load(total), pair, column)
+                        builder.store(value, total)
             for ij, total in sums.items():
                 builder.store(builder.load(total), result(*ij)).align = 4
             return context.get_dummy_value()
 
-        three = [types.intp] * 3
-        return types.none(a, *three, b, *three, c, types.intp, types.intp), make
+        matrix = [types.intp] * 3
+        return types.none(a, *matrix, b, *matrix, c, types.intp, types.intp), make
 
     return tile
 
 
-def _plus(builder, total, a, b):
-    """`total` + the products of the pairs of numbers in the words `a` and `b`."""
-    if _IN_ONE:
-        name, halves = "llvm.x86.avx512bf16.dpbf16ps.512", BFloat(2 * FLOATS)
-        kind = ir.FunctionType(VECTOR, [VECTOR, halves, halves])
-        call = cgutils.get_or_insert_function(builder.module, kind, name)
-        return builder.call(call, [total, *(builder.bitcast(x, halves) for x in (a, b))])
-    once = ("contract",)
-    for half in (_first, _second):
-        x, y = (builder.bitcast(half(builder, words), VECTOR) for words in (a, b))
-        total = builder.fadd(total, builder.fmul(x, y, flags=once), flags=once)
+def _multiply_add_pairs(builder, total, a, b):
+    """Return `total` + the products of both numbers in the words `a` and `b`, lane by lane."""
+    if _HAS_BF16_DOT:
+        name, pairs = "llvm.x86.avx512bf16.dpbf16ps.512", BFloat(2 * LANES)
+        kind = ir.FunctionType(FLOAT32X16, [FLOAT32X16, pairs, pairs])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [total, *(builder.bitcast(x, pairs) for x in (a, b))])
+    contract = ("contract",)
+    for half in (_lower_half, _upper_half):
+        x, y = (builder.bitcast(half(builder, words), FLOAT32X16) for words in (a, b))
+        total = builder.fadd(total, builder.fmul(x, y, flags=contract), flags=contract)
     return total
 
 
-def _first(builder, words):
-    return builder.shl(words, ints(16))
+def _lower_half(builder, words):
+    """Return the float32 bits of the first number of each pair."""
+    return builder.shl(words, int_vector(16))
 
 
-def _second(builder, words):
-    return builder.and_(words, ints(0xFFFF0000))
+def _upper_half(builder, words):
+    """Return the float32 bits of the second number of each pair."""
+    return builder.and_(words, int_vector(0xFFFF0000))
 
 
-def _whole(wide, narrow):
-    """A whole result of such tiles."""
+def _covered(wide_tile, narrow_tile):
+    """Return a product that covers `c` with tiles two vectors wide, or one at an odd end."""
 
     @njit(**HELPER)
-    def whole(a, at, row, step, b, begin, across, pairs, c, into, below, rows, columns):
-        for j in range(0, columns, 2 * FLOATS):
-            for i in range(0, rows, _ROWS):
-                first, corner = at + i * row, into + i * below + j
-                if columns - j > FLOATS:
-                    wide(a, first, row, step, b, begin + j, across, pairs, c, corner, below)
+    def gemm(
+        a,
+        a_offset,
+        a_row_stride,
+        a_col_stride,
+        b,
+        b_offset,
+        b_row_stride,
+        k_pairs,
+        c,
+        c_offset,
+        c_row_stride,
+        rows,
+        columns,
+    ):
+        for j in range(0, columns, 2 * LANES):
+            for i in range(0, rows, _TILE_ROWS):
+                a_tile = a, a_offset + i * a_row_stride, a_row_stride, a_col_stride
+                b_tile = b, b_offset + j, b_row_stride, k_pairs
+                c_tile = c, c_offset + i * c_row_stride + j, c_row_stride
+                if columns - j > LANES:
+                    wide_tile(*a_tile, *b_tile, *c_tile)
                 else:
-                    narrow(a, first, row, step, b, begin + j, across, pairs, c, corner, below)
+                    narrow_tile(*a_tile, *b_tile, *c_tile)
 
-    return whole
+    return gemm
 
 
-# `c` [`rows`, `columns`] = `a` @ `b`, a sum over so many `pairs`. Of these k is, in row i of `a`,
-# its word `at` + i `row` + k `step`, and in column j of `b` its word `begin` + k `across` + j. `c`,
-# which is float32, begins at its number `into`, and its rows are `below` apart.
-product = _whole(_tile(2, more=False), _tile(1, more=False))
-# The same, added to what is in `c`.
-more_product = _whole(_tile(2, more=True), _tile(1, more=True))
+# Write `a` @ `b` to `c` [rows, columns], or add it to `c`. The arguments are those of the function
+# above: `a` [rows, k_pairs] and `b` [k_pairs, columns] hold words, `c` is float32. Flattened, word
+# (i, k) of `a` is at `a_offset + i * a_row_stride + k * a_col_stride`, word (k, j) of `b` at
+# `b_offset + k * b_row_stride + j`, and number (i, j) of `c` at `c_offset + i * c_row_stride + j`;
+# offsets and strides of `a` and `b` count words whatever the dtype of the arrays.
+gemm = _covered(_tile(2, accumulate=False), _tile(1, accumulate=False))
+gemm_accumulate = _covered(_tile(2, accumulate=True), _tile(1, accumulate=True))

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ad.models.kernels.inference_loops import PAIR, ROWS, Weights, read
-from ad.models.kernels.simd import FLOATS
+from ad.models.kernels.inference_loops import ROWS, VECTOR_PAIR, Weights, decode
+from ad.models.kernels.llvm import LANES
 from ad.runtime.devices import torch_threads
 from ad.runtime.parallel import at_once
 
@@ -22,15 +22,15 @@ from ad.runtime.parallel import at_once
 class Decoder:
     """What `KVCache` is, with the transformer's weights as they were when this was made.
 
-    Keys and values lie as `ad.models.kernels.inference_loops.read` goes through them.
+    Keys and values lie as `ad.models.kernels.inference_loops.decode` goes through them.
     """
 
     def __init__(self, transformer: torch.nn.Module, lanes: int, capacity: int):
         self.weights, heads = _weights(transformer), transformer.heads
         layers, head_width = len(transformer.blocks), transformer.width // heads
-        pairs, vectors = -(-capacity // PAIR), -(-head_width // FLOATS)
-        keys = layers, lanes, heads, pairs, head_width, PAIR
-        values = layers, lanes, heads, pairs * PAIR, vectors * FLOATS
+        pairs, vectors = -(-capacity // VECTOR_PAIR), -(-head_width // LANES)
+        keys = layers, lanes, heads, pairs, head_width, VECTOR_PAIR
+        values = layers, lanes, heads, pairs * VECTOR_PAIR, vectors * LANES
         self.keys, self.values = np.zeros(keys, np.uint16), np.zeros(values, np.uint16)
         self.capacity, self.length = capacity, 0
         self.threads = torch.get_num_threads()
@@ -49,7 +49,7 @@ class Decoder:
         hidden = np.empty((lanes, width), np.float32)
         told, taken = tokens.detach().contiguous().numpy(), np.zeros(1, np.int64)
         data = (self.weights, self.keys, self.values, self.length, told, hidden, taken)
-        at_once([lambda: read(*data)] * min(self.threads, -(-lanes // ROWS)))
+        at_once([lambda: decode(*data)] * min(self.threads, -(-lanes // ROWS)))
         self.length += fresh
         return torch.from_numpy(hidden)[:, None]
 
@@ -76,7 +76,7 @@ def _weights(transformer: torch.nn.Module) -> Weights:
     def linear(of: Callable[[torch.nn.Module], torch.Tensor]) -> np.ndarray:
         """[layers, in, out], or [layers, out] of a bias."""
         values = stacked(of)
-        return F.pad(values, (0, -values.shape[-1] % PAIR)).numpy()
+        return F.pad(values, (0, -values.shape[-1] % VECTOR_PAIR)).numpy()
 
     def norm(module: torch.nn.LayerNorm) -> torch.Tensor:
         return torch.stack([module.weight, module.bias])

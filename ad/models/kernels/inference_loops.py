@@ -1,9 +1,9 @@
-"""The compiled loops of rollouts: new tokens of many lanes through a whole transformer.
+"""The compiled loops of rollouts: new tokens of many environments through a whole transformer.
 
 The arithmetic is that of `transformer.py` in float32, for eight rows (tokens) at a time so that
-weights and activations stay in a core's own cache; keys and values are kept as bfloat16 (uint16),
-half the bytes that a rollout waits for. tests/test_decoder.py holds it against the plain
-transformer.
+weights and activations stay in a core's cache. Cached keys and values are bfloat16 (uint16), which
+halves the memory traffic that bounds a rollout. tests/test_decoder.py compares the result with the
+plain transformer.
 """
 
 import math
@@ -12,117 +12,118 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ad.models.kernels.bf16 import load_bf16, to_bf16
 from ad.models.kernels.functions import LOG2_E, exp2, gelu
+from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import (
-    FLOATS,
-    larger,
-    largest,
+    atomic_fetch_add,
+    broadcast,
     load,
-    load_half,
-    rounded,
-    spread,
+    maximum,
+    reduce_max,
+    reduce_sum,
     store,
-    take,
-    total,
 )
 from ad.runtime.parallel import HELPER, LOOP
 
-COMPILED_FROM = "b0f1c07b"  # SHA-256 of functions.py and simd.py, its beginning
-ROWS = 8  # tokens that go through a layer of `read` together; divides by 4
-PAIR = 2 * FLOATS  # keys or outputs that a loop of `read` has in its registers
+COMPILED_FROM = "a0268204"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
+ROWS = 8  # tokens that pass through a layer of `decode` together, a multiple of 4
+VECTOR_PAIR = 2 * LANES  # keys or outputs that a loop of `decode` has in registers
 
 _ZERO, _ONE, _INF = (np.float32(x) for x in (0, 1, np.inf))
-_EPS = np.float32(1e-5)  # of the layer normalisation, torch's default
+_EPS = np.float32(1e-5)  # of layer normalization, torch's default
 
 
 class Weights(NamedTuple):
-    """A transformer's, float32, by layer: norms as scale and shift [2, C], linears as [in, out].
+    """A transformer's parameters, float32; norms are scale and shift, linear maps [in, out].
 
-    The outputs of linears, also those of biases, go on with zeros to a multiple of `PAIR`.
+    Outputs of linear maps, and their biases, are padded with zeros to a multiple of `VECTOR_PAIR`.
     """
 
     norm_attention: np.ndarray  # [layers, 2, C]
     qkv: np.ndarray  # [layers, C, 3 C]
-    qkv_bias: np.ndarray
+    qkv_bias: np.ndarray  # [layers, 3 C]
     out: np.ndarray  # [layers, C, C]
-    out_bias: np.ndarray
+    out_bias: np.ndarray  # [layers, C]
     norm_mlp: np.ndarray  # [layers, 2, C]
     up: np.ndarray  # [layers, C, F]
-    up_bias: np.ndarray
+    up_bias: np.ndarray  # [layers, F]
     down: np.ndarray  # [layers, F, C]
-    down_bias: np.ndarray
+    down_bias: np.ndarray  # [layers, C]
     norm: np.ndarray  # [2, C]
 
 
 @njit(**LOOP)
-def read(weights, keys, values, length, tokens, hidden, taken):
-    """Read `tokens` [N, L, C] of lanes that nobody has `taken` yet, until there are none.
+def decode(weights, keys, values, length, tokens, hidden, next_env):
+    """Append `tokens` [N, L, C], float32, to the cache; write the last ones' states to `hidden`.
 
-    `keys` [layers, N, H, capacity / PAIR, D, PAIR] and `values` [layers, N, H, capacity, D and
-    more, to a multiple of FLOATS], bfloat16 as uint16, hold `length` tokens and get L more;
-    `hidden`, float32 [N, C], gets the last token's. `taken`, int64 [1]: how many lanes are, by all
-    threads that call this together.
+    `keys` [layers, N, H, capacity / VECTOR_PAIR, D, VECTOR_PAIR] and `values` [layers, N, H,
+    capacity, D padded to a multiple of LANES], bfloat16 as uint16, hold `length` tokens and get L
+    more. `hidden` is float32 [N, C]. Threads that call this together share `next_env`, int64 [1],
+    0 at first: the first environment that no thread has taken.
     """
-    layers, _, heads, _, head_width, _ = keys.shape
-    width, fresh = tokens.shape[2], tokens.shape[1]
-    x, y = _room(weights.out.shape[2]), _room(width)
-    # Behind the last head there is room for what its values go on with.
-    qkv, mixed, up = _room(weights.qkv.shape[2]), _room(width + FLOATS), _room(weights.up.shape[2])
+    layers, _, heads, _, head_dim, _ = keys.shape
+    width, num_new = tokens.shape[2], tokens.shape[1]
+    x, y = _scratch(weights.out.shape[2]), _scratch(width)
+    # Behind the last head there is space for the padding of its values.
+    qkv, attn_out = _scratch(weights.qkv.shape[2]), _scratch(width + LANES)
+    up = _scratch(weights.up.shape[2])
     scores = np.empty(values.shape[3], np.float32)
     row = stop = 0
     while True:
         if row >= stop:
-            lane = take(taken, ROWS)
-            if lane >= len(tokens):
+            env = atomic_fetch_add(next_env, ROWS)
+            if env >= len(tokens):
                 return
-            row, stop = lane * fresh, min(lane + ROWS, len(tokens)) * fresh
-        rows, wanted = min(ROWS, stop - row), False
+            row, stop = env * num_new, min(env + ROWS, len(tokens)) * num_new
+        rows, has_last_token = min(ROWS, stop - row), False
         for r in range(rows):
-            lane, token = divmod(row + r, fresh)
-            wanted |= token == fresh - 1
+            env, token = divmod(row + r, num_new)
+            has_last_token |= token == num_new - 1
             for c in range(width):
-                x[r, c] = tokens[lane, token, c]
+                x[r, c] = tokens[env, token, c]
         for layer in range(layers):
-            # Of tokens that are not a lane's last, the last layer is asked for keys and values.
-            enough = layer == layers - 1 and not wanted
-            _normalise(x, weights.norm_attention[layer], y)
+            # Of tokens that are not an environment's last, the last layer needs keys and values.
+            only_cache = layer == layers - 1 and not has_last_token
+            _layer_norm(x, weights.norm_attention[layer], y)
             _linear(y, weights.qkv[layer], weights.qkv_bias[layer], qkv, False)
             for r in range(rows):
-                lane, token = divmod(row + r, fresh)
+                env, token = divmod(row + r, num_new)
                 for h in range(heads):
-                    k, v, place = keys[layer, lane, h], values[layer, lane, h], length + token
-                    block, column = divmod(place, PAIR)
-                    first = h * head_width
-                    for d in range(head_width):
-                        k[block, d, column] = rounded(qkv[r, width + first + d])
-                        v[place, d] = rounded(qkv[r, 2 * width + first + d])
-                    if not enough:
-                        _attend(qkv[r], k, v, place + 1, scores, mixed[r], first)
-            if enough:
+                    k, v, position = keys[layer, env, h], values[layer, env, h], length + token
+                    block, column = divmod(position, VECTOR_PAIR)
+                    offset = h * head_dim
+                    for d in range(head_dim):
+                        k[block, d, column] = to_bf16(qkv[r, width + offset + d])
+                        v[position, d] = to_bf16(qkv[r, 2 * width + offset + d])
+                    if not only_cache:
+                        _attend(qkv[r], k, v, position + 1, scores, attn_out[r], offset)
+            if only_cache:
                 break
-            _linear(mixed, weights.out[layer], weights.out_bias[layer], x, True)
-            _normalise(x, weights.norm_mlp[layer], y)
+            _linear(attn_out, weights.out[layer], weights.out_bias[layer], x, True)
+            _layer_norm(x, weights.norm_mlp[layer], y)
             _linear(y, weights.up[layer], weights.up_bias[layer], up, False)
-            _activate(up)
+            _gelu_in_place(up)
             _linear(up, weights.down[layer], weights.down_bias[layer], x, True)
-        if wanted:
-            _normalise(x, weights.norm, y)
+        if has_last_token:
+            _layer_norm(x, weights.norm, y)
             for r in range(rows):
-                lane, token = divmod(row + r, fresh)
+                env, token = divmod(row + r, num_new)
                 for c in range(width):
-                    hidden[lane, c] = y[r, c]  # the last of a lane's rows comes last
+                    hidden[env, c] = y[r, c]  # overwritten until an environment's last token
         row += ROWS
 
 
 @njit(**HELPER)
-def _room(width):
+def _scratch(width):
+    """Return zeros, float32 [ROWS, width]."""
     return np.zeros((ROWS, width), np.float32)
 
 
 @njit(**HELPER)
-def _normalise(x, norm, y):
-    """`y` = the layer normalisation of the rows of `x`, as wide as `norm` is."""
-    width = norm.shape[1]
+def _layer_norm(x, params, y):
+    """Write the layer normalization of the first C columns of `x` to `y`; `params` is [2, C]."""
+    width = params.shape[1]
     for r in range(ROWS):
         mean = _ZERO
         for c in range(width):
@@ -133,100 +134,106 @@ def _normalise(x, norm, y):
             square += (x[r, c] - mean) ** 2
         scale = _ONE / np.sqrt(square / np.float32(width) + _EPS)
         for c in range(width):
-            y[r, c] = (x[r, c] - mean) * scale * norm[0, c] + norm[1, c]
+            y[r, c] = (x[r, c] - mean) * scale * params[0, c] + params[1, c]
 
 
 @njit(**HELPER)
-def _linear(x, weight, bias, y, add):
-    """`y` = `x` @ `weight` + `bias`, or that added to `y`; four rows of a pair at a time."""
-    (inputs, outputs), width = weight.shape, y.shape[1]
-    for j in range(0, outputs, PAIR):
+def _linear(x, weight, bias, y, accumulate):
+    """Write `x` @ `weight` + `bias` to `y`, or add it, four rows of a vector pair at a time."""
+    (inputs, outputs), row_stride = weight.shape, y.shape[1]
+    for j in range(0, outputs, VECTOR_PAIR):
         for r in range(0, ROWS, 4):
-            at = r * width + j
-            a = b = c = d = _pair(bias, j)
-            if add:
-                a = _sum(a, _pair(y, at))
-                b = _sum(b, _pair(y, at + width))
-                c = _sum(c, _pair(y, at + 2 * width))
-                d = _sum(d, _pair(y, at + 3 * width))
+            index = r * row_stride + j
+            a = b = c = d = _load_pair(bias, j)
+            if accumulate:
+                a = _add_pairs(a, _load_pair(y, index))
+                b = _add_pairs(b, _load_pair(y, index + row_stride))
+                c = _add_pairs(c, _load_pair(y, index + 2 * row_stride))
+                d = _add_pairs(d, _load_pair(y, index + 3 * row_stride))
             for i in range(inputs):
-                w = _pair(weight, i * outputs + j)
-                a = _more(x[r, i], w, a)
-                b = _more(x[r + 1, i], w, b)
-                c = _more(x[r + 2, i], w, c)
-                d = _more(x[r + 3, i], w, d)
-            _put(y, at, a)
-            _put(y, at + width, b)
-            _put(y, at + 2 * width, c)
-            _put(y, at + 3 * width, d)
+                w = _load_pair(weight, i * outputs + j)
+                a = _multiply_add(x[r, i], w, a)
+                b = _multiply_add(x[r + 1, i], w, b)
+                c = _multiply_add(x[r + 2, i], w, c)
+                d = _multiply_add(x[r + 3, i], w, d)
+            _store_pair(y, index, a)
+            _store_pair(y, index + row_stride, b)
+            _store_pair(y, index + 2 * row_stride, c)
+            _store_pair(y, index + 3 * row_stride, d)
 
 
 @njit(**HELPER)
-def _attend(qkv, keys, values, count, scores, mixed, first):
-    """What the query `qkv` [`first` : `first` + D] finds among `count` keys, to `mixed` there.
+def _attend(qkv, keys, values, num_keys, scores, attn_out, offset):
+    """Write one head's attention over `num_keys` keys to `attn_out` [`offset` : `offset` + D].
 
-    `scores` [capacity] is room to work in. D divides by 2.
+    The query is `qkv` [`offset` : `offset` + D]; D is even. `scores` [capacity] is scratch memory.
     """
-    (_, width, _), room = keys.shape, values.shape[1]
-    whole = (count + PAIR - 1) // PAIR * PAIR
-    scale, none = np.float32(1 / math.sqrt(width)) * LOG2_E, spread(_ZERO)
-    for i in range(0, whole, PAIR):
-        even = odd = none, none
-        for d in range(0, width, 2):
-            at = i * width + d * PAIR
-            even = _more(qkv[first + d] * scale, _half_pair(keys, at), even)
-            odd = _more(qkv[first + d + 1] * scale, _half_pair(keys, at + PAIR), odd)
-        _put(scores, i, _sum(even, odd))
-    for i in range(count, whole):
-        scores[i] = -_INF  # what lies behind the last key weighs nothing
-    most = load(scores, 0)
-    for i in range(FLOATS, whole, FLOATS):
-        most = larger(most, load(scores, i))
-    top, sums = largest(most), none
-    for i in range(0, whole, FLOATS):
-        weight = exp2(load(scores, i) - top)
+    (_, head_dim, _), head_dim_padded = keys.shape, values.shape[1]
+    num_keys_padded = (num_keys + VECTOR_PAIR - 1) // VECTOR_PAIR * VECTOR_PAIR
+    scale, zeros = np.float32(1 / math.sqrt(head_dim)) * LOG2_E, broadcast(_ZERO)
+    for i in range(0, num_keys_padded, VECTOR_PAIR):
+        even = odd = zeros, zeros
+        for d in range(0, head_dim, 2):
+            index = i * head_dim + d * VECTOR_PAIR
+            even_keys = _load_bf16_pair(keys, index)
+            even = _multiply_add(qkv[offset + d] * scale, even_keys, even)
+            odd_keys = _load_bf16_pair(keys, index + VECTOR_PAIR)
+            odd = _multiply_add(qkv[offset + d + 1] * scale, odd_keys, odd)
+        _store_pair(scores, i, _add_pairs(even, odd))
+    for i in range(num_keys, num_keys_padded):
+        scores[i] = -_INF  # padding has weight 0
+    lane_max = load(scores, 0)
+    for i in range(LANES, num_keys_padded, LANES):
+        lane_max = maximum(lane_max, load(scores, i))
+    max_score, weight_sum = reduce_max(lane_max), zeros
+    for i in range(0, num_keys_padded, LANES):
+        weight = exp2(load(scores, i) - max_score)
         store(scores, i, weight)
-        sums = sums + weight
-    share = spread(_ONE / total(sums))
-    for d in range(0, width, FLOATS):
-        a = b = none
-        for i in range(0, whole, 2):
-            at = i * room + d
-            a = spread(scores[i]) * load_half(values, at) + a
-            b = spread(scores[i + 1]) * load_half(values, at + room) + b
-        store(mixed, first + d, (a + b) * share)
+        weight_sum = weight_sum + weight
+    inverse_sum = broadcast(_ONE / reduce_sum(weight_sum))
+    for d in range(0, head_dim, LANES):
+        a = b = zeros
+        for i in range(0, num_keys_padded, 2):
+            index = i * head_dim_padded + d
+            a = broadcast(scores[i]) * load_bf16(values, index) + a
+            b = broadcast(scores[i + 1]) * load_bf16(values, index + head_dim_padded) + b
+        store(attn_out, offset + d, (a + b) * inverse_sum)
 
 
 @njit(**HELPER)
-def _pair(array, index):
-    return load(array, index), load(array, index + FLOATS)
+def _load_pair(array, index):
+    """Return two vectors of a float32 `array` from `index` on."""
+    return load(array, index), load(array, index + LANES)
 
 
 @njit(**HELPER)
-def _half_pair(array, index):
-    return load_half(array, index), load_half(array, index + FLOATS)
+def _load_bf16_pair(array, index):
+    """Return two vectors, float32, of a bfloat16 `array` from `index` on."""
+    return load_bf16(array, index), load_bf16(array, index + LANES)
 
 
 @njit(**HELPER)
-def _put(array, index, pair):
+def _store_pair(array, index, pair):
+    """Store two vectors in a float32 `array` from `index` on."""
     store(array, index, pair[0])
-    store(array, index + FLOATS, pair[1])
+    store(array, index + LANES, pair[1])
 
 
 @njit(**HELPER)
-def _sum(one, other):
-    return one[0] + other[0], one[1] + other[1]
+def _add_pairs(a, b):
+    """Return the sum of two pairs of vectors."""
+    return a[0] + b[0], a[1] + b[1]
 
 
 @njit(**HELPER)
-def _more(number, pair, total):
-    """`total` + `number` * `pair`."""
-    one = spread(number)
-    return one * pair[0] + total[0], one * pair[1] + total[1]
+def _multiply_add(number, pair, total):
+    """Return `total` + `number` * `pair`."""
+    factor = broadcast(number)
+    return factor * pair[0] + total[0], factor * pair[1] + total[1]
 
 
 @njit(**HELPER)
-def _activate(x):
-    """GELU in place (Hendrycks and Gimpel 2016, section 2)."""
-    for i in range(0, x.size, FLOATS):
+def _gelu_in_place(x):
+    """Replace `x` by GELU(x) (Hendrycks and Gimpel 2016, section 2)."""
+    for i in range(0, x.size, LANES):
         store(x, i, gelu(load(x, i)))

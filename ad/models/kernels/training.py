@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from ad.models.kernels import training_loops as kernel
-from ad.models.kernels.attention_loops import QUERIES, AttentionRoom
+from ad.models.kernels.attention_loops import QUERY_BLOCK, AttentionWorkspace
 from ad.models.rng import draw
 from ad.runtime.parallel import at_once
 from ad.runtime.parts import evenly
@@ -89,7 +89,7 @@ class _Part(NamedTuple):
     rows: slice
     shape: tuple[int, ...]
     saved: kernel.Saved
-    drops: kernel.Drops | None
+    drops: kernel.DropoutKeys | None
 
 
 class _Through(torch.autograd.Function):
@@ -157,9 +157,9 @@ def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
             fields[name] = _filled(torch.stack([weight, bias], dim=1)).numpy()
             continue
         outputs, inputs = map(_up, weight.shape[1:])
-        matrix = fields[name] = kernel.Matrix(
-            _zeros(layers, inputs // 2, outputs + kernel.APART, dtype=np.uint32),
-            _zeros(layers, outputs // 2, inputs + kernel.APART, dtype=np.uint32),
+        matrix = fields[name] = kernel.PackedMatrix(
+            _zeros(layers, inputs // 2, outputs + kernel.ROW_PADDING, dtype=np.uint32),
+            _zeros(layers, outputs // 2, inputs + kernel.ROW_PADDING, dtype=np.uint32),
         )
         weight = F.pad(weight, (0, inputs - weight.shape[2], 0, outputs - weight.shape[1]))
         kernel.pack(weight.numpy(), _zeros(outputs, inputs, dtype=np.uint16), *matrix)
@@ -175,17 +175,17 @@ def _counts(layers: int) -> Iterator[tuple[str, int]]:
 
 def _filled(values: torch.Tensor) -> torch.Tensor:
     """With zeros behind the last dimension, to a multiple of what the loops take at once."""
-    missing = -values.shape[-1] % kernel.WIDTH
+    missing = -values.shape[-1] % kernel.LANES
     return F.pad(values, (0, missing)) if missing else values.contiguous()
 
 
 def _gradients(weights: kernel.Weights) -> kernel.Gradients:
-    def zeros(value: np.ndarray | kernel.Matrix) -> np.ndarray:
-        if isinstance(value, kernel.Matrix):
+    def zeros(value: np.ndarray | kernel.PackedMatrix) -> np.ndarray:
+        if isinstance(value, kernel.PackedMatrix):
             layers, outputs, inputs = (
-                len(value.ahead),
-                2 * value.back.shape[1],
-                value.ahead.shape[1],
+                len(value.forward),
+                2 * value.backward.shape[1],
+                value.forward.shape[1],
             )
             return _zeros(layers, outputs, 2 * inputs)
         return _zeros(*value.shape)
@@ -212,24 +212,24 @@ def _saved(
 ) -> kernel.Saved:
     """For so many rows, a batch's windows times their length."""
     wide, triple, full = map(_up, (width, 3 * width, hidden))
-    few, most = kernel.ROWS, kernel.ROWS // 2 * (max(triple, full) + kernel.APART)
+    few, most = kernel.ROW_BLOCK, kernel.ROW_BLOCK // 2 * (max(triple, full) + kernel.ROW_PADDING)
     near = min(max(NEAR // length, 1) * length, rows)
 
     def more(rows: int) -> int:
         """With those behind the last one that are read too: of narrow rows two vectors."""
-        return rows + -rows % kernel.ROWS + 2 * kernel.WIDTH
+        return rows + -rows % kernel.ROW_BLOCK + 2 * kernel.LANES
 
     words, halves = np.uint32, np.uint16
-    room = kernel.Room(
-        y=_zeros(few, wide, dtype=halves),
+    room = kernel.Workspace(
+        normed=_zeros(few, wide, dtype=halves),
         hidden=_zeros(few, full, dtype=halves),
-        d=_zeros(few, wide, dtype=halves),
+        d_branch=_zeros(few, wide, dtype=halves),
         d_up=_zeros(few, full, dtype=halves),
-        made=_zeros(few, max(wide, kernel.COLUMNS)),
-        pairs=_zeros(most, dtype=words),
-        more_pairs=_zeros(most, dtype=words),
-        near=near,
-        d_mixed=_zeros(more(near), wide, dtype=halves),
+        product=_zeros(few, max(wide, kernel.COLUMN_BLOCK)),
+        dy_pairs=_zeros(most, dtype=words),
+        x_pairs=_zeros(most, dtype=words),
+        group_rows=near,
+        d_attn_out=_zeros(more(near), wide, dtype=halves),
         d_qkv=_zeros(more(near), triple, dtype=halves),
         attention=_attention_room(length, width // heads),
     )
@@ -237,31 +237,31 @@ def _saved(
         x=_zeros(layers, rows, wide),
         x_stats=_zeros(layers, rows, 2),
         qkv=_zeros(layers, more(rows), triple, dtype=halves),
-        sums=_zeros(layers, heads, 2, rows + kernel.WIDTH),
-        mixed=_zeros(layers, more(rows), wide, dtype=halves),
-        between=_zeros(layers, rows, wide),
-        between_stats=_zeros(layers, rows, 2),
+        softmax_stats=_zeros(layers, heads, 2, rows + kernel.LANES),
+        attn_out=_zeros(layers, more(rows), wide, dtype=halves),
+        x_mid=_zeros(layers, rows, wide),
+        x_mid_stats=_zeros(layers, rows, 2),
         up=_zeros(layers, more(rows), full, dtype=halves),
-        last=_zeros(rows, wide),
-        last_stats=_zeros(rows, 2),
-        room=room,
+        x_last=_zeros(rows, wide),
+        x_last_stats=_zeros(rows, 2),
+        workspace=room,
     )
 
 
-def _attention_room(length: int, deep: int) -> AttentionRoom:
+def _attention_room(length: int, deep: int) -> AttentionWorkspace:
     whole, broad = _up(length), _up(deep)
     words, halves = np.uint32, np.uint16
-    return AttentionRoom(
-        queries=_zeros(_up(deep // 2), whole, dtype=words),
-        known=_zeros(_up(deep // 2), whole, dtype=words),
-        pairs=_zeros(3, whole // 2 * broad, dtype=words),
-        scores=_zeros(whole, kernel.WIDTH),
-        d_scores=_zeros(QUERIES, kernel.WIDTH),
-        weights=_zeros(whole // 2, kernel.WIDTH, dtype=words),
-        found=_zeros(kernel.WIDTH, broad),
-        means=_zeros(kernel.WIDTH),
-        used=_zeros(whole, QUERIES, dtype=halves),
-        slopes=_zeros(whole, QUERIES, dtype=halves),
+    return AttentionWorkspace(
+        queries_t=_zeros(_up(deep // 2), whole, dtype=words),
+        d_out_t=_zeros(_up(deep // 2), whole, dtype=words),
+        token_pairs=_zeros(3, whole // 2 * broad, dtype=words),
+        scores=_zeros(whole, kernel.LANES),
+        d_weights=_zeros(QUERY_BLOCK, kernel.LANES),
+        key_pairs=_zeros(whole // 2, kernel.LANES, dtype=words),
+        out=_zeros(kernel.LANES, broad),
+        delta=_zeros(kernel.LANES),
+        weights=_zeros(whole, QUERY_BLOCK, dtype=halves),
+        d_scores=_zeros(whole, QUERY_BLOCK, dtype=halves),
         dk=_zeros(whole, broad),
         dv=_zeros(whole, broad),
     )
@@ -277,12 +277,14 @@ def _zeros(*shape: int, dtype: type = np.float32) -> np.ndarray:
 
 def _up(size: int) -> int:
     """To whole vectors of the loops."""
-    return size + -size % kernel.WIDTH
+    return size + -size % kernel.LANES
 
 
-def _drops(layers: int, dropouts: tuple[float, float], words: np.random.SFC64) -> kernel.Drops:
+def _drops(
+    layers: int, dropouts: tuple[float, float], words: np.random.SFC64
+) -> kernel.DropoutKeys:
     weights, additions = dropouts
     probabilities = np.array([weights, additions, additions])
     keys = words.random_raw(3 * layers).view(np.uint32).reshape(layers, 3, 2)
     below = np.minimum(np.round(probabilities * 2**32), 2**32 - 1).astype(np.uint32)
-    return kernel.Drops(keys, below, (1 / (1 - probabilities)).astype(np.float32))
+    return kernel.DropoutKeys(keys, below, (1 / (1 - probabilities)).astype(np.float32))
