@@ -15,6 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from envs.checks import check_actions, check_tasks, lane_tasks
 
+MAX_OBSERVATIONS, MAX_ACTIONS = 2**16, 2**8  # what uint16 and uint8 hold, as which they are stored
 REST = -1  # what ForeignWorld sends to a lane that stands still; no action of an environment
 
 
@@ -62,12 +63,8 @@ class ForeignWorld(VectorEnv):
         self.num_envs = len(self.tasks)
         self._index(self.tasks)
         self._lanes = self._make_lanes(kwargs, AsyncVectorEnv if asynchronous else SyncVectorEnv)
-        for name in ("single_observation_space", "single_action_space"):
-            space = getattr(self._lanes, name)
-            if not isinstance(space, Discrete) or space.start != 0:
-                self.close()
-                raise ValueError(f"{env_id}: the {name} must be Discrete from 0, it is {space}")
-            setattr(self, name, space)
+        self.single_observation_space = self._space("single_observation_space", MAX_OBSERVATIONS)
+        self.single_action_space = self._space("single_action_space", MAX_ACTIONS)
         self.observation_space = self._lanes.observation_space
         self.action_space = self._lanes.action_space
 
@@ -83,6 +80,15 @@ class ForeignWorld(VectorEnv):
             return vector_class(makers, autoreset_mode=AutoresetMode.DISABLED)
         except Exception as error:  # whatever foreign code raises about its arguments
             raise ValueError(f"{self.env_id} cannot be made for these tasks: {error}") from error
+
+    def _space(self, name: str, largest: int) -> Discrete:
+        """Return the space `name`; ValueError unless it is Discrete from 0, at most `largest`."""
+        space = getattr(self._lanes, name)
+        if isinstance(space, Discrete) and space.start == 0 and space.n <= largest:
+            return space
+        self.close()
+        wanted = f"Discrete from 0 with at most {largest:,} values"
+        raise ValueError(f"{self.env_id}: the {name} must be {wanted}, it is {space}")
 
     @property
     def observation_factors(self) -> tuple[int, ...]:

@@ -4,10 +4,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import InvalidAction
+from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 from lives import batch_lives
 
 import envs
+from ad.errors import ConfigError
 from envs.foreign import ForeignWorld
 
 MODES = [mode.value for mode in AutoresetMode]
@@ -107,6 +109,47 @@ def test_a_foreign_world_that_will_not_do_is_refused_in_a_sentence(
 ):
     with pytest.raises(ValueError, match=sentence):
         envs.world(env_id, task_kwargs, **kwargs)
+
+
+class Counter(gymnasium.Env):
+    """An environment of any number of observations and actions; it is never stepped."""
+
+    def __init__(self, observations: int, actions: int):
+        self.observation_space, self.action_space = Discrete(observations), Discrete(actions)
+
+
+@pytest.fixture
+def counter():
+    """The id of an environment whose spaces have the sizes that its arguments say."""
+    gymnasium.register("Counter-v0", Counter, disable_env_checker=True)
+    yield "Counter-v0"
+    del gymnasium.registry["Counter-v0"]
+
+
+def test_the_largest_spaces_that_the_store_holds_are_accepted(counter):
+    world = envs.world(counter, observations=65_536, actions=256)
+    assert (world.single_observation_space.n, world.single_action_space.n) == (65_536, 256)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "sentence"),
+    [
+        (65_537, 2, "single_observation_space must be Discrete from 0 with at most 65,536 values"),
+        (16, 257, "single_action_space must be Discrete from 0 with at most 256 values"),
+    ],
+)
+def test_a_space_larger_than_its_stored_dtype_is_refused(counter, observations, actions, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        envs.world(counter, observations=observations, actions=actions)
+
+
+def test_a_configuration_with_a_space_too_large_is_refused_before_anything_is_written(
+    counter, smoke, tmp_path
+):
+    words = ["--env.id", counter, "--env.kwargs", "{observations: 70000, actions: 2}"]
+    with pytest.raises(ConfigError, match="at most 65,536 values"):
+        smoke(tmp_path, *words, "--env.tasks", "[{}, {}]", "--split.num_train_tasks", "1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_foreign_id_may_name_the_module_that_registers_it():

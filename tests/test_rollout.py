@@ -8,7 +8,7 @@ from torch import nn
 from ad.errors import NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
 from ad.models.sequence_model import ModelConfig, SequenceModel
-from ad.rollout.rollout import Rollout, greedy, rollout, sampled
+from ad.rollout.rollout import Rollout, _trajectory, greedy, rollout, sampled
 from envs import make_vec, world
 
 TASKS = np.array([[0, 0], [1, 2], [2, 2], [0, 1]])
@@ -221,6 +221,14 @@ def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, tokenizer):
         alone = rollout(model, method, env, SEEDS[lane : lane + 1], 9, 6, sampled())
         np.testing.assert_array_equal(alone.lengths[0], together.lengths[lane])
         np.testing.assert_array_equal(alone.seen[0], together.seen[lane])
+
+
+def test_a_recorded_observation_above_32767_keeps_its_value():
+    step = [np.array([value]) for value in (65_535, 0, 0.0, 40_000, 0, 0)]
+    trajectory = _trajectory([step], num_observations=2**16)
+    assert trajectory["observation"].tolist() == [[65_535]]
+    assert trajectory["next_observation"].tolist() == [[40_000]]
+    assert _trajectory([step], num_observations=2**15)["observation"].dtype == np.int16
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from ad.errors import NumericError
 from envs.rng import derive_key, uniform
 
-RECORDED = {
+RECORDED = {  # observations above 32,767 are recorded as uint16
     "observation": np.int16,
     "action": np.uint8,
     "reward": np.float32,
@@ -121,7 +121,7 @@ def rollout(
             observation = following
             bar.update(int(tally.episode.sum()) - bar.n)
     scores = tally.returns, tally.lengths, tally.returns > 0, tally.seen
-    return Rollout(*scores, recorded, _trajectory(steps))
+    return Rollout(*scores, recorded, _trajectory(steps, int(env.single_observation_space.n)))
 
 
 def sampled(temperature: float = 1.0):
@@ -151,10 +151,11 @@ def _finite(logits: torch.Tensor) -> np.ndarray:
     return values
 
 
-def _trajectory(steps: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
-    columns = zip(*steps, strict=True)
-    named = zip(RECORDED.items(), columns, strict=True)
-    return {name: np.stack(column, axis=1).astype(dtype) for (name, dtype), column in named}
+def _trajectory(steps: list[list[np.ndarray]], num_observations: int) -> dict[str, np.ndarray]:
+    wide = num_observations > np.iinfo(np.int16).max + 1
+    dtypes = [np.uint16 if wide and dtype is np.int16 else dtype for dtype in RECORDED.values()]
+    columns = zip(RECORDED, zip(*steps, strict=True), dtypes, strict=True)
+    return {name: np.stack(column, axis=1).astype(dtype) for name, column, dtype in columns}
 
 
 def _bar(total: int, label: str | None) -> tqdm:
