@@ -1,16 +1,18 @@
-"""Scores of in-context learning: pure functions of returns, lengths and successes [N, S, E].
+"""Scores of in-context learning: pure functions of returns, lengths and successes [K, S, E].
 
-N tasks, S evaluation seeds, E in-context episodes. A score is taken per task first (over its
-seeds), then averaged over tasks. NaN stands for "unknown" (a world that cannot tell its optimum, a
-task that was never solved): such tasks are left out of that score's mean, and a score without any
-is None.
+K tasks, S evaluation seeds, E in-context episodes. A score is computed for each task first (over
+its seeds), then averaged over tasks. NaN means unknown: the world cannot tell its optimal return,
+or the task was never solved. Such tasks are left out of that score's mean; the score is None if all
+tasks are.
 
-Intervals. The tasks of one run share one trained model, so `summarize` resamples tasks only, and
-says so; `across_runs` treats runs (trained models) as the independent units: quote that one.
+Intervals: the tasks of one run share one trained model, so `summarize` resamples tasks only, and
+its `ci95_method` says so. `across_runs` treats runs (trained models) as independent:
+quote that one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import stdtrit
@@ -18,8 +20,8 @@ from scipy.special import stdtrit
 from ad.data.episodes import episodes_to, ratio
 from envs.rng import derive_key
 
-LAST = 10  # "the last ten episodes"; all of them where there are fewer
-SOLVED = 0.8  # success over the last ten from which a task counts as solved
+LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
+SOLVED = 0.8  # a task counts as solved from this mean success over the last ten episodes
 RESAMPLES = 10_000
 SCORES = (
     "nauc",
@@ -34,27 +36,27 @@ CONTEXT_SCORES = ("success_seen", "success_unseen", "success_unseen_last10", "un
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a world knows of N tasks, float [N] each, NaN where it does not.
+    """Properties of K tasks that a world can tell, float [K] each, NaN where it cannot.
 
-    success_ends: whether an episode ends on success, so that its length is that of its path.
+    success_ends: whether success ends an episode, which makes its length that of the path.
     """
 
     optimal_return: np.ndarray
     random_return: np.ndarray
-    shortest: np.ndarray  # steps
+    shortest: np.ndarray  # steps of the shortest successful episode
     success_ends: bool
 
 
 def nauc(returns: np.ndarray, optimal_return: np.ndarray) -> np.ndarray:
-    """Normalised area under the in-context curve: mean over episodes of return / optimal return.
+    """Normalized area under the in-context curve: mean over episodes of return / optimal return.
 
-    returns [..., E], optimal_return [...] -> [...]; NaN where the optimum is 0 or unknown.
+    returns [..., E], optimal_return [...] -> [...]; NaN where the optimal return is 0 or unknown.
     """
     return ratio(np.mean(returns, -1), optimal_return)
 
 
 def normalized(values: np.ndarray, random: np.ndarray, optimal: np.ndarray) -> np.ndarray:
-    """0 for the random policy, 1 for the optimal one: (R - R_random) / (R_optimal - R_random)."""
+    """(R - R_random) / (R_optimal - R_random): 0 for the random policy, 1 for the optimal one."""
     return ratio(values - random, optimal - random)
 
 
@@ -64,10 +66,11 @@ def last(values: np.ndarray) -> np.ndarray:
 
 
 def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray) -> np.ndarray:
-    """Mean length of the successful ones among the last ten episodes over the shortest: [N].
+    """Mean length of the successful episodes among the last ten / shortest length: [K].
 
-    lengths, successes [N, S, E] in steps and 0/1, shortest [N]. Only where success ends the episode
-    is its length that of the path. NaN for a task without a success: read it beside the success.
+    lengths (steps), successes (0/1) [K, S, E]; shortest (steps) [K]. NaN for a task without a
+    success among the last ten episodes, so read the ratio together with the success. The length of
+    an episode is that of its path only where success ends the episode.
     """
     lengths, successes = lengths[..., -LAST:], successes[..., -LAST:]
     mean_length = ratio((lengths * successes).sum((1, 2)), successes.sum((1, 2)))
@@ -75,27 +78,28 @@ def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray)
 
 
 def bootstrap(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile interval of the mean over tasks: scores [N, ...] -> (low, high) [...].
+    """95 % percentile interval of the mean over tasks: scores [K, ...] -> (low, high) [...].
 
-    Tasks are resampled 10,000 times, the same ones for every column. Equal scores, or a single
-    task, give an interval of no width.
+    Draws 10,000 resamples of the tasks, the same for every column. Equal scores, or a single task,
+    give low = high.
     """
     num_tasks = len(scores)
     rng = np.random.default_rng(derive_key(seed, "bootstrap over tasks"))
-    weights = rng.multinomial(num_tasks, np.full(num_tasks, 1 / num_tasks), RESAMPLES)  # [R, N]
+    weights = rng.multinomial(num_tasks, np.full(num_tasks, 1 / num_tasks), RESAMPLES)  # [R, K]
     columns = scores.reshape(num_tasks, -1)
-    known = np.isfinite(columns)
-    means = ratio(weights @ np.where(known, columns, 0.0), weights @ known)  # [R, columns]
-    interval = [_columns(lambda x, q=q: np.quantile(x, q), means) for q in (0.025, 0.975)]
-    bounds = [_columns(reduce, columns) for reduce in (np.min, np.max)]  # rounding stays inside
-    low, high = np.clip(interval, *bounds)
+    finite = np.isfinite(columns)
+    means = ratio(weights @ np.where(finite, columns, 0.0), weights @ finite)  # [R, columns]
+    quantiles = (partial(np.quantile, q=q) for q in (0.025, 0.975))
+    interval = [_reduce_columns(quantile, means) for quantile in quantiles]
+    bounds = [_reduce_columns(reduce, columns) for reduce in (np.min, np.max)]
+    low, high = np.clip(interval, *bounds)  # rounding must not leave the range of the scores
     return low.reshape(scores.shape[1:]), high.reshape(scores.shape[1:])
 
 
 def task_scores(
     returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray, facts: TaskFacts
 ) -> dict[str, np.ndarray]:
-    """The scores of `SCORES` for each task, float [N] each; the arguments are [N, S, E]."""
+    """Compute the scores named in SCORES, float [K] each; the other arguments are [K, S, E]."""
     return_last10 = last(returns).mean(1)
     paths = path_ratio(lengths, successes, facts.shortest)
     normalized_last10 = normalized(return_last10, facts.random_return, facts.optimal_return)
@@ -110,10 +114,11 @@ def task_scores(
 
 
 def context_scores(successes: np.ndarray, reward_in_context: np.ndarray) -> dict[str, np.ndarray]:
-    """Success by what the context held when an episode began, float [N] each, of [N, S, E].
+    """Compute the scores named in CONTEXT_SCORES, float [K] each, from 0/1 arrays [K, S, E].
 
-    What a student does with a reward in its context shows how it exploits, what it does without one
-    how it explores; `unseen` is the share of episodes without. NaN where a task has no such.
+    Success of episodes with a reward in the context (`success_seen`) shows how well the model
+    exploits, success of those without one (`success_unseen`) how well it explores; `unseen` is the
+    fraction of episodes without one. NaN where a task has no such episode.
     """
     without = 1 - reward_in_context
 
@@ -133,10 +138,10 @@ def summarize(
     tasks: Sequence[str],
     reward_in_context: np.ndarray,
 ) -> dict:
-    """A split's entry in `results.json`: means over tasks, 95 % intervals, and a row per task.
+    """Return a split's entry in `results.json`: means over tasks, 95 % intervals, `per_task`.
 
-    returns, lengths (steps), successes (0/1) and reward_in_context (0/1) [N, S, E]; `facts` and
-    the names `tasks` of N tasks.
+    returns, lengths (steps), successes (0/1) and reward_in_context (0/1) are [K, S, E]; `tasks` are
+    the names of the K tasks.
     """
     scores = task_scores(returns, lengths, successes, facts)
     scores |= context_scores(successes, reward_in_context)
@@ -152,10 +157,10 @@ def summarize(
         "num_seeds": returns.shape[1],
         "num_episodes": returns.shape[2],
         "ci95": _intervals(scores),
-        "ci95_method": _method(len(tasks)),
+        "ci95_method": _interval_method(len(tasks)),
         "per_task": [
-            {"task": name, **{key: json_number(row[n]) for key, row in (scores | columns).items()}}
-            for n, name in enumerate(tasks)
+            {"task": name, **{key: json_number(v[k]) for key, v in (scores | columns).items()}}
+            for k, name in enumerate(tasks)
         ],
     }
 
@@ -163,7 +168,7 @@ def summarize(
 def summarize_reference(
     returns: np.ndarray, successes: np.ndarray, optimal_return: np.ndarray
 ) -> dict:
-    """A reference's entry in `results.json`, from expected returns and successes [K, E]."""
+    """Return a reference's entry in `results.json`, from expected returns and successes [K, E]."""
     return {
         "nauc": json_number(_mean(nauc(returns, optimal_return))),
         "success_last10": json_number(last(successes).mean()),
@@ -174,18 +179,21 @@ def summarize_reference(
 
 
 def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
-    """Mean and 95 % t-interval over runs (trained models) of each score: name -> mean, lo, hi, n.
+    """Mean and 95 % t-interval of each score over runs (trained models): name -> `t_interval`.
 
-    summaries: the same split's entry of `results.json` of each run. A run without the score is not
-    counted in n; with a single one there is no interval (lo and hi None) and `method` says so.
+    summaries: the entry of one split in `results.json` of each run. A run whose score is None is
+    not counted in n.
     """
     names = [*SCORES, *CONTEXT_SCORES, "episodes_to_80pct", "tasks_solved"]
     values = {name: [summary[name] for summary in summaries] for name in names}
-    return {name: t_interval([v for v in row if v is not None]) for name, row in values.items()}
+    return {name: t_interval([v for v in x if v is not None]) for name, x in values.items()}
 
 
 def t_interval(values: list[float]) -> dict:
-    """Mean and 95 % t-interval of one score of independent runs, as in `across_runs`."""
+    """Mean and 95 % interval by Student's t of independent values: mean, lo, hi, n, method.
+
+    With a single value, lo and hi are None; with none, the mean is None too.
+    """
     n = len(values)
     mean = float(np.mean(values)) if n else None
     if n < 2:
@@ -196,9 +204,9 @@ def t_interval(values: list[float]) -> dict:
 
 
 def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
-    """Mean of `a` less that of `b`, with its 95 % interval (Welch 1947): (difference, low, high).
+    """Mean of `a` minus mean of `b` and its 95 % interval (Welch 1947): (difference, low, high).
 
-    a, b: a score of independent runs. None where one of them has fewer than two.
+    a, b: one score of independent runs. None if one of them has fewer than two values.
     """
     if min(len(a), len(b)) < 2:
         return None
@@ -211,7 +219,7 @@ def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
 
 
 def json_number(value: float) -> float | None:
-    """A number for JSON: a Python float, None for NaN."""
+    """Return `value` as JSON has it: a Python float, or None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
@@ -221,7 +229,7 @@ def _intervals(scores: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
     return {name: None if np.isnan(a) else [a, b] for name, a, b in bounds}
 
 
-def _method(num_tasks: int) -> str:
+def _interval_method(num_tasks: int) -> str:
     if num_tasks == 1:
         return "one task: no interval, low = high"
     return (
@@ -231,11 +239,11 @@ def _method(num_tasks: int) -> str:
 
 
 def _mean(score: np.ndarray) -> float:
-    known = score[np.isfinite(score)]
-    return known.mean() if len(known) else np.nan
+    finite = score[np.isfinite(score)]
+    return finite.mean() if len(finite) else np.nan
 
 
-def _columns(reduce, table: np.ndarray) -> np.ndarray:
-    """`reduce` over the known entries of each column, [R, C] -> [C]; NaN where there is none."""
+def _reduce_columns(reduce: Callable, table: np.ndarray) -> np.ndarray:
+    """Reduce the finite entries of each column, [R, C] -> [C]; NaN where a column has none."""
     columns = (column[np.isfinite(column)] for column in table.T)
     return np.array([reduce(column) if len(column) else np.nan for column in columns])
