@@ -1,19 +1,19 @@
-"""What agents other than the model would reach: the lines that a learning curve is read against.
+"""References of a learning curve: the returns that agents other than the model would reach.
 
-A reference is an expected return and success per task and episode [K, E], computed, not sampled,
-from what a world knows about itself. They hold for worlds in which a task is an observation to find
-(the goal), and the reward is 1 for each step that ends there; elsewhere there are none.
+A reference is the expected return and success of each task and episode [K, E], computed exactly
+from the world's transitions rather than sampled. Worlds have references if a task is an observation
+to find (the goal) and each step that ends on it has reward 1. Other worlds have none.
 
-- random: uniform actions, for ever.
+- random: uniform actions in all episodes.
 - undirected: random until the goal is first hit, perfect ever after: the ceiling of what can be
   learned from a source that explores without direction, as A2C does.
-- explorer: sweeps cells not seen before until it meets the goal, perfect ever after: a practical
-  ceiling for any agent (`ad.evaluation.explorer`).
+- explorer: visits unseen cells systematically (`ad.evaluation.explorer`) until it reaches the goal,
+  then takes a shortest path: a practical ceiling for any agent.
 - optimal: knows the goal.
-- source: the source algorithm's own first episodes, from its histories; source_end: its last ones.
+- source: the first episodes of the source agents, from their histories; source_end: the last ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 
 import numpy as np
@@ -25,64 +25,65 @@ from ad.evaluation.explorer import sweep_paths
 class Reference:
     """Expected `returns` and `successes` of each task and episode, float [K, E].
 
-    `tasks`: which tasks of the split its rows are about.
+    tasks: indices [K] into the tasks of the split, or ... for all of them.
     """
 
     returns: np.ndarray
     successes: np.ndarray
-    tasks: np.ndarray | EllipsisType = ...  # all
+    tasks: np.ndarray | EllipsisType = ...
 
 
 def references(world, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
-    """The references that `world` (of `envs.world`) knows enough for, by name, over `episodes`.
+    """Compute the references of `world` (from `envs.world`) by name, over `episodes` episodes.
 
-    tasks int [K, D]. Missing: all of them where optimal returns are unknown (foreign worlds), the
-    explorer with random starts or in a room too large to search.
+    tasks: int [K, D]. Returns {} if a task is not an observation to find (worlds of Gymnasium);
+    leaves out the explorer if starts are random or the room is too large to search.
     """
-    search = _search(world, np.asarray(tasks), episode_length)
+    search = _goal_search(world, np.asarray(tasks), episode_length)
     if search is None:
         return {}
-    sweep = explorer(search, episodes)
+    exploring = explorer(search, episodes)
     return {
         "random": _constant(*random(search), episodes),
         "undirected": undirected(search, episodes),
-        **({"explorer": sweep} if sweep else {}),
+        **({"explorer": exploring} if exploring else {}),
         "optimal": _constant(search.optimal, search.reachable, episodes),
     }
 
 
 def random_return(world, tasks, episode_length: int) -> np.ndarray:
-    """Expected return of uniform actions in each task, float [K]; NaN where it is unknown."""
-    search = _search(world, np.asarray(tasks), episode_length)
+    """Expected return of uniform actions in each task, float [K]; NaN if it is unknown."""
+    search = _goal_search(world, np.asarray(tasks), episode_length)
     return np.full(len(tasks), np.nan) if search is None else random(search)[0]
 
 
 def source_references(
     returns: list[list[np.ndarray]], episodes: int, last: int
 ) -> dict[str, Reference]:
-    """The source algorithm's first `episodes` and its `last` ones, means over streams.
+    """Mean returns over actors of the source's first `episodes` and its `last` episodes.
 
-    `returns[k][j]` are the returns of the episodes of task k, stream j. Streams differ in how many
-    they hold; the curve stops where the shortest one does, since later on it would show only agents
-    that already finish quickly.
+    returns[k][j]: the returns of the episodes of task k, actor j. Actors differ in their number of
+    episodes. The curve stops at the smallest number, since later episodes would be only those of
+    actors that already finish quickly. Returns {} if an actor has fewer than `last` episodes.
     """
-    shortest = min(len(stream) for streams in returns for stream in streams)
-    parts = {"source": slice(min(episodes, shortest)), "source_end": slice(-last, None)}
+    shortest = min(len(actor) for actors in returns for actor in actors)
     if shortest < last:
         return {}
-    cut = {
-        name: np.array([[stream[part] for stream in streams] for streams in returns])
+    parts = {"source": slice(min(episodes, shortest)), "source_end": slice(-last, None)}
+    selected = {
+        name: np.array([[actor[part] for actor in actors] for actors in returns])
         for name, part in parts.items()
-    }  # [K, streams, E]
-    return {name: Reference(r.mean(1), (r > 0).mean(1)) for name, r in cut.items()}
+    }  # [K, actors, E]
+    return {name: Reference(r.mean(1), (r > 0).mean(1)) for name, r in selected.items()}
 
 
 @dataclass(frozen=True)
 class GoalSearch:
-    """The problem of finding a goal: what the references below need of a world and its tasks.
+    """Transitions, starts and goals of K tasks in which an agent has to find a goal.
 
-    successors int [S, A]; starts int [starts]; goals int [K]; start_weights float [K, starts], how
-    likely each start is; optimal, reachable float [K], of an agent that knows the goal.
+    successors: int [S, A], the next observation; starts: int [number of starts]; goals: int [K].
+    start_weights: float [K, number of starts], the probability of each start.
+    optimal, reachable: float [K], the expected return and success of an agent that knows the goal.
     """
 
     successors: np.ndarray
@@ -94,25 +95,30 @@ class GoalSearch:
     optimal: np.ndarray
     reachable: np.ndarray
 
-    def worth(self) -> np.ndarray:
-        """What arriving pays an agent that then stays, by steps left, float [episode_length]."""
-        left = np.arange(1, self.episode_length + 1)
-        return np.ones(len(left)) if self.goal_ends else left.astype(float)
+    def arrival_returns(self) -> np.ndarray:
+        """Return of arriving on the goal and staying there, float [episode_length].
+
+        Entry n - 1 is for arriving with n steps left, counting the step of the arrival.
+        """
+        steps_left = np.arange(1, self.episode_length + 1)
+        return np.ones(len(steps_left)) if self.goal_ends else steps_left.astype(float)
 
 
 def random(search: GoalSearch) -> tuple[np.ndarray, np.ndarray]:
-    """Expected return and success of uniform actions, float [K] each, exactly."""
-    once = np.ones(search.episode_length)
-    returns = _random_walk(search, once, arrival_ends=search.goal_ends)
-    success = _random_walk(search, once, arrival_ends=True)
-    return _over_starts(search, returns), _over_starts(search, success)
+    """Expected return and success of uniform actions, float [K] each."""
+    ones = np.ones(search.episode_length)
+    returns = _random_walk_values(search, ones, arrival_ends=search.goal_ends)
+    success = _random_walk_values(search, ones, arrival_ends=True)
+    return _mean_over_starts(search, returns), _mean_over_starts(search, success)
 
 
 def undirected(search: GoalSearch, episodes: int) -> Reference:
-    """Uniform actions until the goal is first hit, a shortest path to it ever after, exactly."""
-    hit = _over_starts(search, _random_walk(search, np.ones(search.episode_length), True))
-    first = _over_starts(search, _random_walk(search, search.worth(), True))
-    unknown = (1 - hit[:, None]) ** np.arange(episodes)  # [K, E]: not found before the episode
+    """Uniform actions until the goal is first hit, a shortest path to it ever after."""
+    ones = np.ones(search.episode_length)
+    hit = _mean_over_starts(search, _random_walk_values(search, ones, arrival_ends=True))
+    values = _random_walk_values(search, search.arrival_returns(), arrival_ends=True)
+    first = _mean_over_starts(search, values)  # return of an episode that begins without the goal
+    unknown = (1 - hit[:, None]) ** np.arange(episodes)  # [K, E]: P(not hit before the episode)
     return Reference(
         unknown * first[:, None] + (1 - unknown) * search.optimal[:, None],
         unknown * hit[:, None] + (1 - unknown) * search.reachable[:, None],
@@ -120,9 +126,9 @@ def undirected(search: GoalSearch, episodes: int) -> Reference:
 
 
 def explorer(search: GoalSearch, episodes: int) -> Reference | None:
-    """Sweeps unseen cells until it meets the goal, a shortest path to it ever after.
+    """Visit unseen cells until the goal is reached, take a shortest path to it ever after.
 
-    None with random starts (its sweeps would depend on them) or in a room too large to search.
+    None if starts are random (the paths would depend on them) or the room is too large to search.
     """
     if len(search.starts) > 1:
         return None
@@ -134,48 +140,50 @@ def explorer(search: GoalSearch, episodes: int) -> Reference | None:
         visits = [np.flatnonzero(path == goal) for path in paths]
         episode = next((e for e, steps in enumerate(visits) if len(steps)), episodes)
         if episode < episodes:
-            returns[k, episode] = search.worth()[-visits[episode][0]]  # arrives at step 1, 2, ...
+            step = visits[episode][0]  # of the arrival, from 1
+            returns[k, episode] = search.arrival_returns()[-step]
             returns[k, episode + 1 :] = search.optimal[k]
     return Reference(returns, (returns > 0).astype(float))
 
 
-def _search(world, tasks: np.ndarray, episode_length: int) -> GoalSearch | None:
-    """The problem that `world` poses; None where a task is no observation to find."""
-    if not all(
-        hasattr(world, n) for n in ("successors", "start_observations", "terminate_on_goal")
-    ):
+def _goal_search(world, tasks: np.ndarray, episode_length: int) -> GoalSearch | None:
+    """Build the `GoalSearch` of `world`; None if its tasks are not observations to find."""
+    needed = ("successors", "start_observations", "terminate_on_goal")
+    if not all(hasattr(world, name) for name in needed):
         return None
     goals = np.ravel_multi_index(tuple(tasks.T), world.observation_factors)
     starts = world.start_observations()
-    possible = starts != goals[:, None]  # none starts on its goal
+    possible = starts != goals[:, None]  # no episode starts on its goal
     weights = possible / possible.sum(1, keepdims=True)
     optimal = world.optimal_return(tasks, episode_length)
     parts = (world.successors(), starts, goals, weights, episode_length, world.terminate_on_goal)
-    blind = GoalSearch(*parts, optimal, np.zeros(len(goals)))
-    within = _random_walk(blind, np.ones(episode_length), arrival_ends=True) > 0
-    return GoalSearch(*parts, optimal, _over_starts(blind, within))
+    search = GoalSearch(*parts, optimal, reachable=np.zeros(len(goals)))
+    within_reach = _random_walk_values(search, np.ones(episode_length), arrival_ends=True) > 0
+    return replace(search, reachable=_mean_over_starts(search, within_reach))
 
 
-def _random_walk(search: GoalSearch, worth: np.ndarray, arrival_ends: bool) -> np.ndarray:
-    """Expected total of a uniformly random walk from each observation, float [K, S].
+def _random_walk_values(search: GoalSearch, rewards: np.ndarray, arrival_ends: bool) -> np.ndarray:
+    """Expected return of a uniformly random walk from each observation, float [K, S].
 
-    Arriving on the goal with n steps left (this one counts) pays `worth[n - 1]`, and ends the walk
-    if `arrival_ends`. By recursion over the steps left: v_n(s) = mean over a of gain + v_{n-1}(s').
+    Arriving on the goal with n steps left, counting the step of the arrival, has the reward
+    `rewards[n - 1]`, and ends the walk if `arrival_ends`. The values follow by recursion over the
+    steps left: v_n(s) = mean over a of [reward + v_{n-1}(s')].
     """
-    total = np.zeros((len(search.goals), len(search.successors)))
+    values = np.zeros((len(search.goals), len(search.successors)))
     goal = (np.arange(len(search.goals)), search.goals)
-    for pay in worth:
-        arrival = total.copy()  # of stepping on to each observation
-        arrival[goal] = pay if arrival_ends else pay + total[goal]
-        total = np.mean([arrival[:, after] for after in search.successors.T], axis=0)
-    return total
+    for reward in rewards:
+        arrival = values.copy()  # value of stepping onto each observation
+        arrival[goal] = reward if arrival_ends else reward + values[goal]
+        values = np.mean([arrival[:, after] for after in search.successors.T], axis=0)
+    return values
 
 
-def _over_starts(search: GoalSearch, values: np.ndarray) -> np.ndarray:
-    """The mean of `values` [K, S] over where episodes start: [K]."""
+def _mean_over_starts(search: GoalSearch, values: np.ndarray) -> np.ndarray:
+    """Mean of `values` [K, S] over the starts of episodes: [K]."""
     return (values[:, search.starts] * search.start_weights).sum(1)
 
 
 def _constant(returns: np.ndarray, successes: np.ndarray, episodes: int) -> Reference:
-    spread = np.ones(episodes)
-    return Reference(returns[:, None] * spread, successes[:, None] * spread)
+    """Reference whose episodes all have the same `returns` and `successes` [K]."""
+    ones = np.ones(episodes)
+    return Reference(returns[:, None] * ones, successes[:, None] * ones)
