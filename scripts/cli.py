@@ -22,8 +22,9 @@ from ad.config.help import usage
 from ad.config.parser import load
 from ad.config.schema import Experiment
 from ad.errors import ADError, ConfigError, MachineError
+from ad.runtime import console
 from ad.runtime import signals as interruption
-from ad.runtime.console import complain, open_streams
+from ad.runtime.console import open_streams
 from ad.runtime.locks import locked
 
 Main = Callable[[Experiment, bool], Any]
@@ -92,5 +93,5 @@ def numbers(option: str, word: str) -> list[int]:
 
 
 def _fail(sentence: str, code: int) -> int:
-    complain(sentence)
+    console.error(sentence)
     return code

@@ -1,7 +1,7 @@
 """Collect the learning histories of all train tasks: histories/<dataset>/<unit>/."""
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -16,7 +16,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
         fresh_units = collect(run, fresh)
     show_curves(run)
     total = len(run.split.train_tasks)
-    say(f"collect: {fresh_units} of {total} histories collected, in {Histories(config).path}")
+    info(f"collect: {fresh_units} of {total} histories collected, in {Histories(config).path}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Then in the other worlds of `evaluation.worlds`: logs/<run>/worlds/<world>/resul
 """
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -16,9 +16,9 @@ def main(config: Experiment, fresh: bool = False) -> None:
 
     run = Run.open(config)
     evaluated = evaluate(run, fresh)
-    say(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
+    info(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
     for world in evaluate_worlds(run, fresh):
-        say(f"evaluate: done in another world, {world.folder / 'results.csv'}")
+        info(f"evaluate: done in another world, {world.folder / 'results.csv'}")
 
 
 if __name__ == "__main__":

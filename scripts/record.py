@@ -3,7 +3,7 @@
 import shutil
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -16,7 +16,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     if fresh:
         shutil.rmtree(run.videos, ignore_errors=True)
     written, total = record(run)
-    say(f"record: {written} of {total} videos written, in {run.videos}")
+    info(f"record: {written} of {total} videos written, in {run.videos}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the trained model as safetensors with a model card: logs/<run>/release/."""
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -10,7 +10,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.exchange.release import release
     from ad.runtime.run import Run
 
-    say(f"release: {release(Run.open(config))}")
+    info(f"release: {release(Run.open(config))}")
 
 
 if __name__ == "__main__":

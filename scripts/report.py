@@ -1,7 +1,7 @@
 """Write the report of an evaluated run: table.md, curve.png and report.html."""
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -11,8 +11,8 @@ def main(config: Experiment, fresh: bool = False) -> None:
     from ad.runtime.run import Run
 
     path = report(Run.open(config))
-    say(path.with_name("table.md").read_text(encoding="utf-8"))
-    say(f"report: {path}")
+    info(path.with_name("table.md").read_text(encoding="utf-8"))
+    info(f"report: {path}")
 
 
 if __name__ == "__main__":

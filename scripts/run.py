@@ -2,7 +2,7 @@
 
 from ad.config.schema import Experiment
 from ad.errors import MachineError
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 from scripts import collect, evaluate, record, report, train
 from scripts.cli import run_verb
 
@@ -23,7 +23,7 @@ def show(config: Experiment, fresh: bool = False) -> None:
     try:
         record.main(config, fresh)
     except MachineError as error:
-        notice(f"no videos: {error}")  # the results do not depend on them
+        warn(f"no videos: {error}")  # the results do not depend on them
     report.main(config, fresh)
 
 

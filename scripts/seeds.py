@@ -13,7 +13,7 @@ from pathlib import Path
 from ad.config.parser import load
 from ad.config.schema import Experiment
 from ad.errors import ConfigError, NumericError
-from ad.runtime.console import complain
+from ad.runtime import console
 from ad.runtime.run import with_seed
 from scripts import collect, run, table, train
 from scripts.cli import guarded, locked_runs, numbers, run_words
@@ -45,7 +45,7 @@ def make(configs: Sequence[Experiment], fresh: bool = False) -> list[str]:
     try:
         train.train_all(configs, fresh)
     except NumericError as error:
-        complain(str(error))
+        console.error(str(error))
     return [config.name for config in configs if not _shown(config, fresh)]
 
 
@@ -58,7 +58,7 @@ def _shown(config: Experiment, fresh: bool) -> bool:
     try:
         run.show(config, fresh)
     except NumericError as error:
-        complain(f"{config.name}: {error}")
+        console.error(f"{config.name}: {error}")
         return False
     return True
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ad.errors import ConfigError, NumericError
+from ad.runtime import console
 from ad.runtime import signals as interruption
-from ad.runtime.console import complain, open_streams, say
+from ad.runtime.console import info, open_streams
 from ad.runtime.locks import locked
 from ad.sweeps.study import Study, Trial, families, load_study, shard, trainings
 from scripts import collect, evaluate, train
@@ -71,7 +72,7 @@ def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = 
                 remove(root / "logs" / group[0].training)
         except NumericError as error:
             failed.append(group[0].training)
-            complain(f"{failed[-1]}: {error}")
+            console.error(f"{failed[-1]}: {error}")
     if failed:
         raise NumericError(f"{len(failed)} of {count} trainings failed: {', '.join(failed)}")
 
@@ -83,9 +84,9 @@ def show(study: Study, trials: Sequence[Trial]) -> None:
     rows = read_rows(study.folder)
     for trial in trials:
         state = "done" if trial.key in rows else "missing"
-        say(f"{state:7}  seed {trial.config.training.train_seed}  {trial.changed}")
+        info(f"{state:7}  seed {trial.config.training.train_seed}  {trial.changed}")
     missing = sum(trial.key not in rows for trial in trials)
-    say(f"study: {missing} of {len(trials)} runs are missing")
+    info(f"study: {missing} of {len(trials)} runs are missing")
 
 
 def make_page(folder: Path) -> None:
@@ -96,7 +97,7 @@ def make_page(folder: Path) -> None:
     study = load_study(folder)
     with locked(folder, wait=True):
         used = write_page(study)
-    say(f"study: {used} of {len(study.trials())} runs in {folder / 'README.md'}")
+    info(f"study: {used} of {len(study.trials())} runs in {folder / 'README.md'}")
 
 
 def _side_by_side(groups: Sequence[list[Trial]], root: Path) -> Iterator[list[Trial]]:

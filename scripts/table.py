@@ -18,7 +18,7 @@ from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.reporting.tables import runs_table
 from ad.runtime import signals as interruption
-from ad.runtime.console import open_streams, say
+from ad.runtime.console import info, open_streams
 from ad.runtime.files import replace_between
 from ad.runtime.run import world_folder, world_title
 from scripts.cli import guarded
@@ -36,7 +36,7 @@ def main(root: Path, names: list[str], update: Path | None, mark: str = "results
             results = results_of(world_folder(folder, kwargs), config)
             groups.setdefault(f"{alike} {world_title(kwargs)}", {})[title] = results
     text = runs_table(list(groups.values())).compact().markdown()
-    say(text.rstrip())
+    info(text.rstrip())
     if update is not None:
         replace_between(update, mark, text)
 

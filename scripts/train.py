@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -16,7 +16,7 @@ def main(config: Experiment, fresh: bool = False) -> None:
 def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
     """The same for `configs` that differ in their training seeds, side by side."""
     from ad.runtime.run import Run
-    from ad.runtime.signals import deferred
+    from ad.runtime.signals import defer_signals
     from ad.training import checkpoints
     from ad.training.multi_seed import new_trainers, train_seeds
 
@@ -26,18 +26,18 @@ def train_all(configs: Sequence[Experiment], fresh: bool = False) -> None:
     trainers = new_trainers(runs)
     for trainer in trainers:
         if not trainer.left:
-            say(f"train: done before ({trainer.step} steps), in {trainer.run.folder}")
+            info(f"train: done before ({trainer.step} steps), in {trainer.run.folder}")
     waiting = [trainer for trainer in trainers if trainer.left]
     try:
-        with deferred() as asked, ExitStack() as logs:
+        with defer_signals() as stop_requested, ExitStack() as logs:
             for trainer in waiting:
                 logs.enter_context(closing(trainer.run.log))
-            train_seeds(waiting, asked)
+            train_seeds(waiting, stop_requested)
     finally:
         for trainer in waiting:
             if not trainer.left:
                 newest = checkpoints.newest(trainer.run.folder / "checkpoints")
-                say(f"train: {trainer.step} steps, {newest}")
+                info(f"train: {trainer.step} steps, {newest}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Search settings of the source algorithm, side by side: logs/<run>/tuning/."""
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 SHOWN = 20  # settings in the table on the terminal
@@ -19,8 +19,8 @@ def main(config: Experiment, fresh: bool = False) -> None:
     tuning = tune(config, fresh)
     write_text(folder / "config.yaml", dump(config))
     table = write_report(config, tuning, folder)
-    say(Table(table.header, table.rows[:SHOWN]).markdown())
-    say(f"tune: {len(table.rows)} settings on {len(tuning.tasks)} tasks, the best in {folder}")
+    info(Table(table.header, table.rows[:SHOWN]).markdown())
+    info(f"tune: {len(table.rows)} settings on {len(tuning.tasks)} tasks, the best in {folder}")
 
 
 if __name__ == "__main__":

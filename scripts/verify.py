@@ -1,7 +1,7 @@
 """Check the histories, checkpoints and results of a run byte by byte: --repair true mends them."""
 
 from ad.config.schema import Experiment
-from ad.runtime.console import say
+from ad.runtime.console import info
 from scripts.cli import run_verb
 
 
@@ -18,15 +18,17 @@ def main(config: Experiment, repair: bool = False) -> None:
     if problems and not repair:
         raise CorruptError("\n".join([*problems, f"verify: {len(problems)} damaged or missing"]))
     if problems:
-        say("\n".join(problems))
+        info("\n".join(problems))
         check.repair_histories(run, histories)
         check.remove_checkpoints(checkpoints)
         check.remove_results(run, results)
-        say(f"verify: {len(histories)} histories collected again, {_removed(checkpoints, results)}")
+        info(
+            f"verify: {len(histories)} histories collected again, {_removed(checkpoints, results)}"
+        )
         return main(config)
     whole = (check.histories(run), check.run_checkpoints(run), check.run_results(run))
     counts = "{} histories, {} checkpoints and {} files of results".format(*map(len, whole))
-    say(f"verify: {counts} are what was written")
+    info(f"verify: {counts} are what was written")
 
 
 def _removed(checkpoints: dict, results: dict) -> str:

@@ -16,7 +16,7 @@ from ad.data.histories import Histories
 from ad.data.store import load_unit
 from ad.errors import ConfigError, CorruptError
 from ad.reporting.report import report
-from ad.runtime.files import read_sealed, write_sealed
+from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
 from ad.sources.actors import BLOCK_STEPS
 from envs.tasks import task_name
@@ -144,7 +144,7 @@ def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_pa
     run = Run.open(type(failed.config)(**(vars(failed.config) | {"root": str(root)})))
     for task in run.split.train_tasks:
         path = Histories(run.config).folder(task) / "unit.json"
-        write_sealed(path, read_sealed(path) | {"stopped_at_step": 0})
+        write_checked_json(path, read_checked_json(path) | {"stopped_at_step": 0})
     with pytest.raises(ConfigError, match="no whole episode"):
         load_dataset(run, ALL)
 
@@ -164,7 +164,7 @@ def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(f
 def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, step):
     unit = Histories(failed.config).folder(failed.split.train_tasks[0])
     copy = shutil.copytree(unit, tmp_path / "unit")
-    manifest = read_sealed(copy / "unit.json") | {"stopped_at_step": step}
-    write_sealed(copy / "unit.json", manifest)
+    manifest = read_checked_json(copy / "unit.json") | {"stopped_at_step": step}
+    write_checked_json(copy / "unit.json", manifest)
     with pytest.raises(CorruptError, match="stop where it cannot"):
         load_unit(copy)

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parent.parent
 WORK = """
 import time
 from scripts.cli import run_verb
-from ad.runtime.signals import deferred
+from ad.runtime.signals import defer_signals
 
 def main(config, fresh):
-    with deferred() as asked:
+    with defer_signals() as stop_requested:
         print("started", flush=True)
-        while not asked():
+        while not stop_requested():
             time.sleep(0.01)
         print("saving", flush=True)
         time.sleep(SECONDS)

@@ -17,7 +17,7 @@ from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_re
 from ad.reporting import tables
 from ad.reporting import verify as verification
 from ad.reporting.report import report
-from ad.runtime.files import read_sealed, write_sealed
+from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
 from envs import world
 from scripts import evaluate as verb
@@ -98,7 +98,7 @@ def test_results_of_another_model_do_not_count(run):
     path = there.folder / "results.json"
     content = path.read_bytes()
     for name in ("checkpoint", "split_hash", "config_hash"):
-        write_sealed(path, read_sealed(path) | {name: "0" * 64})
+        write_checked_json(path, read_checked_json(path) | {name: "0" * 64})
         assert there.results() is None, name
         path.write_bytes(content)
     assert there.results()["world"] == {"size": 5}

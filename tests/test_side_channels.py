@@ -80,14 +80,14 @@ def test_lines_after_one_that_was_cut_off_are_still_lines(tmp_path):
     with no_file_larger_than(log.path.stat().st_size + 5):
         log.write(2, {"a": 1.0})
     log.write(3, {"a": 1.0})
-    log.forget_after(3)
+    log.truncate_after(3)
     steps = [json.loads(line)["step"] for line in log.path.read_text().splitlines()]
     assert steps == [1, 3]
 
 
 @pytest.mark.parametrize("kind", ["unread", "full", "closed"])
 def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
-    code = "from ad.runtime.console import *; open_streams(); [say('x' * 9) for _ in range(3)]"
+    code = "from ad.runtime.console import *; open_streams(); [info('x' * 9) for _ in range(3)]"
     redirection = {"unread": "| true", "full": "> /dev/full", "closed": ">&-"}[kind]
     command = f'{{ sleep 1; "{sys.executable}" -c "{code}"; }} {redirection}'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True)

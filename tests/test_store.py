@@ -18,7 +18,7 @@ from ad.data.histories import Histories
 from ad.data.store import is_whole, load_unit
 from ad.errors import CorruptError, MachineError
 from ad.runtime import arrays as array_files
-from ad.runtime.files import require_room, write_sealed
+from ad.runtime.files import require_disk_space, write_checked_json
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from scripts.cli import exit_code
@@ -99,7 +99,7 @@ def test_a_second_process_on_a_dataset_is_refused(holder, smoke, tmp_path):
 def test_too_little_room_is_said_with_both_numbers(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(MachineError, match=r"this needs .* MB, but the disk of .* only .* MB free"):
-        require_room(tmp_path / "not" / "there", 10 * free, "this")
+        require_disk_space(tmp_path / "not" / "there", 10 * free, "this")
 
 
 def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(smoke, tmp_path):
@@ -110,7 +110,7 @@ def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(
 
 
 def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tmp_path):
-    array = array_files.create(tmp_path / "a.npy", np.uint16, (3, 50_000))
+    array = array_files.create_memmap(tmp_path / "a.npy", np.uint16, (3, 50_000))
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
     np.save(tmp_path / "b.npy", array)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
@@ -121,7 +121,7 @@ def forge(unit: Path, change) -> None:
     manifest = json.loads((unit / "unit.json").read_text())
     del manifest["seal"]
     change(manifest)
-    write_sealed(unit / "unit.json", manifest)
+    write_checked_json(unit / "unit.json", manifest)
 
 
 def refused(unit: Path) -> bool:

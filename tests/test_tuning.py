@@ -13,7 +13,7 @@ from ad.data.histories import Histories
 from ad.data.schema import Block
 from ad.data.store import load_unit
 from ad.runtime.run import Run
-from ad.runtime.snapshots import load_state, read_about, save_state
+from ad.runtime.snapshots import load_state, read_metadata, save_state
 from ad.sources.a2c import Settings
 from ad.sweeps.tuning import Tuning, batches, candidates, tune, tuning_folder
 from ad.sweeps.tuning_report import rank
@@ -95,7 +95,7 @@ def test_every_source_can_be_tuned(search):
 def test_an_interrupted_search_goes_on_behind_its_last_batch(search):
     config = search()
     whole, folder = tune(config), tuning_folder(config)
-    found = read_about(folder)
+    found = read_metadata(folder)
     about = {name: found[name] for name in ("tuning", "versions")}
     first = {"0": load_state(folder)["0"]}
     first["0"]["statistics"]["entropy"] += 1  # to be known again: it is not computed a second time

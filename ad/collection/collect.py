@@ -10,8 +10,8 @@ from ad.data.histories import Histories
 from ad.data.manifest import CURVE_START
 from ad.data.schema import FIELDS
 from ad.data.store import load_unit
-from ad.runtime.arrays import most_maps
-from ad.runtime.files import publish, remove, write_json
+from ad.runtime.arrays import max_open_maps
+from ad.runtime.files import atomic_rename_dir, remove, write_json
 from ad.runtime.locks import locked
 from ad.runtime.run import Run, describe_split
 from envs.tasks import task_name
@@ -58,12 +58,12 @@ def show_curves(run: Run) -> None:
                 if column != CURVE_START[0]:
                     for step, value in zip(curve[CURVE_START[0]], values, strict=True):
                         writer.add_scalar(f"collect/{column}", value, int(step))
-        publish(temporary, folder)
+        atomic_rename_dir(temporary, folder)
 
 
 def _batches(tasks: np.ndarray) -> list[np.ndarray]:
     """`tasks` in parts whose arrays can all be open; a history depends on no other in its batch."""
-    most = max(most_maps() // len(FIELDS), 1)
+    most = max(max_open_maps() // len(FIELDS), 1)
     return np.array_split(tasks, range(most, len(tasks), most)) if len(tasks) else []
 
 

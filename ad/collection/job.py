@@ -21,10 +21,10 @@ from ad.data.manifest import STOPPED
 from ad.data.store import HistoryWriter, say_stopped, unit_bytes
 from ad.errors import CorruptError
 from ad.registry import SOURCES
-from ad.runtime.console import notice
-from ad.runtime.files import remove, require_room
-from ad.runtime.signals import deferred
-from ad.runtime.snapshots import flat, load_state, read_about, save_state
+from ad.runtime.console import warn
+from ad.runtime.files import remove, require_disk_space
+from ad.runtime.signals import defer_signals
+from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
 from envs import make_vec
 from envs.rng import derive_key
 from envs.tasks import task_name
@@ -41,7 +41,7 @@ class Batch:
         state = _state(self.source)
         self.can_be_saved = state is not None
         if not resume:
-            self._require_room(flat(state or {}))
+            self._require_room(flatten(state or {}))
         folders = [histories.folder(task) for task in tasks]
         self.writer = HistoryWriter(folders, config.source.num_envs, self.steps, resume)
         if resume:
@@ -55,33 +55,33 @@ class Batch:
         states = 2 * sum(array.nbytes for array in state.values())
         needed = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
         what = f"collecting {len(self.tasks)} histories"
-        require_room(self.histories.path, needed + states, what)
+        require_disk_space(self.histories.path, needed + states, what)
 
     def collect(self) -> None:
         """Run the agents to the end and publish their histories, or save all when interrupted."""
         try:
             # Numbers that overflow stop their own agent; NumPy's word on them would say no more.
-            deferring = deferred() if self.can_be_saved else nullcontext(lambda: False)
-            with deferring as asked, np.errstate(over="ignore", invalid="ignore"):
-                self._run(asked)
+            deferring = defer_signals() if self.can_be_saved else nullcontext(lambda: False)
+            with deferring as stop_requested, np.errstate(over="ignore", invalid="ignore"):
+                self._run(stop_requested)
                 if self.writer.written == self.steps:
                     self._publish()
         except BaseException:
-            if read_about(self.writer.partial) is None:
+            if read_metadata(self.writer.partial) is None:
                 self.writer.discard()
                 print("nothing of these histories is saved: they start again", file=sys.stderr)
             raise
 
-    def _run(self, asked) -> None:
+    def _run(self, stop_requested) -> None:
         with self._bar() as bar:
             for block in self.source.run(self.steps):
                 self.writer.append(block)
                 bar.set_postfix_str(f"mean return {_mean_return(block):.2f}", refresh=False)
                 bar.update(block.arrays["action"].size)
                 due = time.monotonic() - self.saved >= self.config.source.state_every
-                if due or asked() or self.writer.written == self.steps:
+                if due or stop_requested() or self.writer.written == self.steps:
                     self.save()
-                if asked():
+                if stop_requested():
                     break
 
     def _publish(self) -> None:
@@ -94,7 +94,7 @@ class Batch:
         self.writer.close(manifests)
         if stopped:
             named = say_stopped({task_name(self.tasks[k]): step for k, step in stopped.items()})
-            notice(f"{named}: their loss or gradient was not finite; the others are not touched")
+            warn(f"{named}: their loss or gradient was not finite; the others are not touched")
 
     def save(self) -> None:
         """Save the histories and agents as they are now, where the world can be saved."""

@@ -11,8 +11,8 @@ from ad.data.sampler import HistoryWindows
 from ad.data.spec import Spec, make_spec
 from ad.data.store import load_unit, say_stopped
 from ad.errors import ConfigError
-from ad.runtime.console import notice
-from ad.runtime.parts import at_most
+from ad.runtime.console import warn
+from ad.runtime.parallel import split_max
 from ad.runtime.run import Run
 from envs.tasks import task_name
 
@@ -36,7 +36,7 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
     units = {name: load_unit(folder) for name, folder in folders.items()}
     if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
-        notice(f"{say_stopped(stopped)}: training sees their histories up to there")
+        warn(f"{say_stopped(stopped)}: training sees their histories up to there")
     learned = [unit.learned for unit in units.values()]
     rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in learned]))
     if len(rewards) > MAX_REWARDS:
@@ -90,5 +90,5 @@ def parts(count: int, most: int, unit: int = 1) -> list[slice]:
 
     They are of whole `unit`s, as far as the windows go.
     """
-    units = at_most(-(-count // unit), max(most // unit, 1))
+    units = split_max(-(-count // unit), max(most // unit, 1))
     return [slice(start * unit, min(stop * unit, count)) for start, stop in units]

@@ -12,7 +12,7 @@ import numpy as np
 from ad.config.schema import Experiment, config_hash
 from ad.data.manifest import read_manifest
 from ad.data.store import PARTIAL, is_whole
-from ad.runtime.snapshots import read_about
+from ad.runtime.snapshots import read_metadata
 from envs.tasks import task_name
 
 
@@ -71,7 +71,7 @@ class Histories:
 
         The metadata is None where there is no snapshot to resume from.
         """
-        return [(path, read_about(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
+        return [(path, read_metadata(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
 
 
 def versions() -> dict[str, str]:

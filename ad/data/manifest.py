@@ -12,7 +12,7 @@ import numpy as np
 
 from ad.data.schema import FIELDS
 from ad.runtime.arrays import check_header
-from ad.runtime.files import read_sealed, sha256, write_sealed
+from ad.runtime.files import read_checked_json, sha256, write_checked_json
 
 SCHEMA = 1
 MANIFEST = "unit.json"
@@ -26,7 +26,7 @@ LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
 def write_manifest(folder: Path, manifest: dict) -> None:
     """Write `manifest` into `folder` with the type, shape, size and hash of each array there."""
     entries = {path.name: _describe(path) for path in sorted(folder.glob("*.npy"))}
-    write_sealed(folder / MANIFEST, manifest | {"schema": SCHEMA, "files": entries})
+    write_checked_json(folder / MANIFEST, manifest | {"schema": SCHEMA, "files": entries})
 
 
 def read_manifest(folder: Path) -> dict:
@@ -34,7 +34,7 @@ def read_manifest(folder: Path) -> dict:
     path = folder / MANIFEST
     if file_size(path) > LARGEST:
         raise ValueError(f"{MANIFEST} is too large")
-    manifest = read_sealed(path)
+    manifest = read_checked_json(path)
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
     files, columns = manifest.get("files"), manifest.get("curve_columns")

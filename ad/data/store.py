@@ -25,8 +25,8 @@ from ad.data.manifest import (
 )
 from ad.data.schema import FIELDS, Block
 from ad.errors import CorruptError
-from ad.runtime.arrays import Maps, create, open_to_write
-from ad.runtime.files import publish, remove_leftovers
+from ad.runtime.arrays import LazyArrays, create_memmap, open_memmap
+from ad.runtime.files import atomic_rename_dir, remove_leftovers
 
 SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
 PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
@@ -36,7 +36,7 @@ PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
 class Unit:
     """One history: `arrays` [streams, T] by field, `curve` by column, `manifest`."""
 
-    arrays: Maps
+    arrays: LazyArrays
     curve: dict[str, np.ndarray]
     manifest: dict
 
@@ -46,9 +46,9 @@ class Unit:
         return self.manifest.get(STOPPED)
 
     @property
-    def learned(self) -> Maps:
+    def learned(self) -> LazyArrays:
         """The arrays up to where the agent stopped learning; of a healthy one, to the end."""
-        return Maps(self.arrays.folder, self.arrays.names, self.stopped_at)
+        return LazyArrays(self.arrays.folder, self.arrays.names, self.stopped_at)
 
 
 class HistoryWriter:
@@ -76,7 +76,7 @@ class HistoryWriter:
         try:
             for k, folder in enumerate(self.temporary):
                 folder.mkdir(parents=True)
-                maps[k] = self._each(create, folder)
+                maps[k] = self._each(create_memmap, folder)
         except OSError:  # a full disk, too many open files
             self.discard()
             raise
@@ -86,7 +86,7 @@ class HistoryWriter:
         """Likewise; units that are published are no longer here."""
         remove_leftovers(self.partial)
         return {
-            k: self._each(open_to_write, folder)
+            k: self._each(open_memmap, folder)
             for k, folder in enumerate(self.temporary)
             if folder.exists() or not is_whole(self.folders[k])
         }
@@ -148,7 +148,7 @@ class HistoryWriter:
             folder = self.temporary[k]
             np.save(folder / "curve.npy", self._curve(k))
             write_manifest(folder, manifests[k] | {"curve_columns": columns})
-            publish(folder, self.folders[k])
+            atomic_rename_dir(folder, self.folders[k])
         self.discard()
 
     def discard(self) -> None:
@@ -199,7 +199,9 @@ def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
         ) from error
     curve = np.load(folder / "curve.npy", allow_pickle=False)
     return Unit(
-        Maps(folder, fields), dict(zip(manifest["curve_columns"], curve.T, strict=True)), manifest
+        LazyArrays(folder, fields),
+        dict(zip(manifest["curve_columns"], curve.T, strict=True)),
+        manifest,
     )
 
 

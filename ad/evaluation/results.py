@@ -14,7 +14,7 @@ import numpy as np
 
 from ad.errors import ConfigError, CorruptError
 from ad.rollout.rollout import Rollout
-from ad.runtime.files import replacing
+from ad.runtime.files import atomic_write
 from envs.tasks import SPLITS, Split, task_name
 
 COLUMNS = (
@@ -64,12 +64,12 @@ def read_results(path: Path) -> dict[str, Evaluation]:
 
 def write_results(folder: Path, split: Split, results: dict[str, Rollout]) -> None:
     """`results.csv` (a row per split, task, seed, episode), `trajectories.npz` (first seed)."""
-    with replacing(folder / "results.csv") as path, open(path, "w", newline="") as file:
+    with atomic_write(folder / "results.csv") as path, open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for part, result in results.items():
             writer.writerows(_rows(part, getattr(split, f"{part}_tasks"), result))
-    with replacing(folder / "trajectories.npz") as path, open(path, "wb") as file:
+    with atomic_write(folder / "trajectories.npz") as path, open(path, "wb") as file:
         np.savez_compressed(file, **_trajectories(split, results))
 
 

@@ -14,7 +14,7 @@ from ad.evaluation import metrics
 from ad.evaluation.references import Reference, random_return, references, source_references
 from ad.evaluation.results import Evaluation, read_results
 from ad.runtime.devices import choose_device
-from ad.runtime.files import read_sealed, sha256, write_sealed
+from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import hardware, read_sessions, resumed_with
@@ -43,7 +43,7 @@ def write_summary(run: Run) -> None:
 def write_results_json(folder: Path, results: dict) -> None:
     """Write `results.json`, with a hash of itself and of the files of the evaluation."""
     hashes = {name: sha256(folder / name) for name in HASHED}
-    write_sealed(folder / SUMMARY, results | {"files": hashes})
+    write_checked_json(folder / SUMMARY, results | {"files": hashes})
 
 
 def read_summary(run: Run) -> Summary:
@@ -57,7 +57,7 @@ def read_summary(run: Run) -> Summary:
     if not is_evaluated(run):
         raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
     evaluations = read_results(run.folder / "results.csv")
-    results = read_sealed(run.folder / SUMMARY)
+    results = read_checked_json(run.folder / SUMMARY)
     return Summary(evaluations, reference_lines(run, evaluations), results)
 
 
@@ -70,14 +70,14 @@ def matches(folder: Path, wanted: dict) -> bool:
     """Whether results are there, whole, and what they say they are about is `wanted`."""
     if damaged_results(folder):
         return False
-    results = read_sealed(folder / SUMMARY)
+    results = read_checked_json(folder / SUMMARY)
     return {name: results.get(name) for name in wanted} == wanted
 
 
 def damaged_results(folder: Path) -> dict[Path, str]:
     """The files of an evaluation that are missing or not what was written, and what is wrong."""
     try:
-        hashes = dict(read_sealed(folder / SUMMARY)["files"])
+        hashes = dict(read_checked_json(folder / SUMMARY)["files"])
     except FileNotFoundError:
         return {folder / SUMMARY: f"{folder / SUMMARY} is missing"}
     except (ValueError, KeyError, TypeError):

@@ -21,7 +21,7 @@ from ad.evaluation.summary import (
 )
 from ad.methods import new_method
 from ad.rollout.tasks import rollout_tasks
-from ad.runtime.files import read_sealed
+from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run, world_folder, world_title
 from envs.tasks import other_split
 
@@ -56,7 +56,7 @@ class TransferEvaluation:
 
     def results(self) -> dict | None:
         """The content of `results.json`; None unless it is about the present settings and model."""
-        return read_sealed(self.folder / SUMMARY) if self.is_evaluated() else None
+        return read_checked_json(self.folder / SUMMARY) if self.is_evaluated() else None
 
     def is_evaluated(self) -> bool:
         """Whether results are there, whole, and about the present settings and model."""

@@ -17,7 +17,7 @@ from ad.evaluation.evaluate import load_model
 from ad.evaluation.summary import SUMMARY, is_evaluated
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import run_table
-from ad.runtime.files import read_sealed, replacing, sha256, write_text
+from ad.runtime.files import atomic_write, read_checked_json, sha256, write_text
 from ad.runtime.run import Run
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
@@ -33,7 +33,7 @@ def release(run: Run) -> Path:
     folder = run.folder / "release"
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"format": "pt", "spec": json.dumps(spec_as_dict(model.spec))}
-    with replacing(folder / "model.safetensors") as temporary:
+    with atomic_write(folder / "model.safetensors") as temporary:
         safetensors.torch.save_file(weights, temporary, header)
     config = (run.folder / "config.yaml").read_text(encoding="utf-8")
     write_text(folder / "config.yaml", config)
@@ -66,7 +66,7 @@ def card(run: Run, num_weights: int) -> str:
     config = run.config
     scores = "It is not evaluated."
     if is_evaluated(run):
-        results = read_sealed(run.folder / SUMMARY)
+        results = read_checked_json(run.folder / SUMMARY)
         scores = run_table(results).compact().markdown()
     return CARD.format(
         name=config.name,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ad.models.dropout import keep_mask, keep_share
-from ad.runtime.parts import at_most
+from ad.runtime.parallel import split_max
 
 # Of queries in a block: it needs no keys behind its own end, which saves up to half of the work,
 # while smaller products run further below the speed of large ones.
@@ -64,7 +64,7 @@ class _Blocks(torch.autograd.Function):
         length, scale = q.shape[1], q.shape[2] ** -0.5
         bias = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
         out, saved = torch.empty_like(q), []
-        for start, stop in at_most(length, BLOCK):
+        for start, stop in split_max(length, BLOCK):
             scores = torch.baddbmm(
                 bias[start:stop, :stop],
                 q[:, start:stop],
@@ -89,7 +89,7 @@ class _Blocks(torch.autograd.Function):
         if ctx.dropout:
             gradient = gradient / keep_share(ctx.dropout)
         dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
-        for start, stop in reversed(at_most(q.shape[1], BLOCK)):
+        for start, stop in reversed(split_max(q.shape[1], BLOCK)):
             mask = saved.pop() if ctx.dropout else None
             weights = used = saved.pop()
             mine = gradient[:, start:stop]

@@ -15,8 +15,7 @@ from numba import njit
 from torch.autograd.function import once_differentiable
 
 from ad.models.kernels.training import trains_rough_on_cpu
-from ad.runtime.parallel import LOOP, at_once
-from ad.runtime.parts import evenly
+from ad.runtime.parallel import LOOP, at_once, split_evenly
 
 Lookup = tuple[torch.Tensor, torch.Tensor]  # a table [S, C]; which of its rows: [B or 1, T], int64
 SHARES = 2  # of a backward pass, in threads: as many everywhere, for the same bits
@@ -48,7 +47,7 @@ class _Sum(torch.autograd.Function):
         known = gradient.contiguous().view(count, width).numpy()
         rows = ctx.rows.view(count, -1).numpy()
         totals = np.zeros((SHARES, ctx.size, width), np.float32)
-        parts = zip(evenly(count, SHARES), totals, strict=True)
+        parts = zip(split_evenly(count, SHARES), totals, strict=True)
         at_once([partial(_add_up, known, rows, *part, total) for part, total in parts])
         return torch.from_numpy(totals.sum(0)), None
 

@@ -18,7 +18,7 @@ from ad.evaluation.results import Evaluation
 from ad.evaluation.summary import read_summary
 from ad.evaluation.transfer import world_results
 from ad.reporting import plots, tables
-from ad.runtime.files import replacing, write_text
+from ad.runtime.files import atomic_write, write_text
 from ad.runtime.run import Run
 
 SHOWN_VIDEOS = {"held_out": 3, "source": 1}  # at most, in report.html; videos/<run>/ has more
@@ -37,7 +37,7 @@ def report(run: Run) -> Path:
     page = render(results, curve, room, videos(run.videos), run.config, world_results(run))
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
-    with replacing(run.folder / "curve.png") as temporary:
+    with atomic_write(run.folder / "curve.png") as temporary:
         temporary.write_bytes(curve)
     return run.folder / "report.html"
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ad.errors import MachineError
-from ad.runtime.files import replacing
+from ad.runtime.files import atomic_write
 
 PAPER, INK = 255, (40, 40, 40)
 FINGERPRINT = "frames-sha256:"  # precedes, in the file's comment, the hash of what it shows
@@ -46,7 +46,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
     fingerprint = _fingerprint(frames, fps)
     if path.exists() and fingerprint.encode() in path.read_bytes():
         return False
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         _encode(temporary, frames, fps, fingerprint)
     return True
 

@@ -18,7 +18,7 @@ LONGEST_HEADER = 1000  # characters; those of the store have less than 128
 OTHER_FILES = 100  # that a process has open beside maps: libraries, logs, the terminal
 
 
-class Maps(Mapping[str, np.ndarray]):
+class LazyArrays(Mapping[str, np.ndarray]):
     """The arrays of a folder by name, each mapped anew for reading whenever it is asked for.
 
     A map keeps its file open, and a process may have 1024 of them: not seven of 150 histories.
@@ -41,14 +41,14 @@ class Maps(Mapping[str, np.ndarray]):
         return len(self.names)
 
 
-def most_maps() -> int:
+def max_open_maps() -> int:
     """How many maps a process may hold at a time, at least one."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = most == resource.RLIM_INFINITY
     return 2**20 if unlimited else max(most - OTHER_FILES, 1)
 
 
-def create(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+def create_memmap(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """A new file of zeros as a writable map; it has its room on the disk. Raises OSError."""
     header = _header_bytes(np.dtype(dtype), shape)
     with open(path, "wb") as file:
@@ -58,8 +58,8 @@ def create(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
-def open_to_write(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """A file that `create` made, as a writable map again. Raises ValueError, OSError."""
+def open_memmap(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A file that `create_memmap` made, as a writable map again. Raises ValueError, OSError."""
     header = _header_bytes(np.dtype(dtype), shape)
     with open(path, "rb") as file:
         found = file.read(len(header)), path.stat().st_size

@@ -10,21 +10,21 @@ import sys
 from tqdm import tqdm
 
 
-def say(sentence: str) -> None:
+def info(sentence: str) -> None:
     """Print one line to stdout; if nobody reads it, warn once and be silent from then on."""
     try:
         print(sentence, flush=True)
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-        notice(f"stdout cannot be written ({error}); the work goes on without it")
+        warn(f"stdout cannot be written ({error}); the work goes on without it")
 
 
-def notice(sentence: str) -> None:
+def warn(sentence: str) -> None:
     """Print one line to stderr, above any progress bar; a stderr that is gone stops nothing."""
-    complain(f"warning: {' '.join(sentence.split())}")
+    error(f"warning: {' '.join(sentence.split())}")
 
 
-def complain(text: str) -> None:
+def error(text: str) -> None:
     """Print `text` to stderr, above any progress bar."""
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stderr)

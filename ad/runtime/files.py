@@ -13,7 +13,7 @@ from ad.errors import ConfigError, MachineError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which takes `path`'s place when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` whole."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -56,13 +56,13 @@ def write_json(path: Path, value: dict) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def write_sealed(path: Path, value: dict) -> None:
+def write_checked_json(path: Path, value: dict) -> None:
     """Write `value` as JSON with a hash of itself, so that any change to it can be seen."""
     write_json(path, value | {"seal": _seal(value)})
 
 
-def read_sealed(path: Path) -> dict:
-    """Read what `write_sealed` wrote. Raises ValueError if it is not that, OSError."""
+def read_checked_json(path: Path) -> dict:
+    """Read what `write_checked_json` wrote. Raises ValueError if it is not that, OSError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -76,7 +76,7 @@ def _seal(value: dict) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def publish(temporary: Path, folder: Path) -> None:
+def atomic_rename_dir(temporary: Path, folder: Path) -> None:
     """Give a finished temporary folder its name; a folder already there is replaced."""
     for file in temporary.iterdir():
         sync(file)
@@ -102,7 +102,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def require_room(folder: Path, needed: int, what: str) -> None:
+def require_disk_space(folder: Path, needed: int, what: str) -> None:
     """MachineError unless `needed` bytes are free on the disk of `folder`, which may not exist."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 from ad.runtime.files import sync, write_text
 
 
@@ -36,7 +36,7 @@ class MetricsLog:
             self._failed(self.path.name, error)
         self._show(step, values)
 
-    def forget_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Drop what was logged after `step`, and a last line that was cut off."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
@@ -90,7 +90,7 @@ class MetricsLog:
     def _failed(self, what: str, error: Exception) -> None:
         if what not in self._silent:
             self._silent.add(what)
-            notice(f"{what} cannot be written ({error}); training goes on without it")
+            warn(f"{what} cannot be written ({error}); training goes on without it")
 
 
 def _without_tensorboard(args: threading.ExceptHookArgs) -> None:

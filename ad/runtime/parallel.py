@@ -11,20 +11,29 @@ no such loop is vectorised.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
+from itertools import pairwise
 
 import numba
-
-from ad.runtime.parts import evenly
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may vectorise; NaN and infinity stay
 LOOP = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
 HELPER = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
 
 
+def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of consecutive `parts` of `count` items, about equally long."""
+    return list(pairwise(round(i * count / parts) for i in range(parts + 1)))
+
+
+def split_max(count: int, most: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of as few even parts of `count` items as hold at most `most` each."""
+    return split_evenly(count, -(-count // most))
+
+
 def share_out(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
     """Call `loop(first, stop)` for shares of `count` things, at most so many `threads`."""
     shares = max(min(threads, count), 1)
-    at_once([partial(loop, *share) for share in evenly(count, shares)])
+    at_once([partial(loop, *share) for share in split_evenly(count, shares)])
 
 
 def at_once(works: Sequence[Callable[[], None]]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ad.config import schema as configuration
 from ad.config.schema import Experiment
 from ad.errors import ConfigError
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
 from envs import world
@@ -51,7 +51,7 @@ class Run:
                 raise ConfigError(
                     f"{found}: choose another --name, or discard it with --fresh true"
                 )
-            notice(f"{found}: it is discarded")
+            warn(f"{found}: it is discarded")
             shutil.rmtree(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         write_text(run.folder / "config.yaml", configuration.dump(config))

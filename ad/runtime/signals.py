@@ -1,10 +1,10 @@
 """Ending early but tidily: a first signal waits for the end of a step, a second one does not.
 
-`scripts.cli` installs the handlers. Work that can go on later runs in a `deferred` section and asks
-between its steps whether to stop:
+`scripts.cli` installs the handlers. Work that can be resumed runs in a `defer_signals` section and
+asks between its steps whether to stop:
 
-    with deferred() as asked:
-        while step < steps and not asked():
+    with defer_signals() as stop_requested:
+        while step < steps and not stop_requested():
             step += 1
         save()
 
@@ -28,7 +28,7 @@ NOTICE = b"\nstopping after this step; once more stops at once\n"
 
 @dataclass
 class _Signals:
-    """How many `deferred` sections are open, and the signal that waits for their end."""
+    """How many `defer_signals` sections are open, and the signal that waits for their end."""
 
     sections: int = 0
     waiting: int | None = None
@@ -45,15 +45,15 @@ def install() -> None:
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
-    """A section in which the first signal only makes `asked()` true; it is raised at the end.
+def defer_signals() -> Iterator[Callable[[], bool]]:
+    """Open a section in which the first signal only makes `stop_requested()` true.
 
-    Sections nest; the outermost one counts.
+    The signal is raised at the end of the outermost section. Yields `stop_requested`.
     """
     _signals.sections += 1
     waiting = None
     try:
-        yield asked
+        yield stop_requested
     finally:
         _signals.sections -= 1
         if not _signals.sections:
@@ -62,13 +62,13 @@ def deferred() -> Iterator[Callable[[], bool]]:
         raise RAISED[waiting]
 
 
-def asked() -> bool:
+def stop_requested() -> bool:
     """Whether a signal waits for the end of the section."""
     return _signals.waiting is not None
 
 
 def _arrive(number: int, _: object) -> None:
-    if not _signals.sections or asked():
+    if not _signals.sections or stop_requested():
         raise RAISED[number]
     _signals.waiting = number
     os.write(2, NOTICE)  # a print could be interrupted by this very handler

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import CorruptError
-from ad.runtime.files import read_sealed, replacing, sha256, write_sealed
+from ad.runtime.files import atomic_write, read_checked_json, sha256, write_checked_json
 
 DESCRIPTION = "state.json"
 
@@ -19,19 +19,19 @@ DESCRIPTION = "state.json"
 def save_state(folder: Path, step: int, state: dict, about: dict) -> None:
     """Replace the state in `folder` by `state` (nested dicts of arrays), reached at `step`."""
     path = folder / f"state_{step}.npz"
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **flat(state))
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **flatten(state))
     entry = {"step": step, "bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_sealed(folder / DESCRIPTION, about | entry)
+    write_checked_json(folder / DESCRIPTION, about | entry)
     for old in folder.glob("state_*.npz"):
         if old != path:
             old.unlink()
 
 
-def read_about(folder: Path) -> dict | None:
+def read_metadata(folder: Path) -> dict | None:
     """What the state in `folder` belongs to, with its `step`; None without one or without sense."""
     try:
-        return read_sealed(folder / DESCRIPTION)
+        return read_checked_json(folder / DESCRIPTION)
     except (OSError, ValueError):
         return None
 
@@ -39,26 +39,28 @@ def read_about(folder: Path) -> dict | None:
 def load_state(folder: Path) -> dict:
     """The nested dicts of arrays. Raises CorruptError if they are not what was written."""
     try:
-        entry = read_sealed(folder / DESCRIPTION)
+        entry = read_checked_json(folder / DESCRIPTION)
         path = folder / f"state_{int(entry['step'])}.npz"
         if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
             raise ValueError("its SHA-256 is not the one in its description")
         with np.load(path, allow_pickle=False) as arrays:
-            return nested({name: arrays[name] for name in arrays.files})
+            return unflatten({name: arrays[name] for name in arrays.files})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CorruptError(f"the state in {folder} cannot be read: {error}") from error
 
 
-def flat(state: dict, path: str = "") -> dict[str, np.ndarray]:
+def flatten(state: dict, path: str = "") -> dict[str, np.ndarray]:
     """Nested dicts of arrays as one, with the names joined by slashes."""
     parts = {}
     for name, value in state.items():
-        parts |= flat(value, f"{path}{name}/") if isinstance(value, dict) else {path + name: value}
+        parts |= (
+            flatten(value, f"{path}{name}/") if isinstance(value, dict) else {path + name: value}
+        )
     return parts
 
 
-def nested(arrays: dict[str, np.ndarray]) -> dict:
-    """What `flat` made one."""
+def unflatten(arrays: dict[str, np.ndarray]) -> dict:
+    """What `flatten` made one."""
     state: dict = {}
     for path, array in arrays.items():
         *groups, name = path.split("/")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ad.evaluation import metrics
 from ad.reporting.tables import COLUMNS, CONTEXT_COLUMNS, UNKNOWN, Table, interval, number
-from ad.runtime.files import replacing, write_text
+from ad.runtime.files import atomic_write, write_text
 from ad.sweeps.study import COMMON, Question, Study, Wording, label
 from ad.sweeps.study_plots import Estimate, Line, question_picture
 from ad.sweeps.study_rows import FIFTHS, ROWS, SECONDS, Row, read_rows
@@ -75,7 +75,7 @@ def write_page(study: Study) -> int:
         sections.append(_section(study, question, found))
         overview.append(_overview(study, question, found))
         if lines := _lines(found):
-            with replacing(picture) as path:
+            with atomic_write(picture) as path:
                 path.write_bytes(question_picture(lines, _ceiling(found)))
         else:
             picture.unlink(missing_ok=True)

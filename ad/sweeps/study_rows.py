@@ -13,7 +13,7 @@ import numpy as np
 from ad.errors import CorruptError
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
-from ad.runtime.files import read_sealed, replacing
+from ad.runtime.files import atomic_write, read_checked_json
 from ad.runtime.run import Run
 from ad.sweeps.study import Trial
 
@@ -67,7 +67,7 @@ def add_row(folder: Path, row: Row) -> None:
     """Put `row` among those in `folder`, in place of one of the same run."""
     rows = read_rows(folder) | {row["key"]: row}
     order = sorted(rows.values(), key=lambda row: (row["changed"], row["train_seed"], row["key"]))
-    with replacing(folder / ROWS) as path, open(path, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(folder / ROWS) as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([_written(row[name]) for name in COLUMNS] for row in order)
@@ -75,7 +75,7 @@ def add_row(folder: Path, row: Row) -> None:
 
 def measured(trial: Trial, run: Run) -> Row:
     """The row of a run that is evaluated."""
-    config, results = trial.config, read_sealed(run.folder / SUMMARY)
+    config, results = trial.config, read_checked_json(run.folder / SUMMARY)
     held_out, train = (results["splits"][split] for split in ("held_out", "train"))
     successes = read_results(run.folder / "results.csv")["held_out"].successes  # [N, S, E]
     fifths = [part.mean() if part.size else None for part in np.array_split(successes, 5, axis=2)]

@@ -26,7 +26,7 @@ from ad.errors import ConfigError
 from ad.evaluation.summary import task_facts
 from ad.registry import SOURCES
 from ad.runtime.run import Run
-from ad.runtime.snapshots import load_state, read_about, save_state
+from ad.runtime.snapshots import load_state, read_metadata, save_state
 from envs.rng import derive_key
 
 BATCH = 128  # agents, about: above this an agent's step costs the same, and an interruption more
@@ -140,7 +140,7 @@ def _between(values: list, rng: np.random.Generator):
 
 def _tried(folder: Path, about: dict, fresh: bool) -> dict:
     """The curves of the batches that an earlier process of the same search has saved."""
-    found = None if fresh else read_about(folder)
+    found = None if fresh else read_metadata(folder)
     if found is None or {name: found.get(name) for name in about} != about:
         return {}
     return load_state(folder)

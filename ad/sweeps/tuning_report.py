@@ -20,7 +20,7 @@ from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.reporting.tables import Table, number
-from ad.runtime.files import replacing, write_text
+from ad.runtime.files import atomic_write, write_text
 from ad.sweeps.tuning import Tuning
 from ad.sweeps.tuning_plots import tuning_picture
 from envs.tasks import task_name
@@ -60,9 +60,9 @@ def write_report(config: Experiment, tuning: Tuning, folder: Path) -> Table:
     table = tuning_table(config, tuning, ranking, first)
     write_text(folder / "table.md", table.markdown())
     write_text(folder / "best.yaml", dump(_with_settings(config, tuning.settings[first[0]])))
-    with replacing(folder / "tuning.csv") as path, open(path, "w", newline="") as file:
+    with atomic_write(folder / "tuning.csv") as path, open(path, "w", newline="") as file:
         csv.writer(file).writerows(_rows(tuning))
-    with replacing(folder / "tuning.png") as path:
+    with atomic_write(folder / "tuning.png") as path:
         path.write_bytes(tuning_picture(config, tuning, ranking.means, first))
     return table
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from ad.errors import CorruptError
-from ad.runtime.console import notice
-from ad.runtime.files import read_sealed, replacing, sha256, write_sealed
+from ad.runtime.console import warn
+from ad.runtime.files import atomic_write, read_checked_json, sha256, write_checked_json
 
 KEEP = 2  # number of checkpoints kept, the newest ones
 
@@ -29,10 +29,10 @@ def save(folder: Path, step: int, content: dict) -> Path:
     # Not straight into a file: its temporary name would be in the bytes, and a full disk would be
     # a RuntimeError without its cause.
     torch.save(content | {"step": step}, buffer)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    write_sealed(path.with_suffix(".json"), {"bytes": buffer.tell(), "sha256": digest})
+    write_checked_json(path.with_suffix(".json"), {"bytes": buffer.tell(), "sha256": digest})
     kept = sorted(folder.glob("step_*.pt"))[-KEEP:]
     # The content goes first: without its description it would look like a damaged one.
     for old in sorted(folder.glob("step_*.*"), reverse=True):
@@ -53,7 +53,7 @@ def load(path: Path) -> dict:
     here are no damage: all are read to the CPU.
     """
     try:
-        manifest = read_sealed(path.with_suffix(".json"))
+        manifest = read_checked_json(path.with_suffix(".json"))
         if path.stat().st_size != manifest["bytes"] or sha256(path) != manifest["sha256"]:
             raise ValueError("its SHA-256 is not the one in its manifest")
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -76,7 +76,7 @@ def load_newest(folder: Path) -> dict | None:
             return load(path)
         except CorruptError as error:
             instead = "the one before it is used" if path != paths[-1] else "training begins again"
-            notice(f"{error}; {instead}")
+            warn(f"{error}; {instead}")
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()
     return None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 
 
 def compiled(model: Callable, attempt: Callable) -> Callable:
@@ -17,6 +17,6 @@ def compiled(model: Callable, attempt: Callable) -> Callable:
         attempt(forward)
     except Exception as error:  # compilers fail in many ways, each with an exception of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        notice(f"torch.compile does not work here ({reason}); training runs without it, slower")
+        warn(f"torch.compile does not work here ({reason}); training runs without it, slower")
         return model
     return forward

@@ -20,7 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
 from ad.errors import NumericError
-from ad.runtime.console import complain, notice
+from ad.runtime import console
+from ad.runtime.console import warn
 from ad.runtime.run import Run
 from ad.training.compiling import compiled
 from ad.training.optimizer import FlatTensors, LossAndGrad
@@ -73,7 +74,7 @@ def train_seeds(
                 except NumericError as error:
                     failed[trainer.config.name] = error
                     if len(trainers) > 1:
-                        complain(f"{trainer.config.name}: {error}")
+                        console.error(f"{trainer.config.name}: {error}")
             left = [t for t in left if t.left and t.config.name not in failed]
             if asked_to_stop():  # whatever failed will do so again
                 for trainer in left:
@@ -143,7 +144,7 @@ class StackedSteps:
             return self.models.losses_and_grads()
         except torch.OutOfMemoryError:
             self.fits, self.models = False, None
-            notice(f"the GPU's memory is too small for {len(trainers)} seeds: they take turns")
+            warn(f"the GPU's memory is too small for {len(trainers)} seeds: they take turns")
             return []
 
 

@@ -6,7 +6,7 @@ A bad batch is one whose loss or gradient is not finite. It changes neither weig
 from dataclasses import dataclass, field
 
 from ad.errors import NumericError
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 
 
 @dataclass
@@ -27,7 +27,7 @@ class NonFiniteGuard:
         self.skipped += 1
         self.consecutive = [*self.consecutive, step]
         if not self.warned:
-            notice(
+            warn(
                 f"the loss or its gradient is not finite at step {step}: this batch is skipped "
                 "(metrics.jsonl counts them as train/skipped_batches)"
             )

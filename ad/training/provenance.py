@@ -20,7 +20,7 @@ import torch
 
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 from ad.runtime.devices import autocast
 from ad.runtime.files import write_json
 from envs.tasks import Split, task_name
@@ -87,7 +87,7 @@ def log_session(folder: Path, step: int, present: dict[str, str | int]) -> None:
     """
     before = [session for session in read_sessions(folder) if session["from_step"] < step]
     if before and (changed := _changes(before[-1], present)):
-        notice(f"training resumes with {', '.join(changed)}: the bits may differ from a whole run")
+        warn(f"training resumes with {', '.join(changed)}: the bits may differ from a whole run")
     write_json(folder / "sessions.json", {"train": [*before, {"from_step": step} | present]})
 
 

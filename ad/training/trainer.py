@@ -28,7 +28,7 @@ from ad.models.kernels.training import Passes
 from ad.models.rng import seeded
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 from ad.runtime.devices import autocast, choose_device, seed_torch, torch_threads
 from ad.runtime.run import Run
 from ad.training import checkpoints
@@ -219,8 +219,8 @@ class Trainer:
         step = self.step
         self.guard.roll_back(reason)
         self._restore(checkpoints.load_newest(self.run.folder / "checkpoints"))
-        self.run.log.forget_after(self.step)
-        notice(f"{reason}: training rolls back from step {step} to {self.step}, to other batches")
+        self.run.log.truncate_after(self.step)
+        warn(f"{reason}: training rolls back from step {step} to {self.step}, to other batches")
 
     def _log(self) -> None:
         now, (since, start) = time.perf_counter(), self._speed_since
@@ -266,7 +266,7 @@ class Trainer:
             check_fingerprint(content, self.config, self.run.split)
             self.guard.load_state_dict(content["nonfinite"])
         self._restore(content)
-        self.run.log.forget_after(self.step)
+        self.run.log.truncate_after(self.step)
 
     def _restore(self, content: dict | None) -> None:
         """Weights, optimizer and step of a checkpoint; of the beginning, if there is none."""

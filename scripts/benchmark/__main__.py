@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from ad.runtime import signals as interruption
-from ad.runtime.console import open_streams, say
+from ad.runtime.console import info, open_streams
 from scripts.cli import guarded
 
 PARTS = {
@@ -44,9 +44,9 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
             module.write_profile(folder)
     seconds = time.perf_counter() - begin
     rows = show.with_others(rows, root / FOLDER / "results.json", quick, list(PARTS))
-    say(show.table(rows).markdown())
+    info(show.table(rows).markdown())
     for line in show.lines(rows):
-        say(line)
+        info(line)
     content = {"machine": show.machine(), "quick": quick, "seconds": round(seconds, 1)}
     content["rows"] = [row.as_dict() for row in rows]
     write_json(root / FOLDER / "results.json", content)
@@ -54,7 +54,7 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     if update is not None:
         replace_between(update, "speed", show.table(rows).markdown())
         show.write_plot(root / "logs/growth.png", rows)
-    say(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
+    info(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import envs
-from ad.runtime.console import notice
+from ad.runtime.console import warn
 
 
 def installed(package: str) -> bool:
     """Whether `package` can be imported; if not, a warning says what its absence costs."""
     if importlib.util.find_spec(package) is not None:
         return True
-    notice(f"{package} is not installed, its rows have no peer: pip install -e '.[bench]'")
+    warn(f"{package} is not installed, its rows have no peer: pip install -e '.[bench]'")
     return False
 
 

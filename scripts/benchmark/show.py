@@ -14,7 +14,7 @@ from ad.config.parser import load
 from ad.reporting.plots import GRID, INK, RESOLUTION
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.devices import choose_device
-from ad.runtime.files import replacing
+from ad.runtime.files import atomic_write
 from ad.training.provenance import hardware
 from scripts.benchmark.measure import Row
 
@@ -88,7 +88,7 @@ def write_plot(path: Path, rows: list[Row]) -> None:
         axes.set_ylabel(unit, fontsize=9, color=INK)
         axes.grid(color=GRID)
         axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
 
 

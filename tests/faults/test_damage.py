@@ -20,7 +20,7 @@ from ad.errors import CorruptError
 from ad.evaluation import summary
 from ad.exchange import release
 from ad.runtime import snapshots as states
-from ad.runtime.files import sha256, write_sealed
+from ad.runtime.files import sha256, write_checked_json
 from ad.training import checkpoints
 
 FULL = pytest.mark.faults
@@ -81,7 +81,7 @@ def results(folder: Path) -> Callable:
     (folder / "results.csv").write_text("split,task\nheld_out,1-2\n")
     np.savez(folder / "trajectories.npz", episode=np.arange(3))
     hashes = {name: sha256(folder / name) for name in summary.HASHED}
-    write_sealed(folder / summary.SUMMARY, {"nauc": 0.5, "files": hashes})
+    write_checked_json(folder / summary.SUMMARY, {"nauc": 0.5, "files": hashes})
 
     def read(folder: Path) -> None:
         if damaged := summary.damaged_results(folder):

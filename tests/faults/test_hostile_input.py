@@ -19,7 +19,7 @@ from ad.data.store import load_unit
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.reporting import record as recording
 from ad.runtime import snapshots as states
-from ad.runtime.files import read_sealed, sha256, write_sealed
+from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.training import checkpoints
 
 FULL = pytest.mark.faults
@@ -28,9 +28,9 @@ ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 def describe(unit: Path, path: Path) -> None:
     """Let the manifest of `unit` say of a file what is true of its bytes."""
-    manifest = read_sealed(unit / "unit.json")
+    manifest = read_checked_json(unit / "unit.json")
     manifest["files"][path.name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_sealed(unit / "unit.json", manifest)
+    write_checked_json(unit / "unit.json", manifest)
 
 
 class Canary:
@@ -65,7 +65,7 @@ def bare_in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
     path = checkpoints.save(folder, 1, {"model": torch.ones(1)})
     path.write_bytes(pickle.dumps(canary))
     entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_sealed(path.with_suffix(".json"), entry)
+    write_checked_json(path.with_suffix(".json"), entry)
     checkpoints.load(path)
 
 
@@ -151,7 +151,7 @@ def test_a_forged_manifest_is_refused_or_changes_nothing(unit, ledger, count):
     expected = {name: np.array(array) for name, array in load_unit(unit).arrays.items()}
     honest = (unit / "unit.json").read_bytes()
     for number in range(count):
-        write_sealed(unit / "unit.json", forged(read_sealed(unit / "unit.json"), rng))
+        write_checked_json(unit / "unit.json", forged(read_checked_json(unit / "unit.json"), rng))
         try:
             read = load_unit(unit)
             fine = all(np.array_equal(read.arrays[name], expected[name]) for name in FIELDS)

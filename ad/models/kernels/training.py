@@ -22,8 +22,7 @@ from torch.autograd.function import once_differentiable
 from ad.models.kernels import training_loops as kernel
 from ad.models.kernels.attention_loops import QUERY_BLOCK, AttentionWorkspace
 from ad.models.rng import draw
-from ad.runtime.parallel import at_once
-from ad.runtime.parts import evenly
+from ad.runtime.parallel import at_once, split_evenly
 
 TOKENS = 4096  # of a part of a batch, about; at least one window
 NEAR = 512  # tokens that go from block to block together, about, in a core's cache
@@ -144,7 +143,7 @@ class _Through(torch.autograd.Function):
 def _parts(windows: int, length: int, threads: int) -> list[tuple[int, int]]:
     """(start, stop) of parts for all `threads` of about `TOKENS` tokens, at least one window."""
     rounds = -(-windows * length // (TOKENS * threads))
-    return evenly(windows, min(max(rounds, 1) * threads, windows))
+    return split_evenly(windows, min(max(rounds, 1) * threads, windows))
 
 
 def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
