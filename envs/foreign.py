@@ -6,6 +6,7 @@ is a dict of keyword arguments for `gymnasium.make`; as in the own worlds it is 
 """
 
 import operator
+from functools import cached_property
 from typing import ClassVar
 
 import gymnasium
@@ -41,8 +42,9 @@ class ForeignWorld(VectorEnv):
     """A batch of foreign environments, with the interface of a GridWorld (float32 rewards too).
 
     Lane i has the task `tasks[i]`, int [N, 1], an index into `task_kwargs` (without: one task that
-    adds nothing to `kwargs`, which all tasks share). Raises ValueError where the id, its arguments
-    or its spaces will not do.
+    adds nothing to `kwargs`, which all tasks share). Without `tasks` and `num_envs` it is one lane
+    of the first task, made when its spaces are asked for or at the first reset. Raises ValueError
+    where the id, its arguments or its spaces will not do.
     """
 
     metadata: ClassVar[dict] = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -57,38 +59,63 @@ class ForeignWorld(VectorEnv):
         **kwargs,
     ):
         self.env_id, self.task_kwargs = env_id, [{}] if task_kwargs is None else task_kwargs
+        self._kwargs, self._vector_class = kwargs, AsyncVectorEnv if asynchronous else SyncVectorEnv
         if not self.task_kwargs or not all(isinstance(task, dict) for task in self.task_kwargs):
             raise ValueError("task_kwargs must be a list of dicts, one for each task")
         self.tasks = lane_tasks(self.all_tasks(), tasks, num_envs)
         self.num_envs = len(self.tasks)
         self._index(self.tasks)
-        self._lanes = self._make_lanes(kwargs, AsyncVectorEnv if asynchronous else SyncVectorEnv)
-        self.single_observation_space = self._space("single_observation_space", MAX_OBSERVATIONS)
-        self.single_action_space = self._space("single_action_space", MAX_ACTIONS)
-        self.observation_space = self._lanes.observation_space
-        self.action_space = self._lanes.action_space
+        if tasks is not None or num_envs is not None:
+            _ = self._lanes  # made here, so that the constructor raises what is wrong with them
 
-    def _make_lanes(self, kwargs: dict, vector_class: type) -> SyncVectorEnv | AsyncVectorEnv:
+    @cached_property
+    def _lanes(self) -> SyncVectorEnv | AsyncVectorEnv:
         """One environment for each lane's task; ValueError where Gymnasium cannot make them."""
 
         def maker(task: int):
-            merged = {**kwargs, **self.task_kwargs[task]}
+            merged = {**self._kwargs, **self.task_kwargs[task]}
             return lambda: _Lane(gymnasium.make(self.env_id, **merged))
 
         makers = [maker(int(task)) for task in self.tasks[:, 0]]
         try:
-            return vector_class(makers, autoreset_mode=AutoresetMode.DISABLED)
+            lanes = self._vector_class(makers, autoreset_mode=AutoresetMode.DISABLED)
         except Exception as error:  # whatever foreign code raises about its arguments
             raise ValueError(f"{self.env_id} cannot be made for these tasks: {error}") from error
+        try:
+            self._check_space("observation", lanes.single_observation_space, MAX_OBSERVATIONS)
+            self._check_space("action", lanes.single_action_space, MAX_ACTIONS)
+        except ValueError:
+            lanes.close()
+            raise
+        return lanes
 
-    def _space(self, name: str, largest: int) -> Discrete:
-        """Return the space `name`; ValueError unless it is Discrete from 0, at most `largest`."""
-        space = getattr(self._lanes, name)
-        if isinstance(space, Discrete) and space.start == 0 and space.n <= largest:
-            return space
-        self.close()
-        wanted = f"Discrete from 0 with at most {largest:,} values"
-        raise ValueError(f"{self.env_id}: the {name} must be {wanted}, it is {space}")
+    def _check_space(self, kind: str, space: gymnasium.Space, largest: int) -> None:
+        """Raise ValueError unless `space` is Discrete from 0 with at most `largest` values."""
+        if not isinstance(space, Discrete) or space.start != 0 or space.n > largest:
+            wanted = f"Discrete from 0 with at most {largest:,} values"
+            raise ValueError(
+                f"{self.env_id}: the single_{kind}_space must be {wanted}, it is {space}"
+            )
+
+    @property
+    def single_observation_space(self) -> Discrete:
+        """The observation space of one environment."""
+        return self._lanes.single_observation_space
+
+    @property
+    def single_action_space(self) -> Discrete:
+        """The action space of one environment."""
+        return self._lanes.single_action_space
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """The observation space of the batch."""
+        return self._lanes.observation_space
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        """The action space of the batch."""
+        return self._lanes.action_space
 
     @property
     def observation_factors(self) -> tuple[int, ...]:
@@ -98,6 +125,10 @@ class ForeignWorld(VectorEnv):
     def all_tasks(self) -> np.ndarray:
         """[[0], [1], ...], int64 [K, 1]: the indices into `task_kwargs`."""
         return np.arange(len(self.task_kwargs))[:, None]
+
+    def relative_tasks(self, tasks) -> np.ndarray:
+        """The tasks themselves: a task has the same index whatever the keyword arguments."""
+        return np.asarray(tasks)
 
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
         """Unknown: NaN for each task, float [K]."""
@@ -125,7 +156,8 @@ class ForeignWorld(VectorEnv):
 
     def close_extras(self, **kwargs) -> None:
         """Close the lanes and their processes."""
-        self._lanes.close(**kwargs)
+        if "_lanes" in self.__dict__:
+            self._lanes.close(**kwargs)
 
     def _index(self, tasks) -> np.ndarray:
         """The tasks as indices, int64 [K]; ValueError for one that `task_kwargs` does not have."""

@@ -65,6 +65,10 @@ class GridWorld(VectorEnv):
         """`np.unravel_index(observation, observation_factors)` takes an observation apart."""
         return self.shape
 
+    def relative_tasks(self, tasks) -> np.ndarray:
+        """Return what tasks are called in rooms of every size: cells as offsets from the center."""
+        return np.asarray(tasks) - np.array(self.shape) // 2
+
     def reset(self, *, seed=None, options=None):
         """Begin an episode in every lane, or in those of `options["reset_mask"]`, bool [N].
 

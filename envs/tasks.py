@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,6 +60,22 @@ def task_name(task: np.ndarray) -> str:
     return "-".join(str(int(part)) for part in task)
 
 
+def check_all_tasks(env_id: str, env_kwargs: dict, task_kwargs: list[dict] | None = None) -> None:
+    """Raise ValueError unless one batch can hold environments of all tasks.
+
+    They then share their spaces, for which a model is built. Environments of Gymnasium are made for
+    it, one for each task. Arguments that have passed once are not checked again in a process.
+    """
+    _check_once(json.dumps([env_id, env_kwargs, task_kwargs], sort_keys=True))
+
+
+@lru_cache
+def _check_once(arguments: str) -> None:
+    env_id, env_kwargs, task_kwargs = json.loads(arguments)
+    tasks = world(env_id, task_kwargs, **env_kwargs).all_tasks()
+    world(env_id, task_kwargs, tasks=tasks, **env_kwargs).close()
+
+
 def make_split(
     env_id: str,
     env_kwargs: dict,
@@ -77,8 +94,6 @@ def make_split(
         if not isinstance(name, str) or name in RESERVED:
             raise ValueError(f"{name!r} cannot be among the keyword arguments of {env_id}")
     all_tasks = world(env_id, task_kwargs, **env_kwargs).all_tasks()
-    # A model has one set of observations and actions, and a rollout plays all tasks side by side.
-    world(env_id, task_kwargs, tasks=all_tasks, **env_kwargs).close()
     if held_out is not None:
         held_out_index = _find(all_tasks, held_out)
     order = np.random.default_rng(derive_key(split_seed, "split")).permutation(len(all_tasks))
@@ -97,7 +112,7 @@ def make_split(
 def other_split(split: Split, env_kwargs: dict) -> Split:
     """All tasks of the world with other settings `env_kwargs`: those that `split` trained on, too.
 
-    Between rooms of different sizes a goal is the same that lies as far from the centre. Raises
+    Between rooms of different sizes a goal is the same that lies as far from the center. Raises
     ValueError where nothing, or everything, was trained on, and what `envs.world` refuses.
     """
     home, away = (
@@ -105,18 +120,12 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
         for kwargs in (split.env_kwargs, env_kwargs)
     )
     all_tasks = away.all_tasks()
-    trained = {tuple(place) for place in _places(home, split.train_tasks).tolist()}
-    known = np.array([tuple(place) in trained for place in _places(away, all_tasks).tolist()])
+    trained = set(map(tuple, home.relative_tasks(split.train_tasks).tolist()))
+    known = np.array([tuple(task) in trained for task in away.relative_tasks(all_tasks).tolist()])
     if known.all() or not known.any():
         raise ValueError(f"{'all' if known.all() else 'none'} of its tasks are trained on")
     index = np.flatnonzero(known), np.flatnonzero(~known)
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
-
-
-def _places(world, tasks: np.ndarray) -> np.ndarray:
-    """Tasks that are cells as offsets from the centre, int64 [K, ...]; others as they are."""
-    factors = np.array(world.observation_factors)
-    return tasks - factors // 2 if tasks.shape[1] == len(factors) else tasks
 
 
 def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_a_foreign_world_that_will_not_do_is_refused_in_a_sentence(
     env_id, task_kwargs, kwargs, sentence
 ):
     with pytest.raises(ValueError, match=sentence):
-        envs.world(env_id, task_kwargs, **kwargs)
+        _ = envs.world(env_id, task_kwargs, **kwargs).single_observation_space
 
 
 class Counter(gymnasium.Env):
@@ -140,7 +140,7 @@ def test_the_largest_spaces_that_the_store_holds_are_accepted(counter):
 )
 def test_a_space_larger_than_its_stored_dtype_is_refused(counter, observations, actions, sentence):
     with pytest.raises(ValueError, match=sentence):
-        envs.world(counter, observations=observations, actions=actions)
+        envs.world(counter, tasks=[[0]], observations=observations, actions=actions)
 
 
 def test_a_configuration_with_a_space_too_large_is_refused_before_anything_is_written(

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
+import gymnasium
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs.tasks import make_split, other_split
+from envs.tasks import check_all_tasks, make_split, other_split
 
 ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
 
@@ -92,10 +93,23 @@ def test_an_impossible_split_is_refused_in_a_sentence(num_train_tasks, held_out,
         make_split(*ROOM, 0, num_train_tasks, held_out)
 
 
-def test_tasks_that_do_not_fit_into_one_batch_are_refused_when_the_split_is_made():
+def test_tasks_that_do_not_fit_into_one_batch_are_refused():
     lakes = [{}, {}, {"desc": ["SF", "FG"]}]
     with pytest.raises(ValueError, match="FrozenLake-v1 cannot be made for these tasks"):
-        make_split("FrozenLake-v1", {}, 0, 2, task_kwargs=lakes)
+        check_all_tasks("FrozenLake-v1", {}, lakes)
+
+
+def test_a_split_makes_no_environment_and_a_check_one_for_each_task(monkeypatch):
+    made, make = [], gymnasium.make
+    monkeypatch.setattr(gymnasium, "make", lambda *a, **k: made.append(a) or make(*a, **k))
+    lakes = [{"is_slippery": True}, {"is_slippery": False}, {"is_slippery": True}]
+    split = make_split("FrozenLake-v1", {}, 0, 2, task_kwargs=lakes)
+    other = other_split(split, {"success_rate": 0.5})
+    assert other.train_tasks.tolist() == split.train_tasks.tolist()
+    assert not made
+    for _ in range(2):
+        check_all_tasks("FrozenLake-v1", {"map_name": "8x8"}, lakes)
+    assert len(made) == len(lakes)
 
 
 @pytest.mark.parametrize("name", ["tasks", "num_envs", "env_id", "episode_length", 3])
@@ -105,7 +119,7 @@ def test_arguments_that_the_project_sets_itself_are_refused(name):
 
 
 @pytest.mark.parametrize("size", [5, 7, 8, 11, 13])
-def test_in_a_room_of_another_size_a_goal_is_trained_on_that_lies_as_far_from_the_centre(size):
+def test_in_a_room_of_another_size_a_goal_is_trained_on_that_lies_as_far_from_the_center(size):
     home = make_split("DarkRoom-v0", {}, 0, 57)
     away = other_split(home, {"size": size})
     trained = {(row - 4, column - 4) for row, column in as_set(home.train_tasks)}
