@@ -7,7 +7,7 @@ from ad.config.schema import Experiment
 from ad.data.spec import make_spec
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import write_summary
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
@@ -20,7 +20,7 @@ def evaluated_run(config: Experiment) -> Run:
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
-    method = new_method(config.method)
+    method = build_method(config.method)
     results = rollout_tasks(config, run.split, model, method, settings.episodes, seeds, record=True)
     write_results(run.folder, run.split, results)
     write_summary(run)

@@ -8,7 +8,7 @@ import torch
 
 from ad.config.parser import load
 from ad.data.spec import make_spec
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
@@ -93,7 +93,7 @@ def test_a_rollout_that_reads_its_window_anew_plays_the_same_episodes():
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval().double()
-    method, tasks = new_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
+    method, tasks = build_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
     played = []
     for chosen in (method, Plain()):
         lanes = make_vec("DarkRoom-v0", tasks, 20)

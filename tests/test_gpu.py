@@ -8,7 +8,7 @@ import pytest
 import torch
 from training_run import states, train
 
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import rollout_tasks
@@ -80,7 +80,7 @@ def test_episodes_in_the_context_are_those_of_a_cpu(row):
     lengths = []
     for device in both():
         played = rollout_tasks(
-            config, split, model.to(device), new_method(config.method), 8, (3, 2)
+            config, split, model.to(device), build_method(config.method), 8, (3, 2)
         )
         lengths.append(np.concatenate([part.lengths for part in played.values()]))
     assert (lengths[0] == lengths[1]).mean() > 0.95  # a draw may fall between two roundings

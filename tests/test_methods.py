@@ -10,7 +10,7 @@ from ad.config.parser import load
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.sampler import HistoryWindows
 from ad.errors import ConfigError
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import METHODS, TOKENIZERS
 
@@ -19,7 +19,7 @@ CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 
 @pytest.fixture(params=METHODS)
 def method(request):
-    return new_method(MethodConfig(name=request.param))
+    return build_method(MethodConfig(name=request.param))
 
 
 @pytest.fixture(params=TOKENIZERS)
@@ -112,13 +112,13 @@ def numbers_seen(method) -> list[int]:
 
 
 def test_algorithm_distillation_sees_the_whole_history():
-    assert numbers_seen(new_method(MethodConfig())) == list(range(40))
+    assert numbers_seen(build_method(MethodConfig())) == list(range(40))
 
 
 @pytest.mark.parametrize(("fraction", "first"), [(0.1, 36), (0.25, 30), (1.0, 0)])
 def test_expert_distillation_sees_only_the_end(fraction, first):
     config = MethodConfig("expert_distillation", {"expert_fraction": fraction})
-    assert numbers_seen(new_method(config)) == list(range(first, 40))
+    assert numbers_seen(build_method(config)) == list(range(first, 40))
 
 
 @pytest.mark.parametrize("fraction", ["0", "-0.1", "1.1"])

@@ -196,8 +196,9 @@ def test_a_real_model_plays_reproducibly_and_changes_nothing_of_itself(spec):
 
 
 def test_a_part_of_a_rollout_is_that_of_its_lanes_alone():
-    together, alone = play(wanderer()).part(1, 3), play(wanderer(), TASKS[1:3], SEEDS[1:3])
-    for name in ("returns", "lengths", "successes", "seen", "recorded"):
+    together = play(wanderer()).select_envs(1, 3)
+    alone = play(wanderer(), TASKS[1:3], SEEDS[1:3])
+    for name in ("returns", "lengths", "successes", "reward_in_context", "recorded"):
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name), name)
     for name, values in alone.trajectory.items():
         over = alone.trajectory["episode"] < 0
@@ -220,7 +221,7 @@ def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, tokenizer):
         env = make_vec("DarkRoom-v0", near[[lane]], 4, size=3)
         alone = rollout(model, method, env, SEEDS[lane : lane + 1], 9, 6, sampled())
         np.testing.assert_array_equal(alone.lengths[0], together.lengths[lane])
-        np.testing.assert_array_equal(alone.seen[0], together.seen[lane])
+        np.testing.assert_array_equal(alone.reward_in_context[0], together.reward_in_context[lane])
 
 
 def test_a_recorded_observation_above_32767_keeps_its_value():
@@ -295,10 +296,10 @@ class Fresh(Remembering):
 @pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}])
 def test_an_episode_has_seen_what_the_memory_held_at_its_start(kwargs):
     result = play(Fresh(wanderer().logits), episodes=12, **kwargs)
-    assert 0 < result.seen.mean() < 1
+    assert 0 < result.reward_in_context.mean() < 1
     for lane in range(4):
         fields = {name: values[lane] for name, values in result.trajectory.items()}
         for number in range(12):
             start = np.flatnonzero(fields["episode"] == number)[0]
             before = fields["reward"][max(start - 3, 0) : start]
-            assert result.seen[lane, number] == (before > 0).any()
+            assert result.reward_in_context[lane, number] == (before > 0).any()

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.dataset import blindfolded, hide_actions, load_dataset, parts
+from ad.data.dataset import load_dataset, mask_past_actions, parts, with_masked_actions
 from ad.data.histories import Histories
 from ad.data.schema import Block
 from ad.data.store import HistoryWriter
 from ad.errors import ADError, ConfigError, CorruptError
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
 from ad.runtime.run import Run
@@ -122,35 +122,35 @@ def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sente
         train_seeds([Trainer(Run.open(collected("no_episode", *words)))])
 
 
-def test_hidden_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):
+def test_masked_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):
     window = random_window(200, 10, seed=0)
-    batch, _ = hide_actions((window, None), np.random.default_rng(0), 0.3)
-    hidden = batch["hidden"]
-    assert hidden.shape == window["action"].shape and abs(hidden.mean() - 0.3) < 0.03
-    given = window | {"hidden": torch.from_numpy(hidden)}
-    shown = blindfolded(dict, spec.padding_index["action"])(given)
+    batch, _ = mask_past_actions((window, None), np.random.default_rng(0), 0.3)
+    masked = batch["masked"]
+    assert masked.shape == window["action"].shape and abs(masked.mean() - 0.3) < 0.03
+    given = window | {"masked": torch.from_numpy(masked)}
+    shown = with_masked_actions(dict, spec.padding_index["action"])(given)
     assert shown.keys() == window.keys()
     for name, values in window.items():
-        expected = np.where(hidden & (name == "action"), spec.num_actions, values)
+        expected = np.where(masked & (name == "action"), spec.num_actions, values)
         np.testing.assert_array_equal(shown[name], expected)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
+def test_masked_actions_stay_the_targets_and_no_longer_reach_the_logits(
     spec, random_window, tokenizer
 ):
     torch.manual_seed(0)
     config = ModelConfig(width=32, layers=1, heads=2, feed_forward=32, tokenizer=tokenizer)
-    model, method = SequenceModel(spec, config), new_method(MethodConfig())
+    model, method = SequenceModel(spec, config), build_method(MethodConfig())
     window = random_window(4, 6, seed=0)
     window["action"] %= 5
-    hidden, valid = torch.ones(4, 7, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
-    blind = blindfolded(model, spec.padding_index["action"])
+    masked, valid = torch.ones(4, 7, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
+    masked_model = with_masked_actions(model, spec.padding_index["action"])
 
     def loss(actions: torch.Tensor) -> torch.Tensor:
-        return method.loss(blind, window | {"action": actions, "hidden": hidden}, valid)
+        return method.loss(masked_model, window | {"action": actions, "masked": masked}, valid)
 
-    surprise = -torch.log_softmax(blind(window | {"hidden": hidden}), -1)
+    surprise = -torch.log_softmax(masked_model(window | {"masked": masked}), -1)
     for actions in (window["action"], (window["action"] + 1) % 5):
         taken = surprise.gather(-1, actions[:, 1:, None])
         torch.testing.assert_close(loss(actions), taken.mean())

@@ -68,21 +68,21 @@ def to_device(batch, device: torch.device):
     return moved, torch.from_numpy(valid).to(device)
 
 
-def hide_actions(batch, rng: np.random.Generator, share: float):
-    """Mark a random `share` of a batch's actions as `hidden` from the model, not from the loss."""
+def mask_past_actions(batch, rng: np.random.Generator, share: float):
+    """Mark a random `share` of a batch's actions as `masked`: for the model, not for the loss."""
     window, valid = batch
-    return window | {"hidden": rng.random(window["action"].shape) < share}, valid
+    return window | {"masked": rng.random(window["action"].shape) < share}, valid
 
 
-def blindfolded(forward: Callable, none: int) -> Callable:
-    """`forward` for windows with hidden actions, in whose place it reads the index `none`."""
+def with_masked_actions(forward: Callable, padding_index: int) -> Callable:
+    """Return `forward` for windows with masked actions, which it reads as `padding_index`."""
 
-    def masked(window: dict[str, torch.Tensor]) -> torch.Tensor:
+    def masked_forward(window: dict[str, torch.Tensor]) -> torch.Tensor:
         shown = dict(window)
-        hidden = shown.pop("hidden")
-        return forward(shown | {"action": window["action"].masked_fill(hidden, none)})
+        masked = shown.pop("masked")
+        return forward(shown | {"action": window["action"].masked_fill(masked, padding_index)})
 
-    return masked
+    return masked_forward
 
 
 def parts(count: int, most: int, unit: int = 1) -> list[slice]:

@@ -8,7 +8,7 @@ from ad.data.spec import make_spec, spec_from_dict
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.devices import choose_device
@@ -23,7 +23,7 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
     _trained(run)
     if not fresh and is_evaluated(run):
         return False
-    model, method = load_model(run), new_method(config.method)
+    model, method = load_model(run), build_method(config.method)
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     with run.timed("evaluate_s", again=True):
         results = rollout_tasks(

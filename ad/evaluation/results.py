@@ -2,7 +2,7 @@
 
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
 eval_seed, episode (from 1), return, length (steps), success (0 or 1) and reward_in_context (1 if
-the memory held a reward above 0 when the episode began). `trajectories.npz` has the steps of the
+the context held a reward above 0 when the episode began). `trajectories.npz` has the steps of the
 first seed: fields [N, T] of `ad.rollout.rollout.RECORDED`, split [N], task [N, D].
 """
 
@@ -93,7 +93,7 @@ def _rows(part: str, tasks: np.ndarray, result: Rollout):
     for lane, episode in np.ndindex(result.returns.shape):
         seed, task = divmod(lane, len(tasks))
         value = result.returns[lane, episode]
-        marks = int(result.successes[lane, episode]), int(result.seen[lane, episode])
+        marks = int(result.successes[lane, episode]), int(result.reward_in_context[lane, episode])
         length = result.lengths[lane, episode]
         yield part, task_name(tasks[task]), seed, episode + 1, f"{value:g}", length, *marks
 

@@ -19,7 +19,7 @@ from ad.evaluation.summary import (
     world_lines,
     write_results_json,
 )
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run, world_folder, world_title
@@ -41,7 +41,7 @@ class TransferEvaluation:
     def evaluate(self) -> None:
         """Play the trained model of the run here; write results.csv and results.json."""
         settings = self.config.evaluation
-        model, method = load_model(self.run, self.base_env), new_method(self.config.method)
+        model, method = load_model(self.run, self.base_env), build_method(self.config.method)
         seeds = (settings.eval_seeds, settings.train_eval_seeds)
         results = rollout_tasks(
             self.config, self.split, model, method, settings.episodes, seeds, True, show=True

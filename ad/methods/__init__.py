@@ -9,7 +9,7 @@ next_observation)` and `rewarded()`, whether it holds a reward above 0, bool [N]
 from ad.registry import METHODS
 
 
-def new_method(config):
-    """The method of a `MethodConfig`, with its settings."""
+def build_method(config):
+    """Build the method that a `MethodConfig` names, with its settings."""
     method_class = METHODS.load(config.name)
     return method_class(method_class.Settings(**config.settings))

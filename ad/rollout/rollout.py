@@ -1,4 +1,4 @@
-"""In-context rollouts: tasks × evaluation seeds in lockstep, frozen weights, one memory."""
+"""In-context rollouts: episodes of many environments in lockstep, with a frozen model's policy."""
 
 from dataclasses import dataclass
 
@@ -19,124 +19,140 @@ RECORDED = {  # observations above 32,767 are recorded as uint16
 }
 
 
-# Some lanes need four times as many steps as others for their episodes. Those that are over leave
-# the memory as soon as they are an eighth of it: to go on costs more than a copy of the rest.
-WORTH_KEEPING = 7 / 8
+# Some environments take four times as many steps as others for their episodes. Finished ones leave
+# the policy's batch when fewer than this share of it still play: from there on, stepping them costs
+# more than copying the context of the others.
+COMPACT_BELOW = 7 / 8
 
 
 @dataclass
 class Rollout:
-    """Returns, lengths, successes [N, E] of N lanes and E episodes each.
+    """Returns, lengths and successes [N, E] of N environments and E episodes each.
 
-    `seen`, bool [N, E]: whether at an episode's start the memory held a reward above 0.
-    `trajectory`: fields [R, T] of the lanes `recorded`, int [R]; episode -1 when a lane is over.
+    `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
+    began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
+    after an environment's last one.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray
-    seen: np.ndarray
+    reward_in_context: np.ndarray
     recorded: np.ndarray
     trajectory: dict[str, np.ndarray]
 
     @property
     def env_steps(self) -> int:
-        """Steps of all lanes in the episodes that count."""
+        """Return the number of steps in the counted episodes of all environments."""
         return int(self.lengths.sum())
 
-    def part(self, start: int, stop: int) -> "Rollout":
-        """The lanes from `start` to before `stop` alone."""
-        lanes, shown = slice(start, stop), (start <= self.recorded) & (self.recorded < stop)
+    def select_envs(self, start: int, stop: int) -> "Rollout":
+        """Return the rollout of the environments `start` to before `stop`."""
+        envs, shown = slice(start, stop), (start <= self.recorded) & (self.recorded < stop)
         trajectory = {name: values[shown] for name, values in self.trajectory.items()}
         longest = (trajectory["episode"] >= 0).sum(1).max(initial=0)
         return Rollout(
-            self.returns[lanes],
-            self.lengths[lanes],
-            self.successes[lanes],
-            self.seen[lanes],
+            self.returns[envs],
+            self.lengths[envs],
+            self.successes[envs],
+            self.reward_in_context[envs],
             self.recorded[shown] - start,
             {name: values[:, :longest] for name, values in trajectory.items()},
         )
 
 
-class Tally:
-    """Counts each lane's episodes, returns and lengths until it has E of them."""
+class EpisodeStatistics:
+    """Counts returns and lengths of each environment's episodes until it has played E of them."""
 
-    def __init__(self, lanes: int, episodes: int):
-        self.returns = np.zeros((lanes, episodes), np.float64)
-        self.lengths = np.zeros((lanes, episodes), np.int64)
-        self.seen = np.zeros((lanes, episodes), bool)
-        self.episode = np.zeros(lanes, np.int64)
+    def __init__(self, num_envs: int, episodes: int):
+        self.returns = np.zeros((num_envs, episodes), np.float64)
+        self.lengths = np.zeros((num_envs, episodes), np.int64)
+        self.reward_in_context = np.zeros((num_envs, episodes), bool)
+        self.episode = np.zeros(num_envs, np.int64)
 
     @property
     def active(self) -> np.ndarray:
-        """Which lanes still play episodes that count, bool [N]."""
+        """Return which environments still play counted episodes, bool [N]."""
         return self.episode < self.returns.shape[1]
 
-    def begin(self, lanes: np.ndarray, seen: np.ndarray) -> None:
-        """An episode begins in `lanes` [M]; `seen`, bool [M]: whether their memory has a reward."""
-        self.seen[lanes, self.episode[lanes]] = seen
+    def begin(self, envs: np.ndarray, reward_in_context: np.ndarray) -> None:
+        """Begin an episode in `envs`, int [M]; `reward_in_context` is bool [M]."""
+        self.reward_in_context[envs, self.episode[envs]] = reward_in_context
 
     def add(self, reward: np.ndarray, done: np.ndarray) -> None:
-        """Count one step of every lane; lanes that have all their episodes stay as they are."""
-        lanes = np.flatnonzero(self.active)
-        self.returns[lanes, self.episode[lanes]] += reward[lanes]
-        self.lengths[lanes, self.episode[lanes]] += 1
-        self.episode[lanes] += done[lanes]
+        """Count one step of every environment [N] that is still active."""
+        envs = np.flatnonzero(self.active)
+        self.returns[envs, self.episode[envs]] += reward[envs]
+        self.lengths[envs, self.episode[envs]] += 1
+        self.episode[envs] += done[envs]
 
 
 def rollout(
-    model, method, env, seeds, episodes: int, context_length: int, choose, record=(), label=None
-):
-    """Play `episodes` in-context episodes in every lane of `env` (SAME_STEP); a `Rollout`.
+    model,
+    method,
+    env,
+    seeds,
+    episodes: int,
+    context_length: int,
+    select_action,
+    record=(),
+    label=None,
+) -> Rollout:
+    """Play `episodes` in-context episodes in every environment of `env` (SAME_STEP autoreset).
 
-    `seeds`: one 64-bit key a lane, for the world and for `choose(logits [N, A], u [N]) -> actions
-    [N]`. `record`: the lanes to keep the trajectory of. `label` names the progress bar. Raises
-    NumericError for logits that are not finite.
+    `seeds` holds one 64-bit key for each environment, for its world and for the draws u [N] of
+    `select_action(logits [N, A], u) -> actions [N]`. `record` lists the environments whose
+    trajectories are kept. `label` names the progress bar; None hides it. Raises NumericError if
+    logits are not finite.
     """
     device = model.head.weight.device
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
     keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
     observation, info = env.reset(seed=env_seeds)
-    tally, steps, recorded = Tally(env.num_envs, episodes), [], np.array(record, np.int64)
-    lanes, action = np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
+    statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
+    steps, envs, action = [], np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
     with torch.inference_mode(), _bar(env.num_envs * episodes, label) as bar:
-        memory = method.begin(model, env.num_envs, context_length)
-        while (active := tally.active).any():
-            if (going := active[lanes]).mean() < WORTH_KEEPING:
-                memory.keep(_tensor(np.flatnonzero(going), device))
-                lanes = lanes[going]
-            time, episode = info["time"], np.where(active, tally.episode, -1)
-            logits = memory.act(_tensor(observation[lanes], device), _tensor(time[lanes], device))
-            if (fresh := active[lanes] & (time[lanes] == 0)).any():
-                tally.begin(lanes[fresh], memory.rewarded().cpu().numpy()[fresh])
-            action[lanes] = choose(_finite(logits), uniform(keys[lanes], len(steps)))
-            following, reward, terminated, truncated, info = env.step(action)
-            reached = info.get("final_obs", following)
-            outcome = (action, reward, reached)
-            memory.record(*(_tensor(value[lanes], device) for value in outcome))
-            tally.add(reward, terminated | truncated)
-            shown = (observation, *outcome, episode, time)
-            steps.append([value[recorded] for value in shown])
-            observation = following
-            bar.update(int(tally.episode.sum()) - bar.n)
-    scores = tally.returns, tally.lengths, tally.returns > 0, tally.seen
-    return Rollout(*scores, recorded, _trajectory(steps, int(env.single_observation_space.n)))
+        policy = method.begin(model, env.num_envs, context_length)
+        while (active := statistics.active).any():
+            if (playing := active[envs]).mean() < COMPACT_BELOW:
+                policy.keep(_tensor(np.flatnonzero(playing), device))
+                envs = envs[playing]
+            time, episode = info["time"], np.where(active, statistics.episode, -1)
+            logits = policy.act(_tensor(observation[envs], device), _tensor(time[envs], device))
+            if (begins := active[envs] & (time[envs] == 0)).any():
+                statistics.begin(envs[begins], policy.rewarded().cpu().numpy()[begins])
+            action[envs] = select_action(_finite(logits), uniform(keys[envs], len(steps)))
+            next_observation, reward, terminated, truncated, info = env.step(action)
+            outcome = (action, reward, info.get("final_obs", next_observation))
+            policy.record(*(_tensor(values[envs], device) for values in outcome))
+            statistics.add(reward, terminated | truncated)
+            fields = (observation, *outcome, episode, time)
+            steps.append([values[recorded] for values in fields])
+            observation = next_observation
+            bar.update(int(statistics.episode.sum()) - bar.n)
+    return Rollout(
+        statistics.returns,
+        statistics.lengths,
+        statistics.returns > 0,
+        statistics.reward_in_context,
+        recorded,
+        _trajectory(steps, int(env.single_observation_space.n)),
+    )
 
 
 def sampled(temperature: float = 1.0):
-    """Actions drawn from softmax(logits / temperature)."""
+    """Return a `select_action` that draws from softmax(logits / temperature)."""
 
-    def choose(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def select_action(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
         scaled = (logits - logits.max(1, keepdims=True)) / temperature
         cumulative = np.cumsum(np.exp(scaled), axis=1)
         return (u[:, None] * cumulative[:, -1:] >= cumulative[:, :-1]).sum(1)
 
-    return choose
+    return select_action
 
 
 def greedy(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """The most likely actions."""
+    """Return the most likely actions [N]; `u` is not used."""
     return logits.argmax(1)
 
 
@@ -152,6 +168,7 @@ def _finite(logits: torch.Tensor) -> np.ndarray:
 
 
 def _trajectory(steps: list[list[np.ndarray]], num_observations: int) -> dict[str, np.ndarray]:
+    """Stack the recorded fields of all steps, [R] each, into arrays [R, T] by name."""
     wide = num_observations > np.iinfo(np.int16).max + 1
     dtypes = [np.uint16 if wide and dtype is np.int16 else dtype for dtype in RECORDED.values()]
     columns = zip(RECORDED, zip(*steps, strict=True), dtypes, strict=True)

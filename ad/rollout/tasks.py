@@ -45,8 +45,8 @@ def rollout_tasks(
         label="evaluate" if show else None,
     )
     return {
-        "held_out": results.part(0, len(held_out)),
-        "train": results.part(len(held_out), len(held_out) + len(train)),
+        "held_out": results.select_envs(0, len(held_out)),
+        "train": results.select_envs(len(held_out), len(held_out) + len(train)),
     }
 
 

@@ -15,15 +15,15 @@ from tqdm import tqdm
 from ad.config.schema import dump
 from ad.data.dataset import (
     TrainingData,
-    blindfolded,
-    hide_actions,
     load_dataset,
+    mask_past_actions,
     parts,
     to_device,
+    with_masked_actions,
 )
 from ad.data.spec import spec_as_dict
 from ad.errors import NumericError
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.models.kernels.training import Passes
 from ad.models.rng import seeded
 from ad.models.sequence_model import SequenceModel
@@ -56,7 +56,7 @@ class Trainer:
         """`data`: that of another trainer of the same histories; None reads them."""
         self.run, self.config = run, run.config
         self.device = choose_device(self.config)
-        self.method = new_method(self.config.method)
+        self.method = build_method(self.config.method)
         self.data = data or load_dataset(run, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
@@ -140,14 +140,14 @@ class Trainer:
         rng = np.random.default_rng(self._key("batch", self.step))
         batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
         if settings.action_dropout:
-            batch = hide_actions(batch, rng, settings.action_dropout)
+            batch = mask_past_actions(batch, rng, settings.action_dropout)
         return batch
 
     def loss(self, forward: Callable, window: Window, valid: torch.Tensor) -> torch.Tensor:
         """Of windows with the model `forward`, 0-d."""
         settings = self.config.training
         if settings.action_dropout:
-            forward = blindfolded(forward, self.data.spec.padding_index["action"])
+            forward = with_masked_actions(forward, self.data.spec.padding_index["action"])
         with autocast(self.config, self.device):
             return self.method.loss(forward, window, valid, settings.label_smoothing)
 

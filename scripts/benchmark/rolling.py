@@ -9,7 +9,7 @@ import torch
 import envs
 from ad.config.parser import load
 from ad.data.spec import make_spec
-from ad.methods import new_method
+from ad.methods import build_method
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
@@ -106,7 +106,7 @@ def _frozen():
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).to(choose_device(config))
-    return model.eval().requires_grad_(False), new_method(config.method), config
+    return model.eval().requires_grad_(False), build_method(config.method), config
 
 
 def _lanes(config, count: int):
@@ -141,7 +141,7 @@ def _operations(model, config) -> float:
     nobody sees into the compiled one.
     """
     capacity, model = config.data.context_length, copy.deepcopy(model).double()
-    memory = new_method(config.method).begin(model, 1, capacity)
+    memory = build_method(config.method).begin(model, 1, capacity)
     zeros = torch.zeros(1, dtype=torch.int64, device=model.head.weight.device)
 
     def step() -> None:
