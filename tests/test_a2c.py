@@ -19,7 +19,7 @@ STATES, HIDDEN, ACTIONS, AGENTS = 9, 16, 5, 3
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 A2C_WORDS = ["--source.algorithm", "a2c"]
 # Adam divides by the size of the gradient: epsilon keeps steps of tiny gradients comparable.
-OPTIMISER = {
+SETTINGS = {
     "learning_rate": 1e-2,
     "entropy_coefficient": 0.05,
     "value_coefficient": 0.7,
@@ -33,16 +33,16 @@ OPTIMISER = {
 class Reference:
     """One agent again in torch, double precision: autograd, clip_grad_norm_ and Adam."""
 
-    def __init__(self, flat: np.ndarray, shape: tuple[int, int, int], optimiser):
+    def __init__(self, flat: np.ndarray, shape: tuple[int, int, int], settings):
         states, hidden, actions = shape
         shapes = [(states, hidden), (hidden,), (hidden,), (actions + 1, hidden), (actions + 1,)]
         parts = torch.tensor(flat, dtype=torch.float64).split([int(np.prod(s)) for s in shapes])
         self.parts = [
             torch.nn.Parameter(part.view(shape)) for part, shape in zip(parts, shapes, strict=True)
         ]
-        self.settings = optimiser
-        betas = (float(optimiser.beta1), float(optimiser.beta2))
-        rate, epsilon = float(optimiser.learning_rate), float(optimiser.epsilon)
+        self.settings = settings
+        betas = (float(settings.beta1), float(settings.beta2))
+        rate, epsilon = float(settings.learning_rate), float(settings.epsilon)
         self.adam = torch.optim.Adam(self.parts, rate, betas, epsilon)
 
     def table(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,29 +71,29 @@ class Reference:
         return torch.cat([part.detach().flatten() for part in self.parts]).numpy()
 
 
-def optimiser(**changes) -> a2c_kernel.Optimiser:
-    values = OPTIMISER | changes
-    fields = a2c_kernel.Optimiser._fields
-    return a2c_kernel.Optimiser(*(np.full(AGENTS, values[n], np.float32) for n in fields))
+def settings(**changes) -> a2c_kernel.UpdateSettings:
+    values = SETTINGS | changes
+    fields = a2c_kernel.UpdateSettings._fields
+    return a2c_kernel.UpdateSettings(*(np.full(AGENTS, values[n], np.float32) for n in fields))
 
 
 class Kernel:
     """Agents with random parameters and the compiled update around them."""
 
-    def __init__(self, chosen: a2c_kernel.Optimiser):
+    def __init__(self, chosen: a2c_kernel.UpdateSettings):
         shape = (STATES, HIDDEN, ACTIONS)
         self.parameters = np.stack([initial_parameters(shape, key) for key in range(AGENTS)])
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.stopped = np.zeros(AGENTS, bool)
         self.table = a2c_kernel.empty_table(AGENTS, STATES, ACTIONS)
-        self.optimiser, self.updates = chosen, 0
+        self.update_settings, self.updates = chosen, 0
         a2c_kernel.evaluate(self.parameters, HIDDEN, self.table)
 
     def update(self, observations, actions, returns) -> np.ndarray:
         self.updates += 1
         fixed = (self.parameters, self.moments, self.stopped, HIDDEN, self.table)
         samples = (observations, actions)
-        return a2c_kernel.update(*fixed, samples, returns, self.updates, self.optimiser)
+        return a2c_kernel.update(*fixed, samples, returns, self.updates, self.update_settings)
 
 
 def random_samples(rng: np.random.Generator):
@@ -106,9 +106,9 @@ def random_samples(rng: np.random.Generator):
 
 @pytest.mark.parametrize("clip", [0.05, 100.0], ids=["clipped", "not clipped"])
 def test_a_few_updates_equal_those_of_torch(clip):
-    rng, chosen = np.random.default_rng(0), optimiser(gradient_norm=clip)
+    rng, chosen = np.random.default_rng(0), settings(gradient_norm=clip)
     kernel = Kernel(chosen)
-    own = a2c_kernel.of_agent(chosen, 0)
+    own = a2c_kernel.agent_settings(chosen, 0)
     agents = [Reference(p, (STATES, HIDDEN, ACTIONS), own) for p in kernel.parameters]
     for _ in range(5):
         samples = random_samples(rng)
@@ -120,10 +120,10 @@ def test_a_few_updates_equal_those_of_torch(clip):
 
 
 def test_the_table_is_the_policy_and_the_values_of_the_new_parameters():
-    kernel = Kernel(optimiser())
+    kernel = Kernel(settings())
     kernel.update(*random_samples(np.random.default_rng(1)))
     for k, flat in enumerate(kernel.parameters):
-        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), a2c_kernel.of_agent(optimiser(), k))
+        agent = Reference(flat, (STATES, HIDDEN, ACTIONS), a2c_kernel.agent_settings(settings(), k))
         logits, values = (part.detach().numpy() for part in agent.table())
         policy = torch.softmax(torch.tensor(logits), -1).numpy()
         np.testing.assert_allclose(kernel.table.probabilities[k], policy, atol=1e-5)
@@ -132,12 +132,12 @@ def test_the_table_is_the_policy_and_the_values_of_the_new_parameters():
 
 
 def test_a_feature_far_out_is_still_between_minus_one_and_one():
-    kernel = Kernel(optimiser())
+    kernel = Kernel(settings())
     scale = slice(STATES * HIDDEN, STATES * HIDDEN + HIDDEN)
     kernel.parameters[0, scale] = 1e6
     a2c_kernel.evaluate(kernel.parameters, HIDDEN, kernel.table)
     agent = Reference(
-        kernel.parameters[0], (STATES, HIDDEN, ACTIONS), a2c_kernel.of_agent(optimiser(), 0)
+        kernel.parameters[0], (STATES, HIDDEN, ACTIONS), a2c_kernel.agent_settings(settings(), 0)
     )
     values = agent.table()[1].detach().numpy()
     np.testing.assert_allclose(kernel.table.values[0], values, atol=1e-4)
@@ -158,7 +158,7 @@ def broken_step(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("fault", [broken_parameters, broken_gradient, broken_step])
 def test_an_agent_whose_numbers_broke_stops_and_does_not_reach_the_others(fault):
-    healthy, broken = Kernel(optimiser()), Kernel(optimiser())
+    healthy, broken = Kernel(settings()), Kernel(settings())
     fault(broken)
     rng = np.random.default_rng(2)
     for _ in range(3):
@@ -173,7 +173,7 @@ def test_an_agent_whose_numbers_broke_stops_and_does_not_reach_the_others(fault)
 
 @pytest.mark.parametrize("fault", [broken_gradient, broken_step])
 def test_an_agent_that_stopped_keeps_its_last_policy(fault):
-    kernel = Kernel(optimiser())
+    kernel = Kernel(settings())
     before = kernel.table.cumulative[1].copy()
     fault(kernel)
     rng = np.random.default_rng(3)
@@ -286,10 +286,9 @@ def test_an_update_is_that_of_torch_on_the_recorded_transitions(agents):
     # Episodes of three steps in rollouts of five: each rollout holds ends of both kinds.
     words = ["--env.episode_length", "3", "--source.settings.rollout_length", "5"]
     source = agents(TASKS, *words, "--source.settings.epsilon", "0.01")
-    optimisers = (a2c_kernel.of_agent(source.optimiser, k) for k in range(len(TASKS)))
+    each = (a2c_kernel.agent_settings(source.update_settings, k) for k in range(len(TASKS)))
     references = [
-        Reference(p, source.shape, own)
-        for p, own in zip(source.parameters, optimisers, strict=True)
+        Reference(p, source.shape, own) for p, own in zip(source.parameters, each, strict=True)
     ]
     ends = np.zeros(2, int)
     for update in range(20):

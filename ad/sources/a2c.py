@@ -63,10 +63,10 @@ class A2C:
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
         self.stopped_at = np.full(len(keys), -1)  # how many steps agent k learned from, -1: all
-        self.optimiser = a2c_kernel.Optimiser(
+        self.update_settings = a2c_kernel.UpdateSettings(
             *(
                 np.array([getattr(own, name) for own in each], np.float32)
-                for name in a2c_kernel.Optimiser._fields
+                for name in a2c_kernel.UpdateSettings._fields
             )
         )
         self.discount = np.array([[own.discount] for own in each], np.float32)  # [K, 1]
@@ -123,7 +123,7 @@ class A2C:
             (data["observation"], data["action"]),
             returns,
             self.updates,
-            self.optimiser,
+            self.update_settings,
         )
         self.stopped_at[stopped & (self.stopped_at < 0)] = self.actors.steps - len(rollout)
         for name, values in zip(STATISTICS, measured.T, strict=True):
