@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from ad.cli import VERBS, exit_code, of_experiment
 from ad.config.help import usage
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
-from scripts.cli import exit_code
 
 ROOT = Path(__file__).parent.parent
 
 VERB = """
 import sys, time
-from scripts.cli import run_verb
+from ad.cli import of_experiment, run_and_exit
 
 def main(config, fresh):
     print("started", flush=True)
@@ -25,7 +25,7 @@ def main(config, fresh):
 
 if __name__ == "__main__":
     try:
-        run_verb(main)
+        run_and_exit(of_experiment(main))
     finally:
         print("torch" in sys.modules)
 """
@@ -52,7 +52,11 @@ def root(tmp_path) -> list[str]:
 
 def test_a_verb_gets_its_configuration_and_ends_with_0(root):
     seen = []
-    code = exit_code(lambda *given: seen.extend(given), ["--name", "x", "--fresh", "true", *root])
+
+    def main(config, fresh):
+        seen.extend([config, fresh])
+
+    code = exit_code(of_experiment(main), ["--name", "x", "--fresh", "true", *root])
     assert (code, seen[0].name, seen[1]) == (0, "x", True)
 
 
@@ -64,7 +68,7 @@ def test_an_expected_failure_is_its_sentence_and_its_exit_code(error, code, root
     def main(config, fresh):
         raise error("what went wrong")
 
-    assert exit_code(main, root) == code
+    assert exit_code(of_experiment(main), root) == code
     assert capsys.readouterr() == ("", "what went wrong\n")
 
 
@@ -73,7 +77,7 @@ def test_a_full_disk_is_a_sentence_and_exit_code_3(root, capsys):
         with open("/dev/full", "w") as file:
             file.write("x")
 
-    assert exit_code(main, root) == 3
+    assert exit_code(of_experiment(main), root) == 3
     assert capsys.readouterr().err == "No space left on device\n"
 
 
@@ -83,7 +87,7 @@ def test_a_folder_in_the_way_of_a_file_names_the_path(root, capsys, tmp_path):
     def main(config, fresh):
         (tmp_path / "file" / "below").mkdir()
 
-    assert exit_code(main, root) == 3
+    assert exit_code(of_experiment(main), root) == 3
     assert capsys.readouterr().err == f"Not a directory: {tmp_path}/file/below\n"
 
 
@@ -92,7 +96,7 @@ def test_a_bug_keeps_its_traceback(root):
         raise FileNotFoundError("a file that the program should have written")
 
     with pytest.raises(FileNotFoundError):
-        exit_code(main, root)
+        exit_code(of_experiment(main), root)
 
 
 def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported(tmp_path):
@@ -115,7 +119,7 @@ def test_a_signal_ends_a_verb_with_its_own_exit_code(number, code, word, tmp_pat
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert err == f"{word}; the same command goes on from here\n"
+    assert err == f"{word}; run the same command to resume\n"
     assert time.monotonic() - begin < 10
 
 
@@ -133,11 +137,14 @@ def test_ctrl_c_while_a_verb_is_imported_shows_no_traceback(tmp_path):
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (-signal.SIGINT, "")
+    assert (process.returncode, err) == (130, "interrupted; run the same command to resume\n")
 
 
 def test_a_file_that_vanished_is_a_sentence(root, capsys, tmp_path):
-    assert exit_code(lambda *_: (tmp_path / "gone").read_text(), root) == 3
+    def main(config, fresh):
+        (tmp_path / "gone").read_text()
+
+    assert exit_code(of_experiment(main), root) == 3
     assert capsys.readouterr().err == f"No such file or directory: {tmp_path}/gone\n"
 
 
@@ -145,7 +152,30 @@ def test_help_is_printed_instead_of_a_run(tmp_path):
     process = start(tmp_path, "--training.steps", "3", "--help")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert out.startswith("usage: python -m scripts.<verb> [--config_path FILE.yaml]")
+    assert "usage: ad <verb> [--config_path FILE.yaml]" in out
+    assert "or from the root of a checkout: python -m scripts.<verb>" in out
+
+
+def test_every_verb_has_a_script_and_a_line_of_help():
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")} - {"__init__"}
+    assert scripts == set(VERBS)
+    process = subprocess.run(
+        [sys.executable, "-c", "from ad.cli import main; main()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == list(VERBS)
+    assert all(line.split(maxsplit=1)[1:] for line in lines)
+
+
+def test_a_word_that_is_no_verb_gets_a_sentence():
+    command = [sys.executable, "-c", "from ad.cli import main; main()", "evaluat"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == "'evaluat' is not a verb; did you mean evaluate?\n"
 
 
 def test_help_shows_every_setting_with_its_default_and_meaning():

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WORK = """
 import time
-from scripts.cli import run_verb
+from ad.cli import of_experiment, run_and_exit
 from ad.runtime.signals import defer_signals
 
 def main(config, fresh):
@@ -26,7 +26,7 @@ def main(config, fresh):
     print("never", flush=True)
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_and_exit(of_experiment(main))
 """
 
 

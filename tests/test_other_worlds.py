@@ -19,9 +19,9 @@ from ad.reporting import verify as verification
 from ad.reporting.report import report
 from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
+from ad.sweeps import pipeline
+from ad.sweeps.results_table import print_table
 from envs import world
-from scripts import evaluate as verb
-from scripts import table
 
 WORLDS = [{"size": 5}, {"random_start": True}]
 ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORLDS))
@@ -31,7 +31,7 @@ ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORL
 def run(row) -> Run:
     """A trained run, evaluated at home and in both worlds; only to be read."""
     made = train(row(*ANYWHERE))
-    verb.main(made.config)
+    pipeline.evaluate(made)
     return made
 
 
@@ -119,7 +119,7 @@ def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(r
 
 
 def test_the_table_and_the_report_have_a_row_for_each_world(run, capsys):
-    table.main(run.folder.parent.parent, [run.config.name], None)
+    print_table(run.folder.parent.parent, [run.config.name])
     shown = capsys.readouterr().out
     report(run)
     page = (run.folder / "report.html").read_text()

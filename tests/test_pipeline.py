@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.data.histories import Histories
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
+from ad.sweeps import pipeline
 from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 from envs.tasks import task_name
-from scripts import collect as collect_verb
-from scripts import evaluate, record, report, run, train
-from scripts.cli import exit_code
 
 
 def files(*folders: Path) -> dict[Path, bytes]:
@@ -36,7 +35,7 @@ def ages(*folders: Path) -> dict[Path, int]:
 def config(smoke, tmp_path_factory):
     """The smoke row, from nothing to its report; only to be read."""
     row = smoke(tmp_path_factory.mktemp("pipeline"))
-    run.main(row)
+    pipeline.run_all(Run.open(row))
     return row
 
 
@@ -141,7 +140,7 @@ def test_the_second_time_nothing_is_computed_again(again, capsys):
     kept = [Path(again.root) / "histories", Path(again.root) / "videos"]
     kept += [folder(again) / name for name in made]
     before = ages(*kept)
-    run.main(again)
+    pipeline.run_all(Run.open(again))
     changed = {path for path, age in ages(*kept).items() if before.get(path) != age}
     assert {path for path in changed if not path.name.startswith("split_")} == set()
     said = capsys.readouterr().out
@@ -152,7 +151,7 @@ def test_the_second_time_nothing_is_computed_again(again, capsys):
 def test_the_second_time_the_results_are_the_same(again):
     names = ("results.csv", "metrics.jsonl", "split.json", "curve.png")
     before, aggregates = [(folder(again) / name).read_bytes() for name in names], summary(again)
-    run.main(again)
+    pipeline.run_all(Run.open(again))
     assert [(folder(again) / name).read_bytes() for name in names] == before
     assert summary(again) == aggregates
 
@@ -162,8 +161,10 @@ def test_from_nothing_it_comes_to_the_same_results(config, again):
     histories = files(Path(config.root) / "histories")
     shutil.rmtree(again.root)
     Path(again.root).mkdir()
-    for verb in (collect_verb, train, evaluate):
-        verb.main(again)
+    run = Run.open(again)
+    pipeline.collect(run)
+    pipeline.train([run])
+    pipeline.evaluate(run)
     assert list(files(Path(again.root) / "histories").values()) == list(histories.values())
     assert {name: (folder(again) / name).read_bytes() for name in before} == before
 
@@ -171,7 +172,7 @@ def test_from_nothing_it_comes_to_the_same_results(config, again):
 def test_a_fresh_run_begins_again_and_keeps_the_histories(again):
     histories, results_before = ages(Path(again.root) / "histories"), results(again)
     checkpoints = ages(folder(again) / "checkpoints")
-    run.main(again, fresh=True)
+    pipeline.run_all(Run.open(again), fresh=True)
     units = {path: age for path, age in histories.items() if not path.name.startswith("split_")}
     assert units.items() <= ages(Path(again.root) / "histories").items()
     assert not checkpoints.items() & ages(folder(again) / "checkpoints").items()
@@ -180,7 +181,7 @@ def test_a_fresh_run_begins_again_and_keeps_the_histories(again):
 
 def test_fresh_histories_are_the_same_again(again):
     before = files(Path(again.root) / "histories")
-    collect_verb.main(again, fresh=True)
+    pipeline.collect(Run.open(again), fresh=True)
     assert files(Path(again.root) / "histories") == before
 
 
@@ -188,7 +189,7 @@ def test_fresh_histories_are_the_same_again(again):
 def test_results_that_were_deleted_are_made_again(again, name):
     before = (folder(again) / name).read_bytes()
     (folder(again) / name).unlink()
-    evaluate.main(again)
+    pipeline.evaluate(Run.open(again))
     assert (folder(again) / name).exists()
     if name == "results.csv":
         assert (folder(again) / name).read_bytes() == before
@@ -197,8 +198,11 @@ def test_results_that_were_deleted_are_made_again(again, name):
 def test_other_evaluation_settings_need_no_new_training(again):
     trained = ages(folder(again) / "checkpoints")
     fewer = replace(again, evaluation=replace(again.evaluation, episodes=3, action="greedy"))
-    for verb in (train, evaluate, record, report):
-        verb.main(fewer)
+    run = Run.open(fewer)
+    pipeline.train([run])
+    pipeline.evaluate(run)
+    pipeline.record(run)
+    pipeline.report(run)
     assert ages(folder(again) / "checkpoints") == trained
     assert max(int(row["episode"]) for row in results(again)) == 3
 
@@ -206,16 +210,16 @@ def test_other_evaluation_settings_need_no_new_training(again):
 def test_other_training_settings_under_the_same_name_are_refused(again, capsys):
     words = ["--config_path", str(folder(again) / "config.yaml"), "--root", again.root]
     before = files(folder(again))
-    assert exit_code(train.main, [*words, "--training.steps", "30"]) == 2
+    assert exit_code(VERBS["train"], [*words, "--training.steps", "30"]) == 2
     assert "training.steps: 20 -> 30" in capsys.readouterr().err
     assert files(folder(again)) == before
 
 
-@pytest.mark.parametrize("verb", [train, evaluate, record, report], ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("verb", ["train", "evaluate", "record", "report"])
 def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     path = Path(__file__).parent.parent / "configs" / "smoke.yaml"
     words = ["--config_path", str(path), "--root", str(tmp_path), "--device", "cpu"]
-    assert exit_code(verb.main, [*words, "--threads", "1"]) == 2
+    assert exit_code(VERBS[verb], [*words, "--threads", "1"]) == 2
     complaint = capsys.readouterr().err.strip().splitlines()
     assert len(complaint) == 1 and "scripts." in complaint[0]
 
@@ -246,7 +250,7 @@ def test_every_kind_of_row_runs_from_nothing_to_its_report(smoke, tmp_path, kind
     }
     fewer = ["--training.steps", "6", "--evaluation.episodes", "4", "--record.held_out_videos", "0"]
     row = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
-    run.main(row)
+    pipeline.run_all(Run.open(row))
     assert (folder(row) / "report.html").stat().st_size > 1000
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from processes import ROOT, run, start
 
+from ad.cli import VERBS
 from ad.errors import NumericError
 from ad.runtime.run import Run
-from scripts import seeds
+from ad.sweeps import seeds
 
 SMOKE = ROOT / "configs/smoke.yaml"
 SHORT = ("--training.steps", "6", "--source.env_steps", "2000", "--record.source_videos", "false")
@@ -46,20 +47,20 @@ def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, cap
     words = {"training__learning_rate": "1e30", "training__warmup_steps": "0"}
     words |= {"training__max_bad_batches": "0", "training__gradient_norm": "1e30"}
     good, bad = row(), row(**words)
-    assert seeds.make([bad, good]) == [bad.name]
+    assert seeds.run_experiments([bad, good]) == [bad.name]
     assert (Run.open(good).folder / "report.html").exists()
     assert not (Run.open(bad).folder / "results.json").exists()
     said = capsys.readouterr()
     assert f"{bad.name}: training left the finite numbers" in said.err
     assert "train: 8 steps" in said.out
-    assert seeds.make([bad]) == [bad.name]  # the only one that is left says why, too
+    assert seeds.run_experiments([bad]) == [bad.name]  # the only one that is left says why, too
     assert "training left the finite numbers" in capsys.readouterr().err
 
 
 def test_a_failed_seed_ends_with_5_behind_the_table_of_the_others(tmp_path, monkeypatch, capsys):
     words = ["--seeds", "1,2", "--config_path", str(SMOKE), "--root", str(tmp_path), *SHORT]
-    make = seeds.make
-    monkeypatch.setattr(seeds, "make", lambda *given: [*make(*given), "smoke-seed-9"])
+    run_all = seeds.run_experiments
+    monkeypatch.setattr(seeds, "run_experiments", lambda *given: [*run_all(*given), "smoke-seed-9"])
     with pytest.raises(NumericError, match="1 of 2 seeds failed: smoke-seed-9"):
-        seeds.main([*words, "--device", "cpu", "--threads", "1"])
+        VERBS["seeds"]([*words, "--device", "cpu", "--threads", "1"])
     assert "**mean of 2 runs**" in capsys.readouterr().out

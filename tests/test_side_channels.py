@@ -87,7 +87,7 @@ def test_lines_after_one_that_was_cut_off_are_still_lines(tmp_path):
 
 @pytest.mark.parametrize("kind", ["unread", "full", "closed"])
 def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
-    code = "from ad.runtime.console import *; open_streams(); [info('x' * 9) for _ in range(3)]"
+    code = "from ad.runtime.console import *; [info('x' * 9) for _ in range(3)]"
     redirection = {"unread": "| true", "full": "> /dev/full", "closed": ">&-"}[kind]
     command = f'{{ sleep 1; "{sys.executable}" -c "{code}"; }} {redirection}'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True)
@@ -99,10 +99,10 @@ def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
 @pytest.fixture(scope="module")
 def done(smoke, tmp_path_factory) -> Path:
     """A folder in which the smoke row is collected."""
-    from scripts import collect
+    from ad.sweeps import pipeline
 
     root = tmp_path_factory.mktemp("done")
-    collect.main(smoke(root, "--training.compile", "true"))
+    pipeline.collect(Run.open(smoke(root, "--training.compile", "true")))
     return root
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ad.cli import exit_code, of_experiment
 from ad.collection.collect import collect
 from ad.data.histories import Histories
 from ad.data.store import is_whole, load_unit
@@ -21,7 +22,6 @@ from ad.runtime import arrays as array_files
 from ad.runtime.files import require_disk_space, write_checked_json
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
-from scripts.cli import exit_code
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -84,7 +84,7 @@ def test_what_a_dead_process_left_half_written_is_removed(tmp_path):
 
 def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, capsys):
     holder(tmp_path / "logs" / "x")
-    assert exit_code(lambda *_: None, ["--root", str(tmp_path), "--name", "x"]) == 3
+    assert exit_code(of_experiment(lambda *_: None), ["--root", str(tmp_path), "--name", "x"]) == 3
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "another process is writing" in said
 

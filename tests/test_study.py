@@ -17,10 +17,10 @@ from ad.config.schema import changes
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.metrics import welch_interval
 from ad.runtime.locks import locked
+from ad.sweeps import study_runs
 from ad.sweeps.study import BASE, Study, families, load_study, shard, trainings
 from ad.sweeps.study_report import answers, compare, question_table, sentence, write_page
 from ad.sweeps.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
-from scripts import study as verb
 
 COMMITTED = ROOT / "configs/study"
 TINY = {
@@ -347,7 +347,7 @@ def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_pa
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 130 and "goes on from here" in err
+    assert process.returncode == 130 and "run the same command to resume" in err
     assert not read_rows(folder)
     (half,) = runs.glob("logs/*/checkpoints")
     steps = max(half.glob("step_*.pt")).stem
@@ -360,7 +360,7 @@ def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_pa
 
     whole = write_study(tmp_path / "again" / "study")
     study, runs = load_study(whole), tmp_path / "again" / "runs"
-    verb.run_missing(study, study.trials(), runs)
+    study_runs.run_missing(study, study.trials(), runs)
     assert len(scores(folder)) == 6 and scores(folder) == scores(whole)
     assert not list((runs / "logs").glob("*"))  # each was removed with its row
 
@@ -383,10 +383,10 @@ def test_seeds_that_train_side_by_side_give_the_rows_of_each_alone(folder, tmp_p
     for name in ("together", "alone"):
         whole = load_study(write_study(tmp_path / name / "study"))
         missing, root = trainings(whole.trials()), tmp_path / name / "runs"
-        ready = verb._side_by_side(missing, root) if name == "together" else missing
+        ready = study_runs.train_seeds(missing, root) if name == "together" else missing
         for group in ready:
             for trial in group:
-                verb._make(whole, trial, root)
+                study_runs.make(whole, trial, root)
         rows.append(scores(whole.folder))
     assert rows[0] == rows[1] and len(rows[0]) == len(study.trials())
 

@@ -12,7 +12,7 @@ from small_run import evaluated_run
 
 from ad.errors import ConfigError
 from ad.reporting.report import report
-from scripts import table
+from ad.sweeps.results_table import print_table
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_runs_that_differ_in_seeds_share_a_mean(root, capsys):
-    table.main(root, [], None)
+    print_table(root, [], None)
     first = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]]
     assert first[:3] == ["seed-0", "seed-1", "**mean of 2 runs**"]
 
@@ -46,7 +46,7 @@ def test_runs_that_differ_in_seeds_share_a_mean(root, capsys):
 def test_the_table_takes_the_place_between_the_marks(root):
     page = root / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
-    table.main(root, ["seed-1"], page)
+    print_table(root, ["seed-1"], page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n")
     assert "seed-1" in text and "old" not in text and "seed-0" not in text
@@ -55,8 +55,8 @@ def test_the_table_takes_the_place_between_the_marks(root):
 def test_a_page_may_have_several_tables(root):
     page = root / "page.md"
     page.write_text("".join(f"<!-- {mark} -->\n<!-- /{mark} -->\n" for mark in ("results", "b")))
-    table.main(root, ["seed-1"], page)
-    table.main(root, ["seed-0"], page, "b")
+    print_table(root, ["seed-1"], page)
+    print_table(root, ["seed-0"], page, "b")
     first, second = page.read_text().split("<!-- /results -->")
     assert "seed-1" in first and "seed-0" in second and "seed-1" not in second
 
@@ -66,12 +66,12 @@ def test_what_is_not_there_gets_a_sentence(root, names, page):
     path = Path(root / "page.md")
     path.write_text(page or "")
     with pytest.raises(ConfigError):
-        table.main(root, names, path)
+        print_table(root, names, path)
 
 
 def test_a_run_without_results_is_marked_and_does_not_count(root, capsys):
     (root / "logs/seed-1/results.json").unlink()
-    table.main(root, [], None)
+    print_table(root, [], None)
     cells = rows(capsys.readouterr().out)
     assert cells["seed-1"][0] == "not evaluated"
     assert not any(name.startswith("**mean") for name in cells)
@@ -87,7 +87,7 @@ def test_a_run_without_results_is_marked_and_does_not_count(root, capsys):
 )
 def test_results_that_are_not_those_of_the_run_are_marked(root, capsys, content, mark):
     (root / "logs/seed-0/results.json").write_text(content)
-    table.main(root, ["seed-0", "seed-1"], None)
+    print_table(root, ["seed-0", "seed-1"], None)
     assert rows(capsys.readouterr().out)["seed-0"][0] == mark
 
 
@@ -96,7 +96,7 @@ def test_no_cell_of_a_table_of_equal_runs_is_nan(root, capsys):
     twin = root / "logs/seed-1/results.json"
     config_hash = json.loads(twin.read_text())["config_hash"]
     twin.write_text(json.dumps(results | {"config_hash": config_hash}))
-    table.main(root, [], None)
+    print_table(root, [], None)
     text = capsys.readouterr().out
     assert "nan" not in text.lower() and "inf" not in text.lower()
     assert rows(text)["**mean of 2 runs**"][1].count(rows(text)["seed-0"][1].split()[0]) == 3

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.data.curves import LearningCurves
@@ -16,9 +17,7 @@ from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_metadata, save_state
 from ad.sources.a2c import Settings
 from ad.sweeps.tuning import Tuning, batches, candidates, tune, tuning_folder
-from ad.sweeps.tuning_report import rank
-from scripts import tune as verb
-from scripts.cli import exit_code
+from ad.sweeps.tuning_report import rank, tune_and_report
 
 GRID = ["--source.algorithm", "a2c", "--tune.num_tasks", "2"]
 GRID += ["--tune.grid.learning_rate", "[1e-3, 0.01]", "--tune.grid.hidden", "[8, 16]"]
@@ -158,7 +157,7 @@ def test_an_agent_that_stopped_with_broken_numbers_has_learnt_nothing_and_stops_
 @pytest.mark.parametrize("by", ["area", "pace"])
 def test_the_verb_writes_table_figure_rows_and_the_best_setting_as_a_row(search, by, capsys):
     config = search("--tune.rank_by", by)
-    verb.main(config)
+    tune_and_report(config)
     folder = tuning_folder(config)
     assert (folder / "tuning.png").read_bytes().startswith(b"\x89PNG")
     with open(folder / "tuning.csv", newline="") as file:
@@ -174,18 +173,18 @@ def test_the_verb_writes_table_figure_rows_and_the_best_setting_as_a_row(search,
 
 
 def test_a_search_that_is_done_is_only_drawn_again(search, capsys):
-    verb.main(search())
+    tune_and_report(search())
     first = capsys.readouterr().out
     state = tuning_folder(search()) / "state.json"
     before = state.stat().st_mtime_ns
-    verb.main(search())
+    tune_and_report(search())
     assert capsys.readouterr().out == first and state.stat().st_mtime_ns == before
 
 
 def test_a_search_changes_nothing_of_a_run(search, smoke, tmp_path):
     run = Run.open(smoke(tmp_path, "--name", "search", *GRID[:2]))
     before = {path.name for path in run.folder.iterdir()}
-    verb.main(search())
+    tune_and_report(search())
     assert {path.name for path in run.folder.iterdir()} == {*before, "tuning"}
     Run.open(search())  # other settings would be refused
 
@@ -209,7 +208,7 @@ REFUSED = [
 def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, smoke, tmp_path, capsys):
     argv = ["--config_path", "configs/smoke.yaml", "--root", str(tmp_path), "--name", "bad"]
     argv += [*GRID, "--data.context_length", "1", *words.split(" ", 1)]
-    assert exit_code(verb.main, argv) == 2
+    assert exit_code(VERBS["tune"], argv) == 2
     error = capsys.readouterr().err
     assert error.startswith(sentence) and error.count("\n") == 1
     assert not (tmp_path / "logs" / "bad" / "tuning").exists()

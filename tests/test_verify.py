@@ -10,13 +10,12 @@ import pytest
 import torch
 from small_run import evaluated_run
 
+from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect, collect_tasks
 from ad.data.histories import Histories
 from ad.evaluation import summary
 from ad.runtime.run import Run
 from ad.training import checkpoints
-from scripts import verify
-from scripts.cli import exit_code
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -49,7 +48,7 @@ def verified(row, capsys):
     words = ["--config_path", f"{row.root}/logs/smoke/config.yaml", "--root", row.root]
 
     def run(*more: str) -> tuple[int, str]:
-        code = exit_code(verify.main, [*words, *more], "repair")
+        code = exit_code(VERBS["verify"], [*words, *more])
         return code, "".join(capsys.readouterr())
 
     return run

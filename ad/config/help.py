@@ -10,11 +10,10 @@ from ad.config.parser import COMPONENTS
 from ad.config.schema import Experiment
 
 HEAD = """\
-usage: python -m scripts.<verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
+usage: ad <verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
+or from the root of a checkout: python -m scripts.<verb> ...
 
-verbs: collect, train, evaluate, report, record, run, which does all five, seeds, which does so for
-several training seeds (--seeds 0,1,2), tune and verify.
-What the file leaves out keeps the default below; an option takes precedence over the file.
+A setting that the file leaves out has the default below; an option takes precedence over the file.
 """
 
 

@@ -15,12 +15,37 @@ from ad.data.histories import Histories
 from ad.data.store import load_unit
 from ad.errors import CorruptError
 from ad.evaluation import summary
+from ad.runtime.console import info
 from ad.runtime.files import remove
 from ad.runtime.run import Run
 from ad.training import checkpoints
 
 Damage = dict[Path, str]  # what is wrong with the unit or file at a path
 UNIT = re.compile(r"task_(\d+(?:-\d+)*)_seed_(\d+)")
+
+
+def verify(run: Run, repair: bool = False) -> None:
+    """Check every file of a run; with `repair`, make again or remove what is damaged.
+
+    Raises CorruptError, which names all that is damaged or missing, unless `repair`.
+    """
+    bad_histories, bad_checkpoints = damaged_histories(run), damaged_checkpoints(run)
+    bad_results = damaged_results(run)
+    problems = [*bad_histories.values(), *bad_checkpoints.values(), *bad_results.values()]
+    if problems and not repair:
+        raise CorruptError("\n".join([*problems, f"verify: {len(problems)} damaged or missing"]))
+    if problems:
+        info("\n".join(problems))
+        repair_histories(run, bad_histories)
+        remove_checkpoints(bad_checkpoints)
+        remove_results(run, bad_results)
+        removed = f"{len(bad_checkpoints)} checkpoints removed"
+        removed += ", results removed: scripts.evaluate makes them again" if bad_results else ""
+        info(f"verify: {len(bad_histories)} histories collected again, {removed}")
+        return verify(run)
+    counts = map(len, (histories(run), run_checkpoints(run), run_results(run)))
+    whole = "{} histories, {} checkpoints and {} files of results".format(*counts)
+    info(f"verify: {whole} are what was written")
 
 
 def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:

@@ -29,10 +29,3 @@ def error(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()
-
-
-def open_streams() -> None:
-    """Give the process a stdout and a stderr that lead nowhere, where it was started without."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends

@@ -3,10 +3,11 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ad.config.schema import Experiment
 from ad.errors import MachineError
 from ad.runtime.files import remove_leftovers
 
@@ -30,6 +31,15 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
+    """Hold the locks of the folders of the runs of `configs`."""
+    with ExitStack() as locks:
+        for config in configs:
+            locks.enter_context(locked(config.folder))
+        yield
 
 
 def _take(path: Path, folder: Path, wait: bool) -> int:

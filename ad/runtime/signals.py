@@ -1,6 +1,6 @@
 """Ending early but tidily: a first signal waits for the end of a step, a second one does not.
 
-`scripts.cli` installs the handlers. Work that can be resumed runs in a `defer_signals` section and
+`ad.cli` installs the handlers. Work that can be resumed runs in a `defer_signals` section and
 asks between its steps whether to stop:
 
     with defer_signals() as stop_requested:

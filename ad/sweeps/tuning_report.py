@@ -20,11 +20,13 @@ from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.reporting.tables import Table, number
+from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
-from ad.sweeps.tuning import Tuning
+from ad.sweeps.tuning import Tuning, tune, tuning_folder
 from ad.sweeps.tuning_plots import tuning_picture
 from envs.tasks import task_name
 
+PRINTED = 20  # settings in the table on the terminal
 COLUMNS = {  # score -> heading and number format
     "final_return": ("return, end", ".2f"),
     "path_ratio": ("path / shortest, end", ".2f"),
@@ -42,6 +44,16 @@ class Ranking:
     means: dict[str, np.ndarray]
     by_area: np.ndarray
     by_pace: np.ndarray
+
+
+def tune_and_report(config: Experiment, fresh: bool = False) -> None:
+    """Try the settings of `tune.grid` that are not tried yet (with `fresh`, all) and rank them."""
+    folder = tuning_folder(config)
+    tuning = tune(config, fresh)
+    write_text(folder / "config.yaml", dump(config))
+    table = write_report(config, tuning, folder)
+    info(Table(table.header, table.rows[:PRINTED]).markdown())
+    info(f"tune: {len(table.rows)} settings on {len(tuning.tasks)} tasks, the best in {folder}")
 
 
 def rank(config: Experiment, tuning: Tuning) -> Ranking:

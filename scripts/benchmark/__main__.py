@@ -9,13 +9,12 @@ With --only the rows of the other parts stay those of the last run on this machi
 
 import argparse
 import importlib
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from ad.runtime import signals as interruption
-from ad.runtime.console import info, open_streams
-from scripts.cli import guarded
+from ad.cli import run_and_exit
+from ad.runtime.console import info
 
 PARTS = {
     "collect": "collecting",
@@ -57,7 +56,8 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     info(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
 
 
-if __name__ == "__main__":
+def benchmark(words: Sequence[str]) -> None:
+    """Parse the command line's words and measure."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.benchmark", description="How fast, against what, how near the limit"
     )
@@ -65,8 +65,10 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="in a minute, fewer repeats")
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
     parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
-    words = parser.parse_args()
-    open_streams()
-    interruption.install()
-    chosen = [words.only] if words.only else list(PARTS)
-    sys.exit(guarded(lambda: main(chosen, words.quick, words.root, words.update)))
+    options = parser.parse_args(words)
+    chosen = [options.only] if options.only else list(PARTS)
+    main(chosen, options.quick, options.root, options.update)
+
+
+if __name__ == "__main__":
+    run_and_exit(benchmark)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-HEAVY = ["scripts.collect", "scripts.train", "scripts.evaluate"]
+HEAVY = ["ad.sweeps.pipeline"]
 HEAVY += ["ad.collection.collect", "ad.training.trainer"]
 HEAVY += ["ad.evaluation.evaluate", "ad.evaluation.summary"]
 # What changes a tree of files: the events of Python's audit and which argument is the path.
@@ -43,13 +43,12 @@ def work(verb: str, words: list[str], largest: int | None = None, crash: Crash |
 
     No file can grow beyond `largest` bytes.
     """
-    import importlib
     import resource
 
     import numba
     import torch
 
-    from scripts.cli import exit_code
+    from ad.cli import VERBS, exit_code
 
     torch.set_num_threads(1)
     numba.set_num_threads(1)
@@ -57,7 +56,7 @@ def work(verb: str, words: list[str], largest: int | None = None, crash: Crash |
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if crash is not None:
         die_at(crash)
-    sys.exit(exit_code(importlib.import_module(f"scripts.{verb}").main, words))
+    sys.exit(exit_code(VERBS[verb], words))
 
 
 def die_at(crash: Crash) -> None:

@@ -3,7 +3,6 @@
 Where all verbs end with 0, the results are those of the run that nobody touched.
 """
 
-import importlib
 import itertools
 import random
 import shutil
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import SMOKE
 
-from scripts.cli import exit_code
+from ad.cli import VERBS as ALL_VERBS
+from ad.cli import exit_code
 
 FULL = pytest.mark.faults
 VERBS = ("collect", "train", "evaluate", "report", "release", "verify")
@@ -53,10 +53,8 @@ DAMAGES = {
 
 def run(verb: str, root: Path) -> int | str:
     """The exit code of a verb; of a bug, what it raises."""
-    flag = "repair" if verb == "verify" else "fresh"
-    main = importlib.import_module(f"scripts.{verb}").main
     try:
-        return exit_code(main, [*WORDS, "--root", str(root)], flag)
+        return exit_code(ALL_VERBS[verb], [*WORDS, "--root", str(root)])
     except Exception as error:
         return repr(error)
 

@@ -11,9 +11,10 @@ import pytest
 from killing import Crash, Killer, campaign
 
 from ad.collection.collect import collect
+from ad.reporting.verify import verify
 from ad.runtime.run import Run
+from ad.sweeps import pipeline
 from ad.training import checkpoints
-from scripts import evaluate, train, verify
 
 FULL = pytest.mark.faults
 LONGER = {
@@ -36,9 +37,10 @@ def untouched(smoke, tmp_path_factory):
     """The configuration of a run without faults, from histories to results; only to be read."""
     root = tmp_path_factory.mktemp("untouched")
     config = smoke(root, *(word for path, value in LONGER.items() for word in (f"--{path}", value)))
-    collect(Run.open(config))
-    train.main(config)
-    evaluate.main(config)
+    run = Run.open(config)
+    collect(run)
+    pipeline.train([run])
+    pipeline.evaluate(run)
     return config
 
 
@@ -92,7 +94,7 @@ def lost(config, verb: str, words: list[str], killer: Killer) -> list[str]:
     """What is not as in the run without faults once `verb` is through, or left half written."""
     root = Path(words[-1])
     killer.run(verb, words)
-    verify.main(replace(config, root=str(root)))
+    verify(Run(replace(config, root=str(root))))
     expected, found = (fingerprints(config, Path(r), verb) for r in (config.root, root))
     different = [name for name in expected | found if expected.get(name) != found.get(name)]
     rest = [path for pattern in (".*.tmp", ".partial-*", ".*.lock") for path in root.rglob(pattern)]

@@ -1,0 +1,325 @@
+"""The command line: `ad <verb> --config_path configs/<experiment>.yaml [--section.field value]`.
+
+`python -m scripts.<verb>` runs the same verb from the root of a checkout. A verb is a function of
+its words. Most verbs read one experiment: `of_run` and `of_experiment` parse the words, hold the
+lock of the run's folder and call the function. Whatever imports torch or numba is imported inside
+a function, so that a bad configuration is refused within a fraction of a second.
+
+Exit codes: 0 done, 2 bad input or configuration, 3 the machine, 4 corrupt data, 5 numeric failure,
+130 interrupted, 143 terminated. Any other failure is a bug and shows its traceback. Only one
+process at a time works in a run's folder; a second one exits with 3.
+"""
+
+import argparse
+import functools
+import inspect
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ad.errors import ADError, ConfigError, MachineError
+from ad.runtime import signals
+
+if TYPE_CHECKING:
+    from ad.config.schema import Experiment
+    from ad.runtime.run import Run
+
+Verb = Callable[[Sequence[str]], None]  # takes the words behind the verb's name
+
+
+def main() -> NoReturn:
+    """Run the verb that the command line's first word names, and exit: the command `ad`."""
+    run_and_exit(_first_word)
+
+
+def run_script(name: str) -> NoReturn:
+    """Run the verb called `name` on the command line's words, and exit."""
+    run_and_exit(VERBS[name])
+
+
+def run_and_exit(verb: Verb) -> NoReturn:
+    """Call `verb` with the command line's words and exit with its code."""
+    signals.install()
+    _open_closed_streams()
+    sys.exit(exit_code(verb, sys.argv[1:]))
+
+
+def exit_code(verb: Verb, words: Sequence[str]) -> int:
+    """Call `verb(words)` and return the exit code; an expected failure is a sentence on stderr."""
+    try:
+        verb(words)
+        return 0
+    except ADError as error:
+        sentence, code = str(error), error.exit_code
+    except KeyboardInterrupt:
+        sentence, code = "interrupted; run the same command to resume", 130
+    except signals.Terminated:
+        sentence, code = "terminated; run the same command to resume", 143
+    except OSError as error:
+        if error.errno is None:  # raised by hand: a bug
+            raise
+        file = f": {error.filename}" if error.filename else ""
+        sentence, code = f"{error.strerror}{file}", MachineError.exit_code
+    from ad.runtime import console
+
+    console.error(sentence)
+    return code
+
+
+def of_experiment(function: Callable[["Experiment", bool], None], flag: str = "fresh") -> Verb:
+    """Return the verb that calls `function(experiment, flag)`, with the lock of the run's folder.
+
+    `flag` is the name of the option `--<flag> true`.
+    """
+
+    @functools.wraps(function)
+    def verb(words: Sequence[str]) -> None:
+        from ad.config.parser import load
+        from ad.runtime.locks import locked
+
+        if _asks_for_help(words):
+            return _print_help(function)
+        invocation = load(words, flag)
+        with locked(invocation.config.folder):
+            function(invocation.config, invocation.flag)
+
+    return verb
+
+
+def of_run(function: Callable[["Run", bool], None], discards: bool = False) -> Verb:
+    """Return the verb that opens the run of an experiment and calls `function(run, fresh)`.
+
+    With `discards`, `--fresh true` first empties a folder that holds a run of other settings.
+    """
+
+    @functools.wraps(function)
+    def on_experiment(config: "Experiment", fresh: bool) -> None:
+        from ad.runtime.run import Run
+
+        function(Run.open(config, fresh and discards), fresh)
+
+    return of_experiment(on_experiment)
+
+
+def collect(run: "Run", fresh: bool) -> None:
+    """Collect the learning histories of all train tasks: histories/<dataset>/."""
+    from ad.sweeps import pipeline
+
+    pipeline.collect(run, fresh)
+
+
+def train(run: "Run", fresh: bool) -> None:
+    """Train the sequence model on the histories: logs/<run>/checkpoints/."""
+    from ad.sweeps import pipeline
+
+    pipeline.train([run], fresh)
+
+
+def evaluate(run: "Run", fresh: bool) -> None:
+    """Evaluate the trained model in context on held-out and train tasks: logs/<run>/results.csv."""
+    from ad.sweeps import pipeline
+
+    pipeline.evaluate(run, fresh)
+
+
+def record(run: "Run", fresh: bool) -> None:
+    """Record videos of the source agents and of the trained model: videos/<run>/."""
+    from ad.sweeps import pipeline
+
+    pipeline.record(run, fresh)
+
+
+def report(run: "Run", fresh: bool) -> None:
+    """Write the report of an evaluated run: logs/<run>/report.html."""
+    from ad.sweeps import pipeline
+
+    pipeline.report(run)
+
+
+def run_all(run: "Run", fresh: bool) -> None:
+    """Collect, train, evaluate, record and report; what is done already is kept."""
+    from ad.sweeps import pipeline
+
+    pipeline.run_all(run, fresh)
+
+
+def release(run: "Run", fresh: bool) -> None:
+    """Write the trained model as safetensors, with a model card: logs/<run>/release/."""
+    from ad.exchange.release import release
+    from ad.runtime.console import info
+
+    info(f"release: {release(run)}")
+
+
+def verify(config: "Experiment", repair: bool) -> None:
+    """Check the histories, checkpoints and results of a run; `--repair true` makes them again."""
+    from ad.reporting.verify import verify
+    from ad.runtime.run import Run
+
+    verify(Run(config), repair)
+
+
+def tune(config: "Experiment", fresh: bool) -> None:
+    """Search settings of the source algorithm: logs/<run>/tuning/."""
+    from ad.sweeps.tuning_report import tune_and_report
+
+    tune_and_report(config, fresh)
+
+
+def seeds(words: Sequence[str]) -> None:
+    """Run an experiment with several training seeds, e.g. --seeds 0,1,2, and print their table.
+
+    The run of seed 0 is called <name>-seed-0, whatever training.train_seed says. The seeds train
+    side by side. Existing files are kept, and the same command resumes.
+    """
+    if _asks_for_help(words):
+        return _print_help(seeds)
+    from ad.config.parser import load
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", nargs="?", default="")
+    known, words = parser.parse_known_args(words)
+    if not known.seeds:
+        raise ConfigError("--seeds is missing: the training seeds with commas between, e.g. 0,1,2")
+    numbers = _numbers("--seeds", known.seeds)
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
+    invocation = load(words)
+    from ad.sweeps.seeds import run_seeds
+
+    run_seeds(invocation.config, numbers, invocation.flag)
+
+
+def study(words: Sequence[str]) -> None:
+    """Run the study in configs/study, which asks what one setting changes, and write its page.
+
+    A finished run is a line of configs/study/rows.csv and is not made again; the same command
+    resumes the others. Several processes may each make one shard of the runs.
+    """
+    parser = _parser("study", study)
+    folder, root = Path("configs/study"), Path("logs/study")
+    parser.add_argument("--folder", type=Path, default=folder, help="the folder of the study")
+    parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
+    parser.add_argument("--questions", help="names with commas between; by default all")
+    parser.add_argument("--seeds", help="training seeds with commas between, e.g. 0,1")
+    parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of finished runs")
+    parser.add_argument("--dry", action="store_true", help="list the runs and stop")
+    parser.add_argument("--table", action="store_true", help="write the page and stop")
+    options = parser.parse_args(words)
+    seeds = None if options.seeds is None else _numbers("--seeds", options.seeds)
+    questions = options.questions.split(",") if options.questions else []
+    part = _shard(options.shard)
+    from ad.sweeps import study_runs
+
+    plan = study_runs.plan(options.folder, questions, seeds, part)
+    if options.dry:
+        return study_runs.list_runs(*plan)
+    if not options.table:
+        study_runs.run_missing(*plan, options.root, options.keep)
+    study_runs.make_page(options.folder)
+
+
+def table(words: Sequence[str]) -> None:
+    """Print the results of all runs under logs/ as a Markdown table, grouped by experiment.
+
+    With --update, the table also replaces what is between the lines `<!-- results -->` and
+    `<!-- /results -->` of a file.
+    """
+    parser = _parser("table", table)
+    parser.add_argument("runs", nargs="*", help="names of runs; by default all")
+    parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
+    parser.add_argument("--update", type=Path, help="a file with the two lines, e.g. README.md")
+    parser.add_argument("--mark", default="results", help="the word in the two lines")
+    options = parser.parse_args(words)
+    from ad.sweeps.results_table import print_table
+
+    print_table(options.root, options.runs, options.update, options.mark)
+
+
+VERBS: dict[str, Verb] = {
+    "collect": of_run(collect, discards=True),
+    "train": of_run(train, discards=True),
+    "evaluate": of_run(evaluate),
+    "record": of_run(record),
+    "report": of_run(report),
+    "run": of_run(run_all, discards=True),
+    "seeds": seeds,
+    "table": table,
+    "study": study,
+    "tune": of_experiment(tune),
+    "verify": of_experiment(verify, flag="repair"),
+    "release": of_run(release),
+}
+
+
+def _first_word(words: Sequence[str]) -> None:
+    """Run the verb that the first of `words` names. Raises ConfigError if there is none."""
+    name, *rest = words or ["--help"]
+    if _asks_for_help([name]):
+        return _print(_list_of_verbs())
+    if name not in VERBS:
+        from ad.config.fields import did_you_mean
+
+        hint = did_you_mean(name, VERBS) or f" (verbs: {', '.join(VERBS)})"
+        raise ConfigError(f"{name!r} is not a verb{hint}")
+    VERBS[name](rest)
+
+
+def _list_of_verbs() -> str:
+    lines = [f"  {name:<9} {verb.__doc__.splitlines()[0]}" for name, verb in VERBS.items()]
+    head = "usage: ad <verb> [options]; `ad <verb> --help` lists the options of a verb\n"
+    return "\n".join([head, *lines])
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(words))
+
+
+def _print_help(verb: Callable) -> None:
+    """Print the docstring of `verb` and all settings of an experiment."""
+    from ad.config.help import usage
+
+    _print(f"{inspect.getdoc(verb)}\n\n{usage()}")
+
+
+def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:
+    """Return a parser of options for a verb that does not read an experiment."""
+    raw = argparse.RawDescriptionHelpFormatter
+    about = inspect.getdoc(verb)
+    return argparse.ArgumentParser(prog=f"ad {name}", description=about, formatter_class=raw)
+
+
+def _numbers(option: str, word: str) -> list[int]:
+    """Return the whole numbers of a word like "0,1,2". Raises ConfigError."""
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", word):
+        raise ConfigError(f"{option} must be whole numbers with commas between, not {word!r}")
+    return [int(number) for number in word.split(",")]
+
+
+def _shard(word: str) -> tuple[int, int]:
+    """Return the two numbers of a word like "1/2". Raises ConfigError."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", word)
+    part, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise ConfigError(f"--shard must be 1/2, 2/2 or the like, not {word!r}")
+    return part, parts
+
+
+def _print(text: str) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--help | head` ends quietly
+    print(text)
+
+
+def _open_closed_streams() -> None:
+    """Open the null device for each standard stream that the process was started without.
+
+    Its descriptor would otherwise be that of the next file to be opened, such as a checkpoint.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends

@@ -1,0 +1,97 @@
+"""The five verbs of one run: collect, train, evaluate, record and report, alone or in turn.
+
+Each takes the opened run, so that its split and its world are built once in a process.
+"""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+
+from ad.collection import collect as collection
+from ad.data.histories import Histories
+from ad.errors import MachineError
+from ad.evaluation import evaluate as evaluation
+from ad.evaluation.transfer import evaluate_worlds
+from ad.reporting import record as recording
+from ad.reporting import report as reporting
+from ad.runtime.console import info, warn
+from ad.runtime.run import Run
+from ad.runtime.signals import defer_signals
+from ad.training import checkpoints
+from ad.training.multi_seed import new_trainers, train_seeds
+
+
+def collect(run: Run, fresh: bool = False) -> None:
+    """Collect the learning histories that are missing; with `fresh`, all of them."""
+    with run.timed("collect_s"):
+        collected = collection.collect(run, fresh)
+    collection.show_curves(run)
+    total, folder = len(run.split.train_tasks), Histories(run.config).path
+    info(f"collect: {collected} of {total} histories collected, in {folder}")
+
+
+def train(runs: Sequence[Run], fresh: bool = False) -> None:
+    """Train runs that differ in their training seeds side by side, from the newest checkpoints.
+
+    With `fresh` they train from the start. Raises NumericError if a run cannot be trained.
+    """
+    for run in runs if fresh else ():
+        run.discard_training()
+    trainers = new_trainers(runs)
+    for trainer in trainers:
+        if not trainer.left:
+            info(f"train: done before ({trainer.step} steps), in {trainer.run.folder}")
+    waiting = [trainer for trainer in trainers if trainer.left]
+    try:
+        with defer_signals() as stop_requested, ExitStack() as logs:
+            for trainer in waiting:
+                logs.enter_context(closing(trainer.run.log))
+            train_seeds(waiting, stop_requested)
+    finally:
+        for trainer in waiting:
+            if not trainer.left:
+                newest = checkpoints.newest(trainer.run.folder / "checkpoints")
+                info(f"train: {trainer.step} steps, {newest}")
+
+
+def evaluate(run: Run, fresh: bool = False) -> None:
+    """Evaluate the trained model, also in `evaluation.worlds`, where results are missing.
+
+    With `fresh`, evaluate everywhere.
+    """
+    evaluated = evaluation.evaluate(run, fresh)
+    info(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
+    for world in evaluate_worlds(run, fresh):
+        info(f"evaluate: done in another world, {world.folder / 'results.csv'}")
+
+
+def record(run: Run, fresh: bool = False) -> None:
+    """Record the videos that are missing or out of date; with `fresh`, all of them."""
+    if fresh:
+        shutil.rmtree(run.videos, ignore_errors=True)
+    written, total = recording.record(run)
+    info(f"record: {written} of {total} videos written, in {run.videos}")
+
+
+def report(run: Run) -> None:
+    """Write the report and print its table. Takes seconds, so it is always written anew."""
+    path = reporting.report(run)
+    info(path.with_name("table.md").read_text(encoding="utf-8"))
+    info(f"report: {path}")
+
+
+def run_all(run: Run, fresh: bool = False) -> None:
+    """Collect, train, evaluate, record and report; `fresh` repeats all but the collection."""
+    collect(run)
+    train([run], fresh)
+    evaluate_and_report(run, fresh)
+
+
+def evaluate_and_report(run: Run, fresh: bool = False) -> None:
+    """Evaluate, record and report a trained run. Videos that cannot be made are a warning."""
+    evaluate(run, fresh)
+    try:
+        record(run, fresh)
+    except MachineError as error:
+        warn(f"no videos: {error}")  # the results do not depend on them
+    report(run)

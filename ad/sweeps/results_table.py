@@ -1,0 +1,73 @@
+"""The table of all runs under logs/, grouped by experiment: runs that differ in seeds share a mean.
+
+A run without results has a line that says so.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from ad.config.parser import load
+from ad.config.schema import Experiment, config_hash
+from ad.errors import ConfigError
+from ad.reporting.tables import runs_table
+from ad.runtime.console import info
+from ad.runtime.files import replace_between
+from ad.runtime.run import world_folder, world_title
+
+
+def print_table(
+    root: Path, names: list[str], update: Path | None = None, mark: str = "results"
+) -> None:
+    """Print the table of the runs called `names`, or of all runs if `names` is empty.
+
+    With `update`, the table also replaces what is between the lines `<!-- mark -->` and
+    `<!-- /mark -->` of that file. Raises ConfigError if a run or the lines are missing.
+    """
+    groups: dict[str, dict[str, dict | str]] = {}
+    for folder in run_folders(root, names):
+        config = load(["--config_path", str(folder / "config.yaml"), "--root", str(root)]).config
+        experiment = _hash_without_seeds(config)
+        groups.setdefault(experiment, {})[folder.name] = results_of(folder, config)
+        for kwargs in config.evaluation.worlds:
+            title = f"{folder.name}, {world_title(kwargs)}"
+            results = results_of(world_folder(folder, kwargs), config)
+            groups.setdefault(f"{experiment} {world_title(kwargs)}", {})[title] = results
+    text = runs_table(list(groups.values())).compact().markdown()
+    info(text.rstrip())
+    if update is not None:
+        replace_between(update, mark, text)
+
+
+def run_folders(root: Path, names: list[str]) -> list[Path]:
+    """Return the folders of the runs called `names`, or of all runs in the order of their names."""
+    found = {path.parent.name: path.parent for path in (root / "logs").glob("*/config.yaml")}
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"no run is called {', '.join(missing)} in {root / 'logs'}")
+    if not found:
+        raise ConfigError(f"{root / 'logs'} holds no run: use scripts.run first")
+    return [found[name] for name in names or sorted(found)]
+
+
+def results_of(folder: Path, config: Experiment) -> dict | str:
+    """Return the content of `results.json`, or a few words on why it cannot be used."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if results["config_hash"] != config_hash(config):
+            return "results of other settings"
+        return results
+    except FileNotFoundError:
+        return "not evaluated"
+    except (ValueError, KeyError, TypeError):
+        return "results.json is damaged"
+
+
+def _hash_without_seeds(config: Experiment) -> str:
+    return config_hash(
+        replace(
+            config,
+            split=replace(config.split, split_seed=0),
+            source=replace(config.source, source_seed=0),
+            training=replace(config.training, train_seed=0),
+        )
+    )
