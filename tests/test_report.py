@@ -61,7 +61,7 @@ def test_a_damaged_csv_is_a_sentence(run, tmp_path, damage):
     lines = (run.folder / "results.csv").read_text().splitlines()
     damaged = DAMAGES[damage](lines)
     (tmp_path / "results.csv").write_text("".join(f"{line}\n" for line in damaged))
-    with pytest.raises(CorruptError, match="not a whole results file"):
+    with pytest.raises(CorruptError, match="not a complete results file"):
         read_results(tmp_path / "results.csv")
 
 
@@ -79,7 +79,7 @@ def test_results_json_has_what_the_design_promises(results):
 def test_the_page_shows_success_with_and_without_a_reward_in_the_context(results, page):
     summary = results["splits"]["held_out"]
     table = tables.context_table(results)
-    assert [row[0] for row in table.rows] == ["held-out goals", "train goals", "random"]
+    assert [row[0] for row in table.rows] == ["held-out tasks", "train tasks", "random"]
     assert table.rows[0][2].startswith(f"{summary['success_unseen']:.3f}")
     assert table.rows[0][2] in page
 
@@ -115,7 +115,7 @@ def test_what_a_user_writes_is_shown_and_not_run(run, results):
 def test_the_table_of_a_run_has_its_splits_and_references(run, results):
     lines = (run.folder / "table.md").read_text().splitlines()
     first = [line.split("|")[1].strip() for line in lines[2:]]
-    assert first[:2] == ["held-out goals", "train goals"] and "explorer" in first
+    assert first[:2] == ["held-out tasks", "train tasks"] and "explorer" in first
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -149,7 +149,7 @@ def test_a_run_without_histories_has_a_report_without_a_source_line(smoke, tmp_p
 )
 def test_a_report_can_be_made_of_other_rows(smoke, tmp_path, words):
     run = evaluated_run(smoke(tmp_path, *words))
-    assert "held-out goals" in report(run).read_text()
+    assert "held-out tasks" in report(run).read_text()
 
 
 def test_a_world_of_someone_else_has_a_report_without_what_it_does_not_know(smoke, tmp_path):

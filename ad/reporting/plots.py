@@ -1,8 +1,7 @@
-"""Pictures of an evaluation as PNG bytes: the learning curve, and maps of a room by goal.
+"""Plots of an evaluation as PNG bytes: the learning curve, and maps of scores over a room.
 
-Colours are those of Okabe and Ito 2008, "Color Universal Design", told apart by colour-blind
-readers too; lines differ in their strokes as well, and maps in lightness: the darker the cell, the
-better.
+The colors are those of Okabe and Ito 2008, "Color Universal Design", which color-blind readers can
+tell apart. Lines also differ in dash pattern. In maps, darker cells are better.
 """
 
 import io
@@ -24,12 +23,15 @@ STYLES = {  # in the order of the legend
     "source": {"color": "#D55E00", "linewidth": 1.4},
     "random": {"color": MUTED, "linestyle": (0, (2, 2)), "linewidth": 1.4},
 }
-RESOLUTION = 160  # dots per inch
+DPI = 160
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of the learning curve: `style` is a name of STYLES; values [E]; band: two [E]."""
+    """A line of the learning curve: values [E], and a band (low, high) of [E] around it.
+
+    style: a key of STYLES.
+    """
 
     style: str
     label: str
@@ -39,7 +41,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class RoomMap:
-    """A value for each goal: `values` [N], NaN where unknown, on a scale from `low` to `high`."""
+    """A value for each goal, float [K], NaN if unknown; colors range from `low` to `high`."""
 
     title: str
     values: np.ndarray
@@ -50,8 +52,8 @@ class RoomMap:
 
 
 def learning_curve(curves: list[Curve], y_label: str) -> bytes:
-    """Mean over in-context episodes, one line a curve, as a PNG."""
-    figure = Figure(figsize=(9.6, 4.4), dpi=RESOLUTION, layout="constrained")
+    """Plot `curves` over in-context episodes, as PNG bytes."""
+    figure = Figure(figsize=(9.6, 4.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for curve in sorted(curves, key=lambda curve: list(STYLES).index(curve.style)):
         episode, style = np.arange(1, len(curve.values) + 1), STYLES[curve.style]
@@ -70,34 +72,34 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
 def room_maps(
     maps: list[RoomMap], shape: tuple[int, int], goals: np.ndarray, held_out: np.ndarray
 ) -> bytes:
-    """Maps of a room side by side, a value in the cell of each goal, as a PNG.
+    """Draw `maps` side by side, a value in the cell of each goal, as PNG bytes.
 
-    shape: rows and columns; goals int [N, 2]; held_out bool [N]: these cells carry a frame. Cells
-    without a goal are hatched.
+    shape: rows and columns of the room; goals: int [K, 2]; held_out: bool [K], the goals whose
+    cells get a frame. Cells without a goal are hatched.
     """
-    figure = Figure(figsize=(5.4 * len(maps), 5.2), dpi=RESOLUTION, layout="constrained")
+    figure = Figure(figsize=(5.4 * len(maps), 5.2), dpi=DPI, layout="constrained")
     for axes, room in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
         _draw_map(figure, axes, room, shape, goals)
         for row, column in goals[held_out]:
             axes.add_patch(_frame(row, column))
-    keys = [
+    patches = [
         Patch(facecolor="white", edgecolor=STYLES["source"]["color"], linewidth=2),
         Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5),
         Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5, hatch="////"),
     ]
     labels = ["held-out goal", "train goal", "no goal, or no value"]
-    figure.legend(keys, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
+    figure.legend(patches, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return to_png(figure)
 
 
 def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np.ndarray) -> None:
     grid = np.full(shape, np.nan)
     grid[tuple(goals.T)] = room.values
-    nothing = {"hatch": "////", "facecolor": "white", "edgecolor": "#c3cad0", "linewidth": 0}
-    axes.add_patch(Rectangle((-0.5, -0.5), *shape[::-1], **nothing))
+    empty = {"hatch": "////", "facecolor": "white", "edgecolor": "#c3cad0", "linewidth": 0}
+    axes.add_patch(Rectangle((-0.5, -0.5), *shape[::-1], **empty))
     norm = Normalize(room.low, room.high)
-    colors = "Blues" if room.high_is_good else "Blues_r"
-    image = axes.imshow(np.ma.masked_invalid(grid), cmap=colors, norm=norm, zorder=2)
+    cmap = "Blues" if room.high_is_good else "Blues_r"
+    image = axes.imshow(np.ma.masked_invalid(grid), cmap=cmap, norm=norm, zorder=2)
     for edge in range(1, max(shape)):
         axes.axhline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
         axes.axvline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
@@ -125,7 +127,7 @@ def _frame(row: int, column: int) -> Rectangle:
 
 
 def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Name the axes, draw a quiet grid behind the data, and leave out what is not needed."""
+    """Label the axes, draw a light grid behind the data, and hide ticks and two spines."""
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
     axes.grid(color=GRID)
@@ -136,7 +138,7 @@ def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+    """Return `figure` as PNG bytes, the same for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bits every time
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -50,12 +50,12 @@ def curve_picture(
     for split, evaluation in evaluations.items():
         returns = evaluation.returns.mean(1)  # [N, E]
         band = metrics.bootstrap(returns) if split == "held_out" else None
-        label = f"{tables.SPLITS[split]} ({len(returns)})"
+        label = f"{tables.SPLIT_TITLES[split]} ({len(returns)})"
         curves.append(plots.Curve(split, label, returns.mean(0), band))
     for name in set(lines) & set(plots.STYLES):
         line = lines[name].get("held_out") or lines[name]["train"]
-        curves.append(plots.Curve(name, tables.REFERENCES[name], line.returns.mean(0)))
-    return plots.learning_curve(curves, "return, mean over goals")
+        curves.append(plots.Curve(name, tables.REFERENCE_TITLES[name], line.returns.mean(0)))
+    return plots.learning_curve(curves, "return, mean over tasks")
 
 
 def room_picture(shape: tuple[int, ...], results: dict) -> bytes | None:
@@ -110,7 +110,9 @@ def render(
         tiles=tiles(results),
         scores=tables.run_table(results).compact(),
         context=tables.context_table(results),
-        goals={tables.SPLITS[name]: tables.tasks_table(s).compact() for name, s in splits.items()},
+        goals={
+            tables.SPLIT_TITLES[name]: tables.tasks_table(s).compact() for name, s in splits.items()
+        },
         worlds=worlds and tables.runs_table([{name: r} for name, r in worlds.items()]).compact(),
         method=splits["held_out"]["ci95_method"],
         curve=_base64(curve),

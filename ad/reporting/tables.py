@@ -1,6 +1,6 @@
-"""Tables of results: of one run (its splits and the references) and of several runs, as Markdown.
+"""Tables of results as Markdown: one run with its splits and references, and several runs.
 
-A table is a header and rows of text; the report draws the same ones as HTML.
+A table is a header and rows of text. The report shows the tables of one run as HTML.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from ad.evaluation.metrics import across_runs
 
 UNKNOWN = "–"
-SPLITS = {"held_out": "held-out goals", "train": "train goals"}
-REFERENCES = {
-    "source": "source, its first episodes",
-    "source_end": "source, its last episodes",
+SPLIT_TITLES = {"held_out": "held-out tasks", "train": "train tasks"}
+REFERENCE_TITLES = {
+    "source": "source, first episodes",
+    "source_end": "source, last episodes",
     "random": "random",
     "undirected": "undirected ceiling",
     "explorer": "explorer",
@@ -26,7 +26,7 @@ COLUMNS = {  # score -> heading and number format
     "episodes_to_80pct": ("80 % at episode", ".0f"),
     "tasks_solved": ("solved", ".0f"),
 }
-GOAL_COLUMNS = {
+TASK_COLUMNS = {
     "nauc": COLUMNS["nauc"],
     "success_last10": COLUMNS["success_last10"],
     "return_last10": COLUMNS["return_last10"],
@@ -36,78 +36,79 @@ GOAL_COLUMNS = {
     "path_ratio_last10": COLUMNS["path_ratio_last10"],
 }
 CONTEXT_COLUMNS = {
-    "success_seen": ("success, a reward in the context", ".3f"),
-    "success_unseen": ("success, none in it", ".3f"),
-    "success_unseen_last10": ("the same, last 10", ".3f"),
-    "unseen": ("episodes without one", ".3f"),
+    "success_seen": ("success, reward in context", ".3f"),
+    "success_unseen": ("success, no reward in context", ".3f"),
+    "success_unseen_last10": ("success, no reward in context, last 10", ".3f"),
+    "unseen": ("episodes, no reward in context", ".3f"),
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of text, all of the same width."""
+    """A header and rows of text, all with the same number of cells."""
 
     header: list[str]
     rows: list[list[str]]
 
     def compact(self) -> "Table":
-        """The table without the columns that say nothing."""
-        told = [j for j in range(len(self.header)) if any(row[j] != UNKNOWN for row in self.rows)]
-        return Table([self.header[j] for j in told], [[row[j] for j in told] for row in self.rows])
+        """Return the table without the columns in which every row is unknown."""
+        kept = [j for j in range(len(self.header)) if any(row[j] != UNKNOWN for row in self.rows)]
+        return Table([self.header[j] for j in kept], [[row[j] for j in kept] for row in self.rows])
 
     def markdown(self) -> str:
-        """The table as Markdown, numbers to the right, with a line break at its end."""
+        """Return the table as Markdown, all but the first column aligned right."""
         rule = ["---", *["---:"] * (len(self.header) - 1)]
         return "".join(f"| {' | '.join(row)} |\n" for row in (self.header, rule, *self.rows))
 
 
 def run_table(results: dict) -> Table:
-    """One run (its `results.json`): a row for each split, with intervals, and each reference."""
+    """Make a row for each split, with intervals, and for each reference of a `results.json`."""
     rows = [
-        [SPLITS[split], *(_cell(name, summary) for name in COLUMNS)]
+        [SPLIT_TITLES[split], *(_cell(name, summary) for name in COLUMNS)]
         for split, summary in results["splits"].items()
     ]
     for name, by_split in results["references"].items():
         split = "held_out" if "held_out" in by_split else "train"
-        where = "" if split == "held_out" else f" ({SPLITS[split]})"
-        rows.append([REFERENCES[name] + where, *_cells(by_split[split], COLUMNS)])
+        note = "" if split == "held_out" else f" ({SPLIT_TITLES[split]})"
+        rows.append([REFERENCE_TITLES[name] + note, *_cells(by_split[split], COLUMNS)])
     return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
 
 
 def context_table(results: dict) -> Table:
-    """Success with and without a reward in the context.
+    """Make a row for each split: success with and without a reward in the context.
 
-    Random actions, which know no context, tell how well one explores who has seen none.
+    Random actions, which use no context, are the baseline for exploring without a reward.
     """
     rows = [
-        [SPLITS[split], *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS)]
+        [SPLIT_TITLES[split], *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS)]
         for split, summary in results["splits"].items()
     ]
     if random := results["references"].get("random"):
-        hits = number(random["held_out"]["success_last10"], ".3f")
-        rows.append([REFERENCES["random"], UNKNOWN, hits, hits, UNKNOWN])
+        success = number(random["held_out"]["success_last10"], ".3f")
+        rows.append([REFERENCE_TITLES["random"], UNKNOWN, success, success, UNKNOWN])
     return Table(["", *(heading for heading, _ in CONTEXT_COLUMNS.values())], rows)
 
 
 def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out") -> Table:
-    """Runs (name -> `results.json`) in groups that differ in seeds only: a row each.
+    """Make a row for each run (name -> `results.json`), in groups that differ in seeds only.
 
-    A run without results has in their place a text that says why. A lone run has the intervals of
-    its `results.json` (over tasks); several have their mean with a t-interval over runs. The last
-    row of a group is the ceiling of undirected exploration.
+    For a run without results, the value is a text that says why there are none. The rows of runs
+    have the intervals of their `results.json` (over tasks). A group of several runs also has a row
+    with their mean and a t-interval over runs. The last row of a group is the ceiling of undirected
+    exploration.
     """
     rows = [row for group in groups for row in _group_rows(group, split)]
     return Table(["run", *(heading for heading, _ in COLUMNS.values()), "training"], rows)
 
 
 def _group_rows(runs: dict[str, dict | str], split: str) -> list[list[str]]:
-    missing = {name: why for name, why in runs.items() if isinstance(why, str)}
+    missing = {name: reason for name, reason in runs.items() if isinstance(reason, str)}
     group = {name: result for name, result in runs.items() if name not in missing}
-    marks = [[name, why, *[UNKNOWN] * len(COLUMNS)] for name, why in missing.items()]
-    return _known_rows(group, split) + marks if group else marks
+    rows = [[name, reason, *[UNKNOWN] * len(COLUMNS)] for name, reason in missing.items()]
+    return _evaluated_rows(group, split) + rows if group else rows
 
 
-def _known_rows(group: dict[str, dict], split: str) -> list[list[str]]:
+def _evaluated_rows(group: dict[str, dict], split: str) -> list[list[str]]:
     summaries = [result["splits"][split] for result in group.values()]
     rows = [
         [name, *(_cell(column, summary) for column in COLUMNS), _seconds(result)]
@@ -118,7 +119,7 @@ def _known_rows(group: dict[str, dict], split: str) -> list[list[str]]:
     ceilings = [result["references"].get("undirected", {}).get(split) for result in group.values()]
     if all(ceilings):
         cells = [_mean_of([ceiling.get(name) for ceiling in ceilings], name) for name in COLUMNS]
-        rows.append([f"*{REFERENCES['undirected']}*", *cells, UNKNOWN])
+        rows.append([f"*{REFERENCE_TITLES['undirected']}*", *cells, UNKNOWN])
     return rows
 
 
@@ -131,8 +132,8 @@ def _mean_cells(summaries: list[dict]) -> list[str]:
 
 
 def _mean_of(values: list[float | None], name: str) -> str:
-    known = None if None in values else sum(values) / len(values)
-    return number(known, COLUMNS[name][1])
+    mean = None if None in values else sum(values) / len(values)
+    return number(mean, COLUMNS[name][1])
 
 
 def _seconds(result: dict) -> str:
@@ -140,21 +141,21 @@ def _seconds(result: dict) -> str:
 
 
 def tasks_table(summary: dict) -> Table:
-    """A row for each goal of a split's entry in `results.json`, the hardest first."""
-    goals = sorted(
-        summary["per_task"], key=lambda goal: (goal["success_last10"], goal["nauc"] or 0)
+    """Make a row for each task of a split's entry in `results.json`, the least solved first."""
+    tasks = sorted(
+        summary["per_task"], key=lambda task: (task["success_last10"], task["nauc"] or 0)
     )
-    rows = [[task_text(goal["task"]), *_cells(goal, GOAL_COLUMNS)] for goal in goals]
-    return Table(["goal", *(heading for heading, _ in GOAL_COLUMNS.values())], rows)
+    rows = [[task_text(task["task"]), *_cells(task, TASK_COLUMNS)] for task in tasks]
+    return Table(["task", *(heading for heading, _ in TASK_COLUMNS.values())], rows)
 
 
 def task_text(task: str) -> str:
-    """The name "3-7" as "(3, 7)"."""
+    """Return the task's name "3-7" as "(3, 7)"."""
     return f"({task.replace('-', ', ')})"
 
 
 def number(value: float | None, style: str) -> str:
-    """`value` in a number format; a dash where it is None."""
+    """Format `value`; a dash if it is None."""
     return UNKNOWN if value is None else f"{value:{style}}"
 
 
@@ -169,7 +170,7 @@ def _cell(name: str, summary: dict, columns: dict = COLUMNS) -> str:
 
 
 def interval(mean: float | None, bounds: Sequence[float] | None, style: str) -> str:
-    """`mean [low, high]` in a number format; without the brackets where there are no bounds."""
+    """Format as "mean [low, high]", or without the brackets if `bounds` is None."""
     if mean is None or bounds is None:
         return number(mean, style)
     return f"{mean:{style}} [{bounds[0]:{style}}, {bounds[1]:{style}}]"

@@ -1,7 +1,7 @@
-"""Frames to mp4 files: panels side by side, captions, and the encoder.
+"""Compose frames (panels, captions, margins) and encode them as mp4 files.
 
-Frames are uint8 [T, H, W, 3]. ffmpeg-python only builds the command line: the program is the ffmpeg
-on PATH, else the one in the wheel of imageio-ffmpeg.
+Frames are uint8 [T, H, W, 3]. The package ffmpeg-python only builds the command line. The program
+is the ffmpeg on PATH, or else the one in the wheel of imageio-ffmpeg.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ from PIL import Image, ImageDraw, ImageFont
 from ad.errors import MachineError
 from ad.runtime.files import atomic_write
 
-PAPER, INK = 255, (40, 40, 40)
-FINGERPRINT = "frames-sha256:"  # precedes, in the file's comment, the hash of what it shows
+BACKGROUND, INK = 255, (40, 40, 40)
+HASH_PREFIX = "frames-sha256:"  # of the hash of the frames in the comment of an mp4 file
 
 
 def ffmpeg_program() -> str:
-    """Path of an ffmpeg program; raises MachineError where there is none."""
+    """Return the path of an ffmpeg program; raises MachineError if there is none."""
     try:
         return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise MachineError(
-            "no ffmpeg program: put one on PATH, or install imageio-ffmpeg from a wheel"
+            "there is no ffmpeg program: put one on PATH, or install imageio-ffmpeg from a wheel"
         ) from error
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
-    """Write `frames` as an H.264 mp4 that browsers play; odd sizes are padded to even ones.
+    """Write `frames` atomically as an H.264 mp4 file; odd heights and widths are padded by one.
 
-    The file appears whole or not at all. One that already shows exactly this is left as it is: the
-    answer is whether it was written. Raises ValueError for no frames, MachineError if ffmpeg fails.
+    Returns False, and writes nothing, if the file exists with the same frames and `fps`. Raises
+    ValueError if there are no frames, MachineError if ffmpeg fails.
     """
     if len(frames) == 0:
         raise ValueError(f"{path}: a video needs at least one frame")
@@ -43,35 +43,35 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> bool:
     if any(map(any, odd)):
         frames = np.pad(frames, [(0, 0), *odd, (0, 0)], "edge")
     frames = np.ascontiguousarray(frames)
-    fingerprint = _fingerprint(frames, fps)
-    if path.exists() and fingerprint.encode() in path.read_bytes():
+    comment = _frames_hash(frames, fps)
+    if path.exists() and comment.encode() in path.read_bytes():
         return False
     with atomic_write(path) as temporary:
-        _encode(temporary, frames, fps, fingerprint)
+        _encode(temporary, frames, fps, comment)
     return True
 
 
 def side_by_side(panels: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
-    """Panels [T_i, H, W_i, 3] next to each other; one that ends early holds its last frame."""
+    """Join panels [T_i, H, W_i, 3] horizontally; a shorter panel repeats its last frame."""
     length = max(len(panel) for panel in panels)
-    held = [panel[np.minimum(np.arange(length), len(panel) - 1)] for panel in panels]
-    space = np.full((length, held[0].shape[1], gap, 3), PAPER, np.uint8)
-    parts = [part for panel in held for part in (space, panel)]
+    padded = [panel[np.minimum(np.arange(length), len(panel) - 1)] for panel in panels]
+    space = np.full((length, padded[0].shape[1], gap, 3), BACKGROUND, np.uint8)
+    parts = [part for panel in padded for part in (space, panel)]
     return np.concatenate(parts[1:], axis=2)
 
 
 def add_caption(frames: np.ndarray, text: str, size: int = 15) -> np.ndarray:
-    """The frames with `text` written in a strip above them; the font shrinks until it fits."""
+    """Add a strip with `text` above the frames; the font is at most `size`, smaller to fit."""
     font = _fitting_font(text, frames.shape[2], size)
-    strip = Image.new("RGB", (frames.shape[2], 2 * size), (PAPER,) * 3)
-    middle = (frames.shape[2] / 2, size)
-    ImageDraw.Draw(strip).text(middle, text, fill=INK, font=font, anchor="mm")
+    strip = Image.new("RGB", (frames.shape[2], 2 * size), (BACKGROUND,) * 3)
+    center = (frames.shape[2] / 2, size)
+    ImageDraw.Draw(strip).text(center, text, fill=INK, font=font, anchor="mm")
     strips = np.broadcast_to(np.asarray(strip), (len(frames), *np.shape(strip)))
     return np.concatenate([strips, frames], axis=1)
 
 
-def add_margin(frames: np.ndarray, pixels: int = 12, gray: int = PAPER) -> np.ndarray:
-    """The frames with a border of one gray."""
+def add_margin(frames: np.ndarray, pixels: int = 12, gray: int = BACKGROUND) -> np.ndarray:
+    """Add a border of `pixels` in one `gray` (0 to 255) around the frames."""
     length, height, width, _ = frames.shape
     shape = (length, height + 2 * pixels, width + 2 * pixels, 3)
     bordered = np.full(shape, gray, np.uint8)
@@ -85,10 +85,10 @@ def _fitting_font(text: str, width: int, size: int) -> ImageFont.FreeTypeFont:
     return next((font for font in fonts if font.getlength(text) <= width - 4), fonts[-1])
 
 
-def _fingerprint(frames: np.ndarray, fps: int) -> str:
+def _frames_hash(frames: np.ndarray, fps: int) -> str:
     digest = hashlib.sha256(f"{fps} {frames.shape} ".encode())
     digest.update(frames)
-    return FINGERPRINT + digest.hexdigest()
+    return HASH_PREFIX + digest.hexdigest()
 
 
 def _encode(path: Path, frames: np.ndarray, fps: int, comment: str) -> None:
@@ -99,9 +99,9 @@ def _encode(path: Path, frames: np.ndarray, fps: int, comment: str) -> None:
     settings = {
         "format": "mp4",
         "vcodec": "libx264",
-        "pix_fmt": "yuv420p",  # the one that every browser decodes
+        "pix_fmt": "yuv420p",  # the only format that every browser decodes
         "crf": 20,
-        "preset": "veryfast",  # flat drawings get no smaller by more thought
+        "preset": "veryfast",  # slower presets make flat drawings no smaller
         "threads": 1,  # the same bits on every machine
         "movflags": "+faststart",
         "metadata": f"comment={comment}",

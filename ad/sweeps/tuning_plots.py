@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ad.config.schema import Experiment
-from ad.reporting.plots import INK, RESOLUTION, style_axes, to_png
+from ad.reporting.plots import DPI, INK, style_axes, to_png
 from ad.sweeps.tuning import Tuning
 
 BEST = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, the best first
@@ -17,7 +17,7 @@ def tuning_picture(
 ) -> bytes:
     """A PNG; `means` are those of the scores over tasks [S], `first` the settings, best first."""
     varied = [n for n in config.tune.grid if len({getattr(s, n) for s in tuning.settings}) > 1]
-    figure = Figure(figsize=(11.5, 8.2 if varied else 4.4), dpi=RESOLUTION, layout="constrained")
+    figure = Figure(figsize=(11.5, 8.2 if varied else 4.4), dpi=DPI, layout="constrained")
     rows = figure.subfigures(2 if varied else 1, 1, squeeze=False)[:, 0]
     left, right = rows[0].subplots(1, 2)
     _curves(left, config, tuning, first)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ad.config.parser import load
-from ad.reporting.plots import GRID, INK, RESOLUTION
+from ad.reporting.plots import DPI, GRID, INK
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.devices import choose_device
 from ad.runtime.files import atomic_write
@@ -75,7 +75,7 @@ def write_plot(path: Path, rows: list[Row]) -> None:
     panels = [panel for panel in _panels(rows) if panel[2]]
     if not panels:
         return
-    figure = Figure(figsize=(3.4 * len(panels), 3.1), dpi=RESOLUTION, layout="constrained")
+    figure = Figure(figsize=(3.4 * len(panels), 3.1), dpi=DPI, layout="constrained")
     places = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, unit, points) in zip(places, panels, strict=True):
         x, y = list(points), list(points.values())
