@@ -10,10 +10,10 @@ from gymnasium.envs.toy_text import FrozenLakeEnv
 from small_run import evaluated_run
 
 from ad.collection.collect import collect
-from ad.collection.job import Batch
+from ad.collection.job import CollectionJob
 from ad.data.dataset import load_dataset
 from ad.data.histories import Histories
-from ad.data.store import load_unit
+from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.reporting.report import report
 from ad.runtime.files import read_checked_json, write_checked_json
@@ -52,7 +52,7 @@ def lakes(smoke, tmp_path):
         tasks = f"[{{reward: 0.0}}, {{reward: {reward}}}, {{}}]"
         run = Run.open(smoke(tmp_path / reward, *LAKES, "--env.tasks", tasks, *WORDS))
         collect(run)
-        return [load_unit(Histories(run.config).folder(task)) for task in run.split.train_tasks]
+        return [load_history(Histories(run.config).folder(task)) for task in run.split.train_tasks]
 
     return play
 
@@ -75,7 +75,7 @@ def test_the_history_of_a_failed_agent_is_whole(lakes):
 
 def break_agent(run: Run) -> None:
     """Begin to collect; one agent breaks in the second block; leave it as an interruption does."""
-    batch = Batch(Histories(run.config), run.split.train_tasks)
+    batch = CollectionJob(Histories(run.config), run.split.train_tasks)
     for count, block in enumerate(batch.source.run(batch.steps), 1):
         batch.writer.append(block)
         batch.source.moments[0, BROKEN] = np.inf
@@ -101,7 +101,9 @@ def failed(smoke, tmp_path_factory) -> Run:
 
 
 def files(run: Run, agent: int) -> dict:
-    return load_unit(Histories(run.config).folder(run.split.train_tasks[agent])).manifest["files"]
+    return load_history(Histories(run.config).folder(run.split.train_tasks[agent])).manifest[
+        "files"
+    ]
 
 
 def test_the_other_agents_have_the_bits_of_a_run_without_the_fault(healthy, failed):
@@ -111,7 +113,7 @@ def test_the_other_agents_have_the_bits_of_a_run_without_the_fault(healthy, fail
 
 def test_what_it_recorded_before_has_the_bits_of_a_run_without_the_fault(healthy, failed):
     good, bad = (
-        load_unit(Histories(run.config).folder(run.split.train_tasks[BROKEN]))
+        load_history(Histories(run.config).folder(run.split.train_tasks[BROKEN]))
         for run in (healthy, failed)
     )
     assert bad.stopped_at == BLOCK_STEPS
@@ -167,4 +169,4 @@ def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, s
     manifest = read_checked_json(copy / "unit.json") | {"stopped_at_step": step}
     write_checked_json(copy / "unit.json", manifest)
     with pytest.raises(CorruptError, match="stop where it cannot"):
-        load_unit(copy)
+        load_history(copy)

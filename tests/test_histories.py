@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ad.data.episodes import episodes
-from ad.data.schema import FIELDS, Block
-from ad.data.store import HistoryWriter, is_whole, load_unit
+from ad.data.schema import FIELDS, TransitionChunk
+from ad.data.store import HistoryWriter, is_complete, load_history
 from ad.errors import CorruptError
 
 TASKS, ENVS, LENGTHS = 2, 3, (5, 4, 8)  # units, streams, and transitions of each block
@@ -20,9 +20,9 @@ STEPS = sum(LENGTHS)
 FILES = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 
-def random_block(rng: np.random.Generator, steps: int) -> Block:
+def random_block(rng: np.random.Generator, steps: int) -> TransitionChunk:
     """Any transitions [T, K, E], and a statistic measured three times."""
-    block = Block.empty(steps, TASKS, ENVS)
+    block = TransitionChunk.empty(steps, TASKS, ENVS)
     for array in block.arrays.values():
         array[:] = rng.integers(50 if array.dtype != bool else 2, size=array.shape)
     block.arrays["truncated"] &= ~block.arrays["terminated"]
@@ -30,12 +30,12 @@ def random_block(rng: np.random.Generator, steps: int) -> Block:
     return block
 
 
-def random_blocks(seed: int = 0) -> list[Block]:
+def random_blocks(seed: int = 0) -> list[TransitionChunk]:
     rng = np.random.default_rng(seed)
     return [random_block(rng, steps) for steps in LENGTHS]
 
 
-def open_writer(dataset: Path, blocks: list[Block]) -> HistoryWriter:
+def open_writer(dataset: Path, blocks: list[TransitionChunk]) -> HistoryWriter:
     """A writer of two units in `dataset` with all `blocks` appended, not yet closed."""
     writer = HistoryWriter([dataset / f"unit_{k}" for k in range(TASKS)], ENVS, STEPS)
     for block in blocks:
@@ -43,7 +43,7 @@ def open_writer(dataset: Path, blocks: list[Block]) -> HistoryWriter:
     return writer
 
 
-def write(dataset: Path, blocks: list[Block]) -> list[Path]:
+def write(dataset: Path, blocks: list[TransitionChunk]) -> list[Path]:
     """Two published units; their folders."""
     writer = open_writer(dataset, blocks)
     writer.close([{"task": [k, 7]} for k in range(TASKS)])
@@ -65,7 +65,7 @@ def unit(shared_unit, tmp_path) -> Path:
 def test_a_history_comes_back_as_it_was_written(tmp_path):
     blocks = random_blocks()
     for k, folder in enumerate(write(tmp_path, blocks)):
-        read = load_unit(folder).arrays
+        read = load_history(folder).arrays
         for name, dtype in FIELDS.items():
             expected = np.concatenate([block.arrays[name][:, k] for block in blocks]).T
             np.testing.assert_array_equal(read[name], expected)
@@ -73,7 +73,7 @@ def test_a_history_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_manifest_tells_what_made_the_unit_and_describes_its_files(unit):
-    manifest = load_unit(unit).manifest
+    manifest = load_history(unit).manifest
     assert manifest["task"] == [1, 7]
     assert manifest["files"]["action.npy"]["shape"] == [ENVS, STEPS]
     assert manifest["files"]["action.npy"]["dtype"] == "uint8"
@@ -81,24 +81,24 @@ def test_a_manifest_tells_what_made_the_unit_and_describes_its_files(unit):
 
 
 def test_a_reader_that_wants_two_fields_gets_two(unit):
-    assert load_unit(unit, ("action", "time")).arrays.keys() == {"action", "time"}
+    assert load_history(unit, ("action", "time")).arrays.keys() == {"action", "time"}
 
 
 def test_what_is_read_cannot_be_changed(unit):
     with pytest.raises(ValueError, match="read-only"):
-        load_unit(unit).arrays["action"][0, 0] = 1
+        load_history(unit).arrays["action"][0, 0] = 1
 
 
 def test_nothing_is_visible_before_a_unit_is_closed(tmp_path):
     writer = open_writer(tmp_path, random_blocks())
-    assert not any(folder.exists() or is_whole(folder) for folder in writer.folders)
+    assert not any(folder.exists() or is_complete(folder) for folder in writer.folders)
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
 def test_closing_leaves_the_units_and_nothing_else(tmp_path):
     folders = write(tmp_path, random_blocks())
     assert sorted(tmp_path.iterdir()) == folders
-    assert all(is_whole(folder) for folder in folders)
+    assert all(is_complete(folder) for folder in folders)
 
 
 def test_discarding_leaves_nothing(tmp_path):
@@ -110,7 +110,7 @@ def test_discarding_after_closing_keeps_the_units(tmp_path):
     writer = open_writer(tmp_path, random_blocks())
     writer.close([{}, {}])
     writer.discard()
-    assert all(is_whole(folder) for folder in writer.folders)
+    assert all(is_complete(folder) for folder in writer.folders)
 
 
 def test_a_unit_that_is_written_again_replaces_the_old_one(tmp_path):
@@ -118,7 +118,7 @@ def test_a_unit_that_is_written_again_replaces_the_old_one(tmp_path):
     new = random_blocks(1)
     folder = write(tmp_path, new)[0]
     expected = np.concatenate([block.arrays["action"][:, 0] for block in new]).T
-    np.testing.assert_array_equal(load_unit(folder).arrays["action"], expected)
+    np.testing.assert_array_equal(load_history(folder).arrays["action"], expected)
     assert len(list(tmp_path.iterdir())) == TASKS
 
 
@@ -136,7 +136,7 @@ def test_a_flipped_bit_is_noticed(unit, name, place):
     content[place] ^= 4
     (unit / name).write_bytes(content)
     with pytest.raises(CorruptError):
-        load_unit(unit)
+        load_history(unit)
 
 
 @pytest.mark.parametrize("name", [*FILES, "unit.json"])
@@ -144,37 +144,37 @@ def test_a_flipped_bit_is_noticed(unit, name, place):
 def test_a_truncated_file_is_noticed(unit, name, kept):
     (unit / name).write_bytes((unit / name).read_bytes()[:kept])
     with pytest.raises(CorruptError):
-        load_unit(unit)
-    assert not is_whole(unit)
+        load_history(unit)
+    assert not is_complete(unit)
 
 
 @pytest.mark.parametrize("name", [*FILES, "unit.json"])
 def test_a_missing_file_is_noticed(unit, name):
     (unit / name).unlink()
     with pytest.raises(CorruptError):
-        load_unit(unit)
-    assert not is_whole(unit)
+        load_history(unit)
+    assert not is_complete(unit)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"files": []}', '{"files": {}}'])
 def test_a_manifest_of_another_form_is_noticed(unit, text):
     (unit / "unit.json").write_text(text)
     with pytest.raises(CorruptError):
-        load_unit(unit)
-    assert not is_whole(unit)
+        load_history(unit)
+    assert not is_complete(unit)
 
 
 def test_a_missing_unit_is_noticed(tmp_path):
     with pytest.raises(CorruptError):
-        load_unit(tmp_path / "nothing")
-    assert not is_whole(tmp_path / "nothing")
+        load_history(tmp_path / "nothing")
+    assert not is_complete(tmp_path / "nothing")
 
 
 def test_a_history_of_another_schema_is_refused(unit):
     manifest = json.loads((unit / "unit.json").read_text())
     (unit / "unit.json").write_text(json.dumps(manifest | {"schema": manifest["schema"] + 1}))
     with pytest.raises(CorruptError):
-        load_unit(unit)
+        load_history(unit)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -183,13 +183,13 @@ def test_no_flipped_bit_of_the_manifest_changes_what_is_read_or_shows_a_tracebac
     shared_unit, data
 ):
     path = shared_unit / "unit.json"
-    good, expected = path.read_bytes(), load_unit(shared_unit)
+    good, expected = path.read_bytes(), load_history(shared_unit)
     place = data.draw(st.integers(0, len(good) - 1))
     bad = bytearray(good)
     bad[place] ^= 1 << data.draw(st.integers(0, 7))
     try:
         path.write_bytes(bad)
-        read = load_unit(shared_unit)
+        read = load_history(shared_unit)
     except CorruptError:
         return
     finally:
@@ -232,7 +232,7 @@ def test_the_episodes_are_those_that_a_plain_loop_finds(case):
 def test_the_curve_has_the_numbers_of_a_plain_loop(tmp_path):
     blocks = random_blocks()
     for k, folder in enumerate(write(tmp_path, blocks)):
-        unit = load_unit(folder)
+        unit = load_history(folder)
         data = unit.arrays
         whole = slow_episodes(data["terminated"] | data["truncated"], data["reward"])
         assert list(unit.curve) == ["env_steps", "return", "length", "entropy"]
@@ -255,6 +255,6 @@ def test_the_curve_is_nan_where_no_episode_ended(tmp_path):
     blocks = random_blocks()
     for name in ("terminated", "truncated"):
         blocks[1].arrays[name][:] = False
-    curve = load_unit(write(tmp_path, blocks)[0]).curve
+    curve = load_history(write(tmp_path, blocks)[0]).curve
     for column in ("return", "length"):
         np.testing.assert_array_equal(np.isnan(curve[column]), [False, True, False])

@@ -5,7 +5,7 @@ import pytest
 
 from ad.data import curves as learning_curves
 from ad.data.curves import LearningCurves
-from ad.data.schema import Block
+from ad.data.schema import TransitionChunk
 
 NAN = np.nan
 
@@ -45,7 +45,7 @@ def test_a_curve_is_the_mean_over_all_phases_and_streams_of_an_agent(stride, cut
     data = lives(0, 150, 2, 4)
     curves = LearningCurves(2, 4, 150, stride)
     for start, stop in zip((0, *cuts), (*cuts, 150), strict=True):
-        curves.add(Block({name: array[start:stop] for name, array in data.items()}))
+        curves.add(TransitionChunk({name: array[start:stop] for name, array in data.items()}))
     found = curves.curves()
     for k in range(2):
         expected = np.array([np.mean(rows, axis=0) for rows in one_by_one(data, k, stride)]).T
@@ -61,18 +61,18 @@ def test_the_area_counts_a_return_for_as_many_steps_as_its_episodes_took():
 
 def test_the_final_value_is_the_mean_of_the_last_tenth():
     values = np.array([[*np.arange(20.0), NAN], [5.0, 7.0, *[NAN] * 19], [NAN] * 21])
-    np.testing.assert_array_equal(learning_curves.final(values), [18.5, 7.0, NAN])
+    np.testing.assert_array_equal(learning_curves.final_mean(values), [18.5, 7.0, NAN])
 
 
 def test_a_rise_ends_at_nine_tenths_of_the_final_return():
     returns = np.array([[0.1, 0.5, 0.89, 0.91, 1.0, 1.0], [0.2] * 6, [NAN] * 6])
-    np.testing.assert_array_equal(learning_curves.rise(returns, 400), [4, 1, NAN])
+    np.testing.assert_array_equal(learning_curves.episodes_to_converge(returns, 400), [4, 1, NAN])
 
 
 def test_points_of_few_episodes_are_averaged_before_a_rise_is_over():
     returns = np.array([[0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
-    assert learning_curves.rise(returns, 100) == [2]
-    assert learning_curves.rise(returns, 34) == [6]  # three points are 102 episodes
+    assert learning_curves.episodes_to_converge(returns, 100) == [2]
+    assert learning_curves.episodes_to_converge(returns, 34) == [6]  # three points are 102 episodes
 
 
 def test_the_steps_of_a_rise_are_those_of_its_episodes():

@@ -8,7 +8,7 @@ import torch
 
 from ad.config.parser import load
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.sampler import HistoryWindows
+from ad.data.sampler import WindowSampler
 from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
@@ -106,7 +106,7 @@ def numbers_seen(method) -> list[int]:
     history = dict.fromkeys(fields, number) | {"terminated": every, "truncated": ~every}
     history["reward"] = np.zeros((1, 40), np.float32)
     none = dict.fromkeys((*fields, "reward"), -1)
-    windows = HistoryWindows([history], 5, 1, np.zeros(1), none, method.history_part)
+    windows = WindowSampler([history], 5, 1, np.zeros(1), none, method.history_part)
     content, valid = windows.sample(np.random.default_rng(0), 500)
     return sorted(set(content["observation"][:, 1:][valid].tolist()))
 

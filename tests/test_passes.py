@@ -15,7 +15,7 @@ from processes import ROOT, compiled_and_loaded
 from torch.nn.functional import gelu
 
 from ad.config.schema import TrainingConfig
-from ad.data.dataset import parts
+from ad.data.dataset import micro_batches
 from ad.models.kernels import functions
 from ad.models.kernels import training as passes
 from ad.models.kernels import training_loops as kernel
@@ -299,7 +299,9 @@ def test_threads_find_the_gradient_of_the_whole_batch(threads):
             model, tokens = transformer(), random_tokens(10, 30, 16)
         model.unread = torch.nn.Parameter(torch.ones(3))  # of no loss
         optimizer = FlatAdamW(model, TrainingConfig())
-        total, rows = loss_and_grad(optimizer, loss_of(model, tokens), parts(len(tokens), 5))
+        total, rows = loss_and_grad(
+            optimizer, loss_of(model, tokens), micro_batches(len(tokens), 5)
+        )
         found.append([total, *rows])
     for one, other in zip(*found, strict=True):
         assert off(other, one) < 1e-5
@@ -330,7 +332,7 @@ def test_the_same_number_of_threads_gives_the_same_bits():
         model, tokens = transformer(attention_dropout=0.3), random_tokens(9, 30, 16)
     optimizer, seen = FlatAdamW(model, TrainingConfig()), []
     for _ in range(3):
-        _, rows = loss_and_grad(optimizer, loss_of(model, tokens), parts(9, 2))
+        _, rows = loss_and_grad(optimizer, loss_of(model, tokens), micro_batches(9, 2))
         seen.append(b"".join(row.numpy().tobytes() for row in rows))
     assert len(set(seen)) == 1
 

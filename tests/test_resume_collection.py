@@ -12,10 +12,10 @@ import pytest
 
 import envs
 from ad.collection.collect import collect
-from ad.collection.job import Batch, new_source
+from ad.collection.job import CollectionJob, new_source
 from ad.data.histories import Histories
 from ad.data.schema import FIELDS
-from ad.data.store import PARTIAL, is_whole
+from ad.data.store import PARTIAL, is_complete
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.actors import BLOCK_STEPS
@@ -56,7 +56,7 @@ def rows(smoke, tmp_path):
 
 def cut(run: Run, blocks: int) -> None:
     """Collect until so many blocks are appended, and no further."""
-    batch = Batch(Histories(run.config), run.split.train_tasks)
+    batch = CollectionJob(Histories(run.config), run.split.train_tasks)
     for count, block in enumerate(batch.source.run(batch.steps), 1):
         batch.writer.append(block)
         if count == blocks:
@@ -115,7 +115,7 @@ def test_a_partial_array_that_was_cut_makes_the_collection_start_again(rows, wor
 
 def test_units_that_are_published_are_not_computed_again(rows, words):
     whole, other = rows(words)
-    batch = Batch(Histories(other.config), other.split.train_tasks)
+    batch = CollectionJob(Histories(other.config), other.split.train_tasks)
     for block in batch.source.run(batch.steps):
         batch.writer.append(block)
     batch.save()
@@ -145,13 +145,13 @@ def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
     cut(run, 3)
     collect(run, fresh=True)
     assert "go on" not in capsys.readouterr().err
-    assert all(is_whole(Histories(run.config).folder(task)) for task in run.split.train_tasks)
+    assert all(is_complete(Histories(run.config).folder(task)) for task in run.split.train_tasks)
     assert not list(Histories(run.config).path.glob(f"{PARTIAL}*"))
 
 
 def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):
     run = Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
-    batch = Batch(Histories(run.config), run.split.train_tasks)
+    batch = CollectionJob(Histories(run.config), run.split.train_tasks)
     assert not batch.can_be_saved
     batch.save()
     assert collect(run) == 1

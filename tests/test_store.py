@@ -16,7 +16,7 @@ import pytest
 from ad.cli import exit_code, of_experiment
 from ad.collection.collect import collect
 from ad.data.histories import Histories
-from ad.data.store import is_whole, load_unit
+from ad.data.store import is_complete, load_history
 from ad.errors import CorruptError, MachineError
 from ad.runtime import arrays as array_files
 from ad.runtime.files import require_disk_space, write_checked_json
@@ -127,7 +127,7 @@ def forge(unit: Path, change) -> None:
 def refused(unit: Path) -> bool:
     """Whether a unit is refused as corrupt."""
     try:
-        load_unit(unit)
+        load_history(unit)
     except CorruptError:
         return True
     return False
@@ -135,7 +135,7 @@ def refused(unit: Path) -> bool:
 
 def test_a_forged_manifest_that_changes_nothing_is_accepted(unit):
     forge(unit, lambda manifest: None)
-    assert not refused(unit) and is_whole(unit)
+    assert not refused(unit) and is_complete(unit)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_forged_manifest_that_changes_nothing_is_accepted(unit):
 )
 def test_a_manifest_that_names_another_file_is_refused(unit, name):
     forge(unit, lambda m: m["files"].update({name: m["files"]["action.npy"]}))
-    assert refused(unit) and not is_whole(unit)
+    assert refused(unit) and not is_complete(unit)
 
 
 LIES = [
@@ -178,7 +178,7 @@ def test_a_manifest_that_lies_is_refused(unit, name, key, lie):
 @pytest.mark.parametrize("value", [None, [], "x", {}, {"action.npy": None}, [["action.npy", {}]]])
 def test_a_manifest_without_a_list_of_files_is_refused(unit, value):
     forge(unit, lambda manifest: manifest.update(files=value))
-    assert refused(unit) and not is_whole(unit)
+    assert refused(unit) and not is_complete(unit)
 
 
 @pytest.mark.parametrize("columns", [None, 3, [], ["env_steps"]])
@@ -189,26 +189,26 @@ def test_a_manifest_with_other_columns_is_refused(unit, columns):
 
 def test_a_manifest_nested_without_end_is_refused(unit):
     (unit / "unit.json").write_text("[" * 100_000)
-    assert refused(unit) and not is_whole(unit)
+    assert refused(unit) and not is_complete(unit)
 
 
 def test_a_manifest_too_large_to_be_one_is_refused(unit):
     (unit / "unit.json").write_text(" " * (2 << 20))
-    assert refused(unit) and not is_whole(unit)
+    assert refused(unit) and not is_complete(unit)
 
 
 @pytest.mark.parametrize("name", ["action.npy", "unit.json"])
 def test_a_link_in_place_of_a_file_is_refused(unit, name, tmp_path):
     (unit / name).rename(tmp_path / "elsewhere")
     (unit / name).symlink_to(tmp_path / "elsewhere")
-    assert refused(unit) and not is_whole(unit)
+    assert refused(unit) and not is_complete(unit)
 
 
 @pytest.mark.parametrize("name", ["action.npy", "unit.json"])
 def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(unit, name):
     (unit / name).unlink()
     os.mkfifo(unit / name)
-    assert refused(unit) and not is_whole(unit)
+    assert refused(unit) and not is_complete(unit)
 
 
 def with_header(unit: Path, header: bytes, version: tuple[int, int] = (1, 0)) -> None:
@@ -243,9 +243,9 @@ def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(unit, hea
 
 @pytest.mark.parametrize("version", [(2, 0), (3, 0), (9, 9)])
 def test_a_header_of_another_version_is_read_rightly_or_refused(unit, version):
-    expected = np.array(load_unit(unit).arrays["action"])
+    expected = np.array(load_history(unit).arrays["action"])
     with_header(unit, b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 100), }", version)
-    assert refused(unit) or np.array_equal(load_unit(unit).arrays["action"], expected)
+    assert refused(unit) or np.array_equal(load_history(unit).arrays["action"], expected)
 
 
 def test_a_pickle_in_place_of_an_array_is_never_executed(unit, tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.dataset import load_dataset, mask_past_actions, parts, with_masked_actions
+from ad.data.dataset import load_dataset, mask_past_actions, micro_batches, with_masked_actions
 from ad.data.histories import Histories
-from ad.data.schema import Block
+from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.methods import build_method
@@ -26,7 +26,7 @@ def write_numbered_histories(config) -> None:
     """A history for every task of the room; the observations of a stream are all its own number."""
     tasks = Run(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
-    block = Block.empty(steps, len(tasks), config.source.num_envs)
+    block = TransitionChunk.empty(steps, len(tasks), config.source.num_envs)
     for array in block.arrays.values():
         array[:] = 0
     numbers = np.arange(len(tasks) * config.source.num_envs)
@@ -166,7 +166,7 @@ def test_masked_actions_stay_the_targets_and_no_longer_reach_the_logits(
     ],
 )
 def test_parts_of_a_batch_are_of_whole_units(count, most, unit, sizes):
-    split = parts(count, most, unit)
+    split = micro_batches(count, most, unit)
     assert sorted(part.stop - part.start for part in split) == sorted(sizes)
     assert [part.start for part in split[1:]] == [part.stop for part in split[:-1]]
     assert split[0].start == 0 and split[-1].stop == count

@@ -11,8 +11,8 @@ from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.data.curves import LearningCurves
 from ad.data.histories import Histories
-from ad.data.schema import Block
-from ad.data.store import load_unit
+from ad.data.schema import TransitionChunk
+from ad.data.store import load_history
 from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_metadata, save_state
 from ad.sources.a2c import Settings
@@ -71,9 +71,9 @@ def test_a_tuned_curve_is_that_of_the_history_collected_with_its_settings(search
     assert Settings(**run.config.source.settings) == own
     collect(run)
     for n, task in enumerate(tuning.tasks):
-        arrays = load_unit(Histories(run.config).folder(task)).arrays
+        arrays = load_history(Histories(run.config).folder(task)).arrays
         curves = LearningCurves(1, 4, 1000, 4)
-        curves.add(Block({name: array.T[:, None] for name, array in arrays.items()}))
+        curves.add(TransitionChunk({name: array.T[:, None] for name, array in arrays.items()}))
         for name, row in curves.curves().items():
             found = tuning.curves[name][2, n, : row.shape[1]]
             np.testing.assert_allclose(found, row[0], rtol=1e-12, err_msg=name)

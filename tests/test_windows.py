@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad.data.sampler import KEPT, HistoryWindows
+from ad.data.sampler import KEPT, WindowSampler
 
 REWARDS = np.array([-1.0, 0.0, 2.5], np.float32)
 NONE = {"observation": -1, "action": -2, "reward": -3, "next_observation": -4, "time": -5}
@@ -28,8 +28,8 @@ class Histories:
     stride: int
     part: tuple[float, float]
 
-    def windows(self, context_length: int) -> HistoryWindows:
-        return HistoryWindows(self.arrays, context_length, self.stride, REWARDS, NONE, self.part)
+    def windows(self, context_length: int) -> WindowSampler:
+        return WindowSampler(self.arrays, context_length, self.stride, REWARDS, NONE, self.part)
 
     def episodes(self) -> list[list[list[int]]]:
         """The transition numbers of each whole episode inside the part, stream after stream."""
@@ -100,7 +100,7 @@ def histories(draw):
     return result
 
 
-def read_whole(windows: HistoryWindows) -> list[list[int]]:
+def read_whole(windows: WindowSampler) -> list[list[int]]:
     """The transition numbers of every sequence, each read as one window from its start."""
     every = np.arange(len(windows.lengths))
     content, valid = windows.windows(every, np.zeros_like(every))
@@ -169,11 +169,11 @@ def test_a_share_from_start_of_one_gives_only_beginnings(case, context_length, s
 @given(histories(), st.integers(1, 8))
 def test_there_are_as_many_choices_as_places_for_a_window(case, context_length):
     places = [max(len(sequence) - context_length + 1, 1) for sequence in case.sequences()]
-    assert case.windows(context_length).choices.tolist() == np.cumsum(places).tolist()
+    assert case.windows(context_length).num_starts.tolist() == np.cumsum(places).tolist()
 
 
 @pytest.fixture
-def three_sequences() -> HistoryWindows:
+def three_sequences() -> WindowSampler:
     """One stream of 12 steps; its episodes of 5, 4 and 3 steps are three phases."""
     done = np.isin(np.arange(12), [4, 8, 11])[None]
     return Histories([numbered(done, ~done, 0)], 3, (0.0, 1.0)).windows(3)

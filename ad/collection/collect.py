@@ -5,11 +5,11 @@ import os
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from ad.collection.job import Batch, limit_threads, partials, unfinished
+from ad.collection.job import CollectionJob, limit_threads, resumable_folders, resumable_jobs
 from ad.data.histories import Histories
 from ad.data.manifest import CURVE_START
 from ad.data.schema import FIELDS
-from ad.data.store import load_unit
+from ad.data.store import load_history
 from ad.runtime.arrays import max_open_maps
 from ad.runtime.files import atomic_rename_dir, remove, write_json
 from ad.runtime.locks import locked
@@ -36,10 +36,10 @@ def collect_tasks(histories: Histories, tasks: np.ndarray, fresh: bool = False) 
         if fresh:
             _discard(histories, tasks)
         missing = histories.missing(tasks)
-        for batch in unfinished(histories, missing):
+        for batch in resumable_jobs(histories, missing):
             batch.collect()
         for part in _batches(histories.missing(missing)):
-            Batch(histories, part).collect()
+            CollectionJob(histories, part).collect()
     return len(missing)
 
 
@@ -50,7 +50,7 @@ def show_curves(run: Run) -> None:
         folder = run.folder / "source" / task_name(task)
         if folder.exists():
             continue
-        curve = load_unit(histories.folder(task), fields=()).curve
+        curve = load_history(histories.folder(task), fields=()).curve
         # Aside, since a folder that a killed process began would count as done.
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         with SummaryWriter(str(temporary)) as writer:
@@ -71,5 +71,5 @@ def _discard(histories: Histories, tasks: np.ndarray) -> None:
     """Remove the histories of `tasks` and what an interruption left of them."""
     for task in tasks:
         remove(histories.folder(task))
-    for partial, _ in partials(histories, tasks):
+    for partial, _ in resumable_folders(histories, tasks):
         remove(partial)

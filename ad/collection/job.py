@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ad.config.schema import Experiment
 from ad.data.histories import Histories, versions
 from ad.data.manifest import STOPPED
-from ad.data.store import HistoryWriter, say_stopped, unit_bytes
+from ad.data.store import HistoryWriter, describe_stopped, history_bytes
 from ad.errors import CorruptError
 from ad.registry import SOURCES
 from ad.runtime.console import warn
@@ -30,7 +30,7 @@ from envs.rng import derive_key
 from envs.tasks import task_name
 
 
-class Batch:
+class CollectionJob:
     """The source agents of `tasks` [K, ...] and their histories; `resume` goes on with both."""
 
     def __init__(self, histories: Histories, tasks: np.ndarray, resume: bool = False):
@@ -53,7 +53,7 @@ class Batch:
     def _require_room(self, state: dict[str, np.ndarray]) -> None:
         """MachineError unless there is room for the histories and for two states, old and new."""
         states = 2 * sum(array.nbytes for array in state.values())
-        needed = len(self.tasks) * unit_bytes(self.config.source.num_envs, self.steps)
+        needed = len(self.tasks) * history_bytes(self.config.source.num_envs, self.steps)
         what = f"collecting {len(self.tasks)} histories"
         require_disk_space(self.histories.path, needed + states, what)
 
@@ -93,7 +93,9 @@ class Batch:
             manifests[k][STOPPED] = step
         self.writer.close(manifests)
         if stopped:
-            named = say_stopped({task_name(self.tasks[k]): step for k, step in stopped.items()})
+            named = describe_stopped(
+                {task_name(self.tasks[k]): step for k, step in stopped.items()}
+            )
             warn(f"{named}: their loss or gradient was not finite; the others are not touched")
 
     def save(self) -> None:
@@ -117,16 +119,16 @@ class Batch:
         )
 
 
-def unfinished(histories: Histories, missing: np.ndarray) -> Iterator[Batch]:
+def resumable_jobs(histories: Histories, missing: np.ndarray) -> Iterator[CollectionJob]:
     """The interrupted batches whose histories are all among the `missing` tasks, to go on with.
 
     What nobody can go on with is removed, and a line on stderr says why.
     """
-    for partial, about in partials(histories, missing):
+    for partial, about in resumable_folders(histories, missing):
         yield from _gone_on_with(histories, np.array(about["tasks"]), partial)
 
 
-def partials(histories: Histories, missing: np.ndarray) -> list[tuple[Path, dict]]:
+def resumable_folders(histories: Histories, missing: np.ndarray) -> list[tuple[Path, dict]]:
     """Their folders and what their states belong to. Those of other tasks or seeds are let be."""
     wanted = {task_name(task) for task in missing}
     found = []
@@ -145,9 +147,9 @@ def partials(histories: Histories, missing: np.ndarray) -> list[tuple[Path, dict
     return found
 
 
-def _gone_on_with(histories: Histories, tasks: np.ndarray, partial: Path) -> list[Batch]:
+def _gone_on_with(histories: Histories, tasks: np.ndarray, partial: Path) -> list[CollectionJob]:
     try:
-        batch = Batch(histories, tasks, resume=True)
+        batch = CollectionJob(histories, tasks, resume=True)
     except (CorruptError, KeyError) as error:  # KeyError: the state is of another code
         _give_up(partial, str(error))
         return []

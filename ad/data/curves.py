@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ad.data.episodes import episodes, episodes_to, ratio
-from ad.data.schema import Block
+from ad.data.schema import TransitionChunk
 
 RISEN = 0.9  # of the final return: there a rise is over
 END = 0.1  # the last share of a curve, whose mean is "final"
@@ -33,7 +33,7 @@ class LearningCurves:
         self.played = np.zeros(lanes, np.int64)
         self.open = {"return": np.zeros(lanes), "length": np.zeros(lanes)}
 
-    def add(self, block: Block) -> None:
+    def add(self, block: TransitionChunk) -> None:
         """Count the episodes that end in a block [T, K, E], the next one in time."""
         fields = ("reward", "terminated", "truncated")
         lanes = len(self.played)
@@ -83,7 +83,7 @@ def area(curve: dict[str, np.ndarray]) -> np.ndarray:
     return ratio(np.nansum(curve["return"] * curve["length"], 1), np.nansum(curve["length"], 1))
 
 
-def final(values: np.ndarray) -> np.ndarray:
+def final_mean(values: np.ndarray) -> np.ndarray:
     """The mean over the last tenth of each curve: [K, J] -> [K]."""
     ends = np.isfinite(values).sum(1)
     return np.array(
@@ -94,7 +94,7 @@ def final(values: np.ndarray) -> np.ndarray:
     )
 
 
-def rise(returns: np.ndarray, episodes_each: int) -> np.ndarray:
+def episodes_to_converge(returns: np.ndarray, episodes_each: int) -> np.ndarray:
     """The first strided episode, from 1, at which each curve [K, J] is at 0.9 of its final return.
 
     `episodes_each`: how many episodes a point of the curve is the
@@ -103,7 +103,7 @@ def rise(returns: np.ndarray, episodes_each: int) -> np.ndarray:
     smoothing = math.ceil(SEEN / episodes_each)
     episode = [
         episodes_to(row[np.isfinite(row)], RISEN * end, smoothing)
-        for row, end in zip(returns, final(returns), strict=True)
+        for row, end in zip(returns, final_mean(returns), strict=True)
     ]
     return np.array([np.nan if number is None else number for number in episode], float)
 

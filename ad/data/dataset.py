@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from ad.data.histories import Histories
-from ad.data.sampler import HistoryWindows
+from ad.data.sampler import WindowSampler
 from ad.data.spec import Spec, make_spec
-from ad.data.store import load_unit, say_stopped
+from ad.data.store import describe_stopped, load_history
 from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.runtime.parallel import split_max
@@ -23,8 +23,8 @@ MAX_REWARDS = 64  # distinct reward values that a table may have
 class TrainingData:
     """Windows to train on, those of held-out streams of the same tasks (or None), and sizes."""
 
-    train: HistoryWindows
-    held_out: HistoryWindows | None
+    train: WindowSampler
+    held_out: WindowSampler | None
     spec: Spec
 
 
@@ -34,9 +34,9 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    units = {name: load_unit(folder) for name, folder in folders.items()}
+    units = {name: load_history(folder) for name, folder in folders.items()}
     if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
-        warn(f"{say_stopped(stopped)}: training sees their histories up to there")
+        warn(f"{describe_stopped(stopped)}: training sees their histories up to there")
     learned = [unit.learned for unit in units.values()]
     rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in learned]))
     if len(rewards) > MAX_REWARDS:
@@ -47,8 +47,8 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
     split = config.source.num_envs - data.held_out_actors
     steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
 
-    def windows(streams: slice) -> HistoryWindows:
-        return HistoryWindows(
+    def windows(streams: slice) -> WindowSampler:
+        return WindowSampler(
             ({n: array[streams, :steps] for n, array in h.items()} for h in learned),
             data.context_length,
             data.history_stride,
@@ -85,7 +85,7 @@ def with_masked_actions(forward: Callable, padding_index: int) -> Callable:
     return masked_forward
 
 
-def parts(count: int, most: int, unit: int = 1) -> list[slice]:
+def micro_batches(count: int, most: int, unit: int = 1) -> list[slice]:
     """Slices of `count` windows, as few as hold at most `most` each, about equally long.
 
     They are of whole `unit`s, as far as the windows go.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ad.config.schema import Experiment, config_hash
 from ad.data.manifest import read_manifest
-from ad.data.store import PARTIAL, is_whole
+from ad.data.store import PARTIAL, is_complete
 from ad.runtime.snapshots import read_metadata
 from envs.tasks import task_name
 
@@ -60,7 +60,7 @@ class Histories:
     def is_complete(self, task: np.ndarray) -> bool:
         """Return whether the history of `task` is there, complete, and of this source."""
         folder = self.folder(task)
-        return is_whole(folder) and not self.manifest_mismatch(read_manifest(folder), task)
+        return is_complete(folder) and not self.manifest_mismatch(read_manifest(folder), task)
 
     def missing(self, tasks: np.ndarray) -> np.ndarray:
         """Return those of `tasks` [K, ...] that have no complete history."""

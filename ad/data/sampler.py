@@ -16,7 +16,7 @@ from ad.errors import ConfigError
 KEPT = ("observation", "action", "reward", "next_observation", "time")
 
 
-class HistoryWindows:
+class WindowSampler:
     """Sequences of many histories in flat arrays, from which windows are drawn.
 
     `histories`: [streams, T] arrays by field, one a task. `history_part`: the share (start, stop)
@@ -48,7 +48,7 @@ class HistoryWindows:
         self.lengths = np.concatenate(lengths)
         self.starts = np.cumsum(self.lengths) - self.lengths
         # A sequence shorter than a window still gives one, padded.
-        self.choices = np.cumsum(np.maximum(self.lengths - context_length + 1, 1))
+        self.num_starts = np.cumsum(np.maximum(self.lengths - context_length + 1, 1))
 
     def __len__(self) -> int:
         """Transitions held."""
@@ -63,9 +63,9 @@ class HistoryWindows:
         All places are equally likely, but for a share `from_start` of windows, which begin where a
         sequence begins (all sequences equally likely).
         """
-        place = rng.integers(self.choices[-1], size=count)
-        sequence = np.searchsorted(self.choices, place, side="right")
-        offset = place - np.where(sequence > 0, self.choices[sequence - 1], 0)
+        place = rng.integers(self.num_starts[-1], size=count)
+        sequence = np.searchsorted(self.num_starts, place, side="right")
+        offset = place - np.where(sequence > 0, self.num_starts[sequence - 1], 0)
         first = rng.random(count) < from_start
         sequence = np.where(first, rng.integers(len(self.lengths), size=count), sequence)
         offset = np.where(first, 0, offset)

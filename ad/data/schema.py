@@ -17,14 +17,14 @@ FIELDS = {
 
 
 @dataclass
-class Block:
+class TransitionChunk:
     """Transitions [T, K, E] by field, and the learner's statistics: name -> list of [K] arrays."""
 
     arrays: dict[str, np.ndarray]
     statistics: dict[str, list] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, steps: int, num_tasks: int, num_envs: int) -> "Block":
+    def empty(cls, steps: int, num_tasks: int, num_envs: int) -> "TransitionChunk":
         """A block of T = `steps` transitions of K tasks and E actors, to be filled."""
         shape = (steps, num_tasks, num_envs)
         return cls({name: np.empty(shape, dtype) for name, dtype in FIELDS.items()})
@@ -32,8 +32,8 @@ class Block:
     def __len__(self) -> int:
         return len(self.arrays["action"])
 
-    def rollouts(self, length: int) -> Iterator["Block"]:
+    def rollouts(self, length: int) -> Iterator["TransitionChunk"]:
         """Views of `length` steps each (the last may be shorter), with the same statistics."""
         for start in range(0, len(self), length):
             part = {name: array[start : start + length] for name, array in self.arrays.items()}
-            yield Block(part, self.statistics)
+            yield TransitionChunk(part, self.statistics)

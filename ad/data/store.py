@@ -23,7 +23,7 @@ from ad.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from ad.data.schema import FIELDS, Block
+from ad.data.schema import FIELDS, TransitionChunk
 from ad.errors import CorruptError
 from ad.runtime.arrays import LazyArrays, create_memmap, open_memmap
 from ad.runtime.files import atomic_rename_dir, remove_leftovers
@@ -33,7 +33,7 @@ PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
 
 
 @dataclass
-class Unit:
+class History:
     """One history: `arrays` [streams, T] by field, `curve` by column, `manifest`."""
 
     arrays: LazyArrays
@@ -88,7 +88,7 @@ class HistoryWriter:
         return {
             k: self._each(open_memmap, folder)
             for k, folder in enumerate(self.temporary)
-            if folder.exists() or not is_whole(self.folders[k])
+            if folder.exists() or not is_complete(self.folders[k])
         }
 
     def _each(self, opened: Callable, folder: Path) -> dict[str, np.ndarray]:
@@ -126,7 +126,7 @@ class HistoryWriter:
             for array in maps.values():
                 array.flush()
 
-    def append(self, block: Block) -> None:
+    def append(self, block: TransitionChunk) -> None:
         """Add the transitions [T, K, E] of a block behind the last."""
         part = slice(self.written, self.written + len(block))
         digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
@@ -172,7 +172,7 @@ class HistoryWriter:
         return np.array(columns, np.float32).T
 
 
-def unit_bytes(num_envs: int, steps: int) -> int:
+def history_bytes(num_envs: int, steps: int) -> int:
     """About how much room a unit takes on the disk."""
     each = sum(np.dtype(dtype).itemsize for dtype in FIELDS.values())
     return num_envs * steps * each + SMALL_FILES
@@ -184,7 +184,7 @@ def partial_folder(folders: list[Path]) -> Path:
     return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
+def load_history(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> History:
     """Read `fields` of a unit.
 
     Sizes and hashes are checked before anything is mapped. Raises CorruptError.
@@ -198,21 +198,21 @@ def load_unit(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Unit:
             f"the history {folder} cannot be used: {error}; scripts.verify lists all such"
         ) from error
     curve = np.load(folder / "curve.npy", allow_pickle=False)
-    return Unit(
+    return History(
         LazyArrays(folder, fields),
         dict(zip(manifest["curve_columns"], curve.T, strict=True)),
         manifest,
     )
 
 
-def say_stopped(stopped: dict[str, int]) -> str:
+def describe_stopped(stopped: dict[str, int]) -> str:
     """Names the agents that stopped learning, from task name -> step."""
     named = ", ".join(f"{name} at step {step}" for name, step in stopped.items())
     agents = "1 source agent" if len(stopped) == 1 else f"{len(stopped)} source agents"
     return f"{agents} stopped learning ({named})"
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a unit has the files and sizes of its manifest (reading checks the hashes)."""
     try:
         files = read_manifest(folder)["files"]

@@ -8,7 +8,7 @@ import numpy as np
 from ad.config.schema import config_hash
 from ad.data.episodes import episodes
 from ad.data.histories import Histories
-from ad.data.store import load_unit
+from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
 from ad.evaluation.references import Reference, random_return, references, source_references
@@ -133,7 +133,7 @@ def source_lines(run: Run, most: int) -> dict[str, Reference]:
         return {}
     returns = {}
     for k, folder in enumerate(folders):
-        unit = load_unit(folder, ("terminated", "truncated", "reward"))
+        unit = load_history(folder, ("terminated", "truncated", "reward"))
         if unit.stopped_at is None:
             arrays = unit.arrays
             whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
@@ -149,7 +149,7 @@ def stopped_agents(run: Run) -> dict[str, int]:
     for task in run.split.train_tasks:
         folder = histories.folder(task)
         if (folder / "unit.json").exists():
-            unit = load_unit(folder, ())
+            unit = load_history(folder, ())
             if unit.stopped_at is not None:
                 stopped[task_name(task)] = unit.stopped_at
     return stopped

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ad.data.episodes import episodes
 from ad.data.histories import Histories
-from ad.data.store import load_unit
+from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
 from ad.runtime.run import Run
@@ -91,7 +91,7 @@ def rollout_episodes(path: Path, count: int) -> Iterator[EpisodeSequence]:
 
 def history_episodes(task: tuple[int, int], folder: Path) -> EpisodeSequence:
     """The first stream of a history. Raises ConfigError if it holds no whole episode."""
-    arrays = {name: array[:1] for name, array in load_unit(folder, HISTORY).arrays.items()}
+    arrays = {name: array[:1] for name, array in load_history(folder, HISTORY).arrays.items()}
     whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
     if len(whole.start) == 0:
         raise ConfigError(f"{folder} holds no whole episode to draw: raise source.env_steps")

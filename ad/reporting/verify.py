@@ -12,7 +12,7 @@ import numpy as np
 
 from ad.collection.collect import collect_tasks
 from ad.data.histories import Histories
-from ad.data.store import load_unit
+from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.evaluation import summary
 from ad.runtime.console import info
@@ -134,7 +134,7 @@ def _history_damage(folder: Path, own: Histories, task: np.ndarray) -> str:
     if not folder.exists():
         return f"the history {folder} is missing"
     try:
-        manifest = load_unit(folder).manifest
+        manifest = load_history(folder).manifest
     except CorruptError as error:
         return str(error)
     different = own.manifest_mismatch(manifest, task)

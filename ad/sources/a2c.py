@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import setting
-from ad.data.schema import Block
+from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
 from ad.sources.returns import n_step_returns
@@ -73,7 +73,7 @@ class A2C:
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
         a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
 
-    def run(self, steps: int) -> Iterator[Block]:
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Learn until every lane has taken `steps` steps; yield the transitions in blocks."""
         length = self.rollout_length
         for block in self.actors.blocks(steps, length):
@@ -106,7 +106,7 @@ class A2C:
         cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, E, A]
         return (u[..., None] >= cumulative[..., :-1]).sum(-1)
 
-    def _learn(self, rollout: Block, statistics: dict[str, list]) -> None:
+    def _learn(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
         data = rollout.arrays
         next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, E]
         returns = n_step_returns(

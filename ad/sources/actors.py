@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ad.data.schema import Block
+from ad.data.schema import TransitionChunk
 from envs.rng import derive_key, uniform
 
 BLOCK_STEPS = 500  # steps of every lane held in memory before they go to the store
@@ -37,16 +37,18 @@ class Actors:
         self.observation, self.time = state["observation"].copy(), state["time"].copy()
         self.env.restore(state["env"])
 
-    def blocks(self, steps: int, multiple: int = 1) -> Iterator[Block]:
+    def blocks(self, steps: int, multiple: int = 1) -> Iterator[TransitionChunk]:
         """Empty blocks from the step reached up to `steps`, multiples of `multiple` but the last.
 
         The actors must fill each before they ask for the next.
         """
         size = max(BLOCK_STEPS // multiple, 1) * multiple
         for start in range(self.steps, steps, size):
-            yield Block.empty(min(size, steps - start), *self.shape)
+            yield TransitionChunk.empty(min(size, steps - start), *self.shape)
 
-    def rollout(self, block: Block, act: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    def rollout(
+        self, block: TransitionChunk, act: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    ) -> None:
         """Fill `block`: every lane takes len(block) steps by act(observations, uniforms)."""
         counters = np.arange(self.steps, self.steps + len(block), dtype=np.uint64)
         u = uniform(self.keys, counters[:, None]).reshape(len(block), *self.shape)
@@ -56,7 +58,9 @@ class Actors:
             self._record(block, t, observation, actions)
         self.steps += len(block)
 
-    def _record(self, block: Block, t: int, observation: np.ndarray, actions: np.ndarray) -> None:
+    def _record(
+        self, block: TransitionChunk, t: int, observation: np.ndarray, actions: np.ndarray
+    ) -> None:
         data, shape = block.arrays, self.shape
         data["observation"][t], data["action"][t] = observation, actions
         data["time"][t] = self.time.reshape(shape)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import setting
-from ad.data.schema import Block
+from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors
 
@@ -45,7 +45,7 @@ class NoiseDistillation:
         self.actions = int(env.single_action_space.n)
         self.noise = self.settings.noise_start
 
-    def run(self, steps: int) -> Iterator[Block]:
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Act until every lane has taken `steps` steps; yield the transitions in blocks."""
         for block in self.actors.blocks(steps):
             for step in block.rollouts(1):

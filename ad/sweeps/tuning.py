@@ -159,7 +159,9 @@ def _try(settings: list, tasks: np.ndarray, config: Experiment, bar: tqdm) -> di
         for name, values in block.statistics.items():
             statistics.setdefault(name, []).append(mean_in_order(values))
         bar.update(block.arrays["action"].size)
-    ends = {name: learning_curves.final(np.stack(rows, 1)) for name, rows in statistics.items()}
+    ends = {
+        name: learning_curves.final_mean(np.stack(rows, 1)) for name, rows in statistics.items()
+    }
     stopped = getattr(source, "stopped_at", np.full(agents, -1)) >= 0
     return {"curves": curves.curves(), "statistics": ends | {"stopped": stopped.astype(float)}}
 
@@ -187,7 +189,7 @@ def _measured(config: Experiment, settings: list, tasks: np.ndarray, facts, orde
 
 def _scale(optimal: np.ndarray, returns: np.ndarray) -> np.ndarray:
     """The optimal return of each task [N]; where it is unknown, the best final one of `returns`."""
-    best = np.nanmax([learning_curves.final(rows) for rows in returns], axis=0)
+    best = np.nanmax([learning_curves.final_mean(rows) for rows in returns], axis=0)
     return np.where(np.isfinite(optimal), optimal, best)
 
 
@@ -200,10 +202,14 @@ def _scores(
     """
     shape = curves["return"].shape[:2]
     flat = {name: values.reshape(-1, values.shape[-1]) for name, values in curves.items()}
-    ends = {name: learning_curves.final(values).reshape(shape) for name, values in flat.items()}
+    ends = {
+        name: learning_curves.final_mean(values).reshape(shape) for name, values in flat.items()
+    }
     learnt = whole & (ends["return"] >= LEARNT * scale)
     each = config.source.num_envs * config.data.history_stride
-    episode = np.where(learnt.ravel(), learning_curves.rise(flat["return"], each), np.nan)
+    episode = np.where(
+        learnt.ravel(), learning_curves.episodes_to_converge(flat["return"], each), np.nan
+    )
     steps = learning_curves.steps_until(flat["length"], episode).reshape(shape)
     windows, path = (
         steps / config.data.context_length,

@@ -17,7 +17,7 @@ from ad.data.dataset import (
     TrainingData,
     load_dataset,
     mask_past_actions,
-    parts,
+    micro_batches,
     to_device,
     with_masked_actions,
 )
@@ -131,7 +131,7 @@ class Trainer:
         passes = self._passes
         threads = passes.threads if passes else 1
         most = threads * self._windows_at_once(passes is not None, threads)
-        each = parts(self.config.training.batch_size, most, threads)
+        each = micro_batches(self.config.training.batch_size, most, threads)
         return loss_and_grad(self.optimizer, loss_of, each)
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ad.data.schema import Block
-from ad.data.store import HistoryWriter, load_unit
+from ad.data.schema import TransitionChunk
+from ad.data.store import HistoryWriter, load_history
 from ad.errors import CorruptError
 from ad.evaluation import summary
 from ad.exchange import release
@@ -43,12 +43,12 @@ def history(folder: Path) -> Callable:
     writer = HistoryWriter([folder], 1, 8)
     writer.append(random_block())
     writer.close([{"task": [0, 0]}])
-    return load_unit
+    return load_history
 
 
-def random_block() -> Block:
+def random_block() -> TransitionChunk:
     rng = np.random.default_rng(0)
-    block = Block.empty(8, 1, 1)
+    block = TransitionChunk.empty(8, 1, 1)
     for array in block.arrays.values():
         array[:] = rng.integers(2, size=array.shape)
     block.statistics["entropy"] = [rng.random(1).astype(np.float32)]

@@ -15,7 +15,7 @@ import torch
 
 from ad.config.parser import load
 from ad.data.schema import FIELDS
-from ad.data.store import load_unit
+from ad.data.store import load_history
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.reporting import record as recording
 from ad.runtime import snapshots as states
@@ -47,14 +47,14 @@ def in_an_array(folder: Path, canary: Canary, name: str) -> None:
     path = folder / "unit" / name
     np.save(path, np.array([canary], dtype=object), allow_pickle=True)
     describe(path.parent, path)
-    load_unit(path.parent)
+    load_history(path.parent)
 
 
 def bare_in_an_array(folder: Path, canary: Canary, name: str) -> None:
     path = folder / "unit" / name
     path.write_bytes(pickle.dumps(canary))
     describe(path.parent, path)
-    load_unit(path.parent)
+    load_history(path.parent)
 
 
 def in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
@@ -148,12 +148,12 @@ def forged(manifest: dict, rng: random.Random) -> dict:
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=FULL)])
 def test_a_forged_manifest_is_refused_or_changes_nothing(unit, ledger, count):
     kind, rng = "forged manifests", random.Random(0)
-    expected = {name: np.array(array) for name, array in load_unit(unit).arrays.items()}
+    expected = {name: np.array(array) for name, array in load_history(unit).arrays.items()}
     honest = (unit / "unit.json").read_bytes()
     for number in range(count):
         write_checked_json(unit / "unit.json", forged(read_checked_json(unit / "unit.json"), rng))
         try:
-            read = load_unit(unit)
+            read = load_history(unit)
             fine = all(np.array_equal(read.arrays[name], expected[name]) for name in FIELDS)
         except CorruptError:
             fine = True
@@ -189,7 +189,7 @@ def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(
         path.write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + data)
         describe(unit, path)
         with pytest.raises(CorruptError):
-            load_unit(unit)
+            load_history(unit)
         ledger.count(kind, "code was run" if (tmp_path / "sung").exists() else None)
     assert not ledger.lost(kind)
 
@@ -203,7 +203,7 @@ def test_what_is_no_plain_file_is_refused_without_waiting(made, tmp_path, ledger
             (unit / name).unlink()
             put(unit / name)
             with pytest.raises(CorruptError):
-                load_unit(unit)
+                load_history(unit)
             ledger.count(kind)
             shutil.rmtree(unit)
 
