@@ -1,1 +1,34 @@
-"""Algorithm distillation: sources, histories, sequence models, methods and their evaluation."""
+"""Algorithm distillation (Laskin et al. 2022): record how agents learn, and train on that.
+
+    envs/ ──collect──▶ histories/ ──train──▶ logs/<run>/checkpoints ──evaluate──▶ results.*
+          source agents           sequence model                    unseen tasks     │
+                                      report.html ◀──report──┐                       │
+                                     videos/<run>/ ◀──record──┴──────────────────────┘
+
+Packages, each of which imports only packages above it in this list:
+
+    errors, registry  expected failures with their exit codes; every component by its name
+    config/           the experiment: settings, limits, YAML and command line
+    runtime/          process and disk: files, locks, signals, devices, console, the run's folder
+    data/             learning histories: schema, store, training windows
+    sources/          algorithms whose learning is recorded
+    collection/       how it is recorded and resumed
+    models/           tokenizer, transformer, cached decoding; encoders/ positions/ kernels/
+    methods/          what is learned from windows, and how it acts
+    rollout/          episodes in lockstep with a method and its context
+    training/         optimizer, trainer, checkpoints, provenance
+    evaluation/       scores on held-out and train tasks, references, transfer to other worlds
+    reporting/        report, tables, plots, videos, verification of files
+    sweeps/           many runs: studies and tuning
+    exchange/         models in formats that others read
+    cli               the console command
+
+Shapes: B windows, N environments in lockstep, T transitions, L tokens, E episodes, H heads, D head
+width, C model width, A actions, K tasks, S observations.
+
+Words: a *task* is an MDP of the world's family; a *held-out* task has no histories. A *learning
+history* holds all transitions of one source agent on one task, an *actor* is one of its parallel
+environments. An *experiment* is a YAML file, a *run* what it makes under `logs/`, a *record* a line
+of results. A *batch* is one of training, a *micro-batch* a slice of it, a *chunk* a block of
+transitions. NAUC is the mean over the in-context episodes of return / optimal return.
+"""

@@ -111,7 +111,7 @@ def test_parts_of_a_batch_on_several_threads_give_the_same_bits_after_an_interru
         one, other = train(config()), train(config(), after(4))
         assert checkpoint(other)["step"] == 4
         other = train(other.config)
-        assert Trainer(one).model.transformer.passes.threads == 3
+        assert Trainer(one).model.transformer.compiled_blocks.threads == 3
     assert_same_bits(one, other)
     assert log(one) == log(other)
 

@@ -1,16 +1,11 @@
-"""Products of bfloat16 tiles, and sums of look-ups, against plain operations."""
+"""Products of bfloat16 tiles against those of NumPy."""
 
 import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from processes import ROOT
-
-from ad.models.embedding import summed
 
 PRODUCTS = """
 import numpy as np
@@ -52,46 +47,3 @@ def test_products_of_tiles_are_those_of_numpy(processor):
         env |= {"NUMBA_CPU_NAME": processor}
     out = subprocess.run([sys.executable, "-c", PRODUCTS], env=env, capture_output=True, text=True)
     assert out.stdout == "all\n", out.stderr
-
-
-def look_ups(windows: int, length: int, width: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Some, of which the last is the same for all windows and one is asked for twice."""
-    torch.manual_seed(0)
-    tables = [torch.randn(size, width, requires_grad=True) for size in (7, 1, 30)]
-    shapes = [(windows, length), (windows, length), (1, length)]
-    indices = [
-        torch.randint(len(table), shape) for table, shape in zip(tables, shapes, strict=True)
-    ]
-    rows = list(zip(tables, indices, strict=True))
-    return [*rows, (tables[0], indices[0].flip(0))]
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 9, 16), (3, 200, 24)])
-def test_a_sum_of_look_ups_is_the_same_in_loops(shape):
-    lookups, found = look_ups(*shape), []
-    known = torch.randn(shape)
-    for rough in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
-            total = summed(lookups)
-        assert ("Sum" in str(total.grad_fn)) == rough
-        found.append([total, *torch.autograd.grad(total, [table for table, _ in lookups], known)])
-    for plain, ours in zip(*found, strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
-    assert torch.equal(found[0][0], sum(F.embedding(index, table) for table, index in lookups))
-
-
-def test_an_index_that_no_table_has_is_refused():
-    lookups = look_ups(2, 3, 4)
-    for wrong in (1, -1):  # in tables that follow each other both would be a row
-        lookups[1] = lookups[1][0], torch.full((2, 3), wrong)
-        for rough in (False, True):
-            with pytest.raises(IndexError), torch.autocast("cpu", torch.bfloat16, enabled=rough):
-                summed(lookups)
-
-
-def test_rows_of_a_gradient_add_up_in_the_table():
-    table, index = torch.zeros(4, 2, requires_grad=True), torch.tensor([[3, 3, 0]])
-    with torch.autocast("cpu", torch.bfloat16):
-        total = summed([(table, index)])
-    (of_table,) = torch.autograd.grad(total, table, torch.ones(1, 3, 2))
-    np.testing.assert_array_equal(of_table, [[1, 1], [0, 0], [0, 0], [2, 2]])

@@ -7,15 +7,12 @@ import pytest
 import torch
 from training_run import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
 
-from ad.config.schema import ModelConfig, TrainingConfig
+from ad.config.schema import TrainingConfig
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
-from ad.models.sequence_model import SequenceModel
-from ad.models.tokenizer import is_plain
-from ad.registry import POSITIONS, TOKENIZERS
-from ad.runtime import devices
+from ad.models import transformer
 from ad.runtime.run import Run
-from ad.training import trainer as training
+from ad.training import precision
 from ad.training.multi_seed import train_seeds
 from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
@@ -89,7 +86,7 @@ def test_windows_that_go_through_the_model_in_parts_give_the_gradient_of_the_who
     trainer = Trainer(Run.open(row(**exact, model__attention_dropout="0")))
     gradients, losses = [], []
     for most in (10**9, 10**3, 1):
-        monkeypatch.setattr(training, "LARGEST_ACTIVATION", most)
+        monkeypatch.setattr(transformer, "LARGEST_ACTIVATION", most)
         loss, gradient = trainer.loss_and_grad(trainer.model)
         losses.append(loss)
         gradients.append(gradient)
@@ -160,7 +157,7 @@ def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row):
         ({"avx2"}, {}, True),
         ({"avx2"}, {"model__position": "rotary"}, False),
         ({"avx2"}, {"model__tokenizer": "modal", "model__heads": "2"}, False),
-        ({"avx2"}, {"training__compile": "true"}, False),
+        ({"avx2"}, {"backend": "torch"}, False),
         ({"avx2"}, {"training__precision": "float32"}, False),
         (set(), {}, False),
     ],
@@ -168,15 +165,5 @@ def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row):
 def test_auto_is_bfloat16_where_the_processor_or_the_loops_are_fast_at_it(
     flags, settings, rough, row, monkeypatch
 ):
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
-    assert devices.autocast(row(**settings), torch.device("cpu"))._enabled == rough
-
-
-@pytest.mark.parametrize("heads", [2, 3])
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
-@pytest.mark.parametrize("position", POSITIONS)
-def test_a_configuration_tells_whether_the_loops_serve_its_model(spec, position, tokenizer, heads):
-    config = ModelConfig(position=position, tokenizer=tokenizer, heads=heads, width=6)
-    if position == "rotary" and heads == 2:  # it takes heads of even width
-        config = replace(config, width=8)
-    assert is_plain(config) == SequenceModel(spec, config).transformer.passes.plain
+    monkeypatch.setattr(precision, "_cpu_features", lambda: flags)
+    assert precision.uses_bfloat16(row(**settings), torch.device("cpu")) == rough

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.dataset import load_dataset, mask_past_actions, micro_batches, with_masked_actions
+from ad.data.dataset import load_dataset, mask_past_actions, with_masked_actions
 from ad.data.histories import Histories
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter
@@ -154,19 +154,3 @@ def test_masked_actions_stay_the_targets_and_no_longer_reach_the_logits(
     for actions in (window["action"], (window["action"] + 1) % 5):
         taken = surprise.gather(-1, actions[:, 1:, None])
         torch.testing.assert_close(loss(actions), taken.mean())
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "unit", "sizes"),
-    [
-        (32, 6, 2, [4, 6, 6, 4, 6, 6]),
-        (32, 6, 1, [5, 6, 5, 5, 6, 5]),
-        (7, 1, 2, [2, 2, 2, 1]),
-        (3, 9, 4, [3]),
-    ],
-)
-def test_parts_of_a_batch_are_of_whole_units(count, most, unit, sizes):
-    split = micro_batches(count, most, unit)
-    assert sorted(part.stop - part.start for part in split) == sorted(sizes)
-    assert [part.start for part in split[1:]] == [part.stop for part in split[:-1]]
-    assert split[0].start == 0 and split[-1].stop == count

@@ -8,16 +8,12 @@ import torch
 
 from ad.config.schema import ModelConfig
 from ad.methods.context_memory import ContextMemory
-from ad.models import attention
-from ad.models.attention import attend, attend_in_blocks, attend_one, attend_reference
-from ad.models.dropout import dropout
-from ad.models.kernels.inference import Decoder
+from ad.models.attention import CrossStreamAttention, attend
 from ad.models.kv_cache import KVCache
-from ad.models.modalities import AcrossStreams
 from ad.models.positions.rotary import Rotary
 from ad.models.sequence_model import SequenceModel
 from ad.models.transformer import Transformer
-from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
+from ad.registry import BACKENDS, ENCODERS, POSITIONS, REWARDS, TOKENIZERS
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
 OUTCOMES = ("action", "reward", "next_observation")  # known only after the decision
@@ -35,6 +31,11 @@ VARIANTS = [
     *({"tokenizer": tokenizer, "reward": reward} for tokenizer in TOKENIZERS for reward in REWARDS),
     *({"tokenizer": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
 ]
+
+
+def is_compiled(variant: dict[str, str]) -> bool:
+    config = replace(CONFIG, **variant)
+    return BACKENDS.load("compiled").supports(config, torch.device("cpu"))
 
 
 def words(variant: dict[str, str]) -> str:
@@ -60,9 +61,9 @@ def model(spec, config) -> SequenceModel:
     return random_model(spec, config)
 
 
-def random_model(spec, config) -> SequenceModel:
+def random_model(spec, config, backend="torch") -> SequenceModel:
     torch.manual_seed(0)
-    module = SequenceModel(spec, config).eval()
+    module = SequenceModel(spec, config, backend).eval()
     torch.nn.init.normal_(module.head.weight)
     return module.requires_grad_(False)
 
@@ -82,71 +83,17 @@ def attention_by_hand(q, k, v):
 
 
 @pytest.mark.parametrize(("new", "total"), [(1, 1), (5, 5), (1, 7), (3, 7)])
-def test_the_reference_is_the_definition(new, total):
+def test_attention_is_the_definition(new, total):
     q, k, v = queries(2, 3, total, 4)
     q = q[:, :, total - new :]
-    torch.testing.assert_close(attend_reference(q, k, v), attention_by_hand(q, k, v))
+    torch.testing.assert_close(attend(q, k, v), attention_by_hand(q, k, v))
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 8, 33])
-@pytest.mark.parametrize("block", [1, 4, 5, 100])
-def test_attention_in_blocks_is_the_reference_and_has_its_gradients(length, block, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", block)
-    results = []
-    for path in (attend_in_blocks, attend_reference):
-        inputs = queries(2, 3, length, 8)
-        out = path(*inputs)
-        (out**3).sum().backward()
-        results.append([out, *(tensor.grad for tensor in inputs)])
-    torch.testing.assert_close(*results)
-
-
-def test_a_single_query_attends_as_in_the_reference():
-    q, k, v = (tensor.detach() for tensor in queries(2, 3, 9, 8))
-    torch.testing.assert_close(attend_one(q[:, :, -1:], k, v), attend_reference(q[:, :, -1:], k, v))
-
-
-def test_attention_in_blocks_with_dropout_has_the_gradient_of_what_it_computes(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 3)
-
-    def dropped(*inputs):
-        torch.manual_seed(0)  # the same mask at every call
-        return attend_in_blocks(*inputs, 0.4)
-
-    inputs = [tensor.detach().double().requires_grad_() for tensor in queries(1, 2, 5, 3)]
-    assert torch.autograd.gradcheck(dropped, inputs)
-
-
-def test_attention_in_blocks_is_the_reference_to_the_precision_of_bfloat16():
-    half = queries(2, 3, 64, 8, dtype=torch.bfloat16)
-    exact = attend_reference(*(tensor.float() for tensor in half))
-    torch.testing.assert_close(attend(*half).float(), exact, atol=0.03, rtol=0.03)
-
-
-@pytest.mark.parametrize("probability", [0.001, 0.1, 0.5, 0.9, 0.999])
-def test_dropout_keeps_the_mean_and_zeroes_about_the_configured_share(probability):
-    torch.manual_seed(0)
-    out = dropout(torch.ones(1_000_001), probability, training=True)
-    assert abs(float((out == 0).double().mean()) - probability) < 1 / 256
-    assert float(out.mean()) == pytest.approx(1, abs=0.1 if 0.1 < probability < 0.9 else 0.2)
-
-
-def test_dropout_does_nothing_out_of_training_and_is_the_same_for_the_same_seed():
-    x = torch.randn(100)
-    assert dropout(x, 0.5, training=False) is x and dropout(x, 0.0, training=True) is x
-    masks = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        masks.append(dropout(x, 0.5, training=True))
-    assert torch.equal(*masks)
-    assert not torch.equal(masks[0], dropout(x, 0.5, training=True))
-
-
-def test_dropout_of_attention_keeps_the_mean():
+def test_attention_drops_its_share_and_keeps_the_mean():
     q, k, v = (tensor.detach() for tensor in queries(1, 1, 6, 4))
     torch.manual_seed(0)
-    mean = sum(attend_in_blocks(q, k, v, 0.3) for _ in range(3000)) / 3000
-    torch.testing.assert_close(mean, attend_reference(q, k, v), atol=0.06, rtol=0)
+    mean = sum(attend(q, k, v, 0.3) for _ in range(3000)) / 3000
+    torch.testing.assert_close(mean, attend(q, k, v), atol=0.06, rtol=0)
 
 
 def changed(window, spec, entry: int, names) -> dict[str, torch.Tensor]:
@@ -281,9 +228,21 @@ LENGTHS = [1, 2, 3, 4, 7, 12]
 def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_moves(
     model, spec, random_window, context_length, dtype, error
 ):
-    life, model = Life(random_window, spec, lanes=3, steps=30), model.to(dtype)
-    if Decoder.serves(model.transformer):
-        error = 0.2  # it rounds keys and values; logits are of size 4 here
+    model = model.to(dtype)
+    check_cached_logits(Life(random_window, spec, lanes=3, steps=30), model, context_length, error)
+
+
+@pytest.mark.parametrize("context_length", LENGTHS)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if is_compiled(v)], ids=words)
+def test_the_compiled_backend_rounds_keys_and_values_and_is_the_same_otherwise(
+    variant, spec, random_window, context_length
+):
+    model = random_model(spec, replace(CONFIG, **variant), "compiled")
+    life = Life(random_window, spec, lanes=3, steps=30)
+    check_cached_logits(life, model, context_length, error=0.2)  # logits are of size 4 here
+
+
+def check_cached_logits(life, model, context_length: int, error: float) -> None:
     memory = ContextMemory(model, 3, context_length)
     for step in range(1, 31):
         logits = life.act(memory, step)
@@ -344,7 +303,7 @@ def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(model, spec, ra
 
 def test_a_stream_reads_each_stream_by_a_softmax_of_its_own_and_weighs_what_it_found():
     q, k, v = (tensor.detach() for tensor in queries(2 * 3, 2, 5, 4))  # two windows, three streams
-    across = AcrossStreams(3, 2).requires_grad_(False)
+    across = CrossStreamAttention(3, 2).requires_grad_(False)
     torch.nn.init.normal_(across.gates)
     mixed = across(q, k, v)
     for window, reader in itertools.product(range(2), range(3)):

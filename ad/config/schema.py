@@ -16,7 +16,7 @@ import pyrallis
 
 from ad.config import yaml_io as strict_yaml
 from ad.config.fields import join, setting, shown
-from ad.registry import REWARDS, TOKENIZERS
+from ad.registry import BACKENDS, REWARDS, TOKENIZERS
 
 # A comment is a setting's help text only on the line on which the setting begins.
 
@@ -156,6 +156,7 @@ class Experiment:
     name: str = setting("quickstart", free=True)  # of the run: logs/<name>, videos/<name>
     root: str = setting(".", free=True)  # the folder of histories/, logs/ and videos/
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), free=True)  # auto: cuda if any
+    backend: str = setting("auto", choices=("auto", *BACKENDS), free=True)  # of the transformer
     threads: int = setting(0, at_least=0, free=True)  # of the CPU; 0 is all
     env: EnvConfig = field(default_factory=EnvConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

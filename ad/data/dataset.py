@@ -12,7 +12,6 @@ from ad.data.spec import Spec, make_spec
 from ad.data.store import describe_stopped, load_history
 from ad.errors import ConfigError
 from ad.runtime.console import warn
-from ad.runtime.parallel import split_max
 from ad.runtime.run import Run
 from envs.tasks import task_name
 
@@ -83,12 +82,3 @@ def with_masked_actions(forward: Callable, padding_index: int) -> Callable:
         return forward(shown | {"action": window["action"].masked_fill(masked, padding_index)})
 
     return masked_forward
-
-
-def micro_batches(count: int, most: int, unit: int = 1) -> list[slice]:
-    """Slices of `count` windows, as few as hold at most `most` each, about equally long.
-
-    They are of whole `unit`s, as far as the windows go.
-    """
-    units = split_max(-(-count // unit), max(most // unit, 1))
-    return [slice(start * unit, min(stop * unit, count)) for start, stop in units]

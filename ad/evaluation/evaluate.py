@@ -9,7 +9,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
 from ad.methods import build_method
-from ad.models.sequence_model import SequenceModel
+from ad.models.sequence_model import SequenceModel, build_model
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
@@ -49,7 +49,7 @@ def load_model(run: Run, world=None) -> SequenceModel:
     spec = spec_from_dict(content["spec"])
     if world is not None:
         spec = make_spec(world, run.config.env.episode_length, np.array(spec.rewards))
-    model = SequenceModel(spec, run.config.model).to(device)
+    model = build_model(spec, run.config, device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)
 

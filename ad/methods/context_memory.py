@@ -8,7 +8,7 @@ from ad.models.tokenizer import Made, Window
 
 class ContextMemory:
     """The window of N lanes in lockstep; its logits are those of a full forward pass over it, but
-    for what a `Decoder` rounds.
+    for the rounding of a backend's cache.
 
     When a decision comes for which the window of `context_length` decisions has no room, the oldest
     half goes and the cache is filled again from the rest: each kept token is then read without the
@@ -29,6 +29,7 @@ class ContextMemory:
         self.none = none
         self.vectors: Made = {}  # of a frozen model: made at the first decision
         self.cache = model.new_cache(lanes, context_length)
+        self.inference_context = model.transformer.inference_context
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Logits [N, A] for the decision at `observation` and `time` (both int64 [N])."""
@@ -44,14 +45,14 @@ class ContextMemory:
 
     def _logits(self, start: int) -> torch.Tensor:
         """Of the newest decision; the cache holds the tokens of those before `start`."""
-        with self.model.layout.keeping(self.vectors), self.cache.in_use():
+        with self.model.layout.keeping(self.vectors), self.inference_context():
             return self.model(self._part(start), self.cache, start)[:, -1]
 
     def record(
         self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor
     ) -> None:
         """What came of the last decision, each [N]: action, reward, true next observation."""
-        with self.cache.in_use():
+        with self.inference_context():
             nearest = (reward[:, None] - self.rewards).abs().argmin(1)
             fresh = {"action": action, "reward": nearest, "next_observation": next_observation}
             for name, value in fresh.items():
@@ -60,12 +61,12 @@ class ContextMemory:
     def keep(self, lanes: torch.Tensor) -> None:
         """Go on with `lanes` alone, int64 [M], in this order."""
         self.entries = {name: value[lanes] for name, value in self.entries.items()}
-        self.cache.keep(lanes)
+        self.cache.select(lanes)
 
     def rewarded(self) -> torch.Tensor:
         """Whether there is a reward above 0 in the window or right before it, bool [N]."""
         reward = self.entries["reward"]
-        with self.cache.in_use():
+        with self.inference_context():
             return ((reward >= self.first_gain) & (reward < self.none["reward"])).any(1)
 
     def window(self) -> Window:

@@ -1,39 +1,53 @@
 """Keys and values of the tokens already seen: a new token costs one step and not a window."""
 
-from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 
 
+class Cache(Protocol):
+    """The tokens that a transformer has read in N environments, `length` of at most `capacity`."""
+
+    length: int
+    capacity: int
+
+    def reset(self) -> None:
+        """Forget every token; the memory stays allocated."""
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order."""
+
+
 class KVCache:
-    """Room for `capacity` tokens of N lanes: two [layers, N, H, capacity, D] tensors.
+    """Keys and values of N sequences: two [layers, N, H, capacity, D] tensors.
 
-    A lane may be several `streams` side by side; N is then their number in all lanes.
-
-    Nothing is ever shifted: when the window is full its owner calls `reset` and fills the cache
-    again from the part that stays, since every layer's keys depend on all that the dropped tokens
-    told it.
+    An environment has `streams` sequences side by side in the batch (`tokenizer.py`). Nothing is
+    ever shifted: when the window is full, its owner calls `reset` and fills the cache again from
+    the transitions that stay, since the keys of every layer depend on the dropped tokens.
     """
 
     def __init__(
         self,
         layers: int,
-        lanes: int,
+        num_envs: int,
         heads: int,
         capacity: int,
-        head_width: int,
+        head_dim: int,
         like: torch.Tensor,
         streams: int = 1,
     ):
-        shape = (layers, lanes * streams, heads, capacity, head_width)
+        shape = (layers, num_envs * streams, heads, capacity, head_dim)
         self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.capacity, self.length, self.streams = capacity, 0, streams
 
-    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor):
-        """Store a layer's new `keys` and `values` [N, H, L, D]; all it has, [N, H, length + L, D].
+    def append(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store the new `keys` and `values` [N, H, L, D] of a layer.
 
-        The new tokens count only after `advance`, when every layer has stored them.
+        Returns all keys and values of the layer, [N, H, length + L, D] each. The new tokens count
+        only after `advance`, when every layer has stored them.
         """
         stop = self.length + keys.shape[2]
         assert keys.shape == values.shape and stop <= self.capacity
@@ -43,20 +57,16 @@ class KVCache:
         return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
 
     def advance(self, tokens: int) -> None:
-        """Count `tokens` more as seen."""
+        """Add `tokens` to the length."""
         self.length += tokens
 
     def reset(self) -> None:
-        """Forget everything; the memory stays."""
+        """Forget every token; the memory stays allocated."""
         self.length = 0
 
-    def in_use(self) -> AbstractContextManager:
-        """Around whatever reads with it: nothing to be done."""
-        return nullcontext()
-
-    def keep(self, lanes: torch.Tensor) -> None:
-        """Go on with `lanes` alone, int64 [M], in this order."""
-        self.keys, self.values = (self._only(lanes, x) for x in (self.keys, self.values))
-
-    def _only(self, lanes: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(1, (-1, self.streams)).index_select(1, lanes).flatten(1, 2)
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order."""
+        self.keys, self.values = (
+            x.unflatten(1, (-1, self.streams)).index_select(1, envs).flatten(1, 2)
+            for x in (self.keys, self.values)
+        )

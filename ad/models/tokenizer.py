@@ -25,8 +25,8 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.embedding import Lookup, summed
-from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
+from ad.models.embedding import Lookup, embedding_sum
+from ad.registry import ENCODERS, POSITIONS, REWARDS
 
 Window = dict[str, torch.Tensor]
 Made = dict[nn.Linear | None, torch.Tensor]  # vectors [S + 1, C] of all observations, by role
@@ -118,7 +118,7 @@ class Fused(Layout):
 
     def _tokens(self, window: Window, start: int, made: Made) -> torch.Tensor:
         before, now = slice(None, -1), slice(1, None)
-        return summed(
+        return embedding_sum(
             [
                 *self._seen(window["observation"][:, now], made),
                 *self.position(window, start),
@@ -152,7 +152,9 @@ class Separate(Layout):
         if self.reward_first:
             parts = [parts[2], *parts[:2]]
         position = self.position(window, start)
-        tokens = torch.stack([summed(part + position) for part in parts], dim=2)  # [B, T, 3, C]
+        tokens = torch.stack(
+            [embedding_sum(part + position) for part in parts], dim=2
+        )  # [B, T, 3, C]
         return tokens.flatten(1, 2)[:, : -self._unknown]  # [B, L, C]
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -180,7 +182,7 @@ class Modal(Layout):
             self._outcome(window, before, made),
         )
         position = self.position(window, start)
-        tokens = torch.stack([summed(part + position) for part in parts], dim=1)
+        tokens = torch.stack([embedding_sum(part + position) for part in parts], dim=1)
         return tokens.flatten(0, 1)  # [3 B, T, C]
 
     def decisions(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -188,10 +190,3 @@ class Modal(Layout):
 
     def newest(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.decisions(hidden)[:, -1:]
-
-
-def is_plain(config: ModelConfig) -> bool:
-    """Whether the transformer of such a model will be `plain`: see `ad/models/transformer.py`."""
-    rotates = POSITIONS.load(config.position).rotate is not None
-    even = config.width // config.heads % 2 == 0
-    return TOKENIZERS.load(config.tokenizer).streams == 1 and not rotates and even

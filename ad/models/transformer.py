@@ -1,26 +1,26 @@
-"""A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) that knows no world.
+"""A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) over token vectors.
 
-The same `forward` trains and decodes: with a cache it continues behind the tokens that the cache
-holds. Tokens bring their positions (`tokenizer.py`), or `rotate` turns queries and keys by them.
-On a CPU a `Decoder` does the same without autograd, and `Passes` with gradients in bfloat16; tests
-hold all three together.
+The same `forward` trains and decodes: with a cache it continues behind the tokens in the cache.
+Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them. This
+class is the backend "torch" of `ad.registry.BACKENDS`; another backend is a subclass of it with the
+same parameters.
 """
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ad.models.attention import attend
-from ad.models.dropout import dropout
-from ad.models.kernels.inference import Decoder
-from ad.models.kernels.training import Passes
-from ad.models.kv_cache import KVCache
-from ad.models.modalities import AcrossStreams
+from ad.config.schema import ModelConfig
+from ad.models.attention import CrossStreamAttention, attend
+from ad.models.kv_cache import Cache, KVCache
+from ad.runtime.parallel import split_max
 
-Memory = KVCache | Decoder
+LARGEST_ACTIVATION = 10**7  # numbers in one activation of a forward pass on a CPU
 
 
 class Attention(nn.Module):
@@ -38,10 +38,10 @@ class Attention(nn.Module):
         self.heads, self.dropout, self.rotate = heads, dropout, rotate
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.across = AcrossStreams(streams, heads) if streams > 1 else None
+        self.across = CrossStreamAttention(streams, heads) if streams > 1 else None
 
     def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
-        """[B, L, C] -> [B, L, C]."""
+        """Attend from each of the positions of `x`, [B, L, C] -> [B, L, C]."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D]
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each behind a normalisation, added to the stream."""
+    """Attention and a two-layer perceptron, each behind a layer normalization and residual."""
 
     def __init__(
         self,
@@ -75,16 +75,19 @@ class Block(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
-        """[B, L, C] -> [B, L, C]."""
+        """Transform the residual stream, [B, L, C] -> [B, L, C]."""
         x = x + self._drop(self.attention(self.norm_attention(x), cache, layer))
         return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        return dropout(x, self.dropout, self.training)
+        return F.dropout(x, self.dropout, self.training)
 
 
 class Transformer(nn.Module):
-    """Tokens [B, L, C] to hidden states [B, L, C]."""
+    """Maps tokens [B, L, C] to hidden states [B, L, C]."""
+
+    # CPU features any one of which makes training in bfloat16 faster than in float32.
+    bfloat16_features: ClassVar[frozenset[str]] = frozenset({"avx512_bf16", "amx_bf16"})
 
     def __init__(
         self,
@@ -99,29 +102,24 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         self.width, self.heads, self.streams = width, heads, streams
+        self.feed_forward = feed_forward
         self.blocks = nn.ModuleList(
             Block(width, heads, feed_forward, dropout, attention_dropout, rotate, streams)
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.passes: Passes | None = Passes(self)  # None: the plain blocks do it all
-        self._initialise(layers)
+        self._initialize(layers)
 
-    @property
-    def plain(self) -> bool:
-        """Whether the compiled loops of a CPU know such blocks: `Decoder`, `Passes`."""
-        even = self.width // self.heads % 2 == 0
-        return self.blocks[0].attention.rotate is None and self.streams == 1 and even
+    @staticmethod
+    def supports(config: ModelConfig, device: torch.device) -> bool:
+        """Return whether this class can be the transformer of such a model on `device`."""
+        return True
 
-    def forward(self, tokens: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
-        """Hidden states of `tokens`, which follow those in `cache` and are added to it.
+    def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+        """Return the hidden states of `tokens`, which follow those in `cache` and are added to it.
 
-        With a cache only the last token's are promised, [B, 1, C]: a `Decoder` makes no others.
+        With a cache only the hidden state of the last token is promised, [B, 1, C].
         """
-        if isinstance(cache, Decoder):
-            return cache.read(tokens)
-        if cache is None and self.passes is not None and self.passes.serve(tokens):
-            return self.passes(tokens, self.training)
         x = tokens
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)
@@ -129,24 +127,42 @@ class Transformer(nn.Module):
             cache.advance(tokens.shape[1])
         return self.norm(x)
 
-    def new_cache(self, lanes: int, capacity: int) -> Memory:
-        """An empty cache for `lanes` lanes of at most `capacity` tokens in each stream.
+    def new_cache(self, num_envs: int, capacity: int) -> Cache:
+        """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
 
-        It serves these weights without dropout: whoever changes them needs another.
+        It belongs to the present weights, without dropout.
         """
-        if Decoder.serves(self):
-            return Decoder(self, lanes, capacity)
-        head_width = self.width // self.heads
-        like = self.norm.weight
-        blocks, heads = len(self.blocks), self.heads
-        return KVCache(blocks, lanes, heads, capacity, head_width, like, self.streams)
+        head_dim, weight = self.width // self.heads, self.norm.weight
+        shape = len(self.blocks), num_envs, self.heads, capacity, head_dim
+        return KVCache(*shape, weight, self.streams)
 
-    def _initialise(self, layers: int) -> None:
+    def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:
+        """Return the slices of a batch of `num_windows` windows that train one after the other.
+
+        `length`: tokens of a window; `bfloat16`: whether training runs under that autocast. A CPU
+        is slower on tensors that its allocator maps anew each time, and a laptop's memory is small;
+        the gradient is that of the whole batch in any case.
+        """
+        if self.norm.weight.device.type != "cpu":
+            return [slice(0, num_windows)]
+        largest = length * max(self.heads * length, self.feed_forward)  # weights of attention, MLP
+        most = max(LARGEST_ACTIVATION // largest, 1)
+        return [slice(*bounds) for bounds in split_max(num_windows, most)]
+
+    def training_context(self, bfloat16: bool) -> AbstractContextManager:
+        """Return the context manager that a training step runs in."""
+        return nullcontext()
+
+    def inference_context(self) -> AbstractContextManager:
+        """Return the context manager that a step of a rollout runs in."""
+        return nullcontext()
+
+    def _initialize(self, layers: int) -> None:
         # The additions to the residual stream shrink with depth (Radford et al. 2019, section 2.3).
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                deep = name.endswith(("out.weight", "down.weight"))
-                scale = 1 / math.sqrt(2 * layers) if deep else 1.0
+                is_residual = name.endswith(("out.weight", "down.weight"))
+                scale = 1 / math.sqrt(2 * layers) if is_residual else 1.0
                 nn.init.normal_(parameter, std=scale / math.sqrt(parameter.shape[1]))
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)

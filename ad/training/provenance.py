@@ -20,9 +20,10 @@ import torch
 
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
+from ad.models.sequence_model import choose_backend
 from ad.runtime.console import warn
-from ad.runtime.devices import autocast
 from ad.runtime.files import write_json
+from ad.training.precision import uses_bfloat16
 from envs.tasks import Split, task_name
 
 LABELS = {"train_tasks": "list of train tasks"}
@@ -68,11 +69,11 @@ def _refuse_tasks_trained_on(train_tasks: list[list[int]], split: Split) -> None
 def hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:
     """Return what the bits of a computation depend on beside its configuration."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    uses_bfloat16 = autocast(config, device)._enabled
     return {
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
-        "precision": "bfloat16" if uses_bfloat16 else "float32",
+        "precision": "bfloat16" if uses_bfloat16(config, device) else "float32",
+        "backend": choose_backend(config, device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -6,7 +6,7 @@ from a checkpoint sees what an uninterrupted one would have seen.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -17,19 +17,16 @@ from ad.data.dataset import (
     TrainingData,
     load_dataset,
     mask_past_actions,
-    micro_batches,
     to_device,
     with_masked_actions,
 )
 from ad.data.spec import spec_as_dict
 from ad.errors import NumericError
 from ad.methods import build_method
-from ad.models.kernels.training import Passes
-from ad.models.rng import seeded
-from ad.models.sequence_model import SequenceModel
+from ad.models.sequence_model import SequenceModel, build_model, choose_backend
 from ad.models.tokenizer import Window
 from ad.runtime.console import warn
-from ad.runtime.devices import autocast, choose_device, seed_torch, torch_threads
+from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training import validation as progress
@@ -42,10 +39,10 @@ from ad.training.optimizer import (
     learning_rate,
     loss_and_grad,
 )
+from ad.training.precision import autocast, uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint, hardware, log_session
 from envs.rng import derive_key
 
-LARGEST_ACTIVATION = 10**7  # numbers in one activation of a CPU's forward pass
 SYNC_EVERY = 16  # steps between reads of a GPU's flags of bad batches: a read waits for it
 
 
@@ -60,7 +57,7 @@ class Trainer:
         self.data = data or load_dataset(run, self.method.history_part)
         self.model = self.new_model()
         self.forward = self.model
-        self._served = self._blocks_are_served()
+        self.bfloat16 = uses_bfloat16(self.config, self.device)
         self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
         self.spent = 0.0  # seconds of training that timing.json does not know yet
         self._resume()
@@ -78,7 +75,9 @@ class Trainer:
         """
         present = hardware(self.config, self.device)
         log_session(self.run.folder, self.step, present | {"models": count if stacked else 1})
-        if self.config.training.compile and not stacked:
+        if self.config.training.compile and self.device.type != "cuda":
+            warn("training.compile is for GPUs: on a CPU training continues without it")
+        elif self.config.training.compile and not stacked:
             self.compile()
         self._speed_since = time.perf_counter(), self.step
         with self._bar(f"train {count} seeds" if count > 1 else "train", shown) as self.bar:
@@ -95,19 +94,13 @@ class Trainer:
 
     def compile(self) -> None:
         """Go on with a compiled model, where that works."""
-        transformer = self.model.transformer
-        passes, transformer.passes = transformer.passes, None
         self.forward = compiled(self.model, self._attempt)
-        if self.forward is self.model:
-            transformer.passes = passes
 
     def train_step(self) -> None:
         """One optimizer step on the batch of the present step, without what is due after it."""
-        seed_torch(self._key("dropout", self.step), self.device)
         if not self.model.training:  # after an evaluation
             self.model.train()
-        # Torch's threads would spin for a while behind each operation, on the cores of the passes.
-        with torch_threads(1) if self._passes else nullcontext():
+        with self.model.transformer.training_context(self.bfloat16):
             self.update(*self.loss_and_grad(self.forward))
 
     def update(self, loss: torch.Tensor, gradient: FlatTensors) -> None:
@@ -124,14 +117,12 @@ class Trainer:
 
         def loss_of(part: slice) -> torch.Tensor:
             mine = {name: values[part] for name, values in window.items()}
-            with seeded(self._key("dropout", self.step, part.start)):
-                loss = self.loss(forward, mine, valid[part])
-            return loss * (valid[part].sum() / valid.sum())
+            seed_torch(self._key("dropout", self.step, part.start), self.device)
+            return self.loss(forward, mine, valid[part]) * (valid[part].sum() / valid.sum())
 
-        passes = self._passes
-        threads = passes.threads if passes else 1
-        most = threads * self._windows_at_once(passes is not None, threads)
-        each = micro_batches(self.config.training.batch_size, most, threads)
+        transformer = self.model.transformer
+        length = self.model.layout.count(self.config.data.context_length)
+        each = transformer.micro_batches(len(valid), length, self.bfloat16)
         return loss_and_grad(self.optimizer, loss_of, each)
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -150,33 +141,6 @@ class Trainer:
             forward = with_masked_actions(forward, self.data.spec.padding_index["action"])
         with autocast(self.config, self.device):
             return self.method.loss(forward, window, valid, settings.label_smoothing)
-
-    def _windows_at_once(self, in_passes: bool, threads: int) -> int:
-        """How many windows of each thread go through the model together: few if they are large.
-
-        A CPU is slower on tensors that its allocator maps anew each time, and a laptop's memory is
-        small. The gradient is that of the whole batch in any case.
-        """
-        size = self.config.training.batch_size
-        if self.device.type != "cpu":
-            return size
-        model = self.config.model
-        tokens = self.model.layout.count(self.config.data.context_length)
-        weights = 0 if in_passes else model.heads * tokens  # those of attention, if kept
-        largest = tokens * max(weights, model.feed_forward)
-        return min(max(LARGEST_ACTIVATION // largest // threads, 1), size)
-
-    @property
-    def _passes(self) -> Passes | None:
-        """The compiled loops of the blocks, if they are what trains."""
-        return self.model.transformer.passes if self._served else None
-
-    def _blocks_are_served(self) -> bool:
-        transformer = self.model.transformer
-        with autocast(self.config, self.device):
-            return transformer.passes is not None and transformer.passes.serve(
-                transformer.norm.weight
-            )
 
     def _attempt(self, forward: Callable) -> None:
         """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
@@ -257,6 +221,7 @@ class Trainer:
             "spec": spec_as_dict(self.data.spec),
             "config": dump(self.config),
             "fingerprint": fingerprint(self.config, self.run.split),
+            "backend": choose_backend(self.config, self.device),
         }
 
     def _resume(self) -> None:
@@ -284,7 +249,7 @@ class Trainer:
     def new_model(self) -> SequenceModel:
         """The model as it is before the first step."""
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
-        return SequenceModel(self.data.spec, self.config.model).to(self.device)
+        return build_model(self.data.spec, self.config, self.device)
 
     def _bar(self, title: str, shown: bool) -> tqdm:
         total, off = self.config.training.steps, None if shown else True

@@ -20,6 +20,7 @@ PARTS = {
     "collect": "collecting",
     "train": "training",
     "rollout": "rolling",
+    "backends": "backends",
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")

@@ -11,7 +11,7 @@ from ad.config.parser import load
 from ad.data.spec import make_spec
 from ad.methods import build_method
 from ad.methods.context_memory import ContextMemory
-from ad.models.sequence_model import SequenceModel
+from ad.models.sequence_model import build_model
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
@@ -44,7 +44,7 @@ class Plain:
 
 def cached(effort: Effort) -> Row:
     """115 lanes of a wide window: the same game with the cache and without."""
-    model, method, config = _frozen()
+    model, method, config = frozen_model()
     ours, plain = effort.of(60, 15), 13  # episodes; 13 of 20 steps fill the window once
     few = -(-LANES // 10) if effort.quick else LANES  # as fast a lane
     product = matrix_product(torch.float32, _device(model))
@@ -67,7 +67,7 @@ def cached(effort: Effort) -> Row:
 
 def late_steps(effort: Effort) -> Row:
     """A step after many episodes against one after few: what was played does not slow it down."""
-    model, method, config = _frozen()
+    model, method, config = frozen_model()
     seconds = _stretches(model, method, config, stretches=effort.of(12, 4))
     early, late = LANES * WINDOW / seconds[1], LANES * WINDOW / seconds[-1]
     row = Row("rollout", f"the last {WINDOW} steps of many", "steps", late, {"ours": [late]})
@@ -79,7 +79,7 @@ def late_steps(effort: Effort) -> Row:
 
 def growth(effort: Effort) -> Row:
     """Steps a second by the number of lanes."""
-    model, method, config = _frozen()
+    model, method, config = frozen_model()
     rates = {
         str(n): alternate({"ours": playing(model, method, config, n, effort.of(30, 13))}, 1)["ours"]
         for n in GROWTH[: 3 if effort.quick else None]
@@ -101,11 +101,12 @@ def playing(model, method, config, lanes: int, episodes: int) -> Work:
     return work
 
 
-def _frozen():
-    config = load(["--data.context_length", str(WINDOW)]).config
+def frozen_model(*words: str):
+    """Return a random frozen model with a window of WINDOW, its method and its configuration."""
+    config = load(["--data.context_length", str(WINDOW), *words]).config
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
-    model = SequenceModel(spec, config.model).to(choose_device(config))
+    model = build_model(spec, config, choose_device(config))
     return model.eval().requires_grad_(False), build_method(config.method), config
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ad.models.encoders.base import Encoder
-from ad.models.rng import draw
 
 REACH = 4  # cells that a window is moved at most, in each direction
 WAVELENGTHS = np.geomspace(4, 64, 8)  # in cells
@@ -48,11 +47,8 @@ class OffsetEncoder(Encoder):
         if not self.training:
             return window
         count, device = len(window["observation"]), self.cells.device
-        # A model's compiler knows no other generator than torch's.
-        compiling = torch.compiler.is_compiling()
-        stream = None if compiling else torch.Generator(device).manual_seed(draw())
         shape = len(self.factors), count, 1
-        shift = torch.randint(2 * REACH + 1, shape, device=device, generator=stream)
+        shift = torch.randint(2 * REACH + 1, shape, device=device)
         names = ("observation", "next_observation")
         return window | {name: self._moved(window[name], shift) for name in names}
 

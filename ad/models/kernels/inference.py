@@ -1,13 +1,12 @@
-"""A frozen transformer and what its lanes have read, in compiled loops: rollouts on a CPU.
+"""CPU inference engine for rollouts: a frozen transformer with its cache, compiled by numba.
 
-At a step of a rollout each lane has a token or three. As operations on tensors that is mostly the
-cost of calling them, and of waiting for the keys and values of all lanes; here a step is one call,
-and keys and values are half as long. They are rounded to bfloat16: the logits are those of the
-plain path but for that.
+In a step of a rollout each environment has one to three new tokens. As PyTorch operations such a
+step is mostly the cost of the calls, and of reading all keys and values; here it is one call, and
+keys and values are kept in bfloat16. The logits differ from those of the plain path by that
+rounding only.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -15,66 +14,55 @@ import torch.nn.functional as F
 
 from ad.models.kernels.inference_loops import ROWS, VECTOR_PAIR, Weights, decode
 from ad.models.kernels.llvm import LANES
-from ad.runtime.devices import torch_threads
 from ad.runtime.parallel import at_once
 
 
-class Decoder:
-    """What `KVCache` is, with the transformer's weights as they were when this was made.
+class CompiledDecoder:
+    """A `Cache` that also holds the transformer's weights as they were when it was made.
 
-    Keys and values lie as `ad.models.kernels.inference_loops.decode` goes through them.
+    Keys and values are bfloat16 in uint16 arrays, laid out for `inference_loops.decode`: keys
+    [layers, N, H, ceil(capacity / VECTOR_PAIR), D, VECTOR_PAIR], values [layers, N, H, capacity, D]
+    with the last two padded to multiples of VECTOR_PAIR and LANES.
     """
 
-    def __init__(self, transformer: torch.nn.Module, lanes: int, capacity: int):
+    def __init__(self, transformer: torch.nn.Module, num_envs: int, capacity: int):
         self.weights, heads = _weights(transformer), transformer.heads
-        layers, head_width = len(transformer.blocks), transformer.width // heads
-        pairs, vectors = -(-capacity // VECTOR_PAIR), -(-head_width // LANES)
-        keys = layers, lanes, heads, pairs, head_width, VECTOR_PAIR
-        values = layers, lanes, heads, pairs * VECTOR_PAIR, vectors * LANES
+        layers, head_dim = len(transformer.blocks), transformer.width // heads
+        pairs, vectors = -(-capacity // VECTOR_PAIR), -(-head_dim // LANES)
+        keys = layers, num_envs, heads, pairs, head_dim, VECTOR_PAIR
+        values = layers, num_envs, heads, pairs * VECTOR_PAIR, vectors * LANES
         self.keys, self.values = np.zeros(keys, np.uint16), np.zeros(values, np.uint16)
         self.capacity, self.length = capacity, 0
         self.threads = torch.get_num_threads()
 
-    @staticmethod
-    def serves(transformer: torch.nn.Module) -> bool:
-        """Whether this can stand in for the plain path: float32 on a CPU, nothing unusual."""
-        like = transformer.norm.weight
-        on_cpu = like.device.type == "cpu" and like.dtype == torch.float32
-        return on_cpu and transformer.plain
-
-    def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Hidden states [N, 1, C] of the last of `tokens` [N, L, C], all of which are kept."""
-        lanes, fresh, width = tokens.shape
-        assert lanes == self.keys.shape[1] and self.length + fresh <= self.capacity
-        hidden = np.empty((lanes, width), np.float32)
-        told, taken = tokens.detach().contiguous().numpy(), np.zeros(1, np.int64)
-        data = (self.weights, self.keys, self.values, self.length, told, hidden, taken)
-        at_once([lambda: decode(*data)] * min(self.threads, -(-lanes // ROWS)))
-        self.length += fresh
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append `tokens` [N, L, C] and return the hidden states [N, 1, C] of the last of them."""
+        num_envs, new, width = tokens.shape
+        assert num_envs == self.keys.shape[1] and self.length + new <= self.capacity
+        hidden = np.empty((num_envs, width), np.float32)
+        inputs, counter = tokens.detach().contiguous().numpy(), np.zeros(1, np.int64)
+        data = (self.weights, self.keys, self.values, self.length, inputs, hidden, counter)
+        at_once([lambda: decode(*data)] * min(self.threads, -(-num_envs // ROWS)))
+        self.length += new
         return torch.from_numpy(hidden)[:, None]
 
-    def in_use(self) -> AbstractContextManager:
-        """Around whatever reads with it: torch's own threads rest.
-
-        After a call they wait for the next one by spinning, on the cores that `read` needs.
-        """
-        return torch_threads(1)
-
     def reset(self) -> None:
-        """Forget everything; the memory stays."""
+        """Forget every token; the memory stays allocated."""
         self.length = 0
 
-    def keep(self, lanes: torch.Tensor) -> None:
-        """Go on with `lanes` alone, int64 [M], in this order."""
-        self.keys, self.values = (x.take(lanes.numpy(), axis=1) for x in (self.keys, self.values))
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order."""
+        self.keys, self.values = (x.take(envs.numpy(), axis=1) for x in (self.keys, self.values))
 
 
 def _weights(transformer: torch.nn.Module) -> Weights:
+    """Stack the parameters of all blocks in the layout of the compiled loops."""
+
     def stacked(of: Callable[[torch.nn.Module], torch.Tensor]) -> torch.Tensor:
         return torch.stack([of(block) for block in transformer.blocks])
 
     def linear(of: Callable[[torch.nn.Module], torch.Tensor]) -> np.ndarray:
-        """[layers, in, out], or [layers, out] of a bias."""
+        """Stack weights as [layers, in, out], or biases as [layers, out]."""
         values = stacked(of)
         return F.pad(values, (0, -values.shape[-1] % VECTOR_PAIR)).numpy()
 

@@ -1,10 +1,10 @@
-"""The blocks of a transformer forward and backward in compiled loops: training on a CPU.
+"""The blocks of a transformer as one autograd function of compiled loops: training on a CPU.
 
-Under autograd half of such a step is not matrix products but what lies between them, each operation
-a call and a pass over memory of its own. Here windows go through all blocks in one call
-(`training_loops.py`), each thread's in one of its own. Products take bfloat16, as under
-autocast; the stream between the blocks, norms and biases are float32. tests/test_passes.py holds
-this against the plain transformer.
+Under autograd half of a training step of a small model is spent between the matrix products, in
+calls and in passes over memory. Here all blocks run in one call (`training_loops.py`) per thread,
+forward and backward, over chunks of whole windows. Matrix products take bfloat16, as under
+autocast; the residual stream, norms and biases are float32. tests/test_compiled_blocks.py compares
+this with the plain transformer.
 """
 
 import math
@@ -21,13 +21,12 @@ from torch.autograd.function import once_differentiable
 
 from ad.models.kernels import training_loops as kernel
 from ad.models.kernels.attention_loops import QUERY_BLOCK, AttentionWorkspace
-from ad.models.rng import draw
 from ad.runtime.parallel import at_once, split_evenly
 
-TOKENS = 4096  # of a part of a batch, about; at least one window
-NEAR = 512  # tokens that go from block to block together, about, in a core's cache
-LINE = 64  # bytes of a core's cache that come together, and of a vector
-NAMES = {  # field of `kernel.Weights`: module of a block, in the order of `_Through`'s parameters
+CHUNK_TOKENS = 4096  # approximate number of tokens of a chunk, which holds at least one window
+GROUP_TOKENS = 512  # approximate number of tokens that go through all blocks together
+CACHE_LINE = 64  # bytes
+NAMES = {  # field of `kernel.Weights` -> module of a block, in the order of the parameters below
     "norm_attention": "norm_attention",
     "qkv": "attention.qkv",
     "out": "attention.out",
@@ -37,8 +36,8 @@ NAMES = {  # field of `kernel.Weights`: module of a block, in the order of `_Thr
 }
 
 
-class Passes:
-    """A `transformer` as one function of its tokens; it keeps the memory that this works in."""
+class CompiledBlocks:
+    """The blocks of a `transformer` as one function of its tokens, with reusable workspaces."""
 
     def __init__(self, transformer: torch.nn.Module):
         self.layers, self.heads = len(transformer.blocks), transformer.heads
@@ -48,42 +47,29 @@ class Passes:
         ]
         self.modules.append(transformer.norm)
         self.dropouts = first.attention.dropout, first.dropout
-        self.plain = transformer.plain
         self.threads = torch.get_num_threads()
         self.free: dict[tuple[int, ...], list[kernel.Saved]] = defaultdict(list)  # by shape
 
-    def serve(self, tokens: torch.Tensor) -> bool:
-        """Whether this can stand in for the blocks: they are plain, and train in loops."""
-        return trains_rough_on_cpu(tokens) and self.plain
-
     def __getstate__(self) -> dict:
-        """Without memory: a copy of this works in its own."""
+        """Leave the workspaces out: a copy allocates its own."""
         return vars(self) | {"free": defaultdict(list)}
 
     def __call__(self, tokens: torch.Tensor, training: bool) -> torch.Tensor:
-        """Hidden states for `tokens` [B, L, C], float32: what comes out, normalised."""
+        """Return the normalized hidden states of `tokens` [B, L, C], float32."""
         dropouts = self.dropouts if training else (0.0, 0.0)
         parameters = (p for module in self.modules for p in (module.weight, module.bias))
-        return _Through.apply(tokens, self, dropouts, *parameters)
+        return CompiledBlocksFunction.apply(tokens, self, dropouts, *parameters)
 
-    def memory(self, *shape: int) -> kernel.Saved:
-        """For a part of a batch, until it is `free` again; `_saved` has the words of `shape`."""
+    def take(self, *shape: int) -> kernel.Saved:
+        """Return saved activations and a workspace of `shape` (the arguments of `_saved`)."""
         try:
             return self.free[shape].pop()
         except IndexError:
             return _saved(*shape)
 
 
-def trains_rough_on_cpu(values: torch.Tensor) -> bool:
-    """Whether what follows these `values` trains in bfloat16 on a CPU, and uncompiled."""
-    rough = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
-    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    on_cpu = values.device.type == "cpu" and values.dtype == torch.float32
-    return on_cpu and rough == torch.bfloat16 and differentiated
-
-
-class _Part(NamedTuple):
-    """Some windows of a batch: their rows, what the way back needs of them, and what they drop."""
+class _Chunk(NamedTuple):
+    """Whole windows of a batch: their rows, activations saved for backward, and dropout keys."""
 
     rows: slice
     shape: tuple[int, ...]
@@ -91,94 +77,99 @@ class _Part(NamedTuple):
     drops: kernel.DropoutKeys | None
 
 
-class _Through(torch.autograd.Function):
+class CompiledBlocksFunction(torch.autograd.Function):
+    """Forward and backward pass of all blocks; `ctx.chunks` holds the chunks of each thread."""
+
     @staticmethod
-    def forward(ctx, tokens, passes, dropouts, *parameters):
+    def forward(ctx, tokens, blocks, dropouts, *parameters):
         windows, length, width = tokens.shape
-        layers, heads = passes.layers, passes.heads
-        ctx.passes, ctx.shapes = passes, [parameter.shape for parameter in parameters]
+        layers, heads = blocks.layers, blocks.heads
+        ctx.blocks, ctx.shapes = blocks, [parameter.shape for parameter in parameters]
         ctx.weights = weights = _weights(parameters, layers)
-        words = np.random.SFC64(draw()) if any(dropouts) else None
-        x = _filled(tokens.detach()).flatten(0, 1).numpy()
+        words = np.random.SFC64(int(torch.randint(2**62, ()))) if any(dropouts) else None
+        x = _padded(tokens.detach()).flatten(0, 1).numpy()
         out = np.empty_like(x)
-        # Which thread takes which part is fixed: so many threads always give the same bits.
-        ctx.parts = [[] for _ in range(passes.threads)]
-        for number, (start, stop) in enumerate(_parts(windows, length, passes.threads)):
+        # Which thread runs which chunk is fixed, so a number of threads always gives the same bits.
+        ctx.chunks = [[] for _ in range(blocks.threads)]
+        for number, (start, stop) in enumerate(_split(windows, length, blocks.threads)):
             rows, hidden = (stop - start) * length, weights.up_bias.shape[1]
             shape = layers, rows, length, width, heads, hidden
-            saved, drops = passes.memory(*shape), words and _drops(layers, dropouts, words)
-            part = _Part(slice(start * length, stop * length), shape, saved, drops)
-            ctx.parts[number % passes.threads].append(part)
+            saved, drops = blocks.take(*shape), words and _drops(layers, dropouts, words)
+            chunk = _Chunk(slice(start * length, stop * length), shape, saved, drops)
+            ctx.chunks[number % blocks.threads].append(chunk)
 
-        def work(mine: list[_Part]) -> None:
-            for rows, _, saved, drops in mine:
+        def work(chunks: list[_Chunk]) -> None:
+            for rows, _, saved, drops in chunks:
                 kernel.forward(weights, x[rows], length, width, heads, saved, drops, out[rows])
 
-        at_once([partial(work, mine) for mine in ctx.parts if mine])
+        at_once([partial(work, chunks) for chunks in ctx.chunks if chunks])
         return torch.from_numpy(out).view(windows, length, -1)[..., :width]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        (windows, length, width), heads = gradient.shape, ctx.passes.heads
-        d = _filled(gradient).flatten(0, 1).numpy()
+    def backward(ctx, grad_output):
+        (windows, length, width), heads = grad_output.shape, ctx.blocks.heads
+        d = _padded(grad_output).flatten(0, 1).numpy()
         dx = np.empty_like(d)
-        busy = [mine for mine in ctx.parts if mine]
+        busy = [chunks for chunks in ctx.chunks if chunks]
         gradients = [_gradients(ctx.weights) for _ in busy]
 
-        def work(mine: list[_Part], known: kernel.Gradients) -> None:
-            for rows, _, saved, drops in mine:
-                of_part = length, width, heads, saved, drops, d[rows], dx[rows]
-                kernel.backward(ctx.weights, *of_part, known)
+        def work(chunks: list[_Chunk], total: kernel.Gradients) -> None:
+            for rows, _, saved, drops in chunks:
+                of_chunk = length, width, heads, saved, drops, d[rows], dx[rows]
+                kernel.backward(ctx.weights, *of_chunk, total)
 
         at_once([partial(work, *both) for both in zip(busy, gradients, strict=True)])
-        for part in chain(*busy):
-            ctx.passes.free[part.shape].append(part.saved)
-        ctx.parts = None  # the memory is others' now
+        for chunk in chain(*busy):
+            ctx.blocks.free[chunk.shape].append(chunk.saved)
+        ctx.chunks = None  # their memory may be another batch's from now on
         total = kernel.Gradients(*(reduce(np.add, each) for each in zip(*gradients, strict=True)))
-        of_tokens = torch.from_numpy(dx).view(windows, length, -1)[..., :width]
-        return of_tokens, None, None, *_by_parameter(total, ctx.shapes)
+        grad_tokens = torch.from_numpy(dx).view(windows, length, -1)[..., :width]
+        return grad_tokens, None, None, *_by_parameter(total, ctx.shapes)
 
 
-def _parts(windows: int, length: int, threads: int) -> list[tuple[int, int]]:
-    """(start, stop) of parts for all `threads` of about `TOKENS` tokens, at least one window."""
-    rounds = -(-windows * length // (TOKENS * threads))
+def _split(windows: int, length: int, threads: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of chunks for all `threads`, about `CHUNK_TOKENS` tokens each."""
+    rounds = -(-windows * length // (CHUNK_TOKENS * threads))
     return split_evenly(windows, min(max(rounds, 1) * threads, windows))
 
 
 def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
+    """Stack and pack the parameters of all blocks in the layout of the compiled loops."""
     fields = {}
     left = list(parameters)
     for name, blocks in _counts(layers):
         mine, left = left[: 2 * blocks], left[2 * blocks :]
         weight, bias = (torch.stack([p.detach() for p in mine[i::2]]).float() for i in (0, 1))
         if name.startswith("norm"):
-            fields[name] = _filled(torch.stack([weight, bias], dim=1)).numpy()
+            fields[name] = _padded(torch.stack([weight, bias], dim=1)).numpy()
             continue
-        outputs, inputs = map(_up, weight.shape[1:])
+        outputs, inputs = map(_round_up, weight.shape[1:])
         matrix = fields[name] = kernel.PackedMatrix(
             _zeros(layers, inputs // 2, outputs + kernel.ROW_PADDING, dtype=np.uint32),
             _zeros(layers, outputs // 2, inputs + kernel.ROW_PADDING, dtype=np.uint32),
         )
         weight = F.pad(weight, (0, inputs - weight.shape[2], 0, outputs - weight.shape[1]))
         kernel.pack(weight.numpy(), _zeros(outputs, inputs, dtype=np.uint16), *matrix)
-        fields[f"{name}_bias"] = _filled(bias).numpy()
+        fields[f"{name}_bias"] = _padded(bias).numpy()
     return kernel.Weights(**fields)
 
 
 def _counts(layers: int) -> Iterator[tuple[str, int]]:
-    """The fields of `kernel.Weights` but for biases, and in how many places there is such a one."""
+    """Yield each field of `kernel.Weights` without the biases, and its number of modules."""
     yield from ((name, layers) for name in NAMES)
     yield "norm", 1
 
 
-def _filled(values: torch.Tensor) -> torch.Tensor:
-    """With zeros behind the last dimension, to a multiple of what the loops take at once."""
+def _padded(values: torch.Tensor) -> torch.Tensor:
+    """Pad the last dimension with zeros to a multiple of the SIMD width."""
     missing = -values.shape[-1] % kernel.LANES
     return F.pad(values, (0, missing)) if missing else values.contiguous()
 
 
 def _gradients(weights: kernel.Weights) -> kernel.Gradients:
+    """Return zeros, float32, for the gradient of each of `weights`."""
+
     def zeros(value: np.ndarray | kernel.PackedMatrix) -> np.ndarray:
         if isinstance(value, kernel.PackedMatrix):
             layers, outputs, inputs = (
@@ -195,7 +186,7 @@ def _gradients(weights: kernel.Weights) -> kernel.Gradients:
 def _by_parameter(
     gradients: kernel.Gradients, shapes: Sequence[torch.Size]
 ) -> Iterator[torch.Tensor]:
-    """The `gradients` in the order of `_Through`'s parameters, without what fills them up."""
+    """Yield the gradient of each parameter in their order, cropped to `shapes`."""
     shapes = iter(shapes)
     for name, blocks in _counts(len(gradients.qkv)):
         both = getattr(gradients, name), getattr(gradients, f"{name}_bias", None)
@@ -209,79 +200,84 @@ def _by_parameter(
 def _saved(
     layers: int, rows: int, length: int, width: int, heads: int, hidden: int
 ) -> kernel.Saved:
-    """For so many rows, a batch's windows times their length."""
-    wide, triple, full = map(_up, (width, 3 * width, hidden))
-    few, most = kernel.ROW_BLOCK, kernel.ROW_BLOCK // 2 * (max(triple, full) + kernel.ROW_PADDING)
-    near = min(max(NEAR // length, 1) * length, rows)
+    """Allocate the saved activations and the workspace of a chunk of `rows` tokens."""
+    width_padded, qkv_width, hidden_padded = map(_round_up, (width, 3 * width, hidden))
+    block, num_pairs = (
+        kernel.ROW_BLOCK,
+        kernel.ROW_BLOCK // 2 * (max(qkv_width, hidden_padded) + kernel.ROW_PADDING),
+    )
+    group_rows = min(max(GROUP_TOKENS // length, 1) * length, rows)
 
-    def more(rows: int) -> int:
-        """With those behind the last one that are read too: of narrow rows two vectors."""
+    def with_margin(rows: int) -> int:
+        """Add the rows behind the last one that the loops may read."""
         return rows + -rows % kernel.ROW_BLOCK + 2 * kernel.LANES
 
-    words, halves = np.uint32, np.uint16
-    room = kernel.Workspace(
-        normed=_zeros(few, wide, dtype=halves),
-        hidden=_zeros(few, full, dtype=halves),
-        d_branch=_zeros(few, wide, dtype=halves),
-        d_up=_zeros(few, full, dtype=halves),
-        product=_zeros(few, max(wide, kernel.COLUMN_BLOCK)),
-        dy_pairs=_zeros(most, dtype=words),
-        x_pairs=_zeros(most, dtype=words),
-        group_rows=near,
-        d_attn_out=_zeros(more(near), wide, dtype=halves),
-        d_qkv=_zeros(more(near), triple, dtype=halves),
-        attention=_attention_room(length, width // heads),
+    pairs, bf16 = np.uint32, np.uint16
+    workspace = kernel.Workspace(
+        normed=_zeros(block, width_padded, dtype=bf16),
+        hidden=_zeros(block, hidden_padded, dtype=bf16),
+        d_branch=_zeros(block, width_padded, dtype=bf16),
+        d_up=_zeros(block, hidden_padded, dtype=bf16),
+        product=_zeros(block, max(width_padded, kernel.COLUMN_BLOCK)),
+        dy_pairs=_zeros(num_pairs, dtype=pairs),
+        x_pairs=_zeros(num_pairs, dtype=pairs),
+        group_rows=group_rows,
+        d_attn_out=_zeros(with_margin(group_rows), width_padded, dtype=bf16),
+        d_qkv=_zeros(with_margin(group_rows), qkv_width, dtype=bf16),
+        attention=_attention_workspace(length, width // heads),
     )
     return kernel.Saved(
-        x=_zeros(layers, rows, wide),
+        x=_zeros(layers, rows, width_padded),
         x_stats=_zeros(layers, rows, 2),
-        qkv=_zeros(layers, more(rows), triple, dtype=halves),
+        qkv=_zeros(layers, with_margin(rows), qkv_width, dtype=bf16),
         softmax_stats=_zeros(layers, heads, 2, rows + kernel.LANES),
-        attn_out=_zeros(layers, more(rows), wide, dtype=halves),
-        x_mid=_zeros(layers, rows, wide),
+        attn_out=_zeros(layers, with_margin(rows), width_padded, dtype=bf16),
+        x_mid=_zeros(layers, rows, width_padded),
         x_mid_stats=_zeros(layers, rows, 2),
-        up=_zeros(layers, more(rows), full, dtype=halves),
-        x_last=_zeros(rows, wide),
+        up=_zeros(layers, with_margin(rows), hidden_padded, dtype=bf16),
+        x_last=_zeros(rows, width_padded),
         x_last_stats=_zeros(rows, 2),
-        workspace=room,
+        workspace=workspace,
     )
 
 
-def _attention_room(length: int, deep: int) -> AttentionWorkspace:
-    whole, broad = _up(length), _up(deep)
-    words, halves = np.uint32, np.uint16
+def _attention_workspace(length: int, head_dim: int) -> AttentionWorkspace:
+    """Allocate the workspace of one attention head of a window of `length` tokens."""
+    length, padded = _round_up(length), _round_up(head_dim)
+    pairs, bf16 = np.uint32, np.uint16
     return AttentionWorkspace(
-        queries_t=_zeros(_up(deep // 2), whole, dtype=words),
-        d_out_t=_zeros(_up(deep // 2), whole, dtype=words),
-        token_pairs=_zeros(3, whole // 2 * broad, dtype=words),
-        scores=_zeros(whole, kernel.LANES),
+        queries_t=_zeros(_round_up(head_dim // 2), length, dtype=pairs),
+        d_out_t=_zeros(_round_up(head_dim // 2), length, dtype=pairs),
+        token_pairs=_zeros(3, length // 2 * padded, dtype=pairs),
+        scores=_zeros(length, kernel.LANES),
         d_weights=_zeros(QUERY_BLOCK, kernel.LANES),
-        key_pairs=_zeros(whole // 2, kernel.LANES, dtype=words),
-        out=_zeros(kernel.LANES, broad),
+        key_pairs=_zeros(length // 2, kernel.LANES, dtype=pairs),
+        out=_zeros(kernel.LANES, padded),
         delta=_zeros(kernel.LANES),
-        weights=_zeros(whole, QUERY_BLOCK, dtype=halves),
-        d_scores=_zeros(whole, QUERY_BLOCK, dtype=halves),
-        dk=_zeros(whole, broad),
-        dv=_zeros(whole, broad),
+        weights=_zeros(length, QUERY_BLOCK, dtype=bf16),
+        d_scores=_zeros(length, QUERY_BLOCK, dtype=bf16),
+        dk=_zeros(length, padded),
+        dv=_zeros(length, padded),
     )
 
 
 def _zeros(*shape: int, dtype: type = np.float32) -> np.ndarray:
-    """An array that begins where a vector of the loops may: else each would be two of the cache."""
+    """Return zeros aligned to a cache line, so that no vector spans two lines."""
     count = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.zeros(count + LINE, np.uint8)
-    begin = -memory.ctypes.data % LINE
+    memory = np.zeros(count + CACHE_LINE, np.uint8)
+    begin = -memory.ctypes.data % CACHE_LINE
     return memory[begin : begin + count].view(dtype).reshape(shape)
 
 
-def _up(size: int) -> int:
-    """To whole vectors of the loops."""
+def _round_up(size: int) -> int:
+    """Round `size` up to a multiple of the SIMD width."""
     return size + -size % kernel.LANES
 
 
 def _drops(
     layers: int, dropouts: tuple[float, float], words: np.random.SFC64
 ) -> kernel.DropoutKeys:
+    """Draw the dropout keys of a chunk."""
     weights, additions = dropouts
     probabilities = np.array([weights, additions, additions])
     keys = words.random_raw(3 * layers).view(np.uint32).reshape(layers, 3, 2)

@@ -1,4 +1,4 @@
-"""The compiled decoder against the plain transformer, which it stands in for in rollouts."""
+"""The compiled decoder of rollouts against the plain transformer."""
 
 import hashlib
 import os
@@ -15,12 +15,11 @@ from ad.models.kernels import functions
 from ad.models.kernels import inference_loops as decoder_kernel
 from ad.models.kernels import training_loops as training_kernel
 from ad.models.kernels.bf16 import from_bf16
-from ad.models.kernels.inference import Decoder
+from ad.models.kernels.inference import CompiledDecoder
 from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import load, store
+from ad.models.kernels.transformer import CompiledTransformer
 from ad.models.kv_cache import KVCache
-from ad.models.positions.rotary import Rotary
-from ad.models.transformer import Transformer
 from ad.runtime.devices import torch_threads
 
 KERNELS = ROOT / "ad" / "models" / "kernels"
@@ -36,16 +35,16 @@ class Rounded(KVCache):
         return super().append(layer, *(x.bfloat16().float() for x in (keys, values)))
 
 
-def transformer(width=16, layers=2, heads=2, feed_forward=32, seed=0, **settings) -> Transformer:
+def transformer(width=16, layers=2, heads=2, feed_forward=32, seed=0):
     """One whose biases and norms are no zeros and ones."""
     torch.manual_seed(seed)
-    made = Transformer(width, layers, heads, feed_forward, **settings).eval().requires_grad_(False)
+    made = CompiledTransformer(width, layers, heads, feed_forward).eval().requires_grad_(False)
     for parameter in made.parameters():
         parameter += 0.3 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
     return made
 
 
-def plain_cache(model: Transformer, lanes: int, capacity: int) -> KVCache:
+def plain_cache(model, lanes: int, capacity: int) -> KVCache:
     heads = model.heads
     like, head_width = model.norm.weight, model.width // heads
     return Rounded(len(model.blocks), lanes, heads, capacity, head_width, like)
@@ -60,7 +59,7 @@ def random_tokens(lanes: int, count: int, width: int = 16, seed: int = 1) -> tor
 def test_hidden_states_are_those_of_the_plain_transformer(shape, lanes):
     model, counts = transformer(*shape), (1, 1, 3, 40, 1, 5)
     cache, plain = model.new_cache(lanes, 51), plain_cache(model, lanes, 51)
-    assert isinstance(cache, Decoder)
+    assert isinstance(cache, CompiledDecoder)
     for start, count in zip(np.cumsum((0, *counts)), counts, strict=False):
         tokens = random_tokens(lanes, count, shape[0], seed=int(start))
         expected = model(tokens, plain)[:, -1:]
@@ -100,21 +99,21 @@ def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit():
 
 
 def test_torch_has_its_threads_back_after_a_decision_and_after_an_error():
-    cache = transformer().new_cache(2, 3)
+    model = transformer()
     with torch_threads(3):
-        with cache.in_use():
+        with model.inference_context():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 3
-        with pytest.raises(ZeroDivisionError), cache.in_use():
+        with pytest.raises(ZeroDivisionError), model.inference_context():
             1 / 0  # noqa: B018
         assert torch.get_num_threads() == 3
 
 
 READ = """
 import sys, torch
-from ad.models.transformer import Transformer
+from ad.models.kernels.transformer import CompiledTransformer
 torch.manual_seed(0)
-model = Transformer(64, 2, 2, 256).requires_grad_(False)
+model = CompiledTransformer(64, 2, 2, 256).requires_grad_(False)
 cache, tokens = model.new_cache(9, 50), torch.randn(9, 50, 64)
 for part in (tokens[:, :40], tokens[:, 40:43], *tokens[:, 43:].split(1, 1)):
     sys.stdout.buffer.write(model(part, cache).numpy().tobytes())
@@ -130,7 +129,7 @@ def test_lanes_that_leave_take_what_they_have_read_with_them():
     model, tokens = transformer(), random_tokens(6, 5)
     left, stay = model.new_cache(6, 5), torch.tensor([4, 1, 2])
     model(tokens[:, :4], left)
-    left.keep(stay)
+    left.select(stay)
     apart = model.new_cache(3, 5)
     model(tokens[stay, :4], apart)
     expected = model(tokens[stay, 4:], apart)
@@ -171,21 +170,11 @@ def test_weights_that_are_not_numbers_show():
 
 
 @pytest.mark.parametrize(
-    ("model", "served"),
-    [
-        (transformer(), True),
-        (transformer().double(), False),
-        (transformer(rotate=Rotary.rotate), False),
-        (transformer(streams=3), False),
-        (transformer(feed_forward=31), True),
-        (transformer(width=12, heads=2), True),  # heads of six
-        (transformer(width=15, heads=3), False),  # heads of five
-        (transformer().to("meta"), False),
-    ],
+    ("model", "is_compiled"),
+    [(transformer(), True), (transformer().double(), False), (transformer().to("meta"), False)],
 )
-def test_it_serves_plain_transformers_in_float32_on_a_cpu(model, served):
-    assert Decoder.serves(model) == served
-    assert isinstance(model.new_cache(2, 3), Decoder) == served
+def test_only_float32_on_a_cpu_is_decoded_in_compiled_loops(model, is_compiled):
+    assert isinstance(model.new_cache(2, 3), CompiledDecoder) == is_compiled
 
 
 @pytest.mark.parametrize(

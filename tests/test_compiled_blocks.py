@@ -1,10 +1,12 @@
-"""Training's written-out passes against autograd through the plain transformer."""
+"""The compiled blocks of training against autograd through the plain transformer."""
 
 import copy
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -14,18 +16,16 @@ from numba import njit
 from processes import ROOT, compiled_and_loaded
 from torch.nn.functional import gelu
 
-from ad.config.schema import TrainingConfig
-from ad.data.dataset import micro_batches
+from ad.config.schema import ModelConfig, TrainingConfig
 from ad.models.kernels import functions
-from ad.models.kernels import training as passes
+from ad.models.kernels import training as compiled_blocks
 from ad.models.kernels import training_loops as kernel
 from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import store
-from ad.models.positions.rotary import Rotary
-from ad.models.rng import seeded
+from ad.models.kernels.transformer import CompiledTransformer
 from ad.models.transformer import Transformer
 from ad.runtime.devices import torch_threads
-from ad.runtime.parallel import LOOP
+from ad.runtime.parallel import LOOP, split_max
 from ad.training.optimizer import FlatAdamW, loss_and_grad
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
@@ -40,31 +40,27 @@ SHAPES = [
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
+def small_chunks(monkeypatch):
     """Several of them in the larger batches here."""
-    monkeypatch.setattr(passes, "TOKENS", 1024)
+    monkeypatch.setattr(compiled_blocks, "CHUNK_TOKENS", 1024)
 
 
-def transformer(width=16, heads=2, feed_forward=32, layers=3, seed=0, **settings) -> Transformer:
+def transformer(width=16, heads=2, feed_forward=32, layers=3, seed=0, **settings):
     torch.manual_seed(seed)
-    model = Transformer(width, layers, heads, feed_forward, **settings).train()
+    model = CompiledTransformer(width, layers, heads, feed_forward, **settings).train()
     for parameter in model.parameters():  # biases and norms too, as training leaves them
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
 
 
-def through(model: Transformer, tokens: torch.Tensor, by_hand=True, rough=True) -> torch.Tensor:
-    """Hidden states, in bfloat16 products or in float32."""
-    passes = model.passes
-    model.passes = passes if by_hand else None
-    try:
-        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
-            return model(tokens)
-    finally:
-        model.passes = passes
+def through(model, tokens: torch.Tensor, compiled=True, bfloat16=True) -> torch.Tensor:
+    """Hidden states by the compiled blocks or the plain ones, in bfloat16 products or float32."""
+    forward = model.forward if compiled else partial(Transformer.forward, model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        return forward(tokens)
 
 
-def gradients(model: Transformer, hidden: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
+def gradients(model, hidden: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
     torch.manual_seed(7)
     return list(
         torch.autograd.grad(hidden, [tokens, *model.parameters()], torch.randn_like(hidden))
@@ -84,8 +80,8 @@ def off(mine: torch.Tensor, exact: torch.Tensor) -> float:
 def test_hidden_states_and_gradients_are_as_near_to_float32_as_those_of_autocast(shape):
     windows, length, width, heads, feed_forward = shape
     model, tokens = transformer(width, heads, feed_forward), random_tokens(windows, length, width)
-    exact = through(model, tokens, by_hand=False, rough=False)
-    plain = through(model, tokens, by_hand=False)
+    exact = through(model, tokens, compiled=False, bfloat16=False)
+    plain = through(model, tokens, compiled=False)
     mine = through(model, tokens)
     assert off(mine, exact) < 1.2 * off(plain, exact) + 2e-3 < 0.02
     names = ["tokens", *dict(model.named_parameters())]
@@ -97,10 +93,10 @@ def test_hidden_states_and_gradients_are_as_near_to_float32_as_those_of_autocast
 
 def test_it_is_what_a_model_that_trains_in_bfloat16_runs_and_nothing_else_is():
     model, tokens = transformer(), random_tokens(2, 5, 16)
-    assert "Through" in grad_functions(through(model, tokens))
-    assert "Through" not in grad_functions(through(model, tokens, by_hand=False))
+    assert "CompiledBlocksFunction" in grad_functions(through(model, tokens))
+    assert "CompiledBlocksFunction" not in grad_functions(through(model, tokens, compiled=False))
     with torch.no_grad():
-        assert torch.equal(through(model, tokens), through(model, tokens, by_hand=False))
+        assert torch.equal(through(model, tokens), through(model, tokens, compiled=False))
 
 
 def grad_functions(hidden: torch.Tensor) -> str:
@@ -108,27 +104,42 @@ def grad_functions(hidden: torch.Tensor) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "served"),
+    ("settings", "supported"),
     [
-        (transformer(), True),
-        (transformer(dropout=0.1, attention_dropout=0.5), True),
-        (transformer(rotate=Rotary(None, 16, 0).rotate), False),
-        (transformer(streams=3), False),
-        (transformer(width=9, heads=3), False),
+        ({}, True),
+        ({"dropout": 0.1, "attention_dropout": 0.5}, True),
+        ({"feed_forward": 31}, True),
+        ({"width": 12, "heads": 2}, True),  # heads of six
+        ({"position": "rotary"}, False),
+        ({"tokenizer": "modal"}, False),
+        ({"tokenizer": "separate"}, True),
+        ({"width": 9, "heads": 3}, False),
     ],
-    ids=["plain", "dropout", "rotary", "streams", "odd heads"],
 )
-def test_it_serves_blocks_without_rotation_or_streams_in_bfloat16_on_a_cpu(model, served):
-    tokens = random_tokens(3, 5, 16)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model.passes.serve(tokens) == served
-        assert not model.passes.serve(tokens.double())
-        assert not model.passes.serve(tokens.to("meta"))
-        with torch.inference_mode():
-            assert not model.passes.serve(tokens)
+def test_it_supports_blocks_without_rotation_or_streams_and_heads_of_an_even_width(
+    settings, supported
+):
+    config = replace(ModelConfig(), **settings)
+    assert CompiledTransformer.supports(config, torch.device("cpu")) == supported
+    assert not CompiledTransformer.supports(config, torch.device("cuda"))
+
+
+def test_only_a_gradient_in_bfloat16_of_float32_on_a_cpu_takes_the_compiled_blocks():
+    model, tokens = transformer(), random_tokens(3, 5, 16)
+
+    def is_compiled(tokens, model=model):
+        return "CompiledBlocksFunction" in str(model(tokens).grad_fn)
+
+    assert not is_compiled(tokens)
     with torch.autocast("cpu", torch.float16):
-        assert not model.passes.serve(tokens)
-    assert not model.passes.serve(tokens)
+        assert not is_compiled(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert is_compiled(tokens)
+        with torch.inference_mode():
+            assert not is_compiled(tokens)
+        assert not is_compiled(tokens.to("meta"), copy.deepcopy(model).to("meta"))
+    doubled = copy.deepcopy(model).double()
+    assert not is_compiled(tokens.double(), doubled)
 
 
 @njit(**LOOP | {"cache": False})
@@ -159,7 +170,7 @@ def kept_weights(drop: functions.Dropout, groups: int, length: int) -> torch.Ten
     return kept_rows(drop, groups * length, length, length).view(groups, length, length).mT
 
 
-def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.DropoutKeys) -> torch.Tensor:
+def with_masks(model, tokens: torch.Tensor, drops: kernel.DropoutKeys) -> torch.Tensor:
     """The blocks in float32 with the masks that a part of the batch had, as plain operations."""
     (windows, length, width), heads = tokens.shape, model.heads
     x, rows = tokens, windows * length
@@ -178,15 +189,15 @@ def with_masks(model: Transformer, tokens: torch.Tensor, drops: kernel.DropoutKe
     return model.norm(x)
 
 
-def parts_of(hidden: torch.Tensor) -> list:
+def chunks_of(hidden: torch.Tensor) -> list:
     """Of the batch that was worked on for `hidden`, of all threads."""
-    return list(chain(*hidden.grad_fn.parts))
+    return list(chain(*hidden.grad_fn.chunks))
 
 
 def test_a_mean_far_from_its_deviation_is_taken_off_whatever_the_width():
     model, tokens = transformer(width=20), random_tokens(3, 20, 20)
     far = (30 + 0.01 * tokens).detach().requires_grad_()
-    exact = through(model, far, by_hand=False, rough=False)
+    exact = through(model, far, compiled=False, bfloat16=False)
     assert off(through(model, far), exact) < 0.02
 
 
@@ -196,7 +207,7 @@ def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights
     settings = {"dropout": additions, "attention_dropout": weights, "width": shape[2]}
     model, tokens = transformer(**settings), random_tokens(*shape)
     mine = through(model, tokens)
-    (part,) = parts_of(mine)
+    (part,) = chunks_of(mine)
     exact = with_masks(model, tokens, part.drops)
     assert off(mine, exact) < 0.02
     found = (gradients(model, hidden, tokens) for hidden in (mine, exact))
@@ -224,9 +235,9 @@ def test_masks_differ_between_blocks_places_parts_and_passes():
     model, tokens = transformer(dropout=0.5, attention_dropout=0.5), random_tokens(40, 100, 16)
     keys = []
     for seed in (1, 2):
-        with seeded(seed):
-            hidden = through(model, tokens)
-        for part in parts_of(hidden):
+        torch.manual_seed(seed)
+        hidden = through(model, tokens)
+        for part in chunks_of(hidden):
             keys += [tuple(key) for key in part.drops.keys.reshape(-1, 2)]
     assert len(set(keys)) == len(keys) >= 2 * 2 * 3 * 3
 
@@ -235,34 +246,34 @@ def test_a_seed_decides_the_masks_and_an_evaluated_model_has_none():
     model, tokens = transformer(dropout=0.5, attention_dropout=0.5), random_tokens(4, 20, 16)
 
     def seen(seed):
-        with seeded(seed):
-            return through(model, tokens)
+        torch.manual_seed(seed)
+        return through(model, tokens)
 
     assert torch.equal(seen(1), seen(1)) and not torch.equal(seen(1), seen(2))
     model.eval()
     assert torch.equal(seen(1), seen(2))
-    assert off(seen(1), through(model, tokens, by_hand=False, rough=False)) < 0.02
+    assert off(seen(1), through(model, tokens, compiled=False, bfloat16=False)) < 0.02
 
 
-def free_rooms(model: Transformer) -> int:
-    return sum(map(len, model.passes.free.values()))
+def free_workspaces(model: Transformer) -> int:
+    return sum(map(len, model.compiled_blocks.free.values()))
 
 
 def test_two_passes_before_a_backward_one_do_not_share_memory():
     model, tokens = transformer(), random_tokens(4, 20, 16)
     alone = gradients(model, through(model, tokens), tokens)
-    assert free_rooms(model) == 1
+    assert free_workspaces(model) == 1
     first, second = through(model, tokens), through(model, 2 * tokens)
-    assert free_rooms(model) == 0
+    assert free_workspaces(model) == 0
     for mine, expected in zip(gradients(model, first, tokens), alone, strict=True):
         assert torch.equal(mine, expected)
     ours = second.grad_fn
-    assert ours.parts
+    assert ours.chunks
     second.sum().backward()
-    assert free_rooms(model) == 2
-    assert ours.parts is None  # the memory is the next one's
+    assert free_workspaces(model) == 2
+    assert ours.chunks is None  # the memory is the next one's
     copied = copy.deepcopy(model)
-    assert free_rooms(copied) == 0
+    assert free_workspaces(copied) == 0
     for mine, expected in zip(
         gradients(copied, through(copied, tokens), tokens), alone, strict=True
     ):
@@ -283,9 +294,14 @@ def test_what_is_not_a_number_shows_in_its_window_and_in_all_gradients(wrong):
     assert all(gradient.isnan().any() for gradient in of_weights)
 
 
-def loss_of(model: Transformer, tokens: torch.Tensor):
+def slices(count: int, most: int) -> list[slice]:
+    return [slice(start, stop) for start, stop in split_max(count, most)]
+
+
+def loss_of(model, tokens: torch.Tensor):
     def loss(part: slice) -> torch.Tensor:
-        with seeded(part.start), torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(part.start)
+        with torch.autocast("cpu", torch.bfloat16):
             return (model(tokens[part].detach()) ** 2).sum() / len(tokens)
 
     return loss
@@ -299,9 +315,7 @@ def test_threads_find_the_gradient_of_the_whole_batch(threads):
             model, tokens = transformer(), random_tokens(10, 30, 16)
         model.unread = torch.nn.Parameter(torch.ones(3))  # of no loss
         optimizer = FlatAdamW(model, TrainingConfig())
-        total, rows = loss_and_grad(
-            optimizer, loss_of(model, tokens), micro_batches(len(tokens), 5)
-        )
+        total, rows = loss_and_grad(optimizer, loss_of(model, tokens), slices(len(tokens), 5))
         found.append([total, *rows])
     for one, other in zip(*found, strict=True):
         assert off(other, one) < 1e-5
@@ -318,13 +332,12 @@ def gradients_of(optimizer: FlatAdamW, rows: list[torch.Tensor]) -> list[torch.T
 
 def test_every_thread_has_windows_of_its_own_and_as_many_parts():
     for windows, length, threads in ((1, 10, 4), (7, 500, 2), (40, 100, 3), (3, 9000, 2)):
-        split = passes._parts(windows, length, threads)
+        split = compiled_blocks._split(windows, length, threads)
         assert [start for start, _ in split] == [0, *(stop for _, stop in split[:-1])]
         assert split[-1][1] == windows and all(start < stop for start, stop in split)
         assert len(split) % threads == 0 or len(split) == windows
-        assert all((stop - start) * length < 2 * passes.TOKENS for start, stop in split[:-1]) or (
-            len(split) == windows
-        )
+        most = 2 * compiled_blocks.CHUNK_TOKENS
+        assert len(split) == windows or all((b - a) * length < most for a, b in split[:-1])
 
 
 def test_the_same_number_of_threads_gives_the_same_bits():
@@ -332,7 +345,7 @@ def test_the_same_number_of_threads_gives_the_same_bits():
         model, tokens = transformer(attention_dropout=0.3), random_tokens(9, 30, 16)
     optimizer, seen = FlatAdamW(model, TrainingConfig()), []
     for _ in range(3):
-        _, rows = loss_and_grad(optimizer, loss_of(model, tokens), micro_batches(9, 2))
+        _, rows = loss_and_grad(optimizer, loss_of(model, tokens), slices(9, 2))
         seen.append(b"".join(row.numpy().tobytes() for row in rows))
     assert len(set(seen)) == 1
 
@@ -353,7 +366,7 @@ BITS = """
 import sys
 sys.path.insert(0, "tests")
 import torch
-from test_passes import gradients, random_tokens, through, transformer
+from test_compiled_blocks import gradients, random_tokens, through, transformer
 torch.set_num_threads(1)
 model, tokens = transformer(dropout=0.1, attention_dropout=0.1), random_tokens(3, 140, 16)
 hidden = through(model, tokens)
