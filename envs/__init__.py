@@ -55,7 +55,7 @@ def world(env_id: str, task_kwargs: list[dict] | None = None, **kwargs) -> GridW
     """The batch without its wrapper, which knows about its tasks; raises ValueError as `make`.
 
     It knows `all_tasks`, `observation_factors`, `optimal_return` and `shortest_episode`; a world of
-    REGISTRY also `optimal_actions`, `successors` and `start_observations`.
+    REGISTRY also `optimal_policy`, `successors` and `start_observations`.
     """
     if env_id not in REGISTRY:
         _check_foreign(env_id)

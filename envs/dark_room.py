@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from envs.checks import check_tasks, lane_tasks
-from envs.grid_world import DOWN, LEFT, RIGHT, STAY, UP, GridWorld, GridWorldEnv
+from envs.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld, GridWorldEnv
 from envs.render import room_frames, room_text
 
 MAX_SIZE = 181  # so that the index of a cell fits the 16 bits of a stored observation
@@ -77,15 +77,19 @@ class DarkRoom(GridWorld):
             return self._mean_over_starts(tasks, lambda distance: distance <= limit)
         return self._mean_over_starts(tasks, lambda d: np.maximum(limit + 1 - d, 0))
 
-    def optimal_actions(self, observations, tasks, u) -> np.ndarray:
-        """An action of a shortest path to each task's goal, int64 [N]; on the goal: stay.
+    def optimal_policy(self, tasks) -> np.ndarray:
+        """The probabilities of an optimal policy in each task, float64 [K, S, A].
 
-        `u`, float [N] in [0, 1), decides between row and column where both bring the lane closer.
+        Actions that bring the agent closer to the goal along a row or a column share the
+        probability equally; on the goal it stays.
         """
-        down, right = self._way(np.asarray(observations), self._goal_cells(tasks))
-        vertical = (down != 0) & ((right == 0) | (np.asarray(u) < 0.5))
-        sideways = np.where(right == 0, STAY, np.where(right > 0, RIGHT, LEFT))
-        return np.where(vertical, np.where(down > 0, DOWN, UP), sideways)
+        cells = np.arange(self.size**2)
+        down, right = self._way(cells, self._goal_cells(tasks)[:, None])  # [K, S] each
+        best = np.zeros((len(tasks), len(cells), len(MOVES)))
+        best[..., UP], best[..., DOWN] = down < 0, down > 0
+        best[..., LEFT], best[..., RIGHT] = right < 0, right > 0
+        best[..., STAY] = (down == 0) & (right == 0)
+        return best / best.sum(-1, keepdims=True)
 
     def _outcome(self, previous, actions, cells):
         reached = cells == self._goals

@@ -50,14 +50,15 @@ def test_an_observation_factors_into_the_space(env_id):
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
-def test_following_the_optimal_actions_takes_the_shortest_episode(env_id):
+def test_following_the_optimal_policy_takes_the_shortest_episode(env_id):
     world = envs.world(env_id)
     tasks = world.all_tasks()
     lanes = envs.make_vec(env_id, tasks, autoreset_mode="Disabled")
     observation, info = lanes.reset(seed=0)
     length, rng = np.full(len(tasks), -1), np.random.default_rng(0)
+    policy, env = world.optimal_policy(tasks), np.arange(len(tasks))
     for _ in range(20):
-        actions = world.optimal_actions(observation, tasks, rng.random(len(tasks)))
+        actions = [rng.choice(p.size, p=p) for p in policy[env, observation]]
         observation, _, terminated, truncated, info = lanes.step(actions)
         ended = terminated | truncated
         length = np.where(ended & (length < 0), info["time"], length)
@@ -239,11 +240,13 @@ def test_with_random_starts_the_knowledge_is_the_mean_over_the_other_cells():
     assert world.optimal_return([[0, 0]], 1).tolist() == [pytest.approx(2 / 3)]
 
 
-def test_u_decides_between_row_and_column_and_on_the_goal_one_stays():
+def test_the_optimal_policy_shares_between_row_and_column_and_stays_on_the_goal():
     world = envs.world("DarkRoom-v0", size=3)
-    tasks = [[0, 0], [0, 0], [0, 1], [1, 2], [2, 2], [0, 0]]
-    actions = world.optimal_actions([4, 4, 4, 4, 4, 0], tasks, [0.2, 0.7, 0.9, 0.1, 0.5, 0.1])
-    assert actions.tolist() == [UP, LEFT, UP, RIGHT, RIGHT, STAY]
+    policy = world.optimal_policy([[0, 0], [0, 1], [1, 2]])
+    assert policy.shape == (3, 9, 5) and (policy.sum(-1) == 1).all()
+    assert policy[0, 4].tolist() == [0, 0.5, 0, 0.5, 0]  # to the corner: up or left
+    assert policy[[1, 2, 0], [4, 4, 0]].argmax(-1).tolist() == [UP, RIGHT, STAY]
+    assert (policy[[1, 2, 0], [4, 4, 0]].max(-1) == 1).all()
 
 
 def test_successors_are_what_a_step_does():

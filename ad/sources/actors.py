@@ -10,15 +10,20 @@ from envs.rng import derive_key, uniform
 BLOCK_STEPS = 500  # steps of every lane held in memory before they go to the store
 
 
+def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
+    """The keys of the random streams that K agents' actors use for `purpose`, uint64 [K * E]."""
+    derived = [derive_key(key, purpose, e) for key in keys for e in range(num_envs)]
+    return np.array(derived, np.uint64)
+
+
 class Actors:
     """Lane (k, e) is actor e of agent k, with a random stream of its own."""
 
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
         self.env, self.shape = env, (num_tasks, num_envs)
         self.agent = np.arange(num_tasks)[:, None]
-        lanes = [(key, e) for key in keys for e in range(num_envs)]
-        self.keys = np.array([derive_key(key, "action", e) for key, e in lanes], np.uint64)
-        seeds = [derive_key(key, "world", e) >> 1 for key, e in lanes]
+        self.keys = actor_keys(keys, num_envs, "action")
+        seeds = [int(key) >> 1 for key in actor_keys(keys, num_envs, "world")]
         observation, info = env.reset(seed=seeds)
         self.observation, self.time = observation, info["time"]
         self.steps = 0

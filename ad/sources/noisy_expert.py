@@ -12,7 +12,8 @@ import numpy as np
 from ad.config.fields import setting
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
-from ad.sources.actors import Actors
+from ad.sources.actors import Actors, actor_keys
+from envs.rng import uniform
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Settings:
 
 
 class NoiseDistillation:
-    """K noisy experts with E actors each; needs a world that knows its optimal actions.
+    """K noisy experts with E actors each; needs a world that knows its optimal policy.
 
     `settings`: those of all agents, or a list of the same ones for each.
     """
@@ -36,13 +37,12 @@ class NoiseDistillation:
     def __init__(
         self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys, world
     ):
-        if not hasattr(world, "optimal_actions"):
-            raise ConfigError("noise_distillation needs a world that knows its optimal actions")
+        if not hasattr(world, "optimal_policy"):
+            raise ConfigError("noise_distillation needs a world that knows its optimal policy")
         self.settings = settings if isinstance(settings, Settings) else settings[0]
-        self.world = world
         self.actors = Actors(env, len(tasks), num_envs, keys)
-        self.tasks = np.repeat(tasks, num_envs, axis=0)
-        self.actions = int(env.single_action_space.n)
+        self.noise_keys = actor_keys(keys, num_envs, "noise")
+        self.cumulative = world.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
         self.noise = self.settings.noise_start
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
@@ -63,15 +63,15 @@ class NoiseDistillation:
         self.actors.restore(state)
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """The optimal actions [K, E], some replaced at random, from one uniform number each."""
-        random = u < self.noise
-        # What is left of the same number, stretched to [0, 1), chooses among equals.
-        rest = np.where(
-            random, u / max(self.noise, 1e-12), (u - self.noise) / (1 - self.noise or 1)
-        )
-        rest = np.clip(rest, 0.0, np.nextafter(1.0, 0.0))
-        best = self.world.optimal_actions(observations.ravel(), self.tasks, rest.ravel())
-        return np.where(random, (rest * self.actions).astype(int), best.reshape(u.shape))
+        """Actions [K, E]: optimal ones, or with probability `noise` uniformly random ones.
+
+        `u`, uniforms [K, E], choose among the actions; those of the stream "noise" choose between
+        the two policies.
+        """
+        cumulative = self.cumulative[self.actors.agent, observations]  # [K, E, A]
+        optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
+        is_random = uniform(self.noise_keys, self.actors.steps).reshape(u.shape) < self.noise
+        return np.where(is_random, (u * cumulative.shape[-1]).astype(int), optimal)
 
     def _noise_at(self, progress: float) -> float:
         s = self.settings
