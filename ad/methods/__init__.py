@@ -1,9 +1,10 @@
-"""In-context methods: a loss on windows, a memory in a rollout. One file and one line add another.
+"""Methods: what is learned from windows of histories, and how the model acts in a rollout.
 
-A method is built as `Method(settings)` from its own `Settings` dataclass and offers `history_part`
-(which share of each history it learns from), `loss(model, window)` and `begin(model, lanes,
-context_length)`, whose memory has `act(observation, time)`, `record(action, reward,
-next_observation)` and `rewarded()`, whether it holds a reward above 0, bool [N].
+A method is a class with a `Settings` dataclass, built as `Method(settings)`. It has `history_part`
+(the fractions of a history between which its windows lie), `loss(model, window, valid)` and
+`begin(model, num_envs, context_length)`. The context that `begin` returns has `act(observation,
+time)`, `record(action, reward, next_observation)`, `keep(envs)` and `rewarded()`, bool [N]: whether
+it holds a reward above 0. Another method is one file here and one line of `ad.registry`.
 """
 
 from ad.registry import METHODS

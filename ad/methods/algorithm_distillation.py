@@ -12,14 +12,14 @@ from ad.models.tokenizer import Window
 
 @dataclass(frozen=True)
 class Settings:
-    """Algorithm distillation has none beside the training's."""
+    """Settings of `method.name: algorithm_distillation`: none."""
 
 
 class AlgorithmDistillation:
-    """Cross entropy of the source's actions at every decision of a window."""
+    """Cross entropy of the source agent's actions at every decision of a window."""
 
     Settings = Settings
-    history_part = (0.0, 1.0)  # the whole learning history
+    history_part = (0.0, 1.0)  # fractions of a learning history: from its start to its end
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -31,14 +31,17 @@ class AlgorithmDistillation:
         valid: torch.Tensor,
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
-        """Mean cross entropy (nats) over the `valid` [B, T] decisions of a window [B, T + 1]."""
+        """Return the mean cross entropy (nats), 0-d, over the `valid` [B, T] decisions.
+
+        `window` has fields [B, T + 1]; its first transition comes before the first decision.
+        """
         targets = window["action"][:, 1:].masked_fill(~valid, -100)
-        # Actions before decisions: PyTorch is slow where the last dimension is short. It adds up
-        # such losses in no fixed order on a GPU, so that is done here.
+        # Logits [B, A, T]: PyTorch is slow where the last dimension is short. Its own mean adds up
+        # the losses in no fixed order on a GPU, so the sum is taken here.
         logits = model(window).float().transpose(1, 2)
         smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
         return F.cross_entropy(logits, targets, **smoothing).sum() / valid.sum()
 
-    def begin(self, model: SequenceModel, lanes: int, context_length: int) -> ContextMemory:
-        """An empty memory for a rollout of `lanes` lanes."""
-        return ContextMemory(model, lanes, context_length)
+    def begin(self, model: SequenceModel, num_envs: int, context_length: int) -> ContextMemory:
+        """Return an empty context for a rollout of `num_envs` environments."""
+        return ContextMemory(model, num_envs, context_length)

@@ -1,7 +1,7 @@
-"""Expert distillation (Laskin et al. 2022, section 4): the same model on the histories' ends.
+"""Expert distillation (Laskin et al. 2022, section 4): the model of AD on the histories' ends.
 
-The control for algorithm distillation: no learning is seen, so that only what one success in the
-context says of the goal can raise the return over in-context episodes.
+The control for algorithm distillation: the windows show no learning, so the return can rise over
+in-context episodes only by what a success in the context reveals of the task.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,15 @@ from ad.methods.algorithm_distillation import AlgorithmDistillation
 
 @dataclass(frozen=True)
 class Settings:
-    """Which part of a history counts as the expert's."""
+    """Settings of `method.name: expert_distillation`."""
 
-    expert_fraction: float = setting(0.1, above=0, at_most=1)  # the last share of each history
+    expert_fraction: float = setting(  # fraction of each history, at its end, that is trained on
+        0.1, above=0, at_most=1
+    )
 
 
 class ExpertDistillation(AlgorithmDistillation):
-    """Algorithm distillation that sees only the trained source agents."""
+    """Cross entropy of the actions of the trained source agents, at the ends of histories."""
 
     Settings = Settings
 
