@@ -12,7 +12,7 @@ from training_run import train
 
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate, load_model
-from ad.evaluation.references import references
+from ad.evaluation.references import compute_references
 from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_results
 from ad.reporting import tables
 from ad.reporting import verify as verification
@@ -70,7 +70,10 @@ def test_the_references_are_those_of_the_world_played(run, kwargs):
     there = TransferEvaluation(run, kwargs)
     known = world("DarkRoom-v0", **({"size": 3} | kwargs))
     tasks = there.split.held_out_tasks
-    line, optimal = references(known, tasks, 5, 12)["undirected"], known.optimal_return(tasks, 5)
+    line, optimal = (
+        compute_references(known, tasks, 5, 12)["undirected"],
+        known.optimal_return(tasks, 5),
+    )
     found = results(run, there.folder.name)["references"]["undirected"]["held_out"]
     assert found["nauc"] == pytest.approx(np.mean(line.returns.mean(1) / optimal))
 

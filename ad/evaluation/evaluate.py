@@ -1,4 +1,4 @@
-"""Evaluation: in-context rollouts on train and held-out tasks."""
+"""Evaluate the trained model of a run by in-context rollouts on its train and held-out tasks."""
 
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from ad.training.provenance import check_fingerprint
 
 
 def evaluate(run: Run, fresh: bool = False) -> bool:
-    """Play the trained model of `run` and write its results; False if they are there already."""
+    """Evaluate the trained model of `run` and write its result files.
+
+    Returns False, and evaluates nothing, if the results exist and not `fresh`.
+    """
     config, settings = run.config, run.config.evaluation
-    _trained(run)
+    _trained_checkpoint(run)
     if not fresh and is_evaluated(run):
         return False
     model, method = load_model(run), build_method(config.method)
@@ -35,14 +38,15 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
 
 
 def load_model(run: Run, world=None) -> SequenceModel:
-    """The trained model of `run`, frozen; for another `world` than the run's, if one is given.
+    """Load the trained model of `run`, frozen; for the spaces of `world` if it is given.
 
-    Raises ConfigError if it was trained on other tasks, or is another model, than configured;
-    CorruptError if its checkpoint is damaged: one of fewer steps would not be the same model.
+    Raises ConfigError if the training is not finished or its tasks or settings differ from those
+    configured, CorruptError if the checkpoint is damaged. Earlier checkpoints are not used instead,
+    since they are other models.
     """
     device = choose_device(run.config)
     try:
-        content = checkpoints.load(_trained(run))
+        content = checkpoints.load(_trained_checkpoint(run))
     except CorruptError as error:
         raise CorruptError(f"{error}; scripts.train makes it again") from error
     check_fingerprint(content, run.config, run.split)
@@ -54,9 +58,9 @@ def load_model(run: Run, world=None) -> SequenceModel:
     return model.eval().requires_grad_(False)
 
 
-def _trained(run: Run) -> Path:
+def _trained_checkpoint(run: Run) -> Path:
     path = checkpoints.newest(run.folder / "checkpoints")
-    wanted = checkpoints.name(run.config.training.steps)
-    if path is None or path.name != wanted:
+    expected = checkpoints.name(run.config.training.steps)
+    if path is None or path.name != expected:
         raise ConfigError(f"{run.folder} holds no finished training: run scripts.train first")
     return path

@@ -33,7 +33,7 @@ class Reference:
     tasks: np.ndarray | EllipsisType = ...
 
 
-def references(world, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
+def compute_references(world, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
     """Compute the references of `world` (from `envs.world`) by name, over `episodes` episodes.
 
     tasks: int [K, D]. Returns {} if a task is not an observation to find (worlds of Gymnasium);

@@ -1,4 +1,4 @@
-"""What an evaluation amounts to: `results.json`, the scores of each split and of the references."""
+"""Write and read `results.json`: the scores of each split and of the references."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,12 @@ from ad.data.histories import Histories
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
-from ad.evaluation.references import Reference, random_return, references, source_references
+from ad.evaluation.references import (
+    Reference,
+    compute_references,
+    random_return,
+    source_references,
+)
 from ad.evaluation.results import Evaluation, read_results
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
@@ -21,7 +26,8 @@ from ad.training.provenance import hardware, read_sessions, resumed_with
 from envs.tasks import task_name
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
-FILES = (*HASHED, SUMMARY)  # of an evaluation
+FILES = (*HASHED, SUMMARY)
+References = dict[str, dict[str, Reference]]  # reference name -> split -> Reference
 
 
 @dataclass(frozen=True)
@@ -29,70 +35,71 @@ class Summary:
     """Evaluations by split, references by name and split, and the content of results.json."""
 
     evaluations: dict[str, Evaluation]
-    lines: dict[str, dict[str, Reference]]
+    references: References
     results: dict
 
 
 def write_summary(run: Run) -> None:
-    """Write `results.json` from the results of the evaluation, with a hash of it and of them."""
+    """Write `results.json` from the `results.csv` of `run`."""
     evaluations = read_results(run.folder / "results.csv")
-    lines = reference_lines(run, evaluations)
-    write_results_json(run.folder, compile_results(run, evaluations, lines))
+    references = all_references(run, evaluations)
+    write_results_json(run.folder, compile_results(run, evaluations, references))
 
 
 def write_results_json(folder: Path, results: dict) -> None:
-    """Write `results.json`, with a hash of itself and of the files of the evaluation."""
+    """Write `results.json` with a hash of its content and those of the other result files."""
     hashes = {name: sha256(folder / name) for name in HASHED}
     write_checked_json(folder / SUMMARY, results | {"files": hashes})
 
 
 def read_summary(run: Run) -> Summary:
-    """What `write_summary` wrote. Raises ConfigError unless it is about the present settings.
+    """Read the result files of `run` and compute its references.
 
-    Raises CorruptError if a file of the evaluation is not what was written.
+    Raises ConfigError unless they are those of the present settings, CorruptError if a file is
+    damaged.
     """
-    there = all((run.folder / name).exists() for name in FILES)
-    if there and (damaged := damaged_results(run.folder)):
+    complete = all((run.folder / name).exists() for name in FILES)
+    if complete and (damaged := damaged_results(run.folder)):
         raise CorruptError(f"{'; '.join(damaged.values())}; scripts.evaluate makes it again")
     if not is_evaluated(run):
         raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
     evaluations = read_results(run.folder / "results.csv")
     results = read_checked_json(run.folder / SUMMARY)
-    return Summary(evaluations, reference_lines(run, evaluations), results)
+    return Summary(evaluations, all_references(run, evaluations), results)
 
 
 def is_evaluated(run: Run) -> bool:
-    """Whether results are there, whole, and about the present checkpoint and settings."""
+    """Return whether `run` has undamaged results of the present checkpoint and settings."""
     return matches(run.folder, identity(run))
 
 
-def matches(folder: Path, wanted: dict) -> bool:
-    """Whether results are there, whole, and what they say they are about is `wanted`."""
+def matches(folder: Path, expected: dict) -> bool:
+    """Return whether the files in `folder` are undamaged and `results.json` has `expected`."""
     if damaged_results(folder):
         return False
     results = read_checked_json(folder / SUMMARY)
-    return {name: results.get(name) for name in wanted} == wanted
+    return {name: results.get(name) for name in expected} == expected
 
 
 def damaged_results(folder: Path) -> dict[Path, str]:
-    """The files of an evaluation that are missing or not what was written, and what is wrong."""
+    """Return the result files in `folder` that are missing or damaged, each with a sentence."""
     try:
         hashes = dict(read_checked_json(folder / SUMMARY)["files"])
     except FileNotFoundError:
         return {folder / SUMMARY: f"{folder / SUMMARY} is missing"}
     except (ValueError, KeyError, TypeError):
         return {folder / SUMMARY: f"{folder / SUMMARY} is not what was written"}
-    found = {}
+    damaged = {}
     for path in (folder / name for name in HASHED):
         if not path.is_file():
-            found[path] = f"{path} is missing"
+            damaged[path] = f"{path} is missing"
         elif sha256(path) != hashes.get(path.name):
-            found[path] = f"{path} is not what was written: its SHA-256 differs"
-    return found
+            damaged[path] = f"{path} is not what was written: its SHA-256 differs"
+    return damaged
 
 
 def identity(run: Run) -> dict[str, str | None]:
-    """What results are about: hashes of the settings, the split and the trained model."""
+    """Return hashes of the settings, the split and the checkpoint that results depend on."""
     path = checkpoints.newest(run.folder / "checkpoints")
     return {
         "config_hash": config_hash(run.config),
@@ -101,31 +108,29 @@ def identity(run: Run) -> dict[str, str | None]:
     }
 
 
-def reference_lines(
-    run: Run, evaluations: dict[str, Evaluation]
-) -> dict[str, dict[str, Reference]]:
-    """Every reference that can be computed: name -> split -> Reference."""
-    source = source_lines(run, evaluations["held_out"].returns.shape[2])
-    lines = world_lines(run.world, run.config.env.episode_length, evaluations)
-    return lines | {n: {"train": line} for n, line in source.items()}
+def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
+    """Compute all references of `run`, those of its source from its histories."""
+    references = world_references(run.world, run.config.env.episode_length, evaluations)
+    source = history_references(run, evaluations["held_out"].returns.shape[2])
+    return references | {name: {"train": reference} for name, reference in source.items()}
 
 
-def world_lines(
-    world, episode_length: int, evaluations: dict[str, Evaluation]
-) -> dict[str, dict[str, Reference]]:
-    """The references that follow from the world alone: name -> split -> Reference."""
-    lines: dict[str, dict[str, Reference]] = {}
+def world_references(world, episode_length: int, evaluations: dict[str, Evaluation]) -> References:
+    """Compute the references that depend on the world alone, for the tasks of each split."""
+    references: References = {}
     for split, evaluation in evaluations.items():
-        most = evaluation.returns.shape[2]
-        for name, line in references(world, evaluation.tasks, episode_length, most).items():
-            lines.setdefault(name, {})[split] = line
-    return lines
+        num_episodes = evaluation.returns.shape[2]
+        by_name = compute_references(world, evaluation.tasks, episode_length, num_episodes)
+        for name, reference in by_name.items():
+            references.setdefault(name, {})[split] = reference
+    return references
 
 
-def source_lines(run: Run, most: int) -> dict[str, Reference]:
-    """The source agents' own first `most` and last ten episodes; nothing without histories.
+def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
+    """Compute the references of the source agents' first `num_episodes` and last ten episodes.
 
-    Agents that stopped learning are left out: a policy frozen half-way is no source algorithm.
+    Returns {} if a train task has no history. Agents that stopped learning are left out, since a
+    policy frozen half-way does not represent the source algorithm.
     """
     histories = Histories(run.config)
     folders = [histories.folder(task) for task in run.split.train_tasks]
@@ -137,14 +142,17 @@ def source_lines(run: Run, most: int) -> dict[str, Reference]:
         if unit.stopped_at is None:
             arrays = unit.arrays
             whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
-            streams = range(len(arrays["reward"]))
-            returns[k] = [whole.returns[whole.stream == j] for j in streams]
-    lines = source_references(list(returns.values()), most, metrics.LAST) if returns else {}
-    return {name: replace(line, tasks=np.array(list(returns))) for name, line in lines.items()}
+            actors = range(len(arrays["reward"]))
+            returns[k] = [whole.returns[whole.stream == j] for j in actors]
+    if not returns:
+        return {}
+    references = source_references(list(returns.values()), num_episodes, metrics.LAST)
+    tasks = np.array(list(returns))
+    return {name: replace(reference, tasks=tasks) for name, reference in references.items()}
 
 
 def stopped_agents(run: Run) -> dict[str, int]:
-    """Task name -> steps learned from, of the source agents whose numbers broke."""
+    """Return the step at which source agents with a non-finite loss stopped, by task name."""
     stopped, histories = {}, Histories(run.config)
     for task in run.split.train_tasks:
         folder = histories.folder(task)
@@ -155,14 +163,12 @@ def stopped_agents(run: Run) -> dict[str, int]:
     return stopped
 
 
-def compile_results(
-    run: Run, evaluations: dict[str, Evaluation], lines: dict[str, dict[str, Reference]]
-) -> dict:
-    """The content of `results.json`, keys as in the design."""
+def compile_results(run: Run, evaluations: dict[str, Evaluation], references: References) -> dict:
+    """Return the content of `results.json`."""
     config, trained = run.config, read_sessions(run.folder)
     return {
         "name": config.name,
-        **scores(run.world, config.env.episode_length, evaluations, lines),
+        **scores(run.world, config.env.episode_length, evaluations, references),
         "stopped_agents": stopped_agents(run),
         "timing": run.timing(),
         "sessions": trained,
@@ -172,14 +178,11 @@ def compile_results(
 
 
 def scores(
-    world,
-    episode_length: int,
-    evaluations: dict[str, Evaluation],
-    lines: dict[str, dict[str, Reference]],
+    world, episode_length: int, evaluations: dict[str, Evaluation], references: References
 ) -> dict:
-    """The entries `splits` and `references` of `results.json`, in `world`."""
+    """Return the entries `splits` and `references` of `results.json`, in `world`."""
     facts = {split: task_facts(world, episode_length, e.tasks) for split, e in evaluations.items()}
-    optimal = {split: fact.optimal_return for split, fact in facts.items()}
+    optimal_returns = {split: fact.optimal_return for split, fact in facts.items()}
     splits = {
         split: metrics.summarize(
             evaluation.returns,
@@ -191,19 +194,24 @@ def scores(
         )
         for split, evaluation in evaluations.items()
     }
-    return {"splits": splits, "references": _summarize_references(lines, optimal)}
+    return {"splits": splits, "references": _summarize_references(references, optimal_returns)}
 
 
-def _summarize_references(lines: dict[str, dict[str, Reference]], optimal: dict) -> dict:
-    """name -> split -> scores; of the source's last episodes only those that are about the end."""
+def _summarize_references(
+    references: References, optimal_returns: dict[str, np.ndarray]
+) -> dict[str, dict[str, dict]]:
+    """Return the scores of each reference by name and split.
+
+    Scores of a whole curve are None for source_end, which has the last episodes only.
+    """
     summaries = {
         name: {
             split: metrics.summarize_reference(
-                line.returns, line.successes, optimal[split][line.tasks]
+                curve.returns, curve.successes, optimal_returns[split][curve.tasks]
             )
-            for split, line in by_split.items()
+            for split, curve in by_split.items()
         }
-        for name, by_split in lines.items()
+        for name, by_split in references.items()
     }
     for summary in summaries.get("source_end", {}).values():
         summary |= {"nauc": None, "episodes_to_80pct": None}
@@ -211,7 +219,7 @@ def _summarize_references(lines: dict[str, dict[str, Reference]], optimal: dict)
 
 
 def task_facts(world, episode_length: int, tasks: np.ndarray) -> metrics.TaskFacts:
-    """What `world` knows of `tasks`."""
+    """Return the properties of `tasks` (int [K, D]) that `world` can tell."""
     return metrics.TaskFacts(
         world.optimal_return(tasks, episode_length),
         random_return(world, tasks, episode_length),

@@ -1,9 +1,9 @@
-"""The frozen model in worlds that it was not trained in: rooms of other sizes, other starts.
+"""Evaluate the frozen model in other worlds than its training: other room sizes, other starts.
 
-`evaluation.worlds` lists settings that take the place of those in `env.kwargs`. Each such world has
-a folder `logs/<run>/worlds/<name>/` with the files of an evaluation; its `results.json` says which
-`world` it is about. "Train" there are the goals that were trained on at home, as far from the
-centre; all others are held out. The checkpoint is still held to the world it was trained in.
+Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`. The
+results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
+`world` it is. Its train tasks are the goals with the same offset from the room's center as a goal
+of training; all other tasks are held out. The checkpoint must be one of the world of training.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from ad.evaluation.summary import (
     identity,
     matches,
     scores,
-    world_lines,
+    world_references,
     write_results_json,
 )
 from ad.methods import build_method
@@ -27,7 +27,7 @@ from envs.tasks import other_split
 
 
 class TransferEvaluation:
-    """One of them: its configuration (`env` is another), its tasks and its folder in a run's."""
+    """Evaluation of a run's model in the world with other `env.kwargs`."""
 
     def __init__(self, run: Run, kwargs: dict):
         self.run, self.kwargs = run, kwargs
@@ -39,7 +39,7 @@ class TransferEvaluation:
         self.title = f"{run.config.name}, {world_title(kwargs)}"
 
     def evaluate(self) -> None:
-        """Play the trained model of the run here; write results.csv and results.json."""
+        """Evaluate the trained model of the run in this world and write its result files."""
         settings = self.config.evaluation
         model, method = load_model(self.run, self.base_env), build_method(self.config.method)
         seeds = (settings.eval_seeds, settings.train_eval_seeds)
@@ -49,17 +49,18 @@ class TransferEvaluation:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_results(self.folder, self.split, results)
         evaluations = read_results(self.folder / "results.csv")
-        facts = self.base_env, self.config.env.episode_length
-        summary = scores(*facts, evaluations, world_lines(*facts, evaluations))
+        world, length = self.base_env, self.config.env.episode_length
+        references = world_references(world, length, evaluations)
+        summary = scores(world, length, evaluations, references)
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
         write_results_json(self.folder, about | summary | self._identity())
 
     def results(self) -> dict | None:
-        """The content of `results.json`; None unless it is about the present settings and model."""
+        """Return the content of `results.json`; None unless `is_evaluated`."""
         return read_checked_json(self.folder / SUMMARY) if self.is_evaluated() else None
 
     def is_evaluated(self) -> bool:
-        """Whether results are there, whole, and about the present settings and model."""
+        """Return whether there are undamaged results of the present settings and model."""
         return matches(self.folder, self._identity())
 
     def _identity(self) -> dict:
@@ -67,7 +68,7 @@ class TransferEvaluation:
 
 
 def evaluate_worlds(run: Run, fresh: bool = False) -> list[TransferEvaluation]:
-    """Evaluate in every world of `evaluation.worlds` that has no results yet; those worlds."""
+    """Evaluate in the worlds without results, or in all if `fresh`, and return those worlds."""
     worlds = [TransferEvaluation(run, kwargs) for kwargs in run.config.evaluation.worlds]
     due = [world for world in worlds if fresh or not world.is_evaluated()]
     for world in due:
@@ -76,7 +77,7 @@ def evaluate_worlds(run: Run, fresh: bool = False) -> list[TransferEvaluation]:
 
 
 def world_results(run: Run) -> dict[str, dict]:
-    """`results.json` of each world that is evaluated, by its title."""
+    """Return the content of `results.json` of each evaluated world, by its title."""
     worlds = [TransferEvaluation(run, kwargs) for kwargs in run.config.evaluation.worlds]
-    found = {world.title: world.results() for world in worlds}
-    return {title: results for title, results in found.items() if results is not None}
+    by_title = {world.title: world.results() for world in worlds}
+    return {title: results for title, results in by_title.items() if results is not None}

@@ -32,7 +32,7 @@ def report(run: Run) -> Path:
     """
     summary = read_summary(run)
     results = summary.results
-    curve = curve_picture(summary.evaluations, summary.lines)
+    curve = curve_picture(summary.evaluations, summary.references)
     room = room_picture(run.world.observation_factors, results)
     page = render(results, curve, room, videos(run.videos), run.config, world_results(run))
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
