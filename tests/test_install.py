@@ -1,0 +1,60 @@
+"""An installation outside the checkout: the console command works, and `scripts` is not there."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from processes import ONE_THREAD, ROOT
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The bin/ of a fresh virtual environment that has the project; its packages are the tests'."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"  # a copy, since the build writes beside pyproject.toml
+    for name in ("ad", "envs", "scripts"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    venv.create(folder / "venv")
+    (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+    (packages / "packages_of_the_tests.pth").write_text("\n".join(site.getsitepackages()))
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed"]
+    commands = folder / "venv" / "bin"
+    pip = [sys.executable, "-m", "pip", "--python", commands / "python"]
+    subprocess.run([*pip, "install", *options, source], check=True)
+    return commands
+
+
+def output(command: list, folder: Path) -> str:
+    """The stdout of `command` in `folder`, without this process's PYTHONPATH."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | ONE_THREAD
+    return subprocess.run(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.slow
+def test_the_console_command_comes_from_nothing_to_a_report(installed, tmp_path):
+    words = ["--config_path", ROOT / "configs/smoke.yaml", "--device", "cpu", "--threads", "1"]
+    said = output([installed / "ad", "run", *words], tmp_path)
+    assert "report: logs/smoke/report.html" in said.splitlines()
+    assert (tmp_path / "logs/smoke/report.html").exists()
+    assert {path.name for path in tmp_path.iterdir()} >= {"histories", "logs", "videos"}
+
+
+@pytest.mark.slow
+def test_only_ad_and_envs_are_installed(installed, tmp_path):
+    program = """
+import importlib.util as util
+print(util.find_spec("ad").origin, util.find_spec("envs").origin, util.find_spec("scripts"))
+"""
+    ad, envs, scripts = output([installed / "python", "-c", program], tmp_path).split()
+    home = str(installed.parent)
+    assert ad.startswith(home) and envs.startswith(home) and scripts == "None"
