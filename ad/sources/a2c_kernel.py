@@ -111,7 +111,7 @@ def _unflatten(flat, states, hidden, outputs):
 def _features(row, scale, shift, normal, feature):
     """Compute the features of an embedding `row` [H]; return 1 / its standard deviation.
 
-    Fills `normal` [H], the row with mean 0 and variance 1, and `feature` [H], behind tanh.
+    Fills `normal` [H], the row with mean 0 and variance 1, and `feature` [H], after tanh.
     """
     hidden = row.size
     mean = _ZERO

@@ -59,8 +59,8 @@ class HeadSlice(NamedTuple):
 class AttentionWorkspace(NamedTuple):
     """Scratch memory for one head of one window, zeros at first.
 
-    L and D are padded to multiples of `LANES`. Transposed arrays and `token_pairs` stay 0 behind L;
-    padding behind D is never used. Words (uint32) hold two bfloat16 numbers.
+    L and D are padded to multiples of `LANES`. Transposed arrays and `token_pairs` stay 0 beyond
+    L; padding beyond D is never used. Words (uint32) hold two bfloat16 numbers.
     """
 
     queries_t: np.ndarray  # words [D / 2, L]
@@ -71,29 +71,29 @@ class AttentionWorkspace(NamedTuple):
     key_pairs: np.ndarray  # words [L / 2, LANES], pairs of keys: weights, or d_scores
     out: np.ndarray  # float32 [LANES, D], output, or gradient of queries
     delta: np.ndarray  # float32 [LANES], scaled dot product of a query's output and its gradient
-    weights: np.ndarray  # bfloat16 [L, QUERY_BLOCK], behind dropout
-    d_scores: np.ndarray  # bfloat16 [L, QUERY_BLOCK]
+    weights: np.ndarray  # bfloat16 [L, QUERY_BLOCK], after dropout
+    d_scores: np.ndarray  # bfloat16 [L, QUERY_BLOCK], divided by sqrt(D)
     dk: np.ndarray  # float32 [L, D]
     dv: np.ndarray  # float32 [L, D]
 
 
 @njit(**HELPER)
-def attention_forward(qkv, part, dropout, softmax_stats, attn_out, workspace):
+def attention_forward(qkv, head_slice, dropout, softmax_stats, attn_out, workspace):
     """Write the output of one head and window to `attn_out` [N, C], bfloat16.
 
-    `part` is a `HeadSlice`. Fills its queries' columns of `softmax_stats` [H, 2, N + padding]:
-    maximum score (in units of log 2) and reciprocal of the sum of weights.
+    `head_slice` is a `HeadSlice`. Fills the head's row of `softmax_stats` [H, 2, N + padding],
+    float32: each query's maximum score times log2(e) / sqrt(D), and 1 / its sum of weights.
     """
-    start, seq_len, head_dim = part.start, part.seq_len, part.head_dim
-    column = part.head * head_dim
+    start, seq_len, head_dim = head_slice.start, head_slice.seq_len, head_slice.head_dim
+    head, width, column = head_slice.head, head_slice.width, head_slice.head * head_dim
     words, row_stride, scores = qkv.view(np.uint32), qkv.shape[1] // 2, workspace.scores
     seq_len_padded, head_dim_padded = workspace.queries_t.shape[1], workspace.dk.shape[1]
     values, out = workspace.token_pairs[0], workspace.out
     _transpose_rows(words, start, seq_len, column // 2, head_dim // 2, workspace.queries_t)
-    _interleave_rows(qkv, start, seq_len, 2 * part.width + column, values, head_dim_padded)
-    scale, keys_offset = _log2_scale(head_dim), start * row_stride + (part.width + column) // 2
+    _interleave_rows(qkv, start, seq_len, 2 * width + column, values, head_dim_padded)
+    scale, keys_offset = _log2_scale(head_dim), start * row_stride + (width + column) // 2
     for i in range(0, seq_len, LANES):
-        num_keys, mask_index = i + LANES, part.batch_head * seq_len * seq_len + i
+        num_keys, mask_index = i + LANES, head_slice.batch_head * seq_len * seq_len + i
         queries = workspace.queries_t, i, seq_len_padded, head_dim // 2
         gemm(words, keys_offset, row_stride, 1, *queries, scores, 0, LANES, num_keys, LANES)
         max_score, weight_sum = _causal_mask_and_max(scores, i) * scale, broadcast(_ZERO)
@@ -104,26 +104,32 @@ def attention_forward(qkv, part, dropout, softmax_stats, attn_out, workspace):
             even = even * dropout_scale(dropout, mask_index + j * seq_len)
             odd = odd * dropout_scale(dropout, mask_index + j * seq_len + seq_len)
             store_bf16_pairs(workspace.key_pairs, j // 2 * LANES, even, odd)
-        stats_index = 2 * part.head * softmax_stats.shape[2] + start + i
+        stats_index = 2 * head * softmax_stats.shape[2] + start + i
         store(softmax_stats, stats_index, max_score)
         store(softmax_stats, stats_index + softmax_stats.shape[2], reciprocal(weight_sum))
         result = out, 0, head_dim_padded, LANES, head_dim_padded
         gemm(workspace.key_pairs, 0, 1, LANES, values, 0, head_dim_padded, num_keys // 2, *result)
         for r in range(min(LANES, seq_len - i)):
             row = start + i + r
-            _store_row(out, r, softmax_stats[part.head, 1, row], head_dim, attn_out, row, column)
+            _store_row(out, r, softmax_stats[head, 1, row], head_dim, attn_out, row, column)
 
 
 @njit(**HELPER)
-def attention_backward(qkv, part, dropout, softmax_stats, attn_out, d_attn_out, d_qkv, workspace):
+def attention_backward(
+    qkv, head_slice, dropout, softmax_stats, attn_out, d_attn_out, d_qkv, workspace
+):
     """Write the gradients of queries, keys and values of one head and window to `d_qkv`.
 
-    `part` is a `HeadSlice`; `d_attn_out` is the gradient of `attn_out`. `qkv` and `attn_out` have
-    the window's rows from `start` on, gradients from `local_row` on.
+    With scores S = Q Kᵀ / sqrt(D), weights P and output O = P V: dV = Pᵀ dO, dP = dO Vᵀ,
+    dS = P ∘ (dP - rowsum(dO ∘ O)), dQ = dS K / sqrt(D) and dK = dSᵀ Q / sqrt(D) (Dao et al. 2022,
+    appendix B.2); dropout multiplies P and dP by its mask.
+
+    `d_attn_out` is the gradient of `attn_out`. The window's rows begin at `start` in `qkv` and
+    `attn_out`, and at `local_row` in gradients.
     """
-    start, local_row, seq_len = part.start, part.local_row, part.seq_len
-    head_dim, width = part.head_dim, part.width
-    column = part.head * head_dim
+    start, local_row, seq_len = head_slice.start, head_slice.local_row, head_slice.seq_len
+    head_dim, width = head_slice.head_dim, head_slice.width
+    column = head_slice.head * head_dim
     (seq_len_padded, head_dim_padded), out = workspace.dk.shape, workspace.out
     dk, dv = workspace.dk, workspace.dv
     queries, keys = workspace.token_pairs[0], workspace.token_pairs[1]
@@ -141,7 +147,7 @@ def attention_backward(qkv, part, dropout, softmax_stats, attn_out, d_attn_out, 
         stop = min(block + QUERY_BLOCK, seq_len_padded)
         for i in range(block, stop, LANES):
             arrays = softmax_stats, attn_out, d_attn_out, workspace
-            _scores_backward(qkv, part, i, i - block, dropout, *arrays)
+            _scores_backward(qkv, head_slice, i, i - block, dropout, *arrays)
             product = keys, 0, head_dim_padded, (i + LANES) // 2
             result = out, 0, head_dim_padded, LANES, head_dim_padded
             gemm(workspace.key_pairs, 0, 1, LANES, *product, *result)
@@ -165,21 +171,23 @@ def attention_backward(qkv, part, dropout, softmax_stats, attn_out, d_attn_out, 
 
 
 @njit(**HELPER)
-def _scores_backward(qkv, part, i, column, dropout, softmax_stats, attn_out, d_attn_out, workspace):
+def _scores_backward(
+    qkv, head_slice, i, column, dropout, softmax_stats, attn_out, d_attn_out, workspace
+):
     """Recompute the weights of the queries from `i` on, and compute the gradients of their scores.
 
     Both are written to `workspace`: from `column` on of `weights` and `d_scores`, and the gradients
     also to `key_pairs`.
     """
-    start, seq_len, head_dim = part.start, part.seq_len, part.head_dim
-    head_column = part.head * head_dim
+    start, seq_len, head_dim = head_slice.start, head_slice.seq_len, head_slice.head_dim
+    head_column = head_slice.head * head_dim
     words, row_stride = qkv.view(np.uint32), qkv.shape[1] // 2
     seq_len_padded = workspace.queries_t.shape[1]
     scale, num_queries, query_row = _ONE / np.sqrt(np.float32(head_dim)), seq_len - i, start + i
     for r in range(min(LANES, num_queries)):
-        rows = d_attn_out, part.local_row + i + r, attn_out, query_row + r
+        rows = d_attn_out, head_slice.local_row + i + r, attn_out, query_row + r
         workspace.delta[r] = _dot(*rows, head_column, head_dim) * scale
-    stats_index = 2 * part.head * softmax_stats.shape[2] + query_row
+    stats_index = 2 * head_slice.head * softmax_stats.shape[2] + query_row
     max_score = mask_tail(load(softmax_stats, stats_index), num_queries, _ZERO)
     sum_index = stats_index + softmax_stats.shape[2]
     inverse_sum = mask_tail(load(softmax_stats, sum_index), num_queries, _ZERO)
@@ -189,15 +197,15 @@ def _scores_backward(qkv, part, i, column, dropout, softmax_stats, attn_out, d_a
         block_row = (start + block) * row_stride
         num_keys = min(QUERY_BLOCK, i + LANES - block)
         for first, transposed, result in (
-            (part.width + head_column, workspace.queries_t, workspace.scores),
-            (2 * part.width + head_column, workspace.d_out_t, workspace.d_weights),
+            (head_slice.width + head_column, workspace.queries_t, workspace.scores),
+            (2 * head_slice.width + head_column, workspace.d_out_t, workspace.d_weights),
         ):
             rows = words, block_row + first // 2, row_stride, 1
             columns = transposed, i, seq_len_padded, head_dim // 2
             gemm(*rows, *columns, result, 0, LANES, num_keys, LANES)
         for j in range(0, num_keys, 2):
             key = block + j
-            index, target = (part.batch_head * seq_len + key) * seq_len + i, key * QUERY_BLOCK
+            index, target = (head_slice.batch_head * seq_len + key) * seq_len + i, key * QUERY_BLOCK
             even, d_even = _score_backward(workspace, j, dropout, index, key - i, *queries)
             index += seq_len
             odd, d_odd = _score_backward(workspace, j + 1, dropout, index, key + 1 - i, *queries)
@@ -212,7 +220,7 @@ def _scores_backward(qkv, part, i, column, dropout, softmax_stats, attn_out, d_a
 def _score_backward(
     workspace, j, dropout, index, first_query, max_score, inverse_sum, delta, log2_scale, scale
 ):
-    """Return the weights of one key behind dropout, and the gradients of its scores.
+    """Return the weights of one key, after dropout, and the gradients of its scores.
 
     `j` is the key's row in `scores` and `d_weights`, `first_query` the lane of the first query that
     sees it, which may be negative.
@@ -252,7 +260,7 @@ def _log2_scale(head_dim):
 def _transpose_rows(words, start, seq_len, column, num_columns, transposed):
     """Transpose `num_columns` words of a window's rows, from `column` on, to `transposed`.
 
-    `transposed` is [num_columns + padding, L + padding], with zeros behind L.
+    `transposed` is [num_columns + padding, L + padding], with zeros beyond L.
     """
     row_stride, seq_len_padded = words.shape[1], transposed.shape[1]
     for c in range(0, num_columns, LANES):

@@ -65,7 +65,7 @@ def decode(weights, keys, values, length, tokens, hidden, next_env):
     layers, _, heads, _, head_dim, _ = keys.shape
     width, num_new = tokens.shape[2], tokens.shape[1]
     x, y = _scratch(weights.out.shape[2]), _scratch(width)
-    # Behind the last head there is space for the padding of its values.
+    # After the last head there is space for the padding of its values.
     qkv, attn_out = _scratch(weights.qkv.shape[2]), _scratch(width + LANES)
     up = _scratch(weights.up.shape[2])
     scores = np.empty(values.shape[3], np.float32)

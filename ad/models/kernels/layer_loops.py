@@ -136,7 +136,7 @@ def layer_norm_backward(dy, r, x, row, width, stats, params, layer, dx, d_params
 
 @njit(**HELPER)
 def add_residual(x, row, product, r, bias, layer, dropout, out):
-    """Write a `row` of `x` plus row `r` of `product` and `bias`, behind dropout, to `out`."""
+    """Write a `row` of `x` plus dropout of row `r` of `product` + `bias` to `out`."""
     width_padded = x.shape[1]
     for c in range(0, width_padded, LANES):
         value = load(product, r * product.shape[1] + c) + load(bias, layer * width_padded + c)

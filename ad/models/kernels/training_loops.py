@@ -43,7 +43,7 @@ from ad.runtime.parallel import HELPER, LOOP
 
 # SHA-256 of functions.py, attention_loops.py, layer_loops.py, gemm.py, bf16.py, simd.py, llvm.py,
 # its beginning
-COMPILED_FROM = "9ed59886"
+COMPILED_FROM = "b148d414"
 ROW_BLOCK = 128  # rows that pass through a block together, a multiple of ROW_MULTIPLE
 COLUMN_BLOCK = 256  # columns of a product that are consumed before the next are computed
 
@@ -71,7 +71,7 @@ class Weights(NamedTuple):
     up_bias: np.ndarray
     down: PackedMatrix
     down_bias: np.ndarray
-    norm: np.ndarray  # behind the last block, [1, 2, C]
+    norm: np.ndarray  # after the last block, [1, 2, C]
 
 
 class Gradients(NamedTuple):
@@ -94,7 +94,7 @@ class Workspace(NamedTuple):
     """Scratch memory of a thread, bfloat16 but where said otherwise; zeros at first."""
 
     normed: np.ndarray  # [ROW_BLOCK, C], result of a layer normalization
-    hidden: np.ndarray  # [ROW_BLOCK, F], behind GELU
+    hidden: np.ndarray  # [ROW_BLOCK, F], after GELU
     d_branch: np.ndarray  # [ROW_BLOCK, C], gradient of what a block adds to the residual stream
     d_up: np.ndarray  # [ROW_BLOCK, F]
     product: np.ndarray  # float32 [ROW_BLOCK, C or COLUMN_BLOCK], of a linear map
@@ -114,10 +114,10 @@ class Saved(NamedTuple):
     qkv: np.ndarray  # bfloat16 [layers, N, 3 C]
     softmax_stats: np.ndarray  # float32 [layers, H, 2, N + padding], see `attention_forward`
     attn_out: np.ndarray  # bfloat16 [layers, N, C], before the output projection
-    x_mid: np.ndarray  # float32 [layers, N, C], residual stream behind attention
+    x_mid: np.ndarray  # float32 [layers, N, C], residual stream after attention
     x_mid_stats: np.ndarray  # float32 [layers, N, 2]
     up: np.ndarray  # bfloat16 [layers, N, F], without its bias
-    x_last: np.ndarray  # float32 [N, C], residual stream behind the last block
+    x_last: np.ndarray  # float32 [N, C], residual stream after the last block
     x_last_stats: np.ndarray  # float32 [N, 2]
     workspace: Workspace
 
@@ -315,7 +315,7 @@ def _attn_out_backward(
 ):
     """Write the gradient of attention's output to `d_attn_out`, from row `local_start` on.
 
-    Relies on the zeros that `_mlp_backward` wrote behind an odd last row.
+    Relies on the zeros that `_mlp_backward` wrote after an odd last row.
     """
     workspace, width_padded = saved.workspace, dx.shape[1]
     dropout = _select_dropout(dropout_keys, layer, _DROP_ATTENTION)
