@@ -56,7 +56,7 @@ def test_the_first_signal_lets_a_section_finish_its_step_and_save(begin, number,
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (code, "saving\nsaved\n")
-    assert "once more stops at once" in err and "Traceback" not in err
+    assert "a second signal stops at once" in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

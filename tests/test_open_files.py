@@ -8,7 +8,7 @@ from processes import ROOT
 TASKS = 5  # of seven arrays each
 CODE = """
 import os, resource, sys
-from ad.runtime.arrays import OTHER_FILES
+from ad.runtime.arrays import OTHER_OPEN_FILES
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.runtime.run import Run
@@ -18,9 +18,9 @@ from ad.training.trainer import Trainer
 words = ["--root", sys.argv[1], "--device", "cpu", "--threads", "1"]
 words += ["--source.env_steps", "800", "--source.algorithm", "noise_distillation"]
 run = Run.open(load(["--config_path", "configs/smoke.yaml", *words]).config)
-limit = OTHER_FILES + 15
+limit = OTHER_OPEN_FILES + 15
 here = len(os.listdir("/dev/fd"))
-spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_FILES - here - 8)]
+spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_OPEN_FILES - here - 8)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 print(collect(run), "collected")
 train_seeds([Trainer(run)])

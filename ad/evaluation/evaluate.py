@@ -28,7 +28,7 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
         return False
     model, method = load_model(run), build_method(config.method)
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
-    with run.timed("evaluate_s", again=True):
+    with run.timed("evaluate_s", reset=True):
         results = rollout_tasks(
             config, run.split, model, method, settings.episodes, seeds, record=True, show=True
         )

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: write aside, flush to the disk, rename."""
+"""Atomic writes: a file is written under a temporary name, flushed to the disk and renamed."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from ad.errors import ConfigError, MachineError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes `path`'s place when the block succeeds."""
+    """Yield a temporary path to write to; it replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,14 +23,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say which file
+        error.filename = error.filename or str(path)  # the error of a full disk names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` whole."""
+    """Write `text` to `path` atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
 def replace_between(path: Path, mark: str, text: str) -> None:
     """Put `text` between the lines `<!-- mark -->` and `<!-- /mark -->` of a file.
 
-    Raises ConfigError if it does not have them.
+    Raises ConfigError if the file does not have these lines.
     """
     begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     try:
@@ -52,32 +52,35 @@ def replace_between(path: Path, mark: str, text: str) -> None:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write `value` as indented JSON; NaN is refused (ValueError), since JSON has none."""
+    """Write `value` as indented JSON. Raises ValueError for NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def write_checked_json(path: Path, value: dict) -> None:
-    """Write `value` as JSON with a hash of itself, so that any change to it can be seen."""
-    write_json(path, value | {"seal": _seal(value)})
+    """Write `value` as JSON with a hash of its content, so that a later change is detected."""
+    write_json(path, value | {"seal": _content_hash(value)})
 
 
 def read_checked_json(path: Path) -> dict:
-    """Read what `write_checked_json` wrote. Raises ValueError if it is not that, OSError."""
+    """Return the content of a file of `write_checked_json`. Raises OSError.
+
+    Raises ValueError if the file is not JSON or its hash differs.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
-    if not isinstance(value, dict) or value.pop("seal", None) != _seal(value):
+    if not isinstance(value, dict) or value.pop("seal", None) != _content_hash(value):
         raise ValueError(f"{path.name} is not what was written")
     return value
 
 
-def _seal(value: dict) -> str:
+def _content_hash(value: dict) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def atomic_rename_dir(temporary: Path, folder: Path) -> None:
-    """Give a finished temporary folder its name; a folder already there is replaced."""
+    """Flush the files in `temporary` to the disk and rename it to `folder`, replacing that."""
     for file in temporary.iterdir():
         sync(file)
     sync(temporary)
@@ -88,14 +91,14 @@ def atomic_rename_dir(temporary: Path, folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that died left half written in and below `folder`."""
+    """Remove the temporary files that dead processes left in and below `folder`."""
     for path in list(folder.rglob(".*.tmp")):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with its content. Does nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -103,7 +106,10 @@ def remove(path: Path) -> None:
 
 
 def require_disk_space(folder: Path, needed: int, what: str) -> None:
-    """MachineError unless `needed` bytes are free on the disk of `folder`, which may not exist."""
+    """Raise MachineError unless `needed` bytes are free on the disk of `folder`.
+
+    `folder` need not exist. `what` is the subject of the message.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -114,7 +120,7 @@ def require_disk_space(folder: Path, needed: int, what: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
+    """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -123,6 +129,6 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

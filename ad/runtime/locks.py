@@ -1,36 +1,40 @@
-"""One writer at a time: a lock on a folder, which the system drops when its process dies."""
+"""Locks on folders, so that one process writes at a time.
 
-import fcntl
-import os
-import time
+The operating system drops the lock of a process that dies.
+"""
+
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ad.config.schema import Experiment
 from ad.errors import MachineError
 from ad.runtime.files import remove_leftovers
 
-LOOK_AGAIN = 0.2  # seconds between looks at a lock that is waited for
-
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold `folder`, which need not exist, and clear it of what dead processes left half written.
+    """Hold the lock of `folder`, which need not exist, and remove the leftovers of dead processes.
 
-    Raises MachineError if another process, or this one somewhere else, holds it; with `wait`, waits
-    until it no longer does. The lock is a file beside the folder, so that it outlives a folder that
-    is emptied.
+    Raises MachineError if the lock is held elsewhere; with `wait`, waits for its release. The lock
+    is a file beside the folder, so that the folder may be emptied.
     """
     path = folder.with_name(f".{folder.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _take(path, folder, wait)
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        sentence = f"another process is writing to {folder}: let it finish"
+        raise MachineError(sentence) from None
     try:
         remove_leftovers(folder)
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        path.unlink(missing_ok=True)  # before the release, while nobody else can hold this file
+        lock.release()
 
 
 @contextmanager
@@ -40,20 +44,3 @@ def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
         for config in configs:
             locks.enter_context(locked(config.folder))
         yield
-
-
-def _take(path: Path, folder: Path, wait: bool) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one who held it may have removed it between the two lines above.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                return handle
-        except BlockingIOError:
-            if not wait:
-                os.close(handle)
-                sentence = f"another process is writing to {folder}: let it finish"
-                raise MachineError(sentence) from None
-            time.sleep(LOOK_AGAIN)
-        os.close(handle)

@@ -1,8 +1,8 @@
-"""Where a run keeps its things: `logs/<name>/`, with `metrics.jsonl` as the source of truth.
+"""A run: the folder `logs/<name>/` of an experiment, its split and its world.
 
-config.yaml  split.json  metrics.jsonl  timing.json  sessions.json  checkpoints/  results.*
-worlds/<world>/results.*  report.html  tensorboard/ (a view of metrics.jsonl)  source/<task>/ (the
-agents' curves, likewise)
+The folder holds config.yaml, split.json, metrics.jsonl, timing.json, sessions.json, checkpoints/,
+results.*, worlds/<world>/results.*, report.html, tensorboard/ (the numbers of metrics.jsonl) and
+source/<task>/ (the learning curves of the source agents for tensorboard).
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from ad.runtime.metrics_log import MetricsLog
 from envs import world
 from envs.tasks import Split, make_split
 
-LATE_SECTIONS = ("evaluation.", "record.")  # may change without training again
+# Settings that may change without training again.
+LATE_SECTIONS = ("evaluation.", "record.")
 
 
 class Run:
@@ -73,20 +74,20 @@ class Run:
 
     @property
     def videos(self) -> Path:
-        """The folder of the run's videos."""
+        """The folder `videos/<name>/` of the run."""
         return Path(self.config.root) / "videos" / self.config.name
 
     def discard_training(self) -> None:
-        """Remove checkpoints and logs, so that training starts again."""
+        """Remove the checkpoints and the log, so that training starts from the first step."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.log.discard()
         self.set_timing("train_s", 0.0)
 
     @contextlib.contextmanager
-    def timed(self, name: str, again: bool = False) -> Iterator[None]:
-        """Add the seconds that the block takes to `name` in timing.json; with `again`, set them."""
+    def timed(self, name: str, reset: bool = False) -> Iterator[None]:
+        """Add the seconds of the block to `name` in timing.json, with `reset` from zero."""
         start = time.perf_counter()
-        if again:
+        if reset:
             self.set_timing(name, 0.0)
         try:
             yield
@@ -94,7 +95,10 @@ class Run:
             self.add_timing(name, time.perf_counter() - start)
 
     def timing(self) -> dict[str, float]:
-        """Seconds by name: collect_s, train_s, evaluate_s; damaged ones are forgotten."""
+        """Return the seconds in timing.json by name, without damaged entries.
+
+        The names are collect_s, train_s and evaluate_s.
+        """
         try:
             seconds = dict(json.loads((self.folder / "timing.json").read_text()))
         except (FileNotFoundError, ValueError, TypeError, RecursionError):
@@ -102,17 +106,17 @@ class Run:
         return {name: value for name, value in seconds.items() if _is_duration(value)}
 
     def add_timing(self, name: str, seconds: float) -> None:
-        """Note that `name` took so many seconds more."""
+        """Add `seconds` to `name` in timing.json."""
         self.set_timing(name, self.timing().get(name, 0.0) + seconds)
 
     def set_timing(self, name: str, seconds: float) -> None:
-        """Note that `name` took so many seconds."""
+        """Set `name` in timing.json to `seconds`."""
         write_json(self.folder / "timing.json", self.timing() | {name: round(seconds, 3)})
 
     def _changed_settings(self) -> list[str]:
-        """Return "path: old -> new" for each setting of the folder's run that would not be kept.
+        """Return "path: old -> new" for each setting that differs from the run in the folder.
 
-        Settings that affect no result of training are left out.
+        Only settings that affect the training are compared.
         """
         path = self.folder / "config.yaml"
         if not path.exists():
@@ -130,13 +134,13 @@ def _is_duration(value: object) -> bool:
 
 
 def with_seed(config: Experiment, seed: int) -> Experiment:
-    """`config` with another training seed, as a run of its own."""
+    """Return `config` with another training seed, under the name `<name>-seed-<seed>`."""
     training = replace(config.training, train_seed=seed)
     return replace(config, name=f"{config.name}-seed-{seed}", training=training)
 
 
 def describe_split(split: Split) -> dict:
-    """The lists of tasks and their hash, in plain types."""
+    """Return the tasks of a split and its hash in plain types."""
     return {
         "hash": split.hash,
         "train": split.train_tasks.tolist(),
@@ -145,10 +149,13 @@ def describe_split(split: Split) -> dict:
 
 
 def world_folder(folder: Path, kwargs: dict) -> Path:
-    """Where in a run's folder the results of another world are: {"size": 11} is worlds/size_11."""
+    """Return the folder, in a run's, of the results in another world.
+
+    {"size": 11} gives worlds/size_11.
+    """
     return folder / "worlds" / re.sub(r"[^A-Za-z0-9.]+", "_", world_title(kwargs))
 
 
 def world_title(kwargs: dict) -> str:
-    """Another world in a table, by its settings: {"size": 11} is "size 11"."""
+    """Return the settings of another world as a title: {"size": 11} gives "size 11"."""
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())

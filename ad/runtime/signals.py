@@ -1,4 +1,4 @@
-"""Ending early but tidily: a first signal waits for the end of a step, a second one does not.
+"""SIGINT and SIGTERM: the first signal waits for the end of a step, a second one does not.
 
 `ad.cli` installs the handlers. Work that can be resumed runs in a `defer_signals` section and
 asks between its steps whether to stop:
@@ -8,7 +8,7 @@ asks between its steps whether to stop:
             step += 1
         save()
 
-The signal is raised where the section ends. Outside of such sections it is raised at once.
+The signal is raised where the section ends. Outside of such a section it is raised at once.
 """
 
 import os
@@ -19,16 +19,16 @@ from dataclasses import dataclass
 
 
 class Terminated(BaseException):
-    """SIGTERM came, as KeyboardInterrupt says that SIGINT (Ctrl-C) did."""
+    """SIGTERM was received; the counterpart of KeyboardInterrupt, which stands for SIGINT."""
 
 
-RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-NOTICE = b"\nstopping after this step; once more stops at once\n"
+EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+MESSAGE = b"\nstopping after this step; a second signal stops at once\n"
 
 
 @dataclass
 class _Signals:
-    """How many `defer_signals` sections are open, and the signal that waits for their end."""
+    """The number of open `defer_signals` sections, and the signal that waits for their end."""
 
     sections: int = 0
     waiting: int | None = None
@@ -38,10 +38,10 @@ _signals = _Signals()
 
 
 def install() -> None:
-    """Handle SIGINT and SIGTERM as above from now on; a signal that is ignored stays ignored."""
-    for number in RAISED:
+    """Install the handlers of SIGINT and SIGTERM. A signal that is ignored stays ignored."""
+    for number in EXCEPTIONS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is in a shell's background job
-            signal.signal(number, _arrive)
+            signal.signal(number, _handle)
 
 
 @contextmanager
@@ -59,16 +59,16 @@ def defer_signals() -> Iterator[Callable[[], bool]]:
         if not _signals.sections:
             waiting, _signals.waiting = _signals.waiting, None
     if waiting is not None:
-        raise RAISED[waiting]
+        raise EXCEPTIONS[waiting]
 
 
 def stop_requested() -> bool:
-    """Whether a signal waits for the end of the section."""
+    """Return whether a signal waits for the end of the section."""
     return _signals.waiting is not None
 
 
-def _arrive(number: int, _: object) -> None:
+def _handle(number: int, _: object) -> None:
     if not _signals.sections or stop_requested():
-        raise RAISED[number]
+        raise EXCEPTIONS[number]
     _signals.waiting = number
-    os.write(2, NOTICE)  # a print could be interrupted by this very handler
+    os.write(2, MESSAGE)  # a print could be interrupted by this very handler

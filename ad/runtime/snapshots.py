@@ -1,8 +1,8 @@
-"""The state of unfinished work on the disk: arrays in one file, which a sealed description names.
+"""Snapshots of unfinished work: nested dicts of arrays in one file, and their metadata.
 
-`state.json` says what the state belongs to and which `state_<step>.npz` holds it, with its size and
-SHA-256. It is written after the arrays and replaced in one rename, so that a state is either the
-old one or the new one, whole.
+`state.json` holds the metadata: what the snapshot belongs to, its step, and the size and SHA-256 of
+`state_<step>.npz`, which holds the arrays. It is written after the arrays and replaced by one
+rename, so that an interruption leaves either the old snapshot or the new one.
 """
 
 import zipfile
@@ -13,36 +13,36 @@ import numpy as np
 from ad.errors import CorruptError
 from ad.runtime.files import atomic_write, read_checked_json, sha256, write_checked_json
 
-DESCRIPTION = "state.json"
+METADATA = "state.json"
 
 
-def save_state(folder: Path, step: int, state: dict, about: dict) -> None:
-    """Replace the state in `folder` by `state` (nested dicts of arrays), reached at `step`."""
+def save_state(folder: Path, step: int, state: dict, metadata: dict) -> None:
+    """Replace the snapshot in `folder` by `state`, nested dicts of arrays, at `step`."""
     path = folder / f"state_{step}.npz"
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **flatten(state))
     entry = {"step": step, "bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_checked_json(folder / DESCRIPTION, about | entry)
+    write_checked_json(folder / METADATA, metadata | entry)
     for old in folder.glob("state_*.npz"):
         if old != path:
             old.unlink()
 
 
 def read_metadata(folder: Path) -> dict | None:
-    """What the state in `folder` belongs to, with its `step`; None without one or without sense."""
+    """Return the metadata of the snapshot in `folder`; None if there is none or it is damaged."""
     try:
-        return read_checked_json(folder / DESCRIPTION)
+        return read_checked_json(folder / METADATA)
     except (OSError, ValueError):
         return None
 
 
 def load_state(folder: Path) -> dict:
-    """The nested dicts of arrays. Raises CorruptError if they are not what was written."""
+    """Return the nested dicts of arrays. Raises CorruptError if they are damaged."""
     try:
-        entry = read_checked_json(folder / DESCRIPTION)
+        entry = read_checked_json(folder / METADATA)
         path = folder / f"state_{int(entry['step'])}.npz"
         if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise ValueError("its SHA-256 is not the one in its description")
+            raise ValueError("its SHA-256 differs from the one in its metadata")
         with np.load(path, allow_pickle=False) as arrays:
             return unflatten({name: arrays[name] for name in arrays.files})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -50,22 +50,23 @@ def load_state(folder: Path) -> dict:
 
 
 def flatten(state: dict, path: str = "") -> dict[str, np.ndarray]:
-    """Nested dicts of arrays as one, with the names joined by slashes."""
-    parts = {}
+    """Return nested dicts of arrays as one dict, with the names joined by slashes."""
+    arrays = {}
     for name, value in state.items():
-        parts |= (
-            flatten(value, f"{path}{name}/") if isinstance(value, dict) else {path + name: value}
-        )
-    return parts
+        if isinstance(value, dict):
+            arrays |= flatten(value, f"{path}{name}/")
+        else:
+            arrays[path + name] = value
+    return arrays
 
 
 def unflatten(arrays: dict[str, np.ndarray]) -> dict:
-    """What `flatten` made one."""
+    """Return the nested dicts whose names `flatten` joined."""
     state: dict = {}
     for path, array in arrays.items():
         *groups, name = path.split("/")
-        place = state
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = array
+        group = state
+        for name_of_group in groups:
+            group = group.setdefault(name_of_group, {})
+        group[name] = array
     return state
