@@ -83,9 +83,9 @@ def of_experiment(function: Callable[["Experiment", bool], None], flag: str = "f
 
         if _asks_for_help(words):
             return _print_help(function)
-        invocation = load(words, flag)
-        with locked(invocation.config.folder):
-            function(invocation.config, invocation.flag)
+        arguments = load(words, flag)
+        with locked(arguments.config.folder):
+            function(arguments.config, arguments.flag)
 
     return verb
 
@@ -188,10 +188,10 @@ def seeds(words: Sequence[str]) -> None:
     numbers = _numbers("--seeds", known.seeds)
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
-    invocation = load(words)
+    arguments = load(words)
     from ad.sweeps.seeds import run_seeds
 
-    run_seeds(invocation.config, numbers, invocation.flag)
+    run_seeds(arguments.config, numbers, arguments.flag)
 
 
 def study(words: Sequence[str]) -> None:
@@ -282,9 +282,9 @@ def _asks_for_help(words: Sequence[str]) -> bool:
 
 def _print_help(verb: Callable) -> None:
     """Print the docstring of `verb` and all settings of an experiment."""
-    from ad.config.help import usage
+    from ad.config.help import help_text
 
-    _print(f"{inspect.getdoc(verb)}\n\n{usage()}")
+    _print(f"{inspect.getdoc(verb)}\n\n{help_text()}")
 
 
 def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:

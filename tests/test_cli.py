@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ad.cli import VERBS, exit_code, of_experiment
-from ad.config.help import usage
+from ad.config.help import help_text
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 
 ROOT = Path(__file__).parent.parent
@@ -179,8 +179,8 @@ def test_a_word_that_is_no_verb_gets_a_sentence():
 
 
 def test_help_shows_every_setting_with_its_default_and_meaning():
-    text = usage()
+    text = help_text()
     assert "--source.env_steps 200000" in text
     assert "--source.settings.learning_rate" in text
-    assert "how actions follow from logits (sample, greedy)" in text
+    assert "how an action is chosen from the logits (sample, greedy)" in text
     assert all(line.split(maxsplit=2)[2:] for line in text.splitlines() if line.startswith("  --"))

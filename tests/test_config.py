@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ad.config.fields import setting
+from ad.config.fields import field
 from ad.config.parser import COMPONENTS, load
-from ad.config.schema import Experiment, config_hash, difference, dump
+from ad.config.schema import Experiment, config_hash, diff_text, dump
 from ad.data.histories import Histories
 from ad.errors import ConfigError
 
@@ -114,7 +114,7 @@ BAD_WORDS = [
     ("--trainng.steps 3", "trainng (command line) is not a setting; did you mean training?"),
     ("--source.settings.discont 1", "source.settings.discont (command line) is not a setting; "
      "did you mean discount?"),
-    ("--env.kwargs.szie 3", "env (command line) makes no world: DarkRoom-v0 has no setting "
+    ("--env.kwargs.szie 3", "env (command line) cannot be created: DarkRoom-v0 has no setting "
      "'szie'; did you mean 'size'?"),
     ("--data.zzz 3", "(known: history_stride, context_length, env_steps, held_out_act"),
     # wrong types
@@ -149,7 +149,7 @@ BAD_WORDS = [
     ("--name=-x", "must be a plain folder name"),
     ("--root /no/such/folder", "must be an existing folder, not '/no/such/folder'"),
     # unknown components
-    ("--env.id DarkRom-v0", "makes no world: unknown environment 'DarkRom-v0'; did you mean "
+    ("--env.id DarkRom-v0", "cannot be created: unknown environment 'DarkRom-v0'; did you mean "
      "'DarkRoom-v0'?"),
     ("--source.algorithm a3c", "is not a known source algorithm: 'a3c', did you mean 'a2c'?"),
     ("--method.name nothing", "is not a known method: 'nothing' (known: algorithm_dist"),
@@ -159,27 +159,27 @@ BAD_WORDS = [
     ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
-    ("--data.context_length 501", "must be at most 500, not 501: that is what is kept of a "),
-    ('--evaluation.worlds [{"size":11}]', "evaluation.worlds (command line) cannot hold {'size': "
-     "11}: the encoder factored has no vectors for 11 x 11 observations, only for the 9 x 9 it is "
-     "trained on (model.encoder offsets has)"),
-    ('--model.encoder table --evaluation.worlds [{"size":7}]', "the encoder table has no vectors"),
-    ('--evaluation.worlds [{"szie":7}]', "cannot hold {'szie': 7}: DarkRoom-v0 has no setting 'sz"),
-    ('--evaluation.worlds [{"num_envs":7}]', "must not set num_envs: the suite does"),
+    ("--data.context_length 501", "must be at most 500, not 501: with data.history_stride 40 "),
+    ('--evaluation.worlds [{"size":11}]', "evaluation.worlds (command line) must not list {'size': "
+     "11}: model.encoder factored is for the 9 x 9 observations of training, not for 11 x 11 "
+     "(offsets is for any size)"),
+    ('--model.encoder table --evaluation.worlds [{"size":7}]', "model.encoder table is for "),
+    ('--evaluation.worlds [{"szie":7}]', "must not list {'szie': 7}: DarkRoom-v0 has no setting "),
+    ('--evaluation.worlds [{"num_envs":7}]', "must not set num_envs: the suite sets it"),
     ('--evaluation.worlds [{"size":9},{"size":9}]', "must not list {'size': 9} twice"),
     ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
     ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
-    ("--data.env_steps 24000", "data.context_length must be at most 60, not 64: that is what "),
+    ("--data.env_steps 24000", "data.context_length must be at most 60, not 64: with data.his"),
     ("--data.actors_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
     ("--model.position rotari", "is not a known position: 'rotari', did you mean 'rotary'?"),
-    ("--model.position rotary --model.width 6", "must not be rotary for heads of width 3"),
+    ("--model.position rotary --model.width 6", "must not be rotary with heads of width 3"),
     ("--model.position window --model.positions 63", "model.positions (command line) must be at "
-     "least 64, not 63: so long is a window of data.context_length"),
-    ("--model.position history --model.positions 1999", "must be at least 2000, not 1999: so long "
-     "is a rollout of 100 episodes of 20 steps"),
-    ("--model.position history --data.history_stride 5", "must be at least 4000, not 2000: so long "
-     "is a kept history"),
+     "least 64, the length of a window of data.context_length, not 63"),
+    ("--model.position history --model.positions 1999", "must be at least 2000, the length of a "
+     "rollout of 100 episodes of 20 steps, not 1999"),
+    ("--model.position history --data.history_stride 5", "must be at least 4000, the length of a "
+     "training sequence, not 2000"),
     ("--model.reward_token before", "must be after with model.tokenizer fused: before is for"),
     ("--data.held_out_actors 10", "must be below source.num_envs (10), not 10"),
     ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
@@ -207,7 +207,7 @@ BAD_FILES = [
     ("training:\n  stps: 3", "training.stps (row.yaml, line 2) is not a setting; did you mean"),
     ("name: no", "name (row.yaml, line 1) must be text, not false (in quotes it is text)"),
     ("name: 2024", "must be text, not 2024 (in quotes it is text)"),
-    ("name: 2024-08-01", "name (row.yaml, line 1) has a value of the unsupported kind"),
+    ("name: 2024-08-01", "name (row.yaml, line 1) has a value of the unsupported type"),
     ("training:\n  steps: 1\n  steps: 2", "training.steps (row.yaml, line 2) is set twice"),
     ("training: {1: 2}", "training.1 is not a plain text key (in quotes it is)"),
     ("[1, 2]", "row.yaml must be a group of settings (key: value), not [1, 2]"),
@@ -216,7 +216,7 @@ BAD_FILES = [
     ("env: &a {id: x}\nsplit: *a", "row.yaml is not YAML: an alias (*name) is not allowed "
      "(line 2, column 8)"),
     ("env: &a {kwargs: *a}", "an alias (*name) is not allowed"),
-    ("env: !!python/object/apply:os.system ['true']", "has a value of the unsupported kind"),
+    ("env: !!python/object/apply:os.system ['true']", "has a value of the unsupported type"),
     ("name: !!int x", "name (row.yaml, line 1) has a value that cannot be read: 'x'"),
     ("training: {steps: [}", "row.yaml is not YAML: "),
     ("a: 1\n---\nb: 2", "row.yaml is not YAML: but found another document"),
@@ -306,7 +306,7 @@ def test_a_default_setting_of_an_algorithm_written_out_leaves_the_hash_alone():
 
 def test_the_difference_names_each_setting_that_changed():
     old, new = config(), config("--source.env_steps", "300000", "--env.kwargs.size", "9")
-    assert difference(old, new) == [
+    assert diff_text(old, new) == [
         "source.env_steps: 200000 -> 300000",
         "env.kwargs.size: not set -> 9",
     ]
@@ -314,7 +314,7 @@ def test_the_difference_names_each_setting_that_changed():
 
 def test_a_limit_that_does_not_exist_is_a_mistake_of_the_declaration():
     with pytest.raises(TypeError, match="at_lest"):
-        setting(1, at_lest=0)
+        field(1, at_lest=0)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ STRICT = [
     ("training: {<<: {steps: 3}}", "is not a plain text key"),
     ("split: {held_out: [[1, 2.5]]}", "must be a list"),
     ("split: {held_out: 3}", "must be a list"),
-    ("name: !!binary aGVsbG8=", "has a value of the unsupported kind"),
+    ("name: !!binary aGVsbG8=", "has a value of the unsupported type"),
     ("env: !!set {a, b}", "row.yaml"),
     (f"training: {{steps: {'9' * 5000}}}", "training.steps"),
     ("a: &a [*a]", "an alias (*name) is not allowed"),

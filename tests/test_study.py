@@ -13,7 +13,7 @@ import pytest
 import yaml
 from processes import ONE_THREAD, ROOT
 
-from ad.config.schema import changes
+from ad.config.schema import diff
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.metrics import welch_interval
 from ad.runtime.locks import locked
@@ -113,9 +113,9 @@ def test_a_question_changes_one_thing_in_the_base_row(committed):
     assert len(alone) > 10
     for question in alone:
         base = question.variants[question.reference(committed.base)]
-        changed = [changes(base, config) for config in question.variants.values()]
+        changed = [diff(base, config) for config in question.variants.values()]
         assert {path for change in changed for path in change} == {question.words.change}
-        assert question.words.base or not changes(committed.base, base)
+        assert question.words.base or not diff(committed.base, base)
 
 
 def test_the_committed_study_has_three_seeds_and_no_published_split(committed):

@@ -1,9 +1,9 @@
-"""How a setting is declared, and the strict check of plain data against such declarations.
+"""Declare the settings of an experiment, and validate plain data against the declarations.
 
-A group of settings is a dataclass. A field's type is bool, int, float, str, dict, list[...],
-Optional[...] or another such dataclass (a section); its limits are given to `setting`; the comment
-on its line is its help text. Pyrallis turns plain data into the dataclass, but it also turns 2.7
-into 2 and "maybe" into True, so `check` looks first.
+A group of settings is a frozen dataclass. The type of a setting is bool, int, float, str, dict,
+list[...], Optional[...] or another such dataclass (a section). `field` declares its default and
+limits; the string below it is its line in `--help`. Pyrallis converts plain data to the dataclass,
+but it also converts 2.7 to 2 and "maybe" to True, so `validate` runs first.
 """
 
 import copy
@@ -21,7 +21,7 @@ LIMITS = {
     "below": (operator.lt, "below"),
     "choices": (lambda value, choices: value in choices, "one of"),
 }
-KINDS = {
+TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -29,80 +29,83 @@ KINDS = {
     list: "a list",
     dict: "a group of settings (key: value)",
 }
-LARGEST_INT = 2**63 - 1  # what an int64 array can hold
+MAX_INT = 2**63 - 1  # the largest int64
 
 
 class Problem(NamedTuple):
-    """What is wrong (`text`, the end of a sentence) with the setting at the dotted `path`."""
+    """What is wrong with the setting at the dotted `path`: `text` is the rest of a sentence."""
 
     path: str
     text: str
 
 
-def setting(default: Any, *, free: bool = False, **limits: Any) -> Any:
-    """A dataclass field with a default, limits (the keys of `LIMITS`) and `free`.
+def field(default: Any, *, affects_results: bool = True, **limits: Any) -> Any:
+    """Return a dataclass field with a default and limits (the keys of `LIMITS`).
 
-    A free setting cannot change a result (a device, a pace of logging): it takes no part in the
-    configuration's hash, and may differ when a run is resumed.
+    A setting that does not affect results (a device, a logging interval) is left out of the hash
+    of the configuration and may change when a run is resumed. Raises TypeError for unknown limits.
     """
     if unknown := limits.keys() - LIMITS.keys():
-        raise TypeError(f"setting() knows no limit {unknown}")
+        raise TypeError(f"field() has no limit {unknown}")
     return dataclasses.field(
         default_factory=lambda: copy.deepcopy(default),
-        metadata={"free": free, **limits},
+        metadata={"affects_results": affects_results, **limits},
     )
 
 
-def check(group: type, data: Any, path: str = "") -> Iterator[Problem]:
-    """Every problem of plain `data`, found at `path`, as settings of the dataclass `group`."""
+def validate(group: type, data: Any, path: str = "") -> Iterator[Problem]:
+    """Yield every problem of plain `data`, set at the dotted `path`, as the dataclass `group`."""
     if not isinstance(data, dict):
-        yield Problem(path, f"must be {KINDS[dict]}, not {shown(data)}")
+        yield Problem(path, f"must be {TYPE_NAMES[dict]}, not {as_yaml(data)}")
         return
-    fields = {field.name: field for field in dataclasses.fields(group)}
+    fields = {entry.name: entry for entry in dataclasses.fields(group)}
     for name, value in data.items():
         here = join(path, name)
         if name not in fields:
             hint = did_you_mean(name, _paths(group)) or f" (known: {', '.join(fields)})"
             yield Problem(here, f"is not a setting{hint}")
         elif dataclasses.is_dataclass(fields[name].type):
-            yield from check(fields[name].type, {} if value is None else value, here)
-        elif text := _misfit(value, fields[name]):
+            yield from validate(fields[name].type, {} if value is None else value, here)
+        elif text := _value_problem(value, fields[name]):
             yield Problem(here, text)
 
 
-def _misfit(value: Any, field: dataclasses.Field) -> str:
-    """Why `value` does not fit `field`; an empty string if it does."""
-    if not _is_a(value, field.type):
-        return f"must be {_kind(field.type)}, not {shown(value)}{_quote_hint(value, field.type)}"
-    if type(value) is int and abs(value) > LARGEST_INT:
-        return f"is too large a number: {shown(value)}"
+def _value_problem(value: Any, declared: dataclasses.Field) -> str:
+    """Return why `value` breaks the type or a limit of a field, '' if it does not."""
+    if not _has_type(value, declared.type):
+        hint = _quote_hint(value, declared.type)
+        return f"must be {_type_name(declared.type)}, not {as_yaml(value)}{hint}"
+    if type(value) is int and abs(value) > MAX_INT:
+        return f"is too large a number: {as_yaml(value)}"
     for name, (holds, words) in LIMITS.items():
-        limit = field.metadata.get(name)
+        limit = declared.metadata.get(name)
         if limit is not None and not holds(value, limit):
+            if hasattr(limit, "suggest"):  # the choices are a Registry
+                return f"is not a known {limit.kind}: {as_yaml(value)}{limit.suggest(value)}"
             bound = limit if name != "choices" else ", ".join(limit)
-            return f"must be {words} {bound}, not {shown(value)}"
+            return f"must be {words} {bound}, not {as_yaml(value)}"
     return ""
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether plain `value` is of the type `kind` without any conversion but int to float."""
+def _has_type(value: Any, kind: Any) -> bool:
+    """Return whether plain `value` is of the type `kind`; the only conversion is int to float."""
     if typing.get_origin(kind) is typing.Union:
-        return any(_is_a(value, option) for option in typing.get_args(kind))
+        return any(_has_type(value, option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is list:
         (item,) = typing.get_args(kind)
-        return type(value) is list and all(_is_a(entry, item) for entry in value)
+        return type(value) is list and all(_has_type(entry, item) for entry in value)
     return type(value) is kind or (kind is float and type(value) is int)
 
 
-def _kind(kind: Any) -> str:
-    """The type `kind` in words, for "must be ..."."""
+def _type_name(kind: Any) -> str:
+    """Return the type `kind` in words that follow "must be"."""
     if typing.get_origin(kind) is typing.Union:
-        return " or ".join(_kind(option) for option in typing.get_args(kind))
+        return " or ".join(_type_name(option) for option in typing.get_args(kind))
     if kind is type(None):
         return "null"
     if typing.get_origin(kind) is list:
-        return f"{KINDS[list]} whose entries are each {_kind(typing.get_args(kind)[0])}"
-    return KINDS[kind]
+        return f"{TYPE_NAMES[list]} whose entries are each {_type_name(typing.get_args(kind)[0])}"
+    return TYPE_NAMES[kind]
 
 
 def _quote_hint(value: Any, kind: Any) -> str:
@@ -110,37 +113,37 @@ def _quote_hint(value: Any, kind: Any) -> str:
     return " (in quotes it is text)" if bare_word else ""
 
 
-def shown(value: Any, length: int = 60) -> str:
-    """`value` as the user wrote it, in YAML's words, cut at `length` characters."""
+def as_yaml(value: Any, max_length: int = 60) -> str:
+    """Return plain `value` as a user writes it in YAML, cut at `max_length` characters."""
     words = {True: "true", False: "false", None: "null"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= length else text[: length - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' if `name` is close to the last word of a `known` path, else ''."""
+    """Return '; did you mean ...?' if the last word of a `known` path is close to `name`, or ''."""
     last_words = {path.rpartition(".")[2]: path for path in reversed(list(known))}
     near = difflib.get_close_matches(name, last_words, n=1)
     return f"; did you mean {last_words[near[0]]}?" if near else ""
 
 
 def _paths(group: type, path: str = "") -> list[str]:
-    """The dotted paths of all settings of the dataclass `group`, the nested ones last."""
-    deep = [(join(path, field.name), field.type) for field in dataclasses.fields(group)]
-    inside = [
+    """Return the dotted paths of all settings of the dataclass `group`, the nested ones last."""
+    own = [(join(path, entry.name), entry.type) for entry in dataclasses.fields(group)]
+    nested = [
         inner
-        for here, kind in deep
+        for here, kind in own
         if dataclasses.is_dataclass(kind)
         for inner in _paths(kind, here)
     ]
-    return [here for here, _ in deep] + inside
+    return [here for here, _ in own] + nested
 
 
 def join(path: str, name: str) -> str:
-    """The dotted path of `name` inside `path`; either may be empty."""
+    """Return the dotted path of `name` inside `path`; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
 
 
-def touches(path: str, other: str) -> bool:
-    """Whether one dotted path is the other or lies inside it."""
+def overlaps(path: str, other: str) -> bool:
+    """Return whether two dotted paths are equal or one lies inside the other."""
     return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")

@@ -1,11 +1,11 @@
-"""The help text of the verbs, made from the configuration's dataclasses and their comments."""
+"""The help text of the verbs, made from the dataclasses of the configuration."""
 
+import ast
 import dataclasses
+import inspect
 from collections.abc import Iterator
 
-from pyrallis.wrappers.docstring import get_attribute_docstring
-
-from ad.config.fields import join, shown
+from ad.config.fields import as_yaml, join
 from ad.config.parser import COMPONENTS
 from ad.config.schema import Experiment
 
@@ -13,39 +13,48 @@ HEAD = """\
 usage: ad <verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
 or from the root of a checkout: python -m scripts.<verb> ...
 
-A setting that the file leaves out has the default below; an option takes precedence over the file.
+A setting that the file leaves out has the default below. An option overrides the file.
 """
 
 
-def usage() -> str:
-    """Every setting with its default and meaning, also of each source algorithm and method."""
-    rows = [
-        _row("config_path FILE.yaml", "a row of the benchmark, see configs/"),
-        _row("fresh true", "discard what the verb has written before and start again"),
-        _row("repair true", "verify only: collect damaged histories again"),
-        *_rows(Experiment, ""),
+def help_text() -> str:
+    """Return every option with its default and meaning, with those of all sources and methods."""
+    lines = [
+        _line("config_path FILE.yaml", "the experiment, see configs/"),
+        _line("fresh true", "discard what the verb has written before and start again"),
+        _line("repair true", "verify only: collect damaged histories again"),
+        *_section(Experiment, ""),
     ]
     for section, (registry, field) in COMPONENTS.items():
         for name in registry:
-            rows += [f"\nif {section}.{field} is {name}"]
-            rows += _rows(registry.load(name).Settings, f"{section}.settings")
-    return "\n".join([HEAD, *rows])
+            lines += [f"\nif {section}.{field} is {name}"]
+            lines += _section(registry.load(name).Settings, f"{section}.settings")
+    return "\n".join([HEAD, *lines])
 
 
-def _rows(group: type, path: str) -> Iterator[str]:
-    """A title, then an option a line, for the settings of the dataclass `group` at `path`."""
+def _section(group: type, path: str) -> Iterator[str]:
+    """Yield a title, then a line for each setting of the dataclass `group` at the dotted `path`."""
     yield f"\n{path}: {group.__doc__.splitlines()[0]}".removeprefix("\n: ")
-    default = group()
+    default, meanings = group(), _meanings(group)
     for entry in dataclasses.fields(group):
         here, value = join(path, entry.name), getattr(default, entry.name)
         if dataclasses.is_dataclass(value):
-            yield from _rows(entry.type, here)
+            yield from _section(entry.type, here)
         else:
-            comment = get_attribute_docstring(group, entry.name).comment_inline
             choices = ", ".join(entry.metadata.get("choices", ()))
-            text = f"{comment} ({choices})" if choices else comment
-            yield _row(f"{here} {value if isinstance(value, str) else shown(value)}", text)
+            text = meanings[entry.name] + (f" ({choices})" if choices else "")
+            yield _line(f"{here} {value if isinstance(value, str) else as_yaml(value)}", text)
 
 
-def _row(option: str, text: str) -> str:
+def _meanings(group: type) -> dict[str, str]:
+    """Return name -> the string below the setting, for each setting of a dataclass."""
+    (definition,) = ast.parse(inspect.getsource(group)).body
+    return {
+        setting.target.id: below.value.value
+        for setting, below in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(setting, ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
+
+
+def _line(option: str, text: str) -> str:
     return f"  --{option:<44} {text}"

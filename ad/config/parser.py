@@ -1,72 +1,84 @@
-"""From the words of a command line and a YAML file to an `Experiment`, or to every reason why not.
+"""Build an `Experiment` from a command line and a YAML file, or report every problem of them.
 
     python -m scripts.train --config_path configs/quickstart.yaml --training.steps 500
 
-The word after `--section.field` is read as YAML ([[1, 2], [3, 4]] is a list) and goes before the
-file; of a repeated option the last one counts. What is special to the chosen source algorithm or
-method stands under `source.settings` or `method.settings`; the class's `Settings` declares it.
+The word after `--section.field` is read as YAML, e.g. [[1, 2], [3, 4]], and overrides the file; the
+last of repeated options counts. `source.settings` and `method.settings` hold the settings of the
+chosen source algorithm and method, which the `Settings` of its class declares.
 """
 
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyrallis
 
-from ad.config.constraints import broken_rules
-from ad.config.fields import Problem, check, did_you_mean, join, shown, touches
+from ad.config.constraints import violations
+from ad.config.fields import Problem, as_yaml, did_you_mean, join, overlaps, validate
 from ad.config.schema import Experiment
-from ad.config.yaml_io import LARGEST, Document
+from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError
 from ad.registry import METHODS, SOURCES
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
-MOST_TUNED = 4096  # settings of one search
+MAX_TUNED_SETTINGS = 4096
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """What a command line asks for: a configuration, and whether the verb's flag is set."""
+class Arguments:
+    """The parsed command line: the configuration, and whether the verb's flag is set."""
 
     config: Experiment
     flag: bool = False
 
 
-def load(argv: Sequence[str], flag: str = "fresh") -> Invocation:
-    """The invocation that `argv` (without the program's name) asks for. Writes nothing.
+def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
+    """Parse a command line `argv`, without the program's name. Writes nothing.
 
-    `flag` is the one word that the verb knows besides the settings: `--<flag> true`.
-
-    Raises ConfigError with a line for each problem of the words, the file and the settings.
+    `--<flag> true` is the only option of the verb that is not a setting. Raises ConfigError with a
+    line for each problem of the options, the file and the settings.
     """
     options, problems = _options(argv)
     is_set = _flag(flag, options, problems)
-    file = options.pop("config_path", None)
-    document = Document("" if file is None else _file_text(file))
-    problems += document.problems
-    if isinstance(document.data, dict):
-        for path, word in options.items():
-            problems += _override(document.data, path, word)
-        config = _judge(document.data, problems)
-    elif not document.problems:
-        problems += check(Experiment, document.data)
+    path = options.pop("config_path", None)
+    file = YamlFile("" if path is None else _read(path))
+    problems += file.problems
+    for setting, word in options.items():
+        problems += _override(file.data, setting, word)
+    config = _build(file.data, problems)
     if problems:
-        raise ConfigError(_message(problems, document, options, file))
-    return Invocation(config, is_set)
+        raise _error(problems, file, path, options, " (command line)")
+    return Arguments(config, is_set)
+
+
+def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
+    """Return the experiment of a YAML file. `overrides`: dotted setting -> plain value.
+
+    Raises ConfigError with a line for each problem of the file and the settings.
+    """
+    file = YamlFile(_read(str(path)))
+    problems = list(file.problems)
+    for setting, value in overrides.items():
+        _put(file.data, setting, value)
+    config = _build(file.data, problems)
+    if problems:
+        raise _error(problems, file, str(path), overrides)
+    return config
 
 
 def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
-    """`--name word` and `--name=word` as a dict, and what is neither."""
+    """Return `--name word` and `--name=word` as a dict, and the problems of all other words."""
     words, options, problems = deque(argv), {}, []
     while words:
         word = words.popleft()
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
-            problems.append(Problem(shown(word), "is not an option: write --section.field value"))
+            text = "is not an option: write --section.field value"
+            problems.append(Problem(as_yaml(word), text))
         elif equals:
             options[name] = value
         elif words and not words[0].startswith("--"):
@@ -79,44 +91,49 @@ def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
 def _flag(flag: str, options: dict[str, str], problems: list[Problem]) -> bool:
     word = options.pop(flag, "false")
     if word not in ("true", "false"):
-        problems.append(Problem(f"--{flag}", f"must be true or false, not {shown(word)}"))
+        problems.append(Problem(f"--{flag}", f"must be true or false, not {as_yaml(word)}"))
     return word == "true"
 
 
-def _file_text(file: str) -> str:
-    """The text of a YAML file, or a ConfigError that says why there is none."""
+def _read(path: str) -> str:
+    """Return the text of a YAML file. Raises ConfigError if it cannot be read."""
     try:
-        with Path(file).open("rb") as stream:
-            return stream.read(LARGEST + 1).decode()
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1).decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not a text file (UTF-8)") from None
+        raise ConfigError(f"{path} is not a text file (UTF-8)") from None
     except FileNotFoundError:
-        siblings = [path.stem for path in Path(file).parent.glob("*.yaml")]
-        hint = did_you_mean(Path(file).stem, siblings)
-        raise ConfigError(f"there is no file {file}{hint}") from None
+        siblings = [sibling.stem for sibling in Path(path).parent.glob("*.yaml")]
+        hint = did_you_mean(Path(path).stem, siblings)
+        raise ConfigError(f"there is no file {path}{hint}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", error)
-        raise ConfigError(f"{file} cannot be read: {reason}") from None
+        raise ConfigError(f"{path} cannot be read: {reason}") from None
 
 
-def _override(data: dict, path: str, word: str) -> list[Problem]:
-    """Put `word` at the dotted `path` of `data`: as it is where text is expected, else as YAML."""
+def _override(data: Any, path: str, word: str) -> list[Problem]:
+    """Set the dotted `path` of `data` to `word`, read as YAML unless the setting is text."""
+    if _type_at(path) is str or not word.strip():
+        _put(data, path, word)
+        return []
+    value = YamlFile(word)
+    _put(data, path, value.data)
+    return [Problem(join(path, problem.path), problem.text) for problem in value.problems]
+
+
+def _put(data: Any, path: str, value: Any) -> None:
+    """Set the dotted `path` of nested `data`, unless a section of it is no dict."""
     *sections, name = path.split(".")
     for section in sections:
-        data[section] = {} if data.get(section) is None else data[section]
-        data = data[section]
-        if not isinstance(data, dict):
-            return []  # `check` finds the section wrong
-    if _type_at(path) is str or not word.strip():
-        data[name] = word
-        return []
-    document = Document(word)
-    data[name] = document.data
-    return [Problem(join(path, problem.path), problem.text) for problem in document.problems]
+        if isinstance(data, dict):
+            data[section] = {} if data.get(section) is None else data[section]
+            data = data[section]
+    if isinstance(data, dict):  # else `validate` reports the section
+        data[name] = value
 
 
 def _type_at(path: str) -> Any:
-    """The declared type of the setting at the dotted `path`, None if there is no such setting."""
+    """Return the declared type of the setting at the dotted `path`, None if there is none."""
     kind = Experiment
     for name in path.split("."):
         known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
@@ -124,22 +141,24 @@ def _type_at(path: str) -> Any:
     return kind
 
 
-def _judge(data: dict, problems: list[Problem]) -> Experiment:
-    """The experiment that `data` describes as far as it is right; adds to `problems`."""
+def _build(data: Any, problems: list[Problem]) -> Experiment:
+    """Return the experiment of the valid settings in `data`; append all others to `problems`."""
     refused = {problem.path for problem in problems}
-    problems += [problem for problem in check(Experiment, data) if problem.path not in refused]
+    problems += [found for found in validate(Experiment, data) if found.path not in refused]
+    if not isinstance(data, dict):
+        return Experiment()
     bad = {problem.path for problem in problems}
     config = pyrallis.decode(Experiment, _without(data, bad))
-    problems += broken_rules(config, bad)
+    problems += violations(config, bad)
     for section in COMPONENTS:
-        config = _with_own_settings(config, section, problems)
+        config = _complete_settings(config, section, problems)
     if not problems and config.tune.grid:
         problems += _grid_problems(config)
     return config
 
 
 def _without(data: dict, bad: set[str], path: str = "") -> dict:
-    """`data` without the settings at the paths in `bad` and without sections that say nothing."""
+    """Return `data` without the settings at the paths in `bad` and without empty sections."""
     good = {name: value for name, value in data.items() if join(path, name) not in bad}
     return {
         name: _without(value, bad, join(path, name)) if isinstance(value, dict) else value
@@ -148,16 +167,16 @@ def _without(data: dict, bad: set[str], path: str = "") -> dict:
     }
 
 
-def _with_own_settings(config: Experiment, section: str, problems: list[Problem]) -> Experiment:
-    """`config` with the complete settings of the section's chosen class; adds to `problems`."""
+def _complete_settings(config: Experiment, section: str, problems: list[Problem]) -> Experiment:
+    """Return `config` with the defaults of the section's chosen class; append to `problems`."""
     registry, name = COMPONENTS[section]
     part, path = getattr(config, section), f"{section}.settings"
-    if any(touches(problem.path, f"{section}.{name}") for problem in problems):
-        return config  # it is not known whose settings they are
+    if any(overlaps(problem.path, f"{section}.{name}") for problem in problems):
+        return config  # the class is unknown
     if problems and not part.settings:
-        return config  # nothing to judge: spares the import of the class
+        return config  # spares the import of the class
     group = registry.load(getattr(part, name)).Settings
-    found = list(check(group, part.settings, path))
+    found = list(validate(group, part.settings, path))
     if not found:
         settings = pyrallis.encode(pyrallis.decode(group, part.settings))
         part = dataclasses.replace(part, settings=settings)
@@ -166,32 +185,39 @@ def _with_own_settings(config: Experiment, section: str, problems: list[Problem]
 
 
 def _grid_problems(config: Experiment) -> Iterator[Problem]:
-    """What is wrong with the values that the source's settings are to be tuned over."""
+    """Yield the problems of the values of source settings in `tune.grid`."""
     group, grid = SOURCES.load(config.source.algorithm).Settings, config.tune.grid
     for name, values in grid.items():
         if type(values) is not list or not values:
-            text = f"must be a list of values, not {shown(values)}"
+            text = f"must be a list of values, not {as_yaml(values)}"
             yield Problem(join("tune.grid", name), text)
         else:
-            found = (list(check(group, {name: value}, "tune.grid")) for value in values)
+            found = (list(validate(group, {name: value}, "tune.grid")) for value in values)
             yield from next(filter(None, found), [])
     number = config.tune.samples or math.prod(len(v) for v in grid.values() if type(v) is list)
-    if number > MOST_TUNED:
-        yield Problem("tune.grid", f"makes {number} settings to try: at most {MOST_TUNED}")
+    if number > MAX_TUNED_SETTINGS:
+        yield Problem("tune.grid", f"makes {number} settings to try: at most {MAX_TUNED_SETTINGS}")
 
 
-def _message(
-    problems: list[Problem], document: Document, options: dict[str, str], file: str | None
-) -> str:
-    """One line a problem: the setting, where it was set, what is wrong."""
+def _error(
+    problems: list[Problem],
+    file: YamlFile,
+    path: str | None,
+    overrides: Iterable[str],
+    origin: str = "",
+) -> ConfigError:
+    """Return an error with a line for each problem: the setting, where it was set, what is wrong.
 
-    def place(path: str) -> str:
-        if any(touches(path, option) for option in options):
-            return " (command line)"
-        line = document.lines.get(path)
-        return f" ({file}, line {line})" if file and line else ""
+    `path`: the path of `file`. `origin`: where the settings `overrides` were set.
+    """
 
-    lines = [f"{path}{place(path)} {text}" if path else f"{file} {text}" for path, text in problems]
+    def place(setting: str) -> str:
+        if any(overlaps(setting, other) for other in overrides):
+            return origin
+        line = file.lines.get(setting)
+        return f" ({path}, line {line})" if path and line else ""
+
+    lines = [f"{name}{place(name)} {text}" if name else f"{path} {text}" for name, text in problems]
     if len(lines) == 1:
-        return lines[0]
-    return "\n  ".join([f"{len(lines)} problems, nothing was written:", *lines])
+        return ConfigError(lines[0])
+    return ConfigError("\n  ".join([f"{len(lines)} problems, nothing was written:", *lines]))

@@ -1,208 +1,282 @@
-"""The configuration: one `Experiment` is one row of the benchmark; every verb reads the same one.
+"""The settings of an experiment: dataclasses, their hash, and how two experiments differ.
 
-The defaults are those of `configs/quickstart.yaml`, the comment on a field's line is its help text,
-and `setting` declares its limits. `ad.config.parser.load` builds an Experiment from a YAML file and
-the command line; the rules across fields are in `ad/config/constraints.py`.
+The defaults are those of `configs/quickstart.yaml`. The string below a setting is its line in
+`--help`, and `ad.config.fields.field` declares its limits. `ad.config.parser` builds an Experiment
+from a YAML file and the command line; `ad/config/constraints.py` relates settings to each other.
 """
 
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 import pyrallis
 
-from ad.config import yaml_io as strict_yaml
-from ad.config.fields import join, setting, shown
-from ad.registry import BACKENDS, REWARDS, TOKENIZERS
-
-# A comment is a setting's help text only on the line on which the setting begins.
+from ad.config.fields import as_yaml, field, join
+from ad.config.yaml_io import YamlFile, dump_yaml
+from ad.registry import BACKENDS, ENCODERS, METHODS, POSITIONS, REWARDS, SOURCES, TOKENIZERS
 
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """The world: one task of it is an MDP with its hidden goal."""
+    """The environment: a family of tasks."""
 
-    id: str = setting("DarkRoom-v0")  # a world of envs.REGISTRY, or any Gymnasium id
-    kwargs: dict = setting({})  # the world's own settings, e.g. size, random_start
-    episode_length: int = setting(20, at_least=1, at_most=65535)  # steps until truncation
-    tasks: Optional[list[dict]] = setting(None)  # Gymnasium ids only: the kwargs of each task
+    id: str = field("DarkRoom-v0")
+    """environment: a name in envs.REGISTRY or any Gymnasium id"""
+    kwargs: dict = field({})
+    """settings of the environment, e.g. {size: 7, random_start: true}"""
+    episode_length: int = field(20, at_least=1, at_most=65535)
+    """steps after which an episode is truncated"""
+    tasks: Optional[list[dict]] = field(None)
+    """for a Gymnasium id: the settings of each task, e.g. [{gravity: 9}, {gravity: 12}]"""
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which tasks have histories (train) and which are never seen in training (held-out)."""
+    """The split into train tasks, which have histories, and held-out tasks."""
 
-    split_seed: int = setting(0, at_least=0)  # of the random permutation of all tasks
-    num_train_tasks: int = setting(57, at_least=1)  # the others are held out
-    held_out: Optional[list[list[int]]] = setting(None)  # the held-out tasks themselves, no seed
+    split_seed: int = field(0, at_least=0)
+    """seed of the random split into train and held-out tasks"""
+    num_train_tasks: int = field(57, at_least=1)
+    """number of train tasks; all other tasks are held out"""
+    held_out: Optional[list[list[int]]] = field(None)
+    """explicit list of held-out tasks, e.g. [[0, 0], [8, 8]]; null draws them with split_seed"""
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The source algorithm: one agent a task learns, and its learning is recorded."""
+    """The source algorithm, whose learning is recorded: one agent for each task."""
 
-    algorithm: str = setting("a2c")  # a name in ad.registry.SOURCES
-    env_steps: int = setting(200_000, at_least=1)  # per agent, over all its environments
-    num_envs: int = setting(10, at_least=1)  # parallel environments (streams) of an agent
-    source_seed: int = setting(0, at_least=0)  # of the agents and their environments
-    state_every: float = setting(30.0, at_least=0, free=True)  # seconds between saved states
-    settings: dict = setting({})  # the algorithm's own, see the end of this list
+    algorithm: str = field("a2c", choices=SOURCES)
+    """source algorithm"""
+    env_steps: int = field(200_000, at_least=1)
+    """environment steps of a source agent, over all its parallel environments"""
+    num_envs: int = field(10, at_least=1)
+    """parallel environments of a source agent; each is one actor of its history"""
+    source_seed: int = field(0, at_least=0)
+    """seed of the source agents and their environments"""
+    state_every: float = field(30.0, at_least=0, affects_results=False)
+    """seconds between two saved states of a collection, from which it can resume"""
+    settings: dict = field({})
+    """settings of the source algorithm, listed below for each algorithm"""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How histories become training windows."""
+    """The training windows, cut from the learning histories."""
 
-    history_stride: int = setting(40, at_least=1)  # every k-th episode of a stream is kept
-    context_length: int = setting(64, at_least=1)  # transitions the model looks back on
-    env_steps: int = setting(0, at_least=0)  # of a history that count, its first; 0 is all
-    held_out_actors: int = setting(1, at_least=0)  # streams of a train task kept for held-out loss
-    actors_per_task: int = setting(0, at_least=0)  # of the others, how many to train on; 0 is all
-    windows_from_start: float = setting(0.5, at_least=0, at_most=1)  # fraction of them
+    history_stride: int = field(40, at_least=1)
+    """k: training sequences hold every k-th episode of an actor and show faster learning"""
+    context_length: int = field(64, at_least=1)
+    """transitions in the context of the model"""
+    env_steps: int = field(0, at_least=0)
+    """train on only the first environment steps of each history; 0 trains on all of them"""
+    held_out_actors: int = field(1, at_least=0)
+    """actors of each train task that are not trained on, for the held-out loss"""
+    actors_per_task: int = field(0, at_least=0)
+    """actors of each train task to train on; 0 takes all that are not held out"""
+    windows_from_start: float = field(0.5, at_least=0, at_most=1)
+    """fraction of training windows that start at the beginning of a history"""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The transformer and how it reads transitions."""
+    """The tokenizer and the transformer."""
 
-    encoder: str = setting("factored")  # of observations, a name in ad.registry.ENCODERS
-    tokenizer: str = setting("fused", choices=TOKENIZERS)  # of tokens, see ad/models/tokenizer.py
-    width: int = setting(64, at_least=1)  # of the residual stream
-    layers: int = setting(4, at_least=1)  # transformer blocks
-    heads: int = setting(2, at_least=1)  # of attention; 2 of 32 halve the step of 4 of 16 on a CPU
-    feed_forward: int = setting(256, at_least=1)  # hidden width of a block's MLP
-    dropout: float = setting(0.0, at_least=0, below=1)  # after attention and MLP
-    attention_dropout: float = setting(0.0, at_least=0, below=1)  # of attention weights
-    next_observation: bool = setting(True)  # tokens show where the last action led
-    position: str = setting("env_time")  # of a token, a name in ad.registry.POSITIONS
-    positions: int = setting(2000, at_least=1)  # entries of its table, where it counts decisions
-    reward: str = setting("table", choices=REWARDS)  # how a reward becomes a vector
-    reward_token: str = setting("after", choices=("after", "before"))  # separate: after its action
+    encoder: str = field("factored", choices=ENCODERS)
+    """observation encoder"""
+    tokenizer: str = field("fused", choices=TOKENIZERS)
+    """tokens of a transition: one, three in a row, or three side by side"""
+    width: int = field(64, at_least=1)
+    """width of the residual stream"""
+    layers: int = field(4, at_least=1)
+    """number of transformer blocks"""
+    heads: int = field(2, at_least=1)
+    """number of attention heads; on a CPU 2 heads of width 32 take half the time of 4 of 16"""
+    feed_forward: int = field(256, at_least=1)
+    """hidden width of the MLP in each block"""
+    dropout: float = field(0.0, at_least=0, below=1)
+    """dropout probability of the outputs of attention and MLP"""
+    attention_dropout: float = field(0.0, at_least=0, below=1)
+    """dropout probability of the attention weights"""
+    next_observation: bool = field(True)
+    """whether tokens include the observation that an action led to"""
+    position: str = field("env_time", choices=POSITIONS)
+    """position embedding"""
+    positions: int = field(2000, at_least=1)
+    """largest number of positions, for model.position window or history"""
+    reward: str = field("table", choices=REWARDS)
+    """reward embedding: a learned vector for each value, or a linear map of the value"""
+    reward_token: str = field("after", choices=("after", "before"))
+    """place of a separate reward token: after its action or before the next observation"""
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """The in-context method: a loss on windows and a memory in a rollout."""
+    """The in-context method: a loss on windows and a policy with a context."""
 
-    name: str = setting("algorithm_distillation")  # a name in ad.registry.METHODS
-    settings: dict = setting({})  # the method's own, see the end of this list
+    name: str = field("algorithm_distillation", choices=METHODS)
+    """in-context method"""
+    settings: dict = field({})
+    """settings of the method, listed below for each method"""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Optimisation of the transformer (AdamW, linear warm-up, cosine)."""
+    """Training of the model: AdamW, linear warm-up, cosine decay."""
 
-    steps: int = setting(1000, at_least=1)  # optimizer steps; more memorise the train goals
-    batch_size: int = setting(32, at_least=1)  # windows a step
-    learning_rate: float = setting(3e-3, above=0)  # after warm-up
-    final_learning_rate: float = setting(0.0, at_least=0)  # at the last step
-    beta1: float = setting(0.9, at_least=0, below=1)  # of AdamW
-    beta2: float = setting(0.99, at_least=0, below=1)  # of AdamW
-    weight_decay: float = setting(0.01, at_least=0)  # of AdamW
-    warmup_steps: int = setting(200, at_least=0)  # from 0 to learning_rate
-    gradient_norm: float = setting(1.0, above=0)  # clip
-    label_smoothing: float = setting(0.0, at_least=0, below=1)  # of the action targets
-    action_dropout: float = setting(0.0, at_least=0, below=1)  # P(hide past action)
-    precision: str = setting("auto", choices=("auto", "float32", "bfloat16"))  # auto: the faster
-    compile: bool = setting(False)  # torch.compile: needs a C++ compiler, 10 to 20 s
-    train_seed: int = setting(0, at_least=0)  # of weights, batches and dropout
-    eval_every: int = setting(500, at_least=1, free=True)  # steps between evaluations in training
-    eval_episodes: int = setting(40, at_least=1, free=True)  # in-context episodes of those
-    checkpoint_every: int = setting(200, at_least=1, free=True)  # steps
-    log_every: int = setting(20, at_least=1, free=True)  # steps
-    max_bad_batches: int = setting(5, at_least=0, free=True)  # in a row: not finite, skipped
+    steps: int = field(1000, at_least=1)
+    """number of train steps; with many more the model memorizes the train tasks"""
+    batch_size: int = field(32, at_least=1)
+    """windows in a training batch"""
+    learning_rate: float = field(3e-3, above=0)
+    """peak learning rate, reached at the end of the warm-up"""
+    final_learning_rate: float = field(0.0, at_least=0)
+    """learning rate of the last train step"""
+    beta1: float = field(0.9, at_least=0, below=1)
+    """AdamW's decay rate of the first moment"""
+    beta2: float = field(0.99, at_least=0, below=1)
+    """AdamW's decay rate of the second moment"""
+    weight_decay: float = field(0.01, at_least=0)
+    """AdamW's weight decay of all matrices"""
+    warmup_steps: int = field(200, at_least=0)
+    """train steps in which the learning rate rises linearly from 0 to its peak"""
+    gradient_norm: float = field(1.0, above=0)
+    """largest norm of the gradient: a larger gradient is clipped"""
+    label_smoothing: float = field(0.0, at_least=0, below=1)
+    """label smoothing of the target actions"""
+    action_dropout: float = field(0.0, at_least=0, below=1)
+    """probability with which each past action is hidden from the model in training"""
+    precision: str = field("auto", choices=("auto", "float32", "bfloat16"))
+    """precision of the forward pass; auto takes the faster one"""
+    compile: bool = field(False)
+    """whether to use torch.compile, which needs a C++ compiler and takes 10 to 20 s"""
+    train_seed: int = field(0, at_least=0)
+    """seed of the initial weights, the training batches and dropout"""
+    eval_every: int = field(500, at_least=1, affects_results=False)
+    """train steps between two evaluations during training"""
+    eval_episodes: int = field(40, at_least=1, affects_results=False)
+    """in-context episodes on each task in an evaluation during training"""
+    checkpoint_every: int = field(200, at_least=1, affects_results=False)
+    """train steps between two checkpoints"""
+    log_every: int = field(20, at_least=1, affects_results=False)
+    """train steps between two lines of metrics.jsonl"""
+    max_bad_batches: int = field(5, at_least=0, affects_results=False)
+    """consecutive batches with a non-finite loss or gradient to skip before training rolls back"""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """In-context rollouts of the frozen model."""
+    """Rollouts of the frozen model, which learns a task in its context."""
 
-    episodes: int = setting(100, at_least=1)  # in-context episodes of a task
-    eval_seeds: int = setting(5, at_least=1)  # how many rollouts of a held-out task
-    train_eval_seeds: int = setting(1, at_least=1)  # how many rollouts of a train task
-    action: str = setting("sample", choices=("sample", "greedy"))  # how actions follow from logits
-    temperature: float = setting(0.85, above=0)  # of the sampling
-    worlds: list[dict] = setting([], free=True)  # others to play, each by what replaces env.kwargs
+    episodes: int = field(100, at_least=1)
+    """in-context episodes of a rollout"""
+    eval_seeds: int = field(5, at_least=1)
+    """rollouts on each held-out task"""
+    train_eval_seeds: int = field(1, at_least=1)
+    """rollouts on each train task"""
+    action: str = field("sample", choices=("sample", "greedy"))
+    """how an action is chosen from the logits"""
+    temperature: float = field(0.85, above=0)
+    """softmax temperature of sampled actions"""
+    worlds: list[dict] = field([], affects_results=False)
+    """other environments to evaluate on, each given by its changes of env.kwargs: [{size: 11}]"""
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """The videos."""
+    """The videos of a run."""
 
-    source_videos: bool = setting(True, free=True)  # one of each source agent
-    held_out_videos: int = setting(3, at_least=0, free=True)  # how many in-context rollouts
-    fps: int = setting(8, at_least=1, at_most=120, free=True)  # frames a second
+    source_videos: bool = field(True, affects_results=False)
+    """whether to make a video of each source agent"""
+    held_out_videos: int = field(3, at_least=0, affects_results=False)
+    """number of videos of the model on held-out tasks"""
+    fps: int = field(8, at_least=1, at_most=120, affects_results=False)
+    """frames per second of the videos"""
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """The search for settings of the source algorithm; no other verb depends on it."""
+    """The search for settings of the source algorithm; only the verb tune reads it."""
 
-    grid: dict = setting({})  # source setting: [its values], e.g. {discount: [0.9, 0.99]}
-    samples: int = setting(0, at_least=0)  # how many at random between those; 0: the whole grid
-    num_tasks: int = setting(4, at_least=1)  # train tasks, at most, that each is tried on
-    tune_seed: int = setting(0, at_least=0)  # of the random settings
-    rank_by: str = setting("area", choices=("area", "pace"), free=True)  # the best stands first
-    rise_windows: float = setting(1.0, above=0, free=True)  # context windows: wanted pace
+    grid: dict = field({})
+    """values of source settings to try, e.g. {discount: [0.9, 0.99]}"""
+    samples: int = field(0, at_least=0)
+    """number of random settings within the range of the grid; 0 tries the whole grid"""
+    num_tasks: int = field(4, at_least=1)
+    """largest number of train tasks on which each setting is tried"""
+    tune_seed: int = field(0, at_least=0)
+    """seed of the random settings"""
+    rank_by: str = field("area", choices=("area", "pace"), affects_results=False)
+    """score that settings are ranked by: area under the learning curve, or its pace"""
+    rise_windows: float = field(1.0, above=0, affects_results=False)
+    """wanted pace: context windows in which an agent reaches 90 % of its final return"""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the benchmark: what `python -m scripts.<verb> --config_path <row>.yaml` reads."""
+    """All settings of an experiment, which every verb reads."""
 
-    name: str = setting("quickstart", free=True)  # of the run: logs/<name>, videos/<name>
-    root: str = setting(".", free=True)  # the folder of histories/, logs/ and videos/
-    device: str = setting("auto", choices=("auto", "cpu", "cuda"), free=True)  # auto: cuda if any
-    backend: str = setting("auto", choices=("auto", *BACKENDS), free=True)  # of the transformer
-    threads: int = setting(0, at_least=0, free=True)  # of the CPU; 0 is all
-    env: EnvConfig = field(default_factory=EnvConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    source: SourceConfig = field(default_factory=SourceConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    record: RecordConfig = field(default_factory=RecordConfig)
-    tune: TuneConfig = field(default_factory=TuneConfig, metadata={"free": True})
+    name: str = field("quickstart", affects_results=False)
+    """name of the run: it is written to logs/<name> and videos/<name>"""
+    root: str = field(".", affects_results=False)
+    """folder that holds histories/, logs/ and videos/"""
+    device: str = field("auto", choices=("auto", "cpu", "cuda"), affects_results=False)
+    """device of training and evaluation; auto takes cuda if there is a GPU"""
+    backend: str = field("auto", choices=("auto", *BACKENDS), affects_results=False)
+    """implementation of the transformer; auto takes compiled if it supports model and device"""
+    threads: int = field(0, at_least=0, affects_results=False)
+    """number of CPU threads; 0 takes all"""
+    env: EnvConfig = field(EnvConfig())
+    split: SplitConfig = field(SplitConfig())
+    source: SourceConfig = field(SourceConfig())
+    data: DataConfig = field(DataConfig())
+    model: ModelConfig = field(ModelConfig())
+    method: MethodConfig = field(MethodConfig())
+    training: TrainingConfig = field(TrainingConfig())
+    evaluation: EvaluationConfig = field(EvaluationConfig())
+    record: RecordConfig = field(RecordConfig())
+    tune: TuneConfig = field(TuneConfig(), affects_results=False)
 
     @property
     def folder(self) -> Path:
-        """Where the run is: logs/<name>."""
+        """The folder of the run, logs/<name>."""
         return Path(self.root) / "logs" / self.name
 
 
 def dump(config: Any) -> str:
-    """The resolved configuration as YAML text that `load` reads back to an equal one."""
-    return strict_yaml.write(pyrallis.encode(config))
+    """Return the configuration with all its defaults as YAML text, which `load_file` can read."""
+    return dump_yaml(pyrallis.encode(config))
 
 
 def parse_dump(text: str) -> Experiment:
-    """Return the Experiment that `dump` wrote, without a check of its values.
+    """Return the Experiment that `dump` wrote, without validation of its values.
 
-    Raises ValueError if `text` is not YAML or names settings that there are not.
+    Raises ValueError if `text` is not YAML or has unknown settings.
     """
-    document = strict_yaml.Document(text)
-    if document.problems:
-        raise ValueError(document.problems[0].text)
+    file = YamlFile(text)
+    if file.problems:
+        raise ValueError(file.problems[0].text)
     try:
-        return pyrallis.decode(Experiment, document.data)
+        return pyrallis.decode(Experiment, file.data)
     except Exception as error:  # pyrallis raises errors of its own and of Python
         raise ValueError(" ".join(str(error).split())) from error
 
 
 def config_hash(*configs: Any) -> str:
-    """SHA-256 (hex) of an Experiment, or of some of its sections, without the free settings."""
-    text = json.dumps([_binding(config) for config in configs], sort_keys=True)
+    """Return the SHA-256 (hex) of the settings that affect results.
+
+    `configs`: an Experiment or some of its sections.
+    """
+    text = json.dumps([_result_settings(config) for config in configs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def changes(old: Any, new: Any) -> dict[str, Any]:
-    """Dotted path -> its value in `new`, of each setting that differs and is not free."""
-    before, after = _binding(old), _binding(new)
+def diff(old: Any, new: Any) -> dict[str, Any]:
+    """Return dotted path -> value in `new` of each setting that differs and affects results."""
+    before, after = _result_settings(old), _result_settings(new)
     return {
         path: after.get(path)
         for path in before | after
@@ -210,32 +284,30 @@ def changes(old: Any, new: Any) -> dict[str, Any]:
     }
 
 
-def difference(old: Any, new: Any) -> list[str]:
-    """'source.env_steps: 200000 -> 100000' for each setting that differs and is not free."""
-    before, after = _binding(old), _binding(new)
-    return [
-        f"{path}: {_shown(before, path)} -> {_shown(after, path)}" for path in changes(old, new)
-    ]
+def diff_text(old: Any, new: Any) -> list[str]:
+    """Return 'source.env_steps: 200000 -> 100000' for each setting of `diff`."""
+    before, after = _result_settings(old), _result_settings(new)
+    return [f"{path}: {_value(before, path)} -> {_value(after, path)}" for path in diff(old, new)]
 
 
-def _binding(config: Any) -> dict[str, Any]:
-    """Dotted path -> value of every setting that can change a result."""
+def _result_settings(config: Any) -> dict[str, Any]:
+    """Return dotted path -> value of each setting that affects results."""
     values = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        if not entry.metadata.get("free"):
-            nested = _binding(value) if dataclasses.is_dataclass(value) else value
-            values |= _flat(entry.name, nested)
+        if entry.metadata["affects_results"]:
+            nested = _result_settings(value) if dataclasses.is_dataclass(value) else value
+            values |= _flatten(entry.name, nested)
     return values
 
 
-def _flat(path: str, value: Any) -> dict[str, Any]:
-    """A dict as an entry for each value in it, at dotted paths; anything else as one entry."""
+def _flatten(path: str, value: Any) -> dict[str, Any]:
+    """Return dotted path -> leaf for each leaf of a nested dict `value` at `path`."""
     if not isinstance(value, dict):
         return {path: value}
-    parts = [_flat(join(path, name), inner) for name, inner in value.items()]
-    return {deep: leaf for part in parts for deep, leaf in part.items()}
+    parts = [_flatten(join(path, name), inner) for name, inner in value.items()]
+    return {path: leaf for part in parts for path, leaf in part.items()}
 
 
-def _shown(values: dict[str, Any], path: str) -> str:
-    return shown(values[path]) if path in values else "not set"
+def _value(values: dict[str, Any], path: str) -> str:
+    return as_yaml(values[path]) if path in values else "not set"

@@ -9,7 +9,7 @@ SHA256SUMS          of the three, for `sha256sum -c`: safetensors itself does no
 import json
 from pathlib import Path
 
-from ad.config.parser import load
+from ad.config.parser import load_file
 from ad.config.schema import config_hash
 from ad.data.spec import spec_as_dict, spec_from_dict
 from ad.errors import CorruptError, MachineError
@@ -49,7 +49,7 @@ def load_release(folder: Path) -> SequenceModel:
     """
     safetensors = _safetensors()
     _verify(folder)
-    config = load(["--config_path", str(folder / "config.yaml"), "--root", str(folder)]).config
+    config = load_file(folder / "config.yaml", root=str(folder))
     try:
         with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
             spec = spec_from_dict(json.loads(file.metadata()["spec"]))

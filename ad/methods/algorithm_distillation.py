@@ -12,7 +12,7 @@ from ad.models.tokenizer import Window
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of `method.name: algorithm_distillation`: none."""
+    """Algorithm distillation has no settings of its own."""
 
 
 class AlgorithmDistillation:

@@ -6,17 +6,16 @@ in-context episodes only by what a success in the context reveals of the task.
 
 from dataclasses import dataclass
 
-from ad.config.fields import setting
+from ad.config.fields import field
 from ad.methods.algorithm_distillation import AlgorithmDistillation
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of `method.name: expert_distillation`."""
+    """Settings of expert distillation."""
 
-    expert_fraction: float = setting(  # fraction of each history, at its end, that is trained on
-        0.1, above=0, at_most=1
-    )
+    expert_fraction: float = field(0.1, above=0, at_most=1)
+    """fraction of each history, at its end, to train on"""
 
 
 class ExpertDistillation(AlgorithmDistillation):

@@ -125,7 +125,7 @@ class Run:
             old = configuration.parse_dump(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             return [f"its config.yaml cannot be read: {error}"]
-        changed = configuration.difference(old, self.config)
+        changed = configuration.diff_text(old, self.config)
         return [line for line in changed if not line.startswith(LATE_SECTIONS)]
 
 

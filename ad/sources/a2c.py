@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ad.config.fields import setting
+from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
@@ -24,18 +24,28 @@ STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's upda
 
 @dataclass(frozen=True)
 class Settings:
-    """A2C's settings: the seed experiment's (2024) apart from the learning rate."""
+    """Settings of A2C: the seed experiment's (2024) apart from the learning rate."""
 
-    learning_rate: float = setting(1e-3, above=0)  # of Adam; sets the pace, the seed's was 1e-4
-    rollout_length: int = setting(10, at_least=1)  # steps of each actor between two updates
-    discount: float = setting(0.99, at_least=0, at_most=1)  # gamma
-    entropy_coefficient: float = setting(0.01, at_least=0)  # weight of the entropy bonus
-    value_coefficient: float = setting(0.99, at_least=0)  # weight of the squared value error
-    gradient_norm: float = setting(0.5, above=0)  # clip of each agent's own gradient
-    hidden: int = setting(128, at_least=1)  # width of the embedding of an observation
-    beta1: float = setting(0.9, at_least=0, below=1)  # of Adam
-    beta2: float = setting(0.999, at_least=0, below=1)  # of Adam
-    epsilon: float = setting(1e-6, above=0)  # of Adam
+    learning_rate: float = field(1e-3, above=0)
+    """Adam's learning rate, which sets the pace of the histories; the seed experiment's was 1e-4"""
+    rollout_length: int = field(10, at_least=1)
+    """steps of each actor between two updates"""
+    discount: float = field(0.99, at_least=0, at_most=1)
+    """discount factor gamma"""
+    entropy_coefficient: float = field(0.01, at_least=0)
+    """weight of the entropy bonus in the loss"""
+    value_coefficient: float = field(0.99, at_least=0)
+    """weight of the squared value error in the loss"""
+    gradient_norm: float = field(0.5, above=0)
+    """largest norm of an agent's gradient: a larger gradient is clipped"""
+    hidden: int = field(128, at_least=1)
+    """width of the embedding of an observation"""
+    beta1: float = field(0.9, at_least=0, below=1)
+    """Adam's decay rate of the first moment"""
+    beta2: float = field(0.999, at_least=0, below=1)
+    """Adam's decay rate of the second moment"""
+    epsilon: float = field(1e-6, above=0)
+    """Adam's term that is added to the denominator"""
 
 
 class A2C:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ad.config.fields import setting
+from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys
@@ -18,11 +18,14 @@ from envs.rng import uniform
 
 @dataclass(frozen=True)
 class Settings:
-    """The schedule of the noise."""
+    """Settings of noise distillation: the schedule of the noise."""
 
-    noise_start: float = setting(1.0, at_least=0, at_most=1)  # P(random action), first step
-    noise_end: float = setting(0.0, at_least=0, at_most=1)  # and at the last
-    decay_fraction: float = setting(1.0, above=0, at_most=1)  # share of history it falls over
+    noise_start: float = field(1.0, at_least=0, at_most=1)
+    """probability of a random action at the first step of a history"""
+    noise_end: float = field(0.0, at_least=0, at_most=1)
+    """probability of a random action at the end of the decay"""
+    decay_fraction: float = field(1.0, above=0, at_most=1)
+    """fraction of a history in which the noise decays linearly"""
 
 
 class NoiseDistillation:

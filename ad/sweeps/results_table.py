@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from ad.config.parser import load
+from ad.config.parser import load_file
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.reporting.tables import runs_table
@@ -26,7 +26,7 @@ def print_table(
     """
     groups: dict[str, dict[str, dict | str]] = {}
     for folder in run_folders(root, names):
-        config = load(["--config_path", str(folder / "config.yaml"), "--root", str(root)]).config
+        config = load_file(folder / "config.yaml", root=str(root))
         experiment = _hash_without_seeds(config)
         groups.setdefault(experiment, {})[folder.name] = results_of(folder, config)
         for kwargs in config.evaluation.worlds:

@@ -5,17 +5,16 @@ and split), the training seeds and the questions; `<question>.yaml` beside it sa
 run that several questions need, that of the base row above all, is one run.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ad.config.fields import check, did_you_mean, setting, shown
-from ad.config.parser import load
-from ad.config.schema import EvaluationConfig, Experiment, changes, config_hash
-from ad.config.yaml_io import Document
+from ad.config.fields import as_yaml, did_you_mean, field, validate
+from ad.config.parser import load_file
+from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
+from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
 
 BASE = "base"  # what the base row is called
@@ -26,25 +25,25 @@ COMMON = "study.yaml"
 class Common:
     """The content of study.yaml."""
 
-    row: str = setting("configs/quickstart.yaml")  # to start from
-    settings: dict = setting({})  # dotted setting: its value in all runs
-    seeds: list[int] = setting([0, 1, 2])  # training seeds
-    questions: list[str] = setting([])  # in the order of the page
+    row: str = field("configs/quickstart.yaml")  # to start from
+    settings: dict = field({})  # dotted setting: its value in all runs
+    seeds: list[int] = field([0, 1, 2])  # training seeds
+    questions: list[str] = field([])  # in the order of the page
 
 
 @dataclass(frozen=True)
 class Wording:
     """The content of a question's file: either `change` and `values`, or `variants`."""
 
-    question: str = setting("")  # in words
-    probe: str = setting("")  # what the probe of the field notes found, if it asked
-    base: dict = setting({})  # dotted setting: its value in all runs of this question
-    change: str = setting("")  # the dotted setting that changes
-    values: list = setting([])  # its values
-    variants: dict = setting({})  # name: {dotted setting: value}, where several go together
-    better: str = setting("")  # the value that had the larger NAUC in the probe
-    than: str = setting("")  # the one that it was compared with
-    answer: str = setting("")  # what the runs say and why, in words: written after them
+    question: str = field("")  # in words
+    probe: str = field("")  # what the probe of the field notes found, if it asked
+    base: dict = field({})  # dotted setting: its value in all runs of this question
+    change: str = field("")  # the dotted setting that changes
+    values: list = field([])  # its values
+    variants: dict = field({})  # name: {dotted setting: value}, where several go together
+    better: str = field("")  # the value that had the larger NAUC in the probe
+    than: str = field("")  # the one that it was compared with
+    answer: str = field("")  # what the runs say and why, in words: written after them
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Study:
 
     def trial(self, config: Experiment, seed: int) -> Trial:
         """The run of `config` with the training seed `seed`."""
-        changed = changes(self.base, config)
+        changed = diff(self.base, config)
         trained = [path for path in changed if not path.startswith("evaluation.")]
         name = re.sub(r"[^A-Za-z0-9.]+", "_", _words({path: changed[path] for path in trained}))
         config = replace(config, training=replace(config.training, train_seed=seed))
@@ -119,7 +118,7 @@ def load_study(
     if unknown := [name for name in names if name not in common.questions]:
         known = f" (known: {', '.join(common.questions)})"
         hint = did_you_mean(unknown[0], common.questions) or known
-        raise ConfigError(f"{shown(unknown[0])} is not a question of {folder / COMMON}{hint}")
+        raise ConfigError(f"{as_yaml(unknown[0])} is not a question of {folder / COMMON}{hint}")
     seeds = list(common.seeds if seeds is None else seeds)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(f"the seeds must be whole numbers from 0 on, each once, not {seeds}")
@@ -165,7 +164,7 @@ def label(value: Any) -> str:
     """A value in a table."""
     if isinstance(value, str):
         return value
-    return f"{value:g}" if isinstance(value, float) else shown(value)
+    return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
 def _words(changed: dict[str, Any]) -> str:
@@ -176,15 +175,15 @@ def _words(changed: dict[str, Any]) -> str:
 def _read(path: Path, kind: type) -> Any:
     """The YAML at `path` as a dataclass. Raises ConfigError."""
     try:
-        document = Document(path.read_text(encoding="utf-8"))
+        file = YamlFile(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file (UTF-8)") from None
-    problems = document.problems or list(check(kind, document.data))
+    problems = file.problems or list(validate(kind, file.data))
     if problems:
         raise ConfigError(_lines([f"{path}: {where} {text}" for where, text in problems]))
-    return kind(**document.data)
+    return kind(**file.data)
 
 
 def _question(folder: Path, name: str, common: Common) -> Question:
@@ -206,19 +205,17 @@ def _question(folder: Path, name: str, common: Common) -> Question:
         raise ConfigError(f"{path} has two values that make the same run")
     for value in (words.better, words.than) if words.better or words.than else ():
         if value not in changed:
-            raise ConfigError(f"{path}: {shown(value)} is none of its values: {', '.join(changed)}")
+            known = ", ".join(changed)
+            raise ConfigError(f"{path}: {as_yaml(value)} is none of its values: {known}")
     return Question(name, words, variants)
 
 
 def _experiment(row: str, settings: dict[str, Any], where: str) -> Experiment:
     """The row with dotted `settings`. Raises ConfigError that names `where` they are set."""
-    words = ["--config_path", row]
-    for path, value in settings.items():
-        words += [f"--{path}", value if isinstance(value, str) else json.dumps(value)]
     try:
-        return load(words).config
+        return load_file(row, **settings)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {str(error).replace(' (command line)', '')}") from None
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _gather(make: Callable[[str], Any], names: Iterable[str]) -> list:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyrallis
 
-from ad.config.fields import shown
+from ad.config.fields import as_yaml
 from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
@@ -120,7 +120,7 @@ def _with_settings(config: Experiment, settings) -> Experiment:
 
 
 def _shown(value) -> str:
-    return f"{value:g}" if isinstance(value, float) else shown(value)
+    return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
