@@ -1,6 +1,6 @@
-"""The report of a run: `table.md`, `curve.png`, and all in one file, `report.html`.
+"""Write the report of a run: `table.md`, `curve.png`, and `report.html` with everything in it.
 
-Reads the results of the evaluation and the videos that are there; the template of the page is
+Reads the results of the evaluation and the videos recorded so far. The template of the page is
 `report.html.j2`.
 """
 
@@ -13,28 +13,27 @@ import numpy as np
 from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
-from ad.evaluation.references import Reference
 from ad.evaluation.results import Evaluation
-from ad.evaluation.summary import read_summary
+from ad.evaluation.summary import References, read_summary
 from ad.evaluation.transfer import world_results
 from ad.reporting import plots, tables
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.run import Run
 
-SHOWN_VIDEOS = {"held_out": 3, "source": 1}  # at most, in report.html; videos/<run>/ has more
+MAX_VIDEOS = {"held_out": 3, "source": 1}  # in report.html; videos/<run>/ may have more
 VIDEO_TITLES = {"held_out": "Held-out goal", "source": "Source agent, train goal"}
 
 
 def report(run: Run) -> Path:
-    """Write the files of the report into the run's folder; the path of report.html.
+    """Write the files of the report into the folder of `run` and return the path of report.html.
 
-    Raises ConfigError if the run is not evaluated yet, CorruptError for files that cannot be read.
+    Raises ConfigError if the run is not evaluated, CorruptError if a file is damaged.
     """
     summary = read_summary(run)
     results = summary.results
-    curve = curve_picture(summary.evaluations, summary.references)
-    room = room_picture(run.world.observation_factors, results)
-    page = render(results, curve, room, videos(run.videos), run.config, world_results(run))
+    curve = learning_curve(summary.evaluations, summary.references)
+    maps = room_maps(run.world.observation_factors, results)
+    page = render(results, curve, maps, videos(run.videos), run.config, world_results(run))
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with atomic_write(run.folder / "curve.png") as temporary:
@@ -42,24 +41,28 @@ def report(run: Run) -> Path:
     return run.folder / "report.html"
 
 
-def curve_picture(
-    evaluations: dict[str, Evaluation], lines: dict[str, dict[str, Reference]]
-) -> bytes:
-    """The learning curve and the references on the held-out goals (the source: train goals)."""
+def learning_curve(evaluations: dict[str, Evaluation], references: References) -> bytes:
+    """Plot the mean returns of both splits and of the references over episodes, as PNG bytes.
+
+    References are those of the held-out tasks; those of the source exist for train tasks only.
+    """
     curves = []
     for split, evaluation in evaluations.items():
-        returns = evaluation.returns.mean(1)  # [N, E]
+        returns = evaluation.returns.mean(1)  # [K, E]
         band = metrics.bootstrap(returns) if split == "held_out" else None
         label = f"{tables.SPLIT_TITLES[split]} ({len(returns)})"
         curves.append(plots.Curve(split, label, returns.mean(0), band))
-    for name in set(lines) & set(plots.STYLES):
-        line = lines[name].get("held_out") or lines[name]["train"]
-        curves.append(plots.Curve(name, tables.REFERENCE_TITLES[name], line.returns.mean(0)))
+    for name in set(references) & set(plots.STYLES):
+        reference = references[name].get("held_out") or references[name]["train"]
+        curves.append(plots.Curve(name, tables.REFERENCE_TITLES[name], reference.returns.mean(0)))
     return plots.learning_curve(curves, "return, mean over tasks")
 
 
-def room_picture(shape: tuple[int, ...], results: dict) -> bytes | None:
-    """Maps of the last ten episodes by goal; None for a world without rows and columns."""
+def room_maps(shape: tuple[int, ...], results: dict) -> bytes | None:
+    """Draw maps of the last ten episodes over the goals of a room of `shape`, as PNG bytes.
+
+    Returns None if `shape` does not have two dimensions or tasks are not cells.
+    """
     goals = [(split, goal) for split, s in results["splits"].items() for goal in s["per_task"]]
     cells = np.array([[int(part) for part in goal["task"].split("-")] for _, goal in goals])
     if len(shape) != 2 or cells.shape[1] != 2:
@@ -81,10 +84,10 @@ def room_picture(shape: tuple[int, ...], results: dict) -> bytes | None:
 
 
 def videos(folder: Path) -> list[tuple[str, Path]]:
-    """(title, path) of the videos that the report shows: held-out goals, then a source agent."""
+    """Return (title, path) of the videos to show: of held-out goals, then of a source agent."""
     shown = []
-    for kind, most in SHOWN_VIDEOS.items():
-        for path in sorted(folder.glob(f"{kind}_*.mp4"))[:most]:
+    for kind, count in MAX_VIDEOS.items():
+        for path in sorted(folder.glob(f"{kind}_*.mp4"))[:count]:
             task = path.stem.removeprefix(f"{kind}_")
             shown.append((f"{VIDEO_TITLES[kind]} {tables.task_text(task)}", path))
     return shown
@@ -93,58 +96,63 @@ def videos(folder: Path) -> list[tuple[str, Path]]:
 def render(
     results: dict,
     curve: bytes,
-    room: bytes | None,
+    maps: bytes | None,
     shown: list[tuple[str, Path]],
     config: Experiment,
     worlds: dict[str, dict] | None = None,
 ) -> str:
-    """The page report.html: self-contained, pictures and videos in it, nothing fetched."""
-    here = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(
-        loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    """Return the page report.html, with its images and videos embedded.
+
+    curve, maps: PNG images; shown: (title, path) of videos; worlds: `results.json` by title.
+    """
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     splits = results["splits"]
-    return page.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         results=results,
         headline=headline(results),
         tiles=tiles(results),
         scores=tables.run_table(results).compact(),
         context=tables.context_table(results),
-        goals={
+        tasks={
             tables.SPLIT_TITLES[name]: tables.tasks_table(s).compact() for name, s in splits.items()
         },
         worlds=worlds and tables.runs_table([{name: r} for name, r in worlds.items()]).compact(),
         method=splits["held_out"]["ci95_method"],
         curve=_base64(curve),
-        room=room and _base64(room),
+        maps=maps and _base64(maps),
         videos=[(title, _base64(path.read_bytes())) for title, path in shown],
         config=dump(config),
     )
 
 
 def headline(results: dict) -> str:
-    """The result in two sentences."""
-    summary, lines = results["splits"]["held_out"], results["references"]
+    """Return the result in two or three sentences."""
+    summary, references = results["splits"]["held_out"], results["references"]
     count, best = min(metrics.LAST, summary["num_episodes"]), summary["optimal_return"]
     first = (
-        f"On goals that training never saw ({summary['num_tasks']}), the frozen model's return "
-        f"goes from {summary['return_first10']:.2f} in its first {count} episodes to "
-        f"{summary['return_last10']:.2f} in its last {count}, of {summary['num_episodes']}"
-        + (f"; the best possible is {best:.2f}. " if best is not None else ". ")
+        f"On {summary['num_tasks']} held-out tasks, the return of the frozen model goes from "
+        f"{summary['return_first10']:.2f} in the first {count} episodes to "
+        f"{summary['return_last10']:.2f} in the last {count} of {summary['num_episodes']}"
+        + (f"; the optimal return is {best:.2f}. " if best is not None else ". ")
     )
-    if "undirected" not in lines:
+    if "undirected" not in references:
         return first
-    random, undirected = (lines[name]["held_out"] for name in ("random", "undirected"))
+    random, undirected = (references[name]["held_out"] for name in ("random", "undirected"))
     nauc, ceiling = (tables.number(entry["nauc"], ".3f") for entry in (summary, undirected))
     return first + (
-        f"Random actions reach {random['return_last10']:.2f}. Its NAUC is {nauc}; walking at "
-        f"random until the goal is hit and being perfect ever after gives {ceiling}."
+        f"Random actions reach {random['return_last10']:.2f}. The model's NAUC is {nauc}; walking "
+        f"at random until the goal is hit and being perfect ever after gives {ceiling}."
     )
 
 
 def tiles(results: dict) -> list[tuple[str, str, str]]:
-    """(number, what it is, a remark) for the head of the page; held-out goals, known ones only."""
-    summary, lines = results["splits"]["held_out"], results["references"]
+    """Return (number, name, note) of the scores on held-out tasks that are known."""
+    summary, references = results["splits"]["held_out"], results["references"]
     names = ["nauc", "success_last10", "return_last10", "path_ratio_last10"]
     if summary["return_last10"] == summary["success_last10"]:
         names.remove("return_last10")
@@ -155,8 +163,8 @@ def tiles(results: dict) -> list[tuple[str, str, str]]:
             low, high = (f"{bound:{style}}" for bound in summary["ci95"][name])
             shown.append((f"{summary[name]:{style}}", heading, f"95 %: {low} to {high}"))
     solved = f"{summary['tasks_solved']} of {summary['num_tasks']}"
-    shown.append((solved, "goals solved", f"success over the last ten ≥ {metrics.SOLVED}"))
-    if "undirected" in lines and (ceiling := lines["undirected"]["held_out"]["nauc"]):
+    shown.append((solved, "tasks solved", f"success in the last ten episodes ≥ {metrics.SOLVED}"))
+    if "undirected" in references and (ceiling := references["undirected"]["held_out"]["nauc"]):
         share = f"{100 * summary['nauc'] / ceiling:.0f} %"
         shown.append((share, "of the undirected ceiling", f"whose NAUC is {ceiling:.3f}"))
     return shown
