@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.foreign import ForeignWorld
+from envs.gymnasium_vec import ForeignWorld
 from envs.grid_world import GridWorld
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 

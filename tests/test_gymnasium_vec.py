@@ -10,7 +10,7 @@ from lives import batch_lives
 
 import envs
 from ad.errors import ConfigError
-from envs.foreign import ForeignWorld
+from envs.gymnasium_vec import ForeignWorld
 
 MODES = [mode.value for mode in AutoresetMode]
 ICE = [{"is_slippery": True}, {"is_slippery": False}]  # two tasks of FrozenLake-v1
