@@ -1,8 +1,9 @@
-"""Worlds with hidden tasks, single and batched: gymnasium and numpy only, nothing of `ad`.
+"""Environments with hidden tasks, single and batched: gymnasium and numpy only, nothing of `ad`.
 
-`make` gives one environment, `make_vec` a batch with a task a lane, `world` the object that knows
-about the tasks (all of them, their optimal returns, shortest episodes, ...). All three also take
-any id that Gymnasium knows. To add a world: a file with a GridWorld subclass, a line in REGISTRY.
+`make` makes one environment, `make_vec` a vector environment with a task for each of its
+environments. `make_base` makes the vector environment without its wrapper, which can be asked about
+its tasks: all of them, their optimal returns, their shortest episodes. All three also take any id
+of Gymnasium. To add a world: a file with a GridWorld subclass and a line in REGISTRY.
 """
 
 import difflib
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterable
 import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.gymnasium_vec import ForeignWorld
 from envs.grid_world import GridWorld
+from envs.gymnasium_vec import GymnasiumVectorEnv
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
 REGISTRY = {
@@ -23,14 +24,14 @@ REGISTRY = {
 
 
 def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
-    """One environment that ends after `episode_length` steps and tells `info["time"]`.
+    """Make one environment that ends after `episode_length` steps and reports `info["time"]`.
 
-    `kwargs` go to the world, among them its task (`goal=(row, column)` for DarkRoom). Raises
-    ValueError for an unknown id, an unknown setting or a bad value.
+    `kwargs` are the world's settings, among them its task (`goal=(row, column)` for DarkRoom).
+    Raises ValueError for an unknown id, an unknown setting or a bad value.
     """
     if env_id in REGISTRY:
         return gymnasium.make(env_id, episode_length=episode_length, **kwargs)
-    _check_foreign(env_id)
+    _check_gymnasium_id(env_id)
     return EpisodeLength(gymnasium.make(env_id, **kwargs), episode_length)
 
 
@@ -42,41 +43,49 @@ def make_vec(
     task_kwargs: list[dict] | None = None,
     **kwargs,
 ) -> VectorEnv:
-    """A batch with one lane for each of `tasks` (int [N, ...]), in a VectorEpisodeLength.
+    """Make a vector environment with one environment for each of `tasks`, int [N, ...].
 
-    `task_kwargs`: for a foreign id, the keyword arguments of each task. `.unwrapped` has the
-    knowledge methods of `world`. Raises ValueError as `make` does.
+    `task_kwargs` holds the keyword arguments of each task of a Gymnasium environment. `.unwrapped`
+    is the base vector environment. Raises ValueError as `make` does.
     """
-    batch = world(env_id, task_kwargs, tasks=tasks, **kwargs)
-    return VectorEpisodeLength(batch, episode_length, autoreset_mode)
+    base = make_base(env_id, task_kwargs, tasks=tasks, **kwargs)
+    return VectorEpisodeLength(base, episode_length, autoreset_mode)
 
 
-def world(env_id: str, task_kwargs: list[dict] | None = None, **kwargs) -> GridWorld | ForeignWorld:
-    """The batch without its wrapper, which knows about its tasks; raises ValueError as `make`.
+def make_base(
+    env_id: str, task_kwargs: list[dict] | None = None, **kwargs
+) -> GridWorld | GymnasiumVectorEnv:
+    """Make the vector environment without its wrapper, to step or to ask for facts about tasks.
 
-    It knows `all_tasks`, `observation_factors`, `optimal_return` and `shortest_episode`; a world of
-    REGISTRY also `optimal_policy`, `successors` and `start_observations`.
+    It has `all_tasks`, `observation_factors`, `optimal_return` and `shortest_episode`; a world of
+    REGISTRY also has `optimal_policy`, `successors` and `start_observations`. Raises ValueError as
+    `make` does.
     """
     if env_id not in REGISTRY:
-        _check_foreign(env_id)
-        return ForeignWorld(env_id, task_kwargs, **kwargs)
+        _check_gymnasium_id(env_id)
+        return GymnasiumVectorEnv(env_id, task_kwargs, **kwargs)
     if task_kwargs is not None:
-        raise ValueError(f"{env_id} knows its tasks: task_kwargs are for foreign environments")
+        raise ValueError(
+            f"{env_id} has its own tasks: task_kwargs are for Gymnasium's environments"
+        )
     world_class = _world_class(env_id)
-    _check_settings(env_id, kwargs, _names(world_class))
+    _check_settings(env_id, kwargs, _parameters(world_class))
     return world_class(**kwargs)
 
 
 def single_env(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
-    """What `gymnasium.make` calls for the ids of REGISTRY."""
+    """Make one environment of a world of REGISTRY; `gymnasium.make` calls this."""
     world_class = _world_class(env_id)
-    known = (_names(world_class) - {"tasks", "num_envs"}) | _names(world_class.single)
+    known = (_parameters(world_class) - {"tasks", "num_envs"}) | _parameters(world_class.single)
     _check_settings(env_id, kwargs, known)
     return EpisodeLength(world_class.single(**kwargs), episode_length)
 
 
 def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
-    """What `gymnasium.make_vec` calls; without `tasks` lane i has task i, wrapping round."""
+    """Make a vector environment of a world of REGISTRY; `gymnasium.make_vec` calls this.
+
+    Without `tasks`, environment i has task i modulo the number of tasks.
+    """
     return make_vec(env_id, tasks, num_envs=num_envs, **kwargs)
 
 
@@ -85,8 +94,8 @@ def _world_class(env_id: str) -> type[GridWorld]:
     return getattr(importlib.import_module(module), name)
 
 
-def _check_foreign(env_id: str) -> None:
-    """ValueError unless Gymnasium knows the id; `module:id` imports the module first."""
+def _check_gymnasium_id(env_id: str) -> None:
+    """Raise ValueError unless Gymnasium knows the id; `module:id` imports the module first."""
     module, _, name = env_id.rpartition(":")
     try:
         if module:
@@ -97,13 +106,13 @@ def _check_foreign(env_id: str) -> None:
         raise ValueError(f"unknown environment {env_id!r}{_suggestion(name, known)}") from None
 
 
-def _names(function: Callable) -> set[str]:
-    """The names of the parameters of a function or class."""
+def _parameters(function: Callable) -> set[str]:
+    """Return the names of the parameters of a function or class."""
     return set(inspect.signature(function).parameters) - {"kwargs"}
 
 
 def _check_settings(env_id: str, kwargs: dict, known: set[str]) -> None:
-    """ValueError for a keyword argument that is not in `known`."""
+    """Raise ValueError for a keyword argument that is not in `known`."""
     for name in kwargs:
         if name not in known:
             raise ValueError(f"{env_id} has no setting {name!r}{_suggestion(name, known)}")

@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from envs.checks import check_actions, check_tasks, lane_tasks
 
 MAX_OBSERVATIONS, MAX_ACTIONS = 2**16, 2**8  # what uint16 and uint8 hold, as which they are stored
-REST = -1  # what ForeignWorld sends to a lane that stands still; no action of an environment
+REST = -1  # what GymnasiumVectorEnv sends to a lane that stands still; no action of an environment
 
 
 def _plain(seed) -> int | None:
@@ -38,7 +38,7 @@ class _Lane(gymnasium.Wrapper):
         return self._observation, *outcome, {}
 
 
-class ForeignWorld(VectorEnv):
+class GymnasiumVectorEnv(VectorEnv):
     """A batch of foreign environments, with the interface of a GridWorld (float32 rewards too).
 
     Lane i has the task `tasks[i]`, int [N, 1], an index into `task_kwargs` (without: one task that

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from envs import world
+from envs import make_base
 from envs.checks import check_tasks
 from envs.rng import derive_key
 
 SPLITS = ("held_out", "train")
 
-# What the callers of `envs.world` say by themselves, never the settings of an environment.
+# What the callers of `envs.make_base` say by themselves, never the settings of an environment.
 RESERVED = {
     *("env_id", "tasks", "num_envs", "task_kwargs"),
     *("episode_length", "autoreset_mode", "render_mode"),
@@ -72,8 +72,8 @@ def check_all_tasks(env_id: str, env_kwargs: dict, task_kwargs: list[dict] | Non
 @lru_cache
 def _check_once(arguments: str) -> None:
     env_id, env_kwargs, task_kwargs = json.loads(arguments)
-    tasks = world(env_id, task_kwargs, **env_kwargs).all_tasks()
-    world(env_id, task_kwargs, tasks=tasks, **env_kwargs).close()
+    tasks = make_base(env_id, task_kwargs, **env_kwargs).all_tasks()
+    make_base(env_id, task_kwargs, tasks=tasks, **env_kwargs).close()
 
 
 def make_split(
@@ -88,12 +88,12 @@ def make_split(
 
     `held_out`: exactly these tasks are held out, and the train tasks are drawn from the others.
     Raises ValueError, one sentence each: an unknown or repeated held-out task, too few tasks for
-    `num_train_tasks`, nothing held out, and what `envs.world` refuses.
+    `num_train_tasks`, nothing held out, and what `envs.make_base` refuses.
     """
     for name in env_kwargs:
         if not isinstance(name, str) or name in RESERVED:
             raise ValueError(f"{name!r} cannot be among the keyword arguments of {env_id}")
-    all_tasks = world(env_id, task_kwargs, **env_kwargs).all_tasks()
+    all_tasks = make_base(env_id, task_kwargs, **env_kwargs).all_tasks()
     if held_out is not None:
         held_out_index = _find(all_tasks, held_out)
     order = np.random.default_rng(derive_key(split_seed, "split")).permutation(len(all_tasks))
@@ -113,10 +113,10 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
     """All tasks of the world with other settings `env_kwargs`: those that `split` trained on, too.
 
     Between rooms of different sizes a goal is the same that lies as far from the center. Raises
-    ValueError where nothing, or everything, was trained on, and what `envs.world` refuses.
+    ValueError where nothing, or everything, was trained on, and what `envs.make_base` refuses.
     """
     home, away = (
-        world(split.env_id, split.task_kwargs, **kwargs)
+        make_base(split.env_id, split.task_kwargs, **kwargs)
         for kwargs in (split.env_kwargs, env_kwargs)
     )
     all_tasks = away.all_tasks()

@@ -14,7 +14,7 @@ NOT_ACTIONS = [2.0, 1.5, float("nan"), "1", True, np.True_, None, -1, 5, 2**70, 
 
 
 def batch(num_envs: int | None = None, **kwargs):
-    return envs.world("DarkRoom-v0", num_envs=num_envs, **kwargs)
+    return envs.make_base("DarkRoom-v0", num_envs=num_envs, **kwargs)
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
@@ -27,14 +27,14 @@ def test_gymnasium_finds_nothing_to_warn_about(env_id, render_mode):
 @pytest.mark.parametrize("env_id", WORLDS)
 @pytest.mark.filterwarnings("error")
 def test_a_batch_made_by_gymnasium_has_a_task_a_lane_and_wraps_round(env_id):
-    tasks = envs.world(env_id).all_tasks()
+    tasks = envs.make_base(env_id).all_tasks()
     lanes = gymnasium.make_vec(env_id, num_envs=len(tasks) + 1)
     np.testing.assert_array_equal(lanes.unwrapped.tasks, [*tasks, tasks[0]])
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_everything_a_batch_returns_has_its_declared_type(env_id):
-    lanes = envs.make_vec(env_id, envs.world(env_id).all_tasks()[:4])
+    lanes = envs.make_vec(env_id, envs.make_base(env_id).all_tasks()[:4])
     observation, _ = lanes.reset(seed=0)
     stepped, reward, terminated, truncated, info = lanes.step(np.full(4, UP))
     arrays = [observation, stepped, reward, terminated, truncated, info["time"]]
@@ -45,13 +45,13 @@ def test_everything_a_batch_returns_has_its_declared_type(env_id):
 
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_an_observation_factors_into_the_space(env_id):
-    world = envs.world(env_id)
+    world = envs.make_base(env_id)
     assert np.prod(world.observation_factors) == world.single_observation_space.n
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_following_the_optimal_policy_takes_the_shortest_episode(env_id):
-    world = envs.world(env_id)
+    world = envs.make_base(env_id)
     tasks = world.all_tasks()
     lanes = envs.make_vec(env_id, tasks, autoreset_mode="Disabled")
     observation, info = lanes.reset(seed=0)
@@ -214,34 +214,34 @@ def test_integers_of_any_width_are_actions(dtype):
 
 
 def test_all_tasks_are_all_cells_but_the_centre_row_by_row():
-    tasks = envs.world("DarkRoom-v0", size=3).all_tasks().tolist()
+    tasks = envs.make_base("DarkRoom-v0", size=3).all_tasks().tolist()
     assert tasks == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2]]
 
 
 def test_the_shortest_episode_is_the_way_along_rows_and_columns():
-    world = envs.world("DarkRoom-v0")
+    world = envs.make_base("DarkRoom-v0")
     assert world.shortest_episode([[0, 0], [4, 5], [8, 3]]).tolist() == [8, 1, 5]
     assert world.shortest_episode(world.all_tasks()).mean() == 4.5
 
 
 def test_the_optimal_return_knows_the_kind_of_reward_and_what_is_out_of_reach():
-    ends = envs.world("DarkRoom-v0")
+    ends = envs.make_base("DarkRoom-v0")
     assert ends.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 1]
     assert ends.optimal_return([[0, 0]], None).tolist() == [1]
-    dense = envs.world("DarkRoom-v0", terminate_on_goal=False)
+    dense = envs.make_base("DarkRoom-v0", terminate_on_goal=False)
     assert dense.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 7]
     assert dense.optimal_return(dense.all_tasks(), 20).mean() == 16.5
 
 
 def test_with_random_starts_the_knowledge_is_the_mean_over_the_other_cells():
-    world = envs.world("DarkRoom-v0", size=2, random_start=True, terminate_on_goal=False)
+    world = envs.make_base("DarkRoom-v0", size=2, random_start=True, terminate_on_goal=False)
     assert world.start_observations().tolist() == [0, 1, 2, 3]
     assert world.shortest_episode([[0, 0]]).tolist() == [pytest.approx(4 / 3)]
     assert world.optimal_return([[0, 0]], 1).tolist() == [pytest.approx(2 / 3)]
 
 
 def test_the_optimal_policy_shares_between_row_and_column_and_stays_on_the_goal():
-    world = envs.world("DarkRoom-v0", size=3)
+    world = envs.make_base("DarkRoom-v0", size=3)
     policy = world.optimal_policy([[0, 0], [0, 1], [1, 2]])
     assert policy.shape == (3, 9, 5) and (policy.sum(-1) == 1).all()
     assert policy[0, 4].tolist() == [0, 0.5, 0, 0.5, 0]  # to the corner: up or left
@@ -250,7 +250,7 @@ def test_the_optimal_policy_shares_between_row_and_column_and_stays_on_the_goal(
 
 
 def test_successors_are_what_a_step_does():
-    world = envs.world("DarkRoom-v0", tasks=[[0, 0]] * 80, size=4, random_start=True)
+    world = envs.make_base("DarkRoom-v0", tasks=[[0, 0]] * 80, size=4, random_start=True)
     before, _ = world.reset(seed=0)
     actions = np.arange(80) % 5
     np.testing.assert_array_equal(
@@ -274,16 +274,16 @@ def test_successors_are_what_a_step_does():
         ({"tasks": [[0, 0]], "num_envs": 2}, "num_envs is 2, but a lane needs a task"),
         ({"render_mode": "human"}, "render_mode 'human' is unknown"),
         ({"sise": 3}, "DarkRoom-v0 has no setting 'sise'; did you mean 'size'?"),
-        ({"task_kwargs": [{}]}, "task_kwargs are for foreign environments"),
+        ({"task_kwargs": [{}]}, "task_kwargs are for Gymnasium's environments"),
     ],
 )
 def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
     with pytest.raises(ValueError, match=sentence):
-        envs.world("DarkRoom-v0", **kwargs)
+        envs.make_base("DarkRoom-v0", **kwargs)
 
 
 def test_an_unknown_world_is_refused_with_the_nearest_name():
-    for maker in (envs.world, envs.make, lambda name: envs.make_vec(name, [[0, 0]])):
+    for maker in (envs.make_base, envs.make, lambda name: envs.make_vec(name, [[0, 0]])):
         with pytest.raises(ValueError, match="did you mean 'DarkRoom-v0'"):
             maker("DarkRom-v0")
 

@@ -10,7 +10,7 @@ from lives import batch_lives
 
 import envs
 from ad.errors import ConfigError
-from envs.gymnasium_vec import ForeignWorld
+from envs.gymnasium_vec import GymnasiumVectorEnv
 
 MODES = [mode.value for mode in AutoresetMode]
 ICE = [{"is_slippery": True}, {"is_slippery": False}]  # two tasks of FrozenLake-v1
@@ -65,7 +65,7 @@ def test_a_foreign_world_keeps_its_own_time_limit():
 
 
 def test_a_foreign_world_says_what_it_does_not_know():
-    world = envs.world("FrozenLake-v1", ICE)
+    world = envs.make_base("FrozenLake-v1", ICE)
     assert world.all_tasks().tolist() == [[0], [1]] and world.observation_factors == (16,)
     assert np.isnan(world.optimal_return([[0], [1]], 20)).tolist() == [True, True]
     assert np.isnan(world.shortest_episode([[1]])).tolist() == [True]
@@ -108,7 +108,7 @@ def test_a_foreign_world_that_will_not_do_is_refused_in_a_sentence(
     env_id, task_kwargs, kwargs, sentence
 ):
     with pytest.raises(ValueError, match=sentence):
-        _ = envs.world(env_id, task_kwargs, **kwargs).single_observation_space
+        _ = envs.make_base(env_id, task_kwargs, **kwargs).single_observation_space
 
 
 class Counter(gymnasium.Env):
@@ -127,7 +127,7 @@ def counter():
 
 
 def test_the_largest_spaces_that_the_store_holds_are_accepted(counter):
-    world = envs.world(counter, observations=65_536, actions=256)
+    world = envs.make_base(counter, observations=65_536, actions=256)
     assert (world.single_observation_space.n, world.single_action_space.n) == (65_536, 256)
 
 
@@ -140,7 +140,7 @@ def test_the_largest_spaces_that_the_store_holds_are_accepted(counter):
 )
 def test_a_space_larger_than_its_stored_dtype_is_refused(counter, observations, actions, sentence):
     with pytest.raises(ValueError, match=sentence):
-        envs.world(counter, tasks=[[0]], observations=observations, actions=actions)
+        envs.make_base(counter, tasks=[[0]], observations=observations, actions=actions)
 
 
 def test_a_configuration_with_a_space_too_large_is_refused_before_anything_is_written(
@@ -154,5 +154,5 @@ def test_a_configuration_with_a_space_too_large_is_refused_before_anything_is_wr
 
 def test_a_foreign_id_may_name_the_module_that_registers_it():
     env_id = "gymnasium.envs.toy_text:FrozenLake-v1"
-    assert isinstance(envs.world(env_id), ForeignWorld)
+    assert isinstance(envs.make_base(env_id), GymnasiumVectorEnv)
     assert isinstance(envs.make(env_id), gymnasium.Env)

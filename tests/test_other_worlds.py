@@ -21,7 +21,7 @@ from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
 from ad.sweeps.results_table import print_table
-from envs import world
+from envs import make_base
 
 WORLDS = [{"size": 5}, {"random_start": True}]
 ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORLDS))
@@ -68,7 +68,7 @@ def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones
 @pytest.mark.parametrize("kwargs", WORLDS)
 def test_the_references_are_those_of_the_world_played(run, kwargs):
     there = TransferEvaluation(run, kwargs)
-    known = world("DarkRoom-v0", **({"size": 3} | kwargs))
+    known = make_base("DarkRoom-v0", **({"size": 3} | kwargs))
     tasks = there.split.held_out_tasks
     line, optimal = (
         compute_references(known, tasks, 5, 12)["undirected"],

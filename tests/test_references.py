@@ -14,7 +14,7 @@ STEPS = 4  # of an episode in the rooms below: 625 walks
 
 
 def room(size: int = 3, **kwargs):
-    world = envs.world("DarkRoom-v0", size=size, **kwargs)
+    world = envs.make_base("DarkRoom-v0", size=size, **kwargs)
     return world, world.all_tasks()
 
 
@@ -107,7 +107,7 @@ def test_with_random_starts_there_is_no_explorer():
 
 
 def test_of_a_world_of_someone_else_nothing_is_known():
-    world = envs.world("FrozenLake-v1", [{"is_slippery": False}, {"is_slippery": True}])
+    world = envs.make_base("FrozenLake-v1", [{"is_slippery": False}, {"is_slippery": True}])
     assert compute_references(world, world.all_tasks(), 20, 10) == {}
     assert np.isnan(random_return(world, world.all_tasks(), 20)).all()
 

@@ -9,7 +9,7 @@ from ad.errors import NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.rollout import Rollout, _trajectory, greedy, rollout, sampled
-from envs import make_vec, world
+from envs import make_base, make_vec
 
 TASKS = np.array([[0, 0], [1, 2], [2, 2], [0, 1]])
 SEEDS = [11, 12, 13, 14]
@@ -111,7 +111,7 @@ def test_an_episode_ends_at_the_goal_or_at_its_limit():
 def test_the_trajectory_goes_where_the_world_leads():
     result = play(wanderer())
     steps = result.trajectory
-    expected = world("DarkRoom-v0", size=3).successors()[steps["observation"], steps["action"]]
+    expected = make_base("DarkRoom-v0", size=3).successors()[steps["observation"], steps["action"]]
     np.testing.assert_array_equal(steps["next_observation"], expected)
     for lane in range(4):
         assert all(episode["observation"][0] == 4 for episode in episodes_of(result, lane))

@@ -12,7 +12,7 @@ from ad.errors import ADError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.actors import BLOCK_STEPS
-from envs import world
+from envs import make_base
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 STEPS = 60  # of each of the 3 x 4 lanes
@@ -49,7 +49,7 @@ def settings(kwargs: dict) -> list[str]:
 def room(request):
     """The settings of each kind of 3 x 3 room, and the room itself."""
     kwargs = WORLDS[request.param]
-    return settings(kwargs), world("DarkRoom-v0", size=3, **kwargs)
+    return settings(kwargs), make_base("DarkRoom-v0", size=3, **kwargs)
 
 
 def ended(data: dict[str, np.ndarray]) -> np.ndarray:

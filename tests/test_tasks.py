@@ -25,7 +25,7 @@ def test_train_and_held_out_tasks_are_disjoint_and_together_all(size, seed, data
     split = make_split("DarkRoom-v0", {"size": size}, seed, num_train_tasks)
     train, held_out = as_set(split.train_tasks), as_set(split.held_out_tasks)
     assert len(train) == num_train_tasks and not train & held_out
-    assert train | held_out == as_set(envs.world("DarkRoom-v0", size=size).all_tasks())
+    assert train | held_out == as_set(envs.make_base("DarkRoom-v0", size=size).all_tasks())
 
 
 def test_the_benchmark_split_is_57_and_23_goals():
@@ -126,7 +126,7 @@ def test_in_a_room_of_another_size_a_goal_is_trained_on_that_lies_as_far_from_th
     for tasks, known in ((away.train_tasks, True), (away.held_out_tasks, False)):
         for row, column in as_set(tasks):
             assert ((row - size // 2, column - size // 2) in trained) == known
-    every = as_set(envs.world("DarkRoom-v0", size=size).all_tasks())
+    every = as_set(envs.make_base("DarkRoom-v0", size=size).all_tasks())
     assert as_set(away.train_tasks) | as_set(away.held_out_tasks) == every
 
 

@@ -25,7 +25,7 @@ def rooms(draw):
         "random_start": draw(st.booleans()),
         "terminate_on_goal": draw(st.booleans()),
     }
-    all_tasks = envs.world("DarkRoom-v0", **kwargs).all_tasks().tolist()
+    all_tasks = envs.make_base("DarkRoom-v0", **kwargs).all_tasks().tolist()
     tasks = draw(st.lists(st.sampled_from(all_tasks), min_size=num_envs, max_size=num_envs))
     num_steps = draw(st.integers(1, 30))
     line = st.lists(st.integers(0, 4), min_size=num_steps, max_size=num_steps)
@@ -46,7 +46,7 @@ def test_a_batch_lives_as_the_scalar_reference_in_every_autoreset_mode(room, mod
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize(("env_id", "kwargs"), [("DarkRoom-v0", {}), ("FrozenLake-v1", {})])
 def test_a_batch_steps_as_gymnasiums_own_vector_of_single_environments(env_id, kwargs, mode):
-    tasks = envs.world(env_id).all_tasks()[[0] * 4]
+    tasks = envs.make_base(env_id).all_tasks()[[0] * 4]
     ours = envs.make_vec(env_id, tasks, 6, mode, **kwargs)
     theirs = SyncVectorEnv([lambda: envs.make(env_id, 6, **kwargs)] * 4, autoreset_mode=mode)
     np.testing.assert_array_equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])

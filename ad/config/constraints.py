@@ -12,7 +12,7 @@ from pathlib import Path
 from ad.config.fields import Problem, as_yaml, overlaps
 from ad.config.schema import Experiment
 from ad.registry import SIZE_INDEPENDENT_ENCODERS
-from envs import world
+from envs import make_base
 from envs.tasks import RESERVED, check_all_tasks, make_split, other_split
 
 CONSTRAINTS: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
@@ -99,10 +99,10 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
         merged = env.kwargs | kwargs
         try:
             other_split(home, merged)
-            evaluated = world(env.id, env.tasks, **merged).observation_factors
+            evaluated = make_base(env.id, env.tasks, **merged).observation_factors
         except Exception as error:  # another package's environment may raise anything
             return f"must not list {as_yaml(kwargs)}: {' '.join(str(error).split())}"
-        trained = world(env.id, env.tasks, **env.kwargs).observation_factors
+        trained = make_base(env.id, env.tasks, **env.kwargs).observation_factors
         if evaluated != trained and encoder not in SIZE_INDEPENDENT_ENCODERS:
             return (
                 f"must not list {as_yaml(kwargs)}: model.encoder {encoder} is for the "

@@ -34,7 +34,7 @@ class Reference:
 
 
 def compute_references(world, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
-    """Compute the references of `world` (from `envs.world`) by name, over `episodes` episodes.
+    """Compute the references of `world` (from `envs.make_base`) by name, over `episodes` episodes.
 
     tasks: int [K, D]. Returns {} if a task is not an observation to find (worlds of Gymnasium);
     leaves out the explorer if starts are random or the room is too large to search.

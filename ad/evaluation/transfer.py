@@ -34,7 +34,7 @@ class TransferEvaluation:
         merged = run.config.env.kwargs | kwargs
         self.config = replace(run.config, env=replace(run.config.env, kwargs=merged))
         self.split = other_split(run.split, merged)
-        self.base_env = envs.world(run.config.env.id, run.config.env.tasks, **merged)
+        self.base_env = envs.make_base(run.config.env.id, run.config.env.tasks, **merged)
         self.folder = world_folder(run.folder, kwargs)
         self.title = f"{run.config.name}, {world_title(kwargs)}"
 

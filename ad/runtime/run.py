@@ -21,7 +21,7 @@ from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
-from envs import world
+from envs import make_base
 from envs.tasks import Split, make_split
 
 # Settings that may change without training again.
@@ -70,7 +70,7 @@ class Run:
     @cached_property
     def world(self):
         """The base vector environment of the experiment, asked for facts about its tasks."""
-        return world(self.config.env.id, self.config.env.tasks, **self.config.env.kwargs)
+        return make_base(self.config.env.id, self.config.env.tasks, **self.config.env.kwargs)
 
     @property
     def videos(self) -> Path:

@@ -121,7 +121,7 @@ def sb3(env_id: str, steps: int, **kwargs) -> Work:
 
 def stepping(count: int, steps: int) -> Work:
     """Steps `count` lanes of DarkRoom by actions drawn before."""
-    tasks = np.resize(envs.world("DarkRoom-v0").all_tasks(), (count, 2))
+    tasks = np.resize(envs.make_base("DarkRoom-v0").all_tasks(), (count, 2))
     return _stepping(envs.make_vec("DarkRoom-v0", tasks, 20), count, steps)
 
 

@@ -111,7 +111,7 @@ def frozen_model(*words: str):
 
 
 def _lanes(config, count: int):
-    tasks = np.resize(envs.world(config.env.id).all_tasks(), (count, 2))
+    tasks = np.resize(envs.make_base(config.env.id).all_tasks(), (count, 2))
     return envs.make_vec(config.env.id, tasks, config.env.episode_length)
 
 

@@ -17,7 +17,7 @@ LIMIT = 7  # steps of an episode: short, so that many end
 
 
 def make_lanes(env_id: str, mode: str, count: int):
-    tasks = envs.world(env_id).all_tasks()
+    tasks = envs.make_base(env_id).all_tasks()
     return envs.make_vec(env_id, tasks[np.arange(count) % len(tasks)], LIMIT, mode)
 
 
@@ -48,7 +48,7 @@ def test_any_sequence_of_actions_keeps_the_contract_in_every_mode(ledger, total)
     count = -(-total // (len(WORLDS) * len(MODES)))
     rng = np.random.default_rng(0)
     for env_id in WORLDS:
-        world = envs.world(env_id)
+        world = envs.make_base(env_id)
         actions = rng.integers(world.single_action_space.n, size=(count, 4 * LIMIT))
         lives = [batch_lives(make_lanes(env_id, mode, count), actions, seed=5) for mode in MODES]
         for lane in zip(*lives, strict=True):
