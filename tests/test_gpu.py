@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_run import states, train
+from training_run import states, train, train_seeds
 
 from ad.methods import build_method
 from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
-from ad.training.multi_seed import new_trainers, train_seeds
+from ad.training.multi_seed import new_trainers
 from ad.training.trainer import Trainer
 
 DEVICE = "cuda"

@@ -1,17 +1,18 @@
 """Training seeds side by side against each of them alone: in turns, and in one stacked pass."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from test_nonfinite import at, faulty
-from training_run import assert_same_bits, checkpoint, log, states, train
+from training_run import assert_same_bits, checkpoint, log, states, train, train_seeds
 
 from ad.errors import NumericError
 from ad.runtime.run import Run
-from ad.training import trainer as training
-from ad.training.multi_seed import StackedModels, draws, new_trainers, train_seeds
+from ad.training import trainer as trainer_module
+from ad.training.multi_seed import StackedModels, draws, new_trainers
 from ad.training.trainer import Trainer
 
 # PyTorch has no batched attention on a CPU, where nothing is stacked but here.
@@ -141,7 +142,7 @@ def test_a_run_has_its_share_of_the_time(row, stacked, monkeypatch):
     train_seeds([first], lambda: first.step == 3)
     before = runs[0].timing()["train_s"]
     trainers, ticks = new_trainers(runs), itertools.count()
-    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     train_seeds(trainers, stacked=stacked)
     spent = [run.timing()["train_s"] for run in runs]
     assert min(spent[1:]) > spent[0] - before > 0  # which had three steps less to make
@@ -176,7 +177,7 @@ def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn, monkeypat
     trainer = Trainer(Run.open(row(**EXACT | changes)))
     assert draws(trainer.config, trainer.model) == drawn
     trainer.model.train()
-    monkeypatch.setattr(training, "seed_torch", lambda *_: None)
+    monkeypatch.setattr(trainer_module, "seed_torch", lambda *_: None)
     state = torch.get_rng_state()
     trainer.loss_and_grad(trainer.model)
     assert (not torch.equal(torch.get_rng_state(), state)) == drawn

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from training_run import assert_same_bits, checkpoint, log
+from training_run import assert_same_bits, checkpoint, log, train_seeds
 
 from ad.errors import NumericError
 from ad.runtime.run import Run
-from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 
 Fault = Callable[[Trainer], bool]

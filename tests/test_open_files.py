@@ -14,6 +14,7 @@ from ad.config.parser import load
 from ad.runtime.run import Run
 from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
+from ad.training.validation import validate
 
 words = ["--root", sys.argv[1], "--device", "cpu", "--threads", "1"]
 words += ["--source.env_steps", "800", "--source.algorithm", "noise_distillation"]
@@ -23,7 +24,7 @@ here = len(os.listdir("/dev/fd"))
 spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_OPEN_FILES - here - 8)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 print(collect(run), "collected")
-train_seeds([Trainer(run)])
+train_seeds([Trainer(run)], validate)
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_run import train_seeds
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
@@ -15,7 +16,6 @@ from ad.data.histories import Histories
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
-from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 from envs.tasks import task_name
 

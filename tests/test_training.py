@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_run import assert_same_bits, checkpoint, forget_last_checkpoint, log, logged, train
+from training_run import (
+    assert_same_bits,
+    checkpoint,
+    forget_last_checkpoint,
+    log,
+    logged,
+    train,
+    train_seeds,
+)
 
 from ad.config.schema import TrainingConfig
 from ad.errors import ConfigError
@@ -13,7 +21,6 @@ from ad.evaluation.evaluate import evaluate
 from ad.models import transformer
 from ad.runtime.run import Run
 from ad.training import precision
-from ad.training.multi_seed import train_seeds
 from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
 

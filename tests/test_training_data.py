@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_run import train_seeds
 
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.dataset import load_dataset, mask_past_actions, with_masked_actions
@@ -18,7 +19,6 @@ from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
 from ad.runtime.run import Run
-from ad.training.multi_seed import train_seeds
 from ad.training.trainer import Trainer
 
 

@@ -5,8 +5,10 @@ import json
 import torch
 
 from ad.runtime.run import Run
-from ad.training.multi_seed import never, train_seeds
+from ad.training import multi_seed
+from ad.training.multi_seed import never
 from ad.training.trainer import Trainer, checkpoints
+from ad.training.validation import validate
 
 SHORT = {
     "training.steps": "8",
@@ -22,11 +24,16 @@ SHORT = {
 }
 
 
-def train(config, asked_to_stop=never) -> Run:
-    """Train, or go on; the run."""
+def train_seeds(trainers, stop_requested=never, stacked=None) -> None:
+    """Train with the validation of the command line."""
+    multi_seed.train_seeds(trainers, validate, stop_requested, stacked)
+
+
+def train(config, stop_requested=never) -> Run:
+    """Train from the newest checkpoint and return the run."""
     run = Run.open(config)
     try:
-        train_seeds([Trainer(run)], asked_to_stop)
+        train_seeds([Trainer(run)], stop_requested)
     finally:
         run.log.close()
     return run

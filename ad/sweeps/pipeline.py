@@ -19,6 +19,7 @@ from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
 from ad.training import checkpoints
 from ad.training.multi_seed import new_trainers, train_seeds
+from ad.training.validation import validate
 
 
 def collect(run: Run, fresh: bool = False) -> None:
@@ -46,7 +47,7 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
         with defer_signals() as stop_requested, ExitStack() as logs:
             for trainer in waiting:
                 logs.enter_context(closing(trainer.run.log))
-            train_seeds(waiting, stop_requested)
+            train_seeds(waiting, validate, stop_requested)
     finally:
         for trainer in waiting:
             if not trainer.left:

@@ -25,6 +25,7 @@ from ad.runtime.console import warn
 from ad.runtime.run import Run
 from ad.training.compiling import compiled
 from ad.training.optimizer import FlatTensors, LossAndGrad
+from ad.training.schedule import Schedule, Validate
 from ad.training.trainer import Trainer
 
 # Attention kernels whose forward pass saves activations for backward under vmap too: others ask the
@@ -33,7 +34,7 @@ BATCHED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 def never() -> bool:
-    """Return False: the default `asked_to_stop`."""
+    """Return False: the default `stop_requested`."""
     return False
 
 
@@ -46,39 +47,41 @@ def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
 
 def train_seeds(
     trainers: Sequence[Trainer],
-    asked_to_stop: Callable[[], bool] = never,
+    validate: Validate,
+    stop_requested: Callable[[], bool] = never,
     stacked: bool | None = None,
 ) -> None:
     """Train all `trainers` to the configured number of steps, each from the step it has reached.
 
-    With `stacked` all share one pass, else they take turns; None chooses the faster way.
-    `asked_to_stop` is asked after every round; if it is true, checkpoints are written and this
-    returns. A trainer that fails does not stop the others: NumericError is raised at the end.
+    `validate(trainer)` returns numbers for the log. With `stacked` all share one pass, else they
+    take turns; None chooses the faster way. `stop_requested` is asked after every round; if it is
+    true, checkpoints are written and this returns. A trainer that fails does not stop the others:
+    NumericError is raised at the end.
     """
     if stacked is None:
         stacked = stacking_pays(trainers)
     failed: dict[str, NumericError] = {}
-    left = [trainer for trainer in trainers if trainer.left]
-    behind = min(left, key=lambda trainer: trainer.step, default=None)  # whose bar is shown
+    left = [Schedule(trainer, validate) for trainer in trainers if trainer.left]
+    behind = min(left, key=lambda schedule: schedule.trainer.step, default=None)
     with ExitStack() as sessions:
-        for trainer in left:
-            sessions.enter_context(trainer.session(len(left), stacked, trainer is behind))
+        for schedule in left:  # the bar of one that is behind covers the steps of all
+            sessions.enter_context(schedule.session(len(left), stacked, schedule is behind))
         take_steps = new_round(stacked)
         while left:
-            step = min(trainer.step for trainer in left)
-            now = [trainer for trainer in left if trainer.step == step]
-            take_steps(now)
-            for trainer in now:
+            step = min(schedule.trainer.step for schedule in left)
+            now = [schedule for schedule in left if schedule.trainer.step == step]
+            take_steps([schedule.trainer for schedule in now])
+            for schedule in now:
                 try:
-                    trainer.after_step()
+                    schedule.after_step()
                 except NumericError as error:
-                    failed[trainer.config.name] = error
+                    failed[schedule.config.name] = error
                     if len(trainers) > 1:
-                        console.error(f"{trainer.config.name}: {error}")
-            left = [t for t in left if t.left and t.config.name not in failed]
-            if asked_to_stop():  # whatever failed will do so again
-                for trainer in left:
-                    trainer.save()
+                        console.error(f"{schedule.config.name}: {error}")
+            left = [s for s in left if s.trainer.left and s.config.name not in failed]
+            if stop_requested():  # whatever failed will do so again
+                for schedule in left:
+                    schedule.save()
                 return
     if failed and len(trainers) == 1:
         raise failed.popitem()[1]
@@ -94,7 +97,7 @@ def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
 
 def _take_turns(trainers: Sequence[Trainer]) -> None:
     for trainer in trainers:
-        with trainer.working():
+        with trainer.timed():
             trainer.train_step()
 
 
@@ -133,7 +136,7 @@ class StackedSteps:
         for trainer, (loss, gradient) in zip(trainers, results, strict=True):
             trainer.update(loss, gradient)
         for trainer in trainers:
-            trainer.spent += (time.perf_counter() - begin) / len(trainers)
+            trainer.seconds += (time.perf_counter() - begin) / len(trainers)
 
     def _losses_and_grads(self, trainers: Sequence[Trainer]) -> list[LossAndGrad]:
         """Return each trainer's loss and gradient; an empty list if the GPU's memory is short."""

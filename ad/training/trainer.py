@@ -1,7 +1,7 @@
-"""Training: AdamW on windows of histories, periodic evaluation, checkpoints, exact resume.
+"""Training steps of the sequence model, from the state that a checkpoint holds.
 
-Batches, dropout and evaluations are derived from (train_seed, purpose, step), so a run that goes on
-from a checkpoint sees what an uninterrupted one would have seen.
+Batches and dropout are derived from (train_seed, purpose, step), so a run that resumes from a
+checkpoint has the bits of an uninterrupted one.
 """
 
 import time
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ad.config.schema import dump
 from ad.data.dataset import (
@@ -21,15 +20,12 @@ from ad.data.dataset import (
     with_masked_actions,
 )
 from ad.data.spec import spec_as_dict
-from ad.errors import NumericError
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel, build_model, choose_backend
 from ad.models.tokenizer import Window
-from ad.runtime.console import warn
 from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.run import Run
 from ad.training import checkpoints
-from ad.training import validation as progress
 from ad.training.compiling import compiled
 from ad.training.nonfinite import NonFiniteGuard
 from ad.training.optimizer import (
@@ -40,17 +36,18 @@ from ad.training.optimizer import (
     loss_and_grad,
 )
 from ad.training.precision import autocast, uses_bfloat16
-from ad.training.provenance import check_fingerprint, fingerprint, hardware, log_session
+from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
-
-SYNC_EVERY = 16  # steps between reads of a GPU's flags of bad batches: a read waits for it
 
 
 class Trainer:
-    """One training run: the model, its optimizer, and the step it has reached."""
+    """The model of a run, its optimizer and the step it has reached: `step` steps are done."""
 
     def __init__(self, run: Run, data: TrainingData | None = None):
-        """`data`: that of another trainer of the same histories; None reads them."""
+        """Resume from the newest checkpoint of `run`, or start. Raises ConfigError for another's.
+
+        `data` may be that of another trainer on the same histories; None reads them.
+        """
         self.run, self.config = run, run.config
         self.device = choose_device(self.config)
         self.method = build_method(self.config.method)
@@ -59,46 +56,30 @@ class Trainer:
         self.forward = self.model
         self.bfloat16 = uses_bfloat16(self.config, self.device)
         self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
-        self.spent = 0.0  # seconds of training that timing.json does not know yet
+        self.seconds = 0.0  # of training, since they were last added to the run's timing
         self._resume()
 
     @property
     def left(self) -> int:
-        """How many steps are to be made."""
+        """Return the number of steps that are still to be taken."""
         return self.config.training.steps - self.step
 
     @contextmanager
-    def session(self, count: int, stacked: bool, shown: bool) -> Iterator[None]:
-        """Around training's steps: one of `count` trainers side by side, `stacked` or in turns.
-
-        The progress bar of one of them is `shown`.
-        """
-        present = hardware(self.config, self.device)
-        log_session(self.run.folder, self.step, present | {"models": count if stacked else 1})
-        if self.config.training.compile and self.device.type != "cuda":
-            warn("training.compile is for GPUs: on a CPU training continues without it")
-        elif self.config.training.compile and not stacked:
-            self.compile()
-        self._speed_since = time.perf_counter(), self.step
-        with self._bar(f"train {count} seeds" if count > 1 else "train", shown) as self.bar:
-            yield
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Around work whose seconds are this run's."""
+    def timed(self) -> Iterator[None]:
+        """Add the time that the block takes to `seconds`."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self.spent += time.perf_counter() - begin
+            self.seconds += time.perf_counter() - begin
 
     def compile(self) -> None:
-        """Go on with a compiled model, where that works."""
+        """Train with a compiled model from now on, if it compiles."""
         self.forward = compiled(self.model, self._attempt)
 
     def train_step(self) -> None:
-        """One optimizer step on the batch of the present step, without what is due after it."""
-        if not self.model.training:  # after an evaluation
+        """Take one optimizer step on the batch of the present step."""
+        if not self.model.training:  # after a validation
             self.model.train()
         with self.model.transformer.training_context(self.bfloat16):
             self.update(*self.loss_and_grad(self.forward))
@@ -106,27 +87,28 @@ class Trainer:
     def update(self, loss: torch.Tensor, gradient: FlatTensors) -> None:
         """Take an optimizer step with the `gradient` of the present step; go to the next one."""
         rate = learning_rate(self.step, self.config.training)
-        bad = self.optimizer.update(gradient, loss, rate)
-        self.losses.append(torch.where(bad, torch.nan, loss))
-        self.pending_nonfinite.append((self.step, bad))
+        nonfinite = self.optimizer.update(gradient, loss, rate)
+        self.losses.append(torch.where(nonfinite, torch.nan, loss))
+        self.pending_nonfinite.append((self.step, nonfinite))
         self.step += 1
 
     def loss_and_grad(self, forward: Callable) -> LossAndGrad:
-        """The loss on the batch of the present step, detached, and its gradient."""
+        """Return the loss of the model `forward` on the present step's batch and its gradient."""
         window, valid = to_device(self.batch(), self.device)
 
-        def loss_of(part: slice) -> torch.Tensor:
-            mine = {name: values[part] for name, values in window.items()}
-            seed_torch(self._key("dropout", self.step, part.start), self.device)
-            return self.loss(forward, mine, valid[part]) * (valid[part].sum() / valid.sum())
+        def loss_of(micro_batch: slice) -> torch.Tensor:
+            fields = {name: values[micro_batch] for name, values in window.items()}
+            own = valid[micro_batch]
+            seed_torch(self._key("dropout", self.step, micro_batch.start), self.device)
+            return self.loss(forward, fields, own) * (own.sum() / valid.sum())
 
         transformer = self.model.transformer
         length = self.model.layout.count(self.config.data.context_length)
-        each = transformer.micro_batches(len(valid), length, self.bfloat16)
-        return loss_and_grad(self.optimizer, loss_of, each)
+        micro_batches = transformer.micro_batches(len(valid), length, self.bfloat16)
+        return loss_and_grad(self.optimizer, loss_of, micro_batches)
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The windows of the present step and their valid decisions, in the CPU's memory."""
+        """Return the present step's windows [B, T + 1] and which decisions [B, T] are valid."""
         settings, data = self.config.training, self.config.data
         rng = np.random.default_rng(self._key("batch", self.step))
         batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
@@ -135,42 +117,14 @@ class Trainer:
         return batch
 
     def loss(self, forward: Callable, window: Window, valid: torch.Tensor) -> torch.Tensor:
-        """Of windows with the model `forward`, 0-d."""
+        """Return the loss of the model `forward` on windows, 0-d."""
         settings = self.config.training
         if settings.action_dropout:
             forward = with_masked_actions(forward, self.data.spec.padding_index["action"])
         with autocast(self.config, self.device):
             return self.method.loss(forward, window, valid, settings.label_smoothing)
 
-    def _attempt(self, forward: Callable) -> None:
-        """Forward and backward of one batch, to see whether `forward` works; nothing is kept."""
-        self.model.train()
-        self.loss_and_grad(forward)
-
-    def after_step(self) -> None:
-        """What is due after a step: a look at bad batches, the log, an evaluation, a checkpoint."""
-        settings = self.config.training
-        log, evaluation, checkpoint = (
-            self.step % every == 0 or self.step == settings.steps
-            for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
-        )
-        if self.device.type == "cpu" or self.step % SYNC_EVERY == 0 or log or checkpoint:
-            self._sync_nonfinite()
-        if self.guard.too_many:
-            return self._roll_back(self.guard.reason())
-        if log:
-            self._log()
-        if evaluation:
-            try:
-                self.model.eval()
-                self.run.log.write(self.step, progress.seen(self))
-            except NumericError:
-                return self._roll_back(f"the model's logits are not finite after step {self.step}")
-        if checkpoint:
-            self.save()
-        self.bar.update(self.step - self.bar.n)
-
-    def _sync_nonfinite(self) -> None:
+    def sync_nonfinite(self) -> None:
         """Count the bad batches since the last call; waits for the device."""
         if self.pending_nonfinite:
             steps, flags = zip(*self.pending_nonfinite, strict=True)
@@ -178,41 +132,30 @@ class Trainer:
                 self.guard.count(step, bad)
             self.pending_nonfinite = []
 
-    def _roll_back(self, reason: str) -> None:
-        """Go back to the last checkpoint, and on with other batches. Once: then NumericError."""
-        step = self.step
-        self.guard.roll_back(reason)
-        self._restore(checkpoints.load_newest(self.run.folder / "checkpoints"))
-        self.run.log.truncate_after(self.step)
-        warn(f"{reason}: training rolls back from step {step} to {self.step}, to other batches")
-
-    def _log(self) -> None:
-        now, (since, start) = time.perf_counter(), self._speed_since
-        per_step = self.config.training.batch_size * self.config.data.context_length
-        speed = max(self.step - start, 0) / (now - since) * per_step
-        loss = float(torch.stack(self.losses).nanmean())
-        values = {
-            "train/loss": loss,
-            "train/learning_rate": learning_rate(self.step - 1, self.config.training),
-            "train/transitions_per_second": speed,
-        }
-        self.run.log.write(self.step, values | self.guard.metrics())
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
-        self.losses = []
+    def is_finite(self) -> bool:
+        """Return whether all weights are finite."""
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
     def save(self) -> None:
-        """Write a checkpoint, unless the run is in trouble that a roll-back would have to undo."""
-        with self.working():
-            self._sync_nonfinite()
-            if self.left and (self.guard.consecutive or not _is_finite(self.model)):
-                return
-            self.run.log.sync()
-            checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
-        self.run.add_timing("train_s", self.spent)
-        self.spent = 0.0
+        """Write a checkpoint of the present step."""
+        checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
+
+    def restore(self) -> None:
+        """Return to the newest checkpoint, or to the start if there is none."""
+        self._load(checkpoints.load_newest(self.run.folder / "checkpoints"))
+
+    def new_model(self) -> SequenceModel:
+        """Return the model as it is before the first step."""
+        torch.manual_seed(derive_key(self._seed, "train", "weights"))
+        return build_model(self.data.spec, self.config, self.device)
+
+    def _attempt(self, forward: Callable) -> None:
+        """Run forward and backward of one batch to see whether `forward` works."""
+        self.model.train()
+        self.loss_and_grad(forward)
 
     def _content(self) -> dict:
-        """What a checkpoint holds; weights without the memory that other seeds share."""
+        """Return what a checkpoint holds; weights are copied out of memory shared by seeds."""
         return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
@@ -225,18 +168,17 @@ class Trainer:
         }
 
     def _resume(self) -> None:
-        """Take up the newest checkpoint, or begin."""
+        """Load the newest checkpoint with its count of bad batches, or start."""
         content = checkpoints.load_newest(self.run.folder / "checkpoints")
         if content is not None:
             check_fingerprint(content, self.config, self.run.split)
             self.guard.load_state_dict(content["nonfinite"])
-        self._restore(content)
-        self.run.log.truncate_after(self.step)
+        self._load(content)
 
-    def _restore(self, content: dict | None) -> None:
-        """Weights, optimizer and step of a checkpoint; of the beginning, if there is none."""
+    def _load(self, content: dict | None) -> None:
+        """Set weights, optimizer and step to those of a checkpoint, or of the start for None."""
         self.optimizer = FlatAdamW(self.model, self.config.training)
-        self.losses, self.pending_nonfinite = [], []
+        self.losses, self.pending_nonfinite = [], []  # losses since the last entry of the log
         if content is None:
             self.step = 0
             self.model.load_state_dict(self.new_model().state_dict())
@@ -246,25 +188,12 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
 
-    def new_model(self) -> SequenceModel:
-        """The model as it is before the first step."""
-        torch.manual_seed(derive_key(self._seed, "train", "weights"))
-        return build_model(self.data.spec, self.config, self.device)
-
-    def _bar(self, title: str, shown: bool) -> tqdm:
-        total, off = self.config.training.steps, None if shown else True
-        return tqdm(total=total, initial=self.step, desc=title, unit=" steps", disable=off)
-
     @property
     def _seed(self) -> int:
         return self.config.training.train_seed
 
     def _key(self, purpose: str, *where: int) -> int:
-        """The key of randomness at a step: another one after a roll-back, not to fail again."""
+        """Return the random key of a purpose at a step; after a roll-back it is another one."""
         roll_backs = len(self.guard.roll_backs)
         again = [f"roll-back {roll_backs}"] if roll_backs else []
         return derive_key(self._seed, "train", purpose, *where, *again)
-
-
-def _is_finite(model: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters())

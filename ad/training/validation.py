@@ -1,4 +1,4 @@
-"""How far a model in training is: its loss on held-out streams, a few episodes in its context."""
+"""Validation during training: the loss on held-out actors and a few in-context episodes."""
 
 import math
 
@@ -7,13 +7,19 @@ import torch
 
 from ad.data.dataset import to_device
 from ad.rollout.tasks import rollout_tasks
+from ad.training.trainer import Trainer
 from envs.rng import derive_key
 
-HELD_OUT_WINDOWS = 256  # windows of held-out streams over which the held-out loss is a mean
+HELD_OUT_WINDOWS = 256  # windows of held-out actors over which the held-out loss is a mean
 
 
-def seen(trainer) -> dict[str, float]:
-    """Tag -> number of an `ad.training.trainer.Trainer`, for its log."""
+def validate(trainer: Trainer) -> dict[str, float]:
+    """Return the numbers of a validation of the trainer's model, by their tags in the log.
+
+    One evaluation seed plays `training.eval_episodes` episodes on every task. Raises NumericError
+    if the model's logits are not finite.
+    """
+    trainer.model.eval()
     values, config = {}, trainer.config
     if trainer.data.held_out is not None:
         values["train/held_out_actor_loss"] = _held_out_loss(trainer)
@@ -21,16 +27,17 @@ def seen(trainer) -> dict[str, float]:
     results = rollout_tasks(
         config, trainer.run.split, trainer.model, trainer.method, episodes, (1, 1)
     )
-    for part, result in results.items():
+    for split, result in results.items():
         last = slice(-min(10, episodes), None)
-        values[f"evaluate/{part}/return"] = result.returns.mean()
-        values[f"evaluate/{part}/return_last10"] = result.returns[:, last].mean()
-        values[f"evaluate/{part}/success_last10"] = result.successes[:, last].mean()
+        values[f"evaluate/{split}/return"] = result.returns.mean()
+        values[f"evaluate/{split}/return_last10"] = result.returns[:, last].mean()
+        values[f"evaluate/{split}/success_last10"] = result.successes[:, last].mean()
     return values
 
 
 @torch.inference_mode()
-def _held_out_loss(trainer) -> float:
+def _held_out_loss(trainer: Trainer) -> float:
+    """Return the mean loss on windows of held-out actors, the same at every validation."""
     settings = trainer.config.training
     rng = np.random.default_rng(derive_key(settings.train_seed, "train", "held_out_windows"))
     losses = []

@@ -1,0 +1,124 @@
+"""What is due between the steps of a training: log, validation, checkpoint and roll-back."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from tqdm import tqdm
+
+from ad.errors import NumericError
+from ad.runtime.console import warn
+from ad.training.optimizer import learning_rate
+from ad.training.provenance import hardware, log_session
+from ad.training.trainer import Trainer
+
+SYNC_EVERY = 16  # steps between reads of a GPU's flags of bad batches: a read waits for it
+
+Validate = Callable[[Trainer], dict[str, float]]  # returns numbers for the log, by tag
+
+
+class Schedule:
+    """Logs, validates, saves and rolls back a trainer when its configuration says so.
+
+    `validate` returns the numbers of a validation by tag. It raises NumericError if the model's
+    logits are not finite.
+    """
+
+    def __init__(self, trainer: Trainer, validate: Validate):
+        self.trainer, self.validate, self.log = trainer, validate, trainer.run.log
+        self.config, self.settings = trainer.config, trainer.config.training
+        self.log.truncate_after(trainer.step)
+
+    @contextmanager
+    def session(self, num_trainers: int, stacked: bool, shown: bool) -> Iterator[None]:
+        """Record the hardware and show the progress bar, if `shown`, while the block trains.
+
+        The trainer is one of `num_trainers` in this process, `stacked` in one pass or in turns.
+        """
+        trainer, num_models = self.trainer, num_trainers if stacked else 1
+        present = hardware(self.config, trainer.device) | {"models": num_models}
+        log_session(trainer.run.folder, trainer.step, present)
+        if self.settings.compile and trainer.device.type != "cuda":
+            warn("training.compile is for GPUs: on a CPU training continues without it")
+        elif self.settings.compile and not stacked:
+            trainer.compile()
+        self._speed_since = time.perf_counter(), trainer.step
+        title = f"train {num_trainers} seeds" if num_trainers > 1 else "train"
+        with self._progress_bar(title, shown) as self.bar:
+            yield
+
+    def after_step(self) -> None:
+        """Do what is due after a step. Raises NumericError at a second roll-back."""
+        trainer = self.trainer
+        log, validation, checkpoint = (
+            trainer.step % every == 0 or not trainer.left
+            for every in (
+                self.settings.log_every,
+                self.settings.eval_every,
+                self.settings.checkpoint_every,
+            )
+        )
+        if trainer.device.type == "cpu" or trainer.step % SYNC_EVERY == 0 or log or checkpoint:
+            trainer.sync_nonfinite()
+        if trainer.guard.too_many:
+            return self._roll_back(trainer.guard.reason())
+        if log:
+            self._log()
+        if validation:
+            try:
+                self.log.write(trainer.step, self.validate(trainer))
+            except NumericError:
+                return self._roll_back(
+                    f"the model's logits are not finite after step {trainer.step}"
+                )
+        if checkpoint:
+            self.save()
+        self.bar.update(trainer.step - self.bar.n)
+
+    def save(self) -> None:
+        """Write a checkpoint and add the seconds of training to the run's timing.
+
+        Nothing is written amid bad batches or with weights that are not finite: training would
+        have to roll back from such a checkpoint. The last one is written in any case.
+        """
+        trainer = self.trainer
+        with trainer.timed():
+            trainer.sync_nonfinite()
+            if trainer.left and (trainer.guard.consecutive or not trainer.is_finite()):
+                return
+            self.log.sync()
+            trainer.save()
+        trainer.run.add_timing("train_s", trainer.seconds)
+        trainer.seconds = 0.0
+
+    def _roll_back(self, reason: str) -> None:
+        """Return to the newest checkpoint; from there the batches are other ones."""
+        trainer, step = self.trainer, self.trainer.step
+        trainer.guard.roll_back(reason)
+        trainer.restore()
+        self.log.truncate_after(trainer.step)
+        warn(f"{reason}: training rolls back from step {step} to {trainer.step}, to other batches")
+
+    def _log(self) -> None:
+        trainer, now, (since, start) = self.trainer, time.perf_counter(), self._speed_since
+        transitions = self.settings.batch_size * self.config.data.context_length  # of a step
+        speed = max(trainer.step - start, 0) / (now - since) * transitions
+        loss = float(torch.stack(trainer.losses).nanmean())
+        values = {
+            "train/loss": loss,
+            "train/learning_rate": learning_rate(trainer.step - 1, self.settings),
+            "train/transitions_per_second": speed,
+        }
+        self.log.write(trainer.step, values | trainer.guard.metrics())
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
+        trainer.losses = []
+
+    def _progress_bar(self, title: str, shown: bool) -> tqdm:
+        return tqdm(
+            total=self.settings.steps,
+            initial=self.trainer.step,
+            desc=title,
+            unit=" steps",
+            disable=None if shown else True,  # None: where stderr is no terminal
+        )
