@@ -1,31 +1,31 @@
-"""Failures that are expected: each is a sentence for the user and an exit code, no traceback."""
+"""Expected failures: each has a message of one sentence, an exit code, and no traceback."""
 
 
 class ADError(Exception):
-    """Base of the failures below; `exit_code` is what the command line ends with."""
+    """Base class of expected failures; `exit_code` is the exit code of the process."""
 
     exit_code = 1
 
 
 class ConfigError(ADError):
-    """Bad input or configuration; the message names every problem found."""
+    """Bad input or configuration; the message names every problem."""
 
     exit_code = 2
 
 
 class MachineError(ADError):
-    """The machine is in the way: a full disk, no permission, a missing program or device."""
+    """A failure of the machine: a full disk, no permission, a missing program or device."""
 
     exit_code = 3
 
 
 class CorruptError(ADError):
-    """Data on the disk is not what was written."""
+    """Data on disk that is not what was written."""
 
     exit_code = 4
 
 
 class NumericError(ADError):
-    """A computation left the finite numbers and could not be brought back."""
+    """A computation whose numbers are not finite, even after a roll-back."""
 
     exit_code = 5

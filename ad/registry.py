@@ -1,7 +1,7 @@
-"""Every component that a configuration can name: one table a kind, name -> "module:Class".
+"""All components that a configuration can name: a table for each kind, name -> "module:Class".
 
-Naming a component imports nothing; its class is imported when `Registry.load` asks for it, so a
-configuration is checked without torch. To add a component, write its file and add a line here.
+`Registry.load` imports the class; the tables import nothing. To add a component, write its file and
+add a line here.
 """
 
 import difflib
@@ -9,23 +9,23 @@ import importlib
 
 
 class Registry(dict):
-    """A dict of name -> "module:Class"; `load` imports the class, `suggest` helps with typos."""
+    """A dict of name -> "module:Class" for one kind of component."""
 
     def __init__(self, kind: str, entries: dict[str, str]):
         super().__init__(entries)
         self.kind = kind
 
     def load(self, name: str) -> type:
-        """The class registered under `name`. Raises ValueError, with a suggestion, without one."""
+        """Import and return the class called `name`. Raises ValueError for an unknown name."""
         if name not in self:
             raise ValueError(f"unknown {self.kind} {name!r}{self.suggest(name)}")
         module, attribute = self[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
     def suggest(self, name: str) -> str:
-        """', did you mean ...?' for a near miss, else the list of known names."""
+        """Return '; did you mean ...?' if a known name is close to `name`, else all known names."""
         near = difflib.get_close_matches(str(name), self, n=1)
-        return f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(self)})"
+        return f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(self)})"
 
 
 SOURCES = Registry(
@@ -61,11 +61,11 @@ ENCODERS = Registry(
         "offsets": "ad.models.encoders.offsets:OffsetEncoder",
     },
 )
-# Encoders whose vectors belong to no size of the world: they serve worlds of other sizes too.
+# Encoders whose vectors do not depend on the size of the world: they serve worlds of any size.
 SIZE_INDEPENDENT_ENCODERS = {"offsets"}
 
 POSITIONS = Registry(
-    "position",
+    "position embedding",
     {
         "env_time": "ad.models.positions.env_time:EnvTime",
         "window": "ad.models.positions.learned:WindowIndex",

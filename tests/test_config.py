@@ -1,4 +1,4 @@
-"""The configuration: good YAML loads, every bad one gives its sentence, and nothing is written."""
+"""The configuration: good YAML loads, and bad YAML is refused with a sentence for each problem."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ad.config.fields import field
-from ad.config.parser import COMPONENTS, load
+from ad.config.parser import COMPONENTS, load, load_file
 from ad.config.schema import Experiment, config_hash, diff_text, dump
 from ad.data.histories import Histories
 from ad.errors import ConfigError
@@ -23,44 +23,44 @@ def config(*words: str) -> Experiment:
     return load(words).config
 
 
-def complaint(*words: str) -> str:
+def message(*words: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(words)
     return str(caught.value)
 
 
-def complaint_about(text: str | bytes, folder: Path) -> str:
-    """What is said about a YAML file of this content."""
-    file = folder / "row.yaml"
+def message_about(text: str | bytes, folder: Path) -> str:
+    """Return the error message for a YAML file with the content `text`."""
+    file = folder / "file.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return complaint("--config_path", str(file)).replace(f"{file}", "row.yaml")
+    return message("--config_path", str(file)).replace(f"{file}", "file.yaml")
 
 
 def first_words(parameter: object) -> str:
-    """A test's id: the start of its parameter, without what would not print."""
+    """Return the first printable characters of a parameter, as the id of a test."""
     return "".join(character for character in str(parameter)[:30] if character.isprintable())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_row_loads_and_is_named_after_its_file(path):
+def test_every_experiment_loads_and_is_named_after_its_file(path):
     assert config("--config_path", str(path)).name == path.stem
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_row_comes_back_equal_from_its_dump(path, tmp_path):
-    row = config("--config_path", str(path))
-    (tmp_path / "config.yaml").write_text(dump(row))
-    assert config("--config_path", str(tmp_path / "config.yaml")) == row
+def test_every_experiment_comes_back_equal_from_its_dump(path, tmp_path):
+    experiment = config("--config_path", str(path))
+    (tmp_path / "config.yaml").write_text(dump(experiment))
+    assert config("--config_path", str(tmp_path / "config.yaml")) == experiment
 
 
 @given(NAMES)
 def test_a_name_that_looks_like_a_number_or_a_boolean_comes_back_from_the_dump(tmp_folder, name):
-    row = config("--name", name)
-    (tmp_folder / "config.yaml").write_text(dump(row))
+    experiment = config("--name", name)
+    (tmp_folder / "config.yaml").write_text(dump(experiment))
     assert config("--config_path", str(tmp_folder / "config.yaml")).name == name
 
 
-def test_the_quickstart_row_states_the_defaults():
+def test_quickstart_states_the_defaults():
     assert config("--config_path", str(CONFIGS[0].with_name("quickstart.yaml"))) == config()
 
 
@@ -72,17 +72,17 @@ def test_an_empty_file_and_an_empty_section_mean_the_defaults(tmp_path):
 
 
 def test_an_option_goes_before_the_file_and_the_last_of_two_counts(tmp_path):
-    (tmp_path / "row.yaml").write_text("training: {steps: 300, batch_size: 4}")
-    words = ["--config_path", str(tmp_path / "row.yaml"), "--training.steps=400"]
+    (tmp_path / "file.yaml").write_text("training: {steps: 300, batch_size: 4}")
+    words = ["--config_path", str(tmp_path / "file.yaml"), "--training.steps=400"]
     training = config(*words, "--training.steps", "500").training
     assert (training.steps, training.batch_size) == (500, 4)
 
 
 def test_options_reach_into_the_settings_of_the_world_and_the_algorithm():
-    row = config("--env.kwargs.size", "7", "--split.num_train_tasks", "40",
+    experiment = config("--env.kwargs.size", "7", "--split.num_train_tasks", "40",
                  "--source.settings.learning_rate", "1e-3")  # fmt: skip
-    assert row.env.kwargs == {"size": 7}
-    assert row.source.settings["learning_rate"] == 0.001
+    assert experiment.env.kwargs == {"size": 7}
+    assert experiment.source.settings["learning_rate"] == 0.001
 
 
 def test_an_option_can_be_a_list():
@@ -97,6 +97,26 @@ def test_a_verb_knows_its_own_flag_and_no_other():
     assert load(["--repair", "true"], "repair").flag
     with pytest.raises(ConfigError, match="fresh"):
         load(["--fresh", "true"], "repair")
+
+
+def test_overrides_replace_what_a_file_sets(tmp_path):
+    (tmp_path / "file.yaml").write_text("training: {steps: 300, batch_size: 4}")
+    overrides = {"training.steps": 500, "env.kwargs.size": 7, "split.num_train_tasks": 40}
+    experiment = load_file(tmp_path / "file.yaml", root=str(tmp_path), **overrides)
+    assert (experiment.training.steps, experiment.training.batch_size) == (500, 4)
+    assert (experiment.root, experiment.env.kwargs) == (str(tmp_path), {"size": 7})
+
+
+def test_the_problems_of_a_file_and_of_overrides_come_in_one_message(tmp_path):
+    file = tmp_path / "file.yaml"
+    file.write_text("training:\n  stps: 3")
+    with pytest.raises(ConfigError) as caught:
+        load_file(file, **{"training.steps": 0})
+    problems = str(caught.value).split("\n  ")[1:]
+    assert problems == [
+        f"training.stps ({file}, line 2) is not a setting; did you mean steps?",
+        "training.steps must be at least 1, not 0",
+    ]
 
 
 @pytest.mark.parametrize("section", COMPONENTS)
@@ -151,9 +171,9 @@ BAD_WORDS = [
     # unknown components
     ("--env.id DarkRom-v0", "cannot be created: unknown environment 'DarkRom-v0'; did you mean "
      "'DarkRoom-v0'?"),
-    ("--source.algorithm a3c", "is not a known source algorithm: 'a3c', did you mean 'a2c'?"),
+    ("--source.algorithm a3c", "is not a known source algorithm: 'a3c'; did you mean 'a2c'?"),
     ("--method.name nothing", "is not a known method: 'nothing' (known: algorithm_dist"),
-    ("--model.encoder tabel", "is not a known observation encoder: 'tabel', did you mean 'tab"),
+    ("--model.encoder tabel", "is not a known observation encoder: 'tabel'; did you mean 'tab"),
     # combinations
     ("--model.heads 3", "model.heads (command line) must divide model.width (64), not be 3"),
     ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
@@ -172,7 +192,7 @@ BAD_WORDS = [
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
     ("--data.env_steps 24000", "data.context_length must be at most 60, not 64: with data.his"),
     ("--data.actors_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
-    ("--model.position rotari", "is not a known position: 'rotari', did you mean 'rotary'?"),
+    ("--model.position rotari", "is not a known position embedding: 'rotari'; did you mean 'rot"),
     ("--model.position rotary --model.width 6", "must not be rotary with heads of width 3"),
     ("--model.position window --model.positions 63", "model.positions (command line) must be at "
      "least 64, the length of a window of data.context_length, not 63"),
@@ -200,62 +220,62 @@ BAD_WORDS = [
 
 @pytest.mark.parametrize(("words", "sentence"), BAD_WORDS, ids=first_words)
 def test_a_bad_command_line_gets_its_sentence(words, sentence):
-    assert sentence in complaint(*words.split(" ", 3))
+    assert sentence in message(*words.split(" ", 3))
 
 
 BAD_FILES = [
-    ("training:\n  stps: 3", "training.stps (row.yaml, line 2) is not a setting; did you mean"),
-    ("name: no", "name (row.yaml, line 1) must be text, not false (in quotes it is text)"),
+    ("training:\n  stps: 3", "training.stps (file.yaml, line 2) is not a setting; did you mean"),
+    ("name: no", "name (file.yaml, line 1) must be text, not false (in quotes it is text)"),
     ("name: 2024", "must be text, not 2024 (in quotes it is text)"),
-    ("name: 2024-08-01", "name (row.yaml, line 1) has a value of the unsupported type"),
-    ("training:\n  steps: 1\n  steps: 2", "training.steps (row.yaml, line 2) is set twice"),
+    ("name: 2024-08-01", "name (file.yaml, line 1) has a value of the unsupported type"),
+    ("training:\n  steps: 1\n  steps: 2", "training.steps (file.yaml, line 2) is set twice"),
     ("training: {1: 2}", "training.1 is not a plain text key (in quotes it is)"),
-    ("[1, 2]", "row.yaml must be a group of settings (key: value), not [1, 2]"),
-    ("just words", "row.yaml must be a group of settings (key: value), not 'just words'"),
-    ("null", "row.yaml must be a group of settings (key: value), not null"),
-    ("env: &a {id: x}\nsplit: *a", "row.yaml is not YAML: an alias (*name) is not allowed "
+    ("[1, 2]", "file.yaml must be a group of settings (key: value), not [1, 2]"),
+    ("just words", "file.yaml must be a group of settings (key: value), not 'just words'"),
+    ("null", "file.yaml must be a group of settings (key: value), not null"),
+    ("env: &a {id: x}\nsplit: *a", "file.yaml is not YAML: an alias (*name) is not allowed "
      "(line 2, column 8)"),
     ("env: &a {kwargs: *a}", "an alias (*name) is not allowed"),
     ("env: !!python/object/apply:os.system ['true']", "has a value of the unsupported type"),
-    ("name: !!int x", "name (row.yaml, line 1) has a value that cannot be read: 'x'"),
-    ("training: {steps: [}", "row.yaml is not YAML: "),
-    ("a: 1\n---\nb: 2", "row.yaml is not YAML: but found another document"),
-    ("x: " + "[" * 5000, "row.yaml is nested too deeply"),
-    ("x: " + "a" * 1_000_000, "row.yaml is larger than 1000000 bytes"),
-    ("name: \x00", "row.yaml is not YAML: unacceptable character"),
-    (b"name: \xff\xfe", "row.yaml is not a text file (UTF-8)"),
+    ("name: !!int x", "name (file.yaml, line 1) has a value that cannot be read: 'x'"),
+    ("training: {steps: [}", "file.yaml is not YAML: "),
+    ("a: 1\n---\nb: 2", "file.yaml is not YAML: but found another document"),
+    ("x: " + "[" * 5000, "file.yaml is nested too deeply"),
+    ("x: " + "a" * 1_000_000, "file.yaml is larger than 1000000 bytes"),
+    ("name: \x00", "file.yaml is not YAML: unacceptable character"),
+    (b"name: \xff\xfe", "file.yaml is not a text file (UTF-8)"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "sentence"), BAD_FILES, ids=first_words)
 def test_a_bad_file_gets_its_sentence(text, sentence, tmp_path):
-    assert sentence in complaint_about(text, tmp_path)
+    assert sentence in message_about(text, tmp_path)
 
 
 def test_all_problems_come_in_one_message(tmp_path):
     text = "name: 3\ntraining: {stps: 5, steps: 2.5}\nmodel: {heads: 3}\nenv: {id: Dark}"
-    lines = complaint_about(text, tmp_path).splitlines()
+    lines = message_about(text, tmp_path).splitlines()
     assert lines[0] == "5 problems, nothing was written:"
     assert [line.split()[0] for line in lines[1:]] == [
         "name", "training.stps", "training.steps", "env", "model.heads"
     ]  # fmt: skip
 
 
-def test_a_rule_is_silent_while_one_of_its_settings_is_wrong():
-    assert complaint("--model.heads", "x").count("model.heads") == 1
+def test_a_constraint_is_silent_while_one_of_its_settings_is_wrong():
+    assert message("--model.heads", "x").count("model.heads") == 1
 
 
 def test_a_refused_configuration_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    complaint("--training.steps", "0", "--name", "x")
+    message("--training.steps", "0", "--name", "x")
     assert os.listdir(tmp_path) == []
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_configuration_or_gets_a_sentence(tmp_folder, text):
-    (tmp_folder / "row.yaml").write_bytes(text.encode())
+    (tmp_folder / "file.yaml").write_bytes(text.encode())
     try:
-        load(["--config_path", str(tmp_folder / "row.yaml")])
+        load(["--config_path", str(tmp_folder / "file.yaml")])
     except ConfigError as error:
         assert str(error)
 
@@ -274,17 +294,22 @@ PATHS = ["name", "env", "env.id", "env.kwargs", "env.tasks", "split.held_out", "
 @given(st.sampled_from(PATHS), PLAIN)
 def test_any_value_is_accepted_as_it_is_or_gets_a_sentence(path, value):
     try:
-        row = config(f"--{path}", yaml.safe_dump(value))
+        experiment = config(f"--{path}", yaml.safe_dump(value))
     except ConfigError as error:
         assert path.split(".")[0] in str(error)
     else:
         for name in path.split("."):
-            row = getattr(row, name)
-        assert dataclasses.is_dataclass(row) or value is None or row == value or path[0] in "ns"
+            experiment = getattr(experiment, name)
+        assert (
+            dataclasses.is_dataclass(experiment)
+            or value is None
+            or experiment == value
+            or path[0] in "ns"
+        )
 
 
 @given(st.lists(st.text(max_size=12), max_size=5))
-def test_any_words_are_an_invocation_or_get_a_sentence(words):
+def test_any_words_are_arguments_or_get_a_sentence(words):
     try:
         load(words)
     except ConfigError as error:
@@ -292,10 +317,10 @@ def test_any_words_are_an_invocation_or_get_a_sentence(words):
 
 
 def test_the_hash_depends_on_what_can_change_a_result_and_on_nothing_else():
-    row = config()
-    assert config_hash(row) == config_hash(config("--device", "cpu", "--name", "other"))
-    assert config_hash(row) != config_hash(config("--training.steps", "1501"))
-    assert config_hash(row.env, row.source) == config_hash(
+    experiment = config()
+    assert config_hash(experiment) == config_hash(config("--device", "cpu", "--name", "other"))
+    assert config_hash(experiment) != config_hash(config("--training.steps", "1501"))
+    assert config_hash(experiment.env, experiment.source) == config_hash(
         *(getattr(config("--training.steps", "1501"), part) for part in ("env", "source"))
     )
 
@@ -319,7 +344,7 @@ def test_a_limit_that_does_not_exist_is_a_mistake_of_the_declaration():
 
 @pytest.fixture(scope="module")
 def tmp_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("rows")
+    return tmp_path_factory.mktemp("files")
 
 
 def test_the_default_histories_lie_where_they_always_did(tmp_path):

@@ -15,7 +15,7 @@ from ad.runtime.run import Run
 
 @pytest.fixture
 def begun(smoke, tmp_path):
-    """begun(*words): the run of the smoke row, changed by `words`, in a folder it has been in."""
+    """begun(*words): the run of the smoke experiment with options; its folder is there already."""
     Run.open(smoke(tmp_path, "--name", "x"))
     return lambda *words, fresh=False: Run.open(smoke(tmp_path, "--name", "x", *words), fresh)
 
@@ -95,18 +95,18 @@ STRICT = [
     ("split: {held_out: [[1, 2.5]]}", "must be a list"),
     ("split: {held_out: 3}", "must be a list"),
     ("name: !!binary aGVsbG8=", "has a value of the unsupported type"),
-    ("env: !!set {a, b}", "row.yaml"),
+    ("env: !!set {a, b}", "file.yaml"),
     (f"training: {{steps: {'9' * 5000}}}", "training.steps"),
     ("a: &a [*a]", "an alias (*name) is not allowed"),
-    ("training: {steps: 3} # \u2028\n...\nname: x", "row.yaml"),
+    ("training: {steps: 3} # \u2028\n...\nname: x", "file.yaml"),
 ]
 
 
 @pytest.mark.parametrize(("text", "sentence"), STRICT, ids=range(len(STRICT)))
 def test_what_is_not_exactly_a_value_of_its_setting_is_refused(tmp_path, text, sentence):
-    (tmp_path / "row.yaml").write_text(text)
+    (tmp_path / "file.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(["--config_path", str(tmp_path / "row.yaml")])
+        load(["--config_path", str(tmp_path / "file.yaml")])
     assert sentence in str(caught.value)
 
 

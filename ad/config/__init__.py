@@ -1,1 +1,1 @@
-"""What an experiment says: its settings, their limits, and how YAML and options are read."""
+"""The configuration of an experiment: settings, their limits, YAML, the command line, and help."""
