@@ -54,7 +54,11 @@ def test_a_release_is_checked_with_sha256sum(copy):
 
 def test_the_card_names_the_world_the_split_and_the_scores(evaluated, released):
     text = (released / "README.md").read_text()
-    assert "DarkRoom-v0" in text and evaluated.split.hash in text and "| held-out tasks |" in text
+    assert (
+        "DarkRoom-v0" in text
+        and evaluated.split.hash in text
+        and "| model, held-out tasks |" in text
+    )
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -79,7 +79,11 @@ def test_results_json_has_what_the_design_promises(results):
 def test_the_page_shows_success_with_and_without_a_reward_in_the_context(results, page):
     summary = results["splits"]["held_out"]
     table = tables.context_table(results)
-    assert [row[0] for row in table.rows] == ["held-out tasks", "train tasks", "random"]
+    assert [row[0] for row in table.rows] == [
+        "model, held-out tasks",
+        "model, train tasks",
+        "random",
+    ]
     assert table.rows[0][2].startswith(f"{summary['success_unseen']:.3f}")
     assert table.rows[0][2] in page
 
@@ -115,7 +119,7 @@ def test_what_a_user_writes_is_shown_and_not_run(run, results):
 def test_the_table_of_a_run_has_its_splits_and_references(run, results):
     lines = (run.folder / "table.md").read_text().splitlines()
     first = [line.split("|")[1].strip() for line in lines[2:]]
-    assert first[:2] == ["held-out tasks", "train tasks"] and "explorer" in first
+    assert first[:2] == ["model, held-out tasks", "model, train tasks"] and "explorer" in first
     assert len({line.count("|") for line in lines}) == 1
 
 

@@ -77,7 +77,7 @@ def room_maps(
     shape: rows and columns of the room; goals: int [K, 2]; held_out: bool [K], the goals whose
     cells get a frame. Cells without a goal are hatched.
     """
-    figure = Figure(figsize=(5.4 * len(maps), 5.2), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(5.4 * len(maps), 5.6), dpi=DPI, layout="constrained")
     for axes, room in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
         _draw_map(figure, axes, room, shape, goals)
         for row, column in goals[held_out]:
@@ -87,7 +87,7 @@ def room_maps(
         Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5),
         Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5, hatch="////"),
     ]
-    labels = ["held-out goal", "train goal", "no goal, or no value"]
+    labels = ["held-out goal", "train goal", "no goal or no value"]
     figure.legend(patches, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return to_png(figure)
 
@@ -105,20 +105,26 @@ def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np
         axes.axvline(edge - 0.5, color="white", linewidth=1.2, zorder=2)
     axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
     axes.set_title(room.title, color=INK, fontsize=12, pad=9)
+    axes.set_xlabel("column", color=MUTED, fontsize=9)
+    axes.set_ylabel("row", color=MUTED, fontsize=9)
     axes.set_xticks(range(shape[1]))
     axes.set_yticks(range(shape[0]))
     axes.tick_params(length=0, labelsize=8, colors=MUTED)
     axes.spines[:].set_visible(False)
-    if max(shape) <= 11:
-        for row, column in np.argwhere(np.isfinite(grid)):
-            value = grid[row, column]
-            dark = norm(value) > 0.55 if room.high_is_good else norm(value) < 0.45
-            style = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 4}
-            text = f"{value:.{room.digits}f}"
-            axes.text(column, row, text, color="white" if dark else INK, **style)
+    if max(shape) <= 11:  # numbers do not fit into smaller cells
+        _write_values(axes, room, grid, norm)
     bar = figure.colorbar(image, ax=axes, shrink=0.82, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8.5, colors=MUTED)
+
+
+def _write_values(axes: Axes, room: RoomMap, grid: np.ndarray, norm: Normalize) -> None:
+    style = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 4}
+    for row, column in np.argwhere(np.isfinite(grid)):
+        value = grid[row, column]
+        is_dark = norm(value) > 0.55 if room.high_is_good else norm(value) < 0.45
+        text = f"{value:.{room.digits}f}"
+        axes.text(column, row, text, color="white" if is_dark else INK, **style)
 
 
 def _frame(row: int, column: int) -> Rectangle:

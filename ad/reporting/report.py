@@ -50,7 +50,7 @@ def learning_curve(evaluations: dict[str, Evaluation], references: References) -
     for split, evaluation in evaluations.items():
         returns = evaluation.returns.mean(1)  # [K, E]
         band = metrics.bootstrap(returns) if split == "held_out" else None
-        label = f"{tables.SPLIT_TITLES[split]} ({len(returns)})"
+        label = f"model, {tables.SPLIT_TITLES[split]} ({len(returns)})"
         curves.append(plots.Curve(split, label, returns.mean(0), band))
     for name in set(references) & set(plots.STYLES):
         reference = references[name].get("held_out") or references[name]["train"]

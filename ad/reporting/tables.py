@@ -39,7 +39,7 @@ CONTEXT_COLUMNS = {
     "success_seen": ("success, reward in context", ".3f"),
     "success_unseen": ("success, no reward in context", ".3f"),
     "success_unseen_last10": ("success, no reward in context, last 10", ".3f"),
-    "unseen": ("episodes, no reward in context", ".3f"),
+    "unseen": ("share of episodes, no reward in context", ".3f"),
 }
 
 
@@ -64,7 +64,7 @@ class Table:
 def run_table(results: dict) -> Table:
     """Make a row for each split, with intervals, and for each reference of a `results.json`."""
     rows = [
-        [SPLIT_TITLES[split], *(_cell(name, summary) for name in COLUMNS)]
+        [f"model, {SPLIT_TITLES[split]}", *(_cell(name, summary) for name in COLUMNS)]
         for split, summary in results["splits"].items()
     ]
     for name, by_split in results["references"].items():
@@ -80,7 +80,10 @@ def context_table(results: dict) -> Table:
     Random actions, which use no context, are the baseline for exploring without a reward.
     """
     rows = [
-        [SPLIT_TITLES[split], *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS)]
+        [
+            f"model, {SPLIT_TITLES[split]}",
+            *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS),
+        ]
         for split, summary in results["splits"].items()
     ]
     if random := results["references"].get("random"):
