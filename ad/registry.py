@@ -47,9 +47,9 @@ METHODS = Registry(
 TOKENIZERS = Registry(
     "tokenizer",
     {
-        "fused": "ad.models.tokenizer:Fused",
-        "separate": "ad.models.tokenizer:Separate",
-        "modal": "ad.models.tokenizer:Modal",
+        "fused": "ad.models.tokenizer:FusedTokens",
+        "separate": "ad.models.tokenizer:InterleavedTokens",
+        "modal": "ad.models.tokenizer:ParallelStreams",
     },
 )
 
@@ -71,7 +71,7 @@ POSITIONS = Registry(
         "window": "ad.models.positions.learned:WindowIndex",
         "history": "ad.models.positions.learned:HistoryIndex",
         "rotary": "ad.models.positions.rotary:Rotary",
-        "none": "ad.models.positions.none:Nowhere",
+        "none": "ad.models.positions.none:NoPosition",
     },
 )
 

@@ -14,7 +14,8 @@ from processes import ROOT
 
 from ad.config.schema import Experiment, ModelConfig, config_hash
 from ad.errors import ConfigError
-from ad.models.sequence_model import SequenceModel, build_model, choose_backend
+from ad.models.backend import choose_backend
+from ad.models.sequence_model import SequenceModel, build_model
 from ad.registry import BACKENDS
 
 CPU = torch.device("cpu")

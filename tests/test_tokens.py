@@ -1,4 +1,4 @@
-"""Both token layouts by hand: which token holds what.
+"""The tokenizers by hand: which token holds what.
 
 Every embedding gets a coordinate of its own, so that a token can be read back as the set of what
 was added up in it.
@@ -13,7 +13,7 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.encoders.offsets import REACH, OffsetEncoder
+from ad.models.encoders.offsets import MAX_SHIFT, OffsetEncoder
 from ad.models.positions.learned import sinusoids
 from ad.models.rewards import RewardProjection
 from ad.registry import ENCODERS, TOKENIZERS
@@ -33,37 +33,37 @@ WINDOW = {
 ORDERS = [*((name, "after") for name in TOKENIZERS), ("separate", "before")]
 
 
-def tables(layout: nn.Module) -> dict[str, nn.Embedding]:
-    """Every embedding of a layout by a short name, the encoder's first."""
+def tables(tokenizer: nn.Module) -> dict[str, nn.Embedding]:
+    """Every embedding of a tokenizer by a short name, the encoder's first."""
     return {
-        "o": layout.encoder.vectors,
-        "a": layout.action,
-        "r": layout.reward,
-        "time": layout.position.vectors,
+        "o": tokenizer.encoder.vectors,
+        "a": tokenizer.action,
+        "r": tokenizer.reward,
+        "time": tokenizer.position.vectors,
     }
 
 
-def roles(layout: nn.Module) -> dict[str, nn.Linear]:
+def roles(tokenizer: nn.Module) -> dict[str, nn.Linear]:
     """The maps of an observation in another role than the current one, by a short name."""
-    maps = {"before": getattr(layout, "previous", None), "o'": layout.reached}
+    maps = {"before": getattr(tokenizer, "prev_obs_proj", None), "o'": tokenizer.next_obs_proj}
     return {short: role for short, role in maps.items() if role is not None}
 
 
 def read_tokens(name: str, **settings) -> list[set[str]]:
     """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
-    layout = TOKENIZERS.load(name)(SPEC, replace(CONFIG, **settings))
+    tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, **settings))
     names: list[str] = []
-    for short, table in tables(layout).items():
+    for short, table in tables(tokenizer).items():
         nn.init.zeros_(table.weight)
         for row in range(len(table.weight)):
             table.weight.data[row, len(names)] = 1.0
             names.append(f"{short}{row}")
-    for short, role in roles(layout).items():
+    for short, role in roles(tokenizer).items():
         nn.init.zeros_(role.weight)
-        for row in range(len(layout.encoder.vectors.weight)):
+        for row in range(len(tokenizer.encoder.vectors.weight)):
             role.weight.data[len(names), row] = 1.0
             names.append(f"{short}{row}")
-    tokens = layout({field: torch.tensor([values]) for field, values in WINDOW.items()})
+    tokens = tokenizer({field: torch.tensor([values]) for field, values in WINDOW.items()})
     tokens = tokens.flatten(0, 1)
     assert set(tokens.unique().tolist()) <= {0.0, 1.0}
     return [{names[int(c)] for c in token.nonzero()} for token in tokens]
@@ -127,23 +127,23 @@ def test_without_next_observation_no_token_shows_where_an_action_led(name):
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
-def test_a_layout_counts_its_tokens(name, order):
-    layout = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
+def test_a_tokenizer_counts_its_tokens(name, order):
+    tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
     window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
     for decisions in range(1, 5):
         part = {field: values[:, : decisions + 1] for field, values in window.items()}
-        assert layout(part).shape == (layout.streams, layout.count(decisions), 8)
+        assert tokenizer(part).shape == (tokenizer.streams, tokenizer.num_tokens(decisions), 8)
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
 def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name, order):
-    layout = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
+    tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
     present = {"o0", "o1", "o4", "o5"}
     tokens = read_tokens(name, reward_token=order)
     at = [n for n, token in enumerate(tokens) if token & present]
-    hidden = torch.arange(len(tokens)).view(layout.streams, -1, 1)
-    assert layout.decisions(hidden).flatten().tolist() == at
-    assert layout.newest(hidden).flatten().tolist() == at[-1:]
+    hidden = torch.arange(len(tokens)).view(tokenizer.streams, -1, 1)
+    assert tokenizer.at_decisions(hidden).flatten().tolist() == at
+    assert tokenizer.at_last_decision(hidden).flatten().tolist() == at[-1:]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -203,7 +203,7 @@ def test_in_training_each_window_is_moved_as_a_whole(offsets):
         "next_observation": torch.arange(6).flip(0).repeat(50, 1),
         "action": torch.arange(6).repeat(50, 1),
     }
-    moved, roomier = offsets.moved(window), (2 + 2 * REACH, 3 + 2 * REACH)
+    moved, roomier = offsets.augment(window), (2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT)
     assert moved["action"] is window["action"]
     by = [
         places(moved[name], roomier) - places(window[name], (2, 3))
@@ -211,19 +211,19 @@ def test_in_training_each_window_is_moved_as_a_whole(offsets):
     ]
     np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
     np.testing.assert_array_equal(by[0], by[0][..., :1].repeat(6, 2))
-    assert set(by[0].flatten()) == set(range(2 * REACH + 1))
+    assert set(by[0].flatten()) == set(range(2 * MAX_SHIFT + 1))
 
 
 def test_a_window_that_is_not_moved_has_the_vectors_of_an_evaluation(offsets):
     here = torch.arange(7)[None]
-    still = offsets._moved(here, torch.full((2, 1, 1), REACH))
+    still = offsets._moved(here, torch.full((2, 1, 1), MAX_SHIFT))
     torch.testing.assert_close(offsets()[still[0]], offsets.eval()())
-    assert offsets.moved({"observation": here})["observation"] is here
+    assert offsets.augment({"observation": here})["observation"] is here
 
 
 def test_none_is_none_wherever_a_window_is_moved_to(offsets):
     none = torch.full((20, 3), 6)
-    moved = offsets.moved({"observation": none, "next_observation": none})["observation"]
+    moved = offsets.augment({"observation": none, "next_observation": none})["observation"]
     assert (moved == len(offsets()) - 1).all()
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from ad.models.sequence_model import SequenceModel
-from ad.models.tokenizer import Made, Window
+from ad.models.tokenizer import EmbeddingCache, Window
 
 
 class ContextMemory:
@@ -27,7 +27,7 @@ class ContextMemory:
             for name, value in none.items()
         }
         self.none = none
-        self.vectors: Made = {}  # of a frozen model: made at the first decision
+        self.vectors: EmbeddingCache = {}  # of a frozen model: made at the first decision
         self.cache = model.new_cache(lanes, context_length)
         self.inference_context = model.transformer.inference_context
 
@@ -45,7 +45,7 @@ class ContextMemory:
 
     def _logits(self, start: int) -> torch.Tensor:
         """Of the newest decision; the cache holds the tokens of those before `start`."""
-        with self.model.layout.keeping(self.vectors), self.inference_context():
+        with self.model.tokenizer.caching(self.vectors), self.inference_context():
             return self.model(self._part(start), self.cache, start)[:, -1]
 
     def record(

@@ -1,23 +1,23 @@
-"""The sequence model: a token layout, a transformer and a linear head for action logits."""
+"""The sequence model: a tokenizer, a transformer and a linear head for action logits."""
 
 import torch
 from torch import nn
 
 from ad.config.schema import Experiment, ModelConfig
 from ad.data.spec import Spec
-from ad.errors import ConfigError
+from ad.models.backend import choose_backend
 from ad.models.kv_cache import Cache
 from ad.models.tokenizer import Window
 from ad.registry import BACKENDS, TOKENIZERS
 
 
 class SequenceModel(nn.Module):
-    """Action logits for every decision of a window, from what was known at each."""
+    """Predicts the action of every decision of a window from what was known at that decision."""
 
     def __init__(self, spec: Spec, config: ModelConfig, backend: str = "torch"):
         super().__init__()
         self.spec = spec
-        self.layout = TOKENIZERS.load(config.tokenizer)(spec, config)
+        self.tokenizer = TOKENIZERS.load(config.tokenizer)(spec, config)
         self.transformer = BACKENDS.load(backend)(
             config.width,
             config.layers,
@@ -25,51 +25,37 @@ class SequenceModel(nn.Module):
             config.feed_forward,
             config.dropout,
             config.attention_dropout,
-            self.layout.position.rotate,
-            self.layout.streams,
+            self.tokenizer.position.rotate,
+            self.tokenizer.streams,
         )
         self.head = nn.Linear(config.width, spec.num_actions)
-        self._initialise()
+        self._initialize()
 
     def forward(self, window: Window, cache: Cache | None = None, start: int = 0) -> torch.Tensor:
-        """Logits [B, T, A] of a window [B, T + 1]; with a cache of its last decision, [B, 1, A].
+        """Return the logits [B, T, A] of a window [B, T + 1].
 
-        A cache that holds tokens of the window's beginning gets those that it does not have yet;
-        then `window` may be the part that begins with decision `start` (from 0), if that holds them
-        all.
+        With a `cache`, which holds the tokens of the window's beginning, the other tokens are added
+        to it, and the logits of the last decision are returned, [B, 1, A]. `window` may then be the
+        part from decision `start` on, if it holds these other tokens.
         """
-        tokens = self.layout(window, start)
+        tokens = self.tokenizer(window, start)
         if cache is None:
-            return self.head(self.layout.decisions(self.transformer(tokens)))
-        known = start + window["time"].shape[1] - 1
-        fresh = self.layout.count(known) - cache.length
-        return self.head(self.layout.newest(self.transformer(tokens[:, -fresh:], cache)))
+            return self.head(self.tokenizer.at_decisions(self.transformer(tokens)))
+        num_decisions = start + window["time"].shape[1] - 1
+        new = self.tokenizer.num_tokens(num_decisions) - cache.length
+        hidden = self.transformer(tokens[:, -new:], cache)
+        return self.head(self.tokenizer.at_last_decision(hidden))
 
-    def new_cache(self, lanes: int, decisions: int) -> Cache:
-        """An empty cache for windows of at most so many decisions."""
-        return self.transformer.new_cache(lanes, self.layout.count(decisions))
+    def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
+        """Return an empty cache for windows of at most `num_decisions` decisions."""
+        return self.transformer.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
 
-    def _initialise(self) -> None:
-        for module in self.layout.modules():
+    def _initialize(self) -> None:
+        for module in self.tokenizer.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.1)  # a token is a sum of six or more of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-
-
-def choose_backend(config: Experiment, device: torch.device) -> str:
-    """Return the configured backend; for `auto` the first that supports the model on `device`.
-
-    Raises ConfigError if the configured one does not support them.
-    """
-    supported = [name for name in BACKENDS if BACKENDS.load(name).supports(config.model, device)]
-    if config.backend == "auto":
-        return supported[0]
-    if config.backend not in supported:
-        raise ConfigError(
-            f"backend {config.backend} does not support this model on {device.type}: use auto"
-        )
-    return config.backend
 
 
 def build_model(spec: Spec, config: Experiment, device: torch.device) -> SequenceModel:

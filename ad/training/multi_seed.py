@@ -115,7 +115,7 @@ def stacking_pays(trainers: Sequence[Trainer]) -> bool:
 def draws(config: Experiment, model: torch.nn.Module) -> bool:
     """Return whether a training step draws random numbers other than those of its batch."""
     settings = config.model
-    return bool(settings.dropout or settings.attention_dropout or model.layout.encoder.random)
+    return bool(settings.dropout or settings.attention_dropout or model.tokenizer.encoder.random)
 
 
 class StackedSteps:

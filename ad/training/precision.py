@@ -3,7 +3,7 @@
 import torch
 
 from ad.config.schema import Experiment
-from ad.models.sequence_model import choose_backend
+from ad.models.backend import choose_backend
 from ad.registry import BACKENDS
 
 

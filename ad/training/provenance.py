@@ -20,7 +20,7 @@ import torch
 
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
-from ad.models.sequence_model import choose_backend
+from ad.models.backend import choose_backend
 from ad.runtime.console import warn
 from ad.runtime.files import write_json
 from ad.training.precision import uses_bfloat16

@@ -21,7 +21,8 @@ from ad.data.dataset import (
 )
 from ad.data.spec import spec_as_dict
 from ad.methods import build_method
-from ad.models.sequence_model import SequenceModel, build_model, choose_backend
+from ad.models.backend import choose_backend
+from ad.models.sequence_model import SequenceModel, build_model
 from ad.models.tokenizer import Window
 from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.run import Run
@@ -103,7 +104,7 @@ class Trainer:
             return self.loss(forward, fields, own) * (own.sum() / valid.sum())
 
         transformer = self.model.transformer
-        length = self.model.layout.count(self.config.data.context_length)
+        length = self.model.tokenizer.num_tokens(self.config.data.context_length)
         micro_batches = transformer.micro_batches(len(valid), length, self.bfloat16)
         return loss_and_grad(self.optimizer, loss_of, micro_batches)
 

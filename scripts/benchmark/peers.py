@@ -63,13 +63,13 @@ class GPT2(nn.Module):
             embd_pdrop=0.0,
             attn_pdrop=blocks[0].attention.dropout,
         )
-        self.layout, self.body = model.layout, GPT2Model(shape)
+        self.tokenizer, self.body = model.tokenizer, GPT2Model(shape)
         self.head = nn.Linear(shape.n_embd, model.spec.num_actions)
 
     def forward(self, window: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits [B, T, A] of a window [B, T + 1]."""
-        hidden = self.body(inputs_embeds=self.layout(window), use_cache=False).last_hidden_state
-        return self.head(self.layout.decisions(hidden))
+        hidden = self.body(inputs_embeds=self.tokenizer(window), use_cache=False).last_hidden_state
+        return self.head(self.tokenizer.at_decisions(hidden))
 
     def loss(self, window: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
         """Cross entropy at the valid decisions, as algorithm distillation has it."""

@@ -1,18 +1,18 @@
-"""What the encoders have in common."""
+"""The interface of observation encoders."""
 
 import torch
 from torch import nn
 
 
 class Encoder(nn.Module):
-    """Vectors of all observations; a subclass makes them (see `ad/models/encoders/__init__.py`)."""
+    """Vectors of all observations; a subclass computes them."""
 
     random = False  # whether it draws random numbers in training
 
     def forward(self) -> torch.Tensor:
-        """The vectors of all observations and, last, of none: [S + 1, C]."""
+        """Return the vectors of all observations and, last, of no observation: [S + 1, C]."""
         raise NotImplementedError
 
-    def moved(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The window as the vectors are to be looked up by it; only `offsets` changes anything."""
+    def augment(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the window whose observations are looked up; a subclass may change it."""
         return window

@@ -1,7 +1,7 @@
-"""The factors of an observation (a cell's row and column) embedded apart and summed.
+"""Factored embeddings: those of a cell's row and of its column are added.
 
-A goal in a cell of its own still shares its row with some train goals and its column with others,
-which is what lets the model act on goals it has never seen.
+A held-out goal shares its row with some train goals and its column with others, which lets the
+model act on goals that it was not trained on.
 """
 
 import operator
@@ -15,7 +15,7 @@ from ad.models.encoders.base import Encoder
 
 
 class FactoredEncoder(Encoder):
-    """A table for each factor of `spec.observation_factors`; their sum is the vector."""
+    """An embedding table for each of `spec.observation_factors`; their vectors are added."""
 
     def __init__(self, spec, width: int):
         super().__init__()
@@ -26,6 +26,6 @@ class FactoredEncoder(Encoder):
         self.register_buffer("rows", torch.tensor(np.stack(rows)), persistent=False)  # [F, S + 1]
 
     def forward(self) -> torch.Tensor:
-        """The vectors of all observations and of none, [S + 1, C]."""
+        """Return the vectors of all observations and of no observation, [S + 1, C]."""
         found = (table(rows) for table, rows in zip(self.vectors, self.rows, strict=True))
         return reduce(operator.add, found)

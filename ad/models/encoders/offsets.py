@@ -1,8 +1,8 @@
-"""How far a cell lies from the room's centre, in rows and columns, as sinusoids: for any size.
+"""Sinusoids of a cell's offset from the center of the room, for rooms of any size.
 
-Nothing learned belongs to a single cell, so a room of another size has vectors too. In training
-each window is moved as a whole by a random number of rows and columns: then no place is special,
-a wall is where it is met, and offsets that the room itself does not have are known as well.
+No learned parameter belongs to a single cell, so a room of another size has vectors too. In
+training each window is shifted by a random number of rows and columns: then no place is special,
+and offsets that the room itself does not have are trained as well.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from torch import nn
 
 from ad.models.encoders.base import Encoder
 
-REACH = 4  # cells that a window is moved at most, in each direction
+MAX_SHIFT = 4  # cells by which a window is shifted at most, in each direction
 WAVELENGTHS = np.geomspace(4, 64, 8)  # in cells
 
 
 class OffsetEncoder(Encoder):
-    """A linear map of the sinusoids of each factor's offset; their sum is the vector."""
+    """A linear map of the sinusoids of each factor's offset; their outputs are added."""
 
     random = True
 
@@ -31,42 +31,42 @@ class OffsetEncoder(Encoder):
         self.register_buffer("cells", torch.tensor(np.stack(cells)), persistent=False)  # [F, S]
 
     def forward(self) -> torch.Tensor:
-        """[S + 1, C]; in training those of a room with `REACH` cells more on each side."""
-        reach = self._reach()
+        """Return [S + 1, C]; in training of a room with `MAX_SHIFT` more cells on each side."""
+        margin = self._margin()
         vectors = 0.0
         for number, (size, linear) in enumerate(zip(self.factors, self.maps, strict=True)):
             shape = [1] * len(self.factors) + [-1]
-            shape[number] = size + 2 * reach
-            offset = torch.arange(-reach, size + reach, device=self.cells.device) - size // 2
+            shape[number] = size + 2 * margin
+            offset = torch.arange(-margin, size + margin, device=self.cells.device) - size // 2
             one = linear(sinusoids(offset).to(linear.weight))
             vectors = vectors + one.view(shape)  # broadcasts to [..., C]
         return torch.cat([vectors.flatten(0, -2), self.none.weight])
 
-    def moved(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """In training: each window [T + 1] as if it had happened somewhere else."""
+    def augment(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Shift each window by random rows and columns in training."""
         if not self.training:
             return window
         count, device = len(window["observation"]), self.cells.device
         shape = len(self.factors), count, 1
-        shift = torch.randint(2 * REACH + 1, shape, device=device)
+        shift = torch.randint(2 * MAX_SHIFT + 1, shape, device=device)
         names = ("observation", "next_observation")
-        return window | {name: self._moved(window[name], shift) for name in names}
+        return window | {name: self._shifted(window[name], shift) for name in names}
 
-    def _moved(self, observation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """The index [B, T] of an observation in the larger room; shift [F, B, 1], from 0."""
+    def _shifted(self, observation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Return the index [B, T] in the larger room; `shift` [F, B, 1] counts from 0."""
         known = observation.clamp(max=self.cells.shape[1] - 1)
         index = torch.zeros_like(observation)
         for size, cells, by in zip(self.factors, self.cells, shift, strict=True):
-            index = index * (size + 2 * REACH) + cells[known] + by
-        none = int(np.prod([size + 2 * REACH for size in self.factors]))
+            index = index * (size + 2 * MAX_SHIFT) + cells[known] + by
+        none = int(np.prod([size + 2 * MAX_SHIFT for size in self.factors]))
         return torch.where(observation == self.cells.shape[1], none, index)
 
-    def _reach(self) -> int:
-        return REACH if self.training else 0
+    def _margin(self) -> int:
+        return MAX_SHIFT if self.training else 0
 
 
 def sinusoids(offset: torch.Tensor) -> torch.Tensor:
-    """sin and cos of offsets [n] at every wavelength: [n, 2 K]."""
+    """Return sin and cos of offsets [n] at every wavelength, [n, 2 K]."""
     turns = offset[:, None] / torch.as_tensor(WAVELENGTHS, device=offset.device).float()
     angle = 2 * np.pi * turns
     return torch.cat([angle.sin(), angle.cos()], dim=1)

@@ -1,4 +1,4 @@
-"""One learned vector an observation: knows nothing of what two cells have in common."""
+"""One learned vector for each observation, without anything shared between observations."""
 
 import torch
 from torch import nn
@@ -7,12 +7,12 @@ from ad.models.encoders.base import Encoder
 
 
 class TableEncoder(Encoder):
-    """A free table [S + 1, C]; what training never showed keeps its random vector."""
+    """An embedding table [S + 1, C]; observations without training data keep random vectors."""
 
     def __init__(self, spec, width: int):
         super().__init__()
         self.vectors = nn.Embedding(spec.num_observations + 1, width)
 
     def forward(self) -> torch.Tensor:
-        """The vectors of all observations and of none, [S + 1, C]."""
+        """Return the vectors of all observations and of no observation, [S + 1, C]."""
         return self.vectors.weight

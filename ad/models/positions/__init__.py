@@ -1,12 +1,13 @@
-"""Positions: how a token tells where it stands. One file and one line add another.
+"""Positions: how a token tells where in its episode, window or history it stands.
 
-A position is built as `Position(spec, width, entries)` (`entries`: of a table, where it has one)
-and is called as `position(window, start)` for what is added to the tokens of the decisions of a
-window: look-ups (`embedding.py`) by [B, T] or [1, T], or none. `start` is the place of its first
-decision in the window of a memory that reads only the newest part. `rotate(x, start)`, if it is not
-None, turns queries and keys instead, from token `start` on.
+A position is built as `Position(spec, width, entries)` (`entries`: the length of its table) and is
+called as `position(window, start)`. It returns the lookups (`embedding.py`) by [B, T] or [1, T]
+that are added to the tokens of the decisions of a window; `start` is the number of the first
+decision where the window is the end of a longer one. `rotate(x, start)`, if it is not None, rotates
+queries and keys instead, from token `start` on. To add one: a file here and a line in
+`ad/registry.py`.
 
-A memory that is full drops its oldest half and reads the rest again from the beginning, as a window
-of its own: the indices begin at 0 again there (window, rotary), go on (history), or come from the
-world (env_time). So each of them is the same with a cache as without.
+A full context drops its oldest half and encodes the rest anew as a window of its own. The indices
+then begin at 0 again (window, rotary), continue (history), or come from the environment (env_time),
+so every position is the same with a cache as without one.
 """

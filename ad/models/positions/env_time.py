@@ -1,4 +1,4 @@
-"""The time in the episode, from the world: says how much is left, not how much was learned."""
+"""The time in the episode, given by the environment."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from ad.models.embedding import Lookup
 
 
 class EnvTime(nn.Module):
-    """A free vector for each step of an episode; tokens of one transition share it."""
+    """An embedding for each step of an episode, shared by the tokens of a transition."""
 
     rotate = None
 
@@ -16,5 +16,5 @@ class EnvTime(nn.Module):
         self.vectors = nn.Embedding(spec.episode_length, width)
 
     def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
-        """By the time of each decision."""
+        """Return the lookups by the time of each decision."""
         return [(self.vectors.weight, window["time"][:, 1:])]

@@ -1,4 +1,4 @@
-"""No position at all: the order of tokens is known only from what the causal mask hides."""
+"""No position: the order of tokens is known only through the causal mask."""
 
 import torch
 from torch import nn
@@ -6,8 +6,8 @@ from torch import nn
 from ad.models.embedding import Lookup
 
 
-class Nowhere(nn.Module):
-    """Adds nothing."""
+class NoPosition(nn.Module):
+    """Adds nothing to the tokens."""
 
     rotate = None
 
@@ -15,5 +15,5 @@ class Nowhere(nn.Module):
         super().__init__()
 
     def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
-        """None."""
+        """Return no lookups."""
         return []

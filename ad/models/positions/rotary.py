@@ -1,17 +1,16 @@
-"""Rotary positions (Su et al. 2021, section 3.2): attention sees how many tokens lie between."""
+"""Rotary positions (Su et al. 2021, section 3.2): attention depends on token distances."""
 
 import torch
 
-from ad.models.positions.none import Nowhere
+from ad.models.positions.none import NoPosition
 
 
-class Rotary(Nowhere):
-    """Adds nothing to the tokens; queries and keys are turned by angles that grow with the token's
-    index, so that their products depend on the difference of two indices only."""
+class Rotary(NoPosition):
+    """Rotates queries and keys by angles proportional to the token's index; adds no vectors."""
 
     @staticmethod
     def rotate(x: torch.Tensor, start: int) -> torch.Tensor:
-        """Turn [B, H, L, D], tokens `start` to start + L - 1; D is even."""
+        """Rotate `x` [B, H, L, D], tokens `start` to start + L - 1; D is even."""
         length, width = x.shape[2:]
         frequency = 10_000.0 ** -(torch.arange(0, width, 2, device=x.device) / width)
         angle = torch.arange(start, start + length, device=x.device)[:, None] * frequency
