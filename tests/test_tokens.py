@@ -196,17 +196,17 @@ def places(index: torch.Tensor, factors: tuple[int, ...]) -> np.ndarray:
     return np.stack(np.unravel_index(index.numpy(), factors))
 
 
-def test_in_training_each_window_is_moved_as_a_whole(offsets):
+def test_in_training_each_window_is_shifted_as_a_whole(offsets):
     torch.manual_seed(0)
     window = {
         "observation": torch.arange(6).repeat(50, 1),
         "next_observation": torch.arange(6).flip(0).repeat(50, 1),
         "action": torch.arange(6).repeat(50, 1),
     }
-    moved, roomier = offsets.augment(window), (2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT)
-    assert moved["action"] is window["action"]
+    shifted, roomier = offsets.augment(window), (2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT)
+    assert shifted["action"] is window["action"]
     by = [
-        places(moved[name], roomier) - places(window[name], (2, 3))
+        places(shifted[name], roomier) - places(window[name], (2, 3))
         for name in ("observation", "next_observation")
     ]
     np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
@@ -214,17 +214,17 @@ def test_in_training_each_window_is_moved_as_a_whole(offsets):
     assert set(by[0].flatten()) == set(range(2 * MAX_SHIFT + 1))
 
 
-def test_a_window_that_is_not_moved_has_the_vectors_of_an_evaluation(offsets):
+def test_a_window_that_is_not_shifted_has_the_vectors_of_an_evaluation(offsets):
     here = torch.arange(7)[None]
-    still = offsets._moved(here, torch.full((2, 1, 1), MAX_SHIFT))
+    still = offsets._shifted(here, torch.full((2, 1, 1), MAX_SHIFT))
     torch.testing.assert_close(offsets()[still[0]], offsets.eval()())
     assert offsets.augment({"observation": here})["observation"] is here
 
 
-def test_none_is_none_wherever_a_window_is_moved_to(offsets):
+def test_none_is_none_wherever_a_window_is_shifted_to(offsets):
     none = torch.full((20, 3), 6)
-    moved = offsets.augment({"observation": none, "next_observation": none})["observation"]
-    assert (moved == len(offsets()) - 1).all()
+    shifted = offsets.augment({"observation": none, "next_observation": none})["observation"]
+    assert (shifted == len(offsets()) - 1).all()
 
 
 def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
