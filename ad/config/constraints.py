@@ -131,7 +131,8 @@ def context_fits_into_a_training_sequence(context_length, stride, env_steps, col
     if (longest := steps // stride) < context_length:
         return (
             f"must be at most {longest}, not {context_length}: with data.history_stride {stride} "
-            f"the {steps} transitions of an actor make training sequences of about {longest}"
+            f"an actor's {steps} transitions (source.env_steps / source.num_envs) make training "
+            f"sequences of about {longest}"
         )
 
 
