@@ -1,4 +1,4 @@
-"""What may be handed in as actions and tasks: integers, nothing that NumPy would turn into some."""
+"""Checks of actions and tasks: integers pass, nothing that NumPy would convert to integers does."""
 
 import reprlib
 
@@ -7,7 +7,7 @@ from gymnasium.error import InvalidAction
 
 
 def check_actions(actions, num_envs: int, num_actions: int) -> np.ndarray:
-    """`actions` as a fresh int64 [num_envs]; integers of any width pass, nothing else does.
+    """Return a copy of `actions` as int64 [num_envs]; integers of any width pass.
 
     Raises gymnasium.error.InvalidAction for floats (2.0 too), booleans, strings, None, a wrong
     length and numbers outside 0 .. num_actions - 1.
@@ -22,7 +22,7 @@ def check_actions(actions, num_envs: int, num_actions: int) -> np.ndarray:
 
 
 def check_tasks(tasks, width: int) -> np.ndarray:
-    """`tasks` as int64 [K, width]; ValueError for anything else."""
+    """Return `tasks` as int64 [K, width]; ValueError for anything else."""
     array = _integers(tasks)
     if array is None or array.ndim != 2 or array.shape[1] != width:
         got = reprlib.repr(tasks)
@@ -30,24 +30,24 @@ def check_tasks(tasks, width: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def lane_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:
-    """The task of each lane, int64 [N, ...]: `tasks`, or without them `all_tasks`, wrapping round.
+def env_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:
+    """Return the task of each of N environments, int64 [N, ...].
 
-    `num_envs` defaults to the number of `tasks`, or to 1. Raises ValueError for tasks of another
-    form than `all_tasks` [K, ...] and for a `num_envs` that disagrees.
+    They are `tasks`, or without them the first `num_envs` of `all_tasks` [K, ...], starting over
+    after the last. `num_envs` defaults to the number of `tasks`, or to 1. Raises ValueError for
+    tasks of another shape and for a `num_envs` that is not their number.
     """
     if tasks is None:
-        lanes = np.arange(1 if num_envs is None else num_envs)
-        array = all_tasks[lanes % len(all_tasks)]
+        array = all_tasks[np.arange(1 if num_envs is None else num_envs) % len(all_tasks)]
     else:
         array = check_tasks(tasks, all_tasks.shape[1])
     if num_envs not in (None, len(array)) or len(array) == 0:
-        raise ValueError(f"num_envs is {num_envs}, but a lane needs a task: there are {len(array)}")
+        raise ValueError(f"num_envs is {num_envs}, but the number of tasks is {len(array)}")
     return array
 
 
 def _integers(values) -> np.ndarray | None:
-    """`values` as an integer array, or None where anything in it is not an integer."""
+    """Return `values` as an integer array; None if anything in it is not an integer."""
     array = values
     if not isinstance(values, np.ndarray):
         try:

@@ -1,8 +1,8 @@
 """Dark Room: a square room with a hidden goal; only the reward tells where it is.
 
 Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4:
-9 x 9 cells, 20 steps, start in the centre, five actions. There the reward comes at each step on the
-goal (`terminate_on_goal=False`, "dense" here); with `terminate_on_goal=True` the first one ends the
+9 x 9 cells, 20 steps, start in the center, five actions. There each step on the goal is rewarded
+(`terminate_on_goal=False`, "dense" here); with `terminate_on_goal=True` the first reward ends the
 episode.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.checks import check_tasks, lane_tasks
+from envs.checks import check_tasks, env_tasks
 from envs.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld, GridWorldEnv
 from envs.render import room_frames, room_text
 
@@ -18,11 +18,11 @@ MAX_SIZE = 181  # so that the index of a cell fits the 16 bits of a stored obser
 
 
 class DarkRoom(GridWorld):
-    """A batch of dark rooms; a task is the goal's (row, column), lane i has `tasks[i]`.
+    """N dark rooms; a task is the goal's (row, column), environment i has `tasks[i]`.
 
     The reward is 1 for a step that ends on the goal (staying there counts). An observation is the
     index row * size + column. With `random_start` an episode starts on any cell but the goal, all
-    equally likely. Raises ValueError for settings and tasks that make no room.
+    equally likely. Raises ValueError for a bad setting or task.
     """
 
     def __init__(
@@ -38,39 +38,39 @@ class DarkRoom(GridWorld):
             raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
         if type(random_start) is not bool or type(terminate_on_goal) is not bool:
             raise ValueError("random_start and terminate_on_goal must be true or false")
-        self.size, self.centre = size, (size // 2) * (size + 1)
+        self.size, self.center = size, (size // 2) * (size + 1)
         self.random_start, self.terminate_on_goal = random_start, terminate_on_goal
-        self.tasks = lane_tasks(self.all_tasks(), tasks, num_envs)
+        self.tasks = env_tasks(self.all_tasks(), tasks, num_envs)
         self._goals = self._goal_cells(self.tasks)
         super().__init__(len(self.tasks), (size, size), render_mode)
 
     @classmethod
     def single(cls, goal: tuple[int, int] | None = None, **kwargs) -> GridWorldEnv:
-        """One dark room as a Gymnasium environment; without `goal` the first task's."""
+        """Make one dark room as a Gymnasium environment; `goal` defaults to the first task."""
         return GridWorldEnv(cls(tasks=None if goal is None else [goal], **kwargs))
 
     def all_tasks(self) -> np.ndarray:
-        """Every goal but the centre, row by row, int64 [K, 2]."""
-        cells = np.delete(np.arange(self.size**2), self.centre)
+        """Return all goals, row by row, int64 [K, 2]: every cell but the center."""
+        cells = np.delete(np.arange(self.size**2), self.center)
         return np.stack(np.divmod(cells, self.size), axis=1)
 
     def start_observations(self) -> np.ndarray:
-        """Where episodes may start, int64 [K]: the centre, or with random starts all cells."""
-        return np.arange(self.size**2) if self.random_start else np.array([self.centre])
+        """Return where episodes may start, int64: the center, or with random starts all cells."""
+        return np.arange(self.size**2) if self.random_start else np.array([self.center])
 
     def successors(self) -> np.ndarray:
-        """The next observation of each observation and action, int64 [S, A], in every task."""
+        """Return the next observation of each observation and action, int64 [S, A], in any task."""
         return self._table.copy()
 
     def shortest_episode(self, tasks) -> np.ndarray:
-        """Steps from the start to the goal of each task, float [K]; the mean over random starts."""
+        """Return the steps from start to goal in each task, float [K]; the mean over starts."""
         return self._mean_over_starts(tasks, lambda distance: distance)
 
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
-        """The best possible expected return in each task, float [K]; None: no limit.
+        """Return the best possible expected return in each task, float [K].
 
-        Terminating: 1 where the goal is within `episode_length` steps. Dense: a reward for each
-        step from the one that arrives, so episode_length + 1 - distance.
+        Terminating: 1 if the goal is within `episode_length` steps (None: no limit), else 0.
+        Dense: one reward for each step from the arrival on, max(episode_length + 1 - distance, 0).
         """
         limit = np.inf if episode_length is None else episode_length
         if self.terminate_on_goal:
@@ -78,13 +78,13 @@ class DarkRoom(GridWorld):
         return self._mean_over_starts(tasks, lambda d: np.maximum(limit + 1 - d, 0))
 
     def optimal_policy(self, tasks) -> np.ndarray:
-        """The probabilities of an optimal policy in each task, float64 [K, S, A].
+        """Return the probabilities of an optimal policy in each task, float64 [K, S, A].
 
         Actions that bring the agent closer to the goal along a row or a column share the
         probability equally; on the goal it stays.
         """
         cells = np.arange(self.size**2)
-        down, right = self._way(cells, self._goal_cells(tasks)[:, None])  # [K, S] each
+        down, right = self._offsets(cells, self._goal_cells(tasks)[:, None])  # [K, S] each
         best = np.zeros((len(tasks), len(cells), len(MOVES)))
         best[..., UP], best[..., DOWN] = down < 0, down > 0
         best[..., LEFT], best[..., RIGHT] = right < 0, right > 0
@@ -96,37 +96,37 @@ class DarkRoom(GridWorld):
         terminated = reached if self.terminate_on_goal else np.zeros(self.num_envs, bool)
         return reached.astype(np.float32), terminated
 
-    def _begin(self, lanes):
+    def _begin(self, envs):
         if not self.random_start:
-            self._cells[lanes] = self.centre
+            self._cells[envs] = self.center
             return
-        cells = (self._random(lanes) * (self.size**2 - 1)).astype(np.int64)
-        self._cells[lanes] = cells + (cells >= self._goals[lanes])  # all cells but the goal
+        cells = (self._random(envs) * (self.size**2 - 1)).astype(np.int64)
+        self._cells[envs] = cells + (cells >= self._goals[envs])  # all cells but the goal
 
-    def _draw(self, lane):
-        cell, goal = int(self._cells[lane]), tuple(self.tasks[lane])
+    def _draw(self, env):
+        cell, goal = int(self._cells[env]), tuple(self.tasks[env])
         if self.render_mode == "ansi":
             return room_text(self.size, cell, goal)
         return room_frames(self.size, np.array([cell]), goal)[0]
 
     def _goal_cells(self, tasks) -> np.ndarray:
-        """The goals' cells, int64 [K]; ValueError for a goal outside the room or on the start."""
+        """Return the goals' cells, int64 [K]; ValueError if one is outside or on the start."""
         goals = check_tasks(tasks, 2)
         for row, column in goals[((goals < 0) | (goals >= self.size)).any(axis=1)]:
             room = f"{self.size} x {self.size} room"
             raise ValueError(f"goal ({row}, {column}) is outside the {room}")
         cells = goals @ [self.size, 1]
-        if not self.random_start and (cells == self.centre).any():
+        if not self.random_start and (cells == self.center).any():
             half = self.size // 2
             raise ValueError(f"goal ({half}, {half}) is where episodes start")
         return cells
 
-    def _way(self, cells, goals) -> tuple[np.ndarray, np.ndarray]:
-        """Signed steps down and to the right from `cells` to `goals` (of shapes that broadcast)."""
+    def _offsets(self, cells, goals) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signed steps down and right from `cells` to `goals`, which may broadcast."""
         return goals // self.size - cells // self.size, goals % self.size - cells % self.size
 
     def _mean_over_starts(self, tasks, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """The mean of `value(distance)` over the starts that each task can have, float [K]."""
-        down, right = self._way(self.start_observations(), self._goal_cells(tasks)[:, None])
+        """Return the mean of `value(distance)` over the possible starts of each task, float [K]."""
+        down, right = self._offsets(self.start_observations(), self._goal_cells(tasks)[:, None])
         distance = (np.abs(down) + np.abs(right)).astype(float)  # [K, starts]
         return np.mean(value(distance), axis=1, where=distance > 0)  # none starts on its goal

@@ -1,8 +1,8 @@
-"""Rooms as pictures and as text: state in, uint8 frames or a str out; no files, no encoding."""
+"""Pictures and texts of rooms: state in, uint8 frames or a str out; no files, no encoding."""
 
 import numpy as np
 
-# Colours for colour-blind eyes: Okabe and Ito 2008, "Color Universal Design".
+# Colors for color-blind eyes: Okabe and Ito 2008, "Color Universal Design".
 FLOOR, WALL = (250, 250, 250), (215, 215, 220)
 TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
@@ -15,10 +15,11 @@ def room_frames(
     pixels: int = 32,
     reached: np.ndarray | None = None,
 ) -> np.ndarray:
-    """An episode seen from above, uint8 [T, size * pixels, size * pixels, 3].
+    """Draw an episode seen from above, uint8 [T, size * pixels, size * pixels, 3].
 
-    cells: where the agent is in each frame, int [T]; the cells of earlier frames are tinted.
-    reached: in which frames the goal counts as found, bool [T]; default: with the agent on it.
+    cells: the agent's cell in each frame, int [T]; the cells of earlier frames are tinted.
+    reached: whether the goal counts as found in each frame, bool [T]; by default it does while the
+    agent is on it.
     """
     cells, goal_cell = np.asarray(cells), goal[0] * size + goal[1]
     frames, reached = np.arange(len(cells)), cells == goal_cell if reached is None else reached
@@ -28,15 +29,15 @@ def room_frames(
     edge = _edge(pixels)[..., None]
     drawn = np.stack([np.where(edge, WALL, floor) for floor in (FLOOR, TRAIL)]).astype(np.uint8)
     tiles = drawn[visited.astype(np.intp)]  # [T, S, p, p, 3]
-    goal_colour = np.where(np.asarray(reached)[:, None], FOUND, GOAL)[:, None, None]  # [T, 1, 1, 3]
-    tiles[:, goal_cell] = _blend(tiles[:, goal_cell], goal_colour, _disc(pixels, 0.42))
+    goal_color = np.where(np.asarray(reached)[:, None], FOUND, GOAL)[:, None, None]  # [T, 1, 1, 3]
+    tiles[:, goal_cell] = _blend(tiles[:, goal_cell], goal_color, _disc(pixels, 0.42))
     tiles[frames, cells] = _blend(tiles[frames, cells], np.array(AGENT), _disc(pixels, 0.27))
     rows = tiles.reshape(-1, size, size, pixels, pixels, 3).swapaxes(2, 3)  # [T, r, p, c, p, 3]
     return rows.reshape(-1, size * pixels, size * pixels, 3)
 
 
 def room_text(size: int, cell: int, goal: tuple[int, int]) -> str:
-    """The room as lines of characters: `A` the agent, `G` the goal, `*` the agent on the goal."""
+    """Draw a room as lines of text: `A` the agent, `G` the goal, `*` the agent on the goal."""
     goal_cell = goal[0] * size + goal[1]
     marks = {goal_cell: "G", cell: "*" if cell == goal_cell else "A"}
     line = [marks.get(index, ".") for index in range(size**2)]
@@ -44,17 +45,17 @@ def room_text(size: int, cell: int, goal: tuple[int, int]) -> str:
 
 
 def _edge(pixels: int) -> np.ndarray:
-    """The upper and left line of a tile, bool [pixels, pixels]."""
+    """Return the mask of the upper and left line of a tile, bool [pixels, pixels]."""
     first = np.arange(pixels) == 0
     return first[:, None] | first
 
 
 def _disc(pixels: int, radius: float) -> np.ndarray:
-    """How much of each pixel a disc covers, [pixels, pixels, 1]; radius in tiles, edge smoothed."""
+    """Return the share of each pixel that a disc covers, [pixels, pixels, 1]; radius in tiles."""
     offset = np.arange(pixels) - (pixels - 1) / 2
     return np.clip(radius * pixels + 0.5 - np.hypot(offset[:, None], offset), 0, 1)[..., None]
 
 
-def _blend(tiles: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """`colour` laid over `tiles` (uint8 [T, p, p, 3]) where `cover` says so."""
-    return np.rint(tiles + (colour - tiles.astype(float)) * cover).astype(np.uint8)
+def _blend(tiles: np.ndarray, color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Blend `color` over `tiles`, uint8 [T, p, p, 3], with the opacity `alpha` of each pixel."""
+    return np.rint(tiles + (color - tiles.astype(float)) * alpha).astype(np.uint8)

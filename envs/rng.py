@@ -1,9 +1,10 @@
-"""Counter-based random streams: a number depends on its key and its place, never on the batch.
+"""Counter-based random streams: a number depends on its key and its counter, never on the batch.
 
 `derive_key` turns (seed, purpose, index, ...) into a 64-bit key; `uniform` draws the number at a
-given place of each key's stream. Lanes drawn together, alone or after an interruption see the same
-numbers. The mixing is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators", section 4), applied twice so that neighbouring keys and counters do not correlate.
+given counter of each key's stream. An environment gets the same numbers alone, in any batch and
+after an interruption. The mixing is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
+pseudorandom number generators", section 4), applied twice so that neighboring keys and counters do
+not correlate.
 """
 
 import hashlib
@@ -16,13 +17,13 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
 def derive_key(*words: int | str) -> int:
-    """A 64-bit key (unsigned) from any words, e.g. `derive_key(source_seed, "a2c", task)`."""
+    """Derive an unsigned 64-bit key from any words, e.g. `derive_key(source_seed, "a2c", task)`."""
     text = "\x1f".join(f"{type(word).__name__}:{word}" for word in words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def uniform(keys: np.ndarray, counters: np.ndarray | int) -> np.ndarray:
-    """Numbers in [0, 1), float64, of the broadcast shape of `keys` and `counters` (both uint64)."""
+    """Draw numbers in [0, 1), float64, of the broadcast shape of `keys` and `counters` (uint64)."""
     with np.errstate(over="ignore"):
         mixed = _mix(_mix(np.asarray(keys, np.uint64)) + np.asarray(counters, np.uint64) * _GOLDEN)
     return (mixed >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""All tasks of an environment and THE split into train and held-out tasks: one place, one hash."""
+"""The tasks of a world and their split into train and held-out tasks, with its hash."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from envs.rng import derive_key
 
 SPLITS = ("held_out", "train")
 
-# What the callers of `envs.make_base` say by themselves, never the settings of an environment.
+# Arguments that the callers of `envs.make_base` pass themselves: never settings of a world.
 RESERVED = {
     *("env_id", "tasks", "num_envs", "task_kwargs"),
     *("episode_length", "autoreset_mode", "render_mode"),
@@ -22,28 +22,28 @@ RESERVED = {
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which tasks are trained on and which are never seen; the indices are sorted and disjoint."""
+    """The train and the held-out tasks of a world; their indices are sorted and disjoint."""
 
     env_id: str
     env_kwargs: dict
     all_tasks: np.ndarray  # int64 [K, ...]
     train_index: np.ndarray  # int64 [n], into all_tasks
     held_out_index: np.ndarray  # int64 [m], into all_tasks
-    task_kwargs: list[dict] | None = field(default=None)  # of a foreign environment
+    task_kwargs: list[dict] | None = field(default=None)  # of a Gymnasium environment
 
     @property
     def train_tasks(self) -> np.ndarray:
-        """The tasks with histories, int64 [n, ...]."""
+        """The tasks whose histories are trained on, int64 [n, ...]."""
         return self.all_tasks[self.train_index]
 
     @property
     def held_out_tasks(self) -> np.ndarray:
-        """The tasks that training never sees, int64 [m, ...]."""
+        """The tasks that are not trained on, int64 [m, ...]."""
         return self.all_tasks[self.held_out_index]
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the environment, its settings and the two lists of tasks."""
+        """The SHA-256 (hex) of the world, its settings and the two lists of tasks."""
         content = {
             "env_id": self.env_id,
             "env_kwargs": self.env_kwargs,
@@ -86,9 +86,9 @@ def make_split(
 ) -> Split:
     """Draw `num_train_tasks` train tasks by `split_seed`; the others are held out.
 
-    `held_out`: exactly these tasks are held out, and the train tasks are drawn from the others.
-    Raises ValueError, one sentence each: an unknown or repeated held-out task, too few tasks for
-    `num_train_tasks`, nothing held out, and what `envs.make_base` refuses.
+    `held_out`, if given, lists the held-out tasks, and the train tasks are drawn from the others.
+    Raises ValueError for an unknown or repeated held-out task, too few tasks for `num_train_tasks`,
+    no held-out task, and the arguments for which `envs.make_base` does.
     """
     for name in env_kwargs:
         if not isinstance(name, str) or name in RESERVED:
@@ -110,10 +110,11 @@ def make_split(
 
 
 def other_split(split: Split, env_kwargs: dict) -> Split:
-    """All tasks of the world with other settings `env_kwargs`: those that `split` trained on, too.
+    """Split the tasks of the world with other settings, `env_kwargs`, as `split` does.
 
-    Between rooms of different sizes a goal is the same that lies as far from the center. Raises
-    ValueError where nothing, or everything, was trained on, and what `envs.make_base` refuses.
+    A task is a train task if it is one in `split`. Goals in rooms of different sizes are compared
+    by their offsets from the center. Raises ValueError if no task or every task is a train task,
+    and for the arguments for which `envs.make_base` does.
     """
     home, away = (
         make_base(split.env_id, split.task_kwargs, **kwargs)
@@ -129,14 +130,17 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
 
 
 def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:
-    """Sorted indices of `tasks` in `all_tasks`, int64 [m]; ValueError: empty, unknown, repeated."""
+    """Return the sorted indices of `tasks` in `all_tasks`, int64 [m].
+
+    Raises ValueError for an empty list and for an unknown or repeated task.
+    """
     if len(tasks) == 0:
         raise ValueError("the list of held-out tasks is empty")
-    place = {tuple(task): index for index, task in enumerate(all_tasks.tolist())}
+    index_of = {tuple(task): index for index, task in enumerate(all_tasks.tolist())}
     wanted = [tuple(task) for task in check_tasks(tasks, all_tasks.shape[1]).tolist()]
     for task in wanted:
-        if task not in place:
-            raise ValueError(f"held-out task {list(task)} is not a task of this environment")
+        if task not in index_of:
+            raise ValueError(f"held-out task {list(task)} is not a task of this world")
         if wanted.count(task) > 1:
             raise ValueError(f"held-out task {list(task)} is listed twice")
-    return np.array(sorted(place[task] for task in wanted))
+    return np.array(sorted(index_of[task] for task in wanted))

@@ -1,8 +1,8 @@
-"""Episode-length wrappers: truncate at the limit, tell the time in the episode, reset ended lanes.
+"""Wrappers for the length of episodes: truncate at the limit, report the time, reset.
 
-Time is the number of steps taken in the episode that the returned observation belongs to: 0 at its
-start, in `info["time"]`. `terminated` and `truncated` stay apart: a step that terminates at the
-limit (or that the environment itself calls both) is terminated and not truncated.
+`info["time"]` is the number of steps taken in the episode that the returned observation belongs to,
+0 at its start. A step never is both terminated and truncated: one that terminates at the limit, or
+that the environment itself calls both, is terminated only.
 """
 
 import inspect
@@ -19,7 +19,7 @@ NO_LIMIT = np.iinfo(np.int64).max
 
 
 def _limit(episode_length: int | None) -> int:
-    """The step at which an episode is cut; ValueError unless a positive integer or None."""
+    """Return the step that truncates; ValueError unless None or a positive integer."""
     if episode_length is None:
         return NO_LIMIT
     if type(episode_length) is not int or episode_length < 1:
@@ -28,7 +28,7 @@ def _limit(episode_length: int | None) -> int:
 
 
 class EpisodeLength(gymnasium.Wrapper, RecordConstructorArgs):
-    """Truncate a single environment after `episode_length` steps (None: never); tell the time."""
+    """Truncate an environment's episodes after `episode_length` steps (None: never)."""
 
     def __init__(self, env: gymnasium.Env, episode_length: int | None):
         RecordConstructorArgs.__init__(self, episode_length=episode_length)
@@ -50,19 +50,21 @@ class EpisodeLength(gymnasium.Wrapper, RecordConstructorArgs):
 
 
 class VectorEpisodeLength(VectorWrapper):
-    """Truncate the lanes of a batch, tell their time (int64 [N]), and reset the ended lanes.
+    """Truncate the episodes of N environments, report their time, int64 [N], and reset them.
 
-    The inner environment resets nothing itself (autoreset mode DISABLED) and takes masked resets;
-    `autoreset_mode` (the enum or its value) says what this wrapper does about ended lanes:
+    The wrapped environment must not reset itself (autoreset mode DISABLED) and must take a reset
+    mask. `autoreset_mode` (the enum or its value) says when an environment is reset after its
+    episode has ended:
 
-    SAME_STEP  The step that ends a lane returns its next first observation. Where any lane ended,
-               infos hold "final_obs" (dense int64 [N]: for the other lanes their observation), the
-               mask "_final_obs" and "final_info": {"time": int64 [N], "_time": mask}, with its own
-               mask "_final_info".
-    NEXT_STEP  The step after the end ignores the lane's action and returns the first observation,
-               reward 0, no flag. The inner `step` must know `active` (see GridWorld.step).
-    DISABLED   The caller resets ended lanes with `options["reset_mask"]`; stepping one that has
-               ended raises gymnasium.error.ResetNeeded.
+    SAME_STEP  In the same step, which returns the first observation of the next episode. The infos
+               of a step in which any episode ended hold "final_obs" (int64 [N], for the other
+               environments their observation), its mask "_final_obs", and "final_info":
+               {"time": int64 [N], "_time": mask} with the mask "_final_info".
+    NEXT_STEP  In the next step, which ignores the environment's action and returns the first
+               observation, reward 0 and no flag. The wrapped `step` must take `active` (see
+               GridWorld.step).
+    DISABLED   By the caller, with `options["reset_mask"]`. Before that a step raises
+               gymnasium.error.ResetNeeded.
     """
 
     def __init__(
@@ -83,21 +85,21 @@ class VectorEpisodeLength(VectorWrapper):
         self._limit = _limit(episode_length)
         self._time: np.ndarray | None = None  # [N], None before the first reset
         self._ended = np.zeros(env.num_envs, bool)
-        self._every_lane = np.ones(env.num_envs, bool)
-        self._every_lane.setflags(write=False)  # handed out at every step as the mask of "time"
+        self._all_envs = np.ones(env.num_envs, bool)
+        self._all_envs.setflags(write=False)  # every info has it as the mask of "time"
 
     def reset(self, *, seed=None, options: dict | None = None):
-        """Begin an episode in all lanes or those of `options["reset_mask"]`, at time 0."""
+        """Begin an episode in all environments or those of `options["reset_mask"]`, at time 0."""
         observation, info = self.env.reset(seed=seed, options=options)
         mask = (options or {}).get("reset_mask")
         if mask is None:
-            self._time, self._ended = np.zeros(self.num_envs, np.int64), ~self._every_lane
+            self._time, self._ended = np.zeros(self.num_envs, np.int64), ~self._all_envs
         else:
             self._time[mask], self._ended = 0, self._ended & ~mask
         return observation, info | self._time_info()
 
     def step(self, actions):
-        """Step every lane and treat those that end as `autoreset_mode` says."""
+        """Step the environments; reset those whose episode ends as `autoreset_mode` says."""
         if self._time is None:
             raise ResetNeeded("reset() comes before step()")
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -105,26 +107,26 @@ class VectorEpisodeLength(VectorWrapper):
         if not self._ended.any():
             return self._advance(actions)
         if self.autoreset_mode == AutoresetMode.DISABLED:
-            lanes = np.flatnonzero(self._ended).tolist()
-            raise ResetNeeded(f"the episodes of lanes {lanes} have ended: reset them first")
-        check_actions(actions, self.num_envs, self.single_action_space.n)  # before lanes change
+            ended = np.flatnonzero(self._ended).tolist()
+            raise ResetNeeded(f"the episodes of environments {ended} have ended: reset them first")
+        check_actions(actions, self.num_envs, self.single_action_space.n)  # before any reset
         active = ~self._ended
         self.reset(options={"reset_mask": self._ended})
         return self._advance(actions, active)
 
     def state(self) -> dict | None:
-        """All that the lanes' future depends on, as arrays; None for a world that cannot tell."""
+        """Return the state as nested dicts of arrays; None if the wrapped environment has none."""
         if not hasattr(self.env, "state"):
             return None
         return {"time": self._time.copy(), "ended": self._ended.copy(), "world": self.env.state()}
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` of such a batch gave."""
+        """Set the state to one returned by `state`."""
         self._time, self._ended = state["time"].copy(), state["ended"].copy()
         self.env.restore(state["world"])
 
     def _advance(self, actions, active: np.ndarray | None = None):
-        """One step of the `active` lanes (None: all), the limit applied; notes which ended."""
+        """Step the `active` environments (None: all), apply the limit, store which ended."""
         step = self.env.step(actions) if active is None else self.env.step(actions, active)
         observation, reward, terminated, truncated, info = step
         self._time += 1 if active is None else active
@@ -133,7 +135,7 @@ class VectorEpisodeLength(VectorWrapper):
         return observation, reward, terminated, truncated, info | self._time_info()
 
     def _same_step(self, observation, reward, terminated, truncated, info):
-        """Replace the observations of ended lanes by the first ones of their next episodes."""
+        """Replace final observations by the first ones of the next episodes."""
         ended = self._ended
         if ended.any():
             final = {
@@ -147,5 +149,5 @@ class VectorEpisodeLength(VectorWrapper):
         return observation, reward, terminated, truncated, info
 
     def _time_info(self) -> dict:
-        """The time of each lane as Gymnasium's vector infos have it: the values and their mask."""
-        return {"time": self._time.copy(), "_time": self._every_lane}
+        """Return the time as Gymnasium's vector infos have it: the values and their mask."""
+        return {"time": self._time.copy(), "_time": self._all_envs}

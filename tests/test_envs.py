@@ -271,7 +271,7 @@ def test_successors_are_what_a_step_does():
         ({"tasks": [[0, True]]}, "tasks must be a list of lists of 2 integers"),
         ({"tasks": [[0]]}, "tasks must be a list of lists of 2 integers"),
         ({"tasks": []}, "tasks must be a list of lists of 2 integers"),
-        ({"tasks": [[0, 0]], "num_envs": 2}, "num_envs is 2, but a lane needs a task"),
+        ({"tasks": [[0, 0]], "num_envs": 2}, "num_envs is 2, but the number of tasks is 1"),
         ({"render_mode": "human"}, "render_mode 'human' is unknown"),
         ({"sise": 3}, "DarkRoom-v0 has no setting 'sise'; did you mean 'size'?"),
         ({"task_kwargs": [{}]}, "task_kwargs are for Gymnasium's environments"),

@@ -148,7 +148,7 @@ def test_a_refused_action_changes_nothing_in_any_mode():
 def test_disabled_refuses_to_step_a_lane_that_ended_until_it_is_reset():
     lanes = lanes_of_two("Disabled")
     *_, terminated, _, _ = lanes.step([UP, UP])
-    with pytest.raises(ResetNeeded, match=r"lanes \[0\]"):
+    with pytest.raises(ResetNeeded, match=r"environments \[0\]"):
         lanes.step([STAY, STAY])
     observation, info = lanes.reset(options={"reset_mask": terminated})
     assert observation.tolist() == [4, 1] and info["time"].tolist() == [0, 1]
