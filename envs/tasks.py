@@ -100,7 +100,7 @@ def make_split(
     if held_out is not None:
         order = order[~np.isin(order, held_out_index)]
     if not 1 <= num_train_tasks <= len(order):
-        raise ValueError(f"num_train_tasks is {num_train_tasks}, but {len(order)} tasks are there")
+        raise ValueError(f"num_train_tasks is {num_train_tasks}, but there are {len(order)} tasks")
     train_index = np.sort(order[:num_train_tasks])
     if held_out is None:
         held_out_index = np.sort(order[num_train_tasks:])

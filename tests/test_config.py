@@ -203,7 +203,7 @@ BAD_WORDS = [
     ("--model.reward_token before", "must be after with model.tokenizer fused: before is for"),
     ("--data.held_out_actors 10", "must be below source.num_envs (10), not 10"),
     ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
-    ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but 8 tasks are"),
+    ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but there are 8"),
     ("--split.num_train_tasks 80", "is not possible: num_train_tasks is 80: no task is left"),
     ("--split.held_out [[9,9]]", "held-out task [9, 9] is not a task of this environment"),
     # words

@@ -74,10 +74,10 @@ def test_the_hash_sees_every_part_of_the_split():
 @pytest.mark.parametrize(
     ("num_train_tasks", "held_out", "sentence"),
     [
-        (0, None, "num_train_tasks is 0, but 8 tasks are there"),
-        (9, None, "num_train_tasks is 9, but 8 tasks are there"),
+        (0, None, "num_train_tasks is 0, but there are 8 tasks"),
+        (9, None, "num_train_tasks is 9, but there are 8 tasks"),
         (8, None, "no task is left to hold out"),
-        (8, [[0, 0]], "num_train_tasks is 8, but 7 tasks are there"),
+        (8, [[0, 0]], "num_train_tasks is 8, but there are 7 tasks"),
         (5, [], "the list of held-out tasks is empty"),
         (5, [[0, 0], [0, 0]], r"held-out task \[0, 0\] is listed twice"),
         (5, [[1, 1]], r"held-out task \[1, 1\] is not a task"),
