@@ -205,7 +205,7 @@ BAD_WORDS = [
     ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
     ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but there are 8"),
     ("--split.num_train_tasks 80", "is not possible: num_train_tasks is 80: no task is left"),
-    ("--split.held_out [[9,9]]", "held-out task [9, 9] is not a task of this environment"),
+    ("--split.held_out [[9,9]]", "held-out task [9, 9] is not a task of this world"),
     # words
     ("--training.steps", "--training.steps needs a value"),
     ("--training.steps --fresh true", "--training.steps needs a value"),
