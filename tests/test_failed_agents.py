@@ -134,7 +134,7 @@ def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy,
     whole = load_dataset(healthy, ALL)
     assert capsys.readouterr().err == ""
     data = load_dataset(failed, ALL)
-    assert capsys.readouterr().err.count("training sees their histories up to there") == 1
+    assert capsys.readouterr().err.count("training uses their histories up to there") == 1
     tasks, streams = len(failed.split.train_tasks), whole.train.lengths.size
     lost = len(whole.train) * (1 - BLOCK_STEPS / 2200) / tasks
     assert len(whole.train) - len(data.train) == pytest.approx(lost, rel=0.05)
@@ -168,5 +168,5 @@ def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, s
     copy = shutil.copytree(unit, tmp_path / "unit")
     manifest = read_checked_json(copy / "unit.json") | {"stopped_at_step": step}
     write_checked_json(copy / "unit.json", manifest)
-    with pytest.raises(CorruptError, match="stop where it cannot"):
+    with pytest.raises(CorruptError, match="invalid stopped_at_step"):
         load_history(copy)

@@ -70,7 +70,7 @@ def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, b
     cut(other, blocks)
     assert collect(other) == 5
     said = capsys.readouterr().err
-    assert f"go on from step {(blocks - 1) * BLOCK_STEPS} of 2200" in said
+    assert f"at step {(blocks - 1) * BLOCK_STEPS} of 2200" in said
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
@@ -87,7 +87,7 @@ def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(rows, 
     whole, other = rows(words)
     cut(other, 1)
     collect(other)
-    assert "starts again: it left no state" in capsys.readouterr().err
+    assert "starts again: it left no snapshot" in capsys.readouterr().err
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
@@ -155,7 +155,7 @@ def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, cap
     assert not batch.can_be_saved
     batch.save()
     assert collect(run) == 1
-    assert "starts again: it left no state" in capsys.readouterr().err
+    assert "starts again: it left no snapshot" in capsys.readouterr().err
 
 
 ROOMS = [{}, {"terminate_on_goal": "false"}, {"random_start": "true"}]
@@ -210,7 +210,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(smoke, tmp_path, number, co
     _, err = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in err
     again = start(tmp_path, *words)
-    while "go on from step" not in (line := again.stderr.readline()):
+    while "resuming" not in (line := again.stderr.readline()):
         assert line
     again.kill()
     again.communicate()

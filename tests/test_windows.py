@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad.data.sampler import KEPT, WindowSampler
+from ad.data.sampler import WINDOW_FIELDS, WindowSampler
 
 REWARDS = np.array([-1.0, 0.0, 2.5], np.float32)
 NONE = {"observation": -1, "action": -2, "reward": -3, "next_observation": -4, "time": -5}
@@ -136,7 +136,7 @@ def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
         start = sequence.index(shown[0])
         assert shown == sequence[start : start + context_length]
         before = sequence[start - 1] if start else -1
-        for name in KEPT:
+        for name in WINDOW_FIELDS:
             real = content[name][b, np.r_[True, valid[b]]]
             assert real.tolist() == [expected_entry(name, number) for number in [before, *shown]]
         steps = content["step"][b, 1:][valid[b]]
@@ -159,7 +159,7 @@ def test_only_a_sequence_shorter_than_a_window_is_padded(case, context_length, s
 @given(histories(), st.integers(1, 8), st.integers(0, 1000))
 def test_a_share_from_start_of_one_gives_only_beginnings(case, context_length, seed):
     content, _ = case.windows(context_length).sample(np.random.default_rng(seed), 20, 1.0)
-    for name in KEPT:
+    for name in WINDOW_FIELDS:
         assert (content[name][:, 0] == NONE[name]).all()
     firsts = {sequence[0] for sequence in case.sequences()}
     assert set(content["observation"][:, 1].tolist()) <= firsts
@@ -201,13 +201,13 @@ def test_the_share_of_windows_from_the_start_is_what_was_asked_for(three_sequenc
 
 def test_the_same_generator_gives_the_same_windows(three_sequences):
     one, other = (three_sequences.sample(np.random.default_rng(5), 30, 0.5) for _ in range(2))
-    for name in KEPT:
+    for name in WINDOW_FIELDS:
         np.testing.assert_array_equal(one[0][name], other[0][name])
 
 
 def test_windows_are_int64_and_rewards_are_indices(three_sequences):
     content, _ = three_sequences.sample(np.random.default_rng(0), 4)
-    assert content.keys() == {*KEPT, "step"}
+    assert content.keys() == {*WINDOW_FIELDS, "step"}
     assert all(array.dtype == np.int64 and array.shape == (4, 4) for array in content.values())
     rewards = content["reward"][:, 1:]
     np.testing.assert_array_equal(rewards, content["observation"][:, 1:] % 3)

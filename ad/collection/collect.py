@@ -1,4 +1,4 @@
-"""Collect: run the source algorithm on every train task without a history, and store it all."""
+"""Collection: run the source algorithm on every train task that has no history, and store it."""
 
 import os
 
@@ -18,10 +18,10 @@ from envs.tasks import task_name
 
 
 def collect(run: Run, fresh: bool = False) -> int:
-    """Store the missing histories of the train tasks (with `fresh`, all); how many there were.
+    """Collect the missing histories of the train tasks, with `fresh` all; returns their number.
 
-    What an interrupted collection has left is gone on with, to the same bytes. Raises MachineError
-    while another process collects into the same dataset.
+    An interrupted collection is resumed, and gives the same bytes. Raises MachineError while
+    another process collects into the same dataset.
     """
     histories, split = Histories(run.config), run.split
     count = collect_tasks(histories, split.train_tasks, fresh)
@@ -30,28 +30,28 @@ def collect(run: Run, fresh: bool = False) -> int:
 
 
 def collect_tasks(histories: Histories, tasks: np.ndarray, fresh: bool = False) -> int:
-    """Collect the missing histories of `tasks` [K, ...] as `collect` does. Returns their number."""
+    """Collect the missing histories of `tasks` [K, ...] as `collect` does; returns their number."""
     limit_threads(histories.config)
     with locked(histories.path):
         if fresh:
             _discard(histories, tasks)
         missing = histories.missing(tasks)
-        for batch in resumable_jobs(histories, missing):
-            batch.collect()
-        for part in _batches(histories.missing(missing)):
-            CollectionJob(histories, part).collect()
+        for job in resumable_jobs(histories, missing):
+            job.collect()
+        for chunk in _split_tasks(histories.missing(missing)):
+            CollectionJob(histories, chunk).collect()
     return len(missing)
 
 
-def show_curves(run: Run) -> None:
-    """Write each source agent's curve to tensorboard, from the histories, under `source/<task>`."""
+def write_source_curves(run: Run) -> None:
+    """Write the learning curve of each source agent for tensorboard, under `source/<task>/`."""
     histories = Histories(run.config)
     for task in run.split.train_tasks:
         folder = run.folder / "source" / task_name(task)
         if folder.exists():
             continue
         curve = load_history(histories.folder(task), fields=()).curve
-        # Aside, since a folder that a killed process began would count as done.
+        # Renamed when complete: the folder of a killed process must not count as done.
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         with SummaryWriter(str(temporary)) as writer:
             for column, values in curve.items():
@@ -61,14 +61,17 @@ def show_curves(run: Run) -> None:
         atomic_rename_dir(temporary, folder)
 
 
-def _batches(tasks: np.ndarray) -> list[np.ndarray]:
-    """`tasks` in parts whose arrays can all be open; a history depends on no other in its batch."""
+def _split_tasks(tasks: np.ndarray) -> list[np.ndarray]:
+    """Split `tasks` so that the arrays of each job can be open at once.
+
+    A history does not depend on the other histories of its job.
+    """
     most = max(max_open_maps() // len(FIELDS), 1)
     return np.array_split(tasks, range(most, len(tasks), most)) if len(tasks) else []
 
 
 def _discard(histories: Histories, tasks: np.ndarray) -> None:
-    """Remove the histories of `tasks` and what an interruption left of them."""
+    """Remove the histories of `tasks` and the partial folders of interrupted collections."""
     for task in tasks:
         remove(histories.folder(task))
     for partial, _ in resumable_folders(histories, tasks):

@@ -1,6 +1,6 @@
-"""What training reads: the histories of the train tasks, verified, as windows and tensors."""
+"""Training data: the verified histories of the train tasks, as windows and tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ MAX_REWARDS = 64  # distinct reward values that a table may have
 
 @dataclass
 class TrainingData:
-    """Windows to train on, those of held-out streams of the same tasks (or None), and sizes."""
+    """Windows to train on, windows of held-out actors of the same tasks (or None), and sizes."""
 
     train: WindowSampler
     held_out: WindowSampler | None
@@ -28,27 +28,24 @@ class TrainingData:
 
 
 def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
-    """Read and verify the histories of all train tasks. Raises ConfigError if one is missing."""
-    config, histories = run.config, Histories(run.config)
-    folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
-    if missing := sum(not folder.exists() for folder in folders.values()):
-        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    units = {name: load_history(folder) for name, folder in folders.items()}
-    if stopped := {n: u.stopped_at for n, u in units.items() if u.stopped_at is not None}:
-        warn(f"{describe_stopped(stopped)}: training sees their histories up to there")
-    learned = [unit.learned for unit in units.values()]
-    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in learned]))
+    """Read and verify the histories of the train tasks of `run`.
+
+    `history_part` is the fraction (start, stop) of each actor's transitions to train on. Raises
+    ConfigError if a history is missing or the rewards do not fit a table, CorruptError.
+    """
+    histories, env_steps = _load_histories(run), run.config.data.env_steps
+    rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
     if len(rewards) > MAX_REWARDS:
         raise ConfigError(
             f"the histories hold {len(rewards)} different rewards, a table {MAX_REWARDS}"
         )
-    spec, data = make_spec(run.world, config.env.episode_length, rewards), config.data
-    split = config.source.num_envs - data.held_out_actors
-    steps = (data.env_steps or config.source.env_steps) // config.source.num_envs  # of a stream
+    spec = make_spec(run.world, run.config.env.episode_length, rewards)
+    data, num_envs = run.config.data, run.config.source.num_envs
+    steps = (env_steps or run.config.source.env_steps) // num_envs  # of an actor
 
-    def windows(streams: slice) -> WindowSampler:
+    def sampler(actors: slice) -> WindowSampler:
         return WindowSampler(
-            ({n: array[streams, :steps] for n, array in h.items()} for h in learned),
+            ({name: array[actors, :steps] for name, array in h.items()} for h in histories),
             data.context_length,
             data.history_stride,
             rewards,
@@ -56,15 +53,31 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
             history_part,
         )
 
-    held_out = windows(slice(split, None)) if data.held_out_actors else None
-    return TrainingData(windows(slice(data.actors_per_task or split)), held_out, spec)
+    first_held_out = num_envs - data.held_out_actors
+    train = sampler(slice(data.actors_per_task or first_held_out))
+    held_out = sampler(slice(first_held_out, None)) if data.held_out_actors else None
+    return TrainingData(train, held_out, spec)
 
 
-def to_device(batch, device: torch.device):
-    """A sampled (window, valid) pair as tensors on `device`."""
+def _load_histories(run: Run) -> list[Mapping[str, np.ndarray]]:
+    """Return the arrays [actors, T] of each train task, up to where a failed agent stopped."""
+    histories = Histories(run.config)
+    folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
+    if missing := sum(not folder.exists() for folder in folders.values()):
+        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
+    loaded = {name: load_history(folder) for name, folder in folders.items()}
+    if stopped := {n: h.stopped_at for n, h in loaded.items() if h.stopped_at is not None}:
+        warn(f"{describe_stopped(stopped)}: training uses their histories up to there")
+    return [history.learned for history in loaded.values()]
+
+
+def to_device(
+    batch: tuple[dict[str, np.ndarray], np.ndarray], device: torch.device
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return a sampled (window, valid) pair as tensors on `device`."""
     window, valid = batch
-    moved = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
-    return moved, torch.from_numpy(valid).to(device)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in window.items()}
+    return tensors, torch.from_numpy(valid).to(device)
 
 
 def mask_past_actions(batch, rng: np.random.Generator, share: float):

@@ -9,25 +9,25 @@ SMOOTHING = 5  # episodes in the trailing mean of `episodes_to`
 
 @dataclass
 class Episodes:
-    """Whole episodes in order: stream, start and stop (exclusive), undiscounted return."""
+    """Whole episodes, actor by actor: actor, start, stop (exclusive), undiscounted return."""
 
-    stream: np.ndarray
+    actor: np.ndarray
     start: np.ndarray
     stop: np.ndarray
     returns: np.ndarray
 
 
 def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
-    """Return the whole episodes of `done` and `reward` [streams, T].
+    """Return the whole episodes of `done` and `reward` [actors, T].
 
     An unfinished last episode is left out.
     """
-    stream, last = np.nonzero(done)
+    actor, last = np.nonzero(done)
     stop = last + 1
-    fresh = np.r_[True, stream[1:] != stream[:-1]][: len(stream)]
-    start = np.where(fresh, 0, np.r_[0, stop[:-1]][: len(stop)])
+    is_first = np.r_[True, actor[1:] != actor[:-1]][: len(actor)]
+    start = np.where(is_first, 0, np.r_[0, stop[:-1]][: len(stop)])
     total = np.pad(np.cumsum(reward, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-    return Episodes(stream, start, stop, total[stream, stop] - total[stream, start])
+    return Episodes(actor, start, stop, total[actor, stop] - total[actor, start])
 
 
 def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:

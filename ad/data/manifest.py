@@ -1,7 +1,7 @@
-"""The manifest of a history: written sealed, and believed only where it can be true.
+"""The manifest of a history, `unit.json`: written with a hash, validated when it is read.
 
-A seal shows that a file was changed, not by whom: a manifest that came from elsewhere is held to
-the schema before anything is opened because of it. It can name no file but those of the store.
+The hash detects damage, not forgery. So every value of a manifest is validated before a file is
+opened because of it, and a manifest can name no other files than those of the store.
 """
 
 import re
@@ -17,10 +17,10 @@ from ad.runtime.files import read_checked_json, sha256, write_checked_json
 SCHEMA = 1
 MANIFEST = "unit.json"
 FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
-CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # its columns, then statistics
+CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # columns before statistics
 TYPES = FILES | {CURVE: "float32"}
-STOPPED = "stopped_at_step"  # of an agent whose numbers broke: the steps that it learned from
-LARGEST = 1 << 20  # bytes of a manifest; those of the store have about 3000
+STOPPED = "stopped_at_step"  # the steps that an agent learned from before it failed
+MAX_BYTES = 1 << 20  # the manifests of the store have about 3000
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -30,22 +30,25 @@ def write_manifest(folder: Path, manifest: dict) -> None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a history. Raises ValueError if it cannot be one, OSError."""
+    """Return the manifest of the history in `folder`. Raises OSError.
+
+    Raises ValueError if it is damaged or not a manifest of the store.
+    """
     path = folder / MANIFEST
-    if file_size(path) > LARGEST:
+    if file_size(path) > MAX_BYTES:
         raise ValueError(f"{MANIFEST} is too large")
     manifest = read_checked_json(path)
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
     files, columns = manifest.get("files"), manifest.get("curve_columns")
     if not isinstance(files, dict) or files.keys() != {*FILES, CURVE}:
-        raise ValueError(f"{MANIFEST} lists other files than a history has")
+        raise ValueError(f"{MANIFEST} lists other files than those of a history")
     for name, entry in files.items():
         _check_entry(name, entry)
     if len({tuple(entry["shape"]) for name, entry in files.items() if name != CURVE}) != 1:
         raise ValueError(f"{MANIFEST} gives the arrays different shapes")
     if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
-        raise ValueError(f"{MANIFEST} has an agent stop where it cannot have")
+        raise ValueError(f"{MANIFEST} gives an invalid {STOPPED}")
     named = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
     if not named or columns[:3] != CURVE_START or len(columns) != files[CURVE]["shape"][1]:
         raise ValueError(f"{MANIFEST} names other columns than {CURVE} has")
@@ -53,7 +56,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def check_file(path: Path, entry: dict) -> None:
-    """ValueError unless a file is what its entry says: size and header first, then every byte."""
+    """Raise ValueError unless a file has the size, the header and the SHA-256 of its entry."""
     if (size := file_size(path)) != entry["bytes"]:
         raise ValueError(f"{path.name} has {size} bytes, not {entry['bytes']}")
     check_header(path, entry["dtype"], tuple(entry["shape"]), any_order=path.name == CURVE)
@@ -62,15 +65,15 @@ def check_file(path: Path, entry: dict) -> None:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file. Raises ValueError for links, pipes and folders, OSError without any."""
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
+    """Return the bytes of a file. Raises ValueError for links, pipes and folders; OSError."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path.name} is not a plain file")
-    return found.st_size
+    return status.st_size
 
 
 def _check_entry(name: str, entry: object) -> None:
-    """ValueError unless `entry` can be that of the file `name`."""
+    """Raise ValueError unless `entry` is a valid entry of the file `name`."""
     wanted = {"dtype", "shape", "bytes", "sha256"}
     if not isinstance(entry, dict) or entry.keys() != wanted:
         raise ValueError(f"{MANIFEST} does not describe {name}")

@@ -1,8 +1,9 @@
-"""Training windows from histories: every k-th episode, whole, never across two streams.
+"""Training windows from histories: every k-th episode, whole, of one actor.
 
-With a history stride k a stream is read as k sequences (phases): phase p is its episodes p, p + k,
-p + 2k, … end to end, so that learning goes k times faster in it and every episode is still used. A
-window is `context_length` consecutive decisions of one sequence.
+With a history stride k, an actor's transitions are read as k sequences (phases). Phase p is the
+episodes p, p + k, p + 2k, ... one after the other: the agent learns k times faster in a sequence
+than in the history, and every episode is used. A window is `context_length` consecutive decisions
+of one sequence, so it never crosses from one actor or task to another.
 """
 
 from collections.abc import Iterable
@@ -13,16 +14,18 @@ import numpy as np
 from ad.data.episodes import episodes
 from ad.errors import ConfigError
 
-KEPT = ("observation", "action", "reward", "next_observation", "time")
+WINDOW_FIELDS = ("observation", "action", "reward", "next_observation", "time")
 
 
 class WindowSampler:
-    """Sequences of many histories in flat arrays, from which windows are drawn.
+    """The sequences of many histories in flat arrays, and the drawing of windows from them.
 
-    `histories`: [streams, T] arrays by field, one a task. `history_part`: the share (start, stop)
-    of each stream to use, in whole episodes. `rewards`: the reward values, ascending; rewards are
-    kept as indices. `padding_index`: for each field the index that stands for "before the history
-    began".
+    `histories` are arrays [actors, T] by field, a dict for each task. `history_part` is the
+    fraction (start, stop) of each actor's transitions to use; episodes must lie inside it whole.
+    `rewards` are the reward values, ascending: a reward is kept as an index into them.
+    `padding_index` is, for each field, the index that stands before the first transition.
+
+    Raises ConfigError if there is no whole episode.
     """
 
     def __init__(
@@ -37,31 +40,30 @@ class WindowSampler:
         self.context_length, self.padding_index = context_length, padding_index
         parts, lengths = [], []
         for history in histories:
-            kept = strided_episodes(history, history_stride, history_part)
-            chosen = kept.order
-            parts.append({name: history[name].reshape(-1)[chosen] for name in KEPT})
+            strided = strided_episodes(history, history_stride, history_part)
+            order = strided.order
+            parts.append({name: history[name].reshape(-1)[order] for name in WINDOW_FIELDS})
             parts[-1]["reward"] = np.searchsorted(rewards, parts[-1]["reward"]).astype(np.uint8)
-            lengths.append(kept.sequence_lengths())
+            lengths.append(strided.sequence_lengths())
         if not sum(map(len, lengths)):
             raise ConfigError("this part of the histories holds no whole episode to train on")
-        self.data = {name: np.concatenate([part[name] for part in parts]) for name in KEPT}
+        self.data = {name: np.concatenate([part[name] for part in parts]) for name in WINDOW_FIELDS}
         self.lengths = np.concatenate(lengths)
         self.starts = np.cumsum(self.lengths) - self.lengths
-        # A sequence shorter than a window still gives one, padded.
+        # A sequence shorter than a window still gives one window, which is padded.
         self.num_starts = np.cumsum(np.maximum(self.lengths - context_length + 1, 1))
 
     def __len__(self) -> int:
-        """Transitions held."""
+        """Return the number of transitions."""
         return len(self.data["action"])
 
     def sample(
         self, rng: np.random.Generator, count: int, from_start: float = 0.0
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """`count` windows: int64 [count, T + 1] by field (see `ad.models.tokenizer`); valid
-        bool [count, T].
+        """Draw `count` windows: (int64 [count, T + 1] by field, valid bool [count, T]).
 
-        All places are equally likely, but for a share `from_start` of windows, which begin where a
-        sequence begins (all sequences equally likely).
+        A fraction `from_start` of them begins at the first transition of a sequence, with all
+        sequences equally likely. The others begin anywhere, with all places equally likely.
         """
         place = rng.integers(self.num_starts[-1], size=count)
         sequence = np.searchsorted(self.num_starts, place, side="right")
@@ -74,11 +76,15 @@ class WindowSampler:
     def windows(
         self, sequence: np.ndarray, offset: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The windows whose first decision is `offset` [B] of the `sequence` [B] of that number."""
+        """Return the windows that begin at decision `offset` [B] of the sequences `sequence` [B].
+
+        Entry 0 of a window is the transition before its first decision; where there is none, it is
+        the padding index. `step` is the decision's number in the sequence.
+        """
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
         valid = step[:, 1:] < self.lengths[sequence, None]
         index = self.starts[sequence, None] + np.clip(step, 0, self.lengths[sequence, None] - 1)
-        window = {name: self.data[name][index].astype(np.int64) for name in KEPT}
+        window = {name: self.data[name][index].astype(np.int64) for name in WINDOW_FIELDS}
         for name, array in window.items():
             array[:, 0] = np.where(offset == 0, self.padding_index[name], array[:, 0])
         return window | {"step": np.maximum(step, 0)}, valid
@@ -86,10 +92,10 @@ class WindowSampler:
 
 @dataclass(frozen=True)
 class StridedEpisodes:
-    """Whole episodes of a history [streams, T] as strided sequences, one after the other.
+    """The whole episodes of a history [actors, T], ordered by sequence.
 
-    Of each episode: `key` of its sequence (stream and phase), `begin` in the flattened arrays,
-    `length`.
+    `key` is the number of an episode's sequence (actor and phase), `begin` the index of its first
+    transition in the flattened arrays, `length` its number of transitions.
     """
 
     key: np.ndarray
@@ -98,13 +104,13 @@ class StridedEpisodes:
 
     @property
     def order(self) -> np.ndarray:
-        """Indices of all transitions in the flattened arrays."""
+        """Indices of all transitions in the flattened arrays, sequence by sequence."""
         within = np.arange(self.length.sum())
         within -= np.repeat(np.cumsum(self.length) - self.length, self.length)
         return np.repeat(self.begin, self.length) + within
 
     def sequence_lengths(self) -> np.ndarray:
-        """Transitions of each sequence that there is."""
+        """Return the number of transitions of each sequence that has an episode."""
         totals = np.bincount(self.key, weights=self.length).astype(np.int64)
         return totals[np.bincount(self.key) > 0]
 
@@ -112,15 +118,15 @@ class StridedEpisodes:
 def strided_episodes(
     history: dict[str, np.ndarray], history_stride: int, history_part: tuple[float, float]
 ) -> StridedEpisodes:
-    """The episodes of a history that are whole inside `history_part`, by sequence."""
+    """Return the episodes that lie in `history_part` whole, ordered by sequence."""
     done = history["terminated"] | history["truncated"]
     episode = episodes(done, history["reward"])
-    lowest, highest = (share * done.shape[1] for share in history_part)
+    lowest, highest = (fraction * done.shape[1] for fraction in history_part)
     inside = (episode.start >= lowest) & (episode.stop <= highest)
-    stream, start = episode.stream[inside], episode.start[inside]
-    first_of_stream = np.searchsorted(stream, stream, side="left")
-    number = np.arange(len(stream)) - first_of_stream  # of the episode in its stream
-    key = stream * history_stride + number % history_stride
+    actor, start = episode.actor[inside], episode.start[inside]
+    first_of_actor = np.searchsorted(actor, actor, side="left")
+    number = np.arange(len(actor)) - first_of_actor  # of the episode among those of its actor
+    key = actor * history_stride + number % history_stride
     order = np.argsort(key, kind="stable")
-    fields = (key, stream * done.shape[1] + start, episode.stop[inside] - start)
+    fields = (key, actor * done.shape[1] + start, episode.stop[inside] - start)
     return StridedEpisodes(*(field[order] for field in fields))

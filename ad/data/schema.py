@@ -1,4 +1,4 @@
-"""The schema of a transition and the block in which sources hand transitions to the store."""
+"""The fields of a recorded transition, and the chunks in which sources hand them to the store."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,14 +18,17 @@ FIELDS = {
 
 @dataclass
 class TransitionChunk:
-    """Transitions [T, K, E] by field, and the learner's statistics: name -> list of [K] arrays."""
+    """Transitions of K tasks and N actors each: arrays [T, K, N] by field.
+
+    `statistics` are the learner's: a list of [K] arrays by name, an array for each update.
+    """
 
     arrays: dict[str, np.ndarray]
     statistics: dict[str, list] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, steps: int, num_tasks: int, num_envs: int) -> "TransitionChunk":
-        """A block of T = `steps` transitions of K tasks and E actors, to be filled."""
+        """Return an uninitialized chunk of T = `steps` transitions of K tasks and N actors."""
         shape = (steps, num_tasks, num_envs)
         return cls({name: np.empty(shape, dtype) for name, dtype in FIELDS.items()})
 
@@ -33,7 +36,7 @@ class TransitionChunk:
         return len(self.arrays["action"])
 
     def rollouts(self, length: int) -> Iterator["TransitionChunk"]:
-        """Views of `length` steps each (the last may be shorter), with the same statistics."""
+        """Yield views of `length` steps each, with the same statistics; the last may be shorter."""
         for start in range(0, len(self), length):
-            part = {name: array[start : start + length] for name, array in self.arrays.items()}
-            yield TransitionChunk(part, self.statistics)
+            views = {name: array[start : start + length] for name, array in self.arrays.items()}
+            yield TransitionChunk(views, self.statistics)

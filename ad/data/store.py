@@ -1,9 +1,9 @@
-"""The store of learning histories: a folder a task and source seed, arrays [streams, T], verified.
+"""The store of learning histories: one folder for each task and source seed.
 
-`histories/<dataset>/<unit>/` holds a `.npy` file for each field of `ad.data.schema.FIELDS`,
-`curve.npy` (the learner's statistics) and `unit.json` (what made it, shapes, SHA-256 of each file).
-A unit appears by one rename when it is whole and is checked again whenever it is read.
-`histories/README.md` draws the arrays.
+`histories/<dataset>/task_<task>_seed_<seed>/` holds a `.npy` file [actors, T] for each field of
+`ad.data.schema.FIELDS`, `curve.npy` (the learner's statistics) and the manifest `unit.json` (what
+made the history, shapes, the SHA-256 of each file). A history is published by one rename when it is
+complete, and verified whenever it is read. `histories/README.md` draws the arrays.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from ad.runtime.arrays import LazyArrays, create_memmap, open_memmap
 from ad.runtime.files import atomic_rename_dir, remove_leftovers
 
 SMALL_FILES = 64 * 1024  # bytes, more than the curve, the manifest and the headers take
-PARTIAL = ".partial-"  # how the folder begins in which unfinished units grow
+PARTIAL = ".partial-"  # the prefix of the folder of histories that are being collected
 
 
 @dataclass
 class History:
-    """One history: `arrays` [streams, T] by field, `curve` by column, `manifest`."""
+    """The learning history of one task: `arrays` [actors, T] by field, `curve` by column."""
 
     arrays: LazyArrays
     curve: dict[str, np.ndarray]
@@ -42,106 +42,112 @@ class History:
 
     @property
     def stopped_at(self) -> int | None:
-        """How many steps of each lane the agent learned from, if its numbers broke; else None."""
+        """The steps of each actor that a failed agent learned from; None if it did not fail."""
         return self.manifest.get(STOPPED)
 
     @property
     def learned(self) -> LazyArrays:
-        """The arrays up to where the agent stopped learning; of a healthy one, to the end."""
+        """The arrays up to the step at which the agent stopped learning, if it did."""
         return LazyArrays(self.arrays.folder, self.arrays.names, self.stopped_at)
 
 
 class HistoryWriter:
     """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
-    `resume` goes on in the folder that a writer of the same `folders` left: `restore` then says how
-    much in it counts. Raises CorruptError if it does not hold what that writer made there.
+    With `resume`, reopen the partial folder that an interrupted writer of the same `folders` left;
+    call `restore` to set how many steps in it are valid. Raises CorruptError if the folder does not
+    hold the files of that writer.
     """
 
     def __init__(self, folders: list[Path], num_envs: int, steps: int, resume: bool = False):
         self.folders, self.shape, self.written = folders, (num_envs, steps), 0
-        self.statistics: list[dict[str, np.ndarray]] = []  # of each block
-        self.digests: list[np.ndarray] = []  # of each block: SHA-256 of every unit, uint8 [K, 32]
+        self.statistics: list[dict[str, np.ndarray]] = []  # an entry for each chunk
+        self.digests: list[np.ndarray] = []  # for each chunk the SHA-256 by task, uint8 [K, 32]
         self.partial = partial_folder(folders)
         self.temporary = [self.partial / folder.name for folder in folders]
         try:
             self.maps = self._reopen() if resume else self._create()
         except ValueError as error:
-            raise CorruptError(f"{self.partial} cannot be gone on with: {error}") from error
+            raise CorruptError(f"{self.partial} cannot be resumed: {error}") from error
 
     def _create(self) -> dict[int, dict[str, np.ndarray]]:
-        """The arrays of every unit, by its index."""
+        """Create the arrays of all histories, by task and field."""
         self.discard()
         maps: dict[int, dict[str, np.ndarray]] = {}
         try:
             for k, folder in enumerate(self.temporary):
                 folder.mkdir(parents=True)
-                maps[k] = self._each(create_memmap, folder)
+                maps[k] = self._open_each(create_memmap, folder)
         except OSError:  # a full disk, too many open files
             self.discard()
             raise
         return maps
 
     def _reopen(self) -> dict[int, dict[str, np.ndarray]]:
-        """Likewise; units that are published are no longer here."""
+        """Open the arrays of the histories that are not published yet, by task and field."""
         remove_leftovers(self.partial)
         return {
-            k: self._each(open_memmap, folder)
+            k: self._open_each(open_memmap, folder)
             for k, folder in enumerate(self.temporary)
             if folder.exists() or not is_complete(self.folders[k])
         }
 
-    def _each(self, opened: Callable, folder: Path) -> dict[str, np.ndarray]:
-        """The arrays of one unit, by `opened(path, dtype, shape)`."""
+    def _open_each(self, open_array: Callable, folder: Path) -> dict[str, np.ndarray]:
+        """Return the arrays of one history, each from `open_array(path, dtype, shape)`."""
         return {
-            name: opened(folder / f"{name}.npy", np.dtype(dtype), self.shape)
+            name: open_array(folder / f"{name}.npy", np.dtype(dtype), self.shape)
             for name, dtype in FIELDS.items()
         }
 
     def state(self) -> dict:
-        """How much is written and what was measured, as arrays, once `flush` has secured it."""
+        """Return the number of written steps, the statistics and the digests as arrays.
+
+        Call `flush` before saving them.
+        """
         names = self.statistics[0] if self.statistics else ()
-        rows = {name: np.stack([row[name] for row in self.statistics]) for name in names}
+        statistics = {name: np.stack([s[name] for s in self.statistics]) for name in names}
         digests = np.array(self.digests, np.uint8)
-        return {"written": np.array(self.written), "statistics": rows, "digests": digests}
+        return {"written": np.array(self.written), "statistics": statistics, "digests": digests}
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` gave: what was written behind it is written again.
+        """Set the writer to a `state` that it returned; later steps are written again.
 
-        Raises CorruptError if what was written before is no longer there.
+        Raises CorruptError if the arrays do not hold what was written up to there.
         """
-        self.written, rows = int(state["written"]), state.get("statistics", {})
-        count = len(rows["stop"]) if rows else 0
-        self.statistics = [{name: rows[name][i] for name in rows} for i in range(count)]
+        self.written, saved = int(state["written"]), state.get("statistics", {})
+        count = len(saved["stop"]) if saved else 0
+        self.statistics = [{name: saved[name][i] for name in saved} for i in range(count)]
         self.digests, start = list(state["digests"]), 0
-        for row, digests in zip(self.statistics, self.digests, strict=True):
-            part = slice(start, start := int(row["stop"][0]))
+        for statistics, digests in zip(self.statistics, self.digests, strict=True):
+            stop = int(statistics["stop"][0])
+            part = slice(start, stop)
+            start = stop
             for k, maps in self.maps.items():
                 if _digest(maps[name][:, part] for name in FIELDS) != digests[k].tobytes():
                     raise CorruptError(f"{self.temporary[k]} is not what was written")
 
     def flush(self) -> None:
-        """Bring what was appended to the disk."""
+        """Flush the appended transitions to the disk."""
         for maps in self.maps.values():
             for array in maps.values():
                 array.flush()
 
-    def append(self, block: TransitionChunk) -> None:
-        """Add the transitions [T, K, E] of a block behind the last."""
-        part = slice(self.written, self.written + len(block))
+    def append(self, chunk: TransitionChunk) -> None:
+        """Write the transitions [T, K, N] of a chunk after those of the last one."""
+        part = slice(self.written, self.written + len(chunk))
         digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
         for k, maps in self.maps.items():
-            own = {name: array[:, k].swapaxes(0, 1) for name, array in block.arrays.items()}
+            own = {name: array[:, k].swapaxes(0, 1) for name, array in chunk.arrays.items()}
             for name, array in own.items():
                 maps[name][:, part] = array
             digests[k] = np.frombuffer(_digest(own[name] for name in FIELDS), np.uint8)
         self.digests.append(digests)
-        means = {name: mean_in_order(values) for name, values in block.statistics.items()}
+        means = {name: mean_in_order(values) for name, values in chunk.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
         self.written = part.stop
 
     def close(self, manifests: list[dict]) -> None:
-        """Publish every unit with its manifest: `manifests[k]` says what made unit k."""
+        """Publish every history; `manifests[k]` says what made the history of task k."""
         self.flush()
         columns = [*CURVE_START, *list(self.statistics[0])[1:]]
         for k in self.maps:
@@ -152,11 +158,16 @@ class HistoryWriter:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what is not published."""
+        """Remove the partial folder with all histories that are not published."""
         self.maps = {}
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _curve(self, k: int) -> np.ndarray:
+        """Return the curve of task k, float32 [chunks, columns].
+
+        The columns are the env steps up to the end of the chunk, the mean return and length of the
+        episodes that end in it, and the learner's statistics.
+        """
         arrays = self.maps[k]
         stops = np.array([s["stop"][k] for s in self.statistics])
         episode = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
@@ -173,21 +184,21 @@ class HistoryWriter:
 
 
 def history_bytes(num_envs: int, steps: int) -> int:
-    """About how much room a unit takes on the disk."""
+    """Return about how many bytes a history takes on the disk; `steps` are those of an actor."""
     each = sum(np.dtype(dtype).itemsize for dtype in FIELDS.values())
     return num_envs * steps * each + SMALL_FILES
 
 
 def partial_folder(folders: list[Path]) -> Path:
-    """Where the units `folders` of one dataset grow together before they are published."""
+    """Return the folder in which the histories `folders` of one dataset are written."""
     names = "\n".join(folder.name for folder in folders)
     return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 def load_history(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> History:
-    """Read `fields` of a unit.
+    """Read `fields` of a history.
 
-    Sizes and hashes are checked before anything is mapped. Raises CorruptError.
+    Sizes and hashes are checked before an array is mapped. Raises CorruptError.
     """
     try:
         manifest = read_manifest(folder)
@@ -195,7 +206,7 @@ def load_history(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Histo
             check_file(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
     except (OSError, ValueError) as error:
         raise CorruptError(
-            f"the history {folder} cannot be used: {error}; scripts.verify lists all such"
+            f"the history {folder} cannot be used: {error}; scripts.verify lists all damaged files"
         ) from error
     curve = np.load(folder / "curve.npy", allow_pickle=False)
     return History(
@@ -206,14 +217,14 @@ def load_history(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> Histo
 
 
 def describe_stopped(stopped: dict[str, int]) -> str:
-    """Names the agents that stopped learning, from task name -> step."""
+    """Return a clause that names the agents that stopped learning, from task name -> step."""
     named = ", ".join(f"{name} at step {step}" for name, step in stopped.items())
     agents = "1 source agent" if len(stopped) == 1 else f"{len(stopped)} source agents"
     return f"{agents} stopped learning ({named})"
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a unit has the files and sizes of its manifest (reading checks the hashes)."""
+    """Return whether a history has the files and sizes of its manifest; no hash is checked."""
     try:
         files = read_manifest(folder)["files"]
         return all(file_size(folder / n) == entry["bytes"] for n, entry in files.items())
@@ -222,7 +233,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _digest(arrays: Iterable[np.ndarray]) -> bytes:
-    """SHA-256 of the arrays one after the other, each in C order."""
+    """Return the SHA-256 of the arrays one after the other, each in C order."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).reshape(-1))
@@ -230,6 +241,8 @@ def _digest(arrays: Iterable[np.ndarray]) -> bytes:
 
 
 def mean_in_order(values: list[np.ndarray]) -> np.ndarray:
-    """The mean of arrays of one shape, with the bits that each entry would have alone."""
-    # One after the other: np.mean would add in an order that depends on the number of agents.
+    """Return the mean of arrays of one shape; an entry's bits do not depend on the other entries.
+
+    np.mean would add in an order that depends on the number of agents.
+    """
     return np.cumsum(values, axis=0, dtype=np.float64)[-1] / len(values)

@@ -143,7 +143,7 @@ def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
             arrays = unit.arrays
             whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
             actors = range(len(arrays["reward"]))
-            returns[k] = [whole.returns[whole.stream == j] for j in actors]
+            returns[k] = [whole.returns[whole.actor == j] for j in actors]
     if not returns:
         return {}
     references = source_references(list(returns.values()), num_episodes, metrics.LAST)

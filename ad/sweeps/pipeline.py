@@ -26,7 +26,7 @@ def collect(run: Run, fresh: bool = False) -> None:
     """Collect the learning histories that are missing; with `fresh`, all of them."""
     with run.timed("collect_s"):
         collected = collection.collect(run, fresh)
-    collection.show_curves(run)
+    collection.write_source_curves(run)
     total, folder = len(run.split.train_tasks), Histories(run.config).path
     info(f"collect: {collected} of {total} histories collected, in {folder}")
 
