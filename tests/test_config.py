@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import ROOT
 
 from ad.config.fields import field
 from ad.config.parser import COMPONENTS, load, load_file
@@ -15,7 +18,7 @@ from ad.config.schema import Experiment, config_hash, diff_text, dump
 from ad.data.histories import Histories
 from ad.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
@@ -83,6 +86,14 @@ def test_options_reach_into_the_settings_of_the_world_and_the_algorithm():
                  "--source.settings.learning_rate", "1e-3")  # fmt: skip
     assert experiment.env.kwargs == {"size": 7}
     assert experiment.source.settings["learning_rate"] == 0.001
+
+
+def test_a_configuration_and_its_help_are_loaded_without_torch():
+    code = (
+        "import sys; from ad.config.help import help_text; from ad.config.parser import load_file;"
+        "load_file('configs/quickstart.yaml'); help_text(); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_an_option_can_be_a_list():

@@ -1,13 +1,14 @@
 """Algorithm distillation (Laskin et al. 2022, section 3): predict the actions of histories."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
+if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the Settings
+    import torch
 
-from ad.methods.context_memory import ContextMemory
-from ad.models.sequence_model import SequenceModel
-from ad.models.tokenizer import Window
+    from ad.methods.context_memory import ContextMemory
+    from ad.models.sequence_model import SequenceModel
+    from ad.models.tokenizer import Window
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,26 @@ class AlgorithmDistillation:
 
     def loss(
         self,
-        model: SequenceModel,
-        window: Window,
-        valid: torch.Tensor,
+        model: "SequenceModel",
+        window: "Window",
+        valid: "torch.Tensor",
         label_smoothing: float = 0.0,
-    ) -> torch.Tensor:
+    ) -> "torch.Tensor":
         """Return the mean cross entropy (nats), 0-d, over the `valid` [B, T] decisions.
 
         `window` has fields [B, T + 1]; its first transition comes before the first decision.
         """
+        from torch.nn.functional import cross_entropy
+
         targets = window["action"][:, 1:].masked_fill(~valid, -100)
         # Logits [B, A, T]: PyTorch is slow where the last dimension is short. Its own mean adds up
         # the losses in no fixed order on a GPU, so the sum is taken here.
         logits = model(window).float().transpose(1, 2)
         smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
-        return F.cross_entropy(logits, targets, **smoothing).sum() / valid.sum()
+        return cross_entropy(logits, targets, **smoothing).sum() / valid.sum()
 
-    def begin(self, model: SequenceModel, num_envs: int, context_length: int) -> ContextMemory:
+    def begin(self, model: "SequenceModel", num_envs: int, context_length: int) -> "ContextMemory":
         """Return an empty context for a rollout of `num_envs` environments."""
+        from ad.methods.context_memory import ContextMemory
+
         return ContextMemory(model, num_envs, context_length)
