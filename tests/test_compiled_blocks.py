@@ -25,7 +25,7 @@ from ad.models.kernels.simd import store
 from ad.models.kernels.transformer import CompiledTransformer
 from ad.models.transformer import Transformer
 from ad.runtime.devices import torch_threads
-from ad.runtime.parallel import LOOP, split_max
+from ad.runtime.parallel import NUMBA_ENTRY, split_max
 from ad.training.optimizer import FlatAdamW, loss_and_grad
 
 # Windows, tokens, width, heads, feed-forward: several parts, several blocks of queries, odd sizes.
@@ -142,7 +142,7 @@ def test_only_a_gradient_in_bfloat16_of_float32_on_a_cpu_takes_the_compiled_bloc
     assert not is_compiled(tokens.double(), doubled)
 
 
-@njit(**LOOP | {"cache": False})
+@njit(**NUMBA_ENTRY | {"cache": False})
 def kept(drop, first, result):
     for i in range(0, result.size, LANES):
         store(result, i, functions.dropout_scale(drop, first + i))

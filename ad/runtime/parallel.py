@@ -1,11 +1,12 @@
-"""Shares of a compiled loop in threads: for numba functions that let go of the GIL.
+"""Options of numba functions, and threads for those that release the GIL.
 
-Numba's own parallel loops take twice as long to compile and wait for each other by spinning.
-`LOOP` are the options of a function that is called from Python, `HELPER` of one that such a loop
-calls: inlined, since a helper that is a function of its own is compiled once for each caller under
-one name, and the linker's choice, another in the process that compiles than in those that load its
-cache, shows in the last bits. The error model: Python's asks at each division whether to raise, and
-no such loop is vectorised.
+Numba's own parallel loops take twice as long to compile, and their threads spin while they wait.
+
+`NUMBA_ENTRY` are the options of functions that Python calls, `NUMBA_INLINE` those of their helpers.
+Helpers are force-inlined. Otherwise numba emits one copy per caller under the same symbol, the
+linker may keep a different copy when compiling than when loading from the cache, and results differ
+in the last bits. The error model is numpy's: with Python's, each division may raise an error, which
+prevents vectorization.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +16,9 @@ from itertools import pairwise
 
 import numba
 
-_FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may vectorise; NaN and infinity stay
-LOOP = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
-HELPER = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
+_FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may be vectorized; NaN and infinity stay
+NUMBA_ENTRY = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": True}
+NUMBA_INLINE = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
 
 
 def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
@@ -30,21 +31,24 @@ def split_max(count: int, most: int) -> list[tuple[int, int]]:
     return split_evenly(count, -(-count // most))
 
 
-def share_out(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
-    """Call `loop(first, stop)` for shares of `count` things, at most so many `threads`."""
-    shares = max(min(threads, count), 1)
-    at_once([partial(loop, *share) for share in split_evenly(count, shares)])
+def parallel_for(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
+    """Call `loop(first, stop)` for even parts of `range(count)` in at most `threads` threads."""
+    parts = max(min(threads, count), 1)
+    run_all([partial(loop, *part) for part in split_evenly(count, parts)])
 
 
-def at_once(works: Sequence[Callable[[], None]]) -> None:
-    """Call all `works`, the first of them in this thread; none is at work when this returns."""
-    running = [_threads().submit(work) for work in works[1:]]
+def run_all(functions: Sequence[Callable[[], None]]) -> None:
+    """Call all `functions` concurrently, the first in this thread, and return when all are done.
+
+    An exception of any of them is raised then.
+    """
+    running = [_threads().submit(function) for function in functions[1:]]
     try:
-        works[0]()
+        functions[0]()
     finally:
         wait(running)
-    for work in running:
-        work.result()
+    for future in running:
+        future.result()
 
 
 @cache

@@ -17,10 +17,10 @@ import numba
 import numpy as np
 from numba import njit
 
-from ad.runtime.parallel import HELPER, LOOP, share_out
+from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE, parallel_for
 
 # Without `fastmath`, which only the helpers have: their sums may be vectorized.
-_LOOP = LOOP | {"fastmath": False}
+_ENTRY = NUMBA_ENTRY | {"fastmath": False}
 _EPS = np.float32(1e-5)  # of layer normalization, torch's default
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _MAX_FLOAT32 = np.finfo(np.float32).max
@@ -81,7 +81,7 @@ def _is_finite(x):
     return abs(x) <= _MAX_FLOAT32
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _tanh(x):
     """Return tanh(x) to 1e-5, by arithmetic that LLVM can vectorize."""
     x = min(max(x, -_TANH_LIMIT), _TANH_LIMIT)
@@ -91,7 +91,7 @@ def _tanh(x):
     return min(max(numerator / denominator, -_ONE), _ONE)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _unflatten(flat, states, hidden, outputs):
     """Return views of `flat` [P]: embedding [S, H], scale, shift, weight [A+1, H], bias [A+1]."""
     a = states * hidden
@@ -107,7 +107,7 @@ def _unflatten(flat, states, hidden, outputs):
     )
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _features(row, scale, shift, normal, feature):
     """Compute the features of an embedding `row` [H]; return 1 / its standard deviation.
 
@@ -129,7 +129,7 @@ def _features(row, scale, shift, normal, feature):
     return inverse_std
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
     """Fill the table of one agent from its `flat` parameters [P]."""
     states, actions = probabilities.shape
@@ -156,7 +156,7 @@ def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
             cumulative[s, a] = running
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _output_gradient(probabilities, values, observations, actions, returns, settings, gradient):
     """Add d loss / d (logits, value) to `gradient` [S, A+1]; return entropy and squared error.
 
@@ -183,7 +183,7 @@ def _output_gradient(probabilities, values, observations, actions, returns, sett
     return total_entropy, total_error
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _backward(flat, hidden, outputs, d_outputs, gradient):
     """Compute the gradient of the parameters from `d_outputs` [S, A+1], d loss / d outputs.
 
@@ -219,7 +219,7 @@ def _backward(flat, hidden, outputs, d_outputs, gradient):
             d_embedding[s, j] = inverse_std * (d_normal[j] - d_mean - normal[j] * d_slope)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _adam(flat, first_moment, second_moment, gradient, updates, settings):
     """Clip `gradient` [P] by its norm, take one Adam step (Kingma and Ba 2015), return the norm.
 
@@ -247,10 +247,10 @@ def _adam(flat, first_moment, second_moment, gradient, updates, settings):
 def evaluate(parameters, hidden, table):
     """Fill `table` from `parameters` [K, P] of networks with `hidden` features."""
     data = (parameters, hidden, table)
-    share_out(len(parameters), numba.get_num_threads(), lambda *share: _evaluate(*share, *data))
+    parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _evaluate(*part, *data))
 
 
-@njit(**_LOOP)
+@njit(**_ENTRY)
 def _evaluate(first, stop, parameters, hidden, table):
     """Fill `table` for the agents `first` to `stop`."""
     for k in range(first, stop):
@@ -286,11 +286,11 @@ def update(parameters, moments, stopped, hidden, table, samples, returns, update
     statistics = np.empty((len(parameters), 3), np.float32)
     agents = (parameters, moments, stopped, hidden, table)
     data = (*agents, samples, returns, updates, settings, statistics)
-    share_out(len(parameters), numba.get_num_threads(), lambda *share: _update(*share, *data))
+    parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _update(*part, *data))
     return statistics
 
 
-@njit(**_LOOP)
+@njit(**_ENTRY)
 def _update(
     first,
     stop,

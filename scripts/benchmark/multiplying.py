@@ -8,7 +8,7 @@ from numba import njit
 
 from ad.models.kernels.gemm import gemm
 from ad.runtime.devices import torch_threads
-from ad.runtime.parallel import LOOP
+from ad.runtime.parallel import NUMBA_ENTRY
 from scripts.benchmark.measure import Effort, Row, Work, alternate, median
 
 # Rows, inputs, outputs: the linear maps of a quickstart step, for `training_loops.ROW_BLOCK` rows
@@ -16,7 +16,7 @@ from scripts.benchmark.measure import Effort, Row, Work, alternate, median
 SHAPES = ((64, 64, 256), (64, 256, 64), (64, 64, 192), (1024, 64, 256), (8, 32, 256))
 
 
-@njit(**LOOP)
+@njit(**NUMBA_ENTRY)
 def multiply(times, x, w, y):
     """Write `x` [R, I / 2] @ `w` [I / 2, O], in words, to `y` [R, O], `times` times."""
     (pairs, columns), rows = w.shape, len(x)

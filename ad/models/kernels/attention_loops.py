@@ -37,7 +37,7 @@ from ad.models.kernels.simd import (
     reduce_sum,
     store,
 )
-from ad.runtime.parallel import HELPER
+from ad.runtime.parallel import NUMBA_INLINE
 
 QUERY_BLOCK = 64  # queries that add to the gradients of keys and values at once; in whole vectors
 
@@ -77,7 +77,7 @@ class AttentionWorkspace(NamedTuple):
     dv: np.ndarray  # float32 [L, D]
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def attention_forward(qkv, head_slice, dropout, softmax_stats, attn_out, workspace):
     """Write the output of one head and window to `attn_out` [N, C], bfloat16.
 
@@ -114,7 +114,7 @@ def attention_forward(qkv, head_slice, dropout, softmax_stats, attn_out, workspa
             _store_row(out, r, softmax_stats[head, 1, row], head_dim, attn_out, row, column)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def attention_backward(
     qkv, head_slice, dropout, softmax_stats, attn_out, d_attn_out, d_qkv, workspace
 ):
@@ -170,7 +170,7 @@ def attention_backward(
         _store_row(dv, j, _ONE, head_dim, d_qkv, local_row + j, 2 * width + column)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _scores_backward(
     qkv, head_slice, i, column, dropout, softmax_stats, attn_out, d_attn_out, workspace
 ):
@@ -216,7 +216,7 @@ def _scores_backward(
             store_bf16_pairs(workspace.key_pairs, key // 2 * LANES, d_even, d_odd)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _score_backward(
     workspace, j, dropout, index, first_query, max_score, inverse_sum, delta, log2_scale, scale
 ):
@@ -234,7 +234,7 @@ def _score_backward(
     return weight, d_score
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _causal_mask_and_max(scores, i):
     """Set `scores` of keys that follow their query to -inf, and return the queries' maxima.
 
@@ -250,13 +250,13 @@ def _causal_mask_and_max(scores, i):
     return result
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _log2_scale(head_dim):
     """Return log2(e) / sqrt(D), the scale of scores whose weights are powers of 2."""
     return LOG2_E / np.sqrt(np.float32(head_dim))
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _transpose_rows(words, start, seq_len, column, num_columns, transposed):
     """Transpose `num_columns` words of a window's rows, from `column` on, to `transposed`.
 
@@ -272,7 +272,7 @@ def _transpose_rows(words, start, seq_len, column, num_columns, transposed):
             transposed[c, j] = 0  # overwrites rows of the next window
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _interleave_rows(x, start, seq_len, column, pairs, head_dim_padded):
     """Write words of two tokens of a window each to `pairs`, with 0 for a missing last token."""
     row_stride = x.shape[1]
@@ -286,7 +286,7 @@ def _interleave_rows(x, start, seq_len, column, pairs, head_dim_padded):
             pairs[seq_len // 2 * head_dim_padded + c] &= np.uint32(0xFFFF)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _dot(a, a_row, b, b_row, column, head_dim):
     """Return the dot product of `head_dim` bfloat16 numbers of a row of `a` and of `b`, float32."""
     a_index, b_index = a_row * a.shape[1] + column, b_row * b.shape[1] + column
@@ -299,7 +299,7 @@ def _dot(a, a_row, b, b_row, column, head_dim):
     return result
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _store_row(values, r, factor, head_dim, x, row, column):
     """Write `factor` times row `r` of `values`, float32, to a `row` of `x`, bfloat16."""
     whole = head_dim // LANES * LANES

@@ -24,7 +24,7 @@ from ad.models.kernels.llvm import (
     target_supports,
 )
 from ad.models.kernels.simd import float32x16
-from ad.runtime.parallel import HELPER
+from ad.runtime.parallel import NUMBA_INLINE
 
 # Some processors round to bfloat16 in one instruction; for others LLVM would call a library.
 _HAS_BF16 = target_supports("avx512bf16")
@@ -83,7 +83,7 @@ def _float32_from_bits(context, bits):
     )
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def from_bf16(number):
     """Return the float32 with the value of one bfloat16 `number` (uint16), its upper half."""
     return _float32_from_bits(np.int32(number) << np.int32(16))

@@ -20,7 +20,7 @@ from ad.models.kernels.simd import (
     reciprocal,
     where_negative,
 )
-from ad.runtime.parallel import HELPER
+from ad.runtime.parallel import NUMBA_INLINE
 
 LOG2_E = np.float32(1 / math.log(2))
 
@@ -68,13 +68,13 @@ _GELU_DERIVATIVE = tuple(
 )
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def gelu(x):
     """Return GELU(x) (Hendrycks and Gimpel 2016, section 2)."""
     return x * _normal_cdf(x, _gaussian(x))
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def gelu_poly(x):
     """Return GELU(x) from a polynomial, for results that are rounded to bfloat16.
 
@@ -84,7 +84,7 @@ def gelu_poly(x):
     return floored * _odd_poly_plus_half(clamped, square, _GELU)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def gelu_poly_and_derivative(x):
     """Return `gelu_poly(x)` and GELU'(x), with an error of at most 3e-4."""
     floored, clamped, square = _clamp(x)
@@ -92,7 +92,7 @@ def gelu_poly_and_derivative(x):
     return value, _odd_poly_plus_half(clamped, square, _GELU_DERIVATIVE)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _clamp(x):
     """Return max(x, -limit), that clamped to at most limit, and the square of the latter."""
     floored = maximum(x, broadcast(-_GELU_LIMIT))
@@ -100,7 +100,7 @@ def _clamp(x):
     return floored, clamped, clamped * clamped
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _odd_poly_plus_half(x, square, c):
     """Return 1/2 + an odd polynomial of `x`, whose `square` is given, with coefficients `c`."""
     high = c[4] + square * (c[5] + square * (c[6] + square * c[7]))
@@ -108,13 +108,13 @@ def _odd_poly_plus_half(x, square, c):
     return x * odd + _HALF
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _gaussian(x):
     """Return e ** (-x ** 2 / 2)."""
     return exp2(x * x * (-_HALF * LOG2_E))
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _normal_cdf(x, gaussian):
     """Return the standard normal's distribution function; `gaussian` is `_gaussian(x)`."""
     t = reciprocal(absolute(x) * _ERFC_SCALE + _ONE)
@@ -123,7 +123,7 @@ def _normal_cdf(x, gaussian):
     return where_negative(x, tail, _ONE - tail)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def exp2(x):
     """Return 2 ** x for x <= 0, at least 2 ** -126."""
     x = maximum(x, broadcast(_MIN_EXPONENT))
@@ -142,7 +142,7 @@ class Dropout(NamedTuple):
     scale: np.float32  # of the others, 1 / (1 - p)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def dropout_scale(dropout, index):
     """Return the factors, 0 or `dropout.scale`, of sixteen numbers from `index` on.
 

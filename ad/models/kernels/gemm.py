@@ -29,7 +29,7 @@ from ad.models.kernels.llvm import (
     splat,
     target_supports,
 )
-from ad.runtime.parallel import HELPER
+from ad.runtime.parallel import NUMBA_INLINE
 
 ROW_MULTIPLE = 8  # rows of a result come in multiples of it, columns in multiples of LANES
 
@@ -136,7 +136,7 @@ def _upper_half(builder, words):
 def _covered(wide_tile, narrow_tile):
     """Return a product that covers `c` with tiles two vectors wide, or one at an odd end."""
 
-    @njit(**HELPER)
+    @njit(**NUMBA_INLINE)
     def gemm(
         a,
         a_offset,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ad.models.kernels.inference_loops import ROWS, VECTOR_PAIR, Weights, decode
 from ad.models.kernels.llvm import LANES
-from ad.runtime.parallel import at_once
+from ad.runtime.parallel import run_all
 
 
 class CompiledDecoder:
@@ -42,7 +42,7 @@ class CompiledDecoder:
         hidden = np.empty((num_envs, width), np.float32)
         inputs, counter = tokens.detach().contiguous().numpy(), np.zeros(1, np.int64)
         data = (self.weights, self.keys, self.values, self.length, inputs, hidden, counter)
-        at_once([lambda: decode(*data)] * min(self.threads, -(-num_envs // ROWS)))
+        run_all([lambda: decode(*data)] * min(self.threads, -(-num_envs // ROWS)))
         self.length += new
         return torch.from_numpy(hidden)[:, None]
 

@@ -24,9 +24,9 @@ from ad.models.kernels.simd import (
     reduce_sum,
     store,
 )
-from ad.runtime.parallel import HELPER, LOOP
+from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
-COMPILED_FROM = "a0268204"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
+COMPILED_FROM = "6fe44176"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
 ROWS = 8  # tokens that pass through a layer of `decode` together, a multiple of 4
 VECTOR_PAIR = 2 * LANES  # keys or outputs that a loop of `decode` has in registers
 
@@ -53,7 +53,7 @@ class Weights(NamedTuple):
     norm: np.ndarray  # [2, C]
 
 
-@njit(**LOOP)
+@njit(**NUMBA_ENTRY)
 def decode(weights, keys, values, length, tokens, hidden, next_env):
     """Append `tokens` [N, L, C], float32, to the cache; write the last ones' states to `hidden`.
 
@@ -114,13 +114,13 @@ def decode(weights, keys, values, length, tokens, hidden, next_env):
         row += ROWS
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _scratch(width):
     """Return zeros, float32 [ROWS, width]."""
     return np.zeros((ROWS, width), np.float32)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _layer_norm(x, params, y):
     """Write the layer normalization of the first C columns of `x` to `y`; `params` is [2, C]."""
     width = params.shape[1]
@@ -137,7 +137,7 @@ def _layer_norm(x, params, y):
             y[r, c] = (x[r, c] - mean) * scale * params[0, c] + params[1, c]
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _linear(x, weight, bias, y, accumulate):
     """Write `x` @ `weight` + `bias` to `y`, or add it, four rows of a vector pair at a time."""
     (inputs, outputs), row_stride = weight.shape, y.shape[1]
@@ -162,7 +162,7 @@ def _linear(x, weight, bias, y, accumulate):
             _store_pair(y, index + 3 * row_stride, d)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _attend(qkv, keys, values, num_keys, scores, attn_out, offset):
     """Write one head's attention over `num_keys` keys to `attn_out` [`offset` : `offset` + D].
 
@@ -200,39 +200,39 @@ def _attend(qkv, keys, values, num_keys, scores, attn_out, offset):
         store(attn_out, offset + d, (a + b) * inverse_sum)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _load_pair(array, index):
     """Return two vectors of a float32 `array` from `index` on."""
     return load(array, index), load(array, index + LANES)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _load_bf16_pair(array, index):
     """Return two vectors, float32, of a bfloat16 `array` from `index` on."""
     return load_bf16(array, index), load_bf16(array, index + LANES)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _store_pair(array, index, pair):
     """Store two vectors in a float32 `array` from `index` on."""
     store(array, index, pair[0])
     store(array, index + LANES, pair[1])
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _add_pairs(a, b):
     """Return the sum of two pairs of vectors."""
     return a[0] + b[0], a[1] + b[1]
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _multiply_add(number, pair, total):
     """Return `total` + `number` * `pair`."""
     factor = broadcast(number)
     return factor * pair[0] + total[0], factor * pair[1] + total[1]
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _gelu_in_place(x):
     """Replace `x` by GELU(x) (Hendrycks and Gimpel 2016, section 2)."""
     for i in range(0, x.size, LANES):

@@ -14,7 +14,7 @@ from ad.models.kernels.functions import dropout_scale
 from ad.models.kernels.gemm import ROW_MULTIPLE, gemm, gemm_accumulate
 from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import broadcast, load, mask_tail, reduce_sum, store
-from ad.runtime.parallel import HELPER
+from ad.runtime.parallel import NUMBA_INLINE
 
 ROW_PADDING = LANES  # words between rows of words: rows of 4 KiB would share one set of a cache
 
@@ -22,7 +22,7 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 _EPS = np.float32(1e-5)  # of layer normalization, torch's default
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def linear(x, start, rows, matrix, first, columns, product):
     """Write a linear map, without bias, of `rows` rows of `x` from `start` on to `product`.
 
@@ -38,7 +38,7 @@ def linear(x, start, rows, matrix, first, columns, product):
     return last
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def accumulate_weight_grad(dy, dy_start, x, x_start, rows, workspace, grad):
     """Accumulate the weight gradient of a linear map over `rows` rows: dW += dYᵀ X.
 
@@ -52,7 +52,7 @@ def accumulate_weight_grad(dy, dy_start, x, x_start, rows, workspace, grad):
     gemm_accumulate(*dy_words, *x_words, (rows + 1) // 2, grad, 0, inputs, outputs, inputs)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _interleave_rows(x, start, rows, pairs):
     """Write words of two rows of `x` each, bfloat16, to `pairs`."""
     width = x.shape[1]
@@ -63,7 +63,7 @@ def _interleave_rows(x, start, rows, pairs):
             interleave_bf16(x, source + c, source + c + width, pairs, target)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def layer_norm(x, row, width, params, layer, y, r, stats):
     """Write the layer normalization of a `row` of `x`, float32, to row `r` of `y`, bfloat16.
 
@@ -74,7 +74,7 @@ def layer_norm(x, row, width, params, layer, y, r, stats):
     layer_norm_from_stats(x, row, params, layer, y, r, stats)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def layer_norm_stats(x, row, width, stats):
     """Write mean and 1 / deviation of the first `width` numbers of a `row` of `x` to `stats`."""
     width_padded = x.shape[1]
@@ -90,7 +90,7 @@ def layer_norm_stats(x, row, width, stats):
     stats[row, 0], stats[row, 1] = mean, _ONE / np.sqrt(variance + _EPS)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def layer_norm_from_stats(x, row, params, layer, y, r, stats):
     """Write the layer normalization of a `row` of `x` to row `r` of `y`, given its `stats`."""
     width_padded = x.shape[1]
@@ -99,7 +99,7 @@ def layer_norm_from_stats(x, row, params, layer, y, r, stats):
         store_bf16(y, r * width_padded + c, value)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def layer_norm_vector(x, row, c, params, layer, stats):
     """Return the layer normalization of `LANES` numbers of a `row` of `x`, from column `c` on."""
     width_padded = x.shape[1]
@@ -108,7 +108,7 @@ def layer_norm_vector(x, row, c, params, layer, stats):
     return normal * load(params, scale) + load(params, shift)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def layer_norm_backward(dy, r, x, row, width, stats, params, layer, dx, d_params):
     """Add the gradients of a layer normalization of a `row` of `x` to `dx` and `d_params`.
 
@@ -134,7 +134,7 @@ def layer_norm_backward(dy, r, x, row, width, stats, params, layer, dx, d_params
         store(dx, offset + c, inverse_std * d + load(dx, offset + c))
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def add_residual(x, row, product, r, bias, layer, dropout, out):
     """Write a `row` of `x` plus dropout of row `r` of `product` + `bias` to `out`."""
     width_padded = x.shape[1]
@@ -144,7 +144,7 @@ def add_residual(x, row, product, r, bias, layer, dropout, out):
         store(out, row * width_padded + c, load(x, row * width_padded + c) + value)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def add_residual_backward(d_out, row, dropout, d_product, r, d_bias, layer):
     """Write the gradient of `add_residual`'s product to row `r` of `d_product`, bfloat16.
 

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from ad.models.kernels import training_loops as kernel
 from ad.models.kernels.attention_loops import QUERY_BLOCK, AttentionWorkspace
-from ad.runtime.parallel import at_once, split_evenly
+from ad.runtime.parallel import run_all, split_evenly
 
 CHUNK_TOKENS = 4096  # approximate number of tokens of a chunk, which holds at least one window
 GROUP_TOKENS = 512  # approximate number of tokens that go through all blocks together
@@ -102,7 +102,7 @@ class CompiledBlocksFunction(torch.autograd.Function):
             for rows, _, saved, drops in chunks:
                 kernel.forward(weights, x[rows], length, width, heads, saved, drops, out[rows])
 
-        at_once([partial(work, chunks) for chunks in ctx.chunks if chunks])
+        run_all([partial(work, chunks) for chunks in ctx.chunks if chunks])
         return torch.from_numpy(out).view(windows, length, -1)[..., :width]
 
     @staticmethod
@@ -119,7 +119,7 @@ class CompiledBlocksFunction(torch.autograd.Function):
                 of_chunk = length, width, heads, saved, drops, d[rows], dx[rows]
                 kernel.backward(ctx.weights, *of_chunk, total)
 
-        at_once([partial(work, *both) for both in zip(busy, gradients, strict=True)])
+        run_all([partial(work, *both) for both in zip(busy, gradients, strict=True)])
         for chunk in chain(*busy):
             ctx.blocks.free[chunk.shape].append(chunk.saved)
         ctx.chunks = None  # their memory may be another batch's from now on

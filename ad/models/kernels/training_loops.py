@@ -39,11 +39,11 @@ from ad.models.kernels.layer_loops import (
 )
 from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import load, store
-from ad.runtime.parallel import HELPER, LOOP
+from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
 # SHA-256 of functions.py, attention_loops.py, layer_loops.py, gemm.py, bf16.py, simd.py, llvm.py,
 # its beginning
-COMPILED_FROM = "b148d414"
+COMPILED_FROM = "4d3d1e08"
 ROW_BLOCK = 128  # rows that pass through a block together, a multiple of ROW_MULTIPLE
 COLUMN_BLOCK = 256  # columns of a product that are consumed before the next are computed
 
@@ -130,7 +130,7 @@ class DropoutKeys(NamedTuple):
     scale: np.ndarray  # float32 [3], see `Dropout`
 
 
-@njit(**LOOP)
+@njit(**NUMBA_ENTRY)
 def pack(matrix, rows, forward, backward):
     """Write the words of a padded `matrix` [layers, out, in], float32, as in `PackedMatrix`.
 
@@ -159,7 +159,7 @@ def pack(matrix, rows, forward, backward):
                     forward[layer, i, r] = words[r, i]
 
 
-@njit(**LOOP)
+@njit(**NUMBA_ENTRY)
 def forward(weights, x, seq_len, width, heads, saved, dropout_keys, out):
     """Write the normalized hidden states of `x` [N, C] to `out` [N, C], float32; fill `saved`.
 
@@ -193,7 +193,7 @@ def forward(weights, x, seq_len, width, heads, saved, dropout_keys, out):
                 store(out, n * width_padded + c, layer_norm_vector(*row))
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _qkv_forward(weights, layer, width, saved, start, rows):
     """Write queries, keys and values of `rows` rows from `start` on to `saved.qkv`."""
     normed, product = saved.workspace.normed, saved.workspace.product
@@ -211,7 +211,7 @@ def _qkv_forward(weights, layer, width, saved, start, rows):
                 store_bf16(qkv, target + c, value)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _attn_out_and_mlp_forward(weights, layer, width, saved, start, rows, dropout_keys, x_next):
     """Run a block from the output of attention to `x_next` for `rows` rows from `start` on."""
     workspace, up, hidden_width = saved.workspace, saved.up[layer], saved.up.shape[2]
@@ -239,7 +239,7 @@ def _attn_out_and_mlp_forward(weights, layer, width, saved, start, rows, dropout
         add_residual(x_mid, start + r, product, r, weights.down_bias, layer, dropout, x_next)
 
 
-@njit(**LOOP)
+@njit(**NUMBA_ENTRY)
 def backward(weights, seq_len, width, heads, saved, dropout_keys, d_out, dx, gradients):
     """Write the gradient of `x` to `dx` [N, C] and add those of the parameters to `gradients`.
 
@@ -270,7 +270,7 @@ def backward(weights, seq_len, width, heads, saved, dropout_keys, d_out, dx, gra
                 _qkv_backward(weights, layer, width, saved, *rows, local_start, dx, gradients)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _mlp_backward(weights, layer, width, saved, start, rows, dropout_keys, dx, gradients):
     """Propagate `dx` of `rows` rows from `start` on through the MLP and its normalization."""
     workspace, up, hidden_width = saved.workspace, saved.up[layer], saved.up.shape[2]
@@ -309,7 +309,7 @@ def _mlp_backward(weights, layer, width, saved, start, rows, dropout_keys, dx, g
         layer_norm_backward(product, r, *row, weights.norm_mlp, layer, dx, gradients.norm_mlp)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _attn_out_backward(
     weights, layer, saved, start, rows, local_start, dropout_keys, dx, gradients
 ):
@@ -330,7 +330,7 @@ def _attn_out_backward(
             store_bf16(workspace.d_attn_out, target, load(product, r * product.shape[1] + c))
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _qkv_backward(weights, layer, width, saved, start, rows, local_start, dx, gradients):
     """Add to `dx` the gradient that passes through queries, keys and values.
 
@@ -356,7 +356,7 @@ def _qkv_backward(weights, layer, width, saved, start, rows, local_start, dx, gr
         layer_norm_backward(product, r, *row, norm, layer, dx, d_norm)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _head_slice(first, number, seq_len, width, heads):
     """Return the `HeadSlice` with this `number` among the heads of the windows from `first` on."""
     window, head = divmod(number, heads)
@@ -366,7 +366,7 @@ def _head_slice(first, number, seq_len, width, heads):
     return HeadSlice(start, local_row, seq_len, width, width // heads, head, batch_head)
 
 
-@njit(**HELPER)
+@njit(**NUMBA_INLINE)
 def _select_dropout(dropout_keys, layer, place):
     """Return the `Dropout` of a `place` (0 to 2) of a layer, None if `dropout_keys` is None."""
     if dropout_keys is None:
