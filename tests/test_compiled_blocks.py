@@ -143,54 +143,54 @@ def test_only_a_gradient_in_bfloat16_of_float32_on_a_cpu_takes_the_compiled_bloc
 
 
 @njit(**NUMBA_ENTRY | {"cache": False})
-def kept(drop, first, result):
+def fill_factors(dropout, first, result):
     for i in range(0, result.size, LANES):
-        store(result, i, functions.dropout_scale(drop, first + i))
+        store(result, i, functions.dropout_scale(dropout, first + i))
 
 
-def drop_of(drops: kernel.DropoutKeys, layer: int, which: int) -> functions.Dropout:
+def dropout_of(drops: kernel.DropoutKeys, layer: int, which: int) -> functions.Dropout:
     return functions.Dropout(*drops.keys[layer, which], drops.threshold[which], drops.scale[which])
 
 
-def kept_rows(drop: functions.Dropout, rows: int, size: int, apart: int) -> torch.Tensor:
-    """By what dropout multiplies each number of an array [`rows`, `size`], by their indices."""
+def row_factors(dropout: functions.Dropout, rows: int, size: int, row_stride: int) -> torch.Tensor:
+    """Return the factors of dropout, 0 or 1 / (1 - p), of an array [`rows`, `size`]."""
     result = np.empty((rows, size + -size % LANES), np.float32)
     for number, row in enumerate(result):
-        kept(drop, number * apart, row)
+        fill_factors(dropout, number * row_stride, row)
     return torch.from_numpy(result[:, :size])
 
 
-def kept_additions(drop: functions.Dropout, rows: int, width: int) -> torch.Tensor:
-    """Of an addition to the stream, whose rows are filled up, [N, C]."""
-    return kept_rows(drop, rows, width, width + -width % LANES)
+def addition_factors(dropout: functions.Dropout, rows: int, width: int) -> torch.Tensor:
+    """Return the factors of an addition to the residual stream, [N, C], whose rows are padded."""
+    return row_factors(dropout, rows, width, width + -width % LANES)
 
 
-def kept_weights(drop: functions.Dropout, groups: int, length: int) -> torch.Tensor:
-    """Of attention weights, [groups, queries, keys], of which those of a key are together."""
-    return kept_rows(drop, groups * length, length, length).view(groups, length, length).mT
+def weight_factors(dropout: functions.Dropout, groups: int, length: int) -> torch.Tensor:
+    """Return the factors of attention weights [groups, queries, keys], which are stored by key."""
+    return row_factors(dropout, groups * length, length, length).view(groups, length, length).mT
 
 
 def with_masks(model, tokens: torch.Tensor, drops: kernel.DropoutKeys) -> torch.Tensor:
-    """The blocks in float32 with the masks that a part of the batch had, as plain operations."""
+    """Run the blocks in float32 as plain operations with the dropout masks of a chunk."""
     (windows, length, width), heads = tokens.shape, model.heads
     x, rows = tokens, windows * length
     for layer, block in enumerate(model.blocks):
-        of_weights, of_attention, of_mlp = (drop_of(drops, layer, which) for which in range(3))
+        of_weights, of_attention, of_mlp = (dropout_of(drops, layer, which) for which in range(3))
         qkv = block.attention.qkv(block.norm_attention(x))
         q, k, v = qkv.view(windows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
         weights = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         weights = weights.masked_fill(~causal, float("-inf")).softmax(-1)
-        found = (weights * kept_weights(of_weights, windows * heads, length).view_as(weights)) @ v
-        change = block.attention.out(found.transpose(1, 2).reshape(x.shape))
-        x = x + change * kept_additions(of_attention, rows, width).view_as(x)
+        out = (weights * weight_factors(of_weights, windows * heads, length).view_as(weights)) @ v
+        change = block.attention.out(out.transpose(1, 2).reshape(x.shape))
+        x = x + change * addition_factors(of_attention, rows, width).view_as(x)
         change = block.down(gelu(block.up(block.norm_mlp(x))))
-        x = x + change * kept_additions(of_mlp, rows, width).view_as(x)
+        x = x + change * addition_factors(of_mlp, rows, width).view_as(x)
     return model.norm(x)
 
 
 def chunks_of(hidden: torch.Tensor) -> list:
-    """Of the batch that was worked on for `hidden`, of all threads."""
+    """Return the chunks, of all threads, of the batch whose hidden states are `hidden`."""
     return list(chain(*hidden.grad_fn.chunks))
 
 
@@ -207,8 +207,8 @@ def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights
     settings = {"dropout": additions, "attention_dropout": weights, "width": shape[2]}
     model, tokens = transformer(**settings), random_tokens(*shape)
     mine = through(model, tokens)
-    (part,) = chunks_of(mine)
-    exact = with_masks(model, tokens, part.drops)
+    (chunk,) = chunks_of(mine)
+    exact = with_masks(model, tokens, chunk.drops)
     assert off(mine, exact) < 0.02
     found = (gradients(model, hidden, tokens) for hidden in (mine, exact))
     names = ["tokens", *dict(model.named_parameters())]
@@ -219,26 +219,26 @@ def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     for probability in (0.1, 0.5):
-        drop = functions.Dropout(
+        dropout = functions.Dropout(
             *(np.uint32(word) for word in (12345, 67890, round(probability * 2**32))),
             np.float32(1 / (1 - probability)),
         )
-        kept = kept_additions(drop, 2000, 64)
-        assert kept.mean() == pytest.approx(1, abs=0.02)
-        assert (kept == 0).float().mean() == pytest.approx(probability, abs=0.01)
+        factors = addition_factors(dropout, 2000, 64)
+        assert factors.mean() == pytest.approx(1, abs=0.02)
+        assert (factors == 0).float().mean() == pytest.approx(probability, abs=0.01)
         for lag in (1, 2, 64, 65):  # what is next to it, in its row and in its column
-            flat = kept.flatten()
+            flat = factors.flatten()
             assert abs(np.corrcoef(flat[lag:], flat[:-lag])[0, 1]) < 0.01
 
 
-def test_masks_differ_between_blocks_places_parts_and_passes():
+def test_masks_differ_between_blocks_places_chunks_and_passes():
     model, tokens = transformer(dropout=0.5, attention_dropout=0.5), random_tokens(40, 100, 16)
     keys = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         hidden = through(model, tokens)
-        for part in chunks_of(hidden):
-            keys += [tuple(key) for key in part.drops.keys.reshape(-1, 2)]
+        for chunk in chunks_of(hidden):
+            keys += [tuple(key) for key in chunk.drops.keys.reshape(-1, 2)]
     assert len(set(keys)) == len(keys) >= 2 * 2 * 3 * 3
 
 

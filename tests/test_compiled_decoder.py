@@ -36,32 +36,32 @@ class Rounded(KVCache):
 
 
 def transformer(width=16, layers=2, heads=2, feed_forward=32, seed=0):
-    """One whose biases and norms are no zeros and ones."""
+    """Return a transformer whose biases and norms are not zeros and ones."""
     torch.manual_seed(seed)
-    made = CompiledTransformer(width, layers, heads, feed_forward).eval().requires_grad_(False)
-    for parameter in made.parameters():
+    model = CompiledTransformer(width, layers, heads, feed_forward).eval().requires_grad_(False)
+    for parameter in model.parameters():
         parameter += 0.3 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
-    return made
+    return model
 
 
-def plain_cache(model, lanes: int, capacity: int) -> KVCache:
+def plain_cache(model, num_envs: int, capacity: int) -> KVCache:
     heads = model.heads
     like, head_width = model.norm.weight, model.width // heads
-    return Rounded(len(model.blocks), lanes, heads, capacity, head_width, like)
+    return Rounded(len(model.blocks), num_envs, heads, capacity, head_width, like)
 
 
-def random_tokens(lanes: int, count: int, width: int = 16, seed: int = 1) -> torch.Tensor:
-    return torch.randn(lanes, count, width, generator=torch.Generator().manual_seed(seed))
+def random_tokens(num_envs: int, count: int, width: int = 16, seed: int = 1) -> torch.Tensor:
+    return torch.randn(num_envs, count, width, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("lanes", [1, 3, 8, 21])
-def test_hidden_states_are_those_of_the_plain_transformer(shape, lanes):
+@pytest.mark.parametrize("num_envs", [1, 3, 8, 21])
+def test_hidden_states_are_those_of_the_plain_transformer(shape, num_envs):
     model, counts = transformer(*shape), (1, 1, 3, 40, 1, 5)
-    cache, plain = model.new_cache(lanes, 51), plain_cache(model, lanes, 51)
+    cache, plain = model.new_cache(num_envs, 51), plain_cache(model, num_envs, 51)
     assert isinstance(cache, CompiledDecoder)
     for start, count in zip(np.cumsum((0, *counts)), counts, strict=False):
-        tokens = random_tokens(lanes, count, shape[0], seed=int(start))
+        tokens = random_tokens(num_envs, count, shape[0], seed=int(start))
         expected = model(tokens, plain)[:, -1:]
         # What differs in the last bit may be rounded to another bfloat16.
         torch.testing.assert_close(model(tokens, cache), expected, atol=2e-3, rtol=0)
@@ -85,17 +85,17 @@ def test_tokens_one_by_one_are_read_as_tokens_together():
     np.testing.assert_array_equal(together.values, alone.values)
 
 
-def test_neither_the_number_of_threads_nor_the_other_lanes_change_a_bit():
+def test_neither_the_number_of_threads_nor_the_other_environments_change_a_bit():
     model, tokens = transformer(64, 4, 2, 256), random_tokens(205, 30, 64)
     results = []
-    for threads, lanes in ((1, 205), *[(4, 205)] * 5, (1, 4)):
+    for threads, num_envs in ((1, 205), *[(4, 205)] * 5, (1, 4)):
         with torch_threads(threads):
-            cache = model.new_cache(lanes, 30)  # with as many as torch has now
-        told = (tokens[:lanes, :25], *tokens[:lanes, 25:].split(1, 1))
+            cache = model.new_cache(num_envs, 30)  # with as many as torch has now
+        told = (tokens[:num_envs, :25], *tokens[:num_envs, 25:].split(1, 1))
         results.append(torch.stack([model(part, cache) for part in told]))
     for other in results[1:]:
-        lanes = other.shape[1]
-        torch.testing.assert_close(other, results[0][:, :lanes], atol=0, rtol=0)
+        num_envs = other.shape[1]
+        torch.testing.assert_close(other, results[0][:, :num_envs], atol=0, rtol=0)
 
 
 def test_torch_has_its_threads_back_after_a_decision_and_after_an_error():
@@ -125,7 +125,7 @@ def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp
     assert first and first == second
 
 
-def test_lanes_that_leave_take_what_they_have_read_with_them():
+def test_selected_environments_keep_what_they_have_read():
     model, tokens = transformer(), random_tokens(6, 5)
     left, stay = model.new_cache(6, 5), torch.tensor([4, 1, 2])
     model(tokens[:, :4], left)
@@ -136,7 +136,7 @@ def test_lanes_that_leave_take_what_they_have_read_with_them():
     torch.testing.assert_close(model(tokens[stay, 4:], left), expected, atol=0, rtol=0)
 
 
-def test_a_decoder_can_start_again_and_takes_no_more_than_it_has_room_for():
+def test_a_decoder_can_be_reset_and_takes_no_more_tokens_than_its_capacity():
     model, tokens = transformer(), random_tokens(3, 40)
     cache = model.new_cache(3, 40)
     first = model(tokens, cache)
@@ -151,7 +151,7 @@ def test_a_decoder_can_start_again_and_takes_no_more_than_it_has_room_for():
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_what_is_not_a_number_shows_in_its_lane_and_in_no_other(wrong):
+def test_what_is_not_a_number_shows_in_its_environment_and_in_no_other(wrong):
     model, tokens = transformer(), random_tokens(10, 4)
     tokens[3, 1, 5] = wrong
     cache, clean = model.new_cache(10, 4), model.new_cache(10, 4)
@@ -159,7 +159,7 @@ def test_what_is_not_a_number_shows_in_its_lane_and_in_no_other(wrong):
     for token in (2, 3):
         broken, whole = (model(tokens[:, token : token + 1], c) for c in (cache, clean))
         assert not broken[3].isfinite().any()
-        others = [lane for lane in range(10) if lane != 3]
+        others = [env for env in range(10) if env != 3]
         torch.testing.assert_close(broken[others], whole[others], atol=0, rtol=0)
 
 

@@ -2,8 +2,8 @@
 
 The arithmetic is that of `transformer.py` in float32, for eight rows (tokens) at a time so that
 weights and activations stay in a core's cache. Cached keys and values are bfloat16 (uint16), which
-halves the memory traffic that bounds a rollout. tests/test_decoder.py compares the result with the
-plain transformer.
+halves the memory traffic that bounds a rollout. tests/test_compiled_decoder.py compares the result
+with the plain transformer.
 """
 
 import math

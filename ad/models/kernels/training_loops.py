@@ -8,8 +8,8 @@ heads and D = C / H, even, the width of a head. Rows of all arrays are padded to
 (uint32) hold two bfloat16 numbers.
 
 Matrix products take bfloat16; everything else is float32. Dropout masks are recomputed in the
-backward pass from a hash of the index. tests/test_passes.py compares the result with the plain
-transformer.
+backward pass from a hash of the index. tests/test_compiled_blocks.py compares the result with the
+plain transformer.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Products of bfloat16 tiles against those of NumPy."""
+"""Products of bfloat16 matrices in compiled loops against those of NumPy."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ print("all")
 
 
 @pytest.mark.parametrize("processor", ["this one", "generic"])
-def test_products_of_tiles_are_those_of_numpy(processor):
+def test_products_are_those_of_numpy(processor):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     if processor != "this one":
         env |= {"NUMBA_CPU_NAME": processor}
