@@ -1,4 +1,4 @@
-"""A run that is evaluated but not trained, for what comes after evaluation."""
+"""A run that is evaluated but not trained, for tests of reports, videos and releases."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ad.runtime.run import Run
 
 
 def evaluated_run(config: Experiment) -> Run:
-    """The run of `config` with the results of a model that has learned nothing."""
+    """Return the run of `config` with the results of an untrained model."""
     run, settings = Run.open(config), config.evaluation
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))

@@ -1,4 +1,4 @@
-"""Evaluation: every number goes to the task and the seed that it belongs to."""
+"""Evaluation: every number belongs to its task and its seed."""
 
 import csv
 
@@ -16,14 +16,14 @@ ABOVE = "0-1"  # the task whose goal is one step up from the start
 
 
 class Upwards(nn.Module):
-    """Always goes up: on one task every episode is won in one step, on the others none."""
+    """A policy that always goes up: it succeeds in one step on one task, and on no other."""
 
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(1, 1)
 
-    def begin(self, model, lanes: int, context_length: int):
-        self.lanes = lanes
+    def begin(self, model, num_envs: int, context_length: int):
+        self.num_envs = num_envs
         return self
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -33,15 +33,15 @@ class Upwards(nn.Module):
         pass
 
     def rewarded(self) -> torch.Tensor:
-        return torch.zeros(self.lanes, dtype=torch.bool)
+        return torch.zeros(self.num_envs, dtype=torch.bool)
 
-    def keep(self, lanes: torch.Tensor) -> None:
-        self.lanes = len(lanes)
+    def keep(self, envs: torch.Tensor) -> None:
+        self.num_envs = len(envs)
 
 
 @pytest.fixture
 def run(smoke, tmp_path) -> Run:
-    """A run whose results are those of going up, with three seeds a held-out task."""
+    """Return a run with the results of going up, with three seeds per held-out task."""
     policy, made = Upwards(), Run.open(smoke(tmp_path, "--split.held_out", HELD_OUT))
     results = rollout_tasks(made.config, made.split, policy, policy, 4, (3, 1), record=True)
     write_results(made.folder, made.split, results)

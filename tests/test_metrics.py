@@ -1,4 +1,4 @@
-"""Scores: by hand, at their ends, and where something is unknown."""
+"""Scores: computed by hand, at their bounds, and where something is unknown."""
 
 import json
 
@@ -20,19 +20,19 @@ def summary(
 ) -> dict:
     """A split's entry for returns [N, S, E] whose successes are the returns above 0."""
     returns = np.asarray(returns, float)
-    facts = (np.broadcast_to(value, len(returns)) for value in (optimal, random, shortest))
-    known = metrics.TaskFacts(*facts, success_ends)
+    arrays_by_task = (np.broadcast_to(value, len(returns)) for value in (optimal, random, shortest))
+    facts = metrics.TaskFacts(*arrays_by_task, success_ends)
     names = [f"{n}-0" for n in range(len(returns))]
     lengths = np.full(returns.shape, length)
     no_reward = np.zeros(returns.shape)
-    return metrics.summarize(returns, lengths, returns > 0, known, names, no_reward)
+    return metrics.summarize(returns, lengths, returns > 0, facts, names, no_reward)
 
 
 def test_nauc_is_the_mean_share_of_the_optimal_return():
     assert metrics.nauc(np.array([[0.0, 1.0], [1.0, 3.0]]), np.array([1, 4])).tolist() == [0.5, 0.5]
 
 
-def test_the_normalised_return_is_0_for_random_and_1_for_optimal():
+def test_the_normalized_return_is_0_for_random_and_1_for_optimal():
     random, optimal = np.array([0.2, 1.0]), np.array([1.0, 16.0])
     assert metrics.normalized(random, random, optimal).tolist() == [0, 0]
     assert metrics.normalized(optimal, random, optimal).tolist() == [1, 1]
@@ -92,7 +92,7 @@ def test_what_a_world_does_not_know_is_null_and_the_entry_is_valid_json():
     json.dumps(entry, allow_nan=False)
 
 
-def test_a_goal_out_of_reach_is_left_out_of_the_normalised_scores():
+def test_a_task_out_of_reach_is_left_out_of_the_normalized_scores():
     returns = np.stack([np.ones((1, 5)), np.zeros((1, 5))])
     entry = summary(returns, optimal=[1, 0], random=[0.2, 0])
     assert entry["nauc"] == 1 and entry["normalized_return_last10"] == 1
@@ -167,10 +167,10 @@ def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score,
     assert not any("nan" in table.markdown().lower() for table in shown)
 
 
-def test_success_is_told_apart_by_what_the_context_held():
+def test_success_is_measured_with_and_without_a_reward_in_the_context():
     successes = np.array([[[0, 1, 1, 1], [0, 0, 0, 1]]])
-    seen = np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]])
-    scores = metrics.context_scores(successes, seen)
+    reward_in_context = np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]])
+    scores = metrics.context_scores(successes, reward_in_context)
     found = {name: score.item() for name, score in scores.items()}
     expected = {"success_seen": 1.0, "success_unseen": 1 / 3, "unseen": 0.75}
     assert found == expected | {"success_unseen_last10": 1 / 3}
@@ -184,9 +184,9 @@ def test_the_last_ten_episodes_without_a_reward_are_those_among_the_last_ten():
 
 def test_a_task_without_such_episodes_is_left_out_of_the_mean():
     returns = np.array([[[0.0, 1.0]], [[1.0, 1.0]]])
-    known = metrics.TaskFacts(*np.ones((3, 2)), True)
+    facts = metrics.TaskFacts(*np.ones((3, 2)), True)
     entry = metrics.summarize(
-        returns, returns, returns, known, ["0-0", "1-0"], np.array([[[0, 0]], [[1, 1]]])
+        returns, returns, returns, facts, ["0-0", "1-0"], np.array([[[0, 0]], [[1, 1]]])
     )
     assert (entry["success_unseen"], entry["success_seen"], entry["unseen"]) == (0.5, 1.0, 0.5)
     assert [goal["success_seen"] for goal in entry["per_task"]] == [None, 1.0]

@@ -1,4 +1,4 @@
-"""References: against every possible walk, against known figures, and in the worlds they fit."""
+"""References: against every possible walk, against known values, and in worlds without them."""
 
 import itertools
 
@@ -58,7 +58,7 @@ def test_undirected_is_random_until_the_first_hit_and_perfect_ever_after(ends):
     assert line.successes[0] == pytest.approx([found, found + (1 - found) * found])
 
 
-def test_what_undirected_exploration_allows_in_the_room_of_the_benchmark():
+def test_the_undirected_reference_agrees_with_a_simulation_in_the_room_of_the_benchmark():
     world, tasks = room(size=9)
     line = compute_references(world, tasks, 20, episodes=100)["undirected"]
     # A simulation of 400,000 walks gives 0.8524 and 0.9828.
@@ -74,7 +74,7 @@ def test_the_explorer_is_nearly_optimal_in_the_room_of_the_benchmark(ends, score
     assert (line.successes[:, 6:] == 1).all()
 
 
-def test_sweeps_see_every_cell_by_legal_moves_from_the_start():
+def test_sweep_paths_see_every_cell_by_legal_moves_from_the_start():
     world, _ = room(size=9)
     moves, paths = world.successors(), sweep_paths(world.successors(), 40, 20, 100)
     assert len(paths) <= 6 and set(np.concatenate(paths).tolist()) == set(range(81))
@@ -83,7 +83,7 @@ def test_sweeps_see_every_cell_by_legal_moves_from_the_start():
         assert all(after in moves[cell] for cell, after in itertools.pairwise(path))
 
 
-def test_sweeps_leave_what_is_out_of_reach():
+def test_sweep_paths_leave_cells_out_of_reach():
     world, _ = room(size=9)
     seen = set(np.concatenate(sweep_paths(world.successors(), 40, 3, 100)).tolist())
     assert len(seen) == 25  # the cells at most three steps away
@@ -106,14 +106,14 @@ def test_with_random_starts_there_is_no_explorer():
     assert set(compute_references(world, tasks, STEPS, 3)) == {"random", "undirected", "optimal"}
 
 
-def test_of_a_world_of_someone_else_nothing_is_known():
+def test_a_gymnasium_world_has_no_references():
     world = envs.make_base("FrozenLake-v1", [{"is_slippery": False}, {"is_slippery": True}])
     assert compute_references(world, world.all_tasks(), 20, 10) == {}
     assert np.isnan(random_return(world, world.all_tasks(), 20)).all()
 
 
-def test_the_source_curve_stops_where_its_shortest_stream_does():
-    streams = [[np.array([0, 0, 1, 1.0]), np.array([0, 1, 1.0])], [np.zeros(3), np.ones(5)]]
-    lines = source_references(streams, episodes=100, last=2)
+def test_the_source_curve_stops_where_the_actor_with_the_fewest_episodes_does():
+    actors = [[np.array([0, 0, 1, 1.0]), np.array([0, 1, 1.0])], [np.zeros(3), np.ones(5)]]
+    lines = source_references(actors, episodes=100, last=2)
     assert lines["source"].returns.tolist() == [[0, 0.5, 1], [0.5, 0.5, 0.5]]
     assert lines["source_end"].returns.tolist() == [[1, 1], [0.5, 0.5]]

@@ -1,4 +1,4 @@
-"""The report: results come back from the csv, and the page has them all, by itself."""
+"""The report: the csv is read back, and the page shows all results without other files."""
 
 import json
 import re
@@ -104,7 +104,7 @@ def test_the_page_has_its_pictures_and_videos(page):
     assert page.count("data:video/mp4;base64,") == 2  # the held-out one and a source agent
 
 
-def test_the_page_has_the_scores_every_goal_and_the_configuration(run, page, results):
+def test_the_page_has_the_scores_every_task_and_the_configuration(run, page, results):
     assert f"{results['splits']['held_out']['nauc']:.3f}" in page
     for task in run.split.all_tasks:
         assert f"<td>({task[0]}, {task[1]})</td>" in page
@@ -156,7 +156,7 @@ def test_a_report_can_be_made_of_other_rows(smoke, tmp_path, words):
     assert "held-out tasks" in report(run).read_text()
 
 
-def test_a_world_of_someone_else_has_a_report_without_what_it_does_not_know(smoke, tmp_path):
+def test_a_gymnasium_world_has_a_report_without_unknown_scores(smoke, tmp_path):
     tasks = "[{is_slippery: false}, {is_slippery: true}, {desc: [SFFF, FFFF, FFFF, FFFG]}]"
     words = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--env.tasks", tasks]
     words += ["--split.num_train_tasks", "2", "--model.encoder", "table"]

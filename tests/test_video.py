@@ -1,4 +1,4 @@
-"""Videos: opened again they are what was drawn, and the ones of a run show the right episodes."""
+"""Videos: a decoded file has the frames that were drawn, and a run shows the right episodes."""
 
 import imageio_ffmpeg
 import numpy as np
@@ -59,7 +59,7 @@ def test_the_same_frames_make_the_same_file(tmp_path):
 
 
 @pytest.mark.parametrize("output", ["Unknown encoder libx264", ""])
-def test_an_ffmpeg_that_fails_is_a_sentence_and_leaves_no_file(tmp_path, monkeypatch, output):
+def test_an_ffmpeg_that_fails_is_an_error_and_leaves_no_file(tmp_path, monkeypatch, output):
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\ncat > /dev/null\necho '{output}' >&2\nexit 1\n")
@@ -108,27 +108,27 @@ def test_there_is_a_video_of_each_source_agent_and_of_held_out_goals(run):
 
 def test_a_held_out_video_lasts_as_long_as_the_longest_of_its_episodes(run):
     path = next(run.videos.glob("held_out_*.mp4"))
-    stream = next(rollout_episodes(run.folder / "trajectories.npz", 1))
-    lengths = (stream.stop - stream.start)[
+    episodes = next(rollout_episodes(run.folder / "trajectories.npz", 1))
+    lengths = (episodes.stop - episodes.start)[
         [0, 0, -1]
     ]  # a tenth of the way through twelve: the first
     assert len(decoded(path)) == lengths.max() + 1 + run.config.record.fps
 
 
-def test_the_episodes_of_a_held_out_stream_lie_end_to_end(run):
+def test_the_episodes_of_a_held_out_task_lie_end_to_end(run):
     results = (run.folder / "results.csv").read_text().splitlines()
-    for stream in rollout_episodes(run.folder / "trajectories.npz", 3):
-        place = f"held_out,{task_name(stream.task)},0,"
+    for episodes in rollout_episodes(run.folder / "trajectories.npz", 3):
+        place = f"held_out,{task_name(episodes.task)},0,"
         rows = [row.split(",") for row in results if row.startswith(place)]
-        assert stream.returns.tolist() == [float(row[4]) for row in rows]
-        assert (stream.stop - stream.start).tolist() == [int(row[5]) for row in rows]
-        assert stream.start[0] == 0 and (stream.start[1:] == stream.stop[:-1]).all()
+        assert episodes.returns.tolist() == [float(row[4]) for row in rows]
+        assert (episodes.stop - episodes.start).tolist() == [int(row[5]) for row in rows]
+        assert episodes.start[0] == 0 and (episodes.start[1:] == episodes.stop[:-1]).all()
 
 
-def test_a_source_stream_starts_each_episode_at_the_start(run):
+def test_a_history_starts_each_episode_at_the_start(run):
     task = run.split.train_tasks[0]
-    stream = history_episodes(tuple(task.tolist()), Histories(run.config).folder(task))
-    assert len(stream.start) > 10 and (stream.observation[stream.start] == 4).all()
+    episodes = history_episodes(tuple(task.tolist()), Histories(run.config).folder(task))
+    assert len(episodes.start) > 10 and (episodes.observation[episodes.start] == 4).all()
 
 
 def test_videos_that_are_up_to_date_are_kept_and_those_of_other_goals_removed(run):

@@ -1,4 +1,4 @@
-"""A frozen model in worlds that it was not trained in: their own tasks, references and place."""
+"""Evaluation in other worlds than that of training: their tasks, references and folders."""
 
 import copy
 import csv
@@ -29,14 +29,14 @@ ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORL
 
 @pytest.fixture(scope="module")
 def run(row) -> Run:
-    """A trained run, evaluated at home and in both worlds; only to be read."""
+    """Return a trained run, evaluated in its own and in both other worlds; read only."""
     made = train(row(*ANYWHERE))
     pipeline.evaluate(made)
     return made
 
 
 def changed(run: Run, **sections) -> Run:
-    """The run under another configuration, its folder as it is."""
+    """Return the run under another configuration, with the same folder."""
     other = copy.copy(run)
     other.config = replace(run.config, **sections)
     return other
@@ -46,7 +46,7 @@ def results(run: Run, name: str) -> dict:
     return json.loads((run.folder / "worlds" / name / "results.json").read_text())
 
 
-def test_each_world_has_its_results_in_a_place_of_its_own_and_says_which_it_is(run):
+def test_each_world_has_its_results_in_its_own_folder_which_say_which_world_it_is(run):
     folders = {path.name for path in (run.folder / "worlds").iterdir()}
     assert folders == {"size_5", "random_start_true"}
     for kwargs, name in zip(WORLDS, ("size_5", "random_start_true"), strict=True):
@@ -68,20 +68,20 @@ def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones
 @pytest.mark.parametrize("kwargs", WORLDS)
 def test_the_references_are_those_of_the_world_played(run, kwargs):
     there = TransferEvaluation(run, kwargs)
-    known = make_base("DarkRoom-v0", **({"size": 3} | kwargs))
+    base = make_base("DarkRoom-v0", **({"size": 3} | kwargs))
     tasks = there.split.held_out_tasks
     line, optimal = (
-        compute_references(known, tasks, 5, 12)["undirected"],
-        known.optimal_return(tasks, 5),
+        compute_references(base, tasks, 5, 12)["undirected"],
+        base.optimal_return(tasks, 5),
     )
     found = results(run, there.folder.name)["references"]["undirected"]["held_out"]
     assert found["nauc"] == pytest.approx(np.mean(line.returns.mean(1) / optimal))
 
 
 def test_the_model_is_the_same_and_only_its_observations_are_others(run):
-    home, away = load_model(run), load_model(run, TransferEvaluation(run, {"size": 5}).base_env)
-    assert away.spec == replace(home.spec, num_observations=25, observation_factors=(5, 5))
-    torch.testing.assert_close(home.state_dict(), away.state_dict(), rtol=0, atol=0)
+    trained, moved = load_model(run), load_model(run, TransferEvaluation(run, {"size": 5}).base_env)
+    assert moved.spec == replace(trained.spec, num_observations=25, observation_factors=(5, 5))
+    torch.testing.assert_close(trained.state_dict(), moved.state_dict(), rtol=0, atol=0)
 
 
 def test_worlds_that_are_evaluated_are_not_evaluated_again_but_for_fresh(run):
@@ -91,7 +91,7 @@ def test_worlds_that_are_evaluated_are_not_evaluated_again_but_for_fresh(run):
     assert (run.folder / "worlds" / "size_5" / "results.csv").read_bytes() == before
 
 
-def test_another_world_changes_nothing_of_the_evaluation_at_home(run):
+def test_another_world_changes_nothing_of_the_evaluation_in_the_world_of_training(run):
     other = replace(run.config.evaluation, worlds=[{"size": 4}])
     assert not evaluate(changed(run, evaluation=other))
 
