@@ -33,7 +33,7 @@ MAX_INT = 2**63 - 1  # the largest int64
 
 
 class Problem(NamedTuple):
-    """What is wrong with the setting at the dotted `path`: `text` is the rest of a sentence."""
+    """A problem of the setting at the dotted `path`; `text` is the rest of a sentence about it."""
 
     path: str
     text: str
