@@ -197,7 +197,7 @@ def seeds(words: Sequence[str]) -> None:
 def study(words: Sequence[str]) -> None:
     """Run the study in configs/study, which asks what one setting changes, and write its page.
 
-    A finished run is a line of configs/study/rows.csv and is not made again; the same command
+    A finished run is a line of configs/records/study.csv and is not made again; the same command
     resumes the others. Several processes may each make one shard of the runs.
     """
     parser = _parser("study", study)

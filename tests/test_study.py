@@ -1,4 +1,4 @@
-"""The study: which runs it needs, that it goes on where it was, and what its page says of rows."""
+"""The study: which runs it needs, that it resumes where it was, and what its page says."""
 
 import math
 import os
@@ -18,13 +18,13 @@ from ad.errors import ConfigError, CorruptError
 from ad.evaluation.metrics import welch_interval
 from ad.runtime.locks import locked
 from ad.sweeps import study_runs
-from ad.sweeps.study import BASE, Study, families, load_study, shard, trainings
-from ad.sweeps.study_report import answers, compare, question_table, sentence, write_page
-from ad.sweeps.study_rows import COLUMNS, ROWS, SECONDS, TEXT, add_row, read_rows
+from ad.sweeps.study import BASE, Study, group_by_experiment, group_by_training, load_study, shard
+from ad.sweeps.study_records import COLUMNS, SECONDS, TEXT, add_record, read_records
+from ad.sweeps.study_report import compare, question_table, results_by_value, sentence, write_page
 
 COMMITTED = ROOT / "configs/study"
 TINY = {
-    "row": str(ROOT / "configs/smoke.yaml"),
+    "experiment": str(ROOT / "configs/smoke.yaml"),
     "settings": {
         "device": "cpu",
         "threads": 1,
@@ -62,7 +62,7 @@ def write_study(folder: Path, **files: dict) -> Path:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """The folder of a small study that has no rows."""
+    """The folder of a small study that has no records."""
     return write_study(tmp_path / "study")
 
 
@@ -93,29 +93,29 @@ def run(folder: Path, *words: str) -> tuple[int, str, str]:
 
 
 def fill(study: Study, scores: dict[str, list[float]], **more: float) -> None:
-    """Rows with these values of NAUC for the values of the first question, one a seed."""
+    """Write records with these values of NAUC for the values of the first question, one a seed."""
     for name, values in scores.items():
         for seed, nauc in zip(study.seeds, values, strict=False):
-            trial = study.trial(study.questions[0].variants[name], seed)
-            row = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
-            row |= {"key": trial.key, "changed": trial.changed, "train_seed": seed}
-            row |= {"train_steps": trial.config.training.steps, "nauc": nauc, "train_s": 10.0}
-            add_row(study.folder, row | more)
+            planned = study.planned_run(study.questions[0].variants[name], seed)
+            record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
+            record |= {"key": planned.key, "changed": planned.changed, "train_seed": seed}
+            record |= {"train_steps": planned.config.training.steps, "nauc": nauc, "train_s": 10.0}
+            add_record(study.records, record | more)
 
 
 def found(study: Study) -> dict:
-    """What the rows say about the first question."""
-    return answers(study, study.questions[0], read_rows(study.folder))
+    """Return the results of the first question."""
+    return results_by_value(study, study.questions[0], read_records(study.records))
 
 
-def test_a_question_changes_one_thing_in_the_base_row(committed):
-    alone = [question for question in committed.questions if question.words.change]
+def test_a_question_changes_one_thing_in_the_base_experiment(committed):
+    alone = [question for question in committed.questions if question.config.change]
     assert len(alone) > 10
     for question in alone:
         base = question.variants[question.reference(committed.base)]
         changed = [diff(base, config) for config in question.variants.values()]
-        assert {path for change in changed for path in change} == {question.words.change}
-        assert question.words.base or not diff(committed.base, base)
+        assert {path for change in changed for path in change} == {question.config.change}
+        assert question.config.base or not diff(committed.base, base)
 
 
 def test_the_committed_study_has_three_seeds_and_no_published_split(committed):
@@ -123,36 +123,37 @@ def test_the_committed_study_has_three_seeds_and_no_published_split(committed):
 
 
 def test_a_run_of_several_questions_is_one_run(committed):
-    trials = committed.trials()
-    assert sum(trial.changed == BASE for trial in trials) == len(committed.seeds)
-    assert len({trial.key for trial in trials}) == len(trials)
+    runs = committed.planned_runs()
+    assert sum(planned.changed == BASE for planned in runs) == len(committed.seeds)
+    assert len({planned.key for planned in runs}) == len(runs)
     asked = {
-        committed.trial(config, seed).key
+        committed.planned_run(config, seed).key
         for question in committed.questions
         for config in question.variants.values()
         for seed in committed.seeds
     }
-    assert {trial.key for trial in trials} == asked
+    assert {planned.key for planned in runs} == asked
 
 
 def test_runs_that_differ_in_evaluation_only_share_a_training(folder):
     study = load_study(folder)
-    groups = [[trial.changed for trial in group] for group in trainings(study.trials())]
+    trainings = group_by_training(study.planned_runs())
+    groups = [[planned.changed for planned in training] for training in trainings]
     assert groups == 2 * [["model.encoder=table"], [BASE, "evaluation.temperature=2"]]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_shards_share_out_all_trainings(committed, parts):
-    trials = committed.trials()
-    shards = [shard(trials, part, parts) for part in range(1, parts + 1)]
-    assert sorted(t.key for part in shards for t in part) == sorted(t.key for t in trials)
-    folders = [{trial.training for trial in part} for part in shards]
+    runs = committed.planned_runs()
+    shards = [shard(runs, part, parts) for part in range(1, parts + 1)]
+    assert sorted(t.key for part in shards for t in part) == sorted(t.key for t in runs)
+    folders = [{planned.folder_name for planned in part} for part in shards]
     assert sum(map(len, folders)) == len(set().union(*folders))
 
 
 def test_questions_and_seeds_can_be_chosen(folder):
-    trials = load_study(folder, ["encoder"], [7]).trials()
-    assert [trial.config.training.train_seed for trial in trials] == [7, 7]
+    runs = load_study(folder, ["encoder"], [7]).planned_runs()
+    assert [planned.config.training.train_seed for planned in runs] == [7, 7]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_questions_and_seeds_can_be_chosen(folder):
         ({"encoder": ENCODER | {"valeus": []}}, "did you mean values?"),
         ({"encoder": {"question": "?", "variants": {"x": 3}}}, "must be a group of settings"),
         ({"study": TINY | {"questions": ["enc"]}}, "there is no file"),
-        ({"study": TINY | {"row": "nowhere.yaml"}}, "there is no file nowhere.yaml"),
+        ({"study": TINY | {"experiment": "nowhere.yaml"}}, "there is no file nowhere.yaml"),
         ({"study": TINY | {"seeds": [0, 0]}}, "each once"),
     ],
 )
@@ -203,27 +204,28 @@ def test_a_wrong_option_ends_with_2_before_anything_runs(folder, words, sentence
     assert not (folder.parent / "runs").exists() and not (folder / "README.md").exists()
 
 
-def test_rows_come_back_as_they_were_written(folder):
+def test_records_come_back_as_they_were_written(folder):
     study = load_study(folder)
     fill(study, {"table": [0.125, 0.5]}, path_ratio_last10=1.25)
-    rows = read_rows(folder)
-    assert [row["nauc"] for row in rows.values()] == [0.125, 0.5]
-    first = rows[study.trials()[0].key]
+    records = read_records(study.records)
+    assert [record["nauc"] for record in records.values()] == [0.125, 0.5]
+    first = records[study.planned_runs()[0].key]
     assert (first["path_ratio_last10"], first["success_last10"], first["torch"]) == (
         1.25,
         None,
         "x",
     )
-    before = (folder / ROWS).read_bytes()
-    add_row(folder, first)
-    assert (folder / ROWS).read_bytes() == before
+    before = study.records.read_bytes()
+    add_record(study.records, first)
+    assert study.records.read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "key,nauc\n", ",".join(COLUMNS) + "\nx,y\n"])
-def test_rows_that_were_cut_off_are_refused(folder, text):
-    (folder / ROWS).write_text(text)
-    with pytest.raises(CorruptError, match=ROWS):
-        read_rows(folder)
+def test_records_that_were_cut_off_are_refused(folder, text):
+    path = folder / "study.csv"
+    path.write_text(text)
+    with pytest.raises(CorruptError, match=r"study\.csv"):
+        read_records(path)
 
 
 def test_the_table_has_the_mean_and_students_interval_over_seeds(folder):
@@ -284,20 +286,20 @@ def test_one_seed_is_compared_with_several_by_their_intervals(folder):
     assert "(1 run missing)" in (folder / "README.md").read_text()
 
 
-def test_a_missing_seed_is_named_and_a_row_of_another_budget_not_counted(folder, tmp_path):
+def test_a_missing_seed_is_named_and_a_record_of_another_budget_not_counted(folder, tmp_path):
     study = load_study(folder)
     longer = TINY | {"settings": TINY["settings"] | {"training.steps": 200}}
     other = load_study(write_study(tmp_path / "longer", study=longer))
     fill(study, {"table": [0.5]})
-    for row in read_rows(study.folder).values():
-        add_row(other.folder, row)
+    for record in read_records(study.records).values():
+        add_record(other.records, record)
     assert found(study)["table"].missing == [1]
     assert found(other)["table"].missing == [0, 1]
     table = question_table(study, study.questions[0], found(study))
     assert [row[1] for row in table.rows] == ["0 (missing: 1)", "(missing: 0, 1)"]
 
 
-def test_a_page_without_rows_says_so(folder):
+def test_a_page_without_records_says_so(folder):
     study = load_study(folder)
     assert write_page(study) == 0
     assert "0 of 6 runs" in (folder / "README.md").read_text()
@@ -335,12 +337,12 @@ def test_a_list_of_the_runs_makes_none(folder):
 
 
 def scores(folder: Path) -> dict[str, dict]:
-    """The rows without the seconds that they took."""
-    rows = read_rows(folder)
-    return {key: {n: v for n, v in row.items() if n not in SECONDS} for key, row in rows.items()}
+    """Return the records of the study in `folder` without the seconds that they took."""
+    found = read_records(load_study(folder).records)
+    return {key: {n: r[n] for n in r if n not in SECONDS} for key, r in found.items()}
 
 
-def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_path):
+def test_an_interrupted_study_resumes_its_run_to_the_same_records(folder, tmp_path):
     process, runs = start(folder, "--keep"), folder.parent / "runs"
     while not list(runs.glob("logs/*/checkpoints/step_*.pt")):
         assert process.poll() is None
@@ -348,7 +350,7 @@ def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130 and "run the same command to resume" in err
-    assert not read_rows(folder)
+    assert not scores(folder)
     (half,) = runs.glob("logs/*/checkpoints")
     steps = max(half.glob("step_*.pt")).stem
 
@@ -360,17 +362,17 @@ def test_an_interrupted_study_goes_on_in_its_run_to_the_same_rows(folder, tmp_pa
 
     whole = write_study(tmp_path / "again" / "study")
     study, runs = load_study(whole), tmp_path / "again" / "runs"
-    study_runs.run_missing(study, study.trials(), runs)
+    study_runs.run_missing(study, study.planned_runs(), runs)
     assert len(scores(folder)) == 6 and scores(folder) == scores(whole)
-    assert not list((runs / "logs").glob("*"))  # each was removed with its row
+    assert not list((runs / "logs").glob("*"))  # each was removed once it had its record
 
 
-def test_families_differ_in_their_training_seeds_alone(folder):
+def test_trainings_of_an_experiment_differ_in_their_training_seeds_alone(folder):
     study = load_study(folder)
-    groups = trainings(study.trials())
-    found = families(groups)
-    assert sorted(g[0].training for family in found for g in family) == sorted(
-        group[0].training for group in groups
+    groups = group_by_training(study.planned_runs())
+    found = group_by_experiment(groups)
+    assert sorted(g[0].folder_name for family in found for g in family) == sorted(
+        group[0].folder_name for group in groups
     )
     seeds = [[group[0].config.training.train_seed for group in family] for family in found]
     assert seeds == [study.seeds] * len(found) and len(study.seeds) > 1
@@ -378,20 +380,20 @@ def test_families_differ_in_their_training_seeds_alone(folder):
         assert len({group[0].changed for group in family}) == 1
 
 
-def test_seeds_that_train_side_by_side_give_the_rows_of_each_alone(folder, tmp_path):
-    study, rows = load_study(folder), []
+def test_seeds_that_train_side_by_side_give_the_records_of_each_alone(folder, tmp_path):
+    study, found = load_study(folder), []
     for name in ("together", "alone"):
         whole = load_study(write_study(tmp_path / name / "study"))
-        missing, root = trainings(whole.trials()), tmp_path / name / "runs"
+        missing, root = group_by_training(whole.planned_runs()), tmp_path / name / "runs"
         ready = study_runs.train_seeds(missing, root) if name == "together" else missing
         for group in ready:
-            for trial in group:
-                study_runs.make(whole, trial, root)
-        rows.append(scores(whole.folder))
-    assert rows[0] == rows[1] and len(rows[0]) == len(study.trials())
+            for planned in group:
+                study_runs.make(whole, planned, root)
+        found.append(scores(whole.folder))
+    assert found[0] == found[1] and len(found[0]) == len(study.planned_runs())
 
 
-def test_the_page_is_made_from_the_rows_alone(folder):
+def test_the_page_is_made_from_the_records_alone(folder):
     fill(load_study(folder), {"table": [0.1, 0.2], "factored": [0.7, 0.8]}, success_fifth_1=0.5)
     code, out, err = run(folder, "--table")
     assert code == 0, err
@@ -407,6 +409,6 @@ def test_the_page_is_made_from_the_rows_alone(folder):
 def test_a_score_that_not_every_seed_has_says_how_many(folder):
     study = load_study(folder)
     fill(study, {"table": [0.1, 0.2]})
-    first = next(iter(read_rows(folder).values()))
-    add_row(folder, first | {"path_ratio_last10": 1.5})
+    first = next(iter(read_records(study.records).values()))
+    add_record(study.records, first | {"path_ratio_last10": 1.5})
     assert found(study)["table"].cell("path_ratio_last10") == "1.50 (1 of 2)"

@@ -1,8 +1,8 @@
-"""A study: what it does to a row when one thing changes. Its questions, and the runs they need.
+"""A study of what single settings change in an experiment: its questions and the runs they need.
 
-`configs/study/study.yaml` names the row to start from, what all runs have in common (their budget
+`configs/study/study.yaml` names the base experiment, the settings that all runs share (their budget
 and split), the training seeds and the questions; `<question>.yaml` beside it says what changes. A
-run that several questions need, that of the base row above all, is one run.
+run that several questions need, such as that of the base experiment, is made once.
 """
 
 import re
@@ -17,163 +17,170 @@ from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
 
-BASE = "base"  # what the base row is called
-COMMON = "study.yaml"
+BASE = "base"  # the name of the base experiment in records
+STUDY_FILE = "study.yaml"
 
 
 @dataclass(frozen=True)
-class Common:
+class StudyConfig:
     """The content of study.yaml."""
 
-    row: str = field("configs/quickstart.yaml")  # to start from
+    experiment: str = field("configs/quickstart.yaml")  # the YAML file of the base experiment
     settings: dict = field({})  # dotted setting: its value in all runs
     seeds: list[int] = field([0, 1, 2])  # training seeds
-    questions: list[str] = field([])  # in the order of the page
+    questions: list[str] = field([])  # names of the questions, in the order of the page
 
 
 @dataclass(frozen=True)
-class Wording:
+class QuestionConfig:
     """The content of a question's file: either `change` and `values`, or `variants`."""
 
-    question: str = field("")  # in words
+    question: str = field("")  # the question as a sentence
     probe: str = field("")  # what the probe of the field notes found, if it asked
     base: dict = field({})  # dotted setting: its value in all runs of this question
     change: str = field("")  # the dotted setting that changes
     values: list = field([])  # its values
-    variants: dict = field({})  # name: {dotted setting: value}, where several go together
-    better: str = field("")  # the value that had the larger NAUC in the probe
-    than: str = field("")  # the one that it was compared with
-    answer: str = field("")  # what the runs say and why, in words: written after them
+    variants: dict = field({})  # name: {dotted setting: value}, where several change together
+    better: str = field("")  # the value with the larger NAUC in the probe
+    than: str = field("")  # the value that `better` was compared with in the probe
+    answer: str = field("")  # what the runs say and why, written once they are made
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question: its words, and the experiment of each value, all of the base's training seed."""
+    """A question and the experiment of each value, all with the training seed of the base."""
 
     name: str
-    words: Wording
+    config: QuestionConfig
     variants: dict[str, Experiment]
 
     def reference(self, base: Experiment) -> str:
-        """The value that the others are compared with: the base row's, or else the first."""
-        alike = [name for name, config in self.variants.items() if _same(config, base)]
-        return (alike or list(self.variants))[0]
+        """Return the value that the others are compared with: that of `base`, or else the first."""
+        same = [name for name, config in self.variants.items() if _is_same(config, base)]
+        return (same or list(self.variants))[0]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run: how it differs from the base row, in words, and its configuration."""
+class PlannedRun:
+    """A run to make: its configuration, and in `changed` how that differs from the base."""
 
     changed: str
     config: Experiment
 
     @property
-    def training(self) -> str:
-        """The name of its folder, shared with runs that differ in evaluation only."""
+    def folder_name(self) -> str:
+        """The name of the run's folder, shared with runs that differ in evaluation only."""
         return self.config.name
 
     @property
     def key(self) -> str:
-        """What a raw row is found by."""
+        """The key of the run's record."""
         return config_hash(self.config)[:16]
 
 
 @dataclass(frozen=True)
 class Study:
-    """The base row (of the file `row`), the training seeds and the questions."""
+    """The base experiment (of the file `experiment`), the training seeds and the questions."""
 
     folder: Path
-    row: str
+    experiment: str
     base: Experiment
     seeds: list[int]
     questions: list[Question]
 
-    def trial(self, config: Experiment, seed: int) -> Trial:
-        """The run of `config` with the training seed `seed`."""
+    @property
+    def records(self) -> Path:
+        """The CSV file of the study's records."""
+        return self.folder.parent / "records" / f"{self.folder.name}.csv"
+
+    def planned_run(self, config: Experiment, seed: int) -> PlannedRun:
+        """Return the run of `config` with the training seed `seed`."""
         changed = diff(self.base, config)
         trained = [path for path in changed if not path.startswith("evaluation.")]
-        name = re.sub(r"[^A-Za-z0-9.]+", "_", _words({path: changed[path] for path in trained}))
+        name = re.sub(r"[^A-Za-z0-9.]+", "_", _in_words({path: changed[path] for path in trained}))
         config = replace(config, training=replace(config.training, train_seed=seed))
         code = config_hash(replace(config, evaluation=EvaluationConfig()))[:8]
-        return Trial(_words(changed), replace(config, name=f"{name[:60]}-seed-{seed}-{code}"))
+        return PlannedRun(
+            _in_words(changed), replace(config, name=f"{name[:60]}-seed-{seed}-{code}")
+        )
 
-    def trials(self) -> list[Trial]:
-        """All runs, each once, seed by seed, so that there is an early answer to everything.
+    def planned_runs(self) -> list[PlannedRun]:
+        """Return all runs, each once, seed by seed, so that every question soon has a first answer.
 
-        On a GPU `scripts.study` makes them by families, since their seeds train at once there.
+        On a GPU `scripts.study` orders them by experiment, whose seeds train side by side there.
         """
         asked = [config for question in self.questions for config in question.variants.values()]
-        found = [self.trial(config, seed) for seed in self.seeds for config in asked]
-        return list({trial.key: trial for trial in found}.values())
+        runs = [self.planned_run(config, seed) for seed in self.seeds for config in asked]
+        return list({run.key: run for run in runs}.values())
 
 
 def load_study(
     folder: Path, names: Sequence[str] = (), seeds: Sequence[int] | None = None
 ) -> Study:
-    """The study in `folder`, only its questions `names` and `seeds` where these are given.
+    """Return the study in `folder`, restricted to the questions `names` and the `seeds` if given.
 
-    Reads only. Raises ConfigError with a line for each question, value and setting that is wrong.
+    Raises ConfigError with a line for each question, value and setting that is wrong.
     """
-    common = _read(folder / COMMON, Common)
-    if unknown := [name for name in names if name not in common.questions]:
-        known = f" (known: {', '.join(common.questions)})"
-        hint = did_you_mean(unknown[0], common.questions) or known
-        raise ConfigError(f"{as_yaml(unknown[0])} is not a question of {folder / COMMON}{hint}")
-    seeds = list(common.seeds if seeds is None else seeds)
+    config = _read(folder / STUDY_FILE, StudyConfig)
+    if unknown := [name for name in names if name not in config.questions]:
+        known = f" (known: {', '.join(config.questions)})"
+        hint = did_you_mean(unknown[0], config.questions) or known
+        raise ConfigError(f"{as_yaml(unknown[0])} is not a question of {folder / STUDY_FILE}{hint}")
+    seeds = list(config.seeds if seeds is None else seeds)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(f"the seeds must be whole numbers from 0 on, each once, not {seeds}")
-    base = _experiment(common.row, common.settings, str(folder / COMMON))
-    asked = names or common.questions
+    base = _experiment(config.experiment, config.settings, str(folder / STUDY_FILE))
+    asked = names or config.questions
     questions = _gather(
-        lambda name: _question(folder, name, common),
-        [n for n in common.questions if n in asked],
+        lambda name: _question(folder, name, config),
+        [name for name in config.questions if name in asked],
     )
-    return Study(folder, common.row, base, seeds, questions)
+    return Study(folder, config.experiment, base, seeds, questions)
 
 
-def trainings(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """`trials` in groups that share a training, in the order of their first."""
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(trial.training, []).append(trial)
+def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Return `runs` in groups that share a training, in the order of each group's first run."""
+    groups: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.folder_name, []).append(run)
     return list(groups.values())
 
 
-def families(groups: Sequence[list[Trial]]) -> list[list[list[Trial]]]:
-    """`trainings` in families that differ in their training seeds alone, in the same order."""
-    found: dict[str, list[list[Trial]]] = {}
-    for group in groups:
-        config = group[0].config
-        training = replace(config.training, train_seed=0)
-        alike = replace(config, training=training, evaluation=EvaluationConfig())
-        found.setdefault(config_hash(alike), []).append(group)
-    return list(found.values())
+def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list[PlannedRun]]]:
+    """Return `trainings` (of `group_by_training`) in groups that differ in their seeds only."""
+    groups: dict[str, list[list[PlannedRun]]] = {}
+    for training in trainings:
+        config = training[0].config
+        seedless = replace(config.training, train_seed=0)
+        key = config_hash(replace(config, training=seedless, evaluation=EvaluationConfig()))
+        groups.setdefault(key, []).append(training)
+    return list(groups.values())
 
 
-def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
-    """The runs of shard `part` (from 1) of `parts`, in the same order.
+def shard(runs: Sequence[PlannedRun], part: int, parts: int) -> list[PlannedRun]:
+    """Return the runs of shard `part` (from 1 to `parts`), in the order of `runs`.
 
-    Every run is in one, and with it those that share its training or differ in the seed alone.
+    Runs that share a training or differ in the seed only are in the same shard.
     """
-    mine = families(trainings(trials))[part - 1 :: parts]
-    chosen = {trial.key for family in mine for group in family for trial in group}
-    return [trial for trial in trials if trial.key in chosen]
+    own = group_by_experiment(group_by_training(runs))[part - 1 :: parts]
+    keys = {run.key for experiment in own for training in experiment for run in training}
+    return [run for run in runs if run.key in keys]
 
 
 def label(value: Any) -> str:
-    """A value in a table."""
+    """Return the text of a setting's value in a table."""
     if isinstance(value, str):
         return value
     return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
-def _words(changed: dict[str, Any]) -> str:
-    """Changed settings in words, e.g. model.encoder=table."""
+def _in_words(changed: dict[str, Any]) -> str:
+    """Return changed settings as text, e.g. model.encoder=table."""
     return " ".join(f"{path}={label(value)}" for path, value in sorted(changed.items())) or BASE
 
 
 def _read(path: Path, kind: type) -> Any:
-    """The YAML at `path` as a dataclass. Raises ConfigError."""
+    """Return the YAML at `path` as the dataclass `kind`. Raises ConfigError."""
     try:
         file = YamlFile(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -186,40 +193,44 @@ def _read(path: Path, kind: type) -> Any:
     return kind(**file.data)
 
 
-def _question(folder: Path, name: str, common: Common) -> Question:
-    """The question of a file. Raises ConfigError with a line for each value that is wrong."""
+def _question(folder: Path, name: str, study: StudyConfig) -> Question:
+    """Read the file of a question. Raises ConfigError with a line for each value that is wrong."""
     path = folder / f"{name}.yaml"
-    words = _read(path, Wording)
-    if bool(words.change and words.values) == bool(words.variants):
+    config = _read(path, QuestionConfig)
+    if bool(config.change and config.values) == bool(config.variants):
         raise ConfigError(f"{path} must have either change and values, or variants")
-    changed = words.variants or {label(value): {words.change: value} for value in words.values}
+    changed = config.variants or {label(value): {config.change: value} for value in config.values}
     if wrong := [value for value in changed if not isinstance(changed[value], dict)]:
         raise ConfigError(f"{path}: {wrong[0]} must be a group of settings (setting: value)")
-    settings = common.settings | words.base
-    found = _gather(
-        lambda value: _experiment(common.row, settings | changed[value], f"{path}: {value}"),
+    settings = study.settings | config.base
+    experiments = _gather(
+        lambda value: _experiment(study.experiment, settings | changed[value], f"{path}: {value}"),
         changed,
     )
-    variants = dict(zip(changed, found, strict=True))
-    if len({config_hash(config) for config in found}) < max(len(found), len(words.values)):
+    different = len({config_hash(experiment) for experiment in experiments})
+    if different < max(len(experiments), len(config.values)):
         raise ConfigError(f"{path} has two values that make the same run")
-    for value in (words.better, words.than) if words.better or words.than else ():
+    for value in (config.better, config.than) if config.better or config.than else ():
         if value not in changed:
-            known = ", ".join(changed)
-            raise ConfigError(f"{path}: {as_yaml(value)} is none of its values: {known}")
-    return Question(name, words, variants)
+            raise ConfigError(
+                f"{path}: {as_yaml(value)} is none of its values: {', '.join(changed)}"
+            )
+    return Question(name, config, dict(zip(changed, experiments, strict=True)))
 
 
-def _experiment(row: str, settings: dict[str, Any], where: str) -> Experiment:
-    """The row with dotted `settings`. Raises ConfigError that names `where` they are set."""
+def _experiment(file: str, settings: dict[str, Any], where: str) -> Experiment:
+    """Return the experiment of `file` with dotted `settings`, which come from `where`.
+
+    Raises ConfigError that names `where`.
+    """
     try:
-        return load_file(row, **settings)
+        return load_file(file, **settings)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
 def _gather(make: Callable[[str], Any], names: Iterable[str]) -> list:
-    """`make(name)` for each name; all their problems in one ConfigError."""
+    """Return `make(name)` for each name. Raises one ConfigError with the problems of all."""
     made, problems = [], []
     for name in names:
         try:
@@ -242,5 +253,5 @@ def _lines(problems: list[str]) -> str:
     return "\n  ".join([f"{len(problems)} problems, nothing was run:", *problems])
 
 
-def _same(config: Experiment, other: Experiment) -> bool:
+def _is_same(config: Experiment, other: Experiment) -> bool:
     return config_hash(config) == config_hash(other)

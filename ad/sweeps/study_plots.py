@@ -1,6 +1,6 @@
 """The picture of a question: success over in-context episodes, and NAUC, by value.
 
-The names of the values stand on the right, in the colours of both sides.
+The names of the values stand on the right, in the colors of both sides.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ad.reporting.plots import INK, MUTED, STYLES, style_axes, to_png
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
 STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 RESOLUTION = 100  # dots per inch: these pictures are committed
 
@@ -53,7 +53,7 @@ def question_picture(lines: list[Line], ceiling: float | None) -> bytes:
 
 
 def _style(n: int) -> dict:
-    return {"color": COLOURS[n % len(COLOURS)], "linestyle": STROKES[n % len(STROKES)]}
+    return {"color": COLORS[n % len(COLORS)], "linestyle": STROKES[n % len(STROKES)]}
 
 
 def _curve(axes: Axes, line: Line, place: float, style: dict) -> None:

@@ -15,87 +15,94 @@ from ad.runtime.files import remove
 from ad.runtime.locks import locked, locked_runs
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
-from ad.sweeps.study import Study, Trial, families, load_study, shard, trainings
+from ad.sweeps.study import (
+    PlannedRun,
+    Study,
+    group_by_experiment,
+    group_by_training,
+    load_study,
+    shard,
+)
+from ad.sweeps.study_records import add_record, read_records, record_of
 from ad.sweeps.study_report import write_page
-from ad.sweeps.study_rows import add_row, measured, read_rows
 
 
 def plan(
     folder: Path, questions: Sequence[str], seeds: Sequence[int] | None, part: tuple[int, int]
-) -> tuple[Study, list[Trial]]:
+) -> tuple[Study, list[PlannedRun]]:
     """Return the study in `folder` and the runs of shard `part`, (k, n) with k from 1 to n."""
     study = load_study(folder, questions, seeds)
-    return study, shard(study.trials(), *part)
+    return study, shard(study.planned_runs(), *part)
 
 
-def run_missing(study: Study, trials: Sequence[Trial], root: Path, keep: bool = False) -> None:
-    """Make those of `trials` that have no row yet, in folders under `root`.
+def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool = False) -> None:
+    """Make those of `runs` that have no record yet, in folders under `root`.
 
-    The folder of a run is removed once its row is written, unless `keep`. A run whose numbers go
-    wrong, as they would again, does not stop the others. Raises NumericError at the end.
+    The folder of a run is removed once its record is written, unless `keep`. A run that fails with
+    a NumericError would fail again and does not stop the others; NumericError is raised at the end.
     """
-    rows, finished, missing, failed = read_rows(study.folder), [], [], []
-    for group in trainings(trials):
-        done = all(trial.key in rows for trial in group)
-        (finished if done else missing).append(group)
+    records, finished, missing, failed = read_records(study.records), [], [], []
+    for training in group_by_training(runs):
+        is_finished = all(run.key in records for run in training)
+        (finished if is_finished else missing).append(training)
     if not keep:
-        for group in finished:
-            remove(root / "logs" / group[0].training)
-    ready = train_seeds(missing, root) if choose_device(study.base).type == "cuda" else missing
-    for group in tqdm(ready, desc="study", total=len(missing), unit=" trainings", disable=None):
+        for training in finished:
+            remove(root / "logs" / training[0].folder_name)
+    due = train_seeds(missing, root) if choose_device(study.base).type == "cuda" else missing
+    for training in tqdm(due, desc="study", total=len(missing), unit=" trainings", disable=None):
         try:
-            for trial in group:
-                if trial.key not in rows:
-                    make(study, trial, root)
+            for run in training:
+                if run.key not in records:
+                    make(study, run, root)
             if not keep:
-                remove(root / "logs" / group[0].training)
+                remove(root / "logs" / training[0].folder_name)
         except NumericError as error:
-            failed.append(group[0].training)
+            failed.append(training[0].folder_name)
             console.error(f"{failed[-1]}: {error}")
     if failed:
         raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
 
 
-def make(study: Study, trial: Trial, root: Path) -> None:
-    """Collect, train and evaluate one run under `root`, and add its row to the study."""
+def make(study: Study, planned: PlannedRun, root: Path) -> None:
+    """Collect, train and evaluate one run under `root`, and add its record to the study."""
     root.mkdir(parents=True, exist_ok=True)
-    config = replace(trial.config, root=str(root))
+    config = replace(planned.config, root=str(root))
     with locked_runs([config]):
         run = Run.open(config)
         with locked(root / "histories", wait=True):  # another shard may need them too
             pipeline.collect(run)
         pipeline.train([run])
         pipeline.evaluate(run)
-        row = measured(trial, run)
+        record = record_of(planned, run)
     with locked(study.folder, wait=True):
-        add_row(study.folder, row)
+        add_record(study.records, record)
 
 
-def list_runs(study: Study, trials: Sequence[Trial]) -> None:
+def list_runs(study: Study, runs: Sequence[PlannedRun]) -> None:
     """Print the runs, each with "done" or "missing"."""
-    rows = read_rows(study.folder)
-    for trial in trials:
-        state = "done" if trial.key in rows else "missing"
-        info(f"{state:7}  seed {trial.config.training.train_seed}  {trial.changed}")
-    missing = sum(trial.key not in rows for trial in trials)
-    info(f"study: {missing} of {len(trials)} runs are missing")
+    records = read_records(study.records)
+    for run in runs:
+        state = "done" if run.key in records else "missing"
+        info(f"{state:7}  seed {run.config.training.train_seed}  {run.changed}")
+    missing = sum(run.key not in records for run in runs)
+    info(f"study: {missing} of {len(runs)} runs are missing")
 
 
 def make_page(folder: Path) -> None:
-    """Write the page of all questions and seeds from the rows in `folder`."""
+    """Write the page of all questions and seeds of the study in `folder` from its records."""
     study = load_study(folder)
     with locked(folder, wait=True):
         used = write_page(study)
-    info(f"study: {used} of {len(study.trials())} runs in {folder / 'README.md'}")
+    info(f"study: {used} of {len(study.planned_runs())} runs in {folder / 'README.md'}")
 
 
-def train_seeds(groups: Sequence[list[Trial]], root: Path) -> Iterator[list[Trial]]:
-    """Yield `groups`, each after its training side by side with the other seeds of its kind.
+def train_seeds(trainings: Sequence[list[PlannedRun]], root: Path) -> Iterator[list[PlannedRun]]:
+    """Yield `trainings`, each once it is trained side by side with the other seeds of its kind.
 
-    A training that fails here is tried again, alone, by `make`, which then raises NumericError.
+    A training that fails here is tried again alone by `make`, which then raises NumericError.
     """
-    for family in families(groups):
-        configs = [replace(group[0].config, root=str(root)) for group in family]
+    for experiment in group_by_experiment(trainings):
+        configs = [replace(training[0].config, root=str(root)) for training in experiment]
         root.mkdir(parents=True, exist_ok=True)
         with locked_runs(configs), suppress(NumericError):
             runs = [Run.open(config) for config in configs]
@@ -103,4 +110,4 @@ def train_seeds(groups: Sequence[list[Trial]], root: Path) -> Iterator[list[Tria
                 for run in runs:
                     pipeline.collect(run)
             pipeline.train(runs)
-        yield from family
+        yield from experiment

@@ -31,7 +31,7 @@ from envs.rng import derive_key
 
 BATCH = 128  # agents, about: above this an agent's step costs the same, and an interruption more
 DIGITS = 3  # of a random setting, so that the table shows what was run
-LEARNT = 0.5  # of the best possible return (where unknown: of the best final one) from which it is
+LEARNED = 0.5  # of the best possible return (where unknown: of the best final one) from which it is
 
 
 @dataclass(frozen=True)
@@ -196,19 +196,19 @@ def _scale(optimal: np.ndarray, returns: np.ndarray) -> np.ndarray:
 def _scores(
     config: Experiment, curves: dict, whole: np.ndarray, scale: np.ndarray, facts
 ) -> dict[str, np.ndarray]:
-    """The scores of each setting and task, [S, N]; of the pace only where the task is learnt.
+    """The scores of each setting and task, [S, N]; of the pace only where the task is learned.
 
-    An agent that is not `whole`, bool [S, N], has stopped with broken numbers and learnt nothing.
+    An agent that is not `whole`, bool [S, N], has stopped with broken numbers and learned nothing.
     """
     shape = curves["return"].shape[:2]
     flat = {name: values.reshape(-1, values.shape[-1]) for name, values in curves.items()}
     ends = {
         name: learning_curves.final_mean(values).reshape(shape) for name, values in flat.items()
     }
-    learnt = whole & (ends["return"] >= LEARNT * scale)
+    learned = whole & (ends["return"] >= LEARNED * scale)
     each = config.source.num_envs * config.data.history_stride
     episode = np.where(
-        learnt.ravel(), learning_curves.episodes_to_converge(flat["return"], each), np.nan
+        learned.ravel(), learning_curves.episodes_to_converge(flat["return"], each), np.nan
     )
     steps = learning_curves.steps_until(flat["length"], episode).reshape(shape)
     windows, path = (
@@ -220,7 +220,7 @@ def _scores(
         "final_return": ends["return"],
         "final_success": ends["success"],
         "path_ratio": ratio(path, facts.shortest) if facts.success_ends else np.full(shape, np.nan),
-        "learnt": learnt.astype(float),
+        "learned": learned.astype(float),
         "rise_episodes": episode.reshape(shape),
         "rise_windows": windows,
         "fitting_stride": config.data.history_stride * windows / config.tune.rise_windows,

@@ -49,9 +49,9 @@ def _curves(axes: Axes, config: Experiment, tuning: Tuning, first: np.ndarray) -
 
 
 def _area_and_pace(axes: Axes, config: Experiment, means: dict, first: np.ndarray) -> None:
-    colours = [*BEST, *[OTHERS] * len(first)][: len(first)]
+    colors = [*BEST, *[OTHERS] * len(first)][: len(first)]
     x, y = means["rise_windows"][first], means["area"][first]
-    axes.scatter(x[::-1], y[::-1], c=colours[::-1], s=42, zorder=3)
+    axes.scatter(x[::-1], y[::-1], c=colors[::-1], s=42, zorder=3)
     wanted = config.tune.rise_windows
     axes.axvline(wanted, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
     axes.set_xscale("log")
@@ -65,8 +65,8 @@ def _marginal(axes: Axes, name: str, values: np.ndarray, means: dict) -> None:
     axes.scatter(values, means["area"], color=OTHERS, s=16)
     kinds = np.unique(values)
     if len(kinds) <= len(values) // 2:  # of a random search each is another
-        centre = [np.nanmean(means["area"][values == kind]) for kind in kinds]
-        axes.plot(kinds, centre, color=BEST[0], marker="o", linewidth=1.8)
+        center = [np.nanmean(means["area"][values == kind]) for kind in kinds]
+        axes.plot(kinds, center, color=BEST[0], marker="o", linewidth=1.8)
     if kinds[0] > 0 and kinds[-1] > 5 * kinds[0]:
         axes.set_xscale("log")
     style_axes(axes, name, "")

@@ -59,7 +59,7 @@ def tune_and_report(config: Experiment, fresh: bool = False) -> None:
 def rank(config: Experiment, tuning: Tuning) -> Ranking:
     """Order the settings; what is equal stays in the order of the grid."""
     means = {name: _mean(values) for name, values in tuning.scores.items()}
-    failed = means["learnt"] < 1
+    failed = means["learned"] < 1
     distance = np.abs(np.log(means["rise_windows"] / config.tune.rise_windows))
     pace = np.lexsort((-means["area"], np.where(failed, np.inf, distance)))
     return Ranking(means, np.argsort(-means["area"], kind="stable"), pace)
@@ -88,13 +88,13 @@ def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, first: np
     for s in first:
         mean = {name: metrics.json_number(values[s]) for name, values in ranking.means.items()}
         area = f"{number(mean['area'], '.3f')} [{low[s]:.3f}, {high[s]:.3f}]"
-        learnt = f"{np.nansum(tuning.scores['learnt'][s]):.0f} of {len(tuning.tasks)}"
+        learned = f"{np.nansum(tuning.scores['learned'][s]):.0f} of {len(tuning.tasks)}"
         own = [_shown(getattr(tuning.settings[s], name)) for name in config.tune.grid]
         rest = [number(mean[name], style) for name, (_, style) in columns.items()]
         ranks = [str(place[name][s] + 1) for name in place]
-        rows.append([*own, area, learnt, *rest, *ranks])
+        rows.append([*own, area, learned, *rest, *ranks])
     headings = [heading for heading, _ in columns.values()]
-    header = [*config.tune.grid, "area", "learnt", *headings, "by area", "by pace"]
+    header = [*config.tune.grid, "area", "learned", *headings, "by area", "by pace"]
     return Table(header, rows).compact()
 
 

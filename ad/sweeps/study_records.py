@@ -1,8 +1,8 @@
-"""The raw rows of a study: one CSV, a line a finished run, from which its page is made.
+"""The records of a study: a CSV file with a line for each finished run, from which a page is made.
 
-A row is found by the hash of its run's configuration, so that one of another budget or split is
-kept but not counted. Scores are those of `results.json`; `success_fifth_k` is the mean success in
-the k-th fifth of the in-context episodes. An empty cell is a score that there is none of.
+A record is found by the hash of its run's configuration, so that records of another budget or split
+are kept but not counted. Scores are those of `results.json`; `success_fifth_k` is the mean success
+in the k-th fifth of the in-context episodes. An empty cell is a score that does not exist.
 """
 
 import csv
@@ -15,9 +15,8 @@ from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
 from ad.runtime.run import Run
-from ad.sweeps.study import Trial
+from ad.sweeps.study import PlannedRun
 
-ROWS = "rows.csv"
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 SCORES = (
     "nauc",
@@ -29,10 +28,10 @@ SCORES = (
     "success_unseen_last10",
     "unseen",
 )
-BOUNDED = tuple(name for name in SCORES if name != "episodes_to_80pct")  # intervals over goals
+BOUNDED = tuple(name for name in SCORES if name != "episodes_to_80pct")  # intervals over tasks
 SECONDS = ("collect_s", "train_s", "evaluate_s")
-MACHINE = ("device", "threads", "precision", "python", "torch", "numpy")
-TEXT = ("key", "changed", *MACHINE, "resumed_with")
+HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
+TEXT = ("key", "changed", *HARDWARE, "resumed_with")
 COLUMNS = (
     *("key", "changed", "split_seed", "source_seed", "train_seed", "train_steps"),
     *SCORES,
@@ -40,15 +39,14 @@ COLUMNS = (
     *("train_nauc", "train_success_last10", "undirected_nauc"),
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
-    *MACHINE,
+    *HARDWARE,
     "resumed_with",
 )
-Row = dict[str, str | float | None]
+RunRecord = dict[str, str | float | None]
 
 
-def read_rows(folder: Path) -> dict[str, Row]:
-    """The rows in `folder` by key; none without a file. Raises CorruptError."""
-    path = folder / ROWS
+def read_records(path: Path) -> dict[str, RunRecord]:
+    """Return the records at `path` by key, none without a file. Raises CorruptError."""
     if not path.exists():
         return {}
     with open(path, newline="", encoding="utf-8") as file:
@@ -56,33 +54,33 @@ def read_rows(folder: Path) -> dict[str, Row]:
     try:
         if tuple(header) != COLUMNS:
             raise ValueError("its columns are others")
-        rows = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
-        parsed = [{name: _parsed(name, cell) for name, cell in row.items()} for row in rows]
+        cells = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        records = [{name: _parse(name, cell) for name, cell in line.items()} for line in cells]
     except ValueError as error:
-        raise CorruptError(f"{path} is not a whole file of rows: {error}") from error
-    return {row["key"]: row for row in parsed}
+        raise CorruptError(f"{path} is not a whole file of records: {error}") from error
+    return {record["key"]: record for record in records}
 
 
-def add_row(folder: Path, row: Row) -> None:
-    """Put `row` among those in `folder`, in place of one of the same run."""
-    rows = read_rows(folder) | {row["key"]: row}
-    order = sorted(rows.values(), key=lambda row: (row["changed"], row["train_seed"], row["key"]))
-    with atomic_write(folder / ROWS) as path, open(path, "w", newline="", encoding="utf-8") as file:
+def add_record(path: Path, record: RunRecord) -> None:
+    """Add `record` to those at `path`, in place of an earlier one of the same run."""
+    records = list((read_records(path) | {record["key"]: record}).values())
+    records.sort(key=lambda record: (record["changed"], record["train_seed"], record["key"]))
+    with atomic_write(path) as copy, open(copy, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([_written(row[name]) for name in COLUMNS] for row in order)
+        writer.writerows([_format(record[name]) for name in COLUMNS] for record in records)
 
 
-def measured(trial: Trial, run: Run) -> Row:
-    """The row of a run that is evaluated."""
-    config, results = trial.config, read_checked_json(run.folder / SUMMARY)
+def record_of(planned: PlannedRun, run: Run) -> RunRecord:
+    """Return the record of an evaluated run."""
+    config, results = planned.config, read_checked_json(run.folder / SUMMARY)
     held_out, train = (results["splits"][split] for split in ("held_out", "train"))
     successes = read_results(run.folder / "results.csv")["held_out"].successes  # [N, S, E]
     fifths = [part.mean() if part.size else None for part in np.array_split(successes, 5, axis=2)]
     bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
     return {
-        "key": trial.key,
-        "changed": trial.changed,
+        "key": planned.key,
+        "changed": planned.changed,
         "split_seed": config.split.split_seed,
         "source_seed": config.source.source_seed,
         "train_seed": config.training.train_seed,
@@ -98,18 +96,18 @@ def measured(trial: Trial, run: Run) -> Row:
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
         **{name: results["timing"].get(name) for name in SECONDS},
-        **{name: results["evaluated_on"][name] for name in MACHINE},
+        **{name: results["evaluated_on"][name] for name in HARDWARE},
         "resumed_with": "; ".join(results["resumed_with"]),
     }
 
 
-def _parsed(name: str, cell: str) -> str | float | None:
+def _parse(name: str, cell: str) -> str | float | None:
     if name in TEXT:
         return cell
     return float(cell) if cell else None
 
 
-def _written(value: str | float | None) -> str:
+def _format(value: str | float | None) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:.6g}"
