@@ -18,7 +18,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.reporting.report import report
 from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
-from ad.sources.actors import BLOCK_STEPS
+from ad.sources.actors import CHUNK_STEPS
 from envs.tasks import task_name
 
 WORDS = ["--source.algorithm", "a2c", "--source.env_steps", "8800", "--source.state_every", "0"]
@@ -116,9 +116,9 @@ def test_what_it_recorded_before_has_the_bits_of_a_run_without_the_fault(healthy
         load_history(Histories(run.config).folder(run.split.train_tasks[BROKEN]))
         for run in (healthy, failed)
     )
-    assert bad.stopped_at == BLOCK_STEPS
+    assert bad.stopped_at == CHUNK_STEPS
     for name, array in bad.learned.items():
-        np.testing.assert_array_equal(array, good.arrays[name][:, :BLOCK_STEPS])
+        np.testing.assert_array_equal(array, good.arrays[name][:, :CHUNK_STEPS])
 
 
 def test_a_failure_is_remembered_over_an_interruption(smoke, tmp_path, capsys):
@@ -126,7 +126,7 @@ def test_a_failure_is_remembered_over_an_interruption(smoke, tmp_path, capsys):
     break_agent(run)
     collect(run)
     name = task_name(run.split.train_tasks[BROKEN])
-    said = f"1 source agent stopped learning ({name} at step {BLOCK_STEPS})"
+    said = f"1 source agent stopped learning ({name} at step {CHUNK_STEPS})"
     assert capsys.readouterr().err.count(said) == 1
 
 
@@ -136,7 +136,7 @@ def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy,
     data = load_dataset(failed, ALL)
     assert capsys.readouterr().err.count("training uses their histories up to there") == 1
     tasks, streams = len(failed.split.train_tasks), whole.train.lengths.size
-    lost = len(whole.train) * (1 - BLOCK_STEPS / 2200) / tasks
+    lost = len(whole.train) * (1 - CHUNK_STEPS / 2200) / tasks
     assert len(whole.train) - len(data.train) == pytest.approx(lost, rel=0.05)
     assert data.train.lengths.size == streams
 
@@ -156,10 +156,10 @@ def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(f
     report(run)
     name = task_name(run.split.train_tasks[BROKEN])
     results = json.loads((run.folder / "results.json").read_text())
-    assert results["stopped_agents"] == {name: BLOCK_STEPS}
+    assert results["stopped_agents"] == {name: CHUNK_STEPS}
     assert results["references"]["source"]["train"]["num_episodes"] > 10
     page = (run.folder / "report.html").read_text()
-    assert f"{name} at step {BLOCK_STEPS}." in " ".join(page.split())
+    assert f"{name} at step {CHUNK_STEPS}." in " ".join(page.split())
 
 
 @pytest.mark.parametrize("step", [-1, 2201, 2.5, True, "9", None])

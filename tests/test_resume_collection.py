@@ -18,7 +18,7 @@ from ad.data.schema import FIELDS
 from ad.data.store import PARTIAL, is_complete
 from ad.registry import SOURCES
 from ad.runtime.run import Run
-from ad.sources.actors import BLOCK_STEPS
+from ad.sources.actors import CHUNK_STEPS
 
 ROOT = Path(__file__).parent.parent
 TASKS = np.array([[0, 0], [2, 2]])
@@ -70,7 +70,7 @@ def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, b
     cut(other, blocks)
     assert collect(other) == 5
     said = capsys.readouterr().err
-    assert f"at step {(blocks - 1) * BLOCK_STEPS} of 2200" in said
+    assert f"at step {(blocks - 1) * CHUNK_STEPS} of 2200" in said
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
@@ -78,7 +78,7 @@ def test_what_was_written_behind_the_last_state_does_not_count(rows, words):
     whole, other = rows(words)
     cut(other, 3)
     for path in Histories(other.config).path.glob(f"{PARTIAL}*/*/action.npy"):
-        np.load(path, mmap_mode="r+")[:, 2 * BLOCK_STEPS :] = 3
+        np.load(path, mmap_mode="r+")[:, 2 * CHUNK_STEPS :] = 3
     collect(other)
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
@@ -166,11 +166,11 @@ def test_a_restored_source_lives_on_with_the_same_bits(smoke, tmp_path, words, r
     pairs = [(f"--env.kwargs.{name}", value) for name, value in room.items()]
     config = smoke(tmp_path, *words, *(word for pair in pairs for word in pair))
     first, second = (new_source(config, TASKS) for _ in range(2))
-    blocks = first.run(3 * BLOCK_STEPS)
+    blocks = first.run(3 * CHUNK_STEPS)
     next(blocks)
     state = first.state()
     second.restore(state)
-    for expected, block in zip(blocks, second.run(3 * BLOCK_STEPS), strict=True):
+    for expected, block in zip(blocks, second.run(3 * CHUNK_STEPS), strict=True):
         for name in FIELDS:
             np.testing.assert_array_equal(block.arrays[name], expected.arrays[name])
 

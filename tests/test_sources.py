@@ -11,7 +11,7 @@ from ad.data.schema import FIELDS
 from ad.errors import ADError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
-from ad.sources.actors import BLOCK_STEPS
+from ad.sources.actors import CHUNK_STEPS
 from envs import make_base
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
@@ -103,8 +103,8 @@ def test_time_counts_the_steps_of_an_episode_up_to_its_limit(algorithm, room, pl
 
 def test_a_stream_goes_on_from_block_to_block(algorithm, smoke, tmp_path):
     source = new_source(smoke(tmp_path, *algorithm), TASKS[:1])
-    first, second = source.run(BLOCK_STEPS + 3)
-    assert (len(first), len(second)) == (BLOCK_STEPS, 3)
+    first, second = source.run(CHUNK_STEPS + 3)
+    assert (len(first), len(second)) == (CHUNK_STEPS, 3)
     goes_on = ~ended(first.arrays)[-1]
     following, reached = second.arrays["observation"][0], first.arrays["next_observation"][-1]
     np.testing.assert_array_equal(following[goes_on], reached[goes_on])

@@ -191,7 +191,7 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
     )
     keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
     settings = settings or source_class.Settings(**source.settings)
-    return source_class(settings, vec_env, tasks, source.num_envs, keys, vec_env.unwrapped)
+    return source_class(settings, vec_env, tasks, source.num_envs, keys)
 
 
 def limit_threads(config: Experiment) -> None:

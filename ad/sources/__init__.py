@@ -1,12 +1,15 @@
-"""Source algorithms: whose learning is recorded. One file and one line here add another.
+"""Source algorithms, whose learning is recorded. To add one: a file here, a line in ad/registry.py.
 
-A source is built as `Source(settings, env, tasks, num_envs, keys, world)`: `settings` are those of
-all agents, or a list of one for each, which agree in what the class names as `SHARED`; `env` has
-len(tasks) × num_envs lanes in SAME_STEP autoreset mode, `keys` are one 64-bit key a task, `world`
-knows the optimum. It offers `run(steps)`, an iterator of `Block`s up to `steps` steps of every
-lane, and has its own `Settings` dataclass. `state()`, nested dicts of arrays, is all that depends
-on the past between two blocks, and `restore(state)` goes on from there with the same bits; where
-the state is None (a foreign world cannot tell its own), an interrupted collection starts again. A
-source whose agents can fail has `stopped_at`, int [K]: the steps that agent k learned from, -1: all
-of them.
+The protocol of a source, with K tasks and E = `num_envs` actors for each of them:
+
+- `Source(settings, env, tasks, num_envs, keys)`: `settings` are one `Settings` for all K agents, or
+  a list of K that agree in the fields named by `Source.SHARED`. `env` is a vector environment in
+  SAME_STEP autoreset mode with K * E environments, those of a task side by side; `env.unwrapped`
+  has the facts about tasks. `tasks` is int [K, ...], `keys` one 64-bit key for each agent.
+- `Settings`: the source's own dataclass, the section `source.settings` of a configuration.
+- `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps.
+- `state()` returns the state between two chunks as nested dicts of arrays, and `restore(state)`
+  resumes from it with the same bits. Without a state (None) an interrupted collection starts again.
+- `stopped_at`, only if an agent can fail: int [K], the number of steps from which each agent
+  learned, -1 for all of them.
 """

@@ -1,11 +1,11 @@
 """Advantage actor-critic (Mnih et al. 2016): one independent learner per task, all in one batch.
 
 Over a small discrete observation space a policy is a table between two updates, so acting is a
-table look-up in arrays, and one update of one agent is a loop compiled by numba over the cells that
-it visited. An agent owns its parameters, Adam state, gradient-norm clip and random stream; nothing
-is summed across agents, so its history has the same bits alone, among 57, and with any number of
-threads. An agent whose loss or gradient is no longer finite stops learning, and acts on with the
-last policy that it had; the others do not notice.
+table look-up in arrays, and one update of one agent is a loop compiled by numba over the
+observations that it visited. An agent has its own parameters, Adam state, gradient clip and random
+stream. Nothing is summed across agents, so its history has the same bits alone, among others and
+with any number of threads. An agent whose loss or gradient is not finite stops learning and keeps
+acting with its last policy; the other agents are not affected.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,17 +49,16 @@ class Settings:
 
 
 class A2C:
-    """K independent learners with E actors each. `keys`: one 64-bit key an agent.
+    """K independent A2C agents with E actors each.
 
-    `settings`: those of all agents, or one for each, which agree in what is `SHARED`.
+    `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
+    `keys` holds one 64-bit key for each agent.
     """
 
     Settings = Settings
-    SHARED = ("rollout_length", "hidden")  # the shapes of the arrays hang on these
+    SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
 
-    def __init__(
-        self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys, world
-    ):
+    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         each = [settings] * len(tasks) if isinstance(settings, Settings) else settings
         for name in self.SHARED:
             if len(values := {getattr(own, name) for own in each}) > 1:
@@ -72,7 +71,7 @@ class A2C:
         self.parameters = np.stack([initial_parameters(self.shape, key) for key in keys])
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
-        self.stopped_at = np.full(len(keys), -1)  # how many steps agent k learned from, -1: all
+        self.stopped_at = np.full(len(keys), -1)  # steps that agent k learned from, -1: all
         self.update_settings = a2c_kernel.UpdateSettings(
             *(
                 np.array([getattr(own, name) for own in each], np.float32)
@@ -84,27 +83,27 @@ class A2C:
         a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Learn until every lane has taken `steps` steps; yield the transitions in blocks."""
+        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
         length = self.rollout_length
-        for block in self.actors.blocks(steps, length):
-            for rollout in block.rollouts(length):
-                self.actors.rollout(rollout, self.act)
-                self._learn(rollout, block.statistics)
-            yield block
+        for chunk in self.actors.chunks(steps, length):
+            for rollout in chunk.rollouts(length):
+                self.actors.fill(rollout, self.act)
+                self._update(rollout, chunk.statistics)
+            yield chunk
 
     def state(self) -> dict | None:
-        """The learners, their policies and actors as arrays; None if the world cannot tell."""
+        """Return the state as nested dicts of arrays; None if the environments have none."""
         actors = self.actors.state()
         if actors is None:
             return None
         names = ("parameters", "moments", "stopped_at")
         learners = {name: getattr(self, name).copy() for name in names}
-        # The table could be computed again, but not by the same code: bits might differ.
+        # Computing the table from the parameters would be another code path: bits might differ.
         table = {name: values.copy() for name, values in self.table._asdict().items()}
         return {**learners, "updates": np.array(self.updates), "table": table, "actors": actors}
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` of the same learners gave."""
+        """Set the state to one returned by `state`."""
         for name in ("parameters", "moments", "stopped_at"):
             setattr(self, name, state[name].copy())
         self.updates = int(state["updates"])
@@ -112,11 +111,12 @@ class A2C:
         self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Actions [K, E] sampled from the policy table at `observations` with uniforms `u`."""
+        """Sample actions [K, E] from the policies at `observations` with the uniforms `u`."""
         cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, E, A]
         return (u[..., None] >= cumulative[..., :-1]).sum(-1)
 
-    def _learn(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
+    def _update(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
+        """Update each agent once on `rollout`; append the losses' statistics to `statistics`."""
         data = rollout.arrays
         next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, E]
         returns = n_step_returns(
@@ -141,7 +141,10 @@ class A2C:
 
 
 def initial_parameters(shape: tuple[int, int, int], key: int) -> np.ndarray:
-    """One agent's parameters, flat float32, as torch's Embedding, LayerNorm, Linear begin."""
+    """Draw one agent's parameters, flat float32, as torch initializes Embedding and Linear.
+
+    `shape` is (observations, hidden, actions).
+    """
     states, hidden, actions = shape
     rng = np.random.default_rng([key, 1])
     bound = hidden**-0.5

@@ -7,17 +7,17 @@ import numpy as np
 from ad.data.schema import TransitionChunk
 from envs.rng import derive_key, uniform
 
-BLOCK_STEPS = 500  # steps of every lane held in memory before they go to the store
+CHUNK_STEPS = 500  # steps of each environment held in memory before they are stored
 
 
 def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
-    """The keys of the random streams that K agents' actors use for `purpose`, uint64 [K * E]."""
+    """Derive the keys of each actor's random stream for `purpose`, uint64 [K * E]."""
     derived = [derive_key(key, purpose, e) for key in keys for e in range(num_envs)]
     return np.array(derived, np.uint64)
 
 
 class Actors:
-    """Lane (k, e) is actor e of agent k, with a random stream of its own."""
+    """The K * E environments of K agents, environment (k, e) with a random stream of its own."""
 
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
         self.env, self.shape = env, (num_tasks, num_envs)
@@ -29,7 +29,7 @@ class Actors:
         self.steps = 0
 
     def state(self) -> dict | None:
-        """All that the actors' future depends on, as arrays; None if their world cannot tell."""
+        """Return the state as nested dicts of arrays; None if the environments have none."""
         env = self.env.state() if hasattr(self.env, "state") else None
         if env is None:
             return None
@@ -37,43 +37,46 @@ class Actors:
         return {"steps": np.array(self.steps), **own, "env": env}
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` of the same actors gave."""
+        """Set the state to one returned by `state`."""
         self.steps = int(state["steps"])
         self.observation, self.time = state["observation"].copy(), state["time"].copy()
         self.env.restore(state["env"])
 
-    def blocks(self, steps: int, multiple: int = 1) -> Iterator[TransitionChunk]:
-        """Empty blocks from the step reached up to `steps`, multiples of `multiple` but the last.
+    def chunks(self, steps: int, multiple: int = 1) -> Iterator[TransitionChunk]:
+        """Yield empty chunks from the present step to `steps`, each to be filled before the next.
 
-        The actors must fill each before they ask for the next.
+        The length of all but the last is a multiple of `multiple`.
         """
-        size = max(BLOCK_STEPS // multiple, 1) * multiple
+        size = max(CHUNK_STEPS // multiple, 1) * multiple
         for start in range(self.steps, steps, size):
             yield TransitionChunk.empty(min(size, steps - start), *self.shape)
 
-    def rollout(
-        self, block: TransitionChunk, act: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    def fill(
+        self, chunk: TransitionChunk, act: Callable[[np.ndarray, np.ndarray], np.ndarray]
     ) -> None:
-        """Fill `block`: every lane takes len(block) steps by act(observations, uniforms)."""
-        counters = np.arange(self.steps, self.steps + len(block), dtype=np.uint64)
-        u = uniform(self.keys, counters[:, None]).reshape(len(block), *self.shape)
-        for t in range(len(block)):
+        """Take len(chunk) steps in each environment and record them in `chunk`.
+
+        The actions are act(observations, uniforms), all int or float [K, E].
+        """
+        counters = np.arange(self.steps, self.steps + len(chunk), dtype=np.uint64)
+        u = uniform(self.keys, counters[:, None]).reshape(len(chunk), *self.shape)
+        for t in range(len(chunk)):
             observation = self.observation.reshape(self.shape)
             actions = act(observation, u[t])
-            self._record(block, t, observation, actions)
-        self.steps += len(block)
+            self._record(chunk, t, observation, actions)
+        self.steps += len(chunk)
 
     def _record(
-        self, block: TransitionChunk, t: int, observation: np.ndarray, actions: np.ndarray
+        self, chunk: TransitionChunk, t: int, observation: np.ndarray, actions: np.ndarray
     ) -> None:
-        data, shape = block.arrays, self.shape
+        data, shape = chunk.arrays, self.shape
         data["observation"][t], data["action"][t] = observation, actions
         data["time"][t] = self.time.reshape(shape)
         self.observation, reward, terminated, truncated, info = self.env.step(actions.ravel())
-        # After an end the lane is already reset: the true last observation is the one in the info.
-        reached = info.get("final_obs", self.observation)
+        # An environment whose episode ended is reset already: info has the final observation.
+        next_observation = info.get("final_obs", self.observation)
         self.time = info["time"]
         data["reward"][t] = reward.reshape(shape)
-        data["next_observation"][t] = reached.reshape(shape)
+        data["next_observation"][t] = next_observation.reshape(shape)
         data["terminated"][t] = terminated.reshape(shape)
         data["truncated"][t] = truncated.reshape(shape)

@@ -29,47 +29,45 @@ class Settings:
 
 
 class NoiseDistillation:
-    """K noisy experts with E actors each; needs a world that knows its optimal policy.
+    """K noisy experts with E actors each, of a world that has an `optimal_policy`.
 
-    `settings`: those of all agents, or a list of the same ones for each.
+    `settings` is one `Settings` for all agents, or a list of K equal ones.
     """
 
     Settings = Settings
     SHARED = ("noise_start", "noise_end", "decay_fraction")  # one schedule for all agents
 
-    def __init__(
-        self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys, world
-    ):
-        if not hasattr(world, "optimal_policy"):
+    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+        if not hasattr(env.unwrapped, "optimal_policy"):
             raise ConfigError("noise_distillation needs a world that knows its optimal policy")
         self.settings = settings if isinstance(settings, Settings) else settings[0]
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.noise_keys = actor_keys(keys, num_envs, "noise")
-        self.cumulative = world.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
+        self.cumulative = env.unwrapped.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
         self.noise = self.settings.noise_start
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Act until every lane has taken `steps` steps; yield the transitions in blocks."""
-        for block in self.actors.blocks(steps):
-            for step in block.rollouts(1):
+        """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
+        for chunk in self.actors.chunks(steps):
+            for step in chunk.rollouts(1):
                 self.noise = self._noise_at(self.actors.steps / max(steps - 1, 1))
-                self.actors.rollout(step, self.act)
-            block.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
-            yield block
+                self.actors.fill(step, self.act)
+            chunk.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
+            yield chunk
 
     def state(self) -> dict | None:
-        """The actors as arrays; None if their world cannot tell."""
+        """Return the state as nested dicts of arrays; None if the environments have none."""
         return self.actors.state()
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` of the same agents gave."""
+        """Set the state to one returned by `state`."""
         self.actors.restore(state)
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Actions [K, E]: optimal ones, or with probability `noise` uniformly random ones.
+        """Sample actions [K, E]: with probability `noise` uniformly random, otherwise optimal ones.
 
-        `u`, uniforms [K, E], choose among the actions; those of the stream "noise" choose between
-        the two policies.
+        The uniforms `u` [K, E] select an action of either policy; each actor's random stream for
+        the purpose "noise" selects the policy.
         """
         cumulative = self.cumulative[self.actors.agent, observations]  # [K, E, A]
         optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
@@ -77,6 +75,7 @@ class NoiseDistillation:
         return np.where(is_random, (u * cumulative.shape[-1]).astype(int), optimal)
 
     def _noise_at(self, progress: float) -> float:
+        """Return the probability of a random action after a fraction `progress` of the steps."""
         s = self.settings
         share = min(progress / s.decay_fraction, 1.0)
         return s.noise_start + (s.noise_end - s.noise_start) * share

@@ -1,7 +1,8 @@
 """Value targets as pure functions: one equation each, time along the first axis.
 
-A step that *terminates* has no future; a step that is only *truncated* (the time limit) bootstraps
-from the value of the true last observation. Both cut the recursion (Pardo et al. 2018, section 3).
+A step that terminates has no further return. A step that is only truncated (the time limit)
+bootstraps from the value of the final observation. Both end the recursion (Pardo et al. 2018,
+section 3).
 """
 
 import numpy as np
@@ -14,13 +15,13 @@ def n_step_returns(
     next_values: np.ndarray,
     discount: float | np.ndarray,
 ) -> np.ndarray:
-    """n-step returns to the end of the rollout (Mnih et al. 2016, algorithm S3).
+    """Compute n-step returns to the end of the rollout (Mnih et al. 2016, algorithm S3).
 
         G_t = r_t + γ (1 - terminated_t) · (V(s'_t) if truncated_t or t is last, else G_{t+1})
 
-    The arguments are [T, ...] arrays, but for `discount`, of a shape that broadcasts with [...];
-    `next_values` holds V of the true next observation of each transition (never of the observation
-    after a reset). Returns float32 [T, ...].
+    The arguments are arrays [T, ...], except `discount`, whose shape broadcasts with [...].
+    `next_values` are the values of the next observations: of the final observation at an episode's
+    end, not of the first one after the reset. Returns float32 [T, ...].
     """
     returns = np.empty_like(next_values, dtype=np.float32)
     following = next_values[-1]
