@@ -44,12 +44,12 @@ def _sweep_path(moves, distance, unseen, start: int, steps: int) -> np.ndarray:
     # Zobrist hashing: a key stands for the cells that a path has visited.
     bits = np.random.default_rng(0).integers(2**63, size=(2, len(cell_score)), dtype=np.uint64)
     at, left = np.array([start]), unseen[None]  # last cell [W] and unseen cells [W, cells] of paths
-    score, seen, paths = np.zeros(1), np.zeros(1, np.uint64), np.array([[start]])
+    score, visited, paths = np.zeros(1), np.zeros(1, np.uint64), np.array([[start]])
     for _ in range(steps):
         parent = np.repeat(np.arange(len(at)), moves.shape[1])
         to = moves[at].ravel()
         fresh = left[parent, to]
-        key = np.where(fresh, seen[parent] ^ bits[0, to], seen[parent])
+        key = np.where(fresh, visited[parent] ^ bits[0, to], visited[parent])
         _, first = np.unique(key ^ bits[1, to], return_index=True)  # one path per (cell, visited)
         parent, to, fresh, key = parent[first], to[first], fresh[first], key[first]
         remaining = left[parent]
@@ -58,7 +58,7 @@ def _sweep_path(moves, distance, unseen, start: int, steps: int) -> np.ndarray:
         nearest = np.where(remaining, distance[to], len(cell_score)).min(1)
         priority = total - DISTANCE_BONUS * np.where(remaining.any(1), nearest, 0)
         keep = np.argsort(-priority, kind="stable")[:BEAM_WIDTH]
-        at, left, score, seen = to[keep], remaining[keep], total[keep], key[keep]
+        at, left, score, visited = to[keep], remaining[keep], total[keep], key[keep]
         paths = np.concatenate([paths[parent[keep]], at[:, None]], axis=1)
     return paths[score.argmax()]
 

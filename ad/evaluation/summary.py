@@ -138,9 +138,9 @@ def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
         return {}
     returns = {}
     for k, folder in enumerate(folders):
-        unit = load_history(folder, ("terminated", "truncated", "reward"))
-        if unit.stopped_at is None:
-            arrays = unit.arrays
+        history = load_history(folder, ("terminated", "truncated", "reward"))
+        if history.stopped_at is None:
+            arrays = history.arrays
             whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
             actors = range(len(arrays["reward"]))
             returns[k] = [whole.returns[whole.actor == j] for j in actors]
@@ -157,9 +157,9 @@ def stopped_agents(run: Run) -> dict[str, int]:
     for task in run.split.train_tasks:
         folder = histories.folder(task)
         if (folder / "unit.json").exists():
-            unit = load_history(folder, ())
-            if unit.stopped_at is not None:
-                stopped[task_name(task)] = unit.stopped_at
+            history = load_history(folder, ())
+            if history.stopped_at is not None:
+                stopped[task_name(task)] = history.stopped_at
     return stopped
 
 

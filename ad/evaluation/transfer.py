@@ -44,7 +44,7 @@ class TransferEvaluation:
         model, method = load_model(self.run, self.base_env), build_method(self.config.method)
         seeds = (settings.eval_seeds, settings.train_eval_seeds)
         results = rollout_tasks(
-            self.config, self.split, model, method, settings.episodes, seeds, True, show=True
+            self.config, self.split, model, method, settings.episodes, seeds, record=True, show=True
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_results(self.folder, self.split, results)

@@ -1,1 +1,1 @@
-"""What a person reads of a run: report, tables, plots, videos and the check of its files."""
+"""Report, tables, plots and videos of a run, and the verification of its files."""
