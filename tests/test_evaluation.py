@@ -29,13 +29,13 @@ class Upwards(nn.Module):
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         return torch.tensor([-1e9, 0.0, -1e9, -1e9, -1e9]).expand(len(observation), 5)
 
-    def record(self, action, reward, next_observation) -> None:
+    def observe(self, action, reward, next_observation) -> None:
         pass
 
-    def rewarded(self) -> torch.Tensor:
+    def reward_in_context(self) -> torch.Tensor:
         return torch.zeros(self.num_envs, dtype=torch.bool)
 
-    def keep(self, envs: torch.Tensor) -> None:
+    def select(self, envs: torch.Tensor) -> None:
         self.num_envs = len(envs)
 
 

@@ -96,7 +96,7 @@ def test_a_memory_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, rando
         memory, seen = ContextMemory(model.to(device), 4, 12), []
         for step in range(1, 41):
             seen.append(memory.act(told["observation"][:, step], told["time"][:, step]).cpu())
-            memory.record(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
+            memory.observe(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
         logits.append(torch.stack(seen))
     torch.testing.assert_close(logits[1], logits[0], atol=0.2, rtol=0)  # of size 6
 

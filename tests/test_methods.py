@@ -90,13 +90,13 @@ def test_every_parameter_of_the_model_learns(method, model, batch):
 
 
 def test_a_memory_turns_what_happens_into_logits(method, model):
-    lanes = torch.arange(3)
+    envs = torch.arange(3)
     with torch.inference_mode():
         memory = method.begin(model.eval(), 3, context_length=2)
         for step in range(4):
-            logits = memory.act(lanes, torch.full((3,), step))
+            logits = memory.act(envs, torch.full((3,), step))
             assert logits.shape == (3, 5) and logits.isfinite().all()
-            memory.record(lanes, torch.tensor([0.0, 1.0, 0.0]), lanes + 1)
+            memory.observe(envs, torch.tensor([0.0, 1.0, 0.0]), envs + 1)
 
 
 def numbers_seen(method) -> list[int]:

@@ -14,50 +14,51 @@ from envs import make_base, make_vec
 TASKS = np.array([[0, 0], [1, 2], [2, 2], [0, 1]])
 SEEDS = [11, 12, 13, 14]
 FAR = 1e9  # a logit that leaves the others no chance
+SAMPLED = sampled()
 
 
 class Table(nn.Module):
-    """A policy that looks at the observation and nothing else, so never at another lane."""
+    """A policy that looks at the observation and nothing else, so never at another environment."""
 
     def __init__(self, logits: torch.Tensor):
         super().__init__()
         self.head = nn.Linear(1, 1)
         self.register_buffer("logits", logits)
 
-    def begin(self, model, lanes: int, context_length: int):
-        self.lanes = lanes
+    def begin(self, model, num_envs: int, context_length: int):
+        self.num_envs = num_envs
         return self
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         return self.logits[observation]
 
-    def record(self, action, reward, next_observation) -> None:
+    def observe(self, action, reward, next_observation) -> None:
         pass
 
-    def rewarded(self) -> torch.Tensor:
-        return torch.zeros(self.lanes, dtype=torch.bool)
+    def reward_in_context(self) -> torch.Tensor:
+        return torch.zeros(self.num_envs, dtype=torch.bool)
 
-    def keep(self, lanes: torch.Tensor) -> None:
-        self.lanes = len(lanes)
+    def select(self, envs: torch.Tensor) -> None:
+        self.num_envs = len(envs)
 
 
 class Remembering(Table):
-    """The same, and it keeps what it was told, and of which lanes."""
+    """A policy by table that keeps what it observed, and of which environments."""
 
     def __init__(self, logits: torch.Tensor):
         super().__init__(logits)
         self.told, self.playing = [], torch.arange(4)
 
     def act(self, observation, time):
-        fresh = {"observation": observation, "time": time, "lanes": self.playing}
+        fresh = {"observation": observation, "time": time, "envs": self.playing}
         self.told.append({name: value.clone() for name, value in fresh.items()})
         return super().act(observation, time)
 
-    def keep(self, lanes):
-        super().keep(lanes)
-        self.playing = self.playing[lanes]
+    def select(self, envs):
+        super().select(envs)
+        self.playing = self.playing[envs]
 
-    def record(self, action, reward, next_observation) -> None:
+    def observe(self, action, reward, next_observation) -> None:
         fresh = {"action": action, "reward": reward, "next_observation": next_observation}
         self.told[-1] |= {name: value.clone() for name, value in fresh.items()}
 
@@ -72,16 +73,16 @@ def walker(action: int) -> Table:
     return Table(FAR * nn.functional.one_hot(torch.full((9,), action), 5).float())
 
 
-def play(policy, tasks=TASKS, seeds=SEEDS, episodes=6, choose=None, **kwargs) -> Rollout:
+def play(policy, tasks=TASKS, seeds=SEEDS, episodes=6, select_action=SAMPLED, **kwargs) -> Rollout:
     """Episodes of up to five steps in 3 x 3 rooms, everything recorded."""
     env = make_vec("DarkRoom-v0", np.asarray(tasks), 5, size=3, **kwargs)
-    lanes = range(len(tasks))
-    return rollout(policy, policy, env, seeds, episodes, 4, choose or sampled(), record=lanes)
+    every = range(len(tasks))
+    return rollout(policy, policy, env, seeds, episodes, 4, select_action, record=every)
 
 
-def episodes_of(result: Rollout, lane: int) -> list[dict[str, np.ndarray]]:
-    """The steps of each counted episode of a lane, from the trajectory."""
-    fields = {name: values[lane] for name, values in result.trajectory.items()}
+def episodes_of(result: Rollout, index: int) -> list[dict[str, np.ndarray]]:
+    """The steps of each counted episode of an environment, from the trajectory."""
+    fields = {name: values[index] for name, values in result.trajectory.items()}
     numbers = range(result.returns.shape[1])
     return [{n: v[fields["episode"] == number] for n, v in fields.items()} for number in numbers]
 
@@ -89,19 +90,19 @@ def episodes_of(result: Rollout, lane: int) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}])
 def test_returns_lengths_and_successes_are_those_of_the_trajectory(kwargs):
     result = play(wanderer(), **kwargs)
-    for lane in range(4):
-        for number, steps in enumerate(episodes_of(result, lane)):
-            assert result.returns[lane, number] == steps["reward"].sum()
-            assert result.lengths[lane, number] == len(steps["reward"])
-            assert result.successes[lane, number] == (steps["reward"].sum() > 0)
+    for index in range(4):
+        for number, steps in enumerate(episodes_of(result, index)):
+            assert result.returns[index, number] == steps["reward"].sum()
+            assert result.lengths[index, number] == len(steps["reward"])
+            assert result.successes[index, number] == (steps["reward"].sum() > 0)
 
 
 def test_an_episode_ends_at_the_goal_or_at_its_limit():
     result = play(wanderer())
     goals = TASKS @ [3, 1]
-    for lane in range(4):
-        for steps in episodes_of(result, lane):
-            reached = steps["next_observation"] == goals[lane]
+    for index in range(4):
+        for steps in episodes_of(result, index):
+            reached = steps["next_observation"] == goals[index]
             assert not reached[:-1].any()
             assert reached[-1] or len(reached) == 5
             np.testing.assert_array_equal(steps["reward"], reached)
@@ -113,19 +114,19 @@ def test_the_trajectory_goes_where_the_world_leads():
     steps = result.trajectory
     expected = make_base("DarkRoom-v0", size=3).successors()[steps["observation"], steps["action"]]
     np.testing.assert_array_equal(steps["next_observation"], expected)
-    for lane in range(4):
-        assert all(episode["observation"][0] == 4 for episode in episodes_of(result, lane))
+    for index in range(4):
+        assert all(episode["observation"][0] == 4 for episode in episodes_of(result, index))
 
 
-def test_the_first_episodes_of_every_lane_count_long_ones_too():
-    # Going left reaches (1, 0) in one step and never the corner: one lane needs five times as long.
+def test_the_first_episodes_of_every_environment_count_long_ones_too():
+    # Going left reaches (1, 0) in one step and never the corner: one needs five times as long.
     result = play(walker(3), [[1, 0], [0, 0], [1, 0]], SEEDS[:3], episodes=7)
     np.testing.assert_array_equal(result.lengths, np.repeat([[1], [5], [1]], 7, axis=1))
     np.testing.assert_array_equal(result.returns, np.repeat([[1], [0], [1]], 7, axis=1))
     assert result.env_steps == 7 + 35 + 7
 
 
-def test_a_lane_that_has_all_its_episodes_is_marked_as_over():
+def test_an_environment_that_has_all_its_episodes_is_marked_as_over():
     result = play(walker(3), [[1, 0], [0, 0]], SEEDS[:2], episodes=3)
     expected = [[0, 1, 2] + 12 * [-1], [0] * 5 + [1] * 5 + [2] * 5]
     np.testing.assert_array_equal(result.trajectory["episode"], expected)
@@ -136,14 +137,14 @@ def test_episodes_differ_where_the_policy_is_random():
     assert (result.lengths.std(axis=1) > 0).all()
 
 
-def test_a_lane_does_not_depend_on_the_lanes_beside_it():
+def test_an_environment_does_not_depend_on_those_beside_it():
     together = play(wanderer(), random_start=True)
-    for lane in range(4):
-        alone = play(wanderer(), TASKS[[lane]], SEEDS[lane : lane + 1], random_start=True)
-        np.testing.assert_array_equal(alone.returns[0], together.returns[lane])
-        np.testing.assert_array_equal(alone.lengths[0], together.lengths[lane])
+    for index in range(4):
+        alone = play(wanderer(), TASKS[[index]], SEEDS[index : index + 1], random_start=True)
+        np.testing.assert_array_equal(alone.returns[0], together.returns[index])
+        np.testing.assert_array_equal(alone.lengths[0], together.lengths[index])
         for name, values in alone.trajectory.items():
-            same = together.trajectory[name][lane, : values.shape[1]]
+            same = together.trajectory[name][index, : values.shape[1]]
             np.testing.assert_array_equal(values[0], same, err_msg=name)
 
 
@@ -155,24 +156,24 @@ def test_the_same_seeds_give_the_same_rollout_and_others_another():
     assert not np.array_equal(one.lengths, other.lengths)
 
 
-def test_two_lanes_of_one_task_play_differently():
+def test_two_environments_of_one_task_play_differently():
     result = play(wanderer(), TASKS[[0, 0]], SEEDS[:2], episodes=20)
     assert not np.array_equal(result.lengths[0], result.lengths[1])
 
 
-def test_the_memory_is_told_what_is_recorded_and_the_true_last_observation():
+def test_the_policy_observes_what_is_recorded_and_the_true_last_observation():
     policy = Remembering(wanderer().logits)
     result = play(policy)
     for step, told in enumerate(policy.told):
-        lanes = told.pop("lanes").numpy()
-        assert set(np.flatnonzero(result.trajectory["episode"][:, step] >= 0)) <= set(lanes)
+        envs = told.pop("envs").numpy()
+        assert set(np.flatnonzero(result.trajectory["episode"][:, step] >= 0)) <= set(envs)
         for name, values in told.items():
-            recorded = result.trajectory[name][lanes, step]
+            recorded = result.trajectory[name][envs, step]
             np.testing.assert_array_equal(values.numpy(), recorded, err_msg=name)
     assert len(policy.told[0]["time"]) > len(policy.told[-1]["time"])  # some were over early
 
 
-def test_only_the_lanes_that_were_asked_for_are_recorded():
+def test_only_the_environments_that_were_asked_for_are_recorded():
     env = make_vec("DarkRoom-v0", TASKS, 5, size=3)
     policy = wanderer()
     result = rollout(policy, policy, env, SEEDS, 2, 4, sampled(), record=[3, 1])
@@ -195,7 +196,7 @@ def test_a_real_model_plays_reproducibly_and_changes_nothing_of_itself(spec):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_part_of_a_rollout_is_that_of_its_lanes_alone():
+def test_selected_environments_of_a_rollout_are_those_played_alone():
     together = play(wanderer()).select_envs(1, 3)
     alone = play(wanderer(), TASKS[1:3], SEEDS[1:3])
     for name in ("returns", "lengths", "successes", "reward_in_context", "recorded"):
@@ -208,7 +209,7 @@ def test_a_part_of_a_rollout_is_that_of_its_lanes_alone():
 
 
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
-def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, tokenizer):
+def test_a_model_plays_as_before_when_other_environments_are_over(spec, tokenizer):
     torch.manual_seed(0)
     config = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, tokenizer=tokenizer)
     model = SequenceModel(spec, config).eval()
@@ -216,12 +217,12 @@ def test_a_model_plays_on_as_before_when_other_lanes_are_over(spec, tokenizer):
     env = make_vec("DarkRoom-v0", near, 4, size=3)
     together = rollout(model, method, env, SEEDS, 9, 6, sampled(), record=range(4))
     ends = (together.trajectory["episode"] >= 0).sum(1)
-    assert len(set(ends)) >= 3  # so that the memory shrinks twice at least
-    for lane in range(4):
-        env = make_vec("DarkRoom-v0", near[[lane]], 4, size=3)
-        alone = rollout(model, method, env, SEEDS[lane : lane + 1], 9, 6, sampled())
-        np.testing.assert_array_equal(alone.lengths[0], together.lengths[lane])
-        np.testing.assert_array_equal(alone.reward_in_context[0], together.reward_in_context[lane])
+    assert len(set(ends)) >= 3  # so that the context shrinks twice at least
+    for index in range(4):
+        env = make_vec("DarkRoom-v0", near[[index]], 4, size=3)
+        alone = rollout(model, method, env, SEEDS[index : index + 1], 9, 6, sampled())
+        np.testing.assert_array_equal(alone.lengths[0], together.lengths[index])
+        np.testing.assert_array_equal(alone.reward_in_context[0], together.reward_in_context[index])
 
 
 def test_a_recorded_observation_above_32767_keeps_its_value():
@@ -244,8 +245,8 @@ LOGITS = np.array([[0.0, 1.0, -2.0, 0.5, 3.0]])
 GRID = (np.arange(20000) + 0.5) / 20000  # every u in [0, 1), evenly
 
 
-def frequencies(choose) -> np.ndarray:
-    actions = choose(np.repeat(LOGITS, len(GRID), axis=0), GRID)
+def frequencies(select_action) -> np.ndarray:
+    actions = select_action(np.repeat(LOGITS, len(GRID), axis=0), GRID)
     return np.bincount(actions, minlength=5) / len(GRID)
 
 
@@ -276,30 +277,30 @@ def test_greedy_takes_the_most_likely_action_whatever_the_number():
     assert frequencies(greedy).tolist() == [0, 0, 0, 0, 1]
 
 
-def test_a_greedy_lane_repeats_its_episode():
-    result = play(wanderer(), choose=greedy)
+def test_a_greedy_environment_repeats_its_episode():
+    result = play(wanderer(), select_action=greedy)
     assert (result.lengths == result.lengths[:, :1]).all()
 
 
 class Fresh(Remembering):
-    """It holds the last three transitions of every lane."""
+    """It holds the last three transitions of every environment."""
 
-    def rewarded(self):
+    def reward_in_context(self):
         rewards = [step["reward"] for step in self.told[-4:-1]]  # the newest is still open
         return torch.stack([torch.zeros(4), *rewards]).amax(0)[self.playing] > 0
 
-    def record(self, action, reward, next_observation):
+    def observe(self, action, reward, next_observation):
         of_all = torch.zeros(4).index_copy(0, self.playing, reward.float())
-        super().record(action, of_all, next_observation)
+        super().observe(action, of_all, next_observation)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}])
-def test_an_episode_has_seen_what_the_memory_held_at_its_start(kwargs):
+def test_reward_in_context_is_what_the_context_held_when_an_episode_began(kwargs):
     result = play(Fresh(wanderer().logits), episodes=12, **kwargs)
     assert 0 < result.reward_in_context.mean() < 1
-    for lane in range(4):
-        fields = {name: values[lane] for name, values in result.trajectory.items()}
+    for index in range(4):
+        fields = {name: values[index] for name, values in result.trajectory.items()}
         for number in range(12):
             start = np.flatnonzero(fields["episode"] == number)[0]
             before = fields["reward"][max(start - 3, 0) : start]
-            assert result.reward_in_context[lane, number] == (before > 0).any()
+            assert result.reward_in_context[index, number] == (before > 0).any()

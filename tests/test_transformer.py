@@ -207,10 +207,10 @@ class Life:
         """The logits of decision `step`, from 1."""
         return memory.act(*(self.window[name][:, step] for name in PRESENT))
 
-    def record(self, memory: ContextMemory, step: int) -> None:
+    def observe(self, memory: ContextMemory, step: int) -> None:
         reward = torch.tensor(self.spec.rewards)[self.window["reward"][:, step]]
         reached = self.window["next_observation"][:, step]
-        memory.record(self.window["action"][:, step], reward, reached)
+        memory.observe(self.window["action"][:, step], reward, reached)
 
     def last(self, decisions: int, step: int) -> dict[str, torch.Tensor]:
         """The window of that many decisions that ends with the open decision `step`."""
@@ -248,7 +248,7 @@ def check_cached_logits(life, model, context_length: int, error: float) -> None:
         logits = life.act(memory, step)
         full = model(memory.window())[:, -1]
         torch.testing.assert_close(logits, full, atol=error, rtol=0, msg=f"step {step}")
-        life.record(memory, step)
+        life.observe(memory, step)
 
 
 @pytest.mark.parametrize("context_length", LENGTHS)
@@ -263,8 +263,8 @@ def test_a_memory_is_rewarded_as_long_as_its_window_holds_a_reward_above_0(
         life.act(memory, step)
         shown = memory.window()["reward"][:, :-1]
         seen.append((shown == 1).any(1))
-        torch.testing.assert_close(memory.rewarded(), seen[-1])
-        life.record(memory, step)
+        torch.testing.assert_close(memory.reward_in_context(), seen[-1])
+        life.observe(memory, step)
     never, once, always = torch.stack(seen).sum(0).tolist()
     assert (never, always) == (0, 29) and 0 < once <= context_length
 
@@ -282,7 +282,7 @@ def test_a_memory_holds_the_newest_transitions_and_the_one_before_them(
         assert min(step, context_length // 2 + 1) <= decisions <= context_length
         for name, expected in life.last(decisions, step).items():
             torch.testing.assert_close(window[name], expected, msg=f"{name}, step {step}")
-        life.record(memory, step)
+        life.observe(memory, step)
 
 
 def test_a_memory_forgets_nothing_until_it_is_full(model, spec, random_window):
@@ -291,13 +291,13 @@ def test_a_memory_forgets_nothing_until_it_is_full(model, spec, random_window):
     for step in range(1, 7):
         life.act(memory, step)
         assert memory.window()["time"].shape[1] - 1 == step
-        life.record(memory, step)
+        life.observe(memory, step)
 
 
 def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(model, spec, random_window):
     memory, zeros = ContextMemory(model, 2, 4), torch.zeros(2, dtype=torch.int64)
     memory.act(zeros, zeros)
-    memory.record(zeros, torch.tensor([0.4, 7.0]), zeros)
+    memory.observe(zeros, torch.tensor([0.4, 7.0]), zeros)
     assert memory.window()["reward"][:, -1].tolist() == [0, 1]
 
 

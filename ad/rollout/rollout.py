@@ -115,16 +115,16 @@ def rollout(
         policy = method.begin(model, env.num_envs, context_length)
         while (active := statistics.active).any():
             if (playing := active[envs]).mean() < COMPACT_BELOW:
-                policy.keep(_tensor(np.flatnonzero(playing), device))
+                policy.select(_tensor(np.flatnonzero(playing), device))
                 envs = envs[playing]
             time, episode = info["time"], np.where(active, statistics.episode, -1)
             logits = policy.act(_tensor(observation[envs], device), _tensor(time[envs], device))
             if (begins := active[envs] & (time[envs] == 0)).any():
-                statistics.begin(envs[begins], policy.rewarded().cpu().numpy()[begins])
+                statistics.begin(envs[begins], policy.reward_in_context().cpu().numpy()[begins])
             action[envs] = select_action(_finite(logits), uniform(keys[envs], len(steps)))
             next_observation, reward, terminated, truncated, info = env.step(action)
             outcome = (action, reward, info.get("final_obs", next_observation))
-            policy.record(*(_tensor(values[envs], device) for values in outcome))
+            policy.observe(*(_tensor(values[envs], device) for values in outcome))
             statistics.add(reward, terminated | truncated)
             fields = (observation, *outcome, episode, time)
             steps.append([values[recorded] for values in fields])

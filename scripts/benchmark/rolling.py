@@ -130,7 +130,7 @@ def _stretches(model, method, config, stretches: int) -> list[float]:
             begin = time.perf_counter()
             for _ in range(WINDOW):
                 memory.act(zeros, zeros).argmax(1).cpu()
-                memory.record(zeros, zeros.float(), zeros)
+                memory.observe(zeros, zeros.float(), zeros)
             seconds.append(time.perf_counter() - begin)
     return seconds
 
@@ -147,7 +147,7 @@ def _operations(model, config) -> float:
 
     def step() -> None:
         memory.act(zeros, zeros)
-        memory.record(zeros, zeros.float(), zeros)
+        memory.observe(zeros, zeros.float(), zeros)
 
     with torch.inference_mode():
         for _ in range(3 * capacity // 4):
