@@ -375,11 +375,13 @@ for part in (hidden.detach(), *gradients(model, hidden, tokens)):
 """
 
 
+@pytest.mark.slow
 def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
     first, second = compiled_and_loaded(BITS, tmp_path)
     assert first == second and len(first) > 1000
 
 
+@pytest.mark.slow
 def test_a_processor_without_bfloat16_comes_to_nearly_the_same(tmp_path):
     found = []
     for name in (None, "generic"):
