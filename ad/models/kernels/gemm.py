@@ -152,6 +152,14 @@ def _covered(wide_tile, narrow_tile):
         rows,
         columns,
     ):
+        """Write `a` @ `b` to `c` [rows, columns], float32, or add it to `c`.
+
+        `a` [rows, k_pairs] and `b` [k_pairs, columns] hold words. In the flattened arrays word
+        (i, k) of `a` is at `a_offset + i * a_row_stride + k * a_col_stride`, word (k, j) of `b` at
+        `b_offset + k * b_row_stride + j`, and number (i, j) of `c` at
+        `c_offset + i * c_row_stride + j`. Offsets and strides of `a` and `b` count words whatever
+        the dtype of the arrays.
+        """
         for j in range(0, columns, 2 * LANES):
             for i in range(0, rows, _TILE_ROWS):
                 a_tile = a, a_offset + i * a_row_stride, a_row_stride, a_col_stride
@@ -165,10 +173,5 @@ def _covered(wide_tile, narrow_tile):
     return gemm
 
 
-# Write `a` @ `b` to `c` [rows, columns], or add it to `c`. The arguments are those of the function
-# above: `a` [rows, k_pairs] and `b` [k_pairs, columns] hold words, `c` is float32. Flattened, word
-# (i, k) of `a` is at `a_offset + i * a_row_stride + k * a_col_stride`, word (k, j) of `b` at
-# `b_offset + k * b_row_stride + j`, and number (i, j) of `c` at `c_offset + i * c_row_stride + j`;
-# offsets and strides of `a` and `b` count words whatever the dtype of the arrays.
 gemm = _covered(_tile(2, accumulate=False), _tile(1, accumulate=False))
 gemm_accumulate = _covered(_tile(2, accumulate=True), _tile(1, accumulate=True))
