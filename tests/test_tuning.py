@@ -16,7 +16,7 @@ from ad.data.store import load_history
 from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_metadata, save_state
 from ad.sources.a2c import Settings
-from ad.sweeps.tuning import Tuning, batches, candidates, tune, tuning_folder
+from ad.sweeps.tuning import Tuning, candidates, group_settings, tune, tuning_folder
 from ad.sweeps.tuning_report import rank, tune_and_report
 
 GRID = ["--source.algorithm", "a2c", "--tune.num_tasks", "2"]
@@ -55,9 +55,9 @@ def test_another_seed_draws_other_random_settings(search):
     assert one == same and not set(one) & set(other)
 
 
-def test_a_batch_agrees_in_what_is_shared_and_is_not_too_large():
+def test_a_group_agrees_in_what_is_shared_and_is_not_too_large():
     settings = [Settings(hidden=h, discount=d / 100) for d in range(40) for h in (8, 16)]
-    parts = batches(settings, ("hidden", "rollout_length"), 4)
+    parts = group_settings(settings, ("hidden", "rollout_length"), 32)
     assert sorted(number for part in parts for number in part) == list(range(80))
     assert {len({settings[number].hidden for number in part}) for part in parts} == {1}
     assert max(map(len, parts)) == 32
@@ -91,7 +91,7 @@ def test_every_source_can_be_tuned(search):
     assert (tuning.scores["area"][1] > tuning.scores["area"][0]).all()
 
 
-def test_an_interrupted_search_goes_on_behind_its_last_batch(search):
+def test_an_interrupted_search_resumes_after_its_last_group(search):
     config = search()
     whole, folder = tune(config), tuning_folder(config)
     found = read_metadata(folder)
@@ -124,19 +124,19 @@ def ranking(**scores):
 
 
 def test_the_largest_area_comes_first():
-    found = ranking(area=[0.2, 0.9, 0.5], learnt=[1, 1, 1], rise_windows=[1.0, 1.0, 1.0])
+    found = ranking(area=[0.2, 0.9, 0.5], learned=[1, 1, 1], rise_windows=[1.0, 1.0, 1.0])
     assert found.by_area.tolist() == [1, 2, 0]
 
 
 def test_the_pace_nearest_to_the_wanted_one_comes_first_twice_being_as_far_as_half():
     found = ranking(
-        area=[0.9, 0.1, 0.8, 0.9], learnt=[1, 1, 1, 1], rise_windows=[0.2, 0.5, 1.0, 0.25]
+        area=[0.9, 0.1, 0.8, 0.9], learned=[1, 1, 1, 1], rise_windows=[0.2, 0.5, 1.0, 0.25]
     )
     assert found.by_pace.tolist() == [1, 3, 2, 0]  # of equals, the larger area
 
 
 def test_a_setting_that_fails_on_a_task_comes_last_by_pace():
-    found = ranking(area=[0.1, 0.2], learnt=[0, 1], rise_windows=[np.nan, 50.0])
+    found = ranking(area=[0.1, 0.2], learned=[0, 1], rise_windows=[np.nan, 50.0])
     assert found.by_pace.tolist() == [1, 0]
 
 
@@ -144,14 +144,14 @@ def test_a_setting_that_does_not_learn_has_no_pace(search):
     words = ["--env.kwargs.size", "5", "--tune.grid.learning_rate", "[1e-9, 0.01]"]
     tuning = tune(search(*words, "--split.num_train_tasks", "20"))
     assert np.isnan(tuning.scores["rise_windows"][0]).all()
-    assert (tuning.scores["learnt"][0] == 0).all()
+    assert (tuning.scores["learned"][0] == 0).all()
 
 
-def test_an_agent_that_stopped_with_broken_numbers_has_learnt_nothing_and_stops_no_other(search):
+def test_an_agent_that_stopped_with_broken_numbers_has_learned_nothing_and_stops_no_other(search):
     words = ["--tune.grid.learning_rate", "[1e30, 0.01]", "--tune.grid.hidden", "[8]"]
     scores = tune(search(*words)).scores
     np.testing.assert_array_equal(scores["stopped"], [[1, 1], [0, 0]])
-    np.testing.assert_array_equal(scores["learnt"], [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(scores["learned"], [[0, 0], [1, 1]])
 
 
 @pytest.mark.parametrize("by", ["area", "pace"])
@@ -200,7 +200,7 @@ REFUSED = [
     ("--tune.grid.discount [0.9,1.5]", "tune.grid.discount (command line) must be at most 1, not"),
     ("--tune.samples 5000", "tune.grid (command line) makes 5000 settings to try: at most 4096"),
     ("--tune.grid {}", "tune.grid names no setting to try: --tune.grid.<setting> '[value, ...]'"),
-    ("--data.history_stride 250", "a stream of 1000 steps may hold 200 episodes, fewer than the"),
+    ("--data.history_stride 250", "the 1000 transitions of an actor may hold 200 episodes, fewer"),
 ]
 
 

@@ -1,6 +1,6 @@
-"""The picture of a question: success over in-context episodes, and NAUC, by value.
+"""The figure of a question: success over in-context episodes, and NAUC, by value.
 
-The names of the values stand on the right, in the colors of both sides.
+The values are named on the right, in the colors of their lines.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Line:
 
 
 def question_picture(lines: list[Line], ceiling: float | None) -> bytes:
-    """A PNG; `ceiling`: the NAUC of undirected exploration."""
+    """Return a PNG of `lines`; `ceiling` is the NAUC of undirected exploration."""
     height = max(3.8, 1.2 + 0.45 * len(lines))
     figure = Figure(figsize=(10.5, height), dpi=RESOLUTION, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
@@ -44,7 +44,7 @@ def question_picture(lines: list[Line], ceiling: float | None) -> bytes:
         right.axvline(ceiling, **STYLES["undirected"], label="undirected ceiling")
         right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     style_axes(right, "NAUC, held-out goals (dots: seeds)", "")
-    right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # of few seeds an interval may be wider
+    right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # the interval of few seeds may be wider
     right.set_yticks(range(len(lines)), [line.name for line in lines])
     right.set_ylim(len(lines) - 0.5, -0.5)
     for text, style in zip(right.get_yticklabels(), styles, strict=True):
@@ -56,21 +56,21 @@ def _style(n: int) -> dict:
     return {"color": COLORS[n % len(COLORS)], "linestyle": STROKES[n % len(STROKES)]}
 
 
-def _curve(axes: Axes, line: Line, place: float, style: dict) -> None:
-    """Means with error bars, moved a little aside so that those of other values can be seen."""
+def _curve(axes: Axes, line: Line, shift: float, style: dict) -> None:
+    """Plot means with error bars, a little aside so that those of other values can be seen."""
     known = [k for k, (mean, _) in enumerate(line.fifths) if mean is not None]
-    x = np.array(known) + 1 + 0.24 * (place - 0.5)
+    x = np.array(known) + 1 + 0.24 * (shift - 0.5)
     mean = np.array([line.fifths[k][0] for k in known])
     ends = [line.fifths[k][1] or (line.fifths[k][0],) * 2 for k in known]
     errors = np.abs(np.array(ends).reshape(-1, 2).T - mean)
     axes.errorbar(x, mean, errors, **style, marker="o", markersize=4, capsize=2)
 
 
-def _interval(axes: Axes, line: Line, row: int, style: dict) -> None:
+def _interval(axes: Axes, line: Line, y: int, style: dict) -> None:
     mean, bounds = line.nauc
     if bounds is not None:
-        axes.plot(bounds, (row, row), **style, linewidth=2)
+        axes.plot(bounds, (y, y), **style, linewidth=2)
     if mean is not None:
-        axes.plot(mean, row, color=style["color"], marker="D", markersize=6)
-    below = [row + 0.2] * len(line.seeds)
+        axes.plot(mean, y, color=style["color"], marker="D", markersize=6)
+    below = [y + 0.2] * len(line.seeds)
     axes.scatter(line.seeds, below, color=style["color"], s=14, alpha=0.6)

@@ -1,10 +1,10 @@
-"""Tune: try many settings of a source algorithm side by side and measure how each learns.
+"""The search for settings of a source algorithm: try many side by side, measure how each learns.
 
-Every setting is tried on the same few train tasks (held-out ones would be no longer unseen), with
-the keys that collection gives those tasks: what is tuned is, bit for bit, what collecting with that
-setting would store, but only learning curves are kept. A batch of agents takes settings of all
-kinds, apart from those that the source calls `SHARED`. The curves are saved after each batch, in
-`logs/<name>/tuning/`, and an interrupted search goes on behind them.
+Every setting is tried on the same few train tasks, with the random keys that collection derives for
+them, so that an agent learns bit for bit as in a collection with that setting; held-out tasks would
+no longer be unseen. Only learning curves are kept. Settings that agree in what the source calls
+`SHARED` run in one group. The curves are saved in `logs/<name>/tuning/` after each group, and an
+interrupted search resumes after the last one.
 """
 
 import itertools
@@ -23,23 +23,24 @@ from ad.data.episodes import ratio
 from ad.data.histories import versions
 from ad.data.store import mean_in_order
 from ad.errors import ConfigError
+from ad.evaluation.metrics import TaskFacts
 from ad.evaluation.summary import task_facts
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_metadata, save_state
 from envs.rng import derive_key
 
-BATCH = 128  # agents, about: above this an agent's step costs the same, and an interruption more
-DIGITS = 3  # of a random setting, so that the table shows what was run
-LEARNED = 0.5  # of the best possible return (where unknown: of the best final one) from which it is
+MAX_AGENTS = 128  # in a group: more do not lower the cost of an agent's step
+DIGITS = 3  # significant digits of a random setting, as many as the table shows
+LEARNED = 0.5  # a task counts as learned from this fraction of `Tuning.scale` on
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """S settings tried on N tasks: `scores` float [S, N] by name, NaN where there is none.
+    """The results of S settings on N tasks: `scores` float [S, N] by name, NaN for a missing score.
 
-    `curves` are those of `ad.data.curves`, [S, N, J]; `scale` [N] is the return that counts as
-    1 in the area: the optimal one, or where a world does not know it the best final one here.
+    `curves` are those of `ad.data.curves`, [S, N, J]. `scale` [N] is the return that counts as 1 in
+    the area under a curve: the optimal return, or the best final return here if it is unknown.
     """
 
     settings: list
@@ -50,86 +51,97 @@ class Tuning:
 
 
 def tune(config: Experiment, fresh: bool = False) -> Tuning:
-    """Try all settings that are not tried yet (with `fresh`, all of them).
+    """Try all settings that are not tried yet; with `fresh`, all.
 
     Raises ConfigError if there are none to try, or if the histories would be too short for a curve.
     """
     run, settings, folder = Run(config), candidates(config), tuning_folder(config)
     # The first train tasks, in the random order of the split.
     tasks = run.split.train_tasks[: config.tune.num_tasks]
-    steps = config.source.env_steps // config.source.num_envs
-    if (episodes := steps // config.env.episode_length) < config.data.history_stride:
-        raise ConfigError(
-            f"a stream of {steps} steps may hold {episodes} episodes, fewer than the "
-            f"data.history_stride ({config.data.history_stride}): raise source.env_steps"
-        )
+    _check_length(config)
     limit_threads(config)
-    # What a score is made of may change without trying again, so only the curves are saved.
+    # How curves are scored may change without another search, so only the curves are saved.
     counted = (config.env, config.split, config.source, config.tune)
     identity = config_hash(*counted), config.data.history_stride
-    about = {"tuning": [*identity], "versions": versions()}
-    tried = _tried(folder, about, fresh)
+    metadata = {"tuning": [*identity], "versions": versions()}
+    tried = _load_tried(folder, metadata, fresh)
     shared = SOURCES.load(config.source.algorithm).SHARED
-    lanes = len(tasks) * config.source.num_envs
-    parts = batches(settings, shared, len(tasks))
-    with _bar(len(settings) * lanes * steps) as bar:
-        for batch in parts:
-            name = str(batch[0])
+    groups = group_settings(settings, shared, max(MAX_AGENTS // len(tasks), 1))
+    steps_each = len(tasks) * config.source.num_envs * _steps(config)
+    progress = {"desc": "tune", "unit": " steps", "unit_scale": True, "disable": None}
+    with tqdm(total=len(settings) * steps_each, **progress) as bar:
+        for group in groups:
+            name = str(group[0])
             if name in tried:
-                bar.update(len(batch) * lanes * steps)
+                bar.update(len(group) * steps_each)
                 continue
-            tried[name] = _try([settings[i] for i in batch], tasks, config, bar)
-            save_state(folder, len(tried), tried, about)
-    order = [number for batch in parts for number in batch]
+            tried[name] = _try([settings[i] for i in group], tasks, config, bar)
+            save_state(folder, len(tried), tried, metadata)
+    curves, statistics = _join(groups, [tried[str(group[0])] for group in groups], len(tasks))
     facts = task_facts(run.world, config.env.episode_length, tasks)
-    tried_in_order = [tried[str(batch[0])] for batch in parts]
-    return _measured(config, settings, tasks, facts, order, tried_in_order)
+    scale = _scale(facts.optimal_return, curves["return"])
+    scores = _scores(config, curves, statistics["stopped"] == 0, scale, facts)
+    return Tuning(settings, tasks, curves, scores | statistics, scale)
 
 
 def tuning_folder(config: Experiment) -> Path:
-    """Where a search keeps its things."""
+    """Return the folder of a search, logs/<name>/tuning."""
     return config.folder / "tuning"
 
 
 def candidates(config: Experiment) -> list:
-    """The `Settings` to try: every combination of the grid's values, or random ones between them.
+    """Return the `Settings` to try: every combination of the grid's values, or random ones.
 
-    Random search (Bergstra and Bengio 2012) draws each from the lowest to the highest value, where
-    all are positive evenly in their logarithm. Raises ConfigError without a grid.
+    Random search (Bergstra and Bengio 2012, section 2) draws each value between the lowest and the
+    highest of the grid, uniformly in its logarithm if all are positive. Raises ConfigError without
+    a grid.
     """
-    tuning, group = config.tune, SOURCES.load(config.source.algorithm).Settings
+    tuning, settings_class = config.tune, SOURCES.load(config.source.algorithm).Settings
     if not tuning.grid:
         raise ConfigError(
             "tune.grid names no setting to try: --tune.grid.<setting> '[value, ...]' does"
         )
     if tuning.samples:
         rng = np.random.default_rng(derive_key(tuning.tune_seed, "tune"))
-        rows = [
-            [_between(values, rng) for values in tuning.grid.values()]
+        combinations = [
+            [_random_between(values, rng) for values in tuning.grid.values()]
             for _ in range(tuning.samples)
         ]
     else:
-        rows = itertools.product(*tuning.grid.values())
-    changes = (dict(zip(tuning.grid, row, strict=True)) for row in rows)
-    found = (pyrallis.decode(group, config.source.settings | change) for change in changes)
+        combinations = itertools.product(*tuning.grid.values())
+    changes = (dict(zip(tuning.grid, values, strict=True)) for values in combinations)
+    found = (pyrallis.decode(settings_class, config.source.settings | change) for change in changes)
     return list(dict.fromkeys(found))
 
 
-def batches(settings: list, shared: tuple[str, ...], num_tasks: int) -> list[list[int]]:
-    """Which settings run together, by their number: alike in what is `shared`, few enough."""
-    groups: dict[tuple, list[int]] = {}
-    for number, one in enumerate(settings):
-        groups.setdefault(tuple(getattr(one, name) for name in shared), []).append(number)
-    size = max(BATCH // num_tasks, 1)
+def group_settings(settings: list, shared: tuple[str, ...], max_size: int) -> list[list[int]]:
+    """Return the indices of `settings` in groups of at most `max_size` that agree in `shared`."""
+    alike: dict[tuple, list[int]] = {}
+    for index, own in enumerate(settings):
+        alike.setdefault(tuple(getattr(own, name) for name in shared), []).append(index)
     return [
-        group[start : start + size]
-        for group in groups.values()
-        for start in range(0, len(group), size)
+        group[start : start + max_size]
+        for group in alike.values()
+        for start in range(0, len(group), max_size)
     ]
 
 
-def _between(values: list, rng: np.random.Generator):
-    """A random number between the lowest and the highest of `values`, a whole one among those."""
+def _steps(config: Experiment) -> int:
+    return config.source.env_steps // config.source.num_envs
+
+
+def _check_length(config: Experiment) -> None:
+    """Raise ConfigError if an actor's sequence may be too short for one strided episode."""
+    episodes, stride = _steps(config) // config.env.episode_length, config.data.history_stride
+    if episodes < stride:
+        raise ConfigError(
+            f"the {_steps(config)} transitions of an actor may hold {episodes} episodes, fewer "
+            f"than data.history_stride ({stride}): raise source.env_steps"
+        )
+
+
+def _random_between(values: list, rng: np.random.Generator) -> float:
+    """Draw a number between the lowest and the highest of `values`, whole if all of them are."""
     low, high = min(values), max(values)
     u = rng.random()
     drawn = low * (high / low) ** u if low > 0 else low + (high - low) * u
@@ -138,94 +150,83 @@ def _between(values: list, rng: np.random.Generator):
     return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
 
 
-def _tried(folder: Path, about: dict, fresh: bool) -> dict:
-    """The curves of the batches that an earlier process of the same search has saved."""
-    found = None if fresh else read_metadata(folder)
-    if found is None or {name: found.get(name) for name in about} != about:
+def _load_tried(folder: Path, metadata: dict, fresh: bool) -> dict:
+    """Return the groups that an earlier process of the same search has saved, by name."""
+    saved = None if fresh else read_metadata(folder)
+    if saved is None or {name: saved.get(name) for name in metadata} != metadata:
         return {}
     return load_state(folder)
 
 
 def _try(settings: list, tasks: np.ndarray, config: Experiment, bar: tqdm) -> dict:
-    """Run one agent a setting and task; their curves and final statistics, each [s N, ...]."""
-    num_envs, agents = config.source.num_envs, len(settings) * len(tasks)
-    steps = config.source.env_steps // num_envs
-    curves = LearningCurves(agents, num_envs, steps, config.data.history_stride)
+    """Run an agent for each setting and task. Returns curves and final statistics, [s N, ...]."""
+    num_envs, num_agents = config.source.num_envs, len(settings) * len(tasks)
+    curves = LearningCurves(num_agents, num_envs, _steps(config), config.data.history_stride)
     statistics: dict[str, list] = {}
-    each = [setting for setting in settings for _ in tasks]
-    source = new_source(config, np.tile(tasks, (len(settings), 1)), each)
-    for block in source.run(steps):
-        curves.add(block)
-        for name, values in block.statistics.items():
+    settings_of_agents = [own for own in settings for _ in tasks]
+    source = new_source(config, np.tile(tasks, (len(settings), 1)), settings_of_agents)
+    for chunk in source.run(_steps(config)):
+        curves.add(chunk)
+        for name, values in chunk.statistics.items():
             statistics.setdefault(name, []).append(mean_in_order(values))
-        bar.update(block.arrays["action"].size)
-    ends = {
-        name: learning_curves.final_mean(np.stack(rows, 1)) for name, rows in statistics.items()
-    }
-    stopped = getattr(source, "stopped_at", np.full(agents, -1)) >= 0
-    return {"curves": curves.curves(), "statistics": ends | {"stopped": stopped.astype(float)}}
+        bar.update(chunk.arrays["action"].size)
+    final = {name: learning_curves.final_mean(np.stack(s, 1)) for name, s in statistics.items()}
+    stopped = getattr(source, "stopped_at", np.full(num_agents, -1)) >= 0
+    return {"curves": curves.curves(), "statistics": final | {"stopped": stopped.astype(float)}}
 
 
-def _measured(config: Experiment, settings: list, tasks: np.ndarray, facts, order, parts) -> Tuning:
-    """All batches together, in the order of `settings`, with their scores."""
-    longest = max(part["curves"]["return"].shape[1] for part in parts)
+def _join(groups: list[list[int]], tried: list[dict], num_tasks: int) -> tuple[dict, dict]:
+    """Return the curves and the statistics of all groups, [S, N, ...] in the settings' order."""
+    order = np.argsort([index for group in groups for index in group])
+    longest = max(group["curves"]["return"].shape[1] for group in tried)
 
-    def joined(group: str, name: str) -> np.ndarray:
-        """[S, N, ...] of what every batch has [s N, ...] of."""
-        rows = [part[group][name] for part in parts]
-        if group == "curves":
-            wide = ((0, 0), (0, longest))
-            rows = [np.pad(row, wide, constant_values=np.nan)[:, :longest] for row in rows]
-        whole = np.concatenate(rows)
-        return whole.reshape(-1, len(tasks), *whole.shape[1:])[np.argsort(order)]
+    def join(arrays: list[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate(arrays)
+        return joined.reshape(-1, num_tasks, *joined.shape[1:])[order]
 
-    curves = {name: joined("curves", name) for name in parts[0]["curves"]}
-    statistics = {name: joined("statistics", name) for name in parts[0]["statistics"]}
-    scale = _scale(facts.optimal_return, curves["return"])
-    whole = statistics["stopped"] == 0
-    scores = _scores(config, curves, whole, scale, facts)
-    return Tuning(settings, tasks, curves, scores | statistics, scale)
+    def pad(curve: np.ndarray) -> np.ndarray:
+        return np.pad(curve, ((0, 0), (0, longest)), constant_values=np.nan)[:, :longest]
+
+    curves, statistics = tried[0]["curves"], tried[0]["statistics"]
+    return (
+        {name: join([pad(group["curves"][name]) for group in tried]) for name in curves},
+        {name: join([group["statistics"][name] for group in tried]) for name in statistics},
+    )
 
 
 def _scale(optimal: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """The optimal return of each task [N]; where it is unknown, the best final one of `returns`."""
-    best = np.nanmax([learning_curves.final_mean(rows) for rows in returns], axis=0)
+    """Return the optimal return of each task [N], or the best final one of `returns` [S, N, J]."""
+    best = np.nanmax([learning_curves.final_mean(curves) for curves in returns], axis=0)
     return np.where(np.isfinite(optimal), optimal, best)
 
 
 def _scores(
-    config: Experiment, curves: dict, whole: np.ndarray, scale: np.ndarray, facts
+    config: Experiment, curves: dict, is_whole: np.ndarray, scale: np.ndarray, facts: TaskFacts
 ) -> dict[str, np.ndarray]:
-    """The scores of each setting and task, [S, N]; of the pace only where the task is learned.
+    """Return the scores of each setting and task, [S, N]; the pace only where the task is learned.
 
-    An agent that is not `whole`, bool [S, N], has stopped with broken numbers and learned nothing.
+    An agent that is not whole, bool [S, N], stopped with non-finite numbers and learned nothing.
     """
     shape = curves["return"].shape[:2]
     flat = {name: values.reshape(-1, values.shape[-1]) for name, values in curves.items()}
-    ends = {
-        name: learning_curves.final_mean(values).reshape(shape) for name, values in flat.items()
-    }
-    learned = whole & (ends["return"] >= LEARNED * scale)
-    each = config.source.num_envs * config.data.history_stride
-    episode = np.where(
-        learned.ravel(), learning_curves.episodes_to_converge(flat["return"], each), np.nan
+    final = {name: learning_curves.final_mean(curve).reshape(shape) for name, curve in flat.items()}
+    learned = is_whole & (final["return"] >= LEARNED * scale)
+    stride = config.data.history_stride
+    converged = learning_curves.episodes_to_converge(
+        flat["return"], config.source.num_envs * stride
     )
-    steps = learning_curves.steps_until(flat["length"], episode).reshape(shape)
-    windows, path = (
-        steps / config.data.context_length,
-        ratio(ends["success_length"], ends["success"]),
-    )
+    episodes = np.where(learned.ravel(), converged, np.nan)
+    steps = learning_curves.steps_until(flat["length"], episodes).reshape(shape)
+    windows = steps / config.data.context_length
+    path_length = ratio(final["success_length"], final["success"])
+    has_paths = facts.success_ends
     return {
         "area": ratio(learning_curves.area(flat).reshape(shape), scale),
-        "final_return": ends["return"],
-        "final_success": ends["success"],
-        "path_ratio": ratio(path, facts.shortest) if facts.success_ends else np.full(shape, np.nan),
+        "final_return": final["return"],
+        "final_success": final["success"],
+        "path_ratio": ratio(path_length, facts.shortest) if has_paths else np.full(shape, np.nan),
         "learned": learned.astype(float),
-        "rise_episodes": episode.reshape(shape),
+        "rise_episodes": episodes.reshape(shape),
         "rise_windows": windows,
-        "fitting_stride": config.data.history_stride * windows / config.tune.rise_windows,
+        "fitting_stride": stride * windows / config.tune.rise_windows,
     }
-
-
-def _bar(total: int) -> tqdm:
-    return tqdm(total=total, desc="tune", unit=" steps", unit_scale=True, disable=None)

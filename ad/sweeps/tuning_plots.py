@@ -1,4 +1,4 @@
-"""The picture of a search: learning curves, area against pace, and area by each setting tried."""
+"""The figure of a search: learning curves, area against pace, and area by each setting tried."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,11 @@ OTHERS = "#c3cad0"
 def tuning_picture(
     config: Experiment, tuning: Tuning, means: dict[str, np.ndarray], first: np.ndarray
 ) -> bytes:
-    """A PNG; `means` are those of the scores over tasks [S], `first` the settings, best first."""
+    """Return the PNG of a search.
+
+    `means` are the scores' means over tasks, float [S] by name; `first` the settings' indices, best
+    first.
+    """
     varied = [n for n in config.tune.grid if len({getattr(s, n) for s in tuning.settings}) > 1]
     figure = Figure(figsize=(11.5, 8.2 if varied else 4.4), dpi=DPI, layout="constrained")
     rows = figure.subfigures(2 if varied else 1, 1, squeeze=False)[:, 0]
@@ -31,7 +35,7 @@ def tuning_picture(
 
 
 def _curves(axes: Axes, config: Experiment, tuning: Tuning, first: np.ndarray) -> None:
-    """Return / scale over strided episodes, mean over tasks, up to what an evaluation plays."""
+    """Plot return / scale over as many strided episodes as an evaluation has, mean over tasks."""
     shown = tuning.curves["return"][:, :, : config.evaluation.episodes]
     curves = (shown / tuning.scale[:, None]).mean(1)  # [S, J], NaN where one task has ended
     episode = np.arange(1, curves.shape[1] + 1)
@@ -61,10 +65,10 @@ def _area_and_pace(axes: Axes, config: Experiment, means: dict, first: np.ndarra
 
 
 def _marginal(axes: Axes, name: str, values: np.ndarray, means: dict) -> None:
-    """The area of every setting over one of its values, and the mean of each value."""
+    """Plot the area of every setting over the values of `name`, and the mean for each value."""
     axes.scatter(values, means["area"], color=OTHERS, s=16)
     kinds = np.unique(values)
-    if len(kinds) <= len(values) // 2:  # of a random search each is another
+    if len(kinds) <= len(values) // 2:  # a random search has each value once
         center = [np.nanmean(means["area"][values == kind]) for kind in kinds]
         axes.plot(kinds, center, color=BEST[0], marker="o", linewidth=1.8)
     if kinds[0] > 0 and kinds[-1] > 5 * kinds[0]:

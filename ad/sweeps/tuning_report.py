@@ -1,11 +1,11 @@
-"""What a search found: `tuning.csv`, `table.md`, `tuning.png` and `best.yaml`, best settings first.
+"""The report of a search: `tuning.csv`, `table.md`, `tuning.png` and `best.yaml`, best first.
 
-By area: the mean return over environment steps. By pace: how near the rise is to the wanted length.
-The rise of a history is over when its strided episodes are at 0.9 of their final return; it is
-counted in strided episodes, which a student would play at that pace (against
-`evaluation.episodes`), and in context windows, `tune.rise_windows` being the wanted number. Below
-that a window shows a learner only at its start; far above it no window shows that it gets better.
-The stride that fits would make it the wanted number. A setting that fails on a task has no pace.
+Settings are ranked by area, the mean return over env steps, or by pace, the closeness to
+`tune.rise_windows`. A history has converged at the first strided episode with 0.9 of the final
+return. The table counts that in strided episodes, to be compared with `evaluation.episodes`, and in
+context windows. With fewer windows than wanted, most windows show an agent that has converged; with
+many more, no window shows an agent improve. The stride that fits would give the wanted number. A
+setting that fails on a task has no pace.
 """
 
 import csv
@@ -39,7 +39,7 @@ COLUMNS = {  # score -> heading and number format
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Means over tasks, float [S] by score; the settings' numbers, best first, by area and pace."""
+    """Means over tasks, float [S] by score, and the settings' indices by area and by pace."""
 
     means: dict[str, np.ndarray]
     by_area: np.ndarray
@@ -57,7 +57,7 @@ def tune_and_report(config: Experiment, fresh: bool = False) -> None:
 
 
 def rank(config: Experiment, tuning: Tuning) -> Ranking:
-    """Order the settings; what is equal stays in the order of the grid."""
+    """Rank the settings; equal ones stay in the order of the grid."""
     means = {name: _mean(values) for name, values in tuning.scores.items()}
     failed = means["learned"] < 1
     distance = np.abs(np.log(means["rise_windows"] / config.tune.rise_windows))
@@ -66,21 +66,21 @@ def rank(config: Experiment, tuning: Tuning) -> Ranking:
 
 
 def write_report(config: Experiment, tuning: Tuning, folder: Path) -> Table:
-    """Write the four files into `folder`; the table, best settings first."""
+    """Write the four files into `folder`. Returns the table, best settings first."""
     ranking = rank(config, tuning)
     first = ranking.by_area if config.tune.rank_by == "area" else ranking.by_pace
     table = tuning_table(config, tuning, ranking, first)
     write_text(folder / "table.md", table.markdown())
     write_text(folder / "best.yaml", dump(_with_settings(config, tuning.settings[first[0]])))
     with atomic_write(folder / "tuning.csv") as path, open(path, "w", newline="") as file:
-        csv.writer(file).writerows(_rows(tuning))
+        csv.writer(file).writerows(_csv_lines(tuning))
     with atomic_write(folder / "tuning.png") as path:
         path.write_bytes(tuning_picture(config, tuning, ranking.means, first))
     return table
 
 
 def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, first: np.ndarray) -> Table:
-    """A row for each setting in the order `first`; area with its 95 % interval over tasks."""
+    """Return a row for each setting in the order `first`; area has its 95 % interval over tasks."""
     place = {name: np.argsort(order) for name, order in _orders(ranking).items()}
     low, high = metrics.bootstrap(tuning.scores["area"].T)
     columns = {name: column for name, column in COLUMNS.items() if name in ranking.means}
@@ -102,8 +102,8 @@ def _orders(ranking: Ranking) -> dict[str, np.ndarray]:
     return {"area": ranking.by_area, "pace": ranking.by_pace}
 
 
-def _rows(tuning: Tuning):
-    """A row for each setting and task: all settings, all scores, empty where there is none."""
+def _csv_lines(tuning: Tuning):
+    """Yield a CSV line for each setting and task: all settings and scores, empty if missing."""
     names = [field.name for field in dataclasses.fields(tuning.settings[0])]
     yield [*names, "task", *tuning.scores]
     for s, own in enumerate(tuning.settings):
@@ -114,7 +114,7 @@ def _rows(tuning: Tuning):
 
 
 def _with_settings(config: Experiment, settings) -> Experiment:
-    """`config` with these settings of the source algorithm."""
+    """Return `config` with `settings` of the source algorithm."""
     source = dataclasses.replace(config.source, settings=pyrallis.encode(settings))
     return dataclasses.replace(config, source=source)
 
@@ -124,6 +124,6 @@ def _shown(value) -> str:
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
-    """Means over the tasks with a score, [S, N] -> [S]."""
+    """Return means over the tasks that have a score, [S, N] -> [S]."""
     known = np.isfinite(scores)
     return ratio(np.where(known, scores, 0).sum(1), known.sum(1))
