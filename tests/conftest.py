@@ -140,6 +140,6 @@ def made(smoke, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def unit(made, tmp_path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(made, tmp_path / "unit"))
+def history(made, tmp_path) -> Path:
+    """A copy of a published history."""
+    return Path(shutil.copytree(made, tmp_path / "history"))

@@ -67,21 +67,21 @@ def test_a_reward_that_is_no_number_stops_that_agent_alone_and_is_said_once(lake
 
 
 def test_the_history_of_a_failed_agent_is_whole(lakes):
-    unit = lakes("1.0e+30")[1]
-    assert len(np.unique(unit.arrays["action"][:, -200:])) == 4
-    assert np.isnan(unit.curve["entropy"]).all()
-    assert all(array.shape == (4, 0) for array in unit.learned.values())
+    history = lakes("1.0e+30")[1]
+    assert len(np.unique(history.arrays["action"][:, -200:])) == 4
+    assert np.isnan(history.curve["entropy"]).all()
+    assert all(array.shape == (4, 0) for array in history.learned.values())
 
 
 def break_agent(run: Run) -> None:
-    """Begin to collect; one agent breaks in the second block; leave it as an interruption does."""
-    batch = CollectionJob(Histories(run.config), run.split.train_tasks)
-    for count, block in enumerate(batch.source.run(batch.steps), 1):
-        batch.writer.append(block)
-        batch.source.moments[0, BROKEN] = np.inf
+    """Begin to collect; one agent breaks in the second chunk; leave it as an interruption does."""
+    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    for count, chunk in enumerate(job.source.run(job.steps), 1):
+        job.writer.append(chunk)
+        job.source.moments[0, BROKEN] = np.inf
         if count == 2:
             break
-    batch.save()
+    job.save()
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +135,10 @@ def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy,
     assert capsys.readouterr().err == ""
     data = load_dataset(failed, ALL)
     assert capsys.readouterr().err.count("training uses their histories up to there") == 1
-    tasks, streams = len(failed.split.train_tasks), whole.train.lengths.size
+    tasks, actors = len(failed.split.train_tasks), whole.train.lengths.size
     lost = len(whole.train) * (1 - CHUNK_STEPS / 2200) / tasks
     assert len(whole.train) - len(data.train) == pytest.approx(lost, rel=0.05)
-    assert data.train.lengths.size == streams
+    assert data.train.lengths.size == actors
 
 
 def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_path):
@@ -164,8 +164,8 @@ def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(f
 
 @pytest.mark.parametrize("step", [-1, 2201, 2.5, True, "9", None])
 def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, step):
-    unit = Histories(failed.config).folder(failed.split.train_tasks[0])
-    copy = shutil.copytree(unit, tmp_path / "unit")
+    history = Histories(failed.config).folder(failed.split.train_tasks[0])
+    copy = shutil.copytree(history, tmp_path / "history")
     manifest = read_checked_json(copy / "unit.json") | {"stopped_at_step": step}
     write_checked_json(copy / "unit.json", manifest)
     with pytest.raises(CorruptError, match="invalid stopped_at_step"):

@@ -15,115 +15,115 @@ from ad.data.schema import FIELDS, TransitionChunk
 from ad.data.store import HistoryWriter, is_complete, load_history
 from ad.errors import CorruptError
 
-TASKS, ENVS, LENGTHS = 2, 3, (5, 4, 8)  # units, streams, and transitions of each block
+TASKS, ENVS, LENGTHS = 2, 3, (5, 4, 8)  # histories, actors, and transitions of each chunk
 STEPS = sum(LENGTHS)
 FILES = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 
-def random_block(rng: np.random.Generator, steps: int) -> TransitionChunk:
+def random_chunk(rng: np.random.Generator, steps: int) -> TransitionChunk:
     """Any transitions [T, K, E], and a statistic measured three times."""
-    block = TransitionChunk.empty(steps, TASKS, ENVS)
-    for array in block.arrays.values():
+    chunk = TransitionChunk.empty(steps, TASKS, ENVS)
+    for array in chunk.arrays.values():
         array[:] = rng.integers(50 if array.dtype != bool else 2, size=array.shape)
-    block.arrays["truncated"] &= ~block.arrays["terminated"]
-    block.statistics["entropy"] = [rng.random(TASKS).astype(np.float32) for _ in range(3)]
-    return block
+    chunk.arrays["truncated"] &= ~chunk.arrays["terminated"]
+    chunk.statistics["entropy"] = [rng.random(TASKS).astype(np.float32) for _ in range(3)]
+    return chunk
 
 
-def random_blocks(seed: int = 0) -> list[TransitionChunk]:
+def random_chunks(seed: int = 0) -> list[TransitionChunk]:
     rng = np.random.default_rng(seed)
-    return [random_block(rng, steps) for steps in LENGTHS]
+    return [random_chunk(rng, steps) for steps in LENGTHS]
 
 
-def open_writer(dataset: Path, blocks: list[TransitionChunk]) -> HistoryWriter:
-    """A writer of two units in `dataset` with all `blocks` appended, not yet closed."""
+def open_writer(dataset: Path, chunks: list[TransitionChunk]) -> HistoryWriter:
+    """A writer of two histories in `dataset` with all `chunks` appended, not yet closed."""
     writer = HistoryWriter([dataset / f"unit_{k}" for k in range(TASKS)], ENVS, STEPS)
-    for block in blocks:
-        writer.append(block)
+    for chunk in chunks:
+        writer.append(chunk)
     return writer
 
 
-def write(dataset: Path, blocks: list[TransitionChunk]) -> list[Path]:
-    """Two published units; their folders."""
-    writer = open_writer(dataset, blocks)
+def write(dataset: Path, chunks: list[TransitionChunk]) -> list[Path]:
+    """Two published histories; their folders."""
+    writer = open_writer(dataset, chunks)
     writer.close([{"task": [k, 7]} for k in range(TASKS)])
     return writer.folders
 
 
 @pytest.fixture(scope="module")
-def shared_unit(tmp_path_factory) -> Path:
-    """The folder of a published unit; only to be read."""
-    return write(tmp_path_factory.mktemp("shared"), random_blocks())[1]
+def shared_history(tmp_path_factory) -> Path:
+    """The folder of a published history; only to be read."""
+    return write(tmp_path_factory.mktemp("shared"), random_chunks())[1]
 
 
 @pytest.fixture
-def unit(shared_unit, tmp_path) -> Path:
+def history(shared_history, tmp_path) -> Path:
     """A copy of it, to be damaged."""
-    return shutil.copytree(shared_unit, tmp_path / "unit")
+    return shutil.copytree(shared_history, tmp_path / "history")
 
 
 def test_a_history_comes_back_as_it_was_written(tmp_path):
-    blocks = random_blocks()
-    for k, folder in enumerate(write(tmp_path, blocks)):
+    chunks = random_chunks()
+    for k, folder in enumerate(write(tmp_path, chunks)):
         read = load_history(folder).arrays
         for name, dtype in FIELDS.items():
-            expected = np.concatenate([block.arrays[name][:, k] for block in blocks]).T
+            expected = np.concatenate([chunk.arrays[name][:, k] for chunk in chunks]).T
             np.testing.assert_array_equal(read[name], expected)
             assert (read[name].dtype, read[name].shape) == (dtype, (ENVS, STEPS))
 
 
-def test_a_manifest_tells_what_made_the_unit_and_describes_its_files(unit):
-    manifest = load_history(unit).manifest
+def test_a_manifest_tells_what_made_the_history_and_describes_its_files(history):
+    manifest = load_history(history).manifest
     assert manifest["task"] == [1, 7]
     assert manifest["files"]["action.npy"]["shape"] == [ENVS, STEPS]
     assert manifest["files"]["action.npy"]["dtype"] == "uint8"
     assert manifest["files"].keys() == set(FILES)
 
 
-def test_a_reader_that_wants_two_fields_gets_two(unit):
-    assert load_history(unit, ("action", "time")).arrays.keys() == {"action", "time"}
+def test_a_reader_that_wants_two_fields_gets_two(history):
+    assert load_history(history, ("action", "time")).arrays.keys() == {"action", "time"}
 
 
-def test_what_is_read_cannot_be_changed(unit):
+def test_what_is_read_cannot_be_changed(history):
     with pytest.raises(ValueError, match="read-only"):
-        load_history(unit).arrays["action"][0, 0] = 1
+        load_history(history).arrays["action"][0, 0] = 1
 
 
-def test_nothing_is_visible_before_a_unit_is_closed(tmp_path):
-    writer = open_writer(tmp_path, random_blocks())
+def test_nothing_is_visible_before_a_history_is_closed(tmp_path):
+    writer = open_writer(tmp_path, random_chunks())
     assert not any(folder.exists() or is_complete(folder) for folder in writer.folders)
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
-def test_closing_leaves_the_units_and_nothing_else(tmp_path):
-    folders = write(tmp_path, random_blocks())
+def test_closing_leaves_the_histories_and_nothing_else(tmp_path):
+    folders = write(tmp_path, random_chunks())
     assert sorted(tmp_path.iterdir()) == folders
     assert all(is_complete(folder) for folder in folders)
 
 
 def test_discarding_leaves_nothing(tmp_path):
-    open_writer(tmp_path, random_blocks()).discard()
+    open_writer(tmp_path, random_chunks()).discard()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_discarding_after_closing_keeps_the_units(tmp_path):
-    writer = open_writer(tmp_path, random_blocks())
+    writer = open_writer(tmp_path, random_chunks())
     writer.close([{}, {}])
     writer.discard()
     assert all(is_complete(folder) for folder in writer.folders)
 
 
-def test_a_unit_that_is_written_again_replaces_the_old_one(tmp_path):
-    write(tmp_path, random_blocks(0))
-    new = random_blocks(1)
+def test_a_history_that_is_written_again_replaces_the_old_one(tmp_path):
+    write(tmp_path, random_chunks(0))
+    new = random_chunks(1)
     folder = write(tmp_path, new)[0]
-    expected = np.concatenate([block.arrays["action"][:, 0] for block in new]).T
+    expected = np.concatenate([chunk.arrays["action"][:, 0] for chunk in new]).T
     np.testing.assert_array_equal(load_history(folder).arrays["action"], expected)
     assert len(list(tmp_path.iterdir())) == TASKS
 
 
 def test_the_same_transitions_are_the_same_bytes(tmp_path):
-    one, other = (write(tmp_path / name, random_blocks())[0] for name in "ab")
+    one, other = (write(tmp_path / name, random_chunks())[0] for name in "ab")
     assert [path.name for path in sorted(one.iterdir())] == [*sorted(FILES), "unit.json"]
     for path in one.iterdir():
         assert path.read_bytes() == (other / path.name).read_bytes()
@@ -131,65 +131,65 @@ def test_the_same_transitions_are_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("place", [0, 64, -1], ids=["first byte", "header", "last byte"])
-def test_a_flipped_bit_is_noticed(unit, name, place):
-    content = bytearray((unit / name).read_bytes())
+def test_a_flipped_bit_is_noticed(history, name, place):
+    content = bytearray((history / name).read_bytes())
     content[place] ^= 4
-    (unit / name).write_bytes(content)
+    (history / name).write_bytes(content)
     with pytest.raises(CorruptError):
-        load_history(unit)
+        load_history(history)
 
 
 @pytest.mark.parametrize("name", [*FILES, "unit.json"])
 @pytest.mark.parametrize("kept", [0, 20, -2], ids=["empty", "20 bytes", "two bytes short"])
-def test_a_truncated_file_is_noticed(unit, name, kept):
-    (unit / name).write_bytes((unit / name).read_bytes()[:kept])
+def test_a_truncated_file_is_noticed(history, name, kept):
+    (history / name).write_bytes((history / name).read_bytes()[:kept])
     with pytest.raises(CorruptError):
-        load_history(unit)
-    assert not is_complete(unit)
+        load_history(history)
+    assert not is_complete(history)
 
 
 @pytest.mark.parametrize("name", [*FILES, "unit.json"])
-def test_a_missing_file_is_noticed(unit, name):
-    (unit / name).unlink()
+def test_a_missing_file_is_noticed(history, name):
+    (history / name).unlink()
     with pytest.raises(CorruptError):
-        load_history(unit)
-    assert not is_complete(unit)
+        load_history(history)
+    assert not is_complete(history)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"files": []}', '{"files": {}}'])
-def test_a_manifest_of_another_form_is_noticed(unit, text):
-    (unit / "unit.json").write_text(text)
+def test_a_manifest_of_another_form_is_noticed(history, text):
+    (history / "unit.json").write_text(text)
     with pytest.raises(CorruptError):
-        load_history(unit)
-    assert not is_complete(unit)
+        load_history(history)
+    assert not is_complete(history)
 
 
-def test_a_missing_unit_is_noticed(tmp_path):
+def test_a_missing_history_is_noticed(tmp_path):
     with pytest.raises(CorruptError):
         load_history(tmp_path / "nothing")
     assert not is_complete(tmp_path / "nothing")
 
 
-def test_a_history_of_another_schema_is_refused(unit):
-    manifest = json.loads((unit / "unit.json").read_text())
-    (unit / "unit.json").write_text(json.dumps(manifest | {"schema": manifest["schema"] + 1}))
+def test_a_history_of_another_schema_is_refused(history):
+    manifest = json.loads((history / "unit.json").read_text())
+    (history / "unit.json").write_text(json.dumps(manifest | {"schema": manifest["schema"] + 1}))
     with pytest.raises(CorruptError):
-        load_history(unit)
+        load_history(history)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
 def test_no_flipped_bit_of_the_manifest_changes_what_is_read_or_shows_a_traceback(
-    shared_unit, data
+    shared_history, data
 ):
-    path = shared_unit / "unit.json"
-    good, expected = path.read_bytes(), load_history(shared_unit)
+    path = shared_history / "unit.json"
+    good, expected = path.read_bytes(), load_history(shared_history)
     place = data.draw(st.integers(0, len(good) - 1))
     bad = bytearray(good)
     bad[place] ^= 1 << data.draw(st.integers(0, 7))
     try:
         path.write_bytes(bad)
-        read = load_history(shared_unit)
+        read = load_history(shared_history)
     except CorruptError:
         return
     finally:
@@ -201,28 +201,28 @@ def test_no_flipped_bit_of_the_manifest_changes_what_is_read_or_shows_a_tracebac
 
 
 def slow_episodes(done: np.ndarray, reward: np.ndarray) -> list[tuple[int, int, int, float]]:
-    """(stream, start, stop, return) of every whole episode, one step after the other."""
+    """(actor, start, stop, return) of every whole episode, one step after the other."""
     found = []
-    for stream in range(len(done)):
+    for actor in range(len(done)):
         start, total = 0, 0.0
         for t in range(done.shape[1]):
-            total += float(reward[stream, t])
-            if done[stream, t]:
-                found.append((stream, start, t + 1, total))
+            total += float(reward[actor, t])
+            if done[actor, t]:
+                found.append((actor, start, t + 1, total))
                 start, total = t + 1, 0.0
     return found
 
 
 @st.composite
-def streams(draw):
-    """done and reward [streams, T], also without any episode or any step."""
+def actors(draw):
+    """done and reward [actors, T], also without any episode or any step."""
     shape = draw(st.tuples(st.integers(0, 4), st.integers(0, 12)))
     reward = arrays.arrays(np.float32, shape, elements=st.integers(-3, 3).map(float))
     return draw(arrays.arrays(bool, shape)), draw(reward)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(streams())
+@given(actors())
 def test_the_episodes_are_those_that_a_plain_loop_finds(case):
     found = episodes(*case)
     columns = (found.actor, found.start, found.stop, found.returns)
@@ -230,31 +230,31 @@ def test_the_episodes_are_those_that_a_plain_loop_finds(case):
 
 
 def test_the_curve_has_the_numbers_of_a_plain_loop(tmp_path):
-    blocks = random_blocks()
-    for k, folder in enumerate(write(tmp_path, blocks)):
-        unit = load_history(folder)
-        data = unit.arrays
+    chunks = random_chunks()
+    for k, folder in enumerate(write(tmp_path, chunks)):
+        history = load_history(folder)
+        data = history.arrays
         whole = slow_episodes(data["terminated"] | data["truncated"], data["reward"])
-        assert list(unit.curve) == ["env_steps", "return", "length", "entropy"]
+        assert list(history.curve) == ["env_steps", "return", "length", "entropy"]
         start = 0
-        for row, block in enumerate(blocks):
-            stop = start + len(block)
+        for row, chunk in enumerate(chunks):
+            stop = start + len(chunk)
             inside = [episode for episode in whole if start < episode[2] <= stop]
             expected = [
                 stop * ENVS,
                 np.mean([total for *_, total in inside]),
                 np.mean([last - first for _, first, last, _ in inside]),
-                np.mean([values[k] for values in block.statistics["entropy"]]),
+                np.mean([values[k] for values in chunk.statistics["entropy"]]),
             ]
-            measured = [values[row] for values in unit.curve.values()]
+            measured = [values[row] for values in history.curve.values()]
             np.testing.assert_allclose(measured, expected, rtol=1e-6)
             start = stop
 
 
 def test_the_curve_is_nan_where_no_episode_ended(tmp_path):
-    blocks = random_blocks()
+    chunks = random_chunks()
     for name in ("terminated", "truncated"):
-        blocks[1].arrays[name][:] = False
-    curve = load_history(write(tmp_path, blocks)[0]).curve
+        chunks[1].arrays[name][:] = False
+    curve = load_history(write(tmp_path, chunks)[0]).curve
     for column in ("return", "length"):
         np.testing.assert_array_equal(np.isnan(curve[column]), [False, True, False])

@@ -1,4 +1,4 @@
-"""Learning curves of source agents: counted block by block, as a history stride shows them."""
+"""Learning curves of source agents: counted chunk by chunk, as a history stride shows them."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def one_by_one(data: dict[str, np.ndarray], agent: int, stride: int) -> list[lis
 
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 50), (97,), (30, 60, 90, 91, 92)])
 @pytest.mark.parametrize("stride", [1, 3])
-def test_a_curve_is_the_mean_over_all_phases_and_streams_of_an_agent(stride, cuts):
+def test_a_curve_is_the_mean_over_all_phases_and_actors_of_an_agent(stride, cuts):
     data = lives(0, 150, 2, 4)
     curves = LearningCurves(2, 4, 150, stride)
     for start, stop in zip((0, *cuts), (*cuts, 150), strict=True):

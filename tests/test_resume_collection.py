@@ -22,7 +22,7 @@ from ad.sources.actors import CHUNK_STEPS
 
 ROOT = Path(__file__).parent.parent
 TASKS = np.array([[0, 0], [2, 2]])
-LONG = ["--source.env_steps", "8800", "--source.state_every", "0"]  # five blocks of four lanes
+LONG = ["--source.env_steps", "8800", "--source.state_every", "0"]  # five chunks of four actors
 ICE = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"]
 ICE += ["--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"]
 
@@ -35,7 +35,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(params=SOURCES)
 def words(request) -> list[str]:
-    """The words that choose each registered source, for five blocks."""
+    """The words that choose each registered source, for five chunks."""
     return ["--source.algorithm", request.param, *LONG]
 
 
@@ -54,23 +54,23 @@ def rows(smoke, tmp_path):
     return make
 
 
-def cut(run: Run, blocks: int) -> None:
-    """Collect until so many blocks are appended, and no further."""
-    batch = CollectionJob(Histories(run.config), run.split.train_tasks)
-    for count, block in enumerate(batch.source.run(batch.steps), 1):
-        batch.writer.append(block)
-        if count == blocks:
+def cut(run: Run, chunks: int) -> None:
+    """Collect until `chunks` chunks are appended, and stop there."""
+    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    for count, chunk in enumerate(job.source.run(job.steps), 1):
+        job.writer.append(chunk)
+        if count == chunks:
             return
-        batch.save()
+        job.save()
 
 
-@pytest.mark.parametrize("blocks", [2, 3, 5])
-def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, blocks, capsys):
+@pytest.mark.parametrize("chunks", [2, 3, 5])
+def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, chunks, capsys):
     whole, other = rows(words)
-    cut(other, blocks)
+    cut(other, chunks)
     assert collect(other) == 5
     said = capsys.readouterr().err
-    assert f"at step {(blocks - 1) * CHUNK_STEPS} of 2200" in said
+    assert f"at step {(chunks - 1) * CHUNK_STEPS} of 2200" in said
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
@@ -113,17 +113,17 @@ def test_a_partial_array_that_was_cut_makes_the_collection_start_again(rows, wor
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
-def test_units_that_are_published_are_not_computed_again(rows, words):
+def test_histories_that_are_published_are_not_computed_again(rows, words):
     whole, other = rows(words)
-    batch = CollectionJob(Histories(other.config), other.split.train_tasks)
-    for block in batch.source.run(batch.steps):
-        batch.writer.append(block)
-    batch.save()
-    units = [Histories(other.config).folder(task) for task in other.split.train_tasks]
-    published = {units[0]: None, units[1]: None}
-    for source, folder in zip(batch.writer.temporary[:2], units, strict=False):
-        made = Histories(whole.config).folder(other.split.train_tasks[units.index(folder)])
-        for path in made.iterdir():  # as `close` leaves it, before it comes to the third unit
+    job = CollectionJob(Histories(other.config), other.split.train_tasks)
+    for chunk in job.source.run(job.steps):
+        job.writer.append(chunk)
+    job.save()
+    histories = [Histories(other.config).folder(task) for task in other.split.train_tasks]
+    published = {histories[0]: None, histories[1]: None}
+    for source, folder in zip(job.writer.temporary[:2], histories, strict=False):
+        made = Histories(whole.config).folder(other.split.train_tasks[histories.index(folder)])
+        for path in made.iterdir():  # as `close` leaves it, before it comes to the third history
             (source / path.name).write_bytes(path.read_bytes())
         os.replace(source, folder)
         published[folder] = folder.stat().st_mtime_ns
@@ -151,9 +151,9 @@ def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
 
 def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):
     run = Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
-    batch = CollectionJob(Histories(run.config), run.split.train_tasks)
-    assert not batch.can_be_saved
-    batch.save()
+    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    assert not job.can_be_saved
+    job.save()
     assert collect(run) == 1
     assert "starts again: it left no snapshot" in capsys.readouterr().err
 
@@ -166,13 +166,13 @@ def test_a_restored_source_lives_on_with_the_same_bits(smoke, tmp_path, words, r
     pairs = [(f"--env.kwargs.{name}", value) for name, value in room.items()]
     config = smoke(tmp_path, *words, *(word for pair in pairs for word in pair))
     first, second = (new_source(config, TASKS) for _ in range(2))
-    blocks = first.run(3 * CHUNK_STEPS)
-    next(blocks)
+    chunks = first.run(3 * CHUNK_STEPS)
+    next(chunks)
     state = first.state()
     second.restore(state)
-    for expected, block in zip(blocks, second.run(3 * CHUNK_STEPS), strict=True):
+    for expected, chunk in zip(chunks, second.run(3 * CHUNK_STEPS), strict=True):
         for name in FIELDS:
-            np.testing.assert_array_equal(block.arrays[name], expected.arrays[name])
+            np.testing.assert_array_equal(chunk.arrays[name], expected.arrays[name])
 
 
 @pytest.mark.parametrize("env_id", envs.REGISTRY)

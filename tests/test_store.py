@@ -74,7 +74,7 @@ def test_two_folders_can_be_held_at_once(tmp_path):
 
 def test_what_a_dead_process_left_half_written_is_removed(tmp_path):
     below = tmp_path / "run" / "checkpoints"
-    (below / ".unit.12.tmp").mkdir(parents=True)
+    (below / ".history.12.tmp").mkdir(parents=True)
     (tmp_path / "run" / ".config.yaml.345.tmp").write_text("half")
     (below / ".hidden").write_text("kept")
     with locked(tmp_path / "run"):
@@ -116,34 +116,34 @@ def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tm
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
-def forge(unit: Path, change) -> None:
-    """Change the manifest by `change(manifest)` and seal it again, as an attacker could."""
-    manifest = json.loads((unit / "unit.json").read_text())
+def forge(history: Path, change) -> None:
+    """Change the manifest by `change(manifest)` and hash it again, as an attacker could."""
+    manifest = json.loads((history / "unit.json").read_text())
     del manifest["seal"]
     change(manifest)
-    write_checked_json(unit / "unit.json", manifest)
+    write_checked_json(history / "unit.json", manifest)
 
 
-def refused(unit: Path) -> bool:
-    """Whether a unit is refused as corrupt."""
+def refused(history: Path) -> bool:
+    """Whether a history is refused as corrupt."""
     try:
-        load_history(unit)
+        load_history(history)
     except CorruptError:
         return True
     return False
 
 
-def test_a_forged_manifest_that_changes_nothing_is_accepted(unit):
-    forge(unit, lambda manifest: None)
-    assert not refused(unit) and is_complete(unit)
+def test_a_forged_manifest_that_changes_nothing_is_accepted(history):
+    forge(history, lambda manifest: None)
+    assert not refused(history) and is_complete(history)
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../unit/action.npy", "extra.npy", "a\x00.npy", ""]
+    "name", ["/etc/passwd", "../history/action.npy", "extra.npy", "a\x00.npy", ""]
 )
-def test_a_manifest_that_names_another_file_is_refused(unit, name):
-    forge(unit, lambda m: m["files"].update({name: m["files"]["action.npy"]}))
-    assert refused(unit) and not is_complete(unit)
+def test_a_manifest_that_names_another_file_is_refused(history, name):
+    forge(history, lambda m: m["files"].update({name: m["files"]["action.npy"]}))
+    assert refused(history) and not is_complete(history)
 
 
 LIES = [
@@ -170,55 +170,55 @@ LIES = [
 
 @pytest.mark.parametrize("name", ["action.npy", "curve.npy"])
 @pytest.mark.parametrize(("key", "lie"), LIES, ids=str)
-def test_a_manifest_that_lies_is_refused(unit, name, key, lie):
-    forge(unit, lambda manifest: manifest["files"][name].update({key: lie}))
-    assert refused(unit)
+def test_a_manifest_that_lies_is_refused(history, name, key, lie):
+    forge(history, lambda manifest: manifest["files"][name].update({key: lie}))
+    assert refused(history)
 
 
 @pytest.mark.parametrize("value", [None, [], "x", {}, {"action.npy": None}, [["action.npy", {}]]])
-def test_a_manifest_without_a_list_of_files_is_refused(unit, value):
-    forge(unit, lambda manifest: manifest.update(files=value))
-    assert refused(unit) and not is_complete(unit)
+def test_a_manifest_without_a_list_of_files_is_refused(history, value):
+    forge(history, lambda manifest: manifest.update(files=value))
+    assert refused(history) and not is_complete(history)
 
 
 @pytest.mark.parametrize("columns", [None, 3, [], ["env_steps"]])
-def test_a_manifest_with_other_columns_is_refused(unit, columns):
-    forge(unit, lambda manifest: manifest.update(curve_columns=columns))
-    assert refused(unit)
+def test_a_manifest_with_other_columns_is_refused(history, columns):
+    forge(history, lambda manifest: manifest.update(curve_columns=columns))
+    assert refused(history)
 
 
-def test_a_manifest_nested_without_end_is_refused(unit):
-    (unit / "unit.json").write_text("[" * 100_000)
-    assert refused(unit) and not is_complete(unit)
+def test_a_manifest_nested_without_end_is_refused(history):
+    (history / "unit.json").write_text("[" * 100_000)
+    assert refused(history) and not is_complete(history)
 
 
-def test_a_manifest_too_large_to_be_one_is_refused(unit):
-    (unit / "unit.json").write_text(" " * (2 << 20))
-    assert refused(unit) and not is_complete(unit)
-
-
-@pytest.mark.parametrize("name", ["action.npy", "unit.json"])
-def test_a_link_in_place_of_a_file_is_refused(unit, name, tmp_path):
-    (unit / name).rename(tmp_path / "elsewhere")
-    (unit / name).symlink_to(tmp_path / "elsewhere")
-    assert refused(unit) and not is_complete(unit)
+def test_a_manifest_too_large_to_be_one_is_refused(history):
+    (history / "unit.json").write_text(" " * (2 << 20))
+    assert refused(history) and not is_complete(history)
 
 
 @pytest.mark.parametrize("name", ["action.npy", "unit.json"])
-def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(unit, name):
-    (unit / name).unlink()
-    os.mkfifo(unit / name)
-    assert refused(unit) and not is_complete(unit)
+def test_a_link_in_place_of_a_file_is_refused(history, name, tmp_path):
+    (history / name).rename(tmp_path / "elsewhere")
+    (history / name).symlink_to(tmp_path / "elsewhere")
+    assert refused(history) and not is_complete(history)
 
 
-def with_header(unit: Path, header: bytes, version: tuple[int, int] = (1, 0)) -> None:
+@pytest.mark.parametrize("name", ["action.npy", "unit.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(history, name):
+    (history / name).unlink()
+    os.mkfifo(history / name)
+    assert refused(history) and not is_complete(history)
+
+
+def with_header(history: Path, header: bytes, version: tuple[int, int] = (1, 0)) -> None:
     """Give action.npy another header and a manifest that agrees with its bytes."""
-    path = unit / "action.npy"
+    path = history / "action.npy"
     data = np.load(path).tobytes()
     size = struct.pack("<H" if version == (1, 0) else "<I", len(header))
     path.write_bytes(b"\x93NUMPY" + bytes(version) + size + header + data)
     entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    forge(unit, lambda manifest: manifest["files"]["action.npy"].update(entry))
+    forge(history, lambda manifest: manifest["files"]["action.npy"].update(entry))
 
 
 @pytest.mark.parametrize(
@@ -236,25 +236,25 @@ def with_header(unit: Path, header: bytes, version: tuple[int, int] = (1, 0)) ->
     ],
     ids=lambda header: header[:70].decode(errors="replace"),
 )
-def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(unit, header):
-    with_header(unit, header)
-    assert refused(unit)
+def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(history, header):
+    with_header(history, header)
+    assert refused(history)
 
 
 @pytest.mark.parametrize("version", [(2, 0), (3, 0), (9, 9)])
-def test_a_header_of_another_version_is_read_rightly_or_refused(unit, version):
-    expected = np.array(load_history(unit).arrays["action"])
-    with_header(unit, b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 100), }", version)
-    assert refused(unit) or np.array_equal(load_history(unit).arrays["action"], expected)
+def test_a_header_of_another_version_is_read_rightly_or_refused(history, version):
+    expected = np.array(load_history(history).arrays["action"])
+    with_header(history, b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 100), }", version)
+    assert refused(history) or np.array_equal(load_history(history).arrays["action"], expected)
 
 
-def test_a_pickle_in_place_of_an_array_is_never_executed(unit, tmp_path):
+def test_a_pickle_in_place_of_an_array_is_never_executed(history, tmp_path):
     class Canary:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    path = unit / "action.npy"
+    path = history / "action.npy"
     np.save(path, np.array([Canary()], dtype=object), allow_pickle=True)
     entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    forge(unit, lambda m: m["files"]["action.npy"].update(entry))
-    assert refused(unit) and not (tmp_path / "executed").exists()
+    forge(history, lambda m: m["files"]["action.npy"].update(entry))
+    assert refused(history) and not (tmp_path / "executed").exists()

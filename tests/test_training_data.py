@@ -1,4 +1,4 @@
-"""Which histories training reads: those of train tasks, and of them no held-out stream."""
+"""Which histories training reads: those of train tasks, and of them no held-out actor."""
 
 import shutil
 from dataclasses import replace
@@ -23,18 +23,18 @@ from ad.training.trainer import Trainer
 
 
 def write_numbered_histories(config) -> None:
-    """A history for every task of the room; the observations of a stream are all its own number."""
+    """A history for every task of the room; the observations of an actor are all its own number."""
     tasks = Run(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
-    block = TransitionChunk.empty(steps, len(tasks), config.source.num_envs)
-    for array in block.arrays.values():
+    chunk = TransitionChunk.empty(steps, len(tasks), config.source.num_envs)
+    for array in chunk.arrays.values():
         array[:] = 0
     numbers = np.arange(len(tasks) * config.source.num_envs)
-    block.arrays["observation"][:] = numbers.reshape(len(tasks), -1)
-    block.arrays["truncated"][4::5] = True
+    chunk.arrays["observation"][:] = numbers.reshape(len(tasks), -1)
+    chunk.arrays["truncated"][4::5] = True
     folders = [Histories(config).folder(task) for task in tasks]
     writer = HistoryWriter(folders, config.source.num_envs, steps)
-    writer.append(block)
+    writer.append(chunk)
     writer.close([{} for _ in tasks])
 
 
@@ -51,9 +51,9 @@ def numbered(smoke, tmp_path_factory):
     return build
 
 
-def streams_of(config, tasks, streams: range) -> set[int]:
-    """The numbers of those streams of those tasks (indices into all tasks)."""
-    return {int(task) * config.source.num_envs + stream for task in tasks for stream in streams}
+def actors_of(config, tasks, actors: range) -> set[int]:
+    """The numbers of those actors of those tasks (indices into all tasks)."""
+    return {int(task) * config.source.num_envs + actor for task in tasks for actor in actors}
 
 
 @pytest.mark.parametrize("held_out_actors", [1, 2, 3])
@@ -61,20 +61,20 @@ def test_held_out_actors_of_train_tasks_are_not_trained_on(numbered, held_out_ac
     config = numbered(held_out_actors)
     data, train_tasks = load_dataset(Run(config), (0.0, 1.0)), Run(config).split.train_index
     kept = range(4 - held_out_actors)
-    assert set(data.train.data["observation"]) == streams_of(config, train_tasks, kept)
+    assert set(data.train.data["observation"]) == actors_of(config, train_tasks, kept)
     others = range(4 - held_out_actors, 4)
-    assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, others)
+    assert set(data.held_out.data["observation"]) == actors_of(config, train_tasks, others)
 
 
 def test_only_the_configured_number_of_actors_is_trained_on(numbered):
     config = numbered(1, "--data.actors_per_task", "2")
     data, train_tasks = load_dataset(Run(config), (0.0, 1.0)), Run(config).split.train_index
-    assert set(data.train.data["observation"]) == streams_of(config, train_tasks, range(2))
-    assert set(data.held_out.data["observation"]) == streams_of(config, train_tasks, range(3, 4))
+    assert set(data.train.data["observation"]) == actors_of(config, train_tasks, range(2))
+    assert set(data.held_out.data["observation"]) == actors_of(config, train_tasks, range(3, 4))
 
 
 def test_only_the_first_steps_of_a_history_are_read(numbered):
-    # 4 streams of 1000 steps, episodes of 5: 600 of the task's steps are 30 episodes a stream.
+    # 4 actors of 1000 steps, episodes of 5: 600 of the task's steps are 30 episodes an actor.
     config = numbered(1, "--data.env_steps", "600")
     data = load_dataset(Run(config), (0.0, 1.0))
     _, steps = np.unique(data.train.data["observation"], return_counts=True)
@@ -87,8 +87,8 @@ def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbere
     config = numbered(0)
     data, split = load_dataset(Run(config), (0.0, 1.0)), Run(config).split
     seen = set(data.train.data["observation"])
-    assert seen == streams_of(config, split.train_index, range(4))
-    assert not seen & streams_of(config, split.held_out_index, range(4))
+    assert seen == actors_of(config, split.train_index, range(4))
+    assert not seen & actors_of(config, split.held_out_index, range(4))
     assert data.held_out is None
 
 

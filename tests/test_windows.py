@@ -1,4 +1,4 @@
-"""Training windows: whole episodes of one stream, every k-th of them, nothing from anywhere else.
+"""Training windows: whole episodes of one actor, every k-th of them, nothing from anywhere else.
 
 Every transition of the histories here carries its own number, so that a window tells where each of
 its entries comes from.
@@ -32,18 +32,16 @@ class Histories:
         return WindowSampler(self.arrays, context_length, self.stride, REWARDS, NONE, self.part)
 
     def episodes(self) -> list[list[list[int]]]:
-        """The transition numbers of each whole episode inside the part, stream after stream."""
+        """The transition numbers of each whole episode inside the part, actor after actor."""
         return [
-            whole_episodes(history["observation"][stream], done, self.part)
+            whole_episodes(history["observation"][actor], done, self.part)
             for history in self.arrays
-            for stream, done in enumerate(history["terminated"] | history["truncated"])
+            for actor, done in enumerate(history["terminated"] | history["truncated"])
         ]
 
     def sequences(self) -> list[list[int]]:
-        """Phase p of a stream: its episodes p, p + k, ... end to end; empty ones left out."""
-        phases = [
-            stream[p :: self.stride] for stream in self.episodes() for p in range(self.stride)
-        ]
+        """Phase p of an actor: its episodes p, p + k, ... end to end; empty ones left out."""
+        phases = [actor[p :: self.stride] for actor in self.episodes() for p in range(self.stride)]
         return [joined(phase) for phase in phases if phase]
 
 
@@ -63,7 +61,7 @@ def whole_episodes(numbers, done, part: tuple[float, float]) -> list[list[int]]:
 
 
 def numbered(done: np.ndarray, truncated: np.ndarray, first: int) -> dict[str, np.ndarray]:
-    """A history [streams, T] with these ends; fields follow from a transition's number."""
+    """A history [actors, T] with these ends; fields follow from a transition's number."""
     number = first + np.arange(done.size).reshape(done.shape)
     return {
         "observation": number,
@@ -86,7 +84,7 @@ def expected_entry(name: str, number: int) -> int:
 
 @st.composite
 def histories(draw):
-    """One to three tasks of up to three streams of up to 14 steps; at least one whole episode."""
+    """One to three tasks of up to three actors of up to 14 steps; at least one whole episode."""
     stride = draw(st.integers(1, 4))
     part = draw(st.sampled_from([(0.0, 1.0), (0.0, 0.5), (0.5, 1.0), (0.25, 0.75), (0.9, 1.0)]))
     made, first = [], 0
@@ -109,7 +107,7 @@ def read_whole(windows: WindowSampler) -> list[list[int]]:
 
 @PROPERTY
 @given(histories())
-def test_a_sequence_is_every_kth_whole_episode_of_one_stream_in_order(case):
+def test_a_sequence_is_every_kth_whole_episode_of_one_actor_in_order(case):
     assert read_whole(case.windows(50)) == case.sequences()
 
 
@@ -174,7 +172,7 @@ def test_there_are_as_many_choices_as_places_for_a_window(case, context_length):
 
 @pytest.fixture
 def three_sequences() -> WindowSampler:
-    """One stream of 12 steps; its episodes of 5, 4 and 3 steps are three phases."""
+    """One actor of 12 steps; its episodes of 5, 4 and 3 steps are three phases."""
     done = np.isin(np.arange(12), [4, 8, 11])[None]
     return Histories([numbered(done, ~done, 0)], 3, (0.0, 1.0)).windows(3)
 

@@ -1,7 +1,7 @@
-"""Verify: hold what is on the disk against what was written there; repair what can be made again.
+"""Verify: check the files of a run against their hashes, and repair those that are damaged.
 
-Every byte is read: of the histories that a configuration needs and of all others in its dataset,
-and of its run's checkpoints and results.
+Every byte is read: of all histories in the dataset of the run, of its checkpoints and of its
+results.
 """
 
 import re
@@ -20,14 +20,14 @@ from ad.runtime.files import remove
 from ad.runtime.run import Run
 from ad.training import checkpoints
 
-Damage = dict[Path, str]  # what is wrong with the unit or file at a path
-UNIT = re.compile(r"task_(\d+(?:-\d+)*)_seed_(\d+)")
+Damage = dict[Path, str]  # path of a history or file -> a sentence about its damage
+HISTORY_NAME = re.compile(r"task_(\d+(?:-\d+)*)_seed_(\d+)")
 
 
 def verify(run: Run, repair: bool = False) -> None:
-    """Check every file of a run; with `repair`, make again or remove what is damaged.
+    """Check the files of a run; with `repair`, collect damaged histories and remove other files.
 
-    Raises CorruptError, which names all that is damaged or missing, unless `repair`.
+    Without `repair`, raises CorruptError with a line for each damaged or missing file.
     """
     bad_histories, bad_checkpoints = damaged_histories(run), damaged_checkpoints(run)
     bad_results = damaged_results(run)
@@ -49,15 +49,15 @@ def verify(run: Run, repair: bool = False) -> None:
 
 
 def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
-    """Return the train tasks' histories and all others that are there, by their folder.
+    """Return folder -> (histories of its source seed, task) of each history to check.
 
-    Each has the `Histories` of its source seed and its task. One dataset has those of all splits
-    and source seeds.
+    These are the histories of the train tasks, and all others that the dataset has: of other splits
+    and other source seeds.
     """
-    own = Histories(run.config)
-    found = {own.folder(task): (own, task) for task in run.split.train_tasks}
-    for path in sorted(own.path.glob("task_*_seed_*")):
-        if match := UNIT.fullmatch(path.name):
+    of_run = Histories(run.config)
+    found = {of_run.folder(task): (of_run, task) for task in run.split.train_tasks}
+    for path in sorted(of_run.path.glob("task_*_seed_*")):
+        if match := HISTORY_NAME.fullmatch(path.name):
             task = np.array([int(part) for part in match[1].split("-")])
             source = replace(run.config.source, source_seed=int(match[2]))
             found.setdefault(path, (Histories(replace(run.config, source=source)), task))
@@ -65,24 +65,24 @@ def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
 
 
 def run_checkpoints(run: Run) -> list[Path]:
-    """All checkpoints of the run, the oldest first."""
+    """Return all checkpoints of the run, the oldest first."""
     return sorted((run.folder / "checkpoints").glob("step_*.pt"))
 
 
 def run_results(run: Run) -> list[Path]:
-    """The files of the run's evaluations, also in other worlds, that are there."""
+    """Return the existing files of the run's evaluations, in its own and in other worlds."""
     folders = [run.folder, *sorted((run.folder / "worlds").glob("*/"))]
     return [path for f in folders for name in summary.FILES if (path := f / name).exists()]
 
 
 def damaged_histories(run: Run) -> Damage:
-    """The histories that are missing, damaged or of something else."""
+    """Return the histories that are missing, damaged, or of another source or task."""
     checked = {path: _history_damage(path, *made) for path, made in histories(run).items()}
     return {path: reason for path, reason in checked.items() if reason}
 
 
 def damaged_checkpoints(run: Run) -> Damage:
-    """The checkpoints of the run that are not what was written."""
+    """Return the damaged checkpoints of the run."""
     found = {}
     for path in run_checkpoints(run):
         try:
@@ -93,7 +93,7 @@ def damaged_checkpoints(run: Run) -> Damage:
 
 
 def damaged_results(run: Run) -> Damage:
-    """The files of the run's evaluations that are not what was written."""
+    """Return the damaged files of the run's evaluations."""
     found = {}
     for folder in dict.fromkeys(path.parent for path in run_results(run)):
         found |= summary.damaged_results(folder)
@@ -101,41 +101,46 @@ def damaged_results(run: Run) -> Damage:
 
 
 def repair_histories(run: Run, damaged: Damage) -> None:
-    """Collect them again, with the same bytes; one of a task that no such world has only goes."""
-    every = histories(run)
-    made = {path: every[path] for path in damaged}
-    tasks_of_world = {tuple(task) for task in run.split.all_tasks.tolist()}
+    """Remove the `damaged` histories and collect them again, with the same bytes.
+
+    The history of a task that the world does not have is only removed.
+    """
+    found, all_tasks = histories(run), set(map(tuple, run.split.all_tasks.tolist()))
+    tasks_of_seed: dict[int, list[np.ndarray]] = {}
+    of_seed: dict[int, Histories] = {}
     for path in damaged:
+        of_path, task = found[path]
         remove(path)
-    by_seed = {own.config.source.source_seed: own for own, _ in made.values()}
-    for seed, own in by_seed.items():
-        tasks = [task for of, task in made.values() if of.config.source.source_seed == seed]
-        if known := [task for task in tasks if tuple(task.tolist()) in tasks_of_world]:
-            collect_tasks(own, np.array(known))
+        if tuple(task.tolist()) in all_tasks:
+            seed = of_path.config.source.source_seed
+            of_seed[seed] = of_path
+            tasks_of_seed.setdefault(seed, []).append(task)
+    for seed, tasks in tasks_of_seed.items():
+        collect_tasks(of_seed[seed], np.array(tasks))
 
 
 def remove_checkpoints(damaged: Damage) -> None:
-    """Remove them: training goes on from the newest one that is left."""
+    """Remove the `damaged` checkpoints; training resumes from the newest one that is left."""
     for path in damaged:
         remove(path)
         remove(path.with_suffix(".json"))
 
 
 def remove_results(run: Run, damaged: Damage) -> None:
-    """Remove all files of an evaluation of which some are `damaged`: it makes them again."""
+    """Remove all files of each evaluation that has a `damaged` file, to be evaluated again."""
     folders = {path.parent for path in damaged}
     for path in run_results(run):
         if path.parent in folders:
             remove(path)
 
 
-def _history_damage(folder: Path, own: Histories, task: np.ndarray) -> str:
-    """What is wrong with the history of `task`; empty if nothing is."""
+def _history_damage(folder: Path, of_seed: Histories, task: np.ndarray) -> str:
+    """Return a sentence about the damage of the history of `task`; "" if it has none."""
     if not folder.exists():
         return f"the history {folder} is missing"
     try:
         manifest = load_history(folder).manifest
     except CorruptError as error:
         return str(error)
-    different = own.manifest_mismatch(manifest, task)
-    return different and f"the history {folder} is another one, by its {different}"
+    mismatch = of_seed.manifest_mismatch(manifest, task)
+    return mismatch and f"the history {folder} is another one, by its {mismatch}"

@@ -39,33 +39,33 @@ class Kept:
 
 
 def history(folder: Path) -> Callable:
-    """A published history of one stream of eight random transitions."""
+    """A published history of one actor of eight random transitions."""
     writer = HistoryWriter([folder], 1, 8)
-    writer.append(random_block())
+    writer.append(random_chunk())
     writer.close([{"task": [0, 0]}])
     return load_history
 
 
-def random_block() -> TransitionChunk:
+def random_chunk() -> TransitionChunk:
     rng = np.random.default_rng(0)
-    block = TransitionChunk.empty(8, 1, 1)
-    for array in block.arrays.values():
+    chunk = TransitionChunk.empty(8, 1, 1)
+    for array in chunk.arrays.values():
         array[:] = rng.integers(2, size=array.shape)
-    block.statistics["entropy"] = [rng.random(1).astype(np.float32)]
-    return block
+    chunk.statistics["entropy"] = [rng.random(1).astype(np.float32)]
+    return chunk
 
 
 def collection(folder: Path) -> Callable:
     """An interrupted collection of one history, in the partial folder that stands for `folder`."""
-    units = [folder / "unit"]
-    writer = HistoryWriter(units, 1, 8)
-    writer.append(random_block())
+    histories = [folder / "history"]
+    writer = HistoryWriter(histories, 1, 8)
+    writer.append(random_chunk())
     writer.flush()
     states.save_state(writer.partial, 8, {"histories": writer.state()}, {"tasks": [[0, 0]]})
 
     def go_on(_: Path) -> None:
         state = states.load_state(writer.partial)
-        HistoryWriter(units, 1, 8, resume=True).restore(state["histories"])
+        HistoryWriter(histories, 1, 8, resume=True).restore(state["histories"])
 
     return go_on
 

@@ -26,11 +26,11 @@ FULL = pytest.mark.faults
 ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 
-def describe(unit: Path, path: Path) -> None:
-    """Let the manifest of `unit` say of a file what is true of its bytes."""
-    manifest = read_checked_json(unit / "unit.json")
+def describe(history: Path, path: Path) -> None:
+    """Let the manifest of `history` say of a file what is true of its bytes."""
+    manifest = read_checked_json(history / "unit.json")
     manifest["files"][path.name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_checked_json(unit / "unit.json", manifest)
+    write_checked_json(history / "unit.json", manifest)
 
 
 class Canary:
@@ -44,14 +44,14 @@ class Canary:
 
 
 def in_an_array(folder: Path, canary: Canary, name: str) -> None:
-    path = folder / "unit" / name
+    path = folder / "history" / name
     np.save(path, np.array([canary], dtype=object), allow_pickle=True)
     describe(path.parent, path)
     load_history(path.parent)
 
 
 def bare_in_an_array(folder: Path, canary: Canary, name: str) -> None:
-    path = folder / "unit" / name
+    path = folder / "history" / name
     path.write_bytes(pickle.dumps(canary))
     describe(path.parent, path)
     load_history(path.parent)
@@ -105,7 +105,7 @@ def test_no_code_in_any_file_is_run(made, tmp_path, ledger, full):
     kind = "code in data (pickles with a canary, YAML tags)"
     for number, (put, name) in enumerate(PICKLES):
         folder = tmp_path / str(number)
-        shutil.copytree(made, folder / "unit")
+        shutil.copytree(made, folder / "history")
         refused, canary = False, Canary(folder / "sung")
         try:
             put(folder, canary, name)
@@ -139,26 +139,28 @@ def forged(manifest: dict, rng: random.Random) -> dict:
         for key in way:
             part = part[key]
         if isinstance(part, dict) and rng.random() < 0.3:
-            part[rng.choice(["/etc/passwd", "../unit/action.npy", "x", ""])] = part.pop(last)
+            part[rng.choice(["/etc/passwd", "../history/action.npy", "x", ""])] = part.pop(last)
         else:
             part[last] = copy.deepcopy(rng.choice(LIES))
     return manifest
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=FULL)])
-def test_a_forged_manifest_is_refused_or_changes_nothing(unit, ledger, count):
+def test_a_forged_manifest_is_refused_or_changes_nothing(history, ledger, count):
     kind, rng = "forged manifests", random.Random(0)
-    expected = {name: np.array(array) for name, array in load_history(unit).arrays.items()}
-    honest = (unit / "unit.json").read_bytes()
+    expected = {name: np.array(array) for name, array in load_history(history).arrays.items()}
+    honest = (history / "unit.json").read_bytes()
     for number in range(count):
-        write_checked_json(unit / "unit.json", forged(read_checked_json(unit / "unit.json"), rng))
+        write_checked_json(
+            history / "unit.json", forged(read_checked_json(history / "unit.json"), rng)
+        )
         try:
-            read = load_history(unit)
+            read = load_history(history)
             fine = all(np.array_equal(read.arrays[name], expected[name]) for name in FIELDS)
         except CorruptError:
             fine = True
         ledger.count(kind, None if fine else f"number {number}")
-        (unit / "unit.json").write_bytes(honest)
+        (history / "unit.json").write_bytes(honest)
     assert not ledger.lost(kind)
 
 
@@ -178,18 +180,18 @@ HEADERS = [
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
 def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(
-    unit, tmp_path, ledger, monkeypatch, full
+    history, tmp_path, ledger, monkeypatch, full
 ):
     kind = "headers that lie"
     monkeypatch.chdir(tmp_path)
-    path = unit / "action.npy"
+    path = history / "action.npy"
     data = np.load(path).tobytes()
     for header in HEADERS:
         text = header.encode()
         path.write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + data)
-        describe(unit, path)
+        describe(history, path)
         with pytest.raises(CorruptError):
-            load_history(unit)
+            load_history(history)
         ledger.count(kind, "code was run" if (tmp_path / "sung").exists() else None)
     assert not ledger.lost(kind)
 
@@ -199,13 +201,13 @@ def test_what_is_no_plain_file_is_refused_without_waiting(made, tmp_path, ledger
     kind = "links, pipes and folders in place of a file"
     for name in [*ARRAYS, "unit.json"]:
         for put in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(made / path.name)):
-            unit = shutil.copytree(made, tmp_path / "unit")
-            (unit / name).unlink()
-            put(unit / name)
+            history = shutil.copytree(made, tmp_path / "history")
+            (history / name).unlink()
+            put(history / name)
             with pytest.raises(CorruptError):
-                load_history(unit)
+                load_history(history)
             ledger.count(kind)
-            shutil.rmtree(unit)
+            shutil.rmtree(history)
 
 
 NAMES = [
