@@ -30,9 +30,9 @@ TASK_COLUMNS = {
     "nauc": COLUMNS["nauc"],
     "success_last10": COLUMNS["success_last10"],
     "return_last10": COLUMNS["return_last10"],
-    "optimal_return": ("best return", ".2f"),
+    "optimal_return": ("optimal return", ".2f"),
     "length_last10": ("length, last 10", ".1f"),
-    "optimal_length": ("shortest", ".1f"),
+    "optimal_length": ("shortest length", ".1f"),
     "path_ratio_last10": COLUMNS["path_ratio_last10"],
 }
 CONTEXT_COLUMNS = {
