@@ -74,10 +74,23 @@ def test_a_setting_that_changes_no_weight_may_differ_and_is_the_new_one(begun, w
     assert str(config) == value
 
 
-def test_a_changed_setting_with_fresh_discards_what_was_there(begun, tmp_path):
+def test_a_changed_setting_with_fresh_discards_what_was_there(begun, tmp_path, capsys):
     (tmp_path / "logs/x/metrics.jsonl").touch()
     begun("--training.steps", "30", fresh=True)
     assert not (tmp_path / "logs/x/metrics.jsonl").exists()
+    said = capsys.readouterr().err
+    assert "training.steps: 20 -> 30" in said and "discarded" in said
+
+
+@pytest.mark.parametrize("text", ["training: {no_such_setting: 1}", "a: [", "\x00"])
+def test_a_folder_whose_configuration_cannot_be_read_is_refused_and_discarded(
+    begun, tmp_path, text
+):
+    (tmp_path / "logs/x/config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"its config.yaml cannot be read"):
+        begun()
+    begun(fresh=True)
+    begun()
 
 
 STRICT = [

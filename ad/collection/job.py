@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ad.config.schema import Experiment
 from ad.data.histories import Histories, versions
 from ad.data.manifest import STOPPED
-from ad.data.schema import TransitionChunk
+from ad.data.schema import TransitionChunk, check_sizes
 from ad.data.store import HistoryWriter, describe_stopped, history_bytes
 from ad.errors import CorruptError
 from ad.registry import SOURCES
@@ -178,7 +178,8 @@ def _give_up(partial: Path, reason: str) -> None:
 def new_source(config: Experiment, tasks: np.ndarray, settings=None):
     """Return the configured source algorithm on `tasks` [K, ...], an agent for each task.
 
-    `settings` replaces the configured ones: one `Settings` for all agents or a list of K.
+    `settings` replaces the configured ones: one `Settings` for all agents or a list of K. Raises
+    ConfigError if a history cannot store the observations or actions of the world.
     """
     env, source = config.env, config.source
     source_class = SOURCES.load(source.algorithm)
@@ -189,6 +190,7 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
         task_kwargs=env.tasks,
         **env.kwargs,
     )
+    check_sizes(int(vec_env.single_observation_space.n), int(vec_env.single_action_space.n))
     keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
     settings = settings or source_class.Settings(**source.settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ad.errors import ConfigError
+
 FIELDS = {
     "observation": np.uint16,
     "action": np.uint8,
@@ -14,6 +16,16 @@ FIELDS = {
     "truncated": np.bool_,
     "time": np.uint16,
 }
+
+
+def check_sizes(num_observations: int, num_actions: int) -> None:
+    """Raise ConfigError unless the dtypes of `FIELDS` can store all observations and actions."""
+    for name, count in (("observation", num_observations), ("action", num_actions)):
+        limit = np.iinfo(FIELDS[name]).max + 1
+        if count > limit:
+            raise ConfigError(
+                f"the world has {count:,} {name}s, but a history stores at most {limit:,}"
+            )
 
 
 @dataclass
