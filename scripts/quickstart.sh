@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a report of in-context learning on unseen goals: three to four minutes on two cores.
-# Goes on where it was interrupted. Takes the options of scripts.run, e.g. --training.steps 500
+# From nothing to a report of in-context learning on held-out goals: three to four minutes on two cores.
+# Run it again to resume. Takes the options of scripts.run, e.g. --training.steps 500
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Every row of the README's tables, then the tables themselves: about a quarter of an hour on two cores.
-# Goes on where it was interrupted.
+# Every run of the README's tables, then the tables themselves: about a quarter of an hour on two cores.
+# Run it again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 
-row() { .venv/bin/python -m scripts.run --config_path "configs/$1.yaml" --name "$2" "${@:3}"; }
+run() { .venv/bin/python -m scripts.run --config_path "configs/$1.yaml" --name "$2" "${@:3}"; }
 table() { .venv/bin/python -m scripts.table --update README.md --mark "$@"; }
 
 for split in 0 1 2; do
     .venv/bin/python -m scripts.seeds --seeds 0,1,2 --config_path configs/quickstart.yaml \
         --name "quickstart-split-$split" --split.split_seed "$split"
 done
-row dense dense-split-0
-row noise_distillation noise-split-0
-row expert_distillation expert-split-0
+run dense dense-split-0
+run noise_distillation noise-split-0
+run expert_distillation expert-split-0
 bash scripts/seed.sh
-row unseen_sizes unseen_sizes --split.split_seed 100 # the encoder was chosen there
+run unseen_sizes unseen_sizes --split.split_seed 100 # the encoder was chosen there
 cp logs/quickstart-split-0-seed-0/curve.png logs/example.png
 table results quickstart-split-{0,1,2}-seed-{0,1,2} noise-split-0 expert-split-0 dense-split-0 \
     $(cd logs && ls -d seed_darkroom*)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The seed experiment, configs/seed_darkroom.yaml: collected in full, trained in full on a GPU; on a
-# CPU for 100 of its 22,000 steps, or as many as the first word says. Then how long all would take.
-# Goes on where it was interrupted.
+# The experiment that this project continues, configs/seed_darkroom.yaml: collected in full, trained in
+# full on a GPU, and on a CPU for 100 of its 22,000 train steps or the number in the first argument.
+# Then prints how long all steps would take. Run it again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with what the project needs, in the versions of scripts/constraints.txt; once.
+# Creates .venv with the packages in the versions of scripts/constraints.txt, unless it is up to date.
 # PYTHON names another interpreter than python3 (3.11 or newer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ fi
 echo "Installing into .venv (once, two to three minutes) ..."
 "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev]"
-# The loops of source agents, training and rollouts are compiled once, here, and kept beside them.
+# Compile the numba loops of source agents, training and rollouts once; __pycache__ keeps them.
 empty=$(mktemp -d)
 trap 'rm -rf "$empty"' EXIT
 smoke() {
@@ -23,5 +23,5 @@ smoke() {
 }
 smoke collect
 smoke train
-smoke train --name smoke-dropout --model.dropout 0.1 # another version of the same loops
+smoke train --name smoke-dropout --model.dropout 0.1 # a variant of the training loops
 echo "$stamp" > .venv/stamp

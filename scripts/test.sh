@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The checks before every commit: style, then the tests that are not marked slow or faults.
+# Runs the checks before every commit: style, then the tests that are not marked slow or faults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh

@@ -1,1 +1,1 @@
-"""Trained models in formats that others read."""
+"""Exports of trained models to formats that other programs read."""

@@ -1,9 +1,9 @@
-"""A trained model to give away: `logs/<run>/release/`, which holds data and no code.
+"""The release of a trained model for others: `logs/<run>/release/`, which holds data and no code.
 
-model.safetensors   the weights (float32); its header holds the sizes of the world
+model.safetensors   the parameters (float32), with the spec of the world in the header
 config.yaml         the resolved configuration
 README.md           the model card
-SHA256SUMS          of the three, for `sha256sum -c`: safetensors itself does not see a flipped bit
+SHA256SUMS          hashes of the three for `sha256sum -c`, as safetensors has no checksum
 """
 
 import json
@@ -25,7 +25,7 @@ SUMS = "SHA256SUMS"
 
 
 def release(run: Run) -> Path:
-    """Write the release of a trained run; its folder.
+    """Write the release of a trained run. Returns its folder.
 
     Raises ConfigError if the run is not trained, MachineError without the package safetensors.
     """
@@ -43,9 +43,10 @@ def release(run: Run) -> Path:
 
 
 def load_release(folder: Path) -> SequenceModel:
-    """The released model, frozen, on the CPU. Raises CorruptError unless all is as it was written.
+    """Return the released model, frozen, on the CPU.
 
-    Raises MachineError without the package safetensors.
+    Raises CorruptError unless all files are as they were written, MachineError without the package
+    safetensors.
     """
     safetensors = _safetensors()
     _verify(folder)
@@ -61,8 +62,8 @@ def load_release(folder: Path) -> SequenceModel:
     return model.eval().requires_grad_(False)
 
 
-def card(run: Run, num_weights: int) -> str:
-    """The model card of a run, Markdown: what it is, what it was trained on, how well it does."""
+def card(run: Run, num_parameters: int) -> str:
+    """Return the model card of a run as Markdown: its model, training data and scores."""
     config = run.config
     scores = "It is not evaluated."
     if is_evaluated(run):
@@ -70,7 +71,7 @@ def card(run: Run, num_weights: int) -> str:
         scores = run_table(results).compact().markdown()
     return CARD.format(
         name=config.name,
-        num_weights=num_weights,
+        num_parameters=num_parameters,
         world=config.env.id,
         train=len(run.split.train_tasks),
         held_out=len(run.split.held_out_tasks),
@@ -93,11 +94,11 @@ tags: [reinforcement-learning, in-context-learning]
 
 # {name}
 
-A causal transformer of {num_weights:,} weights that reads its own past transitions and acts. In its
-context it is to learn tasks of {world} that it has never seen. Method: {method}.
+A causal transformer of {num_parameters:,} parameters that acts on its past transitions, and so
+learns in context to solve tasks of {world} that it was not trained on. Method: {method}.
 
 - Trained for {steps:,} steps on the learning histories of {train} tasks ({algorithm}, {env_steps:,}
-  environment steps each); {held_out} tasks were held out.
+  env steps each); {held_out} tasks were held out.
 - Configuration {config_hash}
 - Split {split_hash}
 
@@ -114,25 +115,26 @@ from ad.exchange.release import load_release
 model = load_release(Path("."))  # a SequenceModel; checks SHA256SUMS, runs no code
 ```
 
-Made for study: it knows the world above and no other.
+Made for research: it was trained in the world above and in no other.
 """
 
 
 def _verify(folder: Path) -> None:
+    """Raise CorruptError unless SHA256SUMS lists all files with their hashes."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         if [line.split("  ")[1:] for line in lines] != [[name] for name in FILES]:
             raise ValueError(f"{SUMS} does not list its files")
         for line in lines:
-            known, name = line.split("  ")
-            if sha256(folder / name) != known:
+            expected, name = line.split("  ")
+            if sha256(folder / name) != expected:
                 raise ValueError(f"the SHA-256 of {name} is not the one in {SUMS}")
     except (FileNotFoundError, ValueError) as error:
         raise CorruptError(f"the release {folder} is not what was written: {error}") from error
 
 
 def _safetensors():
-    """The package, with its part for torch."""
+    """Return the package safetensors, with `safetensors.torch`. Raises MachineError without it."""
     try:
         import safetensors.torch
     except ImportError as error:

@@ -1,1 +1,1 @@
-"""Many runs from one description: studies of settings and searches for source settings."""
+"""Verbs in turn and many runs: the pipeline, seeds, studies, searches and the table of results."""

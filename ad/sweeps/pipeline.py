@@ -1,6 +1,7 @@
 """The five verbs of one run: collect, train, evaluate, record and report, alone or in turn.
 
-Each takes the opened run, so that its split and its world are built once in a process.
+Each takes the opened run, so that its split and its world are built once in a process. Recording
+and reporting are imported where they are needed: importing matplotlib takes half a second.
 """
 
 import shutil
@@ -12,8 +13,6 @@ from ad.data.histories import Histories
 from ad.errors import MachineError
 from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
-from ad.reporting import record as recording
-from ad.reporting import report as reporting
 from ad.runtime.console import info, warn
 from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
@@ -68,6 +67,8 @@ def evaluate(run: Run, fresh: bool = False) -> None:
 
 def record(run: Run, fresh: bool = False) -> None:
     """Record the videos that are missing or out of date; with `fresh`, all of them."""
+    from ad.reporting import record as recording
+
     if fresh:
         shutil.rmtree(run.videos, ignore_errors=True)
     written, total = recording.record(run)
@@ -76,6 +77,8 @@ def record(run: Run, fresh: bool = False) -> None:
 
 def report(run: Run) -> None:
     """Write the report and print its table. Takes seconds, so it is always written anew."""
+    from ad.reporting import report as reporting
+
     path = reporting.report(run)
     info(path.with_name("table.md").read_text(encoding="utf-8"))
     info(f"report: {path}")
