@@ -1,4 +1,4 @@
-"""What many tests share: a tiny row of the benchmark, histories of it, and random windows."""
+"""What many tests share: a tiny experiment, its histories, and random windows."""
 
 import shutil
 import signal
@@ -54,26 +54,26 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def smoke():
-    """smoke(root, *words): the row of configs/smoke.yaml under `root`, changed by `words`."""
+    """smoke(root, *words): configs/smoke.yaml with its files under `root`, changed by `words`."""
 
-    def row(root, *words: str):
+    def experiment(root, *words: str):
         fixed = ["--config_path", str(SMOKE), "--root", str(root), "--device", "cpu"]
         return load([*fixed, "--threads", "1", *words]).config
 
-    return row
+    return experiment
 
 
 @pytest.fixture(scope="session")
 def collected(smoke, tmp_path_factory):
-    """collected(name, *words): a row as `smoke` gives, whose histories are there already."""
+    """collected(name, *words): an experiment as of `smoke` whose histories are collected."""
     root = tmp_path_factory.mktemp("collected")
     source = ["--source.algorithm", "noise_distillation", "--source.env_steps", "800"]
     collect(Run.open(smoke(root, "--name", "source", *source)))
 
-    def row(name: str, *words: str):
+    def experiment(name: str, *words: str):
         return smoke(root, "--name", name, *source, *words)
 
-    return row
+    return experiment
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +103,8 @@ def random_window(spec):
 
 
 @pytest.fixture(scope="session")
-def row(collected, tmp_path_factory):
-    """row(**changes): a row of eight training steps, under a name that no other test has."""
+def experiment(collected, tmp_path_factory):
+    """experiment(**changes): one of eight training steps, under a name that no other test has."""
 
     def build(*words: str, **changes: str):
         name = tmp_path_factory.mktemp("run").name
@@ -116,15 +116,15 @@ def row(collected, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def whole(row) -> Run:
+def whole(experiment) -> Run:
     """A run trained without an interruption; only to be read."""
-    return train(row(training__precision="float32"))
+    return train(experiment(training__precision="float32"))
 
 
 @pytest.fixture
-def trained(whole, row) -> Run:
+def trained(whole, experiment) -> Run:
     """A copy of that run, to be damaged."""
-    config = row(training__precision="float32")
+    config = experiment(training__precision="float32")
     shutil.copytree(whole.folder, Run.open(config).folder, dirs_exist_ok=True)
     return Run.open(config)
 

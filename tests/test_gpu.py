@@ -39,9 +39,10 @@ def test_logits_are_those_of_a_cpu(spec, random_window, tokenizer, position):
 
 
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
-def test_training_steps_are_those_of_a_cpu(row, tokenizer):
+def test_training_steps_are_those_of_a_cpu(experiment, tokenizer):
     runs = [
-        train(row("--device", device, model__tokenizer=tokenizer, **PLAIN)) for device in both()
+        train(experiment("--device", device, model__tokenizer=tokenizer, **PLAIN))
+        for device in both()
     ]
     losses = [losses_of(run) for run in runs]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
@@ -51,30 +52,31 @@ def test_training_steps_are_those_of_a_cpu(row, tokenizer):
 
 
 @pytest.mark.parametrize(("precision", "near"), [("float32", 1e-3), ("bfloat16", 0.05)])
-def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row, precision, near):
+def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(experiment, precision, near):
     words = PLAIN | {"training__precision": precision}
     runs = [
-        Run.open(row("--device", DEVICE, training__train_seed=str(n), **words)) for n in range(3)
+        Run.open(experiment("--device", DEVICE, training__train_seed=str(n), **words))
+        for n in range(3)
     ]
     trainers = new_trainers(runs)
     train_seeds(trainers)
     for run in runs:
         run.log.close()
         assert json.loads((run.folder / "sessions.json").read_text())["train"][-1]["models"] == 3
-        other = train(replace(run.config, name=row().name))
+        other = train(replace(run.config, name=experiment().name))
         np.testing.assert_allclose(losses_of(run), losses_of(other), rtol=near)
 
 
-def test_bfloat16_training_comes_down_as_on_a_cpu(row):
+def test_bfloat16_training_comes_down_as_on_a_cpu(experiment):
     words = {"training__precision": "bfloat16", "training__steps": "40"}
-    runs = [train(row("--device", device, **words)) for device in both()]
+    runs = [train(experiment("--device", device, **words)) for device in both()]
     losses = [losses_of(run) for run in runs]
     ends = [np.mean(of_run[-10:]) for of_run in losses]
     assert ends[1] == pytest.approx(ends[0], rel=0.05)
 
 
-def test_episodes_in_the_context_are_those_of_a_cpu(row):
-    trainer = Trainer(Run.open(row("--device", "cpu")))
+def test_episodes_in_the_context_are_those_of_a_cpu(experiment):
+    trainer = Trainer(Run.open(experiment("--device", "cpu")))
     config, split = trainer.config, trainer.run.split
     model = trainer.model.eval().requires_grad_(False).double()  # a CPU rounds in float32
     lengths = []
@@ -86,22 +88,22 @@ def test_episodes_in_the_context_are_those_of_a_cpu(row):
     assert (lengths[0] == lengths[1]).mean() > 0.95  # a draw may fall between two roundings
 
 
-def test_a_memory_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, random_window):
+def test_a_context_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, random_window):
     torch.manual_seed(0)
     model = SequenceModel(spec, ModelConfig(width=32, layers=3)).eval().requires_grad_(False)
     torch.nn.init.normal_(model.head.weight)
     window, logits = random_window(4, 40, seed=1), []
     for device in both():
         told = {name: value.to(device) for name, value in window.items()}
-        memory, seen = ContextMemory(model.to(device), 4, 12), []
+        context, seen = ContextMemory(model.to(device), 4, 12), []
         for step in range(1, 41):
-            seen.append(memory.act(told["observation"][:, step], told["time"][:, step]).cpu())
-            memory.observe(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
+            seen.append(context.act(told["observation"][:, step], told["time"][:, step]).cpu())
+            context.observe(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
         logits.append(torch.stack(seen))
     torch.testing.assert_close(logits[1], logits[0], atol=0.2, rtol=0)  # of size 6
 
 
-def test_a_run_goes_on_on_the_other_device(row):
+def test_a_run_resumes_on_the_other_device(experiment):
     class Once:
         """Asks to stop after four steps."""
 
@@ -111,7 +113,7 @@ def test_a_run_goes_on_on_the_other_device(row):
             self.count += 1
             return self.count == 4
 
-    config = row("--device", "cpu", **PLAIN)
+    config = experiment("--device", "cpu", **PLAIN)
     run = train(config, Once())
     train(replace(config, device=DEVICE))
     assert [line["step"] for line in log(run) if "train/loss" in line] == list(range(1, 9))

@@ -89,18 +89,18 @@ def test_every_parameter_of_the_model_learns(method, model, batch):
     assert still == []
 
 
-def test_a_memory_turns_what_happens_into_logits(method, model):
+def test_a_context_turns_observations_into_logits(method, model):
     envs = torch.arange(3)
     with torch.inference_mode():
-        memory = method.begin(model.eval(), 3, context_length=2)
+        context = method.begin(model.eval(), 3, context_length=2)
         for step in range(4):
-            logits = memory.act(envs, torch.full((3,), step))
+            logits = context.act(envs, torch.full((3,), step))
             assert logits.shape == (3, 5) and logits.isfinite().all()
-            memory.observe(envs, torch.tensor([0.0, 1.0, 0.0]), envs + 1)
+            context.observe(envs, torch.tensor([0.0, 1.0, 0.0]), envs + 1)
 
 
 def numbers_seen(method) -> list[int]:
-    """Of a stream of 40 one-step episodes the numbers of those that the method learns from."""
+    """Return which of an actor's 40 one-step episodes the method learns from."""
     number, every = np.arange(40)[None], np.ones((1, 40), bool)
     fields = ("observation", "action", "next_observation", "time")
     history = dict.fromkeys(fields, number) | {"terminated": every, "truncated": ~every}

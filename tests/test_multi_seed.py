@@ -1,4 +1,4 @@
-"""Training seeds side by side against each of them alone: in turns, and in one stacked pass."""
+"""Several training seeds in one process against each alone: in turns, and stacked in one pass."""
 
 import itertools
 import time
@@ -26,18 +26,18 @@ EXACT = {
 SEEDS = 3, 5, 8
 
 
-def seeds(row, **changes: str) -> list[Run]:
+def seeds(experiment, **changes: str) -> list[Run]:
     """Runs that differ in their training seeds."""
-    configs = [row(**changes) for _ in SEEDS]
+    configs = [experiment(**changes) for _ in SEEDS]
     return [
         Run.open(replace(config, training=replace(config.training, train_seed=seed)))
         for config, seed in zip(configs, SEEDS, strict=True)
     ]
 
 
-def copies(row, runs: list[Run]) -> list[Run]:
+def copies(experiment, runs: list[Run]) -> list[Run]:
     """The same configurations under names of their own."""
-    return [Run.open(replace(run.config, name=row().name)) for run in runs]
+    return [Run.open(replace(run.config, name=experiment().name)) for run in runs]
 
 
 def together(runs: list[Run], stacked: bool | None = None, stop=lambda: False) -> None:
@@ -48,8 +48,8 @@ def together(runs: list[Run], stacked: bool | None = None, stop=lambda: False) -
             run.log.close()
 
 
-def alone(row, runs: list[Run]) -> list[Run]:
-    return [train(copy.config) for copy in copies(row, runs)]
+def alone(experiment, runs: list[Run]) -> list[Run]:
+    return [train(copy.config) for copy in copies(experiment, runs)]
 
 
 def assert_near(one: Run, other: Run) -> None:
@@ -68,8 +68,8 @@ def assert_near(one: Run, other: Run) -> None:
         {"model__next_observation": "false", "model__position": "none"},
     ],
 )
-def test_the_gradients_of_a_stack_are_those_of_each_alone(row, changes):
-    trainers = new_trainers(seeds(row, **EXACT, **changes))
+def test_the_gradients_of_a_stack_are_those_of_each_alone(experiment, changes):
+    trainers = new_trainers(seeds(experiment, **EXACT, **changes))
     expected = [trainer.loss_and_grad(trainer.model) for trainer in trainers]
     found = StackedModels(trainers).losses_and_grads()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -77,38 +77,38 @@ def test_the_gradients_of_a_stack_are_those_of_each_alone(row, changes):
     assert len(set(losses)) == len(SEEDS)  # each has weights and batches of its own
 
 
-def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(row):
-    runs = seeds(row, **EXACT)
+def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(experiment):
+    runs = seeds(experiment, **EXACT)
     together(runs, stacked=True)
-    for run, other in zip(runs, alone(row, runs), strict=True):
+    for run, other in zip(runs, alone(experiment, runs), strict=True):
         assert_near(run, other)
         assert [line["step"] for line in log(run)] == [line["step"] for line in log(other)]
         assert log(run)[-1].keys() == log(other)[-1].keys()
 
 
-def test_seeds_that_take_turns_have_the_bits_of_those_that_train_alone(row):
-    runs = seeds(row)  # with dropout, in bfloat16 where that pays
+def test_seeds_that_take_turns_have_the_bits_of_those_that_train_alone(experiment):
+    runs = seeds(experiment)  # with dropout, in bfloat16 where that pays
     together(runs)
-    for run, other in zip(runs, alone(row, runs), strict=True):
+    for run, other in zip(runs, alone(experiment, runs), strict=True):
         assert_same_bits(run, other)
         assert log(run) == log(other)
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_one_that_is_behind_catches_up(row, stacked):
-    runs = seeds(row, **EXACT)
+def test_one_that_is_behind_catches_up(experiment, stacked):
+    runs = seeds(experiment, **EXACT)
     first = Trainer(runs[0])
     train_seeds([first], lambda: first.step == 3)
     count = iter(range(100))
     together(runs, stacked, lambda: next(count) == 4)  # all of them are interrupted once more
     assert [checkpoint(run)["step"] for run in runs] == [5, 5, 5]
     together(runs, stacked)
-    for run, other in zip(runs, alone(row, runs), strict=True):
+    for run, other in zip(runs, alone(experiment, runs), strict=True):
         assert_near(run, other)
 
 
-def test_a_roll_back_of_one_is_nothing_to_the_others(row, monkeypatch):
-    runs = seeds(row, **EXACT, training__max_bad_batches="0")
+def test_a_roll_back_of_one_is_nothing_to_the_others(experiment, monkeypatch):
+    runs = seeds(experiment, **EXACT, training__max_bad_batches="0")
     trainers, update = new_trainers(runs), Trainer.update
 
     def poisoned(self, loss, gradient):
@@ -120,13 +120,13 @@ def test_a_roll_back_of_one_is_nothing_to_the_others(row, monkeypatch):
     assert [len(trainer.guard.roll_backs) for trainer in trainers] == [0, 1, 0]
     assert [trainer.step for trainer in trainers] == [8, 8, 8]
     monkeypatch.undo()
-    others = alone(row, runs)
+    others = alone(experiment, runs)
     for number in (0, 2):
         assert_near(runs[number], others[number])
 
 
-def test_numbers_gone_wrong_in_one_do_not_stop_the_others(row, capsys):
-    runs = seeds(row, **EXACT, training__max_bad_batches="0")
+def test_numbers_gone_wrong_in_one_do_not_stop_the_others(experiment, capsys):
+    runs = seeds(experiment, **EXACT, training__max_bad_batches="0")
     trainers = [Trainer(runs[0]), faulty(runs[1].config, at(*range(8))), Trainer(runs[2])]
     with pytest.raises(NumericError, match=f"1 of 3 trainings failed: {runs[1].config.name}"):
         train_seeds(trainers)
@@ -136,8 +136,8 @@ def test_numbers_gone_wrong_in_one_do_not_stop_the_others(row, capsys):
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_a_run_has_its_share_of_the_time(row, stacked, monkeypatch):
-    runs = seeds(row, **EXACT)
+def test_a_run_has_its_share_of_the_time(experiment, stacked, monkeypatch):
+    runs = seeds(experiment, **EXACT)
     first = Trainer(runs[0])
     train_seeds([first], lambda: first.step == 3)
     before = runs[0].timing()["train_s"]
@@ -149,15 +149,15 @@ def test_a_run_has_its_share_of_the_time(row, stacked, monkeypatch):
     assert sum(spent) - before <= next(ticks)
 
 
-def test_a_stop_is_heard_although_one_has_failed(row):
-    runs = seeds(row, **EXACT, training__max_bad_batches="0")
+def test_a_stop_is_heard_although_one_has_failed(experiment):
+    runs = seeds(experiment, **EXACT, training__max_bad_batches="0")
     trainers = [Trainer(runs[0]), faulty(runs[1].config, at(*range(8))), Trainer(runs[2])]
     train_seeds(trainers, lambda: trainers[0].step == 6)
     assert [trainer.step for trainer in trainers][::2] == [6, 6]
 
 
-def test_one_that_is_done_is_left_alone(row):
-    runs = seeds(row, **EXACT)
+def test_one_that_is_done_is_left_alone(experiment):
+    runs = seeds(experiment, **EXACT)
     train(runs[0].config)
     trainers = new_trainers(runs)
     train_seeds(trainers, stacked=True)
@@ -173,8 +173,8 @@ def test_one_that_is_done_is_left_alone(row):
         ({"model__encoder": "offsets"}, True),
     ],
 )
-def test_what_draws_random_numbers_is_not_stacked(row, changes, drawn, monkeypatch):
-    trainer = Trainer(Run.open(row(**EXACT | changes)))
+def test_what_draws_random_numbers_is_not_stacked(experiment, changes, drawn, monkeypatch):
+    trainer = Trainer(Run.open(experiment(**EXACT | changes)))
     assert draws(trainer.config, trainer.model) == drawn
     trainer.model.train()
     monkeypatch.setattr(trainer_module, "seed_torch", lambda *_: None)

@@ -33,8 +33,8 @@ def until_rolled_back(*steps: int) -> Fault:
 
 
 @pytest.fixture
-def config(row):
-    return row(training__precision="float32", training__max_bad_batches="1")
+def config(experiment):
+    return experiment(training__precision="float32", training__max_bad_batches="1")
 
 
 def warnings(capsys) -> list[str]:
@@ -42,7 +42,7 @@ def warnings(capsys) -> list[str]:
 
 
 @pytest.mark.parametrize("step", [0, 4])
-def test_a_bad_batch_changes_neither_weights_nor_optimiser(config, step):
+def test_a_bad_batch_changes_neither_weights_nor_optimizer(config, step):
     trainer = faulty(config, at(step))
     while trainer.step < step:
         trainer.train_step()
@@ -61,7 +61,7 @@ def tensors(trainer: Trainer) -> list[torch.Tensor]:
     return [*trainer.model.state_dict().values(), *moments]
 
 
-def test_a_bad_batch_is_said_once_and_counted_in_the_log(config, capsys):
+def test_a_bad_batch_is_warned_of_once_and_counted_in_the_log(config, capsys):
     trainer = faulty(config, at(2, 4))
     train_seeds([trainer])
     assert trainer.step == 8
@@ -98,20 +98,20 @@ def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
         assert_same_bits(whole, trainer.run)
 
 
-def test_a_row_of_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
+def test_consecutive_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
     trainer = faulty(config, until_rolled_back(0, 1))
     train_seeds([trainer])
     assert trainer.step == 8
     assert log(trainer.run)[0]["step"] == 1
 
 
-def test_the_second_row_of_bad_batches_ends_training_and_names_the_steps(config):
+def test_the_second_roll_back_ends_training_and_names_the_steps(config):
     with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
         train_seeds([faulty(config, at(4, 5))])
 
 
-def test_no_checkpoint_is_written_amid_bad_batches(row):
-    config = row(training__precision="float32", training__max_bad_batches="9")
+def test_no_checkpoint_is_written_amid_bad_batches(experiment):
+    config = experiment(training__precision="float32", training__max_bad_batches="9")
     trainer = faulty(config, at(4, 5))
     train_seeds([trainer])
     steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
@@ -127,9 +127,9 @@ def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
 
 
 @pytest.mark.parametrize("step", [2, 6, 7])
-def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(row, step):
+def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(experiment, step):
     whole, other = (
-        row(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
+        experiment(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
     )
     train_seeds([faulty(whole, until_rolled_back(4, 5))])
     trainer = faulty(other, until_rolled_back(4, 5))
@@ -139,8 +139,8 @@ def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(row, 
     assert log(Run.open(whole)) == log(Run.open(other))
 
 
-def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(row):
-    config = row(training__learning_rate="1e30", training__warmup_steps="0")
+def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(experiment):
+    config = experiment(training__learning_rate="1e30", training__warmup_steps="0")
     run = Run.open(config)
     with pytest.raises(NumericError, match=r"training\.learning_rate"):
         train_seeds([Trainer(run)])

@@ -74,9 +74,9 @@ def test_training_does_not_go_on_from_a_checkpoint_of_another_split(trained):
     ],
 )
 def test_a_checkpoint_copied_into_the_run_of_another_configuration_is_refused(
-    trained, row, words, name
+    trained, experiment, words, name
 ):
-    other = row(*words, training__precision="float32")
+    other = experiment(*words, training__precision="float32")
     content = {"fingerprint": fingerprint(trained.config, trained.split)}
     with pytest.raises(ConfigError, match=name):
         check_fingerprint(content, other, Run(other).split)

@@ -15,9 +15,9 @@ from ad.runtime.run import Run
 
 
 @pytest.fixture(scope="module")
-def evaluated(row) -> Run:
+def evaluated(experiment) -> Run:
     """A run that is trained and evaluated; only to be read."""
-    run = train(row(training__precision="float32"))
+    run = train(experiment(training__precision="float32"))
     evaluate(run)
     return run
 
@@ -84,6 +84,6 @@ def test_a_sum_for_a_file_outside_the_release_is_refused(copy):
         load_release(copy)
 
 
-def test_a_run_without_a_training_is_not_released(row):
+def test_a_run_without_a_training_is_not_released(experiment):
     with pytest.raises(ConfigError, match=r"scripts\.train"):
-        release(Run.open(row()))
+        release(Run.open(experiment()))

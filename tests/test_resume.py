@@ -67,23 +67,23 @@ def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, 
 
 
 @pytest.mark.parametrize("step", range(1, 8))
-def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, row, step):
-    config = row(training__precision="float32")
+def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, experiment, step):
+    config = experiment(training__precision="float32")
     assert checkpoint(train(config, after(step)))["step"] == step
     run = train(config)
     assert_same_bits(whole, run)
     assert log(run) == log(whole)
 
 
-def test_results_after_an_interruption_are_those_of_a_whole_run_byte_for_byte(whole, row):
-    config = row(training__precision="float32")
+def test_results_after_an_interruption_are_those_of_a_whole_run_byte_for_byte(whole, experiment):
+    config = experiment(training__precision="float32")
     train(config, after(5))
     assert results(train(config)) == results(whole)
 
 
-def test_losses_that_were_not_logged_yet_survive_an_interruption(row):
+def test_losses_that_were_not_logged_yet_survive_an_interruption(experiment):
     changes = {"training__log_every": "5", "training__precision": "float32"}
-    whole, config = train(row(**changes)), row(**changes)
+    whole, config = train(experiment(**changes)), experiment(**changes)
     train(config, after(3))
     assert log(train(config)) == log(whole)
 
@@ -102,10 +102,10 @@ def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_parts_of_a_batch_on_several_threads_give_the_same_bits_after_an_interruption(row, encoder):
+def test_micro_batches_on_several_threads_resume_with_the_same_bits(experiment, encoder):
     def config():
         changes = {"training__precision": "bfloat16", "model__encoder": encoder, "threads": "3"}
-        return row(**changes)
+        return experiment(**changes)
 
     with torch_threads(3):
         one, other = train(config()), train(config(), after(4))

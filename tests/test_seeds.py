@@ -1,4 +1,4 @@
-"""`scripts.seeds`: one row with several training seeds, each a run of its own."""
+"""`scripts.seeds`: one experiment with several training seeds, each a run of its own."""
 
 import json
 
@@ -43,10 +43,10 @@ def test_words_that_are_no_seeds_get_a_sentence(tmp_path, words, sentence):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(row, capsys):
+def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(experiment, capsys):
     words = {"training__learning_rate": "1e30", "training__warmup_steps": "0"}
     words |= {"training__max_bad_batches": "0", "training__gradient_norm": "1e30"}
-    good, bad = row(), row(**words)
+    good, bad = experiment(), experiment(**words)
     assert seeds.run_experiments([bad, good]) == [bad.name]
     assert (Run.open(good).folder / "report.html").exists()
     assert not (Run.open(bad).folder / "results.json").exists()

@@ -43,8 +43,8 @@ def warnings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning")]
 
 
-def test_a_tensorboard_that_cannot_begin_costs_one_warning_and_no_bit(whole, row, capsys):
-    config = row(training__precision="float32")
+def test_a_tensorboard_that_cannot_begin_costs_one_warning_and_no_bit(whole, experiment, capsys):
+    config = experiment(training__precision="float32")
     (Run.open(config).folder / "tensorboard").write_text("a file in the way")
     assert_same_bits(whole, train(config))
     (warning,) = warnings(capsys.readouterr().err)
@@ -63,8 +63,8 @@ def test_a_tensorboard_that_dies_costs_one_warning_and_no_line(tmp_path, capsys)
     assert "tensorboard cannot be written" in warning
 
 
-def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, row, capsys):
-    config = row(training__precision="float32")
+def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, experiment, capsys):
+    config = experiment(training__precision="float32")
     path = Run.open(config).folder / "metrics.jsonl"
     path.write_text((json.dumps({"step": 0, "x": "long" * 20}) + "\n") * 10_000)
     with no_file_larger_than(path.stat().st_size):
@@ -98,7 +98,7 @@ def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
 
 @pytest.fixture(scope="module")
 def done(smoke, tmp_path_factory) -> Path:
-    """A folder in which the smoke row is collected."""
+    """A folder in which the smoke experiment is collected."""
     from ad.sweeps import pipeline
 
     root = tmp_path_factory.mktemp("done")
@@ -119,6 +119,6 @@ def test_without_a_reader_ffmpeg_or_compiler_a_run_still_comes_to_its_report(
     assert (root / "logs/smoke/report.html").exists()
     assert "Traceback" not in err and "Exception" not in err
     said = warnings(err)
-    for about in ("stdout cannot be written", "torch.compile does not work", "no videos"):
+    for about in ("stdout cannot be written", "training.compile is for GPUs", "no videos"):
         assert sum(about in line for line in said) == 1
     assert len(said) == 3

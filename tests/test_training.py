@@ -25,13 +25,14 @@ from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
 
 
-def test_the_same_configuration_gives_the_same_bits(whole, row):
-    assert_same_bits(whole, train(row(training__precision="float32")))
+def test_the_same_configuration_gives_the_same_bits(whole, experiment):
+    assert_same_bits(whole, train(experiment(training__precision="float32")))
 
 
-def test_how_often_a_run_is_evaluated_saved_and_logged_does_not_change_its_weights(whole, row):
+def test_how_often_a_run_is_validated_saved_and_logged_changes_no_weight(whole, experiment):
     often = {"eval_every": "2", "checkpoint_every": "8", "log_every": "5", "precision": "float32"}
-    assert_same_bits(whole, train(row(**{f"training__{n}": value for n, value in often.items()})))
+    changes = {f"training__{name}": value for name, value in often.items()}
+    assert_same_bits(whole, train(experiment(**changes)))
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,8 @@ def test_how_often_a_run_is_evaluated_saved_and_logged_does_not_change_its_weigh
         ("data__env_steps", "600"),
     ],
 )
-def test_a_setting_that_binds_changes_the_weights(whole, row, path, value):
-    other = train(row(**{"training__precision": "float32", path: value}))
+def test_a_setting_that_binds_changes_the_weights(whole, experiment, path, value):
+    other = train(experiment(**{"training__precision": "float32", path: value}))
     with pytest.raises(AssertionError, match="not equal"):
         assert_same_bits(whole, other)
 
@@ -76,9 +77,10 @@ def test_the_log_tells_of_losses_and_of_both_kinds_of_tasks(whole):
         assert 0 <= success <= 1
 
 
-def test_bfloat16_trains_on_nearly_the_losses_of_float32(whole, row):
-    rough = train(row(training__precision="bfloat16"))
-    np.testing.assert_allclose(logged(rough, "train/loss"), logged(whole, "train/loss"), atol=0.05)
+def test_bfloat16_trains_on_nearly_the_losses_of_float32(whole, experiment):
+    bfloat16 = train(experiment(training__precision="bfloat16"))
+    losses = logged(bfloat16, "train/loss")
+    np.testing.assert_allclose(losses, logged(whole, "train/loss"), atol=0.05)
 
 
 SCHEDULE = replace(
@@ -86,11 +88,9 @@ SCHEDULE = replace(
 )
 
 
-def test_windows_that_go_through_the_model_in_parts_give_the_gradient_of_the_whole_batch(
-    row, monkeypatch
-):
+def test_micro_batches_give_the_gradient_of_the_whole_batch(experiment, monkeypatch):
     exact = {"training__precision": "float32", "model__dropout": "0"}
-    trainer = Trainer(Run.open(row(**exact, model__attention_dropout="0")))
+    trainer = Trainer(Run.open(experiment(**exact, model__attention_dropout="0")))
     gradients, losses = [], []
     for most in (10**9, 10**3, 1):
         monkeypatch.setattr(transformer, "LARGEST_ACTIVATION", most)
@@ -149,15 +149,15 @@ def test_an_unfinished_training_is_not_evaluated(trained):
         evaluate(trained)
 
 
-def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row):
+def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(experiment):
     words = {"training__action_dropout": "0.5", "training__precision": "float32"}
-    one, other = row(**words), row(**words)
+    one, other = experiment(**words), experiment(**words)
     forget_last_checkpoint(train(other))
     assert_same_bits(train(one), train(other))
 
 
 @pytest.mark.parametrize(
-    ("flags", "settings", "rough"),
+    ("flags", "settings", "expected"),
     [
         ({"avx2", "avx512_bf16"}, {"model__position": "rotary"}, True),
         ({"avx2", "amx_bf16"}, {}, True),
@@ -170,7 +170,7 @@ def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(row):
     ],
 )
 def test_auto_is_bfloat16_where_the_processor_or_the_loops_are_fast_at_it(
-    flags, settings, rough, row, monkeypatch
+    flags, settings, expected, experiment, monkeypatch
 ):
     monkeypatch.setattr(precision, "_cpu_features", lambda: flags)
-    assert precision.uses_bfloat16(row(**settings), torch.device("cpu")) == rough
+    assert precision.uses_bfloat16(experiment(**settings), torch.device("cpu")) == expected

@@ -28,9 +28,9 @@ ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORL
 
 
 @pytest.fixture(scope="module")
-def run(row) -> Run:
+def run(experiment) -> Run:
     """Return a trained run, evaluated in its own and in both other worlds; read only."""
-    made = train(row(*ANYWHERE))
+    made = train(experiment(*ANYWHERE))
     pipeline.evaluate(made)
     return made
 

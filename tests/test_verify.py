@@ -26,7 +26,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def made(smoke, tmp_path_factory):
-    """A config with histories and two checkpoints; only to be copied."""
+    """A configuration with histories and two checkpoints; only to be copied."""
     config = smoke(tmp_path_factory.mktemp("made"), "--source.env_steps", "800")
     run = Run.open(config)
     collect(run)
@@ -44,7 +44,7 @@ def config(made, tmp_path):
 
 @pytest.fixture
 def verified(config, capsys):
-    """verified(*words): exit code and what `scripts.verify` says about the config."""
+    """verified(*words): exit code and what `scripts.verify` says about the run."""
     words = ["--config_path", f"{config.root}/logs/smoke/config.yaml", "--root", config.root]
 
     def run(*more: str) -> tuple[int, str]:
