@@ -13,11 +13,11 @@ from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
 from envs import make_vec
-from scripts.benchmark import measure, peers, rolling, show, training
+from scripts.benchmark import measure, peers, rollouts, show, training
 from scripts.benchmark.__main__ import PARTS, main
-from scripts.benchmark.collecting import collection
+from scripts.benchmark.collection import collection
 from scripts.benchmark.measure import Effort, Row, alternate, median, operations, peak_memory
-from scripts.benchmark.rolling import Plain
+from scripts.benchmark.rollouts import Plain
 
 TINY = Effort(repeats=1, scale=1e-9, quick=True)
 
@@ -132,8 +132,8 @@ def test_without_measurements_there_is_no_plot(tmp_path):
 def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     part = "rollout"
     monkeypatch.setattr(measure, "QUICK", TINY)
-    monkeypatch.setattr(rolling, "LANES", 2)
-    monkeypatch.setattr(rolling, "GROWTH", (1, 2))
+    monkeypatch.setattr(rollouts, "LANES", 2)
+    monkeypatch.setattr(rollouts, "GROWTH", (1, 2))
     main([part], quick=True, root=tmp_path)
     results = json.loads((tmp_path / "logs/benchmark/results.json").read_text())
     assert results["rows"] and {entry["part"] for entry in results["rows"]} == {part}
@@ -152,4 +152,4 @@ def test_a_peer_that_is_not_installed_is_said(capsys):
 
 
 def test_every_part_names_a_module():
-    assert set(PARTS) == {"collect", "train", "rollout", "end_to_end"}
+    assert set(PARTS) == {"collect", "train", "rollout", "backends", "end_to_end"}

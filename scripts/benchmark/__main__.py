@@ -17,9 +17,9 @@ from ad.cli import run_and_exit
 from ad.runtime.console import info
 
 PARTS = {
-    "collect": "collecting",
+    "collect": "collection",
     "train": "training",
-    "rollout": "rolling",
+    "rollout": "rollouts",
     "backends": "backends",
     "end_to_end": "end_to_end",
 }

@@ -1,7 +1,8 @@
 """The compiled backend of the transformer against the plain one: training steps and rollouts."""
 
 from ad.registry import BACKENDS
-from scripts.benchmark import rolling, training
+from scripts.benchmark import rollouts as rollout_benchmarks
+from scripts.benchmark import training
 from scripts.benchmark.measure import Effort, Row, Work, alternate, median
 
 SHAPES = {"32 x 64": (), "32 x 256": training.WIDE}
@@ -28,8 +29,10 @@ def rollouts(effort: Effort) -> Row:
     """Measure rollouts of 115 environments with a window of 256, in float32."""
     contenders = {}
     for name in BACKENDS:
-        model, method, config = rolling.frozen_model("--backend", name)
-        work = rolling.playing(model, method, config, rolling.LANES, effort.of(40, 13))
+        model, method, config = rollout_benchmarks.frozen_model("--backend", name)
+        work = rollout_benchmarks.playing(
+            model, method, config, rollout_benchmarks.LANES, effort.of(40, 13)
+        )
         contenders["ours" if name == "compiled" else f"{name}, float32"] = work
     return _row(
         "rollout, 115 environments, window 256", "steps", alternate(contenders, effort.repeats)

@@ -25,6 +25,7 @@ from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.precision import autocast, uses_bfloat16
 from ad.training.trainer import Trainer
 from scripts.benchmark import peers, show
+from scripts.benchmark.gemm import tiles
 from scripts.benchmark.measure import (
     PRODUCT,
     Effort,
@@ -35,7 +36,6 @@ from scripts.benchmark.measure import (
     median,
     operations,
 )
-from scripts.benchmark.multiplying import tiles
 
 WIDE = ("--data.context_length", "256")
 SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "0")
