@@ -1,4 +1,4 @@
-"""An agent whose numbers are no longer finite: it alone stops, and all that comes after says so."""
+"""An agent whose numbers are not finite stops alone; training and results report it."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def test_the_history_of_a_failed_agent_is_whole(lakes):
 
 
 def break_agent(run: Run) -> None:
-    """Begin to collect; one agent breaks in the second chunk; leave it as an interruption does."""
+    """Begin to collect; one agent fails in the second chunk; leave it as an interruption does."""
     job = CollectionJob(Histories(run.config), run.split.train_tasks)
     for count, chunk in enumerate(job.source.run(job.steps), 1):
         job.writer.append(chunk)
@@ -93,7 +93,7 @@ def healthy(smoke, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def failed(smoke, tmp_path_factory) -> Run:
-    """The same row, but for a fault in one agent."""
+    """The run of the healthy agents, with a fault in one of them."""
     run = Run.open(smoke(tmp_path_factory.mktemp("failed"), *WORDS))
     break_agent(run)
     collect(run)

@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def begin(tmp_path):
-    """begin(seconds): a process in a deferred section that takes so long to save."""
+    """begin(seconds): a process in a deferred section that takes `seconds` to save."""
 
     def start(seconds: float) -> subprocess.Popen:
         (tmp_path / "verb.py").write_text(WORK.replace("SECONDS", str(seconds)))

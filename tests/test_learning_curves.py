@@ -1,4 +1,4 @@
-"""Learning curves of source agents: counted chunk by chunk, as a history stride shows them."""
+"""Learning curves of source agents: counted chunk by chunk, over strided episodes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ NAN = np.nan
 
 
 def lives(seed: int, steps: int, agents: int, actors: int) -> dict[str, np.ndarray]:
-    """Random rewards and ends [T, K, E]."""
+    """Random rewards and ends [T, K, N]."""
     rng = np.random.default_rng(seed)
     shape = (steps, agents, actors)
     return {

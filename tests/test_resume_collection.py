@@ -1,4 +1,4 @@
-"""An interrupted collection goes on, and its histories are those of an uninterrupted one."""
+"""An interrupted collection is resumed; its histories are those of an uninterrupted one."""
 
 import hashlib
 import os

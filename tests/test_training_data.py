@@ -1,4 +1,4 @@
-"""Which histories training reads: those of train tasks, and of them no held-out actor."""
+"""Training data: the histories of train tasks only, without held-out actors."""
 
 import shutil
 from dataclasses import replace
@@ -23,7 +23,7 @@ from ad.training.trainer import Trainer
 
 
 def write_numbered_histories(config) -> None:
-    """A history for every task of the room; the observations of an actor are all its own number."""
+    """Write a history for every task; all observations of an actor are its number."""
     tasks = Run(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
     chunk = TransitionChunk.empty(steps, len(tasks), config.source.num_envs)
@@ -40,7 +40,7 @@ def write_numbered_histories(config) -> None:
 
 @pytest.fixture(scope="module")
 def numbered(smoke, tmp_path_factory):
-    """numbered(held_out_actors, *words): a row with numbered histories of all eight tasks."""
+    """numbered(held_out_actors, *words): an experiment with numbered histories of all tasks."""
     root = tmp_path_factory.mktemp("numbered")
     write_numbered_histories(smoke(root))
 
@@ -52,7 +52,7 @@ def numbered(smoke, tmp_path_factory):
 
 
 def actors_of(config, tasks, actors: range) -> set[int]:
-    """The numbers of those actors of those tasks (indices into all tasks)."""
+    """Return the numbers of `actors` of `tasks`, which are indices into all tasks."""
     return {int(task) * config.source.num_envs + actor for task in tasks for actor in actors}
 
 
@@ -94,7 +94,7 @@ def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbere
 
 @pytest.fixture
 def own_histories(numbered, tmp_path):
-    """A row like those, with its histories to itself."""
+    """An experiment with histories that no other test reads."""
     config = numbered(1)
     shutil.copytree(Path(config.root) / "histories", tmp_path / "histories")
     return replace(config, root=str(tmp_path))

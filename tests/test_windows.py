@@ -1,4 +1,4 @@
-"""Training windows: whole episodes of one actor, every k-th of them, nothing from anywhere else.
+"""Training windows: every k-th whole episode of one actor, and nothing else.
 
 Every transition of the histories here carries its own number, so that a window tells where each of
 its entries comes from.
@@ -46,7 +46,7 @@ class Histories:
 
 
 def joined(lists: list[list]) -> list:
-    """The lists end to end."""
+    """Concatenate lists."""
     return list(itertools.chain.from_iterable(lists))
 
 
@@ -75,7 +75,7 @@ def numbered(done: np.ndarray, truncated: np.ndarray, first: int) -> dict[str, n
 
 
 def expected_entry(name: str, number: int) -> int:
-    """What a window shows of the transition `number`, or of none (-1)."""
+    """Return the fields that a window has of the transition `number`, or of none (-1)."""
     offsets = {"observation": 0, "action": 1000, "next_observation": 2000, "time": 3000}
     if number == -1:
         return NONE[name]

@@ -1,1 +1,1 @@
-"""How the learning of source agents is recorded, resumed and published as histories."""
+"""Collection: source agents learn, and what they do is recorded as histories."""

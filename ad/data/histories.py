@@ -1,4 +1,4 @@
-"""Where the learning histories of an experiment's source are, and which of them are complete."""
+"""The dataset of an experiment's source: the folder and the manifest of each task's history."""
 
 import json
 import platform

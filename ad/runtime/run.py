@@ -69,7 +69,7 @@ class Run:
 
     @cached_property
     def world(self):
-        """The base vector environment of the experiment, asked for facts about its tasks."""
+        """The base vector environment of the experiment, which knows all its tasks."""
         return make_base(self.config.env.id, self.config.env.tasks, **self.config.env.kwargs)
 
     @property
