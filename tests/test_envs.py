@@ -1,4 +1,4 @@
-"""The worlds: their contract with Gymnasium, their rules, and what they know."""
+"""The worlds: their contract with Gymnasium, their rules, and the facts about their tasks."""
 
 import gymnasium
 import numpy as np
@@ -20,31 +20,31 @@ def batch(num_envs: int | None = None, **kwargs):
 @pytest.mark.parametrize("env_id", WORLDS)
 @pytest.mark.parametrize("render_mode", [None, "rgb_array", "ansi"])
 @pytest.mark.filterwarnings("error")
-def test_gymnasium_finds_nothing_to_warn_about(env_id, render_mode):
+def test_gymnasiums_environment_checker_warns_of_nothing(env_id, render_mode):
     check_env(gymnasium.make(env_id, render_mode=render_mode).unwrapped)
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
 @pytest.mark.filterwarnings("error")
-def test_a_batch_made_by_gymnasium_has_a_task_a_lane_and_wraps_round(env_id):
+def test_gymnasiums_make_vec_repeats_the_tasks(env_id):
     tasks = envs.make_base(env_id).all_tasks()
-    lanes = gymnasium.make_vec(env_id, num_envs=len(tasks) + 1)
-    np.testing.assert_array_equal(lanes.unwrapped.tasks, [*tasks, tasks[0]])
+    vec_env = gymnasium.make_vec(env_id, num_envs=len(tasks) + 1)
+    np.testing.assert_array_equal(vec_env.unwrapped.tasks, [*tasks, tasks[0]])
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
-def test_everything_a_batch_returns_has_its_declared_type(env_id):
-    lanes = envs.make_vec(env_id, envs.make_base(env_id).all_tasks()[:4])
-    observation, _ = lanes.reset(seed=0)
-    stepped, reward, terminated, truncated, info = lanes.step(np.full(4, UP))
+def test_everything_that_a_batch_returns_has_its_declared_dtype(env_id):
+    vec_env = envs.make_vec(env_id, envs.make_base(env_id).all_tasks()[:4])
+    observation, _ = vec_env.reset(seed=0)
+    stepped, reward, terminated, truncated, info = vec_env.step(np.full(4, UP))
     arrays = [observation, stepped, reward, terminated, truncated, info["time"]]
     assert [array.dtype.str[1:] for array in arrays] == ["i8", "i8", "f4", "b1", "b1", "i8"]
     assert all(array.shape == (4,) for array in arrays)
-    assert observation in lanes.observation_space and stepped in lanes.observation_space
+    assert observation in vec_env.observation_space and stepped in vec_env.observation_space
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
-def test_an_observation_factors_into_the_space(env_id):
+def test_the_product_of_the_factors_is_the_number_of_observations(env_id):
     world = envs.make_base(env_id)
     assert np.prod(world.observation_factors) == world.single_observation_space.n
 
@@ -53,17 +53,17 @@ def test_an_observation_factors_into_the_space(env_id):
 def test_following_the_optimal_policy_takes_the_shortest_episode(env_id):
     world = envs.make_base(env_id)
     tasks = world.all_tasks()
-    lanes = envs.make_vec(env_id, tasks, autoreset_mode="Disabled")
-    observation, info = lanes.reset(seed=0)
+    vec_env = envs.make_vec(env_id, tasks, autoreset_mode="Disabled")
+    observation, info = vec_env.reset(seed=0)
     length, rng = np.full(len(tasks), -1), np.random.default_rng(0)
     policy, env = world.optimal_policy(tasks), np.arange(len(tasks))
     for _ in range(20):
         actions = [rng.choice(p.size, p=p) for p in policy[env, observation]]
-        observation, _, terminated, truncated, info = lanes.step(actions)
+        observation, _, terminated, truncated, info = vec_env.step(actions)
         ended = terminated | truncated
         length = np.where(ended & (length < 0), info["time"], length)
         if ended.any():
-            observation, _ = lanes.reset(options={"reset_mask": ended})
+            observation, _ = vec_env.reset(options={"reset_mask": ended})
     np.testing.assert_array_equal(length, world.shortest_episode(tasks))
 
 
@@ -73,12 +73,12 @@ def test_a_made_environment_can_be_made_again_from_its_spec():
     assert again.observation_space.n == 9 and again.get_wrapper_attr("episode_length") == 2
 
 
-def test_walls_clip_and_each_move_goes_its_way():
-    lanes = batch(5, tasks=[[0, 0]] * 5, size=3)
-    assert lanes.reset()[0].tolist() == [4, 4, 4, 4, 4]
+def test_each_action_moves_one_cell_and_walls_stop_it():
+    vec_env = batch(5, tasks=[[0, 0]] * 5, size=3)
+    assert vec_env.reset()[0].tolist() == [4, 4, 4, 4, 4]
     moves = np.array([STAY, UP, DOWN, LEFT, RIGHT])
-    assert lanes.step(moves)[0].tolist() == [4, 1, 7, 3, 5]
-    assert lanes.step(moves)[0].tolist() == [4, 1, 7, 3, 5]
+    assert vec_env.step(moves)[0].tolist() == [4, 1, 7, 3, 5]
+    assert vec_env.step(moves)[0].tolist() == [4, 1, 7, 3, 5]
 
 
 def test_arriving_on_the_goal_ends_the_episode_with_a_reward_of_one():
@@ -96,14 +96,14 @@ def test_a_dense_room_rewards_every_step_on_the_goal_staying_too():
 
 
 def test_random_starts_are_uniform_over_all_cells_but_the_goal():
-    lanes = batch(tasks=[[0, 1]] * 8000, size=3, random_start=True)
-    count = np.bincount(lanes.reset(seed=0)[0], minlength=9)
+    vec_env = batch(tasks=[[0, 1]] * 8000, size=3, random_start=True)
+    count = np.bincount(vec_env.reset(seed=0)[0], minlength=9)
     assert count[1] == 0
     others = np.delete(count, 1)  # mean 1000, standard deviation 30
     assert others.min() > 880 and others.max() < 1120
 
 
-def test_a_lane_alone_lives_as_in_the_batch():
+def test_an_environment_has_the_same_starts_alone_as_in_a_batch():
     together = batch(6, size=4, random_start=True)
     starts = [together.reset(seed=7)[0]] + [together.reset()[0] for _ in range(5)]
     alone = batch(tasks=together.tasks[4:5], size=4, random_start=True)
@@ -111,21 +111,21 @@ def test_a_lane_alone_lives_as_in_the_batch():
     assert [start[4] for start in starts] == [start[0] for start in lonely]
 
 
-def test_a_list_of_seeds_restarts_only_the_lanes_that_have_one():
-    lanes, same = batch(2, random_start=True), batch(2, random_start=True)
-    for world in (lanes, same):
+def test_a_list_of_seeds_restarts_only_the_environments_that_have_one():
+    vec_env, same = batch(2, random_start=True), batch(2, random_start=True)
+    for world in (vec_env, same):
         world.reset(seed=[3, 5])
-    assert lanes.reset(seed=[3, None])[0].tolist() == [
+    assert vec_env.reset(seed=[3, None])[0].tolist() == [
         batch(1, random_start=True).reset(seed=3)[0][0],
         same.reset()[0][1],
     ]
 
 
-def test_a_lane_that_is_not_active_stands_still_without_a_reward():
-    lanes = batch(2, tasks=[[0, 1]] * 2, size=3, terminate_on_goal=False)
-    lanes.reset()
-    lanes.step([UP, UP])
-    observation, reward, *_ = lanes.step([STAY, DOWN], active=np.array([True, False]))
+def test_an_environment_that_is_not_active_stays_as_it_is_with_reward_0():
+    vec_env = batch(2, tasks=[[0, 1]] * 2, size=3, terminate_on_goal=False)
+    vec_env.reset()
+    vec_env.step([UP, UP])
+    observation, reward, *_ = vec_env.step([STAY, DOWN], active=np.array([True, False]))
     assert observation.tolist() == [1, 1] and reward.tolist() == [1, 0]
 
 
@@ -134,18 +134,18 @@ def test_two_unseeded_batches_start_differently():
     assert starts[0] != starts[1]
 
 
-def test_a_masked_reset_leaves_the_other_lanes_where_they_are():
-    lanes = batch(3, random_start=True)
-    first, _ = lanes.reset(seed=1)
-    again, _ = lanes.reset(options={"reset_mask": np.array([False, True, False])})
+def test_a_masked_reset_leaves_the_other_environments_as_they_are():
+    vec_env = batch(3, random_start=True)
+    first, _ = vec_env.reset(seed=1)
+    again, _ = vec_env.reset(options={"reset_mask": np.array([False, True, False])})
     assert again[[0, 2]].tolist() == first[[0, 2]].tolist() and again[1] != first[1]
 
 
-def test_a_caller_who_writes_into_an_observation_moves_nobody():
-    lanes = batch(2)
-    observation, _ = lanes.reset()
+def test_writing_into_a_returned_observation_changes_no_state():
+    vec_env = batch(2)
+    observation, _ = vec_env.reset()
     observation[:] = 0
-    assert lanes.step([STAY, STAY])[0].tolist() == [40, 40]
+    assert vec_env.step([STAY, STAY])[0].tolist() == [40, 40]
 
 
 @pytest.mark.parametrize(
@@ -157,14 +157,14 @@ def test_a_caller_who_writes_into_an_observation_moves_nobody():
         (np.zeros(3, bool), ValueError),
     ],
 )
-def test_a_reset_mask_that_is_none_is_refused(mask, error):
-    lanes = batch(3)
-    lanes.reset()
+def test_a_bad_reset_mask_is_refused(mask, error):
+    vec_env = batch(3)
+    vec_env.reset()
     with pytest.raises(error, match="reset_mask"):
-        lanes.reset(options={"reset_mask": mask})
+        vec_env.reset(options={"reset_mask": mask})
 
 
-def test_the_first_reset_takes_all_lanes():
+def test_the_first_reset_must_be_of_all_environments():
     with pytest.raises(ResetNeeded):
         batch(2).reset(options={"reset_mask": np.array([True, False])})
 
@@ -175,7 +175,7 @@ def test_the_wrong_number_of_seeds_is_refused(seed):
         batch(3).reset(seed=seed)
 
 
-def test_stepping_and_drawing_before_the_first_reset_are_refused():
+def test_step_and_render_before_the_first_reset_are_refused():
     with pytest.raises(ResetNeeded):
         batch(1).step([STAY])
     with pytest.raises(ResetNeeded):
@@ -183,15 +183,15 @@ def test_stepping_and_drawing_before_the_first_reset_are_refused():
 
 
 @pytest.mark.parametrize("action", NOT_ACTIONS, ids=repr)
-def test_what_is_not_an_action_is_refused_and_changes_nothing(action):
-    env, lanes = envs.make("DarkRoom-v0").unwrapped, batch(2)
+def test_a_value_that_is_not_an_action_is_refused_and_changes_nothing(action):
+    env, vec_env = envs.make("DarkRoom-v0").unwrapped, batch(2)
     env.reset()
-    lanes.reset()
+    vec_env.reset()
     with pytest.raises(InvalidAction):
         env.step(action)
     with pytest.raises(InvalidAction):
-        lanes.step([UP, action])
-    assert env.step(STAY)[0] == 40 and lanes.step([STAY, STAY])[0].tolist() == [40, 40]
+        vec_env.step([UP, action])
+    assert env.step(STAY)[0] == 40 and vec_env.step([STAY, STAY])[0].tolist() == [40, 40]
 
 
 @pytest.mark.parametrize(
@@ -200,31 +200,31 @@ def test_what_is_not_an_action_is_refused_and_changes_nothing(action):
     ids=repr,
 )
 def test_actions_of_another_shape_or_type_are_refused(actions):
-    lanes = batch(2)
-    lanes.reset()
+    vec_env = batch(2)
+    vec_env.reset()
     with pytest.raises(InvalidAction):
-        lanes.step(actions)
+        vec_env.step(actions)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64", "uint64"])
 def test_integers_of_any_width_are_actions(dtype):
-    lanes = batch(2)
-    lanes.reset()
-    assert lanes.step(np.array([UP, DOWN], dtype))[0].tolist() == [31, 49]
+    vec_env = batch(2)
+    vec_env.reset()
+    assert vec_env.step(np.array([UP, DOWN], dtype))[0].tolist() == [31, 49]
 
 
-def test_all_tasks_are_all_cells_but_the_centre_row_by_row():
+def test_all_tasks_are_all_cells_but_the_center_row_by_row():
     tasks = envs.make_base("DarkRoom-v0", size=3).all_tasks().tolist()
     assert tasks == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2]]
 
 
-def test_the_shortest_episode_is_the_way_along_rows_and_columns():
+def test_the_shortest_episode_is_the_manhattan_distance():
     world = envs.make_base("DarkRoom-v0")
     assert world.shortest_episode([[0, 0], [4, 5], [8, 3]]).tolist() == [8, 1, 5]
     assert world.shortest_episode(world.all_tasks()).mean() == 4.5
 
 
-def test_the_optimal_return_knows_the_kind_of_reward_and_what_is_out_of_reach():
+def test_the_optimal_return_depends_on_the_reward_and_the_distance():
     ends = envs.make_base("DarkRoom-v0")
     assert ends.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 1]
     assert ends.optimal_return([[0, 0]], None).tolist() == [1]
@@ -233,7 +233,7 @@ def test_the_optimal_return_knows_the_kind_of_reward_and_what_is_out_of_reach():
     assert dense.optimal_return(dense.all_tasks(), 20).mean() == 16.5
 
 
-def test_with_random_starts_the_knowledge_is_the_mean_over_the_other_cells():
+def test_facts_with_random_starts_are_means_over_the_other_cells():
     world = envs.make_base("DarkRoom-v0", size=2, random_start=True, terminate_on_goal=False)
     assert world.start_observations().tolist() == [0, 1, 2, 3]
     assert world.shortest_episode([[0, 0]]).tolist() == [pytest.approx(4 / 3)]
@@ -249,7 +249,7 @@ def test_the_optimal_policy_shares_between_row_and_column_and_stays_on_the_goal(
     assert (policy[[1, 2, 0], [4, 4, 0]].max(-1) == 1).all()
 
 
-def test_successors_are_what_a_step_does():
+def test_successors_are_the_observations_after_a_step():
     world = envs.make_base("DarkRoom-v0", tasks=[[0, 0]] * 80, size=4, random_start=True)
     before, _ = world.reset(seed=0)
     actions = np.arange(80) % 5

@@ -1,4 +1,4 @@
-"""Worlds that someone else wrote: the same interface, the same strictness, the same lives."""
+"""Vector environments of Gymnasium ids: interface, checks, and equal transitions in any batch."""
 
 import gymnasium
 import numpy as np
@@ -6,10 +6,12 @@ import pytest
 from gymnasium.error import InvalidAction
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
-from lives import batch_lives
+from trajectories import batch_trajectories
 
 import envs
 from ad.errors import ConfigError
+from ad.runtime.run import Run
+from ad.sweeps import pipeline
 from envs.gymnasium_vec import GymnasiumVectorEnv
 
 MODES = [mode.value for mode in AutoresetMode]
@@ -17,54 +19,58 @@ ICE = [{"is_slippery": True}, {"is_slippery": False}]  # two tasks of FrozenLake
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_a_slippery_foreign_world_lives_the_same_life_in_every_mode(mode):
+def test_random_transitions_are_the_same_in_every_autoreset_mode(mode):
     actions = np.random.default_rng(0).integers(4, size=(3, 80))
-    lives = [
-        batch_lives(envs.make_vec("FrozenLake-v1", [[0], [1], [0]], 7, m, ICE), actions, seed=5)
+    trajectories = [
+        batch_trajectories(
+            envs.make_vec("FrozenLake-v1", [[0], [1], [0]], 7, m, ICE), actions, seed=5
+        )
         for m in (MODES[0], mode)
     ]
-    assert lives[0] == lives[1]
+    assert trajectories[0] == trajectories[1]
 
 
-def test_a_foreign_lane_alone_lives_as_in_the_batch():
+def test_an_environment_has_the_same_transitions_alone_as_in_a_batch():
     actions = np.random.default_rng(1).integers(4, size=(3, 50))
-    together = batch_lives(
+    together = batch_trajectories(
         envs.make_vec("FrozenLake-v1", [[0], [1], [0]], 9, "SameStep", ICE), actions, 5
     )
     alone = envs.make_vec("FrozenLake-v1", [[0]], 9, "SameStep", ICE)
-    assert batch_lives(alone, actions[2:], 7) == together[2:]
+    assert batch_trajectories(alone, actions[2:], 7) == together[2:]
 
 
-def test_foreign_lanes_in_processes_live_the_same_lives():
+def test_environments_in_processes_have_the_same_transitions():
     actions = np.random.default_rng(2).integers(4, size=(2, 20))
     make = [
         envs.make_vec("FrozenLake-v1", [[0], [1]], 9, "NextStep", ICE, asynchronous=asynchronous)
         for asynchronous in (False, True)
     ]
-    lives = [batch_lives(lanes, actions, 5) for lanes in make]
+    trajectories = [batch_trajectories(vec_env, actions, 5) for vec_env in make]
     make[1].close()
-    assert lives[0] == lives[1]
+    assert trajectories[0] == trajectories[1]
 
 
 @pytest.mark.parametrize("seeds", [[5, 6], np.array([5, 6]), np.int64(5)], ids=repr)
-def test_foreign_lanes_take_seeds_in_every_form(seeds):
+def test_seeds_may_be_integers_lists_or_arrays(seeds):
     actions = np.random.default_rng(3).integers(4, size=(2, 30))
-    lives = [
-        batch_lives(envs.make_vec("FrozenLake-v1", [[0], [0]], 9, "SameStep", ICE), actions, seed)
+    trajectories = [
+        batch_trajectories(
+            envs.make_vec("FrozenLake-v1", [[0], [0]], 9, "SameStep", ICE), actions, seed
+        )
         for seed in (5, seeds)
     ]
-    assert lives[0] == lives[1]
+    assert trajectories[0] == trajectories[1]
 
 
-def test_a_foreign_world_keeps_its_own_time_limit():
-    lanes = envs.make_vec("FrozenLake-v1", [[0]], 50, max_episode_steps=2)
-    lanes.reset(seed=0)
-    lanes.step([0])
-    _, _, terminated, truncated, info = lanes.step([0])
+def test_the_time_limit_of_the_id_stays_in_force():
+    vec_env = envs.make_vec("FrozenLake-v1", [[0]], 50, max_episode_steps=2)
+    vec_env.reset(seed=0)
+    vec_env.step([0])
+    _, _, terminated, truncated, info = vec_env.step([0])
     assert truncated.tolist() == [True] and not terminated.any() and info["time"].tolist() == [0]
 
 
-def test_a_foreign_world_says_what_it_does_not_know():
+def test_unknown_facts_are_nan():
     world = envs.make_base("FrozenLake-v1", ICE)
     assert world.all_tasks().tolist() == [[0], [1]] and world.observation_factors == (16,)
     assert np.isnan(world.optimal_return([[0], [1]], 20)).tolist() == [True, True]
@@ -72,11 +78,11 @@ def test_a_foreign_world_says_what_it_does_not_know():
 
 
 @pytest.mark.parametrize("actions", [[0.0, 1.0], [0, 4], [0, -1], [0], [True, False], None])
-def test_a_foreign_world_refuses_what_is_not_an_action(actions):
-    lanes = envs.make_vec("FrozenLake-v1", [[0], [1]], task_kwargs=ICE)
-    lanes.reset(seed=0)
+def test_a_value_that_is_not_an_action_is_refused(actions):
+    vec_env = envs.make_vec("FrozenLake-v1", [[0], [1]], task_kwargs=ICE)
+    vec_env.reset(seed=0)
     with pytest.raises(InvalidAction):
-        lanes.step(actions)
+        vec_env.step(actions)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +110,7 @@ def test_a_foreign_world_refuses_what_is_not_an_action(actions):
         ("no_such_module:Lake-v0", None, {}, "unknown environment 'no_such_module:Lake-v0'"),
     ],
 )
-def test_a_foreign_world_that_will_not_do_is_refused_in_a_sentence(
-    env_id, task_kwargs, kwargs, sentence
-):
+def test_bad_arguments_and_spaces_are_refused_in_a_sentence(env_id, task_kwargs, kwargs, sentence):
     with pytest.raises(ValueError, match=sentence):
         _ = envs.make_base(env_id, task_kwargs, **kwargs).single_observation_space
 
@@ -152,7 +156,51 @@ def test_a_configuration_with_a_space_too_large_is_refused_before_anything_is_wr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_foreign_id_may_name_the_module_that_registers_it():
+def test_an_id_may_name_the_module_that_registers_it():
     env_id = "gymnasium.envs.toy_text:FrozenLake-v1"
     assert isinstance(envs.make_base(env_id), GymnasiumVectorEnv)
     assert isinstance(envs.make(env_id), gymnasium.Env)
+
+
+class Guess(gymnasium.Env):
+    """A one-step environment that rewards the action `answer`; it counts those made and reset."""
+
+    observation_space, action_space = Discrete(2), Discrete(2)
+    num_made = num_reset = 0
+
+    def __init__(self, answer: int):
+        self.answer, self.is_reset = answer, False
+        Guess.num_made += 1
+
+    def reset(self, *, seed=None, options=None):
+        Guess.num_reset += not self.is_reset
+        self.is_reset = True
+        return 0, {}
+
+    def step(self, action):
+        return 1, float(action == self.answer), True, False, {}
+
+
+def test_a_run_makes_an_environment_of_each_task_once_besides_those_that_it_steps(smoke, tmp_path):
+    gymnasium.register("Guess-v0", Guess, disable_env_checker=True)
+    settings = {
+        "env.id": "Guess-v0",
+        "env.kwargs": "{}",
+        "env.tasks": str([{"answer": task % 2} for task in range(100)]),
+        "split.num_train_tasks": "20",
+        "source.env_steps": "80",
+        "data.context_length": "8",
+        "data.history_stride": "1",
+        "training.steps": "4",
+        "training.warmup_steps": "1",
+        "training.eval_every": "2",
+        "evaluation.episodes": "4",
+        "record.source_videos": "false",
+    }
+    try:
+        config = smoke(tmp_path, *(w for path, v in settings.items() for w in (f"--{path}", v)))
+        pipeline.run_all(Run.open(config))
+    finally:
+        del gymnasium.registry["Guess-v0"]
+    assert Guess.num_reset > 0
+    assert Guess.num_made - Guess.num_reset == 100 + 1  # the check and the run's base environment

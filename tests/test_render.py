@@ -21,9 +21,9 @@ def test_the_single_environment_draws_itself():
     env = envs.make("DarkRoom-v0", size=3, goal=(0, 0), render_mode="rgb_array")
     env.reset()
     assert env.render().shape == (96, 96, 3)
-    lanes = envs.make_base("DarkRoom-v0", num_envs=2, render_mode="ansi", size=3)
-    lanes.reset()
-    assert lanes.render()[0] == room_text(3, 4, (0, 0)) == "G . .\n. A .\n. . ."
+    vec_env = envs.make_base("DarkRoom-v0", num_envs=2, render_mode="ansi", size=3)
+    vec_env.reset()
+    assert vec_env.render()[0] == room_text(3, 4, (0, 0)) == "G . .\n. A .\n. . ."
 
 
 def test_the_text_marks_the_agent_on_the_goal():

@@ -12,7 +12,7 @@ NO, YES = False, True
 
 
 def returns(rewards, terminated, truncated, next_values, discount=0.5) -> list[float]:
-    """The returns of one lane, as a list."""
+    """Return the returns of one environment as a list."""
     flags = (np.array(terminated), np.array(truncated))
     values = (np.array(rewards, np.float32), *flags, np.array(next_values, np.float32))
     return n_step_returns(*values, discount).tolist()
@@ -65,7 +65,7 @@ def test_returns_are_float32_of_the_shape_of_the_values():
 
 @st.composite
 def rollouts(draw):
-    """Rewards, terminated, truncated and next values [T, lanes], and a discount."""
+    """Rewards, terminated, truncated and next values [T, N], and a discount."""
     shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 3)))
     number = st.floats(-10, 10, width=32)
     floats = arrays.arrays(np.float32, shape, elements=number)
@@ -74,7 +74,7 @@ def rollouts(draw):
 
 
 def discounted_sum(rewards, terminated, truncated, next_values, discount, t):
-    """The return of step t of one lane, summed forward in time."""
+    """Return the return of step t of one environment, summed forward in time."""
     total, weight = 0.0, 1.0
     while True:
         total += weight * rewards[t]
@@ -88,9 +88,9 @@ def discounted_sum(rewards, terminated, truncated, next_values, discount, t):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(rollouts())
-def test_each_lane_has_the_discounted_sum_of_its_own_steps(rollout):
+def test_each_environment_has_the_discounted_sum_of_its_own_steps(rollout):
     *columns, discount = rollout
     result = n_step_returns(*columns, discount)
-    for t, lane in np.ndindex(result.shape):
-        own = [column[:, lane] for column in columns]
-        assert result[t, lane] == pytest.approx(discounted_sum(*own, discount, t), abs=1e-3)
+    for t, env in np.ndindex(result.shape):
+        own = [column[:, env] for column in columns]
+        assert result[t, env] == pytest.approx(discounted_sum(*own, discount, t), abs=1e-3)

@@ -1,4 +1,4 @@
-"""Every source algorithm: what it records obeys the world, in contiguous, reproducible streams."""
+"""Every source algorithm: the recorded transitions are the world's, contiguous and reproducible."""
 
 import numba
 import numpy as np
@@ -15,7 +15,7 @@ from ad.sources.actors import CHUNK_STEPS
 from envs import make_base
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
-STEPS = 60  # of each of the 3 x 4 lanes
+STEPS = 60  # of each of the 3 x 4 environments
 WORLDS = {
     "terminate": {},
     "dense": {"terminate_on_goal": False},
@@ -34,8 +34,8 @@ def play(smoke, tmp_path):
     """play(words, tasks, steps): what a source records, arrays [T, K, E] by field."""
 
     def run(words: list[str], tasks=TASKS, steps: int = STEPS) -> dict[str, np.ndarray]:
-        blocks = list(new_source(smoke(tmp_path, *words), np.asarray(tasks)).run(steps))
-        return {name: np.concatenate([b.arrays[name] for b in blocks]) for name in FIELDS}
+        chunks = list(new_source(smoke(tmp_path, *words), np.asarray(tasks)).run(steps))
+        return {name: np.concatenate([b.arrays[name] for b in chunks]) for name in FIELDS}
 
     return run
 
@@ -56,14 +56,14 @@ def ended(data: dict[str, np.ndarray]) -> np.ndarray:
     return data["terminated"] | data["truncated"]
 
 
-def test_a_transition_leads_where_the_world_leads(algorithm, room, play):
+def test_the_next_observation_is_the_successor(algorithm, room, play):
     words, knowledge = room
     data = play(algorithm + words)
     expected = knowledge.successors()[data["observation"], data["action"]]
     np.testing.assert_array_equal(data["next_observation"], expected)
 
 
-def test_the_true_last_observation_is_stored_at_ends(algorithm, play):
+def test_the_final_observation_is_stored_at_an_end(algorithm, play):
     data = play(algorithm)
     goal = (TASKS @ [3, 1])[None, :, None]  # [1, K, 1]
     on_goal = data["next_observation"] == goal
@@ -79,14 +79,14 @@ def test_a_dense_room_rewards_every_step_on_the_goal_and_never_terminates(algori
     np.testing.assert_array_equal(data["reward"], data["next_observation"] == goal)
 
 
-def test_a_stream_is_contiguous(algorithm, room, play):
+def test_the_transitions_of_an_actor_are_contiguous(algorithm, room, play):
     data = play(algorithm + room[0])
-    goes_on = ~ended(data)[:-1]
+    continues = ~ended(data)[:-1]
     following, reached = data["observation"][1:], data["next_observation"][:-1]
-    np.testing.assert_array_equal(following[goes_on], reached[goes_on])
+    np.testing.assert_array_equal(following[continues], reached[continues])
 
 
-def test_an_episode_begins_where_the_world_begins(algorithm, room, play):
+def test_an_episode_begins_with_a_start_observation(algorithm, room, play):
     words, knowledge = room
     data = play(algorithm + words)
     first = np.concatenate([np.ones((1, 3, 4), bool), ended(data)[:-1]])
@@ -96,32 +96,32 @@ def test_an_episode_begins_where_the_world_begins(algorithm, room, play):
 
 def test_time_counts_the_steps_of_an_episode_up_to_its_limit(algorithm, room, play):
     data = play(algorithm + room[0])
-    goes_on = ~ended(data)[:-1]
-    np.testing.assert_array_equal(data["time"][1:][goes_on], data["time"][:-1][goes_on] + 1)
+    continues = ~ended(data)[:-1]
+    np.testing.assert_array_equal(data["time"][1:][continues], data["time"][:-1][continues] + 1)
     np.testing.assert_array_equal(data["truncated"], (data["time"] == 4) & ~data["terminated"])
 
 
-def test_a_stream_goes_on_from_block_to_block(algorithm, smoke, tmp_path):
+def test_an_actor_continues_from_chunk_to_chunk(algorithm, smoke, tmp_path):
     source = new_source(smoke(tmp_path, *algorithm), TASKS[:1])
     first, second = source.run(CHUNK_STEPS + 3)
     assert (len(first), len(second)) == (CHUNK_STEPS, 3)
-    goes_on = ~ended(first.arrays)[-1]
+    continues = ~ended(first.arrays)[-1]
     following, reached = second.arrays["observation"][0], first.arrays["next_observation"][-1]
-    np.testing.assert_array_equal(following[goes_on], reached[goes_on])
+    np.testing.assert_array_equal(following[continues], reached[continues])
 
 
-def test_a_history_shorter_than_one_block_or_rollout_is_whole(algorithm, play):
+def test_a_history_shorter_than_a_chunk_or_a_rollout_is_complete(algorithm, play):
     assert len(play(algorithm, steps=7)["action"]) == 7
 
 
-def test_the_arrays_have_the_types_of_the_store(algorithm, play):
+def test_the_arrays_have_the_dtypes_of_the_store(algorithm, play):
     assert {name: array.dtype for name, array in play(algorithm).items()} == FIELDS
 
 
-def test_every_statistic_of_a_block_has_a_number_for_each_agent(algorithm, smoke, tmp_path):
-    (block,) = new_source(smoke(tmp_path, *algorithm), TASKS).run(STEPS)
-    assert block.statistics
-    for values in block.statistics.values():
+def test_every_statistic_of_a_chunk_has_a_number_for_each_agent(algorithm, smoke, tmp_path):
+    (chunk,) = new_source(smoke(tmp_path, *algorithm), TASKS).run(STEPS)
+    assert chunk.statistics
+    for values in chunk.statistics.values():
         assert all(np.shape(value) == (3,) and np.isfinite(value).all() for value in values)
 
 
@@ -136,12 +136,12 @@ def test_another_seed_gives_another_history(algorithm, play):
     assert (one["action"] != other["action"]).mean() > 0.2
 
 
-def test_two_actors_of_an_agent_live_different_lives(algorithm, play):
+def test_two_actors_of_an_agent_act_differently(algorithm, play):
     action = play(algorithm)["action"]
     assert (action[..., 0] != action[..., 1]).mean() > 0.2
 
 
-def test_a_task_alone_has_the_history_that_it_has_among_others(algorithm, room, play):
+def test_a_task_has_the_same_history_alone_as_among_others(algorithm, room, play):
     together, alone = (play(algorithm + room[0], tasks) for tasks in (TASKS, TASKS[[1]]))
     for name in FIELDS:
         np.testing.assert_array_equal(together[name][:, [1]], alone[name])
@@ -189,10 +189,10 @@ def test_noise_distillation_gets_better_steadily(play):
     assert (tenths > 1 - 0.8 * noise - 0.03).all() and (tenths < 1 - 0.6 * noise + 0.03).all()
 
 
-def test_noise_distillation_takes_both_of_two_shortest_ways(play):
+def test_noise_distillation_takes_both_of_two_shortest_paths(play):
     words = [*NOISE, "--source.settings.noise_start", "0.3", "--source.settings.noise_end", "0.3"]
     data = play(words, [[0, 0]])
-    at_start = data["observation"] == 4  # the centre: up and left lead to the corner
+    at_start = data["observation"] == 4  # the center: up and left lead to the corner
     counts = np.bincount(data["action"][at_start], minlength=5)
     expected = np.array([0.06, 0.41, 0.06, 0.41, 0.06])
     np.testing.assert_allclose(counts / counts.sum(), expected, atol=0.02)
@@ -208,16 +208,16 @@ ICE = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tas
 ICE += ["--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"]
 
 
-def test_a_learner_records_contiguous_streams_of_a_foreign_world(play):
+def test_a2c_records_contiguous_transitions_of_a_gymnasium_environment(play):
     data = play(["--source.algorithm", "a2c", *ICE], [[0], [1]])
-    goes_on = ~ended(data)[:-1]
+    continues = ~ended(data)[:-1]
     following, reached = data["observation"][1:], data["next_observation"][:-1]
-    np.testing.assert_array_equal(following[goes_on], reached[goes_on])
+    np.testing.assert_array_equal(following[continues], reached[continues])
     assert (data["observation"][1:][ended(data)[:-1]] == 0).all()
     assert (data["next_observation"][data["terminated"]] != 0).all()
 
 
-def test_a_world_that_knows_no_optimal_action_is_refused_by_noise_distillation(smoke, tmp_path):
+def test_noise_distillation_refuses_a_world_without_an_optimal_policy(smoke, tmp_path):
     with pytest.raises(ADError):
         collect(Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "noise_distillation")))
 

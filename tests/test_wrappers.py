@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lives import ScalarRoom, batch_lives, scalar_life
+from trajectories import ScalarRoom, batch_trajectories, scalar_trajectory
 
 import envs
 from envs.wrappers import VectorEpisodeLength
@@ -18,7 +18,7 @@ MODES = [mode.value for mode in AutoresetMode]
 
 @st.composite
 def rooms(draw):
-    """Settings of a room, a task and a line of actions for each lane, and a limit."""
+    """Settings of a room, a task and a list of actions for each environment, and a limit."""
     size, num_envs = draw(st.integers(2, 5)), draw(st.integers(1, 3))
     kwargs = {
         "size": size,
@@ -35,17 +35,17 @@ def rooms(draw):
 
 @given(rooms(), st.sampled_from(MODES))
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_a_batch_lives_as_the_scalar_reference_in_every_autoreset_mode(room, mode):
+def test_a_batch_has_the_transitions_of_the_scalar_reference_in_every_autoreset_mode(room, mode):
     kwargs, tasks, actions, limit, seed = room
-    lanes = envs.make_vec("DarkRoom-v0", tasks, limit, mode, **kwargs)
-    for lane, life in enumerate(batch_lives(lanes, actions, seed)):
-        reference = ScalarRoom(goal=tasks[lane], episode_length=limit, seed=seed + lane, **kwargs)
-        assert life == scalar_life(reference, actions[lane].tolist())
+    vec_env = envs.make_vec("DarkRoom-v0", tasks, limit, mode, **kwargs)
+    for i, trajectory in enumerate(batch_trajectories(vec_env, actions, seed)):
+        reference = ScalarRoom(goal=tasks[i], episode_length=limit, seed=seed + i, **kwargs)
+        assert trajectory == scalar_trajectory(reference, actions[i].tolist())
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize(("env_id", "kwargs"), [("DarkRoom-v0", {}), ("FrozenLake-v1", {})])
-def test_a_batch_steps_as_gymnasiums_own_vector_of_single_environments(env_id, kwargs, mode):
+def test_a_batch_returns_what_gymnasiums_sync_vector_env_returns(env_id, kwargs, mode):
     tasks = envs.make_base(env_id).all_tasks()[[0] * 4]
     ours = envs.make_vec(env_id, tasks, 6, mode, **kwargs)
     theirs = SyncVectorEnv([lambda: envs.make(env_id, 6, **kwargs)] * 4, autoreset_mode=mode)
@@ -73,14 +73,14 @@ def single(episode_length, goal=(0, 0)):
     return env
 
 
-def lanes_of_two(mode, episode_length=3):
-    """Lane 0 finds its goal by going up once, lane 1 by going down."""
-    lanes = envs.make_vec("DarkRoom-v0", [[0, 1], [2, 1]], episode_length, mode, size=3)
-    lanes.reset(seed=0)
-    return lanes
+def two_envs(mode, episode_length=3):
+    """The goal of environment 0 is one step up, that of environment 1 one step down."""
+    vec_env = envs.make_vec("DarkRoom-v0", [[0, 1], [2, 1]], episode_length, mode, size=3)
+    vec_env.reset(seed=0)
+    return vec_env
 
 
-def test_a_single_episode_is_truncated_at_the_limit_and_tells_its_time():
+def test_a_single_environment_truncates_at_the_limit_and_reports_the_time():
     env = single(3)
     assert env.reset()[1] == {"time": 0}
     steps = [env.step(STAY) for _ in range(3)]
@@ -91,26 +91,26 @@ def test_a_single_episode_is_truncated_at_the_limit_and_tells_its_time():
 def test_a_goal_found_at_the_limit_terminates_and_does_not_truncate():
     _, reward, terminated, truncated, _ = single(1, goal=(0, 1)).step(UP)
     assert (reward, terminated, truncated) == (1.0, True, False)
-    _, rewards, terminated, truncated, _ = lanes_of_two("SameStep", 1).step([UP, UP])
+    _, rewards, terminated, truncated, _ = two_envs("SameStep", 1).step([UP, UP])
     assert rewards.tolist() == [1, 0]
     assert terminated.tolist() == [True, False] and truncated.tolist() == [False, True]
 
 
 def test_without_a_limit_nothing_is_truncated():
-    env, lanes = single(None), lanes_of_two("SameStep", None)
+    env, vec_env = single(None), two_envs("SameStep", None)
     assert not any(env.step(STAY)[3] for _ in range(500))
-    assert not any(lanes.step([STAY, STAY])[3].any() for _ in range(500))
+    assert not any(vec_env.step([STAY, STAY])[3].any() for _ in range(500))
 
 
 @pytest.mark.parametrize("episode_length", [0, -1, 2.0, True, "20"])
-def test_a_limit_that_is_no_positive_integer_is_refused(episode_length):
-    for maker in (single, lambda length: lanes_of_two("SameStep", length)):
+def test_a_limit_that_is_not_a_positive_integer_is_refused(episode_length):
+    for maker in (single, lambda length: two_envs("SameStep", length)):
         with pytest.raises(ValueError, match="episode_length must be a positive integer"):
             maker(episode_length)
 
 
 def test_same_step_returns_the_next_first_observation_and_keeps_the_final_one():
-    observation, _, terminated, _, info = lanes_of_two("SameStep").step([UP, UP])
+    observation, _, terminated, _, info = two_envs("SameStep").step([UP, UP])
     assert observation.tolist() == [4, 1] and terminated.tolist() == [True, False]
     assert info["time"].tolist() == [0, 1]
     assert info["final_obs"].tolist() == [1, 1] and info["_final_obs"].tolist() == [True, False]
@@ -120,15 +120,15 @@ def test_same_step_returns_the_next_first_observation_and_keeps_the_final_one():
     ]
 
 
-def test_same_step_has_no_final_observation_when_no_lane_ended():
-    *_, info = lanes_of_two("SameStep").step([STAY, STAY])
+def test_same_step_has_no_final_observation_if_no_episode_ended():
+    *_, info = two_envs("SameStep").step([STAY, STAY])
     assert set(info) == {"time", "_time"}
 
 
 def test_next_step_ignores_the_action_after_an_end():
-    lanes = lanes_of_two("NextStep")
-    assert lanes.step([UP, UP])[0].tolist() == [1, 1]
-    observation, reward, terminated, truncated, info = lanes.step([DOWN, STAY])
+    vec_env = two_envs("NextStep")
+    assert vec_env.step([UP, UP])[0].tolist() == [1, 1]
+    observation, reward, terminated, truncated, info = vec_env.step([DOWN, STAY])
     assert observation.tolist() == [4, 1] and reward.tolist() == [0, 0]
     assert not terminated.any() and not truncated.any()
     assert info["time"].tolist() == [0, 2]
@@ -136,38 +136,38 @@ def test_next_step_ignores_the_action_after_an_end():
 
 def test_a_refused_action_changes_nothing_in_any_mode():
     for mode in MODES:
-        lanes = lanes_of_two(mode)
-        lanes.step([UP, STAY] if mode == "NextStep" else [STAY, STAY])
+        vec_env = two_envs(mode)
+        vec_env.step([UP, STAY] if mode == "NextStep" else [STAY, STAY])
         with pytest.raises(InvalidAction):
-            lanes.step([STAY, 9])
-        observation, *_, info = lanes.step([UP, STAY])
+            vec_env.step([STAY, 9])
+        observation, *_, info = vec_env.step([UP, STAY])
         assert info["time"].tolist() == ([0, 2] if mode != "Disabled" else [2, 2])
         assert observation.tolist() == ([4, 4] if mode != "Disabled" else [1, 4])
 
 
-def test_disabled_refuses_to_step_a_lane_that_ended_until_it_is_reset():
-    lanes = lanes_of_two("Disabled")
-    *_, terminated, _, _ = lanes.step([UP, UP])
+def test_disabled_refuses_a_step_after_an_end_until_a_reset():
+    vec_env = two_envs("Disabled")
+    *_, terminated, _, _ = vec_env.step([UP, UP])
     with pytest.raises(ResetNeeded, match=r"environments \[0\]"):
-        lanes.step([STAY, STAY])
-    observation, info = lanes.reset(options={"reset_mask": terminated})
+        vec_env.step([STAY, STAY])
+    observation, info = vec_env.reset(options={"reset_mask": terminated})
     assert observation.tolist() == [4, 1] and info["time"].tolist() == [0, 1]
-    assert lanes.step([STAY, STAY])[-1]["time"].tolist() == [1, 2]
+    assert vec_env.step([STAY, STAY])[-1]["time"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_reset_of_all_lanes_starts_over(mode):
-    lanes = lanes_of_two(mode)
-    lanes.step([UP, UP])
-    observation, info = lanes.reset()
+def test_a_reset_of_all_environments_begins_new_episodes(mode):
+    vec_env = two_envs(mode)
+    vec_env.step([UP, UP])
+    observation, info = vec_env.reset()
     assert observation.tolist() == [4, 4] and info["time"].tolist() == [0, 0]
-    assert lanes.step([STAY, STAY])[-1]["time"].tolist() == [1, 1]
+    assert vec_env.step([STAY, STAY])[-1]["time"].tolist() == [1, 1]
 
 
-def test_the_mode_is_in_the_metadata_and_leaves_that_of_the_world_alone():
-    lanes = lanes_of_two("NextStep")
-    assert lanes.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-    assert lanes.unwrapped.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+def test_the_autoreset_mode_is_in_the_metadata_of_the_wrapper_only():
+    vec_env = two_envs("NextStep")
+    assert vec_env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    assert vec_env.unwrapped.metadata["autoreset_mode"] == AutoresetMode.DISABLED
 
 
 def test_stepping_before_the_first_reset_is_refused():
@@ -175,22 +175,22 @@ def test_stepping_before_the_first_reset_is_refused():
         envs.make_vec("DarkRoom-v0", [[0, 0]]).step([STAY])
 
 
-def test_an_environment_that_resets_itself_is_refused():
+def test_wrapping_an_environment_that_resets_itself_is_refused():
     with pytest.raises(ValueError, match="DISABLED"):
-        VectorEpisodeLength(lanes_of_two("SameStep"), 3)
+        VectorEpisodeLength(two_envs("SameStep"), 3)
 
 
-def test_next_step_refuses_an_environment_whose_lanes_cannot_stand_still():
+def test_next_step_refuses_an_environment_whose_step_does_not_take_active():
     inner = SyncVectorEnv([lambda: single(5)], autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ValueError, match="active"):
         VectorEpisodeLength(inner, 3, "NextStep")
 
 
 def test_gymnasiums_vector_wrappers_understand_the_infos():
-    lanes = DictInfoToList(RecordEpisodeStatistics(lanes_of_two("SameStep")))
-    lanes.reset(seed=0)
-    lanes.step([STAY, STAY])
-    *_, infos = lanes.step([UP, STAY])
+    vec_env = DictInfoToList(RecordEpisodeStatistics(two_envs("SameStep")))
+    vec_env.reset(seed=0)
+    vec_env.step([STAY, STAY])
+    *_, infos = vec_env.step([UP, STAY])
     assert infos[0]["final_obs"] == 1 and infos[0]["final_info"] == {"time": 2}
     assert "final_obs" not in infos[1] and "final_info" not in infos[1]
     assert infos[0]["episode"]["l"] == 2 and infos[0]["episode"]["r"] == 1
