@@ -1,9 +1,9 @@
 """The command line: `ad <verb> --config_path configs/<experiment>.yaml [--section.field value]`.
 
 `python -m scripts.<verb>` runs the same verb from the root of a checkout. A verb is a function of
-its words. Most verbs read one experiment: `of_run` and `of_experiment` parse the words, hold the
-lock of the run's folder and call the function. Whatever imports torch or numba is imported inside
-a function, so that a bad configuration is refused within a fraction of a second.
+the words after its name. Most verbs read one experiment: `of_run` and `of_experiment` parse the
+words, hold the lock of the run's folder and call the function. Whatever imports torch or numba is
+imported inside a function, so that a bad configuration is refused within a fraction of a second.
 
 Exit codes: 0 done, 2 bad input or configuration, 3 the machine, 4 corrupt data, 5 numeric failure,
 130 interrupted, 143 terminated. Any other failure is a bug and shows its traceback. Only one
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ad.config.schema import Experiment
     from ad.runtime.run import Run
 
-Verb = Callable[[Sequence[str]], None]  # takes the words behind the verb's name
+Verb = Callable[[Sequence[str]], None]  # takes the command line's words after the verb's name
 
 
 def main() -> NoReturn:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a report of in-context learning on held-out goals: three to four minutes on two cores.
+# From nothing to a report of in-context learning on held-out tasks: three to four minutes on two cores.
 # Run it again to resume. Takes the options of scripts.run, e.g. --training.steps 500
 set -euo pipefail
 cd "$(dirname "$0")/.."

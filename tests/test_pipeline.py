@@ -33,10 +33,10 @@ def ages(*folders: Path) -> dict[Path, int]:
 
 @pytest.fixture(scope="module")
 def config(smoke, tmp_path_factory):
-    """The smoke row, from nothing to its report; only to be read."""
-    row = smoke(tmp_path_factory.mktemp("pipeline"))
-    pipeline.run_all(Run.open(row))
-    return row
+    """The smoke experiment, from nothing to its report; only to be read."""
+    config = smoke(tmp_path_factory.mktemp("pipeline"))
+    pipeline.run_all(Run.open(config))
+    return config
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ def test_the_trajectories_are_those_of_the_first_seed_of_every_task(config):
         if r["eval_seed"] == "0"
     }
     assert len(rows) == 12 * len(steps["split"])
-    for lane, (part, task) in enumerate(zip(steps["split"], steps["task"], strict=True)):
+    for env, (part, task) in enumerate(zip(steps["split"], steps["task"], strict=True)):
         for episode in range(12):
-            inside = steps["episode"][lane] == episode
+            inside = steps["episode"][env] == episode
             row = rows[str(part), task_name(task), episode + 1]
-            assert float(row["return"]) == steps["reward"][lane, inside].sum()
+            assert float(row["return"]) == steps["reward"][env, inside].sum()
             assert int(row["length"]) == inside.sum()
             assert row["success"] == str(int(float(row["return"]) > 0))
 
@@ -227,7 +227,7 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
 @pytest.mark.parametrize(
     "kind", ["dense", "random_start", "separate", "table", "one_actor", "foreign"]
 )
-def test_every_kind_of_row_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
+def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
     words = {
         "dense": ["--env.kwargs.terminate_on_goal", "false"],
         "random_start": [
@@ -249,9 +249,9 @@ def test_every_kind_of_row_runs_from_nothing_to_its_report(smoke, tmp_path, kind
         ],
     }
     fewer = ["--training.steps", "6", "--evaluation.episodes", "4", "--record.held_out_videos", "0"]
-    row = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
-    pipeline.run_all(Run.open(row))
-    assert (folder(row) / "report.html").stat().st_size > 1000
+    config = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
+    pipeline.run_all(Run.open(config))
+    assert (folder(config) / "report.html").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -272,13 +272,13 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
         "training.warmup_steps": "50",
         "training.eval_every": "800",
     }
-    row = smoke(tmp_path, *(word for path, v in changes.items() for word in (f"--{path}", v)))
-    made = Run.open(row)
+    config = smoke(tmp_path, *(word for path, v in changes.items() for word in (f"--{path}", v)))
+    made = Run.open(config)
     collect(made)
     trainer = Trainer(made)
     train_seeds([trainer])
     trainer.model.eval()
-    held_out = rollout_tasks(row, made.split, trainer.model, trainer.method, 40, (10, 1))[
+    held_out = rollout_tasks(config, made.split, trainer.model, trainer.method, 40, (10, 1))[
         "held_out"
     ]
     first, last = held_out.returns[:, :5].mean(), held_out.returns[:, -10:].mean()

@@ -267,7 +267,7 @@ def test_the_sentence_follows_from_the_interval(folder, table, factored, verdict
 
 
 @pytest.mark.parametrize(("low", "high", "sign"), [(0.29, 0.31, -1), (0.1, 0.8, 0)])
-def test_one_seed_is_judged_by_its_intervals_over_goals(folder, low, high, sign):
+def test_one_seed_is_judged_by_its_intervals_over_tasks(folder, low, high, sign):
     study = load_study(folder, seeds=[0])
     fill(study, {"table": [0.3]}, nauc_low=low, nauc_high=high)
     fill(study, {"factored": [0.6]}, nauc_low=0.5, nauc_high=0.7)

@@ -155,7 +155,7 @@ def test_an_agent_that_stopped_with_broken_numbers_has_learned_nothing_and_stops
 
 
 @pytest.mark.parametrize("by", ["area", "pace"])
-def test_the_verb_writes_table_figure_rows_and_the_best_setting_as_a_row(search, by, capsys):
+def test_the_verb_writes_its_files_and_the_best_setting_as_an_experiment(search, by, capsys):
     config = search("--tune.rank_by", by)
     tune_and_report(config)
     folder = tuning_folder(config)
@@ -165,10 +165,10 @@ def test_the_verb_writes_table_figure_rows_and_the_best_setting_as_a_row(search,
     header, _, best, *rest = (folder / "table.md").read_text().splitlines()
     columns = dict(zip(cells(header), cells(best), strict=True))
     assert len(rest) == 3 and columns[f"by {by}"] == "1"
-    row = load(["--config_path", str(folder / "best.yaml")]).config
-    assert row.source.settings["learning_rate"] == float(columns["learning_rate"])
-    assert row.source.settings["hidden"] == int(columns["hidden"])
-    assert dataclasses.replace(row, source=config.source) == config
+    best_config = load(["--config_path", str(folder / "best.yaml")]).config
+    assert best_config.source.settings["learning_rate"] == float(columns["learning_rate"])
+    assert best_config.source.settings["hidden"] == int(columns["hidden"])
+    assert dataclasses.replace(best_config, source=config.source) == config
     assert "4 settings on 2 tasks" in capsys.readouterr().out
 
 

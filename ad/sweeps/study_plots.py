@@ -37,13 +37,13 @@ def question_picture(lines: list[Line], ceiling: float | None) -> bytes:
     for n, (line, style) in enumerate(zip(lines, styles, strict=True)):
         _curve(left, line, n / len(lines), style)
         _interval(right, line, n, style)
-    style_axes(left, "fifth of the in-context episodes", "success, held-out goals")
+    style_axes(left, "fifth of the in-context episodes", "success, held-out tasks")
     left.set_xticks(range(1, 6))
     left.set_ylim(0, 1.02)
     if ceiling is not None:
         right.axvline(ceiling, **STYLES["undirected"], label="undirected ceiling")
         right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
-    style_axes(right, "NAUC, held-out goals (dots: seeds)", "")
+    style_axes(right, "NAUC, held-out tasks (dots: seeds)", "")
     right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # the interval of few seeds may be wider
     right.set_yticks(range(len(lines)), [line.name for line in lines])
     right.set_ylim(len(lines) - 0.5, -0.5)

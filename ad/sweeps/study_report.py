@@ -20,7 +20,7 @@ SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "success_last10")},
     **{name: CONTEXT_COLUMNS[name] for name in ("success_seen", "success_unseen")},
     **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
-    "train_nauc": ("NAUC, train goals", ".3f"),
+    "train_nauc": ("NAUC, train tasks", ".3f"),
     "train_s": ("training, s", ".0f"),
 }
 VERDICTS = {1: "holds", 0: "cannot be told", -1: "does not hold, it is the other way round"}
@@ -205,7 +205,7 @@ def _head(study: Study, records: dict[str, RunRecord]) -> str:
 Each question changes one thing in the base experiment (bold): `{study.experiment}` with
 {base.training.steps} train steps, {base.source.env_steps:,} env steps of each source agent and
 split seed {base.split.split_seed}, as `{STUDY_FILE}` says; training seeds {seeds}. NAUC and success
-are on held-out goals. {len(done)} of {len(planned)} runs are done, which took {hours:.1f} hours
+are on held-out tasks. {len(done)} of {len(planned)} runs are done, which took {hours:.1f} hours
 of training and evaluation; each is a line of [{study.records.name}]({file}), with its versions.
 
 ```bash
@@ -214,7 +214,7 @@ python -m scripts.study --dry      # list the runs that are done and those that 
 python -m scripts.study --table    # write only this page and its figures, from the records
 ```
 
-Brackets are 95 % intervals: Student's over training seeds, or over goals where there is one seed.
+Brackets are 95 % intervals: Student's over training seeds, or over tasks where there is one seed.
 The last column is the difference of the means with Welch's interval; where it includes 0, these
 seeds cannot tell. Nothing is corrected for the number of comparisons; all runs share one split and
 source seed.
