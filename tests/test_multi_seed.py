@@ -12,7 +12,7 @@ from training_run import assert_same_bits, checkpoint, log, states, train, train
 from ad.errors import NumericError
 from ad.runtime.run import Run
 from ad.training import trainer as trainer_module
-from ad.training.multi_seed import StackedModels, draws, new_trainers
+from ad.training.multi_seed import StackedModels, draws_random_numbers, new_trainers
 from ad.training.trainer import Trainer
 
 # PyTorch has no batched attention on a CPU, where nothing is stacked but here.
@@ -175,7 +175,7 @@ def test_one_that_is_done_is_left_alone(experiment):
 )
 def test_what_draws_random_numbers_is_not_stacked(experiment, changes, drawn, monkeypatch):
     trainer = Trainer(Run.open(experiment(**EXACT | changes)))
-    assert draws(trainer.config, trainer.model) == drawn
+    assert draws_random_numbers(trainer.config, trainer.model) == drawn
     trainer.model.train()
     monkeypatch.setattr(trainer_module, "seed_torch", lambda *_: None)
     state = torch.get_rng_state()

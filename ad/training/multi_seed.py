@@ -59,30 +59,13 @@ def train_seeds(
     NumericError is raised at the end.
     """
     if stacked is None:
-        stacked = stacking_pays(trainers)
-    failed: dict[str, NumericError] = {}
+        stacked = stacking_is_faster(trainers)
     left = [Schedule(trainer, validate) for trainer in trainers if trainer.left]
     behind = min(left, key=lambda schedule: schedule.trainer.step, default=None)
     with ExitStack() as sessions:
-        for schedule in left:  # the bar of one that is behind covers the steps of all
+        for schedule in left:  # the progress bar of one that is behind covers the steps of all
             sessions.enter_context(schedule.session(len(left), stacked, schedule is behind))
-        take_steps = new_round(stacked)
-        while left:
-            step = min(schedule.trainer.step for schedule in left)
-            now = [schedule for schedule in left if schedule.trainer.step == step]
-            take_steps([schedule.trainer for schedule in now])
-            for schedule in now:
-                try:
-                    schedule.after_step()
-                except NumericError as error:
-                    failed[schedule.config.name] = error
-                    if len(trainers) > 1:
-                        console.error(f"{schedule.config.name}: {error}")
-            left = [s for s in left if s.trainer.left and s.config.name not in failed]
-            if stop_requested():  # whatever failed will do so again
-                for schedule in left:
-                    schedule.save()
-                return
+        failed = _train(left, step_function(stacked), stop_requested, len(trainers) > 1)
     if failed and len(trainers) == 1:
         raise failed.popitem()[1]
     if failed:
@@ -90,7 +73,38 @@ def train_seeds(
         raise NumericError(f"{len(failed)} of {len(trainers)} trainings failed: {names}")
 
 
-def new_round(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
+def _train(
+    left: Sequence[Schedule],
+    take_steps: Callable[[Sequence[Trainer]], None],
+    stop_requested: Callable[[], bool],
+    several: bool,
+) -> dict[str, NumericError]:
+    """Train in rounds until no steps are left and return the errors by run; none after a stop.
+
+    A round is one step of the trainers that are furthest behind. With `several`, errors are printed
+    at once.
+    """
+    failed: dict[str, NumericError] = {}
+    while left:
+        step = min(schedule.trainer.step for schedule in left)
+        now = [schedule for schedule in left if schedule.trainer.step == step]
+        take_steps([schedule.trainer for schedule in now])
+        for schedule in now:
+            try:
+                schedule.after_step()
+            except NumericError as error:
+                failed[schedule.config.name] = error
+                if several:
+                    console.error(f"{schedule.config.name}: {error}")
+        left = [s for s in left if s.trainer.left and s.config.name not in failed]
+        if stop_requested():
+            for schedule in left:
+                schedule.save()
+            return {}  # a training that failed will fail again when it resumes
+    return failed
+
+
+def step_function(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
     """Return a function that takes one step of each trainer it is given, all at the same step."""
     return StackedSteps().step if stacked else _take_turns
 
@@ -101,7 +115,7 @@ def _take_turns(trainers: Sequence[Trainer]) -> None:
             trainer.train_step()
 
 
-def stacking_pays(trainers: Sequence[Trainer]) -> bool:
+def stacking_is_faster(trainers: Sequence[Trainer]) -> bool:
     """Return whether one pass for all `trainers` takes less time than one for each.
 
     The numbers are the same but for rounding.
@@ -109,10 +123,10 @@ def stacking_pays(trainers: Sequence[Trainer]) -> bool:
     if len(trainers) < 2:
         return False
     first = trainers[0]
-    return first.device.type == "cuda" and not draws(first.config, first.model)
+    return first.device.type == "cuda" and not draws_random_numbers(first.config, first.model)
 
 
-def draws(config: Experiment, model: torch.nn.Module) -> bool:
+def draws_random_numbers(config: Experiment, model: torch.nn.Module) -> bool:
     """Return whether a training step draws random numbers other than those of its batch."""
     settings = config.model
     return bool(settings.dropout or settings.attention_dropout or model.tokenizer.encoder.random)

@@ -30,16 +30,18 @@ WINDOW = 256
 
 
 class Recomputed(ContextMemory):
-    """A memory that reads its whole window for each decision: the plain way, and the reference."""
+    """A context that reads its whole window for each decision: the plain way, and the reference."""
 
     def _logits(self, start: int) -> torch.Tensor:
         return self.model(self.window())[:, -1]
 
 
 class Plain:
-    """Plays as a method whose memory is `Recomputed`."""
+    """A method whose context is `Recomputed`."""
 
-    begin = Recomputed
+    def begin(self, model, num_envs: int, context_length: int) -> Recomputed:
+        """Return an empty context for a rollout of `num_envs` environments."""
+        return Recomputed(model, num_envs, context_length)
 
 
 def cached(effort: Effort) -> Row:

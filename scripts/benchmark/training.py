@@ -20,7 +20,7 @@ from ad.data.dataset import to_device
 from ad.models.sequence_model import build_model
 from ad.runtime.devices import choose_device, torch_threads
 from ad.runtime.run import Run, with_seed
-from ad.training.multi_seed import new_round, stacking_pays
+from ad.training.multi_seed import stacking_is_faster, step_function
 from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.precision import autocast, uses_bfloat16
 from ad.training.trainer import Trainer
@@ -83,7 +83,7 @@ def seeds(effort: Effort) -> Row:
     row = Row("train", "3 seeds side by side, 32 x 64", "transitions", median(rates["ours"]), rates)
     row.peer_name, row.peer = "one seed alone", median(rates["one"])
     row.detail["steps"] = (
-        "stacked" if stacking_pays(others) else "in turns, as a CPU is busy with one"
+        "stacked" if stacking_is_faster(others) else "in turns, as a CPU is busy with one"
     )
     if trainer.device.type == "cuda":
         row.target = "3 in less time than 2 (1.5 x), 1.5 M transitions/s"
@@ -168,7 +168,7 @@ def steps(trainer: Trainer, count: int) -> Work:
 
 def rounds(trainers: list[Trainer], count: int) -> Work:
     """Takes `count` steps of each of `trainers`, as `train_seeds` does."""
-    take = new_round(stacking_pays(trainers))
+    take = step_function(stacking_is_faster(trainers))
 
     def work() -> float:
         for _ in range(count):
