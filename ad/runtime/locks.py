@@ -33,7 +33,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         remove_leftovers(folder)
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the release, while nobody else can hold this file
+        # While the lock is held: filelock >= 3.25 discards a removed file and tries again.
+        path.unlink(missing_ok=True)
         lock.release()
 
 
