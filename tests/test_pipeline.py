@@ -145,7 +145,7 @@ def test_the_second_time_nothing_is_computed_again(again, capsys):
     assert {path for path in changed if not path.name.startswith("split_")} == set()
     said = capsys.readouterr().out
     assert "0 of 5 histories" in said and "0 of 6 videos" in said
-    assert said.count("done before") == 2
+    assert said.count("already done") == 2
 
 
 def test_the_second_time_the_results_are_the_same(again):

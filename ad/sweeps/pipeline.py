@@ -40,7 +40,7 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
     trainers = new_trainers(runs)
     for trainer in trainers:
         if not trainer.left:
-            info(f"train: done before ({trainer.step} steps), in {trainer.run.folder}")
+            info(f"train: already done ({trainer.step} steps), in {trainer.run.folder}")
     waiting = [trainer for trainer in trainers if trainer.left]
     try:
         with defer_signals() as stop_requested, ExitStack() as logs:
@@ -60,7 +60,7 @@ def evaluate(run: Run, fresh: bool = False) -> None:
     With `fresh`, evaluate everywhere.
     """
     evaluated = evaluation.evaluate(run, fresh)
-    info(f"evaluate: {'done' if evaluated else 'done before'}, {run.folder / 'results.csv'}")
+    info(f"evaluate: {'done' if evaluated else 'already done'}, {run.folder / 'results.csv'}")
     for world in evaluate_worlds(run, fresh):
         info(f"evaluate: done in another world, {world.folder / 'results.csv'}")
 
