@@ -1,4 +1,4 @@
-"""What many tests share: a tiny experiment, its histories, and random windows."""
+"""Fixtures of many tests: a tiny experiment, its histories, and random windows."""
 
 import shutil
 import signal
@@ -19,7 +19,7 @@ from ad.runtime.run import Run
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
-# A shell's background job ignores Ctrl-C, and so would all processes that the tests interrupt.
+# A background job of a shell ignores SIGINT, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAULTS = Ledger()
@@ -27,17 +27,17 @@ FAULTS = Ledger()
 
 @pytest.fixture(scope="session")
 def ledger() -> Ledger:
-    """The account of the faults that were tried."""
+    """The counts of the faults that the tests tried."""
     return FAULTS
 
 
 def pytest_configure():
-    """Let the processes of the tests hear Ctrl-C also where a shell runs them in its background."""
+    """Restore the handler of SIGINT, which pytest finds ignored in a background job of a shell."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the account, if there is one."""
+    """Print the counts of faults, if any were tried."""
     if FAULTS.entries:
         terminalreporter.section("faults")
         for line in FAULTS.lines():
@@ -46,15 +46,17 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """The models and agents here are too small to share out; before each test, since numba's
-    threads and torch's are the same ones."""
+    """Use one thread: the models and agents of the tests are too small for more.
+
+    It is set before each test, since numba and torch share their threads.
+    """
     numba.set_num_threads(1)
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def smoke():
-    """smoke(root, *words): configs/smoke.yaml with its files under `root`, changed by `words`."""
+    """smoke(root, *words) returns configs/smoke.yaml changed by `words`, in `root`."""
 
     def experiment(root, *words: str):
         fixed = ["--config_path", str(SMOKE), "--root", str(root), "--device", "cpu"]
@@ -65,7 +67,7 @@ def smoke():
 
 @pytest.fixture(scope="session")
 def collected(smoke, tmp_path_factory):
-    """collected(name, *words): an experiment as of `smoke` whose histories are collected."""
+    """collected(name, *words) returns an experiment whose histories are collected already."""
     root = tmp_path_factory.mktemp("collected")
     source = ["--source.algorithm", "noise_distillation", "--source.env_steps", "800"]
     collect(Run.open(smoke(root, "--name", "source", *source)))
@@ -78,13 +80,13 @@ def collected(smoke, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def spec():
-    """The sizes of a 3 x 3 room with episodes of four steps."""
+    """The spec of a 3 x 3 room with episodes of four steps."""
     return Spec(9, (3, 3), 5, (0.0, 1.0), 4)
 
 
 @pytest.fixture(scope="session")
 def random_window(spec):
-    """random_window(count, decisions, seed, start=True): any window [count, decisions + 1]."""
+    """random_window(count, decisions, seed, start=True) returns windows [count, decisions + 1]."""
 
     def draw(count: int, decisions: int, seed: int, start: bool = True):
         rng = np.random.default_rng(seed)
@@ -104,7 +106,7 @@ def random_window(spec):
 
 @pytest.fixture(scope="session")
 def experiment(collected, tmp_path_factory):
-    """experiment(**changes): one of eight training steps, under a name that no other test has."""
+    """experiment(**changes) returns one of eight training steps under a name of its own."""
 
     def build(*words: str, **changes: str):
         name = tmp_path_factory.mktemp("run").name
@@ -117,13 +119,13 @@ def experiment(collected, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def whole(experiment) -> Run:
-    """A run trained without an interruption; only to be read."""
+    """A run trained without an interruption; tests only read it."""
     return train(experiment(training__precision="float32"))
 
 
 @pytest.fixture
 def trained(whole, experiment) -> Run:
-    """A copy of that run, to be damaged."""
+    """A copy of the run `whole`, which tests may damage."""
     config = experiment(training__precision="float32")
     shutil.copytree(whole.folder, Run.open(config).folder, dirs_exist_ok=True)
     return Run.open(config)
@@ -131,7 +133,7 @@ def trained(whole, experiment) -> Run:
 
 @pytest.fixture(scope="module")
 def made(smoke, tmp_path_factory) -> Path:
-    """A published history; only to be copied."""
+    """The folder of a complete history; tests only copy it."""
     words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
     words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
     run = Run.open(smoke(tmp_path_factory.mktemp("made"), *words))
@@ -141,5 +143,5 @@ def made(smoke, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def history(made, tmp_path) -> Path:
-    """A copy of a published history."""
+    """A copy of the folder of a complete history."""
     return Path(shutil.copytree(made, tmp_path / "history"))

@@ -1,6 +1,6 @@
-"""The account of a fault run: how many faults of each kind were tried, survived, and what was lost.
+"""Counts of the faults that tests try: how many of each kind, and how many were survived.
 
-`tests/conftest.py` hands it to the tests as a fixture and prints it when all are through.
+`tests/conftest.py` passes the counts to the tests as a fixture and prints them at the end.
 """
 
 from collections import defaultdict
@@ -13,28 +13,28 @@ class Entry:
 
     tried: int = 0
     survived: int = 0
-    lost: list[str] = field(default_factory=list)  # what each of the others has cost
+    lost: list[str] = field(default_factory=list)  # the damage of each of the others
 
 
 class Ledger:
-    """Counts faults by kind. A fault is survived if nothing is lost and nothing wrong believed."""
+    """Count faults by kind. A fault is survived if nothing is lost and no wrong data accepted."""
 
     def __init__(self):
         self.entries: dict[str, Entry] = defaultdict(Entry)
 
     def count(self, kind: str, lost: object = None, tried: int = 1) -> None:
-        """Note `tried` faults of a kind, and what they have `lost`, if that is anything."""
+        """Count `tried` faults of a kind, survived unless `lost` describes a damage."""
         entry = self.entries[kind]
         entry.tried += tried
         entry.survived += 0 if lost else tried
         entry.lost += [str(lost)] if lost else []
 
     def lost(self, kind: str) -> list[str]:
-        """What the faults of a kind have cost so far."""
+        """Return the damage of the faults of a kind so far."""
         return self.entries[kind].lost
 
     def lines(self) -> list[str]:
-        """The account, a line a kind, and the sum."""
+        """Return the counts as text: a line for each kind, the sum, and the damage."""
         tried = sum(entry.tried for entry in self.entries.values())
         survived = sum(entry.survived for entry in self.entries.values())
         lost = [text for entry in self.entries.values() for text in entry.lost]

@@ -1,4 +1,4 @@
-"""Verbs as processes of their own, as a user starts them."""
+"""Verbs in processes of their own, as a user starts them."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MKL_NUM_THREADS
 
 
 def start(verb: str, config_path: Path, root: Path, *words: str, **options) -> subprocess.Popen:
-    """python -m scripts.<verb> on one thread; `env` adds variables, other options are Popen's."""
+    """Start python -m scripts.<verb> on one thread; `env` adds variables to the environment."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     env = os.environ | ONE_THREAD | options.pop("env", {})
     command = [sys.executable, "-m", f"scripts.{verb}", "--config_path", str(config_path)]
@@ -19,7 +19,10 @@ def start(verb: str, config_path: Path, root: Path, *words: str, **options) -> s
 
 
 def compiled_and_loaded(program: str, folder: Path) -> tuple[bytes, bytes]:
-    """What `program` prints where it compiles its loops, in `folder`, and where it loads them."""
+    """Return the output of a Python program that compiles its loops and of one that loads them.
+
+    Both run `program`, with numba's cache in `folder`, which is empty at first.
+    """
     env = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program]
     first, second = (subprocess.check_output(command, env=env, cwd=ROOT) for _ in range(2))
@@ -27,7 +30,7 @@ def compiled_and_loaded(program: str, folder: Path) -> tuple[bytes, bytes]:
 
 
 def run(verb: str, config_path: Path, root: Path, *words: str, **options) -> tuple[int, str]:
-    """The exit code and the stderr of such a process; there may be little CPU time for it."""
+    """Run a verb to its end; return its exit code and its stderr."""
     process = start(verb, config_path, root, *words, **options)
     _, err = process.communicate(timeout=900)
     return process.returncode, err or ""

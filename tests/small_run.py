@@ -17,7 +17,7 @@ def evaluated_run(config: Experiment) -> Run:
     """Return the run of `config` with the results of an untrained model."""
     run, settings = Run.open(config), config.evaluation
     torch.manual_seed(0)
-    spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
+    spec = make_spec(run.world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     method = build_method(config.method)

@@ -1,4 +1,4 @@
-"""Processes that run verbs and are killed, from a server that has imported what is heavy once."""
+"""Processes that run verbs and are killed, forked from a server with the imports done."""
 
 import multiprocessing
 import os
@@ -14,16 +14,16 @@ import numpy as np
 HEAVY = ["ad.sweeps.pipeline"]
 HEAVY += ["ad.collection.collect", "ad.training.trainer"]
 HEAVY += ["ad.evaluation.evaluate", "ad.evaluation.summary"]
-# What changes a tree of files: the events of Python's audit and which argument is the path.
+# Python's audit events of changes in a folder, and which argument is the path.
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "shutil.rmtree": 0, "os.truncate": 0}
-BESIDE = ("tensorboard", "source")  # views of what is elsewhere, which nothing waits for
+BESIDE = ("tensorboard", "source")  # copies for tensorboard, written in the background
 
 
 @dataclass
 class Crash:
-    """Die by SIGKILL right before the `number`-th change of the tree `root` (0: never).
+    """A SIGKILL right before the `number`-th change of files under `root` (0: none).
 
-    The changes that came are listed in the file `log`, a line each.
+    The process writes its changes to the file `log`, one a line.
     """
 
     root: Path
@@ -32,14 +32,14 @@ class Crash:
 
 
 def server():
-    """A multiprocessing context whose children are forks of a process that has imported `HEAVY`."""
+    """Return a multiprocessing context that forks a process which has imported `HEAVY`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     return context
 
 
 def work(verb: str, words: list[str], largest: int | None = None, crash: Crash | None = None):
-    """What a child does: the verb as the command line runs it, up to its exit code.
+    """Run a verb as the command line does, and exit with its code; the code of a child process.
 
     No file can grow beyond `largest` bytes.
     """
@@ -60,7 +60,7 @@ def work(verb: str, words: list[str], largest: int | None = None, crash: Crash |
 
 
 def die_at(crash: Crash) -> None:
-    """Watch the changes that this process makes, and die as `crash` asks."""
+    """Log the changes of files that this process makes, and kill it as `crash` says."""
     log = os.open(crash.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     count = 0
 
@@ -80,23 +80,23 @@ def die_at(crash: Crash) -> None:
 
 
 class Killer:
-    """Starts verbs and kills them."""
+    """Start verbs in processes and kill them."""
 
     def __init__(self, seed: int):
         self.rng, self.context = np.random.default_rng(seed), server()
 
     def run(self, verb: str, words: list[str], code: int = 0, largest: int | None = None) -> float:
-        """Run a verb to its end, which must be with exit code `code`; its seconds."""
+        """Run a verb to its end, assert its exit `code`, and return its seconds."""
         began = time.monotonic()
         process = self._start(verb, words, largest)
         process.join()
         assert process.exitcode == code
         return time.monotonic() - began
 
-    def run_under_fire(self, verb: str, words: list[str], seconds: float, most: int) -> int:
-        """Run a verb to its end, killed with SIGKILL up to `most` times on the way; the kills.
+    def run_with_kills(self, verb: str, words: list[str], seconds: float, most: int) -> int:
+        """Run a verb to its end, killing and restarting it up to `most` times; return the kills.
 
-        Each time it lives for up to `seconds`, uniformly. It must end with 0.
+        A process is killed after a time drawn uniformly up to `seconds`. The last must exit with 0.
         """
         for kills in range(most):
             process = self._start(verb, words)
@@ -110,7 +110,7 @@ class Killer:
         return most
 
     def changes(self, verb: str, words: list[str], crash: Crash) -> list[str]:
-        """Run a verb until `crash` kills it, or to its end; the changes that it came to."""
+        """Run a verb until `crash` kills it, or to its end; return the changes that it made."""
         process = self._start(verb, words, None, crash)
         process.join()
         assert process.exitcode == (-signal.SIGKILL if crash.number else 0)
@@ -123,9 +123,9 @@ class Killer:
 
 
 def campaign(ledger, kind: str, kills: int, trial: Callable[[int], tuple[int, object]]) -> None:
-    """Trials until `kills` faults of a kind are tried; `trial(number)`: its kills, what they cost.
+    """Run trials until `kills` faults of a kind are tried.
 
-    A trial in which nothing was hit counts for nothing.
+    `trial(number)` returns its number of kills, which may be 0, and their damage.
     """
     number = done = 0
     while done < kills:

@@ -1,6 +1,6 @@
-"""Every cut and every flipped bit of every kind of file that a run leaves is noticed, or harmless.
+"""Every cut and every flipped bit in every kind of file of a run is detected or harmless.
 
-Harmless is what changes nothing that is read: white space in a manifest.
+A change is harmless if the content read is equal: white space in a manifest.
 """
 
 import json
@@ -27,8 +27,8 @@ FULL = pytest.mark.faults
 
 
 @dataclass
-class Kept:
-    """Files of one kind and `read(folder)`, which must refuse them with a CorruptError."""
+class Files:
+    """Files of one kind, and a function that raises CorruptError if they are damaged."""
 
     folder: Path
     read: Callable[[Path], object]
@@ -39,7 +39,7 @@ class Kept:
 
 
 def history(folder: Path) -> Callable:
-    """A published history of one actor of eight random transitions."""
+    """Write a history of one actor and eight random transitions."""
     writer = HistoryWriter([folder], 1, 8)
     writer.append(random_chunk())
     writer.close([{"task": [0, 0]}])
@@ -56,18 +56,18 @@ def random_chunk() -> TransitionChunk:
 
 
 def collection(folder: Path) -> Callable:
-    """An interrupted collection of one history, in the partial folder that stands for `folder`."""
+    """Write an interrupted collection of one history; it has a partial folder beside `folder`."""
     histories = [folder / "history"]
     writer = HistoryWriter(histories, 1, 8)
     writer.append(random_chunk())
     writer.flush()
     states.save_state(writer.partial, 8, {"histories": writer.state()}, {"tasks": [[0, 0]]})
 
-    def go_on(_: Path) -> None:
+    def resume(_: Path) -> None:
         state = states.load_state(writer.partial)
         HistoryWriter(histories, 1, 8, resume=True).restore(state["histories"])
 
-    return go_on
+    return resume
 
 
 def checkpoint(folder: Path) -> Callable:
@@ -76,7 +76,7 @@ def checkpoint(folder: Path) -> Callable:
 
 
 def results(folder: Path) -> Callable:
-    """The files of an evaluation, as short as their hashes allow."""
+    """Write the files of an evaluation with short content."""
     folder.mkdir()
     (folder / "results.csv").write_text("split,task\nheld_out,1-2\n")
     np.savez(folder / "trajectories.npz", episode=np.arange(3))
@@ -91,10 +91,10 @@ def results(folder: Path) -> Callable:
 
 
 def weights(folder: Path) -> Callable:
-    """A release, as far as its sums go: what is in its files is read only after that."""
+    """Write a release with text in its files: only their hashes are read here."""
     folder.mkdir()
     for name in release.FILES:
-        (folder / name).write_text(f"what {name} holds")
+        (folder / name).write_text(f"content of {name}")
     sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in release.FILES)
     (folder / release.SUMS).write_text(sums)
     return release._verify
@@ -110,13 +110,13 @@ KINDS = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def kept(request, tmp_path_factory) -> Kept:
+def kept(request, tmp_path_factory) -> Files:
     folder = tmp_path_factory.mktemp("kept") / "folder"
-    return Kept(folder, KINDS[request.param](folder))
+    return Files(folder, KINDS[request.param](folder))
 
 
-def is_noticed(kept: Kept, path: Path, content: bytes) -> bool:
-    """Whether the files are refused, and nothing else happens, with other bytes in one of them."""
+def is_detected(kept: Files, path: Path, content: bytes) -> bool:
+    """Return whether the files are refused with `content` in place of one of them."""
     good = path.read_bytes()
     try:
         path.write_bytes(content)
@@ -128,8 +128,8 @@ def is_noticed(kept: Kept, path: Path, content: bytes) -> bool:
     return False
 
 
-def says_the_same(path: Path, content: bytes) -> bool:
-    """Whether other bytes say what a file of JSON or of sums says, but for white space."""
+def is_harmless(path: Path, content: bytes) -> bool:
+    """Return whether `content` differs from a file of JSON or hashes by white space only."""
     if path.name == release.SUMS:
         return content.split() == path.read_bytes().split()
     try:
@@ -139,35 +139,35 @@ def says_the_same(path: Path, content: bytes) -> bool:
 
 
 @pytest.mark.parametrize("every", [97, pytest.param(1, marks=FULL)])
-def test_every_single_bit_flip_is_noticed(kept, ledger, request, every):
+def test_every_flipped_bit_is_detected(kept, ledger, request, every):
     kind = f"a flipped bit in {request.node.callspec.params['kept']}"
     for path in kept.files:
         good = path.read_bytes()
         for bit in range(0, 8 * len(good), every):
             content = bytearray(good)
             content[bit // 8] ^= 1 << bit % 8
-            fine = is_noticed(kept, path, content) or says_the_same(path, bytes(content))
+            fine = is_detected(kept, path, content) or is_harmless(path, bytes(content))
             ledger.count(kind, None if fine else f"bit {bit} of {path.name}")
     assert not ledger.lost(kind)
 
 
 @pytest.mark.parametrize("every", [29, pytest.param(1, marks=FULL)])
-def test_every_cut_is_noticed(kept, ledger, request, every):
+def test_every_cut_is_detected(kept, ledger, request, every):
     kind = f"a cut in {request.node.callspec.params['kept']}"
     for path in kept.files:
         good = path.read_bytes()
         for length in range(0, len(good), every):
             for tail in (b"", b"\0" * (len(good) - length)):  # cut off, or never written
                 content = good[:length] + tail
-                fine = content == good or is_noticed(kept, path, content)
-                fine = fine or says_the_same(path, content)
+                fine = content == good or is_detected(kept, path, content)
+                fine = fine or is_harmless(path, content)
                 ledger.count(kind, None if fine else f"{path.name} cut at {length}")
     assert not ledger.lost(kind)
 
 
 @pytest.mark.parametrize("examples", [60, pytest.param(500, marks=FULL)])
-def test_any_change_is_noticed(kept, ledger, request, examples):
-    kind = f"any other bytes in {request.node.callspec.params['kept']}"
+def test_random_changes_are_detected(kept, ledger, request, examples):
+    kind = f"random bytes in {request.node.callspec.params['kept']}"
 
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
     @given(st.data())
@@ -176,7 +176,7 @@ def test_any_change_is_noticed(kept, ledger, request, examples):
         good = path.read_bytes()
         start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(good))] * 2)))
         content = good[:start] + data.draw(st.binary(max_size=stop - start + 9)) + good[stop:]
-        fine = content == good or is_noticed(kept, path, content) or says_the_same(path, content)
+        fine = content == good or is_detected(kept, path, content) or is_harmless(path, content)
         ledger.count(kind, None if fine else f"{path.name} with {content[start:stop]!r}")
 
     change()

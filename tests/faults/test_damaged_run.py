@@ -1,6 +1,6 @@
-"""Any file of a run damaged in any way: every verb repairs, begins again or refuses, in a sentence.
+"""Any file of a run damaged in any way: every verb repairs it, starts again, or refuses it.
 
-Where all verbs end with 0, the results are those of the run that nobody touched.
+If all verbs exit with 0, the results are those of the undamaged run.
 """
 
 import itertools
@@ -20,7 +20,7 @@ WORDS = ["--config_path", str(SMOKE), "--device", "cpu", "--threads", "1"]
 WORDS += ["--source.algorithm", "noise_distillation", "--source.env_steps", "800"]
 
 
-def replaced_by(content: bytes):
+def replace_by(content: bytes):
     return lambda path: path.write_bytes(content)
 
 
@@ -28,12 +28,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def made_a_folder(path: Path) -> None:
+def replace_by_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def made_a_dangling_link(path: Path) -> None:
+def replace_by_dangling_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("/nowhere/at/all")
 
@@ -41,18 +41,18 @@ def made_a_dangling_link(path: Path) -> None:
 DAMAGES = {
     "removed": Path.unlink,
     "cut": cut,
-    "emptied": replaced_by(b""),
-    "garbage": replaced_by(bytes(range(256)) * 3),
-    "a list": replaced_by(b"[]"),
-    "an object": replaced_by(b"{}"),
-    "nested without end": replaced_by(b"[" * 100_000),
-    "a folder": made_a_folder,
-    "a dangling link": made_a_dangling_link,
+    "emptied": replace_by(b""),
+    "garbage": replace_by(bytes(range(256)) * 3),
+    "a list": replace_by(b"[]"),
+    "an object": replace_by(b"{}"),
+    "deeply nested": replace_by(b"[" * 100_000),
+    "a folder": replace_by_folder,
+    "a dangling link": replace_by_dangling_link,
 }
 
 
 def run(verb: str, root: Path) -> int | str:
-    """The exit code of a verb; of a bug, what it raises."""
+    """Return the exit code of a verb, or the exception of a bug as text."""
     try:
         return exit_code(ALL_VERBS[verb], [*WORDS, "--root", str(root)])
     except Exception as error:
@@ -61,14 +61,14 @@ def run(verb: str, root: Path) -> int | str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A root in which all verbs are through; only to be copied."""
+    """A root in which all verbs have run; tests only copy it."""
     root = tmp_path_factory.mktemp("whole")
     assert [run(verb, root) for verb in VERBS] == [0] * len(VERBS)
     return root
 
 
 def files(root: Path) -> list[Path]:
-    """Its files, of all histories those of one."""
+    """Return the files under `root`, of all histories those of the first."""
     unit = sorted(root.glob("histories/*/task_*"))[0]
     splits_and_logs = [*root.glob("histories/*/*.json"), *sorted((root / "logs").rglob("*"))]
     found = [path for path in [*sorted(unit.iterdir()), *splits_and_logs] if path.is_file()]
@@ -76,7 +76,7 @@ def files(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("every", [79, pytest.param(1, marks=FULL)])
-def test_a_damaged_file_of_a_run_is_made_again_or_refused(whole, tmp_path, ledger, every):
+def test_a_damaged_file_is_written_again_or_refused(whole, tmp_path, ledger, every):
     kind = "a damaged file of a run, under all verbs"
     for path, damage in itertools.islice(itertools.product(files(whole), DAMAGES), 0, None, every):
         root = Path(shutil.copytree(whole, tmp_path / "root"))
@@ -89,10 +89,8 @@ def test_a_damaged_file_of_a_run_is_made_again_or_refused(whole, tmp_path, ledge
 
 
 @pytest.mark.parametrize("trials", [1, pytest.param(30, marks=FULL)])
-def test_a_folder_of_which_half_was_copied_is_made_whole_or_refused(
-    whole, tmp_path, ledger, trials
-):
-    kind, rng = "a folder of which half was copied, under all verbs", random.Random(0)
+def test_a_folder_copied_by_half_is_completed_or_refused(whole, tmp_path, ledger, trials):
+    kind, rng = "a folder copied by half, under all verbs", random.Random(0)
     there = [path for path in sorted(whole.rglob("*")) if path.is_file()]
     for _ in range(trials):
         root = tmp_path / "root"
@@ -105,7 +103,7 @@ def test_a_folder_of_which_half_was_copied_is_made_whole_or_refused(
 
 
 def wrong(whole: Path, root: Path) -> str:
-    """What the verbs did wrong in `root`; empty if nothing."""
+    """Run all verbs in `root`; return a description of what is wrong, '' if nothing is."""
     codes = [run(verb, root) for verb in VERBS]
     results = [there / "logs/smoke/results.csv" for there in (whole, root)]
     if not set(codes) <= {0, 2, 3, 4}:

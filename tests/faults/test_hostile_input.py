@@ -1,4 +1,4 @@
-"""What somebody else may have put there: code in data, manifests that lie, names that lead away."""
+"""Files and names from an attacker: code in data, forged manifests, names that are paths."""
 
 import copy
 import io
@@ -27,14 +27,14 @@ ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 
 def describe(history: Path, path: Path) -> None:
-    """Let the manifest of `history` say of a file what is true of its bytes."""
+    """Write the true size and hash of the file `path` to the manifest of `history`."""
     manifest = read_checked_json(history / "unit.json")
     manifest["files"][path.name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
     write_checked_json(history / "unit.json", manifest)
 
 
 class Canary:
-    """Who unpickles it makes a folder."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -85,8 +85,8 @@ def in_trajectories(folder: Path, canary: Canary, _: str) -> None:
 
 
 def in_yaml(folder: Path, canary: Canary, tag: str) -> None:
-    (folder / "row.yaml").write_text(f'name: !!python/{tag} ["{canary.folder}"]')
-    load(["--config_path", str(folder / "row.yaml")])
+    (folder / "run.yaml").write_text(f'name: !!python/{tag} ["{canary.folder}"]')
+    load(["--config_path", str(folder / "run.yaml")])
 
 
 PICKLES = [
@@ -106,7 +106,7 @@ def test_no_code_in_any_file_is_run(made, tmp_path, ledger, full):
     for number, (put, name) in enumerate(PICKLES):
         folder = tmp_path / str(number)
         shutil.copytree(made, folder / "history")
-        refused, canary = False, Canary(folder / "sung")
+        refused, canary = False, Canary(folder / "code_was_run")
         try:
             put(folder, canary, name)
         except ADError:
@@ -116,13 +116,39 @@ def test_no_code_in_any_file_is_run(made, tmp_path, ledger, full):
     assert not ledger.lost(kind)
 
 
-LIES = [-1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, True, None, "", "0", "/etc/passwd", "../x"]
-LIES += ["a\0b", "-x", [], [[]], [-4, 100], [4, 2**31], [2**40, 2**40], {}, {"..": {}}, "float64"]
-LIES += ["object", "|O", "~" * 70_000, "0" * 64]
+WRONG_VALUES = [
+    -1,
+    0,
+    1,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    0.5,
+    True,
+    None,
+    "",
+    "0",
+    "/etc/passwd",
+    "../x",
+]
+WRONG_VALUES += [
+    "a\0b",
+    "-x",
+    [],
+    [[]],
+    [-4, 100],
+    [4, 2**31],
+    [2**40, 2**40],
+    {},
+    {"..": {}},
+    "float64",
+]
+WRONG_VALUES += ["object", "|O", "~" * 70_000, "0" * 64]
 
 
 def places(value: object, path: tuple = ()) -> list[tuple]:
-    """The path of every value in nested dicts and lists."""
+    """Return the path of every value in nested dicts and lists."""
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     found = [path] if path else []
     for key, part in inner:
@@ -132,7 +158,7 @@ def places(value: object, path: tuple = ()) -> list[tuple]:
 
 
 def forged(manifest: dict, rng: random.Random) -> dict:
-    """The manifest with one to three values replaced by lies, or under another name."""
+    """Return the manifest with one to three values or keys replaced by wrong ones."""
     for _ in range(rng.randint(1, 3)):
         *way, last = rng.choice(places(manifest))
         part = manifest
@@ -141,7 +167,7 @@ def forged(manifest: dict, rng: random.Random) -> dict:
         if isinstance(part, dict) and rng.random() < 0.3:
             part[rng.choice(["/etc/passwd", "../history/action.npy", "x", ""])] = part.pop(last)
         else:
-            part[last] = copy.deepcopy(rng.choice(LIES))
+            part[last] = copy.deepcopy(rng.choice(WRONG_VALUES))
     return manifest
 
 
@@ -172,17 +198,17 @@ HEADERS = [
     "{'descr': '|O', 'fortran_order': False, 'shape': (4, 100), }",
     "{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -100), }",
     "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (4, 100), }",
-    "__import__('os').mkdir('sung')",
+    "__import__('os').mkdir('code_was_run')",
     "(" * 900,
     "",
 ]
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
-def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(
+def test_a_wrong_header_is_refused_although_size_and_hash_agree(
     history, tmp_path, ledger, monkeypatch, full
 ):
-    kind = "headers that lie"
+    kind = "wrong headers"
     monkeypatch.chdir(tmp_path)
     path = history / "action.npy"
     data = np.load(path).tobytes()
@@ -192,12 +218,14 @@ def test_a_header_that_lies_is_refused_although_sizes_and_hashes_agree(
         describe(history, path)
         with pytest.raises(CorruptError):
             load_history(history)
-        ledger.count(kind, "code was run" if (tmp_path / "sung").exists() else None)
+        ledger.count(kind, "code was run" if (tmp_path / "code_was_run").exists() else None)
     assert not ledger.lost(kind)
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
-def test_what_is_no_plain_file_is_refused_without_waiting(made, tmp_path, ledger, full):
+def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_without_waiting(
+    made, tmp_path, ledger, full
+):
     kind = "links, pipes and folders in place of a file"
     for name in [*ARRAYS, "unit.json"]:
         for put in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(made / path.name)):
@@ -243,7 +271,7 @@ NAMES += [
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
-def test_a_name_that_leads_away_is_refused_and_creates_nothing(tmp_path, ledger, full):
+def test_a_run_name_that_is_a_path_is_refused_and_creates_nothing(tmp_path, ledger, full):
     kind = "names with /, .., a leading - and the like"
     for name in NAMES:
         with pytest.raises(ConfigError, match="name"):

@@ -1,4 +1,4 @@
-"""kill -9 at random moments and before every change of the tree: the same bytes as without."""
+"""kill -9 at random moments and before every change of files: the bytes of a run without it."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ VERBS = ("collect", "train", "evaluate")
 
 @pytest.fixture(scope="module")
 def untouched(smoke, tmp_path_factory):
-    """The configuration of a run without faults, from histories to results; only to be read."""
+    """The configuration of a run without faults, from histories to results; tests only read it."""
     root = tmp_path_factory.mktemp("untouched")
     config = smoke(root, *(word for path, value in LONGER.items() for word in (f"--{path}", value)))
     run = Run.open(config)
@@ -65,9 +65,9 @@ def begin(untouched, tmp_path):
 
 
 def fingerprints(config, root: Path, verb: str) -> dict[str, str]:
-    """Hashes of what is there once `verb` is through.
+    """Return hashes of the histories, the final weights, the log without speeds, and the results.
 
-    That is the histories, the final weights, the log without its speeds, and the results.
+    `verb` is the last one that has run.
     """
     folder = root / "logs" / config.name
     found = {}
@@ -91,7 +91,7 @@ def sha256(*parts: bytes) -> str:
 
 
 def lost(config, verb: str, words: list[str], killer: Killer) -> list[str]:
-    """What is not as in the run without faults once `verb` is through, or left half written."""
+    """Finish `verb`; return what differs from the run without faults or was left unfinished."""
     root = Path(words[-1])
     killer.run(verb, words)
     verify(Run(replace(config, root=str(root))))
@@ -103,7 +103,7 @@ def lost(config, verb: str, words: list[str], killer: Killer) -> list[str]:
 
 
 @FULL
-def test_a_process_that_compiles_and_one_that_does_not_write_the_same_bytes(
+def test_a_process_that_compiles_and_one_that_loads_the_cache_write_the_same_bytes(
     untouched, begin, tmp_path, ledger
 ):
     kind = "a collection with code from numba's cache, and without"
@@ -127,7 +127,7 @@ def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, ki
 
     def trial(number: int) -> tuple[int, object]:
         words = begin(verb, number)
-        hits = killer.run_under_fire(verb, words, 0.9 * seconds, 3)
+        hits = killer.run_with_kills(verb, words, 0.9 * seconds, 3)
         return hits, lost(untouched, verb, words, killer)
 
     campaign(ledger, kind, kills, trial)
@@ -136,7 +136,7 @@ def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, ki
 
 @pytest.mark.parametrize("every", [17, pytest.param(1, marks=FULL)])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_kill_before_any_change_of_the_tree_loses_nothing(
+def test_a_kill_before_any_change_of_files_loses_nothing(
     untouched, begin, ledger, tmp_path, verb, every
 ):
     killer, kind = Killer(seed=0), f"kill -9 before a rename, removal or new folder of {verb}"

@@ -1,4 +1,4 @@
-"""No room: a small disk, a limit on the size of files. A sentence, exit code 3, and no bit lost."""
+"""A full disk and a limit on the size of files: one sentence, exit code 3, and no bit lost."""
 
 import os
 import re
@@ -19,7 +19,7 @@ QUICK = ["--source.algorithm", "noise_distillation", "--source.env_steps", "4000
 
 
 def said(verb: str, root: Path, *words: str, limit: int | None = None) -> tuple[int, str]:
-    """Exit code and stderr of a verb, none of whose files may be larger than `limit`."""
+    """Return the exit code and stderr of a verb whose files may not exceed `limit` bytes."""
 
     def restrict() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -30,7 +30,7 @@ def said(verb: str, root: Path, *words: str, limit: int | None = None) -> tuple[
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """small_disk(folder): mounts a disk of 256 KiB there, where this process may."""
+    """small_disk(folder) mounts a disk of 256 KiB there; skips the test without the right to."""
     mounted = []
 
     def mount(folder: Path) -> Path:
@@ -48,7 +48,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
-    """A root in which all verbs are through; only to be copied."""
+    """A root in which all verbs have run; tests only copy it."""
     root = tmp_path_factory.mktemp("done")
     for verb in ("collect", "train", "evaluate"):
         code, err = said(verb, root)
@@ -65,7 +65,9 @@ def is_a_sentence(code: int, err: str, about: str) -> bool:
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
-def test_a_disk_of_256_kib_is_a_sentence_with_both_numbers(small_disk, tmp_path, ledger, full):
+def test_a_disk_of_256_kib_is_refused_with_the_bytes_needed_and_free(
+    small_disk, tmp_path, ledger, full
+):
     root = small_disk(tmp_path / "disk")
     code, err = said("collect", root, "--source.env_steps", "80000")
     fine = is_a_sentence(code, err, "MB, but the disk of") and re.search(r"0\.\d MB free", err)
@@ -74,16 +76,16 @@ def test_a_disk_of_256_kib_is_a_sentence_with_both_numbers(small_disk, tmp_path,
     assert fine and not kept
 
 
-def test_a_disk_that_fills_up_while_a_unit_is_made_leaves_nothing(small_disk, tmp_path):
+def test_a_disk_that_fills_up_while_a_history_is_created_keeps_no_file(small_disk, tmp_path):
     disk = small_disk(tmp_path / "disk")
     (disk / "other").write_bytes(b"x" * 200 * KIB)
     with pytest.raises(OSError, match="No space left"):
-        HistoryWriter([disk / "dataset" / "unit"], 10, 10_000)
+        HistoryWriter([disk / "dataset" / "history"], 10, 10_000)
     assert list((disk / "dataset").iterdir()) == []
 
 
 def before(verb: str, done: Path, root: Path) -> Path:
-    """Fill `root` with what `verb` needs, for training with checkpoints enough for a small disk."""
+    """Copy the files that `verb` needs to `root`; leave little space there for evaluation."""
     shutil.copytree(done / "histories", root / "histories")
     if verb == "evaluate":
         views = shutil.ignore_patterns("tensorboard", "source", "results*", "step_0000010*")
