@@ -1,4 +1,4 @@
-"""The batch of A2C learners: the compiled update against torch, and one agent against the batch."""
+"""A2C: the compiled update against torch, and an agent alone against the agent in a batch."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 class Reference:
-    """One agent again in torch, double precision: autograd, clip_grad_norm_ and Adam."""
+    """A second implementation of one agent in torch, float64: autograd, clip_grad_norm_, Adam."""
 
     def __init__(self, flat: np.ndarray, shape: tuple[int, int, int], settings):
         states, hidden, actions = shape
@@ -46,14 +46,14 @@ class Reference:
         self.adam = torch.optim.Adam(self.parts, rate, betas, epsilon)
 
     def table(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [S, A] and values [S]."""
+        """Return logits [S, A] and values [S]."""
         embedding, scale, shift, weight, bias = self.parts
         feature = torch.tanh(F.layer_norm(embedding, scale.shape, scale, shift))
         outputs = F.linear(feature, weight, bias)
         return outputs[:, :-1], outputs[:, -1]
 
     def update(self, observations, actions, returns) -> list[float]:
-        """One step on flat samples; entropy, squared value error and gradient norm."""
+        """Update on flat samples; return entropy, squared value error and gradient norm."""
         logits, values = (part[torch.tensor(observations).long()] for part in self.table())
         policy = torch.distributions.Categorical(logits=logits)
         error = torch.tensor(returns, dtype=torch.float64) - values
@@ -78,7 +78,7 @@ def settings(**changes) -> a2c_kernel.UpdateSettings:
 
 
 class Kernel:
-    """Agents with random parameters and the compiled update around them."""
+    """Agents with random parameters, and their compiled update."""
 
     def __init__(self, chosen: a2c_kernel.UpdateSettings):
         shape = (STATES, HIDDEN, ACTIONS)
@@ -97,7 +97,7 @@ class Kernel:
 
 
 def random_samples(rng: np.random.Generator):
-    """Observations, actions and returns [M, K, E] of four steps and three actors an agent."""
+    """Return observations, actions and returns [T, K, E] of four steps and three actors."""
     size = (4, AGENTS, 3)
     observations = rng.integers(STATES, size=size).astype(np.uint16)
     actions = rng.integers(ACTIONS, size=size).astype(np.uint8)
@@ -119,7 +119,7 @@ def test_a_few_updates_equal_those_of_torch(clip):
             np.testing.assert_allclose(kernel.parameters[k], agent.flat(), atol=2e-5)
 
 
-def test_the_table_is_the_policy_and_the_values_of_the_new_parameters():
+def test_the_table_holds_the_policy_and_the_values_of_the_new_parameters():
     kernel = Kernel(settings())
     kernel.update(*random_samples(np.random.default_rng(1)))
     for k, flat in enumerate(kernel.parameters):
@@ -131,7 +131,7 @@ def test_the_table_is_the_policy_and_the_values_of_the_new_parameters():
         np.testing.assert_allclose(kernel.table.values[k], values, atol=1e-4)
 
 
-def test_a_feature_far_out_is_still_between_minus_one_and_one():
+def test_tanh_of_large_inputs_stays_between_minus_one_and_one():
     kernel = Kernel(settings())
     scale = slice(STATES * HIDDEN, STATES * HIDDEN + HIDDEN)
     kernel.parameters[0, scale] = 1e6
@@ -157,7 +157,7 @@ def broken_step(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("fault", [broken_parameters, broken_gradient, broken_step])
-def test_an_agent_whose_numbers_broke_stops_and_does_not_reach_the_others(fault):
+def test_an_agent_that_is_not_finite_stops_and_does_not_affect_the_others(fault):
     healthy, broken = Kernel(settings()), Kernel(settings())
     fault(broken)
     rng = np.random.default_rng(2)
@@ -184,7 +184,7 @@ def test_an_agent_that_stopped_keeps_its_last_policy(fault):
 
 @pytest.fixture
 def agents(smoke, tmp_path):
-    """agents(tasks, *words): an A2C of one agent a task in a 3 x 3 room, 4 actors each."""
+    """agents(tasks, *words) returns an A2C with an agent of 4 actors for each task, 3 x 3 rooms."""
 
     def build(tasks, *words: str) -> A2C:
         return new_source(smoke(tmp_path, *A2C_WORDS, *words), np.asarray(tasks))
@@ -193,7 +193,7 @@ def agents(smoke, tmp_path):
 
 
 def learn(source: A2C, steps: int = 620) -> dict[str, np.ndarray]:
-    """Everything that an agent did and measured in `steps` steps, agents along the second axis."""
+    """Return the transitions and statistics of `steps` steps, agents along the second axis."""
     blocks = list(source.run(steps))
     arrays = {n: np.concatenate([b.arrays[n] for b in blocks]) for n in blocks[0].arrays}
     for name in blocks[0].statistics:
@@ -201,7 +201,7 @@ def learn(source: A2C, steps: int = 620) -> dict[str, np.ndarray]:
     return arrays | {"parameters": source.parameters[None].copy()}
 
 
-def test_an_agent_alone_is_bit_for_bit_the_same_agent_in_the_batch(agents):
+def test_an_agent_has_the_same_bits_alone_as_in_a_batch(agents):
     together = learn(agents(TASKS))
     for k in range(len(TASKS)):
         alone = learn(agents(TASKS[[k]]))
@@ -221,9 +221,7 @@ OTHER = {  # each setting that agents of one batch may differ in, changed
 }
 
 
-def test_an_agent_among_other_settings_is_bit_for_bit_the_one_collected_with_its_own(
-    agents, smoke, tmp_path
-):
+def test_an_agent_has_the_same_bits_among_agents_of_other_settings(agents, smoke, tmp_path):
     assert {*OTHER, *A2C.SHARED} == {field.name for field in dataclasses.fields(Settings)}
     each = [Settings(), *(Settings(**{name: value}) for name, value in OTHER.items())]
     tasks = np.array([[0, 1]] * len(each))
@@ -236,7 +234,7 @@ def test_an_agent_among_other_settings_is_bit_for_bit_the_one_collected_with_its
             np.testing.assert_array_equal(array[:, [k]], alone[field], err_msg=f"{name} {field}")
 
 
-def test_agents_of_one_batch_must_agree_in_the_shapes_of_their_arrays(smoke, tmp_path):
+def test_agents_of_one_batch_must_agree_in_the_shared_settings(smoke, tmp_path):
     each = [Settings(hidden=8), Settings(hidden=16)]
     with pytest.raises(ValueError, match="hidden"):
         new_source(smoke(tmp_path, *A2C_WORDS), TASKS[:2], each)
@@ -244,7 +242,7 @@ def test_agents_of_one_batch_must_agree_in_the_shapes_of_their_arrays(smoke, tmp
 
 @pytest.fixture
 def numba_threads():
-    """numba.set_num_threads, undone after the test."""
+    """numba.set_num_threads, restored after the test."""
     before = numba.get_num_threads()
     yield numba.set_num_threads
     numba.set_num_threads(before)
@@ -272,7 +270,7 @@ sys.stdout.buffer.write(source.parameters.tobytes())
 """
 
 
-def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+def test_a_process_that_compiles_and_one_that_loads_the_cache_have_the_same_bits(tmp_path):
     first, second = compiled_and_loaded(LEARN, tmp_path)
     assert first and first == second
 
@@ -282,7 +280,7 @@ def test_agents_that_differ_only_in_their_key_start_differently(agents):
     assert (one.parameters != other.parameters).mean() > 0.8
 
 
-def test_an_update_is_that_of_torch_on_the_recorded_transitions(agents):
+def test_an_update_on_recorded_transitions_equals_torchs(agents):
     # Episodes of three steps in rollouts of five: each rollout holds ends of both kinds.
     words = ["--env.episode_length", "3", "--source.settings.rollout_length", "5"]
     source = agents(TASKS, *words, "--source.settings.epsilon", "0.01")
@@ -304,7 +302,7 @@ def test_an_update_is_that_of_torch_on_the_recorded_transitions(agents):
 
 
 def bootstrapped(own: dict[str, np.ndarray], values: np.ndarray, discount: float) -> np.ndarray:
-    """n-step returns [T, E] of recorded transitions, from the values of all observations."""
+    """Compute n-step returns [T, E] of recorded transitions from the values of all observations."""
     following, returns = values[own["next_observation"].astype(int)], np.zeros_like(own["reward"])
     future = following[-1]
     for t in reversed(range(len(returns))):
@@ -314,7 +312,7 @@ def bootstrapped(own: dict[str, np.ndarray], values: np.ndarray, discount: float
     return returns
 
 
-def test_actions_follow_the_table(agents):
+def test_actions_are_sampled_from_the_policy(agents):
     source = agents(TASKS)
     observations = np.tile(np.arange(9), (3, 1000)).astype(np.int64)  # [K, 9000]
     u = np.tile(np.repeat((np.arange(1000) + 0.5) / 1000, 9), (3, 1))
@@ -323,7 +321,7 @@ def test_actions_follow_the_table(agents):
     np.testing.assert_allclose(share, source.table.probabilities, atol=0.0011)
 
 
-def test_it_learns_a_small_room(agents):
+def test_the_agents_learn_a_small_room(agents):
     words = ["--env.kwargs.size", "5", "--env.episode_length", "12"]
     words += ["--source.settings.learning_rate", "3e-3", "--source.settings.hidden", "32"]
     data = learn(agents([[0, 0], [4, 3], [2, 4]], *words), 3000)

@@ -376,7 +376,7 @@ for part in (hidden.detach(), *gradients(model, hidden, tokens)):
 
 
 @pytest.mark.slow
-def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+def test_a_process_that_compiles_and_one_that_loads_the_cache_have_the_same_bits(tmp_path):
     first, second = compiled_and_loaded(BITS, tmp_path)
     assert first == second and len(first) > 1000
 

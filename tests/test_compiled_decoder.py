@@ -121,7 +121,7 @@ for part in (tokens[:, :40], tokens[:, 40:43], *tokens[:, 43:].split(1, 1)):
 
 
 @pytest.mark.slow
-def test_the_process_that_compiles_has_the_bits_of_those_that_load_its_cache(tmp_path):
+def test_a_process_that_compiles_and_one_that_loads_the_cache_have_the_same_bits(tmp_path):
     first, second = compiled_and_loaded(READ, tmp_path)
     assert first and first == second
 

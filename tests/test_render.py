@@ -1,4 +1,4 @@
-"""Rooms as frames and as text."""
+"""Frames and texts of rooms."""
 
 import numpy as np
 
@@ -12,12 +12,12 @@ def test_frames_show_the_agent_the_goal_and_the_trail():
     middle = frames[:, 4::8, 4::8]  # the middle of each cell, [T, 3, 3, 3]
     assert (middle[0, 1, 1] == middle[1, 0, 1]).all()  # the agent, wherever it is
     assert (middle[1, 1, 1] == middle[2, 0, 1]).all()  # the trail behind it
-    assert (middle[0, 2, 2] == middle[2, 2, 2]).all()  # floor that nobody has seen
+    assert (middle[0, 2, 2] == middle[2, 2, 2]).all()  # floor that is not visited
     corner = frames[:, 1:8, 1:8]
     assert (corner[0] == corner[1]).all() and (corner[1] != corner[2]).any()  # found: it changes
 
 
-def test_the_single_environment_draws_itself():
+def test_an_environment_renders_a_frame_or_a_text():
     env = envs.make("DarkRoom-v0", size=3, goal=(0, 0), render_mode="rgb_array")
     env.reset()
     assert env.render().shape == (96, 96, 3)

@@ -1,4 +1,4 @@
-"""The split: disjoint, complete, seeded or explicit, and named by its hash."""
+"""The split: disjoint, complete, drawn by a seed or given, and identified by its hash."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def as_set(tasks) -> set[tuple]:
 
 @given(st.integers(2, 6), st.integers(0, 2**32), st.data())
 @settings(max_examples=50, deadline=None, derandomize=True)
-def test_train_and_held_out_tasks_are_disjoint_and_together_all(size, seed, data):
+def test_train_and_held_out_tasks_partition_all_tasks(size, seed, data):
     num_train_tasks = data.draw(st.integers(1, size**2 - 2))
     split = make_split("DarkRoom-v0", {"size": size}, seed, num_train_tasks)
     train, held_out = as_set(split.train_tasks), as_set(split.held_out_tasks)
@@ -38,14 +38,14 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_an_explicit_list_is_held_out_whatever_its_order():
+def test_the_order_of_a_held_out_list_does_not_matter():
     split = make_split(*ROOM, 0, 6, held_out=[[2, 0], [0, 1]])
     assert split.held_out_tasks.tolist() == [[0, 1], [2, 0]]
     assert len(split.train_tasks) == 6 and [0, 1] not in split.train_tasks.tolist()
     assert split.hash == make_split(*ROOM, 0, 6, held_out=[[0, 1], [2, 0]]).hash
 
 
-def test_fewer_train_tasks_than_are_left_are_drawn_by_the_seed():
+def test_train_tasks_are_drawn_from_those_that_are_not_held_out():
     splits = [make_split(*ROOM, seed, 3, held_out=[[0, 1]]) for seed in (0, 0, 1)]
     trains = [split.train_tasks.tolist() for split in splits]
     assert trains[0] == trains[1] != trains[2] and [0, 1] not in trains[0] + trains[2]
@@ -59,7 +59,7 @@ def test_the_hash_is_the_same_in_another_process():
     assert run.stdout.strip() == make_split(*ROOM, 0, 5).hash
 
 
-def test_the_hash_sees_every_part_of_the_split():
+def test_the_hash_depends_on_every_part_of_the_split():
     lake = [{"is_slippery": True}, {"is_slippery": False}]
     splits = [
         make_split(*ROOM, 0, 5),
@@ -113,13 +113,13 @@ def test_a_split_makes_no_environment_and_a_check_one_for_each_task(monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["tasks", "num_envs", "env_id", "episode_length", 3])
-def test_arguments_that_the_project_sets_itself_are_refused(name):
+def test_keyword_arguments_of_make_base_are_refused(name):
     with pytest.raises(ValueError, match="cannot be among the keyword arguments"):
         make_split("DarkRoom-v0", {name: 1}, 0, 5)
 
 
 @pytest.mark.parametrize("size", [5, 7, 8, 11, 13])
-def test_in_a_room_of_another_size_a_goal_is_trained_on_that_lies_as_far_from_the_center(size):
+def test_train_goals_in_a_room_of_another_size_have_the_offsets_of_train_goals(size):
     home = make_split("DarkRoom-v0", {}, 0, 57)
     away = other_split(home, {"size": size})
     trained = {(row - 4, column - 4) for row, column in as_set(home.train_tasks)}
@@ -130,7 +130,7 @@ def test_in_a_room_of_another_size_a_goal_is_trained_on_that_lies_as_far_from_th
     assert as_set(away.train_tasks) | as_set(away.held_out_tasks) == every
 
 
-def test_other_starts_leave_the_split_as_it_is():
+def test_random_starts_do_not_change_the_split():
     home = make_split("DarkRoom-v0", {}, 0, 57)
     away = other_split(home, {"random_start": True})
     assert as_set(away.train_tasks) == as_set(home.train_tasks)
@@ -139,7 +139,7 @@ def test_other_starts_leave_the_split_as_it_is():
 
 
 @pytest.mark.parametrize("held_out", [[[0, 0]], [[1, 2], [2, 1], [1, 1]]])
-def test_another_world_needs_goals_of_both_kinds(held_out):
+def test_another_world_without_train_tasks_or_without_held_out_tasks_is_refused(held_out):
     home = make_split("DarkRoom-v0", {"size": 4}, 0, 15 - len(held_out), held_out=held_out)
     with pytest.raises(ValueError, match=r"^(all|none) of its tasks"):
         other_split(home, {"size": 2})

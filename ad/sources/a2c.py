@@ -116,7 +116,7 @@ class A2C:
         return (u[..., None] >= cumulative[..., :-1]).sum(-1)
 
     def _update(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
-        """Update each agent once on `rollout`; append the losses' statistics to `statistics`."""
+        """Update each agent once on `rollout`; append the update's statistics to `statistics`."""
         data = rollout.arrays
         next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, E]
         returns = n_step_returns(
