@@ -54,7 +54,7 @@ def test_other_train_tasks_are_refused_although_none_of_them_is_held_out(trained
     assert "another list of train tasks" in refusal(trained)
 
 
-def test_training_does_not_go_on_from_a_checkpoint_of_another_split(trained):
+def test_training_does_not_resume_from_a_checkpoint_of_another_split(trained):
     forget_last_checkpoint(trained)
     forge(trained, step=6, split="0" * 64)
     with pytest.raises(ConfigError, match="another split"):

@@ -75,10 +75,10 @@ def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, 
     assert log(run) == log(whole)
 
 
-def test_results_after_an_interruption_are_those_of_a_whole_run_byte_for_byte(whole, experiment):
+def test_results_after_an_interruption_are_those_of_a_whole_run_byte_for_byte(trained, experiment):
     config = experiment(training__precision="float32")
     train(config, after(5))
-    assert results(train(config)) == results(whole)
+    assert results(train(config)) == results(trained)
 
 
 def test_losses_that_were_not_logged_yet_survive_an_interruption(experiment):
@@ -127,7 +127,7 @@ def resumed_with_two_threads(trained) -> Run:
         torch.set_num_threads(1)
 
 
-def test_another_number_of_threads_on_resume_is_allowed_and_said_once(
+def test_another_number_of_threads_on_resume_is_allowed_with_one_warning(
     capsys, resumed_with_two_threads
 ):
     said = capsys.readouterr().err.splitlines()
@@ -148,7 +148,7 @@ def test_the_results_record_what_a_run_was_resumed_with(resumed_with_two_threads
     ("name", "before"),
     [("device", "cuda (H200)"), ("precision", "bfloat16"), ("torch", "2.12.0"), ("numpy", "1.0")],
 )
-def test_what_a_run_began_with_is_kept_and_shown_when_it_goes_on_elsewhere(trained, name, before):
+def test_what_a_run_began_with_is_kept_and_shown_when_it_resumes_elsewhere(trained, name, before):
     path = trained.folder / "sessions.json"
     first = {**json.loads(path.read_text())["train"][0], name: before}
     path.write_text(json.dumps({"train": [first]}))
@@ -156,10 +156,14 @@ def test_what_a_run_began_with_is_kept_and_shown_when_it_goes_on_elsewhere(train
     evaluate(train(trained.config))
     change = f"step 6: {name} {before} -> {hardware(trained.config, CPU)[name]}"
     assert json.loads((trained.folder / "results.json").read_text())["resumed_with"] == [change]
-    assert f"Training went on with {change}:" in report(trained).read_text().replace("&gt;", ">")
+    assert f"Training was resumed with {change}:" in report(trained).read_text().replace(
+        "&gt;", ">"
+    )
 
 
-def test_a_third_process_with_what_the_second_had_says_nothing(resumed_with_two_threads, capsys):
+def test_a_third_process_on_the_hardware_of_the_second_gives_no_warning(
+    resumed_with_two_threads, capsys
+):
     folder = resumed_with_two_threads.folder
     capsys.readouterr()
     second = {k: v for k, v in read_sessions(folder)[-1].items() if k != "from_step"}
@@ -168,7 +172,7 @@ def test_a_third_process_with_what_the_second_had_says_nothing(resumed_with_two_
     assert [session["from_step"] for session in read_sessions(folder)] == [0, 6, 8]
 
 
-def test_the_machine_of_the_evaluation_is_recorded(trained):
+def test_the_hardware_of_the_evaluation_is_recorded(trained):
     evaluate(trained)
     content = json.loads((trained.folder / "results.json").read_text())
     assert content["evaluated_on"] == hardware(trained.config, CPU)

@@ -13,11 +13,6 @@ def uses_bfloat16(config: Experiment, device: torch.device) -> bool:
     return precision == "bfloat16" or (precision == "auto" and _is_faster(config, device))
 
 
-def autocast(config: Experiment, device: torch.device) -> torch.autocast:
-    """Return the context manager of a forward pass in training."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device))
-
-
 def _is_faster(config: Experiment, device: torch.device) -> bool:
     """Return whether bfloat16 trains faster than float32 on `device`."""
     if device.type == "cuda":

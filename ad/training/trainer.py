@@ -36,7 +36,7 @@ from ad.training.optimizer import (
     learning_rate,
     loss_and_grad,
 )
-from ad.training.precision import autocast, uses_bfloat16
+from ad.training.precision import uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
 
@@ -122,7 +122,7 @@ class Trainer:
         settings = self.config.training
         if settings.action_dropout:
             forward = with_masked_actions(forward, self.data.spec.padding_index["action"])
-        with autocast(self.config, self.device):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.method.loss(forward, window, valid, settings.label_smoothing)
 
     def sync_nonfinite(self) -> None:

@@ -22,7 +22,7 @@ from ad.runtime.devices import choose_device, torch_threads
 from ad.runtime.run import Run, with_seed
 from ad.training.multi_seed import stacking_is_faster, step_function
 from ad.training.optimizer import FlatAdamW, loss_and_grad
-from ad.training.precision import autocast, uses_bfloat16
+from ad.training.precision import uses_bfloat16
 from ad.training.trainer import Trainer
 from scripts.benchmark import peers, show
 from scripts.benchmark.gemm import tiles
@@ -184,10 +184,10 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     config = replace(trainer.config, training=replace(settings, precision=precision))
     model = peers.GPT2(trainer.new_model(), trainer.config.data.context_length)
     model.to(trainer.device).train()
-    optimizer = FlatAdamW(model, settings)
+    optimizer, bfloat16 = FlatAdamW(model, settings), uses_bfloat16(config, trainer.device)
 
     def loss(batch: tuple, _: slice) -> torch.Tensor:
-        with autocast(config, trainer.device):
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=bfloat16):
             return model.loss(*batch)
 
     def work() -> float:
