@@ -1,1 +1,1 @@
-"""How fast, against what a user would use instead and against the machine's own limit."""
+"""Benchmark of speed: every stage against its peers and against the limit of the hardware."""

@@ -1,10 +1,11 @@
 """Time every stage beside its peers: python -m scripts.benchmark [--only PART] [--quick]
 
-Prints one table and writes logs/benchmark/results.json (every repeat, versions, threads), the plot
-growth.png and a profile of a training step. Six to ten minutes on two cores; --quick in one. The
-peers come with the extra `bench`. With --update FILE the table takes the place of what stands
-between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is renewed.
-With --only the rows of the other parts stay those of the last run on this machine.
+Prints a table and writes it, with every repeat, the versions and the number of threads, to
+logs/benchmark/results.json, beside the plot growth.png and profiles of training steps. Takes six to
+ten minutes on two cores, one with --quick. The peers come with the extra `bench`. With --update
+FILE the table replaces the text between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE,
+and logs/growth.png is drawn anew. With --only the measurements of the other parts stay those of the
+last benchmark on this machine.
 """
 
 import argparse
@@ -27,48 +28,57 @@ FOLDER = Path("logs/benchmark")
 
 
 def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) -> None:
-    """Measure the rows of the `parts`, show them, and write what was seen."""
+    """Run the benchmarks of `parts`, show their measurements and write them below `root`."""
     from ad.runtime.files import replace_between, write_json
     from scripts.benchmark import show
     from scripts.benchmark.measure import FULL, QUICK, progress
 
     effort = QUICK if quick else FULL
-    begin, rows = time.perf_counter(), []
+    begin, measurements = time.perf_counter(), []
     for part in parts:
         module = importlib.import_module(f"scripts.benchmark.{PARTS[part]}")
-        steps = [(row.__name__.replace("_", " "), row) for row in module.ROWS]
-        rows += [made for _, row in progress(steps, part) if (made := row(effort)) is not None]
+        for benchmark in progress(module.BENCHMARKS, part):
+            if (measurement := benchmark(effort)) is not None:
+                measurements.append(measurement)
         if hasattr(module, "write_profile") and not quick:
             folder = root / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             module.write_profile(folder)
     seconds = time.perf_counter() - begin
-    rows = show.with_others(rows, root / FOLDER / "results.json", quick, list(PARTS))
-    info(show.table(rows).markdown())
-    for line in show.lines(rows):
+    results = root / FOLDER / "results.json"
+    measurements = show.with_other_parts(measurements, results, quick, list(PARTS))
+    info(show.table(measurements).markdown())
+    for line in show.detail_lines(measurements):
         info(line)
-    content = {"machine": show.machine(), "quick": quick, "seconds": round(seconds, 1)}
-    content["rows"] = [row.as_dict() for row in rows]
-    write_json(root / FOLDER / "results.json", content)
-    show.write_plot(root / FOLDER / "growth.png", rows)
+    content = {"system": show.system_info(), "quick": quick, "seconds": round(seconds, 1)}
+    content["measurements"] = [measurement.as_dict() for measurement in measurements]
+    write_json(results, content)
+    show.write_plot(root / FOLDER / "growth.png", measurements)
     if update is not None:
-        replace_between(update, "speed", show.table(rows).markdown())
-        show.write_plot(root / "logs/growth.png", rows)
-    info(f"benchmark: {len(rows)} rows in {seconds:.0f} s, {root / FOLDER / 'results.json'}")
+        replace_between(update, "speed", show.table(measurements).markdown())
+        show.write_plot(root / "logs/growth.png", measurements)
+    info(f"benchmark: {len(measurements)} measurements in {seconds:.0f} s, {results}")
 
 
-def benchmark(words: Sequence[str]) -> None:
-    """Parse the command line's words and measure."""
+def benchmark(argv: Sequence[str]) -> None:
+    """Run the benchmark that the command line `argv` asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmark", description="How fast, against what, how near the limit"
+        prog="python -m scripts.benchmark",
+        description="Time every stage against its peers and against the limit of the hardware.",
     )
-    parser.add_argument("--only", choices=tuple(PARTS), help="one part; without it all")
-    parser.add_argument("--quick", action="store_true", help="in a minute, fewer repeats")
+    parser.add_argument("--only", choices=tuple(PARTS), help="the part to run (default: all)")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, about one minute")
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
-    parser.add_argument("--update", type=Path, help="a file with the two marks, e.g. README.md")
-    options = parser.parse_args(words)
-    chosen = [options.only] if options.only else list(PARTS)
-    main(chosen, options.quick, options.root, options.update)
+    parser.add_argument(
+        "--update",
+        type=Path,
+        metavar="FILE",
+        help="write the table into this file, e.g. scripts/benchmark/README.md, between the lines "
+        "<!-- speed --> and <!-- /speed -->",
+    )
+    options = parser.parse_args(argv)
+    parts = [options.only] if options.only else list(PARTS)
+    main(parts, options.quick, options.root, options.update)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Collection and stepping: source agents that learn and store, and lanes that only step."""
+"""Collection: source agents that learn and are stored, and environments that only step."""
 
 import tempfile
 
@@ -11,88 +11,97 @@ from ad.runtime.devices import torch_threads
 from ad.runtime.run import Run
 from ad.sources.a2c import Settings
 from scripts.benchmark import peers
-from scripts.benchmark.measure import (
-    Effort,
-    Row,
-    Work,
-    alternate,
-    median,
-)
+from scripts.benchmark.measure import Effort, Measurement, Work, alternate, median
 
-SEED = {"learning_rate": 1e-4}  # the seed experiment's; all else is the default
+SEED_SETTINGS = {"learning_rate": 1e-4}  # of the seed experiment; the others are the defaults
 AGENTS, AGENT_STEPS = (1, 10, 57, 200), 50_000
-LANES = (10, 100, 570, 3000, 10_000)
+NUM_ENVS = (10, 100, 570, 3000, 10_000)
 LAKES = "[{map_name: 4x4, is_slippery: false}, {map_name: 4x4, is_slippery: true}]"
+SB3 = "Stable-Baselines3 A2C, 10 DummyVecEnv"
 
 
-def agents(effort: Effort) -> Row:
-    """57 agents x 10 environments, learning and storing, against SB3's A2C and bare stepping."""
-    steps = effort.of(100_000, 10_000)
+def agents(effort: Effort) -> Measurement:
+    """Measure 57 agents x 10 environments against SB3's A2C, and against stepping alone."""
     contenders = {
-        "ours": collection(steps, "--source.settings.learning_rate", "1e-4"),
-        "stepping": stepping(570, effort.of(1000)),
+        "ours": collect_histories(
+            effort.scaled(100_000, 10_000), "--source.settings.learning_rate", "1e-4"
+        ),
+        "stepping": stepping(570, effort.scaled(1000)),
     }
     if peers.installed("stable_baselines3"):
-        contenders["Stable-Baselines3 A2C, 10 DummyVecEnv"] = sb3("DarkRoom-v0", effort.of(20_000))
-    row = _row("57 A2C agents x 10", contenders, effort, "stepping", [])
-    return _judged(row, "80 x the peer (aim 150)", row.ratio and row.ratio >= 80)
+        contenders[SB3] = sb3("DarkRoom-v0", effort.scaled(20_000))
+    result = _measure("57 A2C agents x 10", contenders, effort, "stepping", [])
+    result.target = "80 x the peer (aim 150)"
+    result.met = result.ratio and result.ratio >= 80
+    return result
 
 
-def agents_growth(effort: Effort) -> Row:
-    """The same in a room with goals for 200 agents, for one up to all of them."""
+def agents_growth(effort: Effort) -> Measurement:
+    """Measure 1 to 200 agents, in a room that has a goal for each."""
     rates = {}
     for count in AGENTS[:: 3 if effort.quick else 1]:
-        # 15 x 15: a room with so many goals
-        room = ("--env.kwargs.size", "15", "--split.num_train_tasks", str(count))
-        work = collection(10 * effort.of(AGENT_STEPS // 10), *room)
+        options = ("--env.kwargs.size", "15", "--split.num_train_tasks", str(count))
+        work = collect_histories(10 * effort.scaled(AGENT_STEPS // 10), *options)
         rates[str(count)] = alternate({"ours": work}, effort.repeats)["ours"]
-    ours = median(rates["200"])
-    row = Row("collect", "200 agents against 1, room 15 x 15", "steps", ours, rates)
-    row.peer_name, row.peer = "one agent at a time", median(rates["1"])
-    row.detail["cost per step, ns"] = {k: round(1e9 / median(v), 1) for k, v in rates.items()}
-    return _judged(row, "cheaper with every agent", _falls(row.detail["cost per step, ns"]))
+    name = "200 agents against 1, room 15 x 15"
+    result = Measurement("collect", name, "steps", median(rates["200"]), rates)
+    result.peer_name, result.peer = "one agent at a time", median(rates["1"])
+    costs = {count: round(1e9 / median(values), 1) for count, values in rates.items()}
+    result.detail["cost per step, ns"] = costs
+    result.target = "cheaper with every agent"
+    result.met = list(costs.values()) == sorted(costs.values(), reverse=True)
+    return result
 
 
-def any_world(effort: Effort) -> Row:
-    """The general path: a FrozenLake, stepped by Gymnasium, with our learner, against SB3's."""
-    lakes = ("--env.id", "FrozenLake-v1", "--env.tasks", LAKES, "--split.num_train_tasks", "1")
-    contenders = {
-        "ours": collection(effort.of(40_000, 2_000), *lakes, "--env.episode_length", "100")
-    }
+def gymnasium_environment(effort: Effort) -> Measurement:
+    """Measure our A2C against SB3's on FrozenLake, which Gymnasium steps."""
+    options = ("--env.id", "FrozenLake-v1", "--env.tasks", LAKES, "--split.num_train_tasks", "1")
+    options += ("--env.episode_length", "100")
+    contenders = {"ours": collect_histories(effort.scaled(40_000, 2_000), *options)}
     if peers.installed("stable_baselines3"):
-        name = "Stable-Baselines3 A2C, 10 DummyVecEnv"
-        contenders[name] = sb3("FrozenLake-v1", effort.of(20_000, 2_000), map_name="4x4")
-    return _row("A2C on FrozenLake, any Gymnasium world", contenders, effort)
+        contenders[SB3] = sb3("FrozenLake-v1", effort.scaled(20_000, 2_000), map_name="4x4")
+    return _measure("A2C on FrozenLake, any Gymnasium world", contenders, effort)
 
 
-def lanes(effort: Effort) -> Row:
-    """570 lanes of DarkRoom against Gymnasium's SyncVectorEnv of as many single ones."""
-    name = "Gymnasium SyncVectorEnv"
-    contenders = {"ours": stepping(570, effort.of(5000)), name: sync_stepping(570, effort.of(100))}
-    row = _row("stepping, 570 lanes", contenders, effort)
-    return _judged(row, "20 x the peer", row.ratio >= 20)
+def stepping_570(effort: Effort) -> Measurement:
+    """Measure 570 environments of DarkRoom against Gymnasium's SyncVectorEnv."""
+    contenders = {
+        "ours": stepping(570, effort.scaled(5000)),
+        "Gymnasium SyncVectorEnv": sync_stepping(570, effort.scaled(100)),
+    }
+    result = _measure("stepping, 570 environments", contenders, effort)
+    result.target, result.met = "20 x the peer", result.ratio >= 20
+    return result
 
 
-def many_lanes(effort: Effort) -> Row:
-    """10,000 lanes against one bare table look-up a lane and step, and the growth to there."""
-    count = LANES[-1]
-    table, place = np.arange(405), np.random.default_rng(0).integers(405, size=count)
+def stepping_10000(effort: Effort) -> Measurement:
+    """Measure 10,000 environments against one table look-up per environment and step.
+
+    The details have the cost of fewer environments.
+    """
+    count = NUM_ENVS[-1]
+    table, indices = np.arange(405), np.random.default_rng(0).integers(405, size=count)
 
     def look_up() -> float:
         for _ in range(1000):
-            table.take(place)
+            table.take(indices)
         return 1000.0 * count
 
-    contenders = {"ours": stepping(count, effort.of(500)), "bare look-up": look_up}
-    row = _row("stepping, 10,000 lanes", contenders, effort, "bare look-up")
-    for n in LANES:
-        rate = alternate({"ours": stepping(n, effort.of(1000))}, 1)["ours"][0]
-        row.detail.setdefault("cost per step, ns", {})[str(n)] = round(1e9 / rate, 2)
-    return _judged(row, "20 M steps/s", row.ours >= 20e6)
+    contenders = {"ours": stepping(count, effort.scaled(500)), "bare look-up": look_up}
+    result = _measure("stepping, 10,000 environments", contenders, effort, "bare look-up")
+    costs = result.detail["cost per step, ns"] = {}
+    for num_envs in NUM_ENVS:
+        work = stepping(num_envs, effort.scaled(1000))
+        costs[str(num_envs)] = round(1e9 / alternate({"ours": work}, 1)["ours"][0], 2)
+    result.target, result.met = "20 M steps/s", result.ours >= 20e6
+    return result
 
 
-def collection(env_steps: int, *words: str) -> Work:
-    """Collects a fresh dataset of so many steps an agent, as `scripts.collect` does."""
+def collect_histories(env_steps: int, *options: str) -> Work:
+    """Return work that collects fresh histories of `env_steps` steps; its unit is an env step.
+
+    `options` are those of `scripts.collect`.
+    """
 
     def work() -> float:
         from ad.collection.collect import collect
@@ -100,7 +109,7 @@ def collection(env_steps: int, *words: str) -> Work:
         with tempfile.TemporaryDirectory() as root:
             short = ["--source.env_steps", str(env_steps), "--data.context_length", "1"]
             short += ["--data.history_stride", "1"]
-            config = load(["--root", root, *short, *words]).config
+            config = load(["--root", root, *short, *options]).config
             collect(Run.open(config))
             return float(env_steps * len(Run(config).split.train_tasks))
 
@@ -108,8 +117,11 @@ def collection(env_steps: int, *words: str) -> Work:
 
 
 def sb3(env_id: str, steps: int, **kwargs) -> Work:
-    """SB3's learner for `steps` more steps. One thread: at this size a second one only costs."""
-    learner = peers.sb3_a2c(env_id, 10, Settings(**SEED), **kwargs)
+    """Return work in which SB3's A2C learns for `steps` more env steps.
+
+    It has one thread: at this size a second one makes it slower.
+    """
+    learner = peers.sb3_a2c(env_id, 10, Settings(**SEED_SETTINGS), **kwargs)
 
     def work() -> float:
         with torch_threads(1):
@@ -119,57 +131,48 @@ def sb3(env_id: str, steps: int, **kwargs) -> Work:
     return work
 
 
-def stepping(count: int, steps: int) -> Work:
-    """Steps `count` lanes of DarkRoom by actions drawn before."""
-    tasks = np.resize(envs.make_base("DarkRoom-v0").all_tasks(), (count, 2))
-    return _stepping(envs.make_vec("DarkRoom-v0", tasks, 20), count, steps)
+def stepping(num_envs: int, steps: int) -> Work:
+    """Return work that steps environments of DarkRoom by actions that were drawn before."""
+    tasks = np.resize(envs.make_base("DarkRoom-v0").all_tasks(), (num_envs, 2))
+    return _stepping(envs.make_vec("DarkRoom-v0", tasks, 20), num_envs, steps)
 
 
-def sync_stepping(count: int, steps: int) -> Work:
-    """The same by a SyncVectorEnv of single environments."""
+def sync_stepping(num_envs: int, steps: int) -> Work:
+    """Return work that steps a SyncVectorEnv of DarkRoom by actions that were drawn before."""
     mode = gymnasium.vector.AutoresetMode.SAME_STEP
-    singles = [lambda: envs.make("DarkRoom-v0")] * count
-    return _stepping(gymnasium.vector.SyncVectorEnv(singles, autoreset_mode=mode), count, steps)
+    makers = [lambda: envs.make("DarkRoom-v0")] * num_envs
+    env = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
+    return _stepping(env, num_envs, steps)
 
 
-def _stepping(lanes, count: int, steps: int) -> Work:
-    actions = np.random.default_rng(0).integers(5, size=(100, count))
-    lanes.reset(seed=0)
+def _stepping(env, num_envs: int, steps: int) -> Work:
+    actions = np.random.default_rng(0).integers(5, size=(100, num_envs))
+    env.reset(seed=0)
 
     def work() -> float:
         for step in range(steps):
-            lanes.step(actions[step % 100])
-        return float(count * steps)
+            env.step(actions[step % 100])
+        return float(num_envs * steps)
 
     return work
 
 
-def _row(
+def _measure(
     name: str,
     contenders: dict[str, Work],
     effort: Effort,
     limit: str = "",
     peak: list[int] | None = None,
-) -> Row:
-    """Measure; the contender that is neither ours nor the `limit` is the peer."""
+) -> Measurement:
+    """Measure `contenders`: "ours", the `limit` if there is one, and at most one peer."""
     rates = alternate(contenders, effort.repeats, peak=peak)
-    row = Row("collect", name, "steps", median(rates["ours"]), rates)
+    result = Measurement("collect", name, "steps", median(rates["ours"]), rates)
     for other in rates.keys() - {"ours", limit}:
-        row.peer_name, row.peer = other, median(rates[other])
+        result.peer_name, result.peer = other, median(rates[other])
     if limit:
-        row.limit_name, row.limit = limit, median(rates[limit])
-    row.peak_memory = next(iter(peak or ()), None)
-    return row
+        result.limit_name, result.limit = limit, median(rates[limit])
+    result.peak_memory = next(iter(peak or ()), None)
+    return result
 
 
-def _judged(row: Row, target: str, met: bool | None) -> Row:
-    row.target, row.met = target, met
-    return row
-
-
-def _falls(costs: dict[str, float]) -> bool:
-    values = list(costs.values())
-    return values == sorted(values, reverse=True)
-
-
-ROWS = [agents, agents_growth, any_world, lanes, many_lanes]
+BENCHMARKS = [agents, agents_growth, gymnasium_environment, stepping_570, stepping_10000]

@@ -1,4 +1,4 @@
-"""Products of bfloat16 tiles in compiled loops (`gemm.py`) against the library's, by shape."""
+"""Compiled bfloat16 matrix products (`ad.models.kernels.gemm`) against PyTorch's, by shape."""
 
 from collections.abc import Callable
 
@@ -9,46 +9,46 @@ from numba import njit
 from ad.models.kernels.gemm import gemm
 from ad.runtime.devices import torch_threads
 from ad.runtime.parallel import NUMBA_ENTRY
-from scripts.benchmark.measure import Effort, Row, Work, alternate, median
+from scripts.benchmark.measure import Effort, Measurement, Work, alternate, median
 
-# Rows, inputs, outputs: the linear maps of a quickstart step, for `training_loops.ROW_BLOCK` rows
-# and for all rows of a micro-batch; the scores of a few queries.
+# Rows, inputs and outputs: linear layers of the quickstart's model, for a few rows and for all rows
+# of a micro-batch, and the attention scores of a few queries.
 SHAPES = ((64, 64, 256), (64, 256, 64), (64, 64, 192), (1024, 64, 256), (8, 32, 256))
+OPERATIONS = 2e9  # floating-point operations in a repeat
 
 
 @njit(**NUMBA_ENTRY)
 def multiply(times, x, w, y):
-    """Write `x` [R, I / 2] @ `w` [I / 2, O], in words, to `y` [R, O], `times` times."""
+    """Write `x` [R, I / 2] times `w` [I / 2, O] to `y`, float32 [R, O], `times` times.
+
+    An element of `x` and `w`, uint32, is a pair of bfloat16 numbers.
+    """
     (pairs, columns), rows = w.shape, len(x)
     for _ in range(times):
         gemm(x, 0, pairs, 1, w, 0, columns, pairs, y, 0, columns, rows, columns)
 
 
-def tiles(effort: Effort) -> Row | None:
-    """Both on one thread; the first shape is the row's figure."""
-    found, rates = {}, {}
+def matrix_products(effort: Effort) -> Measurement:
+    """Measure both on one thread; the rates are those of the first shape."""
+    gflops, rates = {}, {}
     with torch_threads(1):
         for shape in SHAPES:
-            contenders = {"tiles": _tiles(*shape), "library": _library(*shape)}
-            mine = alternate(contenders, effort.repeats)
+            contenders = {"gemm": _compiled(*shape), "library": _library(*shape)}
+            measured = alternate(contenders, effort.repeats)
             name = " x ".join(map(str, shape))
-            found[name] = {who: round(median(v) / 1e9) for who, v in mine.items()}
-            rates = rates or mine
-    name, ours = "products of tiles, 64 x 64 x 256", median(rates["tiles"])
-    row = Row("train", name, "operations", ours, rates)
-    row.peer_name, row.peer = "product of PyTorch, one thread", median(rates["library"])
-    row.detail["GFLOP/s by rows x inputs x outputs"] = found
-    return row
+            gflops[name] = {key: round(median(values) / 1e9) for key, values in measured.items()}
+            rates = rates or measured
+    ours = median(rates["gemm"])
+    result = Measurement("train", "compiled gemm, 64 x 64 x 256", "operations", ours, rates)
+    result.peer_name, result.peer = "PyTorch's matmul, one thread", median(rates["library"])
+    result.detail["GFLOP/s by rows x inputs x outputs"] = gflops
+    return result
 
 
-def _times(operations: int) -> int:
-    return max(round(2e9 / operations), 1)
-
-
-def _tiles(rows: int, inputs: int, outputs: int) -> Work:
+def _compiled(rows: int, inputs: int, outputs: int) -> Work:
     x, w = np.zeros((rows, inputs // 2), np.uint32), np.zeros((inputs // 2, outputs), np.uint32)
     y = np.empty((rows, outputs), np.float32)
-    return _counted(lambda times: multiply(times, x, w, y), 2 * rows * inputs * outputs)
+    return _repeated(lambda times: multiply(times, x, w, y), 2 * rows * inputs * outputs)
 
 
 def _library(rows: int, inputs: int, outputs: int) -> Work:
@@ -59,12 +59,14 @@ def _library(rows: int, inputs: int, outputs: int) -> Work:
         for _ in range(times):
             torch.mm(x, w, out=y)
 
-    return _counted(call, 2 * rows * inputs * outputs)
+    return _repeated(call, 2 * rows * inputs * outputs)
 
 
-def _counted(call: Callable[[int], None], operations: int) -> Work:
+def _repeated(call: Callable[[int], None], operations: int) -> Work:
+    """Return work that repeats a product of `operations` floating-point operations."""
+
     def work() -> float:
-        times = _times(operations)
+        times = max(round(OPERATIONS / operations), 1)
         call(times)
         return float(times * operations)
 

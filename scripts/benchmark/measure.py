@@ -1,7 +1,7 @@
-"""Timing as ratios: contenders take turns in one process, and a row keeps what they did.
+"""Timing as ratios: contenders take turns in one process.
 
-Machines are shared and noisy, so a figure means something only beside another of the same minute:
-the contenders of a row alternate (A B A B), and the row has the median of each.
+Machines are shared and noisy: a rate means something only beside another one of the same minute.
+The contenders of a measurement alternate (A B A B), and each is reported as its median.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +17,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-Work = Callable[[], float]  # does some work and returns how much, in the row's unit
-PRODUCT = 2048  # rows and columns of the bare matrix product
+Work = Callable[[], float]  # does some work and returns its amount, in the measurement's unit
+MATRIX_SIZE = 2048  # rows and columns of the matrix product that is the limit of the hardware
 
 
 @dataclass
-class Row:
-    """One line of the benchmark: rates in `unit` per second, the median of alternating repeats."""
+class Measurement:
+    """Rates of one benchmark in `unit` per second, each the median of alternating repeats."""
 
     part: str
     name: str
@@ -32,56 +32,57 @@ class Row:
     repeats: dict[str, list[float]]  # contender -> its rates, in the order they were measured
     peer_name: str = ""
     peer: float | None = None
-    limit_name: str = ""  # what the machine could do at most
-    limit: float | None = None
-    target: str = ""  # what the project wants of it, in words
+    limit_name: str = ""
+    limit: float | None = None  # the highest rate that the hardware allows
+    target: str = ""  # the project's aim, in words
     met: bool | None = None
-    peak_memory: int | None = None  # bytes resident at most, while ours ran
+    peak_memory: int | None = None  # largest resident size of the process, in bytes, under `ours`
     detail: dict = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the peer's."""
+        """Return our rate over the peer's."""
         return self.ours / self.peer if self.peer else None
 
     @property
     def share(self) -> float | None:
-        """Ours over the machine's limit."""
+        """Return our rate over the limit."""
         return self.ours / self.limit if self.limit else None
 
     def as_dict(self) -> dict:
-        """The row with its ratios, in plain types."""
+        """Return the measurement and its ratios in plain types."""
         return {**vars(self), "ratio": self.ratio, "share_of_limit": self.share}
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run of the benchmark does: `full` in ten minutes at most, `quick` in one."""
+    """The number of repeats and the size of each: FULL takes up to ten minutes, QUICK one."""
 
     repeats: int
     scale: float  # of the work of one repeat
     quick: bool
 
-    def of(self, amount: int, least: int = 1) -> int:
-        """`amount` of the full benchmark, scaled."""
-        return max(round(amount * self.scale), least)
+    def scaled(self, amount: int, minimum: int = 1) -> int:
+        """Return `amount` times `scale`, rounded, but at least `minimum`."""
+        return max(round(amount * self.scale), minimum)
 
 
+Benchmark = Callable[[Effort], Measurement | None]  # None where it does not apply
 FULL, QUICK = Effort(3, 1.0, False), Effort(1, 0.25, True)
 
 
 def alternate(
     contenders: dict[str, Work], repeats: int, device: str = "cpu", peak: list[int] | None = None
-) -> dict[str, list]:
-    """Rates of each contender, `repeats` of them in turn, after one turn to warm up.
+) -> dict[str, list[float]]:
+    """Return `repeats` rates of each contender, taken in turn after one turn to warm up.
 
-    `peak` gets the most bytes that were resident while the first of them warmed up.
+    The peak of resident memory in the first contender's warm-up, in bytes, is appended to `peak`.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     if peak is not None:
-        with peak_memory() as most:
+        with peak_memory() as measured:
             timed(next(iter(contenders.values())), device)
-        peak += most
+        peak += measured
     for turn in range(repeats + 1):
         for number, (name, work) in enumerate(contenders.items()):
             if turn == number == 0 and peak is not None:
@@ -93,7 +94,7 @@ def alternate(
 
 
 def timed(work: Work, device: str = "cpu") -> tuple[float, float]:
-    """What `work` did and the seconds it took; on a GPU between two events."""
+    """Return the amount of `work` and its seconds, on a GPU by two events."""
     if device == "cpu":
         start = time.perf_counter()
         return work(), time.perf_counter() - start
@@ -107,17 +108,20 @@ def timed(work: Work, device: str = "cpu") -> tuple[float, float]:
 
 
 def median(rates: list[float]) -> float:
-    """The middle one."""
+    """Return the median of `rates`."""
     return statistics.median(rates)
 
 
 def matrix_product(
-    dtype: torch.dtype, device: str = "cpu", shape: tuple[int, int, int] = (PRODUCT,) * 3
+    dtype: torch.dtype, device: str = "cpu", shape: tuple[int, int, int] = (MATRIX_SIZE,) * 3
 ) -> Work:
-    """A bare product [m, k] @ [k, n]; its work is counted in floating-point operations."""
+    """Return work that multiplies a matrix [m, k] by one [k, n], `shape` being (m, k, n).
+
+    Its unit is a floating-point operation.
+    """
     m, k, n = shape
     a, b = torch.randn(m, k, device=device).to(dtype), torch.randn(k, n, device=device).to(dtype)
-    times = max(round(PRODUCT**3 / (m * k * n)), 1)
+    times = max(round(MATRIX_SIZE**3 / (m * k * n)), 1)
 
     def work() -> float:
         for _ in range(times):
@@ -128,7 +132,7 @@ def matrix_product(
 
 
 def operations(call: Callable[[], object]) -> float:
-    """Floating-point operations of the matrix products in `call`, backward ones included."""
+    """Return the floating-point operations of the matrix products in `call`, backward included."""
     with FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())
@@ -136,11 +140,14 @@ def operations(call: Callable[[], object]) -> float:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """A list that holds, after the block, the most bytes that were resident in it (Linux)."""
+    """Measure the peak of this process's resident memory in the block.
+
+    The list that is yielded holds it, in bytes, after the block. It stays empty except on Linux.
+    """
     result: list[int] = []
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would still count
+        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed before would still count
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     yield result
@@ -149,9 +156,9 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def resident_peak(process: int | str) -> int:
-    """The most bytes that a process had resident so far; 0 where nobody tells (Linux does).
+    """Return the peak of a process's resident memory in bytes, 0 except on Linux.
 
-    Not by `getrusage`: there a child begins with the peak of its parent.
+    It is not read by `getrusage`, where a child process begins with the peak of its parent.
     """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -160,9 +167,9 @@ def resident_peak(process: int | str) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def progress(steps: list[tuple[str, Callable]], label: str) -> Iterator[tuple[str, Callable]]:
-    """The `steps` one by one under a progress bar that names each."""
-    with tqdm(steps, desc=label, unit=" rows", disable=None) as bar:
-        for name, step in bar:
-            bar.set_postfix_str(name)
-            yield name, step
+def progress(benchmarks: Sequence[Benchmark], label: str) -> Iterator[Benchmark]:
+    """Yield `benchmarks` under a progress bar that names the present one."""
+    with tqdm(benchmarks, desc=label, unit=" benchmarks", disable=None) as bar:
+        for benchmark in bar:
+            bar.set_postfix_str(benchmark.__name__.replace("_", " "))
+            yield benchmark

@@ -1,6 +1,6 @@
-"""What a user would take instead: Stable-Baselines3, Gymnasium's vectors, a Hugging Face GPT-2.
+"""Peers from other libraries: the A2C of Stable-Baselines3 and a Hugging Face GPT-2.
 
-The first and the last come with the extra `bench`; without it their rows have no peer.
+They come with the extra `bench`; without it their measurements have no peer.
 """
 
 import importlib.util
@@ -14,15 +14,18 @@ from ad.runtime.console import warn
 
 
 def installed(package: str) -> bool:
-    """Whether `package` can be imported; if not, a warning says what its absence costs."""
+    """Return whether `package` is installed; if not, warn that its measurements have no peer."""
     if importlib.util.find_spec(package) is not None:
         return True
-    warn(f"{package} is not installed, its rows have no peer: pip install -e '.[bench]'")
+    warn(f"{package} is not installed: no comparison with it. Run pip install -e '.[bench]'")
     return False
 
 
 def sb3_a2c(env_id: str, num_envs: int, settings, **kwargs):
-    """Stable-Baselines3's A2C on `num_envs` copies of a world, with our learner's settings."""
+    """Return Stable-Baselines3's A2C on `num_envs` environments, with the `settings` of our A2C.
+
+    `kwargs` are those of the environment.
+    """
     from stable_baselines3 import A2C
     from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -43,18 +46,21 @@ def sb3_a2c(env_id: str, num_envs: int, settings, **kwargs):
 
 
 class GPT2(nn.Module):
-    """A Hugging Face GPT-2 of our model's shape between our tokens and a linear head."""
+    """A Hugging Face GPT-2 of the shape of `model`, with its tokenizer and a linear head.
 
-    def __init__(self, model, positions: int):
+    `num_tokens` is the longest sequence.
+    """
+
+    def __init__(self, model, num_tokens: int):
         super().__init__()
         from transformers import GPT2Config, GPT2Model
 
         blocks = model.transformer.blocks
-        shape = GPT2Config(
+        config = GPT2Config(
             vocab_size=1,
             bos_token_id=0,
             eos_token_id=0,
-            n_positions=positions,
+            n_positions=num_tokens,
             n_embd=model.transformer.width,
             n_layer=len(blocks),
             n_head=model.transformer.heads,
@@ -63,15 +69,15 @@ class GPT2(nn.Module):
             embd_pdrop=0.0,
             attn_pdrop=blocks[0].attention.dropout,
         )
-        self.tokenizer, self.body = model.tokenizer, GPT2Model(shape)
-        self.head = nn.Linear(shape.n_embd, model.spec.num_actions)
+        self.tokenizer, self.transformer = model.tokenizer, GPT2Model(config)
+        self.head = nn.Linear(config.n_embd, model.spec.num_actions)
 
     def forward(self, window: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits [B, T, A] of a window [B, T + 1]."""
-        hidden = self.body(inputs_embeds=self.tokenizer(window), use_cache=False).last_hidden_state
-        return self.head(self.tokenizer.at_decisions(hidden))
+        """Return the action logits [B, T, A] of `window`, int64 [B, T + 1] each."""
+        output = self.transformer(inputs_embeds=self.tokenizer(window), use_cache=False)
+        return self.head(self.tokenizer.at_decisions(output.last_hidden_state))
 
     def loss(self, window: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
-        """Cross entropy at the valid decisions, as algorithm distillation has it."""
+        """Return the mean cross entropy of the actions at `valid` decisions, bool [B, T]."""
         targets = window["action"][:, 1:].masked_fill(~valid, -100).flatten()
         return F.cross_entropy(self(window).flatten(0, 1).float(), targets)

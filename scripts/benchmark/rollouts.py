@@ -1,7 +1,7 @@
-"""Rollouts: lanes of a frozen model with cached keys, against reading the window at every step."""
+"""Rollouts of a frozen model with a KV cache, against a full forward pass for each decision."""
 
-import copy
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
 from scripts.benchmark.measure import (
     Effort,
-    Row,
+    Measurement,
     Work,
     alternate,
     matrix_product,
@@ -25,95 +25,101 @@ from scripts.benchmark.measure import (
     operations,
 )
 
-LANES, GROWTH = 115, (1, 23, 115, 460)  # 23 tasks x 5 seeds
-WINDOW = 256
+NUM_ENVS = 115  # 23 tasks x 5 seeds
+GROWTH = (1, 23, 115, 460)  # environments
+WINDOW = 256  # transitions
 
 
-class Recomputed(ContextMemory):
-    """A context that reads its whole window for each decision: the plain way, and the reference."""
+class RecomputedMemory(ContextMemory):
+    """A context memory that reads its whole window for each decision: the reference."""
 
     def _logits(self, start: int) -> torch.Tensor:
         return self.model(self.window())[:, -1]
 
 
-class Plain:
-    """A method whose context is `Recomputed`."""
+class RecomputedMethod:
+    """A method whose policy is a `RecomputedMemory`."""
 
-    def begin(self, model, num_envs: int, context_length: int) -> Recomputed:
-        """Return an empty context for a rollout of `num_envs` environments."""
-        return Recomputed(model, num_envs, context_length)
+    def begin(self, model, num_envs: int, context_length: int) -> RecomputedMemory:
+        """Return the policy of `num_envs` environments."""
+        return RecomputedMemory(model, num_envs, context_length)
 
 
-def cached(effort: Effort) -> Row:
-    """115 lanes of a wide window: the same game with the cache and without."""
+def cached(effort: Effort) -> Measurement:
+    """Measure rollouts of 115 environments with the cache and without."""
     model, method, config = frozen_model()
-    ours, plain = effort.of(60, 15), 13  # episodes; 13 of 20 steps fill the window once
-    few = -(-LANES // 10) if effort.quick else LANES  # as fast a lane
-    product = matrix_product(torch.float32, _device(model))
+    episodes = effort.scaled(60, 15)
+    few = -(-NUM_ENVS // 10) if effort.quick else NUM_ENVS  # each env costs as much as in NUM_ENVS
+    limit = "2048³ matrix product, float32"
     contenders = {
-        "ours": playing(model, method, config, LANES, ours),
-        "full recompute": playing(model, Plain(), config, few, plain),
-        "2048³ product, float32": product,
+        "ours": play(model, method, config, NUM_ENVS, episodes),
+        # 13 episodes of 20 steps fill the window once.
+        "full recompute": play(model, RecomputedMethod(), config, few, 13),
+        limit: matrix_product(torch.float32, _device(model)),
     }
     peak: list[int] = []
     rates = alternate(contenders, 1 if effort.quick else 2, _device(model), peak)
-    row = Row("rollout", f"{LANES} lanes, window {WINDOW}", "steps", median(rates["ours"]), rates)
-    row.peer_name, row.peer = "full recompute", median(rates["full recompute"])
-    row.limit_name = "2048³ product, float32"
-    row.limit = median(rates[row.limit_name]) / _operations(model, config)
-    row.target = "30 x recompute, 40 k steps/s"
-    row.met = row.ratio >= 30 and row.ours >= 40e3
-    row.peak_memory = next(iter(peak), None)
-    return row
+    name = f"{NUM_ENVS} environments, window {WINDOW}"
+    result = Measurement("rollout", name, "steps", median(rates["ours"]), rates)
+    result.peer_name, result.peer = "full recompute", median(rates["full recompute"])
+    result.limit_name, result.limit = limit, median(rates[limit]) / _operations(config)
+    result.target = "30 x recompute, 40 k steps/s"
+    result.met = result.ratio >= 30 and result.ours >= 40e3
+    result.peak_memory = next(iter(peak), None)
+    return result
 
 
-def late_steps(effort: Effort) -> Row:
-    """A step after many episodes against one after few: what was played does not slow it down."""
+def late_steps(effort: Effort) -> Measurement:
+    """Measure the last steps of a long rollout against early ones: they should cost the same."""
     model, method, config = frozen_model()
-    seconds = _stretches(model, method, config, stretches=effort.of(12, 4))
-    early, late = LANES * WINDOW / seconds[1], LANES * WINDOW / seconds[-1]
-    row = Row("rollout", f"the last {WINDOW} steps of many", "steps", late, {"ours": [late]})
-    row.peer_name, row.peer = f"the second {WINDOW}", early
-    row.target, row.met = "no slower (within 15 %)", late >= 0.85 * early
-    row.detail[f"seconds per {WINDOW} steps"] = [round(s, 3) for s in seconds]
-    return row
+    seconds = _window_seconds(model, method, config, count=effort.scaled(12, 4))
+    early, late = NUM_ENVS * WINDOW / seconds[1], NUM_ENVS * WINDOW / seconds[-1]
+    name = f"the last {WINDOW} steps of many"
+    result = Measurement("rollout", name, "steps", late, {"ours": [late]})
+    result.peer_name, result.peer = f"the second {WINDOW} steps", early
+    result.target, result.met = "no slower (within 15 %)", late >= 0.85 * early
+    result.detail[f"seconds per {WINDOW} steps"] = [round(value, 3) for value in seconds]
+    return result
 
 
-def growth(effort: Effort) -> Row:
-    """Steps a second by the number of lanes."""
+def growth(effort: Effort) -> Measurement:
+    """Measure rollouts by the number of environments."""
     model, method, config = frozen_model()
-    rates = {
-        str(n): alternate({"ours": playing(model, method, config, n, effort.of(30, 13))}, 1)["ours"]
-        for n in GROWTH[: 3 if effort.quick else None]
-    }
-    row = Row("rollout", "growth", "steps", median(rates[str(LANES)]), rates)
-    row.detail["cost per step, µs"] = {k: round(1e6 / median(v), 1) for k, v in rates.items()}
-    return row
+    rates = {}
+    for num_envs in GROWTH[: 3 if effort.quick else None]:
+        work = play(model, method, config, num_envs, effort.scaled(30, 13))
+        rates[str(num_envs)] = alternate({"ours": work}, 1)["ours"]
+    result = Measurement("rollout", "growth", "steps", median(rates[str(NUM_ENVS)]), rates)
+    costs = {num_envs: round(1e6 / median(values), 1) for num_envs, values in rates.items()}
+    result.detail["cost per step, µs"] = costs
+    return result
 
 
-def playing(model, method, config, lanes: int, episodes: int) -> Work:
-    """Plays so many episodes in each lane; the work is the steps of all lanes."""
+def play(model, method, config, num_envs: int, episodes: int) -> Work:
+    """Return work that plays `episodes` episodes in each environment; its unit is an env step."""
 
     def work() -> float:
-        env = _lanes(config, lanes)
-        seeds = np.arange(lanes, dtype=np.uint64)
+        env, seeds = _environments(config, num_envs), np.arange(num_envs, dtype=np.uint64)
         length = config.data.context_length
         return rollout(model, method, env, seeds, episodes, length, sampled()).env_steps
 
     return work
 
 
-def frozen_model(*words: str):
+def frozen_model(*options: str):
     """Return a random frozen model with a window of WINDOW, its method and its configuration."""
-    config = load(["--data.context_length", str(WINDOW), *words]).config
+    config = load(["--data.context_length", str(WINDOW), *options]).config
+    return _frozen_model(config), build_method(config.method), config
+
+
+def _frozen_model(config):
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
-    model = build_model(spec, config, choose_device(config))
-    return model.eval().requires_grad_(False), build_method(config.method), config
+    return build_model(spec, config, choose_device(config)).eval().requires_grad_(False)
 
 
-def _lanes(config, count: int):
-    tasks = np.resize(envs.make_base(config.env.id).all_tasks(), (count, 2))
+def _environments(config, num_envs: int):
+    tasks = np.resize(envs.make_base(config.env.id).all_tasks(), (num_envs, 2))
     return envs.make_vec(config.env.id, tasks, config.env.episode_length)
 
 
@@ -121,40 +127,40 @@ def _device(model) -> str:
     return model.head.weight.device.type
 
 
-def _stretches(model, method, config, stretches: int) -> list[float]:
-    """Seconds for every WINDOW decisions of one long rollout, without the world."""
+def _window_seconds(model, method, config, count: int) -> list[float]:
+    """Return the seconds of each of `count` times WINDOW decisions, without environments."""
     device = model.head.weight.device
-    memory = method.begin(model, LANES, config.data.context_length)
-    zeros = torch.zeros(LANES, dtype=torch.int64, device=device)
+    policy = method.begin(model, NUM_ENVS, config.data.context_length)
+    zeros = torch.zeros(NUM_ENVS, dtype=torch.int64, device=device)
     seconds = []
     with torch.inference_mode():
-        for _ in range(stretches):
+        for _ in range(count):
             begin = time.perf_counter()
             for _ in range(WINDOW):
-                memory.act(zeros, zeros).argmax(1).cpu()
-                memory.observe(zeros, zeros.float(), zeros)
+                policy.act(zeros, zeros).argmax(1).cpu()
+                policy.observe(zeros, zeros.float(), zeros)
             seconds.append(time.perf_counter() - begin)
     return seconds
 
 
-def _operations(model, config) -> float:
-    """Floating-point operations of one cached step of a lane, with the window three quarters full.
+def _operations(config) -> float:
+    """Return the floating-point operations of one environment's step with the cache.
 
-    A cache that is refilled with half of it is that full on average. Counted on the plain path, as
-    nobody sees into the compiled one.
+    The window is three quarters full, which is the average of a cache that is refilled with half of
+    it. The plain backend runs: PyTorch's counter does not see the operations of the compiled one.
     """
-    capacity, model = config.data.context_length, copy.deepcopy(model).double()
-    memory = build_method(config.method).begin(model, 1, capacity)
+    model = _frozen_model(replace(config, backend="torch"))
+    policy = build_method(config.method).begin(model, 1, config.data.context_length)
     zeros = torch.zeros(1, dtype=torch.int64, device=model.head.weight.device)
 
     def step() -> None:
-        memory.act(zeros, zeros)
-        memory.observe(zeros, zeros.float(), zeros)
+        policy.act(zeros, zeros)
+        policy.observe(zeros, zeros.float(), zeros)
 
     with torch.inference_mode():
-        for _ in range(3 * capacity // 4):
+        for _ in range(3 * config.data.context_length // 4):
             step()
         return operations(step)
 
 
-ROWS = [cached, late_steps, growth]
+BENCHMARKS = [cached, late_steps, growth]

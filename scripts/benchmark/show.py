@@ -1,4 +1,4 @@
-"""The rows as a table, as sentences and as a plot of how cost grows."""
+"""The measurements as a table, as lines of details, and as a plot of the growth of costs."""
 
 import json
 import os
@@ -16,50 +16,57 @@ from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.devices import choose_device
 from ad.runtime.files import atomic_write
 from ad.training.provenance import hardware
-from scripts.benchmark.measure import Row
+from scripts.benchmark.measure import Measurement
 
 HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]
 PACKAGES = ("gymnasium", "numba", "stable_baselines3", "transformers")
-TRAINING = "milliseconds per 1,000 transitions"
+TRAINING_COST = "milliseconds per 1,000 transitions"
+Panel = tuple[str, str, dict[int, float]]  # title, unit of the costs, costs
 
 
-def table(rows: list[Row]) -> Table:
-    """A line a row; what a row has not stays a dash."""
-    return Table(HEADER, [_cells(row) for row in rows])
+def table(measurements: list[Measurement]) -> Table:
+    """Return a table with a line for each measurement; unknown cells are dashes."""
+    return Table(HEADER, [_cells(measurement) for measurement in measurements])
 
 
-def lines(rows: list[Row]) -> list[str]:
-    """A line for each row that compares, naming peer and limit, then its details."""
-    text = []
-    for row in rows:
-        named = [f"peer: {row.peer_name}"] * bool(row.peer_name)
-        named += [f"limit: {row.limit_name}"] * bool(row.limit_name)
-        details = [f"{name}: {_plain(value)}" for name, value in row.detail.items()]
-        if named or details:
-            text.append(f"- {row.part}, {row.name}: {'; '.join(named + details)}")
-    return text
+def detail_lines(measurements: list[Measurement]) -> list[str]:
+    """Return a line with the peer, the limit and the details of each measurement that has any."""
+    lines = []
+    for measurement in measurements:
+        texts = []
+        if measurement.peer_name:
+            texts.append(f"peer: {measurement.peer_name}")
+        if measurement.limit_name:
+            texts.append(f"limit: {measurement.limit_name}")
+        texts += [f"{name}: {_text(value)}" for name, value in measurement.detail.items()]
+        if texts:
+            lines.append(f"- {measurement.part}, {measurement.name}: {'; '.join(texts)}")
+    return lines
 
 
-def with_others(rows: list[Row], path: Path, quick: bool, parts: list[str]) -> list[Row]:
-    """`rows`, and those of other parts in the results at `path` if of the same machine."""
+def with_other_parts(
+    measurements: list[Measurement], path: Path, quick: bool, parts: list[str]
+) -> list[Measurement]:
+    """Return `measurements` with those of other parts in the results at `path`, ordered by `parts`.
+
+    Results of another system, or with another value of `quick`, are left out.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        same = content["machine"] == machine() and content["quick"] == quick
-        entries = content["rows"] if same else []
+        same = content["system"] == system_info() and content["quick"] == quick
+        entries = content["measurements"] if same else []
     except (OSError, ValueError, KeyError):
         entries = []
-    names, measured = {field.name for field in fields(Row)}, {row.part for row in rows}
-    old = [Row(**{n: v for n, v in entry.items() if n in names}) for entry in entries]
-    return sorted(
-        [*rows, *(row for row in old if row.part not in measured)],
-        key=lambda row: parts.index(row.part),
-    )
+    names = {field.name for field in fields(Measurement)}
+    measured = {measurement.part for measurement in measurements}
+    old = [Measurement(**{k: v for k, v in entry.items() if k in names}) for entry in entries]
+    others = [measurement for measurement in old if measurement.part not in measured]
+    return sorted([*measurements, *others], key=lambda measurement: parts.index(measurement.part))
 
 
-def machine() -> dict:
-    """What the figures depend on."""
+def system_info() -> dict:
+    """Return the hardware and the versions that the rates depend on."""
     config = load([]).config
-    known = hardware(config, choose_device(config))
     packages = {name: _version(name) for name in PACKAGES}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = {
@@ -67,18 +74,21 @@ def machine() -> dict:
         "processor": platform.processor() or platform.machine(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
     }
-    return known | packages | processor
+    return hardware(config, choose_device(config)) | packages | processor
 
 
-def write_plot(path: Path, rows: list[Row]) -> None:
-    """Cost against agents, lanes, context and width; panels without a measurement stay away."""
-    panels = [panel for panel in _panels(rows) if panel[2]]
+def write_plot(path: Path, measurements: list[Measurement]) -> None:
+    """Plot costs against agents, environments, context and width, as far as they were measured.
+
+    Without any, no file is written.
+    """
+    panels = [panel for panel in _panels(measurements) if panel[2]]
     if not panels:
         return
     figure = Figure(figsize=(3.4 * len(panels), 3.1), dpi=DPI, layout="constrained")
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, unit, points) in zip(places, panels, strict=True):
-        x, y = list(points), list(points.values())
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, unit, costs) in zip(all_axes, panels, strict=True):
+        x, y = list(costs), list(costs.values())
         axes.plot(x, y, marker="o", color="#0072B2", linewidth=2)
         axes.set_xscale("log")
         axes.set_xticks(x, [str(n) if n % 1000 else f"{n // 1000}k" for n in x])
@@ -92,43 +102,50 @@ def write_plot(path: Path, rows: list[Row]) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _panels(rows: list[Row]) -> list[tuple[str, str, dict[int, float]]]:
-    agents = _costs(rows, "collect", "200 agents against 1, room 15 x 15", "cost per step, ns")
-    lanes = _costs(rows, "collect", "stepping, 10,000 lanes", "cost per step, ns")
-    rolling = _costs(rows, "rollout", "growth", "cost per step, µs")
-    widths = _costs(rows, "train", "growth", TRAINING, "width ")
+def _panels(measurements: list[Measurement]) -> list[Panel]:
+    def costs(part: str, name: str, key: str, prefix: str = "") -> dict[int, float]:
+        return _costs(measurements, part, name, key, prefix)
+
+    agents = costs("collect", "200 agents against 1, room 15 x 15", "cost per step, ns")
+    stepping = costs("collect", "stepping, 10,000 environments", "cost per step, ns")
+    rollouts = costs("rollout", "growth", "cost per step, µs")
+    contexts = costs("train", "growth", TRAINING_COST, "context ")
+    widths = costs("train", "growth", TRAINING_COST, "width ")
     return [
-        ("collection by agents", "ns a step", agents),
-        ("stepping by lanes", "ns a step", lanes),
-        ("rollout by lanes", "µs a step", rolling),
-        ("training by context", "ms per 1,000 transitions", _by_context(rows)),
+        ("collection by agents", "ns per step", agents),
+        ("stepping by environments", "ns per step", stepping),
+        ("rollout by environments", "µs per step", rollouts),
+        ("training by context", "ms per 1,000 transitions", contexts),
         ("training by width", "ms per 1,000 transitions", widths),
     ]
 
 
-def _by_context(rows: list[Row]) -> dict[int, float]:
-    """Milliseconds per 1,000 transitions of training, by context."""
-    return _costs(rows, "train", "growth", TRAINING, "context ")
+def _costs(
+    measurements: list[Measurement], part: str, name: str, key: str, prefix: str
+) -> dict[int, float]:
+    """Return the costs below `key` in a measurement's details; empty if it was not made.
 
-
-def _costs(rows: list[Row], part: str, name: str, what: str, prefix: str = "") -> dict[int, float]:
-    """The costs in a row's detail `what`, by the number behind `prefix`; none without the row."""
-    details = {(row.part, row.name): row.detail for row in rows}
-    costs = details.get((part, name), {}).get(what, {})
+    Their keys are `prefix` and a number; the number is returned.
+    """
+    details = {
+        (measurement.part, measurement.name): measurement.detail for measurement in measurements
+    }
+    costs = details.get((part, name), {}).get(key, {})
     return {int(k.removeprefix(prefix)): v for k, v in costs.items() if k.startswith(prefix)}
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(measurement: Measurement) -> list[str]:
+    ratio, share, memory = measurement.ratio, measurement.share, measurement.peak_memory
     return [
-        f"{row.part}: {row.name} ({row.unit})",
-        _rate(row.ours),
-        _rate(row.peer),
-        UNKNOWN if row.ratio is None else f"{row.ratio:.1f} x",
-        _rate(row.limit),
-        UNKNOWN if row.share is None else f"{row.share:.0%}",
-        UNKNOWN if row.peak_memory is None else f"{row.peak_memory / 1e9:.2f} GB",
-        row.target or UNKNOWN,
-        {None: UNKNOWN, True: "yes", False: "no"}[row.met],
+        f"{measurement.part}: {measurement.name} ({measurement.unit})",
+        _rate(measurement.ours),
+        _rate(measurement.peer),
+        UNKNOWN if ratio is None else f"{ratio:.1f} x",
+        _rate(measurement.limit),
+        UNKNOWN if share is None else f"{share:.0%}",
+        UNKNOWN if memory is None else f"{memory / 1e9:.2f} GB",
+        measurement.target or UNKNOWN,
+        {None: UNKNOWN, True: "yes", False: "no"}[measurement.met],
     ]
 
 
@@ -141,9 +158,9 @@ def _rate(rate: float | None) -> str:
     return f"{rate:.3g}"
 
 
-def _plain(value) -> str:
+def _text(value) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Training: steps of the quickstart's, a wider and the seed experiment's shape, and their cost."""
+"""Training steps of the quickstart's, a wider and the seed experiment's shape, and their growth."""
 
 import itertools
 import os
@@ -25,11 +25,11 @@ from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.precision import uses_bfloat16
 from ad.training.trainer import Trainer
 from scripts.benchmark import peers, show
-from scripts.benchmark.gemm import tiles
+from scripts.benchmark.gemm import matrix_products
 from scripts.benchmark.measure import (
-    PRODUCT,
+    MATRIX_SIZE,
     Effort,
-    Row,
+    Measurement,
     Work,
     alternate,
     matrix_product,
@@ -37,126 +37,139 @@ from scripts.benchmark.measure import (
     operations,
 )
 
+# Shapes are batch size x context length.
 WIDE = ("--data.context_length", "256")
 SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "0")
-STREAM = 20_000  # transitions of each of an agent's ten histories
-SEED_STEP = 11.2  # seconds a step of the seed implementation (field notes), not run again here
+ACTOR_STEPS = 20_000  # transitions of each of a source agent's ten actors
+SEED_STEP = 11.2  # seconds per train step that the seed implementation's notes report
 CONTEXTS, WIDTHS = (64, 128, 256, 512, 1024), (32, 64, 128, 256)
 
 
-def quickstart(effort: Effort) -> Row:
-    """Quickstart steps against a GPT-2 of its shape on the same tokens, and a bare product."""
-    row = _against_gpt2("quickstart shape, 32 x 64", _small(effort), effort.of(48, 8), effort)
-    return _with_targets(row)
+def quickstart(effort: Effort) -> Measurement:
+    """Measure the quickstart's steps against a GPT-2 of its shape on the same batches."""
+    name, count = "quickstart shape, 32 x 64", effort.scaled(48, 8)
+    return _with_targets(_against_gpt2(name, _trainer(effort), count, effort))
 
 
-def wide(effort: Effort) -> Row:
-    """The same with windows of 256 transitions."""
-    row = _against_gpt2("32 x 256", _small(effort, *WIDE), effort.of(12, 2), effort)
-    row.detail["profile"] = "logs/benchmark/profile_wide.txt"
-    return _with_targets(row)
+def wide(effort: Effort) -> Measurement:
+    """Measure steps on windows of 256 transitions against a GPT-2 on the same batches."""
+    result = _against_gpt2("32 x 256", _trainer(effort, *WIDE), effort.scaled(12, 2), effort)
+    result.detail["profile"] = "logs/benchmark/profile_wide.txt"
+    return _with_targets(result)
 
 
-def _with_targets(row: Row) -> Row:
-    row.target = "110 k/s, 3 x the peer, 20 % of the product (aim 40 %)"
-    row.met = row.ratio and row.ours >= 110e3 and row.ratio >= 3 and row.share >= 0.2
-    return row
+def _with_targets(result: Measurement) -> Measurement:
+    result.target = "110 k/s, 3 x the peer, 20 % of the limit (aim 40 %)"
+    reached = result.ratio and result.ratio >= 3 and result.share >= 0.2
+    result.met = reached and result.ours >= 110e3
+    return result
 
 
-def seed(effort: Effort) -> Row:
-    """Steps of the seed experiment's shape: 768 separate tokens, feed-forward 2048, dropout."""
-    trainer = _small(effort, *SEED_SHAPE)
-    contenders = {"ours": steps(trainer, 1), **_product(trainer)}
-    row = _row("seed shape", trainer, contenders, replace(effort, repeats=min(effort.repeats, 2)))
-    row.peer_name = "seed implementation (its notes, another day)"
-    row.peer = _transitions(trainer.config) / SEED_STEP
-    row.target, row.met = "12 x the seed's, 25 %", row.ratio >= 12 and row.share >= 0.25
-    return row
+def seed(effort: Effort) -> Measurement:
+    """Measure steps of the seed experiment's shape: 768 tokens, feed-forward 2048, dropout."""
+    trainer, repeats = _trainer(effort, *SEED_SHAPE), min(effort.repeats, 2)
+    contenders = {"ours": steps(trainer, 1), **_limit(trainer)}
+    result = _measure("seed shape", trainer, contenders, replace(effort, repeats=repeats))
+    result.peer_name = "seed implementation (its notes, not measured here)"
+    result.peer = _transitions(trainer.config) / SEED_STEP
+    result.target = "12 x the peer, 25 % of the limit"
+    result.met = result.ratio >= 12 and result.share >= 0.25
+    return result
 
 
-def seeds(effort: Effort) -> Row:
-    """Three training seeds side by side, against one of them alone."""
-    trainer = _small(effort)
+def seeds(effort: Effort) -> Measurement:
+    """Measure three training seeds side by side against one of them alone."""
+    trainer = _trainer(effort)
     others = [Trainer(Run.open(with_seed(trainer.config, n)), trainer.data) for n in range(1, 4)]
-    contenders = {"ours": rounds(others, effort.of(24, 4)), "one": steps(trainer, effort.of(48, 8))}
+    contenders = {
+        "ours": rounds(others, effort.scaled(24, 4)),
+        "one": steps(trainer, effort.scaled(48, 8)),
+    }
     rates = alternate(contenders, effort.repeats, trainer.device.type)
-    row = Row("train", "3 seeds side by side, 32 x 64", "transitions", median(rates["ours"]), rates)
-    row.peer_name, row.peer = "one seed alone", median(rates["one"])
-    row.detail["steps"] = (
-        "stacked" if stacking_is_faster(others) else "in turns, as a CPU is busy with one"
-    )
+    name, ours = "3 seeds side by side, 32 x 64", median(rates["ours"])
+    result = Measurement("train", name, "transitions", ours, rates)
+    result.peer_name, result.peer = "one seed alone", median(rates["one"])
+    stacked = stacking_is_faster(others)
+    result.detail["train steps"] = "stacked" if stacked else "in turn, as one keeps a CPU busy"
     if trainer.device.type == "cuda":
-        row.target = "3 in less time than 2 (1.5 x), 1.5 M transitions/s"
-        row.met = row.ratio > 1.5 and row.ours >= 1.5e6
-    return row
+        result.target = "3 in less time than 2 (1.5 x), 1.5 M transitions/s"
+        result.met = result.ratio > 1.5 and result.ours >= 1.5e6
+    return result
 
 
-def compiled_steps(effort: Effort) -> Row | None:
-    """torch.compile against eager on a GPU, with its compile time."""
-    if effort.quick or choose_device(load([]).config).type == "cpu":
+def compiled_steps(effort: Effort) -> Measurement | None:
+    """Measure torch.compile against eager steps, and its compile time, on a GPU."""
+    device = choose_device(load([]).config).type
+    if effort.quick or device == "cpu":
         return None
-    eager, trainer = new_trainer(*WIDE), new_trainer(*WIDE)
+    eager, compiled = new_trainer(*WIDE), new_trainer(*WIDE)
     begin = time.perf_counter()
-    trainer.compile()
+    compiled.compile()
     seconds = time.perf_counter() - begin
-    rates = alternate({"ours": steps(trainer, 5), "eager": steps(eager, 5)}, effort.repeats)
-    row = Row("train", "32 x 256, compiled", "transitions", median(rates["ours"]), rates)
-    row.peer_name, row.peer = "eager", median(rates["eager"])
-    row.detail["seconds to compile"] = round(seconds, 1)
-    return row
+    contenders = {"ours": steps(compiled, 5), "eager": steps(eager, 5)}
+    rates = alternate(contenders, effort.repeats, device)
+    name = "32 x 256, torch.compile"
+    result = Measurement("train", name, "transitions", median(rates["ours"]), rates)
+    result.peer_name, result.peer = "eager", median(rates["eager"])
+    result.detail["seconds to compile"] = round(seconds, 1)
+    return result
 
 
-def growth(effort: Effort) -> Row | None:
-    """Transitions a second by context and by width, at the same number of transitions a step."""
+def growth(effort: Effort) -> Measurement | None:
+    """Measure steps of equally many transitions by context length, and steps by model width."""
     if effort.quick:
         return None
     rates = {}
     for context in CONTEXTS:
         batch = max(32 * 256 // context, 1)
-        words = ("--data.context_length", str(context), "--training.batch_size", str(batch))
-        rates[f"context {context}"] = _speed(words, effort)
+        options = ("--data.context_length", str(context), "--training.batch_size", str(batch))
+        rates[f"context {context}"] = _rates(options, effort)
     for width in WIDTHS:
-        words = ("--model.width", str(width), "--model.feed_forward", str(4 * width))
-        rates[f"width {width}"] = _speed(words, effort)
-    row = Row("train", "growth", "transitions", median(rates["context 256"]), rates)
+        options = ("--model.width", str(width), "--model.feed_forward", str(4 * width))
+        rates[f"width {width}"] = _rates(options, effort)
+    result = Measurement("train", "growth", "transitions", median(rates["context 256"]), rates)
     costs = {name: round(1e6 / median(values), 2) for name, values in rates.items()}
-    row.detail[show.TRAINING] = costs
-    return row
+    result.detail[show.TRAINING_COST] = costs
+    return result
 
 
-def _against_gpt2(name: str, trainer: Trainer, count: int, effort: Effort) -> Row:
-    contenders = {"ours": steps(trainer, count), **_product(trainer)}
+def _against_gpt2(name: str, trainer: Trainer, count: int, effort: Effort) -> Measurement:
+    contenders = {"ours": steps(trainer, count), **_limit(trainer)}
     if peers.installed("transformers"):
         for precision in ("bfloat16", "float32"):
             contenders[f"GPT-2, {precision}"] = gpt2_steps(trainer, max(count // 3, 1), precision)
-    row = _row(name, trainer, contenders, effort)
-    row.detail["sampler, share of a step"] = _sampler_share(trainer, row.ours)
-    return row
+    result = _measure(name, trainer, contenders, effort)
+    result.detail["sampler, share of a train step"] = _sampler_share(trainer, result.ours)
+    return result
 
 
-def new_trainer(*words: str, stream: int = STREAM) -> Trainer:
-    """A trainer on histories of this process's own, which are gone from the disk when it ends."""
-    root, number = _root()
-    short = ["--source.env_steps", str(10 * stream), "--data.history_stride", "1"]
-    config = load([*words, *short, "--root", root.name, "--name", f"benchmark-{next(number)}"])
-    run = Run.open(config.config)
+def new_trainer(*options: str, actor_steps: int = ACTOR_STEPS) -> Trainer:
+    """Return a trainer on histories that it collects, `actor_steps` transitions an actor.
+
+    They are deleted when the process ends.
+    """
+    root, numbers = _root()
+    short = ["--source.env_steps", str(10 * actor_steps), "--data.history_stride", "1"]
+    name = f"benchmark-{next(numbers)}"
+    config = load([*options, *short, "--root", root.name, "--name", name]).config
+    run = Run.open(config)
     collect(run)
     return Trainer(run)
 
 
-def _small(effort: Effort, *words: str) -> Trainer:
-    """The same on as much of them as the `effort` asks for; a step costs the same."""
-    return new_trainer(*words, stream=effort.of(STREAM, STREAM // 4))
+def _trainer(effort: Effort, *options: str) -> Trainer:
+    """Return a trainer on histories of the length that `effort` allows; its steps cost the same."""
+    return new_trainer(*options, actor_steps=effort.scaled(ACTOR_STEPS, ACTOR_STEPS // 4))
 
 
 @cache
 def _root() -> tuple[tempfile.TemporaryDirectory, Iterator[int]]:
-    """The folder of all trainers' histories, and the numbers of their runs."""
+    """Return the folder of all trainers, and the numbers of their runs."""
     return tempfile.TemporaryDirectory(), itertools.count()
 
 
 def steps(trainer: Trainer, count: int) -> Work:
-    """Takes `count` optimizer steps."""
+    """Return work that takes `count` train steps; its unit is a transition."""
 
     def work() -> float:
         for _ in range(count):
@@ -167,7 +180,7 @@ def steps(trainer: Trainer, count: int) -> Work:
 
 
 def rounds(trainers: list[Trainer], count: int) -> Work:
-    """Takes `count` steps of each of `trainers`, as `train_seeds` does."""
+    """Return work that takes `count` train steps of each of `trainers`, as `train_seeds` does."""
     take = step_function(stacking_is_faster(trainers))
 
     def work() -> float:
@@ -179,7 +192,7 @@ def rounds(trainers: list[Trainer], count: int) -> Work:
 
 
 def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
-    """The same steps with a GPT-2 in place of our transformer, on the trainer's batches."""
+    """Return work that takes `count` train steps of a GPT-2 on batches of the trainer's data."""
     settings = trainer.config.training
     config = replace(trainer.config, training=replace(settings, precision=precision))
     model = peers.GPT2(trainer.new_model(), trainer.config.data.context_length)
@@ -193,23 +206,24 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     def work() -> float:
         for step in range(count):
             batch = trainer.data.train.sample(np.random.default_rng(step), settings.batch_size)
-            whole = partial(loss, to_device(batch, trainer.device))
-            value, found = loss_and_grad(optimizer, whole, [slice(None)])
-            optimizer.update(found, value, settings.learning_rate)
+            batch_loss = partial(loss, to_device(batch, trainer.device))
+            value, gradient = loss_and_grad(optimizer, batch_loss, [slice(None)])
+            optimizer.update(gradient, value, settings.learning_rate)
         return float(count * _transitions(config))
 
     return work
 
 
 def write_profile(folder: Path) -> None:
-    """`profile_<shape>.txt`: the operations that a step's time goes to; on a CPU, of one thread.
+    """Write `profile_<shape>.txt`, the time of each operation in a train step.
 
-    The compiled blocks are `CompiledBlocksFunction` and its backward pass.
+    On a CPU the step has one thread. The compiled backend is `CompiledBlocksFunction` and its
+    backward pass.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would say when it starts and stops
-    for name, words in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # no messages when it starts and stops
+    for name, options in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):
         with torch_threads(1):
-            trainer = new_trainer(*words)
+            trainer = new_trainer(*options)
             trainer.train_step()
             activities = [ProfilerActivity.CPU]
             if trainer.device.type == "cuda":
@@ -221,9 +235,9 @@ def write_profile(folder: Path) -> None:
         (folder / f"profile_{name}.txt").write_text(table, encoding="utf-8")
 
 
-def _speed(words: tuple[str, ...], effort: Effort) -> list[float]:
-    trainer = new_trainer(*words)
-    work = {"ours": steps(trainer, effort.of(3))}
+def _rates(options: tuple[str, ...], effort: Effort) -> list[float]:
+    trainer = new_trainer(*options)
+    work = {"ours": steps(trainer, effort.scaled(3))}
     return alternate(work, min(effort.repeats, 2), trainer.device.type)["ours"]
 
 
@@ -232,9 +246,13 @@ def _transitions(config: Experiment) -> int:
 
 
 def _operations(trainer: Trainer) -> float:
-    """Of a step's products, counted where PyTorch sees them: in plain blocks, of few windows."""
-    plain = replace(trainer.config, backend="torch")
-    model = build_model(trainer.data.spec, plain, trainer.device)
+    """Return the floating-point operations of the matrix products in a train step.
+
+    PyTorch's counter sees those of the plain backend only, which runs here on one window and on
+    two: every further window adds the difference.
+    """
+    config = replace(trainer.config, backend="torch")
+    model = build_model(trainer.data.spec, config, trainer.device)
     windows, valid = to_device(trainer.batch(), trainer.device)
 
     def counted(count: int) -> float:
@@ -246,35 +264,35 @@ def _operations(trainer: Trainer) -> float:
     return one + (len(valid) - 1) * (two - one)
 
 
-def _product(trainer: Trainer) -> dict[str, Work]:
-    """The bare product in the precision of training."""
-    enabled = uses_bfloat16(trainer.config, trainer.device)
-    dtype = torch.bfloat16 if enabled else torch.float32
-    return {_product_name(dtype): matrix_product(dtype, trainer.device.type)}
+def _limit(trainer: Trainer) -> dict[str, Work]:
+    """Return the contender that is the limit: a matrix product in the precision of training."""
+    bfloat16 = uses_bfloat16(trainer.config, trainer.device)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    name = f"{MATRIX_SIZE}³ matrix product, {str(dtype).removeprefix('torch.')}"
+    return {name: matrix_product(dtype, trainer.device.type)}
 
 
-def _product_name(dtype: torch.dtype) -> str:
-    return f"{PRODUCT}³ product, {str(dtype).removeprefix('torch.')}"
-
-
-def _row(name: str, trainer: Trainer, contenders: dict[str, Work], effort: Effort) -> Row:
-    """Measure: the first contender is ours, the second the product, the others are peers."""
+def _measure(
+    name: str, trainer: Trainer, contenders: dict[str, Work], effort: Effort
+) -> Measurement:
+    """Measure `contenders`: ours, the limit and the peers, the fastest of which is kept."""
     peak: list[int] = []
     rates = alternate(contenders, effort.repeats, trainer.device.type, peak)
     flops = _operations(trainer) / _transitions(trainer.config)
-    ours, product, *others = rates
-    row = Row("train", name, "transitions", median(rates[ours]), rates)
-    row.limit_name, row.limit = product, median(rates[product]) / flops
-    for other in others:  # the faster one is the peer
-        if row.peer is None or median(rates[other]) > row.peer:
-            row.peer_name, row.peer = other, median(rates[other])
-    row.detail["operations a transition"] = flops
-    row.detail["product, GFLOP/s"] = round(median(rates[product]) / 1e9, 1)
-    row.peak_memory = next(iter(peak), None)
-    return row
+    ours, limit, *others = rates
+    result = Measurement("train", name, "transitions", median(rates[ours]), rates)
+    result.limit_name, result.limit = limit, median(rates[limit]) / flops
+    for other in others:
+        if result.peer is None or median(rates[other]) > result.peer:
+            result.peer_name, result.peer = other, median(rates[other])
+    result.detail["floating-point operations per transition"] = flops
+    result.detail["matrix product, GFLOP/s"] = round(median(rates[limit]) / 1e9, 1)
+    result.peak_memory = next(iter(peak), None)
+    return result
 
 
 def _sampler_share(trainer: Trainer, rate: float) -> float:
+    """Return the sampler's share of a train step, where `rate` is that of the train steps."""
     settings, rng = trainer.config.training, np.random.default_rng(0)
 
     def work() -> float:
@@ -284,4 +302,4 @@ def _sampler_share(trainer: Trainer, rate: float) -> float:
     return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)
 
 
-ROWS = [quickstart, wide, seed, seeds, compiled_steps, tiles, growth]
+BENCHMARKS = [quickstart, wide, seed, seeds, compiled_steps, matrix_products, growth]
