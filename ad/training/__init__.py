@@ -1,1 +1,1 @@
-"""Training of the sequence model: optimizer, trainer, checkpoints and their provenance."""
+"""Training of the sequence model: steps, schedule, optimizer, checkpoints and provenance."""
