@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ad.errors import CorruptError
+from ad.errors import ConfigError, CorruptError
+from ad.runtime.files import read_checked_json, write_checked_json
 from ad.training import checkpoints
 
 WEIGHTS = torch.arange(2000, dtype=torch.float32)
@@ -103,6 +104,15 @@ class Canary:
 
     def __reduce__(self):
         return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_kept(folder):
+    path = folder / "step_0000009.json"
+    write_checked_json(path, read_checked_json(path) | {"format": 1})
+    for read in (checkpoints.load_newest, lambda _: checkpoints.load(path.with_suffix(".pt"))):
+        with pytest.raises(ConfigError, match="is of another version: train again"):
+            read(folder)
+    assert path.exists()
 
 
 def test_code_in_a_checkpoint_is_not_run_even_if_its_hash_is_right(tmp_path):

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from ad.errors import CorruptError
+from ad.errors import ConfigError, CorruptError
 from ad.runtime.console import warn
 from ad.runtime.files import atomic_write, read_checked_json, sha256, write_checked_json
 
 KEEP = 2  # number of checkpoints kept, the newest ones
+FORMAT = 2  # of the content; another number where its keys change
 
 
 def name(step: int) -> str:
@@ -32,7 +33,8 @@ def save(folder: Path, step: int, content: dict) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    write_checked_json(path.with_suffix(".json"), {"bytes": buffer.tell(), "sha256": digest})
+    manifest = {"format": FORMAT, "bytes": buffer.tell(), "sha256": digest}
+    write_checked_json(path.with_suffix(".json"), manifest)
     kept = sorted(folder.glob("step_*.pt"))[-KEEP:]
     # The content goes first: without its description it would look like a damaged one.
     for old in sorted(folder.glob("step_*.*"), reverse=True):
@@ -49,13 +51,16 @@ def newest(folder: Path) -> Path | None:
 def load(path: Path) -> dict:
     """Read a checkpoint into the CPU's memory. Raises CorruptError if it is damaged or incomplete.
 
-    Any other OSError is the machine's and is raised as it is. Tensors of a device that is missing
-    here are no damage: all are read to the CPU.
+    Raises ConfigError if its format is that of another version. Any other OSError is the machine's
+    and is raised as it is. Tensors of a device that is missing here are no damage: all are read to
+    the CPU.
     """
     try:
         manifest = read_checked_json(path.with_suffix(".json"))
         if path.stat().st_size != manifest["bytes"] or sha256(path) != manifest["sha256"]:
             raise ValueError("its SHA-256 is not the one in its manifest")
+        if manifest.get("format") != FORMAT:
+            raise ConfigError(f"{path} is of another version: train again, with --fresh true")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CorruptError(

@@ -65,6 +65,7 @@ def bare_in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
     path = checkpoints.save(folder, 1, {"model": torch.ones(1)})
     path.write_bytes(pickle.dumps(canary))
     entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    entry["format"] = checkpoints.FORMAT
     write_checked_json(path.with_suffix(".json"), entry)
     checkpoints.load(path)
 
