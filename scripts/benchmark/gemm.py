@@ -29,7 +29,7 @@ def multiply(times, x, w, y):
 
 
 def matrix_products(effort: Effort) -> Measurement:
-    """Measure both on one thread; the rates are those of the first shape."""
+    """Measure our and PyTorch's products on one thread; the rates are those of the first shape."""
     gflops, rates = {}, {}
     with torch_threads(1):
         for shape in SHAPES:
