@@ -24,9 +24,9 @@ Packages, each of which imports only packages above it in this list:
     cli               the console command
 
 Shapes: B windows, N environments in lockstep, T transitions, L tokens, E episodes, H heads, D head
-width, C model width, A actions, K tasks, S observations.
+width, C model width, A actions, K tasks, S observations; a docstring says where a letter differs.
 
-Words: a *task* is an MDP of the world's family; a *held-out* task has no histories. A *learning
+Words: a *task* is an MDP of the world's family; a *held-out* task is not trained on. A *learning
 history* holds all transitions of one source agent on one task, an *actor* is one of its parallel
 environments. An *experiment* is a YAML file, a *run* what it makes under `logs/`, a *record* a line
 of results. A *batch* is one of training, a *micro-batch* a slice of it, a *chunk* a block of

@@ -156,7 +156,11 @@ def release(run: "Run", fresh: bool) -> None:
 
 
 def verify(config: "Experiment", repair: bool) -> None:
-    """Check the histories, checkpoints and results of a run; `--repair true` makes them again."""
+    """Check the histories, checkpoints and results of a run against their hashes.
+
+    With --repair true, damaged histories are collected again, and damaged checkpoints and results
+    are removed.
+    """
     from ad.reporting.verify import verify
     from ad.runtime.run import Run
 
@@ -263,7 +267,7 @@ def _first_word(words: Sequence[str]) -> None:
     if _asks_for_help([name]):
         return _print(_list_of_verbs())
     if name not in VERBS:
-        from ad.config.fields import did_you_mean
+        from ad.registry import did_you_mean
 
         hint = did_you_mean(name, VERBS) or f" (verbs: {', '.join(VERBS)})"
         raise ConfigError(f"{name!r} is not a verb{hint}")

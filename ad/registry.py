@@ -6,6 +6,7 @@ add a line here.
 
 import difflib
 import importlib
+from collections.abc import Iterable
 
 
 class Registry(dict):
@@ -24,8 +25,17 @@ class Registry(dict):
 
     def suggest(self, name: str) -> str:
         """Return '; did you mean ...?' if a known name is close to `name`, else all known names."""
-        near = difflib.get_close_matches(str(name), self, n=1)
-        return f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(self)})"
+        return did_you_mean(str(name), self) or f" (known: {', '.join(self)})"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return '; did you mean ...?' if `name` is close to a known one, or ''.
+
+    Of a dotted path in `known` only the last word is compared.
+    """
+    last_words = {path.rpartition(".")[2]: path for path in reversed(list(known))}
+    near = difflib.get_close_matches(name, last_words, n=1)
+    return f"; did you mean {last_words[near[0]]}?" if near else ""
 
 
 SOURCES = Registry(

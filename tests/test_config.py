@@ -182,9 +182,9 @@ BAD_WORDS = [
     # unknown components
     ("--env.id DarkRom-v0", "cannot be created: unknown environment 'DarkRom-v0'; did you mean "
      "'DarkRoom-v0'?"),
-    ("--source.algorithm a3c", "is not a known source algorithm: 'a3c'; did you mean 'a2c'?"),
+    ("--source.algorithm a3c", "is not a known source algorithm: 'a3c'; did you mean a2c?"),
     ("--method.name nothing", "is not a known method: 'nothing' (known: algorithm_dist"),
-    ("--model.encoder tabel", "is not a known observation encoder: 'tabel'; did you mean 'tab"),
+    ("--model.encoder tabel", "is not a known observation encoder: 'tabel'; did you mean tab"),
     # combinations
     ("--model.heads 3", "model.heads (command line) must divide model.width (64), not be 3"),
     ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
@@ -203,7 +203,7 @@ BAD_WORDS = [
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
     ("--data.env_steps 24000", "data.context_length must be at most 60, not 64: with data.his"),
     ("--data.actors_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
-    ("--model.position rotari", "is not a known position embedding: 'rotari'; did you mean 'rot"),
+    ("--model.position rotari", "is not a known position embedding: 'rotari'; did you mean rot"),
     ("--model.position rotary --model.width 6", "must not be rotary with heads of width 3"),
     ("--model.position window --model.positions 63", "model.positions (command line) must be at "
      "least 64, the length of a window of data.context_length, not 63"),

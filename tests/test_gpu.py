@@ -13,7 +13,7 @@ from ad.methods.context_memory import ContextMemory
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
-from ad.training.multi_seed import new_trainers
+from ad.training.loop import new_trainers
 from ad.training.trainer import Trainer
 
 DEVICE = "cuda"

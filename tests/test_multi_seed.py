@@ -12,7 +12,8 @@ from training_run import assert_same_bits, checkpoint, log, states, train, train
 from ad.errors import NumericError
 from ad.runtime.run import Run
 from ad.training import trainer as trainer_module
-from ad.training.multi_seed import StackedModels, draws_random_numbers, new_trainers
+from ad.training.loop import new_trainers
+from ad.training.multi_seed import StackedModels, draws_random_numbers
 from ad.training.trainer import Trainer
 
 # PyTorch has no batched attention on a CPU, where nothing is stacked but here.

@@ -12,7 +12,7 @@ from ad.runtime.arrays import OTHER_OPEN_FILES
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.runtime.run import Run
-from ad.training.multi_seed import train_seeds
+from ad.training.loop import train_seeds
 from ad.training.trainer import Trainer
 from ad.training.validation import validate
 

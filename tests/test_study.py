@@ -161,7 +161,7 @@ def test_questions_and_seeds_can_be_chosen(folder):
     [
         (
             {"encoder": ENCODER | {"values": ["table", "factored", "offset"]}},
-            "did you mean 'offsets'?",
+            "did you mean offsets?",
         ),
         ({"encoder": ENCODER | {"change": "model.encodr"}}, "is not a setting"),
         ({"encoder": ENCODER | {"better": "offsets"}}, "is none of its values"),

@@ -5,8 +5,8 @@ import json
 import torch
 
 from ad.runtime.run import Run
-from ad.training import multi_seed
-from ad.training.multi_seed import never
+from ad.training import loop
+from ad.training.loop import never
 from ad.training.trainer import Trainer, checkpoints
 from ad.training.validation import validate
 
@@ -26,7 +26,7 @@ SHORT = {
 
 def train_seeds(trainers, stop_requested=never, stacked=None) -> None:
     """Train with the validation of the command line."""
-    multi_seed.train_seeds(trainers, validate, stop_requested, stacked)
+    loop.train_seeds(trainers, validate, stop_requested, stacked)
 
 
 def train(config, stop_requested=never) -> Run:

@@ -8,11 +8,12 @@ but it also converts 2.7 to 2 and "maybe" to True, so `validate` runs first.
 
 import copy
 import dataclasses
-import difflib
 import operator
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from ad.registry import did_you_mean
 
 LIMITS = {
     "at_least": (operator.ge, "at least"),
@@ -118,13 +119,6 @@ def as_yaml(value: Any, max_length: int = 60) -> str:
     words = {True: "true", False: "false", None: "null"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return '; did you mean ...?' if the last word of a `known` path is close to `name`, or ''."""
-    last_words = {path.rpartition(".")[2]: path for path in reversed(list(known))}
-    near = difflib.get_close_matches(name, last_words, n=1)
-    return f"; did you mean {last_words[near[0]]}?" if near else ""
 
 
 def _paths(group: type, path: str = "") -> list[str]:

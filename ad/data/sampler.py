@@ -21,7 +21,7 @@ class WindowSampler:
     """The sequences of many histories in flat arrays, and the drawing of windows from them.
 
     `histories` are arrays [actors, T] by field, a dict for each task. `history_part` is the
-    fraction (start, stop) of each actor's transitions to use; episodes must lie inside it whole.
+    fraction (start, stop) of each actor's transitions to use; other episodes are left out.
     `rewards` are the reward values, ascending: a reward is kept as an index into them.
     `padding_index` is, for each field, the index that stands before the first transition.
 

@@ -44,7 +44,7 @@ class ContextMemory:
         return self._logits(start)
 
     def _logits(self, start: int) -> torch.Tensor:
-        """Return the last decision's logits; the cache holds the tokens of those before `start`."""
+        """Return the logits of the last decision from the window's part that begins at `start`."""
         with self.model.tokenizer.caching(self.embeddings), self.inference_context():
             return self.model(self._window_from(start), self.cache, start)[:, -1]
 

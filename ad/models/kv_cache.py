@@ -1,4 +1,4 @@
-"""Keys and values of the tokens already seen: a new token costs one step and not a window."""
+"""Keys and values of the tokens read so far, with which `Transformer.forward` decodes."""
 
 from typing import Protocol
 

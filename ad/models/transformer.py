@@ -118,7 +118,7 @@ class Transformer(nn.Module):
     def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and are added to it.
 
-        With a cache only the hidden state of the last token is promised, [B, 1, C].
+        With a cache a backend may return the state of the last token alone, [B, 1, C].
         """
         x = tokens
         for layer, block in enumerate(self.blocks):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from ad.errors import NumericError
 from envs.rng import derive_key, uniform
 
-RECORDED = {  # observations above 32,767 are recorded as uint16
+RECORDED = {  # observations are uint16 in a world with more than 32,768
     "observation": np.int16,
     "action": np.uint8,
     "reward": np.float32,
@@ -29,6 +29,7 @@ COMPACT_BELOW = 7 / 8
 class Rollout:
     """Returns, lengths and successes [N, E] of N environments and E episodes each.
 
+    An episode is a success if its return is above 0.
     `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
     began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
     after an environment's last one.

@@ -17,7 +17,7 @@ from ad.runtime.console import info, warn
 from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
 from ad.training import checkpoints
-from ad.training.multi_seed import new_trainers, train_seeds
+from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate
 
 

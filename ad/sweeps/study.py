@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ad.config.fields import as_yaml, did_you_mean, field, validate
+from ad.config.fields import as_yaml, field, validate
 from ad.config.parser import load_file
 from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
+from ad.registry import did_you_mean
 
 BASE = "base"  # the name of the base experiment in records
 STUDY_FILE = "study.yaml"

@@ -1,1 +1,1 @@
-"""Training of the sequence model: steps, schedule, optimizer, checkpoints and provenance."""
+"""Training of the sequence model: trainer, loop, callbacks, optimizer, checkpoints, provenance."""

@@ -1,16 +1,14 @@
-"""Training of several seeds of one configuration in one process.
+"""Training steps of several seeds of one configuration, stacked or in turns.
 
 On a GPU a step of a small model is launch-bound: it takes about the time in which the CPU launches
 its kernels. There the parameters of all models are stacked, and one forward and backward pass
 (`torch.vmap`) serves all of them. Trainers take turns on a CPU, which is busy with one model alone,
-and where a step draws random numbers on the device, which must be those of its seed. A trainer that
-is behind, since it was interrupted earlier or rolled back, trains alone until it has caught up.
+and where a step draws random numbers on the device, which must be those of its seed.
 """
 
 import operator
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -19,89 +17,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
-from ad.errors import NumericError
-from ad.runtime import console
 from ad.runtime.console import warn
-from ad.runtime.run import Run
 from ad.training.compiling import compiled
 from ad.training.optimizer import FlatTensors, LossAndGrad
-from ad.training.schedule import Schedule, Validate
 from ad.training.trainer import Trainer
 
 # Attention kernels whose forward pass saves activations for backward under vmap too: others ask the
 # wrapped tensors, which say that they need no gradient.
 BATCHED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-
-
-def never() -> bool:
-    """Return False: the default `stop_requested`."""
-    return False
-
-
-def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
-    """Return a trainer for each of `runs`, which differ in their seeds and share the data."""
-    first, *others = runs
-    shared = Trainer(first)
-    return [shared, *(Trainer(run, shared.data) for run in others)]
-
-
-def train_seeds(
-    trainers: Sequence[Trainer],
-    validate: Validate,
-    stop_requested: Callable[[], bool] = never,
-    stacked: bool | None = None,
-) -> None:
-    """Train all `trainers` to the configured number of steps, each from the step it has reached.
-
-    `validate(trainer)` returns numbers for the log. With `stacked` all share one pass, else they
-    take turns; None chooses the faster way. `stop_requested` is asked after every round; if it is
-    true, checkpoints are written and this returns. A trainer that fails does not stop the others:
-    NumericError is raised at the end.
-    """
-    if stacked is None:
-        stacked = stacking_is_faster(trainers)
-    left = [Schedule(trainer, validate) for trainer in trainers if trainer.left]
-    behind = min(left, key=lambda schedule: schedule.trainer.step, default=None)
-    with ExitStack() as sessions:
-        for schedule in left:  # the progress bar of one that is behind covers the steps of all
-            sessions.enter_context(schedule.session(len(left), stacked, schedule is behind))
-        failed = _train(left, step_function(stacked), stop_requested, len(trainers) > 1)
-    if failed and len(trainers) == 1:
-        raise failed.popitem()[1]
-    if failed:
-        names = ", ".join(failed)
-        raise NumericError(f"{len(failed)} of {len(trainers)} trainings failed: {names}")
-
-
-def _train(
-    left: Sequence[Schedule],
-    take_steps: Callable[[Sequence[Trainer]], None],
-    stop_requested: Callable[[], bool],
-    several: bool,
-) -> dict[str, NumericError]:
-    """Train in rounds until no steps are left and return the errors by run; none after a stop.
-
-    A round is one step of the trainers that are furthest behind. With `several`, errors are printed
-    at once.
-    """
-    failed: dict[str, NumericError] = {}
-    while left:
-        step = min(schedule.trainer.step for schedule in left)
-        now = [schedule for schedule in left if schedule.trainer.step == step]
-        take_steps([schedule.trainer for schedule in now])
-        for schedule in now:
-            try:
-                schedule.after_step()
-            except NumericError as error:
-                failed[schedule.config.name] = error
-                if several:
-                    console.error(f"{schedule.config.name}: {error}")
-        left = [s for s in left if s.trainer.left and s.config.name not in failed]
-        if stop_requested():
-            for schedule in left:
-                schedule.save()
-            return {}  # a training that failed will fail again when it resumes
-    return failed
 
 
 def step_function(stacked: bool) -> Callable[[Sequence[Trainer]], None]:

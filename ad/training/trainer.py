@@ -1,7 +1,7 @@
 """Training steps of the sequence model, from the state that a checkpoint holds.
 
 Batches and dropout are derived from (train_seed, purpose, step), so a run that resumes from a
-checkpoint has the bits of an uninterrupted one.
+checkpoint trains to the same weights as an uninterrupted one on the same machine and versions.
 """
 
 import time
@@ -45,7 +45,9 @@ class Trainer:
     """The model of a run, its optimizer and the step it has reached: `step` steps are done."""
 
     def __init__(self, run: Run, data: TrainingData | None = None):
-        """Resume from the newest checkpoint of `run`, or start. Raises ConfigError for another's.
+        """Resume from the newest checkpoint of `run`, or begin at step 0.
+
+        Raises ConfigError if the checkpoint belongs to another configuration.
 
         `data` may be that of another trainer on the same histories; None reads them.
         """

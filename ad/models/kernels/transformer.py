@@ -54,7 +54,7 @@ class CompiledTransformer(Transformer):
         return super().new_cache(num_envs, capacity)
 
     def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:
-        """Return slices of whole multiples of the number of threads, as far as windows go."""
+        """Return slices whose sizes are multiples of the number of threads, but for the last."""
         if not bfloat16:
             return super().micro_batches(num_windows, length, bfloat16)
         threads = self.compiled_blocks.threads

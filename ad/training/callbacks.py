@@ -1,4 +1,4 @@
-"""What is due between the steps of a training: log, validation, checkpoint and roll-back."""
+"""Callbacks of the training loop: log, validation, checkpoint and roll-back."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from ad.training.optimizer import learning_rate
 from ad.training.provenance import hardware, log_session
 from ad.training.trainer import Trainer
 
-SYNC_EVERY = 16  # steps between reads of a GPU's flags of bad batches: a read waits for it
+SYNC_EVERY = 16  # steps between synchronizations with a GPU that read its non-finite flags
 
 Validate = Callable[[Trainer], dict[str, float]]  # returns numbers for the log, by tag
 
 
-class Schedule:
+class Callbacks:
     """Logs, validates, saves and rolls back a trainer when its configuration says so.
 
     `validate` returns the numbers of a validation by tag. It raises NumericError if the model's
