@@ -1,10 +1,10 @@
 """Source algorithms, whose learning is recorded. To add one: a file here, a line in ad/registry.py.
 
-The protocol of a source, with K tasks and E = `num_envs` actors for each of them:
+The protocol of a source, with K tasks and N = `num_envs` actors for each of them:
 
 - `Source(settings, env, tasks, num_envs, keys)`: `settings` are one `Settings` for all K agents, or
   a list of K that agree in the fields named by `Source.SHARED`. `env` is a vector environment in
-  SAME_STEP autoreset mode with K * E environments, those of a task side by side; `env.unwrapped`
+  SAME_STEP autoreset mode with K * N environments, those of a task side by side; `env.unwrapped`
   has the facts about tasks. `tasks` is int [K, ...], `keys` one 64-bit key for each agent.
 - `Settings`: the source's own dataclass, the section `source.settings` of a configuration.
 - `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps.

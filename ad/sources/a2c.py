@@ -24,10 +24,10 @@ STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's upda
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of A2C: the seed experiment's (2024) apart from the learning rate."""
+    """Settings of A2C: those of configs/seed_darkroom.yaml apart from the learning rate."""
 
     learning_rate: float = field(1e-3, above=0)
-    """Adam's learning rate, which sets the pace of the histories; the seed experiment's was 1e-4"""
+    """Adam's learning rate: a larger one makes histories that show faster learning"""
     rollout_length: int = field(10, at_least=1)
     """steps of each actor between two updates"""
     discount: float = field(0.99, at_least=0, at_most=1)
@@ -49,7 +49,7 @@ class Settings:
 
 
 class A2C:
-    """K independent A2C agents with E actors each.
+    """K independent A2C agents with N actors each.
 
     `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
     `keys` holds one 64-bit key for each agent.
@@ -111,14 +111,14 @@ class A2C:
         self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Sample actions [K, E] from the policies at `observations` with the uniforms `u`."""
-        cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, E, A]
+        """Sample actions [K, N] from the policies at `observations` with the uniforms `u`."""
+        cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, N, A]
         return (u[..., None] >= cumulative[..., :-1]).sum(-1)
 
     def _update(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
         """Update each agent once on `rollout`; append the update's statistics to `statistics`."""
         data = rollout.arrays
-        next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, E]
+        next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, N]
         returns = n_step_returns(
             data["reward"], data["terminated"], data["truncated"], next_values, self.discount
         )

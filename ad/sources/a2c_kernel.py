@@ -2,7 +2,7 @@
 
 The network is embedding -> layer normalization -> tanh -> linear (A logits and a value), over S
 discrete observations. The P parameters of an agent are one flat float32 row: embedding [S, H],
-scale [H], shift [H], weight [A+1, H], bias [A+1]. The loss of M samples is
+scale [H], shift [H], weight [A+1, H], bias [A+1]. The loss of M = T N samples is
 
     mean( -log π(a|s) (G - V(s)) - β H(π(·|s)) + c (G - V(s))² )    (Mnih et al. 2016, section 4)
 
@@ -277,7 +277,7 @@ def _table_is_finite(probabilities, values):
 def update(parameters, moments, stopped, hidden, table, samples, returns, updates, settings):
     """Update `parameters` [K, P], Adam's `moments` [2, K, P] and `table` in place.
 
-    `samples` (observations and actions) and `returns` are [M, K, E]; `updates` counts from 1.
+    `samples` (observations and actions) and `returns` are [T, K, N]; `updates` counts from 1.
     Returns float32 [K, 3]: entropy (nats), squared value error, gradient norm before the clip.
 
     An agent whose loss, gradient or new table is not finite is marked in `stopped`, bool [K]. It

@@ -1,4 +1,4 @@
-"""The actors of a source: K agents with E environments each, stepped and recorded together."""
+"""The actors of a source: K agents with N environments each, stepped and recorded together."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,13 +11,13 @@ CHUNK_STEPS = 500  # steps of each environment held in memory before they are st
 
 
 def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
-    """Derive the keys of each actor's random stream for `purpose`, uint64 [K * E]."""
-    derived = [derive_key(key, purpose, e) for key in keys for e in range(num_envs)]
+    """Derive the keys of each actor's random stream for `purpose`, uint64 [K * N]."""
+    derived = [derive_key(key, purpose, n) for key in keys for n in range(num_envs)]
     return np.array(derived, np.uint64)
 
 
 class Actors:
-    """The K * E environments of K agents, environment (k, e) with a random stream of its own."""
+    """The K * N environments of K agents, environment (k, n) with a random stream of its own."""
 
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
         self.env, self.shape = env, (num_tasks, num_envs)
@@ -56,7 +56,7 @@ class Actors:
     ) -> None:
         """Take len(chunk) steps in each environment and record them in `chunk`.
 
-        The actions are act(observations, uniforms), all int or float [K, E].
+        `act(observations, u)` returns the actions, int [K, N]; the uniforms `u` are float64 [K, N].
         """
         counters = np.arange(self.steps, self.steps + len(chunk), dtype=np.uint64)
         u = uniform(self.keys, counters[:, None]).reshape(len(chunk), *self.shape)

@@ -29,7 +29,7 @@ class Settings:
 
 
 class NoiseDistillation:
-    """K noisy experts with E actors each, of a world that has an `optimal_policy`.
+    """K noisy experts with N actors each, of a world that has an `optimal_policy`.
 
     `settings` is one `Settings` for all agents, or a list of K equal ones.
     """
@@ -64,12 +64,12 @@ class NoiseDistillation:
         self.actors.restore(state)
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Sample actions [K, E]: with probability `noise` uniformly random, otherwise optimal ones.
+        """Sample actions [K, N]: with probability `noise` uniformly random, otherwise optimal ones.
 
-        The uniforms `u` [K, E] select an action of either policy; each actor's random stream for
+        The uniforms `u` [K, N] select an action of either policy; each actor's random stream for
         the purpose "noise" selects the policy.
         """
-        cumulative = self.cumulative[self.actors.agent, observations]  # [K, E, A]
+        cumulative = self.cumulative[self.actors.agent, observations]  # [K, N, A]
         optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
         is_random = uniform(self.noise_keys, self.actors.steps).reshape(u.shape) < self.noise
         return np.where(is_random, (u * cumulative.shape[-1]).astype(int), optimal)
