@@ -19,20 +19,20 @@ from ad.runtime.run import Run
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
-# A background job of a shell ignores SIGINT, and so would the processes that the tests interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 FAULTS = Ledger()
 
 
 @pytest.fixture(scope="session")
 def ledger() -> Ledger:
-    """The counts of the faults that the tests tried."""
+    """The ledger in which tests count the faults that they tried."""
     return FAULTS
 
 
 def pytest_configure():
-    """Restore the handler of SIGINT, which pytest finds ignored in a background job of a shell."""
+    """Restore the handler of SIGINT, which a shell ignores for its background jobs.
+
+    The processes that the tests start and interrupt would otherwise ignore it too.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -86,19 +86,18 @@ def spec():
 
 @pytest.fixture(scope="session")
 def random_window(spec):
-    """random_window(count, decisions, seed, start=True) returns windows [count, decisions + 1]."""
+    """random_window(count, length, seed) returns windows [count, length + 1], padded at entry 0."""
 
-    def draw(count: int, decisions: int, seed: int, start: bool = True):
+    def draw(count: int, length: int, seed: int):
         rng = np.random.default_rng(seed)
         sizes = spec.padding_index | {"time": spec.episode_length}
         window = {
-            name: torch.from_numpy(rng.integers(size, size=(count, decisions + 1)))
+            name: torch.from_numpy(rng.integers(size, size=(count, length + 1)))
             for name, size in sizes.items()
         }
-        if start:
-            for name, index in spec.padding_index.items():
-                window[name][:, 0] = index
-        window["step"] = (torch.arange(decisions + 1) - 1).clamp(min=0).repeat(count, 1)
+        for name, index in spec.padding_index.items():
+            window[name][:, 0] = index
+        window["step"] = (torch.arange(length + 1) - 1).clamp(min=0).repeat(count, 1)
         return window
 
     return draw
@@ -106,7 +105,10 @@ def random_window(spec):
 
 @pytest.fixture(scope="session")
 def experiment(collected, tmp_path_factory):
-    """experiment(**changes) returns one of eight training steps under a name of its own."""
+    """experiment(*words, **changes) returns an experiment of eight train steps with a new name.
+
+    `changes` are settings with __ for each dot, e.g. training__steps="4".
+    """
 
     def build(*words: str, **changes: str):
         name = tmp_path_factory.mktemp("run").name
@@ -132,16 +134,16 @@ def trained(whole, experiment) -> Run:
 
 
 @pytest.fixture(scope="module")
-def made(smoke, tmp_path_factory) -> Path:
-    """The folder of a complete history; tests only copy it."""
+def original(smoke, tmp_path_factory) -> Path:
+    """The folder of a complete history, of which `history` is a copy; tests only copy it."""
     words = ["--source.algorithm", "noise_distillation", "--source.env_steps", "400"]
     words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
-    run = Run.open(smoke(tmp_path_factory.mktemp("made"), *words))
+    run = Run.open(smoke(tmp_path_factory.mktemp("original"), *words))
     collect(run)
     return Histories(run.config).folder(run.split.train_tasks[0])
 
 
 @pytest.fixture
-def history(made, tmp_path) -> Path:
-    """A copy of the folder of a complete history."""
-    return Path(shutil.copytree(made, tmp_path / "history"))
+def history(original, tmp_path) -> Path:
+    """A copy of the folder of a complete history, which tests may damage."""
+    return Path(shutil.copytree(original, tmp_path / "history"))

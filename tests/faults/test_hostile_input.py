@@ -102,11 +102,11 @@ PICKLES = [
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
-def test_no_code_in_any_file_is_run(made, tmp_path, ledger, full):
+def test_no_code_in_any_file_is_run(original, tmp_path, ledger, full):
     kind = "code in data (pickles with a canary, YAML tags)"
     for number, (put, name) in enumerate(PICKLES):
         folder = tmp_path / str(number)
-        shutil.copytree(made, folder / "history")
+        shutil.copytree(original, folder / "history")
         refused, canary = False, Canary(folder / "code_was_run")
         try:
             put(folder, canary, name)
@@ -225,12 +225,12 @@ def test_a_wrong_header_is_refused_although_size_and_hash_agree(
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
 def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_without_waiting(
-    made, tmp_path, ledger, full
+    original, tmp_path, ledger, full
 ):
     kind = "links, pipes and folders in place of a file"
     for name in [*ARRAYS, "unit.json"]:
-        for put in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(made / path.name)):
-            history = shutil.copytree(made, tmp_path / "history")
+        for put in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(original / path.name)):
+            history = shutil.copytree(original, tmp_path / "history")
             (history / name).unlink()
             put(history / name)
             with pytest.raises(CorruptError):
