@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a report of in-context learning on held-out tasks: three to four minutes on two cores.
-# Run it again to resume. Takes the options of scripts.run, e.g. --training.steps 500
+# Installs the packages and makes the run of configs/quickstart.yaml with its report: three to four minutes on
+# two cores. Run it again to resume. Takes the options of scripts.run, e.g. --training.steps 500
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every run of the README's tables, then the tables themselves: about a quarter of an hour on two cores.
+# Makes every run of the README's tables, then updates the tables: about a quarter of an hour on two cores.
 # Run it again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ run dense dense-split-0
 run noise_distillation noise-split-0
 run expert_distillation expert-split-0
 bash scripts/seed.sh
-run unseen_sizes unseen_sizes --split.split_seed 100 # the encoder was chosen there
+run unseen_sizes unseen_sizes --split.split_seed 100 # the split on which the encoder was chosen
 cp logs/quickstart-split-0-seed-0/curve.png logs/example.png
 table results quickstart-split-{0,1,2}-seed-{0,1,2} noise-split-0 expert-split-0 dense-split-0 \
     $(cd logs && ls -d seed_darkroom*)

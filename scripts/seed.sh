@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The experiment that this project continues, configs/seed_darkroom.yaml: collected in full, trained in
-# full on a GPU, and on a CPU for 100 of its 22,000 train steps or the number in the first argument.
-# Then prints how long all steps would take. Run it again to resume.
+# Runs configs/seed_darkroom.yaml, the experiment that this project continues. Collects all its histories, and
+# trains for all of its 22,000 train steps on a GPU, on a CPU for 100. The first argument sets another number
+# of train steps. Then prints how long all steps would take. Run it again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -22,6 +22,6 @@ from pathlib import Path
 name, (steps, full) = sys.argv[1], map(int, sys.argv[2:])
 lines = [json.loads(line) for line in Path("logs", name, "metrics.jsonl").read_text().splitlines()]
 speed = max(line.get("train/transitions_per_second", 0) for line in lines)
-hours = full * 32 * 256 / speed / 3600
+hours = full * 32 * 256 / speed / 3600  # training.batch_size 32, data.context_length 256
 print(f"{name}: {speed:,.0f} transitions/s in training; {full:,} steps take {hours:.1f} h of it")
 END

@@ -23,5 +23,5 @@ smoke() {
 }
 smoke collect
 smoke train
-smoke train --name smoke-dropout --model.dropout 0.1 # a variant of the training loops
+smoke train --name smoke-dropout --model.dropout 0.1 # the training loops with dropout
 echo "$stamp" > .venv/stamp
