@@ -1,9 +1,10 @@
 """The command line: `ad <verb> --config_path configs/<experiment>.yaml [--section.field value]`.
 
 `python -m scripts.<verb>` runs the same verb from the root of a checkout. A verb is a function of
-the words after its name. Most verbs read one experiment: `of_run` and `of_experiment` parse the
-words, hold the lock of the run's folder and call the function. Whatever imports torch or numba is
-imported inside a function, so that a bad configuration is refused within a fraction of a second.
+the arguments after its name. Most verbs read one experiment: `of_run` and `of_experiment` parse the
+arguments, hold the lock of the run's folder and call the function. Modules that import torch or
+numba are imported inside a function, so that a bad configuration is refused in a fraction of a
+second.
 
 Exit codes: 0 done, 2 bad input or configuration, 3 the machine, 4 corrupt data, 5 numeric failure,
 130 interrupted, 143 terminated. Any other failure is a bug and shows its traceback. Only one
@@ -28,30 +29,30 @@ if TYPE_CHECKING:
     from ad.config.schema import Experiment
     from ad.runtime.run import Run
 
-Verb = Callable[[Sequence[str]], None]  # takes the command line's words after the verb's name
+Verb = Callable[[Sequence[str]], None]  # takes the command-line arguments after the verb's name
 
 
 def main() -> NoReturn:
-    """Run the verb that the command line's first word names, and exit: the command `ad`."""
-    run_and_exit(_first_word)
+    """Run the verb that the first command-line argument names, and exit: the command `ad`."""
+    run_and_exit(_dispatch)
 
 
 def run_script(name: str) -> NoReturn:
-    """Run the verb called `name` on the command line's words, and exit."""
+    """Run the verb called `name` on the command-line arguments, and exit."""
     run_and_exit(VERBS[name])
 
 
 def run_and_exit(verb: Verb) -> NoReturn:
-    """Call `verb` with the command line's words and exit with its code."""
+    """Call `verb` with the command-line arguments and exit with its code."""
     signals.install()
     _open_closed_streams()
     sys.exit(exit_code(verb, sys.argv[1:]))
 
 
-def exit_code(verb: Verb, words: Sequence[str]) -> int:
-    """Call `verb(words)` and return the exit code; an expected failure is a sentence on stderr."""
+def exit_code(verb: Verb, argv: Sequence[str]) -> int:
+    """Call `verb(argv)` and return the exit code; an expected failure is a sentence on stderr."""
     try:
-        verb(words)
+        verb(argv)
         return 0
     except ADError as error:
         sentence, code = str(error), error.exit_code
@@ -71,19 +72,19 @@ def exit_code(verb: Verb, words: Sequence[str]) -> int:
 
 
 def of_experiment(function: Callable[["Experiment", bool], None], flag: str = "fresh") -> Verb:
-    """Return the verb that calls `function(experiment, flag)`, with the lock of the run's folder.
+    """Return the verb that calls `function(experiment, is_set)` under the lock of the run's folder.
 
-    `flag` is the name of the option `--<flag> true`.
+    `is_set` is whether the option `--<flag> true` was given.
     """
 
     @functools.wraps(function)
-    def verb(words: Sequence[str]) -> None:
+    def verb(argv: Sequence[str]) -> None:
         from ad.config.parser import load
         from ad.runtime.locks import locked
 
-        if _asks_for_help(words):
+        if _asks_for_help(argv):
             return _print_help(function)
-        arguments = load(words, flag)
+        arguments = load(argv, flag)
         with locked(arguments.config.folder):
             function(arguments.config, arguments.flag)
 
@@ -174,31 +175,31 @@ def tune(config: "Experiment", fresh: bool) -> None:
     tune_and_report(config, fresh)
 
 
-def seeds(words: Sequence[str]) -> None:
+def seeds(argv: Sequence[str]) -> None:
     """Run an experiment with several training seeds, e.g. --seeds 0,1,2, and print their table.
 
     The run of seed 0 is called <name>-seed-0, whatever training.train_seed says. The seeds train
     side by side. Existing files are kept, and the same command resumes.
     """
-    if _asks_for_help(words):
+    if _asks_for_help(argv):
         return _print_help(seeds)
     from ad.config.parser import load
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--seeds", nargs="?", default="")
-    known, words = parser.parse_known_args(words)
+    known, argv = parser.parse_known_args(argv)
     if not known.seeds:
         raise ConfigError("--seeds is missing: the training seeds with commas between, e.g. 0,1,2")
     numbers = _numbers("--seeds", known.seeds)
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
-    arguments = load(words)
+    arguments = load(argv)
     from ad.sweeps.seeds import run_seeds
 
     run_seeds(arguments.config, numbers, arguments.flag)
 
 
-def study(words: Sequence[str]) -> None:
+def study(argv: Sequence[str]) -> None:
     """Run the study in configs/study, which asks what one setting changes, and write its page.
 
     A finished run is a line of configs/records/study.csv and is not made again; the same command
@@ -214,13 +215,13 @@ def study(words: Sequence[str]) -> None:
     parser.add_argument("--keep", action="store_true", help="keep the folders of finished runs")
     parser.add_argument("--dry", action="store_true", help="list the runs and stop")
     parser.add_argument("--table", action="store_true", help="write the page and stop")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     seeds = None if options.seeds is None else _numbers("--seeds", options.seeds)
     questions = options.questions.split(",") if options.questions else []
-    part = _shard(options.shard)
+    shard = _shard(options.shard)
     from ad.sweeps import study_runs
 
-    plan = study_runs.plan(options.folder, questions, seeds, part)
+    plan = study_runs.plan(options.folder, questions, seeds, shard)
     if options.dry:
         return study_runs.list_runs(*plan)
     if not options.table:
@@ -228,7 +229,7 @@ def study(words: Sequence[str]) -> None:
     study_runs.make_page(options.folder)
 
 
-def table(words: Sequence[str]) -> None:
+def table(argv: Sequence[str]) -> None:
     """Print the results of all runs under logs/ as a Markdown table, grouped by experiment.
 
     With --update, the table also replaces what is between the lines `<!-- results -->` and
@@ -239,7 +240,7 @@ def table(words: Sequence[str]) -> None:
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
     parser.add_argument("--update", type=Path, help="a file with the two lines, e.g. README.md")
     parser.add_argument("--mark", default="results", help="the word in the two lines")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     from ad.sweeps.results_table import print_table
 
     print_table(options.root, options.runs, options.update, options.mark)
@@ -261,9 +262,9 @@ VERBS: dict[str, Verb] = {
 }
 
 
-def _first_word(words: Sequence[str]) -> None:
-    """Run the verb that the first of `words` names. Raises ConfigError if there is none."""
-    name, *rest = words or ["--help"]
+def _dispatch(argv: Sequence[str]) -> None:
+    """Run the verb that `argv[0]` names. Raises ConfigError if there is no such verb."""
+    name, *rest = argv or ["--help"]
     if _asks_for_help([name]):
         return _print(_list_of_verbs())
     if name not in VERBS:
@@ -280,8 +281,8 @@ def _list_of_verbs() -> str:
     return "\n".join([head, *lines])
 
 
-def _asks_for_help(words: Sequence[str]) -> bool:
-    return bool({"-h", "--help"} & set(words))
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(argv))
 
 
 def _print_help(verb: Callable) -> None:
@@ -298,20 +299,20 @@ def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"ad {name}", description=about, formatter_class=raw)
 
 
-def _numbers(option: str, word: str) -> list[int]:
-    """Return the whole numbers of a word like "0,1,2". Raises ConfigError."""
-    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", word):
-        raise ConfigError(f"{option} must be whole numbers with commas between, not {word!r}")
-    return [int(number) for number in word.split(",")]
+def _numbers(option: str, text: str) -> list[int]:
+    """Return the whole numbers in a text like "0,1,2". Raises ConfigError."""
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+        raise ConfigError(f"{option} must be whole numbers with commas between, not {text!r}")
+    return [int(number) for number in text.split(",")]
 
 
-def _shard(word: str) -> tuple[int, int]:
-    """Return the two numbers of a word like "1/2". Raises ConfigError."""
-    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", word)
-    part, parts = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= part <= parts:
-        raise ConfigError(f"--shard must be 1/2, 2/2 or the like, not {word!r}")
-    return part, parts
+def _shard(text: str) -> tuple[int, int]:
+    """Return the number of a shard and of all shards from a text like "1/2". Raises ConfigError."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ConfigError(f"--shard must be 1/2, 2/2 or the like, not {text!r}")
+    return number, count
 
 
 def _print(text: str) -> None:

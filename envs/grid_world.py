@@ -1,9 +1,9 @@
-"""The base class of grid worlds: vectorized moves, masked resets, a random stream an environment.
+"""The base class of grid worlds: vectorized moves, masked resets, random streams.
 
 `GridWorld` is a Gymnasium vector environment that steps N environments at once with one table of
 successors: no loop over environments, no subprocess. It never resets by itself (autoreset mode
 DISABLED); `envs.wrappers.VectorEpisodeLength` adds the time limit and the three autoreset modes.
-`GridWorldEnv` wraps a vector of one in the single-environment interface, so the rules exist once.
+`GridWorldEnv` wraps a GridWorld of one environment as a `gymnasium.Env`, so the rules exist once.
 
 A new world is a subclass with the hooks `_outcome`, `_begin`, `_draw` (and `_observation` if an
 observation is more than a cell), and with methods for facts about its tasks, as DarkRoom has them.
@@ -39,7 +39,7 @@ def successor_table(rows: int, columns: int) -> np.ndarray:
 
 
 class GridWorld(VectorEnv):
-    """N rooms of rows x columns cells, five moves, one random stream an environment.
+    """N rooms of rows x columns cells with five moves; each has a random stream of its own.
 
     Observations are int64 [N], rewards float32 [N], terminated and truncated bool [N]; truncated is
     always False here. The random number that starts an episode depends only on the environment's

@@ -1,8 +1,8 @@
 """Vector environments of any Gymnasium id with discrete spaces.
 
 The environments run in Gymnasium's SyncVectorEnv, or each in a process of its own (AsyncVectorEnv).
-A task is a dict of keyword arguments for `gymnasium.make`. As everywhere, integers name it: task
-`[i]` is `task_kwargs[i]`. A time limit that the id was registered with stays in force.
+A task is a dict of keyword arguments for `gymnasium.make`, and is named by its index: task `[i]` is
+`task_kwargs[i]`. A time limit that the id was registered with stays in force.
 """
 
 import operator

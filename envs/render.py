@@ -22,7 +22,9 @@ def room_frames(
     agent is on it.
     """
     cells, goal_cell = np.asarray(cells), goal[0] * size + goal[1]
-    frames, reached = np.arange(len(cells)), cells == goal_cell if reached is None else reached
+    if reached is None:
+        reached = cells == goal_cell
+    frames = np.arange(len(cells))
     visited = np.zeros((len(cells), size**2), bool)
     visited[frames, cells] = True
     visited = np.logical_or.accumulate(visited)  # [T, S]

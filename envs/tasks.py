@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +29,7 @@ class Split:
     all_tasks: np.ndarray  # int64 [K, ...]
     train_index: np.ndarray  # int64 [n], into all_tasks
     held_out_index: np.ndarray  # int64 [m], into all_tasks
-    task_kwargs: list[dict] | None = field(default=None)  # of a Gymnasium environment
+    task_kwargs: list[dict] | None = None  # of each task, for a Gymnasium environment
 
     @property
     def train_tasks(self) -> np.ndarray:
@@ -61,10 +61,10 @@ def task_name(task: np.ndarray) -> str:
 
 
 def check_all_tasks(env_id: str, env_kwargs: dict, task_kwargs: list[dict] | None = None) -> None:
-    """Raise ValueError unless one batch can hold environments of all tasks.
+    """Raise ValueError unless one vector environment can hold environments of all tasks.
 
-    They then share their spaces, for which a model is built. Environments of Gymnasium are made for
-    it, one for each task. Arguments that have passed once are not checked again in a process.
+    The environments then share the spaces for which a model is built. For a Gymnasium id one
+    environment is made for each task. A process checks the same arguments only once.
     """
     _check_once(json.dumps([env_id, env_kwargs, task_kwargs], sort_keys=True))
 
@@ -110,22 +110,23 @@ def make_split(
 
 
 def other_split(split: Split, env_kwargs: dict) -> Split:
-    """Split the tasks of the world with other settings, `env_kwargs`, as `split` does.
+    """Return the split of the world with the settings `env_kwargs` that agrees with `split`.
 
     A task is a train task if it is one in `split`. Goals in rooms of different sizes are compared
     by their offsets from the center. Raises ValueError if no task or every task is a train task,
     and for the arguments for which `envs.make_base` does.
     """
-    home, away = (
+    world, other_world = (
         make_base(split.env_id, split.task_kwargs, **kwargs)
         for kwargs in (split.env_kwargs, env_kwargs)
     )
-    all_tasks = away.all_tasks()
-    trained = set(map(tuple, home.relative_tasks(split.train_tasks).tolist()))
-    known = np.array([tuple(task) in trained for task in away.relative_tasks(all_tasks).tolist()])
-    if known.all() or not known.any():
-        raise ValueError(f"{'all' if known.all() else 'none'} of its tasks are trained on")
-    index = np.flatnonzero(known), np.flatnonzero(~known)
+    all_tasks = other_world.all_tasks()
+    trained = set(map(tuple, world.relative_tasks(split.train_tasks).tolist()))
+    relative = other_world.relative_tasks(all_tasks).tolist()
+    is_train = np.array([tuple(task) in trained for task in relative])
+    if is_train.all() or not is_train.any():
+        raise ValueError(f"{'all' if is_train.all() else 'none'} of its tasks are trained on")
+    index = np.flatnonzero(is_train), np.flatnonzero(~is_train)
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
 
 

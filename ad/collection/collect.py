@@ -38,8 +38,8 @@ def collect_tasks(histories: Histories, tasks: np.ndarray, fresh: bool = False) 
         missing = histories.missing(tasks)
         for job in resumable_jobs(histories, missing):
             job.collect()
-        for chunk in _split_tasks(histories.missing(missing)):
-            CollectionJob(histories, chunk).collect()
+        for tasks_of_job in _split_tasks(histories.missing(missing)):
+            CollectionJob(histories, tasks_of_job).collect()
     return len(missing)
 
 

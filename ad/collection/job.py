@@ -65,7 +65,7 @@ class CollectionJob:
     def collect(self) -> None:
         """Run the agents to the end and publish their histories; save a snapshot on a signal."""
         try:
-            # An overflow stops its own agent, which is reported; NumPy's warning would say no more.
+            # An overflow stops one agent, which `_publish` reports: NumPy's warning adds nothing.
             deferring = defer_signals() if self.can_be_saved else nullcontext(lambda: False)
             with deferring as stop_requested, np.errstate(over="ignore", invalid="ignore"):
                 self._run(stop_requested)
@@ -158,7 +158,7 @@ def resumable_folders(histories: Histories, missing: np.ndarray) -> list[tuple[P
         if metadata is None:
             _give_up(partial, "it left no snapshot")
         elif metadata.get("versions") != versions():
-            _give_up(partial, f"it ran with other versions ({metadata['versions']})")
+            _give_up(partial, f"it ran with other versions ({metadata.get('versions')})")
         elif metadata["source_seed"] == histories.config.source.source_seed:
             tasks = [np.array(task) for task in metadata["tasks"]]
             left = {task_name(task) for task in tasks if not histories.is_complete(task)}

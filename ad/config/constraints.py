@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ad.config.fields import Problem, as_yaml, overlaps
-from ad.config.schema import Experiment
+from ad.config.schema import EnvConfig, Experiment, SplitConfig
 from ad.registry import SIZE_INDEPENDENT_ENCODERS
 from envs import make_base
-from envs.tasks import RESERVED, check_all_tasks, make_split, other_split
+from envs.tasks import RESERVED, Split, check_all_tasks, make_split, other_split
 
 CONSTRAINTS: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -71,9 +71,7 @@ def env_can_be_created(env):
 @constraint("split", "env")
 def split_is_possible(split, env):
     try:
-        make_split(
-            env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
-        )
+        _make_split(env, split)
     except ValueError as error:
         return f"is not possible: {error}"
 
@@ -88,9 +86,7 @@ def env_steps_are_divisible_by_num_envs(env_steps, num_envs):
 def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
     if not worlds:
         return None
-    home = make_split(
-        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
-    )
+    trained_split = _make_split(env, split)
     for number, kwargs in enumerate(worlds):
         if kwargs in worlds[:number]:
             return f"must not list {as_yaml(kwargs)} twice"
@@ -98,7 +94,7 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
             return text
         merged = env.kwargs | kwargs
         try:
-            other_split(home, merged)
+            other_split(trained_split, merged)
             evaluated = make_base(env.id, env.tasks, **merged).observation_factors
         except Exception as error:  # another package's environment may raise anything
             return f"must not list {as_yaml(kwargs)}: {' '.join(str(error).split())}"
@@ -197,11 +193,19 @@ def final_learning_rate_is_below_the_peak(final, peak):
         return f"must be at most training.learning_rate ({peak}), not {final}"
 
 
+def _make_split(env: EnvConfig, split: SplitConfig) -> Split:
+    """Return the configured split. Raises ValueError if it is not possible."""
+    return make_split(
+        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+    )
+
+
 def _reserved(kwargs: dict) -> str | None:
-    """Return which `kwargs` of an environment are not for the user to set."""
+    """Return a problem if `kwargs` of an environment set what the user must not set, else None."""
     if reserved := sorted(kwargs.keys() & RESERVED):
         return f"must not set {', '.join(reserved)}: the suite sets it"
 
 
 def _size(factors: tuple[int, ...]) -> str:
+    """Return observation factors as text: (9, 9) gives "9 x 9"."""
     return " x ".join(map(str, factors))

@@ -44,7 +44,8 @@ def field(default: Any, *, affects_results: bool = True, **limits: Any) -> Any:
     """Return a dataclass field with a default and limits (the keys of `LIMITS`).
 
     A setting that does not affect results (a device, a logging interval) is left out of the hash
-    of the configuration and may change when a run is resumed. Raises TypeError for unknown limits.
+    of the configuration and may change when a run is resumed. Raises TypeError for a limit that is
+    not in `LIMITS`.
     """
     if unknown := limits.keys() - LIMITS.keys():
         raise TypeError(f"field() has no limit {unknown}")
@@ -110,6 +111,7 @@ def _type_name(kind: Any) -> str:
 
 
 def _quote_hint(value: Any, kind: Any) -> str:
+    """Return a hint for a value such as 7 or true where text is expected, else ''."""
     bare_word = kind is str and not isinstance(value, dict | list)
     return " (in quotes it is text)" if bare_word else ""
 

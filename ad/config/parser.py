@@ -1,4 +1,4 @@
-"""Build an `Experiment` from a command line and a YAML file, or report every problem of them.
+"""Build an `Experiment` from a command line and a YAML file, or report every problem in them.
 
     python -m scripts.train --config_path configs/quickstart.yaml --training.steps 500
 
@@ -43,7 +43,7 @@ def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
     line for each problem of the options, the file and the settings.
     """
     options, problems = _options(argv)
-    is_set = _flag(flag, options, problems)
+    is_set = _pop_flag(flag, options, problems)
     path = options.pop("config_path", None)
     file = YamlFile("" if path is None else _read(path))
     problems += file.problems
@@ -88,7 +88,8 @@ def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
     return options, problems
 
 
-def _flag(flag: str, options: dict[str, str], problems: list[Problem]) -> bool:
+def _pop_flag(flag: str, options: dict[str, str], problems: list[Problem]) -> bool:
+    """Remove `--<flag>` from `options`; return whether it is true, and append to `problems`."""
     word = options.pop(flag, "false")
     if word not in ("true", "false"):
         problems.append(Problem(f"--{flag}", f"must be true or false, not {as_yaml(word)}"))

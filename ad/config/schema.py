@@ -28,7 +28,7 @@ class EnvConfig:
     kwargs: dict = field({})
     """settings of the environment, e.g. {size: 7, random_start: true}"""
     episode_length: int = field(20, at_least=1, at_most=65535)
-    """steps after which an episode is truncated"""
+    """env steps after which an episode is truncated"""
     tasks: Optional[list[dict]] = field(None)
     """for a Gymnasium id: the settings of each task, e.g. [{gravity: 9}, {gravity: 12}]"""
 
@@ -52,13 +52,13 @@ class SourceConfig:
     algorithm: str = field("a2c", choices=SOURCES)
     """source algorithm"""
     env_steps: int = field(200_000, at_least=1)
-    """environment steps of a source agent, over all its parallel environments"""
+    """env steps of a source agent, over all its parallel environments"""
     num_envs: int = field(10, at_least=1)
     """parallel environments of a source agent; each is one actor of its history"""
     source_seed: int = field(0, at_least=0)
     """seed of the source agents and their environments"""
     state_every: float = field(30.0, at_least=0, affects_results=False)
-    """seconds between two saved states of a collection, from which it can resume"""
+    """seconds between two snapshots of a collection, from which it can resume"""
     settings: dict = field({})
     """settings of the source algorithm, listed below for each algorithm"""
 
@@ -72,7 +72,7 @@ class DataConfig:
     context_length: int = field(64, at_least=1)
     """transitions in the context of the model"""
     env_steps: int = field(0, at_least=0)
-    """train on only the first environment steps of each history; 0 trains on all of them"""
+    """number of env steps at the start of each history to train on; 0 trains on all of them"""
     held_out_actors: int = field(1, at_least=0)
     """actors of each train task that are not trained on, for the held-out loss"""
     actors_per_task: int = field(0, at_least=0)
@@ -106,7 +106,7 @@ class ModelConfig:
     position: str = field("env_time", choices=POSITIONS)
     """position embedding"""
     positions: int = field(2000, at_least=1)
-    """largest number of positions, for model.position window or history"""
+    """number of entries in the position table, for model.position window or history"""
     reward: str = field("table", choices=REWARDS)
     """reward embedding: a learned vector for each value, or a linear map of the value"""
     reward_token: str = field("after", choices=("after", "before"))

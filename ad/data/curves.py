@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ad.data.episodes import episodes, episodes_to, ratio
+from ad.data.episodes import episodes, episodes_to, index_in_actor, ratio
 from ad.data.schema import TransitionChunk
 
 CONVERGED = 0.9  # fraction of the final return
@@ -40,8 +40,7 @@ class LearningCurves:
             chunk.arrays[name].reshape(len(chunk), num_actors).T for name in fields
         )  # [K N, T]
         whole = episodes(terminated | truncated, reward)
-        first_of_actor = np.searchsorted(whole.actor, whole.actor)
-        number = np.arange(len(whole.actor)) - first_of_actor  # of the episode in this chunk
+        number = index_in_actor(whole.actor)  # within this chunk
         values = {"return": whole.returns, "length": (whole.stop - whole.start).astype(float)}
         ended = np.bincount(whole.actor, minlength=num_actors)
         totals = {"return": reward.sum(1, dtype=float), "length": float(len(chunk))}

@@ -31,9 +31,10 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
     """Read and verify the histories of the train tasks of `run`.
 
     `history_part` is the fraction (start, stop) of each actor's transitions to train on. Raises
-    ConfigError if a history is missing or the rewards do not fit a table, CorruptError.
+    ConfigError if a history is missing or the rewards do not fit a table, CorruptError if a history
+    is damaged.
     """
-    histories, env_steps = _load_histories(run), run.config.data.env_steps
+    histories = _load_histories(run)
     rewards = np.unique(np.concatenate([np.unique(history["reward"]) for history in histories]))
     if len(rewards) > MAX_REWARDS:
         raise ConfigError(
@@ -41,7 +42,7 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
         )
     spec = make_spec(run.world, run.config.env.episode_length, rewards)
     data, num_envs = run.config.data, run.config.source.num_envs
-    steps = (env_steps or run.config.source.env_steps) // num_envs  # of an actor
+    steps = (data.env_steps or run.config.source.env_steps) // num_envs  # of an actor
 
     def sampler(actors: slice) -> WindowSampler:
         return WindowSampler(
@@ -60,7 +61,7 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
 
 
 def _load_histories(run: Run) -> list[Mapping[str, np.ndarray]]:
-    """Return the arrays [actors, T] of each train task, up to where a failed agent stopped."""
+    """Return the arrays [actors, T] of each train task, up to the step where its agent failed."""
     histories = Histories(run.config)
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
@@ -80,14 +81,17 @@ def to_device(
     return tensors, torch.from_numpy(valid).to(device)
 
 
-def mask_past_actions(batch, rng: np.random.Generator, share: float):
-    """Mark a random `share` of a batch's actions as `masked`: for the model, not for the loss."""
+def mask_past_actions(batch, rng: np.random.Generator, probability: float):
+    """Add the field `masked`, which hides each action with `probability` from the model.
+
+    The loss still reads the action.
+    """
     window, valid = batch
-    return window | {"masked": rng.random(window["action"].shape) < share}, valid
+    return window | {"masked": rng.random(window["action"].shape) < probability}, valid
 
 
 def with_masked_actions(forward: Callable, padding_index: int) -> Callable:
-    """Return `forward` for windows with masked actions, which it reads as `padding_index`."""
+    """Return `forward` for windows with the field `masked`; it reads masked actions as padding."""
 
     def masked_forward(window: dict[str, torch.Tensor]) -> torch.Tensor:
         shown = dict(window)

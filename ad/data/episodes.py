@@ -30,6 +30,11 @@ def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
     return Episodes(actor, start, stop, total[actor, stop] - total[actor, start])
 
 
+def index_in_actor(actor: np.ndarray) -> np.ndarray:
+    """Return the index of each episode among those of its actor; `actor` [M] is ascending."""
+    return np.arange(len(actor)) - np.searchsorted(actor, actor)
+
+
 def episodes_to(curve: np.ndarray, target: float, smoothing: int = SMOOTHING) -> int | None:
     """Return the first episode, from 1, at which the smoothed `curve` [E] is >= `target`.
 

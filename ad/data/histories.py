@@ -35,7 +35,7 @@ class Histories:
         return self.path / f"task_{task_name(task)}_seed_{self.config.source.source_seed}"
 
     def manifest(self, task: np.ndarray) -> dict:
-        """Return what determines the history of `task`, as its manifest says it."""
+        """Return the entries of the manifest of `task` that determine its history."""
         env, source = self.config.env, self.config.source
         return {
             "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},

@@ -2,7 +2,7 @@
 
 With a history stride k, an actor's transitions are read as k sequences (phases). Phase p is the
 episodes p, p + k, p + 2k, ... one after the other: the agent learns k times faster in a sequence
-than in the history, and every episode is used. A window is `context_length` consecutive decisions
+than in the history, and every episode is used. A window is `context_length` consecutive transitions
 of one sequence, so it never crosses from one actor or task to another.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ad.data.episodes import episodes
+from ad.data.episodes import episodes, index_in_actor
 from ad.errors import ConfigError
 
 WINDOW_FIELDS = ("observation", "action", "reward", "next_observation", "time")
@@ -76,10 +76,10 @@ class WindowSampler:
     def windows(
         self, sequence: np.ndarray, offset: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return the windows that begin at decision `offset` [B] of the sequences `sequence` [B].
+        """Return the windows that begin at transition `offset` [B] of the sequences `sequence` [B].
 
-        Entry 0 of a window is the transition before its first decision; where there is none, it is
-        the padding index. `step` is the decision's number in the sequence.
+        Entries 1 to T of a window are its transitions. Entry 0 is the transition before them; where
+        there is none, it is the padding index. `step` is a transition's number in its sequence.
         """
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
         valid = step[:, 1:] < self.lengths[sequence, None]
@@ -94,12 +94,12 @@ class WindowSampler:
 class StridedEpisodes:
     """The whole episodes of a history [actors, T], ordered by sequence.
 
-    `key` is the number of an episode's sequence (actor and phase), `begin` the index of its first
-    transition in the flattened arrays, `length` its number of transitions.
+    `sequence` is the number of an episode's sequence (actor and phase), `start` the index of its
+    first transition in the flattened arrays, `length` its number of transitions.
     """
 
-    key: np.ndarray
-    begin: np.ndarray
+    sequence: np.ndarray
+    start: np.ndarray
     length: np.ndarray
 
     @property
@@ -107,12 +107,12 @@ class StridedEpisodes:
         """Indices of all transitions in the flattened arrays, sequence by sequence."""
         within = np.arange(self.length.sum())
         within -= np.repeat(np.cumsum(self.length) - self.length, self.length)
-        return np.repeat(self.begin, self.length) + within
+        return np.repeat(self.start, self.length) + within
 
     def sequence_lengths(self) -> np.ndarray:
         """Return the number of transitions of each sequence that has an episode."""
-        totals = np.bincount(self.key, weights=self.length).astype(np.int64)
-        return totals[np.bincount(self.key) > 0]
+        totals = np.bincount(self.sequence, weights=self.length).astype(np.int64)
+        return totals[np.bincount(self.sequence) > 0]
 
 
 def strided_episodes(
@@ -124,9 +124,7 @@ def strided_episodes(
     lowest, highest = (fraction * done.shape[1] for fraction in history_part)
     inside = (episode.start >= lowest) & (episode.stop <= highest)
     actor, start = episode.actor[inside], episode.start[inside]
-    first_of_actor = np.searchsorted(actor, actor, side="left")
-    number = np.arange(len(actor)) - first_of_actor  # of the episode among those of its actor
-    key = actor * history_stride + number % history_stride
-    order = np.argsort(key, kind="stable")
-    fields = (key, actor * done.shape[1] + start, episode.stop[inside] - start)
+    sequence = actor * history_stride + index_in_actor(actor) % history_stride
+    order = np.argsort(sequence, kind="stable")
+    fields = (sequence, actor * done.shape[1] + start, episode.stop[inside] - start)
     return StridedEpisodes(*(field[order] for field in fields))

@@ -110,9 +110,9 @@ class HistoryWriter:
         return {"written": np.array(self.written), "statistics": statistics, "digests": digests}
 
     def restore(self, state: dict) -> None:
-        """Set the writer to a `state` that it returned; later steps are written again.
+        """Set the writer to a state returned by `state`; later steps are written again.
 
-        Raises CorruptError if the arrays do not hold what was written up to there.
+        Raises CorruptError if the arrays do not hold what was written before that state.
         """
         self.written, saved = int(state["written"]), state.get("statistics", {})
         count = len(saved["stop"]) if saved else 0

@@ -1,6 +1,7 @@
-"""Options of numba functions, and threads for those that release the GIL.
+"""Options of numba functions, and threads that run those functions in parallel.
 
-Numba's own parallel loops take twice as long to compile, and their threads spin while they wait.
+The functions release the GIL, so Python threads suffice. Numba's own parallel loops take twice as
+long to compile, and their threads spin while they wait.
 
 `NUMBA_ENTRY` are the options of functions that Python calls, `NUMBA_INLINE` those of their helpers.
 Helpers are force-inlined. Otherwise numba emits one copy per caller under the same symbol, the
@@ -22,17 +23,17 @@ NUMBA_INLINE = {"fastmath": _FAST, "error_model": "numpy", "forceinline": True}
 
 
 def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
-    """Return (start, stop) of consecutive `parts` of `count` items, about equally long."""
+    """Split `range(count)` into `parts` consecutive ranges of about equal length: (start, stop)."""
     return list(pairwise(round(i * count / parts) for i in range(parts + 1)))
 
 
 def split_max(count: int, most: int) -> list[tuple[int, int]]:
-    """Return (start, stop) of as few even parts of `count` items as hold at most `most` each."""
+    """Split `range(count)` evenly into the fewest ranges of at most `most` items: (start, stop)."""
     return split_evenly(count, -(-count // most))
 
 
 def parallel_for(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
-    """Call `loop(first, stop)` for even parts of `range(count)` in at most `threads` threads."""
+    """Split `range(count)` among at most `threads` threads; each calls `loop(start, stop)`."""
     parts = max(min(threads, count), 1)
     run_all([partial(loop, *part) for part in split_evenly(count, parts)])
 

@@ -24,7 +24,7 @@ from ad.runtime.metrics_log import MetricsLog
 from envs import make_base
 from envs.tasks import Split, make_split
 
-# Settings that may change without training again.
+# Sections of the configuration that may change without training again.
 LATE_SECTIONS = ("evaluation.", "record.")
 
 
@@ -149,9 +149,9 @@ def describe_split(split: Split) -> dict:
 
 
 def world_folder(folder: Path, kwargs: dict) -> Path:
-    """Return the folder, in a run's, of the results in another world.
+    """Return the subfolder of a run's `folder` for the results in another world.
 
-    {"size": 11} gives worlds/size_11.
+    The settings {"size": 11} give worlds/size_11.
     """
     return folder / "worlds" / re.sub(r"[^A-Za-z0-9.]+", "_", world_title(kwargs))
 

@@ -37,7 +37,7 @@ def read_metadata(folder: Path) -> dict | None:
 
 
 def load_state(folder: Path) -> dict:
-    """Return the nested dicts of arrays. Raises CorruptError if they are damaged."""
+    """Return the state of the snapshot in `folder`. Raises CorruptError if it is damaged."""
     try:
         entry = read_checked_json(folder / METADATA)
         path = folder / f"state_{int(entry['step'])}.npz"
