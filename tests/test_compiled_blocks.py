@@ -208,7 +208,7 @@ def test_dropout_masks_are_the_same_in_both_directions(shape, additions, weights
     model, tokens = transformer(**settings), random_tokens(*shape)
     mine = through(model, tokens)
     (chunk,) = chunks_of(mine)
-    exact = with_masks(model, tokens, chunk.drops)
+    exact = with_masks(model, tokens, chunk.dropout_keys)
     assert off(mine, exact) < 0.02
     found = (gradients(model, hidden, tokens) for hidden in (mine, exact))
     names = ["tokens", *dict(model.named_parameters())]
@@ -238,7 +238,7 @@ def test_masks_differ_between_blocks_places_chunks_and_passes():
         torch.manual_seed(seed)
         hidden = through(model, tokens)
         for chunk in chunks_of(hidden):
-            keys += [tuple(key) for key in chunk.drops.keys.reshape(-1, 2)]
+            keys += [tuple(key) for key in chunk.dropout_keys.keys.reshape(-1, 2)]
     assert len(set(keys)) == len(keys) >= 2 * 2 * 3 * 3
 
 

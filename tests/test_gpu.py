@@ -9,7 +9,7 @@ import torch
 from training_run import states, train, train_seeds
 
 from ad.methods import build_method
-from ad.methods.context_memory import ContextMemory
+from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
@@ -95,10 +95,10 @@ def test_a_context_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, rand
     window, logits = random_window(4, 40, seed=1), []
     for device in both():
         told = {name: value.to(device) for name, value in window.items()}
-        context, seen = ContextMemory(model.to(device), 4, 12), []
+        policy, seen = ContextPolicy(model.to(device), 4, 12), []
         for step in range(1, 41):
-            seen.append(context.act(told["observation"][:, step], told["time"][:, step]).cpu())
-            context.observe(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
+            seen.append(policy.act(told["observation"][:, step], told["time"][:, step]).cpu())
+            policy.observe(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
         logits.append(torch.stack(seen))
     torch.testing.assert_close(logits[1], logits[0], atol=0.2, rtol=0)  # of size 6
 

@@ -1,7 +1,7 @@
-"""The tokenizers by hand: which token holds what.
+"""The tokenizers and encoders: which vectors are added up in each token.
 
-Every embedding gets a coordinate of its own, so that a token can be read back as the set of what
-was added up in it.
+Every row of every embedding table gets a coordinate of its own, so that a token can be read back as
+the set of rows that were added up in it.
 """
 
 from dataclasses import replace
@@ -20,7 +20,8 @@ from ad.registry import ENCODERS, TOKENIZERS
 
 SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
 CONFIG = ModelConfig(encoder="table", width=64)
-# Three transitions and the decision after them; o' is where the action led, o where the next began.
+# Entry 0 is padding; then come three transitions and a decision. Some o' differ from the o that
+# follows them, as at the end of an episode.
 WINDOW = {
     "observation": [6, 0, 1, 4, 5],
     "action": [5, 3, 2, 1, 5],
@@ -34,7 +35,7 @@ ORDERS = [*((name, "after") for name in TOKENIZERS), ("separate", "before")]
 
 
 def tables(tokenizer: nn.Module) -> dict[str, nn.Embedding]:
-    """Every embedding of a tokenizer by a short name, the encoder's first."""
+    """Return the embedding tables of a tokenizer by short names, the encoder's first."""
     return {
         "o": tokenizer.encoder.vectors,
         "a": tokenizer.action,
@@ -44,13 +45,13 @@ def tables(tokenizer: nn.Module) -> dict[str, nn.Embedding]:
 
 
 def roles(tokenizer: nn.Module) -> dict[str, nn.Linear]:
-    """The maps of an observation in another role than the current one, by a short name."""
+    """Return the projections of an observation in the other roles, by short names."""
     maps = {"before": getattr(tokenizer, "prev_obs_proj", None), "o'": tokenizer.next_obs_proj}
     return {short: role for short, role in maps.items() if role is not None}
 
 
 def read_tokens(name: str, **settings) -> list[set[str]]:
-    """The tokens of WINDOW, each as the names of the embedding rows that are summed in it."""
+    """Return the tokens of WINDOW, each as the names of the table rows that are added up in it."""
     tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, **settings))
     names: list[str] = []
     for short, table in tables(tokenizer).items():
@@ -69,7 +70,7 @@ def read_tokens(name: str, **settings) -> list[set[str]]:
     return [{names[int(c)] for c in token.nonzero()} for token in tokens]
 
 
-def test_a_fused_token_holds_the_present_and_the_whole_previous_transition():
+def test_a_fused_token_holds_the_current_observation_and_the_whole_previous_transition():
     assert read_tokens("fused") == [
         {"o0", "time0", "before6", "a5", "r2", "o'6"},
         {"o1", "time1", "before0", "a3", "r0", "o'1"},
@@ -136,11 +137,11 @@ def test_a_tokenizer_counts_its_tokens(name, order):
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
-def test_the_hidden_states_that_decide_are_those_of_the_present_observation(name, order):
+def test_actions_are_predicted_from_the_tokens_of_the_current_observation(name, order):
     tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
-    present = {"o0", "o1", "o4", "o5"}
+    current = {"o0", "o1", "o4", "o5"}
     tokens = read_tokens(name, reward_token=order)
-    at = [n for n, token in enumerate(tokens) if token & present]
+    at = [n for n, token in enumerate(tokens) if token & current]
     hidden = torch.arange(len(tokens)).view(tokenizer.streams, -1, 1)
     assert tokenizer.at_decisions(hidden).flatten().tolist() == at
     assert tokenizer.at_last_decision(hidden).flatten().tolist() == at[-1:]
@@ -182,17 +183,17 @@ def offsets() -> OffsetEncoder:
     return OffsetEncoder(SPEC, 16)
 
 
-def test_an_offset_vector_belongs_to_the_place_seen_from_the_centre_in_a_room_of_any_size(offsets):
+def test_an_offset_vector_depends_on_the_offset_from_the_center_in_a_room_of_any_size(offsets):
     larger = OffsetEncoder(replace(SPEC, num_observations=35, observation_factors=(5, 7)), 16)
     larger.load_state_dict(offsets.state_dict())
     small, large = offsets.eval()(), larger.eval()()
-    # The centre of 2 x 3 cells is (1, 1), that of 5 x 7 is (2, 3).
+    # The center of 2 x 3 cells is (1, 1), that of 5 x 7 is (2, 3).
     torch.testing.assert_close(small[:6].view(2, 3, 16), large[:35].view(5, 7, 16)[1:3, 2:5])
     torch.testing.assert_close(small[6], large[35])
 
 
 def places(index: torch.Tensor, factors: tuple[int, ...]) -> np.ndarray:
-    """The row and column of each index, [2, B, T]."""
+    """Return the row and column of each index, [2, B, T]."""
     return np.stack(np.unravel_index(index.numpy(), factors))
 
 
@@ -203,10 +204,10 @@ def test_in_training_each_window_is_shifted_as_a_whole(offsets):
         "next_observation": torch.arange(6).flip(0).repeat(50, 1),
         "action": torch.arange(6).repeat(50, 1),
     }
-    shifted, roomier = offsets.augment(window), (2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT)
+    shifted, larger = offsets.augment(window), (2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT)
     assert shifted["action"] is window["action"]
     by = [
-        places(shifted[name], roomier) - places(window[name], (2, 3))
+        places(shifted[name], larger) - places(window[name], (2, 3))
         for name in ("observation", "next_observation")
     ]
     np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
@@ -235,9 +236,9 @@ def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
     torch.testing.assert_close(none, module.none.weight[0])
 
 
-def test_sinusoids_of_neighbours_are_alike_and_no_two_are_the_same():
+def test_sinusoids_of_neighbors_are_alike_and_no_two_are_the_same():
     vectors = sinusoids(500, 16)
-    apart = torch.cdist(vectors, vectors)
-    assert (apart + torch.eye(500) > 0.1).all()
-    assert apart[0, 1] < apart[0, 2] < apart[0, 3]
+    distance = torch.cdist(vectors, vectors)
+    assert (distance + torch.eye(500) > 0.1).all()
+    assert distance[0, 1] < distance[0, 2] < distance[0, 3]
     torch.testing.assert_close(vectors.square().mean(), torch.tensor(0.5), atol=0.02, rtol=0)

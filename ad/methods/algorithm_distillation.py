@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the Settings
     import torch
 
-    from ad.methods.context_memory import ContextMemory
+    from ad.methods.context_policy import ContextPolicy
     from ad.models.sequence_model import SequenceModel
     from ad.models.tokenizer import Window
 
@@ -39,14 +39,14 @@ class AlgorithmDistillation:
         from torch.nn.functional import cross_entropy
 
         targets = window["action"][:, 1:].masked_fill(~valid, -100)
-        # Logits [B, A, T]: PyTorch is slow where the last dimension is short. Its own mean adds up
-        # the losses in no fixed order on a GPU, so the sum is taken here.
+        # Logits [B, A, T]: PyTorch is slow where the last dimension is short. The mean that
+        # `cross_entropy` computes has no fixed order of additions on a GPU, so it is taken here.
         logits = model(window).float().transpose(1, 2)
         smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
         return cross_entropy(logits, targets, **smoothing).sum() / valid.sum()
 
-    def begin(self, model: "SequenceModel", num_envs: int, context_length: int) -> "ContextMemory":
-        """Return an empty context for a rollout of `num_envs` environments."""
-        from ad.methods.context_memory import ContextMemory
+    def begin(self, model: "SequenceModel", num_envs: int, context_length: int) -> "ContextPolicy":
+        """Return a policy with an empty context for a rollout of `num_envs` environments."""
+        from ad.methods.context_policy import ContextPolicy
 
-        return ContextMemory(model, num_envs, context_length)
+        return ContextPolicy(model, num_envs, context_length)

@@ -1,4 +1,4 @@
-"""Expert distillation (Laskin et al. 2022, section 4): the model of AD on the histories' ends.
+"""Expert distillation (Laskin et al. 2022, section 4): train on the ends of histories.
 
 The control for algorithm distillation: the windows show no learning, so the return can rise over
 in-context episodes only by what a success in the context reveals of the task.

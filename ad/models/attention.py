@@ -25,7 +25,7 @@ class CrossStreamAttention(nn.Module):
     In a mixed sequence the tokens of all modalities compete in one softmax. Here each stream
     attends to each stream, itself included, through a softmax of its own, and a learned gate weighs
     the results, so that many tokens of one modality cannot crowd out few of another. Projections,
-    norms and the perceptron are shared: the gates are the only additional weights. Three streams of
+    norms and the MLP are shared: the gates are the only additional weights. Three streams of
     T tokens cost 9 T² products, as does a mixed sequence of 3 T tokens.
     """
 
@@ -43,8 +43,8 @@ class CrossStreamAttention(nn.Module):
         mixed = 0.0
         for read in range(streams):
             keys, values = (_repeat_stream(x, read, streams) for x in (k, v))
-            found = attend(q, keys, values, dropout).unflatten(0, (-1, streams))
-            mixed = mixed + weights[:, :, read] * found  # [windows, S, H, Lq, D]
+            out = attend(q, keys, values, dropout).unflatten(0, (-1, streams))
+            mixed = mixed + weights[:, :, read] * out  # [windows, S, H, Lq, D]
         return mixed.flatten(0, 1)
 
 

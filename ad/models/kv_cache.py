@@ -19,9 +19,9 @@ class Cache(Protocol):
 
 
 class KVCache:
-    """Keys and values of N sequences: two [layers, N, H, capacity, D] tensors.
+    """Keys and values of N environments: two [layers, N * streams, H, capacity, D] tensors.
 
-    An environment has `streams` sequences side by side in the batch (`tokenizer.py`). Nothing is
+    An environment has `streams` sequences, adjacent in the batch (`tokenizer.py`). Nothing is
     ever shifted: when the window is full, its owner calls `reset` and fills the cache again from
     the transitions that stay, since the keys of every layer depend on the dropped tokens.
     """
@@ -44,10 +44,10 @@ class KVCache:
     def append(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the new `keys` and `values` [N, H, L, D] of a layer.
+        """Store the new `keys` and `values` [N * streams, H, L, D] of a layer.
 
-        Returns all keys and values of the layer, [N, H, length + L, D] each. The new tokens count
-        only after `advance`, when every layer has stored them.
+        Returns all keys and values of the layer, [N * streams, H, length + L, D] each. The new
+        tokens count only after `advance`, when every layer has stored them.
         """
         stop = self.length + keys.shape[2]
         assert keys.shape == values.shape and stop <= self.capacity

@@ -12,7 +12,7 @@ from ad.registry import BACKENDS, TOKENIZERS
 
 
 class SequenceModel(nn.Module):
-    """Predicts the action of every decision of a window from what was known at that decision."""
+    """Predicts the action of each decision of a window from what was known at that decision."""
 
     def __init__(self, spec: Spec, config: ModelConfig, backend: str = "torch"):
         super().__init__()
@@ -53,7 +53,9 @@ class SequenceModel(nn.Module):
     def _initialize(self) -> None:
         for module in self.tokenizer.modules():
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.1)  # a token is a sum of six or more of these
+                nn.init.normal_(
+                    module.weight, std=0.1
+                )  # a fused token is a sum of about six of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 

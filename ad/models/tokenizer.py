@@ -152,8 +152,8 @@ class InterleavedTokens(Tokenizer):
         self.reward_first = config.reward_token == "before"
 
     def num_tokens(self, num_decisions: int) -> int:
-        """Return three times `num_decisions`, without the tokens behind the last decision."""
-        return 3 * num_decisions - self._num_behind
+        """Return three times `num_decisions`, without the tokens after the last decision."""
+        return 3 * num_decisions - self._num_after
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return every third hidden state, those of the observations."""
@@ -170,11 +170,11 @@ class InterleavedTokens(Tokenizer):
         position = self.position(window, start)
         sums = [embedding_sum(part + position) for part in parts]
         tokens = torch.stack(sums, dim=2)  # [B, T, 3, C]
-        return tokens.flatten(1, 2)[:, : -self._num_behind]  # [B, L, C]
+        return tokens.flatten(1, 2)[:, : -self._num_after]  # [B, L, C]
 
     @property
-    def _num_behind(self) -> int:
-        """The number of tokens behind the last decision, which a rollout does not know yet."""
+    def _num_after(self) -> int:
+        """The number of tokens after the last decision, which a rollout does not know yet."""
         return 1 if self.reward_first else 2
 
 

@@ -1,6 +1,6 @@
 """A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) over token vectors.
 
-The same `forward` trains and decodes: with a cache it continues behind the tokens in the cache.
+The same `forward` trains and decodes: with a cache it continues after the tokens in the cache.
 Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them. This
 class is the backend "torch" of `ad.registry.BACKENDS`; another backend is a subclass of it with the
 same parameters.
@@ -20,7 +20,7 @@ from ad.models.attention import CrossStreamAttention, attend
 from ad.models.kv_cache import Cache, KVCache
 from ad.runtime.parallel import split_max
 
-LARGEST_ACTIVATION = 10**7  # numbers in one activation of a forward pass on a CPU
+LARGEST_ACTIVATION = 10**7  # elements of the largest activation of a micro-batch on a CPU
 
 
 class Attention(nn.Module):
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each behind a layer normalization and residual."""
+    """Attention and an MLP, each with a layer normalization before it and a residual connection."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Transformer(nn.Module):
     def new_cache(self, num_envs: int, capacity: int) -> Cache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
 
-        It belongs to the present weights, without dropout.
+        It is valid for the present weights, without dropout.
         """
         head_dim, weight = self.width // self.heads, self.norm.weight
         shape = len(self.blocks), num_envs, self.heads, capacity, head_dim
@@ -145,7 +145,8 @@ class Transformer(nn.Module):
         """
         if self.norm.weight.device.type != "cpu":
             return [slice(0, num_windows)]
-        largest = length * max(self.heads * length, self.feed_forward)  # weights of attention, MLP
+        # Elements of a window's largest activation: attention weights, or the MLP's hidden layer.
+        largest = length * max(self.heads * length, self.feed_forward)
         most = max(LARGEST_ACTIVATION // largest, 1)
         return [slice(*bounds) for bounds in split_max(num_windows, most)]
 

@@ -10,7 +10,7 @@ import envs
 from ad.config.parser import load
 from ad.data.spec import make_spec
 from ad.methods import build_method
-from ad.methods.context_memory import ContextMemory
+from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import build_model
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
@@ -30,19 +30,19 @@ GROWTH = (1, 23, 115, 460)  # environments
 WINDOW = 256  # transitions
 
 
-class RecomputedMemory(ContextMemory):
-    """A context memory that reads its whole window for each decision: the reference."""
+class RecomputedPolicy(ContextPolicy):
+    """A policy that computes its whole window anew for each decision, without a cache."""
 
     def _logits(self, start: int) -> torch.Tensor:
         return self.model(self.window())[:, -1]
 
 
 class RecomputedMethod:
-    """A method whose policy is a `RecomputedMemory`."""
+    """A method whose policy is a `RecomputedPolicy`."""
 
-    def begin(self, model, num_envs: int, context_length: int) -> RecomputedMemory:
+    def begin(self, model, num_envs: int, context_length: int) -> RecomputedPolicy:
         """Return the policy of `num_envs` environments."""
-        return RecomputedMemory(model, num_envs, context_length)
+        return RecomputedPolicy(model, num_envs, context_length)
 
 
 def cached(effort: Effort) -> Measurement:

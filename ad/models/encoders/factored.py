@@ -27,5 +27,5 @@ class FactoredEncoder(Encoder):
 
     def forward(self) -> torch.Tensor:
         """Return the vectors of all observations and of no observation, [S + 1, C]."""
-        found = (table(rows) for table, rows in zip(self.vectors, self.rows, strict=True))
-        return reduce(operator.add, found)
+        vectors = (table(rows) for table, rows in zip(self.vectors, self.rows, strict=True))
+        return reduce(operator.add, vectors)

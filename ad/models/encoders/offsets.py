@@ -32,14 +32,14 @@ class OffsetEncoder(Encoder):
 
     def forward(self) -> torch.Tensor:
         """Return [S + 1, C]; in training of a room with `MAX_SHIFT` more cells on each side."""
-        margin = self._margin()
+        margin = MAX_SHIFT if self.training else 0
         vectors = 0.0
         for number, (size, linear) in enumerate(zip(self.factors, self.maps, strict=True)):
             shape = [1] * len(self.factors) + [-1]
             shape[number] = size + 2 * margin
             offset = torch.arange(-margin, size + margin, device=self.cells.device) - size // 2
-            one = linear(sinusoids(offset).to(linear.weight))
-            vectors = vectors + one.view(shape)  # broadcasts to [..., C]
+            term = linear(sinusoids(offset).to(linear.weight))
+            vectors = vectors + term.view(shape)  # broadcasts to [..., C]
         return torch.cat([vectors.flatten(0, -2), self.none.weight])
 
     def augment(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -53,16 +53,16 @@ class OffsetEncoder(Encoder):
         return window | {name: self._shifted(window[name], shift) for name in names}
 
     def _shifted(self, observation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """Return the index [B, T] in the larger room; `shift` [F, B, 1] counts from 0."""
+        """Return the indices of observations [B, T] in the larger room, shifted.
+
+        `shift`, [number of factors, B, 1], is 0 to 2 `MAX_SHIFT`; `MAX_SHIFT` moves nothing.
+        """
         known = observation.clamp(max=self.cells.shape[1] - 1)
         index = torch.zeros_like(observation)
         for size, cells, by in zip(self.factors, self.cells, shift, strict=True):
             index = index * (size + 2 * MAX_SHIFT) + cells[known] + by
         none = int(np.prod([size + 2 * MAX_SHIFT for size in self.factors]))
         return torch.where(observation == self.cells.shape[1], none, index)
-
-    def _margin(self) -> int:
-        return MAX_SHIFT if self.training else 0
 
 
 def sinusoids(offset: torch.Tensor) -> torch.Tensor:

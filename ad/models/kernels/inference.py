@@ -1,4 +1,4 @@
-"""CPU inference engine for rollouts: a frozen transformer with its cache, compiled by numba.
+"""The compiled decoder of rollouts on a CPU: a frozen transformer with its cache.
 
 In a step of a rollout each environment has one to three new tokens. As PyTorch operations such a
 step is mostly the cost of the calls, and of reading all keys and values; here it is one call, and

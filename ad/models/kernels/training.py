@@ -26,7 +26,7 @@ from ad.runtime.parallel import run_all, split_evenly
 CHUNK_TOKENS = 4096  # approximate number of tokens of a chunk, which holds at least one window
 GROUP_TOKENS = 512  # approximate number of tokens that go through all blocks together
 CACHE_LINE = 64  # bytes
-NAMES = {  # field of `kernel.Weights` -> module of a block, in the order of the parameters below
+MODULES = {  # field of `kernel.Weights` -> module of a block, in the order of the parameters
     "norm_attention": "norm_attention",
     "qkv": "attention.qkv",
     "out": "attention.out",
@@ -43,7 +43,7 @@ class CompiledBlocks:
         self.layers, self.heads = len(transformer.blocks), transformer.heads
         first = transformer.blocks[0]
         self.modules = [
-            block.get_submodule(name) for name in NAMES.values() for block in transformer.blocks
+            block.get_submodule(name) for name in MODULES.values() for block in transformer.blocks
         ]
         self.modules.append(transformer.norm)
         self.dropouts = first.attention.dropout, first.dropout
@@ -74,7 +74,7 @@ class _Chunk(NamedTuple):
     rows: slice
     shape: tuple[int, ...]
     saved: kernel.Saved
-    drops: kernel.DropoutKeys | None
+    dropout_keys: kernel.DropoutKeys | None
 
 
 class CompiledBlocksFunction(torch.autograd.Function):
@@ -86,7 +86,7 @@ class CompiledBlocksFunction(torch.autograd.Function):
         layers, heads = blocks.layers, blocks.heads
         ctx.blocks, ctx.shapes = blocks, [parameter.shape for parameter in parameters]
         ctx.weights = weights = _weights(parameters, layers)
-        words = np.random.SFC64(int(torch.randint(2**62, ()))) if any(dropouts) else None
+        bits = np.random.SFC64(int(torch.randint(2**62, ()))) if any(dropouts) else None
         x = _padded(tokens.detach()).flatten(0, 1).numpy()
         out = np.empty_like(x)
         # Which thread runs which chunk is fixed, so a number of threads always gives the same bits.
@@ -94,13 +94,13 @@ class CompiledBlocksFunction(torch.autograd.Function):
         for number, (start, stop) in enumerate(_split(windows, length, blocks.threads)):
             rows, hidden = (stop - start) * length, weights.up_bias.shape[1]
             shape = layers, rows, length, width, heads, hidden
-            saved, drops = blocks.take(*shape), words and _drops(layers, dropouts, words)
-            chunk = _Chunk(slice(start * length, stop * length), shape, saved, drops)
+            saved, keys = blocks.take(*shape), bits and _dropout_keys(layers, dropouts, bits)
+            chunk = _Chunk(slice(start * length, stop * length), shape, saved, keys)
             ctx.chunks[number % blocks.threads].append(chunk)
 
         def work(chunks: list[_Chunk]) -> None:
-            for rows, _, saved, drops in chunks:
-                kernel.forward(weights, x[rows], length, width, heads, saved, drops, out[rows])
+            for rows, _, saved, keys in chunks:
+                kernel.forward(weights, x[rows], length, width, heads, saved, keys, out[rows])
 
         run_all([partial(work, chunks) for chunks in ctx.chunks if chunks])
         return torch.from_numpy(out).view(windows, length, -1)[..., :width]
@@ -115,8 +115,8 @@ class CompiledBlocksFunction(torch.autograd.Function):
         gradients = [_gradients(ctx.weights) for _ in busy]
 
         def work(chunks: list[_Chunk], total: kernel.Gradients) -> None:
-            for rows, _, saved, drops in chunks:
-                of_chunk = length, width, heads, saved, drops, d[rows], dx[rows]
+            for rows, _, saved, keys in chunks:
+                of_chunk = length, width, heads, saved, keys, d[rows], dx[rows]
                 kernel.backward(ctx.weights, *of_chunk, total)
 
         run_all([partial(work, *both) for both in zip(busy, gradients, strict=True)])
@@ -138,7 +138,7 @@ def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
     """Stack and pack the parameters of all blocks in the layout of the compiled loops."""
     fields = {}
     left = list(parameters)
-    for name, blocks in _counts(layers):
+    for name, blocks in _modules_by_field(layers):
         mine, left = left[: 2 * blocks], left[2 * blocks :]
         weight, bias = (torch.stack([p.detach() for p in mine[i::2]]).float() for i in (0, 1))
         if name.startswith("norm"):
@@ -155,9 +155,9 @@ def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
     return kernel.Weights(**fields)
 
 
-def _counts(layers: int) -> Iterator[tuple[str, int]]:
-    """Yield each field of `kernel.Weights` without the biases, and its number of modules."""
-    yield from ((name, layers) for name in NAMES)
+def _modules_by_field(layers: int) -> Iterator[tuple[str, int]]:
+    """Yield each field of `kernel.Weights` but the biases, with its number of modules."""
+    yield from ((name, layers) for name in MODULES)
     yield "norm", 1
 
 
@@ -188,7 +188,7 @@ def _by_parameter(
 ) -> Iterator[torch.Tensor]:
     """Yield the gradient of each parameter in their order, cropped to `shapes`."""
     shapes = iter(shapes)
-    for name, blocks in _counts(len(gradients.qkv)):
+    for name, blocks in _modules_by_field(len(gradients.qkv)):
         both = getattr(gradients, name), getattr(gradients, f"{name}_bias", None)
         for layer in range(blocks):
             weight, bias = both[0][layer] if both[1] is None else (part[layer] for part in both)
@@ -209,7 +209,7 @@ def _saved(
     group_rows = min(max(GROUP_TOKENS // length, 1) * length, rows)
 
     def with_margin(rows: int) -> int:
-        """Add the rows behind the last one that the loops may read."""
+        """Add the rows after the last one that the loops may read."""
         return rows + -rows % kernel.ROW_BLOCK + 2 * kernel.LANES
 
     pairs, bf16 = np.uint32, np.uint16
@@ -274,12 +274,16 @@ def _round_up(size: int) -> int:
     return size + -size % kernel.LANES
 
 
-def _drops(
-    layers: int, dropouts: tuple[float, float], words: np.random.SFC64
+def _dropout_keys(
+    layers: int, dropouts: tuple[float, float], bits: np.random.SFC64
 ) -> kernel.DropoutKeys:
-    """Draw the dropout keys of a chunk."""
-    weights, additions = dropouts
-    probabilities = np.array([weights, additions, additions])
-    keys = words.random_raw(3 * layers).view(np.uint32).reshape(layers, 3, 2)
-    below = np.minimum(np.round(probabilities * 2**32), 2**32 - 1).astype(np.uint32)
-    return kernel.DropoutKeys(keys, below, (1 / (1 - probabilities)).astype(np.float32))
+    """Draw the dropout keys of a chunk from the bit generator `bits`.
+
+    `dropouts` are the probabilities for attention weights and for what a block adds to the residual
+    stream.
+    """
+    weights, residual = dropouts
+    probabilities = np.array([weights, residual, residual])
+    keys = bits.random_raw(3 * layers).view(np.uint32).reshape(layers, 3, 2)
+    threshold = np.minimum(np.round(probabilities * 2**32), 2**32 - 1).astype(np.uint32)
+    return kernel.DropoutKeys(keys, threshold, (1 / (1 - probabilities)).astype(np.float32))

@@ -32,7 +32,7 @@ class CompiledTransformer(Transformer):
 
     @staticmethod
     def supports(config: ModelConfig, device: torch.device) -> bool:
-        """Return whether the compiled loops know the blocks of such a model, on a CPU."""
+        """Return whether the compiled loops support the blocks of such a model, on a CPU."""
         rotates = POSITIONS.load(config.position).rotate is not None
         is_even = config.width // config.heads % 2 == 0
         has_one_stream = TOKENIZERS.load(config.tokenizer).streams == 1
@@ -63,16 +63,16 @@ class CompiledTransformer(Transformer):
         return [slice(a * threads, min(b * threads, num_windows)) for a, b in rounds]
 
     def training_context(self, bfloat16: bool) -> AbstractContextManager:
-        """Let torch's own threads rest: they would spin on the cores that the loops need."""
+        """Limit torch to one thread: others would spin on the cores that the loops need."""
         return torch_threads(1) if bfloat16 else nullcontext()
 
     def inference_context(self) -> AbstractContextManager:
-        """Let torch's own threads rest, as in training."""
+        """Limit torch to one thread, as `training_context` does."""
         return torch_threads(1)
 
 
 def _trains_in_bfloat16(tokens: torch.Tensor) -> bool:
-    """Return whether a gradient of `tokens`, float32 on a CPU, is asked for under autocast."""
+    """Return whether eager autograd runs in bfloat16 autocast on `tokens`, float32 on a CPU."""
     is_bfloat16 = (
         torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )

@@ -1,4 +1,4 @@
-"""The context of a frozen model in a rollout: its last transitions, their keys and values."""
+"""The policy of a frozen model in a rollout, with its context: the last transitions."""
 
 import torch
 
@@ -6,8 +6,8 @@ from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import EmbeddingCache, Window
 
 
-class ContextMemory:
-    """The windows of N environments in lockstep and the action logits of their last decisions.
+class ContextPolicy:
+    """Action logits for N environments in lockstep, from the window of each.
 
     The logits are those of a full forward pass over the window, but for the rounding of a backend's
     cache. When the window of `context_length` decisions is full, its oldest half is dropped and
@@ -20,7 +20,7 @@ class ContextMemory:
         self.model, self.length, self.capacity = model, 0, context_length
         self.step = 0  # decisions so far, also dropped ones
         self.rewards = torch.tensor(spec.rewards, device=device)
-        self.first_positive = sum(reward <= 0 for reward in spec.rewards)  # they ascend
+        self.first_positive = sum(reward <= 0 for reward in spec.rewards)  # index; they ascend
         shape = num_envs, context_length + 1  # a transition, then the decisions after it
         self.padding_index = spec.padding_index | {"step": 0}
         self.fields = {
@@ -40,6 +40,7 @@ class ContextMemory:
         for name, value in (("observation", observation), ("time", time), ("step", self.step)):
             self.fields[name][:, self.length] = value
         self.step += 1
+        # The decision before has its outcome now, which is not in the cache yet.
         start = 0 if refill or self.length == 1 else self.length - 2
         return self._logits(start)
 
@@ -82,7 +83,7 @@ class ContextMemory:
     def _drop_oldest(self) -> None:
         kept = self.capacity // 2  # decisions
         for name, value in self.fields.items():
-            # The transition before the first of them stays too.
+            # The transition before the first kept decision stays too.
             value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
             value[:, kept + 1 :] = self.padding_index[name]
         self.length = kept
