@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import envs
-from ad.evaluation.explorer import sweep_paths
+from ad.evaluation.explorer import explorer_paths
 from ad.evaluation.metrics import nauc
 from ad.evaluation.references import compute_references, random_return, source_references
 
@@ -74,18 +74,18 @@ def test_the_explorer_is_nearly_optimal_in_the_room_of_the_benchmark(ends, score
     assert (line.successes[:, 6:] == 1).all()
 
 
-def test_sweep_paths_see_every_cell_by_legal_moves_from_the_start():
+def test_explorer_paths_see_every_cell_by_legal_moves_from_the_start():
     world, _ = room(size=9)
-    moves, paths = world.successors(), sweep_paths(world.successors(), 40, 20, 100)
+    moves, paths = world.successors(), explorer_paths(world.successors(), 40, 20, 100)
     assert len(paths) <= 6 and set(np.concatenate(paths).tolist()) == set(range(81))
     for path in paths:
         assert path[0] == 40 and len(path) == 21
         assert all(after in moves[cell] for cell, after in itertools.pairwise(path))
 
 
-def test_sweep_paths_leave_cells_out_of_reach():
+def test_explorer_paths_leave_cells_out_of_reach():
     world, _ = room(size=9)
-    seen = set(np.concatenate(sweep_paths(world.successors(), 40, 3, 100)).tolist())
+    seen = set(np.concatenate(explorer_paths(world.successors(), 40, 3, 100)).tolist())
     assert len(seen) == 25  # the cells at most three steps away
 
 

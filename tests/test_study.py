@@ -385,7 +385,7 @@ def test_seeds_that_train_side_by_side_give_the_records_of_each_alone(folder, tm
     for name in ("together", "alone"):
         whole = load_study(write_study(tmp_path / name / "study"))
         missing, root = group_by_training(whole.planned_runs()), tmp_path / name / "runs"
-        ready = study_runs.train_seeds(missing, root) if name == "together" else missing
+        ready = study_runs.train_side_by_side(missing, root) if name == "together" else missing
         for group in ready:
             for planned in group:
                 study_runs.make(whole, planned, root)

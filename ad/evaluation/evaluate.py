@@ -23,7 +23,7 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
     Returns False, and evaluates nothing, if the results exist and not `fresh`.
     """
     config, settings = run.config, run.config.evaluation
-    _trained_checkpoint(run)
+    _trained_checkpoint(run)  # raises ConfigError without one
     if not fresh and is_evaluated(run):
         return False
     model, method = load_model(run), build_method(config.method)
@@ -59,6 +59,7 @@ def load_model(run: Run, world=None) -> SequenceModel:
 
 
 def _trained_checkpoint(run: Run) -> Path:
+    """Return the path of the last checkpoint. Raises ConfigError if training is not finished."""
     path = checkpoints.newest(run.folder / "checkpoints")
     expected = checkpoints.name(run.config.training.steps)
     if path is None or path.name != expected:

@@ -13,7 +13,7 @@ MAX_CELLS = 1500  # the search takes 4 s for 841 cells, and time grows with the 
 DISTANCE_BONUS = 0.02  # added to a cell's score of 1 for each step of distance from the start
 
 
-def sweep_paths(
+def explorer_paths(
     successors: np.ndarray, start: int, episode_length: int, episodes: int
 ) -> list[np.ndarray] | None:
     """Return one path int [episode_length + 1] per episode until all cells are seen.
@@ -32,13 +32,13 @@ def sweep_paths(
     unseen, paths = np.ones(len(cells), bool), []
     unseen[index[start]] = False
     while unseen.any() and len(paths) < episodes:
-        path = _sweep_path(moves, distance, unseen, int(index[start]), episode_length)
+        path = _explorer_path(moves, distance, unseen, int(index[start]), episode_length)
         unseen[path] = False
         paths.append(cells[path])
     return paths
 
 
-def _sweep_path(moves, distance, unseen, start: int, steps: int) -> np.ndarray:
+def _explorer_path(moves, distance, unseen, start: int, steps: int) -> np.ndarray:
     """Return the path int [steps + 1] from `start` that visits the most `unseen` (bool [cells])."""
     cell_score = 1 + DISTANCE_BONUS * distance[start]
     # Zobrist hashing: a key stands for the cells that a path has visited.

@@ -18,7 +18,7 @@ from types import EllipsisType
 
 import numpy as np
 
-from ad.evaluation.explorer import sweep_paths
+from ad.evaluation.explorer import explorer_paths
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Reference:
 def compute_references(world, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
     """Compute the references of `world` (from `envs.make_base`) by name, over `episodes` episodes.
 
-    tasks: int [K, D]. Returns {} if a task is not an observation to find (worlds of Gymnasium);
-    leaves out the explorer if starts are random or the room is too large to search.
+    tasks: int [K, D], where D numbers name a task. Returns {} if a task is not an observation to
+    find (worlds of Gymnasium); leaves out the explorer if starts are random or the room is too
+    large to search.
     """
     search = _goal_search(world, np.asarray(tasks), episode_length)
     if search is None:
@@ -132,7 +133,9 @@ def explorer(search: GoalSearch, episodes: int) -> Reference | None:
     """
     if len(search.starts) > 1:
         return None
-    paths = sweep_paths(search.successors, int(search.starts[0]), search.episode_length, episodes)
+    paths = explorer_paths(
+        search.successors, int(search.starts[0]), search.episode_length, episodes
+    )
     if paths is None:
         return None
     returns = np.zeros((len(search.goals), episodes))

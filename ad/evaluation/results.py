@@ -3,7 +3,8 @@
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
 eval_seed, episode (from 1), return, length (env steps), success (0 or 1) and reward_in_context (1
 if the context held a reward above 0 when the episode began). `trajectories.npz` has the transitions
-of the first evaluation seed: split [N], task [N, D] and `ad.rollout.rollout.RECORDED` [N, T].
+of the first evaluation seed: split [N], task [N, D], where D numbers name a
+task, and the fields of `ad.rollout.rollout.RECORDED` [N, T].
 """
 
 import csv

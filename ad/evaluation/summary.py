@@ -8,6 +8,7 @@ import numpy as np
 from ad.config.schema import config_hash
 from ad.data.episodes import episodes
 from ad.data.histories import Histories
+from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
@@ -134,7 +135,7 @@ def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
     """
     histories = Histories(run.config)
     folders = [histories.folder(task) for task in run.split.train_tasks]
-    if not all((folder / "unit.json").exists() for folder in folders):
+    if not all((folder / MANIFEST).exists() for folder in folders):
         return {}
     returns = {}
     for k, folder in enumerate(folders):
@@ -156,7 +157,7 @@ def stopped_agents(run: Run) -> dict[str, int]:
     stopped, histories = {}, Histories(run.config)
     for task in run.split.train_tasks:
         folder = histories.folder(task)
-        if (folder / "unit.json").exists():
+        if (folder / MANIFEST).exists():
             history = load_history(folder, ())
             if history.stopped_at is not None:
                 stopped[task_name(task)] = history.stopped_at

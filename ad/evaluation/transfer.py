@@ -1,9 +1,9 @@
-"""Evaluate the frozen model in other worlds than its training: other room sizes, other starts.
+"""Evaluate the frozen model in worlds that it was not trained in: other room sizes, other starts.
 
 Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`. The
 results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
 `world` it is. Its train tasks are the goals with the same offset from the room's center as a goal
-of training; all other tasks are held out. The checkpoint must be one of the world of training.
+of training; all other tasks are held out. The checkpoint must come from the run's own world.
 """
 
 from dataclasses import replace

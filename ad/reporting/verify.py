@@ -54,9 +54,9 @@ def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
     These are the histories of the train tasks, and all others that the dataset has: of other splits
     and other source seeds.
     """
-    of_run = Histories(run.config)
-    found = {of_run.folder(task): (of_run, task) for task in run.split.train_tasks}
-    for path in sorted(of_run.path.glob("task_*_seed_*")):
+    own = Histories(run.config)
+    found = {own.folder(task): (own, task) for task in run.split.train_tasks}
+    for path in sorted(own.path.glob("task_*_seed_*")):
         if match := HISTORY_NAME.fullmatch(path.name):
             task = np.array([int(part) for part in match[1].split("-")])
             source = replace(run.config.source, source_seed=int(match[2]))
@@ -77,7 +77,7 @@ def run_results(run: Run) -> list[Path]:
 
 def damaged_histories(run: Run) -> Damage:
     """Return the histories that are missing, damaged, or of another source or task."""
-    checked = {path: _history_damage(path, *made) for path, made in histories(run).items()}
+    checked = {path: _history_damage(path, *known) for path, known in histories(run).items()}
     return {path: reason for path, reason in checked.items() if reason}
 
 
@@ -106,17 +106,15 @@ def repair_histories(run: Run, damaged: Damage) -> None:
     The history of a task that the world does not have is only removed.
     """
     found, all_tasks = histories(run), set(map(tuple, run.split.all_tasks.tolist()))
-    tasks_of_seed: dict[int, list[np.ndarray]] = {}
-    of_seed: dict[int, Histories] = {}
+    due: dict[int, tuple[Histories, list[np.ndarray]]] = {}  # by source seed
     for path in damaged:
-        of_path, task = found[path]
+        seed_histories, task = found[path]
         remove(path)
         if tuple(task.tolist()) in all_tasks:
-            seed = of_path.config.source.source_seed
-            of_seed[seed] = of_path
-            tasks_of_seed.setdefault(seed, []).append(task)
-    for seed, tasks in tasks_of_seed.items():
-        collect_tasks(of_seed[seed], np.array(tasks))
+            seed = seed_histories.config.source.source_seed
+            due.setdefault(seed, (seed_histories, []))[1].append(task)
+    for seed_histories, tasks in due.values():
+        collect_tasks(seed_histories, np.array(tasks))
 
 
 def remove_checkpoints(damaged: Damage) -> None:
@@ -134,7 +132,7 @@ def remove_results(run: Run, damaged: Damage) -> None:
             remove(path)
 
 
-def _history_damage(folder: Path, of_seed: Histories, task: np.ndarray) -> str:
+def _history_damage(folder: Path, seed_histories: Histories, task: np.ndarray) -> str:
     """Return a sentence about the damage of the history of `task`; "" if it has none."""
     if not folder.exists():
         return f"the history {folder} is missing"
@@ -142,5 +140,5 @@ def _history_damage(folder: Path, of_seed: Histories, task: np.ndarray) -> str:
         manifest = load_history(folder).manifest
     except CorruptError as error:
         return str(error)
-    mismatch = of_seed.manifest_mismatch(manifest, task)
+    mismatch = seed_histories.manifest_mismatch(manifest, task)
     return mismatch and f"the history {folder} is another one, by its {mismatch}"

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from ad.errors import NumericError
 from envs.rng import derive_key, uniform
 
-RECORDED = {  # observations are uint16 in a world with more than 32,768
+# Fields of a trajectory and their dtypes; observations are uint16 in a world with more than 32,768.
+RECORDED = {
     "observation": np.int16,
     "action": np.uint8,
     "reward": np.float32,
@@ -17,7 +18,6 @@ RECORDED = {  # observations are uint16 in a world with more than 32,768
     "episode": np.int32,
     "time": np.int32,
 }
-
 
 # Some environments take four times as many steps as others for their episodes. Finished ones leave
 # the policy's batch when fewer than this share of it still play: from there on, stepping them costs
@@ -101,10 +101,10 @@ def rollout(
 ) -> Rollout:
     """Play `episodes` in-context episodes in every environment of `env` (SAME_STEP autoreset).
 
-    `seeds` holds one 64-bit key for each environment, for its world and for the draws u [N] of
-    `select_action(logits [N, A], u) -> actions [N]`. `record` lists the environments whose
-    trajectories are kept. `label` names the progress bar; None hides it. Raises NumericError if
-    logits are not finite.
+    `seeds` holds one 64-bit key for each environment: of its world, and of the uniform draws u [N]
+    in [0, 1) of `select_action(logits [N, A], u) -> actions [N]`. `record` lists the environments
+    whose trajectories are kept. `label` names the progress bar; None hides it. Raises NumericError
+    if logits are not finite.
     """
     device = model.head.weight.device
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]

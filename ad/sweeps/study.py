@@ -37,7 +37,7 @@ class QuestionConfig:
     """The content of a question's file: either `change` and `values`, or `variants`."""
 
     question: str = field("")  # the question as a sentence
-    probe: str = field("")  # what the probe of the field notes found, if it asked
+    probe: str = field("")  # what an earlier experiment outside this study, the probe, found
     base: dict = field({})  # dotted setting: its value in all runs of this question
     change: str = field("")  # the dotted setting that changes
     values: list = field([])  # its values
@@ -158,12 +158,12 @@ def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list
     return list(groups.values())
 
 
-def shard(runs: Sequence[PlannedRun], part: int, parts: int) -> list[PlannedRun]:
-    """Return the runs of shard `part` (from 1 to `parts`), in the order of `runs`.
+def shard(runs: Sequence[PlannedRun], number: int, num_shards: int) -> list[PlannedRun]:
+    """Return the runs of a shard, `number` from 1 to `num_shards`, in the order of `runs`.
 
     Runs that share a training or differ in the seed only are in the same shard.
     """
-    own = group_by_experiment(group_by_training(runs))[part - 1 :: parts]
+    own = group_by_experiment(group_by_training(runs))[number - 1 :: num_shards]
     keys = {run.key for experiment in own for training in experiment for run in training}
     return [run for run in runs if run.key in keys]
 

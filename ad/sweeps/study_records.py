@@ -75,7 +75,7 @@ def record_of(planned: PlannedRun, run: Run) -> RunRecord:
     """Return the record of an evaluated run."""
     config, results = planned.config, read_checked_json(run.folder / SUMMARY)
     held_out, train = (results["splits"][split] for split in ("held_out", "train"))
-    successes = read_results(run.folder / "results.csv")["held_out"].successes  # [N, S, E]
+    successes = read_results(run.folder / "results.csv")["held_out"].successes  # [K, S, E]
     fifths = [part.mean() if part.size else None for part in np.array_split(successes, 5, axis=2)]
     bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
     return {

@@ -1,12 +1,11 @@
 """The page of a study, made from its records: a table, a sentence and a figure for each question.
 
-A value's interval is Student's over its training seeds (95 %); with one seed only, that over tasks.
+A value's 95 % interval is Student's t over its training seeds; with one seed, that over tasks.
 Two values are compared by Welch's interval of the difference of their NAUC: if it includes 0, the
 seeds cannot tell the values apart. With one seed, the intervals over tasks must not overlap
 instead. No interval is corrected for the number of comparisons.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ad.evaluation import metrics
@@ -236,8 +235,6 @@ def _lines(results: dict[str, ValueResults]) -> list[Line]:
 
 def _ceiling(results: dict[str, ValueResults]) -> float | None:
     """Return the NAUC of undirected exploration, None if the records have several or none."""
-    scores: Iterable = (
-        record["undirected_nauc"] for value in results.values() for record in value.records
-    )
+    scores = (record["undirected_nauc"] for value in results.values() for record in value.records)
     ceilings = {score for score in scores if score is not None}
     return ceilings.pop() if len(ceilings) == 1 else None  # splits differ in it

@@ -48,7 +48,7 @@ def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool
     if not keep:
         for training in finished:
             remove(root / "logs" / training[0].folder_name)
-    due = train_seeds(missing, root) if choose_device(study.base).type == "cuda" else missing
+    due = train_side_by_side(missing, root) if choose_device(study.base).type == "cuda" else missing
     for training in tqdm(due, desc="study", total=len(missing), unit=" trainings", disable=None):
         try:
             for run in training:
@@ -96,8 +96,10 @@ def make_page(folder: Path) -> None:
     info(f"study: {used} of {len(study.planned_runs())} runs in {folder / 'README.md'}")
 
 
-def train_seeds(trainings: Sequence[list[PlannedRun]], root: Path) -> Iterator[list[PlannedRun]]:
-    """Yield `trainings`, each once it is trained side by side with the other seeds of its kind.
+def train_side_by_side(
+    trainings: Sequence[list[PlannedRun]], root: Path
+) -> Iterator[list[PlannedRun]]:
+    """Yield `trainings`, each once it is trained; seeds of an experiment train side by side.
 
     A training that fails here is tried again alone by `make`, which then raises NumericError.
     """

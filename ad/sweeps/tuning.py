@@ -39,8 +39,9 @@ LEARNED = 0.5  # a task counts as learned from this fraction of `Tuning.scale` o
 class Tuning:
     """The results of S settings on N tasks: `scores` float [S, N] by name, NaN for a missing score.
 
-    `curves` are those of `ad.data.curves`, [S, N, J]. `scale` [N] is the return that counts as 1 in
-    the area under a curve: the optimal return, or the best final return here if it is unknown.
+    `curves` are those of `ad.data.curves`, [S, N, J] for J strided episodes. `scale` [N] is the
+    return that counts as 1 in the area under a curve: the optimal return, or the best final return
+    of these settings if it is unknown.
     """
 
     settings: list
@@ -201,16 +202,17 @@ def _scale(optimal: np.ndarray, returns: np.ndarray) -> np.ndarray:
 
 
 def _scores(
-    config: Experiment, curves: dict, is_whole: np.ndarray, scale: np.ndarray, facts: TaskFacts
+    config: Experiment, curves: dict, finished: np.ndarray, scale: np.ndarray, facts: TaskFacts
 ) -> dict[str, np.ndarray]:
     """Return the scores of each setting and task, [S, N]; the pace only where the task is learned.
 
-    An agent that is not whole, bool [S, N], stopped with non-finite numbers and learned nothing.
+    An agent that has not `finished`, bool [S, N], stopped with non-finite numbers: it counts as one
+    that learned nothing.
     """
     shape = curves["return"].shape[:2]
     flat = {name: values.reshape(-1, values.shape[-1]) for name, values in curves.items()}
     final = {name: learning_curves.final_mean(curve).reshape(shape) for name, curve in flat.items()}
-    learned = is_whole & (final["return"] >= LEARNED * scale)
+    learned = finished & (final["return"] >= LEARNED * scale)
     stride = config.data.history_stride
     converged = learning_curves.episodes_to_converge(
         flat["return"], config.source.num_envs * stride

@@ -13,19 +13,19 @@ OTHERS = "#c3cad0"
 
 
 def tuning_picture(
-    config: Experiment, tuning: Tuning, means: dict[str, np.ndarray], first: np.ndarray
+    config: Experiment, tuning: Tuning, means: dict[str, np.ndarray], order: np.ndarray
 ) -> bytes:
     """Return the PNG of a search.
 
-    `means` are the scores' means over tasks, float [S] by name; `first` the settings' indices, best
+    `means` are the scores' means over tasks, float [S] by name; `order` the settings' indices, best
     first.
     """
     varied = [n for n in config.tune.grid if len({getattr(s, n) for s in tuning.settings}) > 1]
     figure = Figure(figsize=(11.5, 8.2 if varied else 4.4), dpi=DPI, layout="constrained")
     rows = figure.subfigures(2 if varied else 1, 1, squeeze=False)[:, 0]
     left, right = rows[0].subplots(1, 2)
-    _curves(left, config, tuning, first)
-    _area_and_pace(right, config, means, first)
+    _curves(left, config, tuning, order)
+    _area_and_pace(right, config, means, order)
     if varied:
         panels = rows[1].subplots(1, len(varied), squeeze=False, sharey=True)[0]
         for axes, name in zip(panels, varied, strict=True):
@@ -34,13 +34,13 @@ def tuning_picture(
     return to_png(figure)
 
 
-def _curves(axes: Axes, config: Experiment, tuning: Tuning, first: np.ndarray) -> None:
+def _curves(axes: Axes, config: Experiment, tuning: Tuning, order: np.ndarray) -> None:
     """Plot return / scale over as many strided episodes as an evaluation has, mean over tasks."""
     shown = tuning.curves["return"][:, :, : config.evaluation.episodes]
     curves = (shown / tuning.scale[:, None]).mean(1)  # [S, J], NaN where one task has ended
     episode = np.arange(1, curves.shape[1] + 1)
     marker = {"marker": "."} if len(episode) == 1 else {}
-    for place, s in reversed(list(enumerate(first))):
+    for place, s in reversed(list(enumerate(order))):
         best = place < len(BEST)
         style = {"color": BEST[place], "linewidth": 2} if best else {"color": OTHERS}
         label = _name(config, tuning.settings[s]) if best else None
@@ -52,9 +52,9 @@ def _curves(axes: Axes, config: Experiment, tuning: Tuning, first: np.ndarray) -
     axes.legend(**best_first, fontsize=8, labelcolor=INK, title="best first", title_fontsize=8)
 
 
-def _area_and_pace(axes: Axes, config: Experiment, means: dict, first: np.ndarray) -> None:
-    colors = [*BEST, *[OTHERS] * len(first)][: len(first)]
-    x, y = means["rise_windows"][first], means["area"][first]
+def _area_and_pace(axes: Axes, config: Experiment, means: dict, order: np.ndarray) -> None:
+    colors = [*BEST, *[OTHERS] * len(order)][: len(order)]
+    x, y = means["rise_windows"][order], means["area"][order]
     axes.scatter(x[::-1], y[::-1], c=colors[::-1], s=42, zorder=3)
     wanted = config.tune.rise_windows
     axes.axvline(wanted, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)

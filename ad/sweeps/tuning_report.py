@@ -68,24 +68,24 @@ def rank(config: Experiment, tuning: Tuning) -> Ranking:
 def write_report(config: Experiment, tuning: Tuning, folder: Path) -> Table:
     """Write the four files into `folder`. Returns the table, best settings first."""
     ranking = rank(config, tuning)
-    first = ranking.by_area if config.tune.rank_by == "area" else ranking.by_pace
-    table = tuning_table(config, tuning, ranking, first)
+    order = ranking.by_area if config.tune.rank_by == "area" else ranking.by_pace
+    table = tuning_table(config, tuning, ranking, order)
     write_text(folder / "table.md", table.markdown())
-    write_text(folder / "best.yaml", dump(_with_settings(config, tuning.settings[first[0]])))
+    write_text(folder / "best.yaml", dump(_with_settings(config, tuning.settings[order[0]])))
     with atomic_write(folder / "tuning.csv") as path, open(path, "w", newline="") as file:
         csv.writer(file).writerows(_csv_lines(tuning))
     with atomic_write(folder / "tuning.png") as path:
-        path.write_bytes(tuning_picture(config, tuning, ranking.means, first))
+        path.write_bytes(tuning_picture(config, tuning, ranking.means, order))
     return table
 
 
-def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, first: np.ndarray) -> Table:
-    """Return a row for each setting in the order `first`; area has its 95 % interval over tasks."""
+def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, order: np.ndarray) -> Table:
+    """Return a row for each setting in this `order`; area has its 95 % interval over tasks."""
     place = {name: np.argsort(order) for name, order in _orders(ranking).items()}
     low, high = metrics.bootstrap(tuning.scores["area"].T)
     columns = {name: column for name, column in COLUMNS.items() if name in ranking.means}
     rows = []
-    for s in first:
+    for s in order:
         mean = {name: metrics.json_number(values[s]) for name, values in ranking.means.items()}
         area = f"{number(mean['area'], '.3f')} [{low[s]:.3f}, {high[s]:.3f}]"
         learned = f"{np.nansum(tuning.scores['learned'][s]):.0f} of {len(tuning.tasks)}"

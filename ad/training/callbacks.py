@@ -13,7 +13,7 @@ from ad.training.optimizer import learning_rate
 from ad.training.provenance import hardware, log_session
 from ad.training.trainer import Trainer
 
-SYNC_EVERY = 16  # steps between synchronizations with a GPU that read its non-finite flags
+SYNC_EVERY = 16  # steps after which the non-finite flags are read from a GPU, which waits for it
 
 Validate = Callable[[Trainer], dict[str, float]]  # returns numbers for the log, by tag
 

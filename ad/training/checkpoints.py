@@ -1,7 +1,8 @@
-"""Checkpoints: weights, optimizer and fingerprint; written whole, never unpickled.
+"""Checkpoints: weights, optimizer and fingerprint; written atomically, loaded with `weights_only`.
 
-`step_<n>.pt` is the content. `step_<n>.json`, written after it, holds its size and SHA-256:
-torch.load does not notice a flipped bit. Training resumes from the newest undamaged checkpoint.
+`step_<n>.pt` is the content. `step_<n>.json`, written after it, is its manifest: the size and the
+SHA-256, since torch.load does not notice a flipped bit. Training resumes from the newest undamaged
+checkpoint.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ def save(folder: Path, step: int, content: dict) -> Path:
     manifest = {"format": FORMAT, "bytes": buffer.tell(), "sha256": digest}
     write_checked_json(path.with_suffix(".json"), manifest)
     kept = sorted(folder.glob("step_*.pt"))[-KEEP:]
-    # The content goes first: without its description it would look like a damaged one.
+    # The .pt file goes first: without its manifest it would look like a damaged checkpoint.
     for old in sorted(folder.glob("step_*.*"), reverse=True):
         if old.with_suffix(".pt") not in kept:
             old.unlink()
@@ -51,9 +52,8 @@ def newest(folder: Path) -> Path | None:
 def load(path: Path) -> dict:
     """Read a checkpoint into the CPU's memory. Raises CorruptError if it is damaged or incomplete.
 
-    Raises ConfigError if its format is that of another version. Any other OSError is the machine's
-    and is raised as it is. Tensors of a device that is missing here are no damage: all are read to
-    the CPU.
+    Raises ConfigError if its format is that of another version. An OSError other than a missing
+    file is the machine's and is raised as it is. A checkpoint from a GPU loads without one too.
     """
     try:
         manifest = read_checked_json(path.with_suffix(".json"))

@@ -78,7 +78,7 @@ def _train(
                 failed[callbacks.config.name] = error
                 if several:
                     console.error(f"{callbacks.config.name}: {error}")
-        left = [s for s in left if s.trainer.left and s.config.name not in failed]
+        left = [c for c in left if c.trainer.left and c.config.name not in failed]
         if stop_requested():
             for callbacks in left:
                 callbacks.save()

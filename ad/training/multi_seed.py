@@ -22,9 +22,9 @@ from ad.training.compiling import compiled
 from ad.training.optimizer import FlatTensors, LossAndGrad
 from ad.training.trainer import Trainer
 
-# Attention kernels whose forward pass saves activations for backward under vmap too: others ask the
-# wrapped tensors, which say that they need no gradient.
-BATCHED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+# Attention kernels that save activations for the backward pass under vmap too. The others save them
+# only if their inputs require a gradient, and tensors that vmap has wrapped say that they do not.
+VMAP_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 def step_function(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
@@ -89,7 +89,7 @@ class StackedSteps:
 
 
 class StackedModels:
-    """The parameters of several trainers' models, stacked [S, ...], of which theirs are views."""
+    """The parameters of S trainers' models, stacked [S, ...]; each model has views of them."""
 
     def __init__(self, trainers: Sequence[Trainer]):
         first = trainers[0]
@@ -123,7 +123,7 @@ class StackedModels:
         windows = {name: np.stack([w[name] for w, _ in batches]) for name in batches[0][0]}
         batch = to_device((windows, np.stack([v for _, v in batches])), first.device)
         first.model.train()
-        with sdpa_kernel(BATCHED):
+        with sdpa_kernel(VMAP_ATTENTION):
             losses = losses_of(self.parameters, *batch)
         parameters = list(self.parameters.values())
         gradient = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
@@ -134,7 +134,7 @@ class StackedModels:
         """Return the loss of one seed, 0-d; [S] under vmap."""
         first = self.trainers[0]
 
-        def forward(shown: dict) -> torch.Tensor:
-            return functional_call(first.model, parameters, (shown,))
+        def forward(fields: dict) -> torch.Tensor:
+            return functional_call(first.model, parameters, (fields,))
 
         return first.loss(forward, window, valid)

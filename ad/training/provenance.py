@@ -30,7 +30,7 @@ LABELS = {"train_tasks": "list of train tasks"}
 
 
 def fingerprint(config: Experiment, split: Split) -> dict:
-    """Return hashes of the world, the split and the sections, the encoder and the train tasks."""
+    """Return the encoder, the train tasks, and hashes of world, split, model, data and method."""
     return {
         "world": config_hash(config.env),
         "split": split.hash,

@@ -47,9 +47,8 @@ class Trainer:
     def __init__(self, run: Run, data: TrainingData | None = None):
         """Resume from the newest checkpoint of `run`, or begin at step 0.
 
-        Raises ConfigError if the checkpoint belongs to another configuration.
-
-        `data` may be that of another trainer on the same histories; None reads them.
+        `data` may be that of another trainer on the same histories; None reads them. Raises
+        ConfigError if the checkpoint belongs to another configuration.
         """
         self.run, self.config = run, run.config
         self.device = choose_device(self.config)
@@ -59,7 +58,7 @@ class Trainer:
         self.forward = self.model
         self.bfloat16 = uses_bfloat16(self.config, self.device)
         self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
-        self.seconds = 0.0  # of training, since they were last added to the run's timing
+        self.seconds = 0.0  # of training that are not in the run's timing yet
         self._resume()
 
     @property

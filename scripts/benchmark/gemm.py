@@ -29,18 +29,18 @@ def multiply(times, x, w, y):
 
 
 def matrix_products(effort: Effort) -> Measurement:
-    """Measure our and PyTorch's products on one thread; the rates are those of the first shape."""
+    """Measure our products against PyTorch's on one thread; rates are of the first shape."""
     gflops, rates = {}, {}
     with torch_threads(1):
         for shape in SHAPES:
-            contenders = {"gemm": _compiled(*shape), "library": _library(*shape)}
+            contenders = {"ours": _compiled(*shape), "torch.mm": _torch(*shape)}
             measured = alternate(contenders, effort.repeats)
             name = " x ".join(map(str, shape))
             gflops[name] = {key: round(median(values) / 1e9) for key, values in measured.items()}
             rates = rates or measured
-    ours = median(rates["gemm"])
+    ours = median(rates["ours"])
     result = Measurement("train", "compiled gemm, 64 x 64 x 256", "operations", ours, rates)
-    result.peer_name, result.peer = "PyTorch's matmul, one thread", median(rates["library"])
+    result.peer_name, result.peer = "PyTorch's matmul, one thread", median(rates["torch.mm"])
     result.detail["GFLOP/s by rows x inputs x outputs"] = gflops
     return result
 
@@ -51,7 +51,7 @@ def _compiled(rows: int, inputs: int, outputs: int) -> Work:
     return _repeated(lambda times: multiply(times, x, w, y), 2 * rows * inputs * outputs)
 
 
-def _library(rows: int, inputs: int, outputs: int) -> Work:
+def _torch(rows: int, inputs: int, outputs: int) -> Work:
     x, w = torch.zeros(rows, inputs).bfloat16(), torch.zeros(inputs, outputs).bfloat16()
     y = torch.empty(rows, outputs, dtype=torch.bfloat16)
 

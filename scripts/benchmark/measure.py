@@ -158,7 +158,7 @@ def peak_memory() -> Iterator[list[int]]:
 def resident_peak(process: int | str) -> int:
     """Return the peak of a process's resident memory in bytes, 0 except on Linux.
 
-    It is not read by `getrusage`, where a child process begins with the peak of its parent.
+    `getrusage` does not serve: in it a child process begins with the peak of its parent.
     """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()

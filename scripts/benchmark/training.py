@@ -83,12 +83,12 @@ def seeds(effort: Effort) -> Measurement:
     others = [Trainer(Run.open(with_seed(trainer.config, n)), trainer.data) for n in range(1, 4)]
     contenders = {
         "ours": rounds(others, effort.scaled(24, 4)),
-        "one": steps(trainer, effort.scaled(48, 8)),
+        "one seed": steps(trainer, effort.scaled(48, 8)),
     }
     rates = alternate(contenders, effort.repeats, trainer.device.type)
     name, ours = "3 seeds side by side, 32 x 64", median(rates["ours"])
     result = Measurement("train", name, "transitions", ours, rates)
-    result.peer_name, result.peer = "one seed alone", median(rates["one"])
+    result.peer_name, result.peer = "one seed alone", median(rates["one seed"])
     stacked = stacking_is_faster(others)
     result.detail["train steps"] = "stacked" if stacked else "in turn, as one keeps a CPU busy"
     if trainer.device.type == "cuda":
