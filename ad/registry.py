@@ -31,7 +31,7 @@ class Registry(dict):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return '; did you mean ...?' if `name` is close to a known one, or ''.
 
-    Of a dotted path in `known` only the last word is compared.
+    Only the last word of a dotted path in `known` is compared.
     """
     last_words = {path.rpartition(".")[2]: path for path in reversed(list(known))}
     near = difflib.get_close_matches(name, last_words, n=1)

@@ -60,8 +60,8 @@ class GridWorld(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._cells: np.ndarray | None = None  # [N], None before the first reset
-        self._keys: np.ndarray | None = None  # [N] uint64, of the random streams
-        self._episodes = np.zeros(num_envs, np.uint64)  # begun since the environment was seeded
+        self._keys: np.ndarray | None = None  # uint64 [N], keys of the random streams
+        self._episodes = np.zeros(num_envs, np.uint64)  # episodes begun since seeding
 
     @property
     def observation_factors(self) -> tuple[int, ...]:

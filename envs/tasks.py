@@ -27,8 +27,8 @@ class Split:
     env_id: str
     env_kwargs: dict
     all_tasks: np.ndarray  # int64 [K, ...]
-    train_index: np.ndarray  # int64 [n], into all_tasks
-    held_out_index: np.ndarray  # int64 [m], into all_tasks
+    train_index: np.ndarray  # int64 [n], indices into all_tasks
+    held_out_index: np.ndarray  # int64 [m], indices into all_tasks
     task_kwargs: list[dict] | None = None  # of each task, for a Gymnasium environment
 
     @property

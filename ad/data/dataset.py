@@ -42,7 +42,7 @@ def load_dataset(run: Run, history_part: tuple[float, float]) -> TrainingData:
         )
     spec = make_spec(run.world, run.config.env.episode_length, rewards)
     data, num_envs = run.config.data, run.config.source.num_envs
-    steps = (data.env_steps or run.config.source.env_steps) // num_envs  # of an actor
+    steps = (data.env_steps or run.config.source.env_steps) // num_envs  # transitions of an actor
 
     def sampler(actors: slice) -> WindowSampler:
         return WindowSampler(

@@ -9,12 +9,12 @@ SMOOTHING = 5  # episodes in the trailing mean of `episodes_to`
 
 @dataclass
 class Episodes:
-    """Whole episodes, actor by actor: actor, start, stop (exclusive), undiscounted return."""
+    """M whole episodes, in the order of their actors and then of time: arrays [M]."""
 
     actor: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    returns: np.ndarray
+    start: np.ndarray  # the first transition
+    stop: np.ndarray  # the transition after the last one
+    returns: np.ndarray  # undiscounted
 
 
 def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:

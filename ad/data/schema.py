@@ -32,7 +32,7 @@ def check_sizes(num_observations: int, num_actions: int) -> None:
 class TransitionChunk:
     """Transitions of K tasks and N actors each: arrays [T, K, N] by field.
 
-    `statistics` are the learner's: a list of [K] arrays by name, an array for each update.
+    `statistics` holds the learner's by name: a list with an array [K] for each update.
     """
 
     arrays: dict[str, np.ndarray]

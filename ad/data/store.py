@@ -42,7 +42,7 @@ class History:
 
     @property
     def stopped_at(self) -> int | None:
-        """The steps of each actor that a failed agent learned from; None if it did not fail."""
+        """The steps per actor that a failed agent learned from; None if it did not fail."""
         return self.manifest.get(STOPPED)
 
     @property
@@ -149,7 +149,7 @@ class HistoryWriter:
     def close(self, manifests: list[dict]) -> None:
         """Publish every history; `manifests[k]` says what made the history of task k."""
         self.flush()
-        columns = [*CURVE_START, *list(self.statistics[0])[1:]]
+        columns = [*CURVE_START, *self._learner_statistics()]
         for k in self.maps:
             folder = self.temporary[k]
             np.save(folder / "curve.npy", self._curve(k))
@@ -161,6 +161,10 @@ class HistoryWriter:
         """Remove the partial folder with all histories that are not published."""
         self.maps = {}
         shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _learner_statistics(self) -> list[str]:
+        """Return the names of the learner's statistics: all but `stop`, which `append` adds."""
+        return [name for name in self.statistics[0] if name != "stop"]
 
     def _curve(self, k: int) -> np.ndarray:
         """Return the curve of task k, float32 [chunks, columns].
@@ -179,7 +183,8 @@ class HistoryWriter:
             columns.append(
                 np.divide(total, count, out=np.full(len(stops), np.nan), where=count > 0)
             )
-        columns += [[s[name][k] for s in self.statistics] for name in list(self.statistics[0])[1:]]
+        names = self._learner_statistics()
+        columns += [[s[name][k] for s in self.statistics] for name in names]
         return np.array(columns, np.float32).T
 
 

@@ -22,8 +22,8 @@ OTHER_OPEN_FILES = 100  # files that a process has open beside maps: libraries, 
 class LazyArrays(Mapping[str, np.ndarray]):
     """The `.npy` files of a folder by name; each access maps the file anew for reading.
 
-    A map keeps its file open, and a process may have about 1024 open files: fewer than 150
-    histories of seven arrays need. `stop` limits each array to its columns [:stop].
+    A map keeps its file open, and a process may have about 1024 open files; 150 histories of seven
+    arrays would exceed that. `stop` limits each array to its columns [:stop].
     """
 
     def __init__(self, folder: Path, names: tuple[str, ...], stop: int | None = None):

@@ -19,7 +19,7 @@ from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
 from ad.sources.returns import n_step_returns
 
-STATISTICS = ("entropy", "value_error", "gradient_norm")  # of the kernel's update, in its order
+STATISTICS = ("entropy", "value_error", "gradient_norm")  # what `a2c_kernel.update` returns
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE, parallel_for
 
 # Without `fastmath`, which only the helpers have: their sums may be vectorized.
 _ENTRY = NUMBA_ENTRY | {"fastmath": False}
-_EPS = np.float32(1e-5)  # of layer normalization, torch's default
+_EPS = np.float32(1e-5)  # epsilon of layer normalization, torch's default
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _MAX_FLOAT32 = np.finfo(np.float32).max
 _TANH_LIMIT = np.float32(9)  # beyond it tanh is ±1
