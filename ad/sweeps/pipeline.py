@@ -1,6 +1,6 @@
 """The five verbs of one run: collect, train, evaluate, record and report, alone or in turn.
 
-Each takes the opened run, so that its split and its world are built once in a process. Recording
+Each takes opened runs, so that a split and a world are built once in a process. Recording
 and reporting are imported where they are needed: importing matplotlib takes half a second.
 """
 

@@ -94,10 +94,14 @@ def loss_and_grad(
     optimizer: FlatAdamW, loss: LossFunction, micro_batches: Sequence[slice]
 ) -> LossAndGrad:
     """Sum `loss` and its gradient over `micro_batches`; 0 for parameters that it does not use."""
-    return reduce(_add, (_of_micro_batch(optimizer, loss, part) for part in micro_batches))
+    return reduce(
+        _add, (_micro_batch_loss_and_grad(optimizer, loss, part) for part in micro_batches)
+    )
 
 
-def _of_micro_batch(optimizer: FlatAdamW, loss: LossFunction, micro_batch: slice) -> LossAndGrad:
+def _micro_batch_loss_and_grad(
+    optimizer: FlatAdamW, loss: LossFunction, micro_batch: slice
+) -> LossAndGrad:
     value = loss(micro_batch)
     gradient = torch.autograd.grad(value, optimizer.parameters, materialize_grads=True)
     return value.detach(), optimizer.flatten([values.flatten() for values in gradient])
