@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from ledger import Ledger
 from training_run import SHORT, train
 
@@ -16,6 +17,10 @@ from ad.config.parser import load
 from ad.data.histories import Histories
 from ad.data.spec import Spec
 from ad.runtime.run import Run
+
+# The same examples in every run, and no limit on their time, which a busy machine would exceed.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
 
