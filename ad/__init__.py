@@ -16,10 +16,10 @@ Packages, each of which imports only packages above it in this list:
     models/           tokenizer, transformer, cached decoding; encoders/ positions/ kernels/
     methods/          what is learned from windows, and how it acts
     rollout/          episodes in lockstep with a method and its context
-    training/         optimizer, trainer, checkpoints, provenance
+    training/         trainer, loop and its callbacks, optimizer, checkpoints, provenance
     evaluation/       scores on held-out and train tasks, references, transfer to other worlds
     reporting/        report, tables, plots, videos, verification of files
-    sweeps/           many runs: studies and tuning
+    sweeps/           the verbs of a run in turn, and many runs: seeds, studies, tuning, tables
     exchange/         models in formats that others read
     cli               the console command
 
