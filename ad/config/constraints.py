@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ad.config.fields import Problem, as_yaml, overlaps
-from ad.config.schema import EnvConfig, Experiment, SplitConfig
+from ad.config.schema import Experiment
+from ad.config.split import configured_split
 from ad.registry import SIZE_INDEPENDENT_ENCODERS
 from envs import make_base
-from envs.tasks import RESERVED, Split, check_all_tasks, make_split, other_split
+from envs.tasks import RESERVED, check_all_tasks, other_split
 
 CONSTRAINTS: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -71,7 +72,7 @@ def env_can_be_created(env):
 @constraint("split", "env")
 def split_is_possible(split, env):
     try:
-        _make_split(env, split)
+        configured_split(env, split)
     except ValueError as error:
         return f"is not possible: {error}"
 
@@ -86,7 +87,8 @@ def env_steps_are_divisible_by_num_envs(env_steps, num_envs):
 def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
     if not worlds:
         return None
-    trained_split = _make_split(env, split)
+    trained_split = configured_split(env, split)
+    trained = make_base(env.id, env.tasks, **env.kwargs).observation_factors
     for number, kwargs in enumerate(worlds):
         if kwargs in worlds[:number]:
             return f"must not list {as_yaml(kwargs)} twice"
@@ -98,7 +100,6 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
             evaluated = make_base(env.id, env.tasks, **merged).observation_factors
         except Exception as error:  # another package's environment may raise anything
             return f"must not list {as_yaml(kwargs)}: {' '.join(str(error).split())}"
-        trained = make_base(env.id, env.tasks, **env.kwargs).observation_factors
         if evaluated != trained and encoder not in SIZE_INDEPENDENT_ENCODERS:
             return (
                 f"must not list {as_yaml(kwargs)}: model.encoder {encoder} is for the "
@@ -191,13 +192,6 @@ def warmup_fits_into_training(warmup_steps, steps):
 def final_learning_rate_is_below_the_peak(final, peak):
     if final > peak:
         return f"must be at most training.learning_rate ({peak}), not {final}"
-
-
-def _make_split(env: EnvConfig, split: SplitConfig) -> Split:
-    """Return the configured split. Raises ValueError if it is not possible."""
-    return make_split(
-        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
-    )
 
 
 def _reserved(kwargs: dict) -> str | None:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from ad.config import schema as configuration
 from ad.config.schema import Experiment
+from ad.config.split import configured_split
 from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
 from envs import make_base
-from envs.tasks import Split, make_split
+from envs.tasks import Split
 
 # Sections of the configuration that may change without training again.
 LATE_SECTIONS = ("evaluation.", "record.")
@@ -62,10 +63,7 @@ class Run:
     @cached_property
     def split(self) -> Split:
         """The train and the held-out tasks of the experiment."""
-        env, split = self.config.env, self.config.split
-        return make_split(
-            env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
-        )
+        return configured_split(self.config.env, self.config.split)
 
     @cached_property
     def world(self):
