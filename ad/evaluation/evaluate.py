@@ -4,17 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ad.config.schema import Experiment
 from ad.data.spec import make_spec, spec_from_dict
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel, build_model
+from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import check_fingerprint
+from envs.tasks import Split
 
 
 def evaluate(run: Run, fresh: bool = False) -> bool:
@@ -22,16 +25,12 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
 
     Returns False, and evaluates nothing, if the results exist and not `fresh`.
     """
-    config, settings = run.config, run.config.evaluation
     _trained_checkpoint(run)  # raises ConfigError without one
     if not fresh and is_evaluated(run):
         return False
-    model, method = load_model(run), build_method(config.method)
-    seeds = (settings.eval_seeds, settings.train_eval_seeds)
+    model = load_model(run)
     with run.timed("evaluate_s", reset=True):
-        results = rollout_tasks(
-            config, run.split, model, method, settings.episodes, seeds, record=True, show=True
-        )
+        results = evaluation_rollouts(run.config, run.split, model)
     write_results(run.folder, run.split, results)
     write_summary(run)
     return True
@@ -56,6 +55,17 @@ def load_model(run: Run, world=None) -> SequenceModel:
     model = build_model(spec, run.config, device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)
+
+
+def evaluation_rollouts(
+    config: Experiment, split: Split, model: SequenceModel
+) -> dict[str, Rollout]:
+    """Play the configured evaluation of `model` on all tasks of `split`: rollouts by split name."""
+    settings, method = config.evaluation, build_method(config.method)
+    seeds = (settings.eval_seeds, settings.train_eval_seeds)
+    return rollout_tasks(
+        config, split, model, method, settings.episodes, seeds, record=True, show=True
+    )
 
 
 def _trained_checkpoint(run: Run) -> Path:

@@ -9,7 +9,7 @@ of training; all other tasks are held out. The checkpoint must come from the run
 from dataclasses import replace
 
 import envs
-from ad.evaluation.evaluate import load_model
+from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.evaluation.results import read_results, write_results
 from ad.evaluation.summary import (
     SUMMARY,
@@ -19,8 +19,6 @@ from ad.evaluation.summary import (
     world_references,
     write_results_json,
 )
-from ad.methods import build_method
-from ad.rollout.tasks import rollout_tasks
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run, world_folder, world_title
 from envs.tasks import other_split
@@ -40,12 +38,8 @@ class TransferEvaluation:
 
     def evaluate(self) -> None:
         """Evaluate the trained model of the run in this world and write its result files."""
-        settings = self.config.evaluation
-        model, method = load_model(self.run, self.base_env), build_method(self.config.method)
-        seeds = (settings.eval_seeds, settings.train_eval_seeds)
-        results = rollout_tasks(
-            self.config, self.split, model, method, settings.episodes, seeds, record=True, show=True
-        )
+        model = load_model(self.run, self.base_env)
+        results = evaluation_rollouts(self.config, self.split, model)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_results(self.folder, self.split, results)
         evaluations = read_results(self.folder / "results.csv")
