@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ad.config.schema import Experiment
 from ad.errors import NumericError
 from ad.runtime import console
 from ad.runtime.console import info
@@ -68,9 +69,7 @@ def make(study: Study, planned: PlannedRun, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     config = replace(planned.config, root=str(root))
     with locked_runs([config]):
-        run = Run.open(config)
-        with locked(root / "histories", wait=True):  # another shard may need them too
-            pipeline.collect(run)
+        (run,) = _open_and_collect([config], root)
         pipeline.train([run])
         pipeline.evaluate(run)
         record = record_of(planned, run)
@@ -107,9 +106,14 @@ def train_side_by_side(
         configs = [replace(training[0].config, root=str(root)) for training in experiment]
         root.mkdir(parents=True, exist_ok=True)
         with locked_runs(configs), suppress(NumericError):
-            runs = [Run.open(config) for config in configs]
-            with locked(root / "histories", wait=True):
-                for run in runs:
-                    pipeline.collect(run)
-            pipeline.train(runs)
+            pipeline.train(_open_and_collect(configs, root))
         yield from experiment
+
+
+def _open_and_collect(configs: Sequence[Experiment], root: Path) -> list[Run]:
+    """Return the runs of `configs`, whose folders the caller has locked, with their histories."""
+    runs = [Run.open(config) for config in configs]
+    with locked(root / "histories", wait=True):  # another shard may need them too
+        for run in runs:
+            pipeline.collect(run)
+    return runs
