@@ -268,7 +268,7 @@ def _dispatch(argv: Sequence[str]) -> None:
     if _asks_for_help([name]):
         return _print(_list_of_verbs())
     if name not in VERBS:
-        from ad.registry import did_you_mean
+        from envs.registry import did_you_mean
 
         hint = did_you_mean(name, VERBS) or f" (verbs: {', '.join(VERBS)})"
         raise ConfigError(f"{name!r} is not a verb{hint}")

@@ -16,11 +16,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.grid_world import GridWorld
 from envs.gymnasium_vec import GymnasiumVectorEnv
+from envs.registry import Registry
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
-REGISTRY = {
-    "DarkRoom-v0": "envs.dark_room:DarkRoom",
-}
+REGISTRY = Registry(
+    "environment",
+    {
+        "DarkRoom-v0": "envs.dark_room:DarkRoom",
+    },
+)
 
 
 def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
@@ -68,14 +72,14 @@ def make_base(
         raise ValueError(
             f"{env_id} has its own tasks: task_kwargs are for Gymnasium's environments"
         )
-    world_class = _world_class(env_id)
+    world_class = REGISTRY.load(env_id)
     _check_settings(env_id, kwargs, _parameters(world_class))
     return world_class(**kwargs)
 
 
 def single_env(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
     """Make one environment of a world of REGISTRY; `gymnasium.make` calls this."""
-    world_class = _world_class(env_id)
+    world_class = REGISTRY.load(env_id)
     known = (_parameters(world_class) - {"tasks", "num_envs"}) | _parameters(world_class.single)
     _check_settings(env_id, kwargs, known)
     return EpisodeLength(world_class.single(**kwargs), episode_length)
@@ -87,11 +91,6 @@ def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
     Without `tasks`, environment i has task i modulo the number of tasks.
     """
     return make_vec(env_id, tasks, num_envs=num_envs, **kwargs)
-
-
-def _world_class(env_id: str) -> type[GridWorld]:
-    module, name = REGISTRY[env_id].split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _check_gymnasium_id(env_id: str) -> None:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ad.registry import did_you_mean
+from envs.registry import did_you_mean
 
 LIMITS = {
     "at_least": (operator.ge, "at least"),

@@ -22,7 +22,8 @@ from ad.config.fields import Problem, as_yaml, join, overlaps, validate
 from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError
-from ad.registry import METHODS, SOURCES, did_you_mean
+from ad.registry import METHODS, SOURCES
+from envs.registry import did_you_mean
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
 MAX_TUNED_SETTINGS = 4096

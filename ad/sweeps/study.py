@@ -16,7 +16,7 @@ from ad.config.parser import load_file
 from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
-from ad.registry import did_you_mean
+from envs.registry import did_you_mean
 
 BASE = "base"  # the name of the base experiment in records
 STUDY_FILE = "study.yaml"
