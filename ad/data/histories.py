@@ -26,8 +26,8 @@ class Histories:
     def __init__(self, config: Experiment):
         self.config = config
         source = replace(config.source, source_seed=0)
-        slug = re.sub(r"[^A-Za-z0-9]+", "_", config.env.id).strip("_").lower()
-        name = f"{slug}-{source.algorithm}-{config_hash(config.env, source)[:8]}"
+        name = f"{_slug(config.env.id)}-{_slug(source.algorithm)}"
+        name += f"-{config_hash(config.env, source)[:8]}"
         self.path = Path(config.root) / "histories" / name
 
     def folder(self, task: np.ndarray) -> Path:
@@ -72,6 +72,11 @@ class Histories:
         The metadata is None where there is no snapshot to resume from.
         """
         return [(path, read_metadata(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
+
+
+def _slug(name: str) -> str:
+    """Return the end of a name or a path as it stands in file names, e.g. darkroom_v0."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name)[-60:].strip("_").lower()
 
 
 def versions() -> dict[str, str]:
