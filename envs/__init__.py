@@ -2,8 +2,13 @@
 
 `make` makes one environment, `make_vec` a vector environment with a task for each of its
 environments. `make_base` makes the vector environment without its wrapper, which can be asked about
-its tasks: all of them, their optimal returns, their shortest episodes. All three also take any id
-of Gymnasium. To add a world: a file with a GridWorld subclass and a line in REGISTRY.
+its tasks: all of them, their optimal returns, their shortest episodes. To add a world: a file with
+a GridWorld subclass and a line in REGISTRY.
+
+All three also take any id of Gymnasium and the other names that `envs.registry` describes, in this
+order: REGISTRY, Gymnasium's ids, entry points, places. A world of the last two is a VectorEnv with
+`all_tasks()`, made as `World(tasks=..., num_envs=..., **kwargs)`, or a `gymnasium.Env`, which is
+treated as one with an id of Gymnasium.
 """
 
 import difflib
@@ -12,6 +17,7 @@ import inspect
 from collections.abc import Callable, Iterable
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.grid_world import GridWorld
@@ -24,6 +30,7 @@ REGISTRY = Registry(
     {
         "DarkRoom-v0": "envs.dark_room:DarkRoom",
     },
+    group="worlds",
 )
 
 
@@ -35,8 +42,10 @@ def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.En
     """
     if env_id in REGISTRY:
         return gymnasium.make(env_id, episode_length=episode_length, **kwargs)
-    _check_gymnasium_id(env_id)
-    return EpisodeLength(gymnasium.make(env_id, **kwargs), episode_length)
+    world = _find(env_id)
+    if isinstance(world, type):
+        return single_env(env_id, episode_length, **kwargs)
+    return EpisodeLength(gymnasium.make(world, **kwargs), episode_length)
 
 
 def make_vec(
@@ -65,21 +74,20 @@ def make_base(
     REGISTRY also has `optimal_policy`, `successors` and `start_observations`. Raises ValueError as
     `make` does.
     """
-    if env_id not in REGISTRY:
-        _check_gymnasium_id(env_id)
-        return GymnasiumVectorEnv(env_id, task_kwargs, **kwargs)
+    world_class = _find(env_id)
+    if not isinstance(world_class, type):
+        return GymnasiumVectorEnv(world_class, task_kwargs, **kwargs)
     if task_kwargs is not None:
         raise ValueError(
             f"{env_id} has its own tasks: task_kwargs are for Gymnasium's environments"
         )
-    world_class = REGISTRY.load(env_id)
     _check_settings(env_id, kwargs, _parameters(world_class))
     return world_class(**kwargs)
 
 
 def single_env(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
     """Make one environment of a world of REGISTRY; `gymnasium.make` calls this."""
-    world_class = REGISTRY.load(env_id)
+    world_class = _find(env_id)
     known = (_parameters(world_class) - {"tasks", "num_envs"}) | _parameters(world_class.single)
     _check_settings(env_id, kwargs, known)
     return EpisodeLength(world_class.single(**kwargs), episode_length)
@@ -93,21 +101,45 @@ def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
     return make_vec(env_id, tasks, num_envs=num_envs, **kwargs)
 
 
-def _check_gymnasium_id(env_id: str) -> None:
-    """Raise ValueError unless Gymnasium knows the id; `module:id` imports the module first."""
+def _find(env_id: str) -> type[VectorEnv] | EnvSpec | str:
+    """Return the class of a vector environment, or else what `gymnasium.make` takes.
+
+    Raises ValueError for an unknown id, and for a class that is no environment.
+    """
+    if env_id not in REGISTRY and _is_gymnasium_id(env_id):
+        return env_id
+    if not REGISTRY.has(env_id):
+        name = env_id.rpartition(":")[2]
+        known = [*REGISTRY.names(), *gymnasium.registry]
+        raise ValueError(f"unknown environment {env_id!r}{_suggestion(name, known)}")
+    world_class = REGISTRY.load(env_id)
+    if issubclass(world_class, gymnasium.Env):
+        return EnvSpec(world_class.__name__, entry_point=world_class)
+    if issubclass(world_class, VectorEnv) and hasattr(world_class, "all_tasks"):
+        return world_class
+    raise ValueError(f"{env_id} is neither a gymnasium.Env nor a VectorEnv with all_tasks()")
+
+
+def _is_gymnasium_id(env_id: str) -> bool:
+    """Return whether Gymnasium knows the id; `module:id` imports the module first."""
     module, _, name = env_id.rpartition(":")
+    if module.endswith(".py"):
+        return False
     try:
         if module:
             importlib.import_module(module)
         gymnasium.spec(name)
     except (ImportError, gymnasium.error.Error):
-        known = [*REGISTRY, *gymnasium.registry]
-        raise ValueError(f"unknown environment {env_id!r}{_suggestion(name, known)}") from None
+        return False
+    return True
 
 
 def _parameters(function: Callable) -> set[str]:
-    """Return the names of the parameters of a function or class."""
-    return set(inspect.signature(function).parameters) - {"kwargs"}
+    """Return the names of the parameters of a function or class, which passes `kwargs` on."""
+    names = set(inspect.signature(function).parameters)
+    if inspect.isclass(function) and "kwargs" in names:
+        names |= _parameters(function.__mro__[1])
+    return names - {"kwargs"}
 
 
 def _check_settings(env_id: str, kwargs: dict, known: set[str]) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -52,14 +53,15 @@ class GymnasiumVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        env_id: str,
+        env_id: str | EnvSpec,
         task_kwargs: list[dict] | None = None,
         tasks=None,
         num_envs: int | None = None,
         asynchronous: bool = False,
         **kwargs,
     ):
-        self.env_id, self.task_kwargs = env_id, [{}] if task_kwargs is None else task_kwargs
+        self.env_id, self._made = getattr(env_id, "id", env_id), env_id
+        self.task_kwargs = [{}] if task_kwargs is None else task_kwargs
         self._kwargs, self._vector_class = kwargs, AsyncVectorEnv if asynchronous else SyncVectorEnv
         if not self.task_kwargs or not all(isinstance(task, dict) for task in self.task_kwargs):
             raise ValueError("task_kwargs must be a list of dicts, one for each task")
@@ -75,7 +77,7 @@ class GymnasiumVectorEnv(VectorEnv):
 
         def maker(task: int):
             merged = {**self._kwargs, **self.task_kwargs[task]}
-            return lambda: _SkipSteps(gymnasium.make(self.env_id, **merged))
+            return lambda: _SkipSteps(gymnasium.make(self._made, **merged))
 
         makers = [maker(int(task)) for task in self.tasks[:, 0]]
         try:
