@@ -1,7 +1,7 @@
 """All components that a configuration can name: a table for each kind, name -> "module:Class".
 
 `Registry.load` imports the class; the tables import nothing. To add a component, write its file and
-add a line here.
+add a line here. `envs.registry` says how other packages and a user's own file add one.
 """
 
 from envs.registry import Registry
@@ -12,6 +12,8 @@ SOURCES = Registry(
         "a2c": "ad.sources.a2c:A2C",
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
     },
+    group="sources",
+    needs=("Settings", "SHARED", "run"),
 )
 
 METHODS = Registry(
@@ -20,6 +22,8 @@ METHODS = Registry(
         "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
     },
+    group="methods",
+    needs=("Settings", "loss"),
 )
 
 TOKENIZERS = Registry(
@@ -29,6 +33,7 @@ TOKENIZERS = Registry(
         "separate": "ad.models.tokenizer:InterleavedTokens",
         "modal": "ad.models.tokenizer:ParallelStreams",
     },
+    group="tokenizers",
 )
 
 ENCODERS = Registry(
@@ -38,6 +43,8 @@ ENCODERS = Registry(
         "factored": "ad.models.encoders.factored:FactoredEncoder",
         "offsets": "ad.models.encoders.offsets:OffsetEncoder",
     },
+    group="encoders",
+    needs=("forward",),
 )
 # Encoders whose vectors do not depend on the size of the world: they serve worlds of any size.
 SIZE_INDEPENDENT_ENCODERS = {"offsets"}
@@ -51,6 +58,7 @@ POSITIONS = Registry(
         "rotary": "ad.models.positions.rotary:Rotary",
         "none": "ad.models.positions.none:NoPosition",
     },
+    group="positions",
 )
 
 BACKENDS = Registry(
@@ -67,4 +75,5 @@ REWARDS = Registry(
         "table": "ad.models.rewards:RewardTable",
         "projection": "ad.models.rewards:RewardProjection",
     },
+    group="rewards",
 )

@@ -13,7 +13,9 @@ import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from envs.registry import did_you_mean
+import pyrallis
+
+from envs.registry import Registry, did_you_mean
 
 LIMITS = {
     "at_least": (operator.ge, "at least"),
@@ -82,11 +84,39 @@ def _value_problem(value: Any, declared: dataclasses.Field) -> str:
     for name, (holds, words) in LIMITS.items():
         limit = declared.metadata.get(name)
         if limit is not None and not holds(value, limit):
-            if hasattr(limit, "suggest"):  # the choices are a Registry
-                return f"is not a known {limit.kind}: {as_yaml(value)}{limit.suggest(value)}"
+            if isinstance(limit, Registry):
+                return _component_problem(value, limit)
             bound = limit if name != "choices" else ", ".join(limit)
             return f"must be {words} {bound}, not {as_yaml(value)}"
     return ""
+
+
+def _component_problem(name: str, registry: Registry) -> str:
+    """Return why no component is called `name`, '' if one from outside the project is."""
+    if not registry.has(name):
+        return f"is not a known {registry.kind}: {as_yaml(name)}{registry.suggest(name)}"
+    try:
+        registry.load(name)
+    except ValueError as error:
+        return f"cannot be loaded: {error}"
+    return ""
+
+
+def settings_class(registry: Registry, name: str) -> type:
+    """Return the `Settings` of a component. Raises ValueError unless all its defaults are valid."""
+    group = registry.load(name).Settings
+    if name in registry:
+        return group
+    try:
+        types = typing.get_type_hints(group)
+        for entry in dataclasses.fields(group):
+            entry.type = types[entry.name]  # a text, if the file postpones its annotations
+        problems = [" ".join(found) for found in validate(group, pyrallis.encode(group()))]
+    except Exception as error:  # another package's class may be anything
+        problems = [" ".join(str(error).split())]
+    if problems:
+        raise ValueError(f"the Settings of {name} are no group of settings: {problems[0]}")
+    return group
 
 
 def _has_type(value: Any, kind: Any) -> bool:
@@ -107,7 +137,7 @@ def _type_name(kind: Any) -> str:
         return "null"
     if typing.get_origin(kind) is list:
         return f"{TYPE_NAMES[list]} whose entries are each {_type_name(typing.get_args(kind)[0])}"
-    return TYPE_NAMES[kind]
+    return TYPE_NAMES.get(kind) or f"declared with another type than {kind}"
 
 
 def _quote_hint(value: Any, kind: Any) -> str:

@@ -3,17 +3,21 @@
 import ast
 import dataclasses
 import inspect
+import textwrap
 from collections.abc import Iterator
 
-from ad.config.fields import as_yaml, join
+from ad.config.fields import as_yaml, join, settings_class
 from ad.config.parser import COMPONENTS
 from ad.config.schema import Experiment
+from envs import REGISTRY
+from envs.registry import Registry
 
 HEAD = """\
 usage: ad <verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
 or from the root of a checkout: python -m scripts.<verb> ...
 
 A setting that the file leaves out has the default below. An option overrides the file.
+A world, source, method, encoder, ... can also be a class: module:Class or path/to/file.py:Class.
 """
 
 
@@ -24,11 +28,15 @@ def help_text() -> str:
         _line("fresh true", "discard what the verb has written before and start again"),
         _line("repair true", "verify only: collect damaged histories again"),
         *_section(Experiment, ""),
+        f"\nworlds: {', '.join(REGISTRY.names())}, any Gymnasium id",
     ]
     for section, (registry, field) in COMPONENTS.items():
-        for name in registry:
+        for name in registry.names():
             lines += [f"\nif {section}.{field} is {name}"]
-            lines += _section(registry.load(name).Settings, f"{section}.settings")
+            try:
+                lines += _section(settings_class(registry, name), f"{section}.settings")
+            except (ValueError, OSError) as error:  # OSError: its source is not there
+                lines += [f"  it cannot be loaded: {error}"]
     return "\n".join([HEAD, *lines])
 
 
@@ -41,14 +49,15 @@ def _section(group: type, path: str) -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             yield from _section(entry.type, here)
         else:
-            choices = ", ".join(entry.metadata.get("choices", ()))
-            text = meanings[entry.name] + (f" ({choices})" if choices else "")
+            known = entry.metadata.get("choices", ())
+            choices = ", ".join(known.names() if isinstance(known, Registry) else known)
+            text = meanings.get(entry.name, "") + (f" ({choices})" if choices else "")
             yield _line(f"{here} {value if isinstance(value, str) else as_yaml(value)}", text)
 
 
 def _meanings(group: type) -> dict[str, str]:
     """Return name -> the string below the setting, for each setting of a dataclass."""
-    (definition,) = ast.parse(inspect.getsource(group)).body
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
     return {
         setting.target.id: below.value.value
         for setting, below in zip(definition.body, definition.body[1:], strict=False)

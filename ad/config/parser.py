@@ -18,7 +18,7 @@ from typing import Any
 import pyrallis
 
 from ad.config.constraints import violations
-from ad.config.fields import Problem, as_yaml, join, overlaps, validate
+from ad.config.fields import Problem, as_yaml, join, overlaps, settings_class, validate
 from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError
@@ -177,11 +177,14 @@ def _complete_settings(config: Experiment, section: str, problems: list[Problem]
         return config  # the class is unknown
     if problems and not part.settings:
         return config  # spares the import of the class
-    group = registry.load(getattr(part, name)).Settings
-    found = list(validate(group, part.settings, path))
-    if not found:
-        settings = pyrallis.encode(pyrallis.decode(group, part.settings))
-        part = dataclasses.replace(part, settings=settings)
+    try:
+        group = settings_class(registry, getattr(part, name))
+        found = list(validate(group, part.settings, path))
+        if not found:
+            settings = pyrallis.encode(pyrallis.decode(group, part.settings))
+            part = dataclasses.replace(part, settings=settings)
+    except ValueError as error:  # another package's Settings may raise it for their values
+        found = [Problem(f"{section}.{name}", f"cannot be used: {error}")]
     problems += found
     return dataclasses.replace(config, **{section: part})
 

@@ -24,13 +24,13 @@ class EnvConfig:
     """The environment: a family of tasks."""
 
     id: str = field("DarkRoom-v0")
-    """environment: a name in envs.REGISTRY or any Gymnasium id"""
+    """environment: one of the worlds listed below, or any Gymnasium id"""
     kwargs: dict = field({})
     """settings of the environment, e.g. {size: 7, random_start: true}"""
     episode_length: int = field(20, at_least=1, at_most=65535)
     """env steps after which an episode is truncated"""
     tasks: Optional[list[dict]] = field(None)
-    """for a Gymnasium id: the settings of each task, e.g. [{gravity: 9}, {gravity: 12}]"""
+    """for a gymnasium.Env: the settings of each task, e.g. [{gravity: 9}, {gravity: 12}]"""
 
 
 @dataclass(frozen=True)
