@@ -2,13 +2,13 @@
 
 `make` makes one environment, `make_vec` a vector environment with a task for each of its
 environments. `make_base` makes the vector environment without its wrapper, which can be asked about
-its tasks: all of them, their optimal returns, their shortest episodes. To add a world: a file with
-a GridWorld subclass and a line in REGISTRY.
+its tasks: all of them, and what else it can tell (`envs.oracle`). To add a world: a file with a
+subclass of `World` (`envs.world`), or of `GridWorld` if it is a room of cells, and a line in
+REGISTRY.
 
 All three also take any id of Gymnasium and the other names that `envs.registry` describes, in this
-order: REGISTRY, Gymnasium's ids, entry points, places. A world of the last two is a VectorEnv with
-`all_tasks()`, made as `World(tasks=..., num_envs=..., **kwargs)`, or a `gymnasium.Env`, which is
-treated as one with an id of Gymnasium.
+order: REGISTRY, Gymnasium's ids, entry points, places. A world of the last two is a `World`, or a
+`gymnasium.Env`, which is treated as one with an id of Gymnasium.
 """
 
 import difflib
@@ -20,9 +20,9 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.grid_world import GridWorld
 from envs.gymnasium_vec import GymnasiumVectorEnv
 from envs.registry import Registry
+from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
 REGISTRY = Registry(
@@ -67,12 +67,10 @@ def make_vec(
 
 def make_base(
     env_id: str, task_kwargs: list[dict] | None = None, **kwargs
-) -> GridWorld | GymnasiumVectorEnv:
+) -> World | GymnasiumVectorEnv:
     """Make the vector environment without its wrapper, to step or to ask for facts about tasks.
 
-    It has `all_tasks`, `observation_factors`, `optimal_return` and `shortest_episode`; a world of
-    REGISTRY also has `optimal_policy`, `successors` and `start_observations`. Raises ValueError as
-    `make` does.
+    It is a `TaskOracle`, and has `observation_factors`. Raises ValueError as `make` does.
     """
     world_class = _find(env_id)
     if not isinstance(world_class, type):
@@ -101,8 +99,8 @@ def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
     return make_vec(env_id, tasks, num_envs=num_envs, **kwargs)
 
 
-def _find(env_id: str) -> type[VectorEnv] | EnvSpec | str:
-    """Return the class of a vector environment, or else what `gymnasium.make` takes.
+def _find(env_id: str) -> type[World] | EnvSpec | str:
+    """Return the class of a world, or else what `gymnasium.make` takes.
 
     Raises ValueError for an unknown id, and for a class that is no environment.
     """
@@ -115,9 +113,9 @@ def _find(env_id: str) -> type[VectorEnv] | EnvSpec | str:
     world_class = REGISTRY.load(env_id)
     if issubclass(world_class, gymnasium.Env):
         return EnvSpec(world_class.__name__, entry_point=world_class)
-    if issubclass(world_class, VectorEnv) and hasattr(world_class, "all_tasks"):
+    if issubclass(world_class, World):
         return world_class
-    raise ValueError(f"{env_id} is neither a gymnasium.Env nor a VectorEnv with all_tasks()")
+    raise ValueError(f"{env_id} is neither a gymnasium.Env nor an envs.world.World")
 
 
 def _is_gymnasium_id(env_id: str) -> bool:

@@ -10,9 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.checks import check_tasks, env_tasks
-from envs.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld, GridWorldEnv
+from envs.checks import check_tasks
+from envs.goal_search import GoalSearch
+from envs.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld
+from envs.oracle import Reference
 from envs.render import room_frames, room_text
+from envs.world import WorldEnv
 
 MAX_SIZE = 181  # so that the index of a cell fits the 16 bits of a stored observation
 
@@ -24,6 +27,8 @@ class DarkRoom(GridWorld):
     index row * size + column. With `random_start` an episode starts on any cell but the goal, all
     equally likely. Raises ValueError for a bad setting or task.
     """
+
+    task_noun = "goal"
 
     def __init__(
         self,
@@ -40,19 +45,32 @@ class DarkRoom(GridWorld):
             raise ValueError("random_start and terminate_on_goal must be true or false")
         self.size, self.center = size, (size // 2) * (size + 1)
         self.random_start, self.terminate_on_goal = random_start, terminate_on_goal
-        self.tasks = env_tasks(self.all_tasks(), tasks, num_envs)
+        super().__init__(num_envs, tasks, (size, size), render_mode)
         self._goals = self._goal_cells(self.tasks)
-        super().__init__(len(self.tasks), (size, size), render_mode)
 
     @classmethod
-    def single(cls, goal: tuple[int, int] | None = None, **kwargs) -> GridWorldEnv:
+    def single(cls, goal: tuple[int, int] | None = None, **kwargs) -> WorldEnv:
         """Make one dark room as a Gymnasium environment; `goal` defaults to the first task."""
-        return GridWorldEnv(cls(tasks=None if goal is None else [goal], **kwargs))
+        return WorldEnv(cls(tasks=None if goal is None else [goal], **kwargs))
+
+    @property
+    def task_grid(self) -> tuple[int, int]:
+        """The shape of the room: a task is a cell."""
+        return self.shape
+
+    @property
+    def success_ends(self) -> bool:
+        """Whether arriving on the goal ends the episode."""
+        return self.terminate_on_goal
 
     def all_tasks(self) -> np.ndarray:
         """Return all goals, row by row, int64 [K, 2]: every cell but the center."""
         cells = np.delete(np.arange(self.size**2), self.center)
         return np.stack(np.divmod(cells, self.size), axis=1)
+
+    def relative_tasks(self, tasks) -> np.ndarray:
+        """Return the goals as offsets from the center, which are equal in rooms of any size."""
+        return np.asarray(tasks) - self.size // 2
 
     def start_observations(self) -> np.ndarray:
         """Return where episodes may start, int64: the center, or with random starts all cells."""
@@ -77,6 +95,32 @@ class DarkRoom(GridWorld):
             return self._mean_over_starts(tasks, lambda distance: distance <= limit)
         return self._mean_over_starts(tasks, lambda d: np.maximum(limit + 1 - d, 0))
 
+    def random_return(self, tasks, episode_length: int) -> np.ndarray:
+        """Return the expected return of uniformly random actions in each task, float [K]."""
+        return self._search(tasks, episode_length).random()[0]
+
+    def references(self, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
+        """Return the references of a search for a goal, float [K, E]: see `envs.goal_search`.
+
+        The explorer is left out if starts are random or the room is too large for its search.
+        """
+        return self._search(tasks, episode_length).references(episodes)
+
+    def success(self, returns: np.ndarray) -> np.ndarray:
+        """Return whether each return is above 0, so that the goal was reached."""
+        return returns > 0
+
+    def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
+        """Return which goals agree with every reward, end and start of `transitions`, bool [K]."""
+        goals = self._goal_cells(tasks)[:, None]
+        reached = transitions["next_observation"] == goals  # [K, T]
+        starts = (transitions["time"] == 0) | self.terminate_on_goal  # never on the goal
+        agrees = (transitions["reward"] == reached) & ~(
+            starts & (transitions["observation"] == goals)
+        )
+        ends = reached & self.terminate_on_goal
+        return (agrees & (transitions["terminated"] == ends)).all(1)
+
     def optimal_policy(self, tasks) -> np.ndarray:
         """Return the probabilities of an optimal policy in each task, float64 [K, S, A].
 
@@ -91,9 +135,14 @@ class DarkRoom(GridWorld):
         best[..., STAY] = (down == 0) & (right == 0)
         return best / best.sum(-1, keepdims=True)
 
-    def _outcome(self, previous, actions, cells):
-        reached = cells == self._goals
-        terminated = reached if self.terminate_on_goal else np.zeros(self.num_envs, bool)
+    def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray:
+        """Draw one episode seen from above, uint8 [T + 1, H, W, 3]; see `envs.render`."""
+        cells = np.append(transitions["observation"], transitions["next_observation"][-1])
+        return room_frames(self.size, cells.astype(np.int64), tuple(task))
+
+    def _outcome(self, envs, previous, actions, cells):
+        reached = cells == self._goals[envs]
+        terminated = reached if self.terminate_on_goal else np.zeros(len(cells), bool)
         return reached.astype(np.float32), terminated
 
     def _begin(self, envs):
@@ -108,6 +157,16 @@ class DarkRoom(GridWorld):
         if self.render_mode == "ansi":
             return room_text(self.size, cell, goal)
         return room_frames(self.size, np.array([cell]), goal)[0]
+
+    def _search(self, tasks, episode_length: int) -> GoalSearch:
+        return GoalSearch(
+            self._table,
+            self.start_observations(),
+            self._goal_cells(tasks),
+            episode_length,
+            self.terminate_on_goal,
+            self.optimal_return(tasks, episode_length),
+        )
 
     def _goal_cells(self, tasks) -> np.ndarray:
         """Return the goals' cells, int64 [K]; ValueError if one is outside or on the start."""

@@ -16,6 +16,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.checks import check_actions, check_tasks, env_tasks
+from envs.oracle import TaskOracle
 
 MAX_OBSERVATIONS, MAX_ACTIONS = 2**16, 2**8  # histories store them as uint16 and uint8
 NO_STEP = -1  # in place of an action: the environment is not stepped
@@ -39,8 +40,8 @@ class _SkipSteps(gymnasium.Wrapper):
         return self._observation, *outcome, {}
 
 
-class GymnasiumVectorEnv(VectorEnv):
-    """N environments of one Gymnasium id, with the interface of a GridWorld (float32 rewards too).
+class GymnasiumVectorEnv(VectorEnv, TaskOracle):
+    """N environments of one Gymnasium id, with the interface of a World (float32 rewards too).
 
     Environment i has the task `tasks[i]`, int [N, 1], an index into `task_kwargs`, and gets the
     keyword arguments of the task and `kwargs`. `task_kwargs` defaults to one task, {}. Without
@@ -129,17 +130,10 @@ class GymnasiumVectorEnv(VectorEnv):
         """Return the indices into `task_kwargs`, [[0], [1], ...], int64 [K, 1]."""
         return np.arange(len(self.task_kwargs))[:, None]
 
-    def relative_tasks(self, tasks) -> np.ndarray:
-        """Return the tasks: a task keeps its index whatever the shared keyword arguments."""
-        return np.asarray(tasks)
-
-    def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
-        """Return NaN for each task, float [K]: it is unknown."""
-        return np.full(len(self._index(tasks)), np.nan)
-
-    def shortest_episode(self, tasks) -> np.ndarray:
-        """Return NaN for each task, float [K]: it is unknown."""
-        return np.full(len(self._index(tasks)), np.nan)
+    def success(self, returns: np.ndarray) -> np.ndarray | None:
+        """Return whether returns are at least the id's reward threshold; None if it has none."""
+        threshold = gymnasium.spec(self.env_id.rpartition(":")[2]).reward_threshold
+        return None if threshold is None else returns >= threshold
 
     def reset(self, *, seed=None, options: dict | None = None):
         """Begin an episode in each environment or in those of `options["reset_mask"]`, bool [N]."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from trajectories import batch_trajectories
 
 import envs
 
@@ -247,6 +248,51 @@ def test_the_optimal_policy_shares_between_row_and_column_and_stays_on_the_goal(
     assert policy[0, 4].tolist() == [0, 0.5, 0, 0.5, 0]  # to the corner: up or left
     assert policy[[1, 2, 0], [4, 4, 0]].argmax(-1).tolist() == [UP, RIGHT, STAY]
     assert (policy[[1, 2, 0], [4, 4, 0]].max(-1) == 1).all()
+
+
+@pytest.mark.parametrize("terminate_on_goal", [True, False])
+@pytest.mark.parametrize("random_start", [True, False])
+def test_the_goals_that_are_possible_are_those_that_would_have_given_the_same_rewards(
+    terminate_on_goal, random_start
+):
+    settings = {"size": 3, "random_start": random_start, "terminate_on_goal": terminate_on_goal}
+    names = ("time", "observation", "action", "reward", "next_observation", "terminated")
+    tasks = envs.make_base("DarkRoom-v0", size=3).all_tasks()
+    actions = np.random.default_rng(0).integers(5, size=(8, 25))
+    vec_env = envs.make_vec("DarkRoom-v0", tasks, 6, **settings)
+    for k, steps in enumerate(batch_trajectories(vec_env, actions, 3)):
+        for stop in range(len(steps) + 1):
+            seen = {n: np.array([step[i] for step in steps[:stop]]) for i, n in enumerate(names)}
+            goals = tasks @ [3, 1]
+            on_goal = seen["next_observation"] == goals[:, None]  # [K, T]
+            begins = (seen["time"] == 0) & (seen["observation"] == goals[:, None])
+            expected = (on_goal == seen["reward"]).all(1) & ~begins.any(1)
+            found = vec_env.unwrapped.possible(seen, tasks)
+            np.testing.assert_array_equal(found, expected)
+            assert found[k] and (found.sum() == 1 or not seen["reward"].any())
+
+
+def test_an_episode_that_continues_or_begins_on_a_cell_excludes_it_as_the_goal():
+    step = {"observation": [4], "next_observation": [3], "reward": [0.0], "terminated": [False]}
+    for kwargs, time, possible in (
+        ({}, 2, False),
+        ({"terminate_on_goal": False}, 2, True),
+        ({"terminate_on_goal": False}, 0, False),
+    ):
+        world = envs.make_base("DarkRoom-v0", size=3, random_start=True, **kwargs)
+        seen = {name: np.array(values) for name, values in (step | {"time": [time]}).items()}
+        assert world.possible(seen, [[1, 1], [1, 0], [0, 0]]).tolist() == [possible, False, True]
+
+
+def test_a_dark_room_tells_which_returns_are_successes_and_where_its_tasks_are():
+    world = envs.make_base("DarkRoom-v0", size=3, terminate_on_goal=False)
+    assert world.success(np.array([[0.0, 1.0], [3.0, 0.0]])).tolist() == [
+        [False, True],
+        [True, False],
+    ]
+    assert (world.task_grid, world.task_noun, world.success_ends) == ((3, 3), "goal", False)
+    frames = world.frames((0, 1), {"observation": np.array([4]), "next_observation": np.array([1])})
+    assert frames.shape == (2, 96, 96, 3) and frames.dtype == np.uint8
 
 
 def test_successors_are_the_observations_after_a_step():

@@ -70,11 +70,20 @@ def test_the_time_limit_of_the_id_stays_in_force():
     assert truncated.tolist() == [True] and not terminated.any() and info["time"].tolist() == [0]
 
 
-def test_unknown_facts_are_nan():
+def test_unknown_facts_are_none():
     world = envs.make_base("FrozenLake-v1", ICE)
-    assert world.all_tasks().tolist() == [[0], [1]] and world.observation_factors == (16,)
-    assert np.isnan(world.optimal_return([[0], [1]], 20)).tolist() == [True, True]
-    assert np.isnan(world.shortest_episode([[1]])).tolist() == [True]
+    tasks = world.all_tasks()
+    assert tasks.tolist() == [[0], [1]] and world.observation_factors == (16,)
+    facts = (world.optimal_return(tasks, 20), world.random_return(tasks, 20))
+    assert [*facts, world.shortest_episode(tasks), world.optimal_policy(tasks)] == [None] * 4
+    assert world.references(tasks, 20, 10) == {}
+
+
+def test_a_success_is_a_return_at_the_reward_threshold_of_the_id():
+    returns = np.array([[0.0, 1.0]])
+    for env_id in ("FrozenLake-v1", "gymnasium.envs.toy_text:FrozenLake-v1"):
+        assert envs.make_base(env_id).success(returns).tolist() == [[False, True]]
+    assert envs.make_base("CliffWalking-v1").success(returns) is None
 
 
 @pytest.mark.parametrize("actions", [[0.0, 1.0], [0, 4], [0, -1], [0], [True, False], None])

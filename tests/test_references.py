@@ -1,4 +1,4 @@
-"""References: against every possible walk, against known values, and in worlds without them."""
+"""References: against every possible walk, against known values, and of the source agents."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import envs
-from ad.evaluation.explorer import explorer_paths
 from ad.evaluation.metrics import nauc
-from ad.evaluation.references import compute_references, random_return, source_references
+from ad.evaluation.references import source_references
+from envs.explorer import explorer_paths
 
 STEPS = 4  # of an episode in the rooms below: 625 walks
 
@@ -37,7 +37,7 @@ def every_walk(world, task, value) -> float:
 def test_random_is_the_mean_over_all_walks(random_start):
     for ends, value in ((True, np.any), (False, np.sum)):
         world, tasks = room(random_start=random_start, terminate_on_goal=ends)
-        line = compute_references(world, tasks, STEPS, episodes=1)["random"]
+        line = world.references(tasks, STEPS, episodes=1)["random"]
         for k in (0, 1):  # a corner and a side
             assert line.returns[k, 0] == pytest.approx(every_walk(world, tasks[k], value))
             assert line.successes[k, 0] == pytest.approx(every_walk(world, tasks[k], np.any))
@@ -51,7 +51,7 @@ def test_undirected_is_random_until_the_first_hit_and_perfect_ever_after(ends):
         return 1 if ends else STEPS - int(on_goal.argmax())  # stays from its arrival on
 
     world, tasks = room(terminate_on_goal=ends)
-    line = compute_references(world, tasks, STEPS, episodes=2)["undirected"]
+    line = world.references(tasks, STEPS, episodes=2)["undirected"]
     found, first = (every_walk(world, tasks[0], value) for value in (np.any, first_episode))
     best = world.optimal_return(tasks, STEPS)[0]
     assert line.returns[0] == pytest.approx([first, found * best + (1 - found) * first])
@@ -60,7 +60,7 @@ def test_undirected_is_random_until_the_first_hit_and_perfect_ever_after(ends):
 
 def test_the_undirected_reference_agrees_with_a_simulation_in_the_room_of_the_benchmark():
     world, tasks = room(size=9)
-    line = compute_references(world, tasks, 20, episodes=100)["undirected"]
+    line = world.references(tasks, 20, episodes=100)["undirected"]
     # A simulation of 400,000 walks gives 0.8524 and 0.9828.
     assert nauc(line.returns, np.ones(80)).mean() == pytest.approx(0.8527, abs=1e-4)
     assert line.successes[:, 99].mean() == pytest.approx(0.9830, abs=1e-4)
@@ -69,7 +69,7 @@ def test_the_undirected_reference_agrees_with_a_simulation_in_the_room_of_the_be
 @pytest.mark.parametrize(("ends", "score"), [(True, 0.984), (False, 0.980)])
 def test_the_explorer_is_nearly_optimal_in_the_room_of_the_benchmark(ends, score):
     world, tasks = room(size=9, terminate_on_goal=ends)
-    line = compute_references(world, tasks, 20, episodes=100)["explorer"]
+    line = world.references(tasks, 20, episodes=100)["explorer"]
     assert nauc(line.returns, world.optimal_return(tasks, 20)).mean() > score
     assert (line.successes[:, 6:] == 1).all()
 
@@ -94,7 +94,7 @@ def test_explorer_paths_leave_cells_out_of_reach():
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_references_are_in_order(size, ends, steps):
     world, tasks = room(size, terminate_on_goal=ends)
-    lines = {name: r.returns for name, r in compute_references(world, tasks, steps, 50).items()}
+    lines = {name: r.returns for name, r in world.references(tasks, steps, 50).items()}
     assert (lines["random"] <= lines["undirected"] + 1e-9).all()
     assert (lines["undirected"] <= lines["optimal"] + 1e-9).all()
     assert (lines["explorer"] <= lines["optimal"] + 1e-9).all()
@@ -103,17 +103,26 @@ def test_references_are_in_order(size, ends, steps):
 
 def test_with_random_starts_there_is_no_explorer():
     world, tasks = room(random_start=True)
-    assert set(compute_references(world, tasks, STEPS, 3)) == {"random", "undirected", "optimal"}
+    assert set(world.references(tasks, STEPS, 3)) == {"random", "undirected", "optimal"}
 
 
-def test_a_gymnasium_world_has_no_references():
-    world = envs.make_base("FrozenLake-v1", [{"is_slippery": False}, {"is_slippery": True}])
-    assert compute_references(world, world.all_tasks(), 20, 10) == {}
-    assert np.isnan(random_return(world, world.all_tasks(), 20)).all()
+def test_the_random_return_is_that_of_the_reference():
+    for ends in (True, False):
+        world, tasks = room(terminate_on_goal=ends)
+        line = world.references(tasks, STEPS, episodes=1)["random"]
+        np.testing.assert_array_equal(world.random_return(tasks, STEPS), line.returns[:, 0])
 
 
 def test_the_source_curve_stops_where_the_actor_with_the_fewest_episodes_does():
     actors = [[np.array([0, 0, 1, 1.0]), np.array([0, 1, 1.0])], [np.zeros(3), np.ones(5)]]
-    lines = source_references(actors, episodes=100, last=2)
+    world, _ = room()
+    lines = source_references(world, actors, episodes=100, last=2)
     assert lines["source"].returns.tolist() == [[0, 0.5, 1], [0.5, 0.5, 0.5]]
     assert lines["source_end"].returns.tolist() == [[1, 1], [0.5, 0.5]]
+    assert lines["source_end"].successes.tolist() == [[1, 1], [0.5, 0.5]]
+
+
+def test_the_successes_of_a_source_are_unknown_where_the_world_cannot_tell():
+    world = envs.make_base("CliffWalking-v1")
+    line = source_references(world, [[np.ones(3)]], episodes=3, last=2)["source"]
+    assert line.returns.tolist() == [[1, 1, 1]] and np.isnan(line.successes).all()

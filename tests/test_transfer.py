@@ -12,7 +12,6 @@ from training_run import train
 
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate, load_model
-from ad.evaluation.references import compute_references
 from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_results
 from ad.reporting import tables
 from ad.reporting import verify as verification
@@ -71,7 +70,7 @@ def test_the_references_are_those_of_the_world_played(run, kwargs):
     base = make_base("DarkRoom-v0", **({"size": 3} | kwargs))
     tasks = there.split.held_out_tasks
     line, optimal = (
-        compute_references(base, tasks, 5, 12)["undirected"],
+        base.references(tasks, 5, 12)["undirected"],
         base.optimal_return(tasks, 5),
     )
     found = results(run, there.folder.name)["references"]["undirected"]["held_out"]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.oracle import TaskOracle
+
 SMOOTHING = 5  # episodes in the trailing mean of `episodes_to`
 
 
@@ -28,6 +30,16 @@ def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
     start = np.where(is_first, 0, np.r_[0, stop[:-1]][: len(stop)])
     total = np.pad(np.cumsum(reward, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
     return Episodes(actor, start, stop, total[actor, stop] - total[actor, start])
+
+
+def known(values: np.ndarray | None, shape: int | tuple[int, ...]) -> np.ndarray:
+    """Return what a world tells as float64, and NaN of `shape` in place of None, the unknown."""
+    return np.full(shape, np.nan) if values is None else np.asarray(values, np.float64)
+
+
+def known_successes(world: TaskOracle, returns: np.ndarray) -> np.ndarray:
+    """Return whether episodes with these `returns` are successes: 1, 0 or NaN for unknown."""
+    return known(world.success(returns), returns.shape)
 
 
 def index_in_actor(actor: np.ndarray) -> np.ndarray:

@@ -1,34 +1,29 @@
 """Write and read `results.json`: the scores of each split and of the references."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ad.config.schema import config_hash
-from ad.data.episodes import episodes
+from ad.data.episodes import known
 from ad.data.histories import Histories
 from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
-from ad.evaluation.references import (
-    Reference,
-    compute_references,
-    random_return,
-    source_references,
-)
+from ad.evaluation.references import References, all_references
 from ad.evaluation.results import Evaluation, read_results
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import hardware, read_sessions, resumed_with
+from envs.oracle import TaskOracle
 from envs.tasks import task_name
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
 FILES = (*HASHED, SUMMARY)
-References = dict[str, dict[str, Reference]]  # reference name -> split -> Reference
 
 
 @dataclass(frozen=True)
@@ -109,49 +104,6 @@ def identity(run: Run) -> dict[str, str | None]:
     }
 
 
-def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
-    """Compute all references of `run`, those of its source from its histories."""
-    references = world_references(run.world, run.config.env.episode_length, evaluations)
-    source = history_references(run, evaluations["held_out"].returns.shape[2])
-    return references | {name: {"train": reference} for name, reference in source.items()}
-
-
-def world_references(world, episode_length: int, evaluations: dict[str, Evaluation]) -> References:
-    """Compute the references that depend on the world alone, for the tasks of each split."""
-    references: References = {}
-    for split, evaluation in evaluations.items():
-        num_episodes = evaluation.returns.shape[2]
-        by_name = compute_references(world, evaluation.tasks, episode_length, num_episodes)
-        for name, reference in by_name.items():
-            references.setdefault(name, {})[split] = reference
-    return references
-
-
-def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
-    """Compute the references of the source agents' first `num_episodes` and last ten episodes.
-
-    Returns {} if a train task has no history. Agents that stopped learning are left out, since a
-    policy frozen half-way does not represent the source algorithm.
-    """
-    histories = Histories(run.config)
-    folders = [histories.folder(task) for task in run.split.train_tasks]
-    if not all((folder / MANIFEST).exists() for folder in folders):
-        return {}
-    returns = {}
-    for k, folder in enumerate(folders):
-        history = load_history(folder, ("terminated", "truncated", "reward"))
-        if history.stopped_at is None:
-            arrays = history.arrays
-            whole = episodes(arrays["terminated"] | arrays["truncated"], arrays["reward"])
-            actors = range(len(arrays["reward"]))
-            returns[k] = [whole.returns[whole.actor == j] for j in actors]
-    if not returns:
-        return {}
-    references = source_references(list(returns.values()), num_episodes, metrics.LAST)
-    tasks = np.array(list(returns))
-    return {name: replace(reference, tasks=tasks) for name, reference in references.items()}
-
-
 def stopped_agents(run: Run) -> dict[str, int]:
     """Return the step at which source agents with a non-finite loss stopped, by task name."""
     stopped, histories = {}, Histories(run.config)
@@ -179,7 +131,10 @@ def compile_results(run: Run, evaluations: dict[str, Evaluation], references: Re
 
 
 def scores(
-    world, episode_length: int, evaluations: dict[str, Evaluation], references: References
+    world: TaskOracle,
+    episode_length: int,
+    evaluations: dict[str, Evaluation],
+    references: References,
 ) -> dict:
     """Return the entries `splits` and `references` of `results.json`, in `world`."""
     facts = {split: task_facts(world, episode_length, e.tasks) for split, e in evaluations.items()}
@@ -219,11 +174,11 @@ def _summarize_references(
     return summaries
 
 
-def task_facts(world, episode_length: int, tasks: np.ndarray) -> metrics.TaskFacts:
-    """Return the properties of `tasks` (int [K, D]) that `world` can tell."""
-    return metrics.TaskFacts(
+def task_facts(world: TaskOracle, episode_length: int, tasks: np.ndarray) -> metrics.TaskFacts:
+    """Return what `world` can tell about `tasks` (int [K, D]); NaN for what it cannot."""
+    facts = (
         world.optimal_return(tasks, episode_length),
-        random_return(world, tasks, episode_length),
+        world.random_return(tasks, episode_length),
         world.shortest_episode(tasks),
-        success_ends=getattr(world, "terminate_on_goal", False),
     )
+    return metrics.TaskFacts(*(known(fact, len(tasks)) for fact in facts), world.success_ends)

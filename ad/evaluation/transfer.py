@@ -2,23 +2,18 @@
 
 Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`. The
 results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
-`world` it is. Its train tasks are the goals with the same offset from the room's center as a goal
-of training; all other tasks are held out. The checkpoint must come from the run's own world.
+`world` it is. Its train tasks are those that are equal to a train task of the run by the world's
+`relative_tasks`: for rooms the goals with the same offset from the center. All other tasks are held
+out. The checkpoint must come from the run's own world.
 """
 
 from dataclasses import replace
 
 import envs
 from ad.evaluation.evaluate import evaluation_rollouts, load_model
+from ad.evaluation.references import world_references
 from ad.evaluation.results import read_results, write_results
-from ad.evaluation.summary import (
-    SUMMARY,
-    identity,
-    matches,
-    scores,
-    world_references,
-    write_results_json,
-)
+from ad.evaluation.summary import SUMMARY, identity, matches, scores, write_results_json
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run, world_folder, world_title
 from envs.tasks import other_split

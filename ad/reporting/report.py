@@ -13,8 +13,9 @@ import numpy as np
 from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
+from ad.evaluation.references import References
 from ad.evaluation.results import Evaluation
-from ad.evaluation.summary import References, read_summary
+from ad.evaluation.summary import read_summary
 from ad.evaluation.transfer import world_results
 from ad.reporting import plots, tables
 from ad.runtime.files import atomic_write, write_text

@@ -1,0 +1,129 @@
+"""The search for a goal: returns that other agents would reach, computed exactly.
+
+An agent moves from observation to observation until it stands on the goal of its task, which it
+does not know; each step that ends there has reward 1. `GoalSearch.references` gives the expected
+return and success of each task and episode:
+
+- random: uniform actions in all episodes.
+- undirected: random until the goal is first hit, perfect ever after: the ceiling of what can be
+  learned from a source that explores without direction, as A2C does.
+- explorer: visits unseen cells systematically (`envs.explorer`) until it reaches the goal, then
+  takes a shortest path: a practical ceiling for any agent.
+- optimal: knows the goal.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from envs.explorer import explorer_paths
+from envs.oracle import Reference
+
+
+@dataclass(frozen=True)
+class GoalSearch:
+    """Transitions, starts and goals of K tasks in which an agent has to find a goal.
+
+    successors: int [S, A], the next observation; starts: int [number of starts], equally likely
+    except that no episode starts on its goal; goals: int [K]. goal_ends: whether arriving ends the
+    episode. optimal: float [K], the expected return of an agent that knows the goal.
+    """
+
+    successors: np.ndarray
+    starts: np.ndarray
+    goals: np.ndarray
+    episode_length: int
+    goal_ends: bool
+    optimal: np.ndarray
+
+    def references(self, episodes: int) -> dict[str, Reference]:
+        """Return the references by name; the explorer is left out if `explorer` returns None."""
+        exploring = self.explorer(episodes)
+        return {
+            "random": _constant(*self.random(), episodes),
+            "undirected": self.undirected(episodes),
+            **({"explorer": exploring} if exploring else {}),
+            "optimal": _constant(self.optimal, self.reachable, episodes),
+        }
+
+    def random(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the expected return and success of uniform actions, float [K] each."""
+        ones = np.ones(self.episode_length)
+        returns = self._random_walk_values(ones, arrival_ends=self.goal_ends)
+        success = self._random_walk_values(ones, arrival_ends=True)
+        return self._mean_over_starts(returns), self._mean_over_starts(success)
+
+    def undirected(self, episodes: int) -> Reference:
+        """Act uniformly until the goal is first hit, take a shortest path to it ever after."""
+        ones = np.ones(self.episode_length)
+        hit = self._mean_over_starts(self._random_walk_values(ones, arrival_ends=True))
+        values = self._random_walk_values(self.arrival_returns(), arrival_ends=True)
+        first = self._mean_over_starts(values)  # return of an episode that begins without the goal
+        unknown = (1 - hit[:, None]) ** np.arange(episodes)  # [K, E]: P(not hit before the episode)
+        return Reference(
+            unknown * first[:, None] + (1 - unknown) * self.optimal[:, None],
+            unknown * hit[:, None] + (1 - unknown) * self.reachable[:, None],
+        )
+
+    def explorer(self, episodes: int) -> Reference | None:
+        """Visit unseen cells until the goal is reached, take a shortest path to it ever after.
+
+        None if starts are random (the paths would depend on them) or the room is too large to
+        search.
+        """
+        if len(self.starts) > 1:
+            return None
+        paths = explorer_paths(self.successors, int(self.starts[0]), self.episode_length, episodes)
+        if paths is None:
+            return None
+        returns = np.zeros((len(self.goals), episodes))
+        for k, goal in enumerate(self.goals):
+            visits = [np.flatnonzero(path == goal) for path in paths]
+            episode = next((e for e, steps in enumerate(visits) if len(steps)), episodes)
+            if episode < episodes:
+                step = visits[episode][0]  # of the arrival, from 1
+                returns[k, episode] = self.arrival_returns()[-step]
+                returns[k, episode + 1 :] = self.optimal[k]
+        return Reference(returns, (returns > 0).astype(float))
+
+    def arrival_returns(self) -> np.ndarray:
+        """Return of arriving on the goal and staying there, float [episode_length].
+
+        Entry n - 1 is for arriving with n steps left, counting the step of the arrival.
+        """
+        steps_left = np.arange(1, self.episode_length + 1)
+        return np.ones(len(steps_left)) if self.goal_ends else steps_left.astype(float)
+
+    @cached_property
+    def reachable(self) -> np.ndarray:
+        """The probability that the goal is within reach of the start, float [K]."""
+        values = self._random_walk_values(np.ones(self.episode_length), arrival_ends=True)
+        return self._mean_over_starts(values > 0)
+
+    def _random_walk_values(self, rewards: np.ndarray, arrival_ends: bool) -> np.ndarray:
+        """Return the expected return of a uniformly random walk from each observation, [K, S].
+
+        Arriving on the goal with n steps left, counting the step of the arrival, has the reward
+        `rewards[n - 1]`, and ends the walk if `arrival_ends`. The values follow by recursion over
+        the steps left: v_n(s) = mean over a of [reward + v_{n-1}(s')].
+        """
+        values = np.zeros((len(self.goals), len(self.successors)))
+        goal = (np.arange(len(self.goals)), self.goals)
+        for reward in rewards:
+            arrival = values.copy()  # value of stepping onto each observation
+            arrival[goal] = reward if arrival_ends else reward + values[goal]
+            values = np.mean([arrival[:, after] for after in self.successors.T], axis=0)
+        return values
+
+    def _mean_over_starts(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean of `values` [K, S] over the starts of episodes, [K]."""
+        possible = self.starts != self.goals[:, None]
+        weights = possible / possible.sum(1, keepdims=True)
+        return (values[:, self.starts] * weights).sum(1)
+
+
+def _constant(returns: np.ndarray, successes: np.ndarray, episodes: int) -> Reference:
+    """Return the reference whose episodes all have the same `returns` and `successes` [K]."""
+    ones = np.ones(episodes)
+    return Reference(returns[:, None] * ones, successes[:, None] * ones)

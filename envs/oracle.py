@@ -1,0 +1,95 @@
+"""What a world can tell about its tasks. Every fact is optional: None, or {}, means unknown."""
+
+from dataclasses import dataclass
+from types import EllipsisType
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Expected `returns` and `successes` of each task and episode, float [K, E], NaN for unknown.
+
+    tasks: indices [K] into the tasks of the split, or ... for all of them.
+    """
+
+    returns: np.ndarray
+    successes: np.ndarray
+    tasks: np.ndarray | EllipsisType = ...
+
+
+class TaskOracle:
+    """The facts about the tasks of a world, which is asked about any of its tasks, int [K, D].
+
+    A world has `all_tasks` and overrides what else it can tell. S is the number of its states, A
+    that of its actions. `episode_length` is the limit in env steps. No method changes the state of
+    the environments, and several threads may ask at once.
+
+    task_noun: what a task is called in reports, e.g. "goal".
+    task_grid: the (rows, columns) of the grid whose cells are the tasks, for maps; None if a task
+    is not a cell.
+    success_ends: whether a success ends the episode, so that its length is that of the path.
+    """
+
+    task_noun: str = "task"
+    task_grid: tuple[int, int] | None = None
+    success_ends: bool = False
+
+    def all_tasks(self) -> np.ndarray:
+        """Return all tasks of the world, int64 [K, D]: D numbers name a task."""
+        raise NotImplementedError
+
+    def relative_tasks(self, tasks) -> np.ndarray:
+        """Return names of `tasks` that are equal for the same task under other settings, [K, D]."""
+        return np.asarray(tasks)
+
+    def optimal_return(self, tasks, episode_length: int) -> np.ndarray | None:
+        """Return the best possible expected return of an episode of each task, float [K]."""
+        return None
+
+    def random_return(self, tasks, episode_length: int) -> np.ndarray | None:
+        """Return the expected return of uniformly random actions in each task, float [K]."""
+        return None
+
+    def shortest_episode(self, tasks) -> np.ndarray | None:
+        """Return the fewest env steps to a success in each task, float [K]."""
+        return None
+
+    def success(self, returns: np.ndarray) -> np.ndarray | None:
+        """Return whether episodes with these returns, of any shape, are successes: bool."""
+        return None
+
+    def action_mask(self, tasks) -> np.ndarray | None:
+        """Return which actions each task has, bool [K, A]; None if all tasks have all actions."""
+        return None
+
+    def optimal_policy(self, tasks) -> np.ndarray | None:
+        """Return the action probabilities of an optimal policy by state, float64 [K, S, A]."""
+        return None
+
+    def states(self) -> np.ndarray | None:
+        """Return the index of each environment's present state in `optimal_policy`, int64 [N].
+
+        None if the observation is the state.
+        """
+        return None
+
+    def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
+        """Return which tasks are consistent with the transitions seen, bool [K].
+
+        Only for deterministic families. `transitions` has an array [T] for each field:
+        observation, action, reward, next_observation, terminated and time.
+        """
+        return None
+
+    def references(self, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
+        """Return the learning curves of other agents over E = `episodes` episodes, by name."""
+        return {}
+
+    def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
+        """Draw one episode of `task`, int [D], as frames, uint8 [T + 1, H, W, 3].
+
+        `transitions` has an array [T] for each recorded field, among them observation, action,
+        reward and next_observation. A part of an observation is a field `observation.<part>`.
+        """
+        return None
