@@ -6,6 +6,7 @@ import pytest
 from ad.data import curves as learning_curves
 from ad.data.curves import LearningCurves
 from ad.data.schema import TransitionChunk
+from envs import make_base
 
 NAN = np.nan
 
@@ -43,7 +44,7 @@ def one_by_one(data: dict[str, np.ndarray], agent: int, stride: int) -> list[lis
 @pytest.mark.parametrize("stride", [1, 3])
 def test_a_curve_is_the_mean_over_all_phases_and_actors_of_an_agent(stride, cuts):
     data = lives(0, 150, 2, 4)
-    curves = LearningCurves(2, 4, 150, stride)
+    curves = LearningCurves(make_base("DarkRoom-v0"), 2, 4, 150, stride)
     for start, stop in zip((0, *cuts), (*cuts, 150), strict=True):
         curves.add(TransitionChunk({name: array[start:stop] for name, array in data.items()}))
     found = curves.curves()

@@ -72,7 +72,7 @@ def test_a_tuned_curve_is_that_of_the_history_collected_with_its_settings(search
     collect(run)
     for n, task in enumerate(tuning.tasks):
         arrays = load_history(Histories(run.config).folder(task)).arrays
-        curves = LearningCurves(1, 4, 1000, 4)
+        curves = LearningCurves(run.world, 1, 4, 1000, 4)
         curves.add(TransitionChunk({name: array.T[:, None] for name, array in arrays.items()}))
         for name, row in curves.curves().items():
             found = tuning.curves[name][2, n, : row.shape[1]]

@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
-from ad.data.episodes import episodes, episodes_to, index_in_actor, ratio
+from ad.data.episodes import episodes, episodes_to, index_in_actor, known_successes, ratio
 from ad.data.schema import TransitionChunk
+from envs.oracle import TaskOracle
 
 CONVERGED = 0.9  # fraction of the final return
 FINAL = 0.1  # fraction of a curve, at its end, whose mean is the final value
@@ -21,11 +22,14 @@ COLUMNS = ("count", "return", "length", "success", "success_length")
 class LearningCurves:
     """Sums over the strided episodes of K agents with N actors each, for their learning curves.
 
-    `steps` is the largest number of transitions of an actor.
+    `world` says which episodes are successes. `steps` is the largest number of transitions of an
+    actor.
     """
 
-    def __init__(self, num_agents: int, num_envs: int, steps: int, history_stride: int):
-        self.shape, self.stride = (num_agents, num_envs), history_stride
+    def __init__(
+        self, world: TaskOracle, num_agents: int, num_envs: int, steps: int, history_stride: int
+    ):
+        self.world, self.shape, self.stride = world, (num_agents, num_envs), history_stride
         self.max_episodes = steps // history_stride + 1  # if each has one step
         self.sums = {name: np.zeros(num_agents * self.max_episodes) for name in COLUMNS}
         num_actors = num_agents * num_envs
@@ -54,6 +58,7 @@ class LearningCurves:
     def curves(self) -> dict[str, np.ndarray]:
         """Return means [K, J] of return, length, success and success_length (0 for a failure).
 
+        Success and success_length are NaN if the world cannot tell.
         J is the length of the longest curve; the shorter ones end in NaN.
         """
         sums = {
@@ -69,7 +74,7 @@ class LearningCurves:
 
     def _count(self, actor: np.ndarray, number: np.ndarray, **values: np.ndarray) -> None:
         """Add episodes to the sums; `number` counts the episodes of an actor."""
-        success = (values["return"] > 0).astype(float)
+        success = known_successes(self.world, values["return"])
         values |= {"success": success, "success_length": success * values["length"]}
         index = actor // self.shape[1] * self.max_episodes + number // self.stride
         for name, total in self.sums.items():

@@ -1,9 +1,9 @@
 """Scores of in-context learning: pure functions of returns, lengths and successes [K, S, E].
 
 K tasks, S evaluation seeds, E in-context episodes. A score is computed for each task first (over
-its seeds), then averaged over tasks. NaN means unknown: the world cannot tell its optimal return,
-or the task was never solved. Such tasks are left out of that score's mean; the score is None if all
-tasks are.
+its seeds), then averaged over tasks. NaN means unknown: the world cannot tell its optimal return or
+its successes, or the task was never solved. Such tasks are left out of that score's mean; the score
+is None if all tasks are.
 
 Intervals: the tasks of one run share one trained model, so `summarize` resamples tasks only, and
 its `ci95_method` says so. `across_runs` treats runs (trained models) as independent:
@@ -68,7 +68,7 @@ def last(values: np.ndarray) -> np.ndarray:
 def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray) -> np.ndarray:
     """Mean length of the successful episodes among the last ten / shortest length: [K].
 
-    lengths (steps), successes (0/1) [K, S, E]; shortest (steps) [K]. NaN for a task without a
+    lengths (steps), successes (0/1/NaN) [K, S, E]; shortest (steps) [K]. NaN for a task without a
     success among the last ten episodes, so read the ratio together with the success. The length of
     an episode is that of its path only where success ends the episode.
     """
@@ -114,7 +114,9 @@ def task_scores(
 
 
 def context_scores(successes: np.ndarray, reward_in_context: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the scores named in CONTEXT_SCORES, float [K] each, from 0/1 arrays [K, S, E].
+    """Compute the scores named in CONTEXT_SCORES, float [K] each, from arrays [K, S, E].
+
+    successes: 0, 1 or NaN; reward_in_context: 0 or 1.
 
     Success of episodes with a reward in the context (`success_seen`) shows how well the model
     exploits, success of those without one (`success_unseen`) how well it explores; `unseen` is the
@@ -140,8 +142,8 @@ def summarize(
 ) -> dict:
     """Return a split's entry in `results.json`: means over tasks, 95 % intervals, `per_task`.
 
-    returns, lengths (steps), successes (0/1) and reward_in_context (0/1) are [K, S, E]; `tasks` are
-    the names of the K tasks.
+    returns, lengths (steps), successes (0/1/NaN) and reward_in_context (0/1) are [K, S, E]; `tasks`
+    are the names of the K tasks.
     """
     scores = task_scores(returns, lengths, successes, facts)
     scores |= context_scores(successes, reward_in_context)
@@ -152,7 +154,7 @@ def summarize(
         **{name: json_number(column.mean()) for name, column in columns.items()},
         "return_first10": json_number(curve[:LAST].mean()),
         "episodes_to_80pct": episodes_to(curve, 0.8 * facts.optimal_return.mean()),
-        "tasks_solved": int((scores["success_last10"] >= SOLVED - 1e-9).sum()),
+        "tasks_solved": _solved(scores["success_last10"]),
         "num_tasks": len(tasks),
         "num_seeds": returns.shape[1],
         "num_episodes": returns.shape[2],
@@ -236,6 +238,11 @@ def _interval_method(num_tasks: int) -> str:
         f"percentile bootstrap over {num_tasks} tasks of one trained model, {RESAMPLES:,} resamples"
         " (low = high where all tasks score the same)"
     )
+
+
+def _solved(success: np.ndarray) -> int | None:
+    """Return the number of tasks solved, from their success [K]; None if none is known."""
+    return None if np.isnan(success).all() else int((success >= SOLVED - 1e-9).sum())
 
 
 def _mean(score: np.ndarray) -> float:

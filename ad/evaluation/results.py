@@ -1,13 +1,14 @@
 """Write and read the files of an evaluation: `results.csv` and `trajectories.npz`.
 
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
-eval_seed, episode (from 1), return, length (env steps), success (0 or 1) and reward_in_context (1
-if the context held a reward above 0 when the episode began). `trajectories.npz` has the transitions
-of the first evaluation seed: split [N], task [N, D], where D numbers name a
-task, and the fields of `ad.rollout.rollout.RECORDED` [N, T].
+eval_seed, episode (from 1), return, length (env steps), success (0 or 1, empty if the world cannot
+tell) and reward_in_context (1 if the context held a reward above 0 when the episode began).
+`trajectories.npz` has the transitions of the first evaluation seed: split [N], task [N, D], where D
+numbers name a task, and the fields of `ad.rollout.rollout.RECORDED` [N, T].
 """
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """In-context episodes on the tasks of a split: tasks int [K, D]; the others [K, S, E]."""
+    """In-context episodes on the tasks of a split: tasks int [K, D]; the others [K, S, E].
+
+    `successes` are float: 1, 0 or NaN for unknown.
+    """
 
     tasks: np.ndarray
     returns: np.ndarray
@@ -80,19 +84,28 @@ def _evaluation(rows: list[list[str]]) -> Evaluation:
     tasks = np.array([[int(part) for part in name.split("-")] for name in names])
     number = {name: k for k, name in enumerate(names)}
     index = np.array([(number[row[1]], int(row[2]), int(row[3]) - 1) for row in rows])
-    values = np.array([[float(cell) for cell in row[4:]] for row in rows])
-    if not np.isfinite(values).all():
-        raise ValueError("a number is not finite")
+    values = np.array([list(map(_number, COLUMNS[4:], row[4:])) for row in rows])
     shape = tuple(index.max(0) + 1)  # [K, S, E]
     flat = np.ravel_multi_index(tuple(index.T), shape)  # raises ValueError if one is negative
     if len(rows) != np.prod(shape) or len(np.unique(flat)) != len(rows):
         raise ValueError(f"{len(rows)} rows do not fill {shape} tasks, seeds and episodes")
-    returns, *counts = np.moveaxis(values[np.argsort(flat)].reshape(*shape, -1), -1, 0)
-    return Evaluation(tasks, returns, *(count.astype(int) for count in counts))
+    columns = np.moveaxis(values[np.argsort(flat)].reshape(*shape, -1), -1, 0)
+    returns, lengths, successes, reward_in_context = columns
+    return Evaluation(tasks, returns, lengths.astype(int), successes, reward_in_context.astype(int))
+
+
+def _number(column: str, cell: str) -> float:
+    """Return the number in a cell, NaN for an empty success. Raises ValueError for any other."""
+    if column == "success" and not cell:
+        return np.nan
+    if not math.isfinite(number := float(cell)):
+        raise ValueError("a number is not finite")
+    return number
 
 
 def _rows(split_name: str, tasks: np.ndarray, result: Rollout) -> Iterator[tuple]:
     for env, episode in np.ndindex(result.returns.shape):
+        success = result.successes[env, episode]
         seed, task = divmod(env, len(tasks))
         yield (
             split_name,
@@ -101,7 +114,7 @@ def _rows(split_name: str, tasks: np.ndarray, result: Rollout) -> Iterator[tuple
             episode + 1,
             f"{result.returns[env, episode]:g}",
             result.lengths[env, episode],
-            int(result.successes[env, episode]),
+            "" if np.isnan(success) else int(success),
             int(result.reward_in_context[env, episode]),
         )
 

@@ -145,11 +145,15 @@ def _seconds(result: dict) -> str:
 
 def tasks_table(summary: dict) -> Table:
     """Make a row for each task of a split's entry in `results.json`, the least solved first."""
-    tasks = sorted(
-        summary["per_task"], key=lambda task: (task["success_last10"], task["nauc"] or 0)
-    )
+    tasks = sorted(summary["per_task"], key=lambda task: (_solved(task), task["nauc"] or 0))
     rows = [[task_text(task["task"]), *_cells(task, TASK_COLUMNS)] for task in tasks]
     return Table(["task", *(heading for heading, _ in TASK_COLUMNS.values())], rows)
+
+
+def _solved(task: dict) -> float:
+    """Return the success of a task, or its return if the world cannot tell successes."""
+    known = task["success_last10"] is not None
+    return task["success_last10"] if known else task["return_last10"]
 
 
 def task_text(task: str) -> str:
@@ -168,7 +172,8 @@ def _cells(summary: dict, columns: dict) -> list[str]:
 
 def _cell(name: str, summary: dict, columns: dict = COLUMNS) -> str:
     if name == "tasks_solved":
-        return f"{summary[name]} of {summary['num_tasks']}"
+        known = summary[name] is not None
+        return f"{summary[name]} of {summary['num_tasks']}" if known else UNKNOWN
     return interval(summary[name], summary["ci95"].get(name), columns[name][1])
 
 

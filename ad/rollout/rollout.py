@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ad.data.episodes import known_successes
 from ad.errors import NumericError
 from envs.rng import derive_key, uniform
 
@@ -29,7 +30,7 @@ COMPACT_BELOW = 7 / 8
 class Rollout:
     """Returns, lengths and successes [N, E] of N environments and E episodes each.
 
-    An episode is a success if its return is above 0.
+    `successes`, float64: 1, 0 or NaN where the world cannot tell.
     `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
     began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
     after an environment's last one.
@@ -134,7 +135,7 @@ def rollout(
     return Rollout(
         statistics.returns,
         statistics.lengths,
-        statistics.returns > 0,
+        known_successes(env.unwrapped, statistics.returns),
         statistics.reward_in_context,
         recorded,
         _trajectory(steps, int(env.single_observation_space.n)),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import CorruptError
+from ad.evaluation.metrics import json_number
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
@@ -76,7 +77,8 @@ def record_of(planned: PlannedRun, run: Run) -> RunRecord:
     config, results = planned.config, read_checked_json(run.folder / SUMMARY)
     held_out, train = (results["splits"][split] for split in ("held_out", "train"))
     successes = read_results(run.folder / "results.csv")["held_out"].successes  # [K, S, E]
-    fifths = [part.mean() if part.size else None for part in np.array_split(successes, 5, axis=2)]
+    parts = np.array_split(successes, 5, axis=2)
+    fifths = [json_number(part.mean()) if part.size else None for part in parts]
     bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
     return {
         "key": planned.key,

@@ -76,7 +76,7 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
             if name in tried:
                 bar.update(len(group) * steps_each)
                 continue
-            tried[name] = _try([settings[i] for i in group], tasks, config, bar)
+            tried[name] = _try([settings[i] for i in group], tasks, run, bar)
             save_state(folder, len(tried), tried, metadata)
     curves, statistics = _join(groups, [tried[str(group[0])] for group in groups], len(tasks))
     facts = task_facts(run.world, config.env.episode_length, tasks)
@@ -159,10 +159,11 @@ def _load_tried(folder: Path, metadata: dict, fresh: bool) -> dict:
     return load_state(folder)
 
 
-def _try(settings: list, tasks: np.ndarray, config: Experiment, bar: tqdm) -> dict:
+def _try(settings: list, tasks: np.ndarray, run: Run, bar: tqdm) -> dict:
     """Run an agent for each setting and task. Returns curves and final statistics, [s N, ...]."""
-    num_envs, num_agents = config.source.num_envs, len(settings) * len(tasks)
-    curves = LearningCurves(num_agents, num_envs, _steps(config), config.data.history_stride)
+    config, num_agents = run.config, len(settings) * len(tasks)
+    num_envs, stride = config.source.num_envs, config.data.history_stride
+    curves = LearningCurves(run.world, num_agents, num_envs, _steps(config), stride)
     statistics: dict[str, list] = {}
     settings_of_agents = [own for own in settings for _ in tasks]
     source = new_source(config, np.tile(tasks, (len(settings), 1)), settings_of_agents)

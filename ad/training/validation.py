@@ -31,7 +31,8 @@ def validate(trainer: Trainer) -> dict[str, float]:
         last = slice(-min(10, episodes), None)
         values[f"evaluate/{split}/return"] = result.returns.mean()
         values[f"evaluate/{split}/return_last10"] = result.returns[:, last].mean()
-        values[f"evaluate/{split}/success_last10"] = result.successes[:, last].mean()
+        if np.isfinite(success := result.successes[:, last].mean()):  # the world can tell
+            values[f"evaluate/{split}/success_last10"] = success
     return values
 
 
