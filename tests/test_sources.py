@@ -3,16 +3,21 @@
 import numba
 import numpy as np
 import pytest
+from conftest import SMOKE
 
+from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import new_source
 from ad.data.histories import Histories
 from ad.data.schema import FIELDS
-from ad.errors import ADError
+from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.actors import CHUNK_STEPS
-from envs import make_base
+from ad.sources.noisy_expert import NoiseDistillation, Settings
+from envs import make_base, make_vec
+from envs.dark_room import DarkRoom
+from envs.wrappers import VectorEpisodeLength
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 STEPS = 60  # of each of the 3 x 4 environments
@@ -217,9 +222,42 @@ def test_a2c_records_contiguous_transitions_of_a_gymnasium_environment(play):
     assert (data["next_observation"][data["terminated"]] != 0).all()
 
 
-def test_noise_distillation_refuses_a_world_without_an_optimal_policy(smoke, tmp_path):
-    with pytest.raises(ADError):
-        collect(Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "noise_distillation")))
+NEEDS = "noise_distillation needs a world that knows its optimal policy"
+
+
+@pytest.mark.parametrize("verb", ["collect", "run"])
+def test_noise_distillation_refuses_a_world_without_an_optimal_policy(tmp_path, capsys, verb):
+    words = ["--config_path", str(SMOKE), "--root", str(tmp_path), *ICE]
+    assert exit_code(VERBS[verb], [*words, "--source.algorithm", "noise_distillation"]) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert sentence.endswith(f"cannot be noise_distillation with FrozenLake-v1: {NEEDS}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_noisy_experts_are_not_made_without_an_optimal_policy():
+    world = make_vec("FrozenLake-v1", [[0]])
+    with pytest.raises(ConfigError, match=NEEDS):
+        NoiseDistillation(Settings(), world, np.array([[0]]), 1, [0])
+
+
+class Disguised(DarkRoom):
+    """A dark room that shows every cell as the first one; its state is the cell."""
+
+    def states(self):
+        return self._cells.copy()
+
+    def _observation(self):
+        return np.zeros(self.num_envs, np.int64)
+
+
+def test_noisy_experts_act_by_the_state_where_the_observation_is_not_the_state():
+    chunks = []
+    for world_class in (DarkRoom, Disguised):
+        env = VectorEpisodeLength(world_class(tasks=TASKS, size=3), 5)
+        chunks += NoiseDistillation(Settings(), env, TASKS, 1, [1, 2, 3]).run(STEPS)
+    for name in set(FIELDS) - {"observation", "next_observation"}:
+        np.testing.assert_array_equal(chunks[0].arrays[name], chunks[1].arrays[name])
+    assert not chunks[1].arrays["observation"].any()
 
 
 def test_collecting_takes_no_more_threads_than_the_configuration_allows(smoke, tmp_path):

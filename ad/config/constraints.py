@@ -12,7 +12,7 @@ from pathlib import Path
 from ad.config.fields import Problem, as_yaml, overlaps
 from ad.config.schema import Experiment
 from ad.config.split import configured_split
-from ad.registry import SIZE_INDEPENDENT_ENCODERS
+from ad.registry import SIZE_INDEPENDENT_ENCODERS, SOURCES
 from envs import make_base
 from envs.tasks import RESERVED, check_all_tasks, other_split
 
@@ -67,6 +67,14 @@ def env_can_be_created(env):
         check_all_tasks(env.id, env.kwargs, env.tasks)
     except Exception as error:  # another package's environment may raise anything
         return f"cannot be created: {' '.join(str(error).split())}"
+
+
+@constraint("source.algorithm", "env")
+def source_can_learn_in_the_world(algorithm, env):
+    problem = getattr(SOURCES.load(algorithm), "problem", lambda world, tasks: None)
+    world = make_base(env.id, env.tasks, **env.kwargs)
+    if text := problem(world, world.all_tasks()):
+        return f"cannot be {algorithm} with {env.id}: {algorithm} {text}"
 
 
 @constraint("split", "env")

@@ -6,6 +6,9 @@ The protocol of a source, with K tasks and N = `num_envs` actors for each of the
   a list of K that agree in the fields named by `Source.SHARED`. `env` is a vector environment in
   SAME_STEP autoreset mode with K * N environments, those of a task side by side; `env.unwrapped`
   has the facts about tasks. `tasks` is int [K, ...], `keys` one 64-bit key for each agent.
+- `problem(world, tasks)`, optional and static: what the source needs and `world` does not have, as
+  the rest of a sentence about the source; None if it has everything. It is asked before anything
+  runs, with the tasks of the world.
 - `Settings`: the source's own dataclass, the section `source.settings` of a configuration.
 - `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps.
 - `state()` returns the state between two chunks as nested dicts of arrays, and `restore(state)`

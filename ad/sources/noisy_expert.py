@@ -13,6 +13,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys
+from envs.oracle import TaskOracle
 from envs.rng import uniform
 
 
@@ -29,7 +30,7 @@ class Settings:
 
 
 class NoiseDistillation:
-    """K noisy experts with N actors each, of a world that has an `optimal_policy`.
+    """K noisy experts with N actors each, of a world that knows its `optimal_policy`.
 
     `settings` is one `Settings` for all agents, or a list of K equal ones.
     """
@@ -38,13 +39,21 @@ class NoiseDistillation:
     SHARED = ("noise_start", "noise_end", "decay_fraction")  # one schedule for all agents
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        if not hasattr(env.unwrapped, "optimal_policy"):
-            raise ConfigError("noise_distillation needs a world that knows its optimal policy")
+        if problem := self.problem(env.unwrapped, tasks):
+            raise ConfigError(f"noise_distillation {problem}")
         self.settings = settings if isinstance(settings, Settings) else settings[0]
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.noise_keys = actor_keys(keys, num_envs, "noise")
-        self.cumulative = env.unwrapped.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
+        self.world = env.unwrapped
+        self.cumulative = self.world.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
         self.noise = self.settings.noise_start
+
+    @staticmethod
+    def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
+        """Return a problem if `world` does not know its optimal policy, else None."""
+        if world.optimal_policy(tasks[:1]) is None:
+            return "needs a world that knows its optimal policy"
+        return None
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
@@ -69,7 +78,9 @@ class NoiseDistillation:
         The uniforms `u` [K, N] select an action of either policy; each actor's random stream for
         the purpose "noise" selects the policy.
         """
-        cumulative = self.cumulative[self.actors.agent, observations]  # [K, N, A]
+        states = self.world.states()
+        states = observations if states is None else states.reshape(u.shape)
+        cumulative = self.cumulative[self.actors.agent, states]  # [K, N, A]
         optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
         is_random = uniform(self.noise_keys, self.actors.steps).reshape(u.shape) < self.noise
         return np.where(is_random, (u * cumulative.shape[-1]).astype(int), optimal)
