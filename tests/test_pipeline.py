@@ -225,7 +225,7 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
 
 
 @pytest.mark.parametrize(
-    "kind", ["dense", "random_start", "separate", "table", "one_actor", "foreign"]
+    "kind", ["dense", "random_start", "separate", "table", "one_actor", "foreign", "unknown"]
 )
 def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
     words = {
@@ -247,11 +247,17 @@ def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_pat
             *("--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"),
             *("--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"),
         ],
+        "unknown": [
+            *("--env.id", "CliffWalking-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}]"),
+            *("--split.num_train_tasks", "1", "--training.eval_every", "3"),
+        ],
     }
     fewer = ["--training.steps", "6", "--evaluation.episodes", "4", "--record.held_out_videos", "0"]
     config = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
     pipeline.run_all(Run.open(config))
     assert (folder(config) / "report.html").stat().st_size > 1000
+    logged = (folder(config) / "metrics.jsonl").read_text()
+    assert ("success_last10" in logged) == (kind != "unknown") and "null" not in logged
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The report: the csv is read back, and the page shows all results without other files."""
+"""The report: the csv is read back, and the page shows what is known without other files."""
 
 import json
 import re
@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from small_run import evaluated_run
 
+import envs
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import read_results
 from ad.reporting import tables
 from ad.reporting.record import record
 from ad.reporting.report import render, report
+from ad.sweeps import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def test_a_run_without_histories_has_a_report_without_a_source_line(smoke, tmp_p
         ("--split.held_out", "[[0, 0], [2, 2]]", "--env.episode_length", "1"),  # out of reach
     ],
 )
-def test_a_report_can_be_made_of_other_rows(smoke, tmp_path, words):
+def test_a_report_can_be_made_of_other_results(smoke, tmp_path, words):
     run = evaluated_run(smoke(tmp_path, *words))
     assert "held-out tasks" in report(run).read_text()
 
@@ -161,7 +163,66 @@ def test_a_gymnasium_world_has_a_report_without_unknown_scores(smoke, tmp_path):
     words = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--env.tasks", tasks]
     words += ["--split.num_train_tasks", "2", "--model.encoder", "table"]
     run = evaluated_run(smoke(tmp_path, *words))
-    assert record(run) == (0, 0)
-    assert "NAUC</th>" not in report(run).read_text()
+    assert record(run) is None
+    page = report(run).read_text()
+    assert "NAUC</th>" not in page and "success, last 10</th>" in page
+    assert "FrozenLake-v1 cannot tell: optimal returns, references, maps, videos.</p>" in page
     held_out = json.loads((run.folder / "results.json").read_text())["splits"]["held_out"]
     assert held_out["nauc"] is None and np.isfinite(held_out["return_last10"])
+
+
+SILENT = ["--env.id", "Silent-v0", "--env.kwargs", "{}", "--split.num_train_tasks", "4"]
+CLIFF = ["--env.id", "CliffWalking-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}, {}]"]
+CLIFF += ["--split.num_train_tasks", "2"]
+
+
+@pytest.fixture
+def worlds(monkeypatch):
+    """Register the worlds of the tests."""
+    monkeypatch.setitem(envs.REGISTRY, "Silent-v0", "worlds:Silent")
+    monkeypatch.setitem(envs.REGISTRY, "Known-v0", "worlds:Known")
+
+
+@pytest.mark.parametrize("words", [SILENT, CLIFF], ids=["Silent-v0", "CliffWalking-v1"])
+def test_a_world_that_tells_nothing_has_a_report_without_the_sections_of_the_unknown(
+    worlds, smoke, tmp_path, words, capsys
+):
+    run = evaluated_run(smoke(tmp_path, *words, "--model.encoder", "table"))
+    pipeline.record(run)
+    assert f"{words[1]} cannot draw its episodes" in capsys.readouterr().out
+    page = report(run).read_text()
+    unknown = "optimal returns, successes, references, maps, videos"
+    assert f"{words[1]} cannot tell: {unknown}.</p>" in page
+    titles = re.findall("<h2>(.*)</h2>", page)
+    assert titles == ["Learning curve", "Scores and references", "Details"]
+    assert "tasks solved" not in page and "goal" not in page.split("<h1>")[1]
+    assert not re.search(r"\bnan\b", page.lower())
+    (header, *_) = (run.folder / "table.md").read_text().splitlines()
+    assert header == "|  | return, last 10 |"
+
+
+@pytest.mark.parametrize("words", [SILENT, CLIFF], ids=["Silent-v0", "CliffWalking-v1"])
+def test_a_success_that_the_world_cannot_tell_is_an_empty_cell_and_null(
+    worlds, smoke, tmp_path, words
+):
+    run = evaluated_run(smoke(tmp_path, *words, "--model.encoder", "table"))
+    rows = (run.folder / "results.csv").read_text().splitlines()[1:]
+    assert all(row.split(",")[6] == "" for row in rows)
+    for evaluation in read_results(run.folder / "results.csv").values():
+        assert np.isnan(evaluation.successes).all()
+    summary = json.loads((run.folder / "results.json").read_text())["splits"]["held_out"]
+    names = ["nauc", "success_last10", "success_seen", "success_unseen", "path_ratio_last10"]
+    names += ["tasks_solved", "optimal_return", "optimal_length", "normalized_return_last10"]
+    assert [summary[name] for name in names] == [None] * len(names)
+    assert all(task["success_last10"] is None for task in summary["per_task"])
+    assert np.isfinite(summary["return_last10"]) and summary["unseen"] is not None
+
+
+def test_what_a_world_tells_is_shown_under_the_name_that_it_has(worlds, smoke, tmp_path):
+    words = [*SILENT, "--env.id", "Known-v0", "--record.source_videos", "false"]
+    run = evaluated_run(smoke(tmp_path, *words, "--model.encoder", "table"))
+    assert record(run) == (1, 1)
+    page = report(run).read_text()
+    assert "Known-v0 cannot tell: optimal returns, successes, maps.</p>" in page
+    assert "<td>greedy</td>" in page and "Held-out task (" in page
+    assert page.count("data:video/mp4;base64,") == 1

@@ -6,6 +6,7 @@ import pytest
 from small_run import evaluated_run
 
 from ad.data.histories import Histories
+from ad.data.schema import FIELDS
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.reporting import video
 from ad.reporting.record import history_episodes, record, rollout_episodes
@@ -127,8 +128,26 @@ def test_the_episodes_of_a_held_out_task_lie_end_to_end(run):
 
 def test_a_history_starts_each_episode_at_the_start(run):
     task = run.split.train_tasks[0]
-    episodes = history_episodes(tuple(task.tolist()), Histories(run.config).folder(task))
-    assert len(episodes.start) > 10 and (episodes.observation[episodes.start] == 4).all()
+    episodes = history_episodes(task, Histories(run.config).folder(task))
+    starts = episodes.transitions["observation"][episodes.start]
+    assert len(episodes.start) > 10 and (starts == 4).all()
+
+
+def test_the_world_is_asked_to_draw_every_recorded_field_of_an_episode(run):
+    class Painter:
+        def frames(self, task, transitions):
+            self.task, self.transitions = task, transitions
+            return None
+
+    world, task = Painter(), run.split.train_tasks[0]
+    episodes = next(rollout_episodes(run.folder / "trajectories.npz", 1))
+    assert episodes.frames(world, 1) is None
+    assert world.transitions.keys() == {"observation", "action", "reward", "next_observation"}
+    assert world.transitions["reward"].sum() == episodes.returns[1]
+    history = history_episodes(task, Histories(run.config).folder(task))
+    history.frames(world, 2)
+    assert world.task is task and world.transitions.keys() == FIELDS.keys()
+    assert len(world.transitions["action"]) == history.stop[2] - history.start[2]
 
 
 def test_videos_that_are_up_to_date_are_kept_and_those_of_other_goals_removed(run):

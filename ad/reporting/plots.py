@@ -1,10 +1,11 @@
-"""Plots of an evaluation as PNG bytes: the learning curve, and maps of scores over a room.
+"""Plots of an evaluation as PNG bytes: the learning curve, and maps of scores over a grid of tasks.
 
 The colors are those of Okabe and Ito 2008, "Color Universal Design", which color-blind readers can
 tell apart. Lines also differ in dash pattern. In maps, darker cells are better.
 """
 
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ STYLES = {  # in the order of the legend
     "source": {"color": "#D55E00", "linewidth": 1.4},
     "random": {"color": MUTED, "linestyle": (0, (2, 2)), "linewidth": 1.4},
 }
+OTHERS = [{"color": "#E69F00", "linestyle": (0, (length, 2))} for length in (1, 4, 7, 10)]
 DPI = 160
 
 
@@ -30,7 +32,7 @@ DPI = 160
 class Curve:
     """A line of the learning curve: values [E], and a band (low, high) of [E] around it.
 
-    style: a key of STYLES.
+    style: a key of STYLES, or another name, which gets one of the styles OTHERS.
     """
 
     style: str
@@ -41,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class RoomMap:
-    """A value for each goal, float [K], NaN if unknown; colors range from `low` to `high`."""
+    """A value for each task, float [K], NaN if unknown; colors range from `low` to `high`."""
 
     title: str
     values: np.ndarray
@@ -55,8 +57,10 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
     """Plot `curves` over in-context episodes, as PNG bytes."""
     figure = Figure(figsize=(9.6, 4.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    for curve in sorted(curves, key=lambda curve: list(STYLES).index(curve.style)):
-        episode, style = np.arange(1, len(curve.values) + 1), STYLES[curve.style]
+    others = [curve.style for curve in curves if curve.style not in STYLES]
+    styles = STYLES | dict(zip(others, itertools.cycle(OTHERS), strict=False))
+    for curve in sorted(curves, key=lambda curve: list(styles).index(curve.style)):
+        episode, style = np.arange(1, len(curve.values) + 1), styles[curve.style]
         if curve.band is not None:
             axes.fill_between(episode, *curve.band, color=style["color"], alpha=0.18, linewidth=0)
         marker = {"marker": "o"} if len(episode) == 1 else {}
@@ -70,31 +74,35 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
 
 
 def room_maps(
-    maps: list[RoomMap], shape: tuple[int, int], goals: np.ndarray, held_out: np.ndarray
+    maps: list[RoomMap],
+    shape: tuple[int, int],
+    cells: np.ndarray,
+    held_out: np.ndarray,
+    noun: str,
 ) -> bytes:
-    """Draw `maps` side by side, a value in the cell of each goal, as PNG bytes.
+    """Draw `maps` side by side, a value in the cell of each task, as PNG bytes.
 
-    shape: rows and columns of the room; goals: int [K, 2]; held_out: bool [K], the goals whose
-    cells get a frame. Cells without a goal are hatched.
+    shape: rows and columns of the grid; cells: int [K, 2]; held_out: bool [K], the tasks whose
+    cells get a frame. noun: what a task is called. Cells without a task are hatched.
     """
     figure = Figure(figsize=(5.4 * len(maps), 5.6), dpi=DPI, layout="constrained")
     for axes, room in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
-        _draw_map(figure, axes, room, shape, goals)
-        for row, column in goals[held_out]:
+        _draw_map(figure, axes, room, shape, cells)
+        for row, column in cells[held_out]:
             axes.add_patch(_frame(row, column))
     patches = [
         Patch(facecolor="white", edgecolor=STYLES["source"]["color"], linewidth=2),
         Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5),
         Patch(facecolor="white", edgecolor=MUTED, linewidth=0.5, hatch="////"),
     ]
-    labels = ["held-out goal", "train goal", "no goal or no value"]
+    labels = [f"held-out {noun}", f"train {noun}", f"no {noun} or no value"]
     figure.legend(patches, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return to_png(figure)
 
 
-def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, goals: np.ndarray) -> None:
+def _draw_map(figure: Figure, axes: Axes, room: RoomMap, shape: tuple, cells: np.ndarray) -> None:
     grid = np.full(shape, np.nan)
-    grid[tuple(goals.T)] = room.values
+    grid[tuple(cells.T)] = room.values
     empty = {"hatch": "////", "facecolor": "white", "edgecolor": "#c3cad0", "linewidth": 0}
     axes.add_patch(Rectangle((-0.5, -0.5), *shape[::-1], **empty))
     norm = Normalize(room.low, room.high)

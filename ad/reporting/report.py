@@ -18,11 +18,32 @@ from ad.evaluation.results import Evaluation
 from ad.evaluation.summary import read_summary
 from ad.evaluation.transfer import world_results
 from ad.reporting import plots, tables
+from ad.reporting.record import can_draw
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.run import Run
+from envs.oracle import TaskOracle
 
 MAX_VIDEOS = {"held_out": 3, "source": 1}  # in report.html; videos/<run>/ may have more
-VIDEO_TITLES = {"held_out": "Held-out goal", "source": "Source agent, train goal"}
+VIDEO_TITLES = {"held_out": "Held-out {}", "source": "Source agent, train {}"}
+SCORE_NOTES = {  # heading of a column -> what it is
+    "NAUC": "NAUC: mean over all in-context episodes of return / optimal return.",
+    "return, last 10": "Last 10: mean over the last ten episodes.",
+    "path / shortest": "Path / shortest: mean length of the successful episodes among the last "
+    "ten, divided by the shortest possible length.",
+    "80 % at episode": "80 % at episode: the first episode at which the mean return of five "
+    "episodes reaches 80 % of the optimal return.",
+    "solved": "Solved: tasks with a success of at least 0.8 over the last ten episodes.",
+}
+REFERENCE_NOTES = {
+    "random": "Random: uniform actions.",
+    "undirected": "Undirected ceiling: moves at random until the goal is first hit, perfect ever "
+    "after; what a source without directed exploration can teach.",
+    "explorer": "Explorer: visits unseen cells systematically until it reaches the goal, then "
+    "takes a shortest path.",
+    "optimal": "Optimal: knows the {}.",
+    "source": "Source: the episodes of each actor of the source agents; an agent learns from all "
+    "its actors at once.",
+}
 
 
 def report(run: Run) -> Path:
@@ -31,10 +52,11 @@ def report(run: Run) -> Path:
     Raises ConfigError if the run is not evaluated, CorruptError if a file is damaged.
     """
     summary = read_summary(run)
-    results = summary.results
+    results, noun = summary.results, run.world.task_noun
     curve = learning_curve(summary.evaluations, summary.references)
-    maps = room_maps(run.world.observation_factors, results)
-    page = render(results, curve, maps, videos(run.videos), run.config, world_results(run))
+    maps = room_maps(run.world, results)
+    shown = videos(run.videos, noun) if can_draw(run) else None
+    page = render(results, curve, maps, shown, run.config, world_results(run), noun)
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with atomic_write(run.folder / "curve.png") as temporary:
@@ -53,26 +75,29 @@ def learning_curve(evaluations: dict[str, Evaluation], references: References) -
         band = metrics.bootstrap(returns) if split == "held_out" else None
         label = f"model, {tables.SPLIT_TITLES[split]} ({len(returns)})"
         curves.append(plots.Curve(split, label, returns.mean(0), band))
-    for name in set(references) & set(plots.STYLES):
-        reference = references[name].get("held_out") or references[name]["train"]
-        curves.append(plots.Curve(name, tables.REFERENCE_TITLES[name], reference.returns.mean(0)))
+    for name, by_split in references.items():
+        if name != "source_end":  # which has the last episodes only
+            returns = (by_split.get("held_out") or by_split["train"]).returns
+            curves.append(plots.Curve(name, tables.reference_title(name), returns.mean(0)))
     return plots.learning_curve(curves, "return, mean over tasks")
 
 
-def room_maps(shape: tuple[int, ...], results: dict) -> bytes | None:
-    """Draw maps of the last ten episodes over the goals of a room of `shape`, as PNG bytes.
+def room_maps(world: TaskOracle, results: dict) -> bytes | None:
+    """Draw maps of the last ten episodes over the grid of tasks of `world`, as PNG bytes.
 
-    Returns None if `shape` does not have two dimensions or tasks are not cells.
+    Returns None if its tasks are not cells of a grid, or if no score of a map is known.
     """
-    goals = [(split, goal) for split, s in results["splits"].items() for goal in s["per_task"]]
-    cells = np.array([[int(part) for part in goal["task"].split("-")] for _, goal in goals])
-    if len(shape) != 2 or cells.shape[1] != 2:
+    if world.task_grid is None:
         return None
+    tasks = [(split, task) for split, s in results["splits"].items() for task in s["per_task"]]
+    cells = np.array([[int(part) for part in task["task"].split("-")] for _, task in tasks])
 
     def values(name: str) -> np.ndarray:
-        return np.array([goal[name] for _, goal in goals], float)
+        return np.array([task[name] for _, task in tasks], float)
 
     maps = [plots.RoomMap("success, last ten episodes", values("success_last10"), 0, 1)]
+    if np.isnan(maps[0].values).all():
+        maps = []
     paths, best = values("path_ratio_last10"), values("optimal_return")
     if np.isfinite(paths).any():
         high = np.clip(np.nanmax(paths), 2, 4)
@@ -81,16 +106,22 @@ def room_maps(shape: tuple[int, ...], results: dict) -> bytes | None:
     elif (best > 0).any():
         share = ratio(values("return_last10"), best)
         maps.append(plots.RoomMap("return / optimal return, last ten episodes", share, 0, 1))
-    return plots.room_maps(maps, shape, cells, np.array([s == "held_out" for s, _ in goals]))
+    if not maps:
+        return None
+    held_out = np.array([split == "held_out" for split, _ in tasks])
+    return plots.room_maps(maps, world.task_grid, cells, held_out, world.task_noun)
 
 
-def videos(folder: Path) -> list[tuple[str, Path]]:
-    """Return (title, path) of the videos to show: of held-out goals, then of a source agent."""
+def videos(folder: Path, noun: str) -> list[tuple[str, Path]]:
+    """Return (title, path) of the videos to show: of held-out tasks, then of a source agent.
+
+    noun: what a task is called.
+    """
     shown = []
     for kind, count in MAX_VIDEOS.items():
         for path in sorted(folder.glob(f"{kind}_*.mp4"))[:count]:
             task = path.stem.removeprefix(f"{kind}_")
-            shown.append((f"{VIDEO_TITLES[kind]} {tables.task_text(task)}", path))
+            shown.append((f"{VIDEO_TITLES[kind].format(noun)} {tables.task_text(task)}", path))
     return shown
 
 
@@ -98,13 +129,15 @@ def render(
     results: dict,
     curve: bytes,
     maps: bytes | None,
-    shown: list[tuple[str, Path]],
+    shown: list[tuple[str, Path]] | None,
     config: Experiment,
     worlds: dict[str, dict] | None = None,
+    noun: str = "task",
 ) -> str:
     """Return the page report.html, with its images and videos embedded.
 
-    curve, maps: PNG images; shown: (title, path) of videos; worlds: `results.json` by title.
+    curve, maps: PNG images, no maps if None; shown: (title, path) of videos, None if the world
+    cannot draw; worlds: `results.json` by title; noun: what a task is called.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -112,12 +145,17 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    splits = results["splits"]
+    splits, scores = results["splits"], tables.run_table(results).compact()
+    references = [note for name, note in REFERENCE_NOTES.items() if name in results["references"]]
     return templates.get_template("report.html.j2").render(
         results=results,
         headline=headline(results),
         tiles=tiles(results),
-        scores=tables.run_table(results).compact(),
+        cannot_tell=cannot_tell(results, maps, shown, config.env.id),
+        noun=noun,
+        scores=scores,
+        score_notes=[note for name, note in SCORE_NOTES.items() if name in scores.header],
+        reference_notes=[note.format(noun) for note in references],
         context=tables.context_table(results),
         tasks={
             tables.SPLIT_TITLES[name]: tables.tasks_table(s).compact() for name, s in splits.items()
@@ -126,29 +164,45 @@ def render(
         method=splits["held_out"]["ci95_method"],
         curve=_base64(curve),
         maps=maps and _base64(maps),
-        videos=[(title, _base64(path.read_bytes())) for title, path in shown],
+        videos=shown and [(title, _base64(path.read_bytes())) for title, path in shown],
         config=dump(config),
     )
 
 
+def cannot_tell(results: dict, maps: bytes | None, shown: list | None, env_id: str) -> str:
+    """Return a sentence with what the world cannot tell, which the report leaves out, or ""."""
+    held_out, references = results["splits"]["held_out"], set(results["references"])
+    known = {
+        "optimal returns": held_out["optimal_return"] is not None,
+        "successes": held_out["success_last10"] is not None,
+        "references": bool(references - {"source", "source_end"}),
+        "maps": maps is not None,
+        "videos": shown is not None,
+    }
+    unknown = ", ".join(name for name, is_known in known.items() if not is_known)
+    return f"{env_id} cannot tell: {unknown}." if unknown else ""
+
+
 def headline(results: dict) -> str:
-    """Return the result in two or three sentences."""
+    """Return the result in one to three sentences."""
     summary, references = results["splits"]["held_out"], results["references"]
     count, best = min(metrics.LAST, summary["num_episodes"]), summary["optimal_return"]
-    first = (
+    text = (
         f"On {summary['num_tasks']} held-out tasks, the return of the frozen model goes from "
         f"{summary['return_first10']:.2f} in the first {count} episodes to "
         f"{summary['return_last10']:.2f} in the last {count} of {summary['num_episodes']}"
-        + (f"; the optimal return is {best:.2f}. " if best is not None else ". ")
+        + (f"; the optimal return is {best:.2f}." if best is not None else ".")
     )
-    if "undirected" not in references:
-        return first
-    random, undirected = (references[name]["held_out"] for name in ("random", "undirected"))
-    nauc, ceiling = (tables.number(entry["nauc"], ".3f") for entry in (summary, undirected))
-    return first + (
-        f"Random actions reach {random['return_last10']:.2f}. The model's NAUC is {nauc}; walking "
-        f"at random until the goal is hit and being perfect ever after gives {ceiling}."
-    )
+    if random := references.get("random"):
+        text += f" Random actions reach {random['held_out']['return_last10']:.2f}."
+    if undirected := references.get("undirected"):
+        scores = (summary["nauc"], undirected["held_out"]["nauc"])
+        nauc, ceiling = (tables.number(score, ".3f") for score in scores)
+        text += (
+            f" The model's NAUC is {nauc}; walking at random until the goal is hit and being "
+            f"perfect ever after gives {ceiling}."
+        )
+    return text
 
 
 def tiles(results: dict) -> list[tuple[str, str, str]]:
@@ -163,8 +217,10 @@ def tiles(results: dict) -> list[tuple[str, str, str]]:
             heading, style = tables.COLUMNS[name]
             low, high = (f"{bound:{style}}" for bound in summary["ci95"][name])
             shown.append((f"{summary[name]:{style}}", heading, f"95 %: {low} to {high}"))
-    solved = f"{summary['tasks_solved']} of {summary['num_tasks']}"
-    shown.append((solved, "tasks solved", f"success in the last ten episodes ≥ {metrics.SOLVED}"))
+    if summary["tasks_solved"] is not None:
+        solved = f"{summary['tasks_solved']} of {summary['num_tasks']}"
+        note = f"success in the last ten episodes ≥ {metrics.SOLVED}"
+        shown.append((solved, "tasks solved", note))
     if "undirected" in references and (ceiling := references["undirected"]["held_out"]["nauc"]):
         share = f"{100 * summary['nauc'] / ceiling:.0f} %"
         shown.append((share, "of the undirected ceiling", f"whose NAUC is {ceiling:.3f}"))

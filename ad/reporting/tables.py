@@ -70,15 +70,23 @@ def run_table(results: dict) -> Table:
     for name, by_split in results["references"].items():
         split = "held_out" if "held_out" in by_split else "train"
         note = "" if split == "held_out" else f" ({SPLIT_TITLES[split]})"
-        rows.append([REFERENCE_TITLES[name] + note, *_cells(by_split[split], COLUMNS)])
+        rows.append([reference_title(name) + note, *_cells(by_split[split], COLUMNS)])
     return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
 
 
-def context_table(results: dict) -> Table:
+def reference_title(name: str) -> str:
+    """Return the title of a reference: its own name if only its world knows it."""
+    return REFERENCE_TITLES.get(name, name)
+
+
+def context_table(results: dict) -> Table | None:
     """Make a row for each split: success with and without a reward in the context.
 
-    Random actions, which use no context, are the baseline for exploring without a reward.
+    Random actions, which use no context, are the baseline for exploring without a reward. Returns
+    None if the world cannot tell which episodes are successes.
     """
+    if results["splits"]["held_out"]["success_last10"] is None:
+        return None
     rows = [
         [
             f"model, {SPLIT_TITLES[split]}",

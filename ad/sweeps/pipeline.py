@@ -71,8 +71,11 @@ def record(run: Run, fresh: bool = False) -> None:
 
     if fresh:
         shutil.rmtree(run.videos, ignore_errors=True)
-    written, total = recording.record(run)
-    info(f"record: {written} of {total} videos written, in {run.videos}")
+    if counts := recording.record(run):
+        written, total = counts
+        info(f"record: {written} of {total} videos written, in {run.videos}")
+    else:
+        info(f"record: no videos, {run.config.env.id} cannot draw its episodes")
 
 
 def report(run: Run) -> None:
