@@ -92,6 +92,19 @@ def test_what_a_world_does_not_know_is_null_and_the_entry_is_valid_json():
     json.dumps(entry, allow_nan=False)
 
 
+def test_successes_that_are_unknown_are_null_and_the_returns_are_not():
+    returns, facts = np.ones((2, 1, 5)), metrics.TaskFacts(*np.ones((3, 2)), True)
+    unknown = np.full(returns.shape, NAN)
+    entry = metrics.summarize(returns, returns, unknown, facts, ["0", "1"], np.zeros(returns.shape))
+    names = ("success_last10", "tasks_solved", "path_ratio_last10", "success_unseen")
+    assert [entry[name] for name in names] == [None] * 4
+    assert (entry["nauc"], entry["unseen"]) == (1, 1)
+    result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
+    json.dumps(result, allow_nan=False)
+    assert tables.context_table(result) is None
+    assert "solved" not in tables.run_table(result).compact().header
+
+
 def test_a_task_out_of_reach_is_left_out_of_the_normalized_scores():
     returns = np.stack([np.ones((1, 5)), np.zeros((1, 5))])
     entry = summary(returns, optimal=[1, 0], random=[0.2, 0])

@@ -52,6 +52,10 @@ DAMAGES = {
     "every row has a cell more": lambda lines: [lines[0], *(f"{line},1" for line in lines[1:])],
     "a cell holds no number": lambda lines: [*lines[:-1], lines[-1] + "yes"],
     "a cell holds no finite number": lambda lines: [*lines[:-1], lines[-1][:-1] + "nan"],
+    "a success is not a number": lambda lines: [
+        *lines[:-1],
+        re.sub(",[01],([01])$", r",nan,\1", lines[-1]),
+    ],
     "a split is gone": lambda lines: [line for line in lines if not line.startswith("train")],
     "all rows are gone": lambda lines: lines[:1],
     "all is gone": lambda lines: [],

@@ -138,15 +138,14 @@ def _write(path: Path, frames: Callable[[], np.ndarray], fps: int) -> bool:
 
 def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
     """Yield (path, function that draws the frames) of each video of `config.record`."""
-    settings, world = run.config.record, run.world
+    settings, world, noun = run.config.record, run.world, run.world.task_noun
     if settings.held_out_videos:
         path = run.folder / "trajectories.npz"
         for sequence in rollout_episodes(path, settings.held_out_videos):
             last = len(sequence.start) - 1
             chosen = {0, max((last + 1) // EARLY_DIVISOR - 1, 0), last}
             name = task_name(sequence.task)
-            title = f"Frozen model on held-out {world.task_noun} {task_text(name)}: one context, "
-            title += "no training"
+            title = f"Frozen model on held-out {noun} {task_text(name)}: one context, no training"
             frames = partial(episode_montage, world, sequence, chosen, title, settings.fps)
             yield run.videos / f"held_out_{name}.mp4", frames
     if settings.source_videos:
@@ -158,9 +157,8 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
 
 def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path, fps: int) -> np.ndarray:
     sequence = history_episodes(task, folder)
-    last = len(sequence.start) - 1
-    title = f"Source agent on train {world.task_noun} {task_text(task_name(task))}: one of its "
-    title += "actors while it trains"
+    last, text = len(sequence.start) - 1, f"{world.task_noun} {task_text(task_name(task))}"
+    title = f"Source agent on train {text}: one of its actors while it trains"
     return episode_montage(world, sequence, {0, last // 2, last}, title, fps)
 
 
