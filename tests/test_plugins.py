@@ -293,7 +293,7 @@ BAD = [
     ("--env.id", "own/gone.py:World", "env", "cannot be created: there is no file own/gone.py"),
     ("--env.id", "no.such:World", "env", "cannot be created: no.such cannot be imported: Module"),
     ("--env.id", "own/parts.py:Method", "env", "own/parts.py:Method is neither a gymnasium.Env "
-     "nor a VectorEnv with all_tasks()"),
+     "nor an envs.world.World"),
     ("--env.id", "gymnasium:FrozenLaek-v1", "env", "unknown environment 'gymnasium:FrozenLaek-v1'"),
 ]  # fmt: skip
 
