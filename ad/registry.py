@@ -13,7 +13,7 @@ SOURCES = Registry(
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
     },
     group="sources",
-    needs=("Settings", "SHARED", "run"),
+    needs=("Settings", "run"),
 )
 
 METHODS = Registry(
@@ -23,7 +23,7 @@ METHODS = Registry(
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
     },
     group="methods",
-    needs=("Settings", "loss"),
+    needs=("Settings", "loss", "policy", "problem"),
 )
 
 TOKENIZERS = Registry(
@@ -42,12 +42,11 @@ ENCODERS = Registry(
         "table": "ad.models.encoders.table:TableEncoder",
         "factored": "ad.models.encoders.factored:FactoredEncoder",
         "offsets": "ad.models.encoders.offsets:OffsetEncoder",
+        "mlp": "ad.models.encoders.mlp:MLPEncoder",
     },
     group="encoders",
-    needs=("forward",),
+    needs=("forward", "supports", "augment"),
 )
-# Encoders whose vectors do not depend on the size of the world: they serve worlds of any size.
-SIZE_INDEPENDENT_ENCODERS = {"offsets"}
 
 POSITIONS = Registry(
     "position embedding",

@@ -1,4 +1,4 @@
-"""Vector environments of any Gymnasium id with discrete spaces.
+"""Vector environments of any Gymnasium id with discrete actions.
 
 The environments run in Gymnasium's SyncVectorEnv, or each in a process of its own (AsyncVectorEnv).
 A task is a dict of keyword arguments for `gymnasium.make`, and is named by its index: task `[i]` is
@@ -17,8 +17,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from envs.checks import check_actions, check_tasks, env_tasks
 from envs.oracle import TaskOracle
+from envs.spaces import check_action_space, check_observation_space
 
-MAX_OBSERVATIONS, MAX_ACTIONS = 2**16, 2**8  # histories store them as uint16 and uint8
 NO_STEP = -1  # in place of an action: the environment is not stepped
 
 
@@ -47,7 +47,7 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
     keyword arguments of the task and `kwargs`. `task_kwargs` defaults to one task, {}. Without
     `tasks` and `num_envs` there is one environment, of the first task, which is made when its
     spaces are asked for or at the first reset. Raises ValueError if the id or its arguments are
-    wrong, or if its spaces are not Discrete or too large for the dtypes of a stored history.
+    wrong, or if its spaces are not supported (`envs.spaces`).
     """
 
     metadata: ClassVar[dict] = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -61,7 +61,9 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         asynchronous: bool = False,
         **kwargs,
     ):
-        self.env_id, self._made = getattr(env_id, "id", env_id), env_id
+        is_id = isinstance(env_id, str)
+        self._spec = gymnasium.spec(env_id.rpartition(":")[2]) if is_id else env_id
+        self.env_id, self._made = env_id if is_id else env_id.id, env_id
         self.task_kwargs = [{}] if task_kwargs is None else task_kwargs
         self._kwargs, self._vector_class = kwargs, AsyncVectorEnv if asynchronous else SyncVectorEnv
         if not self.task_kwargs or not all(isinstance(task, dict) for task in self.task_kwargs):
@@ -86,23 +88,15 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         except Exception as error:  # another package may raise anything about its arguments
             raise ValueError(f"{self.env_id} cannot be made for these tasks: {error}") from error
         try:
-            self._check_space("observation", envs.single_observation_space, MAX_OBSERVATIONS)
-            self._check_space("action", envs.single_action_space, MAX_ACTIONS)
-        except ValueError:
+            check_observation_space(envs.single_observation_space)
+            check_action_space(envs.single_action_space)
+        except ValueError as error:
             envs.close()
-            raise
+            raise ValueError(f"{self.env_id}: {error}") from error
         return envs
 
-    def _check_space(self, kind: str, space: gymnasium.Space, largest: int) -> None:
-        """Raise ValueError unless `space` is Discrete from 0 with at most `largest` values."""
-        if not isinstance(space, Discrete) or space.start != 0 or space.n > largest:
-            wanted = f"Discrete from 0 with at most {largest:,} values"
-            raise ValueError(
-                f"{self.env_id}: the single_{kind}_space must be {wanted}, it is {space}"
-            )
-
     @property
-    def single_observation_space(self) -> Discrete:
+    def single_observation_space(self) -> gymnasium.Space:
         """The observation space of one environment."""
         return self._envs.single_observation_space
 
@@ -121,18 +115,13 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """The action space of all N environments."""
         return self._envs.action_space
 
-    @property
-    def observation_factors(self) -> tuple[int, ...]:
-        """The number of observations as a tuple, (n,): an observation has no factors."""
-        return (int(self.single_observation_space.n),)
-
     def all_tasks(self) -> np.ndarray:
         """Return the indices into `task_kwargs`, [[0], [1], ...], int64 [K, 1]."""
         return np.arange(len(self.task_kwargs))[:, None]
 
     def success(self, returns: np.ndarray) -> np.ndarray | None:
         """Return whether returns are at least the id's reward threshold; None if it has none."""
-        threshold = gymnasium.spec(self.env_id.rpartition(":")[2]).reward_threshold
+        threshold = self._spec.reward_threshold
         return None if threshold is None else returns >= threshold
 
     def reset(self, *, seed=None, options: dict | None = None):
@@ -148,8 +137,7 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         if active is not None:
             actions[~active] = NO_STEP
         observations, rewards, terminated, truncated, _ = self._envs.step(actions)
-        observations, rewards = observations.astype(np.int64), rewards.astype(np.float32)
-        return observations, rewards, terminated, truncated, {}
+        return observations, rewards.astype(np.float32), terminated, truncated, {}
 
     def close_extras(self, **kwargs) -> None:
         """Close the environments and their processes."""

@@ -29,11 +29,14 @@ class TaskOracle:
     task_grid: the (rows, columns) of the grid whose cells are the tasks, for maps; None if a task
     is not a cell.
     success_ends: whether a success ends the episode, so that its length is that of the path.
+    observation_factors: the shape for `np.unravel_index(observation, observation_factors)` if an
+    observation is the index of a cell, else None.
     """
 
     task_noun: str = "task"
     task_grid: tuple[int, int] | None = None
     success_ends: bool = False
+    observation_factors: tuple[int, ...] | None = None
 
     def all_tasks(self) -> np.ndarray:
         """Return all tasks of the world, int64 [K, D]: D numbers name a task."""
@@ -90,6 +93,6 @@ class TaskOracle:
         """Draw one episode of `task`, int [D], as frames, uint8 [T + 1, H, W, 3].
 
         `transitions` has an array [T] for each recorded field, among them observation, action,
-        reward and next_observation. A part of an observation is a field `observation.<part>`.
+        reward and next_observation. A part of an observation is a field `observation-<part>`.
         """
         return None

@@ -28,6 +28,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from envs.checks import check_actions, env_tasks
 from envs.oracle import TaskOracle
 from envs.rng import uniform
+from envs.spaces import check_action_space, check_observation_space
 
 Envs = np.ndarray | slice  # an index of M environments: int64 [M], or the slice of all
 
@@ -56,6 +57,8 @@ class World(VectorEnv, TaskOracle):
         if render_mode not in (None, *modes):
             known = " and ".join(modes) or "none"
             raise ValueError(f"render_mode {render_mode!r} is unknown, there are {known}")
+        check_observation_space(observation_space)
+        check_action_space(action_space)
         self.tasks, self.render_mode = env_tasks(self.all_tasks(), tasks, num_envs), render_mode
         self.num_envs = len(self.tasks)
         self.single_observation_space, self.single_action_space = observation_space, action_space
@@ -68,11 +71,6 @@ class World(VectorEnv, TaskOracle):
     def single(cls, task: list[int] | None = None, **kwargs) -> "WorldEnv":
         """Make one environment as a `gymnasium.Env`; `task` defaults to the first task."""
         return WorldEnv(cls(tasks=None if task is None else [task], **kwargs))
-
-    @property
-    def observation_factors(self) -> tuple[int, ...]:
-        """The shape for `np.unravel_index(observation, observation_factors)`; by default (n,)."""
-        return (int(self.single_observation_space.n),)
 
     def reset(self, *, seed=None, options=None):
         """Begin an episode in each environment, or in those of `options["reset_mask"]`, bool [N].

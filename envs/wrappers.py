@@ -57,8 +57,8 @@ class VectorEpisodeLength(VectorWrapper):
     episode has ended:
 
     SAME_STEP  In the same step, which returns the first observation of the next episode. The infos
-               of a step in which any episode ended hold "final_obs" (int64 [N], for the other
-               environments their observation), its mask "_final_obs", and "final_info":
+               of a step in which any episode ended hold "final_obs" (for the other environments
+               their observation), its mask "_final_obs", and "final_info":
                {"time": int64 [N], "_time": mask} with the mask "_final_info".
     NEXT_STEP  In the next step, which ignores the environment's action and returns the first
                observation, reward 0 and no flag. The wrapped `step` must take `active` (see

@@ -17,6 +17,7 @@ from ad.config.parser import load
 from ad.data.histories import Histories
 from ad.data.spec import Spec
 from ad.runtime.run import Run
+from envs.spaces import Discrete
 
 # The same examples in every run, and no limit on their time, which a busy machine would exceed.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -86,7 +87,7 @@ def collected(smoke, tmp_path_factory):
 @pytest.fixture(scope="session")
 def spec():
     """The spec of a 3 x 3 room with episodes of four steps."""
-    return Spec(9, (3, 3), 5, (0.0, 1.0), 4)
+    return Spec({"": Discrete(9, (3, 3))}, 5, (0.0, 1.0), (0.0, 1.0), 4)
 
 
 @pytest.fixture(scope="session")
@@ -95,14 +96,16 @@ def random_window(spec):
 
     def draw(count: int, length: int, seed: int):
         rng = np.random.default_rng(seed)
-        sizes = spec.padding_index | {"time": spec.episode_length}
+        sizes = {"observation": 9, "action": 5, "reward": 2, "next_observation": 9, "time": 4}
         window = {
             name: torch.from_numpy(rng.integers(size, size=(count, length + 1)))
             for name, size in sizes.items()
         }
-        for name, index in spec.padding_index.items():
-            window[name][:, 0] = index
+        window["reward"] = window["reward"].float()
+        for name, value in spec.padding.items():
+            window[name][:, 0] = value
         window["step"] = (torch.arange(length + 1) - 1).clamp(min=0).repeat(count, 1)
+        window["valid"] = torch.arange(length + 1).repeat(count, 1) > 0
         return window
 
     return draw

@@ -9,7 +9,7 @@ from ad.evaluation.results import write_results
 from ad.evaluation.summary import write_summary
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.tasks import rollout_tasks
+from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
 
 
@@ -20,8 +20,8 @@ def evaluated_run(config: Experiment) -> Run:
     spec = make_spec(run.world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
-    method = build_method(config.method)
-    results = rollout_tasks(config, run.split, model, method, settings.episodes, seeds, record=True)
+    new_policy = policy_of(config, build_method(config.method), model)
+    results = rollout_tasks(config, run.split, new_policy, settings.episodes, seeds, record=True)
     write_results(run.folder, run.split, results)
     write_summary(run)
     return run

@@ -14,8 +14,9 @@ from processes import ROOT
 
 from ad.config.schema import Experiment, ModelConfig, config_hash
 from ad.errors import ConfigError
+from ad.methods import build_method, build_model
 from ad.models.backend import choose_backend
-from ad.models.sequence_model import SequenceModel, build_model
+from ad.models.sequence_model import SequenceModel
 from ad.registry import BACKENDS
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def test_auto_is_the_first_backend_that_supports_the_model():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_configured_backend_is_the_one_of_the_model(backend, spec):
     config = replace(Experiment(), backend=backend)
-    transformer = build_model(spec, config, CPU).transformer
+    transformer = build_model(build_method(config.method), spec, config, CPU).transformer
     assert type(transformer) is BACKENDS.load(backend)
 
 

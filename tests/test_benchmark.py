@@ -9,7 +9,7 @@ import torch
 
 from ad.config.parser import load
 from ad.data.spec import make_spec
-from ad.methods import build_method
+from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
@@ -25,7 +25,7 @@ from scripts.benchmark.measure import (
     operations,
     peak_memory,
 )
-from scripts.benchmark.rollouts import RecomputedMethod
+from scripts.benchmark.rollouts import RecomputedPolicy
 
 TINY = Effort(repeats=1, scale=1e-9, quick=True)
 
@@ -101,11 +101,11 @@ def test_a_rollout_that_recomputes_its_window_plays_the_same_episodes():
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval().double()
-    method, tasks = build_method(config.method), np.array([[0, 0], [4, 5], [8, 1]])
+    tasks = np.array([[0, 0], [4, 5], [8, 1]])
     pair = []
-    for chosen in (method, RecomputedMethod()):
-        env = make_vec("DarkRoom-v0", tasks, 20)
-        pair.append(rollout(model, chosen, env, [1, 2, 3], 4, 12, sampled(), record=range(3)))
+    for policy_class in (ContextPolicy, RecomputedPolicy):
+        env, policy = make_vec("DarkRoom-v0", tasks, 20), policy_class(model, 3, 12)
+        pair.append(rollout(policy, env, [1, 2, 3], 4, sampled(), record=range(3)))
     for name, values in pair[0].trajectory.items():
         np.testing.assert_array_equal(values, pair[1].trajectory[name])
 

@@ -88,10 +88,10 @@ def test_options_reach_into_the_settings_of_the_world_and_the_algorithm():
     assert experiment.source.settings["learning_rate"] == 0.001
 
 
-def test_a_configuration_and_its_help_are_loaded_without_torch():
+def test_the_help_is_made_without_torch():
     code = (
-        "import sys; from ad.config.help import help_text; from ad.config.parser import load_file;"
-        "load_file('configs/quickstart.yaml'); help_text(); sys.exit('torch' in sys.modules)"
+        "import sys; from ad.config.help import help_text;"
+        "help_text(); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -170,7 +170,7 @@ BAD_WORDS = [
     ("--training.learning_rate 0", "must be above 0, not 0"),
     ("--model.dropout 1.0", "must be below 1, not 1.0"),
     ("--data.windows_from_start 1.5", "must be at most 1, not 1.5"),
-    ("--training.action_dropout 1.0", "must be below 1, not 1.0"),
+    ("--method.settings.action_dropout 1.0", "must be below 1, not 1.0"),
     (
         "--source.settings.discount 3",
         "source.settings.discount (command line) must be at most 1, not 3",
@@ -190,7 +190,7 @@ BAD_WORDS = [
     ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
-    ("--data.context_length 501", "must be at most 500, not 501: with data.history_stride 40 "),
+    ("--data.history_stride 20001", "must be at most 20000, the transitions of an actor (source"),
     ('--evaluation.worlds [{"size":11}]', "evaluation.worlds (command line) must not list {'size': "
      "11}: model.encoder factored is for the 9 x 9 observations of training, not for 11 x 11 "
      "(offsets is for any size)"),
@@ -201,7 +201,7 @@ BAD_WORDS = [
     ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
     ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
-    ("--data.env_steps 24000", "data.context_length must be at most 60, not 64: with data.his"),
+    ("--data.env_steps 390", "data.history_stride must be at most 39, the transitions of an a"),
     ("--data.actors_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
     ("--model.position rotari", "is not a known position embedding: 'rotari'; did you mean rot"),
     ("--model.position rotary --model.width 6", "must not be rotary with heads of width 3"),

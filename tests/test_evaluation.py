@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ad.evaluation.results import read_results, write_results
 from ad.rollout.tasks import rollout_tasks
@@ -15,35 +14,24 @@ HELD_OUT = "[[0, 0], [0, 1], [2, 2]]"
 ABOVE = "0-1"  # the task whose goal is one step up from the start
 
 
-class Upwards(nn.Module):
+class Upwards:
     """A policy that always goes up: it succeeds in one step on one task, and on no other."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(1, 1)
-
-    def begin(self, model, num_envs: int, context_length: int):
-        self.num_envs = num_envs
-        return self
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         return torch.tensor([-1e9, 0.0, -1e9, -1e9, -1e9]).expand(len(observation), 5)
 
-    def observe(self, action, reward, next_observation) -> None:
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
         pass
 
-    def reward_in_context(self) -> torch.Tensor:
-        return torch.zeros(self.num_envs, dtype=torch.bool)
-
     def select(self, envs: torch.Tensor) -> None:
-        self.num_envs = len(envs)
+        pass
 
 
 @pytest.fixture
 def run(smoke, tmp_path) -> Run:
     """Return a run with the results of going up, with three seeds per held-out task."""
-    policy, made = Upwards(), Run.open(smoke(tmp_path, "--split.held_out", HELD_OUT))
-    results = rollout_tasks(made.config, made.split, policy, policy, 4, (3, 1), record=True)
+    made = Run.open(smoke(tmp_path, "--split.held_out", HELD_OUT))
+    results = rollout_tasks(made.config, made.split, lambda _: Upwards(), 4, (3, 1), record=True)
     write_results(made.folder, made.split, results)
     return made
 
@@ -83,7 +71,7 @@ def test_seeds_of_one_task_differ_and_a_seed_is_the_same_in_any_number_of_them(s
 
     made, policy = Run.open(smoke(tmp_path)), Wanderer()
     one, three = (
-        rollout_tasks(made.config, made.split, policy, policy, 6, (count, 1))["held_out"].lengths
+        rollout_tasks(made.config, made.split, lambda _: policy, 6, (count, 1))["held_out"].lengths
         for count in (1, 3)
     )
     by_seed = three.reshape(3, 3, 6)  # [S, N, E]

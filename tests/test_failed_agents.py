@@ -11,19 +11,19 @@ from small_run import evaluated_run
 
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob
-from ad.data.dataset import load_dataset
 from ad.data.histories import Histories
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
+from ad.methods import build_method
 from ad.reporting.report import report
 from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
 from ad.sources.actors import CHUNK_STEPS
+from ad.training.trainer import load_training_data
 from envs.tasks import task_name
 
 WORDS = ["--source.algorithm", "a2c", "--source.env_steps", "8800", "--source.state_every", "0"]
 BROKEN = 3  # the agent into whose Adam moments an infinity is put
-ALL = (0.0, 1.0)  # the part of the histories that training reads
 
 
 class Exploding(FrozenLakeEnv):
@@ -131,9 +131,9 @@ def test_a_failure_is_remembered_over_an_interruption(smoke, tmp_path, capsys):
 
 
 def test_training_reads_the_part_that_was_learned_from_and_says_so_once(healthy, failed, capsys):
-    whole = load_dataset(healthy, ALL)
+    whole = load_training_data(healthy, build_method(healthy.config.method))
     assert capsys.readouterr().err == ""
-    data = load_dataset(failed, ALL)
+    data = load_training_data(failed, build_method(failed.config.method))
     assert capsys.readouterr().err.count("training uses their histories up to there") == 1
     tasks, actors = len(failed.split.train_tasks), whole.train.lengths.size
     lost = len(whole.train) * (1 - CHUNK_STEPS / 2200) / tasks
@@ -148,7 +148,7 @@ def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_pa
         path = Histories(run.config).folder(task) / "unit.json"
         write_checked_json(path, read_checked_json(path) | {"stopped_at_step": 0})
     with pytest.raises(ConfigError, match="no whole episode"):
-        load_dataset(run, ALL)
+        load_training_data(run, build_method(run.config.method))
 
 
 def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(failed):

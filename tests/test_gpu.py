@@ -11,7 +11,7 @@ from training_run import states, train, train_seeds
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import ModelConfig, SequenceModel
-from ad.rollout.tasks import rollout_tasks
+from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
 from ad.training.loop import new_trainers
 from ad.training.trainer import Trainer
@@ -81,9 +81,8 @@ def test_episodes_in_the_context_are_those_of_a_cpu(experiment):
     model = trainer.model.eval().requires_grad_(False).double()  # a CPU rounds in float32
     lengths = []
     for device in both():
-        played = rollout_tasks(
-            config, split, model.to(device), build_method(config.method), 8, (3, 2)
-        )
+        new_policy = policy_of(config, build_method(config.method), model.to(device))
+        played = rollout_tasks(config, split, new_policy, 8, (3, 2))
         lengths.append(np.concatenate([part.lengths for part in played.values()]))
     assert (lengths[0] == lengths[1]).mean() > 0.95  # a draw may fall between two roundings
 
@@ -98,7 +97,8 @@ def test_a_context_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, rand
         policy, seen = ContextPolicy(model.to(device), 4, 12), []
         for step in range(1, 41):
             seen.append(policy.act(told["observation"][:, step], told["time"][:, step]).cpu())
-            policy.observe(*(told[n][:, step] for n in ("action", "reward", "next_observation")))
+            outcome = (told[n][:, step] for n in ("action", "reward", "valid", "valid"))
+            policy.observe(*outcome, told["next_observation"][:, step])
         logits.append(torch.stack(seen))
     torch.testing.assert_close(logits[1], logits[0], atol=0.2, rtol=0)  # of size 6
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fields import FIELDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ad.data.episodes import episodes
-from ad.data.schema import FIELDS, TransitionChunk
+from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, is_complete, load_history
 from ad.errors import CorruptError
 
@@ -22,7 +23,7 @@ FILES = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 def random_chunk(rng: np.random.Generator, steps: int) -> TransitionChunk:
     """Any transitions [T, K, E], and a statistic measured three times."""
-    chunk = TransitionChunk.empty(steps, TASKS, ENVS)
+    chunk = TransitionChunk.empty(FIELDS, steps, TASKS, ENVS)
     for array in chunk.arrays.values():
         array[:] = rng.integers(50 if array.dtype != bool else 2, size=array.shape)
     chunk.arrays["truncated"] &= ~chunk.arrays["terminated"]
@@ -37,7 +38,7 @@ def random_chunks(seed: int = 0) -> list[TransitionChunk]:
 
 def open_writer(dataset: Path, chunks: list[TransitionChunk]) -> HistoryWriter:
     """A writer of two histories in `dataset` with all `chunks` appended, not yet closed."""
-    writer = HistoryWriter([dataset / f"unit_{k}" for k in range(TASKS)], ENVS, STEPS)
+    writer = HistoryWriter([dataset / f"unit_{k}" for k in range(TASKS)], FIELDS, ENVS, STEPS)
     for chunk in chunks:
         writer.append(chunk)
     return writer
@@ -66,10 +67,10 @@ def test_a_history_comes_back_as_it_was_written(tmp_path):
     chunks = random_chunks()
     for k, folder in enumerate(write(tmp_path, chunks)):
         read = load_history(folder).arrays
-        for name, dtype in FIELDS.items():
+        for name, field in FIELDS.items():
             expected = np.concatenate([chunk.arrays[name][:, k] for chunk in chunks]).T
             np.testing.assert_array_equal(read[name], expected)
-            assert (read[name].dtype, read[name].shape) == (dtype, (ENVS, STEPS))
+            assert (read[name].dtype, read[name].shape) == (field.dtype, (ENVS, STEPS))
 
 
 def test_a_manifest_tells_what_made_the_history_and_describes_its_files(history):

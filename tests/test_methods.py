@@ -8,11 +8,14 @@ import torch
 
 from ad.config.parser import load
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.sampler import WindowSampler
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.data.spec import Spec
 from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import METHODS, TOKENIZERS
+from envs.oracle import TaskOracle
+from envs.spaces import Discrete
 
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 
@@ -33,50 +36,75 @@ def batch(random_window):
     """Four windows of six decisions, the last two of which are padding in the second window."""
     window = random_window(4, 6, seed=0)
     window["action"][:, 1:] %= 5
-    valid = torch.ones(4, 6, dtype=torch.bool)
-    valid[1, 4:] = False
-    return window, valid
+    window["valid"][1, 5:] = False
+    return window
+
+
+def surprise_of(model, batch) -> torch.Tensor:
+    """Return -log p of every action at every valid decision, [number of decisions, A]."""
+    return -torch.log_softmax(model(batch), -1)[batch["valid"][:, 1:]]
+
+
+def actions_of(batch) -> torch.Tensor:
+    """Return the action taken at every valid decision."""
+    return batch["action"][:, 1:][batch["valid"][:, 1:]]
 
 
 def test_a_tiny_model_overfits_one_batch(method, model, batch):
-    window, valid = batch
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
         optimizer.zero_grad()
-        loss = method.loss(model, window, valid)
+        loss, _ = method.loss(model, batch)
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.02
-    right = model(window).argmax(-1) == window["action"][:, 1:]
-    assert right[valid].all()
+    assert torch.equal(surprise_of(model, batch).argmin(-1), actions_of(batch))
 
 
 def test_the_loss_is_the_mean_surprise_of_the_actions_taken(method, model, batch):
-    window, valid = batch
-    surprise = -torch.log_softmax(model(window), -1)
-    taken = surprise.gather(-1, window["action"][:, 1:, None]).squeeze(-1)
-    torch.testing.assert_close(method.loss(model, window, valid), taken[valid].mean())
+    taken = surprise_of(model, batch).gather(-1, actions_of(batch)[:, None])
+    torch.testing.assert_close(method.loss(model, batch)[0], taken.mean())
+
+
+def smoothed(method):
+    """Return `method` with a label smoothing of 0.1."""
+    return type(method)(replace(method.settings, label_smoothing=0.1))
 
 
 def test_label_smoothing_mixes_in_every_action(method, model, batch):
-    window, valid = batch
-    surprise = -torch.log_softmax(model(window), -1)
-    taken = surprise.gather(-1, window["action"][:, 1:, None]).squeeze(-1)
-    expected = (0.9 * taken + 0.1 * surprise.mean(-1))[valid].mean()
-    torch.testing.assert_close(method.loss(model, window, valid, 0.1), expected)
+    surprise = surprise_of(model, batch)
+    taken = surprise.gather(-1, actions_of(batch)[:, None]).squeeze(-1)
+    expected = (0.9 * taken + 0.1 * surprise.mean(-1)).mean()
+    torch.testing.assert_close(smoothed(method).loss(model, batch)[0], expected)
+
+
+def test_actions_that_a_task_lacks_have_no_part_in_the_loss(method, model, batch):
+    batch["action"][:, 1:] %= 3
+    batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5).clone()
+    batch["action_mask"][:, 0] = False  # as before a history
+    logits = model(batch)[batch["valid"][:, 1:]][:, :3]
+    surprise = -torch.log_softmax(logits, -1)
+    taken = surprise.gather(-1, actions_of(batch)[:, None]).squeeze(-1)
+    torch.testing.assert_close(method.loss(model, batch)[0], taken.mean())
+    loss = smoothed(method).loss(model, batch)[0]
+    torch.testing.assert_close(loss, (0.9 * taken + 0.1 * surprise.mean(-1)).mean())
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert not model.head.bias.grad[3:].any()
 
 
 def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
     method, model, batch, random_window
 ):
-    window, valid = batch
     losses, gradients = [], []
-    for other in (window, random_window(4, 6, seed=1)):
-        mixed = {name: values.clone() for name, values in window.items()}
+    invalid = ~batch["valid"][:, 1:]
+    for other in (batch, random_window(4, 6, seed=1)):
+        mixed = {name: values.clone() for name, values in batch.items()}
         for name, values in mixed.items():
-            values[:, 1:][~valid] = other[name][:, 1:][~valid]
+            if name != "valid":
+                values[:, 1:][invalid] = other[name][:, 1:][invalid]
         model.zero_grad()
-        losses.append(method.loss(model, mixed, valid))
+        losses.append(method.loss(model, mixed)[0])
         losses[-1].backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     torch.testing.assert_close(*losses)
@@ -84,7 +112,7 @@ def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
 
 
 def test_every_parameter_of_the_model_learns(method, model, batch):
-    method.loss(model, *batch).backward()
+    method.loss(model, batch)[0].backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
@@ -92,11 +120,12 @@ def test_every_parameter_of_the_model_learns(method, model, batch):
 def test_a_context_turns_observations_into_logits(method, model):
     envs = torch.arange(3)
     with torch.inference_mode():
-        context = method.begin(model.eval(), 3, context_length=2)
+        context = method.policy(model.eval(), 3, context_length=2)
         for step in range(4):
             logits = context.act(envs, torch.full((3,), step))
             assert logits.shape == (3, 5) and logits.isfinite().all()
-            context.observe(envs, torch.tensor([0.0, 1.0, 0.0]), envs + 1)
+            reward = torch.tensor([0.0, 1.0, 0.0])
+            context.observe(envs, reward, reward > 0, reward > 1, envs + 1)
 
 
 def numbers_seen(method) -> list[int]:
@@ -105,10 +134,11 @@ def numbers_seen(method) -> list[int]:
     fields = ("observation", "action", "next_observation", "time")
     history = dict.fromkeys(fields, number) | {"terminated": every, "truncated": ~every}
     history["reward"] = np.zeros((1, 40), np.float32)
-    none = dict.fromkeys((*fields, "reward"), -1)
-    windows = WindowSampler([history], 5, 1, np.zeros(1), none, method.history_part)
-    content, valid = windows.sample(np.random.default_rng(0), 500)
-    return sorted(set(content["observation"][:, 1:][valid].tolist()))
+    history = TaskHistory(history, np.zeros(1, int), TaskOracle())
+    spec = Spec({"": Discrete(40, (40,))}, 40, (0.0,), (0.0, 0.0), 40)
+    windows = WindowSampler([history], spec, method.fields, 5, 1, method.history_part)
+    content = windows.sample(np.random.default_rng(0), 500)
+    return sorted(set(content["observation"][:, 1:][content["valid"][:, 1:]].tolist()))
 
 
 def test_algorithm_distillation_sees_the_whole_history():

@@ -62,8 +62,8 @@ def assert_near(one: Run, other: Run) -> None:
     "changes",
     [
         {},
-        {"training__action_dropout": "0.4"},
-        {"training__label_smoothing": "0.1", "model__position": "window"},
+        {"method__settings__action_dropout": "0.4"},
+        {"method__settings__label_smoothing": "0.1", "model__position": "window"},
         {"model__encoder": "table", "model__tokenizer": "separate", "model__position": "rotary"},
         {"model__tokenizer": "modal", "model__position": "history", "model__reward": "projection"},
         {"model__next_observation": "false", "model__position": "none"},
@@ -74,7 +74,7 @@ def test_the_gradients_of_a_stack_are_those_of_each_alone(experiment, changes):
     expected = [trainer.loss_and_grad(trainer.model) for trainer in trainers]
     found = StackedModels(trainers).losses_and_grads()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    losses = [float(loss) for loss, _ in found]
+    losses = [float(metrics["loss"]) for metrics, _ in found]
     assert len(set(losses)) == len(SEEDS)  # each has weights and batches of its own
 
 
@@ -112,9 +112,10 @@ def test_a_roll_back_of_one_is_nothing_to_the_others(experiment, monkeypatch):
     runs = seeds(experiment, **EXACT, training__max_bad_batches="0")
     trainers, update = new_trainers(runs), Trainer.update
 
-    def poisoned(self, loss, gradient):
-        broken = self is trainers[1] and self.step == 4 and not self.guard.roll_backs
-        update(self, loss * torch.nan if broken else loss, gradient)
+    def poisoned(self, metrics, gradient):
+        if self is trainers[1] and self.step == 4 and not self.guard.roll_backs:
+            metrics = {"loss": metrics["loss"] * torch.nan}
+        update(self, metrics, gradient)
 
     monkeypatch.setattr(Trainer, "update", poisoned)
     train_seeds(trainers, stacked=True)

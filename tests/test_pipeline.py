@@ -13,7 +13,7 @@ from training_run import train_seeds
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.data.histories import Histories
-from ad.rollout.tasks import rollout_tasks
+from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
 from ad.training.trainer import Trainer
@@ -284,8 +284,7 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
     trainer = Trainer(made)
     train_seeds([trainer])
     trainer.model.eval()
-    held_out = rollout_tasks(config, made.split, trainer.model, trainer.method, 40, (10, 1))[
-        "held_out"
-    ]
+    new_policy = policy_of(config, trainer.method, trainer.model)
+    held_out = rollout_tasks(config, made.split, new_policy, 40, (10, 1))["held_out"]
     first, last = held_out.returns[:, :5].mean(), held_out.returns[:, -10:].mean()
     assert last > 0.5 and last > first + 0.2

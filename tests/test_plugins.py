@@ -37,8 +37,9 @@ class Settings:
 class Scaled(AlgorithmDistillation):
     Settings = Settings
 
-    def loss(self, *args, **kwargs):
-        return self.settings.factor * super().loss(*args, **kwargs)
+    def loss(self, model, batch):
+        loss, numbers = super().loss(model, batch)
+        return self.settings.factor * loss, numbers
 """
 PYPROJECT = """\
 [build-system]
@@ -81,8 +82,9 @@ class Method(AlgorithmDistillation):
             if self.factor < 0:
                 raise ValueError("factor must not be negative")
 
-    def loss(self, *args, **kwargs):
-        return self.settings.factor * super().loss(*args, **kwargs)
+    def loss(self, model, batch):
+        loss, numbers = super().loss(model, batch)
+        return self.settings.factor * loss, numbers
 
 
 class Source(NoiseDistillation):
@@ -228,7 +230,7 @@ def test_a_run_is_made_of_components_of_an_own_file(own, smoke, tmp_path):
 
 def test_a_class_is_named_by_its_module(smoke, tmp_path):
     name = "ad.methods.expert_distillation:ExpertDistillation"
-    assert smoke(tmp_path, "--method.name", name).method.settings == {"expert_fraction": 0.1}
+    assert smoke(tmp_path, "--method.name", name).method.settings["expert_fraction"] == 0.1
     assert envs.make_base("envs.dark_room:DarkRoom", size=3).size == 3
 
 
@@ -287,7 +289,7 @@ BAD = [
     ("--method.settings.factr", "1", "method.settings.factr", "is not a setting; did you mean fac"),
     ("--method.settings.factor", "-1", "method.name", "cannot be used: factor must not be neg"),
     ("--source.algorithm", "own/parts.py:Method", "source.algorithm", "is no source algorithm: it "
-     "has no SHARED and no run"),
+     "has no run"),
     ("--model.encoder", "own/parts.py:Env", "model.encoder", "is no observation encoder: it has "),
     ("--model.tokenizer", "own/gone.py:T", "model.tokenizer", "there is no file own/gone.py"),
     ("--env.id", "own/gone.py:World", "env", "cannot be created: there is no file own/gone.py"),

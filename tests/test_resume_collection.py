@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fields import FIELDS
 
 import envs
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob, new_source
 from ad.data.histories import Histories
-from ad.data.schema import FIELDS
 from ad.data.store import PARTIAL, is_complete
 from ad.registry import SOURCES
 from ad.runtime.run import Run

@@ -4,12 +4,12 @@ import numba
 import numpy as np
 import pytest
 from conftest import SMOKE
+from fields import FIELDS
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import new_source
 from ad.data.histories import Histories
-from ad.data.schema import FIELDS
 from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
@@ -120,7 +120,9 @@ def test_a_history_shorter_than_a_chunk_or_a_rollout_is_complete(algorithm, play
 
 
 def test_the_arrays_have_the_dtypes_of_the_store(algorithm, play):
-    assert {name: array.dtype for name, array in play(algorithm).items()} == FIELDS
+    assert {name: array.dtype for name, array in play(algorithm).items()} == {
+        name: field.dtype for name, field in FIELDS.items()
+    }
 
 
 def test_every_statistic_of_a_chunk_has_a_number_for_each_agent(algorithm, smoke, tmp_path):

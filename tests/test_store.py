@@ -16,9 +16,8 @@ import pytest
 from ad.cli import exit_code, of_experiment
 from ad.collection.collect import collect
 from ad.data.histories import Histories
-from ad.data.schema import FIELDS, check_sizes
 from ad.data.store import is_complete, load_history
-from ad.errors import ConfigError, CorruptError, MachineError
+from ad.errors import CorruptError, MachineError
 from ad.runtime import arrays as array_files
 from ad.runtime.files import require_disk_space, write_checked_json
 from ad.runtime.locks import locked
@@ -108,23 +107,6 @@ def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(
     with pytest.raises(MachineError, match=r"collecting 5 histories needs \d+\.\d MB"):
         collect(run)
     assert not Histories(run.config).path.exists()
-
-
-@pytest.mark.parametrize(("sizes", "what"), [((65_537, 256), "65,537 obs"), ((2, 257), "257 act")])
-def test_a_world_whose_numbers_the_stored_types_cannot_hold_is_refused(sizes, what):
-    check_sizes(65_536, 256)
-    with pytest.raises(ConfigError, match=f"the world has {what}"):
-        check_sizes(*sizes)
-
-
-def test_a_world_that_is_too_large_is_refused_before_anything_is_written(
-    smoke, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(FIELDS, "observation", np.uint8)
-    run = Run.open(smoke(tmp_path, "--env.kwargs.size", "17"))
-    with pytest.raises(ConfigError, match="289 observations, but a history stores at most 256"):
-        collect(run)
-    assert not [path for path in Histories(run.config).path.rglob("*") if path.is_file()]
 
 
 def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tmp_path):

@@ -17,17 +17,22 @@ from ad.models.encoders.offsets import MAX_SHIFT, OffsetEncoder
 from ad.models.positions.learned import sinusoids
 from ad.models.rewards import RewardProjection
 from ad.registry import ENCODERS, TOKENIZERS
+from envs.spaces import Discrete
 
-SPEC = Spec(6, (2, 3), 5, (0.0, 1.0), 4)  # a room of two rows and three columns
+ROOM = Discrete(6, (2, 3))  # a room of two rows and three columns
+SPEC = Spec({"": ROOM}, 5, (0.0, 1.0), (0.0, 1.0), 4)
+TABULAR = [name for name in ENCODERS if ENCODERS.load(name).supports(ROOM)]
+NONE = float("nan")
 CONFIG = ModelConfig(encoder="table", width=64)
 # Entry 0 is padding; then come three transitions and a decision. Some o' differ from the o that
 # follows them, as at the end of an episode.
 WINDOW = {
     "observation": [6, 0, 1, 4, 5],
     "action": [5, 3, 2, 1, 5],
-    "reward": [2, 0, 1, 0, 2],
+    "reward": [NONE, 0.0, 1.0, 0.0, NONE],
     "next_observation": [6, 1, 3, 2, 6],
     "time": [0, 0, 1, 2, 3],
+    "valid": [False, True, True, True, True],
 }
 
 
@@ -37,7 +42,7 @@ ORDERS = [*((name, "after") for name in TOKENIZERS), ("separate", "before")]
 def tables(tokenizer: nn.Module) -> dict[str, nn.Embedding]:
     """Return the embedding tables of a tokenizer by short names, the encoder's first."""
     return {
-        "o": tokenizer.encoder.vectors,
+        "o": tokenizer.encoders[0].vectors,
         "a": tokenizer.action,
         "r": tokenizer.reward,
         "time": tokenizer.position.vectors,
@@ -61,7 +66,7 @@ def read_tokens(name: str, **settings) -> list[set[str]]:
             names.append(f"{short}{row}")
     for short, role in roles(tokenizer).items():
         nn.init.zeros_(role.weight)
-        for row in range(len(tokenizer.encoder.vectors.weight)):
+        for row in range(len(tokenizer.encoders[0].vectors.weight)):
             role.weight.data[len(names), row] = 1.0
             names.append(f"{short}{row}")
     tokens = tokenizer({field: torch.tensor([values]) for field, values in WINDOW.items()})
@@ -147,46 +152,46 @@ def test_actions_are_predicted_from_the_tokens_of_the_current_observation(name, 
     assert tokenizer.at_last_decision(hidden).flatten().tolist() == at[-1:]
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", TABULAR)
 def test_an_encoder_has_a_vector_for_each_observation_and_another_for_none(encoder):
-    vectors = ENCODERS.load(encoder)(SPEC, 16).eval()()
+    vectors = ENCODERS.load(encoder)(ROOM, 16).eval().table()
     assert vectors.shape == (7, 16)
     assert len(vectors.unique(dim=0)) == 7
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", TABULAR)
 def test_every_parameter_of_an_encoder_learns(encoder):
-    module = ENCODERS.load(encoder)(SPEC, 16)
-    module().square().sum().backward()
+    module = ENCODERS.load(encoder)(ROOM, 16)
+    module.table().square().sum().backward()
     assert all((p.grad != 0).any(dim=1).all() for p in module.parameters())
 
 
 def test_a_factored_vector_is_the_sum_of_its_row_and_its_column():
-    module = ENCODERS.load("factored")(SPEC, 16)
+    module = ENCODERS.load("factored")(ROOM, 16)
     rows, columns = (table.weight for table in module.vectors)
     assert (len(rows), len(columns)) == (3, 4)  # the last of each stands for none
-    for observation, vector in enumerate(module()[:6]):
+    for observation, vector in enumerate(module.table()[:6]):
         row, column = np.unravel_index(observation, (2, 3))
         torch.testing.assert_close(vector, rows[row] + columns[column])
-    torch.testing.assert_close(module()[6], rows[2] + columns[3])
+    torch.testing.assert_close(module.table()[6], rows[2] + columns[3])
 
 
 def test_a_table_has_nothing_in_common_between_two_observations():
-    module = ENCODERS.load("table")(SPEC, 16)
-    before = module().detach().clone()
+    module = ENCODERS.load("table")(ROOM, 16)
+    before = module.table().detach().clone()
     module.vectors.weight.data[4] += 1
-    assert (module() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
+    assert (module.table() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
 
 
 @pytest.fixture
 def offsets() -> OffsetEncoder:
-    return OffsetEncoder(SPEC, 16)
+    return OffsetEncoder(ROOM, 16)
 
 
 def test_an_offset_vector_depends_on_the_offset_from_the_center_in_a_room_of_any_size(offsets):
-    larger = OffsetEncoder(replace(SPEC, num_observations=35, observation_factors=(5, 7)), 16)
+    larger = OffsetEncoder(Discrete(35, (5, 7)), 16)
     larger.load_state_dict(offsets.state_dict())
-    small, large = offsets.eval()(), larger.eval()()
+    small, large = offsets.eval().table(), larger.eval().table()
     # The center of 2 x 3 cells is (1, 1), that of 5 x 7 is (2, 3).
     torch.testing.assert_close(small[:6].view(2, 3, 16), large[:35].view(5, 7, 16)[1:3, 2:5])
     torch.testing.assert_close(small[6], large[35])
@@ -199,16 +204,11 @@ def places(index: torch.Tensor, factors: tuple[int, ...]) -> np.ndarray:
 
 def test_in_training_each_window_is_shifted_as_a_whole(offsets):
     torch.manual_seed(0)
-    window = {
-        "observation": torch.arange(6).repeat(50, 1),
-        "next_observation": torch.arange(6).flip(0).repeat(50, 1),
-        "action": torch.arange(6).repeat(50, 1),
-    }
-    shifted, larger = offsets.augment(window), (2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT)
-    assert shifted["action"] is window["action"]
+    roles = [torch.arange(6).repeat(50, 1), torch.arange(6).flip(0).repeat(50, 1)]
+    larger = 2 + 2 * MAX_SHIFT, 3 + 2 * MAX_SHIFT
     by = [
-        places(shifted[name], larger) - places(window[name], (2, 3))
-        for name in ("observation", "next_observation")
+        places(shifted, larger) - places(index, (2, 3))
+        for shifted, index in zip(offsets.augment(*roles), roles, strict=True)
     ]
     np.testing.assert_array_equal(*(shift[..., :1].repeat(6, 2) for shift in by))
     np.testing.assert_array_equal(by[0], by[0][..., :1].repeat(6, 2))
@@ -218,19 +218,19 @@ def test_in_training_each_window_is_shifted_as_a_whole(offsets):
 def test_a_window_that_is_not_shifted_has_the_vectors_of_an_evaluation(offsets):
     here = torch.arange(7)[None]
     still = offsets._shifted(here, torch.full((2, 1, 1), MAX_SHIFT))
-    torch.testing.assert_close(offsets()[still[0]], offsets.eval()())
-    assert offsets.augment({"observation": here})["observation"] is here
+    torch.testing.assert_close(offsets.table()[still[0]], offsets.eval().table())
+    assert offsets.augment(here, here)[0] is here
 
 
 def test_none_is_none_wherever_a_window_is_shifted_to(offsets):
     none = torch.full((20, 3), 6)
-    shifted = offsets.augment({"observation": none, "next_observation": none})["observation"]
-    assert (shifted == len(offsets()) - 1).all()
+    for shifted in offsets.augment(none, none):
+        assert (shifted == len(offsets.table()) - 1).all()
 
 
 def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
-    module = RewardProjection((-1.0, 0.0, 3.0), 8)
-    low, zero, high, none = module()
+    module = RewardProjection(replace(SPEC, rewards=(), reward_range=(-1.0, 3.0)), 8)
+    low, zero, high, none = module(torch.tensor([-1.0, 0.0, 3.0, NONE]))
     torch.testing.assert_close(high - zero, 3 * (zero - low))
     torch.testing.assert_close(zero, module.linear.bias)
     torch.testing.assert_close(none, module.none.weight[0])

@@ -40,12 +40,12 @@ def test_how_often_a_run_is_validated_saved_and_logged_changes_no_weight(whole, 
     [
         ("training__train_seed", "1"),
         ("training__learning_rate", "2e-3"),
-        ("training__label_smoothing", "0.1"),
+        ("method__settings__label_smoothing", "0.1"),
         ("training__weight_decay", "0.5"),
         ("training__gradient_norm", "0.01"),
         ("training__beta2", "0.9"),
         ("training__precision", "bfloat16"),
-        ("training__action_dropout", "0.5"),
+        ("method__settings__action_dropout", "0.5"),
         ("model__dropout", "0.2"),
         ("model__attention_dropout", "0.2"),
         ("data__windows_from_start", "0.9"),
@@ -94,8 +94,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(experiment, monkeypa
     gradients, losses = [], []
     for most in (10**9, 10**3, 1):
         monkeypatch.setattr(transformer, "LARGEST_ACTIVATION", most)
-        loss, gradient = trainer.loss_and_grad(trainer.model)
-        losses.append(loss)
+        metrics, gradient = trainer.loss_and_grad(trainer.model)
+        losses.append(metrics["loss"])
         gradients.append(gradient)
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0])
@@ -150,7 +150,7 @@ def test_an_unfinished_training_is_not_evaluated(trained):
 
 
 def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(experiment):
-    words = {"training__action_dropout": "0.5", "training__precision": "float32"}
+    words = {"method__settings__action_dropout": "0.5", "training__precision": "float32"}
     one, other = experiment(**words), experiment(**words)
     forget_last_checkpoint(train(other))
     assert_same_bits(train(one), train(other))

@@ -10,30 +10,33 @@ import torch
 from training_run import train_seeds
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.dataset import load_dataset, mask_past_actions, with_masked_actions
 from ad.data.histories import Histories
+from ad.data.load import load_dataset
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.methods import build_method
+from ad.methods.algorithm_distillation import HiddenActions
+from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
 from ad.runtime.run import Run
-from ad.training.trainer import Trainer
+from ad.training.trainer import Trainer, TrainingData, load_training_data
 
 
 def write_numbered_histories(config) -> None:
     """Write a history for every task; all observations of an actor are its number."""
     tasks = Run(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
-    chunk = TransitionChunk.empty(steps, len(tasks), config.source.num_envs)
+    fields = Histories(config).fields
+    chunk = TransitionChunk.empty(fields, steps, len(tasks), config.source.num_envs)
     for array in chunk.arrays.values():
         array[:] = 0
     numbers = np.arange(len(tasks) * config.source.num_envs)
     chunk.arrays["observation"][:] = numbers.reshape(len(tasks), -1)
     chunk.arrays["truncated"][4::5] = True
     folders = [Histories(config).folder(task) for task in tasks]
-    writer = HistoryWriter(folders, config.source.num_envs, steps)
+    writer = HistoryWriter(folders, fields, config.source.num_envs, steps)
     writer.append(chunk)
     writer.close([{} for _ in tasks])
 
@@ -51,6 +54,11 @@ def numbered(smoke, tmp_path_factory):
     return build
 
 
+def training_data(config) -> TrainingData:
+    """Return the samplers of algorithm distillation."""
+    return load_training_data(Run(config), build_method(config.method))
+
+
 def actors_of(config, tasks, actors: range) -> set[int]:
     """Return the numbers of `actors` of `tasks`, which are indices into all tasks."""
     return {int(task) * config.source.num_envs + actor for task in tasks for actor in actors}
@@ -59,7 +67,7 @@ def actors_of(config, tasks, actors: range) -> set[int]:
 @pytest.mark.parametrize("held_out_actors", [1, 2, 3])
 def test_held_out_actors_of_train_tasks_are_not_trained_on(numbered, held_out_actors):
     config = numbered(held_out_actors)
-    data, train_tasks = load_dataset(Run(config), (0.0, 1.0)), Run(config).split.train_index
+    data, train_tasks = training_data(config), Run(config).split.train_index
     kept = range(4 - held_out_actors)
     assert set(data.train.data["observation"]) == actors_of(config, train_tasks, kept)
     others = range(4 - held_out_actors, 4)
@@ -68,7 +76,7 @@ def test_held_out_actors_of_train_tasks_are_not_trained_on(numbered, held_out_ac
 
 def test_only_the_configured_number_of_actors_is_trained_on(numbered):
     config = numbered(1, "--data.actors_per_task", "2")
-    data, train_tasks = load_dataset(Run(config), (0.0, 1.0)), Run(config).split.train_index
+    data, train_tasks = training_data(config), Run(config).split.train_index
     assert set(data.train.data["observation"]) == actors_of(config, train_tasks, range(2))
     assert set(data.held_out.data["observation"]) == actors_of(config, train_tasks, range(3, 4))
 
@@ -76,16 +84,16 @@ def test_only_the_configured_number_of_actors_is_trained_on(numbered):
 def test_only_the_first_steps_of_a_history_are_read(numbered):
     # 4 actors of 1000 steps, episodes of 5: 600 of the task's steps are 30 episodes an actor.
     config = numbered(1, "--data.env_steps", "600")
-    data = load_dataset(Run(config), (0.0, 1.0))
+    data = training_data(config)
     _, steps = np.unique(data.train.data["observation"], return_counts=True)
     assert set(steps) == {150}
-    half = load_dataset(Run(config), (0.5, 1.0))
-    assert len(half.train) == len(data.train) // 2
+    half = load_dataset(Run(config)).windows(Method.fields, history_part=(0.5, 1.0))
+    assert len(half) == len(data.train) // 2
 
 
 def test_histories_of_held_out_tasks_are_not_read_even_if_they_are_there(numbered):
     config = numbered(0)
-    data, split = load_dataset(Run(config), (0.0, 1.0)), Run(config).split
+    data, split = training_data(config), Run(config).split
     seen = set(data.train.data["observation"])
     assert seen == actors_of(config, split.train_index, range(4))
     assert not seen & actors_of(config, split.held_out_index, range(4))
@@ -122,21 +130,18 @@ def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sente
         train_seeds([Trainer(Run.open(collected("no_episode", *words)))])
 
 
-def test_masked_actions_are_a_random_share_and_are_only_read_as_nothing(spec, random_window):
-    window = random_window(200, 10, seed=0)
-    batch, _ = mask_past_actions((window, None), np.random.default_rng(0), 0.3)
-    masked = batch["masked"]
-    assert masked.shape == window["action"].shape and abs(masked.mean() - 0.3) < 0.03
-    given = window | {"masked": torch.from_numpy(masked)}
-    shown = with_masked_actions(dict, spec.padding_index["action"])(given)
-    assert shown.keys() == window.keys()
-    for name, values in window.items():
-        expected = np.where(masked & (name == "action"), spec.num_actions, values)
-        np.testing.assert_array_equal(shown[name], expected)
+def test_hidden_actions_are_a_random_share(numbered):
+    windows = training_data(numbered(1)).train
+    batch = HiddenActions(windows, 0.3).sample(np.random.default_rng(0), 200)
+    plain = windows.sample(np.random.default_rng(0), 200)
+    hidden = batch.pop("hidden")
+    assert hidden.shape == batch["action"].shape and abs(hidden.mean() - 0.3) < 0.03
+    for name, values in plain.items():
+        np.testing.assert_array_equal(batch[name], values)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-def test_masked_actions_stay_the_targets_and_no_longer_reach_the_logits(
+def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
     spec, random_window, tokenizer
 ):
     torch.manual_seed(0)
@@ -144,13 +149,10 @@ def test_masked_actions_stay_the_targets_and_no_longer_reach_the_logits(
     model, method = SequenceModel(spec, config), build_method(MethodConfig())
     window = random_window(4, 6, seed=0)
     window["action"] %= 5
-    masked, valid = torch.ones(4, 7, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
-    masked_model = with_masked_actions(model, spec.padding_index["action"])
-
-    def loss(actions: torch.Tensor) -> torch.Tensor:
-        return method.loss(masked_model, window | {"action": actions, "masked": masked}, valid)
-
-    surprise = -torch.log_softmax(masked_model(window | {"masked": masked}), -1)
+    hidden = torch.ones(4, 7, dtype=torch.bool)
+    none = torch.full_like(window["action"], spec.num_actions)
+    surprise = -torch.log_softmax(model(window | {"action": none}), -1)
     for actions in (window["action"], (window["action"] + 1) % 5):
         taken = surprise.gather(-1, actions[:, 1:, None])
-        torch.testing.assert_close(loss(actions), taken.mean())
+        loss, _ = method.loss(model, window | {"action": actions, "hidden": hidden})
+        torch.testing.assert_close(loss, taken.mean())

@@ -21,6 +21,7 @@ from ad.runtime.run import Run
 from ad.sweeps import pipeline
 from ad.sweeps.results_table import print_table
 from envs import make_base
+from envs.spaces import Discrete
 
 WORLDS = [{"size": 5}, {"random_start": True}]
 ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORLDS))
@@ -79,7 +80,7 @@ def test_the_references_are_those_of_the_world_played(run, kwargs):
 
 def test_the_model_is_the_same_and_only_its_observations_are_others(run):
     trained, moved = load_model(run), load_model(run, TransferEvaluation(run, {"size": 5}).base_env)
-    assert moved.spec == replace(trained.spec, num_observations=25, observation_factors=(5, 5))
+    assert moved.spec == replace(trained.spec, observation={"": Discrete(25, (5, 5))})
     torch.testing.assert_close(trained.state_dict(), moved.state_dict(), rtol=0, atol=0)
 
 

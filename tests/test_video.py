@@ -3,10 +3,10 @@
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from fields import FIELDS
 from small_run import evaluated_run
 
 from ad.data.histories import Histories
-from ad.data.schema import FIELDS
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.reporting import video
 from ad.reporting.record import history_episodes, record, rollout_episodes

@@ -13,10 +13,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad.data.sampler import WINDOW_FIELDS, WindowSampler
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.data.spec import Spec
+from ad.methods.base import Method
+from envs.oracle import TaskOracle
+from envs.spaces import Discrete
 
 REWARDS = np.array([-1.0, 0.0, 2.5], np.float32)
-NONE = {"observation": -1, "action": -2, "reward": -3, "next_observation": -4, "time": -5}
+SPEC = Spec({"": Discrete(8000, (8000,))}, 9000, tuple(REWARDS.tolist()), (-1.0, 2.5), 9)
+NONE = SPEC.padding
+FIELDS = Method.fields
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 
 
@@ -28,8 +34,10 @@ class Histories:
     stride: int
     part: tuple[float, float]
 
-    def windows(self, context_length: int) -> WindowSampler:
-        return WindowSampler(self.arrays, context_length, self.stride, REWARDS, NONE, self.part)
+    def windows(self, context_length: int, from_start: float = 0.0) -> WindowSampler:
+        tasks = [TaskHistory(arrays, np.zeros(1, int), TaskOracle()) for arrays in self.arrays]
+        settings = context_length, self.stride, self.part, from_start
+        return WindowSampler(tasks, SPEC, FIELDS, *settings)
 
     def episodes(self) -> list[list[list[int]]]:
         """The transition numbers of each whole episode inside the part, actor after actor."""
@@ -79,7 +87,7 @@ def expected_entry(name: str, number: int) -> int:
     offsets = {"observation": 0, "action": 1000, "next_observation": 2000, "time": 3000}
     if number == -1:
         return NONE[name]
-    return number % 3 if name == "reward" else number + offsets[name]
+    return REWARDS[number % 3] if name == "reward" else number + offsets[name]
 
 
 @st.composite
@@ -101,8 +109,9 @@ def histories(draw):
 def read_whole(windows: WindowSampler) -> list[list[int]]:
     """The transition numbers of every sequence, each read as one window from its start."""
     every = np.arange(len(windows.lengths))
-    content, valid = windows.windows(every, np.zeros_like(every))
-    return [row[1:][real].tolist() for row, real in zip(content["observation"], valid, strict=True)]
+    content = windows.windows(every, np.zeros_like(every))
+    shown = zip(content["observation"], content["valid"], strict=True)
+    return [row[1:][real[1:]].tolist() for row, real in shown]
 
 
 @PROPERTY
@@ -125,8 +134,9 @@ def test_all_phases_together_hold_every_whole_episode_exactly_once(case):
 def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
     case, context_length, seed, from_start
 ):
-    windows, sequences = case.windows(context_length), case.sequences()
-    content, valid = windows.sample(np.random.default_rng(seed), 20, from_start)
+    windows, sequences = case.windows(context_length, from_start), case.sequences()
+    content = windows.sample(np.random.default_rng(seed), 20)
+    before_exists, valid = content["valid"][:, 0], content["valid"][:, 1:]
     assert valid.shape == (20, context_length) and valid[:, 0].all()
     for b in range(20):
         shown = content["observation"][b, 1:][valid[b]].tolist()
@@ -134,9 +144,11 @@ def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
         start = sequence.index(shown[0])
         assert shown == sequence[start : start + context_length]
         before = sequence[start - 1] if start else -1
-        for name in WINDOW_FIELDS:
+        assert before_exists[b] == (start > 0)
+        for name in FIELDS:
             real = content[name][b, np.r_[True, valid[b]]]
-            assert real.tolist() == [expected_entry(name, number) for number in [before, *shown]]
+            expected = [expected_entry(name, number) for number in [before, *shown]]
+            np.testing.assert_array_equal(real, expected)
         steps = content["step"][b, 1:][valid[b]]
         assert steps.tolist() == list(range(start, start + len(shown)))
 
@@ -145,7 +157,8 @@ def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
 @given(histories(), st.integers(1, 8), st.integers(0, 1000))
 def test_only_a_sequence_shorter_than_a_window_is_padded(case, context_length, seed):
     windows = case.windows(context_length)
-    content, valid = windows.sample(np.random.default_rng(seed), 20)
+    content = windows.sample(np.random.default_rng(seed), 20)
+    valid = content["valid"][:, 1:]
     lengths = {sequence[0]: len(sequence) for sequence in case.sequences()}
     for first, real in zip(content["observation"][:, 1], valid, strict=True):
         count = real.sum()
@@ -156,9 +169,9 @@ def test_only_a_sequence_shorter_than_a_window_is_padded(case, context_length, s
 @PROPERTY
 @given(histories(), st.integers(1, 8), st.integers(0, 1000))
 def test_a_share_from_start_of_one_gives_only_beginnings(case, context_length, seed):
-    content, _ = case.windows(context_length).sample(np.random.default_rng(seed), 20, 1.0)
-    for name in WINDOW_FIELDS:
-        assert (content[name][:, 0] == NONE[name]).all()
+    content = case.windows(context_length, 1.0).sample(np.random.default_rng(seed), 20)
+    for name in FIELDS:
+        np.testing.assert_array_equal(content[name][:, 0], np.full(20, NONE[name]))
     firsts = {sequence[0] for sequence in case.sequences()}
     assert set(content["observation"][:, 1].tolist()) <= firsts
 
@@ -170,45 +183,47 @@ def test_there_are_as_many_choices_as_places_for_a_window(case, context_length):
     assert case.windows(context_length).num_starts.tolist() == np.cumsum(places).tolist()
 
 
-@pytest.fixture
-def three_sequences() -> WindowSampler:
+def three_sequences(from_start: float = 0.0) -> WindowSampler:
     """One actor of 12 steps; its episodes of 5, 4 and 3 steps are three phases."""
     done = np.isin(np.arange(12), [4, 8, 11])[None]
-    return Histories([numbered(done, ~done, 0)], 3, (0.0, 1.0)).windows(3)
+    return Histories([numbered(done, ~done, 0)], 3, (0.0, 1.0)).windows(3, from_start)
 
 
-def test_every_place_is_equally_likely(three_sequences):
-    content, _ = three_sequences.sample(np.random.default_rng(0), 12000)
+def test_every_place_is_equally_likely():
+    content = three_sequences().sample(np.random.default_rng(0), 12000)
     first, count = np.unique(content["observation"][:, 1], return_counts=True)
     assert first.tolist() == [0, 1, 2, 5, 6, 9]
     np.testing.assert_allclose(count, 2000, atol=5 * (2000 * 5 / 6) ** 0.5)
 
 
-def test_every_sequence_is_equally_likely_among_windows_from_the_start(three_sequences):
-    content, _ = three_sequences.sample(np.random.default_rng(0), 12000, 1.0)
+def test_every_sequence_is_equally_likely_among_windows_from_the_start():
+    content = three_sequences(1.0).sample(np.random.default_rng(0), 12000)
     first, count = np.unique(content["observation"][:, 1], return_counts=True)
     assert first.tolist() == [0, 5, 9]
     np.testing.assert_allclose(count, 4000, atol=5 * (4000 * 2 / 3) ** 0.5)
 
 
-def test_the_share_of_windows_from_the_start_is_what_was_asked_for(three_sequences):
-    content, _ = three_sequences.sample(np.random.default_rng(0), 12000, 0.25)
+def test_the_share_of_windows_from_the_start_is_what_was_asked_for():
+    content = three_sequences(0.25).sample(np.random.default_rng(0), 12000)
     share = (content["observation"][:, 0] == NONE["observation"]).mean()
     assert share == pytest.approx(0.25 + 0.75 * 3 / 6, abs=0.025)
 
 
-def test_the_same_generator_gives_the_same_windows(three_sequences):
-    one, other = (three_sequences.sample(np.random.default_rng(5), 30, 0.5) for _ in range(2))
-    for name in WINDOW_FIELDS:
-        np.testing.assert_array_equal(one[0][name], other[0][name])
+def test_the_same_generator_gives_the_same_windows():
+    one, other = (three_sequences(0.5).sample(np.random.default_rng(5), 30) for _ in range(2))
+    for name in FIELDS:
+        np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_windows_are_int64_and_rewards_are_indices(three_sequences):
-    content, _ = three_sequences.sample(np.random.default_rng(0), 4)
-    assert content.keys() == {*WINDOW_FIELDS, "step"}
-    assert all(array.dtype == np.int64 and array.shape == (4, 4) for array in content.values())
+def test_windows_hold_int64_indices_and_float32_rewards():
+    content = three_sequences().sample(np.random.default_rng(0), 4)
+    assert content.keys() == {*FIELDS, "step", "valid"}
+    assert all(array.shape == (4, 4) for array in content.values())
+    dtypes = {name: array.dtype for name, array in content.items()}
+    assert dtypes.pop("reward") == np.float32 and dtypes.pop("valid") == np.bool_
+    assert set(dtypes.values()) == {np.dtype(np.int64)}
     rewards = content["reward"][:, 1:]
-    np.testing.assert_array_equal(rewards, content["observation"][:, 1:] % 3)
+    np.testing.assert_array_equal(rewards, REWARDS[content["observation"][:, 1:] % 3])
 
 
 def test_an_unfinished_episode_is_never_shown():

@@ -8,7 +8,6 @@ from torch.utils.tensorboard import SummaryWriter
 from ad.collection.job import CollectionJob, limit_threads, resumable_folders, resumable_jobs
 from ad.data.histories import Histories
 from ad.data.manifest import CURVE_START
-from ad.data.schema import FIELDS
 from ad.data.store import load_history
 from ad.runtime.arrays import max_open_maps
 from ad.runtime.files import atomic_rename_dir, remove, write_json
@@ -38,7 +37,7 @@ def collect_tasks(histories: Histories, tasks: np.ndarray, fresh: bool = False) 
         missing = histories.missing(tasks)
         for job in resumable_jobs(histories, missing):
             job.collect()
-        for tasks_of_job in _split_tasks(histories.missing(missing)):
+        for tasks_of_job in _split_tasks(histories, histories.missing(missing)):
             CollectionJob(histories, tasks_of_job).collect()
     return len(missing)
 
@@ -61,13 +60,15 @@ def write_source_curves(run: Run) -> None:
         atomic_rename_dir(temporary, folder)
 
 
-def _split_tasks(tasks: np.ndarray) -> list[np.ndarray]:
+def _split_tasks(histories: Histories, tasks: np.ndarray) -> list[np.ndarray]:
     """Split `tasks` so that the arrays of each job can be open at once.
 
     A history does not depend on the other histories of its job.
     """
-    most = max(max_open_maps() // len(FIELDS), 1)
-    return np.array_split(tasks, range(most, len(tasks), most)) if len(tasks) else []
+    if len(tasks) == 0:
+        return []
+    most = max(max_open_maps() // len(histories.fields), 1)
+    return np.array_split(tasks, range(most, len(tasks), most))
 
 
 def _discard(histories: Histories, tasks: np.ndarray) -> None:

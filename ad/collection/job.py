@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ad.config.schema import Experiment
 from ad.data.histories import Histories, versions
 from ad.data.manifest import STOPPED
-from ad.data.schema import TransitionChunk, check_sizes
+from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, describe_stopped, history_bytes
 from ad.errors import CorruptError
 from ad.registry import SOURCES
@@ -48,7 +48,8 @@ class CollectionJob:
         if not resume:
             self._require_disk_space(flatten(state or {}))
         folders = [histories.folder(task) for task in tasks]
-        self.writer = HistoryWriter(folders, config.source.num_envs, self.steps, resume)
+        num_envs = config.source.num_envs
+        self.writer = HistoryWriter(folders, histories.fields, num_envs, self.steps, resume)
         if resume:
             state = load_state(self.writer.partial)
             self.source.restore(state["source"])
@@ -58,9 +59,10 @@ class CollectionJob:
     def _require_disk_space(self, state: dict[str, np.ndarray]) -> None:
         """Raise MachineError unless the histories and two snapshots, old and new, fit the disk."""
         snapshots = 2 * sum(array.nbytes for array in state.values())
-        needed = len(self.tasks) * history_bytes(self.config.source.num_envs, self.steps)
+        num_envs = self.config.source.num_envs
+        each = history_bytes(self.histories.fields, num_envs, self.steps)
         what = f"collecting {len(self.tasks)} histories"
-        require_disk_space(self.histories.path, needed + snapshots, what)
+        require_disk_space(self.histories.path, len(self.tasks) * each + snapshots, what)
 
     def collect(self) -> None:
         """Run the agents to the end and publish their histories; save a snapshot on a signal."""
@@ -178,8 +180,7 @@ def _give_up(partial: Path, reason: str) -> None:
 def new_source(config: Experiment, tasks: np.ndarray, settings=None):
     """Return the configured source algorithm on `tasks` [K, ...], an agent for each task.
 
-    `settings` replaces the configured ones: one `Settings` for all agents or a list of K. Raises
-    ConfigError if a history cannot store the observations or actions of the world.
+    `settings` replaces the configured ones: one `Settings` for all agents or a list of K.
     """
     env, source = config.env, config.source
     source_class = SOURCES.load(source.algorithm)
@@ -190,7 +191,6 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
         task_kwargs=env.tasks,
         **env.kwargs,
     )
-    check_sizes(int(vec_env.single_observation_space.n), int(vec_env.single_action_space.n))
     keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
     settings = settings or source_class.Settings(**source.settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)

@@ -4,41 +4,52 @@ A constraint returns the rest of a sentence about its first setting, or None. It
 one of its settings already has a problem.
 """
 
+import inspect
 import operator
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ad.config.fields import Problem, as_yaml, overlaps
 from ad.config.schema import Experiment
-from ad.config.split import configured_split
-from ad.registry import SIZE_INDEPENDENT_ENCODERS, SOURCES
-from envs import make_base
+from ad.config.world import configured_split, configured_world
+from ad.registry import ENCODERS, METHODS, SOURCES
+from envs.spaces import Discrete, Part, observation_parts
 from envs.tasks import RESERVED, check_all_tasks, other_split
 
-CONSTRAINTS: list[tuple[tuple[str, ...], Callable[..., str | None]]] = []
+Constraint = tuple[tuple[str, ...], Callable[..., str | None]]
+CONSTRAINTS: list[Constraint] = []
+COMPONENT_CONSTRAINTS: list[Constraint] = []  # import the components: only if nothing else is wrong
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def constraint(*paths: str) -> Callable:
+def constraint(*paths: str, constraints: list[Constraint] = CONSTRAINTS) -> Callable:
     """Register the decorated function as a constraint on the values at the dotted `paths`."""
 
     def register(function: Callable) -> Callable:
-        CONSTRAINTS.append((paths, function))
+        constraints.append((paths, function))
         return function
 
     return register
 
 
+component_constraint = partial(constraint, constraints=COMPONENT_CONSTRAINTS)
+
+
 def violations(config: Experiment, bad: set[str]) -> Iterator[Problem]:
     """Yield the problem of each violated constraint; `bad`: paths that already have a problem."""
     bad = set(bad)
-    for paths, check in CONSTRAINTS:
-        if any(overlaps(path, other) for path in paths for other in bad):
-            continue
-        if text := check(*(operator.attrgetter(path)(config) for path in paths)):
-            bad.add(paths[0])
-            yield Problem(paths[0], text)
+    for constraints in (CONSTRAINTS, COMPONENT_CONSTRAINTS):
+        if bad and constraints is COMPONENT_CONSTRAINTS:
+            return
+        for paths, check in constraints:
+            if any(overlaps(path, other) for path in paths for other in bad):
+                continue
+            if text := check(*(operator.attrgetter(path)(config) for path in paths)):
+                bad.add(paths[0])
+                yield Problem(paths[0], text)
 
 
 @constraint("name")
@@ -69,10 +80,10 @@ def env_can_be_created(env):
         return f"cannot be created: {' '.join(str(error).split())}"
 
 
-@constraint("source.algorithm", "env")
+@component_constraint("source.algorithm", "env")
 def source_can_learn_in_the_world(algorithm, env):
     problem = getattr(SOURCES.load(algorithm), "problem", lambda world, tasks: None)
-    world = make_base(env.id, env.tasks, **env.kwargs)
+    world = configured_world(env)
     if text := problem(world, world.all_tasks()):
         return f"cannot be {algorithm} with {env.id}: {algorithm} {text}"
 
@@ -96,7 +107,7 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
     if not worlds:
         return None
     trained_split = configured_split(env, split)
-    trained = make_base(env.id, env.tasks, **env.kwargs).observation_factors
+    trained = observation_parts(configured_world(env))
     for number, kwargs in enumerate(worlds):
         if kwargs in worlds[:number]:
             return f"must not list {as_yaml(kwargs)} twice"
@@ -105,14 +116,15 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
         merged = env.kwargs | kwargs
         try:
             other_split(trained_split, merged)
-            evaluated = make_base(env.id, env.tasks, **merged).observation_factors
+            evaluated = observation_parts(configured_world(replace(env, kwargs=merged)))
         except Exception as error:  # another package's environment may raise anything
             return f"must not list {as_yaml(kwargs)}: {' '.join(str(error).split())}"
-        if evaluated != trained and encoder not in SIZE_INDEPENDENT_ENCODERS:
+        if evaluated != trained and not ENCODERS.load(encoder).any_size:
+            fitting = ", ".join(name for name in ENCODERS if ENCODERS.load(name).any_size)
             return (
                 f"must not list {as_yaml(kwargs)}: model.encoder {encoder} is for the "
-                f"{_size(trained)} observations of training, not for {_size(evaluated)} "
-                f"({', '.join(sorted(SIZE_INDEPENDENT_ENCODERS))} is for any size)"
+                f"{_text(trained)} observations of training, not for {_text(evaluated)} "
+                f"({fitting} is for any size)"
             )
 
 
@@ -124,21 +136,46 @@ def history_has_env_steps(env_steps, collected, num_envs):
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
 
 
-@constraint(
-    "data.context_length",
-    "data.history_stride",
-    "data.env_steps",
-    "source.env_steps",
-    "source.num_envs",
-)
-def context_fits_into_a_training_sequence(context_length, stride, env_steps, collected, num_envs):
+@constraint("data.history_stride", "data.env_steps", "source.env_steps", "source.num_envs")
+def stride_leaves_training_sequences(stride, env_steps, collected, num_envs):
     steps = (env_steps or collected) // num_envs
-    if (longest := steps // stride) < context_length:
+    if stride > steps:
         return (
-            f"must be at most {longest}, not {context_length}: with data.history_stride {stride} "
-            f"an actor's {steps} transitions (source.env_steps / source.num_envs) make training "
-            f"sequences of about {longest}"
+            f"must be at most {steps}, the transitions of an actor (source.env_steps / "
+            f"source.num_envs), not {stride}"
         )
+
+
+@component_constraint("model.encoders", "env")
+def encoders_fit_parts_of_the_observation(encoders, env):
+    parts = observation_parts(configured_world(env))
+    for name, encoder in encoders.items():
+        if name not in parts:
+            known = ", ".join(filter(None, parts)) or "no parts with names"
+            return f"cannot have one for the part {name}: the observation has {known}"
+        if text := _encoder_problem(encoder, name, parts[name]):
+            return text
+
+
+@component_constraint("model.encoder", "model.encoders", "env")
+def encoder_fits_the_other_parts(encoder, encoders, env):
+    for name, part in observation_parts(configured_world(env)).items():
+        if name not in encoders and (text := _encoder_problem(encoder, name, part)):
+            return text
+
+
+@component_constraint("method.name", "env")
+def method_can_learn_from_the_world(name, env):
+    if text := METHODS.load(name).problem(configured_world(env)):
+        return f"cannot be {name} with {env.id}: {name} {text}"
+
+
+@component_constraint("evaluation.policy", "method.name")
+def policy_takes_the_arguments(arguments, name):
+    known = list(inspect.signature(METHODS.load(name).policy).parameters)[4:]
+    if unknown := [argument for argument in arguments if argument not in known]:
+        takes = ", ".join(known) or "no further arguments"
+        return f"must not set {unknown[0]}: the policy of {name} takes {takes}"
 
 
 @constraint("data.held_out_actors", "source.num_envs")
@@ -202,12 +239,25 @@ def final_learning_rate_is_below_the_peak(final, peak):
         return f"must be at most training.learning_rate ({peak}), not {final}"
 
 
+def _encoder_problem(encoder: str, name: str, part: Part) -> str | None:
+    """Return why `encoder` cannot encode the part called `name`, None if it can."""
+    try:
+        if ENCODERS.load(encoder).supports(part):
+            return None
+    except ValueError as error:
+        return f"cannot be used: {error}"
+    fitting = ", ".join(known for known in ENCODERS if ENCODERS.load(known).supports(part))
+    what = f"the part {name} of the observation" if name else "the observation"
+    return f"must not be {encoder}: {what} is {part}, which {fitting} can encode"
+
+
 def _reserved(kwargs: dict) -> str | None:
     """Return a problem if `kwargs` of an environment set what the user must not set, else None."""
     if reserved := sorted(kwargs.keys() & RESERVED):
         return f"must not set {', '.join(reserved)}: the suite sets it"
 
 
-def _size(factors: tuple[int, ...]) -> str:
-    """Return observation factors as text: (9, 9) gives "9 x 9"."""
-    return " x ".join(map(str, factors))
+def _text(parts: dict[str, Part]) -> str:
+    """Return the parts of an observation as text: "9 x 9" for the index of a cell."""
+    sizes = (part.factors if isinstance(part, Discrete) else part.shape for part in parts.values())
+    return " and ".join(" x ".join(map(str, size)) for size in sizes)

@@ -57,12 +57,15 @@ def _section(group: type, path: str) -> Iterator[str]:
 
 def _meanings(group: type) -> dict[str, str]:
     """Return name -> the string below the setting, for each setting of a dataclass."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
-    return {
-        setting.target.id: below.value.value
-        for setting, below in zip(definition.body, definition.body[1:], strict=False)
-        if isinstance(setting, ast.AnnAssign) and isinstance(below, ast.Expr)
-    }
+    meanings = {}
+    for base in filter(dataclasses.is_dataclass, reversed(group.__mro__)):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        meanings |= {
+            setting.target.id: below.value.value
+            for setting, below in zip(definition.body, definition.body[1:], strict=False)
+            if isinstance(setting, ast.AnnAssign) and isinstance(below, ast.Expr)
+        }
+    return meanings
 
 
 def _line(option: str, text: str) -> str:

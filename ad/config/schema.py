@@ -87,6 +87,8 @@ class ModelConfig:
 
     encoder: str = field("factored", choices=ENCODERS)
     """observation encoder"""
+    encoders: dict = field({})
+    """encoders of single parts of an observation, by name, e.g. {image: mlp}"""
     tokenizer: str = field("fused", choices=TOKENIZERS)
     """tokens of a transition: one, three in a row, or three side by side"""
     width: int = field(64, at_least=1)
@@ -111,6 +113,10 @@ class ModelConfig:
     """reward embedding: a learned vector for each value, or a linear map of the value"""
     reward_token: str = field("after", choices=("after", "before"))
     """place of a separate reward token: after its action or before the next observation"""
+
+    def encoder_of(self, part: str) -> str:
+        """Return the name of the encoder of a part of the observation."""
+        return self.encoders.get(part, self.encoder)
 
 
 @dataclass(frozen=True)
@@ -145,10 +151,6 @@ class TrainingConfig:
     """train steps in which the learning rate rises linearly from 0 to its peak"""
     gradient_norm: float = field(1.0, above=0)
     """largest norm of the gradient: a larger gradient is clipped"""
-    label_smoothing: float = field(0.0, at_least=0, below=1)
-    """label smoothing of the target actions"""
-    action_dropout: float = field(0.0, at_least=0, below=1)
-    """probability with which each past action is hidden from the model in training"""
     precision: str = field("auto", choices=("auto", "float32", "bfloat16"))
     """precision of the forward pass; auto takes the faster one"""
     compile: bool = field(False)
@@ -181,6 +183,8 @@ class EvaluationConfig:
     """how an action is chosen from the logits"""
     temperature: float = field(0.85, above=0)
     """softmax temperature of sampled actions"""
+    policy: dict = field({})
+    """further arguments of the method's policy, e.g. the return that is asked of it"""
     worlds: list[dict] = field([], affects_results=False)
     """other environments to evaluate on, each given by its changes of env.kwargs: [{size: 11}]"""
 

@@ -4,13 +4,16 @@ import json
 import platform
 import re
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numba
 import numpy as np
 
 from ad.config.schema import Experiment, config_hash
+from ad.config.world import configured_world
 from ad.data.manifest import read_manifest
+from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
 from ad.runtime.snapshots import read_metadata
 from envs.tasks import task_name
@@ -29,6 +32,11 @@ class Histories:
         name = f"{_slug(config.env.id)}-{_slug(source.algorithm)}"
         name += f"-{config_hash(config.env, source)[:8]}"
         self.path = Path(config.root) / "histories" / name
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The fields of a transition of the world."""
+        return transition_fields(configured_world(self.config.env))
 
     def folder(self, task: np.ndarray) -> Path:
         """Return the folder of the history of `task`."""

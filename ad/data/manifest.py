@@ -4,21 +4,23 @@ The hash detects damage, not forgery. So every value of a manifest is validated 
 opened because of it, and a manifest can name no other files than those of the store.
 """
 
+import math
 import re
 import stat
 from pathlib import Path
 
 import numpy as np
 
-from ad.data.schema import FIELDS
+from ad.data.schema import KINDS
+from ad.data.spec import OBSERVATIONS
 from ad.runtime.arrays import check_header
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "unit.json"
-FILES = {f"{name}.npy": str(np.dtype(dtype)) for name, dtype in FIELDS.items()}
+FILE_NAME = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*\.npy")
+DTYPE = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
 CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # columns before statistics
-TYPES = FILES | {CURVE: "float32"}
 STOPPED = "stopped_at_step"  # the steps that an agent learned from before it failed
 MAX_BYTES = 1 << 20  # the manifests of the store have about 3000
 
@@ -41,12 +43,12 @@ def read_manifest(folder: Path) -> dict:
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
     files, columns = manifest.get("files"), manifest.get("curve_columns")
-    if not isinstance(files, dict) or files.keys() != {*FILES, CURVE}:
+    if not isinstance(files, dict) or not _are_of_history(set(files)):
         raise ValueError(f"{MANIFEST} lists other files than those of a history")
     for name, entry in files.items():
         _check_entry(name, entry)
-    if len({tuple(entry["shape"]) for name, entry in files.items() if name != CURVE}) != 1:
-        raise ValueError(f"{MANIFEST} gives the arrays different shapes")
+    if len({tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}) != 1:
+        raise ValueError(f"{MANIFEST} gives the arrays different lengths")
     if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
         raise ValueError(f"{MANIFEST} gives an invalid {STOPPED}")
     named = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
@@ -78,12 +80,30 @@ def _check_entry(name: str, entry: object) -> None:
     if not isinstance(entry, dict) or entry.keys() != wanted:
         raise ValueError(f"{MANIFEST} does not describe {name}")
     shape = entry["shape"]
-    if not isinstance(shape, list) or len(shape) != 2 or not all(map(_is_count, shape)):
+    if not isinstance(shape, list) or not 2 <= len(shape) <= 8 or not all(map(_is_count, shape)):
         raise ValueError(f"{MANIFEST} gives {name} an impossible shape")
-    if not _is_count(entry["bytes"]) or entry["dtype"] != TYPES[name]:
-        raise ValueError(f"{MANIFEST} gives {name} an impossible size or type")
+    kinds = {f"{field}.npy": kind for field, kind in KINDS.items()} | {CURVE: "f"}
+    is_dtype = isinstance(entry["dtype"], str) and DTYPE.fullmatch(entry["dtype"])
+    if not is_dtype or np.dtype(entry["dtype"]).kind not in kinds.get(name, "biuf"):
+        raise ValueError(f"{MANIFEST} gives {name} an impossible type")
+    is_flat = name not in kinds or len(shape) == 2
+    if not _is_count(entry["bytes"]) or math.prod(shape) >= 2**63 or not is_flat:
+        raise ValueError(f"{MANIFEST} gives {name} an impossible size")
     if not isinstance(entry["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
         raise ValueError(f"{MANIFEST} gives {name} no SHA-256")
+
+
+def _are_of_history(files: set[str]) -> bool:
+    """Return whether `files` are the arrays of a history: its fields and the curve."""
+    if not {CURVE, *(f"{name}.npy" for name in KINDS)} <= files:
+        return False
+    first, other = (
+        {name.removeprefix(role) for name in files if name.startswith(role)}
+        for role in OBSERVATIONS
+    )
+    named = all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in files)
+    count = 1 + len(KINDS) + len(first) + len(other)
+    return named and first == other != set() and count == len(files)
 
 
 def _is_count(value: object) -> bool:

@@ -6,48 +6,66 @@ than in the history, and every episode is used. A window is `context_length` con
 of one sequence, so it never crosses from one actor or task to another.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from ad.data.derived import DERIVED, Derive, Sequences
 from ad.data.episodes import episodes, index_in_actor
+from ad.data.spec import OBSERVATIONS, Spec, field_name
 from ad.errors import ConfigError
+from envs.oracle import TaskOracle
 
-WINDOW_FIELDS = ("observation", "action", "reward", "next_observation", "time")
+Batch = dict[str, np.ndarray]  # fields of windows, [B, T + 1, ...] each
+
+
+class TaskHistory(NamedTuple):
+    """The recorded transitions [actors, T, ...] of one task by field, the task, and its world."""
+
+    arrays: Mapping[str, np.ndarray]
+    task: np.ndarray  # int [D]
+    world: TaskOracle
 
 
 class WindowSampler:
     """The sequences of many histories in flat arrays, and the drawing of windows from them.
 
-    `histories` are arrays [actors, T] by field, a dict for each task. `history_part` is the
-    fraction (start, stop) of each actor's transitions to use; other episodes are left out.
-    `rewards` are the reward values, ascending: a reward is kept as an index into them.
-    `padding_index` is, for each field, the index that stands before the first transition.
+    `fields` are those of a window: stored ones ("observation" and "next_observation" stand for all
+    their parts) and those that `derived` computes from whole sequences. `history_part` is the
+    fraction (start, stop) of each actor's transitions to use; other episodes are left out. A
+    fraction `from_start` of windows begins at the first transition of a sequence, with all
+    sequences equally likely; the others begin anywhere, with all places equally likely.
 
     Raises ConfigError if there is no whole episode.
     """
 
     def __init__(
         self,
-        histories: Iterable[dict[str, np.ndarray]],
+        histories: Iterable[TaskHistory],
+        spec: Spec,
+        fields: Sequence[str],
         context_length: int,
         history_stride: int,
-        rewards: np.ndarray,
-        padding_index: dict[str, int],
         history_part: tuple[float, float] = (0.0, 1.0),
+        from_start: float = 0.0,
+        derived: Mapping[str, Derive] = DERIVED,
     ):
-        self.context_length, self.padding_index = context_length, padding_index
+        self.context_length, self.from_start = context_length, from_start
+        self.padding = spec.padding
+        self.dtypes = {name: part.window_dtype for name, part in spec.observation_fields.items()}
+        names = [path for name in fields for path in _paths(spec, name)]
         parts, lengths = [], []
-        for history in histories:
-            strided = strided_episodes(history, history_stride, history_part)
-            order = strided.order
-            parts.append({name: history[name].reshape(-1)[order] for name in WINDOW_FIELDS})
-            parts[-1]["reward"] = np.searchsorted(rewards, parts[-1]["reward"]).astype(np.uint8)
-            lengths.append(strided.sequence_lengths())
+        for arrays, task, world in histories:
+            strided = strided_episodes(arrays, history_stride, history_part)
+            ordered = _Ordered(arrays, strided.order)
+            sequences = Sequences(ordered, strided.sequence_lengths(), task, world)
+            parts.append({n: derived[n](sequences) if n in derived else ordered[n] for n in names})
+            lengths.append(sequences.lengths)
         if not sum(map(len, lengths)):
             raise ConfigError("this part of the histories holds no whole episode to train on")
-        self.data = {name: np.concatenate([part[name] for part in parts]) for name in WINDOW_FIELDS}
+        self.data = {name: np.concatenate([part[name] for part in parts]) for name in names}
         self.lengths = np.concatenate(lengths)
         self.starts = np.cumsum(self.lengths) - self.lengths
         # A sequence shorter than a window still gives one window, which is padded.
@@ -55,39 +73,58 @@ class WindowSampler:
 
     def __len__(self) -> int:
         """Return the number of transitions."""
-        return len(self.data["action"])
+        return int(self.lengths.sum())
 
-    def sample(
-        self, rng: np.random.Generator, count: int, from_start: float = 0.0
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Draw `count` windows: (int64 [count, T + 1] by field, valid bool [count, T]).
-
-        A fraction `from_start` of them begins at the first transition of a sequence, with all
-        sequences equally likely. The others begin anywhere, with all places equally likely.
-        """
+    def sample(self, rng: np.random.Generator, count: int) -> Batch:
+        """Draw `count` windows, as `windows` returns them."""
         place = rng.integers(self.num_starts[-1], size=count)
         sequence = np.searchsorted(self.num_starts, place, side="right")
         offset = place - np.where(sequence > 0, self.num_starts[sequence - 1], 0)
-        first = rng.random(count) < from_start
+        first = rng.random(count) < self.from_start
         sequence = np.where(first, rng.integers(len(self.lengths), size=count), sequence)
         offset = np.where(first, 0, offset)
         return self.windows(sequence, offset)
 
-    def windows(
-        self, sequence: np.ndarray, offset: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def windows(self, sequence: np.ndarray, offset: np.ndarray) -> Batch:
         """Return the windows that begin at transition `offset` [B] of the sequences `sequence` [B].
 
-        Entries 1 to T of a window are its transitions. Entry 0 is the transition before them; where
-        there is none, it is the padding index. `step` is a transition's number in its sequence.
+        Entries 1 to T of a window are its transitions, entry 0 is the transition before them.
+        `valid`, bool [B, T + 1], is false for an entry 0 that does not exist, which holds
+        `Spec.padding`, and after the end of a sequence. `step` is a transition's number in its
+        sequence. Integers are int64, but for the arrays of an observation.
         """
         step = offset[:, None] + np.arange(-1, self.context_length)  # [B, T + 1]
-        valid = step[:, 1:] < self.lengths[sequence, None]
-        index = self.starts[sequence, None] + np.clip(step, 0, self.lengths[sequence, None] - 1)
-        window = {name: self.data[name][index].astype(np.int64) for name in WINDOW_FIELDS}
-        for name, array in window.items():
-            array[:, 0] = np.where(offset == 0, self.padding_index[name], array[:, 0])
-        return window | {"step": np.maximum(step, 0)}, valid
+        length = self.lengths[sequence, None]
+        index = self.starts[sequence, None] + np.clip(step, 0, length - 1)
+        batch = {}
+        for name, values in self.data.items():
+            default = np.int64 if values.dtype.kind in "iu" else values.dtype
+            window = values[index].astype(self.dtypes.get(name, default), copy=False)
+            window[offset == 0, 0] = self.padding.get(name, 0)
+            batch[name] = window
+        return batch | {"step": np.maximum(step, 0), "valid": (step >= 0) & (step < length)}
+
+
+class _Ordered(Mapping):
+    """The arrays [actors, T, ...] of a history as [M, ...], in the order of its sequences."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], order: np.ndarray):
+        self.arrays, self.order = arrays, order
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self.arrays[name]
+        return array.reshape(-1, *array.shape[2:])[self.order]
+
+    def __iter__(self):
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+def _paths(spec: Spec, name: str) -> list[str]:
+    """Return the stored fields that the field `name` of a method stands for."""
+    return [field_name(name, part) for part in spec.observation] if name in OBSERVATIONS else [name]
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,60 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from ad.errors import ConfigError
+from ad.data.spec import OBSERVATIONS, field_name
+from envs.spaces import observation_parts
 
-FIELDS = {
-    "observation": np.uint16,
-    "action": np.uint8,
-    "reward": np.float32,
-    "next_observation": np.uint16,
-    "terminated": np.bool_,
-    "truncated": np.bool_,
-    "time": np.uint16,
-}
+# The kinds of the dtypes of all fields but the observations.
+KINDS = {"action": "u", "reward": "f", "terminated": "b", "truncated": "b", "time": "u"}
+STORED = {*OBSERVATIONS, *KINDS}  # with all parts of an observation under one name
 
 
-def check_sizes(num_observations: int, num_actions: int) -> None:
-    """Raise ConfigError unless the dtypes of `FIELDS` can store all observations and actions."""
-    for name, count in (("observation", num_observations), ("action", num_actions)):
-        limit = np.iinfo(FIELDS[name]).max + 1
-        if count > limit:
-            raise ConfigError(
-                f"the world has {count:,} {name}s, but a history stores at most {limit:,}"
-            )
+class Field(NamedTuple):
+    """A field of a transition: its dtype in the store, and the shape of a value."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of a value."""
+        return self.dtype.itemsize * int(np.prod(self.shape))
+
+
+Fields = dict[str, Field]
+
+
+def transition_fields(world) -> Fields:
+    """Return the fields of the transitions of `world`, in dtypes that hold all their values.
+
+    Raises ValueError for a space that cannot be stored.
+    """
+    parts = observation_parts(world)
+
+    def observation(role: str) -> Fields:
+        return {
+            field_name(role, name): Field(np.dtype(part.dtype), part.shape)
+            for name, part in parts.items()
+        }
+
+    return {
+        **observation("observation"),
+        "action": Field(np.min_scalar_type(int(world.single_action_space.n) - 1)),
+        "reward": Field(np.dtype(np.float32)),
+        **observation("next_observation"),
+        "terminated": Field(np.dtype(np.bool_)),
+        "truncated": Field(np.dtype(np.bool_)),
+        "time": Field(np.dtype(np.uint16)),
+    }
 
 
 @dataclass
 class TransitionChunk:
-    """Transitions of K tasks and N actors each: arrays [T, K, N] by field.
+    """Transitions of K tasks and N actors each: arrays [T, K, N, ...] by field.
 
     `statistics` holds the learner's by name: a list with an array [K] for each update.
     """
@@ -39,10 +64,10 @@ class TransitionChunk:
     statistics: dict[str, list] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, steps: int, num_tasks: int, num_envs: int) -> "TransitionChunk":
+    def empty(cls, fields: Fields, steps: int, num_tasks: int, num_envs: int) -> "TransitionChunk":
         """Return an uninitialized chunk of T = `steps` transitions of K tasks and N actors."""
         shape = (steps, num_tasks, num_envs)
-        return cls({name: np.empty(shape, dtype) for name, dtype in FIELDS.items()})
+        return cls({name: np.empty((*shape, *f.shape), f.dtype) for name, f in fields.items()})
 
     def __len__(self) -> int:
         return len(self.arrays["action"])

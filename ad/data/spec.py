@@ -1,39 +1,59 @@
-"""The sizes of a world that a model is built for."""
+"""The spaces and rewards that a model is built for."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+
+from envs.spaces import Array, Discrete, Part, observation_parts
+
+MAX_REWARDS = 64  # distinct rewards that are kept as a list; more are a range
+OBSERVATIONS = ("observation", "next_observation")  # roles of an observation in a transition
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Sizes of a world's spaces and the rewards of its histories; it names no task."""
+    """The spaces of a world and the rewards of its histories; it names no task.
 
-    num_observations: int
-    observation_factors: tuple[int, ...]
+    `observation` holds the parts by name, "" for an undivided observation. `num_actions` is the
+    largest number of actions of a task. `rewards` lists the distinct rewards, ascending; it is
+    empty if there are more than MAX_REWARDS, and `reward_range` holds the lowest and the highest.
+    """
+
+    observation: dict[str, Part]
     num_actions: int
-    rewards: tuple[float, ...]  # the entries of the reward table, ascending
+    rewards: tuple[float, ...]
+    reward_range: tuple[float, float]
     episode_length: int  # env steps
 
     @property
-    def padding_index(self) -> dict[str, int]:
-        """For each field of a window, the index that stands before the first transition."""
+    def observation_fields(self) -> dict[str, Part]:
+        """The parts of both roles by the name of their field: `observation-image`."""
         return {
-            "observation": self.num_observations,
-            "action": self.num_actions,
-            "reward": len(self.rewards),
-            "next_observation": self.num_observations,
-            "time": 0,
+            field_name(role, name): part
+            for role in OBSERVATIONS
+            for name, part in self.observation.items()
         }
+
+    @property
+    def padding(self) -> dict[str, float]:
+        """For each field of a window, the value that stands before the first transition."""
+        padding = {name: part.padding for name, part in self.observation_fields.items()}
+        return padding | {"action": self.num_actions, "reward": np.nan, "time": 0}
+
+
+def field_name(role: str, part: str) -> str:
+    """Return the field of a part of an observation: "observation", or "observation-image"."""
+    return f"{role}-{part}" if part else role
 
 
 def make_spec(world, episode_length: int, rewards: np.ndarray) -> Spec:
-    """Return the sizes of `world`, a vector environment, with the `rewards` of its histories."""
+    """Return the spec of `world`, a vector environment, with all `rewards` of its histories."""
+    values = np.unique(rewards)
     return Spec(
-        num_observations=int(world.single_observation_space.n),
-        observation_factors=tuple(int(factor) for factor in world.observation_factors),
+        observation=observation_parts(world),
         num_actions=int(world.single_action_space.n),
-        rewards=tuple(float(reward) for reward in rewards),
+        rewards=tuple(values.tolist()) if len(values) <= MAX_REWARDS else (),
+        reward_range=(float(min(values, default=0)), float(max(values, default=0))),
         episode_length=episode_length,
     )
 
@@ -44,6 +64,10 @@ def spec_as_dict(spec: Spec) -> dict:
 
 
 def spec_from_dict(value: dict) -> Spec:
-    """Return the spec that `spec_as_dict` made `value` of."""
-    tuples = {name: tuple(value[name]) for name in ("observation_factors", "rewards")}
-    return Spec(**{**value, **tuples})
+    """Return the spec that `spec_as_dict` made `value` of, also after a way through JSON."""
+    parts = {}
+    for name, part in value["observation"].items():
+        kind, shape = (Discrete, "factors") if "n" in part else (Array, "shape")
+        parts[name] = kind(**{**part, shape: tuple(part[shape])})
+    spec = Spec(**{**value, "observation": parts})
+    return replace(spec, rewards=tuple(spec.rewards), reward_range=tuple(spec.reward_range))

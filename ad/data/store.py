@@ -1,14 +1,15 @@
 """The store of learning histories: one folder for each task and source seed.
 
-`histories/<dataset>/task_<task>_seed_<seed>/` holds a `.npy` file [actors, T] for each field of
-`ad.data.schema.FIELDS`, `curve.npy` (the learner's statistics) and the manifest `unit.json` (what
-made the history, shapes, the SHA-256 of each file). A history is published by one rename when it is
-complete, and verified whenever it is read. `histories/README.md` draws the arrays.
+`histories/<dataset>/task_<task>_seed_<seed>/` holds a `.npy` file [actors, T, ...] for each field
+of a transition (`ad.data.schema.transition_fields`), `curve.npy` (the learner's statistics) and the
+manifest `unit.json` (what made the history, shapes, the SHA-256 of each file). A history is
+published by one rename when it is complete, and verified whenever it is read. `histories/README.md`
+draws the arrays.
 """
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from ad.data.episodes import episodes
 from ad.data.manifest import (
+    CURVE,
     CURVE_START,
     STOPPED,
     check_file,
@@ -23,7 +25,7 @@ from ad.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from ad.data.schema import FIELDS, TransitionChunk
+from ad.data.schema import Field, Fields, TransitionChunk
 from ad.errors import CorruptError
 from ad.runtime.arrays import LazyArrays, create_memmap, open_memmap
 from ad.runtime.files import atomic_rename_dir, remove_leftovers
@@ -34,11 +36,23 @@ PARTIAL = ".partial-"  # the prefix of the folder of histories that are being co
 
 @dataclass
 class History:
-    """The learning history of one task: `arrays` [actors, T] by field, `curve` by column."""
+    """The learning history of one task: `arrays` [actors, T, ...] by field, `curve` by column."""
 
     arrays: LazyArrays
     curve: dict[str, np.ndarray]
     manifest: dict
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of a transition, by the manifest."""
+        entries = {
+            name.removesuffix(".npy"): entry for name, entry in self.manifest["files"].items()
+        }
+        del entries["curve"]
+        return {
+            name: Field(np.dtype(entry["dtype"]), tuple(entry["shape"][2:]))
+            for name, entry in entries.items()
+        }
 
     @property
     def stopped_at(self) -> int | None:
@@ -54,13 +68,16 @@ class History:
 class HistoryWriter:
     """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
-    With `resume`, reopen the partial folder that an interrupted writer of the same `folders` left;
-    call `restore` to set how many steps in it are valid. Raises CorruptError if the folder does not
-    hold the files of that writer.
+    `fields` are those of a transition, `steps` is the number of transitions of each actor. With
+    `resume`, reopen the partial folder that an interrupted writer of the same `folders` left; call
+    `restore` to set how many steps in it are valid. Raises CorruptError if the folder does not hold
+    the files of that writer.
     """
 
-    def __init__(self, folders: list[Path], num_envs: int, steps: int, resume: bool = False):
-        self.folders, self.shape, self.written = folders, (num_envs, steps), 0
+    def __init__(
+        self, folders: list[Path], fields: Fields, num_envs: int, steps: int, resume: bool = False
+    ):
+        self.folders, self.fields, self.shape, self.written = folders, fields, (num_envs, steps), 0
         self.statistics: list[dict[str, np.ndarray]] = []  # an entry for each chunk
         self.digests: list[np.ndarray] = []  # for each chunk the SHA-256 by task, uint8 [K, 32]
         self.partial = partial_folder(folders)
@@ -95,8 +112,8 @@ class HistoryWriter:
     def _open_each(self, open_array: Callable, folder: Path) -> dict[str, np.ndarray]:
         """Return the arrays of one history, each from `open_array(path, dtype, shape)`."""
         return {
-            name: open_array(folder / f"{name}.npy", np.dtype(dtype), self.shape)
-            for name, dtype in FIELDS.items()
+            name: open_array(folder / f"{name}.npy", field.dtype, (*self.shape, *field.shape))
+            for name, field in self.fields.items()
         }
 
     def state(self) -> dict:
@@ -123,7 +140,7 @@ class HistoryWriter:
             part = slice(start, stop)
             start = stop
             for k, maps in self.maps.items():
-                if _digest(maps[name][:, part] for name in FIELDS) != digests[k].tobytes():
+                if _digest(maps[name][:, part] for name in self.fields) != digests[k].tobytes():
                     raise CorruptError(f"{self.temporary[k]} is not what was written")
 
     def flush(self) -> None:
@@ -133,14 +150,14 @@ class HistoryWriter:
                 array.flush()
 
     def append(self, chunk: TransitionChunk) -> None:
-        """Write the transitions [T, K, N] of a chunk after those of the last one."""
+        """Write the transitions [T, K, N, ...] of a chunk after those of the last one."""
         part = slice(self.written, self.written + len(chunk))
         digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
         for k, maps in self.maps.items():
             own = {name: array[:, k].swapaxes(0, 1) for name, array in chunk.arrays.items()}
             for name, array in own.items():
                 maps[name][:, part] = array
-            digests[k] = np.frombuffer(_digest(own[name] for name in FIELDS), np.uint8)
+            digests[k] = np.frombuffer(_digest(own[name] for name in self.fields), np.uint8)
         self.digests.append(digests)
         means = {name: mean_in_order(values) for name, values in chunk.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
@@ -152,7 +169,7 @@ class HistoryWriter:
         columns = [*CURVE_START, *self._learner_statistics()]
         for k in self.maps:
             folder = self.temporary[k]
-            np.save(folder / "curve.npy", self._curve(k))
+            np.save(folder / CURVE, self._curve(k))
             write_manifest(folder, manifests[k] | {"curve_columns": columns})
             atomic_rename_dir(folder, self.folders[k])
         self.discard()
@@ -188,10 +205,9 @@ class HistoryWriter:
         return np.array(columns, np.float32).T
 
 
-def history_bytes(num_envs: int, steps: int) -> int:
+def history_bytes(fields: Fields, num_envs: int, steps: int) -> int:
     """Return about how many bytes a history takes on the disk; `steps` are those of an actor."""
-    each = sum(np.dtype(dtype).itemsize for dtype in FIELDS.values())
-    return num_envs * steps * each + SMALL_FILES
+    return num_envs * steps * sum(field.nbytes for field in fields.values()) + SMALL_FILES
 
 
 def partial_folder(folders: list[Path]) -> Path:
@@ -200,22 +216,25 @@ def partial_folder(folders: list[Path]) -> Path:
     return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def load_history(folder: Path, fields: tuple[str, ...] = tuple(FIELDS)) -> History:
-    """Read `fields` of a history.
+def load_history(folder: Path, fields: Sequence[str] | None = None) -> History:
+    """Read `fields` of a history; None reads all.
 
     Sizes and hashes are checked before an array is mapped. Raises CorruptError.
     """
     try:
         manifest = read_manifest(folder)
+        files = manifest["files"]
+        if fields is None:
+            fields = [name.removesuffix(".npy") for name in files if name != CURVE]
         for name in (*fields, "curve"):
-            check_file(folder / f"{name}.npy", manifest["files"][f"{name}.npy"])
+            check_file(folder / f"{name}.npy", files[f"{name}.npy"])
     except (OSError, ValueError) as error:
         raise CorruptError(
             f"the history {folder} cannot be used: {error}; scripts.verify lists all damaged files"
         ) from error
-    curve = np.load(folder / "curve.npy", allow_pickle=False)
+    curve = np.load(folder / CURVE, allow_pickle=False)
     return History(
-        LazyArrays(folder, fields),
+        LazyArrays(folder, tuple(fields)),
         dict(zip(manifest["curve_columns"], curve.T, strict=True)),
         manifest,
     )

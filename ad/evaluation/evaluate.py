@@ -1,22 +1,22 @@
 """Evaluate the trained model of a run by in-context rollouts on its train and held-out tasks."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ad.config.schema import Experiment
-from ad.data.spec import make_spec, spec_from_dict
+from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
-from ad.methods import build_method
-from ad.models.sequence_model import SequenceModel, build_model
+from ad.methods import build_method, build_model
+from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Rollout
-from ad.rollout.tasks import rollout_tasks
+from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import check_fingerprint
+from envs.spaces import observation_parts
 from envs.tasks import Split
 
 
@@ -51,8 +51,8 @@ def load_model(run: Run, world=None) -> SequenceModel:
     check_fingerprint(content, run.config, run.split)
     spec = spec_from_dict(content["spec"])
     if world is not None:
-        spec = make_spec(world, run.config.env.episode_length, np.array(spec.rewards))
-    model = build_model(spec, run.config, device)
+        spec = replace(spec, observation=observation_parts(world))
+    model = build_model(build_method(run.config.method), spec, run.config, device)
     model.load_state_dict(content["model"])
     return model.eval().requires_grad_(False)
 
@@ -61,10 +61,10 @@ def evaluation_rollouts(
     config: Experiment, split: Split, model: SequenceModel
 ) -> dict[str, Rollout]:
     """Play the configured evaluation of `model` on all tasks of `split`: rollouts by split name."""
-    settings, method = config.evaluation, build_method(config.method)
+    settings, new_policy = config.evaluation, policy_of(config, build_method(config.method), model)
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     return rollout_tasks(
-        config, split, model, method, settings.episodes, seeds, record=True, show=True
+        config, split, new_policy, settings.episodes, seeds, record=True, show=True
     )
 
 

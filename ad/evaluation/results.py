@@ -120,7 +120,7 @@ def _rows(split_name: str, tasks: np.ndarray, result: Rollout) -> Iterator[tuple
 
 
 def _trajectories(split: Split, results: dict[str, Rollout]) -> dict[str, np.ndarray]:
-    """Concatenate the recorded fields of the splits, [N, T].
+    """Concatenate the recorded fields of the splits, [N, T, ...].
 
     Shorter trajectories are padded with 0, and the field "episode" with -1.
     """
@@ -131,7 +131,7 @@ def _trajectories(split: Split, results: dict[str, Rollout]) -> dict[str, np.nda
         fields["split"].append(np.full(len(tasks), split_name))
         fields["task"].append(tasks)
         for name, array in result.trajectory.items():
-            padding = ((0, 0), (0, longest - array.shape[1]))
+            padding = [(0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
             fill = -1 if name == "episode" else 0
             fields.setdefault(name, []).append(np.pad(array, padding, constant_values=fill))
     return {name: np.concatenate(arrays) for name, arrays in fields.items()}

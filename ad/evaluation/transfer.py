@@ -9,7 +9,7 @@ out. The checkpoint must come from the run's own world.
 
 from dataclasses import replace
 
-import envs
+from ad.config.world import configured_world
 from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.evaluation.references import world_references
 from ad.evaluation.results import read_results, write_results
@@ -27,7 +27,7 @@ class TransferEvaluation:
         merged = run.config.env.kwargs | kwargs
         self.config = replace(run.config, env=replace(run.config.env, kwargs=merged))
         self.split = other_split(run.split, merged)
-        self.base_env = envs.make_base(run.config.env.id, run.config.env.tasks, **merged)
+        self.base_env = configured_world(self.config.env)
         self.folder = world_folder(run.folder, kwargs)
         self.title = f"{run.config.name}, {world_title(kwargs)}"
 

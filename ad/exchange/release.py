@@ -15,6 +15,7 @@ from ad.data.spec import spec_as_dict, spec_from_dict
 from ad.errors import CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.summary import SUMMARY, is_evaluated
+from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import run_table
 from ad.runtime.files import atomic_write, read_checked_json, sha256, write_text
@@ -55,7 +56,7 @@ def load_release(folder: Path) -> SequenceModel:
         with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
             spec = spec_from_dict(json.loads(file.metadata()["spec"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = SequenceModel(spec, config.model)
+        model = build_method(config.method).build(spec, config.model, "torch")
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CorruptError(f"{folder} is not a release: {error}") from error

@@ -3,50 +3,92 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the Settings
+import numpy as np
+
+from ad.config.fields import field
+from ad.methods.base import Method
+
+if TYPE_CHECKING:
     import torch
 
-    from ad.methods.context_policy import ContextPolicy
-    from ad.models.sequence_model import SequenceModel
-    from ad.models.tokenizer import Window
+    from ad.data.sampler import Batch, WindowSampler
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Algorithm distillation has no settings of its own."""
+    """Settings of algorithm distillation."""
+
+    label_smoothing: float = field(0.0, at_least=0, below=1)
+    """label smoothing of the target actions"""
+    action_dropout: float = field(0.0, at_least=0, below=1)
+    """probability with which each past action is hidden from the model in training"""
 
 
-class AlgorithmDistillation:
+class AlgorithmDistillation(Method):
     """Cross entropy of the source agent's actions at every decision of a window."""
 
     Settings = Settings
-    history_part = (0.0, 1.0)  # fractions of a learning history: from its start to its end
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
+    def __init__(self, settings):
+        super().__init__(settings)
+        # A subclass may have settings of its own, without these two.
+        self.label_smoothing = getattr(settings, "label_smoothing", 0.0)
+        self.action_dropout = getattr(settings, "action_dropout", 0.0)
 
-    def loss(
-        self,
-        model: "SequenceModel",
-        window: "Window",
-        valid: "torch.Tensor",
-        label_smoothing: float = 0.0,
-    ) -> "torch.Tensor":
-        """Return the mean cross entropy (nats), 0-d, over the `valid` [B, T] decisions.
+    def sampler(self, dataset, config, held_out=False):
+        """Return the default sampler, which hides past actions if that is configured."""
+        windows = super().sampler(dataset, config, held_out)
+        probability = 0.0 if held_out else self.action_dropout
+        return HiddenActions(windows, probability) if probability else windows
 
-        `window` has fields [B, T + 1]; its first transition comes before the first decision.
+    def loss(self, model, batch):
+        """Return the mean cross entropy (nats) over the valid decisions, and no metrics.
+
+        With an action mask, actions that the task does not have count as impossible.
         """
         from torch.nn.functional import cross_entropy
 
-        targets = window["action"][:, 1:].masked_fill(~valid, -100)
+        valid = batch["valid"][:, 1:]
+        inputs = batch
+        if "hidden" in batch:
+            action = batch["action"].masked_fill(batch["hidden"], model.spec.num_actions)
+            inputs = {**batch, "action": action}
         # Logits [B, A, T]: PyTorch is slow where the last dimension is short. The mean that
         # `cross_entropy` computes has no fixed order of additions on a GPU, so it is taken here.
-        logits = model(window).float().transpose(1, 2)
-        smoothing = {"label_smoothing": label_smoothing, "reduction": "none"}
-        return cross_entropy(logits, targets, **smoothing).sum() / valid.sum()
+        logits = model(inputs).float().transpose(1, 2)
+        smoothing = self.label_smoothing
+        if "action_mask" in batch:
+            mask = batch["action_mask"][:, 1:].transpose(1, 2)
+            losses = masked_cross_entropy(logits, batch["action"][:, 1:], mask, smoothing)
+            return losses.where(valid, 0).sum() / valid.sum(), {}
+        targets = batch["action"][:, 1:].masked_fill(~valid, -100)
+        losses = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return losses.sum() / valid.sum(), {}
 
-    def begin(self, model: "SequenceModel", num_envs: int, context_length: int) -> "ContextPolicy":
-        """Return a policy with an empty context for a rollout of `num_envs` environments."""
-        from ad.methods.context_policy import ContextPolicy
 
-        return ContextPolicy(model, num_envs, context_length)
+class HiddenActions:
+    """A sampler that adds the field `hidden`: each action is hidden with `probability`.
+
+    The loss still reads the action.
+    """
+
+    def __init__(self, windows: "WindowSampler", probability: float):
+        self.windows, self.probability = windows, probability
+
+    def sample(self, rng: np.random.Generator, count: int) -> "Batch":
+        """Draw `count` windows with the field `hidden`, bool [count, T + 1]."""
+        batch = self.windows.sample(rng, count)
+        return batch | {"hidden": rng.random(batch["action"].shape) < self.probability}
+
+
+def masked_cross_entropy(
+    logits: "torch.Tensor", targets: "torch.Tensor", mask: "torch.Tensor", smoothing: float
+) -> "torch.Tensor":
+    """Return the cross entropy [B, T] of `targets` [B, T] over the actions in `mask` [B, A, T].
+
+    `logits` are [B, A, T]. `smoothing` is spread over the actions in the mask.
+    """
+    lowest = logits.new_tensor(float("-inf"))
+    log_probs = logits.where(mask, lowest).log_softmax(1).where(mask, 0)
+    of_targets = log_probs.gather(1, targets.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
+    return -(1 - smoothing) * of_targets - smoothing * log_probs.sum(1) / mask.sum(1)

@@ -2,8 +2,9 @@
 
 import torch
 
+from ad.data.spec import field_name
 from ad.models.sequence_model import SequenceModel
-from ad.models.tokenizer import EmbeddingCache, Window
+from ad.models.tokenizer import TableCache, Window
 
 
 class ContextPolicy:
@@ -16,66 +17,97 @@ class ContextPolicy:
     """
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
-        spec, device = model.spec, model.head.weight.device
         self.model, self.length, self.capacity = model, 0, context_length
+        self.device = model.head.weight.device
         self.step = 0  # decisions so far, also dropped ones
-        self.rewards = torch.tensor(spec.rewards, device=device)
-        self.first_positive = sum(reward <= 0 for reward in spec.rewards)  # index; they ascend
-        shape = num_envs, context_length + 1  # a transition, then the decisions after it
-        self.padding_index = spec.padding_index | {"step": 0}
+        self.padding = model.spec.padding | {"step": 0, "valid": False}
+        self.padding |= dict.fromkeys(model.tokenizer.inputs, 0.0)
+        shapes = {name: part.shape for name, part in model.spec.observation_fields.items()}
         self.fields = {
-            name: torch.full(shape, value, dtype=torch.int64, device=device)
-            for name, value in self.padding_index.items()
+            name: torch.full(
+                # a transition, then the decisions after it
+                (num_envs, context_length + 1, *shapes.get(name, ())),
+                padding,
+                dtype=self._dtype(name, padding),
+                device=self.device,
+            )
+            for name, padding in self.padding.items()
         }
-        self.embeddings: EmbeddingCache = {}  # computed at the first decision: the model is frozen
+        self.tables: TableCache = {}  # computed at the first decision: the model is frozen
         self.cache = model.new_cache(num_envs, context_length)
         self.inference_context = model.transformer.inference_context
 
-    def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Return logits [N, A] for the decision at `observation` and `time`, both int64 [N]."""
+    def act(
+        self, observation: torch.Tensor | dict[str, torch.Tensor], time: torch.Tensor
+    ) -> torch.Tensor:
+        """Return logits [N, A] for the decision at `observation` and `time`, int64 [N].
+
+        `observation` is a tensor [N, ...], or one for each of its parts.
+        """
         refill = self.length == self.capacity
         if refill:
             self._drop_oldest()
         self.length += 1
-        for name, value in (("observation", observation), ("time", time), ("step", self.step)):
-            self.fields[name][:, self.length] = value
+        self._write(time=time, step=self.step, valid=True, **self.inputs())
+        self._write_observation("observation", observation)
         self.step += 1
         # The decision before has its outcome now, which is not in the cache yet.
         start = 0 if refill or self.length == 1 else self.length - 2
         return self._logits(start)
 
-    def _logits(self, start: int) -> torch.Tensor:
-        """Return the logits of the last decision from the window's part that begins at `start`."""
-        with self.model.tokenizer.caching(self.embeddings), self.inference_context():
-            return self.model(self._window_from(start), self.cache, start)[:, -1]
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Return the model's further inputs for the present decision, [N] each, by name."""
+        return {}
 
     def observe(
-        self, action: torch.Tensor, reward: torch.Tensor, next_observation: torch.Tensor
+        self,
+        action: torch.Tensor,
+        reward: torch.Tensor,
+        terminated: torch.Tensor,
+        truncated: torch.Tensor,
+        next_observation: torch.Tensor | dict[str, torch.Tensor],
     ) -> None:
-        """Add the outcome of the last decision, [N] each; rewards become their nearest index.
+        """Add the outcome of the last decision, [N, ...] each.
 
         `next_observation` is the true one, also at the end of an episode.
         """
         with self.inference_context():
-            nearest = (reward[:, None] - self.rewards).abs().argmin(1)
-            outcome = {"action": action, "reward": nearest, "next_observation": next_observation}
-            for name, value in outcome.items():
-                self.fields[name][:, self.length] = value
+            self._write(action=action, reward=reward)
+            self._write_observation("next_observation", next_observation)
 
     def select(self, envs: torch.Tensor) -> None:
-        """Keep the environments `envs`, int64 [M], in this order."""
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.fields = {name: value[envs] for name, value in self.fields.items()}
         self.cache.select(envs)
 
     def reward_in_context(self) -> torch.Tensor:
         """Return whether a reward above 0 is in the window or right before it, bool [N]."""
-        reward, padding = self.fields["reward"], self.padding_index["reward"]
         with self.inference_context():
-            return ((reward >= self.first_positive) & (reward < padding)).any(1)
+            return (self.fields["reward"] > 0).any(1)
 
     def window(self) -> Window:
         """Return the window [N, T + 1] of T decisions; the last one has no outcome yet."""
         return self._window_from(0)
+
+    def _logits(self, start: int) -> torch.Tensor:
+        """Return the logits of the last decision from the window's part that begins at `start`."""
+        with self.model.tokenizer.caching(self.tables), self.inference_context():
+            return self.model(self._window_from(start), self.cache, start)[:, -1]
+
+    def _dtype(self, name: str, padding: float) -> torch.dtype:
+        parts = self.model.spec.observation_fields
+        if name in parts:
+            return getattr(torch, parts[name].window_dtype)
+        return {bool: torch.bool, int: torch.int64, float: torch.float32}[type(padding)]
+
+    def _write(self, **values) -> None:
+        """Set fields of the last decision, each to a number or a tensor [N]."""
+        for name, value in values.items():
+            self.fields[name][:, self.length] = value
+
+    def _write_observation(self, role: str, observation) -> None:
+        parts = observation if isinstance(observation, dict) else {"": observation}
+        self._write(**{field_name(role, part): values for part, values in parts.items()})
 
     def _window_from(self, start: int) -> Window:
         return {name: value[:, start : self.length + 1] for name, value in self.fields.items()}
@@ -85,6 +117,6 @@ class ContextPolicy:
         for name, value in self.fields.items():
             # The transition before the first kept decision stays too.
             value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
-            value[:, kept + 1 :] = self.padding_index[name]
+            value[:, kept + 1 :] = self.padding[name]
         self.length = kept
         self.cache.reset()

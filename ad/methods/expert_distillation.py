@@ -7,18 +7,18 @@ in-context episodes only by what a success in the context reveals of the task.
 from dataclasses import dataclass
 
 from ad.config.fields import field
-from ad.methods.algorithm_distillation import AlgorithmDistillation
+from ad.methods import algorithm_distillation
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(algorithm_distillation.Settings):
     """Settings of expert distillation."""
 
     expert_fraction: float = field(0.1, above=0, at_most=1)
     """fraction of each history, at its end, to train on"""
 
 
-class ExpertDistillation(AlgorithmDistillation):
+class ExpertDistillation(algorithm_distillation.AlgorithmDistillation):
     """Cross entropy of the actions of the trained source agents, at the ends of histories."""
 
     Settings = Settings

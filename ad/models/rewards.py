@@ -1,33 +1,55 @@
-"""Reward embeddings: a vector for each of R reward values and, last, for "no reward".
+"""Reward embeddings: the vectors of rewards, and one for "no reward", where the reward is NaN.
 
-A reward embedding is built as `Reward(rewards, width)` and is called without arguments: [R + 1, C].
+A reward embedding is built as `Reward(spec, width)` and maps rewards [...] to vectors [..., C].
 """
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+from ad.data.spec import Spec
+from ad.errors import ConfigError
 
 
 class RewardTable(nn.Embedding):
-    """An embedding table over the reward values of the histories."""
+    """An embedding table over the reward values of the histories; others take the nearest value.
 
-    def __init__(self, rewards: tuple[float, ...], width: int):
-        super().__init__(len(rewards) + 1, width)
+    Raises ConfigError if the histories have too many different rewards to list.
+    """
 
-    def forward(self) -> torch.Tensor:
-        """Return the vectors, [R + 1, C]."""
-        return self.weight
+    def __init__(self, spec: Spec, width: int):
+        if not spec.rewards:
+            raise ConfigError(
+                "model.reward table is for few different rewards, but those of the histories are "
+                f"a range from {spec.reward_range[0]:g} to {spec.reward_range[1]:g}: use projection"
+            )
+        super().__init__(len(spec.rewards) + 1, width)
+        values = np.array(spec.rewards)
+        between = torch.tensor((values[1:] + values[:-1]) / 2)  # float64, to be exact
+        self.register_buffer("between", between, persistent=False)
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., C] of rewards [...]."""
+        index = (reward[..., None] > self.between).sum(-1)
+        index = index.masked_fill(reward.isnan(), self.num_embeddings - 1)
+        return F.embedding(index, self.weight)
 
 
 class RewardProjection(nn.Module):
-    """A linear map of the reward's value; "no reward" has a learned vector."""
+    """A linear map of the reward's value, scaled to at most 1; "no reward" has a learned vector."""
 
-    def __init__(self, rewards: tuple[float, ...], width: int):
+    def __init__(self, spec: Spec, width: int):
         super().__init__()
         self.linear, self.none = nn.Linear(1, width), nn.Embedding(1, width)
         nn.init.normal_(self.linear.weight, std=0.1)  # as the tables are initialized
         nn.init.zeros_(self.linear.bias)
-        self.register_buffer("values", torch.tensor(rewards)[:, None], persistent=False)
+        self.scale = max(1.0, *map(abs, spec.reward_range))
 
-    def forward(self) -> torch.Tensor:
-        """Return the vectors, [R + 1, C]."""
-        return torch.cat([self.linear(self.values), self.none.weight])
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., C] of rewards [...]."""
+        value = reward.nan_to_num().to(self.linear.weight.dtype) / self.scale
+        vectors = self.linear(value[..., None])
+        return torch.where(
+            reward.isnan()[..., None], self.none.weight[0].to(vectors.dtype), vectors
+        )

@@ -1,23 +1,35 @@
 """The sequence model: a tokenizer, a transformer and a linear head for action logits."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
 import torch
 from torch import nn
 
-from ad.config.schema import Experiment, ModelConfig
+from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.backend import choose_backend
 from ad.models.kv_cache import Cache
 from ad.models.tokenizer import Window
 from ad.registry import BACKENDS, TOKENIZERS
 
 
 class SequenceModel(nn.Module):
-    """Predicts the action of each decision of a window from what was known at that decision."""
+    """Predicts the action of each decision of a window from what was known at that decision.
 
-    def __init__(self, spec: Spec, config: ModelConfig, backend: str = "torch"):
+    `inputs` maps further fields of a window, numbers [B, T, 1], to vectors [B, T, C] that are added
+    to the tokens of the observations. A subclass may add heads on `hidden`.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: ModelConfig,
+        backend: str = "torch",
+        inputs: Mapping[str, nn.Module] | None = None,
+    ):
         super().__init__()
         self.spec = spec
-        self.tokenizer = TOKENIZERS.load(config.tokenizer)(spec, config)
+        self.tokenizer = TOKENIZERS.load(config.tokenizer)(spec, config, inputs)
         self.transformer = BACKENDS.load(backend)(
             config.width,
             config.layers,
@@ -32,23 +44,35 @@ class SequenceModel(nn.Module):
         self._initialize()
 
     def forward(self, window: Window, cache: Cache | None = None, start: int = 0) -> torch.Tensor:
-        """Return the logits [B, T, A] of a window [B, T + 1].
+        """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
+        return self.head(self.hidden(window, cache, start))
+
+    def hidden(self, window: Window, cache: Cache | None = None, start: int = 0) -> torch.Tensor:
+        """Return the hidden states [B, T, C] of the decisions of a window [B, T + 1].
 
         With a `cache`, which holds the tokens of the window's beginning, the other tokens are added
-        to it, and the logits of the last decision are returned, [B, 1, A]. `window` may then be the
+        to it, and the state of the last decision is returned, [B, 1, C]. `window` may then be the
         part from decision `start` on, if it holds these other tokens.
         """
         tokens = self.tokenizer(window, start)
         if cache is None:
-            return self.head(self.tokenizer.at_decisions(self.transformer(tokens)))
+            return self.tokenizer.at_decisions(self.transformer(tokens))
         num_decisions = start + window["time"].shape[1] - 1
         new = self.tokenizer.num_tokens(num_decisions) - cache.length
-        hidden = self.transformer(tokens[:, -new:], cache)
-        return self.head(self.tokenizer.at_last_decision(hidden))
+        return self.tokenizer.at_last_decision(self.transformer(tokens[:, -new:], cache))
 
     def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
         """Return an empty cache for windows of at most `num_decisions` decisions."""
         return self.transformer.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
+
+    def micro_batches(self, num_windows: int, num_decisions: int, bfloat16: bool) -> list[slice]:
+        """Return the slices of a batch of windows that train one after the other."""
+        length = self.tokenizer.num_tokens(num_decisions)
+        return self.transformer.micro_batches(num_windows, length, bfloat16)
+
+    def training_context(self, bfloat16: bool) -> AbstractContextManager:
+        """Return the context manager that a training step runs in."""
+        return self.transformer.training_context(bfloat16)
 
     def _initialize(self) -> None:
         for module in self.tokenizer.modules():
@@ -58,8 +82,3 @@ class SequenceModel(nn.Module):
                 )  # a fused token is a sum of about six of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-
-
-def build_model(spec: Spec, config: Experiment, device: torch.device) -> SequenceModel:
-    """Return a new model on `device`, with the backend that `choose_backend` names."""
-    return SequenceModel(spec, config.model, choose_backend(config, device)).to(device)

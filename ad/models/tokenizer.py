@@ -1,9 +1,10 @@
 """Transitions to tokens: the only place that knows their order, shifts and positions.
 
-A window is a dict of integer tensors [B, T + 1]: observation, action, reward (an index),
-next_observation, time (in the episode), step (in the history). Entry 0 is the transition before the
-window's first decision (`Spec.padding_index` where the history begins there); entries 1 to T are
-the decisions. Every token carries the position p of its decision (`positions/`).
+A window is a dict of tensors [B, T + 1, ...]: the parts of observation and next_observation,
+action, reward, time (in the episode), step (in the history) and valid. Entry 0 is the transition
+before the window's first decision; where the history begins there, it holds `Spec.padding` and is
+not valid. Entries 1 to T are the decisions. Every token carries the position p of its decision
+(`positions/`).
 
     fused             decision t: [o_t, p_t, (o, a, r, o')_{t-1}]               T tokens
     separate          o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T                        3 T - 2 tokens
@@ -12,24 +13,29 @@ the decisions. Every token carries the position p of its decision (`positions/`)
 
 A token of r may hold o' too. In every order a decision is preceded only by what was known then: a
 reward follows its action. With `reward_token: before` each decision is preceded by the reward of
-the transition before it, which shares its position (Chen et al. 2021 put returns there). The
-streams of one window are adjacent in the batch (`attention.py`).
+the transition before it, which shares its position (Chen et al. 2021 put returns there). Further
+inputs that a method defines, as a return to go, are known at their decision and are added to o_t.
+The streams of one window are adjacent in the batch (`attention.py`).
 """
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ad.config.schema import ModelConfig
-from ad.data.spec import Spec
-from ad.models.embedding import Lookup, embedding_sum
+from ad.data.spec import Spec, field_name
+from ad.models.encoders.base import Encoder, TabularEncoder
 from ad.registry import ENCODERS, POSITIONS, REWARDS
 
 Window = dict[str, torch.Tensor]
-# Vectors [S + 1, C] of all observations, by the projection of their role (None: no projection).
-EmbeddingCache = dict[nn.Linear | None, torch.Tensor]
+Vectors = list[torch.Tensor]  # [B or 1, T, C] each: the terms of a token
+# The tables [n + 1, C] of tabular encoders, by encoder and projection (None: no projection).
+TableCache = dict[tuple[Encoder, nn.Linear | None], torch.Tensor]
 
 PREVIOUS, CURRENT = slice(None, -1), slice(1, None)  # entries of a window, for each decision
 
@@ -37,36 +43,57 @@ PREVIOUS, CURRENT = slice(None, -1), slice(1, None)  # entries of a window, for 
 class Tokenizer(nn.Module):
     """Embeddings of observations, actions and rewards; a subclass puts them in order.
 
-    One encoder serves every role of an observation. The previous observation, and the one that an
-    action led to, are projected by a linear map of that role, so that what is learned of an
-    observation in one role holds in the others.
+    Each part of an observation has one encoder, which serves every role. The previous observation,
+    and the one that an action led to, are projected by a linear map of that role, so that what is
+    learned of an observation in one role holds in the others. `inputs` maps further fields of a
+    window, numbers [B, T, 1], to vectors [B, T, C].
     """
 
     streams = 1  # parallel sequences of tokens, each a row of the batch
 
-    def __init__(self, spec: Spec, config: ModelConfig):
+    def __init__(
+        self, spec: Spec, config: ModelConfig, inputs: Mapping[str, nn.Module] | None = None
+    ):
         super().__init__()
         width = config.width
-        self.encoder = ENCODERS.load(config.encoder)(spec, width)
+        self.parts = list(spec.observation)
+        self.encoders = nn.ModuleList(
+            ENCODERS.load(config.encoder_of(name))(part, width)
+            for name, part in spec.observation.items()
+        )
         self.next_obs_proj = (
             nn.Linear(width, width, bias=False) if config.next_observation else None
         )
         self.action = nn.Embedding(spec.num_actions + 1, width)
-        self.reward = REWARDS.load(config.reward)(spec.rewards, width)
+        self.reward = REWARDS.load(config.reward)(spec, width)
         self.position = POSITIONS.load(config.position)(spec, width, config.positions)
-        self._cache: EmbeddingCache | None = None
+        # For each part without a table, the vector of "no observation".
+        self.absent = nn.ModuleDict(
+            {
+                str(index): nn.Embedding(1, width)
+                for index, encoder in enumerate(self.encoders)
+                if not isinstance(encoder, TabularEncoder)
+            }
+        )
+        self.inputs = nn.ModuleDict(inputs or {})
+        self._tables: TableCache | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether an encoder draws random numbers in training."""
+        return any(encoder.random for encoder in self.encoders)
 
     @contextmanager
-    def caching(self, cache: EmbeddingCache) -> Iterator[None]:
-        """Take the vectors of observations from `cache` in the block, or put them there.
+    def caching(self, tables: TableCache) -> Iterator[None]:
+        """Take the tables of tabular encoders from `tables` in the block, or put them there.
 
-        The caller keeps a cache only as long as the weights do not change.
+        The caller keeps them only as long as the weights do not change.
         """
-        self._cache = cache
+        self._tables = tables
         try:
             yield
         finally:
-            self._cache = None
+            self._tables = None
 
     def num_tokens(self, num_decisions: int) -> int:
         """Return how many tokens a window of `num_decisions` decisions has in each stream."""
@@ -77,8 +104,10 @@ class Tokenizer(nn.Module):
 
         `start` is the number of the first decision where `window` is the end of a longer one.
         """
-        cache = {} if self._cache is None else self._cache
-        return self._tokens(self.encoder.augment(window), start, cache)
+        tables = {} if self._tables is None else self._tables
+        if not tables:
+            tables |= self._make_tables()
+        return self._tokens(self._augmented(window), start, tables)
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the hidden states [B, T, C] that predict an action, of all [B * streams, L, C]."""
@@ -88,39 +117,84 @@ class Tokenizer(nn.Module):
         """Return the hidden state [B, 1, C] of the last decision, of the last tokens' states."""
         return hidden[:, -1:]
 
-    def _tokens(self, window: Window, start: int, cache: EmbeddingCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
         raise NotImplementedError
 
-    def _embed_action(self, window: Window, part: slice) -> list[Lookup]:
-        return [(self.action.weight, window["action"][:, part])]
+    def _make_tables(self) -> TableCache:
+        """Return the tables of all tabular encoders, in every role of an observation."""
+        tables: TableCache = {}
+        for encoder in self.encoders:
+            if isinstance(encoder, TabularEncoder):
+                tables[encoder, None] = table = encoder.table()
+                tables |= {(encoder, linear): linear(table) for linear in self._projections()}
+        return tables
 
-    def _embed_outcome(self, window: Window, part: slice, cache: EmbeddingCache) -> list[Lookup]:
+    def _projections(self) -> list[nn.Linear]:
+        """Return the linear maps of the roles that have one."""
+        return [self.next_obs_proj] if self.next_obs_proj is not None else []
+
+    def _augmented(self, window: Window) -> Window:
+        """Return the window as the encoders want to read it."""
+        changed = {}
+        for part, encoder in zip(self.parts, self.encoders, strict=True):
+            names = [field_name(role, part) for role in ("observation", "next_observation")]
+            values = encoder.augment(*(window[name] for name in names))
+            changed |= dict(zip(names, values, strict=True))
+        return window | changed
+
+    def _embed_current(self, window: Window, tables: TableCache) -> Vectors:
+        """Embed the observations of the decisions and the further inputs."""
+        inputs = [
+            module(window[name][:, CURRENT, None].to(self.action.weight.dtype))
+            for name, module in self.inputs.items()
+        ]
+        return self._embed_observation(window, "observation", CURRENT, tables) + inputs
+
+    def _embed_action(self, window: Window, part: slice) -> Vectors:
+        return [F.embedding(window["action"][:, part], self.action.weight)]
+
+    def _embed_outcome(self, window: Window, part: slice, tables: TableCache) -> Vectors:
         """Embed the reward and, if configured, the observation that the action led to."""
-        outcome = [(self.reward(), window["reward"][:, part])]
+        outcome = [self.reward(window["reward"][:, part])]
         if self.next_obs_proj is not None:
-            observation = window["next_observation"][:, part]
-            outcome += self._embed_observation(observation, cache, self.next_obs_proj)
+            outcome += self._embed_observation(
+                window, "next_observation", part, tables, self.next_obs_proj
+            )
         return outcome
 
     def _embed_observation(
         self,
-        observation: torch.Tensor,
-        cache: EmbeddingCache,
+        window: Window,
+        role: str,
+        part: slice,
+        tables: TableCache,
         projection: nn.Linear | None = None,
-    ) -> list[Lookup]:
-        """Embed observations [B, T] in the role of `projection` (None: the current one)."""
-        if None not in cache:
-            cache[None] = self.encoder()
-        if projection not in cache:
-            cache[projection] = projection(cache[None])
-        return [(cache[projection], observation)]
+    ) -> Vectors:
+        """Embed each part of the observations in a role, projected by `projection`."""
+        vectors = []
+        for index, (name, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
+            values = window[field_name(role, name)][:, part]
+            if isinstance(encoder, TabularEncoder):
+                vectors.append(F.embedding(values, tables[encoder, projection]))
+                continue
+            encoded, exists = encoder(values), window["valid"][:, part, None]
+            absent = self.absent[str(index)].weight.to(encoded.dtype)
+            encoded = torch.where(exists, encoded, absent)
+            vectors.append(encoded if projection is None else projection(encoded))
+        return vectors
+
+
+def _sum(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return reduce(operator.add, vectors)
 
 
 class FusedTokens(Tokenizer):
     """One token a decision: the current observation and the whole previous transition."""
 
-    def __init__(self, spec: Spec, config: ModelConfig):
-        super().__init__(spec, config)
+    def __init__(
+        self, spec: Spec, config: ModelConfig, inputs: Mapping[str, nn.Module] | None = None
+    ):
+        super().__init__(spec, config, inputs)
         self.prev_obs_proj = nn.Linear(config.width, config.width, bias=False)
 
     def num_tokens(self, num_decisions: int) -> int:
@@ -131,15 +205,18 @@ class FusedTokens(Tokenizer):
         """Return `hidden`: every token predicts an action."""
         return hidden
 
-    def _tokens(self, window: Window, start: int, cache: EmbeddingCache) -> torch.Tensor:
-        observation = window["observation"]
-        return embedding_sum(
+    def _projections(self) -> list[nn.Linear]:
+        return [self.prev_obs_proj, *super()._projections()]
+
+    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+        previous = self.prev_obs_proj
+        return _sum(
             [
-                *self._embed_observation(observation[:, CURRENT], cache),
+                *self._embed_current(window, tables),
                 *self.position(window, start),
-                *self._embed_observation(observation[:, PREVIOUS], cache, self.prev_obs_proj),
+                *self._embed_observation(window, "observation", PREVIOUS, tables, previous),
                 *self._embed_action(window, PREVIOUS),
-                *self._embed_outcome(window, PREVIOUS, cache),
+                *self._embed_outcome(window, PREVIOUS, tables),
             ]
         )
 
@@ -147,8 +224,10 @@ class FusedTokens(Tokenizer):
 class InterleavedTokens(Tokenizer):
     """Three tokens a transition, observation, action and outcome, which share a position."""
 
-    def __init__(self, spec: Spec, config: ModelConfig):
-        super().__init__(spec, config)
+    def __init__(
+        self, spec: Spec, config: ModelConfig, inputs: Mapping[str, nn.Module] | None = None
+    ):
+        super().__init__(spec, config, inputs)
         self.reward_first = config.reward_token == "before"
 
     def num_tokens(self, num_decisions: int) -> int:
@@ -159,16 +238,16 @@ class InterleavedTokens(Tokenizer):
         """Return every third hidden state, those of the observations."""
         return hidden[:, int(self.reward_first) :: 3]
 
-    def _tokens(self, window: Window, start: int, cache: EmbeddingCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
         parts = [
-            self._embed_observation(window["observation"][:, CURRENT], cache),
+            self._embed_current(window, tables),
             self._embed_action(window, CURRENT),
-            self._embed_outcome(window, PREVIOUS if self.reward_first else CURRENT, cache),
+            self._embed_outcome(window, PREVIOUS if self.reward_first else CURRENT, tables),
         ]
         if self.reward_first:
             parts = [parts[2], *parts[:2]]
         position = self.position(window, start)
-        sums = [embedding_sum(part + position) for part in parts]
+        sums = [_sum(part + position) for part in parts]
         tokens = torch.stack(sums, dim=2)  # [B, T, 3, C]
         return tokens.flatten(1, 2)[:, : -self._num_after]  # [B, L, C]
 
@@ -195,12 +274,12 @@ class ParallelStreams(Tokenizer):
         """Return the last hidden state of the stream of observations."""
         return self.at_decisions(hidden)[:, -1:]
 
-    def _tokens(self, window: Window, start: int, cache: EmbeddingCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
         parts = (
-            self._embed_observation(window["observation"][:, CURRENT], cache),
+            self._embed_current(window, tables),
             self._embed_action(window, PREVIOUS),
-            self._embed_outcome(window, PREVIOUS, cache),
+            self._embed_outcome(window, PREVIOUS, tables),
         )
         position = self.position(window, start)
-        tokens = torch.stack([embedding_sum(part + position) for part in parts], dim=1)
+        tokens = torch.stack([_sum(part + position) for part in parts], dim=1)
         return tokens.flatten(0, 1)  # [3 B, T, C]

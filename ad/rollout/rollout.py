@@ -1,29 +1,52 @@
 """In-context rollouts: episodes of many environments in lockstep, with a frozen model's policy."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ad.data.episodes import known_successes
+from ad.data.schema import transition_fields
+from ad.data.spec import field_name
 from ad.errors import NumericError
 from envs.rng import derive_key, uniform
-
-# Fields of a trajectory and their dtypes; observations are uint16 in a world with more than 32,768.
-RECORDED = {
-    "observation": np.int16,
-    "action": np.uint8,
-    "reward": np.float32,
-    "next_observation": np.int16,
-    "episode": np.int32,
-    "time": np.int32,
-}
+from envs.spaces import split_observation
 
 # Some environments take four times as many steps as others for their episodes. Finished ones leave
 # the policy's batch when fewer than this share of it still play: from there on, stepping them costs
 # more than copying the context of the others.
 COMPACT_BELOW = 7 / 8
+
+
+Observation = torch.Tensor | dict[str, torch.Tensor]  # [N, ...], by part unless undivided
+SelectAction = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits [N, A], u [N] -> actions [N]
+
+
+class Policy(Protocol):
+    """What acts in a rollout of N environments, with a context or without one.
+
+    Tensors are on `device`, the CPU if there is no such attribute. A policy with a context may also
+    have `reward_in_context()`, bool [N]: whether the context holds a reward above 0.
+    """
+
+    def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
+        """Return action logits [N, A] at `observation` and the `time` in the episode, int64 [N]."""
+
+    def observe(
+        self,
+        action: torch.Tensor,
+        reward: torch.Tensor,
+        terminated: torch.Tensor,
+        truncated: torch.Tensor,
+        next_observation: Observation,
+    ) -> None:
+        """Take note of the outcome of the last decision, [N, ...] each."""
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
 
 
 @dataclass
@@ -90,46 +113,53 @@ class EpisodeStatistics:
 
 
 def rollout(
-    model,
-    method,
+    policy: Policy,
     env,
-    seeds,
+    seeds: Sequence[int],
     episodes: int,
-    context_length: int,
-    select_action,
-    record=(),
-    label=None,
+    select_action: SelectAction,
+    record: Sequence[int] = (),
+    label: str | None = None,
 ) -> Rollout:
     """Play `episodes` in-context episodes in every environment of `env` (SAME_STEP autoreset).
 
     `seeds` holds one 64-bit key for each environment: of its world, and of the uniform draws u [N]
-    in [0, 1) of `select_action(logits [N, A], u) -> actions [N]`. `record` lists the environments
-    whose trajectories are kept. `label` names the progress bar; None hides it. Raises NumericError
-    if logits are not finite.
+    in [0, 1) of `select_action(logits [N, A], u) -> actions [N]`. Actions that a task does not have
+    are not selected. `record` lists the environments whose trajectories are kept. `label` names the
+    progress bar; None hides it. Raises NumericError if logits are not finite.
     """
-    device = model.head.weight.device
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
     keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
     observation, info = env.reset(seed=env_seeds)
     statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
+    tensors, mask = _Tensors(policy, env), env.unwrapped.action_mask(env.unwrapped.tasks)
     steps, envs, action = [], np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
     with torch.inference_mode(), _bar(env.num_envs * episodes, label) as bar:
-        policy = method.begin(model, env.num_envs, context_length)
         while (active := statistics.active).any():
             if (playing := active[envs]).mean() < COMPACT_BELOW:
-                policy.select(_tensor(np.flatnonzero(playing), device))
+                policy.select(tensors.array(np.flatnonzero(playing)))
                 envs = envs[playing]
             time, episode = info["time"], np.where(active, statistics.episode, -1)
-            logits = policy.act(_tensor(observation[envs], device), _tensor(time[envs], device))
+            logits = policy.act(tensors.observation(observation, envs), tensors.array(time[envs]))
             if (begins := active[envs] & (time[envs] == 0)).any():
-                statistics.begin(envs[begins], policy.reward_in_context().cpu().numpy()[begins])
-            action[envs] = select_action(_finite(logits), uniform(keys[envs], len(steps)))
+                statistics.begin(envs[begins], _reward_in_context(policy, len(envs))[begins])
+            allowed = _allowed(_finite(logits), None if mask is None else mask[envs])
+            action[envs] = select_action(allowed, uniform(keys[envs], len(steps)))
             next_observation, reward, terminated, truncated, info = env.step(action)
-            outcome = (action, reward, info.get("final_obs", next_observation))
-            policy.observe(*(_tensor(values[envs], device) for values in outcome))
+            final_observation = info.get("final_obs", next_observation)
+            outcome = (action, reward, terminated, truncated)
+            policy.observe(
+                *(tensors.array(values[envs]) for values in outcome),
+                tensors.observation(final_observation, envs),
+            )
             statistics.add(reward, terminated | truncated)
-            fields = (observation, *outcome, episode, time)
-            steps.append([values[recorded] for values in fields])
+            fields = {
+                **tensors.fields("observation", observation),
+                **{"action": action, "reward": reward},
+                **tensors.fields("next_observation", final_observation),
+                **{"episode": episode, "time": time},
+            }
+            steps.append({name: values[recorded] for name, values in fields.items()})
             observation = next_observation
             bar.update(int(statistics.episode.sum()) - bar.n)
     return Rollout(
@@ -138,8 +168,33 @@ def rollout(
         known_successes(env.unwrapped, statistics.returns),
         statistics.reward_in_context,
         recorded,
-        _trajectory(steps, int(env.single_observation_space.n)),
+        _trajectory(steps, env.unwrapped),
     )
+
+
+class _Tensors:
+    """Conversion of what the environments return to what a policy reads."""
+
+    def __init__(self, policy: Policy, env):
+        self.device = getattr(policy, "device", torch.device("cpu"))
+        self.space = env.single_observation_space
+
+    def array(self, values: np.ndarray) -> torch.Tensor:
+        """Return an array as a tensor; torch lacks the wider unsigned integers."""
+        if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+            values = values.astype(np.int64)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def observation(self, observation, envs: np.ndarray) -> Observation:
+        """Return the observations of `envs`, int [M], as a tensor or a dict of the parts."""
+        parts = split_observation(self.space, observation)
+        tensors = {name: self.array(values[envs]) for name, values in parts.items()}
+        return tensors.get("", tensors)
+
+    def fields(self, role: str, observation) -> dict[str, np.ndarray]:
+        """Return the parts of an observation [N, ...] by the names of their fields."""
+        parts = split_observation(self.space, observation)
+        return {field_name(role, name): values for name, values in parts.items()}
 
 
 def sampled(temperature: float = 1.0):
@@ -158,23 +213,33 @@ def greedy(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
     return logits.argmax(1)
 
 
-def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-
 def _finite(logits: torch.Tensor) -> np.ndarray:
     values = logits.double().cpu().numpy()
-    if not np.isfinite(values).all():
+    if not np.isfinite(values.max(1)).all():  # -inf stands for an action that is never taken
         raise NumericError("the model gave logits that are not finite; this checkpoint is unusable")
     return values
 
 
-def _trajectory(steps: list[list[np.ndarray]], num_observations: int) -> dict[str, np.ndarray]:
-    """Stack the recorded fields of all steps, [R] each, into arrays [R, T] by name."""
-    wide = num_observations > np.iinfo(np.int16).max + 1
-    dtypes = [np.uint16 if wide and dtype is np.int16 else dtype for dtype in RECORDED.values()]
-    columns = zip(RECORDED, zip(*steps, strict=True), dtypes, strict=True)
-    return {name: np.stack(column, axis=1).astype(dtype) for name, column, dtype in columns}
+def _allowed(logits: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Return `logits` [N, A] with -inf for the actions outside `mask` [N, A]."""
+    return logits if mask is None else np.where(mask, logits, -np.inf)
+
+
+def _reward_in_context(policy: Policy, num_envs: int) -> np.ndarray:
+    """Return whether the context of each environment holds a reward above 0, bool [N]."""
+    if not hasattr(policy, "reward_in_context"):
+        return np.zeros(num_envs, bool)
+    return policy.reward_in_context().cpu().numpy()
+
+
+def _trajectory(steps: list[dict[str, np.ndarray]], world) -> dict[str, np.ndarray]:
+    """Stack the recorded fields of all steps, [R, ...] each, into arrays [R, T, ...] by name."""
+    dtypes = {name: field.dtype for name, field in transition_fields(world).items()}
+    dtypes |= {"episode": np.int32, "time": np.int32}
+    return {
+        name: np.stack([step[name] for step in steps], axis=1).astype(dtypes[name])
+        for name in steps[0]
+    }
 
 
 def _bar(total: int, label: str | None) -> tqdm:

@@ -1,10 +1,11 @@
 """Rollouts on the held-out and the train tasks of an experiment."""
 
+from collections.abc import Callable
+
 import numpy as np
-import torch
 
 from ad.config.schema import Experiment
-from ad.rollout.rollout import Rollout, greedy, rollout, sampled
+from ad.rollout.rollout import Policy, Rollout, greedy, rollout, sampled
 from envs import make_vec
 from envs.rng import derive_key
 from envs.tasks import SPLITS, Split, task_name
@@ -13,8 +14,7 @@ from envs.tasks import SPLITS, Split, task_name
 def rollout_tasks(
     config: Experiment,
     split: Split,
-    model: torch.nn.Module,
-    method,
+    new_policy: Callable[[int], Policy],
     episodes: int,
     num_seeds: tuple[int, int],
     record: bool = False,
@@ -22,9 +22,9 @@ def rollout_tasks(
 ) -> dict[str, Rollout]:
     """Return the rollouts "held_out" and "train", each [seeds * tasks, E], seed by seed.
 
-    `num_seeds` are the numbers of evaluation seeds of the two splits. One rollout plays all
-    environments of both: a model's fixed cost per step is paid once. `record` keeps the
-    trajectories of the first seed. `show` draws a progress bar.
+    `new_policy(num_envs)` makes the policy. `num_seeds` are the numbers of evaluation seeds of the
+    two splits. One rollout plays all environments of both: a model's fixed cost per step is paid
+    once. `record` keeps the trajectories of the first seed. `show` draws a progress bar.
     """
     settings = config.evaluation
     played = {
@@ -34,12 +34,10 @@ def rollout_tasks(
     held_out, train = played["held_out"], played["train"]
     first_seed = [env for env, (seed, _) in enumerate(held_out + train) if seed == 0]
     results = rollout(
-        model,
-        method,
+        new_policy(len(held_out + train)),
         _make_envs(config, [task for _, task in held_out + train]),
         [derive_key(seed, "evaluate", task_name(task)) for seed, task in held_out + train],
         episodes,
-        config.data.context_length,
         greedy if settings.action == "greedy" else sampled(settings.temperature),
         record=first_seed if record else (),
         label="evaluate" if show else None,
@@ -55,3 +53,9 @@ def _make_envs(config: Experiment, tasks: list[np.ndarray]):
     return make_vec(
         env.id, np.array(tasks), env.episode_length, task_kwargs=env.tasks, **env.kwargs
     )
+
+
+def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
+    """Return a function that makes the policy of `model` for a number of environments."""
+    context_length, arguments = config.data.context_length, config.evaluation.policy
+    return lambda num_envs: method.policy(model, num_envs, context_length, **arguments)

@@ -17,12 +17,11 @@ from pathlib import Path
 
 from ad.config import schema as configuration
 from ad.config.schema import Experiment
-from ad.config.split import configured_split
+from ad.config.world import configured_split, configured_world
 from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
-from envs import make_base
 from envs.tasks import Split
 
 # Sections of the configuration that may change without training again.
@@ -65,10 +64,10 @@ class Run:
         """The train and the held-out tasks of the experiment."""
         return configured_split(self.config.env, self.config.split)
 
-    @cached_property
+    @property
     def world(self):
         """The base vector environment of the experiment, which knows all its tasks."""
-        return make_base(self.config.env.id, self.config.env.tasks, **self.config.env.kwargs)
+        return configured_world(self.config.env)
 
     @property
     def videos(self) -> Path:

@@ -3,14 +3,17 @@
 The protocol of a source, with K tasks and N = `num_envs` actors for each of them:
 
 - `Source(settings, env, tasks, num_envs, keys)`: `settings` are one `Settings` for all K agents, or
-  a list of K that agree in the fields named by `Source.SHARED`. `env` is a vector environment in
-  SAME_STEP autoreset mode with K * N environments, those of a task side by side; `env.unwrapped`
-  has the facts about tasks. `tasks` is int [K, ...], `keys` one 64-bit key for each agent.
+  a list of K that agree in the fields named by `Source.SHARED` (without it, in all). `env` is a
+  vector environment in SAME_STEP autoreset mode with K * N environments, those of a task side by
+  side; `env.unwrapped` has the facts about tasks. `tasks` is int [K, ...], `keys` one 64-bit key
+  for each agent. `ad.sources.actors.Actors` steps and records the environments.
 - `problem(world, tasks)`, optional and static: what the source needs and `world` does not have, as
   the rest of a sentence about the source; None if it has everything. It is asked before anything
   runs, with the tasks of the world.
 - `Settings`: the source's own dataclass, the section `source.settings` of a configuration.
-- `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps.
+- `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps. Only
+  actions that a task has are taken (`Actors.action_mask`). A short life of an agent is an actor:
+  many lives are many actors, `source.num_envs`, of few steps each.
 - `state()` returns the state between two chunks as nested dicts of arrays, and `restore(state)`
   resumes from it with the same bits. Without a state (None) an interrupted collection starts again.
 - `stopped_at`, only if an agent can fail: int [K], the number of steps from which each agent

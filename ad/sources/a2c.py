@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
@@ -19,6 +20,7 @@ from ad.sources import a2c_kernel
 from ad.sources.actors import Actors
 from ad.sources.returns import n_step_returns
 
+IMPOSSIBLE = -1e9  # the logit of an action that a task does not have
 STATISTICS = ("entropy", "value_error", "gradient_norm")  # what `a2c_kernel.update` returns
 
 
@@ -58,6 +60,13 @@ class A2C:
     Settings = Settings
     SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
 
+    @staticmethod
+    def problem(world, tasks) -> str | None:
+        """Return why these agents cannot learn in `world`, None if they can."""
+        if not isinstance(world.single_observation_space, Discrete):
+            return "learns a table of one discrete observation"
+        return None
+
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         each = [settings] * len(tasks) if isinstance(settings, Settings) else settings
         for name in self.SHARED:
@@ -69,6 +78,10 @@ class A2C:
         actions = int(env.single_action_space.n)
         self.shape = (states, self.hidden, actions)
         self.parameters = np.stack([initial_parameters(self.shape, key) for key in keys])
+        mask = self.actors.action_mask
+        # A bias that no update changes, since the gradient of an impossible action is zero.
+        self.parameters[:, -actions - 1 : -1][~mask] = IMPOSSIBLE
+        self.last_action = actions - 1 - mask[:, ::-1].argmax(1)[:, None]  # of each task, [K, 1]
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
         self.stopped_at = np.full(len(keys), -1)  # steps that agent k learned from, -1: all
@@ -113,7 +126,7 @@ class A2C:
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N] from the policies at `observations` with the uniforms `u`."""
         cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, N, A]
-        return (u[..., None] >= cumulative[..., :-1]).sum(-1)
+        return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), self.last_action)
 
     def _update(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
         """Update each agent once on `rollout`; append the update's statistics to `statistics`."""

@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ad.data.schema import TransitionChunk
+from ad.data.schema import TransitionChunk, transition_fields
+from ad.data.spec import field_name
 from envs.rng import derive_key, uniform
+from envs.spaces import split_observation
 
 CHUNK_STEPS = 500  # steps of each environment held in memory before they are stored
+
+Observations = np.ndarray | dict[str, np.ndarray]  # [K, N, ...], by part unless undivided
 
 
 def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
@@ -17,15 +21,20 @@ def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
 
 
 class Actors:
-    """The K * N environments of K agents, environment (k, n) with a random stream of its own."""
+    """The K * N environments of K agents, environment (k, n) with a random stream of its own.
+
+    `action_mask`, bool [K, A], says which actions the task of each agent has.
+    """
 
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
         self.env, self.shape = env, (num_tasks, num_envs)
         self.agent = np.arange(num_tasks)[:, None]
+        self.action_mask = self._action_mask()
+        self.fields = transition_fields(env.unwrapped)
         self.keys = actor_keys(keys, num_envs, "action")
         seeds = [int(key) >> 1 for key in actor_keys(keys, num_envs, "world")]
         observation, info = env.reset(seed=seeds)
-        self.observation, self.time = observation, info["time"]
+        self.observation, self.time = self._split(observation), info["time"]
         self.steps = 0
 
     def state(self) -> dict | None:
@@ -33,13 +42,14 @@ class Actors:
         env = self.env.state() if hasattr(self.env, "state") else None
         if env is None:
             return None
-        own = {"observation": self.observation.copy(), "time": self.time.copy()}
-        return {"steps": np.array(self.steps), **own, "env": env}
+        observation = {name: values.copy() for name, values in self.observation.items()}
+        own = {"steps": np.array(self.steps), "time": self.time.copy()}
+        return {**own, "observation": observation, "env": env}
 
     def restore(self, state: dict) -> None:
         """Set the state to one returned by `state`."""
-        self.steps = int(state["steps"])
-        self.observation, self.time = state["observation"].copy(), state["time"].copy()
+        self.steps, self.time = int(state["steps"]), state["time"].copy()
+        self.observation = {name: values.copy() for name, values in state["observation"].items()}
         self.env.restore(state["env"])
 
     def chunks(self, steps: int, multiple: int = 1) -> Iterator[TransitionChunk]:
@@ -49,10 +59,10 @@ class Actors:
         """
         size = max(CHUNK_STEPS // multiple, 1) * multiple
         for start in range(self.steps, steps, size):
-            yield TransitionChunk.empty(min(size, steps - start), *self.shape)
+            yield TransitionChunk.empty(self.fields, min(size, steps - start), *self.shape)
 
     def fill(
-        self, chunk: TransitionChunk, act: Callable[[np.ndarray, np.ndarray], np.ndarray]
+        self, chunk: TransitionChunk, act: Callable[[Observations, np.ndarray], np.ndarray]
     ) -> None:
         """Take len(chunk) steps in each environment and record them in `chunk`.
 
@@ -61,22 +71,42 @@ class Actors:
         counters = np.arange(self.steps, self.steps + len(chunk), dtype=np.uint64)
         u = uniform(self.keys, counters[:, None]).reshape(len(chunk), *self.shape)
         for t in range(len(chunk)):
-            observation = self.observation.reshape(self.shape)
-            actions = act(observation, u[t])
-            self._record(chunk, t, observation, actions)
+            parts = {name: self._by_agent(values) for name, values in self.observation.items()}
+            self._record(chunk, t, "observation", self.observation)
+            actions = act(parts.get("", parts), u[t])
+            self._step(chunk, t, actions)
         self.steps += len(chunk)
 
-    def _record(
-        self, chunk: TransitionChunk, t: int, observation: np.ndarray, actions: np.ndarray
-    ) -> None:
-        data, shape = chunk.arrays, self.shape
-        data["observation"][t], data["action"][t] = observation, actions
-        data["time"][t] = self.time.reshape(shape)
-        self.observation, reward, terminated, truncated, info = self.env.step(actions.ravel())
+    def uniform_actions(self, u: np.ndarray) -> np.ndarray:
+        """Return uniformly random actions of each task, int [K, N], by the uniforms `u` [K, N]."""
+        possible = np.argsort(~self.action_mask, axis=1, kind="stable")  # its own actions first
+        count = self.action_mask.sum(1)[:, None]
+        return possible[self.agent, (u * count).astype(int)]
+
+    def _action_mask(self) -> np.ndarray:
+        world = self.env.unwrapped
+        mask = world.action_mask(world.tasks[:: self.shape[1]])
+        shape = self.shape[0], int(self.env.single_action_space.n)
+        return np.ones(shape, bool) if mask is None else mask
+
+    def _step(self, chunk: TransitionChunk, t: int, actions: np.ndarray) -> None:
+        data = chunk.arrays
+        data["action"][t], data["time"][t] = actions, self._by_agent(self.time)
+        observation, reward, terminated, truncated, info = self.env.step(actions.ravel())
+        self.observation, self.time = self._split(observation), info["time"]
         # An environment whose episode ended is reset already: info has the final observation.
-        next_observation = info.get("final_obs", self.observation)
-        self.time = info["time"]
-        data["reward"][t] = reward.reshape(shape)
-        data["next_observation"][t] = next_observation.reshape(shape)
-        data["terminated"][t] = terminated.reshape(shape)
-        data["truncated"][t] = truncated.reshape(shape)
+        final = self._split(info["final_obs"]) if "final_obs" in info else self.observation
+        self._record(chunk, t, "next_observation", final)
+        data["reward"][t] = self._by_agent(reward)
+        data["terminated"][t] = self._by_agent(terminated)
+        data["truncated"][t] = self._by_agent(truncated)
+
+    def _record(self, chunk: TransitionChunk, t: int, role: str, observation: dict) -> None:
+        for part, values in observation.items():
+            chunk.arrays[field_name(role, part)][t] = self._by_agent(values)
+
+    def _split(self, observation) -> dict[str, np.ndarray]:
+        return split_observation(self.env.single_observation_space, observation)
+
+    def _by_agent(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(*self.shape, *values.shape[1:])

@@ -83,7 +83,7 @@ class NoiseDistillation:
         cumulative = self.cumulative[self.actors.agent, states]  # [K, N, A]
         optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
         is_random = uniform(self.noise_keys, self.actors.steps).reshape(u.shape) < self.noise
-        return np.where(is_random, (u * cumulative.shape[-1]).astype(int), optimal)
+        return np.where(is_random, self.actors.uniform_actions(u), optimal)
 
     def _noise_at(self, progress: float) -> float:
         """Return the probability of a random action after a fraction `progress` of the steps."""

@@ -15,7 +15,7 @@ from ad.training.trainer import Trainer
 
 SYNC_EVERY = 16  # steps after which the non-finite flags are read from a GPU, which waits for it
 
-Validate = Callable[[Trainer], dict[str, float]]  # returns numbers for the log, by tag
+Validate = Callable[[Trainer], dict[str, float]]  # returns metrics for the log, by tag
 
 
 class Callbacks:
@@ -104,15 +104,20 @@ class Callbacks:
         trainer, now, (since, start) = self.trainer, time.perf_counter(), self._speed_since
         transitions = self.settings.batch_size * self.config.data.context_length  # of a step
         speed = max(trainer.step - start, 0) / (now - since) * transitions
-        loss = float(torch.stack(trainer.losses).nanmean())
+        metrics = {
+            f"train/{name}": float(torch.stack([step[name] for step in trainer.metrics]).nanmean())
+            for name in trainer.metrics[0]
+        }
         values = {
-            "train/loss": loss,
+            **metrics,
             "train/learning_rate": learning_rate(trainer.step - 1, self.settings),
             "train/transitions_per_second": speed,
         }
         self.log.write(trainer.step, values | trainer.guard.metrics())
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed / 1e3:.0f} k transitions/s")
-        trainer.losses = []
+        self.bar.set_postfix_str(
+            f"loss {values['train/loss']:.3f}, {speed / 1e3:.0f} k transitions/s"
+        )
+        trainer.metrics = []
 
     def _progress_bar(self, title: str, shown: bool) -> tqdm:
         return tqdm(

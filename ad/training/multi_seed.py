@@ -17,10 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
+from ad.methods.base import Method
 from ad.runtime.console import warn
 from ad.training.compiling import compiled
-from ad.training.optimizer import FlatTensors, LossAndGrad
-from ad.training.trainer import Trainer
+from ad.training.optimizer import FlatTensors
+from ad.training.trainer import Metrics, Trainer
 
 # Attention kernels that save activations for the backward pass under vmap too. The others save them
 # only if their inputs require a gradient, and tensors that vmap has wrapped say that they do not.
@@ -46,13 +47,20 @@ def stacking_is_faster(trainers: Sequence[Trainer]) -> bool:
     if len(trainers) < 2:
         return False
     first = trainers[0]
-    return first.device.type == "cuda" and not draws_random_numbers(first.config, first.model)
+    return first.device.type == "cuda" and can_be_stacked(first)
+
+
+def can_be_stacked(trainer: Trainer) -> bool:
+    """Return whether a model's parameters change in optimizer steps only, without random draws."""
+    moves = type(trainer.method).after_step is not Method.after_step
+    trained = all(parameter.requires_grad for parameter in trainer.model.parameters())
+    return trained and not moves and not draws_random_numbers(trainer.config, trainer.model)
 
 
 def draws_random_numbers(config: Experiment, model: torch.nn.Module) -> bool:
     """Return whether a training step draws random numbers other than those of its batch."""
     settings = config.model
-    return bool(settings.dropout or settings.attention_dropout or model.tokenizer.encoder.random)
+    return bool(settings.dropout or settings.attention_dropout or model.tokenizer.random)
 
 
 class StackedSteps:
@@ -70,12 +78,12 @@ class StackedSteps:
         results = self._losses_and_grads(trainers)
         if not results:
             return _take_turns(trainers)
-        for trainer, (loss, gradient) in zip(trainers, results, strict=True):
-            trainer.update(loss, gradient)
+        for trainer, (metrics, gradient) in zip(trainers, results, strict=True):
+            trainer.update(metrics, gradient)
         for trainer in trainers:
             trainer.seconds += (time.perf_counter() - begin) / len(trainers)
 
-    def _losses_and_grads(self, trainers: Sequence[Trainer]) -> list[LossAndGrad]:
+    def _losses_and_grads(self, trainers: Sequence[Trainer]) -> list[tuple[Metrics, FlatTensors]]:
         """Return each trainer's loss and gradient; an empty list if the GPU's memory is short."""
         try:
             if self.models is None or not self.models.holds(trainers):
@@ -98,7 +106,8 @@ class StackedModels:
         flat = [torch.stack(values) for values in zip(*of_seeds, strict=True)]  # [S, P] each
         for seed, optimizer in enumerate(self.optimizers):
             optimizer.rebind([values[seed] for values in flat])
-        names = {id(p): name for name, p in first.model.named_parameters()}
+        self.loss = _Loss(first)
+        names = {id(p): name for name, p in self.loss.named_parameters()}
         self.parameters = {  # in the order of the optimizers'
             names[id(p)]: view.view(len(trainers), *p.shape).detach().requires_grad_()
             for p, view in first.optimizer.views(flat)
@@ -112,29 +121,42 @@ class StackedModels:
         own = [trainer.optimizer for trainer in trainers]
         return len(own) == len(self.optimizers) and all(map(operator.is_, own, self.optimizers))
 
-    def losses_and_grads(self) -> list[LossAndGrad]:
+    def losses_and_grads(self) -> list[tuple[Metrics, FlatTensors]]:
         """Return what `Trainer.loss_and_grad` returns, for each trainer."""
-        losses, flat = self._pass(self.losses)
-        return [(loss, [values[seed] for values in flat]) for seed, loss in enumerate(losses)]
+        metrics, flat = self._pass(self.losses)
+        return [
+            (
+                {name: values[seed] for name, values in metrics.items()},
+                [values[seed] for values in flat],
+            )
+            for seed in range(len(self.trainers))
+        ]
 
-    def _pass(self, losses_of: Callable) -> tuple[torch.Tensor, FlatTensors]:
-        """Return the losses [S] of the present step and their gradients, flat [S, P]."""
+    def _pass(self, losses_of: Callable) -> tuple[Metrics, FlatTensors]:
+        """Return loss and metrics of the present step, [S] each, and the gradients, flat [S, P]."""
         first, batches = self.trainers[0], [trainer.batch() for trainer in self.trainers]
-        windows = {name: np.stack([w[name] for w, _ in batches]) for name in batches[0][0]}
-        batch = to_device((windows, np.stack([v for _, v in batches])), first.device)
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         first.model.train()
         with sdpa_kernel(VMAP_ATTENTION):
-            losses = losses_of(self.parameters, *batch)
+            losses, further = losses_of(self.parameters, to_device(stacked, first.device))
         parameters = list(self.parameters.values())
         gradient = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
         flat = first.optimizer.flatten([values.flatten(1) for values in gradient])
-        return losses.detach(), flat
+        return {**further, "loss": losses.detach()}, flat
 
-    def _loss(self, parameters: dict, window: dict, valid: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one seed, 0-d; [S] under vmap."""
-        first = self.trainers[0]
+    def _loss(self, parameters: dict, batch: dict) -> tuple[torch.Tensor, Metrics]:
+        """Return the loss of one seed and the method's metrics, 0-d; [S] under vmap."""
+        return functional_call(self.loss, parameters, (batch,))
 
-        def forward(fields: dict) -> torch.Tensor:
-            return functional_call(first.model, parameters, (fields,))
 
-        return first.loss(forward, window, valid)
+class _Loss(torch.nn.Module):
+    """The loss of a trainer as a function of its model's parameters."""
+
+    def __init__(self, trainer: Trainer):
+        super().__init__()
+        self.loss, self.model = trainer.loss, trainer.model
+
+    def forward(self, batch: dict) -> tuple[torch.Tensor, Metrics]:
+        """Return the loss of `batch` and the method's metrics."""
+        loss, further = self.loss(self.model, batch)
+        return loss, {name: value.detach() for name, value in further.items()}

@@ -7,23 +7,20 @@ checkpoint trains to the same weights as an uninterrupted one on the same machin
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ad.config.schema import dump
-from ad.data.dataset import (
-    TrainingData,
-    load_dataset,
-    mask_past_actions,
-    to_device,
-    with_masked_actions,
-)
-from ad.data.spec import spec_as_dict
-from ad.methods import build_method
+from ad.data.dataset import to_device
+from ad.data.load import load_dataset
+from ad.data.sampler import Batch, WindowSampler
+from ad.data.spec import Spec, spec_as_dict
+from ad.methods import build_method, build_model
+from ad.methods.base import Method
 from ad.models.backend import choose_backend
-from ad.models.sequence_model import SequenceModel, build_model
-from ad.models.tokenizer import Window
+from ad.models.sequence_model import SequenceModel
 from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.run import Run
 from ad.training import checkpoints
@@ -32,13 +29,32 @@ from ad.training.nonfinite import NonFiniteGuard
 from ad.training.optimizer import (
     FlatAdamW,
     FlatTensors,
-    LossAndGrad,
     learning_rate,
     loss_and_grad,
 )
 from ad.training.precision import uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
+
+Metrics = dict[str, torch.Tensor]  # the loss and a method's metrics, 0-d each
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Samplers of training batches and of those of held-out actors (or None), and the spec."""
+
+    train: WindowSampler
+    held_out: WindowSampler | None
+    spec: Spec
+
+
+def load_training_data(run: Run, method: Method) -> TrainingData:
+    """Read the histories of the train tasks of `run` and return the samplers of `method`."""
+    dataset, config = load_dataset(run), run.config
+    held_out = None
+    if config.data.held_out_actors:
+        held_out = method.sampler(dataset, config, held_out=True)
+    return TrainingData(method.sampler(dataset, config), held_out, dataset.spec)
 
 
 class Trainer:
@@ -53,7 +69,7 @@ class Trainer:
         self.run, self.config = run, run.config
         self.device = choose_device(self.config)
         self.method = build_method(self.config.method)
-        self.data = data or load_dataset(run, self.method.history_part)
+        self.data = data or load_training_data(run, self.method)
         self.model = self.new_model()
         self.forward = self.model
         self.bfloat16 = uses_bfloat16(self.config, self.device)
@@ -83,48 +99,55 @@ class Trainer:
         """Take one optimizer step on the batch of the present step."""
         if not self.model.training:  # after a validation
             self.model.train()
-        with self.model.transformer.training_context(self.bfloat16):
+        with self.model.training_context(self.bfloat16):
             self.update(*self.loss_and_grad(self.forward))
 
-    def update(self, loss: torch.Tensor, gradient: FlatTensors) -> None:
-        """Take an optimizer step with the `gradient` of the present step; go to the next one."""
+    def update(self, metrics: Metrics, gradient: FlatTensors) -> None:
+        """Take an optimizer step with the `gradient` of the present step; go to the next one.
+
+        `metrics` are the loss and the method's own metrics.
+        """
         rate = learning_rate(self.step, self.config.training)
-        nonfinite = self.optimizer.update(gradient, loss, rate)
-        self.losses.append(torch.where(nonfinite, torch.nan, loss))
+        nonfinite = self.optimizer.update(gradient, metrics["loss"], rate)
+        self.metrics.append(
+            {name: torch.where(nonfinite, torch.nan, value) for name, value in metrics.items()}
+        )
         self.pending_nonfinite.append((self.step, nonfinite))
+        with torch.no_grad():
+            self.method.after_step(self.model)
         self.step += 1
 
-    def loss_and_grad(self, forward: Callable) -> LossAndGrad:
-        """Return the loss of the model `forward` on the present step's batch and its gradient."""
-        window, valid = to_device(self.batch(), self.device)
+    def loss_and_grad(self, forward: Callable) -> tuple[Metrics, FlatTensors]:
+        """Return the loss and the metrics of the model `forward` on the present step's batch.
+
+        The second value is the gradient of the loss.
+        """
+        batch, metrics = to_device(self.batch(), self.device), []
+        valid = batch["valid"][:, 1:]
 
         def loss_of(micro_batch: slice) -> torch.Tensor:
-            fields = {name: values[micro_batch] for name, values in window.items()}
-            own = valid[micro_batch]
+            part = {name: values[micro_batch] for name, values in batch.items()}
             seed_torch(self._key("dropout", self.step, micro_batch.start), self.device)
-            return self.loss(forward, fields, own) * (own.sum() / valid.sum())
+            share = valid[micro_batch].sum() / valid.sum()
+            loss, further = self.loss(forward, part)
+            metrics.append({name: value.detach() * share for name, value in further.items()})
+            return loss * share
 
-        transformer = self.model.transformer
-        length = self.model.tokenizer.num_tokens(self.config.data.context_length)
-        micro_batches = transformer.micro_batches(len(valid), length, self.bfloat16)
-        return loss_and_grad(self.optimizer, loss_of, micro_batches)
+        length = self.config.data.context_length
+        micro_batches = self.model.micro_batches(len(valid), length, self.bfloat16)
+        loss, gradient = loss_and_grad(self.optimizer, loss_of, micro_batches)
+        further = {name: sum(each[name] for each in metrics) for name in metrics[0]}
+        return {**further, "loss": loss}, gradient
 
-    def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return the present step's windows [B, T + 1] and which decisions [B, T] are valid."""
-        settings, data = self.config.training, self.config.data
+    def batch(self) -> Batch:
+        """Return the present step's batch."""
         rng = np.random.default_rng(self._key("batch", self.step))
-        batch = self.data.train.sample(rng, settings.batch_size, data.windows_from_start)
-        if settings.action_dropout:
-            batch = mask_past_actions(batch, rng, settings.action_dropout)
-        return batch
+        return self.data.train.sample(rng, self.config.training.batch_size)
 
-    def loss(self, forward: Callable, window: Window, valid: torch.Tensor) -> torch.Tensor:
-        """Return the loss of the model `forward` on windows, 0-d."""
-        settings = self.config.training
-        if settings.action_dropout:
-            forward = with_masked_actions(forward, self.data.spec.padding_index["action"])
+    def loss(self, forward: Callable, batch: dict[str, torch.Tensor]) -> tuple:
+        """Return the loss of the model `forward` on a batch, 0-d, and the method's metrics."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.method.loss(forward, window, valid, settings.label_smoothing)
+            return self.method.loss(forward, batch)
 
     def sync_nonfinite(self) -> None:
         """Count the bad batches since the last call; waits for the device."""
@@ -149,7 +172,7 @@ class Trainer:
     def new_model(self) -> SequenceModel:
         """Return the model as it is before the first step."""
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
-        return build_model(self.data.spec, self.config, self.device)
+        return build_model(self.method, self.data.spec, self.config, self.device)
 
     def _attempt(self, forward: Callable) -> None:
         """Run forward and backward of one batch to see whether `forward` works."""
@@ -161,7 +184,9 @@ class Trainer:
         return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
-            "losses": [float(loss) for loss in self.losses],
+            "metrics": [
+                {name: float(value) for name, value in metrics.items()} for metrics in self.metrics
+            ],
             "nonfinite": self.guard.state_dict(),
             "spec": spec_as_dict(self.data.spec),
             "config": dump(self.config),
@@ -180,7 +205,8 @@ class Trainer:
     def _load(self, content: dict | None) -> None:
         """Set weights, optimizer and step to those of a checkpoint, or of the start for None."""
         self.optimizer = FlatAdamW(self.model, self.config.training)
-        self.losses, self.pending_nonfinite = [], []  # losses since the last entry of the log
+        self.metrics: list[Metrics] = []  # of the steps since the last entry of the log
+        self.pending_nonfinite = []
         if content is None:
             self.step = 0
             self.model.load_state_dict(self.new_model().state_dict())
@@ -188,7 +214,10 @@ class Trainer:
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.losses = [torch.tensor(loss, device=self.device) for loss in content["losses"]]
+        self.metrics = [
+            {name: torch.tensor(value, device=self.device) for name, value in metrics.items()}
+            for metrics in content["metrics"]
+        ]
 
     @property
     def _seed(self) -> int:

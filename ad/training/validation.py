@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ad.data.dataset import to_device
-from ad.rollout.tasks import rollout_tasks
+from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.training.trainer import Trainer
 from envs.rng import derive_key
 
@@ -24,9 +24,8 @@ def validate(trainer: Trainer) -> dict[str, float]:
     if trainer.data.held_out is not None:
         values["train/held_out_actor_loss"] = _held_out_loss(trainer)
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
-    results = rollout_tasks(
-        config, trainer.run.split, trainer.model, trainer.method, episodes, (1, 1)
-    )
+    new_policy = policy_of(config, trainer.method, trainer.model)
+    results = rollout_tasks(config, trainer.run.split, new_policy, episodes, (1, 1))
     for split, result in results.items():
         last = slice(-min(10, episodes), None)
         values[f"evaluate/{split}/return"] = result.returns.mean()
@@ -43,7 +42,6 @@ def _held_out_loss(trainer: Trainer) -> float:
     rng = np.random.default_rng(derive_key(settings.train_seed, "train", "held_out_windows"))
     losses = []
     for _ in range(math.ceil(HELD_OUT_WINDOWS / settings.batch_size)):
-        batch = trainer.data.held_out.sample(rng, settings.batch_size)
-        window, valid = to_device(batch, trainer.device)
-        losses.append(float(trainer.method.loss(trainer.model, window, valid)))
+        batch = to_device(trainer.data.held_out.sample(rng, settings.batch_size), trainer.device)
+        losses.append(float(trainer.method.loss(trainer.model, batch)[0]))
     return float(np.mean(losses))

@@ -73,11 +73,11 @@ class GPT2(nn.Module):
         self.head = nn.Linear(config.n_embd, model.spec.num_actions)
 
     def forward(self, window: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the action logits [B, T, A] of `window`, int64 [B, T + 1] each."""
+        """Return the action logits [B, T, A] of `window`, [B, T + 1] each."""
         output = self.transformer(inputs_embeds=self.tokenizer(window), use_cache=False)
         return self.head(self.tokenizer.at_decisions(output.last_hidden_state))
 
-    def loss(self, window: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross entropy of the actions at `valid` decisions, bool [B, T]."""
-        targets = window["action"][:, 1:].masked_fill(~valid, -100).flatten()
+    def loss(self, window: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean cross entropy of the actions at the valid decisions."""
+        targets = window["action"][:, 1:].masked_fill(~window["valid"][:, 1:], -100).flatten()
         return F.cross_entropy(self(window).flatten(0, 1).float(), targets)

@@ -9,9 +9,8 @@ import torch
 import envs
 from ad.config.parser import load
 from ad.data.spec import make_spec
-from ad.methods import build_method
+from ad.methods import build_method, build_model
 from ad.methods.context_policy import ContextPolicy
-from ad.models.sequence_model import build_model
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
@@ -40,7 +39,7 @@ class RecomputedPolicy(ContextPolicy):
 class RecomputedMethod:
     """A method whose policy is a `RecomputedPolicy`."""
 
-    def begin(self, model, num_envs: int, context_length: int) -> RecomputedPolicy:
+    def policy(self, model, num_envs: int, context_length: int) -> RecomputedPolicy:
         """Return the policy of `num_envs` environments."""
         return RecomputedPolicy(model, num_envs, context_length)
 
@@ -100,8 +99,8 @@ def play(model, method, config, num_envs: int, episodes: int) -> Work:
 
     def work() -> float:
         env, seeds = _environments(config, num_envs), np.arange(num_envs, dtype=np.uint64)
-        length = config.data.context_length
-        return rollout(model, method, env, seeds, episodes, length, sampled()).env_steps
+        policy = method.policy(model, num_envs, config.data.context_length)
+        return rollout(policy, env, seeds, episodes, sampled()).env_steps
 
     return work
 
@@ -115,7 +114,8 @@ def frozen_model(*options: str):
 def _frozen_model(config):
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
-    return build_model(spec, config, choose_device(config)).eval().requires_grad_(False)
+    model = build_model(build_method(config.method), spec, config, choose_device(config))
+    return model.eval().requires_grad_(False)
 
 
 def _environments(config, num_envs: int):
@@ -130,15 +130,16 @@ def _device(model) -> str:
 def _window_seconds(model, method, config, count: int) -> list[float]:
     """Return the seconds of each of `count` times WINDOW decisions, without environments."""
     device = model.head.weight.device
-    policy = method.begin(model, NUM_ENVS, config.data.context_length)
+    policy = method.policy(model, NUM_ENVS, config.data.context_length)
     zeros = torch.zeros(NUM_ENVS, dtype=torch.int64, device=device)
+    never = zeros > 0
     seconds = []
     with torch.inference_mode():
         for _ in range(count):
             begin = time.perf_counter()
             for _ in range(WINDOW):
                 policy.act(zeros, zeros).argmax(1).cpu()
-                policy.observe(zeros, zeros.float(), zeros)
+                policy.observe(zeros, zeros.float(), never, never, zeros)
             seconds.append(time.perf_counter() - begin)
     return seconds
 
@@ -150,12 +151,13 @@ def _operations(config) -> float:
     it. The plain backend runs: PyTorch's counter does not see the operations of the compiled one.
     """
     model = _frozen_model(replace(config, backend="torch"))
-    policy = build_method(config.method).begin(model, 1, config.data.context_length)
+    policy = build_method(config.method).policy(model, 1, config.data.context_length)
     zeros = torch.zeros(1, dtype=torch.int64, device=model.head.weight.device)
+    never = zeros > 0
 
     def step() -> None:
         policy.act(zeros, zeros)
-        policy.observe(zeros, zeros.float(), zeros)
+        policy.observe(zeros, zeros.float(), never, never, zeros)
 
     with torch.inference_mode():
         for _ in range(3 * config.data.context_length // 4):

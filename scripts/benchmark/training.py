@@ -17,7 +17,7 @@ from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
-from ad.models.sequence_model import build_model
+from ad.methods import build_model
 from ad.runtime.devices import choose_device, torch_threads
 from ad.runtime.run import Run, with_seed
 from ad.training.multi_seed import stacking_is_faster, step_function
@@ -199,9 +199,9 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     model.to(trainer.device).train()
     optimizer, bfloat16 = FlatAdamW(model, settings), uses_bfloat16(config, trainer.device)
 
-    def loss(batch: tuple, _: slice) -> torch.Tensor:
+    def loss(batch: dict, _: slice) -> torch.Tensor:
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=bfloat16):
-            return model.loss(*batch)
+            return model.loss(batch)
 
     def work() -> float:
         for step in range(count):
@@ -252,16 +252,16 @@ def _operations(trainer: Trainer) -> float:
     two: every further window adds the difference.
     """
     config = replace(trainer.config, backend="torch")
-    model = build_model(trainer.data.spec, config, trainer.device)
-    windows, valid = to_device(trainer.batch(), trainer.device)
+    model = build_model(trainer.method, trainer.data.spec, config, trainer.device)
+    batch = to_device(trainer.batch(), trainer.device)
 
     def counted(count: int) -> float:
-        some = {name: values[:count] for name, values in windows.items()}
+        some = {name: values[:count] for name, values in batch.items()}
         # By `backward`: the counter's hooks are not made for `torch.autograd.grad`.
-        return operations(lambda: trainer.loss(model, some, valid[:count]).backward())
+        return operations(lambda: trainer.loss(model, some)[0].backward())
 
     one, two = counted(1), counted(2)
-    return one + (len(valid) - 1) * (two - one)
+    return one + (len(batch["valid"]) - 1) * (two - one)
 
 
 def _limit(trainer: Trainer) -> dict[str, Work]:
@@ -296,7 +296,7 @@ def _sampler_share(trainer: Trainer, rate: float) -> float:
     settings, rng = trainer.config.training, np.random.default_rng(0)
 
     def work() -> float:
-        to_device(trainer.data.train.sample(rng, settings.batch_size, 0.5), trainer.device)
+        to_device(trainer.data.train.sample(rng, settings.batch_size), trainer.device)
         return float(_transitions(trainer.config))
 
     return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fields import FIELDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ class Files:
 
 def history(folder: Path) -> Callable:
     """Write a history of one actor and eight random transitions."""
-    writer = HistoryWriter([folder], 1, 8)
+    writer = HistoryWriter([folder], FIELDS, 1, 8)
     writer.append(random_chunk())
     writer.close([{"task": [0, 0]}])
     return load_history
@@ -48,7 +49,7 @@ def history(folder: Path) -> Callable:
 
 def random_chunk() -> TransitionChunk:
     rng = np.random.default_rng(0)
-    chunk = TransitionChunk.empty(8, 1, 1)
+    chunk = TransitionChunk.empty(FIELDS, 8, 1, 1)
     for array in chunk.arrays.values():
         array[:] = rng.integers(2, size=array.shape)
     chunk.statistics["entropy"] = [rng.random(1).astype(np.float32)]
@@ -58,14 +59,14 @@ def random_chunk() -> TransitionChunk:
 def collection(folder: Path) -> Callable:
     """Write an interrupted collection of one history; it has a partial folder beside `folder`."""
     histories = [folder / "history"]
-    writer = HistoryWriter(histories, 1, 8)
+    writer = HistoryWriter(histories, FIELDS, 1, 8)
     writer.append(random_chunk())
     writer.flush()
     states.save_state(writer.partial, 8, {"histories": writer.state()}, {"tasks": [[0, 0]]})
 
     def resume(_: Path) -> None:
         state = states.load_state(writer.partial)
-        HistoryWriter(histories, 1, 8, resume=True).restore(state["histories"])
+        HistoryWriter(histories, FIELDS, 1, 8, resume=True).restore(state["histories"])
 
     return resume
 

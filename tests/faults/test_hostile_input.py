@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fields import FIELDS
 
 from ad.config.parser import load
-from ad.data.schema import FIELDS
 from ad.data.store import load_history
 from ad.errors import ADError, ConfigError, CorruptError
 from ad.reporting import record as recording

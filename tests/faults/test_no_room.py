@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMOKE
+from fields import FIELDS
 from processes import run
 
 from ad.data.store import HistoryWriter
@@ -80,7 +81,7 @@ def test_a_disk_that_fills_up_while_a_history_is_created_keeps_no_file(small_dis
     disk = small_disk(tmp_path / "disk")
     (disk / "other").write_bytes(b"x" * 200 * KIB)
     with pytest.raises(OSError, match="No space left"):
-        HistoryWriter([disk / "dataset" / "history"], 10, 10_000)
+        HistoryWriter([disk / "dataset" / "history"], FIELDS, 10, 10_000)
     assert list((disk / "dataset").iterdir()) == []
 
 

@@ -1,6 +1,6 @@
-"""Observation encoders: how an observation becomes a vector.
+"""Observation encoders: how a part of an observation becomes a vector.
 
-An encoder is built as `Encoder(spec, width)` and is called without arguments for the vectors of all
-S observations and, in the last row, of "no observation": [S + 1, C]. A window is encoded by looking
-its observations up there. To add one: a file here and a line in `ad/registry.py`.
+An encoder is built as `Encoder(part, width)` for one part, a `Discrete` or an `Array` of
+`ad.data.spec`, and maps its values [..., *shape] to vectors [..., C]. `supports(part)` says whether
+it can. The vectors of all parts are added. To add one: a file here and a line in `ad/registry.py`.
 """

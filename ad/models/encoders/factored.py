@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from ad.models.encoders.base import Encoder
+from ad.models.encoders.base import TabularEncoder
+from envs.spaces import Discrete
 
 
-class FactoredEncoder(Encoder):
-    """An embedding table for each of `spec.observation_factors`; their vectors are added."""
+class FactoredEncoder(TabularEncoder):
+    """An embedding table for each of the `factors` of a part; their vectors are added."""
 
-    def __init__(self, spec, width: int):
+    def __init__(self, part: Discrete, width: int):
         super().__init__()
-        factors = spec.observation_factors
-        indices = np.unravel_index(np.arange(spec.num_observations), factors)
-        rows = [np.append(index, size) for index, size in zip(indices, factors, strict=True)]
-        self.vectors = nn.ModuleList(nn.Embedding(size + 1, width) for size in factors)
-        self.register_buffer("rows", torch.tensor(np.stack(rows)), persistent=False)  # [F, S + 1]
+        indices = np.unravel_index(np.arange(part.n), part.factors)
+        rows = [np.append(index, size) for index, size in zip(indices, part.factors, strict=True)]
+        self.vectors = nn.ModuleList(nn.Embedding(size + 1, width) for size in part.factors)
+        self.register_buffer("rows", torch.tensor(np.stack(rows)), persistent=False)  # [F, n + 1]
 
-    def forward(self) -> torch.Tensor:
-        """Return the vectors of all observations and of no observation, [S + 1, C]."""
+    def table(self) -> torch.Tensor:
+        """Return the vectors of all values and of no observation, [n + 1, C]."""
         vectors = (table(rows) for table, rows in zip(self.vectors, self.rows, strict=True))
         return reduce(operator.add, vectors)

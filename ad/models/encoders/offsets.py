@@ -9,29 +9,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from ad.models.encoders.base import Encoder
+from ad.models.encoders.base import TabularEncoder
+from envs.spaces import Discrete
 
 MAX_SHIFT = 4  # cells by which a window is shifted at most, in each direction
 WAVELENGTHS = np.geomspace(4, 64, 8)  # in cells
 
 
-class OffsetEncoder(Encoder):
+class OffsetEncoder(TabularEncoder):
     """A linear map of the sinusoids of each factor's offset; their outputs are added."""
 
     random = True
+    any_size = True
 
-    def __init__(self, spec, width: int):
+    def __init__(self, part: Discrete, width: int):
         super().__init__()
-        self.factors = spec.observation_factors
+        self.factors = part.factors
         self.maps = nn.ModuleList(
             nn.Linear(2 * len(WAVELENGTHS), width, bias=False) for _ in self.factors
         )
         self.none = nn.Embedding(1, width)
-        cells = np.unravel_index(np.arange(spec.num_observations), self.factors)
-        self.register_buffer("cells", torch.tensor(np.stack(cells)), persistent=False)  # [F, S]
+        cells = np.unravel_index(np.arange(part.n), self.factors)
+        self.register_buffer("cells", torch.tensor(np.stack(cells)), persistent=False)  # [F, n]
 
-    def forward(self) -> torch.Tensor:
-        """Return [S + 1, C]; in training of a room with `MAX_SHIFT` more cells on each side."""
+    def table(self) -> torch.Tensor:
+        """Return [n + 1, C]; in training of a room with `MAX_SHIFT` more cells on each side."""
         margin = MAX_SHIFT if self.training else 0
         vectors = 0.0
         for number, (size, linear) in enumerate(zip(self.factors, self.maps, strict=True)):
@@ -42,15 +44,13 @@ class OffsetEncoder(Encoder):
             vectors = vectors + term.view(shape)  # broadcasts to [..., C]
         return torch.cat([vectors.flatten(0, -2), self.none.weight])
 
-    def augment(self, window: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def augment(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Shift each window by random rows and columns in training."""
         if not self.training:
-            return window
-        count, device = len(window["observation"]), self.cells.device
-        shape = len(self.factors), count, 1
-        shift = torch.randint(2 * MAX_SHIFT + 1, shape, device=device)
-        names = ("observation", "next_observation")
-        return window | {name: self._shifted(window[name], shift) for name in names}
+            return first, second
+        shape = len(self.factors), len(first), 1
+        shift = torch.randint(2 * MAX_SHIFT + 1, shape, device=self.cells.device)
+        return self._shifted(first, shift), self._shifted(second, shift)
 
     def _shifted(self, observation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Return the indices of observations [B, T] in the larger room, shifted.

@@ -3,16 +3,17 @@
 import torch
 from torch import nn
 
-from ad.models.encoders.base import Encoder
+from ad.models.encoders.base import TabularEncoder
+from envs.spaces import Discrete
 
 
-class TableEncoder(Encoder):
-    """An embedding table [S + 1, C]; observations without training data keep random vectors."""
+class TableEncoder(TabularEncoder):
+    """An embedding table; observations without training data keep random vectors."""
 
-    def __init__(self, spec, width: int):
+    def __init__(self, part: Discrete, width: int):
         super().__init__()
-        self.vectors = nn.Embedding(spec.num_observations + 1, width)
+        self.vectors = nn.Embedding(part.n + 1, width)
 
-    def forward(self) -> torch.Tensor:
-        """Return the vectors of all observations and of no observation, [S + 1, C]."""
+    def table(self) -> torch.Tensor:
+        """Return the vectors of all values and of no observation, [n + 1, C]."""
         return self.vectors.weight

@@ -1,11 +1,10 @@
 """Positions: how a token tells where in its episode, window or history it stands.
 
 A position is built as `Position(spec, width, entries)` (`entries`: the length of its table) and is
-called as `position(window, start)`. It returns the lookups (`embedding.py`), with indices [B, T] or
-[1, T], that are added to the tokens of the decisions of a window; `start` is the number of the
-first decision where the window is the end of a longer one. `rotate(x, start)`, if it is not None,
-rotates queries and keys instead, from token `start` on. To add one: a file here and a line in
-`ad/registry.py`.
+called as `position(window, start)`. It returns a list of vectors, [B, T, C] or [1, T, C], that are
+added to the tokens of the decisions of a window; `start` is the number of the first decision where
+the window is the end of a longer one. `rotate(x, start)`, if it is not None, rotates queries and
+keys instead, from token `start` on. To add one: a file here and a line in `ad/registry.py`.
 
 A full context drops its oldest half and encodes the rest anew as a window of its own. The indices
 then begin at 0 again (window, rotary), continue (history), or come from the environment (env_time),

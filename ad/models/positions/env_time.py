@@ -1,9 +1,8 @@
 """The time in the episode, given by the environment."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-
-from ad.models.embedding import Lookup
 
 
 class EnvTime(nn.Module):
@@ -15,6 +14,6 @@ class EnvTime(nn.Module):
         super().__init__()
         self.vectors = nn.Embedding(spec.episode_length, width)
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
-        """Return the lookups by the time of each decision."""
-        return [(self.vectors.weight, window["time"][:, 1:])]
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
+        """Return the vectors of the time of each decision, [B, T, C]."""
+        return [F.embedding(window["time"][:, 1:], self.vectors.weight)]

@@ -5,9 +5,8 @@ training rarely reaches resemble their neighbors.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-
-from ad.models.embedding import Lookup
 
 SCALE = 0.1  # root mean square of an entry at initialization, as in the other tables
 
@@ -25,12 +24,11 @@ class IndexTable(nn.Module):
 class WindowIndex(IndexTable):
     """The index of a decision in its window, from 0 for the oldest."""
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
-        """Return the lookups by the place in the window."""
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
+        """Return the vectors of the places in the window, [1, T, C]."""
         time = window["time"][:, 1:]
-        return [
-            (self.vectors, torch.arange(start, start + time.shape[1], device=time.device)[None])
-        ]
+        index = torch.arange(start, start + time.shape[1], device=time.device)[None]
+        return [F.embedding(index, self.vectors)]
 
 
 class HistoryIndex(IndexTable):
@@ -39,9 +37,10 @@ class HistoryIndex(IndexTable):
     Indices beyond the table read its last entry.
     """
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
-        """Return the lookups by the place in the history."""
-        return [(self.vectors, window["step"][:, 1:].clamp(max=len(self.vectors) - 1))]
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
+        """Return the vectors of the places in the history, [B, T, C]."""
+        index = window["step"][:, 1:].clamp(max=len(self.vectors) - 1)
+        return [F.embedding(index, self.vectors)]
 
 
 def sinusoids(count: int, width: int) -> torch.Tensor:

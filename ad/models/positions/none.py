@@ -3,8 +3,6 @@
 import torch
 from torch import nn
 
-from ad.models.embedding import Lookup
-
 
 class NoPosition(nn.Module):
     """Adds nothing to the tokens."""
@@ -14,6 +12,6 @@ class NoPosition(nn.Module):
     def __init__(self, spec, width: int, entries: int):
         super().__init__()
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[Lookup]:
-        """Return no lookups."""
+    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
+        """Return no vectors."""
         return []

@@ -1,0 +1,67 @@
+"""Fields of training windows that are computed from whole sequences of transitions.
+
+A method names the fields of its windows; those in DERIVED are not stored in a history. A method can
+also bring functions of its own: `Sequences` -> an array [M, ...], an entry for each transition.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.oracle import TaskOracle
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All training sequences of `task`, int [D], one after the other: M transitions.
+
+    `arrays` holds the stored fields, [M, ...] each; `lengths` the transitions of each sequence.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    lengths: np.ndarray
+    task: np.ndarray
+    world: TaskOracle
+
+
+Derive = Callable[[Sequences], np.ndarray]
+
+
+def return_to_go(sequences: Sequences) -> np.ndarray:
+    """Compute the undiscounted return from each transition to its episode's end, float32 [M].
+
+    The reward of the transition counts (Chen et al. 2021, section 3).
+    """
+    arrays = sequences.arrays
+    stop = np.flatnonzero(arrays["terminated"] | arrays["truncated"]) + 1
+    total = np.append(0.0, np.cumsum(arrays["reward"], dtype=np.float64))
+    episode = np.searchsorted(stop, np.arange(len(total) - 1), side="right")
+    return (total[stop][episode] - total[:-1]).astype(np.float32)
+
+
+def optimal_action(sequences: Sequences) -> np.ndarray:
+    """Return an optimal action of the task at each transition's observation, int64 [M].
+
+    Of several optimal actions it is the first. Only for worlds that `knows_optimal_actions`.
+    """
+    policy = sequences.world.optimal_policy(sequences.task[None])
+    return policy[0].argmax(-1)[sequences.arrays["observation"]]
+
+
+def knows_optimal_actions(world: TaskOracle) -> bool:
+    """Return whether `world` can tell an optimal action by the observation."""
+    return world.optimal_policy(world.all_tasks()[:1]) is not None and world.states() is None
+
+
+def action_mask(sequences: Sequences) -> np.ndarray:
+    """Return which actions the task has, bool [M, A]."""
+    mask = sequences.world.action_mask(sequences.task[None])[0]
+    return np.broadcast_to(mask, (len(sequences.arrays["action"]), len(mask)))
+
+
+DERIVED: dict[str, Derive] = {
+    "return_to_go": return_to_go,
+    "optimal_action": optimal_action,
+    "action_mask": action_mask,
+}

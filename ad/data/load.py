@@ -1,0 +1,40 @@
+"""Read the histories of a run's train tasks."""
+
+import numpy as np
+
+from ad.data.dataset import Dataset
+from ad.data.histories import Histories
+from ad.data.sampler import TaskHistory
+from ad.data.schema import transition_fields
+from ad.data.spec import make_spec
+from ad.data.store import describe_stopped, load_history
+from ad.errors import ConfigError
+from ad.runtime.console import warn
+from ad.runtime.run import Run
+from envs.tasks import task_name
+
+
+def load_dataset(run: Run) -> Dataset:
+    """Read and verify the histories of the train tasks of `run`, up to where an agent failed.
+
+    Raises ConfigError if a history is missing or of other spaces than those of the world,
+    CorruptError if a history is damaged.
+    """
+    histories = Histories(run.config)
+    folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
+    if missing := sum(not folder.exists() for folder in folders.values()):
+        raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
+    loaded = {name: load_history(folder) for name, folder in folders.items()}
+    fields = transition_fields(run.world)
+    for name, history in loaded.items():
+        if history.fields != fields:
+            raise ConfigError(
+                f"the history of task {name} has other fields than the world: collect it again"
+            )
+    if stopped := {n: h.stopped_at for n, h in loaded.items() if h.stopped_at is not None}:
+        warn(f"{describe_stopped(stopped)}: training uses their histories up to there")
+    learned = [history.learned for history in loaded.values()]
+    rewards = np.unique(np.concatenate([np.unique(arrays["reward"]) for arrays in learned]))
+    spec = make_spec(run.world, run.config.env.episode_length, rewards)
+    tasks = zip(learned, run.split.train_tasks, strict=True)
+    return Dataset([TaskHistory(*both, run.world) for both in tasks], spec, run.config)

@@ -1,0 +1,92 @@
+"""The interface of methods: what is learned from windows of histories, and how it acts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ad.data.derived import DERIVED, Derive, knows_optimal_actions
+from ad.data.schema import STORED
+from envs.oracle import TaskOracle
+
+if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
+    import torch
+
+    from ad.config.schema import Experiment, ModelConfig
+    from ad.data.dataset import Dataset
+    from ad.data.sampler import WindowSampler
+    from ad.data.spec import Spec
+    from ad.models.sequence_model import SequenceModel
+
+
+class Method:
+    """A method with the default of every member but `loss`; built as `Method(settings)`.
+
+    `fields` are the fields of its windows; `derived` computes those that are neither stored in a
+    history nor in `ad.data.derived.DERIVED`. `history_part` holds the fractions of a history
+    between which its windows lie.
+    """
+
+    @dataclass(frozen=True)
+    class Settings:
+        """This method has no settings of its own."""
+
+    fields: ClassVar[tuple[str, ...]] = (
+        *("observation", "action", "reward", "next_observation", "time"),
+    )
+    derived: ClassVar[Mapping[str, Derive]] = {}
+    history_part = (0.0, 1.0)
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    @classmethod
+    def problem(cls, world: TaskOracle) -> str | None:
+        """Return why this method cannot learn from histories of `world`, None if it can.
+
+        It is the rest of a sentence about the method.
+        """
+        if unknown := [f for f in cls.fields if f not in {*STORED, *DERIVED, *cls.derived}]:
+            return f"asks for the field {unknown[0]}, which nothing computes"
+        if "optimal_action" in cls.fields and not knows_optimal_actions(world):
+            return "needs a world that knows its optimal actions by the observation"
+        return None
+
+    def build(self, spec: "Spec", config: "ModelConfig", backend: str) -> "SequenceModel":
+        """Return a new model: a SequenceModel, or a subclass with further heads and inputs.
+
+        Parameters that do not require a gradient are not trained; `after_step` may change them.
+        """
+        from ad.models.sequence_model import SequenceModel
+
+        return SequenceModel(spec, config, backend)
+
+    def sampler(
+        self, dataset: "Dataset", config: "Experiment", held_out: bool = False
+    ) -> "WindowSampler":
+        """Return the sampler of training batches, or of those of held-out actors.
+
+        It has `sample(rng, count)`, which returns a dict of arrays [count, ...].
+        """
+        derived = DERIVED | dict(self.derived)
+        return dataset.windows(self.fields, held_out, self.history_part, derived)
+
+    def loss(
+        self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]
+    ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
+        """Return the loss of a batch, 0-d, and metrics for the log by name, 0-d each.
+
+        All of them are means over the valid decisions of the batch, `batch["valid"][:, 1:]`.
+        """
+        raise NotImplementedError
+
+    def after_step(self, model: "SequenceModel") -> None:
+        """Do what follows an optimizer step, without gradients, e.g. move a target network."""
+
+    def policy(self, model: "SequenceModel", num_envs: int, context_length: int):
+        """Return the policy of a rollout of `num_envs` environments (`ad.rollout.rollout.Policy`).
+
+        A method may have further arguments, which `evaluation.policy` gives.
+        """
+        from ad.methods.context_policy import ContextPolicy
+
+        return ContextPolicy(model, num_envs, context_length)

@@ -1,0 +1,154 @@
+"""The supported spaces: an observation as named parts, discrete actions.
+
+An observation space is a tree of Dict and Tuple spaces; its leaves are the parts of an observation.
+A part is named by the keys on the way to it, joined with "-"; the only part of an undivided
+observation is named "". A MultiDiscrete space of n numbers is read as n discrete parts.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+PART_NAME = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*")  # stands in the names of files
+MAX_DISCRETE = 2**32  # values of a discrete part or action, stored in at most 32 bits
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """A part of an observation: an index below `n`; `factors` is its shape for unravel_index."""
+
+    n: int
+    factors: tuple[int, ...]
+    window_dtype = "int64"  # in training windows
+
+    def __str__(self) -> str:
+        return f"Discrete({self.n})"
+
+    @property
+    def dtype(self) -> str:
+        """The smallest unsigned dtype of at least 16 bits that holds the index."""
+        return np.promote_types(np.min_scalar_type(self.n - 1), np.uint16).name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a value: none."""
+        return ()
+
+    @property
+    def padding(self) -> int:
+        """The index that stands before the first transition."""
+        return self.n
+
+
+@dataclass(frozen=True)
+class Array:
+    """A part of an observation: an array of `shape` and `dtype` with values from `low` to `high`.
+
+    The bounds are those over all entries, None where an entry has none.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: float | None
+    high: float | None
+    padding = 0  # before the first transition; models do not read it
+
+    def __str__(self) -> str:
+        return f"an array {list(self.shape)} of {self.dtype}"
+
+    @property
+    def window_dtype(self) -> str:
+        """The dtype in training windows: `dtype`, or int64 for unsigned ones that torch lacks."""
+        return "int64" if self.dtype in ("uint16", "uint32", "uint64") else self.dtype
+
+
+Part = Discrete | Array
+
+
+def observation_parts(world) -> dict[str, Part]:
+    """Return the parts of the observations of `world`, a vector environment, by name.
+
+    A world may tell in `observation_factors` that an undivided discrete observation is the index
+    of a cell: the shape of its array of cells. Raises ValueError for a space that is not supported.
+    """
+    return _make_parts(world.single_observation_space, world.observation_factors)
+
+
+def check_observation_space(space: gymnasium.Space) -> None:
+    """Raise ValueError unless `space` is supported."""
+    _make_parts(space, None)
+
+
+def split_observation(space: gymnasium.Space, observation, name: str = "") -> dict:
+    """Return the arrays [N, ...] of a batched `observation` of `space` by the name of the part."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return {
+            path: values
+            for key, inner in _children(space)
+            for path, values in split_observation(inner, observation[key], _join(name, key)).items()
+        }
+    if isinstance(space, spaces.MultiDiscrete):
+        columns = np.reshape(observation, (len(observation), -1)).T
+        return {_join(name, index): column for index, column in enumerate(columns)}
+    return {name: observation}
+
+
+def check_action_space(space: gymnasium.Space) -> None:
+    """Raise ValueError unless actions are the numbers from 0 of a Discrete space."""
+    if not _is_index(space):
+        raise ValueError(f"the action space must be Discrete from 0, it is {space}")
+
+
+def _make_parts(space: gymnasium.Space, factors: tuple[int, ...] | None) -> dict[str, Part]:
+    leaves = dict(_leaves(space, ""))
+    if not leaves:
+        raise ValueError("the observation space has no parts")
+    return {name: _make_part(name, leaf, factors) for name, leaf in leaves.items()}
+
+
+def _leaves(space: gymnasium.Space, name: str) -> Iterator[tuple[str, gymnasium.Space]]:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, inner in _children(space):
+            yield from _leaves(inner, _join(name, key))
+    elif isinstance(space, spaces.MultiDiscrete) and not np.any(space.start):
+        for index, count in enumerate(space.nvec.ravel()):
+            yield _join(name, index), spaces.Discrete(int(count))
+    else:
+        yield name, space
+
+
+def _children(
+    space: spaces.Dict | spaces.Tuple,
+) -> Iterator[tuple[str | int, gymnasium.Space]]:
+    yield from space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+
+
+def _join(name: str, key: str | int) -> str:
+    return f"{name}-{key}" if name else str(key)
+
+
+def _make_part(name: str, space: gymnasium.Space, factors: tuple[int, ...] | None) -> Part:
+    """Return the part of a leaf; ValueError unless it can be stored, under a name for a file."""
+    what = f"part {name!r} of the observation space" if name else "the observation space"
+    if name and not PART_NAME.fullmatch(name):
+        raise ValueError(f"{what} needs a name of letters, digits and underscores")
+    if _is_index(space):
+        is_cell = name == "" and factors is not None
+        return Discrete(int(space.n), tuple(map(int, factors if is_cell else (space.n,))))
+    if not isinstance(space, spaces.Box | spaces.MultiBinary) or space.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{what} must be Discrete from 0 (at most {MAX_DISCRETE:,} values), MultiDiscrete, "
+            f"MultiBinary or a Box of numbers, it is {space}"
+        )
+    is_box = isinstance(space, spaces.Box)
+    low, high = (np.min(space.low), np.max(space.high)) if is_box else (0, 1)
+    bounds = (float(bound) if np.isfinite(bound) else None for bound in (low, high))
+    return Array(tuple(map(int, space.shape)), space.dtype.name, *bounds)
+
+
+def _is_index(space: gymnasium.Space) -> bool:
+    return isinstance(space, spaces.Discrete) and space.start == 0 and space.n <= MAX_DISCRETE

@@ -1,0 +1,229 @@
+"""Components that nothing in the project knows: tests name them by this file and their class."""
+
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from ad.config.fields import field
+from ad.methods.algorithm_distillation import AlgorithmDistillation
+from ad.methods.base import Method
+from ad.methods.context_policy import ContextPolicy
+from ad.models.sequence_model import SequenceModel
+from ad.sources.actors import Actors
+from envs.world import World
+
+
+class PictureRoom(gymnasium.Env):
+    """A 5 x 5 room seen from above, and whether the last move met a wall; a task is the goal."""
+
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (5, 5, 3), np.uint8), "bumped": spaces.Discrete(2)}
+    )
+    action_space = spaces.Discrete(4)
+    moves = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
+
+    def __init__(self, goal: int = 0, render_mode=None):
+        self.goal = np.array(divmod(goal, 5))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.cell = self.np_random.integers(5, size=2)
+        return self.observation(False), {}
+
+    def step(self, action):
+        wanted = self.cell + self.moves[action]
+        self.cell = wanted.clip(0, 4)
+        found = bool((self.cell == self.goal).all())
+        return self.observation((wanted != self.cell).any()), float(found), found, False, {}
+
+    def observation(self, bumped) -> dict:
+        image = np.zeros((5, 5, 3), np.uint8)
+        image[tuple(self.cell)] = [255, 40, 0]
+        return {"image": image, "bumped": int(bumped)}
+
+
+class Large(gymnasium.Env):
+    """More observations than 16 bits hold and more actions than 8 bits do."""
+
+    def __init__(self, size: int = 70_000, render_mode=None):
+        self.observation_space = spaces.Discrete(size)
+        self.action_space = spaces.Discrete(300)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return int(self.observation_space.n) - 1, {}
+
+    def step(self, action):
+        observation = int(self.observation_space.n) - 1 - int(action)
+        return observation, float(action == 299), False, False, {}
+
+
+class Wordy(World):
+    """A world whose observations are words, which nothing can store."""
+
+    def __init__(self, num_envs=None, tasks=None):
+        super().__init__(num_envs, tasks, spaces.Text(8), spaces.Discrete(2))
+
+    def all_tasks(self):
+        return np.arange(3)[:, None]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of the random search."""
+
+    scale: float = field(0.5, above=0)
+    """standard deviation of a change of the weights"""
+
+
+class RandomSearch:
+    """Hill climbing on linear policies: a change of the weights that does not harm is kept.
+
+    A step of the search is a rollout of 20 env steps.
+    """
+
+    Settings = SearchSettings
+
+    def __init__(self, settings, env, tasks, num_envs, keys):
+        self.actors, self.scale = Actors(env, len(tasks), num_envs, keys), settings.scale
+        self.num_actions = int(env.single_action_space.n)
+        self.rngs = [np.random.default_rng(key) for key in keys]
+        self.best, self.score = None, np.full(len(tasks), -np.inf)
+
+    def run(self, steps):
+        """Yield chunks of transitions until every environment has taken `steps` steps."""
+        for chunk in self.actors.chunks(steps, 20):
+            for part in chunk.rollouts(20):
+                self.weights = None
+                self.actors.fill(part, self.act)
+                score = part.arrays["reward"].mean((0, 2))
+                better = score >= self.score
+                self.best = np.where(better[:, None, None], self.weights, self.best)
+                self.score = np.where(better, score, self.score)
+            chunk.statistics["score"] = [self.score]
+            yield chunk
+
+    def act(self, observations, u):
+        """Return the action with the largest linear function of the observation, int [K, N]."""
+        parts = observations if isinstance(observations, dict) else {"": observations}
+        flat = [np.reshape(part, (*u.shape, -1)) / 255.0 for part in parts.values()]
+        features = np.concatenate([*flat, np.ones((*u.shape, 1))], axis=-1)  # [K, N, F]
+        if self.weights is None:
+            shape = features.shape[-1], self.num_actions
+            change = np.stack([rng.standard_normal(shape) for rng in self.rngs]) * self.scale
+            self.weights = change if self.best is None else self.best + change
+        return (features @ self.weights).argmax(-1)
+
+
+class ValueModel(SequenceModel):
+    """A sequence model with a value head, and a slow copy of it, the target network."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.value, self.target = (nn.Linear(self.head.in_features, 1) for _ in range(2))
+        self.target.load_state_dict(self.value.state_dict())
+        self.target.requires_grad_(False)
+
+
+class Critic(AlgorithmDistillation):
+    """Algorithm distillation beside temporal-difference learning of a value (Sutton 1988)."""
+
+    def build(self, spec, config, backend):
+        """Return a model with a value head."""
+        return ValueModel(spec, config, backend)
+
+    def loss(self, model, batch):
+        """Return the sum of both losses, and each of them."""
+        loss, _ = super().loss(model, batch)
+        hidden = model.hidden(batch)
+        values, valid = model.value(hidden)[..., 0].float(), batch["valid"][:, 1:]
+        following = torch.roll(model.target(hidden)[..., 0].float(), -1, 1)
+        both = valid & torch.roll(valid, -1, 1) & (torch.arange(valid.shape[1]) > 0)
+        error = (values - batch["reward"][:, 1:] - 0.9 * following.detach()) ** 2
+        value_loss = error.where(both, 0).sum() / valid.sum()
+        return loss + value_loss, {"actor_loss": loss, "value_loss": value_loss}
+
+    def after_step(self, model):
+        """Move the target network a tenth of the way to the value head."""
+        for slow, fast in zip(model.target.parameters(), model.value.parameters(), strict=True):
+            slow.lerp_(fast, 0.1)
+
+
+class AskedPolicy(ContextPolicy):
+    """A policy that is asked for a return in each episode, and counts what is left of it."""
+
+    def __init__(self, model, num_envs, context_length, target_return: float):
+        super().__init__(model, num_envs, context_length)
+        self.target_return = target_return
+        self.left = torch.full((num_envs,), target_return, device=self.device)
+
+    def inputs(self):
+        """Return the return that is still asked for."""
+        return {"return_to_go": self.left}
+
+    def observe(self, action, reward, terminated, truncated, next_observation):
+        """Subtract the reward; begin anew after an episode's end."""
+        super().observe(action, reward, terminated, truncated, next_observation)
+        self.left = torch.where(terminated | truncated, self.target_return, self.left - reward)
+
+    def select(self, envs):
+        """Keep the environments `envs`."""
+        super().select(envs)
+        self.left = self.left[envs]
+
+
+class ReturnConditioned(AlgorithmDistillation):
+    """Actions given the return that follows (Chen et al. 2021), in windows over episodes."""
+
+    fields = (*Method.fields, "return_to_go")
+
+    def build(self, spec, config, backend):
+        """Return a model that reads the return to go."""
+        inputs = {"return_to_go": nn.Linear(1, config.width)}
+        return SequenceModel(spec, config, backend, inputs)
+
+    def policy(self, model, num_envs, context_length, target_return: float = 1.0):
+        """Return a policy that is asked for `target_return` in each episode."""
+        return AskedPolicy(model, num_envs, context_length, target_return)
+
+
+class TimeLeft(AlgorithmDistillation):
+    """A method with a field of its own: the number of transitions left in the sequence."""
+
+    fields = (*Method.fields, "time_left")
+    derived = {  # noqa: RUF012
+        "time_left": lambda sequences: np.concatenate(
+            [np.arange(length)[::-1] for length in sequences.lengths]
+        )
+    }
+
+
+class Supervised(AlgorithmDistillation):
+    """Optimal actions as targets (Lee et al. 2023), where the world knows them."""
+
+    fields = (*Method.fields, "optimal_action")
+
+    def loss(self, model, batch):
+        """Return the cross entropy of the optimal actions."""
+        logits, targets = model(batch), batch["optimal_action"][:, 1:]
+        losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        valid = batch["valid"][:, 1:]
+        return losses.where(valid, 0).sum() / valid.sum(), {}
+
+
+class Unknowing(AlgorithmDistillation):
+    """A method that asks for a field that nothing computes."""
+
+    fields = (*Method.fields, "surprise")
+
+
+class Fitting(Method):
+    """A method whose only member is a loss."""
+
+    def loss(self, model, batch):
+        """Return the cross entropy, without a mask."""
+        return AlgorithmDistillation(AlgorithmDistillation.Settings()).loss(model, batch)
