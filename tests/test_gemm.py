@@ -17,10 +17,10 @@ from ad.models.kernels.gemm import ROW_MULTIPLE as ROWS, gemm, gemm_accumulate
 def both(x, by_row, w_pairs, rows, columns, pairs, padding):
     one = np.full((rows, columns + padding), np.float32(7))
     row, step = (pairs, 1) if by_row else (1, rows)
-    gemm(x, 0, row, step, w_pairs, 0, columns, pairs, one, 0, columns + padding, rows, columns)
+    factors = (x, 0, row, step), (w_pairs, 0, columns)
+    gemm(*factors, pairs, (one, 0, columns + padding), rows, columns)
     two = one.copy()
-    where = (0, columns + padding, rows, columns)
-    gemm_accumulate(x, 0, row, step, w_pairs, 0, columns, pairs, two, *where)
+    gemm_accumulate(*factors, pairs, (two, 0, columns + padding), rows, columns)
     return one, two
 
 def words(x):

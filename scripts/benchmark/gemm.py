@@ -25,7 +25,7 @@ def multiply(times, x, w, y):
     """
     (pairs, columns), rows = w.shape, len(x)
     for _ in range(times):
-        gemm(x, 0, pairs, 1, w, 0, columns, pairs, y, 0, columns, rows, columns)
+        gemm((x, 0, pairs, 1), (w, 0, columns), pairs, (y, 0, columns), rows, columns)
 
 
 def matrix_products(effort: Effort) -> Measurement:

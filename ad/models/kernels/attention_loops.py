@@ -17,7 +17,6 @@ from numba import njit
 
 from ad.models.kernels.bf16 import (
     from_bf16,
-    interleave_bf16,
     load_bf16,
     store_bf16,
     store_bf16_pairs,
@@ -26,6 +25,7 @@ from ad.models.kernels.bf16 import (
 )
 from ad.models.kernels.functions import LOG2_E, dropout_scale, exp2
 from ad.models.kernels.gemm import gemm, gemm_accumulate
+from ad.models.kernels.layer_loops import interleave_rows
 from ad.models.kernels.llvm import LANES
 from ad.models.kernels.simd import (
     broadcast,
@@ -90,12 +90,13 @@ def attention_forward(qkv, head_slice, dropout, softmax_stats, attn_out, workspa
     seq_len_padded, head_dim_padded = workspace.queries_t.shape[1], workspace.dk.shape[1]
     values, out = workspace.token_pairs[0], workspace.out
     _transpose_rows(words, start, seq_len, column // 2, head_dim // 2, workspace.queries_t)
-    _interleave_rows(qkv, start, seq_len, 2 * width + column, values, head_dim_padded)
+    _interleave_tokens(qkv, start, seq_len, 2 * width + column, values, head_dim_padded)
     scale, keys_offset = _log2_scale(head_dim), start * row_stride + (width + column) // 2
     for i in range(0, seq_len, LANES):
         num_keys, mask_index = i + LANES, head_slice.batch_head * seq_len * seq_len + i
-        queries = workspace.queries_t, i, seq_len_padded, head_dim // 2
-        gemm(words, keys_offset, row_stride, 1, *queries, scores, 0, LANES, num_keys, LANES)
+        keys = words, keys_offset, row_stride, 1
+        queries = workspace.queries_t, i, seq_len_padded
+        gemm(keys, queries, head_dim // 2, (scores, 0, LANES), num_keys, LANES)
         max_score, weight_sum = _causal_mask_and_max(scores, i) * scale, broadcast(_ZERO)
         for j in range(0, num_keys, 2):
             even = exp2(load(scores, j * LANES) * scale - max_score)
@@ -107,8 +108,8 @@ def attention_forward(qkv, head_slice, dropout, softmax_stats, attn_out, workspa
         stats_index = 2 * head * softmax_stats.shape[2] + start + i
         store(softmax_stats, stats_index, max_score)
         store(softmax_stats, stats_index + softmax_stats.shape[2], reciprocal(weight_sum))
-        result = out, 0, head_dim_padded, LANES, head_dim_padded
-        gemm(workspace.key_pairs, 0, 1, LANES, values, 0, head_dim_padded, num_keys // 2, *result)
+        factors = (workspace.key_pairs, 0, 1, LANES), (values, 0, head_dim_padded)
+        gemm(*factors, num_keys // 2, (out, 0, head_dim_padded), LANES, head_dim_padded)
         for r in range(min(LANES, seq_len - i)):
             row = start + i + r
             _store_row(out, r, softmax_stats[head, 1, row], head_dim, attn_out, row, column)
@@ -137,9 +138,9 @@ def attention_backward(
     qkv_words, d_words = qkv.view(np.uint32), d_attn_out.view(np.uint32)
     _transpose_rows(qkv_words, start, seq_len, column // 2, head_dim // 2, workspace.queries_t)
     _transpose_rows(d_words, local_row, seq_len, column // 2, head_dim // 2, workspace.d_out_t)
-    _interleave_rows(qkv, start, seq_len, column, queries, head_dim_padded)
-    _interleave_rows(qkv, start, seq_len, width + column, keys, head_dim_padded)
-    _interleave_rows(d_attn_out, local_row, seq_len, column, d_out, head_dim_padded)
+    _interleave_tokens(qkv, start, seq_len, column, queries, head_dim_padded)
+    _interleave_tokens(qkv, start, seq_len, width + column, keys, head_dim_padded)
+    _interleave_tokens(d_attn_out, local_row, seq_len, column, d_out, head_dim_padded)
     for j in range(seq_len_padded):
         for c in range(head_dim_padded):
             dk[j, c] = dv[j, c] = _ZERO
@@ -148,9 +149,8 @@ def attention_backward(
         for i in range(block, stop, LANES):
             arrays = softmax_stats, attn_out, d_attn_out, workspace
             _scores_backward(qkv, head_slice, i, i - block, dropout, *arrays)
-            product = keys, 0, head_dim_padded, (i + LANES) // 2
-            result = out, 0, head_dim_padded, LANES, head_dim_padded
-            gemm(workspace.key_pairs, 0, 1, LANES, *product, *result)
+            factors = (workspace.key_pairs, 0, 1, LANES), (keys, 0, head_dim_padded)
+            gemm(*factors, (i + LANES) // 2, (out, 0, head_dim_padded), LANES, head_dim_padded)
             for r in range(min(LANES, seq_len - i)):
                 _store_row(out, r, _ONE, head_dim, d_qkv, local_row + i + r, column)
         for j in range(0, stop, LANES):
@@ -162,9 +162,9 @@ def attention_backward(
                 (workspace.d_scores, queries, dk),
                 (workspace.weights, d_out, dv),
             ):
-                factors = a, word, QUERY_BLOCK // 2, 1, b, pair, head_dim_padded, num_pairs
-                result = grad, j * head_dim_padded, head_dim_padded, LANES, head_dim_padded
-                gemm_accumulate(*factors, *result)
+                factors = (a, word, QUERY_BLOCK // 2, 1), (b, pair, head_dim_padded)
+                result = grad, j * head_dim_padded, head_dim_padded
+                gemm_accumulate(*factors, num_pairs, result, LANES, head_dim_padded)
     for j in range(seq_len):
         _store_row(dk, j, _ONE, head_dim, d_qkv, local_row + j, width + column)
         _store_row(dv, j, _ONE, head_dim, d_qkv, local_row + j, 2 * width + column)
@@ -201,8 +201,8 @@ def _scores_backward(
             (2 * head_slice.width + head_column, workspace.d_out_t, workspace.d_weights),
         ):
             rows = words, block_row + first // 2, row_stride, 1
-            columns = transposed, i, seq_len_padded, head_dim // 2
-            gemm(*rows, *columns, result, 0, LANES, num_keys, LANES)
+            columns = transposed, i, seq_len_padded
+            gemm(rows, columns, head_dim // 2, (result, 0, LANES), num_keys, LANES)
         for j in range(0, num_keys, 2):
             key = block + j
             index, target = (head_slice.batch_head * seq_len + key) * seq_len + i, key * QUERY_BLOCK
@@ -273,14 +273,9 @@ def _transpose_rows(words, start, seq_len, column, num_columns, transposed):
 
 
 @njit(**NUMBA_INLINE)
-def _interleave_rows(x, start, seq_len, column, pairs, head_dim_padded):
+def _interleave_tokens(x, start, seq_len, column, pairs, head_dim_padded):
     """Write words of two tokens of a window each to `pairs`, with 0 for a missing last token."""
-    row_stride = x.shape[1]
-    for j in range(0, seq_len, 2):
-        source = (start + j) * row_stride + column
-        for c in range(0, head_dim_padded, LANES):
-            target = j // 2 * head_dim_padded + c
-            interleave_bf16(x, source + c, source + c + row_stride, pairs, target)
+    interleave_rows(x, start, seq_len, column, head_dim_padded, pairs, head_dim_padded)
     if seq_len % 2:
         for c in range(head_dim_padded):
             pairs[seq_len // 2 * head_dim_padded + c] &= np.uint32(0xFFFF)

@@ -6,9 +6,8 @@ Intrinsics that take an array and an index count the elements of the flattened a
 Numba's cache does not see a change in this file: see `llvm.py`.
 """
 
-import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from ad.models.kernels.llvm import (
@@ -19,12 +18,12 @@ from ad.models.kernels.llvm import (
     INT32X16,
     LANES,
     int_vector,
+    intrinsic_of,
     load_aligned,
     pointer,
     target_supports,
 )
 from ad.models.kernels.simd import float32x16
-from ad.runtime.parallel import NUMBA_INLINE
 
 # Some processors round to bfloat16 in one instruction; for others LLVM would call a library.
 _HAS_BF16 = target_supports("avx512bf16")
@@ -65,28 +64,20 @@ def round_to_bf16(builder, numbers, count: int | None = None):
     return builder.select(is_nan, constant(INT16, 0x7FC0), upper)
 
 
-@intrinsic
-def to_bf16(context, number):
+@intrinsic_of(types.uint16, types.float32)
+def to_bf16(builder, number):
     """Return the bfloat16 nearest to a float32, ties to even, as uint16; NaN stays NaN.
 
     Numbers below the smallest normal number, 2 ** -126, may become 0.
     """
-
-    return types.uint16(types.float32), lambda _, builder, __, x: round_to_bf16(builder, *x)
-
-
-@intrinsic
-def _float32_from_bits(context, bits):
-    """Return the float32 with the given `bits`, int32."""
-    return types.float32(types.int32), lambda _, builder, __, bits: builder.bitcast(
-        bits[0], ir.FloatType()
-    )
+    return round_to_bf16(builder, number)
 
 
-@njit(**NUMBA_INLINE)
-def from_bf16(number):
+@intrinsic_of(types.float32, types.uint16)
+def from_bf16(builder, number):
     """Return the float32 with the value of one bfloat16 `number` (uint16), its upper half."""
-    return _float32_from_bits(np.int32(number) << np.int32(16))
+    bits = builder.shl(builder.zext(number, INT32), INT32(16))
+    return builder.bitcast(bits, ir.FloatType())
 
 
 @intrinsic

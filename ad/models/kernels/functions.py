@@ -71,7 +71,11 @@ _GELU_DERIVATIVE = tuple(
 @njit(**NUMBA_INLINE)
 def gelu(x):
     """Return GELU(x) (Hendrycks and Gimpel 2016, section 2)."""
-    return x * _normal_cdf(x, _gaussian(x))
+    gaussian = exp2(x * x * (-_HALF * LOG2_E))  # e ** (-x ** 2 / 2)
+    t = reciprocal(absolute(x) * _ERFC_SCALE + _ONE)
+    tail = t * (_ERFC[0] + t * (_ERFC[1] + t * (_ERFC[2] + t * (_ERFC[3] + t * _ERFC[4]))))
+    tail = tail * gaussian * _HALF
+    return x * where_negative(x, tail, _ONE - tail)
 
 
 @njit(**NUMBA_INLINE)
@@ -80,24 +84,17 @@ def gelu_poly(x):
 
     The error is at most 1e-4, or 3e-5 of the result.
     """
-    floored, clamped, square = _clamp(x)
-    return floored * _odd_poly_plus_half(clamped, square, _GELU)
+    return gelu_poly_and_derivative(x)[0]
 
 
 @njit(**NUMBA_INLINE)
 def gelu_poly_and_derivative(x):
     """Return `gelu_poly(x)` and GELU'(x), with an error of at most 3e-4."""
-    floored, clamped, square = _clamp(x)
-    value = floored * _odd_poly_plus_half(clamped, square, _GELU)
-    return value, _odd_poly_plus_half(clamped, square, _GELU_DERIVATIVE)
-
-
-@njit(**NUMBA_INLINE)
-def _clamp(x):
-    """Return max(x, -limit), that clamped to at most limit, and the square of the latter."""
     floored = maximum(x, broadcast(-_GELU_LIMIT))
     clamped = minimum(floored, broadcast(_GELU_LIMIT))
-    return floored, clamped, clamped * clamped
+    square = clamped * clamped
+    value = floored * _odd_poly_plus_half(clamped, square, _GELU)
+    return value, _odd_poly_plus_half(clamped, square, _GELU_DERIVATIVE)
 
 
 @njit(**NUMBA_INLINE)
@@ -106,21 +103,6 @@ def _odd_poly_plus_half(x, square, c):
     high = c[4] + square * (c[5] + square * (c[6] + square * c[7]))
     odd = c[0] + square * (c[1] + square * (c[2] + square * (c[3] + square * high)))
     return x * odd + _HALF
-
-
-@njit(**NUMBA_INLINE)
-def _gaussian(x):
-    """Return e ** (-x ** 2 / 2)."""
-    return exp2(x * x * (-_HALF * LOG2_E))
-
-
-@njit(**NUMBA_INLINE)
-def _normal_cdf(x, gaussian):
-    """Return the standard normal's distribution function; `gaussian` is `_gaussian(x)`."""
-    t = reciprocal(absolute(x) * _ERFC_SCALE + _ONE)
-    tail = t * (_ERFC[0] + t * (_ERFC[1] + t * (_ERFC[2] + t * (_ERFC[3] + t * _ERFC[4]))))
-    tail = tail * gaussian * _HALF
-    return where_negative(x, tail, _ONE - tail)
 
 
 @njit(**NUMBA_INLINE)

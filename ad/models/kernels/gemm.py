@@ -45,24 +45,13 @@ def _tile(vectors: int, accumulate: bool):
     """
 
     @intrinsic
-    def tile(
-        context,
-        a,
-        a_offset,
-        a_row_stride,
-        a_col_stride,
-        b,
-        b_offset,
-        b_row_stride,
-        k_pairs,
-        c,
-        c_offset,
-        c_row_stride,
-    ):
+    def tile(context, a, b, k_pairs, c):
         def make(context, builder, signature, arguments):
-            a, a_offset, a_row_stride, a_col_stride, *others = arguments
-            b, b_offset, b_row_stride, k_pairs, c, c_offset, c_row_stride = others
-            a_type, b_type, c_type = (signature.args[i] for i in (0, 4, 8))
+            a, b, k_pairs, c = arguments
+            a, a_offset, a_row_stride, a_col_stride = cgutils.unpack_tuple(builder, a)
+            b, b_offset, b_row_stride = cgutils.unpack_tuple(builder, b)
+            c, c_offset, c_row_stride = cgutils.unpack_tuple(builder, c)
+            a_type, b_type, c_type = (signature.args[i].types[0] for i in (0, 1, 3))
 
             def advance(offset, stride, count: int):
                 return builder.add(offset, builder.mul(stride, stride.type(count)))
@@ -103,8 +92,7 @@ def _tile(vectors: int, accumulate: bool):
                 builder.store(builder.load(total), result(*ij)).align = 4
             return context.get_dummy_value()
 
-        matrix = [types.intp] * 3
-        return types.none(a, *matrix, b, *matrix, c, types.intp, types.intp), make
+        return types.none(a, b, types.intp, c), make
 
     return tile
 
@@ -117,58 +105,39 @@ def _multiply_add_pairs(builder, total, a, b):
         function = cgutils.get_or_insert_function(builder.module, kind, name)
         return builder.call(function, [total, *(builder.bitcast(x, pairs) for x in (a, b))])
     contract = ("contract",)
-    for half in (_lower_half, _upper_half):
-        x, y = (builder.bitcast(half(builder, words), FLOAT32X16) for words in (a, b))
+    for float32_bits in (  # of the first and of the second number of each pair
+        lambda words: builder.shl(words, int_vector(16)),
+        lambda words: builder.and_(words, int_vector(0xFFFF0000)),
+    ):
+        x, y = (builder.bitcast(float32_bits(words), FLOAT32X16) for words in (a, b))
         total = builder.fadd(total, builder.fmul(x, y, flags=contract), flags=contract)
     return total
-
-
-def _lower_half(builder, words):
-    """Return the float32 bits of the first number of each pair."""
-    return builder.shl(words, int_vector(16))
-
-
-def _upper_half(builder, words):
-    """Return the float32 bits of the second number of each pair."""
-    return builder.and_(words, int_vector(0xFFFF0000))
 
 
 def _covered(wide_tile, narrow_tile):
     """Return a product that covers `c` with tiles two vectors wide, or one at an odd end."""
 
     @njit(**NUMBA_INLINE)
-    def gemm(
-        a,
-        a_offset,
-        a_row_stride,
-        a_col_stride,
-        b,
-        b_offset,
-        b_row_stride,
-        k_pairs,
-        c,
-        c_offset,
-        c_row_stride,
-        rows,
-        columns,
-    ):
+    def gemm(a, b, k_pairs, c, rows, columns):
         """Write `a` @ `b` to `c` [rows, columns], float32, or add it to `c`.
 
-        `a` [rows, k_pairs] and `b` [k_pairs, columns] hold words. In the flattened arrays word
-        (i, k) of `a` is at `a_offset + i * a_row_stride + k * a_col_stride`, word (k, j) of `b` at
-        `b_offset + k * b_row_stride + j`, and number (i, j) of `c` at
-        `c_offset + i * c_row_stride + j`. Offsets and strides of `a` and `b` count words whatever
-        the dtype of the arrays.
+        `a` [rows, k_pairs] and `b` [k_pairs, columns] hold words. Each matrix is a tuple: an array,
+        an offset, a row stride, and that of `a` also a column stride. In the flattened array word
+        (i, k) of `a` is at offset + i * row stride + k * column stride; columns of `b` and `c` are
+        1 apart. Offsets and strides of `a` and `b` count words whatever the dtype of the arrays.
         """
+        a_array, a_offset, a_row_stride, a_col_stride = a
+        b_array, b_offset, b_row_stride = b
+        c_array, c_offset, c_row_stride = c
         for j in range(0, columns, 2 * LANES):
             for i in range(0, rows, _TILE_ROWS):
-                a_tile = a, a_offset + i * a_row_stride, a_row_stride, a_col_stride
-                b_tile = b, b_offset + j, b_row_stride, k_pairs
-                c_tile = c, c_offset + i * c_row_stride + j, c_row_stride
+                a_tile = a_array, a_offset + i * a_row_stride, a_row_stride, a_col_stride
+                b_tile = b_array, b_offset + j, b_row_stride
+                c_tile = c_array, c_offset + i * c_row_stride + j, c_row_stride
                 if columns - j > LANES:
-                    wide_tile(*a_tile, *b_tile, *c_tile)
+                    wide_tile(a_tile, b_tile, k_pairs, c_tile)
                 else:
-                    narrow_tile(*a_tile, *b_tile, *c_tile)
+                    narrow_tile(a_tile, b_tile, k_pairs, c_tile)
 
     return gemm
 

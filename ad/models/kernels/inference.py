@@ -6,14 +6,13 @@ keys and values are kept in bfloat16. The logits differ from those of the plain 
 rounding only.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ad.models.kernels.inference_loops import ROWS, VECTOR_PAIR, Weights, decode
+from ad.models.kernels.inference_loops import ROWS, VECTOR_PAIR, decode
 from ad.models.kernels.llvm import LANES
+from ad.models.kernels.weights import Weights, modules_of, parameters_of, stacked
 from ad.runtime.parallel import run_all
 
 
@@ -56,30 +55,15 @@ class CompiledDecoder:
 
 
 def _weights(transformer: torch.nn.Module) -> Weights:
-    """Stack the parameters of all blocks in the layout of the compiled loops."""
+    """Stack the parameters of all blocks in the layout of `inference_loops.decode`."""
 
-    def stacked(of: Callable[[torch.nn.Module], torch.Tensor]) -> torch.Tensor:
-        return torch.stack([of(block) for block in transformer.blocks])
+    def padded(values: torch.Tensor) -> np.ndarray:
+        return F.pad(values.contiguous(), (0, -values.shape[-1] % VECTOR_PAIR)).numpy()
 
-    def linear(of: Callable[[torch.nn.Module], torch.Tensor]) -> np.ndarray:
-        """Stack weights as [layers, in, out], or biases as [layers, out]."""
-        values = stacked(of)
-        return F.pad(values, (0, -values.shape[-1] % VECTOR_PAIR)).numpy()
-
-    def norm(module: torch.nn.LayerNorm) -> torch.Tensor:
-        return torch.stack([module.weight, module.bias])
-
-    with torch.no_grad():
-        return Weights(
-            norm_attention=stacked(lambda block: norm(block.norm_attention)).numpy(),
-            qkv=linear(lambda block: block.attention.qkv.weight.T),
-            qkv_bias=linear(lambda block: block.attention.qkv.bias),
-            out=linear(lambda block: block.attention.out.weight.T),
-            out_bias=linear(lambda block: block.attention.out.bias),
-            norm_mlp=stacked(lambda block: norm(block.norm_mlp)).numpy(),
-            up=linear(lambda block: block.up.weight.T),
-            up_bias=linear(lambda block: block.up.bias),
-            down=linear(lambda block: block.down.weight.T),
-            down_bias=linear(lambda block: block.down.bias),
-            norm=norm(transformer.norm).numpy(),
-        )
+    fields, parameters = {}, parameters_of(modules_of(transformer))
+    for name, weight, bias in stacked(parameters, len(transformer.blocks)):
+        if name.startswith("norm"):
+            fields[name] = torch.stack([weight, bias], dim=1).numpy()
+        else:
+            fields[name], fields[f"{name}_bias"] = padded(weight.mT), padded(bias)
+    return Weights(**fields)

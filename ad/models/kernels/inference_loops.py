@@ -7,7 +7,6 @@ with the plain transformer.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -26,7 +25,7 @@ from ad.models.kernels.simd import (
 )
 from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
-COMPILED_FROM = "6fe44176"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
+COMPILED_FROM = "a55afb5b"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
 ROWS = 8  # tokens that pass through a layer of `decode` together, a multiple of 4
 VECTOR_PAIR = 2 * LANES  # keys or outputs that a loop of `decode` has in registers
 
@@ -34,29 +33,12 @@ _ZERO, _ONE, _INF = (np.float32(x) for x in (0, 1, np.inf))
 _EPS = np.float32(1e-5)  # of layer normalization, torch's default
 
 
-class Weights(NamedTuple):
-    """A transformer's parameters, float32; norms are scale and shift, linear maps [in, out].
-
-    Outputs of linear maps, and their biases, are padded with zeros to a multiple of `VECTOR_PAIR`.
-    """
-
-    norm_attention: np.ndarray  # [layers, 2, C]
-    qkv: np.ndarray  # [layers, C, 3 C]
-    qkv_bias: np.ndarray  # [layers, 3 C]
-    out: np.ndarray  # [layers, C, C]
-    out_bias: np.ndarray  # [layers, C]
-    norm_mlp: np.ndarray  # [layers, 2, C]
-    up: np.ndarray  # [layers, C, F]
-    up_bias: np.ndarray  # [layers, F]
-    down: np.ndarray  # [layers, F, C]
-    down_bias: np.ndarray  # [layers, C]
-    norm: np.ndarray  # [2, C]
-
-
 @njit(**NUMBA_ENTRY)
 def decode(weights, keys, values, length, tokens, hidden, next_env):
     """Append `tokens` [N, L, C], float32, to the cache; write the last ones' states to `hidden`.
 
+    `weights` are `Weights` in float32, matrices [layers, in, out], with outputs and biases padded
+    to a multiple of `VECTOR_PAIR`.
     `keys` [layers, N, H, capacity / VECTOR_PAIR, D, VECTOR_PAIR] and `values` [layers, N, H,
     capacity, D padded to a multiple of LANES], bfloat16 as uint16, hold `length` tokens and get L
     more. `hidden` is float32 [N, C]. Threads that call this together share `next_env`, int64 [1],
@@ -106,7 +88,7 @@ def decode(weights, keys, values, length, tokens, hidden, next_env):
             _gelu_in_place(up)
             _linear(up, weights.down[layer], weights.down_bias[layer], x, True)
         if has_last_token:
-            _layer_norm(x, weights.norm, y)
+            _layer_norm(x, weights.norm[0], y)
             for r in range(rows):
                 env, token = divmod(row + r, num_new)
                 for c in range(width):

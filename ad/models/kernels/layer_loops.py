@@ -31,10 +31,9 @@ def linear(x, start, rows, matrix, first, columns, product):
     """
     (k_pairs, matrix_stride), product_stride = matrix.shape, product.shape[1]
     last = min(first + columns, matrix_stride - ROW_PADDING)
-    factor = matrix, first, matrix_stride, k_pairs
+    factors = (x, start * k_pairs, k_pairs, 1), (matrix, first, matrix_stride)
     rows_padded = (rows + ROW_MULTIPLE - 1) // ROW_MULTIPLE * ROW_MULTIPLE
-    result = product, 0, product_stride, rows_padded, last - first
-    gemm(x, start * k_pairs, k_pairs, 1, *factor, *result)
+    gemm(*factors, k_pairs, (product, 0, product_stride), rows_padded, last - first)
     return last
 
 
@@ -45,22 +44,25 @@ def accumulate_weight_grad(dy, dy_start, x, x_start, rows, workspace, grad):
     `dy` [N, out] and `x` [N, in] are bfloat16, `grad` is float32 [out, in].
     """
     outputs, inputs = grad.shape
-    _interleave_rows(dy, dy_start, rows, workspace.dy_pairs)
-    _interleave_rows(x, x_start, rows, workspace.x_pairs)
+    interleave_rows(dy, dy_start, rows, 0, outputs, workspace.dy_pairs, outputs + ROW_PADDING)
+    interleave_rows(x, x_start, rows, 0, inputs, workspace.x_pairs, inputs + ROW_PADDING)
     dy_words = workspace.dy_pairs, 0, 1, outputs + ROW_PADDING
     x_words = workspace.x_pairs, 0, inputs + ROW_PADDING
-    gemm_accumulate(*dy_words, *x_words, (rows + 1) // 2, grad, 0, inputs, outputs, inputs)
+    gemm_accumulate(dy_words, x_words, (rows + 1) // 2, (grad, 0, inputs), outputs, inputs)
 
 
 @njit(**NUMBA_INLINE)
-def _interleave_rows(x, start, rows, pairs):
-    """Write words of two rows of `x` each, bfloat16, to `pairs`."""
-    width = x.shape[1]
+def interleave_rows(x, start, rows, column, width, pairs, pair_stride):
+    """Write words of two rows of `x` each, bfloat16, from `start` and `column` on, to `pairs`.
+
+    Each row of `pairs` gets `width` words, `pair_stride` after those of the row before.
+    """
+    row_stride = x.shape[1]
     for r in range(0, rows, 2):
-        source = (start + r) * width
+        source = (start + r) * row_stride + column
         for c in range(0, width, LANES):
-            target = r // 2 * (width + ROW_PADDING) + c
-            interleave_bf16(x, source + c, source + c + width, pairs, target)
+            target = r // 2 * pair_stride + c
+            interleave_bf16(x, source + c, source + c + row_stride, pairs, target)
 
 
 @njit(**NUMBA_INLINE)

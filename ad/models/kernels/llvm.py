@@ -6,8 +6,12 @@ Numba's cache does not see a change in this file: `COMPILED_FROM` in the files o
 change with it, as a test asks.
 """
 
+import functools
+from collections.abc import Callable
+
 from llvmlite import binding, ir
 from numba import config
+from numba.extending import intrinsic
 
 LANES = 16  # of a vector: LLVM splits it where the processor's registers are shorter
 
@@ -22,6 +26,22 @@ def target_supports(feature: str) -> bool:
     """Return whether numba compiles for this processor and it has LLVM's target `feature`."""
     is_host = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX
     return bool(is_host and binding.get_host_cpu_features().get(feature, False))
+
+
+def intrinsic_of(result, *arguments) -> Callable:
+    """Return a decorator: it makes an intrinsic of a function of `builder` and LLVM values.
+
+    `result` and `arguments` are numba's types of what the function returns and of the values.
+    """
+
+    def decorate(emit: Callable):
+        @functools.wraps(emit)
+        def typed(context, *_):
+            return result(*arguments), lambda _, builder, __, values: emit(builder, *values)
+
+        return intrinsic(typed)
+
+    return decorate
 
 
 def int_vector(number: int) -> ir.Constant:

@@ -25,6 +25,7 @@ from ad.models.kernels.llvm import (
     LANES,
     ZEROS,
     int_vector,
+    intrinsic_of,
     load_aligned,
     pointer,
     reduce_lanes,
@@ -76,14 +77,10 @@ def store(context, array, index, value):
     return types.none(array, types.intp, float32x16), make
 
 
-@intrinsic
-def broadcast(context, number):
+@intrinsic_of(float32x16, types.float32)
+def broadcast(builder, number):
     """Return a vector with the float32 `number` in every lane."""
-
-    def make(context, builder, signature, arguments):
-        return splat(builder, arguments[0], FLOAT32X16)
-
-    return float32x16(types.float32), make
+    return splat(builder, number, FLOAT32X16)
 
 
 def _binary_operator(name: str):
@@ -116,23 +113,16 @@ overload(operator.sub)(_binary_operator("fsub"))
 overload(operator.mul)(_binary_operator("fmul"))
 
 
-@intrinsic
-def maximum(context, a, b):
+@intrinsic_of(float32x16, float32x16, float32x16)
+def maximum(builder, a, b):
     """Return the larger of `a` and `b` in every lane, `a` where one is NaN."""
-    return float32x16(float32x16, float32x16), (
-        lambda _, builder, __, both: select_larger(builder, *both)
-    )
+    return select_larger(builder, a, b)
 
 
-@intrinsic
-def minimum(context, a, b):
+@intrinsic_of(float32x16, float32x16, float32x16)
+def minimum(builder, a, b):
     """Return the smaller of `a` and `b` in every lane, `a` where one is NaN."""
-
-    def make(context, builder, signature, both):
-        a, b = both
-        return builder.select(builder.fcmp_ordered("<", b, a), b, a)
-
-    return float32x16(float32x16, float32x16), make
+    return builder.select(builder.fcmp_ordered("<", b, a), b, a)
 
 
 def _lane_mask(relation: str):
@@ -141,16 +131,12 @@ def _lane_mask(relation: str):
     The other lanes are `fill`, float32.
     """
 
-    @intrinsic
-    def mask(context, a, border, fill):
-        def make(context, builder, signature, arguments):
-            a, border, fill = arguments
-            border = splat(builder, builder.trunc(border, INT32), INT32X16)
-            lanes = ir.Constant(INT32X16, list(range(LANES)))
-            keep = builder.icmp_signed(relation, lanes, border)
-            return builder.select(keep, a, splat(builder, fill, FLOAT32X16))
-
-        return float32x16(float32x16, types.intp, types.float32), make
+    @intrinsic_of(float32x16, float32x16, types.intp, types.float32)
+    def mask(builder, a, border, fill):
+        border = splat(builder, builder.trunc(border, INT32), INT32X16)
+        lanes = ir.Constant(INT32X16, list(range(LANES)))
+        keep = builder.icmp_signed(relation, lanes, border)
+        return builder.select(keep, a, splat(builder, fill, FLOAT32X16))
 
     return mask
 
@@ -159,36 +145,27 @@ mask_tail = _lane_mask("<")  # (a, border, fill): keeps the lanes before `border
 mask_head = _lane_mask(">=")  # (a, border, fill): keeps the lanes from `border` on
 
 
-@intrinsic
-def where_negative(context, x, a, b):
+@intrinsic_of(float32x16, float32x16, float32x16, float32x16)
+def where_negative(builder, x, a, b):
     """Return the lanes of `a` where `x` is below 0 and those of `b` elsewhere."""
-
-    def make(context, builder, signature, arguments):
-        x, a, b = arguments
-        return builder.select(builder.fcmp_ordered("<", x, ZEROS), a, b)
-
-    return float32x16(float32x16, float32x16, float32x16), make
+    return builder.select(builder.fcmp_ordered("<", x, ZEROS), a, b)
 
 
-@intrinsic
-def reciprocal(context, a):
+@intrinsic_of(float32x16, float32x16)
+def reciprocal(builder, a):
     """Return 1 / `a`."""
-    ones = ir.Constant(FLOAT32X16, [1.0] * LANES)
-    return float32x16(float32x16), lambda _, builder, __, a: builder.fdiv(ones, *a)
+    return builder.fdiv(ir.Constant(FLOAT32X16, [1.0] * LANES), a)
 
 
 def _unary_operator(name: str):
     """Return an intrinsic that applies LLVM's intrinsic `name` to every lane."""
 
-    @intrinsic
-    def operation(context, a):
-        def make(context, builder, signature, arguments):
-            kind = ir.FunctionType(FLOAT32X16, [FLOAT32X16])
-            full_name = f"llvm.{name}.v{LANES}f32"
-            function = cgutils.get_or_insert_function(builder.module, kind, full_name)
-            return builder.call(function, arguments)
-
-        return float32x16(float32x16), make
+    @intrinsic_of(float32x16, float32x16)
+    def operation(builder, a):
+        kind = ir.FunctionType(FLOAT32X16, [FLOAT32X16])
+        full_name = f"llvm.{name}.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, full_name)
+        return builder.call(function, [a])
 
     return operation
 
@@ -196,63 +173,49 @@ def _unary_operator(name: str):
 absolute, floor = _unary_operator("fabs"), _unary_operator("floor")
 
 
-@intrinsic
-def ldexp(context, a, exponent):
+@intrinsic_of(float32x16, float32x16, float32x16)
+def ldexp(builder, a, exponent):
     """Return `a` * 2 ** `exponent` for integers `exponent` above -127, given as float32."""
-
-    def make(context, builder, signature, arguments):
-        a, exponent = arguments
-        if _HAS_SCALEF:
-            kind = ir.FunctionType(FLOAT32X16, [FLOAT32X16, FLOAT32X16, FLOAT32X16, INT16, INT32])
-            name = "llvm.x86.avx512.mask.scalef.ps.512"
-            function = cgutils.get_or_insert_function(builder.module, kind, name)
-            return builder.call(function, [a, exponent, a, INT16(-1), INT32(4)])
-        biased = builder.add(builder.fptosi(exponent, INT32X16), int_vector(127))
-        bits = builder.shl(biased, int_vector(23))
-        return builder.fmul(a, builder.bitcast(bits, FLOAT32X16))
-
-    return float32x16(float32x16, float32x16), make
+    if _HAS_SCALEF:
+        kind = ir.FunctionType(FLOAT32X16, [FLOAT32X16, FLOAT32X16, FLOAT32X16, INT16, INT32])
+        name = "llvm.x86.avx512.mask.scalef.ps.512"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [a, exponent, a, INT16(-1), INT32(4)])
+    biased = builder.add(builder.fptosi(exponent, INT32X16), int_vector(127))
+    bits = builder.shl(biased, int_vector(23))
+    return builder.fmul(a, builder.bitcast(bits, FLOAT32X16))
 
 
-@intrinsic
-def dropout_mask(context, index, key0, key1, threshold, scale):
+@intrinsic_of(float32x16, *[types.uint32] * 4, types.float32)
+def dropout_mask(builder, index, key0, key1, threshold, scale):
     """Return 0 or `scale` for each of sixteen indices (uint32) from `index` on.
 
     A lane is 0 if a hash of its index and both keys (uint32) is below `threshold`. The second key
     separates masks whose first keys are equal.
     """
+    words = index, key0, key1, threshold
+    index, key0, key1, threshold = (splat(builder, word, INT32X16) for word in words)
 
-    def make(context, builder, signature, arguments):
-        *words, scale = arguments
-        index, key0, key1, threshold = (splat(builder, word, INT32X16) for word in words)
+    def xor_shifted(bits, shift: int):
+        return builder.xor(bits, builder.lshr(bits, int_vector(shift)))
 
-        def xor_shifted(bits, shift: int):
-            return builder.xor(bits, builder.lshr(bits, int_vector(shift)))
-
-        bits = builder.xor(builder.add(index, ir.Constant(INT32X16, list(range(LANES)))), key0)
-        bits = builder.mul(xor_shifted(bits, 16), int_vector(0x7FEB352D))
-        bits = builder.mul(xor_shifted(builder.add(bits, key1), 15), int_vector(0x846CA68B))
-        keep = builder.icmp_unsigned(">=", bits, threshold)
-        return builder.select(keep, splat(builder, scale, FLOAT32X16), ZEROS)
-
-    word = types.uint32
-    return float32x16(word, word, word, word, types.float32), make
+    bits = builder.xor(builder.add(index, ir.Constant(INT32X16, list(range(LANES)))), key0)
+    bits = builder.mul(xor_shifted(bits, 16), int_vector(0x7FEB352D))
+    bits = builder.mul(xor_shifted(builder.add(bits, key1), 15), int_vector(0x846CA68B))
+    keep = builder.icmp_unsigned(">=", bits, threshold)
+    return builder.select(keep, splat(builder, scale, FLOAT32X16), ZEROS)
 
 
-@intrinsic
-def reduce_max(context, a):
+@intrinsic_of(types.float32, float32x16)
+def reduce_max(builder, a):
     """Return the largest lane of `a`, float32."""
-    return types.float32(float32x16), (
-        lambda _, builder, __, a: reduce_lanes(builder, select_larger, *a)
-    )
+    return reduce_lanes(builder, select_larger, a)
 
 
-@intrinsic
-def reduce_sum(context, a):
+@intrinsic_of(types.float32, float32x16)
+def reduce_sum(builder, a):
     """Return the sum of the lanes of `a`, float32."""
-    return types.float32(float32x16), lambda _, builder, __, a: reduce_lanes(
-        builder, lambda builder, one, other: builder.fadd(one, other), *a
-    )
+    return reduce_lanes(builder, lambda builder, one, other: builder.fadd(one, other), a)
 
 
 @intrinsic

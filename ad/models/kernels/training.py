@@ -21,19 +21,12 @@ from torch.autograd.function import once_differentiable
 
 from ad.models.kernels import training_loops as kernel
 from ad.models.kernels.attention_loops import QUERY_BLOCK, AttentionWorkspace
+from ad.models.kernels.weights import MODULES, Weights, modules_of, parameters_of, stacked
 from ad.runtime.parallel import run_all, split_evenly
 
 CHUNK_TOKENS = 4096  # approximate number of tokens of a chunk, which holds at least one window
 GROUP_TOKENS = 512  # approximate number of tokens that go through all blocks together
 CACHE_LINE = 64  # bytes
-MODULES = {  # field of `kernel.Weights` -> module of a block, in the order of the parameters
-    "norm_attention": "norm_attention",
-    "qkv": "attention.qkv",
-    "out": "attention.out",
-    "norm_mlp": "norm_mlp",
-    "up": "up",
-    "down": "down",
-}
 
 
 class CompiledBlocks:
@@ -42,10 +35,7 @@ class CompiledBlocks:
     def __init__(self, transformer: torch.nn.Module):
         self.layers, self.heads = len(transformer.blocks), transformer.heads
         first = transformer.blocks[0]
-        self.modules = [
-            block.get_submodule(name) for name in MODULES.values() for block in transformer.blocks
-        ]
-        self.modules.append(transformer.norm)
+        self.modules = modules_of(transformer)
         self.dropouts = first.attention.dropout, first.dropout
         self.threads = torch.get_num_threads()
         self.free: dict[tuple[int, ...], list[kernel.Saved]] = defaultdict(list)  # by shape
@@ -57,8 +47,7 @@ class CompiledBlocks:
     def __call__(self, tokens: torch.Tensor, training: bool) -> torch.Tensor:
         """Return the normalized hidden states of `tokens` [B, L, C], float32."""
         dropouts = self.dropouts if training else (0.0, 0.0)
-        parameters = (p for module in self.modules for p in (module.weight, module.bias))
-        return CompiledBlocksFunction.apply(tokens, self, dropouts, *parameters)
+        return CompiledBlocksFunction.apply(tokens, self, dropouts, *parameters_of(self.modules))
 
     def take(self, *shape: int) -> kernel.Saved:
         """Return saved activations and a workspace of `shape` (the arguments of `_saved`)."""
@@ -114,7 +103,7 @@ class CompiledBlocksFunction(torch.autograd.Function):
         busy = [chunks for chunks in ctx.chunks if chunks]
         gradients = [_gradients(ctx.weights) for _ in busy]
 
-        def work(chunks: list[_Chunk], total: kernel.Gradients) -> None:
+        def work(chunks: list[_Chunk], total: Weights) -> None:
             for rows, _, saved, keys in chunks:
                 of_chunk = length, width, heads, saved, keys, d[rows], dx[rows]
                 kernel.backward(ctx.weights, *of_chunk, total)
@@ -123,7 +112,7 @@ class CompiledBlocksFunction(torch.autograd.Function):
         for chunk in chain(*busy):
             ctx.blocks.free[chunk.shape].append(chunk.saved)
         ctx.chunks = None  # their memory may be another batch's from now on
-        total = kernel.Gradients(*(reduce(np.add, each) for each in zip(*gradients, strict=True)))
+        total = Weights(*(reduce(np.add, each) for each in zip(*gradients, strict=True)))
         grad_tokens = torch.from_numpy(dx).view(windows, length, -1)[..., :width]
         return grad_tokens, None, None, *_by_parameter(total, ctx.shapes)
 
@@ -134,13 +123,10 @@ def _split(windows: int, length: int, threads: int) -> list[tuple[int, int]]:
     return split_evenly(windows, min(max(rounds, 1) * threads, windows))
 
 
-def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
+def _weights(parameters: Sequence[torch.Tensor], layers: int) -> Weights:
     """Stack and pack the parameters of all blocks in the layout of the compiled loops."""
     fields = {}
-    left = list(parameters)
-    for name, blocks in _modules_by_field(layers):
-        mine, left = left[: 2 * blocks], left[2 * blocks :]
-        weight, bias = (torch.stack([p.detach() for p in mine[i::2]]).float() for i in (0, 1))
+    for name, weight, bias in stacked(parameters, layers):
         if name.startswith("norm"):
             fields[name] = _padded(torch.stack([weight, bias], dim=1)).numpy()
             continue
@@ -152,13 +138,7 @@ def _weights(parameters: Sequence[torch.Tensor], layers: int) -> kernel.Weights:
         weight = F.pad(weight, (0, inputs - weight.shape[2], 0, outputs - weight.shape[1]))
         kernel.pack(weight.numpy(), _zeros(outputs, inputs, dtype=np.uint16), *matrix)
         fields[f"{name}_bias"] = _padded(bias).numpy()
-    return kernel.Weights(**fields)
-
-
-def _modules_by_field(layers: int) -> Iterator[tuple[str, int]]:
-    """Yield each field of `kernel.Weights` but the biases, with its number of modules."""
-    yield from ((name, layers) for name in MODULES)
-    yield "norm", 1
+    return Weights(**fields)
 
 
 def _padded(values: torch.Tensor) -> torch.Tensor:
@@ -167,31 +147,25 @@ def _padded(values: torch.Tensor) -> torch.Tensor:
     return F.pad(values, (0, missing)) if missing else values.contiguous()
 
 
-def _gradients(weights: kernel.Weights) -> kernel.Gradients:
+def _gradients(weights: Weights) -> Weights:
     """Return zeros, float32, for the gradient of each of `weights`."""
 
     def zeros(value: np.ndarray | kernel.PackedMatrix) -> np.ndarray:
         if isinstance(value, kernel.PackedMatrix):
-            layers, outputs, inputs = (
-                len(value.forward),
-                2 * value.backward.shape[1],
-                value.forward.shape[1],
-            )
-            return _zeros(layers, outputs, 2 * inputs)
+            layers, input_pairs, _ = value.forward.shape
+            return _zeros(layers, 2 * value.backward.shape[1], 2 * input_pairs)
         return _zeros(*value.shape)
 
-    return kernel.Gradients(*map(zeros, weights))
+    return Weights(*map(zeros, weights))
 
 
-def _by_parameter(
-    gradients: kernel.Gradients, shapes: Sequence[torch.Size]
-) -> Iterator[torch.Tensor]:
+def _by_parameter(gradients: Weights, shapes: Sequence[torch.Size]) -> Iterator[torch.Tensor]:
     """Yield the gradient of each parameter in their order, cropped to `shapes`."""
-    shapes = iter(shapes)
-    for name, blocks in _modules_by_field(len(gradients.qkv)):
-        both = getattr(gradients, name), getattr(gradients, f"{name}_bias", None)
-        for layer in range(blocks):
-            weight, bias = both[0][layer] if both[1] is None else (part[layer] for part in both)
+    shapes, fields = iter(shapes), gradients._asdict()
+    for name in (*MODULES, "norm"):
+        is_norm = name.startswith("norm")
+        layers = fields[name] if is_norm else zip(fields[name], fields[f"{name}_bias"], strict=True)
+        for weight, bias in layers:
             for part in (weight, bias):
                 crop = tuple(slice(size) for size in next(shapes))
                 yield torch.from_numpy(part[crop])

@@ -43,7 +43,7 @@ from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
 # SHA-256 of functions.py, attention_loops.py, layer_loops.py, gemm.py, bf16.py, simd.py, llvm.py,
 # its beginning
-COMPILED_FROM = "0843c2ea"
+COMPILED_FROM = "b5c42eaa"
 ROW_BLOCK = 128  # rows that pass through a block together, a multiple of ROW_MULTIPLE
 COLUMN_BLOCK = 256  # columns of a product that are consumed before the next are computed
 
@@ -56,38 +56,6 @@ class PackedMatrix(NamedTuple):
 
     forward: np.ndarray  # [layers, in / 2, out + ROW_PADDING], pairs of inputs
     backward: np.ndarray  # [layers, out / 2, in + ROW_PADDING], pairs of outputs
-
-
-class Weights(NamedTuple):
-    """The blocks' parameters; norms are scale and shift [layers, 2, C], biases [layers, out]."""
-
-    norm_attention: np.ndarray
-    qkv: PackedMatrix
-    qkv_bias: np.ndarray
-    out: PackedMatrix
-    out_bias: np.ndarray
-    norm_mlp: np.ndarray
-    up: PackedMatrix
-    up_bias: np.ndarray
-    down: PackedMatrix
-    down_bias: np.ndarray
-    norm: np.ndarray  # after the last block, [1, 2, C]
-
-
-class Gradients(NamedTuple):
-    """Gradients of `Weights`, float32, those of matrices as [layers, out, in]."""
-
-    norm_attention: np.ndarray
-    qkv: np.ndarray
-    qkv_bias: np.ndarray
-    out: np.ndarray
-    out_bias: np.ndarray
-    norm_mlp: np.ndarray
-    up: np.ndarray
-    up_bias: np.ndarray
-    down: np.ndarray
-    down_bias: np.ndarray
-    norm: np.ndarray
 
 
 class Workspace(NamedTuple):
@@ -163,7 +131,8 @@ def pack(matrix, rows, forward, backward):
 def forward(weights, x, seq_len, width, heads, saved, dropout_keys, out):
     """Write the normalized hidden states of `x` [N, C] to `out` [N, C], float32; fill `saved`.
 
-    `width` is C without the padding of `x` and `out`. `dropout_keys` is None for no dropout.
+    `weights` are `Weights` whose matrices are `PackedMatrix`. `width` is C without the padding of
+    `x` and `out`. `dropout_keys` is None for no dropout.
     """
     (num_rows, width_padded), layers = x.shape, len(saved.x)
     group_rows = saved.workspace.group_rows
@@ -243,7 +212,8 @@ def _attn_out_and_mlp_forward(weights, layer, width, saved, start, rows, dropout
 def backward(weights, seq_len, width, heads, saved, dropout_keys, d_out, dx, gradients):
     """Write the gradient of `x` to `dx` [N, C] and add those of the parameters to `gradients`.
 
-    `d_out` [N, C] is the gradient of the hidden states. The arguments are those of `forward`.
+    `d_out` [N, C] is the gradient of the hidden states. `gradients` are `Weights` in float32, with
+    matrices as [layers, out, in]. The other arguments are those of `forward`.
     """
     num_rows, workspace, group_rows = len(dx), saved.workspace, saved.workspace.group_rows
     for first in range(0, num_rows, group_rows):
