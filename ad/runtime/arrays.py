@@ -1,11 +1,10 @@
 """`.npy` files of a known dtype and shape, memory-mapped safely.
 
 Writing to a mapped file that the disk has no space for, or reading one that is shorter than its
-header says, kills the process by SIGBUS without a message. So a file is allocated in full before it
-is mapped for writing, and its size is checked before it is mapped for reading.
+header says, kills the process by SIGBUS without a message. So a file is allocated in full before
+anything is written to its map, and its size is checked before it is mapped for reading.
 """
 
-import io
 import math
 import os
 import resource
@@ -51,12 +50,11 @@ def max_open_maps() -> int:
 
 def create_memmap(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """Create a file of zeros, allocated on the disk, and map it for writing. Raises OSError."""
-    header = _header_bytes(np.dtype(dtype), shape)
-    with open(path, "wb") as file:
-        file.write(header)
-        file.flush()
-        _allocate(file.fileno(), _file_size(header, dtype, shape))
-    return np.load(path, mmap_mode="r+", allow_pickle=False)
+    array = FORMAT.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # elsewhere free space was only checked beforehand
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def open_memmap(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
@@ -64,11 +62,7 @@ def open_memmap(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memma
 
     Raises ValueError if the file has another header or size.
     """
-    header = _header_bytes(np.dtype(dtype), shape)
-    with open(path, "rb") as file:
-        actual = file.read(len(header)), path.stat().st_size
-    if actual != (header, _file_size(header, dtype, shape)):
-        raise ValueError(f"{path.name} is not a file of {np.dtype(dtype)} {shape}")
+    check_header(path, str(dtype), shape)
     return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
@@ -89,24 +83,3 @@ def check_header(path: Path, dtype: str, shape: tuple[int, ...], any_order: bool
         raise ValueError(f"{path.name} has {actual} {actual_shape}, not {dtype} {shape}")
     if path.stat().st_size != size:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {size}")
-
-
-def _header_bytes(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """Return the header that `np.save` writes for such an array in C order."""
-    header = {"descr": FORMAT.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    buffer = io.BytesIO()
-    FORMAT.write_array_header_1_0(buffer, header)
-    return buffer.getvalue()
-
-
-def _file_size(header: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> int:
-    """Return the bytes of a file: header and data."""
-    return len(header) + math.prod(shape) * np.dtype(dtype).itemsize
-
-
-def _allocate(handle: int, size: int) -> None:
-    """Make the file `size` bytes long, with reserved disk space where the system can do that."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-    else:  # macOS: free space was only checked beforehand
-        os.ftruncate(handle, size)

@@ -78,18 +78,16 @@ class Run:
         """Remove the checkpoints and the log, so that training starts from the first step."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.log.discard()
-        self.set_timing("train_s", 0.0)
+        self.add_timing("train_s", 0.0, reset=True)
 
     @contextlib.contextmanager
     def timed(self, name: str, reset: bool = False) -> Iterator[None]:
         """Add the seconds of the block to `name` in timing.json, with `reset` from zero."""
         start = time.perf_counter()
-        if reset:
-            self.set_timing(name, 0.0)
         try:
             yield
         finally:
-            self.add_timing(name, time.perf_counter() - start)
+            self.add_timing(name, time.perf_counter() - start, reset)
 
     def timing(self) -> dict[str, float]:
         """Return the seconds in timing.json by name, without damaged entries.
@@ -102,13 +100,11 @@ class Run:
             return {}
         return {name: value for name, value in seconds.items() if _is_duration(value)}
 
-    def add_timing(self, name: str, seconds: float) -> None:
-        """Add `seconds` to `name` in timing.json."""
-        self.set_timing(name, self.timing().get(name, 0.0) + seconds)
-
-    def set_timing(self, name: str, seconds: float) -> None:
-        """Set `name` in timing.json to `seconds`."""
-        write_json(self.folder / "timing.json", self.timing() | {name: round(seconds, 3)})
+    def add_timing(self, name: str, seconds: float, reset: bool = False) -> None:
+        """Add `seconds` to `name` in timing.json, with `reset` to zero."""
+        timing = self.timing()
+        total = seconds + (0.0 if reset else timing.get(name, 0.0))
+        write_json(self.folder / "timing.json", timing | {name: round(total, 3)})
 
     def _changed_settings(self) -> list[str]:
         """Return "path: old -> new" for each setting that differs from the run in the folder.
