@@ -145,7 +145,7 @@ def run_all(run: "Run", fresh: bool) -> None:
     """Collect, train, evaluate, record and report; what is done already is kept."""
     from ad.sweeps import pipeline
 
-    pipeline.run_all(run, fresh)
+    pipeline.run_all([run], fresh)
 
 
 def release(run: "Run", fresh: bool) -> None:
@@ -194,9 +194,9 @@ def seeds(argv: Sequence[str]) -> None:
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
     arguments = load(argv)
-    from ad.sweeps.seeds import run_seeds
+    from ad.sweeps import pipeline
 
-    run_seeds(arguments.config, numbers, arguments.flag)
+    pipeline.run_seeds(arguments.config, numbers, arguments.flag)
 
 
 def study(argv: Sequence[str]) -> None:

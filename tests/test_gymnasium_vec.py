@@ -192,7 +192,7 @@ def test_a_run_makes_an_environment_of_each_task_once_besides_those_that_it_step
     }
     try:
         config = smoke(tmp_path, *(w for path, v in settings.items() for w in (f"--{path}", v)))
-        pipeline.run_all(Run.open(config))
+        pipeline.run_all([Run.open(config)])
     finally:
         del gymnasium.registry["Guess-v0"]
     assert Guess.num_reset > 0

@@ -35,7 +35,7 @@ def ages(*folders: Path) -> dict[Path, int]:
 def config(smoke, tmp_path_factory):
     """The smoke experiment, from nothing to its report; only to be read."""
     config = smoke(tmp_path_factory.mktemp("pipeline"))
-    pipeline.run_all(Run.open(config))
+    pipeline.run_all([Run.open(config)])
     return config
 
 
@@ -140,7 +140,7 @@ def test_the_second_time_nothing_is_computed_again(again, capsys):
     kept = [Path(again.root) / "histories", Path(again.root) / "videos"]
     kept += [folder(again) / name for name in made]
     before = ages(*kept)
-    pipeline.run_all(Run.open(again))
+    pipeline.run_all([Run.open(again)])
     changed = {path for path, age in ages(*kept).items() if before.get(path) != age}
     assert {path for path in changed if not path.name.startswith("split_")} == set()
     said = capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_the_second_time_nothing_is_computed_again(again, capsys):
 def test_the_second_time_the_results_are_the_same(again):
     names = ("results.csv", "metrics.jsonl", "split.json", "curve.png")
     before, aggregates = [(folder(again) / name).read_bytes() for name in names], summary(again)
-    pipeline.run_all(Run.open(again))
+    pipeline.run_all([Run.open(again)])
     assert [(folder(again) / name).read_bytes() for name in names] == before
     assert summary(again) == aggregates
 
@@ -172,7 +172,7 @@ def test_from_nothing_it_comes_to_the_same_results(config, again):
 def test_a_fresh_run_begins_again_and_keeps_the_histories(again):
     histories, results_before = ages(Path(again.root) / "histories"), results(again)
     checkpoints = ages(folder(again) / "checkpoints")
-    pipeline.run_all(Run.open(again), fresh=True)
+    pipeline.run_all([Run.open(again)], fresh=True)
     units = {path: age for path, age in histories.items() if not path.name.startswith("split_")}
     assert units.items() <= ages(Path(again.root) / "histories").items()
     assert not checkpoints.items() & ages(folder(again) / "checkpoints").items()
@@ -254,7 +254,7 @@ def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_pat
     }
     fewer = ["--training.steps", "6", "--evaluation.episodes", "4", "--record.held_out_videos", "0"]
     config = smoke(tmp_path, *fewer, "--record.source_videos", "false", *words[kind])
-    pipeline.run_all(Run.open(config))
+    pipeline.run_all([Run.open(config)])
     assert (folder(config) / "report.html").stat().st_size > 1000
     logged = (folder(config) / "metrics.jsonl").read_text()
     assert ("success_last10" in logged) == (kind != "unknown") and "null" not in logged

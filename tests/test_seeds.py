@@ -8,7 +8,7 @@ from processes import ROOT, run, start
 from ad.cli import VERBS
 from ad.errors import NumericError
 from ad.runtime.run import Run
-from ad.sweeps import seeds
+from ad.sweeps import pipeline
 
 SMOKE = ROOT / "configs/smoke.yaml"
 SHORT = ("--training.steps", "6", "--source.env_steps", "2000", "--record.source_videos", "false")
@@ -47,20 +47,26 @@ def test_a_seed_whose_numbers_go_wrong_leaves_the_results_of_the_others(experime
     words = {"training__learning_rate": "1e30", "training__warmup_steps": "0"}
     words |= {"training__max_bad_batches": "0", "training__gradient_norm": "1e30"}
     good, bad = experiment(), experiment(**words)
-    assert seeds.run_experiments([bad, good]) == [bad.name]
+    with pytest.raises(NumericError, match="1 of 2 trainings failed: " + bad.name):
+        pipeline.run_all([Run.open(bad), Run.open(good)])
     assert (Run.open(good).folder / "report.html").exists()
     assert not (Run.open(bad).folder / "results.json").exists()
     said = capsys.readouterr()
     assert f"{bad.name}: training left the finite numbers" in said.err
     assert "train: 8 steps" in said.out
-    assert seeds.run_experiments([bad]) == [bad.name]  # the only one that is left says why, too
-    assert "training left the finite numbers" in capsys.readouterr().err
+    with pytest.raises(NumericError, match="training left the finite numbers"):
+        pipeline.run_all([Run.open(bad)])  # the only one that is left says why, too
 
 
 def test_a_failed_seed_ends_with_5_behind_the_table_of_the_others(tmp_path, monkeypatch, capsys):
     words = ["--seeds", "1,2", "--config_path", str(SMOKE), "--root", str(tmp_path), *SHORT]
-    run_all = seeds.run_experiments
-    monkeypatch.setattr(seeds, "run_experiments", lambda *given: [*run_all(*given), "smoke-seed-9"])
-    with pytest.raises(NumericError, match="1 of 2 seeds failed: smoke-seed-9"):
+    run_all = pipeline.run_all
+
+    def fail_at_last(*given):
+        run_all(*given)
+        raise NumericError("smoke-seed-9 failed")
+
+    monkeypatch.setattr(pipeline, "run_all", fail_at_last)
+    with pytest.raises(NumericError, match="smoke-seed-9 failed"):
         VERBS["seeds"]([*words, "--device", "cpu", "--threads", "1"])
     assert "**mean of 2 runs**" in capsys.readouterr().out

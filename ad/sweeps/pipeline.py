@@ -1,4 +1,4 @@
-"""The five verbs of one run: collect, train, evaluate, record and report, alone or in turn.
+"""The five verbs of a run: collect, train, evaluate, record and report, alone or in turn.
 
 Each takes opened runs, so that a split and a world are built once in a process. Recording
 and reporting are imported where they are needed: importing matplotlib takes half a second.
@@ -7,15 +7,19 @@ and reporting are imported where they are needed: importing matplotlib takes hal
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 from ad.collection import collect as collection
+from ad.config.schema import Experiment
 from ad.data.histories import Histories
-from ad.errors import MachineError
+from ad.errors import MachineError, NumericError
 from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
 from ad.runtime.console import info, warn
-from ad.runtime.run import Run
+from ad.runtime.locks import locked_runs
+from ad.runtime.run import Run, with_seed
 from ad.runtime.signals import defer_signals
+from ad.sweeps.results_table import print_table
 from ad.training import checkpoints
 from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate
@@ -78,6 +82,14 @@ def record(run: Run, fresh: bool = False) -> None:
         info(f"record: no videos, {run.config.env.id} cannot draw its episodes")
 
 
+def _record_or_warn(run: Run, fresh: bool) -> None:
+    """Record the videos, or warn that they cannot be made: the results do not depend on them."""
+    try:
+        record(run, fresh)
+    except MachineError as error:
+        warn(f"no videos: {error}")
+
+
 def report(run: Run) -> None:
     """Write the report and print its table. Takes seconds, so it is always written anew."""
     from ad.reporting import report as reporting
@@ -87,18 +99,44 @@ def report(run: Run) -> None:
     info(f"report: {path}")
 
 
-def run_all(run: Run, fresh: bool = False) -> None:
-    """Collect, train, evaluate, record and report; `fresh` repeats all but the collection."""
-    collect(run)
-    train([run], fresh)
-    evaluate_and_report(run, fresh)
+def run_all(runs: Sequence[Run], fresh: bool = False) -> None:
+    """Collect, train, evaluate, record and report; `fresh` repeats all but the collection.
 
-
-def evaluate_and_report(run: Run, fresh: bool = False) -> None:
-    """Evaluate, record and report a trained run. Videos that cannot be made are a warning."""
-    evaluate(run, fresh)
+    The runs differ in their training seeds. A NumericError of one is raised after the others are
+    done. Videos that cannot be made are a warning.
+    """
+    for run in runs:
+        collect(run)
+    failures = []
     try:
-        record(run, fresh)
-    except MachineError as error:
-        warn(f"no videos: {error}")  # the results do not depend on them
-    report(run)
+        train(runs, fresh)
+    except NumericError as error:
+        failures.append(str(error))
+    for run in runs:
+        last = checkpoints.name(run.config.training.steps)
+        if not (run.folder / "checkpoints" / last).exists():
+            continue
+        try:
+            evaluate(run, fresh)
+            _record_or_warn(run, fresh)
+            report(run)
+        except NumericError as error:
+            failures.append(f"{run.config.name}: {error}")
+    if failures:
+        raise NumericError("; ".join(failures))
+
+
+def run_seeds(config: Experiment, seeds: Sequence[int], fresh: bool = False) -> None:
+    """Run `config` with each of the training `seeds` and print the table of these runs.
+
+    A NumericError of one is raised after the table.
+    """
+    configs, failure = [with_seed(config, seed) for seed in seeds], None
+    with locked_runs(configs):
+        try:
+            run_all([Run.open(config, fresh) for config in configs], fresh)
+        except NumericError as error:
+            failure = error
+    print_table(Path(config.root), [config.name for config in configs])
+    if failure:
+        raise failure
