@@ -147,7 +147,7 @@ def test_shards_share_out_all_trainings(committed, parts):
     runs = committed.planned_runs()
     shards = [shard(runs, part, parts) for part in range(1, parts + 1)]
     assert sorted(t.key for part in shards for t in part) == sorted(t.key for t in runs)
-    folders = [{planned.folder_name for planned in part} for part in shards]
+    folders = [{planned.config.name for planned in part} for part in shards]
     assert sum(map(len, folders)) == len(set().union(*folders))
 
 
@@ -371,8 +371,8 @@ def test_trainings_of_an_experiment_differ_in_their_training_seeds_alone(folder)
     study = load_study(folder)
     groups = group_by_training(study.planned_runs())
     found = group_by_experiment(groups)
-    assert sorted(g[0].folder_name for family in found for g in family) == sorted(
-        group[0].folder_name for group in groups
+    assert sorted(g[0].config.name for family in found for g in family) == sorted(
+        group[0].config.name for group in groups
     )
     seeds = [[group[0].config.training.train_seed for group in family] for family in found]
     assert seeds == [study.seeds] * len(found) and len(study.seeds) > 1

@@ -125,19 +125,19 @@ def ranking(**scores):
 
 def test_the_largest_area_comes_first():
     found = ranking(area=[0.2, 0.9, 0.5], learned=[1, 1, 1], rise_windows=[1.0, 1.0, 1.0])
-    assert found.by_area.tolist() == [1, 2, 0]
+    assert found.orders["area"].tolist() == [1, 2, 0]
 
 
 def test_the_pace_nearest_to_the_wanted_one_comes_first_twice_being_as_far_as_half():
     found = ranking(
         area=[0.9, 0.1, 0.8, 0.9], learned=[1, 1, 1, 1], rise_windows=[0.2, 0.5, 1.0, 0.25]
     )
-    assert found.by_pace.tolist() == [1, 3, 2, 0]  # of equals, the larger area
+    assert found.orders["pace"].tolist() == [1, 3, 2, 0]  # of equals, the larger area
 
 
 def test_a_setting_that_fails_on_a_task_comes_last_by_pace():
     found = ranking(area=[0.1, 0.2], learned=[0, 1], rise_windows=[np.nan, 50.0])
-    assert found.by_pace.tolist() == [1, 0]
+    assert found.orders["pace"].tolist() == [1, 0]
 
 
 def test_a_setting_that_does_not_learn_has_no_pace(search):

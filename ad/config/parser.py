@@ -46,7 +46,7 @@ def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
     options, problems = _options(argv)
     is_set = _pop_flag(flag, options, problems)
     path = options.pop("config_path", None)
-    file = YamlFile("" if path is None else _read(path))
+    file = YamlFile("" if path is None else read_text(path))
     problems += file.problems
     for setting, word in options.items():
         problems += _override(file.data, setting, word)
@@ -61,7 +61,7 @@ def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
 
     Raises ConfigError with a line for each problem of the file and the settings.
     """
-    file = YamlFile(_read(str(path)))
+    file = YamlFile(read_text(path))
     problems = list(file.problems)
     for setting, value in overrides.items():
         _put(file.data, setting, value)
@@ -97,7 +97,7 @@ def _pop_flag(flag: str, options: dict[str, str], problems: list[Problem]) -> bo
     return word == "true"
 
 
-def _read(path: str) -> str:
+def read_text(path: str | Path) -> str:
     """Return the text of a YAML file. Raises ConfigError if it cannot be read."""
     try:
         with Path(path).open("rb") as file:

@@ -294,22 +294,14 @@ def diff_text(old: Any, new: Any) -> list[str]:
     return [f"{path}: {_value(before, path)} -> {_value(after, path)}" for path in diff(old, new)]
 
 
-def _result_settings(config: Any) -> dict[str, Any]:
-    """Return dotted path -> value of each setting that affects results."""
-    values = {}
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        if entry.metadata["affects_results"]:
-            nested = _result_settings(value) if dataclasses.is_dataclass(value) else value
-            values |= _flatten(entry.name, nested)
-    return values
-
-
-def _flatten(path: str, value: Any) -> dict[str, Any]:
-    """Return dotted path -> leaf for each leaf of a nested dict `value` at `path`."""
+def _result_settings(value: Any, path: str = "") -> dict[str, Any]:
+    """Return dotted path -> value of each setting below `path` that affects results."""
+    if dataclasses.is_dataclass(value):
+        entries = (e for e in dataclasses.fields(value) if e.metadata["affects_results"])
+        value = {entry.name: getattr(value, entry.name) for entry in entries}
     if not isinstance(value, dict):
         return {path: value}
-    parts = [_flatten(join(path, name), inner) for name, inner in value.items()]
+    parts = [_result_settings(inner, join(path, name)) for name, inner in value.items()]
     return {path: leaf for part in parts for path, leaf in part.items()}
 
 

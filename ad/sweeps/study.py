@@ -6,13 +6,13 @@ run that several questions need, such as that of the base experiment, is made on
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ad.config.fields import as_yaml, field, validate
-from ad.config.parser import load_file
+from ad.config.parser import load_file, read_text
 from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
@@ -57,21 +57,19 @@ class Question:
 
     def reference(self, base: Experiment) -> str:
         """Return the value that the others are compared with: that of `base`, or else the first."""
-        same = [name for name, config in self.variants.items() if _is_same(config, base)]
+        same = [name for name, config in self.variants.items() if not diff(base, config)]
         return (same or list(self.variants))[0]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to make: its configuration, and in `changed` how that differs from the base."""
+    """A run to make: its configuration, and in `changed` how that differs from the base.
+
+    Runs that differ in evaluation only have the same name and so share a folder.
+    """
 
     changed: str
     config: Experiment
-
-    @property
-    def folder_name(self) -> str:
-        """The name of the run's folder, shared with runs that differ in evaluation only."""
-        return self.config.name
 
     @property
     def key(self) -> str:
@@ -143,7 +141,7 @@ def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
     """Return `runs` in groups that share a training, in the order of each group's first run."""
     groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        groups.setdefault(run.folder_name, []).append(run)
+        groups.setdefault(run.config.name, []).append(run)
     return list(groups.values())
 
 
@@ -182,12 +180,7 @@ def _in_words(changed: dict[str, Any]) -> str:
 
 def _read(path: Path, kind: type) -> Any:
     """Return the YAML at `path` as the dataclass `kind`. Raises ConfigError."""
-    try:
-        file = YamlFile(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a text file (UTF-8)") from None
+    file = YamlFile(read_text(path))
     problems = file.problems or list(validate(kind, file.data))
     if problems:
         raise ConfigError(_lines([f"{path}: {where} {text}" for where, text in problems]))
@@ -237,22 +230,14 @@ def _gather(make: Callable[[str], Any], names: Iterable[str]) -> list:
         try:
             made.append(make(name))
         except ConfigError as error:
-            problems += _sentences(error)
+            heading, *lines = str(error).split("\n  ")
+            problems += lines or [heading]
     if problems:
         raise ConfigError(_lines(problems))
     return made
-
-
-def _sentences(error: ConfigError) -> Iterator[str]:
-    heading, *lines = str(error).split("\n  ")
-    return iter(lines or [heading])
 
 
 def _lines(problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
     return "\n  ".join([f"{len(problems)} problems, nothing was run:", *problems])
-
-
-def _is_same(config: Experiment, other: Experiment) -> bool:
-    return config_hash(config) == config_hash(other)

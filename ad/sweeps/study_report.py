@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ad.evaluation import metrics
 from ad.reporting.tables import COLUMNS, CONTEXT_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime.files import atomic_write, write_text
-from ad.sweeps.study import STUDY_FILE, Question, QuestionConfig, Study, label
+from ad.sweeps.study import STUDY_FILE, Question, Study, label
 from ad.sweeps.study_plots import Estimate, Line, question_picture
 from ad.sweeps.study_records import FIFTHS, SECONDS, RunRecord, read_records
 
@@ -134,7 +134,10 @@ def sentence(study: Study, question: Question, results: dict[str, ValueResults])
     config, reference = question.config, question.reference(study.base)
     parts = [f"The probe found: {config.probe.rstrip('.')}."] if config.probe else []
     if config.better:
-        parts.append(_verdict(config, results[config.better], results[config.than]))
+        probed = _probed(question, results)
+        claim = f"Here NAUC of {config.better} less that of {config.than} is"
+        found = f"{claim} {probed.text}: **{VERDICTS[probed.sign]}**." if probed else ""
+        parts.append(found or "Here: **missing**.")
     for sign, names in _compared(results, results[reference]).items():
         if names:
             parts.append(f"{SIGNS[sign]} {reference}: {', '.join(names)}.")
@@ -154,9 +157,8 @@ def _compared(results: dict[str, ValueResults], reference: ValueResults) -> dict
 
 def _overview(study: Study, question: Question, results: dict[str, ValueResults]) -> list[str]:
     """Return the question's row in the first table of the page."""
-    config, verdict = question.config, UNKNOWN
-    if config.better and results[config.better].records and results[config.than].records:
-        verdict = VERDICTS[compare(results[config.better], results[config.than]).sign]
+    probed = _probed(question, results)
+    verdict = VERDICTS[probed.sign] if probed else UNKNOWN
     means = {name: value.estimate("nauc")[0] for name, value in results.items()}
     best = max((name for name in means if means[name] is not None), key=means.get, default=None)
     largest = f"{best}: {results[best].cell('nauc')}" if best else "**missing**"
@@ -168,12 +170,10 @@ def _overview(study: Study, question: Question, results: dict[str, ValueResults]
     return [link, verdict, largest, *lists]
 
 
-def _verdict(config: QuestionConfig, better: ValueResults, than: ValueResults) -> str:
-    if not better.records or not than.records:
-        return "Here: **missing**."
-    compared = compare(better, than)
-    claim = f"Here NAUC of {config.better} less that of {config.than} is {compared.text}"
-    return f"{claim}: **{VERDICTS[compared.sign]}**."
+def _probed(question: Question, results: dict[str, ValueResults]) -> Comparison | None:
+    """Compare the values that the probe compared, None if there are none or no records of one."""
+    pair = [results[name] for name in (question.config.better, question.config.than) if name]
+    return compare(*pair) if pair and all(value.records for value in pair) else None
 
 
 def _section(study: Study, question: Question, results: dict[str, ValueResults]) -> str:
@@ -194,7 +194,7 @@ def _section(study: Study, question: Question, results: dict[str, ValueResults])
 
 def _head(study: Study, records: dict[str, RunRecord]) -> str:
     base, planned = study.base, study.planned_runs()
-    done = [(run.folder_name, records[run.key]) for run in planned if run.key in records]
+    done = [(run.config.name, records[run.key]) for run in planned if run.key in records]
     trained = {name: record["train_s"] or 0 for name, record in done}
     seconds = sum(trained.values()) + sum(record["evaluate_s"] or 0 for _, record in done)
     hours, seeds = seconds / 3600, ", ".join(map(str, study.seeds))

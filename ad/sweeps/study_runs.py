@@ -42,13 +42,12 @@ def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool
     The folder of a run is removed once its record is written, unless `keep`. A run that fails with
     a NumericError would fail again and does not stop the others; NumericError is raised at the end.
     """
-    records, finished, missing, failed = read_records(study.records), [], [], []
+    records, missing, failed = read_records(study.records), [], []
     for training in group_by_training(runs):
-        is_finished = all(run.key in records for run in training)
-        (finished if is_finished else missing).append(training)
-    if not keep:
-        for training in finished:
-            remove(root / "logs" / training[0].folder_name)
+        if any(run.key not in records for run in training):
+            missing.append(training)
+        elif not keep:
+            remove(root / "logs" / training[0].config.name)
     due = train_side_by_side(missing, root) if choose_device(study.base).type == "cuda" else missing
     for training in tqdm(due, desc="study", total=len(missing), unit=" trainings", disable=None):
         try:
@@ -56,9 +55,9 @@ def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool
                 if run.key not in records:
                     make(study, run, root)
             if not keep:
-                remove(root / "logs" / training[0].folder_name)
+                remove(root / "logs" / training[0].config.name)
         except NumericError as error:
-            failed.append(training[0].folder_name)
+            failed.append(training[0].config.name)
             console.error(f"{failed[-1]}: {error}")
     if failed:
         raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")

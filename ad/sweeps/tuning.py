@@ -65,7 +65,9 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
     counted = (config.env, config.split, config.source, config.tune)
     identity = config_hash(*counted), config.data.history_stride
     metadata = {"tuning": [*identity], "versions": versions()}
-    tried = _load_tried(folder, metadata, fresh)
+    saved = None if fresh else read_metadata(folder)
+    is_same = saved is not None and saved | metadata == saved
+    tried = load_state(folder) if is_same else {}  # groups of an earlier process, by name
     shared = getattr(SOURCES.load(config.source.algorithm), "SHARED", tuple(config.source.settings))
     groups = group_settings(settings, shared, max(MAX_AGENTS // len(tasks), 1))
     steps_each = len(tasks) * config.source.num_envs * _steps(config)
@@ -80,7 +82,8 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
             save_state(folder, len(tried), tried, metadata)
     curves, statistics = _join(groups, [tried[str(group[0])] for group in groups], len(tasks))
     facts = task_facts(run.world, config.env.episode_length, tasks)
-    scale = _scale(facts.optimal_return, curves["return"])
+    best = np.nanmax([learning_curves.final_mean(own) for own in curves["return"]], axis=0)
+    scale = np.where(np.isfinite(facts.optimal_return), facts.optimal_return, best)
     scores = _scores(config, curves, statistics["stopped"] == 0, scale, facts)
     return Tuning(settings, tasks, curves, scores | statistics, scale)
 
@@ -151,14 +154,6 @@ def _random_between(values: list, rng: np.random.Generator) -> float:
     return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
 
 
-def _load_tried(folder: Path, metadata: dict, fresh: bool) -> dict:
-    """Return the groups that an earlier process of the same search has saved, by name."""
-    saved = None if fresh else read_metadata(folder)
-    if saved is None or {name: saved.get(name) for name in metadata} != metadata:
-        return {}
-    return load_state(folder)
-
-
 def _try(settings: list, tasks: np.ndarray, run: Run, bar: tqdm) -> dict:
     """Run an agent for each setting and task. Returns curves and final statistics, [s N, ...]."""
     config, num_agents = run.config, len(settings) * len(tasks)
@@ -194,12 +189,6 @@ def _join(groups: list[list[int]], tried: list[dict], num_tasks: int) -> tuple[d
         {name: join([pad(group["curves"][name]) for group in tried]) for name in curves},
         {name: join([group["statistics"][name] for group in tried]) for name in statistics},
     )
-
-
-def _scale(optimal: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """Return the optimal return of each task [N], or the best final one of `returns` [S, N, J]."""
-    best = np.nanmax([learning_curves.final_mean(curves) for curves in returns], axis=0)
-    return np.where(np.isfinite(optimal), optimal, best)
 
 
 def _scores(

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pyrallis
 
-from ad.config.fields import as_yaml
 from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.reporting.tables import Table, number
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
+from ad.sweeps.study import label
 from ad.sweeps.tuning import Tuning, tune, tuning_folder
 from ad.sweeps.tuning_plots import tuning_picture
 from envs.tasks import task_name
@@ -39,11 +39,10 @@ COLUMNS = {  # score -> heading and number format
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Means over tasks, float [S] by score, and the settings' indices by area and by pace."""
+    """Means over tasks, float [S] by score, and the settings' indices in the order of a score."""
 
     means: dict[str, np.ndarray]
-    by_area: np.ndarray
-    by_pace: np.ndarray
+    orders: dict[str, np.ndarray]  # by "area" and by "pace"
 
 
 def tune_and_report(config: Experiment, fresh: bool = False) -> None:
@@ -62,16 +61,18 @@ def rank(config: Experiment, tuning: Tuning) -> Ranking:
     failed = means["learned"] < 1
     distance = np.abs(np.log(means["rise_windows"] / config.tune.rise_windows))
     pace = np.lexsort((-means["area"], np.where(failed, np.inf, distance)))
-    return Ranking(means, np.argsort(-means["area"], kind="stable"), pace)
+    return Ranking(means, {"area": np.argsort(-means["area"], kind="stable"), "pace": pace})
 
 
 def write_report(config: Experiment, tuning: Tuning, folder: Path) -> Table:
     """Write the four files into `folder`. Returns the table, best settings first."""
     ranking = rank(config, tuning)
-    order = ranking.by_area if config.tune.rank_by == "area" else ranking.by_pace
+    order = ranking.orders[config.tune.rank_by]
     table = tuning_table(config, tuning, ranking, order)
     write_text(folder / "table.md", table.markdown())
-    write_text(folder / "best.yaml", dump(_with_settings(config, tuning.settings[order[0]])))
+    best = pyrallis.encode(tuning.settings[order[0]])
+    source = dataclasses.replace(config.source, settings=best)
+    write_text(folder / "best.yaml", dump(dataclasses.replace(config, source=source)))
     with atomic_write(folder / "tuning.csv") as path, open(path, "w", newline="") as file:
         csv.writer(file).writerows(_csv_lines(tuning))
     with atomic_write(folder / "tuning.png") as path:
@@ -81,7 +82,7 @@ def write_report(config: Experiment, tuning: Tuning, folder: Path) -> Table:
 
 def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, order: np.ndarray) -> Table:
     """Return a row for each setting in this `order`; area has its 95 % interval over tasks."""
-    place = {name: np.argsort(order) for name, order in _orders(ranking).items()}
+    places = [np.argsort(order) for order in ranking.orders.values()]
     low, high = metrics.bootstrap(tuning.scores["area"].T)
     columns = {name: column for name, column in COLUMNS.items() if name in ranking.means}
     rows = []
@@ -89,17 +90,13 @@ def tuning_table(config: Experiment, tuning: Tuning, ranking: Ranking, order: np
         mean = {name: metrics.json_number(values[s]) for name, values in ranking.means.items()}
         area = f"{number(mean['area'], '.3f')} [{low[s]:.3f}, {high[s]:.3f}]"
         learned = f"{np.nansum(tuning.scores['learned'][s]):.0f} of {len(tuning.tasks)}"
-        own = [_shown(getattr(tuning.settings[s], name)) for name in config.tune.grid]
+        own = [label(getattr(tuning.settings[s], name)) for name in config.tune.grid]
         rest = [number(mean[name], style) for name, (_, style) in columns.items()]
-        ranks = [str(place[name][s] + 1) for name in place]
-        rows.append([*own, area, learned, *rest, *ranks])
+        rows.append([*own, area, learned, *rest, *(str(place[s] + 1) for place in places)])
     headings = [heading for heading, _ in columns.values()]
-    header = [*config.tune.grid, "area", "learned", *headings, "by area", "by pace"]
+    ranks = [f"by {name}" for name in ranking.orders]
+    header = [*config.tune.grid, "area", "learned", *headings, *ranks]
     return Table(header, rows).compact()
-
-
-def _orders(ranking: Ranking) -> dict[str, np.ndarray]:
-    return {"area": ranking.by_area, "pace": ranking.by_pace}
 
 
 def _csv_lines(tuning: Tuning):
@@ -111,16 +108,6 @@ def _csv_lines(tuning: Tuning):
             values = [scores[s, n] for scores in tuning.scores.values()]
             known = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
             yield [*(getattr(own, name) for name in names), task_name(task), *known]
-
-
-def _with_settings(config: Experiment, settings) -> Experiment:
-    """Return `config` with `settings` of the source algorithm."""
-    source = dataclasses.replace(config.source, settings=pyrallis.encode(settings))
-    return dataclasses.replace(config, source=source)
-
-
-def _shown(value) -> str:
-    return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
