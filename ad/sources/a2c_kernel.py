@@ -285,27 +285,15 @@ def update(parameters, moments, stopped, hidden, table, samples, returns, update
     """
     statistics = np.empty((len(parameters), 3), np.float32)
     agents = (parameters, moments, stopped, hidden, table)
-    data = (*agents, samples, returns, updates, settings, statistics)
+    data = (agents, samples, returns, updates, settings, statistics)
     parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _update(*part, *data))
     return statistics
 
 
 @njit(**_ENTRY)
-def _update(
-    first,
-    stop,
-    parameters,
-    moments,
-    stopped,
-    hidden,
-    table,
-    samples,
-    returns,
-    updates,
-    settings,
-    statistics,
-):
+def _update(first, stop, agents, samples, returns, updates, settings, statistics):
     """Update the agents `first` to `stop` as in `update`, and fill their `statistics`."""
+    parameters, moments, stopped, hidden, table = agents
     observations, actions = samples
     outputs = table.probabilities.shape[2] + 1
     for k in range(first, stop):

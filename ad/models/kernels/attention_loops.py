@@ -141,9 +141,8 @@ def attention_backward(
     _interleave_tokens(qkv, start, seq_len, column, queries, head_dim_padded)
     _interleave_tokens(qkv, start, seq_len, width + column, keys, head_dim_padded)
     _interleave_tokens(d_attn_out, local_row, seq_len, column, d_out, head_dim_padded)
-    for j in range(seq_len_padded):
-        for c in range(head_dim_padded):
-            dk[j, c] = dv[j, c] = _ZERO
+    dk[:] = _ZERO
+    dv[:] = _ZERO
     for block in range(0, seq_len, QUERY_BLOCK):
         stop = min(block + QUERY_BLOCK, seq_len_padded)
         for i in range(block, stop, LANES):

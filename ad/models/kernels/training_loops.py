@@ -43,7 +43,7 @@ from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
 # SHA-256 of functions.py, attention_loops.py, layer_loops.py, gemm.py, bf16.py, simd.py, llvm.py,
 # its beginning
-COMPILED_FROM = "b5c42eaa"
+COMPILED_FROM = "b2060c11"
 ROW_BLOCK = 128  # rows that pass through a block together, a multiple of ROW_MULTIPLE
 COLUMN_BLOCK = 256  # columns of a product that are consumed before the next are computed
 
@@ -136,9 +136,7 @@ def forward(weights, x, seq_len, width, heads, saved, dropout_keys, out):
     """
     (num_rows, width_padded), layers = x.shape, len(saved.x)
     group_rows = saved.workspace.group_rows
-    for n in range(num_rows):
-        for c in range(width_padded):
-            saved.x[0, n, c] = x[n, c]
+    saved.x[0] = x
     for first in range(0, num_rows, group_rows):
         last = min(first + group_rows, num_rows)
         for layer in range(layers):
@@ -218,9 +216,8 @@ def backward(weights, seq_len, width, heads, saved, dropout_keys, d_out, dx, gra
     num_rows, workspace, group_rows = len(dx), saved.workspace, saved.workspace.group_rows
     for first in range(0, num_rows, group_rows):
         last = min(first + group_rows, num_rows)
+        dx[first:last] = _ZERO
         for n in range(first, last):
-            for c in range(dx.shape[1]):
-                dx[n, c] = _ZERO
             row = saved.x_last, n, width, saved.x_last_stats, weights.norm, 0
             layer_norm_backward(d_out, n, *row, dx, gradients.norm)
         for layer in range(len(saved.x) - 1, -1, -1):
@@ -252,11 +249,9 @@ def _mlp_backward(weights, layer, width, saved, start, rows, dropout_keys, dx, g
         add_residual_backward(dx, start + r, dropout, d_branch, r, gradients.down_bias, layer)
         row = x_mid, start + r, weights.norm_mlp, layer
         layer_norm_from_stats(*row, normed, r, saved.x_mid_stats[layer])
-    for r in range(rows, rows + rows % 2):  # the partner of an odd last row must be 0
-        for c in range(width_padded):
-            d_branch[r, c] = 0
-        for f in range(hidden_width):
-            d_up[r, f] = 0
+    partner = slice(rows, rows + rows % 2)  # the partner of an odd last row must be 0
+    d_branch[partner] = 0
+    d_up[partner] = 0
     for first in range(0, hidden_width, COLUMN_BLOCK):
         matrix = weights.down.backward[layer]
         last = linear(d_branch, 0, rows, matrix, first, COLUMN_BLOCK, product)
@@ -308,9 +303,8 @@ def _qkv_backward(weights, layer, width, saved, start, rows, local_start, dx, gr
     """
     workspace, d_qkv, width_padded = saved.workspace, saved.workspace.d_qkv, dx.shape[1]
     normed, product, qkv_width = workspace.normed, workspace.product, saved.qkv.shape[2]
-    for r in range(rows, rows + rows % 2):  # the partner of an odd last row must be 0
-        for c in range(qkv_width):
-            d_qkv[local_start + r, c] = 0
+    local_stop = local_start + rows
+    d_qkv[local_stop : local_stop + rows % 2] = 0  # the partner of an odd last row
     for r in range(rows):
         for c in range(0, qkv_width, LANES):
             value = load_bf16(d_qkv, (local_start + r) * qkv_width + c)
