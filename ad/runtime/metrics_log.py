@@ -6,6 +6,8 @@ No result depends on the log. If it cannot be written, one warning says so and t
 import json
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,29 +28,21 @@ class MetricsLog:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Append `values` (tag -> number) at `step`; a number that is not finite is null."""
         line = {"step": step} | {tag: _finite_or_none(value) for tag, value in values.items()}
-        try:
+        before, self._is_cut = "\n" if self._is_cut else "", True
+        with self._warning_once(self.path.name):
             with open(self.path, "a", encoding="utf-8") as file:
-                if self._is_cut:
-                    file.write("\n")
-                file.write(json.dumps(line) + "\n")
+                file.write(before + json.dumps(line) + "\n")
             self._is_cut = False
-        except OSError as error:
-            self._is_cut = True
-            self._warn_once(self.path.name, error)
         self._write_event(step, values)
 
     def truncate_after(self, step: int) -> None:
         """Remove the lines after `step`, and a last line that was cut off."""
-        try:
+        with self._warning_once(self.path.name), suppress(FileNotFoundError):
             text = self.path.read_text(encoding="utf-8", errors="replace")
             kept = [line for line in text.splitlines() if _step(line) <= step]
             rest = "".join(line + "\n" for line in kept)
             if rest != text:
                 write_text(self.path, rest)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            self._warn_once(self.path.name, error)
 
     def discard(self) -> None:
         """Remove metrics.jsonl and the tensorboard files."""
@@ -58,26 +52,20 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Flush metrics.jsonl to the disk, before the checkpoint that it belongs to."""
-        try:
+        with self._warning_once(self.path.name), suppress(FileNotFoundError):
             sync(self.path)
-        except FileNotFoundError:
-            pass  # nothing is logged yet
-        except OSError as error:
-            self._warn_once(self.path.name, error)
 
     def close(self) -> None:
         """Flush and close the tensorboard files."""
         writer, self._writer = self._writer, None
-        try:
+        with self._warning_once("tensorboard", Exception):
             if writer is not None:
                 writer.close()
-        except Exception as error:
-            self._warn_once("tensorboard", error)
 
     def _write_event(self, step: int, values: dict[str, float]) -> None:
         if "tensorboard" in self._warned:
             return
-        try:
+        with self._warning_once("tensorboard", Exception):  # its thread raises anything
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -85,13 +73,16 @@ class MetricsLog:
                 self._writer = SummaryWriter(str(self.events), purge_step=step)
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
-        except Exception as error:  # tensorboard's thread raises anything
-            self._warn_once("tensorboard", error)
 
-    def _warn_once(self, what: str, error: Exception) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            warn(f"{what} cannot be written ({error}); training continues without it")
+    @contextmanager
+    def _warning_once(self, what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+        """Warn, the first time, that `what` cannot be written if the block raises a `kind`."""
+        try:
+            yield
+        except kind as error:
+            if what not in self._warned:
+                self._warned.add(what)
+                warn(f"{what} cannot be written ({error}); training continues without it")
 
 
 def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
