@@ -65,22 +65,17 @@ def load_release(folder: Path) -> SequenceModel:
 
 def card(run: Run, num_parameters: int) -> str:
     """Return the model card of a run as Markdown: its model, training data and scores."""
-    config = run.config
     scores = "It is not evaluated."
     if is_evaluated(run):
         results = read_checked_json(run.folder / SUMMARY)
         scores = run_table(results).compact().markdown()
     return CARD.format(
-        name=config.name,
+        config=run.config,
         num_parameters=num_parameters,
-        world=config.env.id,
         train=len(run.split.train_tasks),
         held_out=len(run.split.held_out_tasks),
-        method=config.method.name.replace("_", " "),
-        steps=config.training.steps,
-        algorithm=config.source.algorithm,
-        env_steps=config.source.env_steps,
-        config_hash=config_hash(config),
+        method=run.config.method.name.replace("_", " "),
+        config_hash=config_hash(run.config),
         split_hash=run.split.hash,
         scores=scores.rstrip(),
     )
@@ -93,12 +88,13 @@ license: mit
 tags: [reinforcement-learning, in-context-learning]
 ---
 
-# {name}
+# {config.name}
 
 A causal transformer of {num_parameters:,} parameters that acts on its past transitions, and so
-learns in context to solve tasks of {world} that it was not trained on. Method: {method}.
+learns in context to solve tasks of {config.env.id} that it was not trained on. Method: {method}.
 
-- Trained for {steps:,} steps on the learning histories of {train} tasks ({algorithm}, {env_steps:,}
+- Trained for {config.training.steps:,} steps on the learning histories of {train} tasks \
+({config.source.algorithm}, {config.source.env_steps:,}
   env steps each); {held_out} tasks were held out.
 - Configuration {config_hash}
 - Split {split_hash}
