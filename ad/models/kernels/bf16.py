@@ -8,7 +8,6 @@ Numba's cache does not see a change in this file: see `llvm.py`.
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from ad.models.kernels.llvm import (
     FLOAT32X16,
@@ -80,100 +79,70 @@ def from_bf16(builder, number):
     return builder.bitcast(bits, ir.FloatType())
 
 
-@intrinsic
-def load_bf16(context, array, index):
+@intrinsic_of(float32x16, types.Array, types.intp)
+def load_bf16(builder, array, index):
     """Load sixteen numbers of a bfloat16 `array` from `index` on, as float32."""
-
-    def make(context, builder, signature, arguments):
-        source = pointer(context, builder, signature.args[0], *arguments, INT16X16)
-        bits = load_aligned(builder, source, 2)
-        upper = builder.shl(builder.zext(bits, INT32X16), int_vector(16))
-        return builder.bitcast(upper, FLOAT32X16)
-
-    return float32x16(array, types.intp), make
+    bits = load_aligned(builder, pointer(builder, array, index, INT16X16), 2)
+    upper = builder.shl(builder.zext(bits, INT32X16), int_vector(16))
+    return builder.bitcast(upper, FLOAT32X16)
 
 
-@intrinsic
-def store_bf16(context, array, index, value):
+@intrinsic_of(types.none, types.Array, types.intp, float32x16)
+def store_bf16(builder, array, index, value):
     """Round `value` to bfloat16 and store it in `array` from `index` on."""
-
-    def make(context, builder, signature, arguments):
-        kind = signature.args[0]
-        target = pointer(context, builder, kind, arguments[0], arguments[1], INT16X16)
-        builder.store(round_to_bf16(builder, arguments[2], LANES), target).align = 2
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, float32x16), make
+    target = pointer(builder, array, index, INT16X16)
+    builder.store(round_to_bf16(builder, value, LANES), target).align = 2
 
 
-@intrinsic
-def store_bf16_pairs(context, words, index, low, high):
+@intrinsic_of(types.none, types.Array, types.intp, float32x16, float32x16)
+def store_bf16_pairs(builder, words, index, low, high):
     """Round `low` and `high` to bfloat16 and store them as halves of `words` from `index` on."""
-
-    def make(context, builder, signature, arguments):
-        words, index, *both = arguments
-        low, high = (builder.zext(round_to_bf16(builder, x, LANES), INT32X16) for x in both)
-        target = pointer(context, builder, signature.args[0], words, index, INT32X16)
-        builder.store(builder.or_(low, builder.shl(high, int_vector(16))), target).align = 4
-        return context.get_dummy_value()
-
-    return types.none(words, types.intp, float32x16, float32x16), make
+    low, high = (builder.zext(round_to_bf16(builder, x, LANES), INT32X16) for x in (low, high))
+    target = pointer(builder, words, index, INT32X16)
+    builder.store(builder.or_(low, builder.shl(high, int_vector(16))), target).align = 4
 
 
-@intrinsic
-def interleave_bf16(context, array, low, high, words, index):
+@intrinsic_of(types.none, types.Array, types.intp, types.intp, types.Array, types.intp)
+def interleave_bf16(builder, array, low, high, words, index):
     """Store sixteen `words` (uint32) from `index` on, pairs of numbers of a bfloat16 `array`.
 
     Lower halves are its numbers from `low` on, upper halves those from `high` on.
     """
 
-    def make(context, builder, signature, arguments):
-        array, low, high, words, index = arguments
+    def load_bits(start):
+        source = pointer(builder, array, start, INT16X16)
+        return builder.zext(load_aligned(builder, source, 2), INT32X16)
 
-        def load_bits(start):
-            source = pointer(context, builder, signature.args[0], array, start, INT16X16)
-            return builder.zext(load_aligned(builder, source, 2), INT32X16)
-
-        upper = builder.shl(load_bits(high), int_vector(16))
-        target = pointer(context, builder, signature.args[3], words, index, INT32X16)
-        builder.store(builder.or_(load_bits(low), upper), target).align = 4
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, types.intp, words, types.intp), make
+    upper = builder.shl(load_bits(high), int_vector(16))
+    target = pointer(builder, words, index, INT32X16)
+    builder.store(builder.or_(load_bits(low), upper), target).align = 4
 
 
-@intrinsic
-def transpose16(context, source, source_index, source_stride, target, target_index, target_stride):
+@intrinsic_of(types.none, *[types.Array, types.intp, types.intp] * 2)
+def transpose16(builder, source, source_index, source_stride, target, target_index, target_stride):
     """Transpose a 16 x 16 tile of words (uint32) from `source` to `target`.
 
     Each tile begins at its index; its rows are its stride apart.
     """
 
-    def make(context, builder, signature, arguments):
-        source, source_index, source_stride, target, target_index, target_stride = arguments
+    def row_pointer(array, start, stride, row: int):
+        index = builder.add(start, builder.mul(stride, stride.type(row)))
+        return pointer(builder, array, index, INT32X16)
 
-        def row_pointer(kind, array, start, stride, row: int):
-            index = builder.add(start, builder.mul(stride, stride.type(row)))
-            return pointer(context, builder, kind, array, index, INT32X16)
-
-        source_type, target_type = signature.args[0], signature.args[3]
-        tile = source_type, source, source_index, source_stride
-        rows = [load_aligned(builder, row_pointer(*tile, r)) for r in range(LANES)]
-        distance = 1
-        while distance < LANES:  # swap off-diagonal blocks of `distance` rows and columns
-            for r in range(LANES):
-                if not r & distance:
-                    a, b = rows[r], rows[r + distance]
-                    lanes = range(LANES)
-                    low = [n if not n & distance else LANES + n - distance for n in lanes]
-                    high = [n + distance if not n & distance else LANES + n for n in lanes]
-                    for row, order in ((r, low), (r + distance, high)):
-                        order = ir.Constant(INT32X16, order)
-                        rows[row] = builder.shuffle_vector(a, b, order)
-            distance *= 2
-        tile = target_type, target, target_index, target_stride
-        for r, row in enumerate(rows):
-            builder.store(row, row_pointer(*tile, r)).align = 4
-        return context.get_dummy_value()
-
-    return types.none(source, *[types.intp] * 2, target, *[types.intp] * 2), make
+    tile = source, source_index, source_stride
+    rows = [load_aligned(builder, row_pointer(*tile, r)) for r in range(LANES)]
+    distance = 1
+    while distance < LANES:  # swap off-diagonal blocks of `distance` rows and columns
+        for r in range(LANES):
+            if not r & distance:
+                a, b = rows[r], rows[r + distance]
+                lanes = range(LANES)
+                low = [n if not n & distance else LANES + n - distance for n in lanes]
+                high = [n + distance if not n & distance else LANES + n for n in lanes]
+                for row, order in ((r, low), (r + distance, high)):
+                    order = ir.Constant(INT32X16, order)
+                    rows[row] = builder.shuffle_vector(a, b, order)
+        distance *= 2
+    tile = target, target_index, target_stride
+    for r, row in enumerate(rows):
+        builder.store(row, row_pointer(*tile, r)).align = 4

@@ -23,6 +23,7 @@ from ad.models.kernels.llvm import (
     INT32X16,
     LANES,
     ZEROS,
+    array_data,
     int_vector,
     load_aligned,
     pointer,
@@ -46,12 +47,17 @@ def _tile(vectors: int, accumulate: bool):
 
     @intrinsic
     def tile(context, a, b, k_pairs, c):
+        matrices = a, b, c
+
         def make(context, builder, signature, arguments):
             a, b, k_pairs, c = arguments
             a, a_offset, a_row_stride, a_col_stride = cgutils.unpack_tuple(builder, a)
             b, b_offset, b_row_stride = cgutils.unpack_tuple(builder, b)
             c, c_offset, c_row_stride = cgutils.unpack_tuple(builder, c)
-            a_type, b_type, c_type = (signature.args[i].types[0] for i in (0, 1, 3))
+            a, b, c = (
+                array_data(context, builder, kind.types[0], array)
+                for kind, array in zip(matrices, (a, b, c), strict=True)
+            )
 
             def advance(offset, stride, count: int):
                 return builder.add(offset, builder.mul(stride, stride.type(count)))
@@ -59,11 +65,10 @@ def _tile(vectors: int, accumulate: bool):
             def result(i: int, j: int):
                 row = advance(c_offset, c_row_stride, i)
                 index = builder.add(row, c_offset.type(j * LANES))
-                return pointer(context, builder, c_type, c, index, FLOAT32X16)
+                return pointer(builder, c, index, FLOAT32X16)
 
-            def load_words(array_type, array, index, kind):
-                source = pointer(context, builder, array_type, array, index, kind, INT32)
-                return load_aligned(builder, source)
+            def load_words(array, index, kind):
+                return load_aligned(builder, pointer(builder, array, index, kind, INT32))
 
             # LLVM keeps these in registers: no address of theirs is used elsewhere.
             sums = {
@@ -78,11 +83,11 @@ def _tile(vectors: int, accumulate: bool):
                 b_row = builder.add(b_offset, builder.mul(loop.index, b_row_stride))
                 a_column = builder.add(a_offset, builder.mul(loop.index, a_col_stride))
                 columns = [
-                    load_words(b_type, b, builder.add(b_row, b_offset.type(j * LANES)), INT32X16)
+                    load_words(b, builder.add(b_row, b_offset.type(j * LANES)), INT32X16)
                     for j in range(vectors)
                 ]
                 for i in range(_TILE_ROWS):
-                    pair = load_words(a_type, a, advance(a_column, a_row_stride, i), INT32)
+                    pair = load_words(a, advance(a_column, a_row_stride, i), INT32)
                     pair = splat(builder, pair, INT32X16)
                     for j, column in enumerate(columns):
                         total = sums[i, j]

@@ -25,7 +25,7 @@ from ad.models.kernels.simd import (
 )
 from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
-COMPILED_FROM = "a55afb5b"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
+COMPILED_FROM = "8b06ae33"  # SHA-256 of functions.py, bf16.py, simd.py and llvm.py, its beginning
 ROWS = 8  # tokens that pass through a layer of `decode` together, a multiple of 4
 VECTOR_PAIR = 2 * LANES  # keys or outputs that a loop of `decode` has in registers
 

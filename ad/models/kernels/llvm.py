@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from llvmlite import binding, ir
-from numba import config
+from numba import config, types
 from numba.extending import intrinsic
 
 LANES = 16  # of a vector: LLVM splits it where the processor's registers are shorter
@@ -31,13 +31,23 @@ def target_supports(feature: str) -> bool:
 def intrinsic_of(result, *arguments) -> Callable:
     """Return a decorator: it makes an intrinsic of a function of `builder` and LLVM values.
 
-    `result` and `arguments` are numba's types of what the function returns and of the values.
+    `result` and `arguments` are numba's types of what the function returns and of the values;
+    types.Array stands for an array of any type, whose value is the pointer to its data.
     """
 
     def decorate(emit: Callable):
+        def make(context, builder, signature, values):
+            values = list(values)
+            for i, kind in enumerate(signature.args):
+                if isinstance(kind, types.Array):
+                    values[i] = array_data(context, builder, kind, values[i])
+            made = emit(builder, *values)
+            return context.get_dummy_value() if result is types.none else made
+
         @functools.wraps(emit)
-        def typed(context, *_):
-            return result(*arguments), lambda _, builder, __, values: emit(builder, *values)
+        def typed(context, *given):
+            both = zip(arguments, given, strict=True)
+            return result(*(own if kind is types.Array else kind for kind, own in both)), make
 
         return intrinsic(typed)
 
@@ -56,13 +66,17 @@ def splat(builder, number, vector_type: ir.VectorType):
     return builder.shuffle_vector(first_lane, undefined, ir.Constant(INT32X16, [0] * LANES))
 
 
-def pointer(context, builder, array_type, array, index, kind: ir.Type, unit: ir.Type | None = None):
-    """Return a pointer to a `kind` at `index` of a C-contiguous `array`.
+def array_data(context, builder, array_type, array):
+    """Return the pointer to the first element of a C-contiguous `array`."""
+    assert array_type.layout == "C", "counted as if it had one dimension"
+    return context.make_array(array_type)(context, builder, array).data
+
+
+def pointer(builder, data, index, kind: ir.Type, unit: ir.Type | None = None):
+    """Return a pointer to a `kind` at `index` of the array whose `data` is given.
 
     `index` counts the elements of the flattened array, or `unit`s if given.
     """
-    assert array_type.layout == "C", "counted as if it had one dimension"
-    data = context.make_array(array_type)(context, builder, array).data
     if unit is not None:
         data = builder.bitcast(data, unit.as_pointer())
     return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())

@@ -53,28 +53,16 @@ class _Float32x16Model(models.PrimitiveModel):
 float32x16 = Float32x16()
 
 
-@intrinsic
-def load(context, array, index):
+@intrinsic_of(float32x16, types.Array, types.intp)
+def load(builder, array, index):
     """Load sixteen numbers of a float32 `array` from `index` on."""
-
-    def make(context, builder, signature, arguments):
-        source = pointer(context, builder, signature.args[0], *arguments, FLOAT32X16)
-        return load_aligned(builder, source)
-
-    return float32x16(array, types.intp), make
+    return load_aligned(builder, pointer(builder, array, index, FLOAT32X16))
 
 
-@intrinsic
-def store(context, array, index, value):
+@intrinsic_of(types.none, types.Array, types.intp, float32x16)
+def store(builder, array, index, value):
     """Store `value` in a float32 `array` from `index` on."""
-
-    def make(context, builder, signature, arguments):
-        kind = signature.args[0]
-        target = pointer(context, builder, kind, arguments[0], arguments[1], FLOAT32X16)
-        builder.store(arguments[2], target).align = 4
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, float32x16), make
+    builder.store(value, pointer(builder, array, index, FLOAT32X16)).align = 4
 
 
 @intrinsic_of(float32x16, types.float32)
@@ -218,12 +206,7 @@ def reduce_sum(builder, a):
     return reduce_lanes(builder, lambda builder, one, other: builder.fadd(one, other), a)
 
 
-@intrinsic
-def atomic_fetch_add(context, counter, amount):
+@intrinsic_of(types.int64, types.Array, types.int64)
+def atomic_fetch_add(builder, counter, amount):
     """Add `amount` to `counter`, int64 [1], atomically, and return its previous value."""
-
-    def make(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.atomic_rmw("add", array.data, arguments[1], "monotonic")
-
-    return types.int64(counter, types.int64), make
+    return builder.atomic_rmw("add", counter, amount, "monotonic")

@@ -43,7 +43,7 @@ from ad.runtime.parallel import NUMBA_ENTRY, NUMBA_INLINE
 
 # SHA-256 of functions.py, attention_loops.py, layer_loops.py, gemm.py, bf16.py, simd.py, llvm.py,
 # its beginning
-COMPILED_FROM = "b2060c11"
+COMPILED_FROM = "2f55243f"
 ROW_BLOCK = 128  # rows that pass through a block together, a multiple of ROW_MULTIPLE
 COLUMN_BLOCK = 256  # columns of a product that are consumed before the next are computed
 
