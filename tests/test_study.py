@@ -20,7 +20,14 @@ from ad.runtime.locks import locked
 from ad.sweeps import study_runs
 from ad.sweeps.study import BASE, Study, group_by_experiment, group_by_training, load_study, shard
 from ad.sweeps.study_records import COLUMNS, SECONDS, TEXT, add_record, read_records
-from ad.sweeps.study_report import compare, question_table, results_by_value, sentence, write_page
+from ad.sweeps.study_report import (
+    compare,
+    question_table,
+    results_by_value,
+    score_cell,
+    sentence,
+    write_page,
+)
 
 COMMITTED = ROOT / "configs/study"
 TINY = {
@@ -411,4 +418,4 @@ def test_a_score_that_not_every_seed_has_says_how_many(folder):
     fill(study, {"table": [0.1, 0.2]})
     first = next(iter(read_records(study.records).values()))
     add_record(study.records, first | {"path_ratio_last10": 1.5})
-    assert found(study)["table"].cell("path_ratio_last10") == "1.50 (1 of 2)"
+    assert score_cell(found(study)["table"], "path_ratio_last10") == "1.50 (1 of 2)"

@@ -6,12 +6,13 @@ in the k-th fifth of the in-context episodes. An empty cell is a score that does
 """
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ad.errors import CorruptError
-from ad.evaluation.metrics import json_number
+from ad.evaluation.metrics import json_number, t_interval
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
@@ -44,6 +45,28 @@ COLUMNS = (
     "resumed_with",
 )
 RunRecord = dict[str, str | float | None]
+Estimate = tuple[float | None, tuple[float, float] | None]  # mean and 95 % interval
+
+
+@dataclass(frozen=True)
+class ValueResults:
+    """The results of one value of a question: its records and the seeds without one."""
+
+    records: list[RunRecord]
+    missing: list[int]
+
+    def values(self, score: str) -> list[float]:
+        """Return the known values of a score, one for each seed that has it."""
+        return [record[score] for record in self.records if record[score] is not None]
+
+    def estimate(self, score: str) -> Estimate:
+        """Return the mean and 95 % interval of a score, over tasks if only one seed has it."""
+        over_seeds = t_interval(self.values(score))
+        mean, low, high = (over_seeds[name] for name in ("mean", "lo", "hi"))
+        if over_seeds["n"] == 1:
+            (record,) = (record for record in self.records if record[score] is not None)
+            low, high = record.get(f"{score}_low"), record.get(f"{score}_high")
+        return mean, None if low is None else (low, high)
 
 
 def read_records(path: Path) -> dict[str, RunRecord]:
@@ -69,7 +92,10 @@ def add_record(path: Path, record: RunRecord) -> None:
     with atomic_write(path) as copy, open(copy, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([_format(record[name]) for name in COLUMNS] for record in records)
+        for record in records:
+            values = [record[name] for name in COLUMNS]
+            text = [v if v is None or isinstance(v, str) else f"{v:.6g}" for v in values]
+            writer.writerow(text)
 
 
 def record_of(planned: PlannedRun, run: Run) -> RunRecord:
@@ -107,9 +133,3 @@ def _parse(name: str, cell: str) -> str | float | None:
     if name in TEXT:
         return cell
     return float(cell) if cell else None
-
-
-def _format(value: str | float | None) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return f"{value:.6g}"

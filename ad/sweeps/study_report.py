@@ -12,8 +12,8 @@ from ad.evaluation import metrics
 from ad.reporting.tables import COLUMNS, CONTEXT_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime.files import atomic_write, write_text
 from ad.sweeps.study import STUDY_FILE, Question, Study, label
-from ad.sweeps.study_plots import Estimate, Line, question_picture
-from ad.sweeps.study_records import FIFTHS, SECONDS, RunRecord, read_records
+from ad.sweeps.study_plots import question_picture
+from ad.sweeps.study_records import SECONDS, RunRecord, ValueResults, read_records
 
 SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "success_last10")},
@@ -24,38 +24,6 @@ SHOWN = {
 }
 VERDICTS = {1: "holds", 0: "cannot be told", -1: "does not hold, it is the other way round"}
 SIGNS = {1: "Better than", -1: "Worse than", 0: "Not to be told apart from"}
-
-
-@dataclass(frozen=True)
-class ValueResults:
-    """The results of one value of a question: its records and the seeds without one."""
-
-    records: list[RunRecord]
-    missing: list[int]
-
-    def values(self, score: str) -> list[float]:
-        """Return the known values of a score, one for each seed that has it."""
-        return [record[score] for record in self._with(score)]
-
-    def estimate(self, score: str) -> Estimate:
-        """Return the mean and 95 % interval of a score, over tasks if only one seed has it."""
-        over_seeds = metrics.t_interval(self.values(score))
-        mean, low, high = (over_seeds[name] for name in ("mean", "lo", "hi"))
-        if over_seeds["n"] == 1:
-            low, high = (self._with(score)[0].get(f"{score}_{end}") for end in ("low", "high"))
-        return mean, None if low is None else (low, high)
-
-    def cell(self, score: str) -> str:
-        """Return the estimate as text, with the number of seeds if only some have the score."""
-        style = SHOWN[score][1]
-        if score in SECONDS:
-            return number(self.estimate(score)[0], style)
-        known = len(self._with(score))
-        some = f" ({known} of {len(self.records)})" if 0 < known < len(self.records) else ""
-        return interval(*self.estimate(score), style) + some
-
-    def _with(self, score: str) -> list[RunRecord]:
-        return [record for record in self.records if record[score] is not None]
 
 
 @dataclass(frozen=True)
@@ -74,9 +42,9 @@ def write_page(study: Study) -> int:
         picture = study.folder / f"{question.name}.png"
         sections.append(_section(study, question, results))
         overview.append(_overview(study, question, results))
-        if lines := _lines(results):
+        if made := {name: value for name, value in results.items() if value.records}:
             with atomic_write(picture) as path:
-                path.write_bytes(question_picture(lines, _ceiling(results)))
+                path.write_bytes(question_picture(made, _ceiling(results)))
         else:
             picture.unlink(missing_ok=True)
     header = ["question", "what the probe found", "largest NAUC", "better", "worse"]
@@ -105,13 +73,23 @@ def question_table(study: Study, question: Question, results: dict[str, ValueRes
     for name, value in results.items():
         seeds = ", ".join(f"{record['train_seed']:g}" for record in value.records)
         seeds += f" (missing: {', '.join(map(str, value.missing))})" if value.missing else ""
-        cells = [value.cell(score) for score in SHOWN]
+        cells = [score_cell(value, score) for score in SHOWN]
         against = UNKNOWN if name == reference else compare(value, results[reference]).text
         title = f"**{name}**" if name == reference else name
         rows.append([title, seeds.strip(), *cells, against])
     headings = [heading for heading, _ in SHOWN.values()]
     change = question.config.change or "value"
     return Table([change, "seeds", *headings, f"NAUC less that of {reference}"], rows)
+
+
+def score_cell(value: ValueResults, score: str) -> str:
+    """Return the estimate of a score as text, with the number of seeds if only some have it."""
+    style = SHOWN[score][1]
+    if score in SECONDS:
+        return number(value.estimate(score)[0], style)
+    known, seeds = len(value.values(score)), len(value.records)
+    some = f" ({known} of {seeds})" if 0 < known < seeds else ""
+    return interval(*value.estimate(score), style) + some
 
 
 def compare(one: ValueResults, other: ValueResults) -> Comparison:
@@ -161,7 +139,7 @@ def _overview(study: Study, question: Question, results: dict[str, ValueResults]
     verdict = VERDICTS[probed.sign] if probed else UNKNOWN
     means = {name: value.estimate("nauc")[0] for name, value in results.items()}
     best = max((name for name in means if means[name] is not None), key=means.get, default=None)
-    largest = f"{best}: {results[best].cell('nauc')}" if best else "**missing**"
+    largest = f"{best}: {score_cell(results[best], 'nauc')}" if best else "**missing**"
     compared = _compared(results, results[question.reference(study.base)])
     lists = [", ".join(compared[sign]) or UNKNOWN for sign in (1, -1)]
     missing = sum(len(value.missing) for value in results.values())
@@ -187,7 +165,7 @@ def _section(study: Study, question: Question, results: dict[str, ValueResults])
     ]
     if config.answer:
         parts.append(f"{config.answer}\n")
-    if _lines(results):
+    if any(value.records for value in results.values()):
         parts.append(f"![{question.name}]({question.name}.png)\n")
     return "\n".join(parts)
 
@@ -218,19 +196,6 @@ The last column is the difference of the means with Welch's interval; where it i
 seeds cannot tell. Nothing is corrected for the number of comparisons; all runs share one split and
 source seed.
 """
-
-
-def _lines(results: dict[str, ValueResults]) -> list[Line]:
-    return [
-        Line(
-            name,
-            [value.estimate(fifth) for fifth in FIFTHS],
-            value.estimate("nauc"),
-            value.values("nauc"),
-        )
-        for name, value in results.items()
-        if value.records
-    ]
 
 
 def _ceiling(results: dict[str, ValueResults]) -> float | None:

@@ -65,11 +65,9 @@ def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool
 
 def make(study: Study, planned: PlannedRun, root: Path) -> None:
     """Collect, train and evaluate one run under `root`, and add its record to the study."""
-    root.mkdir(parents=True, exist_ok=True)
     config = replace(planned.config, root=str(root))
     with locked_runs([config]):
-        (run,) = _open_and_collect([config], root)
-        pipeline.train([run])
+        (run,) = _collect_and_train([config], root)
         pipeline.evaluate(run)
         record = record_of(planned, run)
     with locked(study.folder, wait=True):
@@ -103,16 +101,16 @@ def train_side_by_side(
     """
     for experiment in group_by_experiment(trainings):
         configs = [replace(training[0].config, root=str(root)) for training in experiment]
-        root.mkdir(parents=True, exist_ok=True)
         with locked_runs(configs), suppress(NumericError):
-            pipeline.train(_open_and_collect(configs, root))
+            _collect_and_train(configs, root)
         yield from experiment
 
 
-def _open_and_collect(configs: Sequence[Experiment], root: Path) -> list[Run]:
-    """Return the runs of `configs`, whose folders the caller has locked, with their histories."""
+def _collect_and_train(configs: Sequence[Experiment], root: Path) -> list[Run]:
+    """Return the runs of `configs`, whose folders the caller has locked, trained side by side."""
     runs = [Run.open(config) for config in configs]
     with locked(root / "histories", wait=True):  # another shard may need them too
         for run in runs:
             pipeline.collect(run)
+    pipeline.train(runs)
     return runs
