@@ -27,7 +27,8 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Append `values` (tag -> number) at `step`; a number that is not finite is null."""
-        line = {"step": step} | {tag: _finite_or_none(value) for tag, value in values.items()}
+        numbers = ((tag, float(value)) for tag, value in values.items())
+        line = {"step": step} | {tag: x if np.isfinite(x) else None for tag, x in numbers}
         before, self._is_cut = "\n" if self._is_cut else "", True
         with self._warning_once(self.path.name):
             with open(self.path, "a", encoding="utf-8") as file:
@@ -97,8 +98,3 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return np.inf
-
-
-def _finite_or_none(value: float) -> float | None:
-    value = float(value)
-    return value if np.isfinite(value) else None

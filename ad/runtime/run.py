@@ -7,6 +7,7 @@ source/<task>/ (the learning curves of the source agents for tensorboard).
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import time
@@ -98,7 +99,8 @@ class Run:
             seconds = dict(json.loads((self.folder / "timing.json").read_text()))
         except (FileNotFoundError, ValueError, TypeError, RecursionError):
             return {}
-        return {name: value for name, value in seconds.items() if _is_duration(value)}
+        durations = ((n, s) for n, s in seconds.items() if isinstance(s, float))
+        return {name: value for name, value in durations if 0 <= value < math.inf}
 
     def add_timing(self, name: str, seconds: float, reset: bool = False) -> None:
         """Add `seconds` to `name` in timing.json, with `reset` to zero."""
@@ -120,10 +122,6 @@ class Run:
             return [f"its config.yaml cannot be read: {error}"]
         changed = configuration.diff_text(old, self.config)
         return [line for line in changed if not line.startswith(LATE_SECTIONS)]
-
-
-def _is_duration(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value < float("inf")
 
 
 def with_seed(config: Experiment, seed: int) -> Experiment:
