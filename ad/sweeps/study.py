@@ -99,9 +99,8 @@ class Study:
         name = re.sub(r"[^A-Za-z0-9.]+", "_", _in_words({path: changed[path] for path in trained}))
         config = replace(config, training=replace(config.training, train_seed=seed))
         code = config_hash(replace(config, evaluation=EvaluationConfig()))[:8]
-        return PlannedRun(
-            _in_words(changed), replace(config, name=f"{name[:60]}-seed-{seed}-{code}")
-        )
+        name = f"{name[:60]}-seed-{seed}-{code}"
+        return PlannedRun(_in_words(changed), replace(config, name=name))
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return all runs, each once, seed by seed, so that every question soon has a first answer.
