@@ -38,11 +38,10 @@ def decode(weights, keys, values, length, tokens, hidden, next_env):
     """Append `tokens` [N, L, C], float32, to the cache; write the last ones' states to `hidden`.
 
     `weights` are `Weights` in float32, matrices [layers, in, out], with outputs and biases padded
-    to a multiple of `VECTOR_PAIR`.
-    `keys` [layers, N, H, capacity / VECTOR_PAIR, D, VECTOR_PAIR] and `values` [layers, N, H,
-    capacity, D padded to a multiple of LANES], bfloat16 as uint16, hold `length` tokens and get L
-    more. `hidden` is float32 [N, C]. Threads that call this together share `next_env`, int64 [1],
-    0 at first: the first environment that no thread has taken.
+    to a multiple of VECTOR_PAIR. `keys` [layers, N, H, capacity / VECTOR_PAIR, D, VECTOR_PAIR] and
+    `values` [layers, N, H, capacity, D padded to a multiple of LANES], bfloat16 as uint16, hold
+    `length` tokens and get L more. `hidden` is float32 [N, C]. Threads that call this together
+    share `next_env`, int64 [1], 0 at first: the first environment that no thread has taken.
     """
     layers, _, heads, _, head_dim, _ = keys.shape
     width, num_new = tokens.shape[2], tokens.shape[1]
@@ -62,8 +61,7 @@ def decode(weights, keys, values, length, tokens, hidden, next_env):
         for r in range(rows):
             env, token = divmod(row + r, num_new)
             has_last_token |= token == num_new - 1
-            for c in range(width):
-                x[r, c] = tokens[env, token, c]
+            x[r, :width] = tokens[env, token]
         for layer in range(layers):
             # Of tokens that are not an environment's last, the last layer needs keys and values.
             only_cache = layer == layers - 1 and not has_last_token
@@ -85,14 +83,14 @@ def decode(weights, keys, values, length, tokens, hidden, next_env):
             _linear(attn_out, weights.out[layer], weights.out_bias[layer], x, True)
             _layer_norm(x, weights.norm_mlp[layer], y)
             _linear(y, weights.up[layer], weights.up_bias[layer], up, False)
-            _gelu_in_place(up)
+            for i in range(0, up.size, LANES):
+                store(up, i, gelu(load(up, i)))
             _linear(up, weights.down[layer], weights.down_bias[layer], x, True)
         if has_last_token:
             _layer_norm(x, weights.norm[0], y)
             for r in range(rows):
                 env, token = divmod(row + r, num_new)
-                for c in range(width):
-                    hidden[env, c] = y[r, c]  # overwritten until an environment's last token
+                hidden[env] = y[r]  # overwritten until an environment's last token
         row += ROWS
 
 
@@ -212,10 +210,3 @@ def _multiply_add(number, pair, total):
     """Return `total` + `number` * `pair`."""
     factor = broadcast(number)
     return factor * pair[0] + total[0], factor * pair[1] + total[1]
-
-
-@njit(**NUMBA_INLINE)
-def _gelu_in_place(x):
-    """Replace `x` by GELU(x) (Hendrycks and Gimpel 2016, section 2)."""
-    for i in range(0, x.size, LANES):
-        store(x, i, gelu(load(x, i)))
