@@ -101,7 +101,7 @@ def finished(tmp_path_factory):
         if name not in runs:
             root = tmp_path_factory.mktemp("contract")
             runs[name] = Run.open(configured(root, *CASES[name]))
-            run_all(runs[name])
+            run_all([runs[name]])
         return runs[name]
 
     return run
