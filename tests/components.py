@@ -119,6 +119,23 @@ class RandomSearch:
         return (features @ self.weights).argmax(-1)
 
 
+class Uniform:
+    """Uniformly random actions: a source that learns nothing and has no settings."""
+
+    @dataclass(frozen=True)
+    class Settings:
+        """This source has no settings."""
+
+    def __init__(self, settings, env, tasks, num_envs, keys):
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+
+    def run(self, steps):
+        """Yield chunks of transitions until every environment has taken `steps` steps."""
+        for chunk in self.actors.chunks(steps):
+            self.actors.fill(chunk, lambda observations, u: self.actors.uniform_actions(u))
+            yield chunk
+
+
 class ValueModel(SequenceModel):
     """A sequence model with a value head, and a slow copy of it, the target network."""
 

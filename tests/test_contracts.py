@@ -53,7 +53,8 @@ CASES = {
     "Taxi": [*TAXI, "--split.num_train_tasks", "1"],
     "large numbers": [
         *("--env.id", f"{HERE}/components.py:Large", "--env.tasks", "[{}, {}]"),
-        *("--model.encoder", "table", *SEARCH, "--split.num_train_tasks", "1"),
+        *("--model.encoder", "table", "--split.num_train_tasks", "1"),
+        *("--source.algorithm", f"{HERE}/components.py:Uniform"),
     ],
     "critic": ["--method.name", f"{HERE}/components.py:Critic"],
     "return": [

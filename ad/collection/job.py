@@ -191,7 +191,8 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
         task_kwargs=env.tasks,
         **env.kwargs,
     )
-    keys = [derive_key(source.source_seed, source.algorithm, task_name(task)) for task in tasks]
+    name = source.algorithm.rpartition("/")[2]  # wherever the file of a user's class lies
+    keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
     settings = settings or source_class.Settings(**source.settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)
 
