@@ -111,15 +111,13 @@ class DarkRoom(GridWorld):
         return returns > 0
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
-        """Return which goals agree with every reward, end and start of `transitions`, bool [K]."""
-        goals = self._goal_cells(tasks)[:, None]
-        reached = transitions["next_observation"] == goals  # [K, T]
-        starts = (transitions["time"] == 0) | self.terminate_on_goal  # never on the goal
-        agrees = (transitions["reward"] == reached) & ~(
-            starts & (transitions["observation"] == goals)
-        )
-        ends = reached & self.terminate_on_goal
-        return (agrees & (transitions["terminated"] == ends)).all(1)
+        """Return which goals agree with reward, end and start of `transitions`, bool [..., K]."""
+        goals = self._goal_cells(tasks)
+        seen = {name: np.asarray(values)[..., None] for name, values in transitions.items()}
+        reached = seen["next_observation"] == goals  # [..., K]
+        starts = (seen["time"] == 0) | self.terminate_on_goal  # never on the goal
+        agrees = (seen["reward"] == reached) & ~(starts & (seen["observation"] == goals))
+        return agrees & (seen["terminated"] == (reached & self.terminate_on_goal))
 
     def optimal_policy(self, tasks) -> np.ndarray:
         """Return the probabilities of an optimal policy in each task, float64 [K, S, A].

@@ -78,9 +78,9 @@ class TaskOracle:
         return None
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
-        """Return which tasks are consistent with the transitions seen, bool [K].
+        """Return which tasks each transition is consistent with, bool [..., K].
 
-        Only for deterministic families. `transitions` has an array [T] for each field:
+        Only for deterministic families. `transitions` has an array [...] for each field:
         observation, action, reward, next_observation, terminated and time.
         """
         return None

@@ -267,7 +267,7 @@ def test_the_goals_that_are_possible_are_those_that_would_have_given_the_same_re
             on_goal = seen["next_observation"] == goals[:, None]  # [K, T]
             begins = (seen["time"] == 0) & (seen["observation"] == goals[:, None])
             expected = (on_goal == seen["reward"]).all(1) & ~begins.any(1)
-            found = vec_env.unwrapped.possible(seen, tasks)
+            found = vec_env.unwrapped.possible(seen, tasks).all(0)
             np.testing.assert_array_equal(found, expected)
             assert found[k] and (found.sum() == 1 or not seen["reward"].any())
 
@@ -281,7 +281,7 @@ def test_an_episode_that_continues_or_begins_on_a_cell_excludes_it_as_the_goal()
     ):
         world = envs.make_base("DarkRoom-v0", size=3, random_start=True, **kwargs)
         seen = {name: np.array(values) for name, values in (step | {"time": [time]}).items()}
-        assert world.possible(seen, [[1, 1], [1, 0], [0, 0]]).tolist() == [possible, False, True]
+        assert world.possible(seen, [[1, 1], [1, 0], [0, 0]]).tolist() == [[possible, False, True]]
 
 
 def test_a_dark_room_tells_which_returns_are_successes_and_where_its_tasks_are():
