@@ -208,6 +208,14 @@ class ReturnConditioned(AlgorithmDistillation):
         return AskedPolicy(model, num_envs, context_length, target_return)
 
 
+class Demanding(ReturnConditioned):
+    """A method whose policy has no default for the return that it is asked for."""
+
+    def policy(self, model, num_envs, context_length, target_return):
+        """Return a policy that is asked for `target_return` in each episode."""
+        return super().policy(model, num_envs, context_length, target_return)
+
+
 class TimeLeft(AlgorithmDistillation):
     """A method with a field of its own: the number of transitions left in the sequence."""
 

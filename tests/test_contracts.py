@@ -414,6 +414,9 @@ BAD = {
     ],
     "learns a table of one discrete observation": [*CARTPOLE, "--model.encoder", "mlp"],
     "must not set target_return": ["--evaluation.policy", "{target_return: 1}"],
+    "must set target_return, which the policy of": [
+        *("--method.name", f"{HERE}/components.py:Demanding"),
+    ],
     "unknown observation encoder 'mpl'; did you mean mlp": [
         *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: mpl}"),
     ],

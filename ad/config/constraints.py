@@ -172,10 +172,14 @@ def method_can_learn_from_the_world(name, env):
 
 @component_constraint("evaluation.policy", "method.name")
 def policy_takes_the_arguments(arguments, name):
-    known = list(inspect.signature(METHODS.load(name).policy).parameters)[4:]
+    further = list(inspect.signature(METHODS.load(name).policy).parameters.values())[4:]
+    known = [parameter.name for parameter in further]
     if unknown := [argument for argument in arguments if argument not in known]:
         takes = ", ".join(known) or "no further arguments"
         return f"must not set {unknown[0]}: the policy of {name} takes {takes}"
+    needed = [parameter.name for parameter in further if parameter.default is parameter.empty]
+    if missing := [argument for argument in needed if argument not in arguments]:
+        return f"must set {missing[0]}, which the policy of {name} needs"
 
 
 @constraint("data.held_out_actors", "source.num_envs")
