@@ -14,6 +14,7 @@ process at a time works in a run's folder; a second one exits with 3.
 import argparse
 import functools
 import inspect
+import itertools
 import os
 import re
 import signal
@@ -83,7 +84,7 @@ def of_experiment(function: Callable[["Experiment", bool], None], flag: str = "f
         from ad.runtime.locks import locked
 
         if _asks_for_help(argv):
-            return _print_help(function)
+            return _print_help(function, argv)
         arguments = load(argv, flag)
         with locked(arguments.config.folder):
             function(arguments.config, arguments.flag)
@@ -182,7 +183,7 @@ def seeds(argv: Sequence[str]) -> None:
     side by side. Existing files are kept, and the same command resumes.
     """
     if _asks_for_help(argv):
-        return _print_help(seeds)
+        return _print_help(seeds, argv)
     from ad.config.parser import load
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -285,11 +286,12 @@ def _asks_for_help(argv: Sequence[str]) -> bool:
     return bool({"-h", "--help"} & set(argv))
 
 
-def _print_help(verb: Callable) -> None:
-    """Print the docstring of `verb` and all settings of an experiment."""
+def _print_help(verb: Callable, argv: Sequence[str]) -> None:
+    """Print the docstring of `verb` and all settings, also of classes that `argv` name."""
     from ad.config.help import help_text
 
-    _print(f"{inspect.getdoc(verb)}\n\n{help_text()}")
+    options = {name.removeprefix("--"): word for name, word in itertools.pairwise(argv)}
+    _print(f"{inspect.getdoc(verb)}\n\n{help_text(options)}")
 
 
 def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:

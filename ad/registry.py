@@ -23,7 +23,8 @@ METHODS = Registry(
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
     },
     group="methods",
-    needs=("Settings", "loss", "policy", "problem"),
+    needs=("loss",),
+    base="ad.methods.base:Method",
 )
 
 TOKENIZERS = Registry(
@@ -45,7 +46,8 @@ ENCODERS = Registry(
         "mlp": "ad.models.encoders.mlp:MLPEncoder",
     },
     group="encoders",
-    needs=("forward", "supports", "augment"),
+    needs=("supports",),
+    base="ad.models.encoders.base:Encoder",
 )
 
 POSITIONS = Registry(

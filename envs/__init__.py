@@ -77,7 +77,7 @@ def make_base(
         return GymnasiumVectorEnv(world_class, task_kwargs, **kwargs)
     if task_kwargs is not None:
         raise ValueError(
-            f"{env_id} has its own tasks: task_kwargs are for Gymnasium's environments"
+            f"{env_id} has its own tasks: a list of tasks is for Gymnasium's environments"
         )
     _check_settings(env_id, kwargs, _parameters(world_class))
     return world_class(**kwargs)
@@ -127,17 +127,19 @@ def _is_gymnasium_id(env_id: str) -> bool:
         if module:
             importlib.import_module(module)
         gymnasium.spec(name)
-    except (ImportError, gymnasium.error.Error):
+    except (Exception, SystemExit):  # what a module raises when it is imported, or exit()
         return False
     return True
 
 
 def _parameters(function: Callable) -> set[str]:
-    """Return the names of the parameters of a function or class, which passes `kwargs` on."""
-    names = set(inspect.signature(function).parameters)
-    if inspect.isclass(function) and "kwargs" in names:
+    """Return the names of the parameters of a function or class, which may pass on others."""
+    parameters = inspect.signature(function).parameters.values()
+    rest = {p.name for p in parameters if p.kind == inspect.Parameter.VAR_KEYWORD}
+    names = {p.name for p in parameters} - rest
+    if inspect.isclass(function) and rest:
         names |= _parameters(function.__mro__[1])
-    return names - {"kwargs"}
+    return names
 
 
 def _check_settings(env_id: str, kwargs: dict, known: set[str]) -> None:

@@ -17,7 +17,7 @@ from envs.oracle import Reference
 from envs.render import room_frames, room_text
 from envs.world import WorldEnv
 
-MAX_SIZE = 181  # so that the index of a cell fits the 16 bits of a stored observation
+MAX_SIZE = 181  # cells along a side; the tables of all cells grow with its square
 
 
 class DarkRoom(GridWorld):

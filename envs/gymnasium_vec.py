@@ -115,6 +115,11 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """The action space of all N environments."""
         return self._envs.action_space
 
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The time limit that the id was registered with."""
+        return self._spec.max_episode_steps
+
     def all_tasks(self) -> np.ndarray:
         """Return the indices into `task_kwargs`, [[0], [1], ...], int64 [K, 1]."""
         return np.arange(len(self.task_kwargs))[:, None]

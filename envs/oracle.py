@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TaskOracle:
 
     def all_tasks(self) -> np.ndarray:
         """Return all tasks of the world, int64 [K, D]: D numbers name a task."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no all_tasks()")
 
     def relative_tasks(self, tasks) -> np.ndarray:
         """Return names of `tasks` that are equal for the same task under other settings, [K, D]."""
@@ -63,7 +64,10 @@ class TaskOracle:
         return None
 
     def action_mask(self, tasks) -> np.ndarray | None:
-        """Return which actions each task has, bool [K, A]; None if all tasks have all actions."""
+        """Return which actions each task has, bool [K, A].
+
+        None if every task of the world has all actions.
+        """
         return None
 
     def optimal_policy(self, tasks) -> np.ndarray | None:
@@ -96,3 +100,9 @@ class TaskOracle:
         reward and next_observation. A part of an observation is a field `observation-<part>`.
         """
         return None
+
+
+def knows_its_state(world) -> bool:
+    """Return whether `states()` or an undivided discrete observation tells the state of `world`."""
+    tells = type(world).states is not TaskOracle.states
+    return tells or isinstance(world.single_observation_space, Discrete)

@@ -27,14 +27,20 @@ class Registry(dict):
 
     `group` is the last word of the group of entry points, which are read when a name is not in the
     dict. A name in the dict wins over an entry point. A class from outside must have the attributes
-    `needs`.
+    `needs` and, if `base` names a class, be a subclass of it.
     """
 
     def __init__(
-        self, kind: str, entries: dict[str, str], group: str = "", needs: tuple[str, ...] = ()
+        self,
+        kind: str,
+        entries: dict[str, str],
+        group: str = "",
+        needs: tuple[str, ...] = (),
+        base: str = "",
     ):
         super().__init__(entries)
-        self.kind, self.needs, self.group = kind, needs, f"algorithm_distillation.{group}"
+        self.kind, self.needs, self.base = kind, needs, base
+        self.group = f"algorithm_distillation.{group}"
 
     @cached_property
     def installed(self) -> dict[str, str]:
@@ -69,13 +75,23 @@ class Registry(dict):
         if not self.has(name):
             raise ValueError(f"unknown {self.kind} {name!r}{self.suggest(name)}")
         found = load_class(self.installed.get(name, name))
-        if missing := [need for need in self.needs if not hasattr(found, need)]:
+        if self.base and not issubclass(found, load_class(self.base)):
+            raise ValueError(f"{name} is no {self.kind}: it is no subclass of {self.base}")
+        if missing := [need for need in self.needs if _is_missing(found, need)]:
             raise ValueError(f"{name} is no {self.kind}: it has no {' and no '.join(missing)}")
         return found
 
     def suggest(self, name: str) -> str:
         """Return '; did you mean ...?' if a known name is close to `name`, else all known names."""
+        if str(name).endswith(".py"):
+            return f"; a class in that file is {name}:Class"
         return did_you_mean(str(name), self.names()) or f" (known: {', '.join(self.names())})"
+
+
+def _is_missing(found: type, name: str) -> bool:
+    """Return whether a class lacks a member, or has it from a base that leaves it open."""
+    member = getattr(found, name, None)
+    return member is None or getattr(member, "__isabstractmethod__", False)
 
 
 def load_class(place: str) -> type:

@@ -13,7 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-PART_NAME = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*")  # stands in the names of files
+KEY = re.compile(r"[A-Za-z0-9_]+")  # of a Dict space: it stands in the names of files
+ARRAY_DTYPE = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
+MAX_DIMENSIONS = 6  # of an array part
 MAX_DISCRETE = 2**32  # values of a discrete part or action, stored in at most 32 bits
 
 
@@ -97,6 +99,32 @@ def split_observation(space: gymnasium.Space, observation, name: str = "") -> di
     return {name: observation}
 
 
+def check_observation(world, observation) -> None:
+    """Raise ValueError unless a batched `observation` of `world` has the declared parts.
+
+    Its shapes must be those of the parts, its values must fit their dtypes without wrapping round,
+    and discrete parts must be below `n`.
+    """
+    values = split_observation(world.single_observation_space, observation)
+    for name, part in observation_parts(world).items():
+        array = np.asarray(values.get(name))
+        what = f"part {name!r} of an observation" if name else "an observation"
+        if array.dtype.kind not in "biuf" or array.shape[1:] != part.shape or array.ndim == 0:
+            raise ValueError(
+                f"{what} has shape {list(array.shape)} and dtype {array.dtype}: {part}"
+            )
+        top = part.n - 1 if isinstance(part, Discrete) else _largest(part.dtype)
+        is_integer = np.dtype(part.dtype).kind in "bui"
+        low = -top - 1 if np.dtype(part.dtype).kind == "i" else 0
+        if is_integer and (array.dtype.kind == "f" or array.max() > top or array.min() < low):
+            raise ValueError(f"{what} is no value of {part}: {array.ravel()[:5].tolist()}")
+
+
+def _largest(dtype: str) -> int:
+    kind = np.dtype(dtype)
+    return 1 if kind.kind == "b" else np.iinfo(kind).max if kind.kind in "ui" else 0
+
+
 def check_action_space(space: gymnasium.Space) -> None:
     """Raise ValueError unless actions are the numbers from 0 of a Discrete space."""
     if not _is_index(space):
@@ -124,7 +152,12 @@ def _leaves(space: gymnasium.Space, name: str) -> Iterator[tuple[str, gymnasium.
 def _children(
     space: spaces.Dict | spaces.Tuple,
 ) -> Iterator[tuple[str | int, gymnasium.Space]]:
-    yield from space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+    for key, inner in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+        if not KEY.fullmatch(str(key)):
+            raise ValueError(
+                f"the key {key!r} of the observation space must be letters, digits and underscores"
+            )
+        yield key, inner
 
 
 def _join(name: str, key: str | int) -> str:
@@ -132,20 +165,26 @@ def _join(name: str, key: str | int) -> str:
 
 
 def _make_part(name: str, space: gymnasium.Space, factors: tuple[int, ...] | None) -> Part:
-    """Return the part of a leaf; ValueError unless it can be stored, under a name for a file."""
+    """Return the part of a leaf; ValueError unless it can be stored."""
     what = f"part {name!r} of the observation space" if name else "the observation space"
-    if name and not PART_NAME.fullmatch(name):
-        raise ValueError(f"{what} needs a name of letters, digits and underscores")
     if _is_index(space):
-        is_cell = name == "" and factors is not None
-        return Discrete(int(space.n), tuple(map(int, factors if is_cell else (space.n,))))
-    if not isinstance(space, spaces.Box | spaces.MultiBinary) or space.dtype.kind not in "biuf":
+        shape = factors if name == "" and factors is not None else (space.n,)
+        if np.prod(shape) != space.n:
+            raise ValueError(f"observation_factors {shape} do not multiply to {space.n}")
+        return Discrete(int(space.n), tuple(map(int, shape)))
+    is_array = isinstance(space, spaces.Box | spaces.MultiBinary)
+    if not is_array or not ARRAY_DTYPE.fullmatch(space.dtype.name):
         raise ValueError(
             f"{what} must be Discrete from 0 (at most {MAX_DISCRETE:,} values), MultiDiscrete, "
             f"MultiBinary or a Box of numbers, it is {space}"
         )
     is_box = isinstance(space, spaces.Box)
     low, high = (np.min(space.low), np.max(space.high)) if is_box else (0, 1)
+    is_wide = space.dtype.kind == "u" and high > np.iinfo(np.int64).max  # windows are int64
+    if len(space.shape) > MAX_DIMENSIONS or is_wide:
+        raise ValueError(
+            f"{what} must have at most {MAX_DIMENSIONS} dimensions and integers below 2^63"
+        )
     bounds = (float(bound) if np.isfinite(bound) else None for bound in (low, high))
     return Array(tuple(map(int, space.shape)), space.dtype.name, *bounds)
 

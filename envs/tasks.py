@@ -61,7 +61,7 @@ def task_name(task: np.ndarray) -> str:
 
 
 def check_all_tasks(env_id: str, env_kwargs: dict, task_kwargs: list[dict] | None = None) -> None:
-    """Raise ValueError unless one vector environment can hold environments of all tasks.
+    """Raise ValueError unless all tasks have names and one vector environment can hold them.
 
     The environments then share the spaces for which a model is built. For a Gymnasium id one
     environment is made for each task. A process checks the same arguments only once.
@@ -73,6 +73,8 @@ def check_all_tasks(env_id: str, env_kwargs: dict, task_kwargs: list[dict] | Non
 def _check_once(arguments: str) -> None:
     env_id, env_kwargs, task_kwargs = json.loads(arguments)
     tasks = make_base(env_id, task_kwargs, **env_kwargs).all_tasks()
+    if tasks.min() < 0 or len(np.unique(tasks, axis=0)) < len(tasks):
+        raise ValueError("its tasks must be different rows of numbers from 0 on")
     make_base(env_id, task_kwargs, tasks=tasks, **env_kwargs).close()
 
 

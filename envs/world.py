@@ -40,6 +40,9 @@ class World(VectorEnv, TaskOracle):
     random number depends only on the environment's seed and on how many numbers it has drawn since:
     an environment's transitions are the same in any batch. Without `tasks`, environment i has task
     i modulo the number of tasks. Raises ValueError for a bad setting.
+
+    A subclass is built as `Subclass(num_envs=None, tasks=None, **settings)`. It sets what
+    `all_tasks` needs before it calls `super().__init__`, which asks for the tasks.
     """
 
     metadata: ClassVar[dict] = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}
@@ -92,9 +95,9 @@ class World(VectorEnv, TaskOracle):
         self._require_reset("step")
         actions = check_actions(actions, self.num_envs, self._num_actions)
         envs = slice(None) if active is None else np.flatnonzero(active)
-        if self._masks is not None:
-            self._check_masks(actions, envs)
+        self.check_masks(actions, envs)
         reward, terminated = self._advance(actions[envs], envs)
+        reward = reward.astype(np.float32, copy=False)
         if active is not None:
             all_rewards, ended = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, bool)
             all_rewards[envs], ended[envs] = reward, terminated
@@ -153,8 +156,10 @@ class World(VectorEnv, TaskOracle):
         """The actions of each environment's task, bool [N, A]; None if each task has all."""
         return self.action_mask(self.tasks)
 
-    def _check_masks(self, actions: np.ndarray, envs: Envs) -> None:
+    def check_masks(self, actions: np.ndarray, envs: Envs) -> None:
         """Raise InvalidAction if one of `envs` gets an action that its task does not have."""
+        if self._masks is None:
+            return
         allowed = self._masks[np.arange(self.num_envs), actions][envs]
         if not allowed.all():
             wrong = actions[envs][~allowed].tolist()

@@ -62,7 +62,7 @@ class VectorEpisodeLength(VectorWrapper):
                {"time": int64 [N], "_time": mask} with the mask "_final_info".
     NEXT_STEP  In the next step, which ignores the environment's action and returns the first
                observation, reward 0 and no flag. The wrapped `step` must take `active` (see
-               GridWorld.step).
+               World.step).
     DISABLED   By the caller, with `options["reset_mask"]`. Before that a step raises
                gymnasium.error.ResetNeeded.
     """
@@ -109,8 +109,10 @@ class VectorEpisodeLength(VectorWrapper):
         if self.autoreset_mode == AutoresetMode.DISABLED:
             ended = np.flatnonzero(self._ended).tolist()
             raise ResetNeeded(f"the episodes of environments {ended} have ended: reset them first")
-        check_actions(actions, self.num_envs, self.single_action_space.n)  # before any reset
         active = ~self._ended
+        actions = check_actions(actions, self.num_envs, self.single_action_space.n)
+        if hasattr(self.env, "check_masks"):  # all checks come before any reset
+            self.env.check_masks(actions, np.flatnonzero(active))
         self.reset(options={"reset_mask": self._ended})
         return self._advance(actions, active)
 

@@ -62,6 +62,55 @@ class Large(gymnasium.Env):
         return observation, float(action == 299), False, False, {}
 
 
+class Dtypes(gymnasium.Env):
+    """Parts of dtypes that torch lacks or does not calculate in."""
+
+    observation_space = spaces.Dict(
+        {
+            "wide": spaces.Box(0, 65_535, (2,), np.uint16),
+            "double": spaces.Box(-np.inf, np.inf, (), np.float64),
+            "flag": spaces.MultiBinary(3),
+        }
+    )
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.step(0)[0], {}
+
+    def step(self, action):
+        wide = np.array([65_535, action], np.uint16)
+        flag = np.eye(3, dtype=np.int8)[action]
+        observation = {"wide": wide, "double": np.array(0.1), "flag": flag}
+        return observation, 0.5 * int(action), False, False, {}
+
+
+class Dashed(Dtypes):
+    """A space with a key that could be taken for the way to a nested part."""
+
+    observation_space = spaces.Dict({"a-b": spaces.Discrete(3)})
+
+
+class Liar(World):
+    """A world that returns an observation outside its space."""
+
+    def __init__(self, num_envs=None, tasks=None):
+        super().__init__(num_envs, tasks, spaces.Discrete(4), spaces.Discrete(2))
+
+    def all_tasks(self):
+        return np.arange(5)[:, None]
+
+    def _observation(self):
+        return np.full(self.num_envs, 65_538)
+
+
+class Repeated(Liar):
+    """A world that has a task twice."""
+
+    def all_tasks(self):
+        return np.zeros((5, 1), int)
+
+
 class Wordy(World):
     """A world whose observations are words, which nothing can store."""
 
@@ -136,6 +185,14 @@ class Uniform:
             yield chunk
 
 
+class Lazy(Uniform):
+    """A source that ends too early."""
+
+    def run(self, steps):
+        """Take 60 steps in each environment, whatever is asked."""
+        return super().run(60)
+
+
 class ValueModel(SequenceModel):
     """A sequence model with a value head, and a slow copy of it, the target network."""
 
@@ -159,7 +216,11 @@ class Critic(AlgorithmDistillation):
         hidden = model.hidden(batch)
         values, valid = model.value(hidden)[..., 0].float(), batch["valid"][:, 1:]
         following = torch.roll(model.target(hidden)[..., 0].float(), -1, 1)
-        both = valid & torch.roll(valid, -1, 1) & (torch.arange(valid.shape[1]) > 0)
+        both = (
+            valid
+            & torch.roll(valid, -1, 1)
+            & (torch.arange(valid.shape[1], device=valid.device) > 0)
+        )
         error = (values - batch["reward"][:, 1:] - 0.9 * following.detach()) ** 2
         value_loss = error.where(both, 0).sum() / valid.sum()
         return loss + value_loss, {"actor_loss": loss, "value_loss": value_loss}
@@ -208,6 +269,16 @@ class ReturnConditioned(AlgorithmDistillation):
         return AskedPolicy(model, num_envs, context_length, target_return)
 
 
+class Forgetful(ReturnConditioned):
+    """A method whose model reads a return to go that its policy does not give."""
+
+    policy = Method.policy
+
+
+class Lossless(Method):
+    """A method without a loss."""
+
+
 class Demanding(ReturnConditioned):
     """A method whose policy has no default for the return that it is asked for."""
 
@@ -250,5 +321,5 @@ class Fitting(Method):
     """A method whose only member is a loss."""
 
     def loss(self, model, batch):
-        """Return the cross entropy, without a mask."""
+        """Return the cross entropy."""
         return AlgorithmDistillation(AlgorithmDistillation.Settings()).loss(model, batch)

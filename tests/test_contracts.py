@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_run import checkpoint
 
+from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.config.schema import ModelConfig
 from ad.data.histories import Histories
@@ -18,15 +19,21 @@ from ad.data.store import load_history
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.exchange.release import load_release, release
+from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
+from ad.models import transformer
+from ad.models.encoders.mlp import MLPEncoder
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
 from ad.rollout.rollout import greedy, rollout, sampled
+from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 from ad.sweeps.pipeline import run_all
+from ad.training.multi_seed import can_be_stacked
 from ad.training.trainer import Trainer
 from envs import make_base, make_vec
+from envs.spaces import Array
 
 HERE = Path(__file__).parent
 PICTURES = ["--env.id", f"{HERE}/components.py:PictureRoom", "--env.episode_length", "8"]
@@ -63,6 +70,11 @@ CASES = {
     ],
     "field of its own": ["--method.name", f"{HERE}/components.py:TimeLeft"],
     "optimal actions": ["--method.name", f"{HERE}/components.py:Supervised"],
+    "other dtypes": [
+        *("--env.id", f"{HERE}/components.py:Dtypes", "--env.tasks", "[{}, {}]"),
+        *("--model.encoder", "mlp", "--split.num_train_tasks", "1"),
+        *("--source.algorithm", f"{HERE}/components.py:Uniform"),
+    ],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 SMALL = {
@@ -90,7 +102,7 @@ SMALL = {
 def configured(root: Path, *words: str):
     """Return a small experiment below `root`."""
     small = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
-    return load(["--root", str(root), *small, *words]).config
+    return load(["--root", str(root), "--device", "cpu", *small, *words]).config
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +128,11 @@ def test_every_verb_takes_it(finished, name):
     assert (run.folder / "report.html").read_text().count("<table") >= 2
     verify(run)
     release(run)
-    model = load_release(run.folder / "release")
+    outside = ":" in run.config.method.name
+    if outside:
+        with pytest.raises(ConfigError, match=r"needs .*components\.py:"):
+            load_release(run.folder / "release")
+    model = load_release(run.folder / "release", trust_code=outside)
     torch.testing.assert_close(dict(model.state_dict()), dict(load_model(run).state_dict()))
 
 
@@ -225,10 +241,71 @@ def test_what_is_asked_of_a_rollout_reaches_the_model(finished):
     assert (logits[0] - logits[1]).abs().max() > 1e-4
 
 
-def run_method(run: Run):
-    from ad.methods import build_method
+def test_the_configured_arguments_reach_the_policy(finished):
+    run = finished("return")
+    policy = policy_of(run.config, run_method(run), load_model(run))(3)
+    assert policy.target_return == 2.0
 
+
+def run_method(run: Run):
     return build_method(run.config.method)
+
+
+def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(finished):
+    run = finished("other dtypes")
+    arrays = load_history(Histories(run.config).folder(run.split.train_tasks[0])).arrays
+    dtypes = {name: arrays[f"observation-{name}"].dtype for name in ("wide", "double", "flag")}
+    assert dtypes == {"wide": np.uint16, "double": np.float64, "flag": np.int8}
+    assert arrays["observation-wide"].max() == 65_535
+    batch = load_dataset(run).windows(("observation",)).sample(np.random.default_rng(0), 4)
+    assert batch["observation-wide"].dtype == np.int64
+    assert batch["observation-wide"].max() == 65_535
+
+
+def test_only_methods_that_say_so_train_several_seeds_in_one_pass(finished):
+    assert can_be_stacked(Trainer(finished("arms")))
+    assert not can_be_stacked(Trainer(finished("critic")))
+    assert not can_be_stacked(Trainer(finished("optimal actions")))  # a subclass of one that does
+
+
+def test_metrics_are_those_of_the_whole_batch_in_micro_batches_too(tmp_path, monkeypatch):
+    words = ["--source.algorithm", "noise_distillation", "--training.precision", "float32"]
+    run = Run.open(configured(tmp_path, *CASES["critic"], *words, "--data.context_length", "100"))
+    collect(run)
+    trainer = Trainer(run)
+    whole, _ = trainer.loss_and_grad(trainer.model)
+    monkeypatch.setattr(transformer, "LARGEST_ACTIVATION", 1)
+    pieces, _ = trainer.loss_and_grad(trainer.model)
+    assert set(whole) == {"loss", "actor_loss", "value_loss"}
+    torch.testing.assert_close(pieces, whole)
+
+
+def test_an_mlp_reads_bounded_entries_from_minus_one_to_one_and_others_as_they_are():
+    values, ends = torch.tensor([[0.0, 10.0]]), torch.tensor([[-1.0, 1.0]])
+    bounded = MLPEncoder(Array((2,), "float32", 0.0, 10.0), 8)
+    torch.testing.assert_close(bounded(values), bounded.layers(ends))
+    for high in (None, 3e38):
+        unbounded = MLPEncoder(Array((2,), "float32", 0.0, high), 8)
+        torch.testing.assert_close(unbounded(values), unbounded.layers(values))
+
+
+LATE = {  # what only shows when the component runs: still a sentence, and before it is trained
+    "breaks its observation space: an observation is no value of": [
+        *("--env.id", f"{HERE}/components.py:Liar", "--model.encoder", "table"),
+    ],
+    "ended after 60 of 120 steps": ["--source.algorithm", f"{HERE}/components.py:Lazy"],
+    "the model reads return_to_go, which ContextPolicy does not give": [
+        *("--method.name", f"{HERE}/components.py:Forgetful"),
+    ],
+}
+
+
+@pytest.mark.parametrize("sentence", LATE)
+def test_what_breaks_a_contract_is_one_sentence(sentence, tmp_path):
+    run = Run.open(configured(tmp_path, *LATE[sentence]))
+    with pytest.raises(ConfigError, match=sentence):
+        run_all([run])
+    assert not (run.folder / "checkpoints").exists()
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +393,12 @@ def test_cached_logits_of_pictures_are_those_of_a_full_pass(
 
 def test_a_selected_environment_may_repeat_and_its_contexts_then_part(picture_spec):
     model, window = picture_model(picture_spec, "fused"), picture_window(3, 4)
-    policy = ContextPolicy(model, 3, 4)
+
+    class Policy(ContextPolicy):
+        def inputs(self):
+            return {"return_to_go": 0.0}
+
+    policy = Policy(model, 3, 4)
 
     def act(step: int, envs) -> torch.Tensor:
         parts = {p: window[f"observation-{p}"][envs, step] for p in ("image", "bumped")}
@@ -392,6 +474,11 @@ BAD = {
         *("--env.id", f"{HERE}/components.py:Large", "--env.kwargs", "{size: 5000000000}"),
         *("--env.tasks", "[{}, {}]"),
     ],
+    "the key 'a-b' of the observation space": [
+        *("--env.id", f"{HERE}/components.py:Dashed", "--env.tasks", "[{}, {}]"),
+    ],
+    "it has no loss": ["--method.name", f"{HERE}/components.py:Lossless"],
+    "its tasks must be different rows": ["--env.id", f"{HERE}/components.py:Repeated"],
     "or a Box of numbers, it is Text": ["--env.id", f"{HERE}/components.py:Wordy"],
     "must not be factored: the observation is an array": [*CARTPOLE, *SEARCH],
     "cannot have one for the part picture": [

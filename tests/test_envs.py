@@ -320,7 +320,7 @@ def test_successors_are_the_observations_after_a_step():
         ({"tasks": [[0, 0]], "num_envs": 2}, "num_envs is 2, but the number of tasks is 1"),
         ({"render_mode": "human"}, "render_mode 'human' is unknown"),
         ({"sise": 3}, "DarkRoom-v0 has no setting 'sise'; did you mean 'size'?"),
-        ({"task_kwargs": [{}]}, "task_kwargs are for Gymnasium's environments"),
+        ({"task_kwargs": [{}]}, "a list of tasks is for Gymnasium's environments"),
     ],
 )
 def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):

@@ -282,7 +282,7 @@ BAD = [
     ("--method.name", "own/exits.py:Method", "method.name", "cannot be imported: SystemExit: 3"),
     ("--method.name", "no.such:Method", "method.name", "no.such cannot be imported: ModuleNotFou"),
     ("--method.name", "own/parts.py:NoSettings", "method.name", "own/parts.py:NoSettings is no "
-     "method: it has no Settings"),
+     "method: it is no subclass of ad.methods.base:Method"),
     ("--method.name", "own/parts.py:TupleSettings", "method.name", "the Settings of own/parts.py:"
      "TupleSettings are no group of settings: sizes must be declared with another type than tuple"),
     ("--method.name", "own/parts.py", "method.name", "is not a known method: 'own/parts.py'"),
@@ -290,7 +290,7 @@ BAD = [
     ("--method.settings.factor", "-1", "method.name", "cannot be used: factor must not be neg"),
     ("--source.algorithm", "own/parts.py:Method", "source.algorithm", "is no source algorithm: it "
      "has no run"),
-    ("--model.encoder", "own/parts.py:Env", "model.encoder", "is no observation encoder: it has "),
+    ("--model.encoder", "own/parts.py:Env", "model.encoder", "is no observation encoder: it is"),
     ("--model.tokenizer", "own/gone.py:T", "model.tokenizer", "there is no file own/gone.py"),
     ("--env.id", "own/gone.py:World", "env", "cannot be created: there is no file own/gone.py"),
     ("--env.id", "no.such:World", "env", "cannot be created: no.such cannot be imported: Module"),

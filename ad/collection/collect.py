@@ -10,6 +10,7 @@ from ad.data.histories import Histories
 from ad.data.manifest import CURVE_START
 from ad.data.store import load_history
 from ad.runtime.arrays import max_open_maps
+from ad.runtime.console import warn
 from ad.runtime.files import atomic_rename_dir, remove, write_json
 from ad.runtime.locks import locked
 from ad.runtime.run import Run, describe_split
@@ -22,7 +23,12 @@ def collect(run: Run, fresh: bool = False) -> int:
     An interrupted collection is resumed, and gives the same bytes. Raises MachineError while
     another process collects into the same dataset.
     """
-    histories, split = Histories(run.config), run.split
+    histories, split, length = Histories(run.config), run.split, run.config.env.episode_length
+    if (limit := getattr(run.world, "max_episode_steps", None)) and length < limit:
+        warn(
+            f"env.episode_length {length} ends episodes that {run.config.env.id} lets last for "
+            f"{limit} steps"
+        )
     count = collect_tasks(histories, split.train_tasks, fresh)
     write_json(histories.path / f"split_{split.hash[:12]}.json", describe_split(split))
     return count

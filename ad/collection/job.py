@@ -19,7 +19,7 @@ from ad.data.histories import Histories, versions
 from ad.data.manifest import STOPPED
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, describe_stopped, history_bytes
-from ad.errors import CorruptError
+from ad.errors import ConfigError, CorruptError
 from ad.registry import SOURCES
 from ad.runtime import console
 from ad.runtime.console import warn
@@ -73,6 +73,11 @@ class CollectionJob:
                 self._run(stop_requested)
                 if self.writer.written == self.steps:
                     self._publish()
+                elif not stop_requested():
+                    raise ConfigError(
+                        f"the source {self.config.source.algorithm} ended after "
+                        f"{self.writer.written} of {self.steps} steps"
+                    )
         except BaseException:
             if read_metadata(self.writer.partial) is None:
                 self.writer.discard()

@@ -47,7 +47,13 @@ def violations(config: Experiment, bad: set[str]) -> Iterator[Problem]:
         for paths, check in constraints:
             if any(overlaps(path, other) for path in paths for other in bad):
                 continue
-            if text := check(*(operator.attrgetter(path)(config) for path in paths)):
+            try:
+                text = check(*(operator.attrgetter(path)(config) for path in paths))
+            except Exception as error:  # a user's component may raise anything
+                if constraints is CONSTRAINTS:
+                    raise
+                text = f"cannot be checked: {type(error).__name__}: {' '.join(str(error).split())}"
+            if text:
                 bad.add(paths[0])
                 yield Problem(paths[0], text)
 
@@ -77,7 +83,7 @@ def env_can_be_created(env):
     try:
         check_all_tasks(env.id, env.kwargs, env.tasks)
     except Exception as error:  # another package's environment may raise anything
-        return f"cannot be created: {' '.join(str(error).split())}"
+        return f"cannot be created: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 @component_constraint("source.algorithm", "env")
@@ -102,12 +108,12 @@ def env_steps_are_divisible_by_num_envs(env_steps, num_envs):
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
 
 
-@constraint("evaluation.worlds", "env", "split", "model.encoder")
-def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
+@component_constraint("evaluation.worlds", "env", "split", "model")
+def model_can_be_evaluated_on_worlds(worlds, env, split, model):
     if not worlds:
         return None
-    trained_split = configured_split(env, split)
-    trained = observation_parts(configured_world(env))
+    trained_split, world = configured_split(env, split), configured_world(env)
+    trained = observation_parts(world)
     for number, kwargs in enumerate(worlds):
         if kwargs in worlds[:number]:
             return f"must not list {as_yaml(kwargs)} twice"
@@ -116,16 +122,24 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, encoder):
         merged = env.kwargs | kwargs
         try:
             other_split(trained_split, merged)
-            evaluated = observation_parts(configured_world(replace(env, kwargs=merged)))
+            other_world = configured_world(replace(env, kwargs=merged))
+            evaluated = observation_parts(other_world)
         except Exception as error:  # another package's environment may raise anything
             return f"must not list {as_yaml(kwargs)}: {' '.join(str(error).split())}"
-        if evaluated != trained and not ENCODERS.load(encoder).any_size:
-            fitting = ", ".join(name for name in ENCODERS if ENCODERS.load(name).any_size)
-            return (
-                f"must not list {as_yaml(kwargs)}: model.encoder {encoder} is for the "
-                f"{_text(trained)} observations of training, not for {_text(evaluated)} "
-                f"({fitting} is for any size)"
-            )
+        if other_world.single_action_space != world.single_action_space:
+            return f"must not list {as_yaml(kwargs)}: it has other actions than training"
+        for name in {**trained, **evaluated}:
+            part, other = trained.get(name), evaluated.get(name)
+            if part == other:
+                continue
+            encoder = model.encoder_of(name)
+            if None in (part, other) or not ENCODERS.load(encoder).any_size:
+                fitting = ", ".join(known for known in ENCODERS if ENCODERS.load(known).any_size)
+                return (
+                    f"must not list {as_yaml(kwargs)}: model.encoder {encoder} is for the "
+                    f"{_size(part)} observations of training, not for {_size(other)} "
+                    f"({fitting} is for any size)"
+                )
 
 
 @constraint("data.env_steps", "source.env_steps", "source.num_envs")
@@ -150,6 +164,8 @@ def stride_leaves_training_sequences(stride, env_steps, collected, num_envs):
 def encoders_fit_parts_of_the_observation(encoders, env):
     parts = observation_parts(configured_world(env))
     for name, encoder in encoders.items():
+        if not isinstance(encoder, str):
+            return f"must name the encoder of {name}, not {as_yaml(encoder)}"
         if name not in parts:
             known = ", ".join(filter(None, parts)) or "no parts with names"
             return f"cannot have one for the part {name}: the observation has {known}"
@@ -250,9 +266,11 @@ def _encoder_problem(encoder: str, name: str, part: Part) -> str | None:
             return None
     except ValueError as error:
         return f"cannot be used: {error}"
-    fitting = ", ".join(known for known in ENCODERS if ENCODERS.load(known).supports(part))
+    fitting = [known for known in ENCODERS if ENCODERS.load(known).supports(part)]
     what = f"the part {name} of the observation" if name else "the observation"
-    return f"must not be {encoder}: {what} is {part}, which {fitting} can encode"
+    hint = f", as in model.encoders {{{name}: {fitting[0]}}}" if name else ""
+    names = ", ".join(fitting)
+    return f"must not be {encoder}: {what} is {part}, which {names} can encode{hint}"
 
 
 def _reserved(kwargs: dict) -> str | None:
@@ -261,7 +279,8 @@ def _reserved(kwargs: dict) -> str | None:
         return f"must not set {', '.join(reserved)}: the suite sets it"
 
 
-def _text(parts: dict[str, Part]) -> str:
-    """Return the parts of an observation as text: "9 x 9" for the index of a cell."""
-    sizes = (part.factors if isinstance(part, Discrete) else part.shape for part in parts.values())
-    return " and ".join(" x ".join(map(str, size)) for size in sizes)
+def _size(part: Part | None) -> str:
+    """Return the size of a part of an observation: "9 x 9" for the index of a cell."""
+    if part is None:
+        return "missing"
+    return " x ".join(map(str, part.factors if isinstance(part, Discrete) else part.shape))

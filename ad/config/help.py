@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ad.config.fields import as_yaml, join, settings_class
 from ad.config.parser import COMPONENTS
@@ -21,8 +21,11 @@ A world, source, method, encoder, ... can also be a class: module:Class or path/
 """
 
 
-def help_text() -> str:
-    """Return every option with its default and meaning, with those of all sources and methods."""
+def help_text(options: Mapping[str, str] | None = None) -> str:
+    """Return every option with its default and meaning, with those of all sources and methods.
+
+    A class that `options` name, e.g. {"method.name": "path/to/file.py:Class"}, is among them.
+    """
     lines = [
         _line("config_path FILE.yaml", "the experiment, see configs/"),
         _line("fresh true", "discard what the verb has written before and start again"),
@@ -31,7 +34,8 @@ def help_text() -> str:
         f"\nworlds: {', '.join(REGISTRY.names())}, any Gymnasium id",
     ]
     for section, (registry, field) in COMPONENTS.items():
-        for name in registry.names():
+        named = (options or {}).get(f"{section}.{field}")
+        for name in dict.fromkeys([*registry.names(), *filter(None, [named])]):
             lines += [f"\nif {section}.{field} is {name}"]
             try:
                 lines += _section(settings_class(registry, name), f"{section}.settings")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ad.config.schema import Experiment
-from ad.data.derived import DERIVED, Derive
+from ad.data.derived import Derive
 from ad.data.sampler import Batch, TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.runtime.console import warn
@@ -26,15 +26,15 @@ class Dataset:
         fields: Sequence[str],
         held_out: bool = False,
         history_part: tuple[float, float] = (0.0, 1.0),
-        derived: Mapping[str, Derive] = DERIVED,
+        derived: Mapping[str, Derive] | None = None,
     ) -> WindowSampler:
         """Return a sampler of windows of the actors to train on, or of those `held_out`.
 
         The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere.
         `action_mask` is among the fields if not all tasks have all actions.
         """
-        task, world = self.histories[0].task, self.histories[0].world
-        if world.action_mask(task[None]) is not None:
+        tasks = np.array([history.task for history in self.histories])
+        if self.histories[0].world.action_mask(tasks) is not None:
             fields = (*fields, "action_mask")
         data, num_envs = self.config.data, self.config.source.num_envs
         steps = (data.env_steps or self.config.source.env_steps) // num_envs

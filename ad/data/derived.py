@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.oracle import TaskOracle
+from envs.oracle import TaskOracle, knows_its_state
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,16 @@ def optimal_action(sequences: Sequences) -> np.ndarray:
 
 def knows_optimal_actions(world: TaskOracle) -> bool:
     """Return whether `world` can tell an optimal action by the observation."""
-    return world.optimal_policy(world.all_tasks()[:1]) is not None and world.states() is None
+    is_state = type(world).states is TaskOracle.states and knows_its_state(world)
+    return is_state and world.optimal_policy(world.all_tasks()[:1]) is not None
 
 
 def action_mask(sequences: Sequences) -> np.ndarray:
     """Return which actions the task has, bool [M, A]."""
-    mask = sequences.world.action_mask(sequences.task[None])[0]
-    return np.broadcast_to(mask, (len(sequences.arrays["action"]), len(mask)))
+    mask = sequences.world.action_mask(sequences.task[None])
+    if mask is None:
+        mask = np.ones((1, int(sequences.world.single_action_space.n)), bool)
+    return np.broadcast_to(mask[0], (len(sequences.arrays["action"]), mask.shape[1]))
 
 
 DERIVED: dict[str, Derive] = {

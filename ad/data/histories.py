@@ -53,6 +53,7 @@ class Histories:
             "source_seed": source.source_seed,
             "env_steps": source.env_steps,
             "num_envs": source.num_envs,
+            "fields": {name: [str(f.dtype), *f.shape] for name, f in self.fields.items()},
             "versions": versions(),
         }
 

@@ -35,6 +35,8 @@ def load_dataset(run: Run) -> Dataset:
         warn(f"{describe_stopped(stopped)}: training uses their histories up to there")
     learned = [history.learned for history in loaded.values()]
     rewards = np.unique(np.concatenate([np.unique(arrays["reward"]) for arrays in learned]))
+    if not np.isfinite(rewards).all():
+        raise ConfigError("the histories hold rewards that are not finite")
     spec = make_spec(run.world, run.config.env.episode_length, rewards)
     tasks = zip(learned, run.split.train_tasks, strict=True)
     return Dataset([TaskHistory(*both, run.world) for both in tasks], spec, run.config)

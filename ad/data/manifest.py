@@ -15,11 +15,11 @@ from ad.data.schema import KINDS
 from ad.data.spec import OBSERVATIONS
 from ad.runtime.arrays import check_header
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
+from envs.spaces import ARRAY_DTYPE, MAX_DIMENSIONS
 
 SCHEMA = 2
 MANIFEST = "unit.json"
-FILE_NAME = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*\.npy")
-DTYPE = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
+PART_SUFFIX = re.compile(r"(-[A-Za-z0-9_]+)+\.npy")  # after the role of an observation
 CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # columns before statistics
 STOPPED = "stopped_at_step"  # the steps that an agent learned from before it failed
 MAX_BYTES = 1 << 20  # the manifests of the store have about 3000
@@ -47,8 +47,16 @@ def read_manifest(folder: Path) -> dict:
         raise ValueError(f"{MANIFEST} lists other files than those of a history")
     for name, entry in files.items():
         _check_entry(name, entry)
-    if len({tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}) != 1:
-        raise ValueError(f"{MANIFEST} gives the arrays different lengths")
+    lengths = {tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}
+    if len(lengths) != 1 or 0 in lengths.pop():
+        raise ValueError(f"{MANIFEST} gives the arrays different lengths, or none")
+    for name, entry in files.items():
+        first = files.get(name.removeprefix("next_"))
+        if first is not None and (first["dtype"], first["shape"]) != (
+            entry["dtype"],
+            entry["shape"],
+        ):
+            raise ValueError(f"{MANIFEST} gives both roles of an observation different types")
     if not _is_count(stop := manifest.get(STOPPED, 0)) or stop > files["action.npy"]["shape"][1]:
         raise ValueError(f"{MANIFEST} gives an invalid {STOPPED}")
     named = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
@@ -80,10 +88,14 @@ def _check_entry(name: str, entry: object) -> None:
     if not isinstance(entry, dict) or entry.keys() != wanted:
         raise ValueError(f"{MANIFEST} does not describe {name}")
     shape = entry["shape"]
-    if not isinstance(shape, list) or not 2 <= len(shape) <= 8 or not all(map(_is_count, shape)):
+    if (
+        not isinstance(shape, list)
+        or not 2 <= len(shape) <= 2 + MAX_DIMENSIONS
+        or not all(map(_is_count, shape))
+    ):
         raise ValueError(f"{MANIFEST} gives {name} an impossible shape")
     kinds = {f"{field}.npy": kind for field, kind in KINDS.items()} | {CURVE: "f"}
-    is_dtype = isinstance(entry["dtype"], str) and DTYPE.fullmatch(entry["dtype"])
+    is_dtype = isinstance(entry["dtype"], str) and ARRAY_DTYPE.fullmatch(entry["dtype"])
     if not is_dtype or np.dtype(entry["dtype"]).kind not in kinds.get(name, "biuf"):
         raise ValueError(f"{MANIFEST} gives {name} an impossible type")
     is_flat = name not in kinds or len(shape) == 2
@@ -95,13 +107,14 @@ def _check_entry(name: str, entry: object) -> None:
 
 def _are_of_history(files: set[str]) -> bool:
     """Return whether `files` are the arrays of a history: its fields and the curve."""
-    if not {CURVE, *(f"{name}.npy" for name in KINDS)} <= files:
+    required = {CURVE, *(f"{name}.npy" for name in KINDS)}
+    if not required <= files or not all(isinstance(name, str) for name in files):
         return False
     first, other = (
         {name.removeprefix(role) for name in files if name.startswith(role)}
         for role in OBSERVATIONS
     )
-    named = all(isinstance(name, str) and FILE_NAME.fullmatch(name) for name in files)
+    named = first == {".npy"} or all(PART_SUFFIX.fullmatch(suffix) for suffix in first)
     count = 1 + len(KINDS) + len(first) + len(other)
     return named and first == other != set() and count == len(files)
 

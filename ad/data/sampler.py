@@ -33,8 +33,8 @@ class WindowSampler:
     """The sequences of many histories in flat arrays, and the drawing of windows from them.
 
     `fields` are those of a window: stored ones ("observation" and "next_observation" stand for all
-    their parts) and those that `derived` computes from whole sequences. `history_part` is the
-    fraction (start, stop) of each actor's transitions to use; other episodes are left out. A
+    their parts) and those that DERIVED or `derived` computes from whole sequences. `history_part`
+    is the fraction (start, stop) of each actor's transitions to use; other episodes are left out. A
     fraction `from_start` of windows begins at the first transition of a sequence, with all
     sequences equally likely; the others begin anywhere, with all places equally likely.
 
@@ -50,9 +50,10 @@ class WindowSampler:
         history_stride: int,
         history_part: tuple[float, float] = (0.0, 1.0),
         from_start: float = 0.0,
-        derived: Mapping[str, Derive] = DERIVED,
+        derived: Mapping[str, Derive] | None = None,
     ):
         self.context_length, self.from_start = context_length, from_start
+        derived = DERIVED | dict(derived or {})
         self.padding = spec.padding
         self.dtypes = {name: part.window_dtype for name, part in spec.observation_fields.items()}
         names = [path for name in fields for path in _paths(spec, name)]

@@ -1,6 +1,6 @@
 """The spaces and rewards that a model is built for."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,13 +58,8 @@ def make_spec(world, episode_length: int, rewards: np.ndarray) -> Spec:
     )
 
 
-def spec_as_dict(spec: Spec) -> dict:
-    """Return `spec` in plain types, for a checkpoint."""
-    return asdict(spec)
-
-
 def spec_from_dict(value: dict) -> Spec:
-    """Return the spec that `spec_as_dict` made `value` of, also after a way through JSON."""
+    """Return the spec that `dataclasses.asdict` made `value` of, also after a way through JSON."""
     parts = {}
     for name, part in value["observation"].items():
         kind, shape = (Discrete, "factors") if "n" in part else (Array, "shape")

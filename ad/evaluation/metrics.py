@@ -50,9 +50,10 @@ class TaskFacts:
 def nauc(returns: np.ndarray, optimal_return: np.ndarray) -> np.ndarray:
     """Normalized area under the in-context curve: mean over episodes of return / optimal return.
 
-    returns [..., E], optimal_return [...] -> [...]; NaN where the optimal return is 0 or unknown.
+    returns [..., E], optimal_return [...] -> [...]; NaN where the optimal return is unknown or not
+    above 0, since a share of it would mean nothing.
     """
-    return ratio(np.mean(returns, -1), optimal_return)
+    return ratio(np.mean(returns, -1), np.where(optimal_return > 0, optimal_return, np.nan))
 
 
 def normalized(values: np.ndarray, random: np.ndarray, optimal: np.ndarray) -> np.ndarray:
@@ -75,6 +76,15 @@ def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray)
     lengths, successes = lengths[..., -LAST:], successes[..., -LAST:]
     mean_length = ratio((lengths * successes).sum((1, 2)), successes.sum((1, 2)))
     return ratio(mean_length, shortest)
+
+
+def episodes_to_80pct(curve: np.ndarray, optimal_return: np.ndarray) -> int | None:
+    """Return the first episode, from 1, whose smoothed mean return is 80 % of the mean optimum.
+
+    curve [E], optimal_return [K]. None if there is none, or if the optimum is not above 0.
+    """
+    optimum = optimal_return.mean()
+    return episodes_to(curve, 0.8 * optimum if optimum > 0 else np.nan)
 
 
 def bootstrap(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +163,7 @@ def summarize(
         **{name: json_number(_mean(score)) for name, score in scores.items()},
         **{name: json_number(column.mean()) for name, column in columns.items()},
         "return_first10": json_number(curve[:LAST].mean()),
-        "episodes_to_80pct": episodes_to(curve, 0.8 * facts.optimal_return.mean()),
+        "episodes_to_80pct": episodes_to_80pct(curve, facts.optimal_return),
         "tasks_solved": _solved(scores["success_last10"]),
         "num_tasks": len(tasks),
         "num_seeds": returns.shape[1],
@@ -173,9 +183,9 @@ def summarize_reference(
     """Return a reference's entry in `results.json`, from expected returns and successes [K, E]."""
     return {
         "nauc": json_number(_mean(nauc(returns, optimal_return))),
-        "success_last10": json_number(last(successes).mean()),
-        "return_last10": json_number(last(returns).mean()),
-        "episodes_to_80pct": episodes_to(returns.mean(0), 0.8 * optimal_return.mean()),
+        "success_last10": json_number(_mean(last(successes))),
+        "return_last10": json_number(_mean(last(returns))),
+        "episodes_to_80pct": episodes_to_80pct(returns.mean(0), optimal_return),
         "num_episodes": returns.shape[1],
     }
 

@@ -4,7 +4,7 @@
 eval_seed, episode (from 1), return, length (env steps), success (0 or 1, empty if the world cannot
 tell) and reward_in_context (1 if the context held a reward above 0 when the episode began).
 `trajectories.npz` has the transitions of the first evaluation seed: split [N], task [N, D], where D
-numbers name a task, and the fields of `ad.rollout.rollout.RECORDED` [N, T].
+numbers name a task, and the fields of `Rollout.trajectory` [N, T, ...].
 """
 
 import csv

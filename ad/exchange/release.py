@@ -7,16 +7,18 @@ SHA256SUMS          hashes of the three for `sha256sum -c`, as safetensors has n
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from ad.config.parser import load_file
-from ad.config.schema import config_hash
-from ad.data.spec import spec_as_dict, spec_from_dict
-from ad.errors import CorruptError, MachineError
+from ad.config.schema import Experiment, config_hash, parse_dump
+from ad.data.spec import spec_from_dict
+from ad.errors import ConfigError, CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.summary import SUMMARY, is_evaluated
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
+from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, TOKENIZERS
 from ad.reporting.tables import run_table
 from ad.runtime.files import atomic_write, read_checked_json, sha256, write_text
 from ad.runtime.run import Run
@@ -33,7 +35,7 @@ def release(run: Run) -> Path:
     safetensors, model = _safetensors(), load_model(run)
     folder = run.folder / "release"
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    header = {"format": "pt", "spec": json.dumps(spec_as_dict(model.spec))}
+    header = {"format": "pt", "spec": json.dumps(asdict(model.spec))}
     with atomic_write(folder / "model.safetensors") as temporary:
         safetensors.torch.save_file(weights, temporary, header)
     config = (run.folder / "config.yaml").read_text(encoding="utf-8")
@@ -43,14 +45,21 @@ def release(run: Run) -> Path:
     return folder
 
 
-def load_release(folder: Path) -> SequenceModel:
+def load_release(folder: Path, trust_code: bool = False) -> SequenceModel:
     """Return the released model, frozen, on the CPU.
 
-    Raises CorruptError unless all files are as they were written, MachineError without the package
-    safetensors.
+    With `trust_code` it may be of classes outside the suite, which its configuration names and
+    which are imported. Raises ConfigError for such a model without it, CorruptError unless all
+    files are as they were written, MachineError without the package safetensors.
     """
     safetensors = _safetensors()
     _verify(folder)
+    outside = _outside_classes(parse_dump((folder / "config.yaml").read_text(encoding="utf-8")))
+    if outside and not trust_code:
+        raise ConfigError(
+            f"the model of {folder} needs {', '.join(outside)}: load_release(folder, "
+            "trust_code=True) imports what its configuration names"
+        )
     config = load_file(folder / "config.yaml", root=str(folder))
     try:
         with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
@@ -61,6 +70,19 @@ def load_release(folder: Path) -> SequenceModel:
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CorruptError(f"{folder} is not a release: {error}") from error
     return model.eval().requires_grad_(False)
+
+
+def _outside_classes(config: Experiment) -> list[str]:
+    """Return the components of a model that are not of the suite, by their names."""
+    model = config.model
+    chosen = (
+        (METHODS, config.method.name),
+        (TOKENIZERS, model.tokenizer),
+        (POSITIONS, model.position),
+        (REWARDS, model.reward),
+        *((ENCODERS, name) for name in (model.encoder, *model.encoders.values())),
+    )
+    return [name for registry, name in chosen if name not in registry]
 
 
 def card(run: Run, num_parameters: int) -> str:
@@ -109,7 +131,7 @@ learns in context to solve tasks of {config.env.id} that it was not trained on. 
 from pathlib import Path
 from ad.exchange.release import load_release
 
-model = load_release(Path("."))  # a SequenceModel; checks SHA256SUMS, runs no code
+model = load_release(Path("."))  # a SequenceModel; checks SHA256SUMS
 ```
 
 Made for research: it was trained in the world above and in no other.

@@ -28,6 +28,7 @@ class AlgorithmDistillation(Method):
     """Cross entropy of the source agent's actions at every decision of a window."""
 
     Settings = Settings
+    can_be_stacked = True
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -35,9 +36,9 @@ class AlgorithmDistillation(Method):
         self.label_smoothing = getattr(settings, "label_smoothing", 0.0)
         self.action_dropout = getattr(settings, "action_dropout", 0.0)
 
-    def sampler(self, dataset, config, held_out=False):
+    def sampler(self, dataset, held_out=False):
         """Return the default sampler, which hides past actions if that is configured."""
-        windows = super().sampler(dataset, config, held_out)
+        windows = super().sampler(dataset, held_out)
         probability = 0.0 if held_out else self.action_dropout
         return HiddenActions(windows, probability) if probability else windows
 

@@ -1,5 +1,6 @@
 """The interface of methods: what is learned from windows of histories, and how it acts."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +12,7 @@ from envs.oracle import TaskOracle
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
     import torch
 
-    from ad.config.schema import Experiment, ModelConfig
+    from ad.config.schema import ModelConfig
     from ad.data.dataset import Dataset
     from ad.data.sampler import WindowSampler
     from ad.data.spec import Spec
@@ -21,9 +22,10 @@ if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs o
 class Method:
     """A method with the default of every member but `loss`; built as `Method(settings)`.
 
-    `fields` are the fields of its windows; `derived` computes those that are neither stored in a
-    history nor in `ad.data.derived.DERIVED`. `history_part` holds the fractions of a history
-    between which its windows lie.
+    `fields` are the fields of its windows: those of a transition, those in
+    `ad.data.derived.DERIVED` (return_to_go, optimal_action), and those that `derived` computes.
+    `action_mask` is among them wherever tasks have different numbers of actions. `history_part`
+    holds the fractions of a history between which its windows lie.
     """
 
     @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Method:
     )
     derived: ClassVar[Mapping[str, Derive]] = {}
     history_part = (0.0, 1.0)
+    # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
+    # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
+    can_be_stacked: ClassVar[bool] = False
 
     def __init__(self, settings):
         self.settings = settings
@@ -52,24 +57,25 @@ class Method:
         return None
 
     def build(self, spec: "Spec", config: "ModelConfig", backend: str) -> "SequenceModel":
-        """Return a new model: a SequenceModel, or a subclass with further heads and inputs.
+        """Return a new model: a SequenceModel, or a subclass with further heads on `hidden`.
 
-        Parameters that do not require a gradient are not trained; `after_step` may change them.
+        Its argument `inputs` maps further fields to vectors, e.g. {"return_to_go":
+        nn.Linear(1, width)}; the policy then gives their values in `inputs()`. Parameters that do
+        not require a gradient are not trained; `after_step` may change them.
         """
         from ad.models.sequence_model import SequenceModel
 
         return SequenceModel(spec, config, backend)
 
-    def sampler(
-        self, dataset: "Dataset", config: "Experiment", held_out: bool = False
-    ) -> "WindowSampler":
+    def sampler(self, dataset: "Dataset", held_out: bool = False) -> "WindowSampler":
         """Return the sampler of training batches, or of those of held-out actors.
 
-        It has `sample(rng, count)`, which returns a dict of arrays [count, ...].
+        It has `sample(rng, count)`, which returns a dict of arrays [count, T + 1, ...], among them
+        `valid`, bool [count, T + 1] (`ad.data.sampler.WindowSampler`).
         """
-        derived = DERIVED | dict(self.derived)
-        return dataset.windows(self.fields, held_out, self.history_part, derived)
+        return dataset.windows(self.fields, held_out, self.history_part, self.derived)
 
+    @abstractmethod
     def loss(
         self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]
     ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
@@ -85,7 +91,8 @@ class Method:
     def policy(self, model: "SequenceModel", num_envs: int, context_length: int):
         """Return the policy of a rollout of `num_envs` environments (`ad.rollout.rollout.Policy`).
 
-        A method may have further arguments, which `evaluation.policy` gives.
+        A method may have further arguments, which `evaluation.policy` gives. A model with further
+        inputs needs a subclass of ContextPolicy with `inputs()`.
         """
         from ad.methods.context_policy import ContextPolicy
 

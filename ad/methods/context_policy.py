@@ -3,6 +3,7 @@
 import torch
 
 from ad.data.spec import field_name
+from ad.errors import ConfigError
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import TableCache, Window
 
@@ -13,10 +14,13 @@ class ContextPolicy:
     The logits are those of a full forward pass over the window, but for the rounding of a backend's
     cache. When the window of `context_length` decisions is full, its oldest half is dropped and
     the cache is filled again from the rest, since the keys of every layer depend on what was
-    dropped.
+    dropped. Raises ConfigError if the model has further inputs and the class does not give them.
     """
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        if model.tokenizer.inputs and type(self).inputs is ContextPolicy.inputs:
+            names = ", ".join(model.tokenizer.inputs)
+            raise ConfigError(f"the model reads {names}, which {type(self).__name__} does not give")
         self.model, self.length, self.capacity = model, 0, context_length
         self.device = model.head.weight.device
         self.step = 0  # decisions so far, also dropped ones
@@ -56,7 +60,10 @@ class ContextPolicy:
         return self._logits(start)
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Return the model's further inputs for the present decision, [N] each, by name."""
+        """Return the model's further inputs for the present decision, [N] each, by name.
+
+        A subclass overrides it for a model that has some.
+        """
         return {}
 
     def observe(

@@ -166,6 +166,7 @@ def render(
         maps=maps and _base64(maps),
         videos=shown and [(title, _base64(path.read_bytes())) for title, path in shown],
         config=dump(config),
+        learned_by=config.method.name.rpartition(":")[2].replace("_", " "),
     )
 
 
@@ -194,7 +195,8 @@ def headline(results: dict) -> str:
         + (f"; the optimal return is {best:.2f}." if best is not None else ".")
     )
     if random := references.get("random"):
-        text += f" Random actions reach {random['held_out']['return_last10']:.2f}."
+        reached = tables.number(random["held_out"]["return_last10"], ".2f")
+        text += f" Random actions reach {reached}."
     if undirected := references.get("undirected"):
         scores = (summary["nauc"], undirected["held_out"]["nauc"])
         nauc, ceiling = (tables.number(score, ".3f") for score in scores)

@@ -130,9 +130,10 @@ def rollout(
     """
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
     keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
-    observation, info = env.reset(seed=env_seeds)
-    statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
     tensors, mask = _Tensors(policy, env), env.unwrapped.action_mask(env.unwrapped.tasks)
+    observation, info = env.reset(seed=env_seeds)
+    parts = tensors.split(observation)
+    statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)
     steps, envs, action = [], np.arange(env.num_envs), np.zeros(env.num_envs, np.int64)
     with torch.inference_mode(), _bar(env.num_envs * episodes, label) as bar:
         while (active := statistics.active).any():
@@ -140,27 +141,28 @@ def rollout(
                 policy.select(tensors.array(np.flatnonzero(playing)))
                 envs = envs[playing]
             time, episode = info["time"], np.where(active, statistics.episode, -1)
-            logits = policy.act(tensors.observation(observation, envs), tensors.array(time[envs]))
+            logits = policy.act(tensors.observation(parts, envs), tensors.array(time[envs]))
             if (begins := active[envs] & (time[envs] == 0)).any():
                 statistics.begin(envs[begins], _reward_in_context(policy, len(envs))[begins])
-            allowed = _allowed(_finite(logits), None if mask is None else mask[envs])
+            allowed = _finite(_allowed(logits, None if mask is None else mask[envs]))
             action[envs] = select_action(allowed, uniform(keys[envs], len(steps)))
-            next_observation, reward, terminated, truncated, info = env.step(action)
-            final_observation = info.get("final_obs", next_observation)
+            observation, reward, terminated, truncated, info = env.step(action)
+            next_parts = tensors.split(observation)
+            final = tensors.split(info["final_obs"]) if "final_obs" in info else next_parts
             outcome = (action, reward, terminated, truncated)
             policy.observe(
                 *(tensors.array(values[envs]) for values in outcome),
-                tensors.observation(final_observation, envs),
+                tensors.observation(final, envs),
             )
             statistics.add(reward, terminated | truncated)
             fields = {
-                **tensors.fields("observation", observation),
+                **{field_name("observation", name): values for name, values in parts.items()},
                 **{"action": action, "reward": reward},
-                **tensors.fields("next_observation", final_observation),
+                **{field_name("next_observation", name): values for name, values in final.items()},
                 **{"episode": episode, "time": time},
             }
             steps.append({name: values[recorded] for name, values in fields.items()})
-            observation = next_observation
+            parts = next_parts
             bar.update(int(statistics.episode.sum()) - bar.n)
     return Rollout(
         statistics.returns,
@@ -185,16 +187,14 @@ class _Tensors:
             values = values.astype(np.int64)
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
-    def observation(self, observation, envs: np.ndarray) -> Observation:
+    def split(self, observation) -> dict[str, np.ndarray]:
+        """Return the parts of the observations of all environments, [N, ...] each, by name."""
+        return split_observation(self.space, observation)
+
+    def observation(self, parts: dict[str, np.ndarray], envs: np.ndarray) -> Observation:
         """Return the observations of `envs`, int [M], as a tensor or a dict of the parts."""
-        parts = split_observation(self.space, observation)
         tensors = {name: self.array(values[envs]) for name, values in parts.items()}
         return tensors.get("", tensors)
-
-    def fields(self, role: str, observation) -> dict[str, np.ndarray]:
-        """Return the parts of an observation [N, ...] by the names of their fields."""
-        parts = split_observation(self.space, observation)
-        return {field_name(role, name): values for name, values in parts.items()}
 
 
 def sampled(temperature: float = 1.0):
@@ -213,16 +213,16 @@ def greedy(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
     return logits.argmax(1)
 
 
-def _finite(logits: torch.Tensor) -> np.ndarray:
-    values = logits.double().cpu().numpy()
+def _finite(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values.max(1)).all():  # -inf stands for an action that is never taken
         raise NumericError("the model gave logits that are not finite; this checkpoint is unusable")
     return values
 
 
-def _allowed(logits: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Return `logits` [N, A] with -inf for the actions outside `mask` [N, A]."""
-    return logits if mask is None else np.where(mask, logits, -np.inf)
+def _allowed(logits: torch.Tensor, mask: np.ndarray | None) -> np.ndarray:
+    """Return `logits` [N, A] as float64 with -inf for the actions outside `mask` [N, A]."""
+    values = logits.double().cpu().numpy()
+    return values if mask is None else np.where(mask, values, -np.inf)
 
 
 def _reward_in_context(policy: Policy, num_envs: int) -> np.ndarray:

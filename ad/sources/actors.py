@@ -6,10 +6,12 @@ import numpy as np
 
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.data.spec import field_name
+from ad.errors import ConfigError
 from envs.rng import derive_key, uniform
-from envs.spaces import split_observation
+from envs.spaces import check_observation, split_observation
 
-CHUNK_STEPS = 500  # steps of each environment held in memory before they are stored
+CHUNK_STEPS = 500  # steps of each environment held in memory before they are stored, at most
+CHUNK_BYTES = 2**28  # held in memory
 
 Observations = np.ndarray | dict[str, np.ndarray]  # [K, N, ...], by part unless undivided
 
@@ -30,10 +32,13 @@ class Actors:
         self.env, self.shape = env, (num_tasks, num_envs)
         self.agent = np.arange(num_tasks)[:, None]
         self.action_mask = self._action_mask()
+        self.num_actions = self.action_mask.sum(1)[:, None]  # of each task, [K, 1]
+        self.actions_of_task = np.argsort(~self.action_mask, axis=1, kind="stable")  # these first
         self.fields = transition_fields(env.unwrapped)
         self.keys = actor_keys(keys, num_envs, "action")
         seeds = [int(key) >> 1 for key in actor_keys(keys, num_envs, "world")]
         observation, info = env.reset(seed=seeds)
+        self._check(observation)
         self.observation, self.time = self._split(observation), info["time"]
         self.steps = 0
 
@@ -57,7 +62,9 @@ class Actors:
 
         The length of all but the last is a multiple of `multiple`.
         """
-        size = max(CHUNK_STEPS // multiple, 1) * multiple
+        step_bytes = np.prod(self.shape) * sum(field.nbytes for field in self.fields.values())
+        most = min(CHUNK_STEPS, int(CHUNK_BYTES // step_bytes))
+        size = max(most // multiple, 1) * multiple
         for start in range(self.steps, steps, size):
             yield TransitionChunk.empty(self.fields, min(size, steps - start), *self.shape)
 
@@ -79,9 +86,7 @@ class Actors:
 
     def uniform_actions(self, u: np.ndarray) -> np.ndarray:
         """Return uniformly random actions of each task, int [K, N], by the uniforms `u` [K, N]."""
-        possible = np.argsort(~self.action_mask, axis=1, kind="stable")  # its own actions first
-        count = self.action_mask.sum(1)[:, None]
-        return possible[self.agent, (u * count).astype(int)]
+        return self.actions_of_task[self.agent, (u * self.num_actions).astype(int)]
 
     def _action_mask(self) -> np.ndarray:
         world = self.env.unwrapped
@@ -93,6 +98,8 @@ class Actors:
         data = chunk.arrays
         data["action"][t], data["time"][t] = actions, self._by_agent(self.time)
         observation, reward, terminated, truncated, info = self.env.step(actions.ravel())
+        if self.steps == t == 0:
+            self._check(observation)
         self.observation, self.time = self._split(observation), info["time"]
         # An environment whose episode ended is reset already: info has the final observation.
         final = self._split(info["final_obs"]) if "final_obs" in info else self.observation
@@ -104,6 +111,13 @@ class Actors:
     def _record(self, chunk: TransitionChunk, t: int, role: str, observation: dict) -> None:
         for part, values in observation.items():
             chunk.arrays[field_name(role, part)][t] = self._by_agent(values)
+
+    def _check(self, observation) -> None:
+        """Raise ConfigError unless an observation is what the world declares."""
+        try:
+            check_observation(self.env.unwrapped, observation)
+        except ValueError as error:
+            raise ConfigError(f"the world breaks its observation space: {error}") from error
 
     def _split(self, observation) -> dict[str, np.ndarray]:
         return split_observation(self.env.single_observation_space, observation)

@@ -13,7 +13,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys
-from envs.oracle import TaskOracle
+from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
 
 
@@ -51,7 +51,7 @@ class NoiseDistillation:
     @staticmethod
     def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
         """Return a problem if `world` does not know its optimal policy, else None."""
-        if world.optimal_policy(tasks[:1]) is None:
+        if world.optimal_policy(tasks[:1]) is None or not knows_its_state(world):
             return "needs a world that knows its optimal policy"
         return None
 

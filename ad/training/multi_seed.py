@@ -17,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
-from ad.methods.base import Method
 from ad.runtime.console import warn
 from ad.training.compiling import compiled
 from ad.training.optimizer import FlatTensors
@@ -51,10 +50,9 @@ def stacking_is_faster(trainers: Sequence[Trainer]) -> bool:
 
 
 def can_be_stacked(trainer: Trainer) -> bool:
-    """Return whether a model's parameters change in optimizer steps only, without random draws."""
-    moves = type(trainer.method).after_step is not Method.after_step
-    trained = all(parameter.requires_grad for parameter in trainer.model.parameters())
-    return trained and not moves and not draws_random_numbers(trainer.config, trainer.model)
+    """Return whether the method's class says so, and the model draws no random numbers."""
+    declared = vars(type(trainer.method)).get("can_be_stacked", False)
+    return declared and not draws_random_numbers(trainer.config, trainer.model)
 
 
 def draws_random_numbers(config: Experiment, model: torch.nn.Module) -> bool:

@@ -7,7 +7,7 @@ checkpoint trains to the same weights as an uninterrupted one on the same machin
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from ad.config.schema import dump
 from ad.data.dataset import to_device
 from ad.data.load import load_dataset
 from ad.data.sampler import Batch, WindowSampler
-from ad.data.spec import Spec, spec_as_dict
+from ad.data.spec import Spec
 from ad.methods import build_method, build_model
 from ad.methods.base import Method
 from ad.models.backend import choose_backend
 from ad.models.sequence_model import SequenceModel
+from ad.rollout.tasks import policy_of
 from ad.runtime.devices import choose_device, seed_torch
 from ad.runtime.run import Run
 from ad.training import checkpoints
@@ -50,11 +51,11 @@ class TrainingData:
 
 def load_training_data(run: Run, method: Method) -> TrainingData:
     """Read the histories of the train tasks of `run` and return the samplers of `method`."""
-    dataset, config = load_dataset(run), run.config
+    dataset = load_dataset(run)
     held_out = None
-    if config.data.held_out_actors:
-        held_out = method.sampler(dataset, config, held_out=True)
-    return TrainingData(method.sampler(dataset, config), held_out, dataset.spec)
+    if run.config.data.held_out_actors:
+        held_out = method.sampler(dataset, held_out=True)
+    return TrainingData(method.sampler(dataset), held_out, dataset.spec)
 
 
 class Trainer:
@@ -75,6 +76,7 @@ class Trainer:
         self.bfloat16 = uses_bfloat16(self.config, self.device)
         self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
         self.seconds = 0.0  # of training that are not in the run's timing yet
+        policy_of(self.config, self.method, self.model)(1)  # its errors come before the training
         self._resume()
 
     @property
@@ -126,10 +128,10 @@ class Trainer:
         valid = batch["valid"][:, 1:]
 
         def loss_of(micro_batch: slice) -> torch.Tensor:
-            part = {name: values[micro_batch] for name, values in batch.items()}
+            own = {name: values[micro_batch] for name, values in batch.items()}
             seed_torch(self._key("dropout", self.step, micro_batch.start), self.device)
             share = valid[micro_batch].sum() / valid.sum()
-            loss, further = self.loss(forward, part)
+            loss, further = self.loss(forward, own)
             metrics.append({name: value.detach() * share for name, value in further.items()})
             return loss * share
 
@@ -188,7 +190,7 @@ class Trainer:
                 {name: float(value) for name, value in metrics.items()} for metrics in self.metrics
             ],
             "nonfinite": self.guard.state_dict(),
-            "spec": spec_as_dict(self.data.spec),
+            "spec": asdict(self.data.spec),
             "config": dump(self.config),
             "fingerprint": fingerprint(self.config, self.run.split),
             "backend": choose_backend(self.config, self.device),

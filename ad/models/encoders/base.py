@@ -1,5 +1,7 @@
 """The interface of observation encoders."""
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,6 +16,7 @@ class Encoder(nn.Module):
     any_size = False  # whether its parameters serve parts with other numbers of values
 
     @staticmethod
+    @abstractmethod
     def supports(part: Part) -> bool:
         """Return whether the class can encode the values of `part`."""
         raise NotImplementedError

@@ -8,18 +8,20 @@ from torch import nn
 from ad.models.encoders.base import Encoder
 from envs.spaces import Array, Part
 
+LARGEST_RANGE = 1e6  # of bounds that say how large the entries are
 HIDDEN = 4  # hidden width as a multiple of the width of the vectors
 
 
 class MLPEncoder(Encoder):
     """A linear map, GELU, and a second linear map of an array's entries in a row.
 
-    Entries with bounds are scaled to [-1, 1].
+    Bounded entries are scaled to [-1, 1], all by the same factor.
     """
 
     def __init__(self, part: Array, width: int):
         super().__init__()
-        is_bounded = part.low is not None and part.high is not None and part.high > part.low
+        known = part.low is not None and part.high is not None
+        is_bounded = known and 0 < part.high - part.low < LARGEST_RANGE
         self.middle = (part.high + part.low) / 2 if is_bounded else 0.0
         self.scale = 2 / (part.high - part.low) if is_bounded else 1.0
         self.num_dims = len(part.shape)
