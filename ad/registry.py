@@ -11,6 +11,7 @@ SOURCES = Registry(
     {
         "a2c": "ad.sources.a2c:A2C",
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
+        "posterior_sampling": "ad.sources.posterior_sampling:PosteriorSampling",
     },
     group="sources",
     needs=("Settings", "run"),

@@ -84,6 +84,11 @@ class DarkRoom(GridWorld):
         """Return the steps from start to goal in each task, float [K]; the mean over starts."""
         return self._mean_over_starts(tasks, lambda distance: distance)
 
+    def steps_to_success(self, tasks) -> np.ndarray:
+        """Return the steps from each cell to the goal, float [K, S]."""
+        down, right = self._offsets(np.arange(self.size**2), self._goal_cells(tasks)[:, None])
+        return (np.abs(down) + np.abs(right)).astype(float)
+
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
         """Return the best possible expected return in each task, float [K].
 

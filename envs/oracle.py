@@ -59,6 +59,10 @@ class TaskOracle:
         """Return the fewest env steps to a success in each task, float [K]."""
         return None
 
+    def steps_to_success(self, tasks) -> np.ndarray | None:
+        """Return the fewest env steps to a success from each state, float [K, S]."""
+        return None
+
     def success(self, returns: np.ndarray) -> np.ndarray | None:
         """Return whether episodes with these returns, of any shape, are successes: bool."""
         return None

@@ -1,0 +1,120 @@
+"""Posterior sampling over the tasks of a world (Thompson 1933; Strens 2000; Osband et al. 2013).
+
+An agent keeps the set of tasks that are consistent with all that it has seen in its life, which is
+one actor. It samples one of them and follows that task's optimal policy until the task is refuted;
+then it samples again. Once a single task is left, it acts optimally. It is told the family of
+tasks, but not which one it is in.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad.config.fields import field
+from ad.data.schema import TransitionChunk
+from ad.errors import ConfigError
+from ad.sources.actors import Actors, actor_keys
+from envs.oracle import TaskOracle
+from envs.rng import uniform
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of posterior sampling."""
+
+    nearness: float = field(1.0, at_least=0)
+    """preference for tasks that succeed soon: a task has weight exp(-nearness * steps); 0: none"""
+
+
+class PosteriorSampling:
+    """K agents with N lives each, of a world that knows its tasks and their optimal policies.
+
+    `settings` is one `Settings` for all agents, or a list of K equal ones.
+    """
+
+    Settings = Settings
+    SHARED = ("nearness",)
+
+    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+        if problem := self.problem(env.unwrapped, tasks):
+            raise ConfigError(f"posterior_sampling {problem}")
+        self.settings = settings if isinstance(settings, Settings) else settings[0]
+        self.world = env.unwrapped
+        self.tasks = self.world.all_tasks()  # M of them
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.keys = actor_keys(keys, num_envs, "posterior")
+        self.cumulative = self.world.optimal_policy(self.tasks).cumsum(-1)  # [M, S, A]
+        self.weights = self._weights()  # [S, M]
+        lives = len(self.keys)  # K * N
+        self.possible = np.ones((lives, len(self.tasks)), bool)
+        self.sampled, self.draws = np.zeros(lives, np.int64), np.zeros(lives, np.uint64)
+        self._sample(np.arange(lives))
+
+    @staticmethod
+    def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
+        """Return what `world` does not know that posterior sampling needs, else None."""
+        if world.optimal_policy(tasks[:1]) is None:
+            return "needs a world that knows its optimal policy"
+        if type(world).possible is TaskOracle.possible:
+            return "needs a world that knows which of its tasks are possible"
+        return None
+
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
+        for chunk in self.actors.chunks(steps):
+            for step in chunk.rollouts(1):
+                self.actors.fill(step, self.act)
+                self._learn(step)
+            left = self.possible.sum(1).reshape(self.actors.shape).mean(1)
+            chunk.statistics["possible_tasks"] = [left.astype(np.float32)]
+            yield chunk
+
+    def state(self) -> dict | None:
+        """Return the state as nested dicts of arrays; None if the environments have none."""
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        names = ("possible", "sampled", "draws")
+        return {**{name: getattr(self, name).copy() for name in names}, "actors": actors}
+
+    def restore(self, state: dict) -> None:
+        """Set the state to one returned by `state`."""
+        for name in ("possible", "sampled", "draws"):
+            setattr(self, name, state[name].copy())
+        self.actors.restore(state["actors"])
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Sample actions [K, N] of the optimal policies of the sampled tasks, by `u` [K, N]."""
+        cumulative = self.cumulative[self.sampled, self._states()]  # [K * N, A]
+        return (u.reshape(-1, 1) >= cumulative[:, :-1]).sum(1).reshape(u.shape)
+
+    def _learn(self, step: TransitionChunk) -> None:
+        """Drop the tasks that a step refutes; sample another task where the sampled one is."""
+        undecided = np.flatnonzero(self.possible.sum(1) > 1)
+        seen = {
+            name: values.reshape(-1, *values.shape[3:])[undecided]
+            for name, values in step.arrays.items()
+        }
+        self.possible[undecided] &= self.world.possible(seen, self.tasks)
+        self._sample(undecided[~self.possible[undecided, self.sampled[undecided]]])
+
+    def _sample(self, lives: np.ndarray) -> None:
+        """Sample a possible task for each of `lives`, int [M]."""
+        weights = self.weights[self._states()[lives]] * self.possible[lives]
+        cumulative = weights.cumsum(1)
+        u = uniform(self.keys[lives], self.draws[lives])[:, None] * cumulative[:, -1:]
+        self.sampled[lives] = (u >= cumulative).sum(1)
+        self.draws[lives] += np.uint64(1)
+
+    def _weights(self) -> np.ndarray:
+        """Return the weight of each task by state, [S, M]; ones if the world knows no distance."""
+        steps = self.world.steps_to_success(self.tasks) if self.settings.nearness else None
+        if steps is None:
+            return np.ones((self.cumulative.shape[1], len(self.tasks)))
+        return np.exp(-self.settings.nearness * (steps - steps.min(0))).T
+
+    def _states(self) -> np.ndarray:
+        """Return the index of the present state of each life, int [K * N]."""
+        states = self.world.states()
+        return self.actors.observation[""] if states is None else states
