@@ -1,0 +1,84 @@
+"""Posterior sampling: it goes to tasks that are still possible, and is optimal once one is left."""
+
+import numpy as np
+import pytest
+
+from ad.collection.job import new_source
+from ad.config.parser import load
+from ad.errors import ConfigError
+from ad.sources.posterior_sampling import PosteriorSampling, Settings
+from envs import make_base, make_vec
+
+TASKS = np.array([[0, 0], [2, 1]])
+
+
+def agents(num_envs: int = 30, nearness: float = 1.0, **kwargs) -> PosteriorSampling:
+    """Return agents on two 3 x 3 rooms before their first step."""
+    env = make_vec("DarkRoom-v0", np.repeat(TASKS, num_envs, axis=0), 6, size=3, **kwargs)
+    return PosteriorSampling(Settings(nearness), env, TASKS, num_envs, [11, 12])
+
+
+def sampler(steps: int, **settings):
+    """Return agents after `steps` steps, and their transitions, [T, K, N]."""
+    source = agents(**settings)
+    chunks = [chunk.arrays for chunk in source.run(steps)]
+    return source, {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}], ids=str
+)
+def test_the_true_task_is_never_refuted_and_soon_the_only_one(kwargs):
+    source, _ = sampler(80, **kwargs)
+    true = (source.tasks == TASKS[:, None]).all(-1).argmax(1)  # index of each agent's task
+    possible = source.possible.reshape(2, 30, -1)
+    assert possible[np.arange(2), :, true].all()
+    assert (possible.sum(-1) == 1).all()
+    np.testing.assert_array_equal(source.sampled.reshape(2, 30), true[:, None].repeat(30, 1))
+
+
+def test_a_task_is_possible_until_a_transition_refutes_it():
+    source, seen = sampler(7)
+    world = make_base("DarkRoom-v0", size=3)
+    seen = {name: values.reshape(7, -1) for name, values in seen.items()}
+    expected = world.possible(seen, source.tasks).all(0)
+    np.testing.assert_array_equal(source.possible, expected)
+
+
+def test_after_the_first_reward_every_path_is_a_shortest_one():
+    _, seen = sampler(120)
+    lengths = []
+    for k, n in np.ndindex(2, 30):
+        done = np.flatnonzero((seen["terminated"] | seen["truncated"])[:, k, n])
+        first = np.flatnonzero(seen["reward"][:, k, n])[0]
+        lengths += [(k, gap) for gap in np.diff(done[done >= first])]
+    assert {gap for k, gap in lengths if k == 0} == {2} and {g for k, g in lengths if k == 1} == {1}
+
+
+def test_a_life_visits_no_cell_as_a_goal_twice_before_the_first_reward():
+    source, _ = sampler(60, nearness=0.0)
+    assert source.draws.max() <= len(source.tasks)  # each sample refutes at least one task
+
+
+def test_nearness_prefers_near_tasks():
+    near = []
+    for nearness in (0.0, 2.0):
+        source = agents(400, nearness)
+        steps = source.world.steps_to_success(source.tasks)[source.sampled, 4]  # from the center
+        near.append((steps == 1).mean())
+    assert near[0] == pytest.approx(0.5, abs=0.06) and near[1] > 0.85
+
+
+def test_what_the_source_needs_is_a_sentence(tmp_path):
+    words = ["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"]
+    with pytest.raises(ConfigError, match="needs a world that knows its optimal policy"):
+        load([*words, "--env.id", "FrozenLake-v1", "--env.tasks", "[{}, {}]",
+              "--split.num_train_tasks", "1", "--model.encoder", "table"])  # fmt: skip
+
+
+def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):
+    config = load(["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"]).config
+    together = list(new_source(config, np.array([[0, 0], [3, 7]])).run(40))
+    alone = list(new_source(config, np.array([[3, 7]])).run(40))
+    for name, values in alone[0].arrays.items():
+        np.testing.assert_array_equal(values[:, 0], together[0].arrays[name][:, 1])
