@@ -166,6 +166,7 @@ class DarkRoom(GridWorld):
             self._table,
             self.start_observations(),
             self._goal_cells(tasks),
+            len(self.all_tasks()),
             episode_length,
             self.terminate_on_goal,
             self.optimal_return(tasks, episode_length),

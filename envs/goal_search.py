@@ -5,10 +5,12 @@ does not know; each step that ends there has reward 1. `GoalSearch.references` g
 return and success of each task and episode:
 
 - random: uniform actions in all episodes.
-- undirected: random until the goal is first hit, perfect ever after: the ceiling of what can be
-  learned from a source that explores without direction, as A2C does.
+- random_then_optimal: a uniformly random walk until the goal is first hit, a shortest path in every
+  episode after that. It is one walk among many: others that remember more find the goal sooner.
 - explorer: visits unseen cells systematically (`envs.explorer`) until it reaches the goal, then
-  takes a shortest path: a practical ceiling for any agent.
+  takes a shortest path: the best known searcher.
+- ceiling: a bound that no agent exceeds on average over all goals, since it sees at most
+  `episode_length` new cells an episode.
 - optimal: knows the goal.
 """
 
@@ -26,13 +28,15 @@ class GoalSearch:
     """Transitions, starts and goals of K tasks in which an agent has to find a goal.
 
     successors: int [S, A], the next observation; starts: int [number of starts], equally likely
-    except that no episode starts on its goal; goals: int [K]. goal_ends: whether arriving ends the
-    episode. optimal: float [K], the expected return of an agent that knows the goal.
+    except that no episode starts on its goal; goals: int [K] of `num_goals` in the world.
+    goal_ends: whether arriving ends the episode. optimal: float [K], the expected return of an
+    agent that knows the goal.
     """
 
     successors: np.ndarray
     starts: np.ndarray
     goals: np.ndarray
+    num_goals: int
     episode_length: int
     goal_ends: bool
     optimal: np.ndarray
@@ -42,8 +46,9 @@ class GoalSearch:
         exploring = self.explorer(episodes)
         return {
             "random": _constant(*self.random(), episodes),
-            "undirected": self.undirected(episodes),
+            "random_then_optimal": self.random_then_optimal(episodes),
             **({"explorer": exploring} if exploring else {}),
+            "ceiling": self.ceiling(episodes),
             "optimal": _constant(self.optimal, self.reachable, episodes),
         }
 
@@ -54,7 +59,7 @@ class GoalSearch:
         success = self._random_walk_values(ones, arrival_ends=True)
         return self._mean_over_starts(returns), self._mean_over_starts(success)
 
-    def undirected(self, episodes: int) -> Reference:
+    def random_then_optimal(self, episodes: int) -> Reference:
         """Act uniformly until the goal is first hit, take a shortest path to it ever after."""
         ones = np.ones(self.episode_length)
         hit = self._mean_over_starts(self._random_walk_values(ones, arrival_ends=True))
@@ -86,6 +91,17 @@ class GoalSearch:
                 returns[k, episode] = self.arrival_returns()[-step]
                 returns[k, episode + 1 :] = self.optimal[k]
         return Reference(returns, (returns > 0).astype(float))
+
+    def ceiling(self, episodes: int) -> Reference:
+        """Bound the mean return over all goals of an agent that does not know the goal.
+
+        By the end of episode e it has seen at most e * `episode_length` cells beside the starts of
+        its episodes, so it has found at most that share of the goals, and an episode in which a
+        goal is found is at best one that knows it.
+        """
+        new_cells = self.episode_length + (len(self.starts) > 1)  # a random start is seen too
+        found = np.minimum(new_cells * np.arange(1, episodes + 1) / self.num_goals, 1)
+        return Reference(self.optimal[:, None] * found, self.reachable[:, None] * found)
 
     def arrival_returns(self) -> np.ndarray:
         """Return of arriving on the goal and staying there, float [episode_length].

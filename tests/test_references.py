@@ -44,23 +44,23 @@ def test_random_is_the_mean_over_all_walks(random_start):
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_undirected_is_random_until_the_first_hit_and_perfect_ever_after(ends):
+def test_random_then_optimal_is_random_until_the_first_hit_and_perfect_ever_after(ends):
     def first_episode(on_goal: np.ndarray) -> float:
         if not on_goal.any():
             return 0
         return 1 if ends else STEPS - int(on_goal.argmax())  # stays from its arrival on
 
     world, tasks = room(terminate_on_goal=ends)
-    line = world.references(tasks, STEPS, episodes=2)["undirected"]
+    line = world.references(tasks, STEPS, episodes=2)["random_then_optimal"]
     found, first = (every_walk(world, tasks[0], value) for value in (np.any, first_episode))
     best = world.optimal_return(tasks, STEPS)[0]
     assert line.returns[0] == pytest.approx([first, found * best + (1 - found) * first])
     assert line.successes[0] == pytest.approx([found, found + (1 - found) * found])
 
 
-def test_the_undirected_reference_agrees_with_a_simulation_in_the_room_of_the_benchmark():
+def test_that_reference_agrees_with_a_simulation_in_the_room_of_the_benchmark():
     world, tasks = room(size=9)
-    line = world.references(tasks, 20, episodes=100)["undirected"]
+    line = world.references(tasks, 20, episodes=100)["random_then_optimal"]
     # A simulation of 400,000 walks gives 0.8524 and 0.9828.
     assert nauc(line.returns, np.ones(80)).mean() == pytest.approx(0.8527, abs=1e-4)
     assert line.successes[:, 99].mean() == pytest.approx(0.9830, abs=1e-4)
@@ -95,15 +95,20 @@ def test_explorer_paths_leave_cells_out_of_reach():
 def test_references_are_in_order(size, ends, steps):
     world, tasks = room(size, terminate_on_goal=ends)
     lines = {name: r.returns for name, r in world.references(tasks, steps, 50).items()}
-    assert (lines["random"] <= lines["undirected"] + 1e-9).all()
-    assert (lines["undirected"] <= lines["optimal"] + 1e-9).all()
+    assert (lines["random"] <= lines["random_then_optimal"] + 1e-9).all()
+    assert (lines["random_then_optimal"] <= lines["optimal"] + 1e-9).all()
     assert (lines["explorer"] <= lines["optimal"] + 1e-9).all()
     assert lines["explorer"][:, -1] == pytest.approx(lines["optimal"][:, -1])
 
 
 def test_with_random_starts_there_is_no_explorer():
     world, tasks = room(random_start=True)
-    assert set(world.references(tasks, STEPS, 3)) == {"random", "undirected", "optimal"}
+    assert set(world.references(tasks, STEPS, 3)) == {
+        "random",
+        "random_then_optimal",
+        "ceiling",
+        "optimal",
+    }
 
 
 def test_the_random_return_is_that_of_the_reference():
@@ -126,3 +131,21 @@ def test_the_successes_of_a_source_are_unknown_where_the_world_cannot_tell():
     world = envs.make_base("CliffWalking-v1")
     line = source_references(world, [[np.ones(3)]], episodes=3, last=2)["source"]
     assert line.returns.tolist() == [[1, 1, 1]] and np.isnan(line.successes).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "episodes", "nauc"), [(9, 100, 0.985), (11, 100, 0.975), (17, 200, 0.9665)]
+)
+def test_no_agent_exceeds_the_ceiling_on_average_over_all_goals(size, episodes, nauc):
+    world = envs.make_base("DarkRoom-v0", size=size)
+    lines = world.references(world.all_tasks(), 20, episodes)
+    reachable = world.optimal_return(world.all_tasks(), 20) > 0
+    means = {name: line.returns[reachable].mean() for name, line in lines.items()}
+    assert means["ceiling"] == pytest.approx(nauc, abs=5e-5)
+    assert means["random_then_optimal"] < means["explorer"] <= means["ceiling"]
+
+
+def test_the_ceiling_counts_a_random_start_as_a_cell_that_is_seen():
+    world = envs.make_base("DarkRoom-v0", size=3, random_start=True)
+    line = world.references(world.all_tasks(), 2, 4)["ceiling"]
+    np.testing.assert_allclose(line.returns[0] / line.returns[0, -1], [3 / 8, 6 / 8, 1, 1])

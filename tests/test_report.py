@@ -125,7 +125,10 @@ def test_what_a_user_writes_is_shown_and_not_run(run, results):
 def test_the_table_of_a_run_has_its_splits_and_references(run, results):
     lines = (run.folder / "table.md").read_text().splitlines()
     first = [line.split("|")[1].strip() for line in lines[2:]]
-    assert first[:2] == ["model, held-out tasks", "model, train tasks"] and "explorer" in first
+    assert (
+        first[:2] == ["model, held-out tasks", "model, train tasks"]
+        and "best known searcher" in first
+    )
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -133,7 +136,7 @@ def test_a_group_of_runs_has_its_mean_and_the_ceiling(results):
     other = json.loads(json.dumps(results))
     other["splits"]["held_out"]["nauc"] += 0.2
     table = tables.runs_table([{"seed 0": results, "seed 1": other}, {"alone": results}])
-    ceiling = "*undirected ceiling*"
+    ceiling = "*random walk until found, then shortest path*"
     mean = "**mean of 2 runs**"
     assert [row[0] for row in table.rows] == ["seed 0", "seed 1", mean, ceiling, "alone", ceiling]
     expected = results["splits"]["held_out"]["nauc"] + 0.1

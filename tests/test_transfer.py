@@ -71,10 +71,10 @@ def test_the_references_are_those_of_the_world_played(run, kwargs):
     base = make_base("DarkRoom-v0", **({"size": 3} | kwargs))
     tasks = there.split.held_out_tasks
     line, optimal = (
-        base.references(tasks, 5, 12)["undirected"],
+        base.references(tasks, 5, 12)["random_then_optimal"],
         base.optimal_return(tasks, 5),
     )
-    found = results(run, there.folder.name)["references"]["undirected"]["held_out"]
+    found = results(run, there.folder.name)["references"]["random_then_optimal"]["held_out"]
     assert found["nauc"] == pytest.approx(np.mean(line.returns.mean(1) / optimal))
 
 

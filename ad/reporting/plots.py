@@ -18,7 +18,11 @@ INK, MUTED, GRID = "#26323d", "#68747f", "#e4e8eb"
 STYLES = {  # in the order of the legend
     "optimal": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 1.6},
     "explorer": {"color": "#009E73", "linestyle": (0, (6, 2)), "linewidth": 1.6},
-    "undirected": {"color": "#CC79A7", "linestyle": (0, (5, 1.5, 1, 1.5)), "linewidth": 1.8},
+    "random_then_optimal": {
+        "color": "#CC79A7",
+        "linestyle": (0, (5, 1.5, 1, 1.5)),
+        "linewidth": 1.8,
+    },
     "held_out": {"color": "#0072B2", "linewidth": 2.6, "zorder": 4},
     "train": {"color": "#56B4E9", "linewidth": 1.3, "zorder": 3},
     "source": {"color": "#D55E00", "linewidth": 1.4},

@@ -14,8 +14,9 @@ REFERENCE_TITLES = {
     "source": "source, first episodes",
     "source_end": "source, last episodes",
     "random": "random",
-    "undirected": "undirected ceiling",
-    "explorer": "explorer",
+    "random_then_optimal": "random walk until found, then shortest path",
+    "explorer": "best known searcher",
+    "ceiling": "ceiling: at most an episode of new cells",
     "optimal": "optimal",
 }
 COLUMNS = {  # score -> heading and number format
@@ -105,8 +106,8 @@ def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out")
 
     For a run without results, the value is a text that says why there are none. The rows of runs
     have the intervals of their `results.json` (over tasks). A group of several runs also has a row
-    with their mean and a t-interval over runs. The last row of a group is the ceiling of undirected
-    exploration.
+    with their mean and a t-interval over runs. The last row of a group is the random
+    walk that takes shortest paths once it has found the goal.
     """
     rows = [row for group in groups for row in _group_rows(group, split)]
     return Table(["run", *(heading for heading, _ in COLUMNS.values()), "training"], rows)
@@ -127,10 +128,11 @@ def _evaluated_rows(group: dict[str, dict], split: str) -> list[list[str]]:
     ]
     if len(group) > 1:
         rows.append([f"**mean of {len(group)} runs**", *_mean_cells(summaries), UNKNOWN])
-    ceilings = [result["references"].get("undirected", {}).get(split) for result in group.values()]
-    if all(ceilings):
-        cells = [_mean_of([ceiling.get(name) for ceiling in ceilings], name) for name in COLUMNS]
-        rows.append([f"*{REFERENCE_TITLES['undirected']}*", *cells, UNKNOWN])
+    name = "random_then_optimal"
+    walks = [result["references"].get(name, {}).get(split) for result in group.values()]
+    if all(walks):
+        cells = [_mean_of([walk.get(column) for walk in walks], column) for column in COLUMNS]
+        rows.append([f"*{REFERENCE_TITLES[name]}*", *cells, UNKNOWN])
     return rows
 
 

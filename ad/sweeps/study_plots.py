@@ -15,8 +15,8 @@ STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 RESOLUTION = 100  # dots per inch: these pictures are committed
 
 
-def question_picture(results: dict[str, ValueResults], ceiling: float | None) -> bytes:
-    """Return a PNG of the `results` by value; `ceiling` is the NAUC of undirected exploration."""
+def question_picture(results: dict[str, ValueResults], random_walk: float | None) -> bytes:
+    """Return a PNG of the `results` by value; `random_walk` is the NAUC of that reference."""
     height = max(3.8, 1.2 + 0.45 * len(results))
     figure = Figure(figsize=(10.5, height), dpi=RESOLUTION, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
@@ -27,8 +27,9 @@ def question_picture(results: dict[str, ValueResults], ceiling: float | None) ->
     style_axes(left, "fifth of the in-context episodes", "success, held-out tasks")
     left.set_xticks(range(1, 6))
     left.set_ylim(0, 1.02)
-    if ceiling is not None:
-        right.axvline(ceiling, **STYLES["undirected"], label="undirected ceiling")
+    if random_walk is not None:
+        style = STYLES["random_then_optimal"]
+        right.axvline(random_walk, **style, label="random walk, then shortest path")
         right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     style_axes(right, "NAUC, held-out tasks (dots: seeds)", "")
     right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # the interval of few seeds may be wider

@@ -38,7 +38,7 @@ COLUMNS = (
     *("key", "changed", "split_seed", "source_seed", "train_seed", "train_steps"),
     *SCORES,
     *FIFTHS,
-    *("train_nauc", "train_success_last10", "undirected_nauc"),
+    *("train_nauc", "train_success_last10", "random_then_optimal_nauc"),
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
     *HARDWARE,
@@ -105,7 +105,7 @@ def record_of(planned: PlannedRun, run: Run) -> RunRecord:
     successes = read_results(run.folder / "results.csv")["held_out"].successes  # [K, S, E]
     parts = np.array_split(successes, 5, axis=2)
     fifths = [json_number(part.mean()) if part.size else None for part in parts]
-    undirected = results["references"].get("undirected", {}).get("held_out", {})
+    walk = results["references"].get("random_then_optimal", {}).get("held_out", {})
     bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
     return {
         "key": planned.key,
@@ -118,7 +118,7 @@ def record_of(planned: PlannedRun, run: Run) -> RunRecord:
         **dict(zip(FIFTHS, fifths, strict=True)),
         "train_nauc": train["nauc"],
         "train_success_last10": train["success_last10"],
-        "undirected_nauc": undirected.get("nauc"),
+        "random_then_optimal_nauc": walk.get("nauc"),
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
         **{name: results["timing"].get(name) for name in SECONDS},

@@ -44,7 +44,7 @@ def write_page(study: Study) -> int:
         overview.append(_overview(study, question, results))
         if made := {name: value for name, value in results.items() if value.records}:
             with atomic_write(picture) as path:
-                path.write_bytes(question_picture(made, _ceiling(results)))
+                path.write_bytes(question_picture(made, _random_walk(results)))
         else:
             picture.unlink(missing_ok=True)
     header = ["question", "what the probe found", "largest NAUC", "better", "worse"]
@@ -198,8 +198,10 @@ source seed.
 """
 
 
-def _ceiling(results: dict[str, ValueResults]) -> float | None:
-    """Return the NAUC of undirected exploration, None if the records have several or none."""
-    scores = (record["undirected_nauc"] for value in results.values() for record in value.records)
-    ceilings = {score for score in scores if score is not None}
-    return ceilings.pop() if len(ceilings) == 1 else None  # splits differ in it
+def _random_walk(results: dict[str, ValueResults]) -> float | None:
+    """Return the NAUC of the random walk, None if the records have several or none."""
+    scores = (
+        record["random_then_optimal_nauc"] for value in results.values() for record in value.records
+    )
+    naucs = {score for score in scores if score is not None}
+    return naucs.pop() if len(naucs) == 1 else None  # splits differ in it
