@@ -1,14 +1,18 @@
 """Rollouts in real dark rooms, by small policies that are easy to foresee."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ad.errors import NumericError
+from ad.config.parser import load
+from ad.errors import ConfigError, NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.rollout import Rollout, greedy, rollout, sampled
+from ad.rollout.tasks import TwoTemperatures, policy_of
 from envs import make_base, make_vec
 
 TASKS = np.array([[0, 0], [1, 2], [2, 2], [0, 1]])
@@ -298,3 +302,32 @@ def test_reward_in_context_is_what_the_context_held_when_an_episode_began(kwargs
             start = np.flatnonzero(fields["episode"] == number)[0]
             before = fields["reward"][max(start - 3, 0) : start]
             assert result.reward_in_context[index, number] == (before > 0).any()
+
+
+class Knowing(Table):
+    """A policy that knows the task of the second environment alone."""
+
+    device = torch.device("cpu")
+
+    def reward_in_context(self):
+        return torch.tensor([False, True])
+
+
+def test_logits_are_divided_by_the_temperature_of_what_the_context_holds():
+    policy = TwoTemperatures(Knowing(torch.arange(45.0).view(9, 5)), 2.0, 0.5)
+    observation = torch.tensor([3, 3])
+    logits = policy.act(observation, torch.zeros(2))
+    torch.testing.assert_close(
+        logits, torch.arange(15.0, 20.0).double() * torch.tensor([[0.5], [2.0]])
+    )
+
+
+@pytest.mark.parametrize("rewards", [(0.0, 2.0), ()])
+def test_two_temperatures_are_refused_where_rewards_are_not_0_and_1(spec, rewards):
+    config = load(["--evaluation.temperature_known", "0.5"]).config
+    model = SequenceModel(spec, config.model)
+    method = AlgorithmDistillation(Settings())
+    assert isinstance(policy_of(config, method, model)(2), TwoTemperatures)
+    model.spec = replace(spec, rewards=rewards)
+    with pytest.raises(ConfigError, match="temperature_known is for rewards of 0 and 1"):
+        policy_of(config, method, model)

@@ -183,6 +183,8 @@ class EvaluationConfig:
     """how an action is chosen from the logits"""
     temperature: float = field(0.85, above=0)
     """softmax temperature of sampled actions"""
+    temperature_known: Optional[float] = field(None, above=0)
+    """temperature once a reward is in the context, where rewards are 0 and 1; null: the same"""
     policy: dict = field({})
     """further arguments of the method's policy, e.g. the return that is asked of it"""
     worlds: list[dict] = field([], affects_results=False)

@@ -3,9 +3,19 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
-from ad.config.schema import Experiment
-from ad.rollout.rollout import Policy, Rollout, greedy, rollout, sampled
+from ad.config.schema import EvaluationConfig, Experiment
+from ad.errors import ConfigError
+from ad.rollout.rollout import (
+    Observation,
+    Policy,
+    Rollout,
+    SelectAction,
+    greedy,
+    rollout,
+    sampled,
+)
 from envs import make_vec
 from envs.rng import derive_key
 from envs.tasks import SPLITS, Split, task_name
@@ -38,7 +48,7 @@ def rollout_tasks(
         _make_envs(config, [task for _, task in held_out + train]),
         [derive_key(seed, "evaluate", task_name(task)) for seed, task in held_out + train],
         episodes,
-        greedy if settings.action == "greedy" else sampled(settings.temperature),
+        _select_action(settings),
         record=first_seed if record else (),
         label="evaluate" if show else None,
     )
@@ -55,7 +65,45 @@ def _make_envs(config: Experiment, tasks: list[np.ndarray]):
     )
 
 
+def _select_action(settings: EvaluationConfig) -> SelectAction:
+    if settings.action == "greedy":
+        return greedy
+    return sampled(settings.temperature if settings.temperature_known is None else 1.0)
+
+
 def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
-    """Return a function that makes the policy of `model` for a number of environments."""
-    context_length, arguments = config.data.context_length, config.evaluation.policy
-    return lambda num_envs: method.policy(model, num_envs, context_length, **arguments)
+    """Return a function that makes the policy of `model` for a number of environments.
+
+    Raises ConfigError for two temperatures where rewards are not 0 and 1.
+    """
+    settings, context_length = config.evaluation, config.data.context_length
+    temperatures = settings.temperature, settings.temperature_known
+    is_binary = bool(model.spec.rewards) and {*model.spec.rewards} <= {0.0, 1.0}
+    if None not in temperatures and not is_binary:
+        raise ConfigError(
+            "evaluation.temperature_known is for rewards of 0 and 1: only there does a reward in "
+            "the context tell that the task is known"
+        )
+
+    def new_policy(num_envs: int) -> Policy:
+        policy = method.policy(model, num_envs, context_length, **settings.policy)
+        return policy if None in temperatures else TwoTemperatures(policy, *temperatures)
+
+    return new_policy
+
+
+class TwoTemperatures:
+    """A policy whose logits are divided by one temperature before the first reward in its context.
+
+    After that they are divided by another: a search needs other randomness than what it has found.
+    """
+
+    def __init__(self, policy: Policy, unknown: float, known: float):
+        self.policy, self.unknown, self.known = policy, unknown, known
+        self.device, self.observe, self.select = policy.device, policy.observe, policy.select
+        self.reward_in_context = policy.reward_in_context
+
+    def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
+        """Return action logits [N, A], float64."""
+        logits = self.policy.act(observation, time).double()
+        return logits / torch.where(self.reward_in_context(), self.known, self.unknown)[:, None]
