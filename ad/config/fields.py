@@ -83,7 +83,7 @@ def _value_problem(value: Any, declared: dataclasses.Field) -> str:
         return f"is too large a number: {as_yaml(value)}"
     for name, (holds, words) in LIMITS.items():
         limit = declared.metadata.get(name)
-        if limit is not None and not holds(value, limit):
+        if limit is not None and value is not None and not holds(value, limit):
             if isinstance(limit, Registry):
                 return _component_problem(value, limit)
             bound = limit if name != "choices" else ", ".join(limit)
