@@ -82,6 +82,9 @@ def test_a_success_is_a_return_at_the_reward_threshold_of_the_id():
     returns = np.array([[0.0, 1.0]])
     for env_id in ("FrozenLake-v1", "gymnasium.envs.toy_text:FrozenLake-v1"):
         assert envs.make_base(env_id).success(returns).tolist() == [[False, True]]
+    returns = np.array([1.0, 474.5, 475.0, 500.0])
+    found = envs.make_base("CartPole-v1").success(returns)
+    assert found.tolist() == [False, False, True, True]
     assert envs.make_base("CliffWalking-v1").success(returns) is None
 
 

@@ -97,6 +97,23 @@ def test_an_action_that_the_task_does_not_have_is_refused_and_changes_nothing():
     world.step([3, 5, 3, 0], active=np.array([False, True, True, True]))  # is not taken in task 0
 
 
+def test_next_step_refuses_an_action_that_a_task_lacks_before_it_resets_an_environment():
+    world = VectorEpisodeLength(Bandit(tasks=TASKS, pulls=10), 2, AutoresetMode.NEXT_STEP)
+    world.reset(seed=0)
+    for _ in range(2):
+        world.step([0, 0, 0, 0])  # all episodes end
+    world.reset(options={"reset_mask": np.array([True, False, False, False])})
+    before = world.state()
+    with pytest.raises(InvalidAction, match=r"do not have the actions \[3\]"):
+        world.step([3, 0, 0, 0])
+    for name, array in before["world"].items():
+        np.testing.assert_array_equal(world.state()["world"][name], array)
+    observation, reward, *_ = world.step(
+        [2, 0, 0, 3]
+    )  # the last one is reset: its action is ignored
+    assert reward[1:].tolist() == [0, 0, 0] and len(observation) == 4
+
+
 def test_a_world_before_its_first_reset_has_no_state():
     with pytest.raises(TypeError):
         (world := Bandit(3)).reset(seed=[1, 2, "3"])
