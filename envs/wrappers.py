@@ -2,7 +2,7 @@
 
 `info["time"]` is the number of steps taken in the episode that the returned observation belongs to,
 0 at its start. A step never is both terminated and truncated: one that terminates at the limit, or
-that the environment itself calls both, is terminated only.
+that the environment itself calls both, is terminated only. Gymnasium's TimeLimit sets both flags.
 """
 
 import inspect
