@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.gymnasium_vec import GymnasiumVectorEnv
-from envs.registry import Registry
+from envs.registry import Registry, is_missing
 from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
@@ -114,6 +114,9 @@ def _find(env_id: str) -> type[World] | EnvSpec | str:
     if issubclass(world_class, gymnasium.Env):
         return EnvSpec(world_class.__name__, entry_point=world_class)
     if issubclass(world_class, World):
+        hooks = ("all_tasks", "_advance", "_observation")
+        if missing := [name for name in hooks if is_missing(world_class, name)]:
+            raise ValueError(f"{env_id} has no {' and no '.join(missing)}")
         return world_class
     raise ValueError(f"{env_id} is neither a gymnasium.Env nor an envs.world.World")
 

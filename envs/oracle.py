@@ -1,5 +1,6 @@
 """What a world can tell about its tasks. Every fact is optional: None, or {}, means unknown."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -39,9 +40,10 @@ class TaskOracle:
     success_ends: bool = False
     observation_factors: tuple[int, ...] | None = None
 
+    @abstractmethod
     def all_tasks(self) -> np.ndarray:
         """Return all tasks of the world, int64 [K, D]: D numbers name a task."""
-        raise NotImplementedError(f"{type(self).__name__} has no all_tasks()")
+        raise NotImplementedError
 
     def relative_tasks(self, tasks) -> np.ndarray:
         """Return names of `tasks` that are equal for the same task under other settings, [K, D]."""

@@ -77,7 +77,7 @@ class Registry(dict):
         found = load_class(self.installed.get(name, name))
         if self.base and not issubclass(found, load_class(self.base)):
             raise ValueError(f"{name} is no {self.kind}: it is no subclass of {self.base}")
-        if missing := [need for need in self.needs if _is_missing(found, need)]:
+        if missing := [need for need in self.needs if is_missing(found, need)]:
             raise ValueError(f"{name} is no {self.kind}: it has no {' and no '.join(missing)}")
         return found
 
@@ -88,7 +88,7 @@ class Registry(dict):
         return did_you_mean(str(name), self.names()) or f" (known: {', '.join(self.names())})"
 
 
-def _is_missing(found: type, name: str) -> bool:
+def is_missing(found: type, name: str) -> bool:
     """Return whether a class lacks a member, or has it from a base that leaves it open."""
     member = getattr(found, name, None)
     return member is None or getattr(member, "__isabstractmethod__", False)

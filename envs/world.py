@@ -15,6 +15,7 @@ or the slice of all N, for which M = N.
 """
 
 import operator
+from abc import abstractmethod
 from functools import cached_property
 from typing import ClassVar
 
@@ -122,10 +123,12 @@ class World(VectorEnv, TaskOracle):
             return None
         return tuple(self._draw(env) for env in range(self.num_envs))
 
+    @abstractmethod
     def _advance(self, actions: np.ndarray, envs: Envs) -> tuple[np.ndarray, np.ndarray]:
         """Take `actions`, int64 [M], in `envs`: reward, float32 [M], and terminated, bool [M]."""
         raise NotImplementedError
 
+    @abstractmethod
     def _observation(self) -> np.ndarray | dict[str, np.ndarray]:
         """Return the observations of all N environments as new arrays, by part for a Dict space."""
         raise NotImplementedError

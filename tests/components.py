@@ -100,6 +100,9 @@ class Liar(World):
     def all_tasks(self):
         return np.arange(5)[:, None]
 
+    def _advance(self, actions, envs):
+        return np.zeros(len(actions)), np.zeros(len(actions), bool)
+
     def _observation(self):
         return np.full(self.num_envs, 65_538)
 
@@ -111,14 +114,18 @@ class Repeated(Liar):
         return np.zeros((5, 1), int)
 
 
-class Wordy(World):
-    """A world whose observations are words, which nothing can store."""
-
-    def __init__(self, num_envs=None, tasks=None):
-        super().__init__(num_envs, tasks, spaces.Text(8), spaces.Discrete(2))
+class Wordless(World):
+    """A world that can neither be stepped nor observed."""
 
     def all_tasks(self):
         return np.arange(3)[:, None]
+
+
+class Wordy(Liar):
+    """A world whose observations are words, which nothing can store."""
+
+    def __init__(self, num_envs=None, tasks=None):
+        World.__init__(self, num_envs, tasks, spaces.Text(8), spaces.Discrete(2))
 
 
 @dataclass(frozen=True)

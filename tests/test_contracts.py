@@ -478,6 +478,7 @@ BAD = {
         *("--env.id", f"{HERE}/components.py:Dashed", "--env.tasks", "[{}, {}]"),
     ],
     "it has no loss": ["--method.name", f"{HERE}/components.py:Lossless"],
+    "has no _advance and no _observation": ["--env.id", f"{HERE}/components.py:Wordless"],
     "its tasks must be different rows": ["--env.id", f"{HERE}/components.py:Repeated"],
     "or a Box of numbers, it is Text": ["--env.id", f"{HERE}/components.py:Wordy"],
     "must not be factored: the observation is an array": [*CARTPOLE, *SEARCH],
