@@ -88,6 +88,16 @@ class Registry(dict):
         return did_you_mean(str(name), self.names()) or f" (known: {', '.join(self.names())})"
 
 
+def file_hashes(*names: str) -> dict[str, str]:
+    """Return the SHA-256 (hex) of the file of each of `names` that is "path/to/file.py:Class"."""
+    paths = {name: Path(name.rpartition(":")[0]) for name in names}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in paths.items()
+        if path.suffix == ".py"
+    }
+
+
 def is_missing(found: type, name: str) -> bool:
     """Return whether a class lacks a member, or has it from a base that leaves it open."""
     member = getattr(found, name, None)

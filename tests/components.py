@@ -107,6 +107,16 @@ class Liar(World):
         return np.full(self.num_envs, 65_538)
 
 
+class Late(Liar):
+    """A world that leaves its space at the third step."""
+
+    steps = 0
+
+    def _observation(self):
+        self.steps += 1
+        return np.full(self.num_envs, 5 if self.steps > 3 else 0)
+
+
 class Repeated(Liar):
     """A world that has a task twice."""
 

@@ -289,7 +289,31 @@ def test_an_mlp_reads_bounded_entries_from_minus_one_to_one_and_others_as_they_a
         torch.testing.assert_close(unbounded(values), unbounded.layers(values))
 
 
+@pytest.mark.parametrize("what", ["--env.id", "--source.algorithm", "--method.name"])
+def test_a_changed_file_of_a_users_class_is_noticed(what, tmp_path):
+    own = tmp_path / "own.py"
+    text = (HERE / "components.py").read_text() + (HERE / "worlds.py").read_text()
+    own.write_text(text)
+    words = {
+        "--env.id": [f"{own}:Silent", "--env.episode_length", "6", "--model.encoder", "table"],
+        "--source.algorithm": [f"{own}:Uniform"],
+        "--method.name": [f"{own}:TimeLeft"],
+    }[what]
+    config = configured(tmp_path, what, *words, "--training.steps", "1")
+    run = Run.open(config)
+    run_all([run])
+    assert len(Histories(config).missing(run.split.train_tasks)) == 0
+    own.write_text(text + "# changed\n")
+    kept = what == "--method.name"
+    assert len(Histories(config).missing(run.split.train_tasks)) == (0 if kept else 3)
+    with pytest.raises(ConfigError, match="another version of the files of its classes"):
+        load_model(Run(config))
+
+
 LATE = {  # what only shows when the component runs: still a sentence, and before it is trained
+    "Late breaks its observation space: 5 is no value of": [
+        *("--env.id", f"{HERE}/components.py:Late", "--model.encoder", "table", *SEARCH),
+    ],
     "breaks its observation space: an observation is no value of": [
         *("--env.id", f"{HERE}/components.py:Liar", "--model.encoder", "table"),
     ],

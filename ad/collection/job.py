@@ -15,9 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.config.schema import Experiment
+from ad.config.world import configured_world
 from ad.data.histories import Histories, versions
 from ad.data.manifest import STOPPED
 from ad.data.schema import TransitionChunk
+from ad.data.spec import field_name
 from ad.data.store import HistoryWriter, describe_stopped, history_bytes
 from ad.errors import ConfigError, CorruptError
 from ad.registry import SOURCES
@@ -28,6 +30,7 @@ from ad.runtime.signals import defer_signals
 from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
 from envs import make_vec
 from envs.rng import derive_key
+from envs.spaces import Discrete, observation_parts
 from envs.tasks import task_name
 
 
@@ -87,6 +90,7 @@ class CollectionJob:
     def _run(self, stop_requested) -> None:
         with self._bar() as bar:
             for chunk in self.source.run(self.steps):
+                self._check(chunk)
                 self.writer.append(chunk)
                 bar.set_postfix_str(f"mean return {_mean_return(chunk):.2f}", refresh=False)
                 bar.update(chunk.arrays["action"].size)
@@ -95,6 +99,17 @@ class CollectionJob:
                     self.save()
                 if stop_requested():
                     break
+
+    def _check(self, chunk: TransitionChunk) -> None:
+        """Raise ConfigError unless the discrete observations of `chunk` are in their space."""
+        parts = observation_parts(configured_world(self.config.env))
+        for name, part in parts.items():
+            highest = chunk.arrays[field_name("next_observation", name)].max()
+            if isinstance(part, Discrete) and highest >= part.n:
+                raise ConfigError(
+                    f"{self.config.env.id} breaks its observation space: {highest} is no value of "
+                    f"{part}"
+                )
 
     def _publish(self) -> None:
         """Publish the histories; mark those of failed agents and warn about them."""

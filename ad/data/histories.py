@@ -16,6 +16,7 @@ from ad.data.manifest import read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
 from ad.runtime.snapshots import read_metadata
+from envs.registry import file_hashes
 from envs.tasks import task_name
 
 
@@ -53,6 +54,7 @@ class Histories:
             "source_seed": source.source_seed,
             "env_steps": source.env_steps,
             "num_envs": source.num_envs,
+            "code": file_hashes(env.id, source.algorithm),
             "fields": {name: [str(f.dtype), *f.shape] for name, f in self.fields.items()},
             "versions": versions(),
         }

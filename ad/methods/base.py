@@ -81,7 +81,9 @@ class Method:
     ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
         """Return the loss of a batch, 0-d, and metrics for the log by name, 0-d each.
 
-        All of them are means over the valid decisions of the batch, `batch["valid"][:, 1:]`.
+        All of them are means over the valid decisions of the batch, `batch["valid"][:, 1:]`:
+        decision t is at `model(batch)[:, t]` and its action at `batch["action"][:, t + 1]`. The
+        logits also have actions that a task lacks; `batch["action_mask"]`, if there, tells them.
         """
         raise NotImplementedError
 

@@ -20,7 +20,10 @@ class ContextPolicy:
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
         if model.tokenizer.inputs and type(self).inputs is ContextPolicy.inputs:
             names = ", ".join(model.tokenizer.inputs)
-            raise ConfigError(f"the model reads {names}, which {type(self).__name__} does not give")
+            raise ConfigError(
+                f"the model reads {names}, which {type(self).__name__} does not give: a subclass "
+                "gives it in inputs()"
+            )
         self.model, self.length, self.capacity = model, 0, context_length
         self.device = model.head.weight.device
         self.step = 0  # decisions so far, also dropped ones

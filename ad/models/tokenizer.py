@@ -177,7 +177,10 @@ class Tokenizer(nn.Module):
             if isinstance(encoder, TabularEncoder):
                 vectors.append(F.embedding(values, tables[encoder, projection]))
                 continue
-            encoded, exists = encoder(values), window["valid"][:, part, None]
+            exists = window["valid"][:, part, None]
+            if values.dim() == 2:  # an index, whose padding is none that the encoder knows
+                values = values.masked_fill(~exists[..., 0], 0)
+            encoded = encoder(values)
             absent = self.absent[str(index)].weight.to(encoded.dtype)
             encoded = torch.where(exists, encoded, absent)
             vectors.append(encoded if projection is None else projection(encoded))

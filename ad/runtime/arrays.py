@@ -5,6 +5,7 @@ header says, kills the process by SIGBUS without a message. So a file is allocat
 anything is written to its map, and its size is checked before it is mapped for reading.
 """
 
+import io
 import math
 import os
 import resource
@@ -62,7 +63,14 @@ def open_memmap(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memma
 
     Raises ValueError if the file has another header or size.
     """
-    check_header(path, str(dtype), shape)
+    fields = {"descr": FORMAT.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    header = io.BytesIO()
+    FORMAT.write_array_header_1_0(header, fields | {"shape": shape})
+    with open(path, "rb") as file:
+        # Byte for byte: an array that is resumed must be published as an uninterrupted one is.
+        if file.read(header.tell()) != header.getvalue():
+            raise ValueError(f"{path.name} is not a file of {np.dtype(dtype)} {shape}")
+    check_header(path, str(np.dtype(dtype)), shape)
     return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 

@@ -31,7 +31,7 @@ def collect(run: Run, fresh: bool = False) -> None:
         collected = collection.collect(run, fresh)
     collection.write_source_curves(run)
     total, folder = len(run.split.train_tasks), Histories(run.config).path
-    info(f"collect: {collected} of {total} histories collected, in {folder}")
+    info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
 
 
 def train(runs: Sequence[Run], fresh: bool = False) -> None:

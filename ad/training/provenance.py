@@ -24,13 +24,15 @@ from ad.models.backend import choose_backend
 from ad.runtime.console import warn
 from ad.runtime.files import write_json
 from ad.training.precision import uses_bfloat16
+from envs.registry import file_hashes
 from envs.tasks import Split, task_name
 
-LABELS = {"train_tasks": "list of train tasks"}
+LABELS = {"train_tasks": "list of train tasks", "code": "version of the files of its classes"}
 
 
 def fingerprint(config: Experiment, split: Split) -> dict:
-    """Return the encoder, the train tasks, and hashes of world, split, model, data and method."""
+    """Return encoder, train tasks, and hashes of world, split, model, data, method and code."""
+    encoders = (config.model.encoder, *config.model.encoders.values())
     return {
         "world": config_hash(config.env),
         "split": split.hash,
@@ -39,6 +41,7 @@ def fingerprint(config: Experiment, split: Split) -> dict:
         "data": config_hash(config.data),
         "method": config_hash(config.method),
         "train_tasks": split.train_tasks.tolist(),
+        "code": file_hashes(config.env.id, config.source.algorithm, config.method.name, *encoders),
     }
 
 

@@ -10,7 +10,10 @@ from envs.spaces import Discrete, Part
 
 
 class Encoder(nn.Module):
-    """Vectors of the values of one part of an observation; a subclass computes them."""
+    """Vectors of the values of one part of an observation; a subclass computes them.
+
+    It is built as `Subclass(part, width)`. The vector of "no observation" is the tokenizer's.
+    """
 
     random = False  # whether it draws random numbers in training
     any_size = False  # whether its parameters serve parts with other numbers of values
