@@ -51,7 +51,7 @@ def check_fingerprint(content: dict, config: Experiment, split: Split) -> None:
     if made["world"] == present["world"]:
         _refuse_tasks_trained_on(made["train_tasks"], split)
     for name in present:
-        if made[name] != present[name]:
+        if made.get(name) != present[name]:
             raise ConfigError(
                 f"the checkpoint was trained with another {LABELS.get(name, name)} than the "
                 "configured one: its scores would not be what they are called"
