@@ -30,6 +30,8 @@ class TaskOracle:
     task_noun: what a task is called in reports, e.g. "goal".
     task_grid: the (rows, columns) of the grid whose cells are the tasks, for maps; None if a task
     is not a cell.
+    max_episode_steps: the env steps after which the world itself truncates an episode, None for
+    never.
     success_ends: whether a success ends the episode, so that its length is that of the path.
     observation_factors: the shape for `np.unravel_index(observation, observation_factors)` if an
     observation is the index of a cell, else None.
@@ -37,6 +39,7 @@ class TaskOracle:
 
     task_noun: str = "task"
     task_grid: tuple[int, int] | None = None
+    max_episode_steps: int | None = None
     success_ends: bool = False
     observation_factors: tuple[int, ...] | None = None
 

@@ -24,7 +24,7 @@ def collect(run: Run, fresh: bool = False) -> int:
     another process collects into the same dataset.
     """
     histories, split, length = Histories(run.config), run.split, run.config.env.episode_length
-    if (limit := getattr(run.world, "max_episode_steps", None)) and length < limit:
+    if (limit := run.world.max_episode_steps) and length < limit:
         warn(
             f"env.episode_length {length} ends episodes that {run.config.env.id} lets last for "
             f"{limit} steps"

@@ -10,7 +10,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ad.config.parser import load_file
 from ad.config.schema import Experiment, config_hash, parse_dump
 from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError, MachineError
@@ -54,13 +53,16 @@ def load_release(folder: Path, trust_code: bool = False) -> SequenceModel:
     """
     safetensors = _safetensors()
     _verify(folder)
-    outside = _outside_classes(parse_dump((folder / "config.yaml").read_text(encoding="utf-8")))
+    try:
+        config = parse_dump((folder / "config.yaml").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptError(f"{folder} is not a release: {error}") from error
+    outside = _outside_classes(config)
     if outside and not trust_code:
         raise ConfigError(
             f"the model of {folder} needs {', '.join(outside)}: load_release(folder, "
             "trust_code=True) imports what its configuration names"
         )
-    config = load_file(folder / "config.yaml", root=str(folder))
     try:
         with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
             spec = spec_from_dict(json.loads(file.metadata()["spec"]))

@@ -26,7 +26,7 @@ SelectAction = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits [N, A], 
 
 
 class Policy(Protocol):
-    """What acts in a rollout of N environments, with a context or without one.
+    """Policy of a rollout of N environments, with a context or without one.
 
     Tensors are on `device`, the CPU if there is no such attribute. A policy with a context may also
     have `reward_in_context()`, bool [N]: whether the context holds a reward above 0.
