@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from training_run import checkpoint, train
 
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate, load_model
 from ad.exchange.release import FILES, SUMS, load_release, release
+from ad.runtime.files import sha256
 from ad.runtime.run import Run
 
 
@@ -37,6 +39,19 @@ def copy(released, tmp_path) -> Path:
 def test_the_released_weights_are_those_of_the_last_checkpoint(evaluated, copy):
     weights = load_release(copy).state_dict()
     torch.testing.assert_close(dict(weights), checkpoint(evaluated)["model"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("setting", ["env.id", "source.algorithm"])
+def test_a_world_and_a_source_that_the_model_does_not_need_are_not_imported(copy, setting):
+    imported = copy / "imported"
+    (copy / "foreign.py").write_text(f"open({str(imported)!r}, 'w').close()\nclass Foreign: pass\n")
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    section, key = setting.split(".")
+    config[section][key] = f"{copy / 'foreign.py'}:Foreign"
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    (copy / SUMS).write_text("".join(f"{sha256(copy / name)}  {name}\n" for name in FILES))
+    load_release(copy)
+    assert not imported.exists()
 
 
 def test_the_released_model_gives_the_logits_of_the_trained_one(evaluated, copy):
