@@ -44,12 +44,16 @@ class GoalSearch:
     def references(self, episodes: int) -> dict[str, Reference]:
         """Return the references by name; the explorer is left out if `explorer` returns None."""
         exploring = self.explorer(episodes)
+        returns, successes = self.random()
+        missed = (1 - successes[:, None]) ** np.arange(1, episodes + 1)
         return {
-            "random": _constant(*self.random(), episodes),
+            "random": _constant(returns, successes, 1 - missed),
             "random_then_optimal": self.random_then_optimal(episodes),
             **({"explorer": exploring} if exploring else {}),
             "ceiling": self.ceiling(episodes),
-            "optimal": _constant(self.optimal, self.reachable, episodes),
+            "optimal": _constant(
+                self.optimal, self.reachable, np.tile(self.reachable[:, None], episodes)
+            ),
         }
 
     def random(self) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +70,7 @@ class GoalSearch:
         values = self._random_walk_values(self.arrival_returns(), arrival_ends=True)
         first = self._mean_over_starts(values)  # return of an episode that begins without the goal
         unknown = (1 - hit[:, None]) ** np.arange(episodes)  # [K, E]: P(not hit before the episode)
-        return Reference(
+        return _never_lost(
             unknown * first[:, None] + (1 - unknown) * self.optimal[:, None],
             unknown * hit[:, None] + (1 - unknown) * self.reachable[:, None],
         )
@@ -90,7 +94,7 @@ class GoalSearch:
                 step = visits[episode][0]  # of the arrival, from 1
                 returns[k, episode] = self.arrival_returns()[-step]
                 returns[k, episode + 1 :] = self.optimal[k]
-        return Reference(returns, (returns > 0).astype(float))
+        return _never_lost(returns, (returns > 0).astype(float))
 
     def ceiling(self, episodes: int) -> Reference:
         """Bound the mean return over all goals of an agent that does not know the goal.
@@ -101,7 +105,7 @@ class GoalSearch:
         """
         new_cells = self.episode_length + (len(self.starts) > 1)  # a random start is seen too
         found = np.minimum(new_cells * np.arange(1, episodes + 1) / self.num_goals, 1)
-        return Reference(self.optimal[:, None] * found, self.reachable[:, None] * found)
+        return _never_lost(self.optimal[:, None] * found, self.reachable[:, None] * found)
 
     def arrival_returns(self) -> np.ndarray:
         """Return of arriving on the goal and staying there, float [episode_length].
@@ -139,7 +143,15 @@ class GoalSearch:
         return (values[:, self.starts] * weights).sum(1)
 
 
-def _constant(returns: np.ndarray, successes: np.ndarray, episodes: int) -> Reference:
-    """Return the reference whose episodes all have the same `returns` and `successes` [K]."""
-    ones = np.ones(episodes)
-    return Reference(returns[:, None] * ones, successes[:, None] * ones)
+def _constant(returns: np.ndarray, successes: np.ndarray, found: np.ndarray) -> Reference:
+    """Return the reference whose episodes all have the same `returns` and `successes` [K].
+
+    found: [K, E].
+    """
+    ones = np.ones(found.shape[1])
+    return Reference(returns[:, None] * ones, successes[:, None] * ones, found)
+
+
+def _never_lost(returns: np.ndarray, successes: np.ndarray) -> Reference:
+    """Return the reference of an agent that succeeds in every episode after its first success."""
+    return Reference(returns, successes, found=successes)

@@ -12,11 +12,14 @@ from gymnasium.spaces import Discrete
 class Reference:
     """Expected `returns` and `successes` of each task and episode, float [K, E], NaN for unknown.
 
+    found: the probability that there has been a success by the end of each episode, [K, E]; None if
+    that is unknown.
     tasks: indices [K] into the tasks of the split, or ... for all of them.
     """
 
     returns: np.ndarray
     successes: np.ndarray
+    found: np.ndarray | None = None
     tasks: np.ndarray | EllipsisType = ...
 
 

@@ -96,12 +96,12 @@ def test_successes_that_are_unknown_are_null_and_the_returns_are_not():
     returns, facts = np.ones((2, 1, 5)), metrics.TaskFacts(*np.ones((3, 2)), True)
     unknown = np.full(returns.shape, NAN)
     entry = metrics.summarize(returns, returns, unknown, facts, ["0", "1"], np.zeros(returns.shape))
-    names = ("success_last10", "tasks_solved", "path_ratio_last10", "success_unseen")
+    names = ("success_last10", "tasks_solved", "path_ratio_last10", "first_success")
     assert [entry[name] for name in names] == [None] * 4
-    assert (entry["nauc"], entry["unseen"]) == (1, 1)
+    assert entry["nauc"] == 1
     result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
     json.dumps(result, allow_nan=False)
-    assert tables.context_table(result) is None
+    assert tables.search_table(result) is None
     assert "solved" not in tables.run_table(result).compact().header
 
 
@@ -180,30 +180,34 @@ def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score,
     assert not any("nan" in table.markdown().lower() for table in shown)
 
 
-def test_success_is_measured_with_and_without_a_reward_in_the_context():
-    successes = np.array([[[0, 1, 1, 1], [0, 0, 0, 1]]])
-    reward_in_context = np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]])
-    scores = metrics.context_scores(successes, reward_in_context)
-    found = {name: score.item() for name, score in scores.items()}
-    expected = {"success_seen": 1.0, "success_unseen": 1 / 3, "unseen": 0.75}
-    assert found == expected | {"success_unseen_last10": 1 / 3}
+def test_a_search_is_measured_by_the_first_success_of_each_rollout():
+    successes = np.array([[[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], [[1, 0, 0, 0, 0, 0]] * 2])
+    found = np.maximum.accumulate(successes, axis=2).mean(1)
+    scores = {name: values.tolist() for name, values in metrics.search_scores(found).items()}
+    np.testing.assert_equal(scores.pop("found_by_10"), [NAN, NAN])  # there are six episodes
+    np.testing.assert_equal(scores.pop("found_by_25"), [NAN, NAN])
+    assert scores == {
+        "found_by_1": [0.0, 1.0],
+        "found_by_5": [0.5, 1.0],
+        "first_success": [4.0, 1.0],  # the mean of 2 and of 6, the last episode
+    }
 
 
-def test_the_last_ten_episodes_without_a_reward_are_those_among_the_last_ten():
-    successes = np.r_[np.ones(5), np.zeros(9), 1.0][None, None]
-    scores = metrics.context_scores(successes, np.r_[np.zeros(14), 1.0][None, None])
-    assert scores["success_unseen_last10"] == [0.0] and scores["success_unseen"] == [5 / 14]
-
-
-def test_a_task_without_such_episodes_is_left_out_of_the_mean():
-    returns = np.array([[[0.0, 1.0]], [[1.0, 1.0]]])
-    facts = metrics.TaskFacts(*np.ones((3, 2)), True)
+def test_a_reward_that_leaves_the_context_does_not_count_as_a_new_search():
+    """Two walks that each find the goal in one of two episodes: both have found it by then."""
+    successes = np.array([[[1.0, 0, 0, 0, 0]], [[0, 1.0, 0, 0, 0]]])
     entry = metrics.summarize(
-        returns, returns, returns, facts, ["0-0", "1-0"], np.array([[[0, 0]], [[1, 1]]])
-    )
-    assert (entry["success_unseen"], entry["success_seen"], entry["unseen"]) == (0.5, 1.0, 0.5)
-    assert [goal["success_seen"] for goal in entry["per_task"]] == [None, 1.0]
-    assert entry["ci95"]["success_unseen"] == [0.5, 0.5]
+        successes, successes, successes, metrics.TaskFacts(*np.ones((3, 2)), True), ["0", "1"],
+        np.zeros(successes.shape),
+    )  # fmt: skip
+    assert (entry["found_by_1"], entry["found_by_5"], entry["first_success"]) == (0.5, 1.0, 1.5)
+    assert entry["success_seen"] is None and entry["ci95"]["found_by_1"] == [0.0, 1.0]
+
+
+def test_success_seen_is_that_of_episodes_with_a_reward_in_the_context():
+    successes = np.array([[[0, 1, 1, 1], [0, 0, 0, 1]], np.zeros((2, 4), int)])
+    reward_in_context = np.array([[[0, 0, 1, 1], [0, 1, 0, 0]], np.zeros((2, 4), int)])
+    np.testing.assert_equal(metrics.success_seen(successes, reward_in_context), [2 / 3, NAN])
 
 
 def test_a_run_whose_context_never_held_a_reward_counts_in_the_means_of_the_others_only():

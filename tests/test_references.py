@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import envs
-from ad.evaluation.metrics import nauc
+from ad.evaluation.metrics import nauc, search_scores
 from ad.evaluation.references import source_references
 from envs.explorer import explorer_paths
 
@@ -149,3 +149,22 @@ def test_the_ceiling_counts_a_random_start_as_a_cell_that_is_seen():
     world = envs.make_base("DarkRoom-v0", size=3, random_start=True)
     line = world.references(world.all_tasks(), 2, 4)["ceiling"]
     np.testing.assert_allclose(line.returns[0] / line.returns[0, -1], [3 / 8, 6 / 8, 1, 1])
+
+
+def test_the_random_walk_s_first_success_is_that_of_independent_episodes():
+    world, tasks = room()
+    episodes = 30
+    line = world.references(tasks, STEPS, episodes)["random"]
+    hit = line.successes[0, 0]
+    scores = {name: values[0] for name, values in search_scores(line.found).items()}
+    assert scores["found_by_5"] == pytest.approx(1 - (1 - hit) ** 5)
+    first = np.minimum(np.random.default_rng(0).geometric(hit, 200_000), episodes)
+    assert scores["first_success"] == pytest.approx(first.mean(), rel=0.01)
+
+
+def test_an_agent_that_never_forgets_has_found_what_it_succeeds_in():
+    world, tasks = room()
+    for name, line in world.references(tasks, STEPS, 6).items():
+        if name != "random":
+            np.testing.assert_array_equal(line.found, line.successes)
+        assert (np.diff(line.found) >= -1e-12).all()

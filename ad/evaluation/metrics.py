@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ad.data.episodes import episodes_to, ratio
+from envs.oracle import Reference
 from envs.rng import derive_key
 
 LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
@@ -31,7 +32,8 @@ SCORES = (
     "length_last10",
     "path_ratio_last10",
 )
-CONTEXT_SCORES = ("success_seen", "success_unseen", "success_unseen_last10", "unseen")
+FOUND_BY = (1, 5, 10, 25)  # episodes by whose end a rollout has had its first success or not
+SEARCH_SCORES = (*(f"found_by_{episode}" for episode in FOUND_BY), "first_success")
 
 
 @dataclass(frozen=True)
@@ -123,23 +125,30 @@ def task_scores(
     }
 
 
-def context_scores(successes: np.ndarray, reward_in_context: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the scores named in CONTEXT_SCORES, float [K] each, from arrays [K, S, E].
+def search_scores(found: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the scores named in SEARCH_SCORES, float [K] each: how soon a task is first solved.
 
-    successes: 0, 1 or NaN; reward_in_context: 0 or 1.
+    found [K, E]: the probability that a rollout has had a success by the end of each episode.
 
-    Success of episodes with a reward in the context (`success_seen`) shows how well the model
-    exploits, success of those without one (`success_unseen`) how well it explores; `unseen` is the
-    fraction of episodes without one. NaN where a task has no such episode.
+    `found_by_<e>` is that probability at episode e, NaN where there are fewer episodes.
+    `first_success` is the mean of the first successful episode, from 1; a rollout without a success
+    counts as E, the last episode, so the mean is a lower bound.
     """
-    without = 1 - reward_in_context
+    episodes = found.shape[1]
+    unknown = np.full(len(found), np.nan)
+    shares = [found[:, e - 1] if e <= episodes else unknown for e in FOUND_BY]
+    first = 1 + (1 - found[:, :-1]).sum(1)
+    return dict(zip(SEARCH_SCORES, (*shares, first), strict=True))
 
-    def success(among: np.ndarray, part: slice = slice(None)) -> np.ndarray:
-        hits = (successes * among)[..., part].sum((1, 2))
-        return ratio(hits, among[..., part].sum((1, 2)))
 
-    scores = success(reward_in_context), success(without), success(without, slice(-LAST, None))
-    return dict(zip(CONTEXT_SCORES, (*scores, without.mean((1, 2))), strict=True))
+def success_seen(successes: np.ndarray, reward_in_context: np.ndarray) -> np.ndarray:
+    """Compute the success of episodes that begin with a reward in the context, float [K].
+
+    successes (0/1/NaN) and reward_in_context (0/1) are [K, S, E]. NaN for a task without such an
+    episode.
+    """
+    hits = (successes * reward_in_context).sum((1, 2))
+    return ratio(hits, reward_in_context.sum((1, 2)))
 
 
 def summarize(
@@ -156,7 +165,8 @@ def summarize(
     are the names of the K tasks.
     """
     scores = task_scores(returns, lengths, successes, facts)
-    scores |= context_scores(successes, reward_in_context)
+    scores |= search_scores(np.maximum.accumulate(successes, axis=2).mean(1))
+    scores["success_seen"] = success_seen(successes, reward_in_context)
     columns = {"optimal_return": facts.optimal_return, "optimal_length": facts.shortest}
     curve = returns.mean((0, 1))
     return {
@@ -177,16 +187,17 @@ def summarize(
     }
 
 
-def summarize_reference(
-    returns: np.ndarray, successes: np.ndarray, optimal_return: np.ndarray
-) -> dict:
-    """Return a reference's entry in `results.json`, from expected returns and successes [K, E]."""
+def summarize_reference(reference: Reference, optimal_return: np.ndarray) -> dict:
+    """Return a reference's entry in `results.json`; optimal_return is [K]."""
+    returns, successes = reference.returns, reference.successes
+    found = np.full_like(returns, np.nan) if reference.found is None else reference.found
     return {
         "nauc": json_number(_mean(nauc(returns, optimal_return))),
         "success_last10": json_number(_mean(last(successes))),
         "return_last10": json_number(_mean(last(returns))),
         "episodes_to_80pct": episodes_to_80pct(returns.mean(0), optimal_return),
         "num_episodes": returns.shape[1],
+        **{name: json_number(_mean(score)) for name, score in search_scores(found).items()},
     }
 
 
@@ -196,7 +207,7 @@ def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
     summaries: the entry of one split in `results.json` of each run. A run whose score is None is
     not counted in n.
     """
-    names = [*SCORES, *CONTEXT_SCORES, "episodes_to_80pct", "tasks_solved"]
+    names = [*SCORES, *SEARCH_SCORES, "success_seen", "episodes_to_80pct", "tasks_solved"]
     values = {name: [summary[name] for summary in summaries] for name in names}
     return {name: t_interval([v for v in x if v is not None]) for name, x in values.items()}
 

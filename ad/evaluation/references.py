@@ -82,7 +82,9 @@ def source_references(
         name: np.array([[actor[part] for actor in actors] for actors in returns])
         for name, part in parts.items()
     }  # [K, actors, E]
-    return {
-        name: Reference(r.mean(1), known_successes(world, r).mean(1))
-        for name, r in selected.items()
-    }
+    references = {}
+    for name, values in selected.items():
+        successes = known_successes(world, values)
+        found = np.maximum.accumulate(successes, axis=2).mean(1)
+        references[name] = Reference(values.mean(1), successes.mean(1), found)
+    return references

@@ -162,15 +162,13 @@ def _summarize_references(
     """
     summaries = {
         name: {
-            split: metrics.summarize_reference(
-                curve.returns, curve.successes, optimal_returns[split][curve.tasks]
-            )
+            split: metrics.summarize_reference(curve, optimal_returns[split][curve.tasks])
             for split, curve in by_split.items()
         }
         for name, by_split in references.items()
     }
     for summary in summaries.get("source_end", {}).values():
-        summary |= {"nauc": None, "episodes_to_80pct": None}
+        summary |= dict.fromkeys(("nauc", "episodes_to_80pct", *metrics.SEARCH_SCORES))
     return summaries
 
 

@@ -158,7 +158,8 @@ def render(
         scores=scores,
         score_notes=[note for name, note in SCORE_NOTES.items() if name in scores.header],
         reference_notes=[note.format(noun) for note in references],
-        context=tables.context_table(results),
+        search=tables.search_table(results),
+        last_episode=splits["held_out"]["num_episodes"],
         tasks={
             tables.SPLIT_TITLES[name]: tables.tasks_table(s).compact() for name, s in splits.items()
         },

@@ -3,10 +3,10 @@
 A table is a header and rows of text. The report shows the tables of one run as HTML.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ad.evaluation.metrics import across_runs
+from ad.evaluation.metrics import FOUND_BY, across_runs
 
 UNKNOWN = "–"
 SPLIT_TITLES = {"held_out": "held-out tasks", "train": "train tasks"}
@@ -36,11 +36,10 @@ TASK_COLUMNS = {
     "optimal_length": ("shortest length", ".1f"),
     "path_ratio_last10": COLUMNS["path_ratio_last10"],
 }
-CONTEXT_COLUMNS = {
+SEARCH_COLUMNS = {
+    **{f"found_by_{e}": (f"found by episode {e}", ".3f") for e in FOUND_BY},
+    "first_success": ("first success, episode", ".1f"),
     "success_seen": ("success, reward in context", ".3f"),
-    "success_unseen": ("success, no reward in context", ".3f"),
-    "success_unseen_last10": ("success, no reward in context, last 10", ".3f"),
-    "unseen": ("share of episodes, no reward in context", ".3f"),
 }
 
 
@@ -68,11 +67,16 @@ def run_table(results: dict) -> Table:
         [f"model, {SPLIT_TITLES[split]}", *(_cell(name, summary) for name in COLUMNS)]
         for split, summary in results["splits"].items()
     ]
+    rows += [[title, *_cells(summary, COLUMNS)] for title, summary in _references(results)]
+    return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
+
+
+def _references(results: dict) -> Iterator[tuple[str, dict]]:
+    """Yield title and scores of each reference, on held-out tasks if it has them."""
     for name, by_split in results["references"].items():
         split = "held_out" if "held_out" in by_split else "train"
         note = "" if split == "held_out" else f" ({SPLIT_TITLES[split]})"
-        rows.append([reference_title(name) + note, *_cells(by_split[split], COLUMNS)])
-    return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
+        yield reference_title(name) + note, by_split[split]
 
 
 def reference_title(name: str) -> str:
@@ -80,25 +84,24 @@ def reference_title(name: str) -> str:
     return REFERENCE_TITLES.get(name, name)
 
 
-def context_table(results: dict) -> Table | None:
-    """Make a row for each split: success with and without a reward in the context.
+def search_table(results: dict) -> Table | None:
+    """Make a row for each split and each reference: how soon a success is found, and used then.
 
-    Random actions, which use no context, are the baseline for exploring without a reward. Returns
-    None if the world cannot tell which episodes are successes.
+    Returns None if the world cannot tell which episodes are successes.
     """
     if results["splits"]["held_out"]["success_last10"] is None:
         return None
     rows = [
         [
             f"model, {SPLIT_TITLES[split]}",
-            *(_cell(name, summary, CONTEXT_COLUMNS) for name in CONTEXT_COLUMNS),
+            *(_cell(name, summary, SEARCH_COLUMNS) for name in SEARCH_COLUMNS),
         ]
         for split, summary in results["splits"].items()
     ]
-    if random := results["references"].get("random"):
-        success = number(random["held_out"]["success_last10"], ".3f")
-        rows.append([REFERENCE_TITLES["random"], UNKNOWN, success, success, UNKNOWN])
-    return Table(["", *(heading for heading, _ in CONTEXT_COLUMNS.values())], rows)
+    for title, summary in _references(results):
+        if summary["first_success"] is not None:
+            rows.append([title, *_cells(summary, SEARCH_COLUMNS)])
+    return Table(["", *(heading for heading, _ in SEARCH_COLUMNS.values())], rows)
 
 
 def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out") -> Table:

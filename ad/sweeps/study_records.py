@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import CorruptError
-from ad.evaluation.metrics import json_number, t_interval
+from ad.evaluation.metrics import SEARCH_SCORES, json_number, t_interval
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
@@ -25,10 +25,8 @@ SCORES = (
     "success_last10",
     "path_ratio_last10",
     "episodes_to_80pct",
+    *SEARCH_SCORES,
     "success_seen",
-    "success_unseen",
-    "success_unseen_last10",
-    "unseen",
 )
 BOUNDED = tuple(name for name in SCORES if name != "episodes_to_80pct")  # intervals over tasks
 SECONDS = ("collect_s", "train_s", "evaluate_s")

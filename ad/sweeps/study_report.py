@@ -9,7 +9,7 @@ instead. No interval is corrected for the number of comparisons.
 from dataclasses import dataclass
 
 from ad.evaluation import metrics
-from ad.reporting.tables import COLUMNS, CONTEXT_COLUMNS, UNKNOWN, Table, interval, number
+from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime.files import atomic_write, write_text
 from ad.sweeps.study import STUDY_FILE, Question, Study, label
 from ad.sweeps.study_plots import question_picture
@@ -17,7 +17,7 @@ from ad.sweeps.study_records import SECONDS, RunRecord, ValueResults, read_recor
 
 SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "success_last10")},
-    **{name: CONTEXT_COLUMNS[name] for name in ("success_seen", "success_unseen")},
+    **{name: SEARCH_COLUMNS[name] for name in ("first_success", "success_seen")},
     **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
     "train_nauc": ("NAUC, train tasks", ".3f"),
     "train_s": ("training, s", ".0f"),
