@@ -20,6 +20,17 @@ RESERVED = {
 }
 
 
+# Published rows are scored on the splits of these seeds, and on the goals of one more experiment.
+PUBLISHED_SEEDS = (0, 1, 2)  # of splits, source agents and trainings
+PUBLISHED_SHARE, PUBLISHED_MOST = 57 / 80, 200  # of the tasks are train tasks, at most 200
+SEED_EXPERIMENT = [  # the goals held out in configs/seed_darkroom.yaml, in a 9 x 9 room
+    *([0, 2], [1, 1], [1, 2], [2, 0], [2, 3], [3, 0], [3, 6], [3, 7], [3, 8], [4, 0], [4, 1]),
+    *([4, 7], [5, 0], [5, 3], [5, 4], [5, 5], [6, 4], [6, 7], [7, 4], [7, 7], [8, 4], [8, 5]),
+    [8, 6],
+]
+NUM_TUNING_TASKS = 20  # held out by the tuning split
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """The train and the held-out tasks of a world; their indices are sorted and disjoint."""
@@ -130,6 +141,40 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
         raise ValueError(f"{'all' if is_train.all() else 'none'} of its tasks are trained on")
     index = np.flatnonzero(is_train), np.flatnonzero(~is_train)
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
+
+
+def tuning_tasks(world, env_id: str, env_kwargs: dict, task_kwargs: list | None) -> list[list[int]]:
+    """Return the tasks that the tuning split of `world` holds out, at most NUM_TUNING_TASKS.
+
+    A setting that is chosen by its score on held-out tasks fits these tasks, so the tuning split
+    holds out only tasks that are train tasks in all published rows. They are spread over the
+    distances of all tasks as evenly as the tasks that are left allow.
+
+    Raises ValueError if every task is held out in a published row.
+    """
+    all_tasks = world.all_tasks()
+    num_train_tasks = min(max(round(PUBLISHED_SHARE * len(all_tasks)), 1), PUBLISHED_MOST)
+    published = {
+        tuple(task)
+        for seed in PUBLISHED_SEEDS
+        for task in make_split(
+            env_id, env_kwargs, seed, num_train_tasks, task_kwargs=task_kwargs
+        ).held_out_tasks.tolist()
+    }
+    if world.task_grid == (9, 9):
+        published |= set(map(tuple, SEED_EXPERIMENT))
+    free = [k for k, task in enumerate(all_tasks.tolist()) if tuple(task) not in published]
+    if not free:
+        raise ValueError("every task is held out in a published split, so none is left to tune on")
+    steps = world.shortest_episode(all_tasks)
+    steps = np.zeros(len(all_tasks)) if steps is None else steps
+    order = np.random.default_rng(derive_key(0, "tuning split")).permutation(len(all_tasks))
+    chosen = []
+    for wanted in np.quantile(steps, (np.arange(NUM_TUNING_TASKS) + 0.5) / NUM_TUNING_TASKS):
+        left = [k for k in free if k not in chosen]
+        if left:
+            chosen.append(min(left, key=lambda k: (abs(steps[k] - wanted), order[k])))
+    return all_tasks[np.sort(chosen)].tolist()
 
 
 def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:

@@ -4,18 +4,23 @@ import subprocess
 import sys
 
 import gymnasium
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs.tasks import check_all_tasks, make_split, other_split
+from ad.config.parser import load_file
+from ad.config.schema import EnvConfig, SplitConfig
+from ad.config.world import configured_split
+from ad.errors import ConfigError
+from envs.tasks import PUBLISHED_SEEDS, check_all_tasks, make_split, other_split
 
 ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
 
 
 def as_set(tasks) -> set[tuple]:
-    return {tuple(task) for task in tasks.tolist()}
+    return {tuple(task) for task in np.asarray(tasks).tolist()}
 
 
 @given(st.integers(2, 6), st.integers(0, 2**32), st.data())
@@ -143,3 +148,40 @@ def test_another_world_without_train_tasks_or_without_held_out_tasks_is_refused(
     home = make_split("DarkRoom-v0", {"size": 4}, 0, 15 - len(held_out), held_out=held_out)
     with pytest.raises(ValueError, match=r"^(all|none) of its tasks"):
         other_split(home, {"size": 2})
+
+
+def tuning_split(num_train_tasks: int = 57, **kwargs):
+    env = EnvConfig(kwargs=kwargs)
+    return configured_split(env, SplitConfig(num_train_tasks=num_train_tasks, tuning=True))
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}])
+def test_the_tuning_split_holds_out_twenty_tasks_of_no_published_row(kwargs):
+    tuning = as_set(tuning_split(**kwargs).held_out_tasks)
+    assert len(tuning) == 20
+    for seed in PUBLISHED_SEEDS:
+        published = make_split("DarkRoom-v0", kwargs, seed, 57)
+        assert tuning <= as_set(published.train_tasks)
+    assert not tuning & as_set(load_file("configs/seed_darkroom.yaml").split.held_out)
+
+
+def test_the_tuning_split_holds_out_the_same_tasks_for_any_number_of_train_tasks():
+    assert len({tuple(map(tuple, tuning_split(n).held_out_tasks.tolist())) for n in (5, 60)}) == 1
+
+
+def test_the_tuning_split_of_a_larger_room_has_the_distances_of_all_tasks():
+    split = tuning_split(200, size=17)
+    center = np.array([8, 8])
+    distance = [np.abs(tasks - center).sum(1) for tasks in (split.held_out_tasks, split.all_tasks)]
+    assert abs(distance[0].mean() - distance[1].mean()) < 0.2
+    published = [make_split("DarkRoom-v0", {"size": 17}, seed, 200) for seed in PUBLISHED_SEEDS]
+    assert all(as_set(split.held_out_tasks) <= as_set(p.train_tasks) for p in published)
+
+
+def test_the_tuning_split_has_source_agents_of_its_own():
+    assert load_file("configs/quickstart.yaml", **{"split.tuning": True, "source.source_seed": 100})
+    with pytest.raises(ConfigError, match=r"source\.source_seed must not be 1 with split\.tuning"):
+        load_file("configs/quickstart.yaml", **{"split.tuning": True, "source.source_seed": 1})
+    given = {"split.tuning": True, "split.held_out": [[0, 0]], "source.source_seed": 100}
+    with pytest.raises(ConfigError, match="held_out must be null"):
+        load_file("configs/quickstart.yaml", **given)

@@ -17,7 +17,7 @@ from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world
 from ad.registry import ENCODERS, METHODS, SOURCES
 from envs.spaces import Discrete, Part, observation_parts
-from envs.tasks import RESERVED, check_all_tasks, other_split
+from envs.tasks import PUBLISHED_SEEDS, RESERVED, check_all_tasks, other_split
 
 Constraint = tuple[tuple[str, ...], Callable[..., str | None]]
 CONSTRAINTS: list[Constraint] = []
@@ -100,6 +100,13 @@ def split_is_possible(split, env):
         configured_split(env, split)
     except ValueError as error:
         return f"is not possible: {error}"
+
+
+@constraint("source.source_seed", "split.tuning")
+def tuning_has_its_own_source_agents(source_seed, tuning):
+    if tuning and source_seed in PUBLISHED_SEEDS:
+        seeds = ", ".join(map(str, PUBLISHED_SEEDS))
+        return f"must not be {source_seed} with split.tuning: {seeds} are those of published rows"
 
 
 @constraint("source.env_steps", "source.num_envs")

@@ -43,6 +43,8 @@ class SplitConfig:
     """number of train tasks; all other tasks are held out"""
     held_out: Optional[list[list[int]]] = field(None)
     """explicit list of held-out tasks, e.g. [[0, 0], [8, 8]]; null draws them with split_seed"""
+    tuning: bool = field(False)
+    """whether to hold out 20 tasks that no published row is scored on, to choose settings on"""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ad.config.schema import EnvConfig, SplitConfig
 from envs import make_base
-from envs.tasks import Split, make_split
+from envs.tasks import Split, make_split, tuning_tasks
 
 
 def configured_world(env: EnvConfig):
@@ -24,6 +24,11 @@ def _world(arguments: str):
 
 def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
     """Return the configured split. Raises ValueError if it is not possible."""
+    held_out = split.held_out
+    if split.tuning:
+        if held_out is not None:
+            raise ValueError("split.tuning chooses the held-out tasks: held_out must be null")
+        held_out = tuning_tasks(configured_world(env), env.id, env.kwargs, env.tasks)
     return make_split(
-        env.id, env.kwargs, split.split_seed, split.num_train_tasks, split.held_out, env.tasks
+        env.id, env.kwargs, split.split_seed, split.num_train_tasks, held_out, env.tasks
     )
