@@ -12,10 +12,12 @@ from envs import make_base, make_vec
 TASKS = np.array([[0, 0], [2, 1]])
 
 
-def agents(num_envs: int = 30, nearness: float = 1.0, **kwargs) -> PosteriorSampling:
+def agents(
+    num_envs: int = 30, nearness: float = 1.0, noise: float = 0.0, **kwargs
+) -> PosteriorSampling:
     """Return agents on two 3 x 3 rooms before their first step."""
     env = make_vec("DarkRoom-v0", np.repeat(TASKS, num_envs, axis=0), 6, size=3, **kwargs)
-    return PosteriorSampling(Settings(nearness), env, TASKS, num_envs, [11, 12])
+    return PosteriorSampling(Settings(nearness, noise), env, TASKS, num_envs, [11, 12])
 
 
 def sampler(steps: int, **settings):
@@ -82,3 +84,21 @@ def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):
     alone = list(new_source(config, np.array([[3, 7]])).run(40))
     for name, values in alone[0].arrays.items():
         np.testing.assert_array_equal(values[:, 0], together[0].arrays[name][:, 1])
+
+
+def test_noise_is_a_share_of_random_actions_that_leaves_the_posterior_right():
+    source, seen = sampler(400, noise=0.25)
+    true = (source.tasks == TASKS[:, None]).all(-1).argmax(1)
+    np.testing.assert_array_equal(source.sampled.reshape(2, 30), true[:, None].repeat(30, 1))
+    known = seen["action"][200:, 1]  # of the task (2, 1), one step below the center
+    down = np.bincount(known[seen["time"][200:, 1] == 0]).argmax()
+    share = np.mean(known[seen["time"][200:, 1] == 0] != down)
+    assert share == pytest.approx(0.25 * 4 / 5, abs=0.02)  # one of five random actions is down
+
+
+def test_noise_keeps_the_bits_of_every_other_batch():
+    alone = agents(30, noise=0.25).run(50)
+    chunk = next(iter(alone)).arrays["action"]
+    env = make_vec("DarkRoom-v0", np.repeat(TASKS[1:], 30, axis=0), 6, size=3)
+    single = PosteriorSampling(Settings(noise=0.25), env, TASKS[1:], 30, [12])
+    np.testing.assert_array_equal(next(iter(single.run(50))).arrays["action"][:, 0], chunk[:, 1])

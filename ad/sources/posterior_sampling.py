@@ -3,7 +3,8 @@
 An agent keeps the set of tasks that are consistent with all that it has seen in its life, which is
 one actor. It samples one of them and follows that task's optimal policy until the task is refuted;
 then it samples again. Once a single task is left, it acts optimally. It is told the family of
-tasks, but not which one it is in.
+tasks, but not which one it is in. A small `noise` puts the agents into states that these policies
+would not reach, so that a model learns what to do there (as in DART, Laskey et al. 2017).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ class Settings:
 
     nearness: float = field(1.0, at_least=0)
     """preference for tasks that succeed soon: a task has weight exp(-nearness * steps); 0: none"""
+    noise: float = field(0.0, at_least=0, at_most=1)
+    """probability of a random action, which shows how to return to a path after leaving it"""
 
 
 class PosteriorSampling:
@@ -34,7 +37,7 @@ class PosteriorSampling:
     """
 
     Settings = Settings
-    SHARED = ("nearness",)
+    SHARED = ("nearness", "noise")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
@@ -44,6 +47,7 @@ class PosteriorSampling:
         self.tasks = self.world.all_tasks()  # M of them
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, num_envs, "posterior")
+        self.noise_keys = actor_keys(keys, num_envs, "noise")
         self.cumulative = self.world.optimal_policy(self.tasks).cumsum(-1)  # [M, S, A]
         self.weights = self._weights()  # [S, M]
         lives = len(self.keys)  # K * N
@@ -85,9 +89,17 @@ class PosteriorSampling:
         self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Sample actions [K, N] of the optimal policies of the sampled tasks, by `u` [K, N]."""
+        """Sample actions [K, N] of the optimal policies of the sampled tasks, by `u` [K, N].
+
+        With probability `noise` an action is uniformly random instead; each actor's random stream
+        for the purpose "noise" decides.
+        """
         cumulative = self.cumulative[self.sampled, self._states()]  # [K * N, A]
-        return (u.reshape(-1, 1) >= cumulative[:, :-1]).sum(1).reshape(u.shape)
+        optimal = (u.reshape(-1, 1) >= cumulative[:, :-1]).sum(1).reshape(u.shape)
+        if not self.settings.noise:
+            return optimal
+        is_random = uniform(self.noise_keys, self.actors.steps) < self.settings.noise
+        return np.where(is_random.reshape(u.shape), self.actors.uniform_actions(u), optimal)
 
     def _learn(self, step: TransitionChunk) -> None:
         """Drop the tasks that a step refutes; sample another task where the sampled one is."""
