@@ -87,7 +87,14 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
 
     def new_policy(num_envs: int) -> Policy:
         policy = method.policy(model, num_envs, context_length, **settings.policy)
-        return policy if None in temperatures else TwoTemperatures(policy, *temperatures)
+        if None in temperatures:
+            return policy
+        if not hasattr(policy, "reward_in_context"):
+            raise ConfigError(
+                f"evaluation.temperature_known cannot be used with {config.method.name}: its policy "
+                "does not tell whether a reward is in its context (reward_in_context)"
+            )
+        return TwoTemperatures(policy, *temperatures)
 
     return new_policy
 
@@ -100,8 +107,9 @@ class TwoTemperatures:
 
     def __init__(self, policy: Policy, unknown: float, known: float):
         self.policy, self.unknown, self.known = policy, unknown, known
-        self.device, self.observe, self.select = policy.device, policy.observe, policy.select
+        self.observe, self.select = policy.observe, policy.select
         self.reward_in_context = policy.reward_in_context
+        self.device = getattr(policy, "device", torch.device("cpu"))
 
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A], float64."""
