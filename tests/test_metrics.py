@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 
 from ad.data.episodes import episodes_to
-from ad.evaluation import metrics
+from ad.evaluation import comparisons, metrics
 from ad.reporting import tables
 
 NAN = np.nan
@@ -215,3 +216,43 @@ def test_a_run_whose_context_never_held_a_reward_counts_in_the_means_of_the_othe
     overall = metrics.across_runs([summary([[[1.0]]]), new])
     assert (overall["success_seen"]["n"], overall["success_seen"]["mean"]) == (1, 0.5)
     assert overall["nauc"]["n"] == 2
+
+
+def test_the_pooled_deviation_is_that_of_an_analysis_of_variance():
+    groups = [[1.0, 2.0, 3.0], [10.0, 12.0], [5.0]]
+    pooled = comparisons.pool(groups)
+    # sums of squares 2 and 2, degrees of freedom 2 and 1; the group of one run says nothing
+    assert pooled.freedom == 3 and pooled.deviation == pytest.approx(np.sqrt(4 / 3))
+    half = 3.18245 * np.sqrt(4 / 3) * np.sqrt(1 / 3 + 1 / 2)
+    assert pooled.interval(-9.0, 3, 2) == pytest.approx((-9 - half, -9 + half), rel=1e-5)
+    assert comparisons.pool([[1.0], [2.0], []]) is None
+
+
+def test_two_groups_have_the_t_test_of_scipy():
+    a, b = np.random.default_rng(0).normal(size=(2, 7))
+    expected = stats.ttest_ind(a, b[:4])
+    pooled, difference = comparisons.pool([a, b[:4]]), a.mean() - b[:4].mean()
+    assert pooled.p_value(difference, 7, 4) == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert pooled.interval(difference, 7, 4) == pytest.approx((interval.low, interval.high))
+
+
+def test_runs_without_variance_differ_surely_or_not_at_all():
+    pooled = comparisons.pool([[0.5, 0.5], [0.5, 0.5]])
+    assert (pooled.p_value(0.0, 2, 2), pooled.p_value(0.1, 2, 2)) == (1, 0)
+    assert pooled.interval(0.1, 2, 2) == (0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 4, 3, 2 and 1 times, sorted
+        ([0.01, 0.01, 0.01], [0.03, 0.03, 0.03]),
+        ([0.9, 0.001, 0.4], [0.9, 0.003, 0.8]),
+        ([0.5, 0.9], [1, 1]),
+    ],
+)
+def test_holms_correction_is_that_of_his_sequential_test(p_values, corrected):
+    assert comparisons.holm(p_values) == pytest.approx(corrected)

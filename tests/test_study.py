@@ -15,19 +15,12 @@ from processes import ONE_THREAD, ROOT
 
 from ad.config.schema import diff
 from ad.errors import ConfigError, CorruptError
-from ad.evaluation.metrics import welch_interval
 from ad.runtime.locks import locked
 from ad.sweeps import study_runs
 from ad.sweeps.study import BASE, Study, group_by_experiment, group_by_training, load_study, shard
 from ad.sweeps.study_records import COLUMNS, SECONDS, TEXT, add_record, read_records
-from ad.sweeps.study_report import (
-    compare,
-    question_table,
-    results_by_value,
-    score_cell,
-    sentence,
-    write_page,
-)
+from ad.sweeps.study_report import page, question_table, score_cell, sentence, write_page
+from ad.sweeps.study_verdicts import StudyResults, contradictions, study_results
 
 COMMITTED = ROOT / "configs/study"
 TINY = {
@@ -49,11 +42,9 @@ TINY = {
 }
 ENCODER = {
     "question": "Which encoder?",
-    "probe": "the table is worse",
     "change": "model.encoder",
     "values": ["table", "factored"],
-    "better": "factored",
-    "than": "table",
+    "worse": ["table"],
 }
 TEMPERATURE = {"question": "How hot?", "change": "evaluation.temperature", "values": [1.0, 2.0]}
 
@@ -99,20 +90,20 @@ def run(folder: Path, *words: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def fill(study: Study, scores: dict[str, list[float]], **more: float) -> None:
-    """Write records with these values of NAUC for the values of the first question, one a seed."""
+def fill(study: Study, scores: dict[str, list[float]], question: int = 0, **more: float) -> None:
+    """Write records with these values of NAUC for the values of a question, one a seed."""
     for name, values in scores.items():
         for seed, nauc in zip(study.seeds, values, strict=False):
-            planned = study.planned_run(study.questions[0].variants[name], seed)
+            planned = study.planned_run(study.questions[question].variants[name], seed)
             record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
             record |= {"key": planned.key, "changed": planned.changed, "train_seed": seed}
             record |= {"train_steps": planned.config.training.steps, "nauc": nauc, "train_s": 10.0}
             add_record(study.records, record | more)
 
 
-def found(study: Study) -> dict:
-    """Return the results of the first question."""
-    return results_by_value(study, study.questions[0], read_records(study.records))
+def found(study: Study) -> StudyResults:
+    """Return what the records of the study say."""
+    return study_results(study, read_records(study.records))
 
 
 def test_a_question_changes_one_thing_in_the_base_experiment(committed):
@@ -171,8 +162,10 @@ def test_questions_and_seeds_can_be_chosen(folder):
             "did you mean offsets?",
         ),
         ({"encoder": ENCODER | {"change": "model.encodr"}}, "is not a setting"),
-        ({"encoder": ENCODER | {"better": "offsets"}}, "is none of its values"),
-        ({"encoder": ENCODER | {"than": ""}}, "is none of its values"),
+        ({"encoder": ENCODER | {"better": ["offsets"]}}, "of table once at most, not offsets"),
+        ({"encoder": ENCODER | {"better": ["factored"]}}, "of table once at most, not factored"),
+        ({"encoder": ENCODER | {"better": ["table"]}}, "of table once at most, not table"),
+        ({"encoder": ENCODER | {"better": "table"}}, "must be a list"),
         ({"encoder": ENCODER | {"values": ["table", "table"]}}, "the same run"),
         ({"encoder": ENCODER | {"values": []}}, "either change and values, or variants"),
         ({"encoder": ENCODER | {"valeus": []}}, "did you mean values?"),
@@ -191,7 +184,7 @@ def test_a_study_that_is_wrong_is_one_sentence(tmp_path, files, sentence):
 def test_all_that_is_wrong_is_said_at_once(tmp_path):
     wrong = {"question": "?", "change": "model.width", "values": [0, 2.5]}
     questions = TINY | {"questions": ["encoder", "width"]}
-    bad = ENCODER | {"better": "offsets"}
+    bad = ENCODER | {"better": ["offsets"]}
     with pytest.raises(ConfigError) as caught:
         load_study(write_study(tmp_path / "study", study=questions, width=wrong, encoder=bad))
     assert len(str(caught.value).splitlines()) == 4
@@ -235,62 +228,133 @@ def test_records_that_were_cut_off_are_refused(folder, text):
         read_records(path)
 
 
-def test_the_table_has_the_mean_and_students_interval_over_seeds(folder):
-    study = load_study(folder, seeds=[0, 1, 2])
-    fill(study, {"table": [0.2, 0.4, 0.6], "factored": [0.9, 0.9, 0.9]})
+def test_the_table_has_intervals_of_the_pooled_deviation_for_nauc(folder):
+    study = load_study(folder, ["encoder"], [0, 1, 2])
+    fill(study, {"table": [0.2, 0.4, 0.6]}, success_last10=0.5)
+    fill(study, {"factored": [0.9, 0.9, 0.9]}, success_last10=0.5)
     table = question_table(study, study.questions[0], found(study))
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    # half = t(0.975, 2) sd / sqrt(3) = 4.30265 x 0.2 / 1.73205 = 0.49683
-    assert [row["NAUC"] for row in rows] == ["0.400 [-0.097, 0.897]", "0.900 [0.900, 0.900]"]
+    # s = sqrt((0.08 + 0) / 4) = 0.14142, t(0.975, 4) = 2.77645, half = t s / sqrt(3) = 0.22669
+    assert [row["NAUC"] for row in rows] == ["0.400 [0.173, 0.627]", "0.900 [0.673, 1.127]"]
+    assert [row["success, last 10"] for row in rows] == ["0.500 [0.500, 0.500]"] * 2
     assert [row["seeds"] for row in rows] == ["0, 1, 2", "0, 1, 2"]
     assert [row["model.encoder"] for row in rows] == ["table", "**factored**"]
-    # one variance is 0, so Welch's degrees of freedom are 2 and his interval as wide
-    assert rows[0]["NAUC less that of factored"] == "-0.500 [-0.997, -0.003]"
-
-
-def test_welchs_interval_of_a_difference():
-    # variances of the means 1/3 and 4/3, freedom (5/3)^2 / (1/18 + 16/18) = 50/17, t = 3.2171
-    mean, low, high = welch_interval([1, 2, 3], [10, 12, 14])
-    assert mean == -10
-    assert math.isclose(high - mean, 3.2171 * math.sqrt(5 / 3), rel_tol=1e-3)
-    assert math.isclose(mean - low, high - mean)
-    assert welch_interval([1], [2, 3]) is None
+    # half = t s sqrt(2 / 3) = 0.32060, p of t = 0.5 / 0.11547 = 4.33013 with 4 degrees of freedom
+    against = [row["NAUC minus that of factored"] for row in rows]
+    assert against == ["-0.500 [-0.821, -0.179], p 0.012", "–"]
 
 
 @pytest.mark.parametrize(
-    ("table", "factored", "verdict"),
+    ("table", "verdict"),
     [
-        ([0.2, 0.21, 0.22], [0.7, 0.71, 0.72], "**holds**"),
-        ([0.2, 0.5, 0.8], [0.3, 0.6, 0.8], "**cannot be told**"),
-        ([0.7, 0.71, 0.72], [0.2, 0.21, 0.22], "**does not hold"),
-        ([], [0.2, 0.21, 0.22], "Here: **missing**. **Missing**: table."),
+        ([0.2, 0.21, 0.22], "Worse than factored: table."),
+        ([0.65, 0.5, 0.8], "Not told apart from factored: table."),
+        ([0.9, 0.91, 0.92], "Better than factored: table."),
+        ([], "**Missing**: table."),
     ],
 )
-def test_the_sentence_follows_from_the_interval(folder, table, factored, verdict):
+def test_the_sentence_follows_from_the_corrected_p_value(folder, table, verdict):
     study = load_study(folder, seeds=[0, 1, 2])
-    fill(study, {"table": table, "factored": factored})
-    text = sentence(study, study.questions[0], found(study))
-    assert text.startswith("The probe found: the table is worse. ") and verdict in text
+    fill(study, {"table": table, "factored": [0.7, 0.71, 0.72]})
+    assert sentence(study, study.questions[0], found(study)) == verdict
 
 
-@pytest.mark.parametrize(("low", "high", "sign"), [(0.29, 0.31, -1), (0.1, 0.8, 0)])
-def test_one_seed_is_judged_by_its_intervals_over_tasks(folder, low, high, sign):
-    study = load_study(folder, seeds=[0])
-    fill(study, {"table": [0.3]}, nauc_low=low, nauc_high=high)
+def test_the_deviation_is_pooled_over_all_questions_with_each_experiment_once(folder):
+    study = load_study(folder)
+    fill(study, {"table": [0.1, 0.2], "factored": [0.5, 0.7]})  # factored is also temperature 1
+    fill(study, {"2": [0.3, 0.6]}, question=1)
+    pooled = found(study).pooled
+    assert pooled.freedom == 3
+    assert math.isclose(pooled.deviation, math.sqrt((0.01 + 0.04 + 0.09) / 2 / 3), rel_tol=1e-6)
+
+
+def test_the_p_values_of_all_questions_are_corrected_together(folder):
+    study = load_study(folder, seeds=[0, 1, 2])
+    fill(study, {"table": [0.5, 0.6, 0.7], "factored": [0.7, 0.8, 0.9]})
+    alone = found(study).comparisons["encoder"]["table"]
+    assert 0.05 < alone.p < 0.1
+    fill(study, {"2": [0.81]}, question=1)
+    both = found(study).comparisons
+    assert both["temperature"]["2"].p > both["encoder"]["table"].p
+    assert math.isclose(both["encoder"]["table"].p, 2 * alone.p, rel_tol=1e-9)
+    assert both["encoder"]["table"].bounds == alone.bounds
+
+
+def test_with_one_seed_in_all_settings_nothing_is_compared(folder):
+    study = load_study(folder)
+    fill(study, {"table": [0.3]}, nauc_low=0.29, nauc_high=0.31)
     fill(study, {"factored": [0.6]}, nauc_low=0.5, nauc_high=0.7)
-    values = found(study)
-    assert values["table"].estimate("nauc") == (0.3, (low, high))
-    assert compare(values["table"], values["factored"]).sign == sign
+    results = found(study)
+    comparison = results.comparisons["encoder"]["table"]
+    assert (results.pooled, comparison.verdict, str(comparison)) == (None, None, "-0.300")
+    assert results.values["encoder"]["table"].estimate("nauc") == (0.3, (0.29, 0.31))
+    assert sentence(study, study.questions[0], results) == ""
+    write_page(study)
+    text = (folder / "README.md").read_text()
+    assert "no values are compared" in " ".join(text.split()) and "(2 runs missing)" in text
 
 
-def test_one_seed_is_compared_with_several_by_their_intervals(folder):
+def test_a_value_with_one_seed_is_compared_by_the_deviation_of_the_others(folder):
     study = load_study(folder)
     fill(study, {"table": [0.30, 0.31]})
     fill(study, {"factored": [0.6]}, nauc_low=0.5, nauc_high=0.7)
-    one, several = found(study)["factored"], found(study)["table"]
-    assert compare(one, several).sign == 1 and compare(several, one).sign == -1
-    write_page(study)
-    assert "(1 run missing)" in (folder / "README.md").read_text()
+    comparison = found(study).comparisons["encoder"]["table"]
+    half = 12.7062 * math.sqrt(5e-5 * 1.5)
+    assert math.isclose(comparison.bounds[1] + 0.295, half, rel_tol=1e-4)
+    assert comparison.verdict == "worse"
+
+
+def test_the_committed_files_state_the_verdicts_of_the_records(committed):
+    assert not (said := contradictions(committed, found(committed))), "\n".join(said)
+
+
+def test_the_committed_page_is_that_of_the_records(committed):
+    text = page(committed, read_records(committed.records), found(committed))
+    assert text == (COMMITTED / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stated", "table", "says"),
+    [
+        ({"worse": ["table"]}, [0.2, 0.21, 0.22], None),
+        ({"worse": []}, [0.2, 0.21, 0.22], "the records say\nbetter: []\nworse: [table]"),
+        ({"worse": ["table"]}, [0.6, 0.7, 0.8], "the records say\nbetter: []\nworse: []"),
+        (
+            {"worse": ["table"]},
+            [0.9, 0.91, 0.92],
+            "the records say\nbetter: [table]\nworse: []",
+        ),
+        ({"worse": ["table"]}, [0.2, 0.21], "1 of its runs have no record"),
+    ],
+)
+def test_a_verdict_that_the_records_contradict_is_found(folder, stated, table, says):
+    write_study(folder, encoder=ENCODER | stated)
+    study = load_study(folder, ["encoder"], [0, 1, 2])
+    fill(study, {"table": table, "factored": [0.7, 0.71, 0.72]})
+    expected = [f"{folder / 'encoder.yaml'}: {says}"] if says else []
+    assert contradictions(study, found(study)) == expected
+
+
+def test_the_page_of_a_whole_study_warns_of_verdicts_that_the_records_contradict(folder, capsys):
+    study = load_study(folder)
+    fill(study, {"table": [0.90, 0.91], "factored": [0.70, 0.71]})
+    study_runs.make_page(folder)
+    assert capsys.readouterr().err == ""  # two runs are missing
+    fill(study, {"2": [0.70, 0.71]}, question=1)
+    study_runs.make_page(folder)
+    warning = f"warning: {folder / 'encoder.yaml'}: the records say\nbetter: [table]\nworse: []\n"
+    assert capsys.readouterr().err == warning
+
+
+def test_the_verdicts_of_the_records_can_be_pasted_into_the_file(folder):
+    change = {"change": "training.learning_rate", "values": [1e-5, 1e-3, 0.1]}
+    path = write_study(folder, encoder={"question": "?", **change}) / "encoder.yaml"
+    study = load_study(folder, ["encoder"])
+    fill(study, {"1e-05": [0.20, 0.21], "0.001": [0.70, 0.71], "0.1": [0.90, 0.91]})
+    (text,) = contradictions(study, found(study))
+    path.write_text(path.read_text() + text.split("\n", 1)[1])
+    study = load_study(folder, ["encoder"])
+    assert not contradictions(study, found(study))
 
 
 def test_a_missing_seed_is_named_and_a_record_of_another_budget_not_counted(folder, tmp_path):
@@ -300,8 +364,8 @@ def test_a_missing_seed_is_named_and_a_record_of_another_budget_not_counted(fold
     fill(study, {"table": [0.5]})
     for record in read_records(study.records).values():
         add_record(other.records, record)
-    assert found(study)["table"].missing == [1]
-    assert found(other)["table"].missing == [0, 1]
+    assert found(study).values["encoder"]["table"].missing == [1]
+    assert found(other).values["encoder"]["table"].missing == [0, 1]
     table = question_table(study, study.questions[0], found(study))
     assert [row[1] for row in table.rows] == ["0 (missing: 1)", "(missing: 0, 1)"]
 
@@ -317,8 +381,8 @@ def test_an_answer_in_words_stands_under_its_question(folder):
     path = folder / "encoder.yaml"
     path.write_text(path.read_text() + "answer: Rows and columns apart, by far.\n")
     write_page(load_study(folder))
-    page = (folder / "README.md").read_text()
-    assert "Rows and columns apart, by far." in page.split("## encoder")[1].split("\n## ")[0]
+    text = (folder / "README.md").read_text()
+    assert "Rows and columns apart, by far." in text.split("## encoder")[1].split("\n## ")[0]
 
 
 def test_a_lock_can_be_waited_for(tmp_path):
@@ -401,15 +465,15 @@ def test_seeds_that_train_side_by_side_give_the_records_of_each_alone(folder, tm
 
 
 def test_the_page_is_made_from_the_records_alone(folder):
-    fill(load_study(folder), {"table": [0.1, 0.2], "factored": [0.7, 0.8]}, success_fifth_1=0.5)
+    fill(load_study(folder), {"table": [0.11, 0.12], "factored": [0.74, 0.76]}, success_fifth_1=0.5)
     code, out, err = run(folder, "--table")
     assert code == 0, err
     assert "4 of 6 runs" in out
-    page = (folder / "README.md").read_text()
-    assert "**holds**" in page and "**Missing**: 2." in page
-    assert "| [encoder](#encoder) | holds | factored: 0.750 [" in page
-    assert "| [temperature](#temperature) (2 runs missing) | – | 1: 0.750 [" in page
-    assert "![encoder](encoder.png)" in page and (folder / "encoder.png").stat().st_size > 5_000
+    text = (folder / "README.md").read_text()
+    assert "Worse than factored: table." in text and "**Missing**: 2." in text
+    assert "| [encoder](#encoder) | factored: 0.750 [" in text and "] | – | table | – |" in text
+    assert "| [temperature](#temperature) (2 runs missing) | 1: 0.750 [" in text
+    assert "![encoder](encoder.png)" in text and (folder / "encoder.png").stat().st_size > 5_000
     assert not (folder.parent / "runs").exists()
 
 
@@ -418,4 +482,6 @@ def test_a_score_that_not_every_seed_has_says_how_many(folder):
     fill(study, {"table": [0.1, 0.2]})
     first = next(iter(read_records(study.records).values()))
     add_record(study.records, first | {"path_ratio_last10": 1.5})
-    assert score_cell(found(study)["table"], "path_ratio_last10") == "1.50 (1 of 2)"
+    assert (
+        score_cell(found(study).values["encoder"]["table"], "path_ratio_last10") == "1.50 (1 of 2)"
+    )

@@ -226,21 +226,6 @@ def t_interval(values: list[float]) -> dict:
     return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n, "method": method}
 
 
-def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
-    """Mean of `a` minus mean of `b` and its 95 % interval (Welch 1947): (difference, low, high).
-
-    a, b: one score of independent runs. None if one of them has fewer than two values.
-    """
-    if min(len(a), len(b)) < 2:
-        return None
-    mean, (u, v) = np.mean(a) - np.mean(b), (np.var(x, ddof=1) / len(x) for x in (a, b))
-    if u + v == 0:
-        return float(mean), float(mean), float(mean)
-    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
-    half = stdtrit(freedom, 0.975) * np.sqrt(u + v)
-    return float(mean), float(mean - half), float(mean + half)
-
-
 def json_number(value: float) -> float | None:
     """Return `value` as JSON has it: a Python float, or None for NaN."""
     return None if np.isnan(value) else float(value)

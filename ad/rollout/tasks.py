@@ -91,8 +91,8 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
             return policy
         if not hasattr(policy, "reward_in_context"):
             raise ConfigError(
-                f"evaluation.temperature_known cannot be used with {config.method.name}: its policy "
-                "does not tell whether a reward is in its context (reward_in_context)"
+                f"evaluation.temperature_known cannot be used with {config.method.name}: "
+                "its policy does not tell whether a reward is in its context"
             )
         return TwoTemperatures(policy, *temperatures)
 

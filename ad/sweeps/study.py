@@ -2,7 +2,9 @@
 
 `configs/study/study.yaml` names the base experiment, the settings that all runs share (their budget
 and split), the training seeds and the questions; `<question>.yaml` beside it says what changes. A
-run that several questions need, such as that of the base experiment, is made once.
+run that several questions need, such as that of the base experiment, is made once. The file also
+states the verdicts, `better` and `worse`; `scripts.study --table` prints those of the records where
+they differ.
 """
 
 import re
@@ -37,13 +39,12 @@ class QuestionConfig:
     """The content of a question's file: either `change` and `values`, or `variants`."""
 
     question: str = field("")  # the question as a sentence
-    probe: str = field("")  # what an earlier experiment outside this study, the probe, found
     base: dict = field({})  # dotted setting: its value in all runs of this question
     change: str = field("")  # the dotted setting that changes
     values: list = field([])  # its values
     variants: dict = field({})  # name: {dotted setting: value}, where several change together
-    better: str = field("")  # the value with the larger NAUC in the probe
-    than: str = field("")  # the value that `better` was compared with in the probe
+    better: list = field([])  # values whose NAUC is larger than that of the reference
+    worse: list = field([])  # values whose NAUC is smaller; the others are not told apart from it
     answer: str = field("")  # what the runs say and why, written once they are made
 
 
@@ -130,7 +131,7 @@ def load_study(
     base = _experiment(config.experiment, config.settings, str(folder / STUDY_FILE))
     asked = names or config.questions
     questions = _gather(
-        lambda name: _question(folder, name, config),
+        lambda name: _question(folder, name, config, base),
         [name for name in config.questions if name in asked],
     )
     return Study(folder, config.experiment, base, seeds, questions)
@@ -186,7 +187,7 @@ def _read(path: Path, kind: type) -> Any:
     return kind(**file.data)
 
 
-def _question(folder: Path, name: str, study: StudyConfig) -> Question:
+def _question(folder: Path, name: str, study: StudyConfig, base: Experiment) -> Question:
     """Read the file of a question. Raises ConfigError with a line for each value that is wrong."""
     path = folder / f"{name}.yaml"
     config = _read(path, QuestionConfig)
@@ -203,12 +204,15 @@ def _question(folder: Path, name: str, study: StudyConfig) -> Question:
     different = len({config_hash(experiment) for experiment in experiments})
     if different < max(len(experiments), len(config.values)):
         raise ConfigError(f"{path} has two values that make the same run")
-    for value in (config.better, config.than) if config.better or config.than else ():
-        if value not in changed:
-            raise ConfigError(
-                f"{path}: {as_yaml(value)} is none of its values: {', '.join(changed)}"
-            )
-    return Question(name, config, dict(zip(changed, experiments, strict=True)))
+    question = Question(name, config, dict(zip(changed, experiments, strict=True)))
+    judged = [label(value) for value in (*config.better, *config.worse)]
+    others = [value for value in changed if value != question.reference(base)]
+    if wrong := [value for value in judged if value not in others or judged.count(value) > 1]:
+        known = ", ".join(others)
+        raise ConfigError(
+            f"{path}: better and worse name each of {known} once at most, not {wrong[0]}"
+        )
+    return question
 
 
 def _experiment(file: str, settings: dict[str, Any], where: str) -> Experiment:

@@ -1,19 +1,24 @@
-"""The page of a study, made from its records: a table, a sentence and a figure for each question.
+"""The page of a study, made from its records: a table, verdicts and a figure a question."""
 
-A value's 95 % interval is Student's t over its training seeds; with one seed, that over tasks.
-Two values are compared by Welch's interval of the difference of their NAUC: if it includes 0, the
-seeds cannot tell the values apart. With one seed, the intervals over tasks must not overlap
-instead. No interval is corrected for the number of comparisons.
-"""
+from textwrap import fill
 
-from dataclasses import dataclass
+import numpy as np
 
-from ad.evaluation import metrics
+from ad.evaluation.comparisons import pool
 from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime.files import atomic_write, write_text
 from ad.sweeps.study import STUDY_FILE, Question, Study, label
 from ad.sweeps.study_plots import question_picture
 from ad.sweeps.study_records import SECONDS, RunRecord, ValueResults, read_records
+from ad.sweeps.study_verdicts import (
+    BETTER,
+    LEVEL,
+    NOT_TOLD_APART,
+    WORSE,
+    StudyResults,
+    study_results,
+    with_verdict,
+)
 
 SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "success_last10")},
@@ -22,64 +27,50 @@ SHOWN = {
     "train_nauc": ("NAUC, train tasks", ".3f"),
     "train_s": ("training, s", ".0f"),
 }
-VERDICTS = {1: "holds", 0: "cannot be told", -1: "does not hold, it is the other way round"}
-SIGNS = {1: "Better than", -1: "Worse than", 0: "Not to be told apart from"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How a value's NAUC differs from another's; `sign` is 0 if that cannot be told."""
-
-    text: str
-    sign: int
+SENTENCES = {
+    BETTER: "Better than",
+    WORSE: "Worse than",
+    NOT_TOLD_APART: "Not told apart from",
+}
 
 
 def write_page(study: Study) -> int:
     """Write README.md and <question>.png into the study's folder. Returns the records it used."""
-    records, sections, overview = read_records(study.records), [], []
+    records = read_records(study.records)
+    results = study_results(study, records)
+    write_text(study.folder / "README.md", page(study, records, results))
     for question in study.questions:
-        results = results_by_value(study, question, records)
-        picture = study.folder / f"{question.name}.png"
-        sections.append(_section(study, question, results))
-        overview.append(_overview(study, question, results))
-        if made := {name: value for name, value in results.items() if value.records}:
+        values, picture = results.values[question.name], study.folder / f"{question.name}.png"
+        if made := {name: value for name, value in values.items() if value.records}:
             with atomic_write(picture) as path:
-                path.write_bytes(question_picture(made, _random_walk(results)))
+                path.write_bytes(question_picture(made, _random_walk(values)))
         else:
             picture.unlink(missing_ok=True)
-    header = ["question", "what the probe found", "largest NAUC", "better", "worse"]
-    table = Table(header, overview).markdown()
-    write_text(study.folder / "README.md", "\n".join([_head(study, records), table, *sections]))
     return sum(run.key in records for run in study.planned_runs())
 
 
-def results_by_value(
-    study: Study, question: Question, records: dict[str, RunRecord]
-) -> dict[str, ValueResults]:
-    """Return the results of each value of a question."""
-    results = {}
-    for name, config in question.variants.items():
-        keys = {seed: study.planned_run(config, seed).key for seed in study.seeds}
-        found = [records[key] for key in keys.values() if key in records]
-        missing = [seed for seed, key in keys.items() if key not in records]
-        results[name] = ValueResults(found, missing)
-    return results
+def page(study: Study, records: dict[str, RunRecord], results: StudyResults) -> str:
+    """Return the text of the page; the figures stand beside it as <question>.png."""
+    header = ["question", "compared with", *SENTENCES]
+    overview = Table(header, [_overview(study, question, results) for question in study.questions])
+    sections = [_section(study, question, results) for question in study.questions]
+    return "\n".join([_head(study, records, results), overview.markdown(), *sections])
 
 
-def question_table(study: Study, question: Question, results: dict[str, ValueResults]) -> Table:
-    """Return a row for each value; the last column compares it with the base or the first value."""
+def question_table(study: Study, question: Question, results: StudyResults) -> Table:
+    """Return a row for each value; the last column compares it with the reference."""
     reference = question.reference(study.base)
     rows = []
-    for name, value in results.items():
+    for name, value in results.values[question.name].items():
         seeds = ", ".join(f"{record['train_seed']:g}" for record in value.records)
         seeds += f" (missing: {', '.join(map(str, value.missing))})" if value.missing else ""
         cells = [score_cell(value, score) for score in SHOWN]
-        against = UNKNOWN if name == reference else compare(value, results[reference]).text
         title = f"**{name}**" if name == reference else name
+        against = str(results.comparisons[question.name].get(name, UNKNOWN))
         rows.append([title, seeds.strip(), *cells, against])
     headings = [heading for heading, _ in SHOWN.values()]
     change = question.config.change or "value"
-    return Table([change, "seeds", *headings, f"NAUC less that of {reference}"], rows)
+    return Table([change, "seeds", *headings, f"NAUC minus that of {reference}"], rows)
 
 
 def score_cell(value: ValueResults, score: str) -> str:
@@ -92,110 +83,103 @@ def score_cell(value: ValueResults, score: str) -> str:
     return interval(*value.estimate(score), style) + some
 
 
-def compare(one: ValueResults, other: ValueResults) -> Comparison:
-    """Compare the NAUC of `one` with that of `other`."""
-    (mean, bounds), (mean_other, bounds_other) = one.estimate("nauc"), other.estimate("nauc")
-    if mean is None or mean_other is None:
-        return Comparison(UNKNOWN, 0)
-    if welch := metrics.welch_interval(one.values("nauc"), other.values("nauc")):
-        low, high = welch[1:]
-        text = f"{welch[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
-        return Comparison(text, int(low > 0) - int(high < 0))
-    text = f"{mean - mean_other:+.3f} (one seed)"
-    if bounds is None or bounds_other is None:
-        return Comparison(text, 0)
-    return Comparison(text, int(bounds[0] > bounds_other[1]) - int(bounds[1] < bounds_other[0]))
-
-
-def sentence(study: Study, question: Question, results: dict[str, ValueResults]) -> str:
-    """Return what the probe found, whether the records agree, and how the other values compare."""
-    config, reference = question.config, question.reference(study.base)
-    parts = [f"The probe found: {config.probe.rstrip('.')}."] if config.probe else []
-    if config.better:
-        probed = _probed(question, results)
-        claim = f"Here NAUC of {config.better} less that of {config.than} is"
-        found = f"{claim} {probed.text}: **{VERDICTS[probed.sign]}**." if probed else ""
-        parts.append(found or "Here: **missing**.")
-    for sign, names in _compared(results, results[reference]).items():
-        if names:
-            parts.append(f"{SIGNS[sign]} {reference}: {', '.join(names)}.")
-    if empty := [name for name, value in results.items() if not value.records]:
-        parts.append(f"**Missing**: {', '.join(empty)}.")
+def sentence(study: Study, question: Question, results: StudyResults) -> str:
+    """Return how the values compare with the reference and which have no record, as sentences."""
+    reference, comparisons = question.reference(study.base), results.comparisons[question.name]
+    parts = [
+        f"{start} {reference}: {'; '.join(names)}."
+        for verdict, start in SENTENCES.items()
+        if (names := with_verdict(comparisons, verdict))
+    ]
+    values = results.values[question.name]
+    if empty := [name for name, value in values.items() if not value.records]:
+        parts.append(f"**Missing**: {'; '.join(empty)}.")
     return " ".join(parts)
 
 
-def _compared(results: dict[str, ValueResults], reference: ValueResults) -> dict[int, list[str]]:
-    """Return sign -> names of the values whose comparison with the reference has that sign."""
-    names: dict[int, list[str]] = {sign: [] for sign in SIGNS}
-    for name, value in results.items():
-        if value.records and reference.records and value is not reference:
-            names[compare(value, reference).sign].append(name)
-    return names
-
-
-def _overview(study: Study, question: Question, results: dict[str, ValueResults]) -> list[str]:
+def _overview(study: Study, question: Question, results: StudyResults) -> list[str]:
     """Return the question's row in the first table of the page."""
-    probed = _probed(question, results)
-    verdict = VERDICTS[probed.sign] if probed else UNKNOWN
-    means = {name: value.estimate("nauc")[0] for name, value in results.items()}
-    best = max((name for name in means if means[name] is not None), key=means.get, default=None)
-    largest = f"{best}: {score_cell(results[best], 'nauc')}" if best else "**missing**"
-    compared = _compared(results, results[question.reference(study.base)])
-    lists = [", ".join(compared[sign]) or UNKNOWN for sign in (1, -1)]
-    missing = sum(len(value.missing) for value in results.values())
+    values, comparisons = results.values[question.name], results.comparisons[question.name]
+    reference = question.reference(study.base)
+    lists = ["; ".join(with_verdict(comparisons, verdict)) or UNKNOWN for verdict in SENTENCES]
+    missing = sum(len(value.missing) for value in values.values())
     link = f"[{question.name}](#{question.name})"
     link += f" ({missing} {'run' if missing == 1 else 'runs'} missing)" if missing else ""
-    return [link, verdict, largest, *lists]
+    return [link, f"{reference}: {score_cell(values[reference], 'nauc')}", *lists]
 
 
-def _probed(question: Question, results: dict[str, ValueResults]) -> Comparison | None:
-    """Compare the values that the probe compared, None if there are none or no records of one."""
-    pair = [results[name] for name in (question.config.better, question.config.than) if name]
-    return compare(*pair) if pair and all(value.records for value in pair) else None
-
-
-def _section(study: Study, question: Question, results: dict[str, ValueResults]) -> str:
+def _section(study: Study, question: Question, results: StudyResults) -> str:
     config = question.config
     common = ", ".join(f"`{path}` {label(value)}" for path, value in config.base.items())
     parts = [
         f"## {question.name}\n",
         f"{config.question}{f' All with {common}.' if common else ''}\n",
         question_table(study, question, results).markdown(),
-        f"{sentence(study, question, results)}\n",
+        *[f"{text}\n" for text in (sentence(study, question, results), config.answer) if text],
     ]
-    if config.answer:
-        parts.append(f"{config.answer}\n")
-    if any(value.records for value in results.values()):
+    if any(value.records for value in results.values[question.name].values()):
         parts.append(f"![{question.name}]({question.name}.png)\n")
     return "\n".join(parts)
 
 
-def _head(study: Study, records: dict[str, RunRecord]) -> str:
+def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) -> str:
     base, planned = study.base, study.planned_runs()
     done = [(run.config.name, records[run.key]) for run in planned if run.key in records]
     trained = {name: record["train_s"] or 0 for name, record in done}
     seconds = sum(trained.values()) + sum(record["evaluate_s"] or 0 for _, record in done)
     hours, seeds = seconds / 3600, ", ".join(map(str, study.seeds))
     file = f"../{study.records.parent.name}/{study.records.name}"
-    return f"""# What one setting does
-
-Each question changes one thing in the base experiment (bold): `{study.experiment}` with
-{base.training.steps} train steps, {base.source.env_steps:,} env steps of each source agent and
-split seed {base.split.split_seed}, as `{STUDY_FILE}` says; training seeds {seeds}. NAUC and success
-are on held-out tasks. {len(done)} of {len(planned)} runs are done, which took {hours:.1f} hours
-of training and evaluation; each is a line of [{study.records.name}]({file}), with its versions.
-
-```bash
+    runs = f"""Each question changes one thing in the base experiment: `{study.experiment}` with
+        {base.training.steps} train steps, {base.source.env_steps:,} env steps of each source agent
+        and split seed {base.split.split_seed}, as `{STUDY_FILE}` says; training seeds {seeds}.
+        NAUC and success are on held-out tasks. {len(done)} of {len(planned)} runs are done, which
+        took {hours:.1f} hours of training and evaluation; each is a line of
+        [{study.records.name}]({file}), with its versions."""
+    commands = """```bash
 python -m scripts.study            # make the missing runs and this page; run it again to resume
 python -m scripts.study --dry      # list the runs that are done and those that are missing
 python -m scripts.study --table    # write only this page and its figures, from the records
-```
+```"""
+    method = map(_paragraph, _method(study, results))
+    return "\n\n".join(["# What one setting does", _paragraph(runs), commands, *method]) + "\n"
 
-Brackets are 95 % intervals: Student's over training seeds, or over tasks where there is one seed.
-The last column is the difference of the means with Welch's interval; where it includes 0, these
-seeds cannot tell. Nothing is corrected for the number of comparisons; all runs share one split and
-source seed.
-"""
+
+def _method(study: Study, results: StudyResults) -> list[str]:
+    """Return the paragraphs of the page about its intervals and comparisons."""
+    pooled, seeds = results.pooled, len(study.seeds)
+    if pooled is None:
+        return [
+            """Brackets are 95 % intervals over tasks. No setting has two training seeds, so the
+            variance over seeds is unknown and no values are compared."""
+        ]
+    ranked = sorted((nauc for nauc in results.settings if len(nauc) > 1), key=np.mean)
+    halves = [pool(half) for half in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :])]
+    low, high = (number(half and half.deviation, ".3f") for half in halves)
+    half_width = pooled.interval(0, seeds, seeds)[1]
+    return [
+        f"""The last column of a table is a value's mean NAUC minus that of the question's reference
+        (bold), with the 95 % interval and the p value of this difference. The p value is corrected
+        for all {sum(map(len, results.comparisons.values()))} comparisons of the page (Holm 1979). A
+        value is better or worse if the corrected p value is below {LEVEL}. Otherwise the two are
+        not told apart, which does not show that they are equal. The interval is that of a single
+        comparison and may exclude 0 where the corrected p value is {LEVEL} or more.""",
+        f"""All comparisons use Student's t and one standard deviation of NAUC over training seeds,
+        {pooled.deviation:.3f}, pooled within the {len(ranked)} settings of the study
+        ({pooled.freedom} degrees of freedom). With {seeds} seeds on both sides the interval of a
+        difference is ±{half_width:.3f}. This assumes that runs are independent, although runs that
+        differ in evaluation only share a training, and that the standard deviation is the same in
+        all settings. In the half of the settings with the smaller NAUC it is {low}, in the other
+        half {high}, so p values just below {LEVEL} are uncertain.""",
+        """Brackets at a single value are 95 % intervals too: for NAUC with the pooled standard
+        deviation, for other scores by Student's t over the value's seeds, or over tasks where one
+        seed has the score. Other scores are not compared. All runs share one split seed and one
+        source seed, whose influence is in none of the intervals.""",
+    ]
+
+
+def _paragraph(text: str) -> str:
+    """Return `text` in lines of at most 100 characters."""
+    return fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _random_walk(results: dict[str, ValueResults]) -> float | None:

@@ -26,6 +26,7 @@ from ad.sweeps.study import (
 )
 from ad.sweeps.study_records import add_record, read_records, record_of
 from ad.sweeps.study_report import write_page
+from ad.sweeps.study_verdicts import contradictions, study_results
 
 
 def plan(
@@ -85,10 +86,16 @@ def list_runs(study: Study, runs: Sequence[PlannedRun]) -> None:
 
 
 def make_page(folder: Path) -> None:
-    """Write the page of all questions and seeds of the study in `folder` from its records."""
+    """Write the page of all questions and seeds of the study in `folder` from its records.
+
+    Warns of each question whose file states other verdicts than the records, once all are there.
+    """
     study = load_study(folder)
     with locked(folder, wait=True):
         used = write_page(study)
+    if used == len(study.planned_runs()):
+        for text in contradictions(study, study_results(study, read_records(study.records))):
+            console.error(f"warning: {text}")
     info(f"study: {used} of {len(study.planned_runs())} runs in {folder / 'README.md'}")
 
 

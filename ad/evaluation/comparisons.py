@@ -1,0 +1,66 @@
+"""Compare settings by one score of independent runs: a pooled deviation, Student's t and Holm.
+
+A few training seeds estimate the standard deviation of one setting poorly, so that the luckiest
+setting would look the most certain. All settings share one standard deviation instead.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+
+@dataclass(frozen=True)
+class PooledDeviation:
+    """A standard deviation over runs that is pooled within settings, with its degrees of freedom.
+
+    `counts` is the number of runs of each mean in an estimate: one number for a mean, two for the
+    difference of two means. Its standard error is deviation * sqrt(sum of 1 / count).
+    """
+
+    deviation: float
+    freedom: int
+
+    def interval(self, estimate: float, *counts: int) -> tuple[float, float]:
+        """Return the 95 % interval of `estimate` by Student's t: (low, high)."""
+        half = float(stdtrit(self.freedom, 0.975)) * self._error(counts)
+        return estimate - half, estimate + half
+
+    def p_value(self, estimate: float, *counts: int) -> float:
+        """Return the two-sided p value of `estimate` by Student's t, against 0."""
+        error = self._error(counts)
+        if error == 0:
+            return float(estimate == 0)
+        return float(2 * stdtr(self.freedom, -abs(estimate) / error))
+
+    def _error(self, counts: Sequence[int]) -> float:
+        return self.deviation * sum(1 / count for count in counts) ** 0.5
+
+
+def pool(groups: Iterable[Sequence[float]]) -> PooledDeviation | None:
+    """Pool the standard deviation within `groups`, the scores of each setting's runs.
+
+    deviation^2 = sum over groups of (x - mean of the group)^2 / freedom, with freedom = sum of
+    (runs - 1). None if no group has two runs.
+    """
+    several = [np.asarray(group, float) for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    if not freedom:
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in several)
+    return PooledDeviation((squares / freedom) ** 0.5, freedom)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct `p_values` [M] for M comparisons (Holm 1979), in their order.
+
+    With p_(1) <= ... <= p_(M), the corrected p_(i) is the largest of min(1, (M - j + 1) p_(j)) over
+    j <= i. The probability of any false rejection stays below the level, also where the
+    comparisons depend on each other, as those with one reference do.
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, float)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.minimum(steps, 1))
+    return corrected.tolist()

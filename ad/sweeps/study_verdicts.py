@@ -1,0 +1,142 @@
+"""What the records of a study say: the results of each value and its comparison with the reference.
+
+Every value of a question is compared with the question's reference by their NAUC, with one standard
+deviation over training seeds that is pooled within all settings of the study. The p values are
+corrected for all comparisons of the study.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import yaml
+
+from ad.config.schema import Experiment, config_hash
+from ad.evaluation.comparisons import PooledDeviation, holm, pool
+from ad.sweeps.study import Question, Study, label
+from ad.sweeps.study_records import RunRecord, ValueResults
+
+LEVEL = 0.05  # better and worse need a corrected p value below it
+BETTER, WORSE, NOT_TOLD_APART = "better", "worse", "not told apart"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean NAUC of a value minus that of the reference.
+
+    bounds: the 95 % interval of the difference. p: its p value, corrected for all comparisons. Both
+    are None where no setting has two seeds.
+    """
+
+    difference: float
+    bounds: tuple[float, float] | None = None
+    p: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """Return "better", "worse" or "not told apart"; None without a p value."""
+        if self.p is None:
+            return None
+        if self.p >= LEVEL:
+            return NOT_TOLD_APART
+        return BETTER if self.difference > 0 else WORSE
+
+    def __str__(self) -> str:
+        """Return the text of the comparison in a table."""
+        text = f"{self.difference:+.3f}"
+        if self.bounds is None or self.p is None:
+            return text
+        p = "p < 0.001" if self.p < 0.001 else f"p {self.p:.2g}"
+        return f"{text} [{self.bounds[0]:+.3f}, {self.bounds[1]:+.3f}], {p}"
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The results by question and value, and the comparison of each value but the reference.
+
+    A comparison is missing where the value or the reference has no record. `settings` has the NAUC
+    of each distinct experiment, one number a seed, and `pooled` their standard deviation, None
+    where no experiment has two seeds.
+    """
+
+    values: dict[str, dict[str, ValueResults]]
+    comparisons: dict[str, dict[str, Comparison]]
+    settings: list[list[float]]
+    pooled: PooledDeviation | None
+
+
+def study_results(study: Study, records: dict[str, RunRecord]) -> StudyResults:
+    """Return the results of all questions and their comparisons from the `records` by key."""
+    asked = [config for question in study.questions for config in question.variants.values()]
+    found = {config_hash(config): _value_results(study, config, records) for config in asked}
+    settings = [value.values("nauc") for value in found.values()]
+    pooled = pool(settings)
+    values = {
+        question.name: {
+            name: replace(found[config_hash(config)], pooled=pooled)
+            for name, config in question.variants.items()
+        }
+        for question in study.questions
+    }
+    return StudyResults(values, _comparisons(study, values, pooled), settings, pooled)
+
+
+def with_verdict(comparisons: dict[str, Comparison], verdict: str) -> list[str]:
+    """Return the names of the values whose comparison has this verdict."""
+    return [name for name, compared in comparisons.items() if compared.verdict == verdict]
+
+
+def contradictions(study: Study, results: StudyResults) -> list[str]:
+    """Return a text for each question whose file states other verdicts than the records.
+
+    It ends with the verdicts of the records in the form of the file. A question with missing runs
+    has no verdicts, and its text says so.
+    """
+    texts = []
+    for question in study.questions:
+        path = study.folder / f"{question.name}.yaml"
+        missing = sum(len(value.missing) for value in results.values[question.name].values())
+        comparisons = results.comparisons[question.name]
+        stated = {BETTER: question.config.better, WORSE: question.config.worse}
+        if missing:
+            texts.append(f"{path}: {missing} of its runs have no record")
+        elif any(
+            {label(value) for value in values} != set(with_verdict(comparisons, verdict))
+            for verdict, values in stated.items()
+        ):
+            texts.append(f"{path}: the records say\n{_in_yaml(question, comparisons)}")
+    return texts
+
+
+def _in_yaml(question: Question, comparisons: dict[str, Comparison]) -> str:
+    """Return the verdicts as lines of the question's file, with values as they stand there."""
+    names = {label(value): value for value in question.config.values}
+    names |= {name: name for name in question.config.variants}
+    stated = {v: [names[n] for n in with_verdict(comparisons, v)] for v in (BETTER, WORSE)}
+    return yaml.safe_dump(stated, default_flow_style=None, width=1_000).strip()
+
+
+def _value_results(study: Study, config: Experiment, records: dict[str, RunRecord]) -> ValueResults:
+    keys = {seed: study.planned_run(config, seed).key for seed in study.seeds}
+    found = [records[key] for key in keys.values() if key in records]
+    return ValueResults(found, [seed for seed, key in keys.items() if key not in records])
+
+
+def _comparisons(
+    study: Study, values: dict[str, dict[str, ValueResults]], pooled: PooledDeviation | None
+) -> dict[str, dict[str, Comparison]]:
+    """Compare each value with its question's reference; the p values are corrected for them all."""
+    pairs = {}  # (question, value) -> difference and the two numbers of seeds
+    for question in study.questions:
+        naucs = {name: value.values("nauc") for name, value in values[question.name].items()}
+        reference = naucs.pop(question.reference(study.base))
+        for name, nauc in naucs.items():
+            if nauc and reference:
+                difference = float(np.mean(nauc) - np.mean(reference))
+                pairs[question.name, name] = difference, len(nauc), len(reference)
+    p_values = holm([pooled.p_value(*pair) for pair in pairs.values()]) if pooled else ()
+    corrected = dict(zip(pairs, p_values, strict=False))
+    compared: dict[str, dict[str, Comparison]] = {question: {} for question in values}
+    for (question, name), pair in pairs.items():
+        bounds = pooled.interval(*pair) if pooled else None
+        compared[question][name] = Comparison(pair[0], bounds, corrected.get((question, name)))
+    return compared
