@@ -16,15 +16,14 @@ import functools
 import inspect
 import itertools
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.runtime import signals
+from ad.sweeps.verbs import results, study, table, whole_numbers
 
 if TYPE_CHECKING:
     from ad.config.schema import Experiment
@@ -191,60 +190,13 @@ def seeds(argv: Sequence[str]) -> None:
     known, argv = parser.parse_known_args(argv)
     if not known.seeds:
         raise ConfigError("--seeds is missing: the training seeds with commas between, e.g. 0,1,2")
-    numbers = _numbers("--seeds", known.seeds)
+    numbers = whole_numbers("--seeds", known.seeds)
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
     arguments = load(argv)
     from ad.sweeps import pipeline
 
     pipeline.run_seeds(arguments.config, numbers, arguments.flag)
-
-
-def study(argv: Sequence[str]) -> None:
-    """Run the study in configs/study, which asks what one setting changes, and write its page.
-
-    A finished run is a line of configs/records/study.csv and is not made again; the same command
-    resumes the others. Several processes may each make one shard of the runs.
-    """
-    parser = _parser("study", study)
-    folder, root = Path("configs/study"), Path("logs/study")
-    parser.add_argument("--folder", type=Path, default=folder, help="the folder of the study")
-    parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
-    parser.add_argument("--questions", help="names with commas between; by default all")
-    parser.add_argument("--seeds", help="training seeds with commas between, e.g. 0,1")
-    parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
-    parser.add_argument("--keep", action="store_true", help="keep the folders of finished runs")
-    parser.add_argument("--dry", action="store_true", help="list the runs and stop")
-    parser.add_argument("--table", action="store_true", help="write the page and stop")
-    options = parser.parse_args(argv)
-    seeds = None if options.seeds is None else _numbers("--seeds", options.seeds)
-    questions = options.questions.split(",") if options.questions else []
-    shard = _shard(options.shard)
-    from ad.sweeps import study_runs
-
-    plan = study_runs.plan(options.folder, questions, seeds, shard)
-    if options.dry:
-        return study_runs.list_runs(*plan)
-    if not options.table:
-        study_runs.run_missing(*plan, options.root, options.keep)
-    study_runs.make_page(options.folder)
-
-
-def table(argv: Sequence[str]) -> None:
-    """Print the results of all runs under logs/ as a Markdown table, grouped by experiment.
-
-    With --update, the table also replaces what is between the lines `<!-- results -->` and
-    `<!-- /results -->` of a file.
-    """
-    parser = _parser("table", table)
-    parser.add_argument("runs", nargs="*", help="names of runs; by default all")
-    parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
-    parser.add_argument("--update", type=Path, help="a file with the two lines, e.g. README.md")
-    parser.add_argument("--mark", default="results", help="the word in the two lines")
-    options = parser.parse_args(argv)
-    from ad.sweeps.results_table import print_table
-
-    print_table(options.root, options.runs, options.update, options.mark)
 
 
 VERBS: dict[str, Verb] = {
@@ -257,6 +209,7 @@ VERBS: dict[str, Verb] = {
     "seeds": seeds,
     "table": table,
     "study": study,
+    "results": results,
     "tune": of_experiment(tune),
     "verify": of_experiment(verify, flag="repair"),
     "release": of_run(release),
@@ -292,29 +245,6 @@ def _print_help(verb: Callable, argv: Sequence[str]) -> None:
 
     options = {name.removeprefix("--"): word for name, word in itertools.pairwise(argv)}
     _print(f"{inspect.getdoc(verb)}\n\n{help_text(options)}")
-
-
-def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:
-    """Return a parser of options for a verb that does not read an experiment."""
-    raw = argparse.RawDescriptionHelpFormatter
-    about = inspect.getdoc(verb)
-    return argparse.ArgumentParser(prog=f"ad {name}", description=about, formatter_class=raw)
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    """Return the whole numbers in a text like "0,1,2". Raises ConfigError."""
-    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
-        raise ConfigError(f"{option} must be whole numbers with commas between, not {text!r}")
-    return [int(number) for number in text.split(",")]
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """Return the number of a shard and of all shards from a text like "1/2". Raises ConfigError."""
-    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-    number, count = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= count:
-        raise ConfigError(f"--shard must be 1/2, 2/2 or the like, not {text!r}")
-    return number, count
 
 
 def _print(text: str) -> None:

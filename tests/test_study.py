@@ -16,10 +16,11 @@ from processes import ONE_THREAD, ROOT
 from ad.config.schema import diff
 from ad.errors import ConfigError, CorruptError
 from ad.runtime.locks import locked
-from ad.sweeps import study_runs
-from ad.sweeps.study import BASE, Study, group_by_experiment, group_by_training, load_study, shard
-from ad.sweeps.study_records import COLUMNS, SECONDS, TEXT, add_record, read_records
-from ad.sweeps.study_report import page, question_table, score_cell, sentence, write_page
+from ad.sweeps.planned import group_by_experiment, group_by_training, shard
+from ad.sweeps.records import COLUMNS, SECONDS, TEXT, add_records, read_records
+from ad.sweeps.runs import make, run_missing, train_side_by_side
+from ad.sweeps.study import BASE, Study, load_study
+from ad.sweeps.study_report import make_page, page, question_table, score_cell, sentence
 from ad.sweeps.study_verdicts import StudyResults, contradictions, study_results
 
 COMMITTED = ROOT / "configs/study"
@@ -97,8 +98,9 @@ def fill(study: Study, scores: dict[str, list[float]], question: int = 0, **more
             planned = study.planned_run(study.questions[question].variants[name], seed)
             record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
             record |= {"key": planned.key, "changed": planned.changed, "train_seed": seed}
+            record |= {"split_seed": 0, "source_seed": 0, "world": ""}
             record |= {"train_steps": planned.config.training.steps, "nauc": nauc, "train_s": 10.0}
-            add_record(study.records, record | more)
+            add_records(study.records, [record | more])
 
 
 def found(study: Study) -> StudyResults:
@@ -216,7 +218,7 @@ def test_records_come_back_as_they_were_written(folder):
         "x",
     )
     before = study.records.read_bytes()
-    add_record(study.records, first)
+    add_records(study.records, [first])
     assert study.records.read_bytes() == before
 
 
@@ -289,7 +291,7 @@ def test_with_one_seed_in_all_settings_nothing_is_compared(folder):
     assert (results.pooled, comparison.verdict, str(comparison)) == (None, None, "-0.300")
     assert results.values["encoder"]["table"].estimate("nauc") == (0.3, (0.29, 0.31))
     assert sentence(study, study.questions[0], results) == ""
-    write_page(study)
+    make_page(folder)
     text = (folder / "README.md").read_text()
     assert "no values are compared" in " ".join(text.split()) and "(2 runs missing)" in text
 
@@ -338,10 +340,10 @@ def test_a_verdict_that_the_records_contradict_is_found(folder, stated, table, s
 def test_the_page_of_a_whole_study_warns_of_verdicts_that_the_records_contradict(folder, capsys):
     study = load_study(folder)
     fill(study, {"table": [0.90, 0.91], "factored": [0.70, 0.71]})
-    study_runs.make_page(folder)
+    make_page(folder)
     assert capsys.readouterr().err == ""  # two runs are missing
     fill(study, {"2": [0.70, 0.71]}, question=1)
-    study_runs.make_page(folder)
+    make_page(folder)
     warning = f"warning: {folder / 'encoder.yaml'}: the records say\nbetter: [table]\nworse: []\n"
     assert capsys.readouterr().err == warning
 
@@ -363,7 +365,7 @@ def test_a_missing_seed_is_named_and_a_record_of_another_budget_not_counted(fold
     other = load_study(write_study(tmp_path / "longer", study=longer))
     fill(study, {"table": [0.5]})
     for record in read_records(study.records).values():
-        add_record(other.records, record)
+        add_records(other.records, [record])
     assert found(study).values["encoder"]["table"].missing == [1]
     assert found(other).values["encoder"]["table"].missing == [0, 1]
     table = question_table(study, study.questions[0], found(study))
@@ -371,8 +373,7 @@ def test_a_missing_seed_is_named_and_a_record_of_another_budget_not_counted(fold
 
 
 def test_a_page_without_records_says_so(folder):
-    study = load_study(folder)
-    assert write_page(study) == 0
+    make_page(folder)
     assert "0 of 6 runs" in (folder / "README.md").read_text()
     assert not list(folder.glob("*.png"))
 
@@ -380,7 +381,7 @@ def test_a_page_without_records_says_so(folder):
 def test_an_answer_in_words_stands_under_its_question(folder):
     path = folder / "encoder.yaml"
     path.write_text(path.read_text() + "answer: Rows and columns apart, by far.\n")
-    write_page(load_study(folder))
+    make_page(folder)
     text = (folder / "README.md").read_text()
     assert "Rows and columns apart, by far." in text.split("## encoder")[1].split("\n## ")[0]
 
@@ -402,7 +403,7 @@ def test_a_lock_can_be_waited_for(tmp_path):
 
 
 def test_a_list_of_the_runs_makes_none(folder):
-    code, out, _ = run(folder, "--dry")
+    code, out, _ = run(folder, "--dry", "true")
     assert code == 0 and out.splitlines()[-1] == "study: 6 of 6 runs are missing"
     assert not (folder.parent / "runs").exists()
 
@@ -414,7 +415,7 @@ def scores(folder: Path) -> dict[str, dict]:
 
 
 def test_an_interrupted_study_resumes_its_run_to_the_same_records(folder, tmp_path):
-    process, runs = start(folder, "--keep"), folder.parent / "runs"
+    process, runs = start(folder, "--keep", "true"), folder.parent / "runs"
     while not list(runs.glob("logs/*/checkpoints/step_*.pt")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -426,14 +427,14 @@ def test_an_interrupted_study_resumes_its_run_to_the_same_records(folder, tmp_pa
     steps = max(half.glob("step_*.pt")).stem
 
     for part in ("1/2", "2/2"):
-        code, _, err = run(folder, "--shard", part, "--keep")
+        code, _, err = run(folder, "--shard", part, "--keep", "true")
         assert code == 0, err
     text = (half.parent / "sessions.json").read_text()
     assert f'"from_step": {int(steps.removeprefix("step_"))}' in text
 
     whole = write_study(tmp_path / "again" / "study")
     study, runs = load_study(whole), tmp_path / "again" / "runs"
-    study_runs.run_missing(study, study.planned_runs(), runs)
+    run_missing(study.records, study.planned_runs(), runs)
     assert len(scores(folder)) == 6 and scores(folder) == scores(whole)
     assert not list((runs / "logs").glob("*"))  # each was removed once it had its record
 
@@ -456,17 +457,17 @@ def test_seeds_that_train_side_by_side_give_the_records_of_each_alone(folder, tm
     for name in ("together", "alone"):
         whole = load_study(write_study(tmp_path / name / "study"))
         missing, root = group_by_training(whole.planned_runs()), tmp_path / name / "runs"
-        ready = study_runs.train_side_by_side(missing, root) if name == "together" else missing
+        ready = train_side_by_side(missing, root) if name == "together" else missing
         for group in ready:
             for planned in group:
-                study_runs.make(whole, planned, root)
+                make(whole.records, planned, root)
         found.append(scores(whole.folder))
     assert found[0] == found[1] and len(found[0]) == len(study.planned_runs())
 
 
 def test_the_page_is_made_from_the_records_alone(folder):
     fill(load_study(folder), {"table": [0.11, 0.12], "factored": [0.74, 0.76]}, success_fifth_1=0.5)
-    code, out, err = run(folder, "--table")
+    code, out, err = run(folder, "--table", "true")
     assert code == 0, err
     assert "4 of 6 runs" in out
     text = (folder / "README.md").read_text()
@@ -481,7 +482,7 @@ def test_a_score_that_not_every_seed_has_says_how_many(folder):
     study = load_study(folder)
     fill(study, {"table": [0.1, 0.2]})
     first = next(iter(read_records(study.records).values()))
-    add_record(study.records, first | {"path_ratio_last10": 1.5})
+    add_records(study.records, [first | {"path_ratio_last10": 1.5}])
     assert (
         score_cell(found(study).values["encoder"]["table"], "path_ratio_last10") == "1.50 (1 of 2)"
     )

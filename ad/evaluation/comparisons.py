@@ -4,7 +4,7 @@ A few training seeds estimate the standard deviation of one setting poorly, so t
 setting would look the most certain. All settings share one standard deviation instead.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,14 @@ class PooledDeviation:
 
     def _error(self, counts: Sequence[int]) -> float:
         return self.deviation * sum(1 / count for count in counts) ** 0.5
+
+
+def group_means(values: Sequence[float], groups: Sequence[Hashable]) -> dict[Hashable, float]:
+    """Return the mean of the values of each group, in the order of their first values."""
+    members: dict[Hashable, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        members.setdefault(group, []).append(value)
+    return {group: float(np.mean(own)) for group, own in members.items()}
 
 
 def pool(groups: Iterable[Sequence[float]]) -> PooledDeviation | None:

@@ -23,6 +23,7 @@ COLUMNS = {  # score -> heading and number format
     "nauc": ("NAUC", ".3f"),
     "success_last10": ("success, last 10", ".3f"),
     "return_last10": ("return, last 10", ".2f"),
+    "share_of_optimum_last10": ("share of optimum, last 10", ".3f"),
     "path_ratio_last10": ("path / shortest", ".2f"),
     "episodes_to_80pct": ("80 % at episode", ".0f"),
     "tasks_solved": ("solved", ".0f"),

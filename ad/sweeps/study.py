@@ -3,8 +3,8 @@
 `configs/study/study.yaml` names the base experiment, the settings that all runs share (their budget
 and split), the training seeds and the questions; `<question>.yaml` beside it says what changes. A
 run that several questions need, such as that of the base experiment, is made once. The file also
-states the verdicts, `better` and `worse`; `scripts.study --table` prints those of the records where
-they differ.
+states the verdicts, `better` and `worse`; `scripts.study --table true` prints those of the records
+where they differ.
 """
 
 import re
@@ -18,6 +18,7 @@ from ad.config.parser import load_file, read_text
 from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
+from ad.sweeps.planned import PlannedRun
 from envs.registry import did_you_mean
 
 BASE = "base"  # the name of the base experiment in records
@@ -60,22 +61,6 @@ class Question:
         """Return the value that the others are compared with: that of `base`, or else the first."""
         same = [name for name, config in self.variants.items() if not diff(base, config)]
         return (same or list(self.variants))[0]
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run to make: its configuration, and in `changed` how that differs from the base.
-
-    Runs that differ in evaluation only have the same name and so share a folder.
-    """
-
-    changed: str
-    config: Experiment
-
-    @property
-    def key(self) -> str:
-        """The key of the run's record."""
-        return config_hash(self.config)[:16]
 
 
 @dataclass(frozen=True)
@@ -135,35 +120,6 @@ def load_study(
         [name for name in config.questions if name in asked],
     )
     return Study(folder, config.experiment, base, seeds, questions)
-
-
-def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
-    """Return `runs` in groups that share a training, in the order of each group's first run."""
-    groups: dict[str, list[PlannedRun]] = {}
-    for run in runs:
-        groups.setdefault(run.config.name, []).append(run)
-    return list(groups.values())
-
-
-def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list[PlannedRun]]]:
-    """Return `trainings` (of `group_by_training`) in groups that differ in their seeds only."""
-    groups: dict[str, list[list[PlannedRun]]] = {}
-    for training in trainings:
-        config = training[0].config
-        seedless = replace(config.training, train_seed=0)
-        key = config_hash(replace(config, training=seedless, evaluation=EvaluationConfig()))
-        groups.setdefault(key, []).append(training)
-    return list(groups.values())
-
-
-def shard(runs: Sequence[PlannedRun], number: int, num_shards: int) -> list[PlannedRun]:
-    """Return the runs of a shard, `number` from 1 to `num_shards`, in the order of `runs`.
-
-    Runs that share a training or differ in the seed only are in the same shard.
-    """
-    own = group_by_experiment(group_by_training(runs))[number - 1 :: num_shards]
-    keys = {run.key for experiment in own for training in experiment for run in training}
-    return [run for run in runs if run.key in keys]
 
 
 def label(value: Any) -> str:

@@ -1,21 +1,26 @@
 """The page of a study, made from its records: a table, verdicts and a figure a question."""
 
+from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 
 from ad.evaluation.comparisons import pool
 from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
+from ad.runtime import console
+from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
-from ad.sweeps.study import STUDY_FILE, Question, Study, label
+from ad.runtime.locks import locked
+from ad.sweeps.records import SECONDS, RunRecord, ValueResults, read_records
+from ad.sweeps.study import STUDY_FILE, Question, Study, label, load_study
 from ad.sweeps.study_plots import question_picture
-from ad.sweeps.study_records import SECONDS, RunRecord, ValueResults, read_records
 from ad.sweeps.study_verdicts import (
     BETTER,
     LEVEL,
     NOT_TOLD_APART,
     WORSE,
     StudyResults,
+    contradictions,
     study_results,
     with_verdict,
 )
@@ -34,19 +39,33 @@ SENTENCES = {
 }
 
 
-def write_page(study: Study) -> int:
-    """Write README.md and <question>.png into the study's folder. Returns the records it used."""
-    records = read_records(study.records)
-    results = study_results(study, records)
-    write_text(study.folder / "README.md", page(study, records, results))
-    for question in study.questions:
-        values, picture = results.values[question.name], study.folder / f"{question.name}.png"
-        if made := {name: value for name, value in values.items() if value.records}:
-            with atomic_write(picture) as path:
-                path.write_bytes(question_picture(made, _random_walk(values)))
-        else:
-            picture.unlink(missing_ok=True)
-    return sum(run.key in records for run in study.planned_runs())
+def make_page(folder: Path) -> None:
+    """Write README.md and <question>.png into the study's folder, from the records of all runs.
+
+    Warns of each question whose file states other verdicts than the records, once all are there.
+    """
+    study = load_study(folder)
+    with locked(folder, wait=True):
+        records = read_records(study.records)
+        results = study_results(study, records)
+        write_text(folder / "README.md", page(study, records, results))
+        for question in study.questions:
+            _write_picture(folder / f"{question.name}.png", results.values[question.name])
+    planned = study.planned_runs()
+    used = sum(run.key in records for run in planned)
+    if used == len(planned):
+        for text in contradictions(study, results):
+            console.error(f"warning: {text}")
+    info(f"study: {used} of {len(planned)} runs in {folder / 'README.md'}")
+
+
+def _write_picture(path: Path, values: dict[str, ValueResults]) -> None:
+    """Draw the values of a question that have records; remove the picture if there are none."""
+    made = {name: value for name, value in values.items() if value.records}
+    if not made:
+        return path.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(question_picture(made, _random_walk(values)))
 
 
 def page(study: Study, records: dict[str, RunRecord], results: StudyResults) -> str:
@@ -136,9 +155,9 @@ def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) ->
         took {hours:.1f} hours of training and evaluation; each is a line of
         [{study.records.name}]({file}), with its versions."""
     commands = """```bash
-python -m scripts.study            # make the missing runs and this page; run it again to resume
-python -m scripts.study --dry      # list the runs that are done and those that are missing
-python -m scripts.study --table    # write only this page and its figures, from the records
+python -m scripts.study                # make the missing runs and this page; resumes
+python -m scripts.study --dry true     # list the runs that are done and those that are missing
+python -m scripts.study --table true   # write only this page and its figures, from the records
 ```"""
     method = map(_paragraph, _method(study, results))
     return "\n\n".join(["# What one setting does", _paragraph(runs), commands, *method]) + "\n"

@@ -12,8 +12,8 @@ import yaml
 
 from ad.config.schema import Experiment, config_hash
 from ad.evaluation.comparisons import PooledDeviation, holm, pool
+from ad.sweeps.records import RunRecord, ValueResults
 from ad.sweeps.study import Question, Study, label
-from ad.sweeps.study_records import RunRecord, ValueResults
 
 LEVEL = 0.05  # better and worse need a corrected p value below it
 BETTER, WORSE, NOT_TOLD_APART = "better", "worse", "not told apart"

@@ -1,4 +1,4 @@
-"""The runs of a study: make those without a record, list them, and write the study's page."""
+"""Many runs: make those without a record, each in a folder of its own, or list them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,45 +16,29 @@ from ad.runtime.files import remove
 from ad.runtime.locks import locked, locked_runs
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
-from ad.sweeps.study import (
-    PlannedRun,
-    Study,
-    group_by_experiment,
-    group_by_training,
-    load_study,
-    shard,
-)
-from ad.sweeps.study_records import add_record, read_records, record_of
-from ad.sweeps.study_report import write_page
-from ad.sweeps.study_verdicts import contradictions, study_results
+from ad.sweeps.planned import PlannedRun, group_by_experiment, group_by_training
+from ad.sweeps.records import add_records, read_records, records_of
 
 
-def plan(
-    folder: Path, questions: Sequence[str], seeds: Sequence[int] | None, part: tuple[int, int]
-) -> tuple[Study, list[PlannedRun]]:
-    """Return the study in `folder` and the runs of shard `part`, (k, n) with k from 1 to n."""
-    study = load_study(folder, questions, seeds)
-    return study, shard(study.planned_runs(), *part)
-
-
-def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool = False) -> None:
-    """Make those of `runs` that have no record yet, in folders under `root`.
+def run_missing(path: Path, runs: Sequence[PlannedRun], root: Path, keep: bool = False) -> None:
+    """Make those of `runs` that have no record at `path` yet, in folders under `root`.
 
     The folder of a run is removed once its record is written, unless `keep`. A run that fails with
     a NumericError would fail again and does not stop the others; NumericError is raised at the end.
     """
-    records, missing, failed = read_records(study.records), [], []
+    records, missing, failed = read_records(path), [], []
     for training in group_by_training(runs):
         if any(run.key not in records for run in training):
             missing.append(training)
         elif not keep:
             remove(root / "logs" / training[0].config.name)
-    due = train_side_by_side(missing, root) if choose_device(study.base).type == "cuda" else missing
-    for training in tqdm(due, desc="study", total=len(missing), unit=" trainings", disable=None):
+    on_gpu = bool(missing) and choose_device(missing[0][0].config).type == "cuda"
+    due = train_side_by_side(missing, root) if on_gpu else missing
+    for training in tqdm(due, desc=path.stem, total=len(missing), unit=" trainings", disable=None):
         try:
             for run in training:
                 if run.key not in records:
-                    make(study, run, root)
+                    make(path, run, root)
             if not keep:
                 remove(root / "logs" / training[0].config.name)
         except NumericError as error:
@@ -64,39 +48,26 @@ def run_missing(study: Study, runs: Sequence[PlannedRun], root: Path, keep: bool
         raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
 
 
-def make(study: Study, planned: PlannedRun, root: Path) -> None:
-    """Collect, train and evaluate one run under `root`, and add its record to the study."""
+def make(path: Path, planned: PlannedRun, root: Path) -> None:
+    """Collect, train and evaluate one run under `root`, and add its records to those at `path`."""
     config = replace(planned.config, root=str(root))
     with locked_runs([config]):
         (run,) = _collect_and_train([config], root)
         pipeline.evaluate(run)
-        record = record_of(planned, run)
-    with locked(study.folder, wait=True):
-        add_record(study.records, record)
+        records = records_of(planned, run)
+    with locked(path.parent, wait=True):
+        add_records(path, records)
 
 
-def list_runs(study: Study, runs: Sequence[PlannedRun]) -> None:
-    """Print the runs, each with "done" or "missing"."""
-    records = read_records(study.records)
+def list_runs(path: Path, runs: Sequence[PlannedRun]) -> None:
+    """Print the runs, each with "done" or "missing" in the records at `path`."""
+    records = read_records(path)
     for run in runs:
-        state = "done" if run.key in records else "missing"
-        info(f"{state:7}  seed {run.config.training.train_seed}  {run.changed}")
+        state, config = "done" if run.key in records else "missing", run.config
+        seeds = f"split {config.split.split_seed}  seed {config.training.train_seed}"
+        info(f"{state:7}  {seeds}  {run.changed}")
     missing = sum(run.key not in records for run in runs)
-    info(f"study: {missing} of {len(runs)} runs are missing")
-
-
-def make_page(folder: Path) -> None:
-    """Write the page of all questions and seeds of the study in `folder` from its records.
-
-    Warns of each question whose file states other verdicts than the records, once all are there.
-    """
-    study = load_study(folder)
-    with locked(folder, wait=True):
-        used = write_page(study)
-    if used == len(study.planned_runs()):
-        for text in contradictions(study, study_results(study, read_records(study.records))):
-            console.error(f"warning: {text}")
-    info(f"study: {used} of {len(study.planned_runs())} runs in {folder / 'README.md'}")
+    info(f"{path.stem}: {missing} of {len(runs)} runs are missing")
 
 
 def train_side_by_side(

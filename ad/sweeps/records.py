@@ -1,11 +1,13 @@
-"""The records of a study: a CSV file with a line for each finished run, from which a page is made.
+"""The records of many runs: a CSV file with a line for each finished run, to make tables from.
 
-A record is found by the hash of its run's configuration, so that records of another budget or split
-are kept but not counted. Scores are those of `results.json`; `success_fifth_k` is the mean success
-in the k-th fifth of the in-context episodes. An empty cell is a score that does not exist.
+A record is found by the hash of its run's configuration, so that records of other settings are kept
+but not counted. A run that is also evaluated in other worlds has a record for each `world`. Scores
+are those of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of the
+in-context episodes. An empty cell is a score that does not exist.
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,27 +19,30 @@ from ad.evaluation.metrics import SEARCH_SCORES, json_number, t_interval
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
-from ad.runtime.run import Run
-from ad.sweeps.study import PlannedRun
+from ad.runtime.run import Run, world_folder, world_title
+from ad.sweeps.planned import PlannedRun
 
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
-SCORES = (
+BOUNDED = (  # scores that have an interval over tasks
     "nauc",
     "success_last10",
+    "return_last10",
+    "share_of_optimum_last10",
     "path_ratio_last10",
-    "episodes_to_80pct",
     *SEARCH_SCORES,
     "success_seen",
 )
-BOUNDED = tuple(name for name in SCORES if name != "episodes_to_80pct")  # intervals over tasks
+SCORES = (*BOUNDED, "episodes_to_80pct", "tasks_solved", "num_tasks", "optimal_return")
+REFERENCES = ("random_then_optimal", "explorer", "ceiling")  # their NAUC is kept
 SECONDS = ("collect_s", "train_s", "evaluate_s")
 HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
-TEXT = ("key", "changed", *HARDWARE, "resumed_with")
+TEXT = ("key", "changed", "world", *HARDWARE, "resumed_with")
 COLUMNS = (
-    *("key", "changed", "split_seed", "source_seed", "train_seed", "train_steps"),
+    *("key", "changed", "world", "split_seed", "source_seed", "train_seed", "train_steps"),
     *SCORES,
     *FIFTHS,
-    *("train_nauc", "train_success_last10", "random_then_optimal_nauc"),
+    *("train_nauc", "train_success_last10"),
+    *(f"{name}_nauc" for name in REFERENCES),
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
     *HARDWARE,
@@ -93,10 +98,11 @@ def read_records(path: Path) -> dict[str, RunRecord]:
     return {record["key"]: record for record in records}
 
 
-def add_record(path: Path, record: RunRecord) -> None:
-    """Add `record` to those at `path`, in place of an earlier one of the same run."""
-    records = list((read_records(path) | {record["key"]: record}).values())
-    records.sort(key=lambda record: (record["changed"], record["train_seed"], record["key"]))
+def add_records(path: Path, new: Sequence[RunRecord]) -> None:
+    """Add the records `new` to those at `path`, in place of earlier ones of the same runs."""
+    records = list((read_records(path) | {record["key"]: record for record in new}).values())
+    order = ("changed", "split_seed", "train_seed", "world", "key")
+    records.sort(key=lambda record: tuple(record[name] for name in order))
     with atomic_write(path) as copy, open(copy, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -106,32 +112,51 @@ def add_record(path: Path, record: RunRecord) -> None:
             writer.writerow(text)
 
 
-def record_of(planned: PlannedRun, run: Run) -> RunRecord:
-    """Return the record of an evaluated run."""
-    config, results = planned.config, read_checked_json(run.folder / SUMMARY)
-    held_out, train = (results["splits"][split] for split in ("held_out", "train"))
-    successes = read_results(run.folder / "results.csv")["held_out"].successes  # [K, S, E]
-    parts = np.array_split(successes, 5, axis=2)
-    fifths = [json_number(part.mean()) if part.size else None for part in parts]
-    walk = results["references"].get("random_then_optimal", {}).get("held_out", {})
-    bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
-    return {
-        "key": planned.key,
+def world_key(key: str, world: str) -> str:
+    """Return the key of the record of a run in one of its `worlds`; its own world is ""."""
+    return f"{key}-{world.replace(' ', '-')}" if world else key
+
+
+def records_of(planned: PlannedRun, run: Run) -> list[RunRecord]:
+    """Return the records of an evaluated run: of its own world, then of `evaluation.worlds`."""
+    own = read_checked_json(run.folder / SUMMARY)
+    evaluated = [("", run.folder, own)]
+    for kwargs in run.config.evaluation.worlds:
+        folder = world_folder(run.folder, kwargs)
+        evaluated.append((world_title(kwargs), folder, read_checked_json(folder / SUMMARY)))
+    config = planned.config
+    about = {
         "changed": planned.changed,
         "split_seed": config.split.split_seed,
         "source_seed": config.source.source_seed,
         "train_seed": config.training.train_seed,
         "train_steps": config.training.steps,
+        **{name: own["timing"].get(name) for name in SECONDS},
+        **{name: own["evaluated_on"][name] for name in HARDWARE},
+        "resumed_with": "; ".join(own["resumed_with"]),
+    }
+    return [
+        {"key": world_key(planned.key, world), "world": world} | about | _scores(folder, results)
+        for world, folder, results in evaluated
+    ]
+
+
+def _scores(folder: Path, results: dict) -> RunRecord:
+    """Return the scores of a `results.json`, whose `results.csv` is in `folder`."""
+    held_out, train = (results["splits"][split] for split in ("held_out", "train"))
+    successes = read_results(folder / "results.csv")["held_out"].successes  # [K, S, E]
+    parts = np.array_split(successes, 5, axis=2)
+    fifths = [json_number(part.mean()) if part.size else None for part in parts]
+    references = {name: results["references"].get(name, {}) for name in REFERENCES}
+    bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
+    return {
         **{name: held_out[name] for name in SCORES},
         **dict(zip(FIFTHS, fifths, strict=True)),
         "train_nauc": train["nauc"],
         "train_success_last10": train["success_last10"],
-        "random_then_optimal_nauc": walk.get("nauc"),
+        **{f"{name}_nauc": r.get("held_out", {}).get("nauc") for name, r in references.items()},
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
-        **{name: results["timing"].get(name) for name in SECONDS},
-        **{name: results["evaluated_on"][name] for name in HARDWARE},
-        "resumed_with": "; ".join(results["resumed_with"]),
     }
 
 

@@ -1,0 +1,51 @@
+"""Planned runs: the configurations that a study or a table of results needs, and their order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ad.config.schema import EvaluationConfig, Experiment, config_hash
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run to make: its configuration, and in `changed` what it is called in records.
+
+    Runs that differ in evaluation only have the same name and so share a folder.
+    """
+
+    changed: str
+    config: Experiment
+
+    @property
+    def key(self) -> str:
+        """The key of the run's record."""
+        return config_hash(self.config)[:16]
+
+
+def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Return `runs` in groups that share a training, in the order of each group's first run."""
+    groups: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.config.name, []).append(run)
+    return list(groups.values())
+
+
+def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list[PlannedRun]]]:
+    """Return `trainings` (of `group_by_training`) in groups that differ in their seeds only."""
+    groups: dict[str, list[list[PlannedRun]]] = {}
+    for training in trainings:
+        config = training[0].config
+        seedless = replace(config.training, train_seed=0)
+        key = config_hash(replace(config, training=seedless, evaluation=EvaluationConfig()))
+        groups.setdefault(key, []).append(training)
+    return list(groups.values())
+
+
+def shard(runs: Sequence[PlannedRun], number: int, num_shards: int) -> list[PlannedRun]:
+    """Return the runs of a shard, `number` from 1 to `num_shards`, in the order of `runs`.
+
+    Runs that share a training or differ in the seed only are in the same shard.
+    """
+    own = group_by_experiment(group_by_training(runs))[number - 1 :: num_shards]
+    keys = {run.key for experiment in own for training in experiment for run in training}
+    return [run for run in runs if run.key in keys]

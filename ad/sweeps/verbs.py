@@ -1,0 +1,119 @@
+"""The command line of verbs that read several runs: study, results and table.
+
+Modules that read configurations or import torch are imported inside a function, so that `--help`
+and a wrong option take no time.
+"""
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ad.errors import ConfigError
+
+
+def study(argv: Sequence[str]) -> None:
+    """Run the study in configs/study, which asks what one setting changes, and write its page.
+
+    A finished run is a line of configs/records/study.csv and is not made again; the same command
+    resumes the others. Several processes may each make one shard of the runs.
+    """
+    parser = _sweep_parser("study", study)
+    parser.add_argument("--folder", default="configs/study", type=Path, help="the folder's path")
+    parser.add_argument("--questions", help="names with commas between; by default all")
+    parser.add_argument("--seeds", help="training seeds with commas between, e.g. 0,1")
+    options = parser.parse_args(argv)
+    seeds = None if options.seeds is None else whole_numbers("--seeds", options.seeds)
+    questions = options.questions.split(",") if options.questions else []
+    from ad.sweeps.study import load_study
+    from ad.sweeps.study_report import make_page
+
+    plan = load_study(options.folder, questions, seeds)
+    _sweep(plan.records, plan.planned_runs(), lambda: make_page(options.folder), options)
+
+
+def results(argv: Sequence[str]) -> None:
+    """Run the rows of configs/results.yaml, and write the tables of README.md from their records.
+
+    A finished run is a line of configs/records/results.csv and is not made again; the same command
+    resumes the others. Several processes may each make one shard of the runs.
+    """
+    parser = _sweep_parser("results", results)
+    parser.add_argument("--file", default="configs/results.yaml", type=Path, help="the rows")
+    parser.add_argument("--page", default="README.md", type=Path, help="the file with the tables")
+    options = parser.parse_args(argv)
+    from ad.sweeps.results import load_results
+    from ad.sweeps.results_report import write_tables
+
+    plan = load_results(options.file)
+    _sweep(plan.records, plan.planned_runs(), lambda: write_tables(plan, options.page), options)
+
+
+def table(argv: Sequence[str]) -> None:
+    """Print the results of all runs under logs/ as a Markdown table, grouped by experiment.
+
+    With --update, the table also replaces what is between the lines `<!-- results -->` and
+    `<!-- /results -->` of a file.
+    """
+    parser = _parser("table", table)
+    parser.add_argument("runs", nargs="*", help="names of runs; by default all")
+    parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
+    parser.add_argument("--update", type=Path, help="a file with the two lines, e.g. README.md")
+    parser.add_argument("--mark", default="results", help="the word in the two lines")
+    options = parser.parse_args(argv)
+    from ad.sweeps.results_table import print_table
+
+    print_table(options.root, options.runs, options.update, options.mark)
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Return the whole numbers in a text like "0,1,2". Raises ConfigError."""
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+        raise ConfigError(f"{option} must be whole numbers with commas between, not {text!r}")
+    return [int(number) for number in text.split(",")]
+
+
+def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
+    """Return a parser with the options of a verb that makes many runs."""
+    parser, root = _parser(name, verb), Path("logs") / name
+    parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
+    parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
+    flags = {
+        "keep": "keep the folders of finished runs",
+        "dry": "list the runs and stop",
+        "table": "write the page and stop",
+    }
+    for flag, about in flags.items():
+        choices = {"choices": ("true", "false"), "default": "false", "help": about}
+        parser.add_argument(f"--{flag}", **choices)
+    return parser
+
+
+def _sweep(records: Path, runs: Sequence, write_page: Callable[[], None], options) -> None:
+    """Make those of `runs` without a line in `records`, then the page, as the `options` say."""
+    from ad.sweeps.planned import shard
+    from ad.sweeps.runs import list_runs, run_missing
+
+    runs = shard(runs, *_shard(options.shard))
+    if options.dry == "true":
+        return list_runs(records, runs)
+    if options.table == "false":
+        run_missing(records, runs, options.root, options.keep == "true")
+    write_page()
+
+
+def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:
+    """Return a parser of options for a verb that does not read an experiment."""
+    raw = argparse.RawDescriptionHelpFormatter
+    about = inspect.getdoc(verb)
+    return argparse.ArgumentParser(prog=f"ad {name}", description=about, formatter_class=raw)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Return the number of a shard and of all shards from a text like "1/2". Raises ConfigError."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ConfigError(f"--shard must be 1/2, 2/2 or the like, not {text!r}")
+    return number, count

@@ -1,0 +1,6 @@
+"""Run the rows of configs/results.yaml and write the tables of README.md."""
+
+from ad.cli import run_script
+
+if __name__ == "__main__":
+    run_script("results")

@@ -1,0 +1,144 @@
+"""The published tables: their rows and runs, and what is said of their records."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ad.config.schema import diff
+from ad.errors import ConfigError
+from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records, world_key
+from ad.sweeps.results import load_results
+from ad.sweeps.results_report import results_table, write_tables
+from ad.sweeps.runs import run_missing
+from envs.tasks import PUBLISHED_SEEDS
+
+ROOT = Path(__file__).parents[1]
+FILE = """
+splits: [0, 1]
+seeds: [0, 1, 2]
+tables:
+  first:
+    compared_with: plain
+    rows:
+      plain: {experiment: configs/smoke.yaml}
+      noisy: {experiment: configs/smoke.yaml, settings: {source.algorithm: noise_distillation}}
+  second:
+    rows:
+      larger:
+        experiment: configs/smoke.yaml
+        settings: {model.encoder: offsets, evaluation.worlds: [{size: 4}]}
+        splits: [3]
+        seeds: [5]
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "configs" / "results.yaml"
+    path.parent.mkdir()
+    path.write_text(FILE)
+    return path
+
+
+def fill(path: Path, runs, naucs, world: str = "") -> None:
+    """Write records of `runs` with these values of NAUC."""
+    for run, nauc in zip(runs, naucs, strict=True):
+        record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
+        record |= {"key": world_key(run.key, world), "changed": run.changed, "world": world}
+        record |= {"split_seed": run.config.split.split_seed, "source_seed": 0, "nauc": nauc}
+        add_records(path, [record | {"train_seed": run.config.training.train_seed}])
+
+
+def rows_of(results, number: int = 0) -> dict[str, dict[str, str]]:
+    """Return the rows of a table by their titles, each by the headings of its columns."""
+    table = results_table(results.tables[number], read_records(results.records))
+    titles = [re.sub(r"\[(.*)\]\(.*?\)", r"\1", row[0]) for row in table.rows]
+    cells = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    return dict(zip(titles, cells, strict=True))
+
+
+def test_a_row_has_a_run_for_each_split_and_seed(file):
+    results = load_results(file)
+    plain, noisy = results.tables[0].rows
+    seeds = [(run.config.split.split_seed, run.config.training.train_seed) for run in plain.runs]
+    assert sorted(seeds) == [(split, seed) for split in (0, 1) for seed in (0, 1, 2)]
+    assert all(
+        run.config.source.source_seed == run.config.training.train_seed for run in noisy.runs
+    )
+    (larger,) = results.tables[1].rows[0].runs
+    assert (larger.config.split.split_seed, larger.config.training.train_seed) == (3, 5)
+    runs = results.planned_runs()
+    assert len({run.key for run in runs}) == len({run.config.name for run in runs}) == 13
+    assert [run.changed for run in runs[:3]] == ["plain", "noisy", "larger"]  # a first answer soon
+
+
+def test_the_interval_is_that_of_the_split_means(file):
+    results = load_results(file)
+    plain, _ = results.tables[0].rows
+    # Split means 0.5 and 0.7: half = t(0.975, 1) * sd / sqrt(2) = 12.7062 * 0.141421 / 1.414214
+    by_split = {0: [0.4, 0.5, 0.6], 1: [0.7, 0.7, 0.7]}
+    naucs = [by_split[r.config.split.split_seed][r.config.training.train_seed] for r in plain.runs]
+    fill(results.records, plain.runs, naucs)
+    row = rows_of(results)["plain"]
+    assert row["NAUC"] == "0.600 [-0.671, 1.871]" and row["runs"] == "6"
+
+
+def test_rows_are_compared_by_the_differences_of_their_split_means(file):
+    results = load_results(file)
+    plain, noisy = results.tables[0].rows
+    fill(results.records, plain.runs, [0.5] * 6)
+    fill(results.records, noisy.runs, [0.6 + 0.02 * r.config.split.split_seed for r in noisy.runs])
+    # Differences 0.10 and 0.12: sd 0.0141421, error 0.01, t(0.975, 1) = 12.7062, p of t = 11
+    rows = rows_of(results)
+    assert rows["noisy"]["NAUC minus that of plain"] == "+0.110 [-0.017, +0.237], p 0.058"
+    assert rows["plain"]["NAUC minus that of plain"] == "–"
+
+
+def test_missing_runs_are_counted_and_a_row_without_records_is_left_out(file):
+    results = load_results(file)
+    fill(results.records, results.tables[0].rows[0].runs[:1], [0.5])
+    rows = rows_of(results)
+    assert list(rows) == ["plain"] and rows["plain"]["runs"] == "1 of 6"
+    assert rows["plain"]["NAUC"] == "0.500"  # one split has no interval
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("configs/smoke.yaml}", "configs/smoky.yaml}", r"results\.yaml: plain: .*smoky"),
+        ("compared_with: plain", "compared_with: plane", "is none of its rows"),
+        ("settings: {source.algorithm", "setting: {source.algorithm", "noisy: setting"),
+        ("model.encoder: offsets", "model.encoder: offset", "larger: .*offset"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_sentence(file, old, new, sentence):
+    file.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=sentence):
+        load_results(file)
+
+
+def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(file, tmp_path):
+    results = load_results(file)
+    run_missing(results.records, results.tables[1].rows[0].runs, tmp_path / "runs")
+    before = results.records.read_bytes()
+    run_missing(results.records, results.tables[1].rows[0].runs, tmp_path / "runs")
+    assert results.records.read_bytes() == before
+    own, other = sorted(read_records(results.records).values(), key=lambda r: r["world"])
+    assert (own["world"], other["world"]) == ("", "size 4")
+    assert own["num_tasks"] != other["num_tasks"] and np.isfinite(other["ceiling_nauc"])
+    page = tmp_path / "page.md"
+    names = [table.name for table in results.tables]
+    page.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in names))
+    write_tables(results, page)
+    assert "[larger](configs/smoke.yaml), size 4 |" in page.read_text()
+
+
+def test_the_published_rows_use_the_published_seeds_alone():
+    results = load_results(ROOT / "configs" / "results.yaml")
+    for run in results.planned_runs():
+        seeds = run.config.split.split_seed, run.config.source.source_seed
+        assert {*seeds, run.config.training.train_seed} <= {*PUBLISHED_SEEDS}
+        assert not run.config.split.tuning
+    assert not diff(results.tables[0].rows[0].experiment, results.planned_runs()[0].config)
