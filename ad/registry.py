@@ -12,6 +12,7 @@ SOURCES = Registry(
         "a2c": "ad.sources.a2c:A2C",
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
         "posterior_sampling": "ad.sources.posterior_sampling:PosteriorSampling",
+        "q_learning": "ad.sources.q_learning:QLearning",
     },
     group="sources",
     needs=("Settings", "run"),

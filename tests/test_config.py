@@ -183,6 +183,9 @@ BAD_WORDS = [
     ("--env.id DarkRom-v0", "cannot be created: unknown environment 'DarkRom-v0'; did you mean "
      "'DarkRoom-v0'?"),
     ("--source.algorithm a3c", "is not a known source algorithm: 'a3c'; did you mean a2c?"),
+    ("--source.algorithm noise_distillation --source.settings.hold 0.5", "source.settings.hold "
+     "(command line) must be at least 1, not 0.5"),
+    ("--source.algorithm q_learning --source.settings.epsilon_end 2", "must be at most 1, not 2"),
     ("--method.name nothing", "is not a known method: 'nothing' (known: algorithm_dist"),
     ("--model.encoder tabel", "is not a known observation encoder: 'tabel'; did you mean tab"),
     # combinations
@@ -201,6 +204,9 @@ BAD_WORDS = [
     ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
     ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
     ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
+    ("--source.env_steps 190", "must be at least 200, an episode of env.episode_length (20) for "
+     "each of source.num_envs (10) actors, not 190"),
+    ("--data.env_steps 190", "data.env_steps (command line) must be at least 200, an episode of"),
     ("--data.env_steps 390", "data.history_stride must be at most 39, the transitions of an a"),
     ("--data.actors_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
     ("--model.position rotari", "is not a known position embedding: 'rotari'; did you mean rot"),

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from ad.collection.job import new_source
 from ad.config.parser import load
 from ad.errors import ConfigError
 from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs import make_base, make_vec
+from envs.dark_room import DarkRoom
+from envs.oracle import TaskOracle
 
 TASKS = np.array([[0, 0], [2, 1]])
 
@@ -76,6 +79,23 @@ def test_what_the_source_needs_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="needs a world that knows its optimal policy"):
         load([*words, "--env.id", "FrozenLake-v1", "--env.tasks", "[{}, {}]",
               "--split.num_train_tasks", "1", "--model.encoder", "table"])  # fmt: skip
+
+
+class Closed(DarkRoom):
+    """A dark room that does not tell which of its tasks are possible."""
+
+    possible = TaskOracle.possible
+
+
+def test_a_world_that_does_not_tell_what_is_possible_is_refused():
+    problem = PosteriorSampling.problem(Closed(tasks=TASKS, size=3), TASKS)
+    assert problem == "needs a world that knows which of its tasks are possible"
+
+
+def test_a_world_that_does_not_tell_its_state_is_refused():
+    world = DarkRoom(tasks=TASKS, size=3)
+    world.single_observation_space = Box(0, 1, (2,))
+    assert PosteriorSampling.problem(world, TASKS) == "needs a world that knows its optimal policy"
 
 
 def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):

@@ -1,5 +1,7 @@
 """Every source algorithm: the recorded transitions are the world's, contiguous and reproducible."""
 
+import hashlib
+
 import numba
 import numpy as np
 import pytest
@@ -138,6 +140,10 @@ def test_the_same_seed_gives_the_same_bits(algorithm, room, play):
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def test_a_source_says_what_it_is_told(algorithm):
+    assert SOURCES.load(algorithm[1]).TOLD in ("nothing", "family", "optimum")
+
+
 def test_another_seed_gives_another_history(algorithm, play):
     one, other = (play([*algorithm, "--source.source_seed", seed]) for seed in "01")
     assert (one["action"] != other["action"]).mean() > 0.2
@@ -209,6 +215,72 @@ def test_the_noise_has_fallen_after_the_decay_fraction(play):
     data = play([*NOISE, "--source.settings.decay_fraction", "0.5"])
     helps = closer(data)
     assert helps[STEPS // 2 :].all() and not helps[: STEPS // 4].all()
+
+
+def noisy(hold: float, noise: float = 1.0, tasks=TASKS, num_envs: int = 100):
+    """Return noisy experts in 9 x 9 rooms with episodes of eight steps before their first step."""
+    env = make_vec("DarkRoom-v0", np.repeat(tasks, num_envs, axis=0), 8, size=9)
+    own = Settings(noise_start=noise, noise_end=noise, hold=hold)
+    return NoiseDistillation(own, env, np.asarray(tasks), num_envs, [int(7 + t[0]) for t in tasks])
+
+
+def test_noise_that_is_not_held_has_the_bits_it_always_had():
+    env = make_vec("DarkRoom-v0", [[0, 0]] * 3 + [[2, 1]] * 3, 5, size=3)
+    source = NoiseDistillation(
+        Settings(noise_end=0.1), env, np.array([[0, 0], [2, 1]]), 3, [11, 12]
+    )
+    digest = hashlib.sha256()
+    for chunk in source.run(600):
+        digest.update(chunk.arrays["action"].tobytes())
+    assert digest.hexdigest()[:16] == "65cfd89c0e2f9c52"
+
+
+@pytest.mark.parametrize("hold", [1.0, 2.0, 5.0])
+def test_a_random_action_is_held_but_not_at_a_wall_or_into_the_next_episode(hold):
+    (chunk,) = noisy(hold).run(80)
+    repeats = chunk.arrays["action"][1:] == chunk.arrays["action"][:-1]
+    first = chunk.arrays["time"][1:] == 0
+    moved = chunk.arrays["next_observation"][:-1] != chunk.arrays["observation"][:-1]
+    assert repeats[~first & moved].mean() == pytest.approx(1 - 0.8 / hold, abs=0.02)
+    assert repeats[~first & ~moved].mean() == pytest.approx(0.2, abs=0.03)
+    assert repeats[first].mean() == pytest.approx(0.2, abs=0.04)
+
+
+class Downhill(DarkRoom):
+    """A dark room whose experts always take the first action."""
+
+    def optimal_policy(self, tasks):
+        return np.eye(5)[np.zeros((len(tasks), 81), int)]
+
+
+@pytest.mark.parametrize("hold", [1.0, 4.0])
+def test_the_share_of_random_actions_does_not_depend_on_the_hold(hold):
+    env = VectorEpisodeLength(Downhill(tasks=np.repeat(TASKS[:2], 400, axis=0), size=9), 6)
+    own = Settings(noise_start=0.5, noise_end=0.5, hold=hold)
+    (chunk,) = NoiseDistillation(own, env, TASKS[:2], 400, [1, 2]).run(48)
+    by_time = (chunk.arrays["action"] == 0).reshape(8, 6, -1).mean((0, 2))
+    np.testing.assert_allclose(by_time, 0.5 + 0.5 / 5, atol=0.03)
+
+
+def test_held_noise_falls_with_its_schedule(play):
+    helps = closer(play([*NOISE, "--source.settings.hold", "30"]))
+    assert helps[-1].all() and not helps[:6].all()
+
+
+def test_held_noise_is_restored_with_the_same_bits():
+    one, other = noisy(5.0), noisy(5.0)
+    chunks = one.run(CHUNK_STEPS + 40)
+    next(chunks)
+    other.restore(one.state())
+    (expected,), (chunk,) = chunks, other.run(CHUNK_STEPS + 40)
+    for name in FIELDS:
+        np.testing.assert_array_equal(chunk.arrays[name], expected.arrays[name])
+
+
+def test_held_noise_of_a_task_does_not_depend_on_the_other_tasks():
+    (together,), (alone,) = noisy(5.0, 0.5).run(60), noisy(5.0, 0.5, TASKS[[2]]).run(60)
+    for name in FIELDS:
+        np.testing.assert_array_equal(together.arrays[name][:, [2]], alone.arrays[name])
 
 
 ICE = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"]

@@ -115,6 +115,11 @@ def env_steps_are_divisible_by_num_envs(env_steps, num_envs):
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
 
 
+@constraint("source.env_steps", "source.num_envs", "env.episode_length")
+def an_actor_records_an_episode(env_steps, num_envs, episode_length):
+    return _shorter_than_an_episode(env_steps, num_envs, episode_length)
+
+
 @component_constraint("evaluation.worlds", "env", "split", "model")
 def model_can_be_evaluated_on_worlds(worlds, env, split, model):
     if not worlds:
@@ -149,12 +154,14 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, model):
                 )
 
 
-@constraint("data.env_steps", "source.env_steps", "source.num_envs")
-def history_has_env_steps(env_steps, collected, num_envs):
+@constraint("data.env_steps", "source.env_steps", "source.num_envs", "env.episode_length")
+def history_has_env_steps(env_steps, collected, num_envs, episode_length):
     if env_steps > collected:
         return f"must be at most source.env_steps ({collected}), not {env_steps}"
     if env_steps % num_envs:
         return f"must be a multiple of source.num_envs ({num_envs}), not {env_steps}"
+    if env_steps:
+        return _shorter_than_an_episode(env_steps, num_envs, episode_length)
 
 
 @constraint("data.history_stride", "data.env_steps", "source.env_steps", "source.num_envs")
@@ -264,6 +271,15 @@ def warmup_fits_into_training(warmup_steps, steps):
 def final_learning_rate_is_below_the_peak(final, peak):
     if final > peak:
         return f"must be at most training.learning_rate ({peak}), not {final}"
+
+
+def _shorter_than_an_episode(env_steps: int, num_envs: int, episode_length: int) -> str | None:
+    """Return a problem if `env_steps` of all actors leave each less than an episode, else None."""
+    if env_steps < num_envs * episode_length:
+        return (
+            f"must be at least {num_envs * episode_length}, an episode of env.episode_length "
+            f"({episode_length}) for each of source.num_envs ({num_envs}) actors, not {env_steps}"
+        )
 
 
 def _encoder_problem(encoder: str, name: str, part: Part) -> str | None:

@@ -59,6 +59,7 @@ class A2C:
 
     Settings = Settings
     SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
+    TOLD = "nothing"
 
     @staticmethod
     def problem(world, tasks) -> str | None:

@@ -1,7 +1,9 @@
 """Noise distillation, AD^ε (Zisman et al. 2024, section 3): learning histories without learning.
 
 The optimal policy of a world acts, and each action is replaced by a uniformly random one with a
-probability that falls linearly from `noise_start` to `noise_end` over the history.
+probability that falls linearly from `noise_start` to `noise_end` over the history. With `hold` the
+draw, whether an action is random and which one, is kept for some steps: a random walk in stretches,
+as Ornstein-Uhlenbeck noise is for continuous actions (Lillicrap et al. 2016).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys
+from ad.sources.schedules import linear
 from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
 
@@ -27,6 +30,8 @@ class Settings:
     """probability of a random action at the end of the decay"""
     decay_fraction: float = field(1.0, above=0, at_most=1)
     """fraction of a history in which the noise decays linearly"""
+    hold: float = field(1.0, at_least=1)
+    """steps for which a random action is held while it changes the state, on average; 1: none"""
 
 
 class NoiseDistillation:
@@ -36,7 +41,8 @@ class NoiseDistillation:
     """
 
     Settings = Settings
-    SHARED = ("noise_start", "noise_end", "decay_fraction")  # one schedule for all agents
+    SHARED = ("noise_start", "noise_end", "decay_fraction", "hold")  # one schedule for all agents
+    TOLD = "optimum"
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
@@ -44,6 +50,11 @@ class NoiseDistillation:
         self.settings = settings if isinstance(settings, Settings) else settings[0]
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.noise_keys = actor_keys(keys, num_envs, "noise")
+        self.hold_keys = actor_keys(keys, num_envs, "hold")
+        # Of each actor: the steps of its last draws, and the state of the step before.
+        self.held = {
+            name: np.full(len(self.noise_keys), -1) for name in ("noise", "action", "state")
+        }
         self.world = env.unwrapped
         self.cumulative = self.world.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
         self.noise = self.settings.noise_start
@@ -57,36 +68,46 @@ class NoiseDistillation:
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
+        own = self.settings
+        schedule = own.noise_start, own.noise_end, own.decay_fraction
         for chunk in self.actors.chunks(steps):
             for step in chunk.rollouts(1):
-                self.noise = self._noise_at(self.actors.steps / max(steps - 1, 1))
+                self.noise = linear(*schedule, self.actors.steps / max(steps - 1, 1))
                 self.actors.fill(step, self.act)
             chunk.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
             yield chunk
 
     def state(self) -> dict | None:
         """Return the state as nested dicts of arrays; None if the environments have none."""
-        return self.actors.state()
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        held = {name: values.copy() for name, values in self.held.items()}
+        return {"held": held, "actors": actors}
 
     def restore(self, state: dict) -> None:
         """Set the state to one returned by `state`."""
-        self.actors.restore(state)
+        self.held = {name: values.copy() for name, values in state["held"].items()}
+        self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N]: with probability `noise` uniformly random, otherwise optimal ones.
 
-        The uniforms `u` [K, N] select an action of either policy; each actor's random stream for
-        the purpose "noise" selects the policy.
+        The uniforms `u` [K, N] select an optimal action. Whether an action is random is decided by
+        a number of the actor's random stream for the purpose "noise", and which one it is by a
+        number of its stream for actions. Both are drawn anew with probability 1 / `hold`, and when
+        an episode begins; the second also where the last step left the state as it was, so that a
+        walk does not lean on a wall.
         """
         states = self.world.states()
         states = observations if states is None else states.reshape(u.shape)
         cumulative = self.cumulative[self.actors.agent, states]  # [K, N, A]
         optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
-        is_random = uniform(self.noise_keys, self.actors.steps).reshape(u.shape) < self.noise
-        return np.where(is_random, self.actors.uniform_actions(u), optimal)
-
-    def _noise_at(self, progress: float) -> float:
-        """Return the probability of a random action after a fraction `progress` of the steps."""
-        s = self.settings
-        share = min(progress / s.decay_fraction, 1.0)
-        return s.noise_start + (s.noise_end - s.noise_start) * share
+        draws = uniform(self.hold_keys, self.actors.steps) < 1 / self.settings.hold
+        draws |= self.actors.time == 0
+        self.held["noise"][draws] = self.actors.steps
+        self.held["action"][draws | (states.ravel() == self.held["state"])] = self.actors.steps
+        self.held["state"] = states.flatten()
+        is_random = uniform(self.noise_keys, self.held["noise"]).reshape(u.shape) < self.noise
+        u_random = uniform(self.actors.keys, self.held["action"]).reshape(u.shape)
+        return np.where(is_random, self.actors.uniform_actions(u_random), optimal)

@@ -16,7 +16,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys
-from envs.oracle import TaskOracle
+from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
 
 
@@ -38,6 +38,7 @@ class PosteriorSampling:
 
     Settings = Settings
     SHARED = ("nearness", "noise")
+    TOLD = "family"
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
@@ -58,7 +59,7 @@ class PosteriorSampling:
     @staticmethod
     def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
         """Return what `world` does not know that posterior sampling needs, else None."""
-        if world.optimal_policy(tasks[:1]) is None:
+        if world.optimal_policy(tasks[:1]) is None or not knows_its_state(world):
             return "needs a world that knows its optimal policy"
         if type(world).possible is TaskOracle.possible:
             return "needs a world that knows which of its tasks are possible"

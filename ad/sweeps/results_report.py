@@ -56,7 +56,7 @@ def results_table(table: ResultTable, records: dict[str, RunRecord]) -> Table:
         title = f"[{row.title}]({row.file})" + (f", {world}" if world else "")
         missing = "" if len(own) == len(row.runs) else f" of {len(row.runs)}"
         cells = [_cell(own, score) for score in SHOWN]
-        told = getattr(SOURCES.load(source), "told", None) or UNKNOWN
+        told = getattr(SOURCES.load(source), "TOLD", None) or UNKNOWN
         runs = f"{len(own)}{missing}"
         cells = [title, told, *cells, _references(own), compared.get(row.title, UNKNOWN), runs]
         rows.append(cells)

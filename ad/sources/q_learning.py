@@ -1,0 +1,199 @@
+"""Tabular Q-learning (Watkins 1989; Watkins and Dayan 1992), told nothing of the world.
+
+    Q(s, a) += α (r + bonus / sqrt(n(s, a)) + γ (1 - terminated) max Q(s', ·) - Q(s, a))
+
+n(s, a) counts how often a pair was tried (Strehl and Littman 2008: MBIE-EB). A truncated step
+bootstraps from the final observation. With `planning_steps` an actor also backs up pairs that were
+tried before, drawn at random, from what followed when they were last tried: Dyna-Q (Sutton 1990).
+With optimistic initial values it then goes to actions that it has not tried. With `hold` it goes on
+in one direction while it knows nothing better: a walk that does not dither finds a goal sooner
+(Dabney et al. 2021).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from ad.config.fields import field
+from ad.data.schema import TransitionChunk
+from ad.sources.actors import Actors, actor_keys
+from ad.sources.schedules import linear
+from envs.rng import uniform
+
+END = -1  # what follows a step that terminated
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of Q-learning: those of one life per actor in a deterministic world.
+
+    They were chosen on terminating 9 x 9 dark rooms. An initial value above that of the way to the
+    goal, once known, would try every other action first.
+    """
+
+    shared: bool = field(False)
+    """whether all actors of an agent learn one table; otherwise each actor is a life of its own"""
+    learning_rate: float = field(1.0, above=0, at_most=1)
+    """learning rate alpha; 1 is for deterministic worlds"""
+    discount: float = field(0.95, at_least=0, at_most=1)
+    """discount factor gamma"""
+    initial_value: float = field(0.5)
+    """value of an untried action: an optimistic one is above what known actions are worth"""
+    bonus: float = field(0.0, at_least=0)
+    """weight of the reward for rarely tried actions, bonus / sqrt(times tried); 0: none"""
+    epsilon_start: float = field(0.0, at_least=0, at_most=1)
+    """probability of a random action at the first step of a history"""
+    epsilon_end: float = field(0.0, at_least=0, at_most=1)
+    """probability of a random action at the end of the decay"""
+    decay_fraction: float = field(1.0, above=0, at_most=1)
+    """fraction of a history in which the probability of a random action changes linearly"""
+    hold: float = field(20.0, at_least=1)
+    """steps for which the last action is preferred among equally good ones, on average; 1: none"""
+    planning_steps: int = field(10, at_least=0)
+    """tried actions that each actor backs up again after a step, in a deterministic world"""
+
+
+class QLearning:
+    """K agents with N actors each; G tables, one for each agent if `shared`, else for each actor.
+
+    `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
+    The actors of a shared table act at the same time: a pair that several of them try in one step
+    moves once, toward the mean of their targets, and the last of them is what planning remembers.
+    """
+
+    Settings = Settings
+    SHARED = ("shared", "planning_steps")  # they decide the shapes of arrays
+    TOLD = "nothing"
+
+    @staticmethod
+    def problem(world, tasks) -> str | None:
+        """Return why these agents cannot learn in `world`, None if they can."""
+        if not isinstance(world.single_observation_space, Discrete):
+            return "learns a table of one discrete observation"
+        return None
+
+    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+        each = [settings] * len(tasks) if isinstance(settings, Settings) else settings
+        for name in self.SHARED:
+            if len(values := {getattr(own, name) for own in each}) > 1:
+                raise ValueError(f"agents of one batch have the same {name}, not {values}")
+        self.settings = {
+            name: np.repeat([getattr(own, name) for own in each], num_envs)  # [K * N]
+            for name in Settings.__dataclass_fields__
+        }
+        self.planning_steps = each[0].planning_steps
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.keys = {
+            purpose: actor_keys(keys, num_envs, purpose)
+            for purpose in ("epsilon", "hold", "planning")
+        }
+        states, actions = int(env.single_observation_space.n), int(env.single_action_space.n)
+        self.actor = np.arange(len(tasks) * num_envs)
+        actors_of_table = num_envs if each[0].shared else 1
+        self.table = self.actor // actors_of_table  # of each actor
+        initial = self.settings["initial_value"][::actors_of_table, None]
+        mask = self.actors.action_mask[self.actor[::actors_of_table] // num_envs]
+        values = np.where(mask, initial, -np.inf).astype(np.float32)  # [G, A]
+        self.values = np.repeat(values[:, None], states, axis=1)  # [G, S, A]
+        self.counts = np.zeros((len(values), states * actions), np.int32)
+        # What followed each pair of a table, and its tried pairs in the order of first trials.
+        self.model: dict[str, np.ndarray] = {}
+        if self.planning_steps:
+            dtypes = {"reward": np.float32, "following": np.int32, "tried": np.int32}
+            self.model = {name: np.zeros_like(self.counts, dtype) for name, dtype in dtypes.items()}
+            self.model["num_tried"] = np.zeros(len(self.counts), np.int64)
+        self.last_action = np.full(len(self.actor), -1)  # in this episode, -1: none
+        self.epsilon = self.settings["epsilon_start"]
+
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
+        names = ("epsilon_start", "epsilon_end", "decay_fraction")
+        schedule = [self.settings[name] for name in names]
+        for chunk in self.actors.chunks(steps):
+            errors = chunk.statistics["td_error"] = []
+            for step in chunk.rollouts(1):
+                self.epsilon = linear(*schedule, self.actors.steps / max(steps - 1, 1))
+                self.actors.fill(step, self.act)
+                errors.append(self._learn({n: v.ravel() for n, v in step.arrays.items()}))
+            yield chunk
+
+    def state(self) -> dict | None:
+        """Return the state as nested dicts of arrays; None if the environments have none."""
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        own = {name: getattr(self, name).copy() for name in ("values", "counts", "last_action")}
+        model = {name: values.copy() for name, values in self.model.items()}
+        return {**own, "model": model, "actors": actors}
+
+    def restore(self, state: dict) -> None:
+        """Set the state to one returned by `state`."""
+        for name in ("values", "counts", "last_action"):
+            setattr(self, name, state[name].copy())
+        self.model = {name: state["model"][name].copy() for name in self.model}
+        self.actors.restore(state["actors"])
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Choose actions [K, N]: one of the best, by `u` [K, N], or with `epsilon` any."""
+        values = self.values[self.table, observations.ravel()]  # [K * N, A]
+        best = values == values.max(1, keepdims=True)
+        number = (u.ravel() * best.sum(1)).astype(int)  # among the best
+        action = (best.cumsum(1) <= number[:, None]).sum(1)
+        held = uniform(self.keys["hold"], self.actors.steps) >= 1 / self.settings["hold"]
+        held &= (self.last_action >= 0) & best[self.actor, self.last_action]
+        action = np.where(held, self.last_action, action)
+        is_random = uniform(self.keys["epsilon"], self.actors.steps) < self.epsilon
+        return np.where(is_random, self.actors.uniform_actions(u).ravel(), action).reshape(u.shape)
+
+    def _learn(self, step: dict[str, np.ndarray]) -> np.ndarray:
+        """Learn from a step of each actor, arrays [K * N], and plan.
+
+        Returns the mean absolute TD error of each agent, float64 [K].
+        """
+        action = step["action"].astype(np.int64)
+        pair = step["observation"].astype(np.int64) * self.values.shape[2] + action
+        following = np.where(step["terminated"], END, step["next_observation"].astype(np.int64))
+        entry = self.table * self.counts.shape[1] + pair  # in the flat tables
+        entries, first, of_entry = np.unique(entry, return_index=True, return_inverse=True)
+        times = np.bincount(of_entry)
+        if self.model:
+            self._remember(entries[self.counts.ravel()[entries] == 0], entry, step, following)
+        self.counts.ravel()[entries] += times
+        target = self._target(entry, step["reward"], following)
+        error = np.abs(target - self.values.ravel()[entry])
+        mean = np.bincount(of_entry, target) / times
+        self._move(entries, mean, self.settings["learning_rate"][first])
+        for number in range(self.planning_steps):
+            self._plan(self.actors.steps * self.planning_steps + number)
+        self.last_action = np.where(step["terminated"] | step["truncated"], -1, action)
+        return error.reshape(self.actors.shape).mean(1)
+
+    def _target(self, entry: np.ndarray, reward: np.ndarray, following: np.ndarray) -> np.ndarray:
+        """Return the target of each actor's pair `entry`, float64 [K * N]."""
+        value = np.where(following == END, 0, self.values[self.table, following].max(1))
+        bonus = self.settings["bonus"] / np.sqrt(self.counts.ravel()[entry])
+        return reward + bonus + self.settings["discount"] * value
+
+    def _move(self, entry: np.ndarray, target: np.ndarray, learning_rate: np.ndarray) -> None:
+        """Move the values of pairs toward their targets; equal pairs have equal targets."""
+        values = self.values.ravel()  # a view
+        values[entry] += learning_rate * (target - values[entry])
+
+    def _remember(self, new: np.ndarray, entry, step: dict, following: np.ndarray) -> None:
+        """Remember what followed each pair, and append the pairs `new`, sorted, to `tried`."""
+        self.model["reward"].ravel()[entry] = step["reward"]
+        self.model["following"].ravel()[entry] = following
+        table, pair = np.divmod(new, self.counts.shape[1])
+        rank = np.arange(len(new)) - np.searchsorted(table, table)
+        self.model["tried"][table, self.model["num_tried"][table] + rank] = pair
+        self.model["num_tried"] += np.bincount(table, minlength=len(self.counts))
+
+    def _plan(self, counter: int) -> None:
+        """Back up a tried pair for each actor, drawn by its random stream at `counter`."""
+        u = uniform(self.keys["planning"], counter)
+        number = (u * self.model["num_tried"][self.table]).astype(int)
+        entry = self.table * self.counts.shape[1] + self.model["tried"][self.table, number]
+        reward, following = (self.model[name].ravel()[entry] for name in ("reward", "following"))
+        self._move(entry, self._target(entry, reward, following), self.settings["learning_rate"])
