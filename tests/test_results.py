@@ -36,7 +36,7 @@ tables:
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    path = tmp_path / "configs" / "results.yaml"
+    path = tmp_path / "records" / "results.yaml"
     path.parent.mkdir()
     path.write_text(FILE)
     return path
@@ -136,7 +136,7 @@ def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(fil
 
 
 def test_the_published_rows_use_the_published_seeds_alone():
-    results = load_results(ROOT / "configs" / "results.yaml")
+    results = load_results(ROOT / "configs" / "records" / "results.yaml")
     for run in results.planned_runs():
         seeds = run.config.split.split_seed, run.config.source.source_seed
         assert {*seeds, run.config.training.train_seed} <= {*PUBLISHED_SEEDS}

@@ -1,6 +1,6 @@
 """The published tables: their rows, each an experiment on several splits, and the runs they need.
 
-`configs/results.yaml` names the splits, the seeds and the rows of each table. A run of a row has a
+`configs/records/results.yaml` names the splits, the seeds and the rows of each table. A run of a row has a
 split seed and a seed, which is that of its training and of its source agents.
 """
 
@@ -71,7 +71,7 @@ class Results:
     @property
     def records(self) -> Path:
         """The CSV file of the records."""
-        return self.path.parent / "records" / f"{self.path.stem}.csv"
+        return self.path.with_suffix(".csv")
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return all runs, first one of each row, so that every row soon has an answer."""

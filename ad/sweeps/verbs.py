@@ -34,13 +34,15 @@ def study(argv: Sequence[str]) -> None:
 
 
 def results(argv: Sequence[str]) -> None:
-    """Run the rows of configs/results.yaml, and write the tables of README.md from their records.
+    """Run the rows of configs/records/results.yaml and write the tables of README.md.
 
-    A finished run is a line of configs/records/results.csv and is not made again; the same command
+    A finished run is a line of results.csv beside that file and is not made again; the same command
     resumes the others. Several processes may each make one shard of the runs.
     """
     parser = _sweep_parser("results", results)
-    parser.add_argument("--file", default="configs/results.yaml", type=Path, help="the rows")
+    parser.add_argument(
+        "--file", default="configs/records/results.yaml", type=Path, help="the rows"
+    )
     parser.add_argument("--page", default="README.md", type=Path, help="the file with the tables")
     options = parser.parse_args(argv)
     from ad.sweeps.results import load_results
