@@ -19,6 +19,7 @@ from ad.sources.actors import CHUNK_STEPS
 from ad.sources.noisy_expert import NoiseDistillation, Settings
 from envs import make_base, make_vec
 from envs.dark_room import DarkRoom
+from envs.rng import uniform
 from envs.wrappers import VectorEpisodeLength
 
 TASKS = np.array([[0, 0], [0, 1], [2, 2]])
@@ -246,20 +247,23 @@ def test_a_random_action_is_held_but_not_at_a_wall_or_into_the_next_episode(hold
     assert repeats[first].mean() == pytest.approx(0.2, abs=0.04)
 
 
-class Downhill(DarkRoom):
-    """A dark room whose experts always take the first action."""
+class Counted(NoiseDistillation):
+    """Noisy experts that note the share of random actions at each step."""
 
-    def optimal_policy(self, tasks):
-        return np.eye(5)[np.zeros((len(tasks), 81), int)]
+    def act(self, observations, u):
+        actions = super().act(observations, u)
+        is_random = uniform(self.noise_keys, self.held["noise"]) < self.noise
+        self.shares = [*getattr(self, "shares", []), is_random.mean()]
+        return actions
 
 
 @pytest.mark.parametrize("hold", [1.0, 4.0])
-def test_the_share_of_random_actions_does_not_depend_on_the_hold(hold):
-    env = VectorEpisodeLength(Downhill(tasks=np.repeat(TASKS[:2], 400, axis=0), size=9), 6)
-    own = Settings(noise_start=0.5, noise_end=0.5, hold=hold)
-    (chunk,) = NoiseDistillation(own, env, TASKS[:2], 400, [1, 2]).run(48)
-    by_time = (chunk.arrays["action"] == 0).reshape(8, 6, -1).mean((0, 2))
-    np.testing.assert_allclose(by_time, 0.5 + 0.5 / 5, atol=0.03)
+def test_the_share_of_random_actions_is_that_of_the_schedule(hold):
+    env = make_vec("DarkRoom-v0", np.repeat(TASKS, 400, axis=0), 8, size=3)
+    source = Counted(Settings(hold=hold), env, TASKS, 400, [1, 2, 3])
+    list(source.run(41))
+    np.testing.assert_allclose(source.shares, np.linspace(1, 0, 41), atol=0.07)
+    np.testing.assert_allclose(np.mean(source.shares), 0.5, atol=0.01)
 
 
 def test_held_noise_falls_with_its_schedule(play):

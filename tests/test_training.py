@@ -120,6 +120,12 @@ def test_without_warm_up_the_learning_rate_begins_at_its_height():
     assert learning_rate(0, replace(SCHEDULE, warmup_steps=0)) == 1.0
 
 
+def test_a_training_that_stops_early_keeps_the_rates_of_the_whole_schedule():
+    short = replace(SCHEDULE, steps=5, schedule_steps=SCHEDULE.steps)
+    whole = [learning_rate(step, SCHEDULE) for step in range(5)]
+    assert [learning_rate(step, short) for step in range(5)] == whole
+
+
 def test_a_warm_up_may_last_the_whole_training():
     schedule = replace(SCHEDULE, warmup_steps=10)
     assert [learning_rate(step, schedule) for step in (0, 9)] == [0.1, 1.0]

@@ -267,6 +267,12 @@ def warmup_fits_into_training(warmup_steps, steps):
         return f"must be at most training.steps ({steps}), not {warmup_steps}"
 
 
+@constraint("training.schedule_steps", "training.steps")
+def schedule_is_as_long_as_the_training(schedule_steps, steps):
+    if 0 < schedule_steps < steps:
+        return f"must be 0 or at least training.steps ({steps}), not {schedule_steps}"
+
+
 @constraint("training.final_learning_rate", "training.learning_rate")
 def final_learning_rate_is_below_the_peak(final, peak):
     if final > peak:

@@ -1,8 +1,9 @@
 """The settings of an experiment: dataclasses, their hash, and how two experiments differ.
 
-The defaults are those of `configs/quickstart.yaml`. The string below a setting is its line in
-`--help`, and `ad.config.fields.field` declares its limits. `ad.config.parser` builds an Experiment
-from a YAML file and the command line; `ad/config/constraints.py` relates settings to each other.
+The defaults are those of `configs/quickstart.yaml`, but for `evaluation.temperature_known`. The
+string below a setting is its line in `--help`, and `ad.config.fields.field` declares its limits.
+`ad.config.parser` builds an Experiment from a YAML file and the command line;
+`ad/config/constraints.py` relates settings to each other.
 """
 
 import dataclasses
@@ -151,6 +152,8 @@ class TrainingConfig:
     """AdamW's weight decay of all matrices"""
     warmup_steps: int = field(200, at_least=0)
     """train steps in which the learning rate rises linearly from 0 to its peak"""
+    schedule_steps: int = field(0, at_least=0)
+    """train steps of the learning-rate schedule, of which training.steps are taken; 0: as many"""
     gradient_norm: float = field(1.0, above=0)
     """largest norm of the gradient: a larger gradient is clipped"""
     precision: str = field("auto", choices=("auto", "float32", "bfloat16"))

@@ -95,18 +95,20 @@ class NoiseDistillation:
 
         The uniforms `u` [K, N] select an optimal action. Whether an action is random is decided by
         a number of the actor's random stream for the purpose "noise", and which one it is by a
-        number of its stream for actions. Both are drawn anew with probability 1 / `hold`, and when
-        an episode begins; the second also where the last step left the state as it was, so that a
-        walk does not lean on a wall.
+        number of its stream for actions. Both are drawn anew with probability 1 / `hold`; the
+        second also when an episode begins, and where the last step left the state as it was, so
+        that a walk does not lean on a wall. Nothing else changes the first, so that the probability
+        of a random action is `noise` whatever the actor does.
         """
         states = self.world.states()
         states = observations if states is None else states.reshape(u.shape)
         cumulative = self.cumulative[self.actors.agent, states]  # [K, N, A]
         optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
         draws = uniform(self.hold_keys, self.actors.steps) < 1 / self.settings.hold
-        draws |= self.actors.time == 0
+        draws |= self.actors.steps == 0
         self.held["noise"][draws] = self.actors.steps
-        self.held["action"][draws | (states.ravel() == self.held["state"])] = self.actors.steps
+        draws |= (self.actors.time == 0) | (states.ravel() == self.held["state"])
+        self.held["action"][draws] = self.actors.steps
         self.held["state"] = states.flatten()
         is_random = uniform(self.noise_keys, self.held["noise"]).reshape(u.shape) < self.noise
         u_random = uniform(self.actors.keys, self.held["action"]).reshape(u.shape)

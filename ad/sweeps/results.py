@@ -1,7 +1,7 @@
 """The published tables: their rows, each an experiment on several splits, and the runs they need.
 
-`configs/records/results.yaml` names the splits, the seeds and the rows of each table. A run of a row has a
-split seed and a seed, which is that of its training and of its source agents.
+`configs/records/results.yaml` names the splits, the seeds and the rows of each table. A run of a
+row has a split seed and a seed, which is that of its training and of its source agents.
 """
 
 from dataclasses import dataclass, replace

@@ -116,7 +116,8 @@ def learning_rate(step: int, settings: TrainingConfig) -> float:
     """Return the rate at `step`: linear warm-up, then half a cosine to `final_learning_rate`."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    share = (step - settings.warmup_steps) / max(settings.steps - 1 - settings.warmup_steps, 1)
+    steps = settings.schedule_steps or settings.steps
+    share = (step - settings.warmup_steps) / max(steps - 1 - settings.warmup_steps, 1)
     height = 0.5 * (1 + math.cos(math.pi * share))
     low, high = settings.final_learning_rate, settings.learning_rate
     return low + (high - low) * height
