@@ -159,6 +159,15 @@ def test_runs_have_the_t_interval_of_the_textbook(runs, quantile):
     assert nauc["hi"] - nauc["mean"] == pytest.approx(half, rel=1e-4)
 
 
+def test_runs_of_several_splits_have_the_interval_of_the_split_means():
+    entries = [summary(np.full((2, 1, 3), nauc)) for nauc in (0.4, 0.5, 0.6, 0.7, 0.7)]
+    nauc = metrics.across_runs(entries, ["a", "a", "a", "b", "b"])["nauc"]
+    half = 12.7062 * np.std([0.5, 0.7], ddof=1) / np.sqrt(2)
+    assert (nauc["mean"], nauc["n"]) == (pytest.approx(0.6), 2)
+    assert nauc["hi"] - nauc["mean"] == pytest.approx(half, rel=1e-4)
+    assert nauc["method"] == "t-interval over the means of 2 splits"
+
+
 def test_a_single_run_has_no_interval_and_says_so():
     nauc = metrics.across_runs([summary(np.ones((2, 1, 3)))])["nauc"]
     assert (nauc["mean"], nauc["lo"], nauc["hi"], nauc["method"]) == (1, None, None, "one run")

@@ -6,11 +6,11 @@ its successes, or the task was never solved. Such tasks are left out of that sco
 is None if all tasks are.
 
 Intervals: the tasks of one run share one trained model, so `summarize` resamples tasks only, and
-its `ci95_method` says so. `across_runs` treats runs (trained models) as independent:
+its `ci95_method` says so. `across_runs` treats runs (trained models), or splits, as independent:
 quote that one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ad.data.episodes import episodes_to, ratio
+from ad.evaluation.comparisons import group_means
 from envs.oracle import Reference
 from envs.rng import derive_key
 
@@ -203,15 +204,26 @@ def summarize_reference(reference: Reference, optimal_return: np.ndarray) -> dic
     }
 
 
-def across_runs(summaries: Sequence[dict]) -> dict[str, dict]:
+def across_runs(summaries: Sequence[dict], splits: Sequence[Hashable] = ()) -> dict[str, dict]:
     """Mean and 95 % t-interval of each score over runs (trained models): name -> `t_interval`.
 
-    summaries: the entry of one split in `results.json` of each run. A run whose score is None is
-    not counted in n.
+    summaries: the entry of one split in `results.json` of each run. splits: what names the split of
+    each run. Where there are several splits, the values are the means of the splits, since the runs
+    of a split share their tasks: the interval is for a new split. A run whose score is None is not
+    counted in n.
     """
     names = [*SCORES, *SEARCH_SCORES, "success_seen", "episodes_to_80pct", "tasks_solved"]
-    values = {name: [summary[name] for summary in summaries] for name in names}
-    return {name: t_interval([v for v in x if v is not None]) for name, x in values.items()}
+    return {name: _across([s[name] for s in summaries], splits) for name in names}
+
+
+def _across(values: Sequence[float | None], splits: Sequence[Hashable]) -> dict:
+    known = [k for k, value in enumerate(values) if value is not None]
+    scores = [values[k] for k in known]
+    if len(set(splits)) < 2:
+        return t_interval(scores)
+    means = group_means(scores, [splits[k] for k in known])
+    over = t_interval(list(means.values()))
+    return over | {"method": f"t-interval over the means of {len(means)} splits"}
 
 
 def t_interval(values: list[float]) -> dict:

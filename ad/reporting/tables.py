@@ -110,8 +110,8 @@ def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out")
 
     For a run without results, the value is a text that says why there are none. The rows of runs
     have the intervals of their `results.json` (over tasks). A group of several runs also has a row
-    with their mean and a t-interval over runs. The last row of a group is the random
-    walk that takes shortest paths once it has found the goal.
+    with their mean and a t-interval: over runs, or over splits if there are several. The last row
+    of a group is the random walk that takes shortest paths once it has found the goal.
     """
     rows = [row for group in groups for row in _group_rows(group, split)]
     return Table(["run", *(heading for heading, _ in COLUMNS.values()), "training"], rows)
@@ -131,7 +131,10 @@ def _evaluated_rows(group: dict[str, dict], split: str) -> list[list[str]]:
         for (name, result), summary in zip(group.items(), summaries, strict=True)
     ]
     if len(group) > 1:
-        rows.append([f"**mean of {len(group)} runs**", *_mean_cells(summaries), UNKNOWN])
+        splits = [result.get("split_hash") for result in group.values()]
+        several = f" on {len(set(splits))} splits" if len(set(splits)) > 1 else ""
+        cells = _mean_cells(summaries, splits)
+        rows.append([f"**mean of {len(group)} runs{several}**", *cells, UNKNOWN])
     name = "random_then_optimal"
     walks = [result["references"].get(name, {}).get(split) for result in group.values()]
     if all(walks):
@@ -140,8 +143,8 @@ def _evaluated_rows(group: dict[str, dict], split: str) -> list[list[str]]:
     return rows
 
 
-def _mean_cells(summaries: list[dict]) -> list[str]:
-    overall = across_runs(summaries)
+def _mean_cells(summaries: list[dict], splits: list[str]) -> list[str]:
+    overall = across_runs(summaries, splits)
     return [
         interval(overall[name]["mean"], _bounds(overall[name]), style)
         for name, (_, style) in COLUMNS.items()
