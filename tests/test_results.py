@@ -74,6 +74,13 @@ def test_a_row_has_a_run_for_each_split_and_seed(file):
     assert [run.changed for run in runs[:3]] == ["plain", "noisy", "larger"]  # a first answer soon
 
 
+def test_rows_are_chosen_by_their_titles(file):
+    results = load_results(file)
+    assert {run.changed for run in results.planned_runs(["noisy", "larger"])} == {"noisy", "larger"}
+    with pytest.raises(ConfigError, match=r"'noise' is not a row of .*did you mean noisy"):
+        results.planned_runs(["noise"])
+
+
 def test_the_interval_is_that_of_the_split_means(file):
     results = load_results(file)
     plain, _ = results.tables[0].rows

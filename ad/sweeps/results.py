@@ -4,6 +4,8 @@
 row has a split seed and a seed, which is that of its training and of its source agents.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ad.config.schema import Experiment
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
 from ad.sweeps.planned import PlannedRun
+from envs.registry import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,17 @@ class Results:
         """The CSV file of the records."""
         return self.path.with_suffix(".csv")
 
-    def planned_runs(self) -> list[PlannedRun]:
-        """Return all runs, first one of each row, so that every row soon has an answer."""
-        rows = [row.runs for table in self.tables for row in table.rows]
+    def planned_runs(self, titles: Sequence[str] = ()) -> list[PlannedRun]:
+        """Return the runs of the rows `titles`, or of all; first one of each row.
+
+        Raises ConfigError for a title that no row has.
+        """
+        all_rows = {row.title: row.runs for table in self.tables for row in table.rows}
+        if unknown := [title for title in titles if title not in all_rows]:
+            known = f" (known: {', '.join(all_rows)})"
+            hint = did_you_mean(unknown[0], all_rows) or known
+            raise ConfigError(f"{as_yaml(unknown[0])} is not a row of {self.path}{hint}")
+        rows = [all_rows[title] for title in titles or all_rows]
         most = max(map(len, rows), default=0)
         return [runs[number] for number in range(most) for runs in rows if number < len(runs)]
 
@@ -104,7 +115,7 @@ def _row(config: ResultsConfig, title: str, entry, where: str) -> Row:
                 experiment = load_file(row.experiment, **settings)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
-            name = f"{title.replace(' ', '-')}-split-{split}-seed-{seed}"
+            name = f"{re.sub(r'[^A-Za-z0-9]+', '-', title)}-split-{split}-seed-{seed}"
             runs.append(PlannedRun(title, replace(experiment, name=name)))
     return Row(title, row.experiment, runs[0].config, runs)
 

@@ -44,12 +44,15 @@ def results(argv: Sequence[str]) -> None:
         "--file", default="configs/records/results.yaml", type=Path, help="the rows"
     )
     parser.add_argument("--page", default="README.md", type=Path, help="the file with the tables")
+    parser.add_argument("--rows", help="titles with commas between; by default all")
     options = parser.parse_args(argv)
+    titles = options.rows.split(",") if options.rows else []
     from ad.sweeps.results import load_results
     from ad.sweeps.results_report import write_tables
 
     plan = load_results(options.file)
-    _sweep(plan.records, plan.planned_runs(), lambda: write_tables(plan, options.page), options)
+    runs = plan.planned_runs(titles)
+    _sweep(plan.records, runs, lambda: write_tables(plan, options.page), options)
 
 
 def table(argv: Sequence[str]) -> None:
