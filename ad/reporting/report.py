@@ -42,9 +42,8 @@ REFERENCE_NOTES = {
     "goal, then takes a shortest path.",
     "ceiling": "Ceiling: a bound on the mean over all goals for an agent that does not know its "
     "goal, since an episode shows at most as many new cells as it has steps.",
-    "optimal": "Optimal: knows the {}.",
-    "source": "Source: the episodes of each actor of the source agents; an agent learns from all "
-    "its actors at once.",
+    "optimal": "Optimal: knows the {noun}.",
+    "source": "Source: the first episodes of each actor of {source}, on train tasks.",
 }
 
 
@@ -148,6 +147,7 @@ def render(
         trim_blocks=True,
     )
     splits, scores = results["splits"], tables.run_table(results).compact()
+    source = config.source.algorithm
     references = [note for name, note in REFERENCE_NOTES.items() if name in results["references"]]
     return templates.get_template("report.html.j2").render(
         results=results,
@@ -157,7 +157,7 @@ def render(
         noun=noun,
         scores=scores,
         score_notes=[note for name, note in SCORE_NOTES.items() if name in scores.header],
-        reference_notes=[note.format(noun) for note in references],
+        reference_notes=[note.format(noun=noun, source=_name(source)) for note in references],
         search=tables.search_table(results),
         last_episode=splits["held_out"]["num_episodes"],
         tasks={
@@ -169,7 +169,7 @@ def render(
         maps=maps and _base64(maps),
         videos=shown and [(title, _base64(path.read_bytes())) for title, path in shown],
         config=dump(config),
-        learned_by=config.method.name.rpartition(":")[2].replace("_", " "),
+        learned_by=_name(config.method.name),
     )
 
 
@@ -230,6 +230,11 @@ def tiles(results: dict) -> list[tuple[str, str, str]]:
         share = f"{100 * summary['nauc'] / ceiling:.0f} %"
         shown.append((share, "of the ceiling", f"whose NAUC is {ceiling:.3f}"))
     return shown
+
+
+def _name(component: str) -> str:
+    """Return the name of a component as words, without the file of a user's class."""
+    return component.rpartition(":")[2].replace("_", " ")
 
 
 def _base64(content: bytes) -> str:
