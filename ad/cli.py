@@ -170,7 +170,7 @@ def verify(config: "Experiment", repair: bool) -> None:
 
 def tune(config: "Experiment", fresh: bool) -> None:
     """Search settings of the source algorithm: logs/<run>/tuning/."""
-    from ad.sweeps.tuning_report import tune_and_report
+    from ad.sweeps.tuning.report import tune_and_report
 
     tune_and_report(config, fresh)
 

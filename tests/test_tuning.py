@@ -16,8 +16,8 @@ from ad.data.store import load_history
 from ad.runtime.run import Run
 from ad.runtime.snapshots import load_state, read_metadata, save_state
 from ad.sources.a2c import Settings
-from ad.sweeps.tuning import Tuning, candidates, group_settings, tune, tuning_folder
-from ad.sweeps.tuning_report import rank, tune_and_report
+from ad.sweeps.tuning.report import rank, tune_and_report
+from ad.sweeps.tuning.search import Tuning, candidates, group_settings, tune, tuning_folder
 
 GRID = ["--source.algorithm", "a2c", "--tune.num_tasks", "2"]
 GRID += ["--tune.grid.learning_rate", "[1e-3, 0.01]", "--tune.grid.hidden", "[8, 16]"]

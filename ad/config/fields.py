@@ -153,6 +153,13 @@ def as_yaml(value: Any, max_length: int = 60) -> str:
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
+def label(value: Any) -> str:
+    """Return the text of a setting's value in a table."""
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else as_yaml(value)
+
+
 def _paths(group: type, path: str = "") -> list[str]:
     """Return the dotted paths of all settings of the dataclass `group`, the nested ones last."""
     own = [(join(path, entry.name), entry.type) for entry in dataclasses.fields(group)]

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
-from ad.sources.actors import Actors
+from ad.sources.actors import Actors, no_table_problem, settings_of_agents
 from ad.sources.returns import n_step_returns
 
 IMPOSSIBLE = -1e9  # the logit of an action that a task does not have
@@ -64,15 +63,10 @@ class A2C:
     @staticmethod
     def problem(world, tasks) -> str | None:
         """Return why these agents cannot learn in `world`, None if they can."""
-        if not isinstance(world.single_observation_space, Discrete):
-            return "learns a table of one discrete observation"
-        return None
+        return no_table_problem(world)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = [settings] * len(tasks) if isinstance(settings, Settings) else settings
-        for name in self.SHARED:
-            if len(values := {getattr(own, name) for own in each}) > 1:
-                raise ValueError(f"agents of one batch have the same {name}, not {values}")
+        each = settings_of_agents(settings, len(tasks), self.SHARED)
         self.rollout_length, self.hidden = each[0].rollout_length, each[0].hidden
         self.actors = Actors(env, len(tasks), num_envs, keys)
         states = int(env.single_observation_space.n)

@@ -1,8 +1,9 @@
 """The actors of a source: K agents with N environments each, stepped and recorded together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.data.spec import field_name
@@ -20,6 +21,25 @@ def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
     """Derive the keys of each actor's random stream for `purpose`, uint64 [K * N]."""
     derived = [derive_key(key, purpose, n) for key in keys for n in range(num_envs)]
     return np.array(derived, np.uint64)
+
+
+def settings_of_agents(settings, num_agents: int, shared: Sequence[str]) -> list:
+    """Return the settings of each of the agents, from one for all of them or a list of them.
+
+    Raises ValueError if they differ in a field of `shared`, which all agents of a batch share.
+    """
+    each = list(settings) if isinstance(settings, Sequence) else [settings] * num_agents
+    for name in shared:
+        if len(values := {getattr(own, name) for own in each}) > 1:
+            raise ValueError(f"agents of one batch have the same {name}, not {values}")
+    return each
+
+
+def no_table_problem(world) -> str | None:
+    """Return why an agent cannot learn a table of the observations of `world`, None if it can."""
+    if isinstance(world.single_observation_space, Discrete):
+        return None
+    return "learns a table of one discrete observation"
 
 
 class Actors:

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys
+from ad.sources.actors import Actors, actor_keys, no_table_problem, settings_of_agents
 from ad.sources.schedules import linear
 from envs.rng import uniform
 
@@ -70,15 +69,10 @@ class QLearning:
     @staticmethod
     def problem(world, tasks) -> str | None:
         """Return why these agents cannot learn in `world`, None if they can."""
-        if not isinstance(world.single_observation_space, Discrete):
-            return "learns a table of one discrete observation"
-        return None
+        return no_table_problem(world)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = [settings] * len(tasks) if isinstance(settings, Settings) else settings
-        for name in self.SHARED:
-            if len(values := {getattr(own, name) for own in each}) > 1:
-                raise ValueError(f"agents of one batch have the same {name}, not {values}")
+        each = settings_of_agents(settings, len(tasks), self.SHARED)
         self.settings = {
             name: np.repeat([getattr(own, name) for own in each], num_envs)  # [K * N]
             for name in Settings.__dataclass_fields__

@@ -8,14 +8,12 @@ in-context episodes. An empty cell is a score that does not exist.
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ad.errors import CorruptError
-from ad.evaluation.comparisons import PooledDeviation
-from ad.evaluation.metrics import SEARCH_SCORES, json_number, t_interval
+from ad.evaluation.metrics import SEARCH_SCORES, json_number
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
@@ -49,37 +47,6 @@ COLUMNS = (
     "resumed_with",
 )
 RunRecord = dict[str, str | float | None]
-Estimate = tuple[float | None, tuple[float, float] | None]  # mean and 95 % interval
-
-
-@dataclass(frozen=True)
-class ValueResults:
-    """The results of one value of a question: its records and the seeds without one.
-
-    pooled: the standard deviation of NAUC over seeds, pooled within all settings of the study.
-    """
-
-    records: list[RunRecord]
-    missing: list[int]
-    pooled: PooledDeviation | None = None
-
-    def values(self, score: str) -> list[float]:
-        """Return the known values of a score, one for each seed that has it."""
-        return [record[score] for record in self.records if record[score] is not None]
-
-    def estimate(self, score: str) -> Estimate:
-        """Return the mean and 95 % interval of a score, over tasks if only one seed has it.
-
-        The interval of NAUC is that of the pooled standard deviation where there is one.
-        """
-        over_seeds = t_interval(self.values(score))
-        mean, low, high = (over_seeds[name] for name in ("mean", "lo", "hi"))
-        if score == "nauc" and self.pooled and mean is not None:
-            return mean, self.pooled.interval(mean, over_seeds["n"])
-        if over_seeds["n"] == 1:
-            (record,) = (record for record in self.records if record[score] is not None)
-            low, high = record.get(f"{score}_low"), record.get(f"{score}_high")
-        return mean, None if low is None else (low, high)
 
 
 def read_records(path: Path) -> dict[str, RunRecord]:

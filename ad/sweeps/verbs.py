@@ -26,8 +26,8 @@ def study(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     seeds = None if options.seeds is None else whole_numbers("--seeds", options.seeds)
     questions = options.questions.split(",") if options.questions else []
-    from ad.sweeps.study import load_study
-    from ad.sweeps.study_report import make_page
+    from ad.sweeps.study.plan import load_study
+    from ad.sweeps.study.report import make_page
 
     plan = load_study(options.folder, questions, seeds)
     _sweep(plan.records, plan.planned_runs(), lambda: make_page(options.folder), options)

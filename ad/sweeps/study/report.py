@@ -5,21 +5,23 @@ from textwrap import fill
 
 import numpy as np
 
+from ad.config.fields import label
 from ad.evaluation.comparisons import pool
 from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.locks import locked
-from ad.sweeps.records import SECONDS, RunRecord, ValueResults, read_records
-from ad.sweeps.study import STUDY_FILE, Question, Study, label, load_study
-from ad.sweeps.study_plots import question_picture
-from ad.sweeps.study_verdicts import (
+from ad.sweeps.records import SECONDS, RunRecord, read_records
+from ad.sweeps.study.plan import STUDY_FILE, Question, Study, load_study
+from ad.sweeps.study.plots import question_picture
+from ad.sweeps.study.verdicts import (
     BETTER,
     LEVEL,
     NOT_TOLD_APART,
     WORSE,
     StudyResults,
+    ValueResults,
     contradictions,
     study_results,
     with_verdict,

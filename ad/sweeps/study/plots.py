@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ad.reporting.plots import INK, MUTED, STYLES, style_axes, to_png
-from ad.sweeps.records import FIFTHS, ValueResults
+from ad.sweeps.records import FIFTHS
+from ad.sweeps.study.verdicts import ValueResults
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
 STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))

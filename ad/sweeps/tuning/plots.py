@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ad.config.schema import Experiment
 from ad.reporting.plots import DPI, INK, style_axes, to_png
-from ad.sweeps.tuning import Tuning
+from ad.sweeps.tuning.search import Tuning
 
 BEST = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, the best first
 OTHERS = "#c3cad0"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ad.config.fields import as_yaml, field, validate
+from ad.config.fields import as_yaml, field, label, validate
 from ad.config.parser import load_file, read_text
 from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
 from ad.config.yaml_io import YamlFile
@@ -120,13 +120,6 @@ def load_study(
         [name for name in config.questions if name in asked],
     )
     return Study(folder, config.experiment, base, seeds, questions)
-
-
-def label(value: Any) -> str:
-    """Return the text of a setting's value in a table."""
-    if isinstance(value, str):
-        return value
-    return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
 def _in_words(changed: dict[str, Any]) -> str:

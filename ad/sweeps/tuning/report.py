@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pyrallis
 
+from ad.config.fields import label
 from ad.config.schema import Experiment, dump
 from ad.data.episodes import ratio
 from ad.evaluation import metrics
 from ad.reporting.tables import Table, number
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
-from ad.sweeps.study import label
-from ad.sweeps.tuning import Tuning, tune, tuning_folder
-from ad.sweeps.tuning_plots import tuning_picture
+from ad.sweeps.tuning.plots import tuning_picture
+from ad.sweeps.tuning.search import Tuning, tune, tuning_folder
 from envs.tasks import task_name
 
 PRINTED = 20  # settings in the table on the terminal

@@ -10,13 +10,47 @@ from dataclasses import dataclass, replace
 import numpy as np
 import yaml
 
+from ad.config.fields import label
 from ad.config.schema import Experiment, config_hash
 from ad.evaluation.comparisons import PooledDeviation, holm, pool
-from ad.sweeps.records import RunRecord, ValueResults
-from ad.sweeps.study import Question, Study, label
+from ad.evaluation.metrics import t_interval
+from ad.sweeps.records import RunRecord
+from ad.sweeps.study.plan import Question, Study
 
 LEVEL = 0.05  # better and worse need a corrected p value below it
 BETTER, WORSE, NOT_TOLD_APART = "better", "worse", "not told apart"
+
+Estimate = tuple[float | None, tuple[float, float] | None]  # mean and 95 % interval
+
+
+@dataclass(frozen=True)
+class ValueResults:
+    """The results of one value of a question: its records and the seeds without one.
+
+    pooled: the standard deviation of NAUC over seeds, pooled within all settings of the study.
+    """
+
+    records: list[RunRecord]
+    missing: list[int]
+    pooled: PooledDeviation | None = None
+
+    def values(self, score: str) -> list[float]:
+        """Return the known values of a score, one for each seed that has it."""
+        return [record[score] for record in self.records if record[score] is not None]
+
+    def estimate(self, score: str) -> Estimate:
+        """Return the mean and 95 % interval of a score, over tasks if only one seed has it.
+
+        The interval of NAUC is that of the pooled standard deviation where there is one.
+        """
+        over_seeds = t_interval(self.values(score))
+        mean, low, high = (over_seeds[name] for name in ("mean", "lo", "hi"))
+        if score == "nauc" and self.pooled and mean is not None:
+            return mean, self.pooled.interval(mean, over_seeds["n"])
+        if over_seeds["n"] == 1:
+            (record,) = (record for record in self.records if record[score] is not None)
+            low, high = record.get(f"{score}_low"), record.get(f"{score}_high")
+        return mean, None if low is None else (low, high)
 
 
 @dataclass(frozen=True)

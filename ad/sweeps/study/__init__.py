@@ -1,0 +1,1 @@
+"""A study of what single settings change: its plan, verdicts, figures and page."""
