@@ -11,17 +11,16 @@ order: REGISTRY, Gymnasium's ids, entry points, places. A world of the last two 
 `gymnasium.Env`, which is treated as one with an id of Gymnasium.
 """
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.gymnasium_vec import GymnasiumVectorEnv
-from envs.registry import Registry, is_missing
+from envs.registry import Registry, did_you_mean, is_missing
 from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
@@ -109,7 +108,7 @@ def _find(env_id: str) -> type[World] | EnvSpec | str:
     if not REGISTRY.has(env_id):
         name = env_id.rpartition(":")[2]
         known = [*REGISTRY.names(), *gymnasium.registry]
-        raise ValueError(f"unknown environment {env_id!r}{_suggestion(name, known)}")
+        raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
     world_class = REGISTRY.load(env_id)
     if issubclass(world_class, gymnasium.Env):
         return EnvSpec(world_class.__name__, entry_point=world_class)
@@ -149,12 +148,7 @@ def _check_settings(env_id: str, kwargs: dict, known: set[str]) -> None:
     """Raise ValueError for a keyword argument that is not in `known`."""
     for name in kwargs:
         if name not in known:
-            raise ValueError(f"{env_id} has no setting {name!r}{_suggestion(name, known)}")
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{env_id} has no setting {name!r}{did_you_mean(name, known)}")
 
 
 for _env_id in REGISTRY:

@@ -148,7 +148,7 @@ BAD_WORDS = [
     ("--source.settings.discont 1", "source.settings.discont (command line) is not a setting; "
      "did you mean discount?"),
     ("--env.kwargs.szie 3", "env (command line) cannot be created: DarkRoom-v0 has no setting "
-     "'szie'; did you mean 'size'?"),
+     "'szie'; did you mean size?"),
     ("--data.zzz 3", "(known: history_stride, context_length, env_steps, held_out_act"),
     # wrong types
     ("--training.steps 2.7", "training.steps (command line) must be a whole number, not 2.7"),
@@ -183,7 +183,7 @@ BAD_WORDS = [
     ("--root /no/such/folder", "must be an existing folder, not '/no/such/folder'"),
     # unknown components
     ("--env.id DarkRom-v0", "cannot be created: unknown environment 'DarkRom-v0'; did you mean "
-     "'DarkRoom-v0'?"),
+     "DarkRoom-v0?"),
     ("--source.algorithm a3c", "is not a known source algorithm: 'a3c'; did you mean a2c?"),
     ("--source.algorithm noise_distillation --source.settings.hold 0.5", "source.settings.hold "
      "(command line) must be at least 1, not 0.5"),

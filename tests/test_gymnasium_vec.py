@@ -115,7 +115,7 @@ def test_a_value_that_is_not_an_action_is_refused(actions):
             "FrozenLaek-v1",
             None,
             {},
-            "unknown environment 'FrozenLaek-v1'; did you mean 'FrozenLake",
+            "unknown environment 'FrozenLaek-v1'; did you mean FrozenLake",
         ),
         ("no_such_module:Lake-v0", None, {}, "unknown environment 'no_such_module:Lake-v0'"),
     ],

@@ -53,8 +53,8 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
             train_seeds(waiting, validate, stop_requested)
     finally:
         for trainer in waiting:
-            if not trainer.left:
-                newest = checkpoints.newest(trainer.run.folder / "checkpoints")
+            newest = checkpoints.newest(trainer.run.folder / "checkpoints")
+            if not trainer.left and newest:  # None if a last validation failed
                 info(f"train: {trainer.step} steps, {newest}")
 
 
