@@ -319,7 +319,7 @@ def test_successors_are_the_observations_after_a_step():
         ({"tasks": []}, "tasks must be a list of lists of 2 integers"),
         ({"tasks": [[0, 0]], "num_envs": 2}, "num_envs is 2, but the number of tasks is 1"),
         ({"render_mode": "human"}, "render_mode 'human' is unknown"),
-        ({"sise": 3}, "DarkRoom-v0 has no setting 'sise'; did you mean 'size'?"),
+        ({"sise": 3}, "DarkRoom-v0 has no setting 'sise'; did you mean size?"),
         ({"task_kwargs": [{}]}, "a list of tasks is for Gymnasium's environments"),
     ],
 )
@@ -330,10 +330,10 @@ def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
 
 def test_an_unknown_world_is_refused_with_the_nearest_name():
     for maker in (envs.make_base, envs.make, lambda name: envs.make_vec(name, [[0, 0]])):
-        with pytest.raises(ValueError, match="did you mean 'DarkRoom-v0'"):
+        with pytest.raises(ValueError, match="did you mean DarkRoom-v0"):
             maker("DarkRom-v0")
 
 
 def test_a_single_environment_refuses_an_unknown_setting():
-    with pytest.raises(ValueError, match="did you mean 'goal'"):
+    with pytest.raises(ValueError, match="did you mean goal"):
         envs.make("DarkRoom-v0", gaol=(1, 1))
