@@ -45,15 +45,12 @@ class GoalSearch:
         """Return the references by name; the explorer is left out if `explorer` returns None."""
         exploring = self.explorer(episodes)
         returns, successes = self.random()
-        missed = (1 - successes[:, None]) ** np.arange(1, episodes + 1)
         return {
-            "random": _constant(returns, successes, 1 - missed),
+            "random": _constant(returns, successes, episodes),
             "random_then_optimal": self.random_then_optimal(episodes),
             **({"explorer": exploring} if exploring else {}),
             "ceiling": self.ceiling(episodes),
-            "optimal": _constant(
-                self.optimal, self.reachable, np.tile(self.reachable[:, None], episodes)
-            ),
+            "optimal": _constant(self.optimal, self.reachable, episodes),
         }
 
     def random(self) -> tuple[np.ndarray, np.ndarray]:
@@ -70,9 +67,10 @@ class GoalSearch:
         values = self._random_walk_values(self.arrival_returns(), arrival_ends=True)
         first = self._mean_over_starts(values)  # return of an episode that begins without the goal
         unknown = (1 - hit[:, None]) ** np.arange(episodes)  # [K, E]: P(not hit before the episode)
-        return _never_lost(
+        return Reference(
             unknown * first[:, None] + (1 - unknown) * self.optimal[:, None],
             unknown * hit[:, None] + (1 - unknown) * self.reachable[:, None],
+            found=_found(hit, episodes),
         )
 
     def explorer(self, episodes: int) -> Reference | None:
@@ -94,7 +92,8 @@ class GoalSearch:
                 step = visits[episode][0]  # of the arrival, from 1
                 returns[k, episode] = self.arrival_returns()[-step]
                 returns[k, episode + 1 :] = self.optimal[k]
-        return _never_lost(returns, (returns > 0).astype(float))
+        successes = (returns > 0).astype(float)
+        return Reference(returns, successes, found=successes)
 
     def ceiling(self, episodes: int) -> Reference:
         """Bound the mean return over all goals of an agent that does not know the goal.
@@ -105,7 +104,8 @@ class GoalSearch:
         """
         new_cells = self.episode_length + (len(self.starts) > 1)  # a random start is seen too
         found = np.minimum(new_cells * np.arange(1, episodes + 1) / self.num_goals, 1)
-        return _never_lost(self.optimal[:, None] * found, self.reachable[:, None] * found)
+        returns, successes = self.optimal[:, None] * found, self.reachable[:, None] * found
+        return Reference(returns, successes, found=np.broadcast_to(found, returns.shape))
 
     def arrival_returns(self) -> np.ndarray:
         """Return of arriving on the goal and staying there, float [episode_length].
@@ -143,15 +143,15 @@ class GoalSearch:
         return (values[:, self.starts] * weights).sum(1)
 
 
-def _constant(returns: np.ndarray, successes: np.ndarray, found: np.ndarray) -> Reference:
-    """Return the reference whose episodes all have the same `returns` and `successes` [K].
-
-    found: [K, E].
-    """
-    ones = np.ones(found.shape[1])
+def _constant(returns: np.ndarray, successes: np.ndarray, episodes: int) -> Reference:
+    """Return the reference of independent episodes with the same `returns` and `successes` [K]."""
+    ones, found = np.ones(episodes), _found(successes, episodes)
     return Reference(returns[:, None] * ones, successes[:, None] * ones, found)
 
 
-def _never_lost(returns: np.ndarray, successes: np.ndarray) -> Reference:
-    """Return the reference of an agent that succeeds in every episode after its first success."""
-    return Reference(returns, successes, found=successes)
+def _found(success: np.ndarray, episodes: int) -> np.ndarray:
+    """Return the probability of a success by the end of each episode, [K, E].
+
+    success [K] is that of an episode before the first success; the episodes are independent.
+    """
+    return 1 - (1 - success[:, None]) ** np.arange(1, episodes + 1)

@@ -220,13 +220,6 @@ def test_success_seen_is_that_of_episodes_with_a_reward_in_the_context():
     np.testing.assert_equal(metrics.success_seen(successes, reward_in_context), [2 / 3, NAN])
 
 
-def test_a_run_whose_context_never_held_a_reward_counts_in_the_means_of_the_others_only():
-    new = summary([[[1.0]]]) | {"success_seen": 0.5}
-    overall = metrics.across_runs([summary([[[1.0]]]), new])
-    assert (overall["success_seen"]["n"], overall["success_seen"]["mean"]) == (1, 0.5)
-    assert overall["nauc"]["n"] == 2
-
-
 def test_the_pooled_deviation_is_that_of_an_analysis_of_variance():
     groups = [[1.0, 2.0, 3.0], [10.0, 12.0], [5.0]]
     pooled = comparisons.pool(groups)

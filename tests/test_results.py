@@ -1,16 +1,19 @@
 """The published tables: their rows and runs, and what is said of their records."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ad.config.parser import load_file
 from ad.config.schema import diff
+from ad.config.world import configured_split
 from ad.errors import ConfigError
 from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records, world_key
 from ad.sweeps.results import load_results
-from ad.sweeps.results_report import results_table, write_tables
+from ad.sweeps.results_report import check_page, results_table, write_tables
 from ad.sweeps.runs import run_missing
 from envs.tasks import PUBLISHED_SEEDS
 
@@ -81,6 +84,19 @@ def test_rows_are_chosen_by_their_titles(file):
         results.planned_runs(["noise"])
 
 
+def test_an_experiment_of_two_rows_is_made_once(file):
+    file.write_text(FILE.replace(", settings: {source.algorithm: noise_distillation}", ""))
+    results = load_results(file)
+    assert len(results.planned_runs()) == 7
+
+
+def test_titles_that_differ_in_punctuation_have_runs_of_different_names(file):
+    text = FILE.replace("plain:", "x y:").replace("noisy:", "x-y:").replace(": plain", ": x y")
+    file.write_text(text)
+    runs = load_results(file).planned_runs()
+    assert len({run.config.name for run in runs}) == len(runs) == 13
+
+
 def test_the_interval_is_that_of_the_split_means(file):
     results = load_results(file)
     plain, _ = results.tables[0].rows
@@ -97,7 +113,7 @@ def test_rows_are_compared_by_the_differences_of_their_split_means(file):
     plain, noisy = results.tables[0].rows
     fill(results.records, plain.runs, [0.5] * 6)
     fill(results.records, noisy.runs, [0.6 + 0.02 * r.config.split.split_seed for r in noisy.runs])
-    # Differences 0.10 and 0.12: sd 0.0141421, error 0.01, t(0.975, 1) = 12.7062, p of t = 11
+    # Differences 0.10 and 0.12: deviation 0.0141421, error 0.01, t(0.975, 1) = 12.7062
     rows = rows_of(results)
     assert rows["noisy"]["NAUC minus that of plain"] == "+0.110 [-0.017, +0.237], p 0.058"
     assert rows["plain"]["NAUC minus that of plain"] == "–"
@@ -118,6 +134,11 @@ def test_missing_runs_are_counted_and_a_row_without_records_is_left_out(file):
         ("compared_with: plain", "compared_with: plane", "is none of its rows"),
         ("settings: {source.algorithm", "setting: {source.algorithm", "noisy: setting"),
         ("model.encoder: offsets", "model.encoder: offset", "larger: .*offset"),
+        ("seeds: [0, 1, 2]", "seeds: []", r"seeds must be whole numbers from 0 on, each once"),
+        ("splits: [0, 1]", "splits: [0, 0]", r"splits must be whole numbers from 0 on, each once"),
+        ("larger:", "plain:", "plain must be the title of one row"),
+        ("plain: {experiment: configs/smoke.yaml}", "plain: {}", "plain must name an experiment"),
+        ("model.encoder: offsets", "split.split_seed: 5", r"must not set split\.split_seed"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence(file, old, new, sentence):
@@ -138,8 +159,14 @@ def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(fil
     page = tmp_path / "page.md"
     names = [table.name for table in results.tables]
     page.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in names))
+    check_page(results, page)
     write_tables(results, page)
-    assert "[larger](configs/smoke.yaml), size 4 |" in page.read_text()
+    text = page.read_text()
+    assert "[larger](configs/smoke.yaml), size 4 |" in text
+    assert "<!-- first -->\n<!-- /first -->" in text  # which has no records
+    page.write_text(text.replace("<!-- /second -->", ""))
+    with pytest.raises(ConfigError, match="has no lines <!-- second -->"):
+        check_page(results, page)
 
 
 def test_the_published_rows_use_the_published_seeds_alone():
@@ -148,4 +175,14 @@ def test_the_published_rows_use_the_published_seeds_alone():
         seeds = run.config.split.split_seed, run.config.source.source_seed
         assert {*seeds, run.config.training.train_seed} <= {*PUBLISHED_SEEDS}
         assert not run.config.split.tuning
-    assert not diff(results.tables[0].rows[0].experiment, results.planned_runs()[0].config)
+    quickstart = load_file(ROOT / "configs" / "quickstart.yaml")
+    assert not diff(quickstart, results.tables[0].rows[0].runs[0].config)
+
+
+def test_no_published_row_is_scored_on_a_task_of_the_tuning_split():
+    for run in load_results(ROOT / "configs" / "records" / "results.yaml").planned_runs():
+        config = run.config
+        tuning = replace(config.split, tuning=True, held_out=None)
+        held_out = configured_split(config.env, tuning).held_out_tasks.tolist()
+        published = configured_split(config.env, config.split).held_out_tasks.tolist()
+        assert held_out and not [task for task in held_out if task in published]

@@ -266,6 +266,17 @@ def test_the_share_of_random_actions_is_that_of_the_schedule(hold):
     np.testing.assert_allclose(np.mean(source.shares), 0.5, atol=0.01)
 
 
+def test_half_of_the_actions_are_uniform_at_a_noise_of_a_half():
+    settings = Settings(noise_start=0.5, noise_end=0.5)
+    env = make_vec("DarkRoom-v0", np.repeat(TASKS, 400, axis=0), 8, size=3)
+    (data,) = (c.arrays for c in NoiseDistillation(settings, env, TASKS, 400, [1, 2, 3]).run(40))
+    optimal = make_base("DarkRoom-v0", size=3).optimal_policy(TASKS) > 0  # [K, S, A]
+    agent, state = np.arange(3)[:, None], data["observation"]
+    is_wrong = ~optimal[agent, state, data["action"]]
+    share_wrong = 1 - optimal.mean(-1)[agent, state]  # of uniform actions there
+    np.testing.assert_allclose((is_wrong / share_wrong).mean(), 0.5, atol=0.02)
+
+
 def test_held_noise_falls_with_its_schedule(play):
     helps = closer(play([*NOISE, "--source.settings.hold", "30"]))
     assert helps[-1].all() and not helps[:6].all()

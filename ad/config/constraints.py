@@ -102,6 +102,12 @@ def split_is_possible(split, env):
         return f"is not possible: {error}"
 
 
+@constraint("evaluation.worlds", "split.tuning")
+def tuning_has_no_other_worlds(worlds, tuning):
+    if tuning and worlds:
+        return "must be [] with split.tuning: published rows are scored on tasks of other worlds"
+
+
 @constraint("source.source_seed", "split.tuning")
 def tuning_has_its_own_source_agents(source_seed, tuning):
     if tuning and source_seed in PUBLISHED_SEEDS:

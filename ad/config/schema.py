@@ -45,7 +45,7 @@ class SplitConfig:
     held_out: Optional[list[list[int]]] = field(None)
     """explicit list of held-out tasks, e.g. [[0, 0], [8, 8]]; null draws them with split_seed"""
     tuning: bool = field(False)
-    """whether to hold out 20 tasks that no published row is scored on, to choose settings on"""
+    """whether to hold out up to 20 tasks that no published row holds out, to choose settings on"""
 
 
 @dataclass(frozen=True)

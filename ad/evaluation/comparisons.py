@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+LEVEL = 0.05  # better and worse need a corrected p value below it
+BETTER, WORSE, NOT_TOLD_APART = "better", "worse", "not told apart"
+
 
 @dataclass(frozen=True)
 class PooledDeviation:
@@ -36,6 +39,36 @@ class PooledDeviation:
 
     def _error(self, counts: Sequence[int]) -> float:
         return self.deviation * sum(1 / count for count in counts) ** 0.5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean score of a setting minus that of the reference.
+
+    bounds: the 95 % interval of the difference. p: its p value, corrected for all comparisons. Both
+    are None where the standard deviation is unknown.
+    """
+
+    difference: float
+    bounds: tuple[float, float] | None = None
+    p: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """Return "better", "worse" or "not told apart"; None without a p value."""
+        if self.p is None:
+            return None
+        if self.p >= LEVEL:
+            return NOT_TOLD_APART
+        return BETTER if self.difference > 0 else WORSE
+
+    def __str__(self) -> str:
+        """Return the text of the comparison in a table."""
+        text = f"{self.difference:+.3f}"
+        if self.bounds is None or self.p is None:
+            return text
+        p = "p < 0.001" if self.p < 0.001 else f"p {self.p:.2g}"
+        return f"{text} [{self.bounds[0]:+.3f}, {self.bounds[1]:+.3f}], {p}"
 
 
 def group_means(values: Sequence[float], groups: Sequence[Hashable]) -> dict[Hashable, float]:

@@ -140,7 +140,7 @@ def search_scores(found: np.ndarray) -> dict[str, np.ndarray]:
     episodes = found.shape[1]
     unknown = np.full(len(found), np.nan)
     shares = [found[:, e - 1] if e <= episodes else unknown for e in FOUND_BY]
-    first = 1 + (1 - found[:, :-1]).sum(1)
+    first = 1 + (1 - found[:, :-1]).sum(1) + 0 * found[:, -1]  # NaN where it is unknown
     return dict(zip(SEARCH_SCORES, (*shares, first), strict=True))
 
 
@@ -205,24 +205,31 @@ def summarize_reference(reference: Reference, optimal_return: np.ndarray) -> dic
 
 
 def across_runs(summaries: Sequence[dict], splits: Sequence[Hashable] = ()) -> dict[str, dict]:
-    """Mean and 95 % t-interval of each score over runs (trained models): name -> `t_interval`.
+    """Mean and 95 % interval of each score over runs (trained models): name -> `over_splits`.
 
     summaries: the entry of one split in `results.json` of each run. splits: what names the split of
-    each run. Where there are several splits, the values are the means of the splits, since the runs
-    of a split share their tasks: the interval is for a new split. A run whose score is None is not
-    counted in n.
+    each run. Where there are several, the interval is for a new split, since the runs of a split
+    share their tasks.
     """
-    names = [*SCORES, *SEARCH_SCORES, "success_seen", "episodes_to_80pct", "tasks_solved"]
-    return {name: _across([s[name] for s in summaries], splits) for name in names}
+    names = [*SCORES, "episodes_to_80pct", "tasks_solved"]
+    return {name: over_splits([s[name] for s in summaries], splits) for name in names}
 
 
-def _across(values: Sequence[float | None], splits: Sequence[Hashable]) -> dict:
+def over_splits(values: Sequence[float | None], splits: Sequence[Hashable]) -> dict:
+    """Mean of a score of several runs and its 95 % interval, as `t_interval` returns them.
+
+    values: one for each run, None where it is unknown; splits: what names the split of each run, or
+    empty. The independent values are the means of the splits where there are several, otherwise the
+    runs; n is their number.
+    """
     known = [k for k, value in enumerate(values) if value is not None]
     scores = [values[k] for k in known]
     if len(set(splits)) < 2:
         return t_interval(scores)
     means = group_means(scores, [splits[k] for k in known])
     over = t_interval(list(means.values()))
+    if over["n"] < 2:
+        return over
     return over | {"method": f"t-interval over the means of {len(means)} splits"}
 
 

@@ -85,6 +85,7 @@ def source_references(
     references = {}
     for name, values in selected.items():
         successes = known_successes(world, values)
-        found = np.maximum.accumulate(successes, axis=2).mean(1)
+        whole = values.shape[2] == episodes  # a shorter curve has no first success to compare
+        found = np.maximum.accumulate(successes, axis=2).mean(1) if whole else None
         references[name] = Reference(values.mean(1), successes.mean(1), found)
     return references

@@ -35,20 +35,23 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def replace_between(path: Path, mark: str, text: str) -> None:
-    """Put `text` between the lines `<!-- mark -->` and `<!-- /mark -->` of a file.
+def replace_between(path: Path, texts: dict[str, str]) -> None:
+    """Put each text, by its mark, between the lines `<!-- mark -->` and `<!-- /mark -->` of a file.
 
-    Raises ConfigError if the file does not have these lines.
+    Raises ConfigError, and writes nothing, if the file does not have the lines of every mark.
     """
-    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     try:
-        before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+        page = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file") from None
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ConfigError(f"{path} has no lines {begin} and {end} to put the table between")
-    write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")
+    for mark, text in texts.items():
+        begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ConfigError(f"{path} has no lines {begin} and {end} to put the table between")
+        page = f"{before}{begin}\n\n{text}\n{end}{after}"
+    write_text(path, page)
 
 
 def write_json(path: Path, value: dict) -> None:

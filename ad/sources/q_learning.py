@@ -26,10 +26,10 @@ END = -1  # what follows a step that terminated
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of Q-learning: those of one life per actor in a deterministic world.
+    """Settings of Q-learning; the defaults are for a table for each actor, in deterministic worlds.
 
-    They were chosen on terminating 9 x 9 dark rooms. An initial value above that of the way to the
-    goal, once known, would try every other action first.
+    They were chosen on terminating 9 x 9 dark rooms. If `initial_value` exceeds the value of a
+    known path to the goal, every untried action is taken before that path.
     """
 
     shared: bool = field(False)
@@ -38,7 +38,7 @@ class Settings:
     """learning rate alpha; 1 is for deterministic worlds"""
     discount: float = field(0.95, at_least=0, at_most=1)
     """discount factor gamma"""
-    initial_value: float = field(0.5)
+    initial_value: float = field(0.5, at_least=-1e6, at_most=1e6)
     """value of an untried action: an optimistic one is above what known actions are worth"""
     bonus: float = field(0.0, at_least=0)
     """weight of the reward for rarely tried actions, bonus / sqrt(times tried); 0: none"""

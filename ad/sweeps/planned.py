@@ -10,6 +10,8 @@ from ad.config.schema import EvaluationConfig, Experiment, config_hash
 class PlannedRun:
     """A run to make: its configuration, and in `changed` what it is called in records.
 
+    For a study that is the settings that differ from the base, for a published table the row.
+
     Runs that differ in evaluation only have the same name and so share a folder.
     """
 
@@ -31,7 +33,7 @@ def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list[PlannedRun]]]:
-    """Return `trainings` (of `group_by_training`) in groups that differ in their seeds only."""
+    """Return `trainings` (of `group_by_training`) in groups that differ in the training seed."""
     groups: dict[str, list[list[PlannedRun]]] = {}
     for training in trainings:
         config = training[0].config
@@ -44,7 +46,7 @@ def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list
 def shard(runs: Sequence[PlannedRun], number: int, num_shards: int) -> list[PlannedRun]:
     """Return the runs of a shard, `number` from 1 to `num_shards`, in the order of `runs`.
 
-    Runs that share a training or differ in the seed only are in the same shard.
+    Runs that share a training or differ in the training seed only are in the same shard.
     """
     own = group_by_experiment(group_by_training(runs))[number - 1 :: num_shards]
     keys = {run.key for experiment in own for training in experiment for run in training}

@@ -74,9 +74,7 @@ def add_records(path: Path, new: Sequence[RunRecord]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for record in records:
-            values = [record[name] for name in COLUMNS]
-            text = [v if v is None or isinstance(v, str) else f"{v:.6g}" for v in values]
-            writer.writerow(text)
+            writer.writerow([_text(record[name]) for name in COLUMNS])
 
 
 def world_key(key: str, world: str) -> str:
@@ -125,6 +123,12 @@ def _scores(folder: Path, results: dict) -> RunRecord:
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
     }
+
+
+def _text(value: str | float | None) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(int(value)) if value == int(value) else f"{value:.6g}"
 
 
 def _parse(name: str, cell: str) -> str | float | None:

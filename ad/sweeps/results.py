@@ -4,18 +4,20 @@
 row has a split seed and a seed, which is that of its training and of its source agents.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ad.config.fields import as_yaml, field, validate
-from ad.config.parser import load_file, read_text
-from ad.config.schema import Experiment
-from ad.config.yaml_io import YamlFile
+from ad.config.fields import as_yaml, field
 from ad.errors import ConfigError
+from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
 from ad.sweeps.planned import PlannedRun
 from envs.registry import did_you_mean
+
+SET_BY_ROW = ("split.split_seed", "source.source_seed", "training.train_seed")
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,10 @@ class ResultsConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its title, its file, its experiment and a run for each split and seed."""
+    """A row: its title, the file of its experiment and a run for each split and seed."""
 
     title: str
     file: str
-    experiment: Experiment
     runs: list[PlannedRun]
 
 
@@ -77,7 +78,7 @@ class Results:
         return self.path.with_suffix(".csv")
 
     def planned_runs(self, titles: Sequence[str] = ()) -> list[PlannedRun]:
-        """Return the runs of the rows `titles`, or of all; first one of each row.
+        """Return the runs of the rows `titles`, or of all, each once; first one of each row.
 
         Raises ConfigError for a title that no row has.
         """
@@ -88,48 +89,47 @@ class Results:
             raise ConfigError(f"{as_yaml(unknown[0])} is not a row of {self.path}{hint}")
         rows = [all_rows[title] for title in titles or all_rows]
         most = max(map(len, rows), default=0)
-        return [runs[number] for number in range(most) for runs in rows if number < len(runs)]
+        runs = [own[number] for number in range(most) for own in rows if number < len(own)]
+        return list({run.key: run for run in runs}.values())
 
 
 def load_results(path: Path) -> Results:
-    """Read the tables at `path`. Raises ConfigError that names what is wrong, and where."""
-    config = _parse(ResultsConfig, YamlFile(read_text(path)), str(path))
+    """Read the tables at `path`. Raises ConfigError with a line for each row that is wrong."""
+    config = read_file(path, ResultsConfig)
+    check_seeds(f"{path}: splits", config.splits)
+    check_seeds(f"{path}: seeds", config.seeds)
+    entries = {
+        name: group_of(TableConfig, entry, f"{path}: {name}")
+        for name, entry in config.tables.items()
+    }
+    titles = [title for table in entries.values() for title in table.rows]
+    if twice := [title for title in titles if titles.count(title) > 1 or "," in title]:
+        raise ConfigError(f"{path}: {twice[0]} must be the title of one row, without a comma")
     tables = []
-    for name, entry in config.tables.items():
-        table = _of(TableConfig, entry, f"{path}: {name}")
-        rows = [_row(config, title, row, f"{path}: {title}") for title, row in table.rows.items()]
+    for name, table in entries.items():
+        rows = gather(partial(_row, path, config, table), table.rows)
         if table.compared_with and table.compared_with not in table.rows:
             raise ConfigError(f"{path}: {name}: {as_yaml(table.compared_with)} is none of its rows")
         tables.append(ResultTable(name, rows, table.compared_with))
     return Results(path, tables)
 
 
-def _row(config: ResultsConfig, title: str, entry, where: str) -> Row:
-    row = _of(RowConfig, entry, where)
+def _row(path: Path, config: ResultsConfig, table: TableConfig, title: str) -> Row:
+    where = f"{path}: {title}"
+    row = group_of(RowConfig, table.rows[title], where)
+    if not row.experiment:
+        raise ConfigError(f"{where} must name an experiment")
+    if own := [name for name in SET_BY_ROW if name in row.settings]:
+        raise ConfigError(f"{where} must not set {own[0]}: splits and seeds do")
+    splits, seeds = row.splits or config.splits, row.seeds or config.seeds
+    check_seeds(f"{where}: splits", splits)
+    check_seeds(f"{where}: seeds", seeds)
     runs = []
-    for seed in row.seeds or config.seeds:
-        for split in row.splits or config.splits:
-            seeds = {"split.split_seed": split, "source.source_seed": seed}
-            settings = row.settings | seeds | {"training.train_seed": seed}
-            try:
-                experiment = load_file(row.experiment, **settings)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
-            name = f"{re.sub(r'[^A-Za-z0-9]+', '-', title)}-split-{split}-seed-{seed}"
-            runs.append(PlannedRun(title, replace(experiment, name=name)))
-    return Row(title, row.experiment, runs[0].config, runs)
-
-
-def _of(kind: type, entry, where: str):
-    """Return `entry`, a group of settings in a YAML file, as the dataclass `kind`."""
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where} must be a group of settings, not {as_yaml(entry)}")
-    if problems := list(validate(kind, entry)):
-        raise ConfigError("\n  ".join(f"{where}: {path} {text}" for path, text in problems))
-    return kind(**entry)
-
-
-def _parse(kind: type, file: YamlFile, where: str):
-    if file.problems:
-        raise ConfigError(f"{where}: {file.problems[0].text}")
-    return _of(kind, file.data, where)
+    for seed, split in itertools.product(seeds, splits):
+        numbers = dict(zip(SET_BY_ROW, (split, seed, seed), strict=True))
+        run = PlannedRun(title, experiment_of(row.experiment, row.settings | numbers, where))
+        name = (
+            f"{re.sub(r'[^A-Za-z0-9]+', '-', title)[:40]}-split-{split}-seed-{seed}-{run.key[:8]}"
+        )
+        runs.append(replace(run, config=replace(run.config, name=name)))
+    return Row(title, row.experiment, runs)

@@ -1,8 +1,8 @@
 """The published tables as Markdown, made from the records of their runs.
 
 The interval of a row is for a new split: the tasks of a split are shared by its runs, so the
-independent values are the means of the splits (Student's t). Rows are compared by the differences
-of their split means, with one standard deviation pooled over all rows, and Holm's correction.
+independent values are the means of the splits (Student's t). A row is compared with the table's
+reference by the differences of their split means, with Holm's correction for all rows.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.evaluation.comparisons import group_means, holm, pool
-from ad.evaluation.metrics import t_interval
+from ad.errors import ConfigError
+from ad.evaluation.comparisons import Comparison, group_means, holm, pool
+from ad.evaluation.metrics import over_splits
 from ad.registry import SOURCES
 from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime.console import info
 from ad.runtime.files import replace_between
+from ad.runtime.locks import locked
 from ad.runtime.run import world_title
 from ad.sweeps.records import REFERENCES, RunRecord, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
@@ -29,90 +31,91 @@ SHOWN = {
 BOUNDED = ("nauc", "success_last10", "share_of_optimum_last10")  # shown with their intervals
 
 
-def write_tables(results: Results, page: Path) -> None:
-    """Print the tables of `results`, and put each between the lines of its name in `page`.
+def check_page(results: Results, page: Path) -> None:
+    """Raise ConfigError unless `page` has a place for each table: see `write_tables`."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    for table in results.tables:
+        if not {f"<!-- {table.name} -->", f"<!-- /{table.name} -->"} <= {*text.splitlines()}:
+            raise ConfigError(
+                f"{page} has no lines <!-- {table.name} --> and <!-- /{table.name} -->"
+            )
 
-    The lines are `<!-- name -->` and `<!-- /name -->`. Raises ConfigError if they are missing.
+
+def write_tables(results: Results, page: Path) -> None:
+    """Print the tables of `results` that have records, and put them into `page`.
+
+    A table stands between the lines `<!-- name -->` and `<!-- /name -->`.
     """
     records = read_records(results.records)
-    for table in results.tables:
-        text = results_table(table, records).compact().markdown()
+    tables = {table.name: results_table(table, records) for table in results.tables}
+    texts = {name: table.compact().markdown() for name, table in tables.items() if table.rows}
+    for text in texts.values():
         info(text.rstrip())
-        replace_between(page, table.name, text)
+    with locked(results.records.parent, wait=True):
+        replace_between(page, texts)
 
 
 def results_table(table: ResultTable, records: dict[str, RunRecord]) -> Table:
     """Return a table with a row for each world of each row of `table` that has records."""
-    found = [
-        (row, world, own)
-        for row in table.rows
-        for world in ("", *map(world_title, row.experiment.evaluation.worlds))
-        if (own := _records_of(row, world, records))
-    ]
-    compared = _compared(table, records)
-    rows = []
-    for row, world, own in found:
-        source = row.experiment.source.algorithm
-        title = f"[{row.title}]({row.file})" + (f", {world}" if world else "")
-        missing = "" if len(own) == len(row.runs) else f" of {len(row.runs)}"
-        cells = [_cell(own, score) for score in SHOWN]
-        told = getattr(SOURCES.load(source), "TOLD", None) or UNKNOWN
-        runs = f"{len(own)}{missing}"
-        cells = [title, told, *cells, _references(own), compared.get(row.title, UNKNOWN), runs]
-        rows.append(cells)
+    compared, rows = _compared(table, records), []
+    for row in table.rows:
+        experiment = row.runs[0].config
+        told = getattr(SOURCES.load(experiment.source.algorithm), "TOLD", None) or UNKNOWN
+        for world in ("", *map(world_title, experiment.evaluation.worlds)):
+            if not (made := _records_of(row, world, records)):
+                continue
+            title = f"[{row.title}]({row.file})" + (f", {world}" if world else "")
+            against = UNKNOWN if world else str(compared.get(row.title, UNKNOWN))
+            runs = str(len(made)) + ("" if len(made) == len(row.runs) else f" of {len(row.runs)}")
+            cells = [_cell(made, score) for score in SHOWN]
+            rows.append([title, told, *cells, _references(made), against, runs])
     headings = [heading for heading, _ in SHOWN.values()]
     against = f"NAUC minus that of {table.compared_with}"
     references = "NAUC of random walk, searcher, ceiling"
     return Table(["source", "is told", *headings, references, against, "runs"], rows)
 
 
-def estimate(own: Sequence[RunRecord], score: str) -> tuple[float | None, tuple | None]:
-    """Return the mean of `score` over splits and its 95 % interval for a new split, if known."""
-    means = _split_means(own, score)
-    over = t_interval(list(means.values()))
-    return over["mean"], None if over["lo"] is None else (over["lo"], over["hi"])
+def _cell(made: Sequence[RunRecord], score: str) -> str:
+    style, known = SHOWN[score][1], sum(record[score] is not None for record in made)
+    over = _over_splits(made, score)
+    some = f" ({known} of {len(made)})" if 0 < known < len(made) else ""
+    shown = score in BOUNDED and over["lo"] is not None
+    return interval(over["mean"], (over["lo"], over["hi"]) if shown else None, style) + some
 
 
-def _split_means(own: Sequence[RunRecord], score: str) -> dict:
-    known = [record for record in own if record[score] is not None]
-    return group_means([r[score] for r in known], [r["split_seed"] for r in known])
-
-
-def _cell(own: Sequence[RunRecord], score: str) -> str:
-    style, known = SHOWN[score][1], sum(record[score] is not None for record in own)
-    mean, bounds = estimate(own, score)
-    some = f" ({known} of {len(own)})" if 0 < known < len(own) else ""
-    return interval(mean, bounds if score in BOUNDED else None, style) + some
-
-
-def _references(own: Sequence[RunRecord]) -> str:
+def _references(made: Sequence[RunRecord]) -> str:
     """Return the mean NAUC of each reference over the splits, as text."""
-    names = [f"{name}_nauc" for name in REFERENCES]
-    means = [estimate(own, name)[0] for name in names]
+    means = [_over_splits(made, f"{name}_nauc")["mean"] for name in REFERENCES]
     return UNKNOWN if set(means) == {None} else ", ".join(number(mean, ".3f") for mean in means)
 
 
-def _compared(table: ResultTable, records: dict[str, RunRecord]) -> dict[str, str]:
-    """Return the comparison of each row with `table.compared_with` as text, by title."""
-    means = {row.title: _split_means(_records_of(row, "", records), "nauc") for row in table.rows}
+def _over_splits(made: Sequence[RunRecord], score: str) -> dict:
+    splits = [record["split_seed"] for record in made]
+    return over_splits([record[score] for record in made], splits)
+
+
+def _compared(table: ResultTable, records: dict[str, RunRecord]) -> dict[str, Comparison]:
+    """Return the comparison of each row with `table.compared_with`, by title.
+
+    The differences of the split means are paired by split, and each row has its own standard
+    deviation: all rows share the reference's split means, so their deviations are not independent
+    and pooling them would make the intervals too narrow.
+    """
+    means = {}
+    for row in table.rows:
+        known = [r for r in _records_of(row, "", records) if r["nauc"] is not None]
+        means[row.title] = group_means([r["nauc"] for r in known], [r["split_seed"] for r in known])
     reference = means.get(table.compared_with, {})
-    differences = {
-        title: [mean - reference[split] for split, mean in own.items() if split in reference]
-        for title, own in means.items()
-        if title != table.compared_with
+    tests = {}
+    for title, by_split in means.items():
+        values = [mean - reference[split] for split, mean in by_split.items() if split in reference]
+        if title != table.compared_with and (deviation := pool([values])):
+            tests[title] = deviation, float(np.mean(values)), len(values)
+    corrected = holm([deviation.p_value(mean, n) for deviation, mean, n in tests.values()])
+    return {
+        title: Comparison(mean, deviation.interval(mean, n), p)
+        for (title, (deviation, mean, n)), p in zip(tests.items(), corrected, strict=True)
     }
-    differences = {title: values for title, values in differences.items() if len(values) > 1}
-    pooled = pool(differences.values())
-    if pooled is None:
-        return {}
-    tests = {title: (float(np.mean(values)), len(values)) for title, values in differences.items()}
-    corrected = holm([pooled.p_value(mean, count) for mean, count in tests.values()])
-    texts = {}
-    for (title, (mean, count)), p in zip(tests.items(), corrected, strict=True):
-        low, high = pooled.interval(mean, count)
-        shown = "p < 0.001" if p < 0.001 else f"p {p:.2g}"
-        texts[title] = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], {shown}"
-    return texts
 
 
 def _records_of(row: Row, world: str, records: dict[str, RunRecord]) -> list[RunRecord]:

@@ -36,7 +36,7 @@ def print_table(
     text = runs_table(list(groups.values())).compact().markdown()
     info(text.rstrip())
     if update is not None:
-        replace_between(update, mark, text)
+        replace_between(update, {mark: text})
 
 
 def run_folders(root: Path, names: list[str]) -> list[Path]:

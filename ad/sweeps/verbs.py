@@ -46,12 +46,13 @@ def results(argv: Sequence[str]) -> None:
     parser.add_argument("--page", default="README.md", type=Path, help="the file with the tables")
     parser.add_argument("--rows", help="titles with commas between; by default all")
     options = parser.parse_args(argv)
-    titles = options.rows.split(",") if options.rows else []
+    titles = [title.strip() for title in options.rows.split(",")] if options.rows else []
     from ad.sweeps.results import load_results
-    from ad.sweeps.results_report import write_tables
+    from ad.sweeps.results_report import check_page, write_tables
 
     plan = load_results(options.file)
     runs = plan.planned_runs(titles)
+    check_page(plan, options.page)
     _sweep(plan.records, runs, lambda: write_tables(plan, options.page), options)
 
 

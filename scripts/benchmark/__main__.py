@@ -55,7 +55,7 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     write_json(results, content)
     show.write_plot(root / FOLDER / "growth.png", measurements)
     if update is not None:
-        replace_between(update, "speed", show.table(measurements).markdown())
+        replace_between(update, {"speed": show.table(measurements).markdown()})
         show.write_plot(root / "logs/growth.png", measurements)
     info(f"benchmark: {len(measurements)} measurements in {seconds:.0f} s, {results}")
 

@@ -8,16 +8,15 @@ where they differ.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ad.config.fields import as_yaml, field, label, validate
-from ad.config.parser import load_file, read_text
+from ad.config.fields import as_yaml, field, label
 from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
-from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError
+from ad.sweeps.files import check_seeds, experiment_of, gather, read_file
 from ad.sweeps.planned import PlannedRun
 from envs.registry import did_you_mean
 
@@ -105,17 +104,16 @@ def load_study(
 
     Raises ConfigError with a line for each question, value and setting that is wrong.
     """
-    config = _read(folder / STUDY_FILE, StudyConfig)
+    config = read_file(folder / STUDY_FILE, StudyConfig)
     if unknown := [name for name in names if name not in config.questions]:
         known = f" (known: {', '.join(config.questions)})"
         hint = did_you_mean(unknown[0], config.questions) or known
         raise ConfigError(f"{as_yaml(unknown[0])} is not a question of {folder / STUDY_FILE}{hint}")
     seeds = list(config.seeds if seeds is None else seeds)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ConfigError(f"the seeds must be whole numbers from 0 on, each once, not {seeds}")
-    base = _experiment(config.experiment, config.settings, str(folder / STUDY_FILE))
+    check_seeds("the seeds", seeds)
+    base = experiment_of(config.experiment, config.settings, str(folder / STUDY_FILE))
     asked = names or config.questions
-    questions = _gather(
+    questions = gather(
         lambda name: _question(folder, name, config, base),
         [name for name in config.questions if name in asked],
     )
@@ -127,27 +125,20 @@ def _in_words(changed: dict[str, Any]) -> str:
     return " ".join(f"{path}={label(value)}" for path, value in sorted(changed.items())) or BASE
 
 
-def _read(path: Path, kind: type) -> Any:
-    """Return the YAML at `path` as the dataclass `kind`. Raises ConfigError."""
-    file = YamlFile(read_text(path))
-    problems = file.problems or list(validate(kind, file.data))
-    if problems:
-        raise ConfigError(_lines([f"{path}: {where} {text}" for where, text in problems]))
-    return kind(**file.data)
-
-
 def _question(folder: Path, name: str, study: StudyConfig, base: Experiment) -> Question:
     """Read the file of a question. Raises ConfigError with a line for each value that is wrong."""
     path = folder / f"{name}.yaml"
-    config = _read(path, QuestionConfig)
+    config = read_file(path, QuestionConfig)
     if bool(config.change and config.values) == bool(config.variants):
         raise ConfigError(f"{path} must have either change and values, or variants")
     changed = config.variants or {label(value): {config.change: value} for value in config.values}
     if wrong := [value for value in changed if not isinstance(changed[value], dict)]:
         raise ConfigError(f"{path}: {wrong[0]} must be a group of settings (setting: value)")
     settings = study.settings | config.base
-    experiments = _gather(
-        lambda value: _experiment(study.experiment, settings | changed[value], f"{path}: {value}"),
+    experiments = gather(
+        lambda value: experiment_of(
+            study.experiment, settings | changed[value], f"{path}: {value}"
+        ),
         changed,
     )
     different = len({config_hash(experiment) for experiment in experiments})
@@ -162,34 +153,3 @@ def _question(folder: Path, name: str, study: StudyConfig, base: Experiment) -> 
             f"{path}: better and worse name each of {known} once at most, not {wrong[0]}"
         )
     return question
-
-
-def _experiment(file: str, settings: dict[str, Any], where: str) -> Experiment:
-    """Return the experiment of `file` with dotted `settings`, which come from `where`.
-
-    Raises ConfigError that names `where`.
-    """
-    try:
-        return load_file(file, **settings)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def _gather(make: Callable[[str], Any], names: Iterable[str]) -> list:
-    """Return `make(name)` for each name. Raises one ConfigError with the problems of all."""
-    made, problems = [], []
-    for name in names:
-        try:
-            made.append(make(name))
-        except ConfigError as error:
-            heading, *lines = str(error).split("\n  ")
-            problems += lines or [heading]
-    if problems:
-        raise ConfigError(_lines(problems))
-    return made
-
-
-def _lines(problems: list[str]) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    return "\n  ".join([f"{len(problems)} problems, nothing was run:", *problems])

@@ -6,7 +6,7 @@ from textwrap import fill
 import numpy as np
 
 from ad.config.fields import label
-from ad.evaluation.comparisons import pool
+from ad.evaluation.comparisons import BETTER, LEVEL, NOT_TOLD_APART, WORSE, pool
 from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
 from ad.runtime import console
 from ad.runtime.console import info
@@ -16,10 +16,6 @@ from ad.sweeps.records import SECONDS, RunRecord, read_records
 from ad.sweeps.study.plan import STUDY_FILE, Question, Study, load_study
 from ad.sweeps.study.plots import question_picture
 from ad.sweeps.study.verdicts import (
-    BETTER,
-    LEVEL,
-    NOT_TOLD_APART,
-    WORSE,
     StudyResults,
     ValueResults,
     contradictions,

@@ -12,13 +12,17 @@ import yaml
 
 from ad.config.fields import label
 from ad.config.schema import Experiment, config_hash
-from ad.evaluation.comparisons import PooledDeviation, holm, pool
+from ad.evaluation.comparisons import (
+    BETTER,
+    WORSE,
+    Comparison,
+    PooledDeviation,
+    holm,
+    pool,
+)
 from ad.evaluation.metrics import t_interval
 from ad.sweeps.records import RunRecord
 from ad.sweeps.study.plan import Question, Study
-
-LEVEL = 0.05  # better and worse need a corrected p value below it
-BETTER, WORSE, NOT_TOLD_APART = "better", "worse", "not told apart"
 
 Estimate = tuple[float | None, tuple[float, float] | None]  # mean and 95 % interval
 
@@ -51,36 +55,6 @@ class ValueResults:
             (record,) = (record for record in self.records if record[score] is not None)
             low, high = record.get(f"{score}_low"), record.get(f"{score}_high")
         return mean, None if low is None else (low, high)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The mean NAUC of a value minus that of the reference.
-
-    bounds: the 95 % interval of the difference. p: its p value, corrected for all comparisons. Both
-    are None where no setting has two seeds.
-    """
-
-    difference: float
-    bounds: tuple[float, float] | None = None
-    p: float | None = None
-
-    @property
-    def verdict(self) -> str | None:
-        """Return "better", "worse" or "not told apart"; None without a p value."""
-        if self.p is None:
-            return None
-        if self.p >= LEVEL:
-            return NOT_TOLD_APART
-        return BETTER if self.difference > 0 else WORSE
-
-    def __str__(self) -> str:
-        """Return the text of the comparison in a table."""
-        text = f"{self.difference:+.3f}"
-        if self.bounds is None or self.p is None:
-            return text
-        p = "p < 0.001" if self.p < 0.001 else f"p {self.p:.2g}"
-        return f"{text} [{self.bounds[0]:+.3f}, {self.bounds[1]:+.3f}], {p}"
 
 
 @dataclass(frozen=True)
