@@ -198,6 +198,7 @@ def summarize_reference(reference: Reference, optimal_return: np.ndarray) -> dic
         "nauc": json_number(_mean(nauc(returns, optimal_return))),
         "success_last10": json_number(_mean(last(successes))),
         "return_last10": json_number(_mean(last(returns))),
+        "share_of_optimum_last10": json_number(_mean(nauc(last(returns)[:, None], optimal_return))),
         "episodes_to_80pct": episodes_to_80pct(returns.mean(0), optimal_return),
         "num_episodes": returns.shape[1],
         **{name: json_number(_mean(score)) for name, score in search_scores(found).items()},

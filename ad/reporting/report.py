@@ -27,7 +27,9 @@ MAX_VIDEOS = {"held_out": 3, "source": 1}  # in report.html; videos/<run>/ may h
 VIDEO_TITLES = {"held_out": "Held-out {}", "source": "Source agent, train {}"}
 SCORE_NOTES = {  # heading of a column -> what it is
     "NAUC": "NAUC: mean over all in-context episodes of return / optimal return.",
+    "success, last 10": "Last 10: mean over the last ten episodes.",
     "return, last 10": "Last 10: mean over the last ten episodes.",
+    "share of optimum, last 10": "Share of optimum: return / optimal return.",
     "path / shortest": "Path / shortest: mean length of the successful episodes among the last "
     "ten, divided by the shortest possible length.",
     "80 % at episode": "80 % at episode: the first episode at which the mean return of five "
@@ -156,7 +158,9 @@ def render(
         cannot_tell=cannot_tell(results, maps, shown, config.env.id),
         noun=noun,
         scores=scores,
-        score_notes=[note for name, note in SCORE_NOTES.items() if name in scores.header],
+        score_notes=list(
+            dict.fromkeys(note for name, note in SCORE_NOTES.items() if name in scores.header)
+        ),
         reference_notes=[note.format(noun=noun, source=_name(source)) for note in references],
         search=tables.search_table(results),
         last_episode=splits["held_out"]["num_episodes"],

@@ -63,13 +63,23 @@ class Table:
 
 
 def run_table(results: dict) -> Table:
-    """Make a row for each split, with intervals, and for each reference of a `results.json`."""
+    """Make a row for each split, with intervals, and for each reference of a `results.json`.
+
+    Columns that repeat the success, as where the only reward is 1 for it, are left out.
+    """
+    scored = [*results["splits"].values(), *(summary for _, summary in _references(results))]
+    repeats = {
+        name
+        for name in ("return_last10", "share_of_optimum_last10")
+        if all(summary.get(name) == summary["success_last10"] for summary in scored)
+    }
+    columns = {name: column for name, column in COLUMNS.items() if name not in repeats}
     rows = [
-        [f"model, {SPLIT_TITLES[split]}", *(_cell(name, summary) for name in COLUMNS)]
+        [f"model, {SPLIT_TITLES[split]}", *(_cell(name, summary) for name in columns)]
         for split, summary in results["splits"].items()
     ]
-    rows += [[title, *_cells(summary, COLUMNS)] for title, summary in _references(results)]
-    return Table(["", *(heading for heading, _ in COLUMNS.values())], rows)
+    rows += [[title, *_cells(summary, columns)] for title, summary in _references(results)]
+    return Table(["", *(heading for heading, _ in columns.values())], rows)
 
 
 def _references(results: dict) -> Iterator[tuple[str, dict]]:
