@@ -28,6 +28,7 @@ REGISTRY = Registry(
     "environment",
     {
         "DarkRoom-v0": "envs.dark_room:DarkRoom",
+        "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
     },
     group="worlds",
 )
