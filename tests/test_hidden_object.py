@@ -226,9 +226,9 @@ def test_the_curves_of_guessing_agents_are_those_of_a_simulation():
                 if guess == 0:
                     paid[name][episode:] += 1
                     break
-                if name != "guess_until_paid":
+                if name != "guess until paid":
                     possible -= {guess}
-                if name == "best_guess":
+                if name == "best guess":
                     possible &= set(present)
     for name, curve in curves.items():
         assert paid[name] / runs == pytest.approx(curve, abs=0.03)

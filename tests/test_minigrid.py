@@ -148,11 +148,24 @@ def test_a_task_may_be_a_member_of_a_family_and_members_may_have_fewer_actions()
     assert envs.make_base(OBSTACLES, [{"max_steps": 17}] * 2).max_episode_steps == 17
 
 
+def test_one_environment_is_made_with_the_same_settings():
+    env = envs.make(f"minigrid:{DOOR_KEY}", 2, view=5, observation="one_hot", seed=3)
+    first, info = env.reset()
+    assert first.shape == (5, 5, 20) and info["time"] == 0
+    assert [env.step(0)[3] for _ in range(2)] == [False, True]
+    np.testing.assert_array_equal(env.reset(seed=8)[0], first)
+
+
 def test_the_limit_of_the_id_truncates_an_episode():
     vec_env = envs.make_vec(DOOR_KEY, [[0]], 50, max_steps=3)
     vec_env.reset(seed=0)
     ends = [vec_env.step([0])[3].tolist() for _ in range(4)]
     assert ends == [[False], [False], [True], [False]]
+
+
+def test_a_success_is_a_return_above_0():
+    found = envs.make_base(OBSTACLES).success(np.array([[-1.0, 0.0], [0.1, 0.95]]))
+    assert found.tolist() == [[False, False], [True, True]]
 
 
 def test_the_tasks_of_a_split_are_seeds():

@@ -3,16 +3,16 @@
 The kind that pays is among the n objects of an episode; the others are a random choice of the other
 kinds. An agent picks one object, and once it was paid it picks that kind for ever.
 
-- guess_until_paid: picks any object, each equally likely.
-- rule_out: picks any object of a kind that it has not picked before.
-- best_guess: picks a kind that has been in every episode and that it has not picked before. All
+- guess until paid: picks any object, each equally likely.
+- rule out kinds: picks any object of a kind that it has not picked before.
+- best guess: picks a kind that has been in every episode and that it has not picked before. All
   such kinds are equally likely to pay, so no agent does better.
 """
 
 from collections.abc import Callable, Iterable
+from math import comb
 
 import numpy as np
-from scipy.stats import hypergeom
 
 
 def curves(num_kinds: int, numbers: Iterable[int], episodes: int) -> dict[str, np.ndarray]:
@@ -21,9 +21,9 @@ def curves(num_kinds: int, numbers: Iterable[int], episodes: int) -> dict[str, n
     numbers: the possible numbers n of objects in an episode, all equally likely.
     """
     after = {
-        "guess_until_paid": lambda wrong, objects, present: wrong,
-        "rule_out": lambda wrong, objects, present: wrong - 1,
-        "best_guess": lambda wrong, objects, present: present - 1,
+        "guess until paid": lambda wrong, present: wrong,
+        "rule out kinds": lambda wrong, present: wrong - 1,
+        "best guess": lambda wrong, present: present - 1,
     }
     numbers = list(numbers)
     return {name: _curve(num_kinds, numbers, episodes, rule) for name, rule in after.items()}
@@ -32,8 +32,8 @@ def curves(num_kinds: int, numbers: Iterable[int], episodes: int) -> dict[str, n
 def _curve(num_kinds: int, numbers: list[int], episodes: int, after: Callable) -> np.ndarray:
     """Return the curve of an agent, which may pick `wrong` kinds that do not pay, at first all.
 
-    `after(wrong, objects, present)` is that number after it has picked a wrong one, of `present` in
-    an episode with as many `objects`.
+    `after(wrong, present)` is that number after an episode in which it picked one of `present`
+    kinds that do not pay; how many of them are present has a hypergeometric distribution.
     """
     others = num_kinds - 1
     unpaid = np.zeros(num_kinds)  # probability of not being paid yet, by the number of wrong kinds
@@ -41,13 +41,13 @@ def _curve(num_kinds: int, numbers: list[int], episodes: int, after: Callable) -
     paid = []
     for _ in range(episodes):
         later = np.zeros(num_kinds)
-        for wrong in np.flatnonzero(unpaid):
+        for wrong in np.flatnonzero(unpaid).tolist():
             for objects in numbers:
-                present = np.arange(objects)
-                chance = hypergeom.pmf(present, others, wrong, objects - 1) / len(numbers)
-                fails = unpaid[wrong] * chance * present / (present + 1)
-                for count in np.flatnonzero(fails):
-                    later[after(wrong, objects, int(count))] += fails[count]
+                for present in range(1, min(wrong, objects - 1) + 1):
+                    ways = comb(wrong, present) * comb(others - wrong, objects - 1 - present)
+                    chance = ways / comb(others, objects - 1) / len(numbers)
+                    fails = unpaid[wrong] * chance * present / (present + 1)
+                    later[after(wrong, present)] += fails
         unpaid = later
         paid.append(1 - unpaid.sum())
     return np.array(paid)

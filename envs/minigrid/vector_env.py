@@ -38,6 +38,10 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         """The time limit of the tasks, the longest if they differ; `max_steps` sets it."""
         return max(facts.max_steps for facts in self._facts)
 
+    def success(self, returns: np.ndarray) -> np.ndarray:
+        """Return whether returns are above 0: the package pays for a success, and nothing else."""
+        return returns > 0
+
     def action_mask(self, tasks) -> np.ndarray | None:
         """Return which actions each task has, bool [K, A]; None if all have the same number."""
         num_actions = np.array([facts.num_actions for facts in self._facts])
