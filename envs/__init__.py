@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.gymnasium_vec import GymnasiumVectorEnv
-from envs.registry import Registry, did_you_mean, is_missing
+from envs.registry import Registry, did_you_mean, is_missing, load_class
 from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
 
@@ -28,9 +28,13 @@ REGISTRY = Registry(
     "environment",
     {
         "DarkRoom-v0": "envs.dark_room:DarkRoom",
+        "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
     },
     group="worlds",
 )
+
+# Gymnasium ids with these prefixes have a vector environment of their own.
+PREFIXES = {"MiniGrid-": "envs.minigrid.vector_env:MiniGridVectorEnv"}
 
 
 def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
@@ -44,7 +48,7 @@ def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.En
     world = _find(env_id)
     if isinstance(world, type):
         return single_env(env_id, episode_length, **kwargs)
-    return EpisodeLength(gymnasium.make(world, **kwargs), episode_length)
+    return EpisodeLength(_vector_class(world).single(world, **kwargs), episode_length)
 
 
 def make_vec(
@@ -73,7 +77,7 @@ def make_base(
     """
     world_class = _find(env_id)
     if not isinstance(world_class, type):
-        return GymnasiumVectorEnv(world_class, task_kwargs, **kwargs)
+        return _vector_class(world_class)(world_class, task_kwargs, **kwargs)
     if task_kwargs is not None:
         raise ValueError(
             f"{env_id} has its own tasks: a list of tasks is for Gymnasium's environments"
@@ -103,8 +107,10 @@ def _find(env_id: str) -> type[World] | EnvSpec | str:
 
     Raises ValueError for an unknown id, and for a class that is no environment.
     """
-    if env_id not in REGISTRY and _is_gymnasium_id(env_id):
-        return env_id
+    if env_id not in REGISTRY:
+        _vector_class(env_id).require(env_id)
+        if _is_gymnasium_id(env_id):
+            return env_id
     if not REGISTRY.has(env_id):
         name = env_id.rpartition(":")[2]
         known = [*REGISTRY.names(), *gymnasium.registry]
@@ -118,6 +124,13 @@ def _find(env_id: str) -> type[World] | EnvSpec | str:
             raise ValueError(f"{env_id} has no {' and no '.join(missing)}")
         return world_class
     raise ValueError(f"{env_id} is neither a gymnasium.Env nor an envs.world.World")
+
+
+def _vector_class(env_id: str | EnvSpec) -> type[GymnasiumVectorEnv]:
+    """Return the class of the vector environments of a Gymnasium id."""
+    name = env_id.rpartition(":")[2] if isinstance(env_id, str) else ""
+    places = [place for prefix, place in PREFIXES.items() if name.startswith(prefix)]
+    return load_class(places[0]) if places else GymnasiumVectorEnv
 
 
 def _is_gymnasium_id(env_id: str) -> bool:

@@ -74,13 +74,21 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         if tasks is not None or num_envs is not None:
             _ = self._envs  # made here, so that the constructor raises their errors
 
+    @staticmethod
+    def require(env_id: str) -> None:
+        """Raise ValueError if `env_id` needs a package that is missing; by default none."""
+
+    @staticmethod
+    def single(env_id: str | EnvSpec, **kwargs) -> gymnasium.Env:
+        """Make one environment."""
+        return gymnasium.make(env_id, **kwargs)
+
     @cached_property
     def _envs(self) -> SyncVectorEnv | AsyncVectorEnv:
         """The vector environment of Gymnasium; ValueError if it cannot be made."""
 
         def maker(task: int):
-            merged = {**self._kwargs, **self.task_kwargs[task]}
-            return lambda: _SkipSteps(gymnasium.make(self._made, **merged))
+            return lambda: _SkipSteps(self._make(task))
 
         makers = [maker(int(task)) for task in self.tasks[:, 0]]
         try:
@@ -148,6 +156,14 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """Close the environments and their processes."""
         if "_envs" in self.__dict__:
             self._envs.close(**kwargs)
+
+    def _settings(self, task: int) -> dict:
+        """Return all keyword arguments of a task, given by its index."""
+        return {**self._kwargs, **self.task_kwargs[task]}
+
+    def _make(self, task: int) -> gymnasium.Env:
+        """Make one environment of a task, given by its index."""
+        return self.single(self._made, **self._settings(task))
 
     def _index(self, tasks) -> np.ndarray:
         """Return tasks as indices, int64 [K]; ValueError for one outside `task_kwargs`."""

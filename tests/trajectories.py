@@ -72,10 +72,15 @@ def batch_trajectories(
         columns = (time, observation, taken, reward, next_observation, terminated, truncated)
         for env, transition in enumerate(zip(*columns, strict=True)):
             if not skipped[env]:
-                trajectories[env].append(transition)
+                trajectories[env].append(tuple(map(_plain, transition)))
         if vec_env.autoreset_mode == AutoresetMode.NEXT_STEP:
             skipped = ended
         elif vec_env.autoreset_mode == AutoresetMode.DISABLED and ended.any():
             after, info = vec_env.reset(options={"reset_mask": ended})
         observation = after
     return [trajectory[: actions.shape[1]] for trajectory in trajectories]
+
+
+def _plain(value):
+    """An array as nested lists, so that transitions compare with ==; numbers as they are."""
+    return value.tolist() if np.ndim(value) else value

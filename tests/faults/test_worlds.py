@@ -62,11 +62,12 @@ def test_random_actions_keep_the_contract_in_every_autoreset_mode(ledger, total)
 
 def keeps_the_contract(world):
     """Return a function that checks one transition of `world`."""
-    states = world.single_observation_space.n
+    space = world.single_observation_space
 
     def check(transition: tuple) -> bool:
         time, before, _, reward, after, terminated, truncated = transition
-        inside = 0 <= before < states and 0 <= after < states and 0 <= time < LIMIT
+        seen = (np.asarray(observation, space.dtype) for observation in (before, after))
+        inside = all(observation in space for observation in seen) and 0 <= time < LIMIT
         return bool(
             inside and np.isfinite(reward) and (terminated or truncated == (time + 1 == LIMIT))
         )

@@ -1,0 +1,35 @@
+"""The encoding of MiniGrid's cells: three numbers (object, color, state), or the same one-hot.
+
+Chevalier-Boisvert et al. 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement Learning
+Environments for Goal-Oriented Tasks", section 3. The tables are those of `minigrid.core.constants`,
+written out, so that worlds of this suite can use them without the package. An encoded view is
+uint8 [..., x, y, 3]: x runs to the right and y downwards.
+"""
+
+import numpy as np
+
+OBJECTS = (
+    *("unseen", "empty", "wall", "floor", "door", "key"),
+    *("ball", "box", "goal", "lava", "agent"),
+)
+COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
+STATES = ("open", "closed", "locked")
+SIZES = (len(OBJECTS), len(COLORS), len(STATES))
+NUM_PLANES = sum(SIZES)  # of a one-hot cell
+HIGHEST = max(SIZES) - 1  # number in an encoded cell
+_TABLES = [np.eye(size, dtype=np.uint8) for size in SIZES]
+
+
+def one_hot(cells: np.ndarray) -> np.ndarray:
+    """Return encoded `cells`, uint8 [..., 3], as one-hot vectors, uint8 [..., 20].
+
+    The planes are 11 objects, 6 colors and 3 states.
+    """
+    planes = [table[cells[..., index]] for index, table in enumerate(_TABLES)]
+    return np.concatenate(planes, axis=-1)
+
+
+def from_one_hot(planes: np.ndarray) -> np.ndarray:
+    """Return the encoded cells, uint8 [..., 3], of one-hot `planes` [..., 20]."""
+    groups = np.split(planes, np.cumsum(SIZES)[:-1], axis=-1)
+    return np.stack([group.argmax(-1) for group in groups], axis=-1).astype(np.uint8)

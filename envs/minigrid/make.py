@@ -1,0 +1,59 @@
+"""Making one environment of a `MiniGrid-` id, and what to install for it."""
+
+import importlib.util
+
+import gymnasium
+from gymnasium.spaces import Discrete
+
+from envs.minigrid.observation import Observation, Settings, all_missions
+from envs.registry import did_you_mean
+
+PREFIX = "MiniGrid-"
+INSTALL = 'pip install -e ".[minigrid]"'
+OWN_IDS = {  # registered here, beside the package's
+    "MiniGrid-MemoryS7FixedStart-v0": ("envs.minigrid.memory:FixedStartMemory", {"size": 7}),
+    "MiniGrid-Mixture-v0": ("envs.minigrid.mixture:Mixture", {}),
+}
+
+
+def require(env_id: str) -> None:
+    """Register the ids of MiniGrid and those of this suite with Gymnasium.
+
+    Raises ValueError if the package is not installed or the id is none of them.
+    """
+    if importlib.util.find_spec("minigrid") is None:
+        raise ValueError(f"{env_id} needs the package minigrid: {INSTALL}")
+    importlib.import_module("minigrid")
+    for own_id, (place, kwargs) in OWN_IDS.items():
+        if own_id not in gymnasium.registry:
+            gymnasium.register(own_id, place, kwargs=kwargs)
+    name = env_id.rpartition(":")[2]
+    if name not in gymnasium.registry:
+        known = [known for known in gymnasium.registry if known.startswith(PREFIX)]
+        raise ValueError(f"unknown environment {env_id!r}{did_you_mean(name, known)}")
+
+
+def make(
+    env_id: str, missions: list[str] | None = None, num_actions: int | None = None, **kwargs
+) -> gymnasium.Env:
+    """Make one environment; `kwargs` hold `Settings`, and arguments of the id or of `id`, if given.
+
+    missions: the texts of the missions of the whole family; default: those of this environment.
+    num_actions: the largest number of actions in the family; default: that of this environment.
+    Raises ValueError as `require` does, and for a bad setting.
+    """
+    settings, others = Settings.take(kwargs)
+    env = make_plain(env_id, settings.view, **others)
+    if settings.mission and missions is None:
+        missions = all_missions(env)
+    observed = Observation(env, settings, missions or [])
+    if num_actions is not None:
+        observed.action_space = Discrete(num_actions)
+    return observed
+
+
+def make_plain(env_id: str, view: int, **kwargs) -> gymnasium.Env:
+    """Make the environment that the package registers as `env_id`, or as `id`, if that is given."""
+    env_id = kwargs.pop("id", env_id)
+    require(env_id)
+    return gymnasium.make(env_id, disable_env_checker=True, agent_view_size=view, **kwargs)

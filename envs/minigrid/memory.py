@@ -1,0 +1,50 @@
+"""MemoryS7 with a fixed start, in which the target's side and object can be forced.
+
+The agent sees a key or a ball beside its start, walks down a hallway, and has to turn to the side
+where the same object lies. In the package's MemoryS7 it starts anywhere in the hallway, sometimes
+out of sight of the first object. Settings as in `minigrid.envs.memory`, and:
+
+target_side: upper or lower, where the matching object lies; None: drawn at each reset.
+target_object: key or ball, which object is to be matched; None: drawn at each reset.
+"""
+
+from minigrid.core.world_object import Ball, Key
+from minigrid.envs.memory import MemoryEnv
+
+SIDES = ("upper", "lower")
+OBJECTS = {"key": Key, "ball": Ball}
+COLOR = "green"
+
+
+class FixedStartMemory(MemoryEnv):
+    """The memory environment, entered at the left end beside the first object, facing right.
+
+    Raises ValueError for an unknown side or object.
+    """
+
+    def __init__(self, target_side: str | None = None, target_object: str | None = None, **kwargs):
+        if target_side not in (None, *SIDES):
+            raise ValueError(f"target_side must be upper or lower, got {target_side!r}")
+        if target_object not in (None, *OBJECTS):
+            raise ValueError(f"target_object must be key or ball, got {target_object!r}")
+        self.target_side, self.target_object = target_side, target_object
+        super().__init__(**kwargs)
+
+    def _gen_grid(self, width, height):
+        """Draw the package's layout, then move the start and put the forced objects in place.
+
+        Both choices are drawn even if they are forced, so that the seeds of a reset agree.
+        """
+        super()._gen_grid(width, height)
+        middle, end = height // 2, int(self.success_pos[0])
+        self.agent_pos, self.agent_dir = (1, middle), 0
+        drawn_side = "upper" if self.success_pos[1] < middle else "lower"
+        target = self.target_object or self.grid.get(1, middle - 1).type
+        is_upper = (self.target_side or drawn_side) == "upper"
+        other = next(name for name in OBJECTS if name != target)
+        upper, lower = (target, other) if is_upper else (other, target)
+        self.grid.set(1, middle - 1, OBJECTS[target](COLOR))
+        self.grid.set(end, middle - 2, OBJECTS[upper](COLOR))
+        self.grid.set(end, middle + 2, OBJECTS[lower](COLOR))
+        sides = (end, middle - 1), (end, middle + 1)
+        self.success_pos, self.failure_pos = sides if is_upper else sides[::-1]

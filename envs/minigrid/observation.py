@@ -1,0 +1,155 @@
+"""What an agent of a MiniGrid environment observes, and the settings that choose it."""
+
+import itertools
+from dataclasses import dataclass, fields
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+from envs.minigrid.encoding import HIGHEST, NUM_PLANES, OBJECTS, one_hot
+
+KINDS = ("index", "one_hot", "full", "rgb")
+VIEWS = (3, 5, 7, 9)
+MAX_PIXELS = 32
+MAX_MISSIONS = 2**16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of every MiniGrid environment. Raises ValueError for a bad value.
+
+    view: the side of the square that the agent sees, in cells: 3, 5, 7 or 9.
+    observation: index, the cells of the view as three numbers each; one_hot, the same as 20 planes;
+    full, the numbers of all cells of the grid; rgb, a picture of the view.
+    direction, mission: whether the agent's direction and the number of its mission are further
+    parts of the observation.
+    pixels: the side of a cell of an rgb observation.
+    seed: the seed of every reset, or None for a new layout at each reset.
+    """
+
+    view: int = 7
+    observation: str = "index"
+    direction: bool = False
+    mission: bool = False
+    pixels: int = 4
+    seed: int | None = None
+
+    def __post_init__(self):
+        if type(self.view) is not int or self.view not in VIEWS:
+            raise ValueError(f"view must be 3, 5, 7 or 9, got {self.view!r}")
+        if self.observation not in KINDS:
+            raise ValueError(f"observation must be {', '.join(KINDS)}, got {self.observation!r}")
+        if type(self.direction) is not bool or type(self.mission) is not bool:
+            raise ValueError("direction and mission must be true or false")
+        if type(self.pixels) is not int or not 1 <= self.pixels <= MAX_PIXELS:
+            raise ValueError(f"pixels must be an integer from 1 to {MAX_PIXELS}")
+        if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
+            raise ValueError(f"seed must be an integer from 0 on, got {self.seed!r}")
+
+    @classmethod
+    def take(cls, kwargs: dict) -> tuple["Settings", dict]:
+        """Return the settings among `kwargs`, and the others, which are for the id."""
+        names = {entry.name for entry in fields(cls)}
+        own = {name: value for name, value in kwargs.items() if name in names}
+        return cls(**own), {name: value for name, value in kwargs.items() if name not in names}
+
+
+class Observation(gymnasium.Wrapper):
+    """Give the observations that `settings` say; every reset has the settings' seed, if any.
+
+    The observation is the image, uint8, or with a direction or a mission a dict of the parts image,
+    direction and mission. `missions` lists the texts of the missions; the part is an index into it.
+    """
+
+    def __init__(self, env: gymnasium.Env, settings: Settings, missions: list[str] = ()):
+        super().__init__(env)
+        self.settings = settings
+        self._missions = {text: index for index, text in enumerate(missions)}
+        self._image_space = self._make_image_space()
+        parts = {"image": self._image_space}
+        if settings.direction:
+            parts["direction"] = Discrete(4)
+        if settings.mission:
+            parts["mission"] = Discrete(len(missions))
+        self.observation_space = Dict(parts) if len(parts) > 1 else self._image_space
+
+    def reset(self, *, seed=None, options=None):
+        """Begin an episode, with the settings' seed if there is one."""
+        fixed = self.settings.seed
+        observation, info = self.env.reset(seed=seed if fixed is None else fixed, options=options)
+        return self._observe(observation), info
+
+    def step(self, action):
+        """Take one step."""
+        observation, *outcome = self.env.step(action)
+        return self._observe(observation), *outcome
+
+    def _observe(self, observation: dict):
+        image = self._image(observation)
+        if not isinstance(self.observation_space, Dict):
+            return image
+        parts = {"image": image}
+        if self.settings.direction:
+            parts["direction"] = int(observation["direction"])
+        if self.settings.mission:
+            text = observation["mission"]
+            if text not in self._missions:
+                raise ValueError(f"{text!r} is no mission that this environment has declared")
+            parts["mission"] = self._missions[text]
+        return parts
+
+    def _image(self, observation: dict) -> np.ndarray:
+        kind, grid_env = self.settings.observation, current(self.env)
+        if kind == "index":
+            return observation["image"]
+        if kind == "one_hot":
+            return one_hot(observation["image"])
+        if kind == "rgb":
+            return grid_env.get_frame(tile_size=self.settings.pixels, agent_pov=True)
+        cells = grid_env.grid.encode()
+        cells[tuple(grid_env.agent_pos)] = OBJECTS.index("agent"), 0, grid_env.agent_dir
+        return cells
+
+    def _make_image_space(self) -> Box:
+        view, kind = (self.settings.view,) * 2, self.settings.observation
+        if kind == "one_hot":
+            return Box(0, 1, (*view, NUM_PLANES), np.uint8)
+        if kind == "rgb":
+            return Box(0, 255, (*(cells * self.settings.pixels for cells in view), 3), np.uint8)
+        shapes = {view} if kind == "index" else grid_shapes(self.env)
+        if len(shapes) > 1:
+            raise ValueError(
+                "the members of a mixture differ in size, so none of them is observed full"
+            )
+        return Box(0, HIGHEST, (*shapes.pop(), 3), np.uint8)
+
+
+def current(env: gymnasium.Env):
+    """Return the `MiniGridEnv` inside of `env`: of a mixture, the member of this episode."""
+    return getattr(env.unwrapped, "member", env).unwrapped
+
+
+def members(env: gymnasium.Env) -> list:
+    """Return the `MiniGridEnv` inside of `env`, or those of all members of a mixture."""
+    return [member.unwrapped for member in getattr(env.unwrapped, "members", [env])]
+
+
+def grid_shapes(env: gymnasium.Env) -> set[tuple[int, int]]:
+    """Return the (width, height) of the grid of `env`, or of all members of a mixture."""
+    return {(member.width, member.height) for member in members(env)}
+
+
+def all_missions(env: gymnasium.Env) -> list[str]:
+    """Return every mission that `env`, or a member of a mixture, can have.
+
+    Raises ValueError if there are more than MAX_MISSIONS.
+    """
+    found = {}
+    for member in members(env):
+        space = member.observation_space["mission"]
+        words = space.ordered_placeholders or []
+        if np.prod([len(choices) for choices in words]) > MAX_MISSIONS:
+            raise ValueError(f"it has more than {MAX_MISSIONS} missions")
+        found |= dict.fromkeys(space.mission_func(*line) for line in itertools.product(*words))
+    return list(found)

@@ -1,0 +1,113 @@
+"""Vector environments of the `MiniGrid-` ids: families of tasks, masks of actions, pictures."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from gymnasium.error import InvalidAction
+
+from envs.checks import check_actions
+from envs.gymnasium_vec import GymnasiumVectorEnv
+from envs.minigrid.drawing import draw_observation, draw_replay
+from envs.minigrid.make import make, make_plain, require
+from envs.minigrid.observation import Settings, all_missions, members
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all layouts of an environment have in common."""
+
+    num_actions: int
+    max_steps: int
+    missions: tuple[str, ...]
+
+
+class MiniGridVectorEnv(GymnasiumVectorEnv):
+    """N MiniGrid environments; a task is a dict of settings (see `envs.minigrid`).
+
+    All tasks of a family have the observations of `envs.minigrid.observation.Settings` and the
+    largest number of actions of a task. Raises ValueError as `GymnasiumVectorEnv` does, and if the
+    package is not installed.
+    """
+
+    require, single = staticmethod(require), staticmethod(make)
+
+    @property
+    def max_episode_steps(self) -> int:
+        """The time limit of the tasks, the longest if they differ; `max_steps` sets it."""
+        return max(facts.max_steps for facts in self._facts)
+
+    def success(self, returns: np.ndarray) -> np.ndarray:
+        """Return whether returns are above 0: the package pays for a success, and nothing else."""
+        return returns > 0
+
+    def action_mask(self, tasks) -> np.ndarray | None:
+        """Return which actions each task has, bool [K, A]; None if all have the same number."""
+        num_actions = np.array([facts.num_actions for facts in self._facts])
+        if len(set(num_actions)) == 1:
+            return None
+        return np.arange(num_actions.max()) < num_actions[self._index(tasks), None]
+
+    def check_masks(self, actions: np.ndarray, envs: np.ndarray) -> None:
+        """Raise InvalidAction if one of `envs` gets an action that its task does not have."""
+        if self._masks is not None and not self._masks[envs, actions[envs]].all():
+            raise InvalidAction("the tasks of these environments do not have all of these actions")
+
+    def step(self, actions, active: np.ndarray | None = None):
+        """Step the environments as `GymnasiumVectorEnv.step` does, and check the masks."""
+        if self._masks is not None:
+            envs = np.arange(self.num_envs) if active is None else np.flatnonzero(active)
+            checked = check_actions(actions, self.num_envs, int(self.single_action_space.n))
+            self.check_masks(checked, envs)
+        return super().step(actions, active)
+
+    def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
+        """Draw one episode, uint8 [T + 1, H, W, 3].
+
+        A task with a seed is played again: the whole grid is drawn, if the replay observes what was
+        recorded. Otherwise the layout is unknown, and the recorded observations are drawn.
+        """
+        index = int(self._index([task])[0])
+        settings, _ = Settings.take(self._settings(index))
+        parts = ("-image", "") if settings.direction or settings.mission else ("",)
+        before, after = (
+            next(transitions[role + part] for part in parts if role + part in transitions)
+            for role in ("observation", "next_observation")
+        )
+        images = np.concatenate([before, after[-1:]])
+        if settings.seed is not None:
+            drawn = draw_replay(self._make(index), images, transitions["action"])
+            if drawn is not None:
+                return drawn
+        return draw_observation(images, settings)
+
+    def _make(self, task: int):
+        """Make one environment of a task with the missions and actions of the family."""
+        missions = list(dict.fromkeys(text for facts in self._facts for text in facts.missions))
+        num_actions = max(facts.num_actions for facts in self._facts)
+        return self.single(self._made, missions, num_actions, **self._settings(task))
+
+    @cached_property
+    def _facts(self) -> list[Facts]:
+        """The facts about each task; tasks that differ in their seed share them."""
+        known, facts = {}, []
+        for task in range(len(self.task_kwargs)):
+            settings, others = Settings.take(self._settings(task))
+            key = json.dumps([settings.view, settings.mission, others], sort_keys=True, default=str)
+            if key not in known:
+                known[key] = self._find_facts(settings, others)
+            facts.append(known[key])
+        return facts
+
+    def _find_facts(self, settings: Settings, others: dict) -> Facts:
+        env = make_plain(self._made, settings.view, **others)
+        limit = max(member.max_steps for member in members(env))
+        missions = tuple(all_missions(env)) if settings.mission else ()
+        env.close()
+        return Facts(int(env.action_space.n), limit, missions)
+
+    @cached_property
+    def _masks(self) -> np.ndarray | None:
+        """The actions of each environment's task, bool [N, A]; None if all have the same number."""
+        return self.action_mask(self.tasks)
