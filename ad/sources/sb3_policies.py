@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -197,20 +198,26 @@ def load_policy(path: Path, env: Spaces):
 class Player:
     """A policy that plays in N environments, with the memory that a recurrent one has of each."""
 
-    def __init__(self, policy, num_envs: int):
-        self.policy = policy
+    def __init__(self, policy, env: Spaces, num_envs: int):
+        self.policy, self.env = policy, env
         self.memory: np.ndarray | None = None  # of a recurrent policy, float32 [2, layers, N, C]
         if hasattr(policy, "lstm_actor"):
             lstm = policy.lstm_actor
             self.memory = np.zeros((2, lstm.num_layers, num_envs, lstm.hidden_size), np.float32)
 
-    def logits(self, observation, starts: np.ndarray) -> np.ndarray:
-        """Return the logits of the actions, float64 [N, A]; `starts` bool [N]: episodes that begin.
+    def __call__(self, observation: dict[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """Return the logits of the actions, float64 [N, A].
 
-        Those of a value-based policy are its action values.
+        `observation` are the parts, arrays [N, ...], `starts` bool [N]: episodes that begin. The
+        logits of a value-based policy are its action values.
         """
-        with torch.no_grad():
-            return self._logits(observation, starts).numpy().astype(np.float64)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # bits depend on the number of threads
+        try:
+            with torch.no_grad():
+                return self._logits(self.env.observation(observation), starts).double().numpy()
+        finally:
+            torch.set_num_threads(threads)
 
     def _logits(self, observation, starts: np.ndarray) -> torch.Tensor:
         policy = self.policy
@@ -226,6 +233,21 @@ class Player:
         distribution, states = policy.get_distribution(batch, states, begins)
         self.memory = torch.stack(states).numpy()
         return distribution.distribution.logits
+
+
+def make_players(paths: dict, parts: dict[str, Part], counts) -> dict:
+    """Return what makes the `Player` of each (task k, entry) in `paths`, by its `num_envs`.
+
+    counts: the number of actions of each task. Raises ValueError if a checkpoint does not fit.
+    """
+    loaded, makers = {}, {}
+    for (k, e), path in paths.items():
+        count = int(counts[k])
+        env = Spaces(1, parts, count)
+        if (path, count) not in loaded:
+            loaded[path, count] = load_policy(path, env)
+        makers[k, e] = partial(Player, loaded[path, count], env)
+    return makers
 
 
 def _words(error: Exception) -> str:
