@@ -16,7 +16,7 @@ from ad.collection.job import CollectionJob, new_source
 from ad.data.histories import Histories
 from ad.data.manifest import read_manifest
 from ad.data.store import is_complete, load_history
-from ad.errors import CorruptError
+from ad.errors import CorruptError, NumericError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.sb3_policies import Spaces, load_policy
@@ -195,6 +195,18 @@ def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, mon
     assert exit_code(VERBS["collect"], words) == 2
     (sentence,) = capsys.readouterr().err.strip().splitlines()
     assert sentence.endswith('that are not installed: pip install -e ".[sb3]"')
+
+
+def test_a_rollout_that_is_longer_than_the_history_is_said(smoke, tmp_path, capsys):
+    record(smoke(tmp_path, *SB3), [[0, 0]], 10)
+    assert "the agents never learn: n_steps is above the 10 steps" in capsys.readouterr().err
+
+
+def test_an_agent_whose_policy_is_not_finite_ends_the_collection_in_a_sentence(smoke, tmp_path):
+    source = new_source(smoke(tmp_path, *PPO_WORDS), np.array([[0, 0]]))
+    torch.nn.init.constant_(source.agents[0].model.policy.action_net.bias, np.nan)
+    with pytest.raises(NumericError, match="PPO failed after 0 env steps: its policy is not finit"):
+        next(source.run(100))
 
 
 def test_naming_the_source_imports_nothing_of_the_library():

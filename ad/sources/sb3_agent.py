@@ -13,7 +13,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from ad.errors import ConfigError, CorruptError
+from ad.errors import ConfigError, CorruptError, NumericError
 from ad.sources.sb3_policies import Spaces, checkpoint, make_algorithm
 from ad.sources.sb3_settings import SB3Settings
 from ad.sources.turns import Stage, Turns, get_generators, set_generators
@@ -134,9 +134,10 @@ class Agent:
             return turn()
         except Exception as error:  # the library's, for settings or values that it cannot use
             reason = " ".join(str(error).split())[:300] or type(error).__name__
-            at = self.model.num_timesteps
-            name = self.settings.algorithm
-            raise ConfigError(f"{name} failed after {at} env steps: {reason}") from error
+            failed = f"{self.settings.algorithm} failed after {self.model.num_timesteps} env steps"
+            if not all(values.isfinite().all() for values in self.model.policy.parameters()):
+                raise NumericError(f"{failed}: its policy is not finite any more") from error
+            raise ConfigError(f"{failed}: {reason}") from error
 
     def close(self) -> None:
         """End `learn`, if it still runs."""

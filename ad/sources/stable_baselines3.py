@@ -15,6 +15,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.data.spec import field_name
 from ad.errors import ConfigError
+from ad.runtime.console import warn
 from ad.sources.actors import Actors, settings_of_agents
 from ad.sources.sb3_settings import SB3Settings, algorithm_problem, missing_packages
 from envs.spaces import observation_parts
@@ -72,6 +73,8 @@ class StableBaselines3:
     def run(self, steps: int) -> Iterator[TransitionChunk]:
         """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
         multiple = math.lcm(*(agent.rollout_length for agent in self.agents))
+        if max(agent.rollout_length for agent in self.agents) > steps:
+            warn(f"the agents never learn: n_steps is above the {steps} steps of an actor")
         due = {math.ceil(steps * i / self.num_checkpoints) for i in range(1, self.num_checkpoints)}
         due |= {steps} if self.num_checkpoints else set()
         try:
