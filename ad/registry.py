@@ -10,9 +10,11 @@ SOURCES = Registry(
     "source algorithm",
     {
         "a2c": "ad.sources.a2c:A2C",
+        "demonstrations": "ad.sources.demonstrations:Demonstrations",
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
         "posterior_sampling": "ad.sources.posterior_sampling:PosteriorSampling",
         "q_learning": "ad.sources.q_learning:QLearning",
+        "stable_baselines3": "ad.sources.stable_baselines3:StableBaselines3",
     },
     group="sources",
     needs=("Settings", "run"),

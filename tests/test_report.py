@@ -8,9 +8,13 @@ import pytest
 from small_run import evaluated_run
 
 import envs
+from ad.data.histories import Histories
+from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import read_results
 from ad.reporting import tables
+from ad.reporting.data_returns import data_returns
+from ad.reporting.plots import returns_histogram
 from ad.reporting.record import record
 from ad.reporting.report import render, report
 from ad.sweeps import pipeline
@@ -104,7 +108,7 @@ def test_the_page_needs_nothing_from_outside(page):
 
 
 def test_the_page_has_its_pictures_and_videos(page):
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert page.count("data:video/mp4;base64,") == 2  # the held-out one and a source agent
 
 
@@ -231,3 +235,23 @@ def test_what_a_world_tells_is_shown_under_the_name_that_it_has(worlds, smoke, t
     assert "Known-v0 cannot tell: optimal returns, successes, maps.</p>" in page
     assert "<td>greedy</td>" in page and "Held-out task (" in page
     assert page.count("data:video/mp4;base64,") == 1
+
+
+def test_the_page_shows_the_returns_of_the_training_data(run, page):
+    returns = data_returns(run)
+    histories = Histories(run.config)
+    counted = 0
+    for task in run.split.train_tasks:  # three of four actors are trained on
+        arrays = load_history(histories.folder(task)).arrays
+        counted += (arrays["terminated"] | arrays["truncated"])[:3].sum()
+    assert len(returns) == counted and f"{counted:,} episodes: mean return" in page
+    assert "Returns of the training data" in page
+
+
+@pytest.mark.parametrize("returns", [np.zeros(3), np.array([0.0, 1.0]), np.array([1e6, 1e6 + 1])])
+def test_a_histogram_can_be_drawn_of_any_returns(returns):
+    assert returns_histogram(returns).startswith(b"\x89PNG")
+
+
+def test_a_page_without_histories_has_no_histogram(run, results):
+    assert "Returns of the training data" not in render(results, b"", None, None, run.config)

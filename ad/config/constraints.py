@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ad.config.fields import Problem, as_yaml, overlaps
+from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world
 from ad.registry import ENCODERS, METHODS, SOURCES
@@ -92,6 +92,16 @@ def source_can_learn_in_the_world(algorithm, env):
     world = configured_world(env)
     if text := problem(world, world.all_tasks()):
         return f"cannot be {algorithm} with {env.id}: {algorithm} {text}"
+
+
+@component_constraint("source.settings", "source.algorithm", "source.num_envs", "env", "split")
+def source_can_run_with_its_settings(settings, algorithm, num_envs, env, split):
+    problem = getattr(SOURCES.load(algorithm), "settings_problem", None)
+    group = settings_class(SOURCES, algorithm) if problem else None
+    if problem is None or next(validate(group, settings), None):
+        return None
+    tasks = configured_split(env, split).train_tasks
+    return problem(group(**settings), configured_world(env), tasks, num_envs)
 
 
 @constraint("split", "env")

@@ -37,10 +37,8 @@ class Dataset:
         if self.histories[0].world.action_mask(tasks) is not None:
             fields = (*fields, "action_mask")
         data, num_envs = self.config.data, self.config.source.num_envs
-        steps = (data.env_steps or self.config.source.env_steps) // num_envs
-        first_held_out = num_envs - data.held_out_actors
-        chosen = slice(data.actors_per_task or first_held_out)
-        actors = slice(first_held_out, None) if held_out else chosen
+        actors, steps = training_part(self.config)
+        actors = slice(num_envs - data.held_out_actors, None) if held_out else actors
 
         def part(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {name: array[actors, :steps] for name, array in arrays.items()}
@@ -62,6 +60,13 @@ class Dataset:
                 f"trained on a full context of {data.context_length}"
             )
         return sampler
+
+
+def training_part(config: Experiment) -> tuple[slice, int]:
+    """Return the actors of each history to train on, and the number of their first steps."""
+    data, num_envs = config.data, config.source.num_envs
+    actors = slice(data.actors_per_task or num_envs - data.held_out_actors)
+    return actors, (data.env_steps or config.source.env_steps) // num_envs
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

@@ -15,6 +15,8 @@ from ad.config.world import configured_world
 from ad.data.manifest import read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
+from ad.registry import SOURCES
+from ad.runtime.files import sha256
 from ad.runtime.snapshots import read_metadata
 from envs.registry import file_hashes
 from envs.tasks import task_name
@@ -46,6 +48,8 @@ class Histories:
     def manifest(self, task: np.ndarray) -> dict:
         """Return the entries of the manifest of `task` that determine its history."""
         env, source = self.config.env, self.config.source
+        files = getattr(SOURCES.load(source.algorithm), "files", lambda settings, task: [])
+        inputs = {str(path): sha256(path) for path in files(source.settings, task)}
         return {
             "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
             "task": task.tolist(),
@@ -57,6 +61,7 @@ class Histories:
             "code": file_hashes(env.id, source.algorithm),
             "fields": {name: [str(f.dtype), *f.shape] for name, f in self.fields.items()},
             "versions": versions(),
+            **({"inputs": inputs} if inputs else {}),
         }
 
     def manifest_mismatch(self, manifest: dict, task: np.ndarray) -> str:

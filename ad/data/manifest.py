@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ad.data.checkpoints import check_entries, describe_checkpoints
 from ad.data.schema import KINDS
 from ad.data.spec import OBSERVATIONS
 from ad.runtime.arrays import check_header
@@ -26,9 +27,13 @@ MAX_BYTES = 1 << 20  # the manifests of the store have about 3000
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write `manifest` into `folder` with the type, shape, size and hash of each array there."""
+    """Write `manifest` into `folder` with the type, shape, size and hash of each array there.
+
+    Checkpoints of the source have entries too.
+    """
     entries = {path.name: _describe(path) for path in sorted(folder.glob("*.npy"))}
-    write_checked_json(folder / MANIFEST, manifest | {"schema": SCHEMA, "files": entries})
+    own = {"schema": SCHEMA, "files": entries, **describe_checkpoints(folder)}
+    write_checked_json(folder / MANIFEST, manifest | own)
 
 
 def read_manifest(folder: Path) -> dict:
@@ -47,6 +52,7 @@ def read_manifest(folder: Path) -> dict:
         raise ValueError(f"{MANIFEST} lists other files than those of a history")
     for name, entry in files.items():
         _check_entry(name, entry)
+    check_entries(manifest)
     lengths = {tuple(entry["shape"][:2]) for name, entry in files.items() if name != CURVE}
     if len(lengths) != 1 or 0 in lengths.pop():
         raise ValueError(f"{MANIFEST} gives the arrays different lengths, or none")
@@ -69,7 +75,8 @@ def check_file(path: Path, entry: dict) -> None:
     """Raise ValueError unless a file has the size, the header and the SHA-256 of its entry."""
     if (size := file_size(path)) != entry["bytes"]:
         raise ValueError(f"{path.name} has {size} bytes, not {entry['bytes']}")
-    check_header(path, entry["dtype"], tuple(entry["shape"]), any_order=path.name == CURVE)
+    if "dtype" in entry:  # an array, not a checkpoint
+        check_header(path, entry["dtype"], tuple(entry["shape"]), any_order=path.name == CURVE)
     if sha256(path) != entry["sha256"]:
         raise ValueError(f"{path.name} is not what was written: its SHA-256 differs")
 

@@ -58,10 +58,12 @@ class TransitionChunk:
     """Transitions of K tasks and N actors each: arrays [T, K, N, ...] by field.
 
     `statistics` holds the learner's by name: a list with an array [K] for each update.
+    `checkpoints` holds files of its policies by the env steps of an agent: the bytes of K files.
     """
 
     arrays: dict[str, np.ndarray]
     statistics: dict[str, list] = field(default_factory=dict)
+    checkpoints: dict[int, list[bytes]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, fields: Fields, steps: int, num_tasks: int, num_envs: int) -> "TransitionChunk":

@@ -2,9 +2,9 @@
 
 `histories/<dataset>/task_<task>_seed_<seed>/` holds a `.npy` file [actors, T, ...] for each field
 of a transition (`ad.data.schema.transition_fields`), `curve.npy` (the learner's statistics) and the
-manifest `unit.json` (what made the history, shapes, the SHA-256 of each file). A history is
-published by one rename when it is complete, and verified whenever it is read. `histories/README.md`
-draws the arrays.
+manifest `unit.json` (what made the history, shapes, the SHA-256 of each file), and the checkpoints
+of a source that keeps some (`ad.data.checkpoints`). A history is published by one rename when it is
+complete, and verified whenever it is read. `histories/README.md` draws the arrays.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ad.data.checkpoints import KEY, write_checkpoint
 from ad.data.episodes import episodes
 from ad.data.manifest import (
     CURVE,
@@ -158,6 +159,8 @@ class HistoryWriter:
             for name, array in own.items():
                 maps[name][:, part] = array
             digests[k] = np.frombuffer(_digest(own[name] for name in self.fields), np.uint8)
+            for env_steps, contents in chunk.checkpoints.items():
+                write_checkpoint(self.temporary[k], env_steps, contents[k])
         self.digests.append(digests)
         means = {name: mean_in_order(values) for name, values in chunk.statistics.items()}
         self.statistics.append({"stop": np.full(len(self.folders), part.stop), **means})
@@ -217,7 +220,7 @@ def partial_folder(folders: list[Path]) -> Path:
 
 
 def load_history(folder: Path, fields: Sequence[str] | None = None) -> History:
-    """Read `fields` of a history; None reads all.
+    """Read `fields` of a history; None reads all, and checks its checkpoints too.
 
     Sizes and hashes are checked before an array is mapped. Raises CorruptError.
     """
@@ -226,6 +229,8 @@ def load_history(folder: Path, fields: Sequence[str] | None = None) -> History:
         files = manifest["files"]
         if fields is None:
             fields = [name.removesuffix(".npy") for name in files if name != CURVE]
+            for name, entry in manifest.get(KEY, {}).items():
+                check_file(folder / name, entry)
         for name in (*fields, "curve"):
             check_file(folder / f"{name}.npy", files[f"{name}.npy"])
     except (OSError, ValueError) as error:
@@ -250,7 +255,8 @@ def describe_stopped(stopped: dict[str, int]) -> str:
 def is_complete(folder: Path) -> bool:
     """Return whether a history has the files and sizes of its manifest; no hash is checked."""
     try:
-        files = read_manifest(folder)["files"]
+        manifest = read_manifest(folder)
+        files = manifest["files"] | manifest.get(KEY, {})
         return all(file_size(folder / n) == entry["bytes"] for n, entry in files.items())
     except (OSError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""Plots of an evaluation as PNG bytes: the learning curve, and maps of scores over a grid of tasks.
+"""Plots of a run as PNG bytes: the learning curve, maps of scores over a grid, a histogram.
 
 The colors are those of Okabe and Ito 2008, "Color Universal Design", which color-blind readers can
 tell apart. Lines also differ in dash pattern. In maps, darker cells are better.
@@ -29,7 +29,7 @@ STYLES = {  # in the order of the legend
     "random": {"color": MUTED, "linestyle": (0, (2, 2)), "linewidth": 1.4},
 }
 OTHERS = [{"color": "#E69F00", "linestyle": (0, (length, 2))} for length in (1, 4, 7, 10)]
-DPI = 160
+DPI, HISTOGRAM_BINS = 160, 50
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,18 @@ def learning_curve(curves: list[Curve], y_label: str) -> bytes:
     axes.set_ylim(bottom=min(0.0, *(curve.values.min() for curve in curves)))
     legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
     axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
+    return to_png(figure)
+
+
+def returns_histogram(returns: np.ndarray) -> bytes:
+    """Plot the shares of episodes by their `returns` [M], as PNG bytes."""
+    figure = Figure(figsize=(9.6, 2.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    share, color = np.full(len(returns), 1 / len(returns)), STYLES["source"]["color"]
+    is_constant = returns.min() == returns.max()
+    edges = returns[0] + np.array([-0.5, 0.5]) if is_constant else HISTOGRAM_BINS
+    axes.hist(returns, edges, weights=share, color=color, alpha=0.85)
+    style_axes(axes, "return of an episode", "share of episodes")
     return to_png(figure)
 
 

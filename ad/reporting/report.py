@@ -18,6 +18,7 @@ from ad.evaluation.results import Evaluation
 from ad.evaluation.summary import read_summary
 from ad.evaluation.transfer import world_results
 from ad.reporting import plots, tables
+from ad.reporting.data_returns import data_returns, describe_returns
 from ad.reporting.record import can_draw
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.run import Run
@@ -59,7 +60,9 @@ def report(run: Run) -> Path:
     curve = learning_curve(summary.evaluations, summary.references)
     maps = room_maps(run.world, results)
     shown = videos(run.videos, noun) if can_draw(run) else None
-    page = render(results, curve, maps, shown, run.config, world_results(run), noun)
+    returns = data_returns(run)
+    worlds = world_results(run)
+    page = render(results, curve, maps, shown, run.config, worlds, noun, returns)
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with atomic_write(run.folder / "curve.png") as temporary:
@@ -136,11 +139,13 @@ def render(
     config: Experiment,
     worlds: dict[str, dict] | None = None,
     noun: str = "task",
+    returns: np.ndarray | None = None,
 ) -> str:
     """Return the page report.html, with its images and videos embedded.
 
     curve, maps: PNG images, no maps if None; shown: (title, path) of videos, None if the world
-    cannot draw; worlds: `results.json` by title; noun: what a task is called.
+    cannot draw; worlds: `results.json` by title; noun: what a task is called; returns: those of the
+    episodes that the run is trained on, [M].
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -171,6 +176,8 @@ def render(
         method=splits["held_out"]["ci95_method"],
         curve=_base64(curve),
         maps=maps and _base64(maps),
+        histogram=None if returns is None else _base64(plots.returns_histogram(returns)),
+        about_returns=None if returns is None else describe_returns(returns),
         videos=shown and [(title, _base64(path.read_bytes())) for title, path in shown],
         config=dump(config),
         learned_by=_name(config.method.name),

@@ -10,13 +10,19 @@ The protocol of a source, with K tasks and N = `num_envs` actors for each of the
 - `problem(world, tasks)`, optional and static: what the source needs and `world` does not have, as
   the rest of a sentence about the source; None if it has everything. It is asked before anything
   runs, with the tasks of the world.
+- `settings_problem(settings, world, tasks, num_envs)`, optional and static: why the source cannot
+  run with these `Settings` on the train tasks, as the rest of a sentence about `source.settings`;
+  None if it can. It is asked before anything runs.
+- `files(settings, task)`, optional and static: the paths of the files that the settings, in plain
+  types, name for a task. Their SHA-256 is part of what determines a history.
 - `TOLD`, optional: what the source is told of its task besides its observations and rewards, for
   tables of results. "nothing"; "family": all tasks of the world and how to solve each, but not
   which one it is; "optimum": the optimal policy of its task. None, the default, is unknown.
 - `Settings`: the source's own dataclass, the section `source.settings` of a configuration.
 - `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps. Only
   actions that a task has are taken (`Actors.action_mask`). A short life of an agent is an actor:
-  many lives are many actors, `source.num_envs`, of few steps each.
+  many lives are many actors, `source.num_envs`, of few steps each. A chunk can hold checkpoints of
+  the policies, which are stored beside the history.
 - `state()` returns the state between two chunks as nested dicts of arrays, and `restore(state)`
   resumes from it with the same bits. Without a state (None) an interrupted collection starts again.
 - `stopped_at`, only if an agent can fail: int [K], the number of steps from which each agent

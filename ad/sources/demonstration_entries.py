@@ -1,0 +1,159 @@
+"""The entries of demonstrations: which policy plays, how it acts, and in which share of the actors.
+
+An entry is a dict, for YAML:
+
+    {checkpoint: path/to/checkpoint_200000.zip, act: greedy, share: 0.5}
+    {dataset: histories/<dataset>, source_seed: 1, at: 0.5, act: {temperature: 5}, share: 0.25}
+    {run: logs/<run>, act: {top_k: 2}, share: 0.15}
+    {policy: optimal, share: 0.05}
+    {act: random, share: 0.05}
+
+`dataset` names the histories of another source, `run` those of a run's experiment: each task is
+played by the agent that learned it, at the checkpoint nearest to the fraction `at` of its history
+(default 1, the last one).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ad.config.fields import as_yaml
+from ad.config.schema import parse_dump
+from ad.data.checkpoints import checkpoint_at
+from ad.data.histories import Histories
+from ad.data.manifest import read_manifest
+from envs.tasks import task_name
+
+ORIGINS = ("checkpoint", "dataset", "run", "policy")  # of a policy; an entry has at most one
+KEYS = (*ORIGINS, "at", "source_seed", "act", "share")
+WAYS = ("sampled", "greedy", "random")
+NUMBERED = {"temperature": (int, float), "top_k": int, "bottom_k": int}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A valid entry: `way` is one of `WAYS` or `NUMBERED`, which has a `number`."""
+
+    origin: str | None  # None: random actions need no policy
+    place: str
+    at: float
+    source_seed: int
+    way: str
+    number: float
+    share: float
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the policy is read from a file."""
+        return self.origin in ("checkpoint", "dataset", "run")
+
+    def checkpoint(self, task: np.ndarray) -> Path:
+        """Return the path of the checkpoint that plays `task`.
+
+        Raises ValueError if there is none.
+        """
+        place = Path(self.place)
+        if self.origin == "checkpoint":
+            if not place.is_file():
+                raise ValueError(f"there is no file {place}")
+            return place
+        try:
+            folder = self._folder(place, task)
+            return checkpoint_at(folder, read_manifest(folder), self.at)
+        except OSError:
+            raise ValueError(f"{place} has no history of the task {task_name(task)}") from None
+
+    def _folder(self, place: Path, task: np.ndarray) -> Path:
+        if self.origin == "run":
+            return Histories(parse_dump((place / "config.yaml").read_text())).folder(task)
+        return place / f"task_{task_name(task)}_seed_{self.source_seed}"
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the actions by their `logits`, float64 [N, A]."""
+        if self.way == "random":
+            return np.full(logits.shape, 1 / logits.shape[1])
+        if self.way == "greedy":
+            return np.eye(logits.shape[1])[logits.argmax(1)]
+        if self.way == "temperature":
+            logits = logits / self.number
+        elif self.way in ("top_k", "bottom_k"):
+            rank = np.argsort(np.argsort(-logits, 1, kind="stable"), 1)
+            best = self.way == "top_k"
+            kept = rank < self.number if best else rank >= logits.shape[1] - self.number
+            logits = np.where(kept, logits, -np.inf)
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        return weights / weights.sum(1, keepdims=True)
+
+
+def parse_entries(entries: Sequence[dict]) -> list[Entry]:
+    """Return the valid entries. Raises ValueError with the rest of a sentence about them."""
+    parsed = []
+    for number, plain in enumerate(entries, 1):
+        try:
+            parsed.append(_parse(plain))
+        except ValueError as error:
+            raise ValueError(f"cannot have entry {number}: {error}") from None
+    total = sum(entry.share for entry in parsed)
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"must have entries whose shares add up to 1, not to {total:g}")
+    return parsed
+
+
+def check_actors(entries: Sequence[Entry], num_envs: int) -> None:
+    """Raise ValueError unless each entry gets an actor."""
+    if idle := set(range(len(entries))) - set(assign(entries, num_envs).tolist()):
+        number = min(idle) + 1
+        raise ValueError(
+            f"must give entry {number} an actor: its share of source.num_envs ({num_envs}) is "
+            f"{entries[number - 1].share * num_envs:g}"
+        )
+
+
+def assign(entries: Sequence[Entry], num_envs: int) -> np.ndarray:
+    """Return the index of the entry that each actor plays for its whole sequence, int [N].
+
+    The number of actors of an entry is its share of all, rounded. Entries alternate, so that any
+    first actors, e.g. those that are trained on, have nearly the same shares.
+    """
+    shares, counts = np.array([entry.share for entry in entries]), np.zeros(len(entries))
+    chosen = np.zeros(num_envs, np.int64)
+    for n in range(num_envs):
+        chosen[n] = np.round(shares * (n + 1) - counts, 9).argmax()
+        counts[chosen[n]] += 1
+    return chosen
+
+
+def _parse(plain: dict) -> Entry:
+    if unknown := [key for key in plain if key not in KEYS]:
+        raise ValueError(f"{unknown[0]} is not one of {', '.join(KEYS)}")
+    origins = [key for key in ORIGINS if key in plain]
+    way, number = _way(plain.get("act", "sampled"))
+    if len(origins) > 1 or not (origins or way == "random"):
+        raise ValueError(f"it needs one of {', '.join(ORIGINS)}, or act: random")
+    origin = origins[0] if origins else None
+    place = plain[origin] if origin else ""
+    if type(place) is not str or (origin == "policy" and place != "optimal"):
+        wanted = "optimal" if origin == "policy" else "a path"
+        raise ValueError(f"{origin} must be {wanted}, not {as_yaml(place)}")
+    at, share, seed = plain.get("at", 1.0), plain.get("share"), plain.get("source_seed", 0)
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, not {as_yaml(share)}")
+    if type(at) not in (int, float) or not 0 <= at <= 1:
+        raise ValueError(f"at must be from 0 to 1, not {as_yaml(at)}")
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"source_seed must be a whole number, not {as_yaml(seed)}")
+    return Entry(origin, place, float(at), seed, way, number, float(share))
+
+
+def _way(act) -> tuple[str, float]:
+    """Return how an entry acts, and the number of a way that has one."""
+    if isinstance(act, str) and act in WAYS:
+        return act, 0.0
+    if isinstance(act, dict) and len(act) == 1:
+        ((way, number),) = act.items()
+        if way in NUMBERED and isinstance(number, NUMBERED[way]) and number > 0:
+            return way, number
+    ways = ", ".join([*WAYS, *(f"{{{way}: <number above 0>}}" for way in NUMBERED)])
+    raise ValueError(f"act must be one of {ways}, not {as_yaml(act)}")

@@ -1,0 +1,160 @@
+"""Demonstrations: trained policies play, and what they do is a data set of stated quality.
+
+Nothing learns. An actor plays one entry of the list for its whole sequence, so that a window never
+shows two policies: the shares are shares of the actors.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad.config.fields import field
+from ad.data.schema import TransitionChunk
+from ad.errors import ConfigError
+from ad.sources.actors import Actors, Observations
+from ad.sources.demonstration_entries import Entry, assign, check_actors, parse_entries
+from ad.sources.sb3_settings import missing_packages
+from envs.oracle import knows_its_state
+from envs.spaces import observation_parts
+
+NEVER = -1e9  # the logit of an action that an optimal policy does not take
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of demonstrations: which policies play, and how."""
+
+    entries: list[dict] = field([{"act": "random", "share": 1.0}])
+    """policies: checkpoint, dataset, run or policy: optimal; at, act, and the share of actors"""
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class Demonstrations:
+    """K tasks with N actors each, played by the policies of `settings.entries`.
+
+    `settings` is one `Settings` for all tasks, or a list of K equal ones.
+    """
+
+    Settings = Settings
+    SHARED = ("entries",)
+    TOLD = None  # what its policies were told
+
+    @staticmethod
+    def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
+        """Return what is wrong with the entries, None if they can play in `world`."""
+        try:
+            entries = parse_entries(settings.entries)
+            check_actors(entries, num_envs)
+            _load_all(entries, world, tasks)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @staticmethod
+    def files(settings: dict, task: np.ndarray) -> list:
+        """Return the paths of the checkpoints that play `task`."""
+        entries = parse_entries(settings["entries"])
+        return [entry.checkpoint(task) for entry in entries if entry.has_checkpoint]
+
+    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+        settings = settings if isinstance(settings, Settings) else settings[0]
+        world = env.unwrapped
+        try:
+            self.entries = parse_entries(settings.entries)
+            check_actors(self.entries, num_envs)
+            policies = _load_all(self.entries, world, tasks)
+        except ValueError as error:
+            raise ConfigError(f"demonstrations {error}") from error
+        self.actors, self.world = Actors(env, len(tasks), num_envs, keys), world
+        self.entry_of_actor = assign(self.entries, num_envs)
+        self.optimal = None
+        if any(entry.origin == "policy" for entry in self.entries):
+            self.optimal = world.optimal_policy(tasks)  # [K, S, A]
+        self.players = {  # of each task and entry with a checkpoint
+            (k, e): player(int((self.entry_of_actor == e).sum()))
+            for (k, e), player in policies.items()
+        }
+
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Play until each environment has taken `steps` steps; yield the transitions in chunks."""
+        for chunk in self.actors.chunks(steps):
+            self.entropies: list[np.ndarray] = []
+            self.actors.fill(chunk, self.act)
+            chunk.statistics["entropy"] = self.entropies
+            yield chunk
+
+    def state(self) -> dict | None:
+        """Return the state as nested dicts of arrays; None if the environments have none."""
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        memories = {
+            f"{k}-{e}": player.memory.copy()
+            for (k, e), player in self.players.items()
+            if player.memory is not None
+        }
+        return {"memories": memories, "actors": actors}
+
+    def restore(self, state: dict) -> None:
+        """Set the state to one returned by `state`."""
+        for name, memory in state.get("memories", {}).items():
+            k, e = map(int, name.split("-"))
+            self.players[k, e].memory = memory.copy()
+        self.actors.restore(state["actors"])
+
+    def act(self, observations: Observations, u: np.ndarray) -> np.ndarray:
+        """Sample the actions [K, N] of each actor's policy by the uniforms `u` [K, N]."""
+        parts = observations if isinstance(observations, dict) else {"": observations}
+        starts = self.actors.time.reshape(u.shape) == 0
+        p = np.zeros((*u.shape, self.actors.action_mask.shape[1]))  # by rank among own actions
+        for k in range(len(u)):
+            for e, entry in enumerate(self.entries):
+                own = np.flatnonzero(self.entry_of_actor == e)
+                seen = {name: values[k, own] for name, values in parts.items()}
+                logits = self._logits(k, e, own, seen, starts[k, own])
+                p[k, own, : logits.shape[1]] = entry.probabilities(logits)
+        self.entropies.append(-(p * np.log(np.maximum(p, 1e-12))).sum(-1).mean(1))
+        chosen = (u[..., None] >= p.cumsum(-1)[..., :-1]).sum(-1)
+        chosen = np.minimum(chosen, self.actors.num_actions - 1)
+        return self.actors.actions_of_task[self.actors.agent, chosen]
+
+    def _logits(self, k: int, e: int, own: np.ndarray, seen: dict, starts) -> np.ndarray:
+        """Return the logits of the actions of task k for the actors `own`, float64 [M, A]."""
+        count = int(self.actors.num_actions[k, 0])
+        if (k, e) in self.players:
+            return self.players[k, e](seen, starts)
+        if self.entries[e].origin is None:
+            return np.zeros((len(own), count))
+        states = self.world.states()
+        states = seen[""] if states is None else states.reshape(self.actors.shape)[k, own]
+        p = self.optimal[k, states][:, self.actors.actions_of_task[k, :count]]
+        return np.log(p, out=np.full(p.shape, NEVER), where=p > 0)
+
+
+def _load_all(entries: list[Entry], world, tasks: np.ndarray) -> dict:
+    """Return what makes the player of each (task, entry) with a checkpoint, by `num_envs`.
+
+    Raises ValueError if an entry cannot play in `world`.
+    """
+    if any(entry.origin == "policy" for entry in entries) and (
+        world.optimal_policy(tasks[:1]) is None or not knows_its_state(world)
+    ):
+        raise ValueError("cannot play an optimal policy: the world does not know it")
+    if not any(entry.has_checkpoint for entry in entries):
+        return {}
+    if problem := missing_packages():
+        raise ValueError(problem)
+    from ad.sources.sb3_policies import make_players
+
+    mask = world.action_mask(tasks)
+    counts = mask.sum(1) if mask is not None else [int(world.single_action_space.n)] * len(tasks)
+    paths = {
+        (k, e): entry.checkpoint(task)
+        for k, task in enumerate(tasks)
+        for e, entry in enumerate(entries)
+        if entry.has_checkpoint
+    }
+    return make_players(paths, observation_parts(world), counts)

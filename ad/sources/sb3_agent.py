@@ -1,0 +1,208 @@
+"""One agent of Stable-Baselines3 that is stepped from outside while its `learn` runs."""
+
+import io
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import sb3_contrib
+import stable_baselines3
+import torch
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from ad.errors import ConfigError, CorruptError, NumericError
+from ad.sources.sb3_policies import Spaces, checkpoint, make_algorithm
+from ad.sources.sb3_settings import SB3Settings
+from ad.sources.turns import Stage, Turns, get_generators, set_generators
+from envs.rng import derive_key
+from envs.spaces import Part, observation_parts
+
+STATISTICS = {"DQN": ("loss",), "QRDQN": ("loss",), "TRPO": ("value_loss",)}  # in the library's log
+VERSIONS = {
+    "torch": str(torch.__version__),
+    "stable_baselines3": stable_baselines3.__version__,
+    "sb3_contrib": sb3_contrib.__version__,
+}
+COUNTS = ("num_timesteps", "_n_updates")  # of an agent between two rollouts
+
+
+class Handover(Spaces):
+    """Environments whose steps are taken by the source: a step asks for its outcome."""
+
+    ask = None  # set by the agent
+    first = None  # the observation before the first step
+
+    def reset(self):
+        """Return the observation before the first step: the source resets its environments."""
+        return self.first
+
+    def step_async(self, actions):
+        """Keep the actions for `step_wait`."""
+        self.actions = actions
+
+    def step_wait(self):
+        """Ask for the outcome of the actions."""
+        return self.ask(self.actions)
+
+
+class Rollouts(BaseCallback):
+    """Notes the state of the random generators where a rollout begins."""
+
+    def _on_rollout_start(self) -> None:
+        self.generators = get_generators()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class Agent:
+    """The agent of one task, with N environments and `num_actions` actions.
+
+    `actions`, int [N], are those that it takes next; `advance` tells it what followed. `stage` is
+    shared with the other agents. What it draws depends on its `key` only.
+    """
+
+    def __init__(
+        self,
+        settings: SB3Settings,
+        num_envs: int,
+        parts: dict[str, Part],
+        num_actions: int,
+        key: int,
+        stage: Stage,
+    ):
+        self.settings, self.stage, self.turns = settings, stage, None
+        self.env, self.callback = Handover(num_envs, parts, num_actions), Rollouts()
+        outside = get_generators()
+        try:
+            self.model = make_algorithm(settings, self.env, derive_key(key, "agent") % 2**31)
+            self.callback.generators = get_generators()
+        finally:
+            set_generators(outside)
+        self.is_on_policy = isinstance(self.model, OnPolicyAlgorithm)
+        self.rollout_length = self.model.n_steps if self.is_on_policy else 1
+        self.statistics = STATISTICS.get(settings.algorithm, ("value_loss", "entropy_loss"))
+        self.log: dict[str, float] = {}  # the last entries of the library's log
+        self.actions = np.zeros(num_envs, np.int64)
+
+    def start(self, observation: dict[str, np.ndarray], starts: np.ndarray, steps: int) -> None:
+        """Begin to learn, or resume: `steps` of each environment in all.
+
+        `observation` are the parts, arrays [N, ...], `starts` bool [N]: episodes that begin.
+        """
+        model, self.env.first = self.model, self.env.observation(observation)
+        left, is_new = steps * self.env.num_envs - model.num_timesteps, model.num_timesteps == 0
+        if not is_new:
+            model._last_obs, model._last_episode_starts = model.env.reset(), starts
+
+        def learn(ask) -> None:
+            self.env.ask = ask
+            model.learn(left, self.callback, log_interval=None, reset_num_timesteps=is_new)
+
+        self.turns = Turns(learn, self.callback.generators, self.stage)
+        self.actions = self._turn(self.turns.start)
+
+    def advance(
+        self,
+        observation: dict[str, np.ndarray],
+        final: dict[str, np.ndarray],
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """Tell what followed the actions, arrays [N, ...]; run up to the next ones.
+
+        `observation` are the parts after resets, `final` those of the next observation before them.
+        """
+        ended = terminated | truncated
+        infos: list[dict] = [{} for _ in ended]
+        last = self.env.observation(final) if ended.any() else None
+        for n in np.flatnonzero(ended):
+            is_divided = isinstance(last, dict)
+            own = {name: part[n] for name, part in last.items()} if is_divided else last[n]
+            infos[n] = {"terminal_observation": own, "TimeLimit.truncated": bool(truncated[n])}
+        # A copy: Stable-Baselines3 adds the value of a final observation to the reward.
+        outcome = self.env.observation(observation), reward.copy(), ended, infos
+        self.actions = self._turn(lambda: self.turns.advance(outcome))
+
+    def _turn(self, turn: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the actions that a turn ends with; None after the last one."""
+        try:
+            return turn()
+        except Exception as error:  # the library's, for settings or values that it cannot use
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            failed = f"{self.settings.algorithm} failed after {self.model.num_timesteps} env steps"
+            if not all(values.isfinite().all() for values in self.model.policy.parameters()):
+                raise NumericError(f"{failed}: its policy is not finite any more") from error
+            raise ConfigError(f"{failed}: {reason}") from error
+
+    def close(self) -> None:
+        """End `learn`, if it still runs."""
+        if self.turns is not None:
+            self.turns.close()
+
+    def statistic(self, name: str) -> float:
+        """Return the last value of a name in the library's log; NaN before the first update."""
+        self.log |= self.model.logger.name_to_value
+        return float(self.log.get(f"train/{name}", math.nan))
+
+    def checkpoint(self) -> bytes:
+        """Return the present policy as the bytes of a file."""
+        return checkpoint(self.settings, self.model.policy)
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        """Return the state before a rollout, as one array of bytes; None for a replay buffer."""
+        if not self.is_on_policy:
+            return None
+        model, generators = self.model, self.callback.generators
+        memory = getattr(model, "_last_lstm_states", None)
+        numpy_state = generators["numpy"]
+        saved = {
+            "versions": VERSIONS,
+            "counts": {name: getattr(model, name) for name in COUNTS},
+            "policy": model.policy.state_dict(),
+            "optimizer": model.policy.optimizer.state_dict(),
+            "memory": memory and [list(states) for states in memory],
+            "torch": generators["torch"],
+            "numpy": (torch.from_numpy(numpy_state["state"]["key"]), numpy_state["state"]["pos"]),
+            "log": {name: float(value) for name, value in self.log.items()},
+        }
+        buffer = io.BytesIO()
+        torch.save(saved, buffer)
+        return {"bytes": np.frombuffer(buffer.getvalue(), np.uint8)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Set the state to one returned by `state`.
+
+        Raises CorruptError if other versions of the libraries made it.
+        """
+        saved = torch.load(io.BytesIO(state["bytes"].tobytes()), weights_only=True)
+        if saved["versions"] != VERSIONS:
+            raise CorruptError(f"its state is of other versions ({saved['versions']})")
+        model, self.log = self.model, saved["log"]
+        for name, value in saved["counts"].items():
+            setattr(model, name, value)
+        model.policy.load_state_dict(saved["policy"])
+        model.policy.optimizer.load_state_dict(saved["optimizer"])
+        if saved["memory"]:
+            model._last_lstm_states = RNNStates(*(tuple(states) for states in saved["memory"]))
+        self.callback.generators["torch"] = saved["torch"]
+        key, position = saved["numpy"]
+        self.callback.generators["numpy"]["state"] = {"key": key.numpy(), "pos": position}
+
+
+def agent_problem(settings: SB3Settings, world, num_envs: int) -> str | None:
+    """Return why `settings` make no agent in `world`, as the rest of a sentence; else None."""
+    outside = get_generators()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            parts, actions = observation_parts(world), int(world.single_action_space.n)
+            make_algorithm(settings, Spaces(num_envs, parts, actions))
+    except ValueError as error:
+        return f"cannot make an agent of Stable-Baselines3: {error}"
+    finally:
+        set_generators(outside)
+    return None

@@ -1,0 +1,227 @@
+"""Demonstrations: the data set has the stated policies in the stated shares, or is refused."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMOKE
+
+from ad.cli import VERBS, exit_code
+from ad.collection.collect import collect
+from ad.collection.job import new_source
+from ad.data.checkpoints import checkpoint_at
+from ad.data.histories import Histories
+from ad.data.manifest import read_manifest
+from ad.runtime.run import Run
+from ad.sources.demonstration_entries import assign, parse_entries
+from ad.sources.sb3_policies import Player, Spaces, load_policy
+from envs.spaces import observation_parts
+
+LEARNER = ["--source.algorithm", "stable_baselines3", "--source.settings.checkpoints", "4"]
+LEARNER += ["--split.num_train_tasks", "2", "--source.env_steps", "1600"]
+ARGUMENTS = {
+    "PPO": "{n_steps: 50, batch_size: 50, n_epochs: 4, learning_rate: 1e-2}",
+    "RecurrentPPO": "{n_steps: 50, batch_size: 200, n_epochs: 1, policy_kwargs: "
+    "{lstm_hidden_size: 8}}",
+    "DQN": "{learning_starts: 50}",
+    "QRDQN": "{learning_starts: 50}",
+}
+
+
+@pytest.fixture(scope="module")
+def learned(smoke, tmp_path_factory):
+    """learned(algorithm): the run of an agent that has been recorded with four checkpoints."""
+    runs = {}
+
+    def run(algorithm: str = "PPO") -> Run:
+        if algorithm not in runs:
+            words = [*LEARNER, "--source.settings.algorithm", algorithm]
+            words += ["--source.settings.arguments", ARGUMENTS[algorithm]]
+            runs[algorithm] = Run.open(smoke(tmp_path_factory.mktemp(algorithm), *words))
+            collect(runs[algorithm])
+        return runs[algorithm]
+
+    return run
+
+
+def words(entries: str, *others: str) -> list[str]:
+    own = ["--source.algorithm", "demonstrations", "--source.settings.entries", entries]
+    return [*own, "--split.num_train_tasks", "2", "--source.env_steps", "400", *others]
+
+
+def record(config, tasks, steps: int = 100) -> dict[str, np.ndarray]:
+    """What the demonstrations record, arrays [T, K, N] by field."""
+    (chunk,) = new_source(config, np.asarray(tasks)).run(steps)
+    return chunk.arrays
+
+
+def test_a_data_set_of_mixed_quality_has_its_shares_of_actors(smoke, tmp_path, learned):
+    run = learned()
+    entries = f"[{{run: {run.folder}, act: greedy, share: 0.5}}, "
+    entries += f"{{dataset: {Histories(run.config).path}, at: 0, share: 0.25}}, "
+    entries += "{act: random, share: 0.25}]"
+    config = smoke(tmp_path, *words(entries))
+    assert collect(Run.open(config)) == 2
+    source = new_source(config, run.split.train_tasks)
+    assert np.bincount(source.entry_of_actor).tolist() == [2, 1, 1]
+
+
+def test_each_task_is_played_by_the_agent_that_learned_it(smoke, tmp_path, learned):
+    run = learned()
+    config = smoke(tmp_path, *words(f"[{{run: {run.folder}, act: greedy, share: 1}}]"))
+    data = record(config, run.split.train_tasks)
+    env = Spaces(1, observation_parts(run.world), 5)
+    for k, task in enumerate(run.split.train_tasks):
+        folder = Histories(run.config).folder(task)
+        path = checkpoint_at(folder, read_manifest(folder), 1.0)
+        player = Player(load_policy(path, env), env, 1)
+        logits = player({"": data["observation"][:, k, 0]}, np.zeros(100, bool))
+        np.testing.assert_array_equal(data["action"][:, k, 0], logits.argmax(1))
+
+
+@pytest.mark.parametrize("algorithm", ARGUMENTS)
+def test_a_policy_of_any_algorithm_plays_the_same_alone_as_among_others(
+    smoke, tmp_path, learned, algorithm
+):
+    run = learned(algorithm)
+    config = smoke(tmp_path, *words(f"[{{run: {run.folder}, share: 1}}]"))
+    together = record(config, run.split.train_tasks)
+    alone = record(config, run.split.train_tasks[1:])
+    for name, values in alone.items():
+        np.testing.assert_array_equal(together[name][:, 1:], values)
+    assert len(np.unique(together["action"])) > 1
+
+
+def test_a_recurrent_policy_forgets_where_an_episode_begins(learned):
+    run = learned("RecurrentPPO")
+    folder = Histories(run.config).folder(run.split.train_tasks[0])
+    env = Spaces(1, observation_parts(run.world), 5)
+    policy = load_policy(folder / "checkpoint_1600.zip", env)
+    seen, begins = {"": np.array([3, 3])}, np.array([True, False])
+    player = Player(policy, env, 2)
+    first = player(seen, np.array([True, True]))
+    again = player(seen, begins)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[1] != again[1]).any()
+
+
+def test_checkpoints_are_chosen_by_the_fraction_of_the_history(learned):
+    run = learned()
+    folder = Histories(run.config).folder(run.split.train_tasks[0])
+    manifest = read_manifest(folder)
+    chosen = [checkpoint_at(folder, manifest, at).name for at in (0, 0.3, 0.625, 1)]
+    assert chosen == [f"checkpoint_{steps}.zip" for steps in (400, 400, 1200, 1600)]
+
+
+def test_another_checkpoint_makes_another_data_set(smoke, tmp_path, learned):
+    folder = Histories(learned().config).folder(learned().split.train_tasks[0])
+    path = tmp_path / "policy.zip"
+    path.write_bytes((folder / "checkpoint_400.zip").read_bytes())
+    run = Run.open(smoke(tmp_path, *words(f"[{{checkpoint: {path}, share: 1}}]")))
+    assert collect(run) == 2 and collect(run) == 0
+    path.write_bytes((folder / "checkpoint_1600.zip").read_bytes())
+    assert collect(run) == 2
+
+
+def test_optimal_and_random_policies_need_no_checkpoint(smoke, tmp_path):
+    entries = "[{policy: optimal, share: 0.5}, {policy: optimal, act: {bottom_k: 1}, share: 0.25}, "
+    config = smoke(tmp_path, *words(entries + "{act: random, share: 0.25}]"))
+    reward = record(config, [[2, 2]], 400)["reward"].mean((0, 1))
+    actors = new_source(config, np.array([[2, 2]])).entry_of_actor
+    best, worst, uniform = (reward[actors == e].mean() for e in range(3))
+    assert best == 0.5  # two steps to the goal
+    assert worst < uniform < 0.25
+
+
+LOGITS = np.log([[0.1, 0.5, 0.3, 0.1]])
+WAYS = {
+    "sampled": [0.1, 0.5, 0.3, 0.1],
+    "greedy": [0, 1, 0, 0],
+    "random": [0.25] * 4,
+    "{temperature: 0.5}": np.array([1, 25, 9, 1]) / 36,
+    "{top_k: 2}": [0, 0.625, 0.375, 0],
+    "{bottom_k: 3}": [0.2, 0, 0.6, 0.2],
+    "{top_k: 9}": [0.1, 0.5, 0.3, 0.1],
+}
+
+
+@pytest.mark.parametrize("act", WAYS)
+def test_each_way_to_act_has_its_probabilities(act):
+    plain = act
+    if act[0] == "{":
+        way, number = act.strip("{}").split(": ")
+        plain = {way: float(number) if way == "temperature" else int(number)}
+    (entry,) = parse_entries([{"policy": "optimal", "act": plain, "share": 1}])
+    np.testing.assert_allclose(entry.probabilities(LOGITS), [WAYS[act]])
+
+
+def test_the_first_actors_have_nearly_the_shares_of_all():
+    entries = [{"act": "random", "share": share} for share in (0.5, 0.3, 0.2)]
+    chosen = assign(parse_entries(entries), 10)
+    assert np.bincount(chosen).tolist() == [5, 3, 2]
+    for n in range(1, 11):
+        counts = np.bincount(chosen[:n], minlength=3)
+        assert (np.abs(counts - n * np.array([0.5, 0.3, 0.2])) < 1).all()
+
+
+def test_the_memory_of_recurrent_policies_is_restored(smoke, tmp_path, learned):
+    run = learned("RecurrentPPO")
+    config = smoke(tmp_path, *words(f"[{{run: {run.folder}, share: 1}}]"))
+    one, other = (new_source(config, run.split.train_tasks) for _ in range(2))
+    chunks = one.run(540)
+    next(chunks)
+    other.restore(one.state())
+    (expected,), (chunk,) = chunks, other.run(540)
+    for name, values in expected.arrays.items():
+        np.testing.assert_array_equal(chunk.arrays[name], values)
+
+
+REFUSED = {
+    "shares add up to 1, not to 0.75": "[{act: random, share: 0.75}]",
+    "must give entry 2 an actor: its share of source.num_envs (4) is 0.4": (
+        "[{act: random, share: 0.9}, {policy: optimal, share: 0.1}]"
+    ),
+    "entry 1: there is no file nowhere.zip": "[{checkpoint: nowhere.zip, share: 1}]",
+    "nowhere has no history of the task": "[{dataset: nowhere, share: 1}]",
+    "share must be above 0": "[{act: random, share: 0}]",
+    "act must be one of sampled, greedy, random": "[{policy: optimal, act: top, share: 1}]",
+    "needs one of checkpoint, dataset": "[{act: greedy, share: 1}]",
+    "polic is not one of checkpoint": "[{polic: optimal, share: 1}]",
+    "is not a checkpoint of this suite": f"[{{checkpoint: {SMOKE}, share: 1}}]",
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_list_that_cannot_play_is_refused_before_anything_runs(tmp_path, capsys, reason):
+    refused(tmp_path, capsys, reason.removeprefix("entry 1: "), words(REFUSED[reason]))
+
+
+def refused(root, capsys, reason: str, options: list[str]) -> None:
+    """Check that collecting ends with one sentence that has `reason`, and writes nothing."""
+    before = set(root.iterdir())
+    command = ["--config_path", str(SMOKE), "--root", str(root), *options]
+    assert exit_code(VERBS["collect"], command) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert reason in sentence and "source.settings" in sentence
+    assert set(root.iterdir()) == before
+
+
+def test_a_checkpoint_of_another_world_is_refused(tmp_path, capsys, learned):
+    folder = Histories(learned().config).folder(learned().split.train_tasks[0])
+    entries = f"[{{checkpoint: {folder / 'checkpoint_400.zip'}, share: 1}}]"
+    refused(
+        tmp_path,
+        capsys,
+        "does not fit the world, whose observations are Discrete(16)",
+        words(entries, "--env.kwargs", "{size: 4}"),
+    )
+
+
+def test_playing_leaves_the_generator_and_the_threads_of_torch_as_they_were(
+    smoke, tmp_path, learned
+):
+    torch.manual_seed(3)
+    before = torch.get_rng_state(), torch.get_num_threads()
+    run = learned()
+    record(smoke(tmp_path, *words(f"[{{run: {run.folder}, share: 1}}]")), run.split.train_tasks)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]

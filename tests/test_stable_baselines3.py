@@ -1,0 +1,232 @@
+"""Agents of Stable-Baselines3 as sources: what is recorded, kept, resumed and refused."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMOKE
+from stable_baselines3 import PPO
+
+import ad.sources.sb3_settings
+from ad.cli import VERBS, exit_code
+from ad.collection.collect import collect
+from ad.collection.job import CollectionJob, new_source
+from ad.data.histories import Histories
+from ad.data.manifest import read_manifest
+from ad.data.store import is_complete, load_history
+from ad.errors import CorruptError, NumericError
+from ad.registry import SOURCES
+from ad.runtime.run import Run
+from ad.sources.sb3_policies import Spaces, load_policy
+from ad.sources.turns import Stage, Turns, get_generators
+from envs.spaces import observation_parts
+
+SB3 = ["--source.algorithm", "stable_baselines3", "--source.settings.checkpoints", "2"]
+SHORT = {
+    "PPO": "{n_steps: 25, batch_size: 50, n_epochs: 1, learning_rate: lin_1e-2}",
+    "A2C": "{n_steps: 25}",
+    "DQN": "{learning_starts: 50, train_freq: [4, step], exploration_fraction: 0.5}",
+    "RecurrentPPO": "{n_steps: 25, batch_size: 50, n_epochs: 1, policy_kwargs: "
+    "{lstm_hidden_size: 8, net_arch: [8], activation_fn: Tanh}}",
+    "TRPO": "{n_steps: 25, batch_size: 100}",
+    "QRDQN": "{learning_starts: 50}",
+}
+PPO_WORDS = [*SB3, "--source.settings.arguments", SHORT["PPO"]]
+POLE = ["--env.id", "CartPole-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}]"]
+POLE += ["--env.episode_length", "20", "--split.num_train_tasks", "1", "--model.encoder", "mlp"]
+POLE += ["--model.reward", "projection"]
+RING = ["--env.id", "tests/worlds.py:Silent", "--env.kwargs", "{parts: true}"]
+RING += ["--split.num_train_tasks", "3", "--model.encoder", "table"]
+ARMS = ["--env.id", "tests/worlds.py:Bandit", "--env.kwargs", "{}", "--model.encoder", "table"]
+
+
+def record(config, tasks, steps: int = 100) -> dict[str, np.ndarray]:
+    """What a source records, arrays [T, K, N, ...] by field."""
+    chunks = [chunk.arrays for chunk in new_source(config, np.array(tasks)).run(steps)]
+    return {name: np.concatenate([arrays[name] for arrays in chunks]) for name in chunks[0]}
+
+
+@pytest.mark.parametrize("algorithm", SHORT)
+def test_the_history_of_a_task_depends_on_no_other_task(smoke, tmp_path, algorithm):
+    words = [*SB3, "--source.settings.algorithm", algorithm]
+    config = smoke(tmp_path, *words, "--source.settings.arguments", SHORT[algorithm])
+    together, alone = record(config, [[0, 0], [2, 2]]), record(config, [[2, 2]])
+    for name, values in alone.items():
+        np.testing.assert_array_equal(together[name][:, 1:], values)
+
+
+@pytest.mark.parametrize("world", [POLE, RING], ids=["arrays", "parts"])
+def test_observations_of_any_kind_are_recorded(smoke, tmp_path, world):
+    config = smoke(tmp_path, *PPO_WORDS, *world)
+    data = record(config, Run(config).split.train_tasks)
+    ended = data["terminated"] | data["truncated"]
+    assert ended.any()
+    for name in [name for name in data if name.startswith("observation")]:
+        following, reached = data[name][1:], data[f"next_{name}"][:-1]
+        np.testing.assert_array_equal(following[~ended[:-1]], reached[~ended[:-1]])
+
+
+def test_an_agent_takes_only_the_actions_of_its_task(smoke, tmp_path):
+    data = record(smoke(tmp_path, *PPO_WORDS, *ARMS), [[3, 0], [6, 1]])
+    assert data["action"][:, 0].max() == 2 and data["action"][:, 1].max() == 5
+
+
+def test_ppo_learns_a_small_room(smoke, tmp_path):
+    words = "{n_steps: 50, batch_size: 50, n_epochs: 4, learning_rate: 1e-2}"
+    config = smoke(tmp_path, *SB3, "--source.settings.arguments", words)
+    reward = record(config, [[2, 2]], 400)["reward"]
+    assert reward[-100:].mean() > 3 * reward[:100].mean()
+
+
+def test_the_recorded_reward_is_the_worlds_also_where_the_time_limit_ends_an_episode(
+    smoke, tmp_path
+):
+    data = record(smoke(tmp_path, *PPO_WORDS), [[2, 2]])
+    assert data["truncated"].any()
+    np.testing.assert_array_equal(data["reward"], data["next_observation"] == 8)
+
+
+def test_a_collection_leaves_the_random_generators_of_the_process_as_they_were(smoke, tmp_path):
+    config = smoke(tmp_path, *PPO_WORDS)
+    torch.manual_seed(5)
+    before = get_generators()
+    record(config, [[0, 0], [2, 2]])
+    after = get_generators()
+    assert torch.equal(before["torch"], after["torch"]) and before["python"] == after["python"]
+    np.testing.assert_array_equal(before["numpy"]["state"]["key"], after["numpy"]["state"]["key"])
+
+
+@pytest.fixture
+def run(smoke, tmp_path) -> Run:
+    """A run with two train tasks, whose agents take 100 steps in each of four environments."""
+    words = ["--source.env_steps", "400", "--split.num_train_tasks", "2"]
+    return Run.open(smoke(tmp_path, *PPO_WORDS, *words, "--data.history_stride", "1"))
+
+
+def test_checkpoints_are_published_with_the_history_and_checked(run):
+    collect(run)
+    folder = Histories(run.config).folder(run.split.train_tasks[0])
+    assert [path.name for path in sorted(folder.glob("*.zip"))] == [
+        "checkpoint_200.zip",
+        "checkpoint_400.zip",
+    ]
+    assert set(read_manifest(folder)["checkpoints"]) == {"checkpoint_200.zip", "checkpoint_400.zip"}
+    path = folder / "checkpoint_200.zip"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptError, match=r"checkpoint_200.zip is not what was written"):
+        load_history(folder)
+    path.unlink()
+    assert not is_complete(folder)
+
+
+def test_a_checkpoint_is_the_policy_of_its_time_and_the_library_reads_it(run):
+    collect(run)
+    history = load_history(Histories(run.config).folder(run.split.train_tasks[0]))
+    path = history.arrays.folder / "checkpoint_400.zip"
+    env = Spaces(1, observation_parts(run.world), 5)
+    model = PPO("MlpPolicy", env, device="cpu")
+    model.set_parameters(str(path), exact_match=False, device="cpu")
+    loaded = load_policy(path, env)
+    for name, values in loaded.state_dict().items():
+        assert torch.equal(values, model.policy.state_dict()[name])
+    with zipfile.ZipFile(path) as file:
+        assert json.loads(file.read("settings.json"))["algorithm"] == "PPO"
+
+
+def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path):
+    folders = []
+    for name, algorithm in [("whole", "RecurrentPPO"), ("cut", "RecurrentPPO")]:
+        (tmp_path / name).mkdir()
+        words = [*SB3, "--source.settings.algorithm", algorithm, "--source.settings.arguments"]
+        words += [SHORT[algorithm], "--split.num_train_tasks", "1", "--source.env_steps", "4400"]
+        run = Run.open(smoke(tmp_path / name, *words))
+        histories = Histories(run.config)
+        if name == "cut":
+            job = CollectionJob(histories, run.split.train_tasks)
+            chunks = job.source.run(job.steps)
+            job.writer.append(next(chunks))
+            job.save()
+            job.writer.append(next(chunks))
+            chunks.close()
+        collect(run)
+        folders.append(histories.folder(run.split.train_tasks[0]))
+    whole, cut = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
+    assert "checkpoint_2200.zip" in whole and whole == cut
+
+
+def test_a_replay_buffer_is_not_saved(smoke, tmp_path):
+    words = [*SB3, "--source.settings.algorithm", "DQN"]
+    assert new_source(smoke(tmp_path, *words), np.array([[0, 0]])).state() is None
+
+
+REFUSED = {
+    "SAC, which is for continuous actions only": ["--source.settings.algorithm", "SAC"],
+    "one of the algorithms PPO, A2C": ["--source.settings.algorithm", "PPP"],
+    "PPO takes no argument n_step; did you mean n_steps?": [
+        *("--source.settings.arguments", "{n_step: 3}")
+    ],
+    "PPO has no policy Mlp (known: auto, MlpPolicy": ["--source.settings.policy", "Mlp"],
+    "learning_rate must be a number or lin_<number>, not fast": [
+        *("--source.settings.arguments", "{learning_rate: fast}")
+    ],
+    "takes no argument seed": ["--source.settings.arguments", "{seed: 3}"],
+    "torch.nn has no activation_fn tan": [
+        *("--source.settings.arguments", "{policy_kwargs: {activation_fn: tan}}")
+    ],
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_learn_is_refused_in_a_sentence_before_anything_runs(tmp_path, capsys, reason):
+    words = ["--config_path", str(SMOKE), "--root", str(tmp_path), *SB3, *REFUSED[reason]]
+    assert exit_code(VERBS["collect"], words) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert reason in sentence and "source.settings" in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ad.sources.sb3_settings, "find_spec", lambda name: None)
+    words = ["--config_path", str(SMOKE), "--root", str(tmp_path), *SB3]
+    assert exit_code(VERBS["collect"], words) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert sentence.endswith('that are not installed: pip install -e ".[sb3]"')
+
+
+def test_a_rollout_that_is_longer_than_the_history_is_said(smoke, tmp_path, capsys):
+    record(smoke(tmp_path, *SB3), [[0, 0]], 10)
+    assert "the agents never learn: n_steps is above the 10 steps" in capsys.readouterr().err
+
+
+def test_an_agent_whose_policy_is_not_finite_ends_the_collection_in_a_sentence(smoke, tmp_path):
+    source = new_source(smoke(tmp_path, *PPO_WORDS), np.array([[0, 0]]))
+    torch.nn.init.constant_(source.agents[0].model.policy.action_net.bias, np.nan)
+    with pytest.raises(NumericError, match="PPO failed after 0 env steps: its policy is not finit"):
+        next(source.run(100))
+
+
+def test_naming_the_source_imports_nothing_of_the_library():
+    assert SOURCES.load("stable_baselines3").Settings().algorithm == "PPO"
+    module = __import__("ad.sources.stable_baselines3", fromlist=["torch"])
+    assert not {"torch", "PPO"} & vars(module).keys()
+
+
+def test_an_error_of_the_function_reaches_its_caller_and_a_closed_one_ends():
+    def fails(ask):
+        ask(1)
+        raise ValueError("no more")
+
+    stage = Stage()
+    turns = Turns(fails, get_generators(), stage)
+    assert turns.start() == 1
+    with pytest.raises(ValueError, match="no more"):
+        turns.advance(2)
+    waiting = Turns(fails, get_generators(), stage)
+    waiting.start()
+    stage.leave()
+    waiting.close()
+    assert not waiting._thread.is_alive()
