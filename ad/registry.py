@@ -23,6 +23,8 @@ METHODS = Registry(
     {
         "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
+        "behavior_cloning": "ad.methods.behavior_cloning:BehaviorCloning",
+        "decision_transformer": "ad.methods.decision_transformer:DecisionTransformer",
     },
     group="methods",
     needs=("loss",),
@@ -35,6 +37,7 @@ TOKENIZERS = Registry(
         "fused": "ad.models.tokenizer:FusedTokens",
         "separate": "ad.models.tokenizer:InterleavedTokens",
         "modal": "ad.models.tokenizer:ParallelStreams",
+        "conditioned": "ad.models.conditioned_tokens:ConditionedTokens",
     },
     group="tokenizers",
 )
@@ -82,6 +85,7 @@ REWARDS = Registry(
     {
         "table": "ad.models.rewards:RewardTable",
         "projection": "ad.models.rewards:RewardProjection",
+        "none": "ad.models.rewards:NoReward",
     },
     group="rewards",
 )

@@ -180,6 +180,12 @@ def stride_leaves_training_sequences(stride, env_steps, collected, num_envs):
         )
 
 
+@constraint("data.windows_to_end", "data.windows_from_start")
+def windows_begin_or_end(to_end, from_start):
+    if to_end + from_start > 1:
+        return f"must be at most 1 - data.windows_from_start ({from_start:g}), not {to_end:g}"
+
+
 @component_constraint("model.encoders", "env")
 def encoders_fit_parts_of_the_observation(encoders, env):
     parts = observation_parts(configured_world(env))

@@ -81,7 +81,9 @@ class DataConfig:
     actors_per_task: int = field(0, at_least=0)
     """actors of each train task to train on; 0 takes all that are not held out"""
     windows_from_start: float = field(0.5, at_least=0, at_most=1)
-    """fraction of training windows that start at the beginning of a history"""
+    """fraction of training windows, where they cross episodes, that start with a history"""
+    windows_to_end: float = field(0.0, at_least=0, at_most=1)
+    """fraction of training windows that end where an episode ends"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class ModelConfig:
     encoders: dict = field({})
     """encoders of single parts of an observation, by name, e.g. {image: mlp}"""
     tokenizer: str = field("fused", choices=TOKENIZERS)
-    """tokens of a transition: one, three in a row, or three side by side"""
+    """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
     width: int = field(64, at_least=1)
     """width of the residual stream"""
     layers: int = field(4, at_least=1)
@@ -113,7 +115,7 @@ class ModelConfig:
     positions: int = field(2000, at_least=1)
     """number of entries in the position table, for model.position window or history"""
     reward: str = field("table", choices=REWARDS)
-    """reward embedding: a learned vector for each value, or a linear map of the value"""
+    """reward embedding: a learned vector for each value, a linear map of the value, or none"""
     reward_token: str = field("after", choices=("after", "before"))
     """place of a separate reward token: after its action or before the next observation"""
 
