@@ -194,6 +194,8 @@ class EvaluationConfig:
     """temperature once a reward is in the context, where rewards are 0 and 1; null: the same"""
     policy: dict = field({})
     """further arguments of the method's policy, e.g. the return that is asked of it"""
+    calibration: list[float] = field([])
+    """returns to ask of the policy, one after the other, for the plot of achieved returns"""
     worlds: list[dict] = field([], affects_results=False)
     """other environments to evaluate on, each given by its changes of env.kwargs: [{size: 11}]"""
 
