@@ -75,6 +75,18 @@ CASES = {
         *("--model.encoder", "mlp", "--split.num_train_tasks", "1"),
         *("--source.algorithm", f"{HERE}/components.py:Uniform"),
     ],
+    "clone of pictures": [
+        *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: cnn}"),
+        *("--method.name", "behavior_cloning", "--method.settings.best_fraction", "0.5"),
+    ],
+    "decision transformer of pictures": [
+        *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: vit}"),
+        *("--method.name", "decision_transformer", "--model.tokenizer", "conditioned"),
+        *("--model.norm", "none", "--evaluation.calibration", "[0, 1]"),
+    ],
+    "decision transformer of arms": [
+        *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "decision_transformer"),
+    ],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 SMALL = {

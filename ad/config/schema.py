@@ -98,8 +98,10 @@ class ModelConfig:
     """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
     width: int = field(64, at_least=1)
     """width of the residual stream"""
-    layers: int = field(4, at_least=1)
+    layers: int = field(4, at_least=0)
     """number of transformer blocks"""
+    norm: str = field("pre", choices=("pre", "none"))
+    """layer normalization: before each part of a block and at the end, or none"""
     heads: int = field(2, at_least=1)
     """number of attention heads; on a CPU 2 heads of width 32 take half the time of 4 of 16"""
     feed_forward: int = field(256, at_least=1)

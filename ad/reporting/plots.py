@@ -105,7 +105,7 @@ def calibration(
     axes.legend(frameon=False, fontsize=10, labelcolor=INK)
     if histogram is not None:
         below[0].stairs(histogram["counts"], histogram["edges"], fill=True, color=MUTED)
-        style_axes(below[0], "", "episodes in the data")
+        style_axes(below[0], "", "episodes")
     (below[-1] if below else axes).set_xlabel("asked return, or return in the data", color=INK)
     return to_png(figure)
 
