@@ -25,6 +25,8 @@ METHODS = Registry(
     {
         "algorithm_distillation": "ad.methods.algorithm_distillation:AlgorithmDistillation",
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
+        "behavior_cloning": "ad.methods.behavior_cloning:BehaviorCloning",
+        "decision_transformer": "ad.methods.decision_transformer:DecisionTransformer",
     },
     group="methods",
     needs=("loss",),
@@ -37,6 +39,7 @@ TOKENIZERS = Registry(
         "fused": "ad.models.tokenizer:FusedTokens",
         "separate": "ad.models.tokenizer:InterleavedTokens",
         "modal": "ad.models.tokenizer:ParallelStreams",
+        "conditioned": "ad.models.conditioned_tokens:ConditionedTokens",
     },
     group="tokenizers",
 )
@@ -48,6 +51,11 @@ ENCODERS = Registry(
         "factored": "ad.models.encoders.factored:FactoredEncoder",
         "offsets": "ad.models.encoders.offsets:OffsetEncoder",
         "mlp": "ad.models.encoders.mlp:MLPEncoder",
+        "one_hot": "ad.models.encoders.linear:OneHotLinear",
+        "index": "ad.models.encoders.linear:IndexLinear",
+        "bag_of_words": "ad.models.encoders.bag_of_words:BagOfWords",
+        "cnn": "ad.models.encoders.cnn:ConvolutionalEncoder",
+        "vit": "ad.models.encoders.vit:VisionTransformer",
     },
     group="encoders",
     needs=("supports",),
@@ -79,6 +87,7 @@ REWARDS = Registry(
     {
         "table": "ad.models.rewards:RewardTable",
         "projection": "ad.models.rewards:RewardProjection",
+        "none": "ad.models.rewards:NoReward",
     },
     group="rewards",
 )

@@ -14,7 +14,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
 from envs import make_vec
-from scripts.benchmark import measure, peers, rollouts, show, training
+from scripts.benchmark import encoders, measure, peers, rollouts, show, training
 from scripts.benchmark.__main__ import PARTS, main
 from scripts.benchmark.collection import collect_histories
 from scripts.benchmark.measure import (
@@ -161,6 +161,14 @@ def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("| " + part) == len(entries)
 
 
+def test_every_encoder_of_a_picture_of_cells_is_timed_at_two_widths():
+    assert {"one_hot", "index", "bag_of_words", "cnn", "vit", "mlp"} == set(encoders.NAMES)
+    measured = [benchmark(TINY) for benchmark in encoders.BENCHMARKS[:4]]
+    assert all(each.ours > 0 and each.detail["parameters"] > 0 for each in measured)
+    parameters = [each.detail["parameters"] for each in measured]
+    assert parameters[0] < parameters[1] and str(f"{parameters[0]:,}") in measured[0].name
+
+
 def test_a_collection_counts_the_steps_of_all_its_agents():
     assert collect_histories(200, "--split.num_train_tasks", "3")() == 600
 
@@ -171,6 +179,6 @@ def test_a_peer_that_is_not_installed_is_a_warning(capsys):
 
 
 def test_every_part_has_benchmarks():
-    assert set(PARTS) == {"collect", "train", "rollout", "backends", "end_to_end"}
+    assert set(PARTS) == {"collect", "train", "rollout", "backends", "encoders", "end_to_end"}
     for name in PARTS.values():
         assert importlib.import_module(f"scripts.benchmark.{name}").BENCHMARKS

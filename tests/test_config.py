@@ -368,3 +368,13 @@ def tmp_folder(tmp_path_factory):
 
 def test_the_default_histories_lie_where_they_always_did(tmp_path):
     assert Histories(config("--root", str(tmp_path))).path.name == "darkroom_v0-a2c-492660f8"
+
+
+def test_an_added_setting_enters_the_hash_only_where_it_differs_from_its_default():
+    config = load([]).config
+    for path, value in (("data.windows_to_end", "0.1"), ("model.norm", "none")):
+        changed = load([f"--{path}", value]).config
+        assert config_hash(changed) != config_hash(config)
+        assert diff(changed, config) and path in diff(config, changed)
+    # What the hash of the default configuration was before these settings existed.
+    assert config_hash(config).startswith("3403e403e69f24c8")

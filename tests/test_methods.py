@@ -26,9 +26,9 @@ def method(request):
 
 
 @pytest.fixture(params=TOKENIZERS)
-def model(request, spec) -> SequenceModel:
+def model(request, method, spec) -> SequenceModel:
     torch.manual_seed(0)
-    return SequenceModel(spec, replace(CONFIG, tokenizer=request.param))
+    return method.build(spec, replace(CONFIG, tokenizer=request.param), "torch")
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def batch(random_window):
     window = random_window(4, 6, seed=0)
     window["action"][:, 1:] %= 5
     window["valid"][1, 5:] = False
+    window["return_to_go"] = window["reward"].nan_to_num().flip(1).cumsum(1).flip(1)
     return window
 
 
@@ -98,7 +99,7 @@ def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
 ):
     losses, gradients = [], []
     invalid = ~batch["valid"][:, 1:]
-    for other in (batch, random_window(4, 6, seed=1)):
+    for other in (batch, random_window(4, 6, seed=1) | {"return_to_go": torch.ones(4, 7)}):
         mixed = {name: values.clone() for name, values in batch.items()}
         for name, values in mixed.items():
             if name != "valid":

@@ -178,8 +178,8 @@ print(help_text())
     assert "if method.name is scaled" in lines
     assert any("--method.settings.factor 2.0" in line for line in lines)
     (choices,) = (line for line in lines if line.startswith("  --method.name"))
-    names = "algorithm_distillation, expert_distillation, gone, misspelled, scaled"
-    assert choices.endswith(f"({names})")
+    assert choices.endswith(", gone, misspelled, scaled)")
+    assert "(algorithm_distillation, expert_distillation, " in choices
     assert "worlds: DarkRoom-v0, HiddenObject-v0, HalfRoom-v0, any Gymnasium id" in lines
     assert "  it cannot be loaded: scaled_method has no class Scald; did you mean Scaled?" in lines
 

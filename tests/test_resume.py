@@ -17,6 +17,7 @@ from ad.runtime.devices import torch_threads
 from ad.runtime.run import Run
 from ad.training.provenance import hardware, log_session, read_sessions
 from ad.training.trainer import Trainer, checkpoints
+from envs.spaces import Discrete
 
 CPU = torch.device("cpu")
 
@@ -101,7 +102,11 @@ def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained)
         evaluate(trained)
 
 
-@pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "mlp"])
+CELLS = Discrete(9, (3, 3))
+OF_CELLS = [name for name in ENCODERS if ENCODERS.load(name).supports(CELLS)]
+
+
+@pytest.mark.parametrize("encoder", OF_CELLS)
 def test_micro_batches_on_several_threads_resume_with_the_same_bits(experiment, encoder):
     def config():
         changes = {"training__precision": "bfloat16", "model__encoder": encoder, "threads": "3"}

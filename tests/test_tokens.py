@@ -41,12 +41,13 @@ ORDERS = [*((name, "after") for name in TOKENIZERS), ("separate", "before")]
 
 def tables(tokenizer: nn.Module) -> dict[str, nn.Embedding]:
     """Return the embedding tables of a tokenizer by short names, the encoder's first."""
-    return {
+    by_name = {
         "o": tokenizer.encoders[0].vectors,
         "a": tokenizer.action,
         "r": tokenizer.reward,
         "time": tokenizer.position.vectors,
     }
+    return {short: table for short, table in by_name.items() if table is not None}
 
 
 def roles(tokenizer: nn.Module) -> dict[str, nn.Linear]:
@@ -124,6 +125,33 @@ def test_streams_hold_what_is_known_at_a_decision_one_modality_each():
         {"r1", "o'3", "time2"},
         {"r0", "o'2", "time3"},
     ]
+
+
+def test_conditioned_tokens_leave_out_what_an_action_led_to():
+    assert read_tokens("conditioned") == [
+        {"o0", "time0"},
+        {"a3", "time0"},
+        {"o1", "time1"},
+        {"a2", "time1"},
+        {"o4", "time2"},
+        {"a1", "time2"},
+        {"o5", "time3"},
+    ]
+
+
+def test_what_is_asked_for_has_a_token_of_its_own_before_its_decision():
+    asked = nn.Linear(1, 8)
+    tokenizer = TOKENIZERS.load("conditioned")(SPEC, replace(CONFIG, width=8), {"asked": asked})
+    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
+    window["asked"] = torch.tensor([[0.0, 5.0, 3.0, 2.0, 1.0]])
+    tokens = tokenizer(window)
+    assert tokens.shape == (1, tokenizer.num_tokens(4), 8) == (1, 11, 8)
+    expected = asked(window["asked"][0, 1:, None]) + tokenizer.position.vectors.weight
+    torch.testing.assert_close(tokens[0, ::3], expected)
+    without = TOKENIZERS.load("conditioned")(SPEC, replace(CONFIG, width=8))
+    without.load_state_dict(tokenizer.state_dict(), strict=False)
+    torch.testing.assert_close(tokens[0, 1::3], without(window)[0, ::2])
+    assert tokenizer.at_decisions(torch.arange(11)[None]).flatten().tolist() == [1, 4, 7, 10]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -33,7 +33,15 @@ VARIANTS = [
     *({"tokenizer": tokenizer, "position": name} for tokenizer in TOKENIZERS for name in POSITIONS),
     *({"tokenizer": tokenizer, "reward": reward} for tokenizer in TOKENIZERS for reward in REWARDS),
     *({"tokenizer": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
+    *({"tokenizer": tokenizer, "norm": "none"} for tokenizer in ("fused", "conditioned")),
 ]
+
+
+def outcomes(config: ModelConfig) -> list[str]:
+    """Return the fields of OUTCOMES that the tokens of a model tell."""
+    if not TOKENIZERS.load(config.tokenizer).has_outcomes:
+        return ["action"]
+    return [name for name in OUTCOMES if name != "reward" or config.reward != "none"]
 
 
 def is_compiled(variant: dict[str, str]) -> bool:
@@ -125,10 +133,12 @@ def test_the_outcome_of_a_decision_leaves_its_own_logits_as_they_are(model, spec
         torch.testing.assert_close(after[:, :entry], before[:, :entry], atol=1e-6, rtol=0)
 
 
-def test_a_change_of_any_past_field_changes_all_later_logits(model, spec, random_window, known):
+def test_a_change_of_any_past_field_changes_all_later_logits(
+    model, config, spec, random_window, known
+):
     window = random_window(3, 7, seed=2)
     before = model(window)
-    for name in (*known, *OUTCOMES):
+    for name in (*known, *outcomes(config)):
         for entry in range(1, 7):
             difference = (model(changed(window, spec, entry, [name])) - before).abs()
             assert (difference[:, entry:].amax(-1) > 1e-4).all(), f"{name}, entry {entry}"
@@ -341,6 +351,28 @@ def test_all_tokenizers_have_about_equally_many_parameters(spec, tokenizer):
         return sum(parameter.numel() for parameter in model.parameters())
 
     assert num_parameters(tokenizer) == pytest.approx(num_parameters("separate"), rel=0.025)
+
+
+def test_without_norm_what_is_added_to_the_residual_stream_by_values_is_linear():
+    block = Transformer(8, 1, 2, 16, norm="none").eval().requires_grad_(False).blocks[0]
+    assert not any("norm" in name for name, _ in block.named_parameters())
+    one, other = torch.randn(2, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    of = [block.attention(x, None, 0) for x in (one, other, one + other, 0 * one)]
+    torch.testing.assert_close(of[0] + of[1], of[2] + of[3])
+
+
+@pytest.mark.parametrize("norm", ["pre", "none"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_without_blocks_a_decision_reads_its_own_token_alone(spec, random_window, tokenizer, norm):
+    model = random_model(spec, replace(CONFIG, layers=0, norm=norm, tokenizer=tokenizer))
+    window = random_window(3, 6, seed=1)
+    early = window["observation"].clone()
+    early[:, 2] = (early[:, 2] + 1) % 9
+    same = model(window)[:, 3:], model(window | {"observation": early})[:, 3:]
+    assert torch.equal(*same)
+    policy = ContextPolicy(model, 3, 4)
+    logits = policy.act(window["observation"][:, 1], window["time"][:, 1])
+    torch.testing.assert_close(logits, model(window)[:, 0])
 
 
 def test_a_cache_returns_what_was_appended_and_can_be_reset():

@@ -94,3 +94,12 @@ class Known(Silent):
     def frames(self, task, transitions):
         places = np.append(transitions["observation"], transitions["next_observation"][-1])
         return np.tile(places.astype(np.uint8)[:, None, None, None] * 60, (1, 64, 64, 3))
+
+
+class Paying(Silent):
+    """The ring of `Silent`, in which the same move has reward 1 in every task."""
+
+    def _advance(self, actions, envs):
+        super()._advance(actions, envs)
+        self._rewarded[envs] = actions == 1
+        return self._rewarded[envs].astype(np.float32), np.zeros(len(actions), bool)

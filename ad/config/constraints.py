@@ -5,12 +5,14 @@ one of its settings already has a problem.
 """
 
 import inspect
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
 from ad.config.schema import Experiment
@@ -21,6 +23,7 @@ from envs.tasks import PUBLISHED_SEEDS, RESERVED, check_all_tasks, other_split
 
 Constraint = tuple[tuple[str, ...], Callable[..., str | None]]
 CONSTRAINTS: list[Constraint] = []
+ASKED = "asked_return"  # the argument of a policy that a calibration varies
 COMPONENT_CONSTRAINTS: list[Constraint] = []  # import the components: only if nothing else is wrong
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -190,6 +193,12 @@ def stride_leaves_training_sequences(stride, env_steps, collected, num_envs):
         )
 
 
+@constraint("data.windows_to_end", "data.windows_from_start")
+def windows_begin_or_end(to_end, from_start):
+    if to_end + from_start > 1:
+        return f"must be at most 1 - data.windows_from_start ({from_start:g}), not {to_end:g}"
+
+
 @component_constraint("model.encoders", "env")
 def encoders_fit_parts_of_the_observation(encoders, env):
     parts = observation_parts(configured_world(env))
@@ -226,6 +235,23 @@ def policy_takes_the_arguments(arguments, name):
     needed = [parameter.name for parameter in further if parameter.default is parameter.empty]
     if missing := [argument for argument in needed if argument not in arguments]:
         return f"must set {missing[0]}, which the policy of {name} needs"
+
+
+@component_constraint("evaluation.policy", "method.name")
+def arguments_of_the_policy_are_numbers_where_they_must_be(arguments, name):
+    parameters = inspect.signature(METHODS.load(name).policy).parameters
+    for argument, value in arguments.items():
+        kinds = {parameters[argument].annotation, *get_args(parameters[argument].annotation)}
+        allowed = value is None if type(None) in kinds else False
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if float in kinds and not allowed and not (is_number and math.isfinite(value)):
+            return f"must set {argument} to a number, not {as_yaml(value)}"
+
+
+@component_constraint("evaluation.calibration", "method.name")
+def a_calibration_asks_for_returns(calibration, name):
+    if calibration and ASKED not in inspect.signature(METHODS.load(name).policy).parameters:
+        return f"must be [] with {name}: its policy is not asked for a return"
 
 
 @constraint("data.held_out_actors", "source.num_envs")

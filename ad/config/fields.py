@@ -42,18 +42,19 @@ class Problem(NamedTuple):
     text: str
 
 
-def field(default: Any, *, affects_results: bool = True, **limits: Any) -> Any:
+def field(default: Any, *, affects_results: bool = True, added: bool = False, **limits: Any) -> Any:
     """Return a dataclass field with a default and limits (the keys of `LIMITS`).
 
     A setting that does not affect results (a device, a logging interval) is left out of the hash
-    of the configuration and may change when a run is resumed. Raises TypeError for a limit that is
-    not in `LIMITS`.
+    of the configuration and may change when a run is resumed. One that was `added` when there were
+    records already is left out of the hash while it has its default, which changes nothing: the
+    records keep their hashes. Raises TypeError for a limit that is not in `LIMITS`.
     """
     if unknown := limits.keys() - LIMITS.keys():
         raise TypeError(f"field() has no limit {unknown}")
     return dataclasses.field(
         default_factory=lambda: copy.deepcopy(default),
-        metadata={"affects_results": affects_results, **limits},
+        metadata={"affects_results": affects_results, "added": added, **limits},
     )
 
 

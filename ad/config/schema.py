@@ -81,7 +81,9 @@ class DataConfig:
     actors_per_task: int = field(0, at_least=0)
     """actors of each train task to train on; 0 takes all that are not held out"""
     windows_from_start: float = field(0.5, at_least=0, at_most=1)
-    """fraction of training windows that start at the beginning of a history"""
+    """fraction of training windows, where they cross episodes, that start with a history"""
+    windows_to_end: float = field(0.0, added=True, at_least=0, at_most=1)
+    """fraction of training windows that end where an episode ends"""
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,13 @@ class ModelConfig:
     encoders: dict = field({})
     """encoders of single parts of an observation, by name, e.g. {image: mlp}"""
     tokenizer: str = field("fused", choices=TOKENIZERS)
-    """tokens of a transition: one, three in a row, or three side by side"""
+    """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
     width: int = field(64, at_least=1)
     """width of the residual stream"""
-    layers: int = field(4, at_least=1)
+    layers: int = field(4, at_least=0)
     """number of transformer blocks"""
+    norm: str = field("pre", added=True, choices=("pre", "none"))
+    """layer normalization: before each part of a block and at the end, or none"""
     heads: int = field(2, at_least=1)
     """number of attention heads; on a CPU 2 heads of width 32 take half the time of 4 of 16"""
     feed_forward: int = field(256, at_least=1)
@@ -113,7 +117,7 @@ class ModelConfig:
     positions: int = field(2000, at_least=1)
     """number of entries in the position table, for model.position window or history"""
     reward: str = field("table", choices=REWARDS)
-    """reward embedding: a learned vector for each value, or a linear map of the value"""
+    """reward embedding: a learned vector for each value, a linear map of the value, or none"""
     reward_token: str = field("after", choices=("after", "before"))
     """place of a separate reward token: after its action or before the next observation"""
 
@@ -192,6 +196,8 @@ class EvaluationConfig:
     """temperature once a reward is in the context, where rewards are 0 and 1; null: the same"""
     policy: dict = field({})
     """further arguments of the method's policy, e.g. the return that is asked of it"""
+    calibration: list[float] = field([], added=True)
+    """returns to ask of the policy, one after the other, for the plot of achieved returns"""
     worlds: list[dict] = field([], affects_results=False)
     """other environments to evaluate on, each given by its changes of env.kwargs: [{size: 11}]"""
 
@@ -281,7 +287,8 @@ def config_hash(*configs: Any) -> str:
 
     `configs`: an Experiment or some of its sections.
     """
-    text = json.dumps([_result_settings(config) for config in configs], sort_keys=True)
+    settings = [_result_settings(config, hashed=True) for config in configs]
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -301,15 +308,27 @@ def diff_text(old: Any, new: Any) -> list[str]:
     return [f"{path}: {_value(before, path)} -> {_value(after, path)}" for path in diff(old, new)]
 
 
-def _result_settings(value: Any, path: str = "") -> dict[str, Any]:
-    """Return dotted path -> value of each setting below `path` that affects results."""
+def _result_settings(value: Any, path: str = "", hashed: bool = False) -> dict[str, Any]:
+    """Return dotted path -> value of each setting below `path` that affects results.
+
+    `hashed` leaves out the added ones (`ad.config.fields.field`) that have their default.
+    """
     if dataclasses.is_dataclass(value):
-        entries = (e for e in dataclasses.fields(value) if e.metadata["affects_results"])
-        value = {entry.name: getattr(value, entry.name) for entry in entries}
+        value = {
+            entry.name: getattr(value, entry.name)
+            for entry in dataclasses.fields(value)
+            if entry.metadata["affects_results"]
+            and not (hashed and _is_unused(entry, getattr(value, entry.name)))
+        }
     if not isinstance(value, dict):
         return {path: value}
-    parts = [_result_settings(inner, join(path, name)) for name, inner in value.items()]
+    parts = [_result_settings(inner, join(path, name), hashed) for name, inner in value.items()]
     return {path: leaf for part in parts for path, leaf in part.items()}
+
+
+def _is_unused(entry: dataclasses.Field, value: Any) -> bool:
+    """Return whether a setting was added later and has its default."""
+    return entry.metadata["added"] and value == entry.default_factory()
 
 
 def _value(values: dict[str, Any], path: str) -> str:

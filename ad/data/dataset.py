@@ -27,10 +27,13 @@ class Dataset:
         held_out: bool = False,
         history_part: tuple[float, float] = (0.0, 1.0),
         derived: Mapping[str, Derive] | None = None,
+        best_fraction: float = 1.0,
+        within_episodes: bool = False,
     ) -> WindowSampler:
         """Return a sampler of windows of the actors to train on, or of those `held_out`.
 
-        The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere.
+        The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere,
+        and so do those within episodes, but for the fraction `data.windows_to_end`.
         `action_mask` is among the fields if not all tasks have all actions.
         """
         tasks = np.array([history.task for history in self.histories])
@@ -50,8 +53,11 @@ class Dataset:
             data.context_length,
             data.history_stride,
             history_part,
-            0.0 if held_out else data.windows_from_start,
+            0.0 if held_out or within_episodes else data.windows_from_start,
             derived,
+            0.0 if held_out else data.windows_to_end,
+            best_fraction,
+            within_episodes,
         )
         longest = sampler.lengths.max()
         if longest < data.context_length and not held_out:

@@ -1,5 +1,6 @@
 """Whole episodes in recorded transitions, and small statistics of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ def episodes(done: np.ndarray, reward: np.ndarray) -> Episodes:
     start = np.where(is_first, 0, np.r_[0, stop[:-1]][: len(stop)])
     total = np.pad(np.cumsum(reward, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
     return Episodes(actor, start, stop, total[actor, stop] - total[actor, start])
+
+
+def returns_of(history: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the returns [M] of the whole episodes of a history, arrays [actors, T] by field."""
+    return episodes(history["terminated"] | history["truncated"], history["reward"]).returns
 
 
 def known(values: np.ndarray | None, shape: int | tuple[int, ...]) -> np.ndarray:

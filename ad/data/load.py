@@ -3,6 +3,7 @@
 import numpy as np
 
 from ad.data.dataset import Dataset
+from ad.data.episodes import returns_of
 from ad.data.histories import Histories
 from ad.data.sampler import TaskHistory
 from ad.data.schema import transition_fields
@@ -37,6 +38,7 @@ def load_dataset(run: Run) -> Dataset:
     rewards = np.unique(np.concatenate([np.unique(arrays["reward"]) for arrays in learned]))
     if not np.isfinite(rewards).all():
         raise ConfigError("the histories hold rewards that are not finite")
-    spec = make_spec(run.world, run.config.env.episode_length, rewards)
+    returns = np.concatenate([returns_of(arrays) for arrays in learned])
+    spec = make_spec(run.world, run.config.env.episode_length, rewards, returns)
     tasks = zip(learned, run.split.train_tasks, strict=True)
     return Dataset([TaskHistory(*both, run.world) for both in tasks], spec, run.config)

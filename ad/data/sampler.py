@@ -3,9 +3,11 @@
 With a history stride k, an actor's transitions are read as k sequences (phases). Phase p is the
 episodes p, p + k, p + 2k, ... one after the other: the agent learns k times faster in a sequence
 than in the history, and every episode is used. A window is `context_length` consecutive transitions
-of one sequence, so it never crosses from one actor or task to another.
+of one sequence, so it never crosses from one actor or task to another. For a method whose context
+ends with its episode, each episode is a sequence.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,9 +36,12 @@ class WindowSampler:
 
     `fields` are those of a window: stored ones ("observation" and "next_observation" stand for all
     their parts) and those that DERIVED or `derived` computes from whole sequences. `history_part`
-    is the fraction (start, stop) of each actor's transitions to use; other episodes are left out. A
-    fraction `from_start` of windows begins at the first transition of a sequence, with all
-    sequences equally likely; the others begin anywhere, with all places equally likely.
+    is the fraction (start, stop) of each actor's transitions to use; other episodes are left out,
+    and so are those that are not among the `best_fraction` of a task by their return. A fraction
+    `from_start` of windows begins at the first transition of a sequence, with all sequences equally
+    likely; a fraction `to_end` ends with an episode, with all episodes equally likely, as far as
+    its sequence is long enough; the others begin anywhere, with all places equally likely.
+    `within_episodes`: whether windows stay inside an episode.
 
     Raises ConfigError if there is no whole episode.
     """
@@ -51,19 +56,23 @@ class WindowSampler:
         history_part: tuple[float, float] = (0.0, 1.0),
         from_start: float = 0.0,
         derived: Mapping[str, Derive] | None = None,
+        to_end: float = 0.0,
+        best_fraction: float = 1.0,
+        within_episodes: bool = False,
     ):
-        self.context_length, self.from_start = context_length, from_start
+        self.context_length, self.from_start, self.to_end = context_length, from_start, to_end
         derived = DERIVED | dict(derived or {})
         self.padding = spec.padding
         self.dtypes = {name: part.window_dtype for name, part in spec.observation_fields.items()}
         names = [path for name in fields for path in _paths(spec, name)]
-        parts, lengths = [], []
+        parts, lengths, episode_lengths = [], [], []
         for arrays, task, world in histories:
-            strided = strided_episodes(arrays, history_stride, history_part)
+            strided = strided_episodes(arrays, history_stride, history_part, best_fraction)
             ordered = _Ordered(arrays, strided.order)
             sequences = Sequences(ordered, strided.sequence_lengths(), task, world)
             parts.append({n: derived[n](sequences) if n in derived else ordered[n] for n in names})
-            lengths.append(sequences.lengths)
+            lengths.append(strided.length if within_episodes else sequences.lengths)
+            episode_lengths.append(strided.length)
         if not sum(map(len, lengths)):
             raise ConfigError("this part of the histories holds no whole episode to train on")
         self.data = {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -71,6 +80,7 @@ class WindowSampler:
         self.starts = np.cumsum(self.lengths) - self.lengths
         # A sequence shorter than a window still gives one window, which is padded.
         self.num_starts = np.cumsum(np.maximum(self.lengths - context_length + 1, 1))
+        self.episode_ends = np.cumsum(np.concatenate(episode_lengths))
 
     def __len__(self) -> int:
         """Return the number of transitions."""
@@ -81,9 +91,16 @@ class WindowSampler:
         place = rng.integers(self.num_starts[-1], size=count)
         sequence = np.searchsorted(self.num_starts, place, side="right")
         offset = place - np.where(sequence > 0, self.num_starts[sequence - 1], 0)
-        first = rng.random(count) < self.from_start
+        u = rng.random(count)
+        first, last = u < self.from_start, u >= 1 - self.to_end
         sequence = np.where(first, rng.integers(len(self.lengths), size=count), sequence)
         offset = np.where(first, 0, offset)
+        if self.to_end:
+            end = self.episode_ends[rng.integers(len(self.episode_ends), size=count)]
+            ending = np.searchsorted(self.starts, end - 1, side="right") - 1
+            sequence = np.where(last, ending, sequence)
+            latest = np.maximum(end - self.starts[ending] - self.context_length, 0)
+            offset = np.where(last, latest, offset)
         return self.windows(sequence, offset)
 
     def windows(self, sequence: np.ndarray, offset: np.ndarray) -> Batch:
@@ -154,13 +171,22 @@ class StridedEpisodes:
 
 
 def strided_episodes(
-    history: dict[str, np.ndarray], history_stride: int, history_part: tuple[float, float]
+    history: dict[str, np.ndarray],
+    history_stride: int,
+    history_part: tuple[float, float],
+    best_fraction: float = 1.0,
 ) -> StridedEpisodes:
-    """Return the episodes that lie in `history_part` whole, ordered by sequence."""
+    """Return the episodes that lie in `history_part` whole, ordered by sequence.
+
+    Of these, the `best_fraction` with the highest returns are kept, and all that tie with them.
+    """
     done = history["terminated"] | history["truncated"]
     episode = episodes(done, history["reward"])
     lowest, highest = (fraction * done.shape[1] for fraction in history_part)
     inside = (episode.start >= lowest) & (episode.stop <= highest)
+    if best_fraction < 1 and inside.any():
+        returns = np.sort(episode.returns[inside])[::-1]
+        inside &= episode.returns >= returns[math.ceil(best_fraction * len(returns)) - 1]
     actor, start = episode.actor[inside], episode.start[inside]
     sequence = actor * history_stride + index_in_actor(actor) % history_stride
     order = np.argsort(sequence, kind="stable")

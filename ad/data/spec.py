@@ -1,5 +1,6 @@
 """The spaces and rewards that a model is built for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ class Spec:
     `observation` holds the parts by name, "" for an undivided observation. `num_actions` is the
     largest number of actions of a task. `rewards` lists the distinct rewards, ascending; it is
     empty if there are more than MAX_REWARDS, and `reward_range` holds the lowest and the highest.
+    `return_range` holds the lowest and the highest return of an episode of the histories.
     """
 
     observation: dict[str, Part]
@@ -24,6 +26,7 @@ class Spec:
     rewards: tuple[float, ...]
     reward_range: tuple[float, float]
     episode_length: int  # env steps
+    return_range: tuple[float, float] = (0.0, 0.0)
 
     @property
     def observation_fields(self) -> dict[str, Part]:
@@ -46,8 +49,13 @@ def field_name(role: str, part: str) -> str:
     return f"{role}-{part}" if part else role
 
 
-def make_spec(world, episode_length: int, rewards: np.ndarray) -> Spec:
-    """Return the spec of `world`, a vector environment, with all `rewards` of its histories."""
+def make_spec(
+    world, episode_length: int, rewards: np.ndarray, returns: Sequence[float] = (0.0,)
+) -> Spec:
+    """Return the spec of `world`, a vector environment.
+
+    `rewards` are all those of its histories, `returns` all those of their episodes.
+    """
     values = np.unique(rewards)
     return Spec(
         observation=observation_parts(world),
@@ -55,6 +63,7 @@ def make_spec(world, episode_length: int, rewards: np.ndarray) -> Spec:
         rewards=tuple(values.tolist()) if len(values) <= MAX_REWARDS else (),
         reward_range=(float(min(values, default=0)), float(max(values, default=0))),
         episode_length=episode_length,
+        return_range=(float(min(returns, default=0)), float(max(returns, default=0))),
     )
 
 
@@ -65,4 +74,5 @@ def spec_from_dict(value: dict) -> Spec:
         kind, shape = (Discrete, "factors") if "n" in part else (Array, "shape")
         parts[name] = kind(**{**part, shape: tuple(part[shape])})
     spec = Spec(**{**value, "observation": parts})
-    return replace(spec, rewards=tuple(spec.rewards), reward_range=tuple(spec.reward_range))
+    names = ("rewards", "reward_range", "return_range")
+    return replace(spec, **{name: tuple(getattr(spec, name)) for name in names})

@@ -6,6 +6,7 @@ from pathlib import Path
 from ad.config.schema import Experiment
 from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError
+from ad.evaluation.calibration import write_calibration
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
 from ad.methods import build_method, build_model
@@ -31,6 +32,7 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
     model = load_model(run)
     with run.timed("evaluate_s", reset=True):
         results = evaluation_rollouts(run.config, run.split, model)
+        write_calibration(run.folder, run.config, run.split, model)
     write_results(run.folder, run.split, results)
     write_summary(run)
     return True

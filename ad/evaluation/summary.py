@@ -12,6 +12,7 @@ from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
+from ad.evaluation.calibration import CALIBRATION, summarize_calibration
 from ad.evaluation.references import References, all_references
 from ad.evaluation.results import Evaluation, read_results
 from ad.runtime.devices import choose_device
@@ -23,7 +24,7 @@ from envs.oracle import TaskOracle
 from envs.tasks import task_name
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
-FILES = (*HASHED, SUMMARY)
+FILES = (*HASHED, CALIBRATION, SUMMARY)  # of which the calibration is not always there
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def write_summary(run: Run) -> None:
 
 def write_results_json(folder: Path, results: dict) -> None:
     """Write `results.json` with a hash of its content and those of the other result files."""
-    hashes = {name: sha256(folder / name) for name in HASHED}
+    names = [*HASHED, *([CALIBRATION] if (folder / CALIBRATION).exists() else [])]
+    hashes = {name: sha256(folder / name) for name in names}
     write_checked_json(folder / SUMMARY, results | {"files": hashes})
 
 
@@ -54,7 +56,7 @@ def read_summary(run: Run) -> Summary:
     Raises ConfigError unless they are those of the present settings, CorruptError if a file is
     damaged.
     """
-    complete = all((run.folder / name).exists() for name in FILES)
+    complete = all((run.folder / name).exists() for name in (*HASHED, SUMMARY))
     if complete and (damaged := damaged_results(run.folder)):
         raise CorruptError(f"{'; '.join(damaged.values())}; scripts.evaluate makes it again")
     if not is_evaluated(run):
@@ -86,7 +88,7 @@ def damaged_results(folder: Path) -> dict[Path, str]:
     except (ValueError, KeyError, TypeError):
         return {folder / SUMMARY: f"{folder / SUMMARY} is not what was written"}
     damaged = {}
-    for path in (folder / name for name in HASHED):
+    for path in (folder / name for name in dict.fromkeys([*HASHED, *hashes])):
         if not path.is_file():
             damaged[path] = f"{path} is missing"
         elif sha256(path) != hashes.get(path.name):
@@ -122,6 +124,7 @@ def compile_results(run: Run, evaluations: dict[str, Evaluation], references: Re
     return {
         "name": config.name,
         **scores(run.world, config.env.episode_length, evaluations, references),
+        **summarize_calibration(run),
         "stopped_agents": stopped_agents(run),
         "timing": run.timing(),
         "sessions": trained,

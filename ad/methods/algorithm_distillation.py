@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from ad.data.sampler import Batch, WindowSampler
+    from ad.models.sequence_model import SequenceModel
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,34 @@ class AlgorithmDistillation(Method):
 
         With an action mask, actions that the task does not have count as impossible.
         """
-        from torch.nn.functional import cross_entropy
+        return self.cross_entropy(self.logits(model, batch), batch), {}
 
-        valid = batch["valid"][:, 1:]
-        inputs = batch
+    def logits(self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+        """Return the logits [B, A, T] of a batch, float32, from which `hidden` actions are hidden.
+
+        The actions come first, since PyTorch is slow where the last dimension is short.
+        """
         if "hidden" in batch:
             action = batch["action"].masked_fill(batch["hidden"], model.spec.num_actions)
-            inputs = {**batch, "action": action}
-        # Logits [B, A, T]: PyTorch is slow where the last dimension is short. The mean that
-        # `cross_entropy` computes has no fixed order of additions on a GPU, so it is taken here.
-        logits = model(inputs).float().transpose(1, 2)
-        smoothing = self.label_smoothing
+            batch = {**batch, "action": action}
+        return model(batch).float().transpose(1, 2)
+
+    def cross_entropy(
+        self, logits: "torch.Tensor", batch: dict[str, "torch.Tensor"]
+    ) -> "torch.Tensor":
+        """Return the mean cross entropy of the actions of a batch by `logits` [B, A, T], 0-d."""
+        from torch.nn.functional import cross_entropy
+
+        # The mean that `cross_entropy` computes has no fixed order of additions on a GPU, so it is
+        # taken here.
+        valid, smoothing = batch["valid"][:, 1:], self.label_smoothing
         if "action_mask" in batch:
             mask = batch["action_mask"][:, 1:].transpose(1, 2)
             losses = masked_cross_entropy(logits, batch["action"][:, 1:], mask, smoothing)
-            return losses.where(valid, 0).sum() / valid.sum(), {}
+            return losses.where(valid, 0).sum() / valid.sum()
         targets = batch["action"][:, 1:].masked_fill(~valid, -100)
         losses = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        return losses.sum() / valid.sum(), {}
+        return losses.sum() / valid.sum()
 
 
 class HiddenActions:

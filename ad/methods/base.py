@@ -25,7 +25,9 @@ class Method:
     `fields` are the fields of its windows: those of a transition, those in
     `ad.data.derived.DERIVED` (return_to_go, optimal_action), and those that `derived` computes.
     `action_mask` is among them wherever tasks have different numbers of actions. `history_part`
-    holds the fractions of a history between which its windows lie.
+    holds the fractions of a history between which its windows lie, and `best_fraction` that of a
+    task's episodes, by their return, which they show. `within_episodes` says whether a context ends
+    with its episode, in windows and (`ad.methods.episode_policy`) in rollouts.
     """
 
     @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Method:
     )
     derived: ClassVar[Mapping[str, Derive]] = {}
     history_part = (0.0, 1.0)
+    best_fraction = 1.0
+    within_episodes: ClassVar[bool] = False
     # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
     # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
     can_be_stacked: ClassVar[bool] = False
@@ -73,7 +77,14 @@ class Method:
         It has `sample(rng, count)`, which returns a dict of arrays [count, T + 1, ...], among them
         `valid`, bool [count, T + 1] (`ad.data.sampler.WindowSampler`).
         """
-        return dataset.windows(self.fields, held_out, self.history_part, self.derived)
+        return dataset.windows(
+            self.fields,
+            held_out,
+            self.history_part,
+            self.derived,
+            self.best_fraction,
+            self.within_episodes,
+        )
 
     @abstractmethod
     def loss(

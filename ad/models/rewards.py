@@ -1,6 +1,7 @@
-"""Reward embeddings: the vectors of rewards, and one for "no reward", where the reward is NaN.
+"""Embeddings of rewards and of returns to go.
 
-A reward embedding is built as `Reward(spec, width)` and maps rewards [...] to vectors [..., C].
+A reward embedding has a vector for each reward, and one for "no reward", where the reward is NaN.
+It is built as `Reward(spec, width)` and maps rewards [...] to vectors [..., C].
 """
 
 import numpy as np
@@ -53,3 +54,27 @@ class RewardProjection(nn.Module):
         return torch.where(
             reward.isnan()[..., None], self.none.weight[0].to(vectors.dtype), vectors
         )
+
+
+class NoReward(nn.Embedding):
+    """One learned vector in place of every reward: the model is not told any."""
+
+    def __init__(self, spec: Spec, width: int):
+        super().__init__(1, width)
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return the vector for each of the rewards [...], [..., C]."""
+        return self.weight[0].expand(*reward.shape, -1)
+
+
+class ReturnToGo(nn.Module):
+    """A linear map of a return to go (Chen et al. 2021, section 3), scaled to at most 1."""
+
+    def __init__(self, spec: Spec, width: int):
+        super().__init__()
+        self.linear = nn.Linear(1, width)
+        self.scale = max(map(abs, spec.return_range)) or 1.0
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., C] of returns to go [..., 1]."""
+        return self.linear(value / self.scale)

@@ -39,6 +39,7 @@ class SequenceModel(nn.Module):
             config.attention_dropout,
             self.tokenizer.position.rotate,
             self.tokenizer.streams,
+            config.norm,
         )
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialize()

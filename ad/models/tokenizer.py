@@ -10,12 +10,14 @@ not valid. Entries 1 to T are the decisions. Every token carries the position p 
     separate          o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T                        3 T - 2 tokens
     separate, before  r_0 o_1 a_1  r_1 o_2 a_2  ...  r_{T-1} o_T                3 T - 1 tokens
     modal             o_1 ... o_T  |  a_0 ... a_{T-1}  |  r_0 ... r_{T-1}       3 streams of T
+    conditioned       x_1 o_1 a_1  x_2 o_2 a_2  ...  x_T o_T                    3 T - 1 tokens
 
 A token of r may hold o' too. In every order a decision is preceded only by what was known then: a
 reward follows its action. With `reward_token: before` each decision is preceded by the reward of
-the transition before it, which shares its position (Chen et al. 2021 put returns there). Further
-inputs that a method defines, as a return to go, are known at their decision and are added to o_t.
-The streams of one window are adjacent in the batch (`attention.py`).
+the transition before it, which shares its position. Further inputs x that a method defines, as a
+return to go, are known at their decision and are added to o_t; conditioned tokens
+(`conditioned_tokens.py`) give them a token of their own and leave out what actions led to. The
+streams of one window are adjacent in the batch (`attention.py`).
 """
 
 import operator
@@ -50,6 +52,7 @@ class Tokenizer(nn.Module):
     """
 
     streams = 1  # parallel sequences of tokens, each a row of the batch
+    has_outcomes = True  # whether tokens tell the rewards and what an action led to
 
     def __init__(
         self, spec: Spec, config: ModelConfig, inputs: Mapping[str, nn.Module] | None = None
@@ -62,10 +65,12 @@ class Tokenizer(nn.Module):
             for name, part in spec.observation.items()
         )
         self.next_obs_proj = (
-            nn.Linear(width, width, bias=False) if config.next_observation else None
+            nn.Linear(width, width, bias=False)
+            if config.next_observation and self.has_outcomes
+            else None
         )
         self.action = nn.Embedding(spec.num_actions + 1, width)
-        self.reward = REWARDS.load(config.reward)(spec, width)
+        self.reward = REWARDS.load(config.reward)(spec, width) if self.has_outcomes else None
         self.position = POSITIONS.load(config.position)(spec, width, config.positions)
         # For each part without a table, the vector of "no observation".
         self.absent = nn.ModuleDict(
@@ -144,11 +149,15 @@ class Tokenizer(nn.Module):
 
     def _embed_current(self, window: Window, tables: TableCache) -> Vectors:
         """Embed the observations of the decisions and the further inputs."""
-        inputs = [
+        inputs = self._embed_inputs(window)
+        return self._embed_observation(window, "observation", CURRENT, tables) + inputs
+
+    def _embed_inputs(self, window: Window) -> Vectors:
+        """Embed the further inputs of the decisions."""
+        return [
             module(window[name][:, CURRENT, None].to(self.action.weight.dtype))
             for name, module in self.inputs.items()
         ]
-        return self._embed_observation(window, "observation", CURRENT, tables) + inputs
 
     def _embed_action(self, window: Window, part: slice) -> Vectors:
         return [F.embedding(window["action"][:, part], self.action.weight)]
@@ -187,7 +196,8 @@ class Tokenizer(nn.Module):
         return vectors
 
 
-def _sum(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+def add_vectors(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of the terms of a token."""
     return reduce(operator.add, vectors)
 
 
@@ -213,7 +223,7 @@ class FusedTokens(Tokenizer):
 
     def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
         previous = self.prev_obs_proj
-        return _sum(
+        return add_vectors(
             [
                 *self._embed_current(window, tables),
                 *self.position(window, start),
@@ -250,7 +260,7 @@ class InterleavedTokens(Tokenizer):
         if self.reward_first:
             parts = [parts[2], *parts[:2]]
         position = self.position(window, start)
-        sums = [_sum(part + position) for part in parts]
+        sums = [add_vectors(part + position) for part in parts]
         tokens = torch.stack(sums, dim=2)  # [B, T, 3, C]
         return tokens.flatten(1, 2)[:, : -self._num_after]  # [B, L, C]
 
@@ -284,5 +294,5 @@ class ParallelStreams(Tokenizer):
             self._embed_outcome(window, PREVIOUS, tables),
         )
         position = self.position(window, start)
-        tokens = torch.stack([_sum(part + position) for part in parts], dim=1)
+        tokens = torch.stack([add_vectors(part + position) for part in parts], dim=1)
         return tokens.flatten(0, 1)  # [3 B, T, C]

@@ -55,8 +55,16 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
+def make_norm(norm: str, width: int) -> nn.Module:
+    """Return the layer normalization that `model.norm` names: "pre", or "none" for the identity."""
+    return nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+
+
 class Block(nn.Module):
-    """Attention and an MLP, each with a layer normalization before it and a residual connection."""
+    """Attention and an MLP, each with a layer normalization before it and a residual connection.
+
+    With `norm` none they read the residual stream as it is, whatever its size.
+    """
 
     def __init__(
         self,
@@ -67,9 +75,10 @@ class Block(nn.Module):
         attention_dropout: float,
         rotate: Callable | None = None,
         streams: int = 1,
+        norm: str = "pre",
     ):
         super().__init__()
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_attention, self.norm_mlp = make_norm(norm, width), make_norm(norm, width)
         self.attention = Attention(width, heads, attention_dropout, rotate, streams)
         self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.dropout = dropout
@@ -99,15 +108,18 @@ class Transformer(nn.Module):
         attention_dropout: float = 0.0,
         rotate: Callable | None = None,
         streams: int = 1,
+        norm: str = "pre",
     ):
         super().__init__()
         self.width, self.heads, self.streams = width, heads, streams
         self.feed_forward = feed_forward
         self.blocks = nn.ModuleList(
-            Block(width, heads, feed_forward, dropout, attention_dropout, rotate, streams)
+            Block(width, heads, feed_forward, dropout, attention_dropout, rotate, streams, norm)
             for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = make_norm(norm, width)
+        # Of the weights' dtype and device: without blocks and norm there are no weights.
+        self.register_buffer("like", torch.empty(0), persistent=False)
         self._initialize(layers)
 
     @staticmethod
@@ -132,9 +144,9 @@ class Transformer(nn.Module):
 
         It is valid for the present weights, without dropout.
         """
-        head_dim, weight = self.width // self.heads, self.norm.weight
+        head_dim = self.width // self.heads
         shape = len(self.blocks), num_envs, self.heads, capacity, head_dim
-        return KVCache(*shape, weight, self.streams)
+        return KVCache(*shape, self.like, self.streams)
 
     def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:
         """Return the slices of a batch of `num_windows` windows that train one after the other.
@@ -143,7 +155,7 @@ class Transformer(nn.Module):
         is slower on tensors that its allocator maps anew each time, and a laptop's memory is small;
         the gradient is that of the whole batch in any case.
         """
-        if self.norm.weight.device.type != "cpu":
+        if self.like.device.type != "cpu":
             return [slice(0, num_windows)]
         # Elements of a window's largest activation: attention weights, or the MLP's hidden layer.
         largest = length * max(self.heads * length, self.feed_forward)

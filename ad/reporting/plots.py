@@ -1,4 +1,4 @@
-"""Plots of a run as PNG bytes: the learning curve, maps of scores over a grid, a histogram.
+"""Plots of a run as PNG bytes: the learning curve, the calibration, maps of scores, a histogram.
 
 The colors are those of Okabe and Ito 2008, "Color Universal Design", which color-blind readers can
 tell apart. Lines also differ in dash pattern. In maps, darker cells are better.
@@ -86,6 +86,39 @@ def returns_histogram(returns: np.ndarray) -> bytes:
     edges = returns[0] + np.array([-0.5, 0.5]) if is_constant else HISTOGRAM_BINS
     axes.hist(returns, edges, weights=share, color=color, alpha=0.85)
     style_axes(axes, "return of an episode", "share of episodes")
+    return to_png(figure)
+
+
+def calibration(
+    by_action: dict[str, list[dict]], histogram: dict[str, list] | None, highlighted: str
+) -> bytes:
+    """Plot achieved against asked returns, and the histogram of the data's under it, as PNG bytes.
+
+    by_action: entries of `results.json` by the way to act, of which `highlighted` is drawn bold.
+    """
+    figure = Figure(figsize=(7.2, 5.6), dpi=DPI, layout="constrained")
+    rows = 1 if histogram is None else 2
+    ratios = {"height_ratios": [3, 1][:rows]}
+    axes, *below = figure.subplots(rows, 1, sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
+    asked = [entry["asked"] for entries in by_action.values() for entry in entries]
+    ends = [min(asked), max(asked)]
+    axes.plot(ends, ends, label="as asked", **STYLES["random"])
+    for action, entries in by_action.items():
+        style = STYLES["held_out" if action == highlighted else "source"]
+        ordered = sorted(entries, key=lambda entry: entry["asked"])
+        x, mean, low, high = (
+            np.array([entry[name] for entry in ordered], float)
+            for name in ("asked", "achieved", "low", "high")
+        )
+        label = {"sample": "sampled actions", "greedy": "greedy actions"}[action]
+        axes.plot(x, mean, marker="o", label=label, **style)
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    style_axes(axes, "", "achieved return")
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+    if histogram is not None:
+        below[0].stairs(histogram["counts"], histogram["edges"], fill=True, color=MUTED)
+        style_axes(below[0], "", "episodes")
+    (below[-1] if below else axes).set_xlabel("asked return, or return in the data", color=INK)
     return to_png(figure)
 
 

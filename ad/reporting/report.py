@@ -60,9 +60,8 @@ def report(run: Run) -> Path:
     curve = learning_curve(summary.evaluations, summary.references)
     maps = room_maps(run.world, results)
     shown = videos(run.videos, noun) if can_draw(run) else None
-    returns = data_returns(run)
-    worlds = world_results(run)
-    page = render(results, curve, maps, shown, run.config, worlds, noun, returns)
+    plot, worlds = calibration_plot(results), world_results(run)
+    page = render(results, curve, maps, shown, run.config, worlds, noun, data_returns(run), plot)
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with atomic_write(run.folder / "curve.png") as temporary:
@@ -86,6 +85,15 @@ def learning_curve(evaluations: dict[str, Evaluation], references: References) -
             returns = (by_split.get("held_out") or by_split["train"]).returns
             curves.append(plots.Curve(name, tables.reference_title(name), returns.mean(0)))
     return plots.learning_curve(curves, "return, mean over tasks")
+
+
+def calibration_plot(results: dict) -> bytes | None:
+    """Plot the calibration of a `results.json`, as PNG bytes; None if it has none."""
+    if "calibration" not in results:
+        return None
+    by_action = results["calibration_by_action"]
+    highlighted = next(a for a, entries in by_action.items() if entries == results["calibration"])
+    return plots.calibration(by_action, results["history_returns"], highlighted)
 
 
 def room_maps(world: TaskOracle, results: dict) -> bytes | None:
@@ -140,12 +148,13 @@ def render(
     worlds: dict[str, dict] | None = None,
     noun: str = "task",
     returns: np.ndarray | None = None,
+    calibration: bytes | None = None,
 ) -> str:
     """Return the page report.html, with its images and videos embedded.
 
     curve, maps: PNG images, no maps if None; shown: (title, path) of videos, None if the world
     cannot draw; worlds: `results.json` by title; noun: what a task is called; returns: those of the
-    episodes that the run is trained on, [M].
+    episodes that the run is trained on, [M]; calibration: a PNG image, None without one.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -168,6 +177,8 @@ def render(
         ),
         reference_notes=[note.format(noun=noun, source=_name(source)) for note in references],
         search=tables.search_table(results),
+        calibration=calibration and _base64(calibration),
+        calibration_table=calibration and tables.calibration_table(results),
         last_episode=splits["held_out"]["num_episodes"],
         tasks={
             tables.SPLIT_TITLES[name]: tables.tasks_table(s).compact() for name, s in splits.items()

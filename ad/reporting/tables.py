@@ -62,6 +62,22 @@ class Table:
         return "".join(f"| {' | '.join(row)} |\n" for row in (self.header, rule, *self.rows))
 
 
+def calibration_table(results: dict) -> Table:
+    """Make a row for each asked return of a `results.json` with a calibration."""
+    by_action = results["calibration_by_action"]
+    rows = [
+        [f"{entries[0]['asked']:g}", *map(_achieved, entries), str(entries[0]["episodes"])]
+        for entries in zip(*by_action.values(), strict=True)
+    ]
+    return Table(["asked return", *(f"achieved, {a}" for a in by_action), "episodes"], rows)
+
+
+def _achieved(entry: dict) -> str:
+    if entry["low"] is None:
+        return f"{entry['achieved']:.3f}"
+    return f"{entry['achieved']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+
+
 def run_table(results: dict) -> Table:
     """Make a row for each split, with intervals, and for each reference of a `results.json`.
 

@@ -1,6 +1,6 @@
 """Rollouts on the held-out and the train tasks of an experiment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,26 +36,47 @@ def rollout_tasks(
     two splits. One rollout plays all environments of both: a model's fixed cost per step is paid
     once. `record` keeps the trajectories of the first seed. `show` draws a progress bar.
     """
-    settings = config.evaluation
     played = {
         name: [(seed, task) for seed in range(count) for task in getattr(split, f"{name}_tasks")]
         for name, count in zip(SPLITS, num_seeds, strict=True)
     }
     held_out, train = played["held_out"], played["train"]
     first_seed = [env for env, (seed, _) in enumerate(held_out + train) if seed == 0]
-    results = rollout(
-        new_policy(len(held_out + train)),
-        _make_envs(config, [task for _, task in held_out + train]),
-        [derive_key(seed, "evaluate", task_name(task)) for seed, task in held_out + train],
+    results = rollout_envs(
+        config,
+        held_out + train,
+        new_policy,
         episodes,
-        _select_action(settings),
-        record=first_seed if record else (),
-        label="evaluate" if show else None,
+        first_seed if record else (),
+        "evaluate" if show else None,
     )
     return {
         "held_out": results.select_envs(0, len(held_out)),
         "train": results.select_envs(len(held_out), len(held_out) + len(train)),
     }
+
+
+def rollout_envs(
+    config: Experiment,
+    envs: Sequence[tuple[int, np.ndarray]],
+    new_policy: Callable[[int], Policy],
+    episodes: int,
+    record: Sequence[int] = (),
+    label: str | None = None,
+) -> Rollout:
+    """Return the rollout of an environment for each pair (evaluation seed, task) of `envs`.
+
+    `record` and `label` are those of `ad.rollout.rollout.rollout`.
+    """
+    return rollout(
+        new_policy(len(envs)),
+        _make_envs(config, [task for _, task in envs]),
+        [derive_key(seed, "evaluate", task_name(task)) for seed, task in envs],
+        episodes,
+        _select_action(config.evaluation),
+        record,
+        label,
+    )
 
 
 def _make_envs(config: Experiment, tasks: list[np.ndarray]):

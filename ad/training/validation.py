@@ -22,7 +22,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
     trainer.model.eval()
     values, config = {}, trainer.config
     if trainer.data.held_out is not None:
-        values["train/held_out_actor_loss"] = _held_out_loss(trainer)
+        values |= _held_out_metrics(trainer)
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
     new_policy = policy_of(config, trainer.method, trainer.model)
     results = rollout_tasks(config, trainer.run.split, new_policy, episodes, (1, 1))
@@ -36,12 +36,17 @@ def validate(trainer: Trainer) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _held_out_loss(trainer: Trainer) -> float:
-    """Return the mean loss on windows of held-out actors, the same at every validation."""
+def _held_out_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the means of loss and metrics on windows of held-out actors, by their tags.
+
+    The windows are the same at every validation.
+    """
     settings = trainer.config.training
     rng = np.random.default_rng(derive_key(settings.train_seed, "train", "held_out_windows"))
-    losses = []
+    means: dict[str, list[float]] = {}
     for _ in range(math.ceil(HELD_OUT_WINDOWS / settings.batch_size)):
         batch = to_device(trainer.data.held_out.sample(rng, settings.batch_size), trainer.device)
-        losses.append(float(trainer.method.loss(trainer.model, batch)[0]))
-    return float(np.mean(losses))
+        loss, metrics = trainer.method.loss(trainer.model, batch)
+        for name, value in {"loss": loss, **metrics}.items():
+            means.setdefault(f"train/held_out_actor_{name}", []).append(float(value))
+    return {tag: float(np.mean(values)) for tag, values in means.items()}

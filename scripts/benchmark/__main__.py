@@ -22,6 +22,7 @@ PARTS = {
     "train": "training",
     "rollout": "rollouts",
     "backends": "backends",
+    "encoders": "encoders",
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")

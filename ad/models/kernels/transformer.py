@@ -21,7 +21,10 @@ from ad.runtime.parallel import split_max
 
 
 class CompiledTransformer(Transformer):
-    """A `Transformer` without rotation or parallel streams, with heads of an even width."""
+    """A `Transformer` with layer norms and blocks, without rotation or parallel streams.
+
+    Its heads have an even width.
+    """
 
     # The loops take bfloat16 at no cost where there are vectors of AVX2.
     bfloat16_features = Transformer.bfloat16_features | {"avx2"}
@@ -36,7 +39,9 @@ class CompiledTransformer(Transformer):
         rotates = POSITIONS.load(config.position).rotate is not None
         is_even = config.width // config.heads % 2 == 0
         has_one_stream = TOKENIZERS.load(config.tokenizer).streams == 1
-        return device.type == "cpu" and has_one_stream and is_even and not rotates
+        has_norms = config.norm == "pre" and config.layers > 0
+        is_plain = has_norms and has_one_stream and is_even and not rotates
+        return device.type == "cpu" and is_plain
 
     def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, as `Transformer.forward` does."""

@@ -1,0 +1,131 @@
+"""Calibration: the returns that a policy achieves against those that it is asked for.
+
+Each asked return is played on the held-out tasks, with the evaluation's seeds and episodes, by
+sampled and by greedy actions: these are two different curves. `calibration.csv` has a row for each
+episode: action (sample or greedy), asked, task, eval_seed, episode (from 1), return.
+"""
+
+import csv
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ad.config.schema import Experiment
+from ad.data.episodes import returns_of
+from ad.data.histories import Histories
+from ad.data.manifest import MANIFEST
+from ad.data.store import load_history
+from ad.errors import CorruptError
+from ad.evaluation.metrics import t_interval
+from ad.methods import build_method
+from ad.models.sequence_model import SequenceModel
+from ad.rollout.tasks import policy_of, rollout_envs
+from ad.runtime.files import atomic_write, remove
+from ad.runtime.run import Run
+from envs.tasks import Split, task_name
+
+CALIBRATION = "calibration.csv"
+COLUMNS = ("action", "asked", "task", "eval_seed", "episode", "return")
+ACTIONS = ("sample", "greedy")
+BINS = 40  # of the histogram of returns
+
+
+def write_calibration(folder: Path, config: Experiment, split: Split, model: SequenceModel) -> None:
+    """Play the configured calibration of `model` and write `calibration.csv` into `folder`.
+
+    Without a configured one, no file is left there.
+    """
+    if not config.evaluation.calibration:
+        return remove(folder / CALIBRATION)
+    with atomic_write(folder / CALIBRATION) as path, open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for action in ACTIONS:
+            writer.writerows(_played(config, split, model, action))
+
+
+def summarize_calibration(run: Run) -> dict:
+    """Return the entries of `results.json` of a calibration; {} if none is configured.
+
+    `calibration` is that of `evaluation.action`, `calibration_by_action` has both, and
+    `history_returns` is the histogram of the histories' returns. Raises CorruptError if
+    `calibration.csv` is not complete.
+    """
+    if not run.config.evaluation.calibration:
+        return {}
+    by_action = read_calibration(run.folder / CALIBRATION)
+    return {
+        "calibration": by_action[run.config.evaluation.action],
+        "calibration_by_action": by_action,
+        "history_returns": history_returns(run),
+    }
+
+
+def read_calibration(path: Path) -> dict[str, list[dict]]:
+    """Return, by action, the mean return for each asked one: asked, achieved, low, high, episodes.
+
+    `low` to `high` is the 95 % interval of the mean over the episodes of all tasks and seeds, by
+    Student's t; None with one episode. Raises CorruptError if a row is missing or invalid.
+    """
+    returns: dict[tuple[str, float], list[float]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"its columns are {', '.join(header)}")
+        for action, asked, _, _, _, achieved in rows:
+            returns.setdefault((action, float(asked)), []).append(float(achieved))
+        if {action for action, _ in returns} != set(ACTIONS):
+            raise ValueError("it does not have both ways to act")
+    except (OSError, ValueError) as error:
+        raise CorruptError(f"{path} is not a complete file of a calibration: {error}") from error
+    return {
+        action: [_entry(asked, values) for (a, asked), values in returns.items() if a == action]
+        for action in ACTIONS
+    }
+
+
+def history_returns(run: Run) -> dict[str, list] | None:
+    """Return the histogram of the returns of all episodes of the train tasks: edges and counts.
+
+    None if a train task has no history.
+    """
+    histories = Histories(run.config)
+    folders = [histories.folder(task) for task in run.split.train_tasks]
+    if not all((folder / MANIFEST).exists() for folder in folders):
+        return None
+    fields = ("terminated", "truncated", "reward")
+    returns = np.concatenate([returns_of(load_history(f, fields).learned) for f in folders])
+    counts, edges = np.histogram(returns, BINS)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _played(config: Experiment, split: Split, model: SequenceModel, action: str) -> Iterator[tuple]:
+    """Yield the rows of all asked returns, whose environments are played in one rollout."""
+    settings = config.evaluation
+    envs = [(seed, task) for seed in range(settings.eval_seeds) for task in split.held_out_tasks]
+    asked = list(dict.fromkeys(settings.calibration))
+    arguments = settings.policy | {"asked_return": [value for value in asked for _ in envs]}
+    changed = replace(config, evaluation=replace(settings, action=action, policy=arguments))
+    new_policy = policy_of(changed, build_method(config.method), model)
+    label = f"calibrate, {action}"
+    played = rollout_envs(changed, envs * len(asked), new_policy, settings.episodes, (), label)
+    for returns, (value, (seed, task)) in zip(
+        played.returns, itertools.product(asked, envs), strict=True
+    ):
+        for episode, achieved in enumerate(returns, start=1):
+            yield action, value, task_name(task), seed, episode, f"{achieved:g}"
+
+
+def _entry(asked: float, returns: list[float]) -> dict:
+    interval = t_interval(returns)
+    return {
+        "asked": asked,
+        "achieved": interval["mean"],
+        "low": interval["lo"],
+        "high": interval["hi"],
+        "episodes": len(returns),
+    }

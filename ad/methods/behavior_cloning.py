@@ -1,0 +1,65 @@
+"""Behavior cloning (Pomerleau 1989): predict actions from the observations of an episode alone.
+
+With a `best_fraction` it is the percentile clone of Chen et al. 2021, section 5.1, which decision
+transformers are compared with.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from ad.config.fields import field
+from ad.methods import algorithm_distillation
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Settings(algorithm_distillation.Settings):
+    """Settings of methods that imitate the actions of single episodes."""
+
+    best_fraction: float = field(1.0, above=0, at_most=1)
+    """fraction of each task's episodes, those with the highest returns, to train on"""
+
+
+class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
+    """Cross entropy of the actions given the observations and actions before, of the same episode.
+
+    The model is told no rewards (`model.reward none`), and the context ends with its episode, so
+    that nothing shows how well an action did.
+    """
+
+    Settings = Settings
+    can_be_stacked = True
+    within_episodes: ClassVar[bool] = True
+
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        self.best_fraction = getattr(settings, "best_fraction", 1.0)
+
+    def build(self, spec, config, backend):
+        """Return a model whose tokens tell no rewards."""
+        from ad.models.sequence_model import SequenceModel
+
+        return SequenceModel(spec, replace(config, reward="none"), backend)
+
+    def loss(self, model, batch):
+        """Return the mean cross entropy (nats), and the accuracy of the most likely actions."""
+        logits = self.logits(model, batch)
+        return self.cross_entropy(logits, batch), {"accuracy": accuracy(logits, batch)}
+
+    def policy(self, model, num_envs, context_length):
+        """Return the policy whose context is the present episode."""
+        from ad.methods.episode_policy import EpisodePolicy
+
+        return EpisodePolicy(model, num_envs, context_length)
+
+
+def accuracy(logits: "torch.Tensor", batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+    """Return how often the largest of `logits` [B, A, T] is that of the action taken, 0-d."""
+    valid = batch["valid"][:, 1:]
+    if "action_mask" in batch:
+        mask = batch["action_mask"][:, 1:].transpose(1, 2)
+        logits = logits.where(mask, logits.new_tensor(float("-inf")))
+    hits = (logits.argmax(1) == batch["action"][:, 1:]) & valid
+    return hits.sum() / valid.sum()

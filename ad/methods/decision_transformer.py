@@ -1,0 +1,46 @@
+"""The decision transformer (Chen et al. 2021, section 3): actions given the return that follows.
+
+The return to go of a decision is what is left of its episode's return, computed on whole histories
+before windows are cut. A rollout asks for a return, counts down the rewards, and asks anew in the
+next episode. The paper's tokens are those of `model.tokenizer: conditioned`, its embedding of time
+is `model.position: env_time`. With another tokenizer the return to go is added to the observation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ad.methods.base import Method
+from ad.methods.behavior_cloning import BehaviorCloning
+
+
+class DecisionTransformer(BehaviorCloning):
+    """Cross entropy of the actions of an episode given the return to go at each decision.
+
+    The model is told no other rewards. Its context ends with the episode.
+    """
+
+    fields = (*Method.fields, "return_to_go")
+    can_be_stacked = True
+
+    def build(self, spec, config, backend):
+        """Return a model that reads the return to go, and no rewards."""
+        from ad.models.rewards import ReturnToGo
+        from ad.models.sequence_model import SequenceModel
+
+        inputs = {"return_to_go": ReturnToGo(spec, config.width)}
+        return SequenceModel(spec, replace(config, reward="none"), backend, inputs)
+
+    def policy(
+        self,
+        model,
+        num_envs,
+        context_length,
+        asked_return: float | Sequence[float] | None = None,
+    ):
+        """Return a policy that is asked for `asked_return` in each episode.
+
+        It is a number or one for each environment; None is the highest return in the histories.
+        """
+        from ad.methods.asked_policy import AskedPolicy
+
+        return AskedPolicy(model, num_envs, context_length, asked_return)

@@ -1,0 +1,68 @@
+"""The policy of a frozen model whose context is the present episode alone."""
+
+import torch
+
+from ad.methods.context_policy import ContextPolicy
+from ad.models.tokenizer import Window
+
+
+class EpisodePolicy(ContextPolicy):
+    """Action logits for N environments in lockstep, each from the last decisions of its episode.
+
+    The window of an environment begins at its episode's first decision, or `context_length`
+    decisions ago: what a training window within an episode shows at that decision, at the same
+    positions. Episodes end at different times, and a window slides by one decision, so that no keys
+    can be kept: each decision is a forward pass over its window.
+    """
+
+    def __init__(self, model, num_envs: int, context_length: int):
+        super().__init__(model, num_envs, context_length)
+        self.cache = None
+        self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+
+    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
+        with self.inference_context():
+            self._slide(self.length == self.capacity)
+            self.length += 1
+            self._write(**self.padding)
+            self._write(time=time, step=time, valid=True, **self.inputs())
+            self._write_observation("observation", observation)
+        return self._logits()
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the last decision; forget the episodes that have ended."""
+        super().observe(action, reward, terminated, truncated, next_observation)
+        ended = terminated | truncated
+        for name, value in self.fields.items():
+            value[ended] = self.padding[name]
+        self.length[ended] = 0
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        self.fields = {name: value[envs] for name, value in self.fields.items()}
+        self.length = self.length[envs]
+
+    def window(self) -> Window:
+        """Return the windows [N, T + 1], T the longest: `valid` ends with each one's decisions."""
+        longest = int(self.length.max())
+        return {name: value[:, : longest + 1] for name, value in self.fields.items()}
+
+    def _logits(self) -> torch.Tensor:
+        with self.model.tokenizer.caching(self.tables), self.inference_context():
+            logits = self.model(self.window())  # [N, T, A]
+        return logits[torch.arange(len(logits), device=self.device), self.length - 1]
+
+    def _slide(self, full: torch.Tensor) -> None:
+        """Forget the oldest entry of the windows `full`, bool [N]."""
+        if full.any():
+            for value in self.fields.values():
+                value[full, :-1] = value[full, 1:]
+            self.length -= full.long()
+
+    def _write(self, **values) -> None:
+        """Set fields of the last decision, each to a number or a tensor [N]."""
+        envs = torch.arange(len(self.length), device=self.device)
+        for name, value in values.items():
+            field = self.fields[name]
+            field[envs, self.length] = torch.as_tensor(value, dtype=field.dtype, device=self.device)

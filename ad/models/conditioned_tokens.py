@@ -1,0 +1,39 @@
+"""Tokens of what is asked for, the observation and the action (Chen et al. 2021, section 3)."""
+
+import torch
+
+from ad.models.tokenizer import CURRENT, TableCache, Tokenizer, Window, add_vectors
+
+
+class ConditionedTokens(Tokenizer):
+    """Two or three tokens a decision: the further inputs, the observation and the action.
+
+    They share a position. Without further inputs there are two. The action is predicted from the
+    token of the observation. Rewards and what an action led to have no token: the next decision
+    shows the observation, and a return to go shows the reward by what is left of it.
+    """
+
+    has_outcomes = False
+
+    def num_tokens(self, num_decisions: int) -> int:
+        """Return the tokens of `num_decisions` without the last action."""
+        return self._num_each * num_decisions - 1
+
+    def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states of the observations."""
+        return hidden[:, self._num_each - 2 :: self._num_each]
+
+    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+        parts = [
+            self._embed_inputs(window),
+            self._embed_observation(window, "observation", CURRENT, tables),
+            self._embed_action(window, CURRENT),
+        ]
+        position = self.position(window, start)
+        sums = [add_vectors(part + position) for part in parts[-self._num_each :]]
+        return torch.stack(sums, dim=2).flatten(1, 2)[:, :-1]  # [B, L, C]
+
+    @property
+    def _num_each(self) -> int:
+        """The number of tokens of a decision and its action."""
+        return 3 if self.inputs else 2

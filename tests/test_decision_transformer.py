@@ -1,0 +1,366 @@
+"""The methods that imitate single episodes: decision transformer and behavior clone."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ad.config.parser import load
+from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.data.spec import Spec
+from ad.errors import ConfigError
+from ad.evaluation.calibration import read_calibration
+from ad.evaluation.evaluate import evaluate
+from ad.methods import asked_policy, build_method
+from ad.registry import TOKENIZERS
+from ad.reporting.verify import verify
+from ad.rollout.rollout import rollout, sampled
+from ad.runtime.run import Run
+from ad.sweeps.pipeline import run_all
+from envs import make_vec
+from envs.oracle import TaskOracle
+from envs.spaces import Discrete
+
+HERE = Path(__file__).parent
+SPEC = Spec({"": Discrete(9, (3, 3))}, 5, (0.0, 1.0), (0.0, 1.0), 6, (0.0, 1.0))
+SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, positions=50)
+# Two actors of four episodes; the last transition of the first actor belongs to none.
+REWARD = [[1, 0, 2, 0, 3, 0, 0, 9], [0, 0, 0, 1, 0, 5, 1, 1]]
+DONE = [[0, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1, 0, 1]]
+LEFT = [[3, 2, 2, 3, 3, 0, 0], [0, 0, 6, 6, 5, 5, 2, 1]]  # return to go, by hand
+LENGTHS = [3, 2, 2, 2, 4, 2]
+RETURNS = [3, 3, 0, 0, 6, 2]
+
+
+def sampler(context_length: int, **settings) -> WindowSampler:
+    """Return windows of the two actors by hand."""
+    number = np.arange(16).reshape(2, 8)
+    arrays = {"observation": number, "reward": np.array(REWARD, np.float32)}
+    arrays |= {"terminated": np.array(DONE, bool), "truncated": np.zeros((2, 8), bool)}
+    spec = Spec({"": Discrete(16, (16,))}, 5, (), (0.0, 9.0), 6)
+    history = TaskHistory(arrays, np.zeros(1, int), TaskOracle())
+    fields = ("observation", "reward", "return_to_go")
+    return WindowSampler([history], spec, fields, context_length, 1, **settings)
+
+
+@pytest.mark.parametrize("within_episodes", [False, True])
+def test_the_return_to_go_of_a_window_is_that_of_the_whole_episode(within_episodes):
+    for length in (1, 2, 5):
+        windows = sampler(length, within_episodes=within_episodes)
+        batch = windows.sample(np.random.default_rng(0), 300)
+        valid, number = batch["valid"], batch["observation"]
+        expected = np.array([*LEFT[0], np.nan, *LEFT[1]])[number[valid]]
+        np.testing.assert_array_equal(batch["return_to_go"][valid], expected)
+
+
+def test_windows_within_episodes_show_one_episode_and_pad_what_is_missing():
+    windows = sampler(3, within_episodes=True)
+    assert windows.lengths.tolist() == LENGTHS
+    batch = windows.sample(np.random.default_rng(0), 400)
+    valid, number = batch["valid"], batch["observation"]
+    episode = np.repeat(np.arange(6), LENGTHS)
+    of_window = np.insert(episode, 7, -1)[np.where(valid, number, 7)]  # 7 belongs to no episode
+    shown = np.where(valid, of_window, -1)
+    assert all(len(set(row[row >= 0])) == 1 for row in shown)
+    assert (batch["step"][:, 1:][valid[:, 1:]] <= 3).all()
+    short = np.isin(shown.max(1), np.flatnonzero(np.array(LENGTHS) == 2))
+    assert (valid[:, 1:].sum(1) == np.where(short, 2, 3)).all()
+    assert set(number[valid].tolist()) == set(range(16)) - {7}
+
+
+@pytest.mark.parametrize("within_episodes", [False, True])
+def test_windows_may_end_where_an_episode_ends(within_episodes):
+    ends = np.flatnonzero(np.array(DONE))
+    for share in (0.0, 0.5, 1.0):
+        windows = sampler(2, to_end=share, within_episodes=within_episodes)
+        batch = windows.sample(np.random.default_rng(0), 4000)
+        last = np.isin(batch["observation"][:, 2], ends)
+        by_chance = np.isin(
+            sampler(2, within_episodes=within_episodes).sample(np.random.default_rng(1), 4000)[
+                "observation"
+            ][:, 2],
+            ends,
+        ).mean()
+        assert last.mean() == pytest.approx(share + (1 - share) * by_chance, abs=0.03)
+
+
+def test_the_best_episodes_are_those_with_the_highest_returns_and_all_that_tie():
+    for fraction, kept in ((0.1, [6]), (0.3, [6, 3, 3]), (0.5, [6, 3, 3]), (1.0, RETURNS)):
+        windows = sampler(2, best_fraction=fraction, within_episodes=True)
+        start = windows.starts
+        returns = np.add.reduceat(windows.data["reward"], start)
+        assert sorted(returns) == sorted(kept)
+
+
+def random_model(name: str, **settings):
+    """Return the method `name` and a random model of it, with logits large enough to compare."""
+    torch.manual_seed(0)
+    method = build_method(MethodConfig(name))
+    model = method.build(SPEC, replace(SMALL, **settings), "torch").double().eval()
+    torch.nn.init.normal_(model.head.weight)
+    return method, model.requires_grad_(False)
+
+
+def window_of(count: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return random windows from the beginning of an episode."""
+    rng = np.random.default_rng(seed)
+    sizes = {"observation": 9, "action": 5, "reward": 2, "next_observation": 9, "return_to_go": 3}
+    window = {
+        name: torch.from_numpy(rng.integers(size, size=(count, length + 1)))
+        for name, size in sizes.items()
+    }
+    window |= {name: window[name].double() for name in ("reward", "return_to_go")}
+    window["step"] = (torch.arange(length + 1) - 1).clamp(min=0).repeat(count, 1)
+    window["time"], window["valid"] = window["step"], torch.arange(length + 1).repeat(count, 1) > 0
+    for name, value in SPEC.padding.items():
+        window[name][:, 0] = value
+    return window
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_a_decision_knows_what_is_asked_then_and_nothing_later(tokenizer):
+    _, model = random_model("decision_transformer", tokenizer=tokenizer)
+    window = window_of(3, 6)
+    before = model(window)
+    known_later = ("action", "reward", "next_observation")
+    for name in ("return_to_go", "observation", *known_later):
+        for entry in range(1, 7):
+            other = window[name].clone()
+            other[:, entry] = (other[:, entry] + 1) % 2
+            change = (model(window | {name: other}) - before).abs().amax((0, 2))
+            first = entry if name in known_later else entry - 1
+            assert not change[:first].any()
+            assert name in known_later or change[first:].all()
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("name", ["behavior_cloning", "decision_transformer"])
+def test_rewards_are_not_in_the_tokens(name, tokenizer):
+    _, model = random_model(name, tokenizer=tokenizer)
+    window = window_of(3, 6)
+    other = window | {"reward": 1 - window["reward"]}
+    assert torch.equal(model(window), model(other))
+
+
+class Recorded:
+    """A policy that keeps the logits of each environment."""
+
+    def __init__(self, policy):
+        self.policy, self.observe, self.envs = policy, policy.observe, torch.arange(3)
+        self.logits = {0: [], 1: [], 2: []}
+
+    def act(self, observation, time):
+        logits = self.policy.act(observation, time)
+        for env, values in zip(self.envs.tolist(), logits, strict=True):
+            self.logits[env].append(values)
+        return logits
+
+    def select(self, envs):
+        self.policy.select(envs)
+        self.envs = self.envs[envs]
+
+
+@pytest.mark.parametrize("tokenizer", ["conditioned", "fused", "separate"])
+@pytest.mark.parametrize("position", ["env_time", "window", "history", "rotary"])
+@pytest.mark.parametrize("context_length", [1, 3, 10])
+def test_a_rollout_shows_what_a_training_window_shows_at_the_same_positions(
+    tokenizer, position, context_length
+):
+    method, model = random_model("decision_transformer", tokenizer=tokenizer, position=position)
+    policy = Recorded(method.policy(model, 3, context_length, [0.0, 0.5, 1.0]))
+    tasks = np.array([[0, 0], [1, 2], [2, 2]])
+    world = make_vec("DarkRoom-v0", tasks, 6, size=3, terminate_on_goal=True)
+    played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
+    for env, asked in enumerate((0.0, 0.5, 1.0)):
+        steps = int((played["episode"][env] >= 0).sum())
+        arrays = {name: values[env, :steps] for name, values in played.items()}
+        episode, reward = arrays["episode"], arrays["reward"]
+        done = np.append(episode[1:] != episode[:-1], True)
+        start = np.searchsorted(episode, np.arange(3))
+        earned = np.cumsum(reward) - reward
+        left = (asked - (earned - earned[start][episode])).astype(np.float32)
+        arrays |= {"terminated": done, "truncated": np.zeros_like(done)}
+        windows = WindowSampler(
+            [TaskHistory({n: v[None] for n, v in arrays.items()}, tasks[env], TaskOracle())],
+            SPEC,
+            method.fields,
+            context_length,
+            1,
+            derived={"return_to_go": lambda _, left=left: left},
+            within_episodes=True,
+        )
+        for number, time in enumerate(arrays["time"]):
+            offset = max(time + 1 - context_length, 0)
+            batch = windows.windows(episode[[number]], np.array([offset]))
+            shown = {name: torch.from_numpy(values) for name, values in batch.items()}
+            expected = model(shown)[0, time - offset]
+            torch.testing.assert_close(policy.logits[env][number], expected, atol=1e-9, rtol=0)
+
+
+def test_an_episode_is_forgotten_when_it_ends_and_the_return_is_asked_for_anew():
+    method, model = random_model("decision_transformer")
+    policy = method.policy(model, 2, 4, 1.0)
+    here, zero, no = torch.tensor([4, 4]), torch.zeros(2, dtype=torch.int64), torch.zeros(2) > 0
+    first = policy.act(here, zero)
+    policy.observe(zero, torch.tensor([1.0, 0.25]), torch.tensor([True, False]), no, here)
+    assert policy.left.tolist() == [1.0, 0.75]
+    second = policy.act(here, torch.tensor([0, 1]))
+    torch.testing.assert_close(second[0], first[0])
+    assert (second[1] - first[1]).abs().max() > 1e-3
+    policy.observe(zero, torch.tensor([0.0, 0.25]), no, no, here)
+    assert policy.left.tolist() == [1.0, 0.5]
+    policy.select(torch.tensor([1, 1, 0]))
+    third = policy.act(here[[0, 0, 0]], torch.tensor([2, 2, 1]))
+    torch.testing.assert_close(third[0], third[1])
+    assert not torch.equal(third[0], third[2])
+
+
+def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest():
+    method, model = random_model("behavior_cloning")
+    window = window_of(4, 6)
+    window["valid"][1, 3:] = False
+    valid = window["valid"][:, 1:]
+    _, metrics = method.loss(model, window)
+    hits = (model(window).argmax(-1) == window["action"][:, 1:])[valid]
+    torch.testing.assert_close(metrics["accuracy"], hits.float().mean())
+    window["action_mask"] = torch.zeros(4, 7, 5, dtype=torch.bool)
+    window["action_mask"].scatter_(2, window["action"].clamp(max=4)[..., None], True)
+    assert method.loss(model, window)[1]["accuracy"] == 1
+
+
+def test_a_return_beyond_the_data_is_a_warning_once(capsys):
+    asked_policy._check_range.cache_clear()
+    method, model = random_model("decision_transformer")
+    for _ in range(2):
+        method.policy(model, 2, 4, [0.5, 1.5])
+    method.policy(model, 2, 4)
+    lines = capsys.readouterr().err.splitlines()
+    assert (
+        len(lines) == 1 and "asked return 1.5 is beyond those in the histories, 0 to 1" in lines[0]
+    )
+    for asked in ("much", [1.0, 2.0, 3.0], float("nan")):
+        with pytest.raises(ConfigError, match="asked_return must be"):
+            method.policy(model, 2, 4, asked)
+
+
+BAD = {
+    "must set asked_return to a number, not 'much'": [
+        "--evaluation.policy",
+        "{asked_return: much}",
+    ],
+    "must set asked_return to a number, not true": ["--evaluation.policy", "{asked_return: true}"],
+    r"evaluation\.calibration .*must be \[\] with behavior_cloning": [
+        *("--method.name", "behavior_cloning", "--evaluation.calibration", "[1]"),
+    ],
+    r"windows_to_end .*must be at most 1 - data\.windows_from_start \(0\.5\), not 0\.6": [
+        *("--data.windows_to_end", "0.6"),
+    ],
+    r"evaluation\.calibration": ["--evaluation.calibration", "[much]"],
+    r"method\.settings\.best_fraction": ["--method.settings.best_fraction", "0"],
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_what_cannot_be_asked_is_refused(sentence, tmp_path):
+    with pytest.raises(ConfigError, match=sentence):
+        load(["--root", str(tmp_path), "--method.name", "decision_transformer", *BAD[sentence]])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    """A decision transformer of a world in which the return is the number of moves to the right."""
+    settings = {
+        "env.id": f"{HERE}/worlds.py:Paying",
+        "env.episode_length": 6,
+        "split.num_train_tasks": 3,
+        "source.algorithm": f"{HERE}/components.py:Uniform",
+        "source.env_steps": 4800,
+        "source.num_envs": 4,
+        "data.history_stride": 1,
+        "data.context_length": 2,
+        "data.windows_to_end": 0.1,
+        "data.windows_from_start": 0,
+        "model.encoder": "table",
+        "model.tokenizer": "conditioned",
+        "model.width": 16,
+        "model.layers": 1,
+        "model.feed_forward": 32,
+        "method.name": "decision_transformer",
+        "training.steps": 300,
+        "training.warmup_steps": 20,
+        "training.batch_size": 64,
+        "training.learning_rate": 0.01,
+        "training.log_every": 50,
+        "evaluation.episodes": 20,
+        "evaluation.eval_seeds": 2,
+        "evaluation.temperature": 1.0,
+        "evaluation.policy": "{asked_return: 6}",
+        "evaluation.calibration": "[0, 1, 3, 5, 6]",
+        "training.precision": "float32",
+        "record.source_videos": "false",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    root = tmp_path_factory.mktemp("asked")
+    run = Run.open(load(["--root", str(root), "--device", "cpu", *words]).config)
+    run_all([run])
+    return run
+
+
+def results_of(run: Run) -> dict:
+    return json.loads((run.folder / "results.json").read_text())
+
+
+def test_a_decision_transformer_reaches_what_is_asked(finished):
+    results = results_of(finished)
+    for entry in results["calibration"]:
+        assert set(entry) == {"asked", "achieved", "low", "high", "episodes"}
+        assert abs(entry["achieved"] - entry["asked"]) < 0.4
+        assert entry["low"] <= entry["achieved"] <= entry["high"]
+        assert entry["episodes"] == 3 * 2 * 20
+    assert [entry["asked"] for entry in results["calibration"]] == [0, 1, 3, 5, 6]
+    assert results["calibration"] == results["calibration_by_action"]["sample"]
+    held_out = results["splits"]["held_out"]
+    assert held_out["return_last10"] > 5.6
+
+
+def test_the_return_asked_in_the_evaluation_is_achieved_in_the_calibration(finished):
+    with open(finished.folder / "results.csv") as file:
+        rows = [line.split(",") for line in file.read().splitlines() if "held_out" in line]
+    returns = [float(row[4]) for row in rows]
+    last = results_of(finished)["calibration"][-1]
+    assert last["achieved"] == pytest.approx(np.mean(returns))
+
+
+def test_the_histogram_counts_all_episodes_of_the_histories(finished):
+    histogram = results_of(finished)["history_returns"]
+    assert sum(histogram["counts"]) == 3 * 800 and len(histogram["edges"]) == 41
+    assert (histogram["edges"][0], histogram["edges"][-1]) == (0, 6)
+
+
+def test_the_report_shows_the_calibration(finished):
+    page = (finished.folder / "report.html").read_text()
+    assert "<h2>Calibration</h2>" in page and "achieved, greedy" in page
+    assert len(re.findall("data:image/png;base64,", page)) == 2
+    verify(finished)
+
+
+def test_loss_and_accuracy_of_held_out_actors_are_logged(finished):
+    lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").open()]
+    last = [line for line in lines if "train/held_out_actor_accuracy" in line][-1]
+    assert 0.5 < last["train/held_out_actor_accuracy"] < 1
+    assert last["train/held_out_actor_loss"] > 0
+    assert any("train/accuracy" in line for line in lines)
+
+
+def test_a_damaged_calibration_is_made_again(finished):
+    path = finished.folder / "calibration.csv"
+    before = path.read_text()
+    path.write_text(before[:-1] + "7")
+    assert evaluate(finished)
+    assert path.read_text() == before
+    assert list(read_calibration(path)) == ["sample", "greedy"]
