@@ -8,7 +8,7 @@ from ad.models.encoders.pictures import VOCABULARY, one_hot, place_sinusoids
 from ad.registry import ENCODERS
 from envs.spaces import Array, Discrete
 
-CELLS = Array((7, 7, 3), "uint8", 0.0, 255.0)  # as MiniGrid declares its partial view
+CELLS = Array((7, 7, 3), "uint8", 0.0, 10.0)  # as envs.minigrid declares a partial view
 PIXELS = Array((28, 30, 3), "uint8", 0.0, 255.0)
 OF_CELLS = ("one_hot", "index", "bag_of_words", "cnn", "vit")
 
@@ -31,6 +31,7 @@ def test_each_encoder_supports_the_parts_that_it_can_encode():
         "small": Array((9, 9, 3), "uint8", 0.0, 10.0),
         "wide, bounded": Array((40, 40, 3), "int64", 0.0, 10.0),
         "pixels": PIXELS,
+        "few pixels": Array((20, 20, 3), "uint8", 0.0, 255.0),
         "gray": Array((84, 84, 1), "uint8", 0.0, 255.0),
         "one-hot": Array((7, 7, 20), "uint8", 0.0, 1.0),
         "numbers": Array((4,), "float32", None, None),
@@ -39,7 +40,7 @@ def test_each_encoder_supports_the_parts_that_it_can_encode():
         "index": Discrete(9, (3, 3)),
     }
     of_cells = {"cells", "small", "wide, bounded"}
-    pictures = of_cells | {"pixels", "gray", "one-hot"}
+    pictures = of_cells | {"pixels", "few pixels", "gray", "one-hot"}
     expected = {
         "one_hot": of_cells,
         "bag_of_words": of_cells,

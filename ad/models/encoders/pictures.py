@@ -13,7 +13,6 @@ from envs.spaces import Array, Part
 
 VOCABULARY = (11, 6, 3)  # objects, colors and states of MiniGrid
 NUM_WORDS = sum(VOCABULARY)
-LARGEST_GRID = 25  # cells on a side of MiniGrid's largest grid; pictures of pixels are larger
 PATCH = 4  # pixels on a side of a patch
 WAVELENGTHS = 4, 64  # shortest and longest of the sinusoids of places, in cells
 
@@ -25,14 +24,9 @@ def is_picture(part: Part) -> bool:
 
 
 def has_cells(part: Part) -> bool:
-    """Return whether `part` holds the three indices of each cell of a grid.
-
-    MiniGrid declares values up to 255 for cells too, so that the size of the grid must tell.
-    """
-    if not is_picture(part) or part.shape[2] != len(VOCABULARY):
-        return False
-    is_bounded = part.high is not None and part.high < max(VOCABULARY)
-    return is_bounded or max(part.shape[:2]) <= LARGEST_GRID
+    """Return whether `part` holds the three indices of each cell of a grid: its bound tells."""
+    is_deep = is_picture(part) and part.shape[2] == len(VOCABULARY)
+    return is_deep and part.high is not None and part.high < max(VOCABULARY)
 
 
 def one_hot(cells: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
