@@ -345,7 +345,8 @@ def test_the_histogram_counts_all_episodes_of_the_histories(finished):
 def test_the_report_shows_the_calibration(finished):
     page = (finished.folder / "report.html").read_text()
     assert "<h2>Calibration</h2>" in page and "achieved, greedy" in page
-    assert len(re.findall("data:image/png;base64,", page)) == 2
+    pictures = re.findall("data:image/png;base64,", page)
+    assert len(pictures) == 3  # the curve, the calibration, and the returns of the data
     verify(finished)
 
 
