@@ -9,6 +9,7 @@ import numpy as np
 
 from envs import make_base
 from envs.checks import check_tasks
+from envs.oracle import TaskOracle
 from envs.rng import derive_key
 
 SPLITS = ("held_out", "train")
@@ -109,7 +110,7 @@ def make_split(
     all_tasks = make_base(env_id, task_kwargs, **env_kwargs).all_tasks()
     if held_out is not None:
         held_out_index = _find(all_tasks, held_out)
-    order = np.random.default_rng(derive_key(split_seed, "split")).permutation(len(all_tasks))
+    order = _order(split_seed, len(all_tasks))
     if held_out is not None:
         order = order[~np.isin(order, held_out_index)]
     if not 1 <= num_train_tasks <= len(order):
@@ -143,7 +144,7 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
 
 
-def tuning_tasks(world, env_id: str, env_kwargs: dict, task_kwargs: list | None) -> list[list[int]]:
+def tuning_tasks(world: TaskOracle) -> list[list[int]]:
     """Return the tasks that the tuning split of `world` holds out, at most NUM_TUNING_TASKS.
 
     A setting that is chosen by its score on held-out tasks fits these tasks, so the tuning split
@@ -155,11 +156,9 @@ def tuning_tasks(world, env_id: str, env_kwargs: dict, task_kwargs: list | None)
     all_tasks = world.all_tasks()
     num_train_tasks = min(max(round(PUBLISHED_SHARE * len(all_tasks)), 1), PUBLISHED_MOST)
     published = {
-        tuple(task)
+        tuple(all_tasks[k])
         for seed in PUBLISHED_SEEDS
-        for task in make_split(
-            env_id, env_kwargs, seed, num_train_tasks, task_kwargs=task_kwargs
-        ).held_out_tasks.tolist()
+        for k in _order(seed, len(all_tasks))[num_train_tasks:]
     }
     if world.task_grid == (9, 9):
         published |= set(map(tuple, SEED_EXPERIMENT))
@@ -175,6 +174,11 @@ def tuning_tasks(world, env_id: str, env_kwargs: dict, task_kwargs: list | None)
         if left:
             chosen.append(min(left, key=lambda k: (abs(steps[k] - wanted), order[k])))
     return all_tasks[np.sort(chosen)].tolist()
+
+
+def _order(split_seed: int, num_tasks: int) -> np.ndarray:
+    """Return the indices of all tasks in the order in which a split takes its train tasks."""
+    return np.random.default_rng(derive_key(split_seed, "split")).permutation(num_tasks)
 
 
 def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:

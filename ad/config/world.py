@@ -28,7 +28,7 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
     if split.tuning:
         if held_out is not None:
             raise ValueError("split.tuning chooses the held-out tasks: held_out must be null")
-        held_out = tuning_tasks(configured_world(env), env.id, env.kwargs, env.tasks)
+        held_out = tuning_tasks(configured_world(env))
     return make_split(
         env.id, env.kwargs, split.split_seed, split.num_train_tasks, held_out, env.tasks
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ad.config.schema import Experiment, config_hash
 from ad.config.world import configured_world
-from ad.data.manifest import read_manifest
+from ad.data.manifest import MANIFEST, read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
 from ad.registry import SOURCES
@@ -44,6 +44,11 @@ class Histories:
     def folder(self, task: np.ndarray) -> Path:
         """Return the folder of the history of `task`."""
         return self.path / f"task_{task_name(task)}_seed_{self.config.source.source_seed}"
+
+    def folders(self, tasks: np.ndarray) -> list[Path] | None:
+        """Return the folders of the histories of `tasks`; None if one is missing."""
+        folders = [self.folder(task) for task in tasks]
+        return folders if all((folder / MANIFEST).exists() for folder in folders) else None
 
     def manifest(self, task: np.ndarray) -> dict:
         """Return the entries of the manifest of `task` that determine its history."""

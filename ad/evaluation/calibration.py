@@ -16,7 +16,6 @@ import numpy as np
 from ad.config.schema import Experiment
 from ad.data.episodes import returns_of
 from ad.data.histories import Histories
-from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.evaluation.metrics import t_interval
@@ -93,9 +92,8 @@ def history_returns(run: Run) -> dict[str, list] | None:
 
     None if a train task has no history.
     """
-    histories = Histories(run.config)
-    folders = [histories.folder(task) for task in run.split.train_tasks]
-    if not all((folder / MANIFEST).exists() for folder in folders):
+    folders = Histories(run.config).folders(run.split.train_tasks)
+    if folders is None:
         return None
     fields = ("terminated", "truncated", "reward")
     returns = np.concatenate([returns_of(load_history(f, fields).learned) for f in folders])

@@ -10,7 +10,6 @@ import numpy as np
 
 from ad.data.episodes import episodes, known_successes
 from ad.data.histories import Histories
-from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
@@ -46,9 +45,8 @@ def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
     Returns {} if a train task has no history. Agents that stopped learning are left out, since a
     policy frozen half-way does not represent the source algorithm.
     """
-    histories = Histories(run.config)
-    folders = [histories.folder(task) for task in run.split.train_tasks]
-    if not all((folder / MANIFEST).exists() for folder in folders):
+    folders = Histories(run.config).folders(run.split.train_tasks)
+    if folders is None:
         return {}
     returns = {}
     for k, folder in enumerate(folders):

@@ -3,9 +3,8 @@
 import numpy as np
 
 from ad.data.dataset import training_part
-from ad.data.episodes import episodes
+from ad.data.episodes import returns_of
 from ad.data.histories import Histories
-from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.runtime.run import Run
 
@@ -15,15 +14,14 @@ def data_returns(run: Run) -> np.ndarray | None:
 
     None if a train task has no history, or if there is no whole episode. Raises CorruptError.
     """
-    histories, (actors, steps) = Histories(run.config), training_part(run.config)
-    folders = [histories.folder(task) for task in run.split.train_tasks]
-    if not all((folder / MANIFEST).exists() for folder in folders):
+    folders = Histories(run.config).folders(run.split.train_tasks)
+    if folders is None:
         return None
+    actors, steps = training_part(run.config)
     returns = []
     for folder in folders:
         arrays = load_history(folder, ("terminated", "truncated", "reward")).learned
-        done, reward = arrays["terminated"] | arrays["truncated"], arrays["reward"]
-        returns.append(episodes(done[actors, :steps], reward[actors, :steps]).returns)
+        returns.append(returns_of({name: a[actors, :steps] for name, a in arrays.items()}))
     found = np.concatenate(returns)
     return found if len(found) else None
 

@@ -16,7 +16,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
-from ad.sources.actors import Actors, no_table_problem, settings_of_agents
+from ad.sources.actors import Actors, settings_of_agents, table_problem
 from ad.sources.returns import n_step_returns
 
 IMPOSSIBLE = -1e9  # the logit of an action that a task does not have
@@ -59,11 +59,7 @@ class A2C:
     Settings = Settings
     SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
     TOLD = "nothing"
-
-    @staticmethod
-    def problem(world, tasks) -> str | None:
-        """Return why these agents cannot learn in `world`, None if they can."""
-        return no_table_problem(world)
+    problem = staticmethod(table_problem)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         each = settings_of_agents(settings, len(tasks), self.SHARED)

@@ -35,8 +35,8 @@ def settings_of_agents(settings, num_agents: int, shared: Sequence[str]) -> list
     return each
 
 
-def no_table_problem(world) -> str | None:
-    """Return why an agent cannot learn a table of the observations of `world`, None if it can."""
+def table_problem(world, tasks) -> str | None:
+    """Return why agents cannot learn a table of the observations of `world`, None if they can."""
     if isinstance(world.single_observation_space, Discrete):
         return None
     return "learns a table of one discrete observation"

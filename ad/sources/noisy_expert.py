@@ -14,7 +14,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
-from ad.sources.actors import Actors, actor_keys
+from ad.sources.actors import Actors, actor_keys, settings_of_agents
 from ad.sources.schedules import linear
 from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
@@ -47,7 +47,7 @@ class NoiseDistillation:
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
             raise ConfigError(f"noise_distillation {problem}")
-        self.settings = settings if isinstance(settings, Settings) else settings[0]
+        self.settings = settings_of_agents(settings, len(tasks), self.SHARED)[0]
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.noise_keys = actor_keys(keys, num_envs, "noise")
         self.hold_keys = actor_keys(keys, num_envs, "hold")

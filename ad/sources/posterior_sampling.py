@@ -15,7 +15,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
-from ad.sources.actors import Actors, actor_keys
+from ad.sources.actors import Actors, actor_keys, settings_of_agents
 from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
 
@@ -43,7 +43,7 @@ class PosteriorSampling:
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
             raise ConfigError(f"posterior_sampling {problem}")
-        self.settings = settings if isinstance(settings, Settings) else settings[0]
+        self.settings = settings_of_agents(settings, len(tasks), self.SHARED)[0]
         self.world = env.unwrapped
         self.tasks = self.world.all_tasks()  # M of them
         self.actors = Actors(env, len(tasks), num_envs, keys)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, no_table_problem, settings_of_agents
+from ad.sources.actors import Actors, actor_keys, settings_of_agents, table_problem
 from ad.sources.schedules import linear
 from envs.rng import uniform
 
@@ -65,11 +65,7 @@ class QLearning:
     Settings = Settings
     SHARED = ("shared", "planning_steps")  # they decide the shapes of arrays
     TOLD = "nothing"
-
-    @staticmethod
-    def problem(world, tasks) -> str | None:
-        """Return why these agents cannot learn in `world`, None if they can."""
-        return no_table_problem(world)
+    problem = staticmethod(table_problem)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         each = settings_of_agents(settings, len(tasks), self.SHARED)

@@ -16,7 +16,7 @@ from envs.minigrid.observation import Settings, all_missions, members
 
 @dataclass(frozen=True)
 class Facts:
-    """What all layouts of an environment have in common."""
+    """Facts that are the same in all layouts of an environment."""
 
     num_actions: int
     max_steps: int
