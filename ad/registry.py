@@ -14,7 +14,7 @@ SOURCES = Registry(
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
         "posterior_sampling": "ad.sources.posterior_sampling:PosteriorSampling",
         "q_learning": "ad.sources.q_learning:QLearning",
-        "stable_baselines3": "ad.sources.stable_baselines3:StableBaselines3",
+        "stable_baselines3": "ad.sources.sb3.source:StableBaselines3",
     },
     group="sources",
     needs=("Settings", "run"),

@@ -13,7 +13,7 @@ from ad.data.histories import Histories
 from ad.data.manifest import read_manifest
 from ad.runtime.run import Run
 from ad.sources.demonstration_entries import assign, parse_entries
-from ad.sources.sb3_policies import Player, Spaces, load_policy
+from ad.sources.sb3.policies import Player, Spaces, load_policy
 from envs.spaces import observation_parts
 
 LEARNER = ["--source.algorithm", "stable_baselines3", "--source.settings.checkpoints", "4"]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ad.models.encoders.pictures import VOCABULARY, one_hot, place_sinusoids
+from ad.models.encoders.pictures import one_hot, place_sinusoids
 from ad.registry import ENCODERS
+from envs.minigrid.encoding import SIZES
 from envs.spaces import Array, Discrete
 
 CELLS = Array((7, 7, 3), "uint8", 0.0, 10.0)  # as envs.minigrid declares a partial view
@@ -16,7 +17,7 @@ OF_CELLS = ("one_hot", "index", "bag_of_words", "cnn", "vit")
 def cells(*shape: int, seed: int = 0) -> torch.Tensor:
     """Return random cells [*shape, 7, 7, 3]."""
     rng = np.random.default_rng(seed)
-    words = [rng.integers(size, size=(*shape, 7, 7)) for size in VOCABULARY]
+    words = [rng.integers(size, size=(*shape, 7, 7)) for size in SIZES]
     return torch.from_numpy(np.stack(words, -1).astype(np.uint8))
 
 

@@ -9,7 +9,7 @@ import torch
 from conftest import SMOKE
 from stable_baselines3 import PPO
 
-import ad.sources.sb3_settings
+import ad.sources.sb3.settings
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob, new_source
@@ -19,9 +19,11 @@ from ad.data.store import is_complete, load_history
 from ad.errors import CorruptError, NumericError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
-from ad.sources.sb3_policies import Spaces, load_policy
-from ad.sources.turns import Stage, Turns, get_generators
-from envs.spaces import observation_parts
+from ad.sources.sb3.policies import Spaces, checkpoint, load_policy, make_policy
+from ad.sources.sb3.settings import SB3Settings
+from ad.sources.sb3.turns import Stage, Turns, get_generators
+from envs.minigrid.encoding import one_hot
+from envs.spaces import Array, observation_parts
 
 SB3 = ["--source.algorithm", "stable_baselines3", "--source.settings.checkpoints", "2"]
 SHORT = {
@@ -174,8 +176,14 @@ REFUSED = {
         *("--source.settings.arguments", "{learning_rate: fast}")
     ],
     "takes no argument seed": ["--source.settings.arguments", "{seed: 3}"],
-    "torch.nn has no activation_fn tan": [
+    "activation_fn cannot be tan": [
         *("--source.settings.arguments", "{policy_kwargs: {activation_fn: tan}}")
+    ],
+    "features_extractor_class cannot be OneHotCell; did you mean OneHotCells?": [
+        *("--source.settings.arguments", "{policy_kwargs: {features_extractor_class: OneHotCell}}")
+    ],
+    "OneHotCells finds no picture of cells": [
+        *("--source.settings.arguments", "{policy_kwargs: {features_extractor_class: OneHotCells}}")
     ],
 }
 
@@ -190,7 +198,7 @@ def test_what_cannot_learn_is_refused_in_a_sentence_before_anything_runs(tmp_pat
 
 
 def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ad.sources.sb3_settings, "find_spec", lambda name: None)
+    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
     words = ["--config_path", str(SMOKE), "--root", str(tmp_path), *SB3]
     assert exit_code(VERBS["collect"], words) == 2
     (sentence,) = capsys.readouterr().err.strip().splitlines()
@@ -211,7 +219,7 @@ def test_an_agent_whose_policy_is_not_finite_ends_the_collection_in_a_sentence(s
 
 def test_naming_the_source_imports_nothing_of_the_library():
     assert SOURCES.load("stable_baselines3").Settings().algorithm == "PPO"
-    module = __import__("ad.sources.stable_baselines3", fromlist=["torch"])
+    module = __import__("ad.sources.sb3.source", fromlist=["torch"])
     assert not {"torch", "PPO"} & vars(module).keys()
 
 
@@ -230,3 +238,20 @@ def test_an_error_of_the_function_reaches_its_caller_and_a_closed_one_ends():
     stage.leave()
     waiting.close()
     assert not waiting._thread.is_alive()
+
+
+def test_a_policy_can_read_cells_as_one_hot_vectors(tmp_path):
+    part = Array((7, 7, 3), "uint8", 0.0, 10.0)
+    settings = SB3Settings(
+        arguments={"policy_kwargs": {"features_extractor_class": "OneHotCells", "net_arch": []}}
+    )
+    env = Spaces(4, {"": part}, 3)
+    policy = make_policy(settings, env)
+    cells = np.random.default_rng(0).integers([11, 6, 3], size=(4, 7, 7, 3)).astype(np.uint8)
+    with torch.no_grad():
+        features = policy.extract_features(policy.obs_to_tensor(env.observation({"": cells}))[0])
+    np.testing.assert_array_equal(features.numpy(), one_hot(cells).reshape(4, -1))
+    path = tmp_path / "checkpoint.zip"
+    path.write_bytes(checkpoint(settings, policy))
+    loaded = load_policy(path, env)
+    assert type(loaded.features_extractor) is type(policy.features_extractor)

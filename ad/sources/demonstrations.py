@@ -14,7 +14,7 @@ from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, Observations
 from ad.sources.demonstration_entries import Entry, assign, check_actors, parse_entries
-from ad.sources.sb3_settings import missing_packages
+from ad.sources.sb3.settings import missing_packages
 from envs.oracle import knows_its_state
 from envs.spaces import observation_parts
 
@@ -147,7 +147,7 @@ def _load_all(entries: list[Entry], world, tasks: np.ndarray) -> dict:
         return {}
     if problem := missing_packages():
         raise ValueError(problem)
-    from ad.sources.sb3_policies import make_players
+    from ad.sources.sb3.policies import make_players
 
     mask = world.action_mask(tasks)
     counts = mask.sum(1) if mask is not None else [int(world.single_action_space.n)] * len(tasks)

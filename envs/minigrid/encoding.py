@@ -8,6 +8,8 @@ uint8 [..., x, y, 3]: x runs to the right and y downwards.
 
 import numpy as np
 
+from envs.spaces import Array, Part
+
 OBJECTS = (
     *("unseen", "empty", "wall", "floor", "door", "key"),
     *("ball", "box", "goal", "lava", "agent"),
@@ -18,6 +20,13 @@ SIZES = (len(OBJECTS), len(COLORS), len(STATES))
 NUM_PLANES = sum(SIZES)  # of a one-hot cell
 HIGHEST = max(SIZES) - 1  # number in an encoded cell
 _TABLES = [np.eye(size, dtype=np.uint8) for size in SIZES]
+
+
+def has_cells(part: Part) -> bool:
+    """Return whether `part` is a picture [H, W, 3] of encoded cells: its bound tells."""
+    if not isinstance(part, Array) or len(part.shape) != 3 or part.shape[2] != len(SIZES):
+        return False
+    return np.dtype(part.dtype).kind in "iu" and part.high is not None and part.high <= HIGHEST
 
 
 def one_hot(cells: np.ndarray) -> np.ndarray:

@@ -7,12 +7,12 @@ from functools import partial
 
 import torch
 
-from ad.models.encoders.pictures import VOCABULARY
 from ad.registry import ENCODERS
+from envs.minigrid.encoding import HIGHEST, SIZES
 from envs.spaces import Array
 from scripts.benchmark.measure import Benchmark, Effort, Measurement, Work, alternate, median
 
-VIEW = Array((7, 7, 3), "uint8", 0.0, float(max(VOCABULARY) - 1))
+VIEW = Array((7, 7, 3), "uint8", 0.0, float(HIGHEST))
 BATCH = 512  # observations of a training step
 WIDTHS = (32, 128)
 NAMES = [name for name in ENCODERS if ENCODERS.load(name).supports(VIEW)]
@@ -22,7 +22,7 @@ PEER = "one_hot"
 def pictures(count: int) -> torch.Tensor:
     """Return random pictures of cells, uint8 [count, 7, 7, 3]."""
     generator, shape = torch.Generator().manual_seed(0), (count, *VIEW.shape[:2])
-    words = [torch.randint(size, shape, generator=generator) for size in VOCABULARY]
+    words = [torch.randint(size, shape, generator=generator) for size in SIZES]
     return torch.stack(words, dim=-1).to(torch.uint8)
 
 

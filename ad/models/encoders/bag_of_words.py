@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ad.models.encoders.base import Encoder
-from ad.models.encoders.pictures import Patches, has_cells, place_sinusoids
+from ad.models.encoders.pictures import Patches, place_sinusoids
+from envs.minigrid.encoding import has_cells
 from envs.spaces import Array, Part
 
 

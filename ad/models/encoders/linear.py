@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ad.models.encoders.base import Encoder
-from ad.models.encoders.pictures import NUM_WORDS, has_cells, one_hot
+from ad.models.encoders.pictures import one_hot
+from envs.minigrid.encoding import NUM_PLANES, has_cells
 from envs.spaces import Array, Part
 
 
@@ -16,7 +17,7 @@ class OneHotLinear(Encoder):
     def __init__(self, part: Array, width: int):
         super().__init__()
         rows, columns, _ = part.shape
-        self.linear = nn.Linear(rows * columns * NUM_WORDS, width)
+        self.linear = nn.Linear(rows * columns * NUM_PLANES, width)
 
     @staticmethod
     def supports(part: Part) -> bool:

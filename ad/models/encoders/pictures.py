@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from envs.minigrid.encoding import NUM_PLANES, SIZES, has_cells
 from envs.spaces import Array, Part
 
-VOCABULARY = (11, 6, 3)  # objects, colors and states of MiniGrid
-NUM_WORDS = sum(VOCABULARY)
 PATCH = 4  # pixels on a side of a patch
 WAVELENGTHS = 4, 64  # shortest and longest of the sinusoids of places, in cells
 
@@ -23,12 +22,6 @@ def is_picture(part: Part) -> bool:
     return is_array and np.dtype(part.dtype).kind in "iu"
 
 
-def has_cells(part: Part) -> bool:
-    """Return whether `part` holds the three indices of each cell of a grid: its bound tells."""
-    is_deep = is_picture(part) and part.shape[2] == len(VOCABULARY)
-    return is_deep and part.high is not None and part.high < max(VOCABULARY)
-
-
 def one_hot(cells: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return cells [..., 3] of indices as one-hot vectors [..., 20] of `dtype`.
 
@@ -36,7 +29,7 @@ def one_hot(cells: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     words = [
         channel[..., None] == torch.arange(size, device=cells.device)
-        for channel, size in zip(cells.unbind(-1), VOCABULARY, strict=True)
+        for channel, size in zip(cells.unbind(-1), SIZES, strict=True)
     ]
     return torch.cat(words, dim=-1).to(dtype)
 
@@ -54,7 +47,7 @@ class Patches(nn.Module):
         self.of_cells = has_cells(part)
         self.size = 1 if self.of_cells else min(PATCH, rows, columns)
         self.grid = rows // self.size, columns // self.size
-        self.linear = nn.Linear(NUM_WORDS if self.of_cells else self.size**2 * depth, width)
+        self.linear = nn.Linear(NUM_PLANES if self.of_cells else self.size**2 * depth, width)
         known = part.low is not None and part.high is not None and part.high > part.low
         self.low, self.high = (part.low, part.high) if known else (-1.0, 1.0)
 

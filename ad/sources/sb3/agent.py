@@ -14,9 +14,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from ad.errors import ConfigError, CorruptError, NumericError
-from ad.sources.sb3_policies import Spaces, checkpoint, make_algorithm
-from ad.sources.sb3_settings import SB3Settings
-from ad.sources.turns import Stage, Turns, get_generators, set_generators
+from ad.sources.sb3.policies import Spaces, checkpoint, make_algorithm
+from ad.sources.sb3.settings import SB3Settings
+from ad.sources.sb3.turns import Stage, Turns, get_generators, set_generators
 from envs.rng import derive_key
 from envs.spaces import Part, observation_parts
 

@@ -17,15 +17,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common import torch_layers
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from ad.sources.sb3_settings import ALGORITHMS, LINEAR, SCHEDULES, SB3Settings
+from ad.sources.sb3.extractors import OneHotCells
+from ad.sources.sb3.settings import ALGORITHMS, LINEAR, SCHEDULES, SB3Settings
 from envs.registry import did_you_mean
 from envs.spaces import Discrete, Part
 
 SETTINGS, PARAMETERS = "settings.json", "policy.pth"
+CLASSES = {  # options of a policy that name a class
+    "activation_fn": vars(torch.nn),
+    "features_extractor_class": {"OneHotCells": OneHotCells, **vars(torch_layers)},
+}
 RESERVED = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
 
 
@@ -147,10 +153,12 @@ def _arguments(settings: SB3Settings) -> dict:
     if isinstance(found.get("train_freq"), list):
         found["train_freq"] = tuple(found["train_freq"])
     options = dict(found.get("policy_kwargs") or {})
-    if isinstance(name := options.get("activation_fn"), str):
-        if not hasattr(torch.nn, name):
-            raise ValueError(f"torch.nn has no activation_fn {name}")
-        options["activation_fn"] = getattr(torch.nn, name)
+    for option, known in CLASSES.items():
+        if isinstance(name := options.get(option), str):
+            if name not in known:
+                hint = did_you_mean(name, known) or ""
+                raise ValueError(f"{option} cannot be {name}{hint}")
+            options[option] = known[name]
     return found | ({"policy_kwargs": options} if options else {})
 
 

@@ -2,7 +2,7 @@
 
 Raffin et al. 2021, "Stable-Baselines3: Reliable Reinforcement Learning Implementations". Every
 transition is recorded, also those of exploration. `learn` runs unchanged, once for each agent, with
-its schedules over the whole history (`ad.sources.sb3_agent`).
+its schedules over the whole history (`ad.sources.sb3.agent`).
 """
 
 import math
@@ -17,7 +17,7 @@ from ad.data.spec import field_name
 from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.sources.actors import Actors, settings_of_agents
-from ad.sources.sb3_settings import SB3Settings, algorithm_problem, missing_packages
+from ad.sources.sb3.settings import SB3Settings, algorithm_problem, missing_packages
 from envs.spaces import observation_parts
 
 
@@ -52,14 +52,14 @@ class StableBaselines3:
         """Return why no agent with these settings can learn in `world`, None if one can."""
         if problem := algorithm_problem(settings.algorithm):
             return problem
-        from ad.sources.sb3_agent import agent_problem
+        from ad.sources.sb3.agent import agent_problem
 
         return agent_problem(settings, world, num_envs)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := missing_packages():
             raise ConfigError(f"stable_baselines3 {problem}")
-        from ad.sources.sb3_agent import Agent, Stage
+        from ad.sources.sb3.agent import Agent, Stage
 
         each = settings_of_agents(settings, len(tasks), self.SHARED)
         self.actors, self.stage = Actors(env, len(tasks), num_envs, keys), Stage()

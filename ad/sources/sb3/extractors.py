@@ -1,0 +1,56 @@
+"""What a policy of Stable-Baselines3 reads of pictures of cells."""
+
+import torch
+import torch.nn.functional as F
+from gymnasium import Space, spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from envs.minigrid.encoding import SIZES, has_cells
+from envs.spaces import Array
+
+
+class OneHotCells(BaseFeaturesExtractor):
+    """The one-hot vectors of encoded cells, flattened; other parts of an observation as they are.
+
+    For `policy_kwargs: {features_extractor_class: OneHotCells}`: histories then hold the three
+    numbers of a cell, which take a seventh of the space of its one-hot vectors. Raises ValueError
+    if the observations have no picture of cells.
+    """
+
+    def __init__(self, observation_space: Space):
+        is_divided = isinstance(observation_space, spaces.Dict)
+        parts = observation_space.spaces if is_divided else {"": observation_space}
+        self.pictures = [name for name, part in parts.items() if _has_cells(part)]
+        if not self.pictures:
+            raise ValueError(f"OneHotCells finds no picture of cells in {observation_space}")
+        size = sum(
+            part.shape[0] * part.shape[1] * sum(SIZES)
+            if name in self.pictures
+            else spaces.flatdim(part)
+            for name, part in parts.items()
+        )
+        super().__init__(observation_space, size)
+        self.flatten = nn.Flatten()
+
+    def forward(self, observation: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the features, float32 [N, F], of what Stable-Baselines3 makes of observations."""
+        parts = observation if isinstance(observation, dict) else {"": observation}
+        features = [
+            _one_hot(part) if name in self.pictures else part for name, part in parts.items()
+        ]
+        return torch.cat([self.flatten(part.float()) for part in features], dim=1)
+
+
+def _has_cells(space: Space) -> bool:
+    if not isinstance(space, spaces.Box):
+        return False
+    return has_cells(
+        Array(space.shape, space.dtype.name, float(space.low.min()), float(space.high.max()))
+    )
+
+
+def _one_hot(cells: torch.Tensor) -> torch.Tensor:
+    """Return cells [..., 3] as one-hot vectors [..., 20]."""
+    numbers = cells.long().unbind(-1)
+    return torch.cat([F.one_hot(n, size) for n, size in zip(numbers, SIZES, strict=True)], dim=-1)
