@@ -162,11 +162,45 @@ def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(fil
     check_page(results, page)
     write_tables(results, page)
     text = page.read_text()
-    assert "[larger](configs/smoke.yaml), size 4 |" in text
+    assert re.search(r"\[larger\]\(.*configs/smoke.yaml\), size 4 \|", text)
     assert "<!-- first -->\n<!-- /first -->" in text  # which has no records
     page.write_text(text.replace("<!-- /second -->", ""))
     with pytest.raises(ConfigError, match="has no lines <!-- second -->"):
         check_page(results, page)
+
+
+def test_a_table_of_calibrations_has_the_achieved_return_for_each_asked_one(file):
+    text = file.read_text().replace("  first:", "  first:\n    calibration: true", 1)
+    method = "method.name: decision_transformer, model.tokenizer: conditioned"
+    settings = f"{{{method}, evaluation.calibration: [0, 1]}}"
+    text = text.replace(
+        "plain: {experiment: configs/smoke.yaml",
+        f"plain: {{settings: {settings}, experiment: configs/smoke.yaml",
+    )
+    file.write_text(text)
+    results = load_results(file)
+    assert results.tables[0].calibration
+    plain = results.tables[0].rows[0]
+    fill(results.records, plain.runs[:2], [None, None])
+    records = list(read_records(results.records).values())
+    for number, record in enumerate(records):
+        record |= {"calibration_sample": f"0:0.{number}5 1:0.75", "calibration_greedy": "0:1 1:1"}
+    add_records(results.records, records)
+    table = results_table(results.tables[0], read_records(results.records))
+    assert table.header[1:] == [
+        "actions",
+        "return of the source, last 10",
+        "asked 0",
+        "asked 1",
+        "runs",
+    ]
+    sampled, greedy = table.rows
+    assert (
+        sampled[1] == "sampled"
+        and sampled[3].startswith("0.100 [")
+        and sampled[4].startswith("0.750")
+    )
+    assert greedy[1] == "greedy" and greedy[3].startswith("1.000") and greedy[-1] == "2 of 6"
 
 
 def test_the_published_rows_use_the_published_seeds_alone():

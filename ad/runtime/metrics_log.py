@@ -92,6 +92,16 @@ def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
+def last_value(folder: Path, tag: str) -> float | None:
+    """Return the last value of `tag` in the metrics.jsonl in `folder`; None if it has none."""
+    with suppress(OSError):
+        for line in reversed((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
+            with suppress(ValueError):  # an interruption may have cut a line
+                if tag in (values := json.loads(line)):
+                    return values[tag]
+    return None
+
+
 def _step(line: str) -> float:
     """Return the step of a line of metrics.jsonl; infinity if an interruption cut the line."""
     try:

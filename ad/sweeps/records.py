@@ -3,7 +3,10 @@
 A record is found by the hash of its run's configuration, so that records of other settings are kept
 but not counted. A run that is also evaluated in other worlds has a record for each `world`. Scores
 are those of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of the
-in-context episodes. An empty cell is a score that does not exist.
+in-context episodes, `source_return` the mean return of the source agents' last ten episodes,
+`held_out_accuracy` how often the trained model's most likely action is that of the actors which it
+was not trained on. `calibration_<action>` lists "asked:achieved" returns, with a space between. An
+empty cell is a score that does not exist.
 """
 
 import csv
@@ -13,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import CorruptError
+from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.metrics import SEARCH_SCORES, json_number
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.runtime.files import atomic_write, read_checked_json
+from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, world_folder, world_title
 from ad.sweeps.planned import PlannedRun
 
@@ -31,15 +36,18 @@ BOUNDED = (  # scores that have an interval over tasks
     "success_seen",
 )
 SCORES = (*BOUNDED, "episodes_to_80pct", "tasks_solved", "num_tasks", "optimal_return")
+ACCURACY = "train/held_out_actor_accuracy"  # its name in metrics.jsonl
+CALIBRATIONS = {action: f"calibration_{action}" for action in ACTIONS}
 REFERENCES = ("random_then_optimal", "explorer", "ceiling")  # their NAUC is kept
 SECONDS = ("collect_s", "train_s", "evaluate_s")
 HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
-TEXT = ("key", "changed", "world", *HARDWARE, "resumed_with")
+TEXT = ("key", "changed", "world", *CALIBRATIONS.values(), *HARDWARE, "resumed_with")
 COLUMNS = (
     *("key", "changed", "world", "split_seed", "source_seed", "train_seed", "train_steps"),
     *SCORES,
     *FIFTHS,
-    *("train_nauc", "train_success_last10"),
+    *("train_nauc", "train_success_last10", "source_return", "held_out_accuracy"),
+    *CALIBRATIONS.values(),
     *(f"{name}_nauc" for name in REFERENCES),
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
@@ -96,6 +104,7 @@ def records_of(planned: PlannedRun, run: Run) -> list[RunRecord]:
         "source_seed": config.source.source_seed,
         "train_seed": config.training.train_seed,
         "train_steps": config.training.steps,
+        "held_out_accuracy": last_value(run.folder, ACCURACY),
         **{name: own["timing"].get(name) for name in SECONDS},
         **{name: own["evaluated_on"][name] for name in HARDWARE},
         "resumed_with": "; ".join(own["resumed_with"]),
@@ -113,16 +122,30 @@ def _scores(folder: Path, results: dict) -> RunRecord:
     parts = np.array_split(successes, 5, axis=2)
     fifths = [json_number(part.mean()) if part.size else None for part in parts]
     references = {name: results["references"].get(name, {}) for name in REFERENCES}
+    source = results["references"].get("source_end", {}).get("train", {})
     bounds = {name: held_out["ci95"].get(name) or (None, None) for name in BOUNDED}
     return {
         **{name: held_out[name] for name in SCORES},
         **dict(zip(FIFTHS, fifths, strict=True)),
         "train_nauc": train["nauc"],
         "train_success_last10": train["success_last10"],
+        "source_return": source.get("return_last10"),
+        **{column: _calibration(results, action) for action, column in CALIBRATIONS.items()},
         **{f"{name}_nauc": r.get("held_out", {}).get("nauc") for name, r in references.items()},
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
     }
+
+
+def read_calibration(record: RunRecord, action: str) -> dict[float, float]:
+    """Return the achieved return for each asked one of a record, {} if there was none."""
+    pairs = (pair.split(":") for pair in record[CALIBRATIONS[action]].split())
+    return {float(asked): float(achieved) for asked, achieved in pairs}
+
+
+def _calibration(results: dict, action: str) -> str:
+    entries = results.get("calibration_by_action", {}).get(action, ())
+    return " ".join(f"{entry['asked']:g}:{entry['achieved']:.6g}" for entry in entries)
 
 
 def _text(value: str | float | None) -> str | None:

@@ -36,6 +36,7 @@ class TableConfig:
 
     rows: dict = field({})
     compared_with: str = field("")  # empty: nothing is compared
+    calibration: bool = field(False)  # whether it has achieved returns for asked ones
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class ResultsConfig:
 
     splits: list[int] = field([0, 1, 2])  # split seeds
     seeds: list[int] = field([0, 1, 2])  # of trainings and source agents
-    tables: dict = field({})  # the tables by name, which is that of their place in README.md
+    page: str = field("README.md")  # the file that the tables stand in
+    tables: dict = field({})  # the tables by name, which is that of their place in the page
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,15 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table of rows; `compared_with` is the title of one of them, or ""."""
+    """A table of rows; `compared_with` is the title of one of them, or "".
+
+    calibration: whether its columns are achieved returns for asked ones.
+    """
 
     name: str
     rows: list[Row]
     compared_with: str
+    calibration: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Results:
     """The tables of the file `path`."""
 
     path: Path
+    page: Path
     tables: list[ResultTable]
 
     @property
@@ -110,8 +117,8 @@ def load_results(path: Path) -> Results:
         rows = gather(partial(_row, path, config, table), table.rows)
         if table.compared_with and table.compared_with not in table.rows:
             raise ConfigError(f"{path}: {name}: {as_yaml(table.compared_with)} is none of its rows")
-        tables.append(ResultTable(name, rows, table.compared_with))
-    return Results(path, tables)
+        tables.append(ResultTable(name, rows, table.compared_with, table.calibration))
+    return Results(path, Path(config.page), tables)
 
 
 def _row(path: Path, config: ResultsConfig, table: TableConfig, title: str) -> Row:

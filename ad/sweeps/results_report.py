@@ -5,6 +5,7 @@ independent values are the means of the splits (Student's t). A row is compared 
 reference by the differences of their split means, with Holm's correction for all rows.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,16 +20,19 @@ from ad.runtime.console import info
 from ad.runtime.files import replace_between
 from ad.runtime.locks import locked
 from ad.runtime.run import world_title
-from ad.sweeps.records import RunRecord, read_records, world_key
+from ad.sweeps.records import RunRecord, read_calibration, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
 
 SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "share_of_optimum_last10", "return_last10")},
     **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
     "found_by_10": SEARCH_COLUMNS["found_by_10"],
+    "source_return": ("return of the source, last 10", ".2f"),
 }
+ACTION_TITLES = {"sample": "sampled", "greedy": "greedy"}
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")  # the ceiling bounds the mean over all goals
 BOUNDED = ("nauc", "share_of_optimum_last10")  # shown with their intervals
+RETURNS = ("return_last10", "source_return")
 
 
 def check_page(results: Results, page: Path) -> None:
@@ -47,7 +51,7 @@ def write_tables(results: Results, page: Path) -> None:
     A table stands between the lines `<!-- name -->` and `<!-- /name -->`.
     """
     records = read_records(results.records)
-    tables = {table.name: results_table(table, records) for table in results.tables}
+    tables = {t.name: results_table(t, records, page.parent) for t in results.tables}
     texts = {name: table.compact().markdown() for name, table in tables.items() if table.rows}
     for text in texts.values():
         info(text.rstrip())
@@ -55,8 +59,16 @@ def write_tables(results: Results, page: Path) -> None:
         replace_between(page, texts)
 
 
-def results_table(table: ResultTable, records: dict[str, RunRecord]) -> Table:
-    """Return a table with a row for each world of each row of `table` that has records."""
+def results_table(
+    table: ResultTable, records: dict[str, RunRecord], folder: Path = Path()
+) -> Table:
+    """Return a table with a row for each world of each row of `table` that has records.
+
+    The links to the rows' experiments are relative to `folder`. A table of calibrations has a row
+    for each way to act instead.
+    """
+    if table.calibration:
+        return _calibration_table(table, records, folder)
     compared, rows = _compared(table, records), []
     for row in table.rows:
         experiment = row.runs[0].config
@@ -64,34 +76,77 @@ def results_table(table: ResultTable, records: dict[str, RunRecord]) -> Table:
         for world in ("", *map(world_title, experiment.evaluation.worlds)):
             if not (made := _records_of(row, world, records)):
                 continue
-            title = f"[{row.title}]({row.file})" + (f", {world}" if world else "")
+            title = _link(row, folder) + (f", {world}" if world else "")
             against = UNKNOWN if world else str(compared.get(row.title, UNKNOWN))
-            runs = str(len(made)) + ("" if len(made) == len(row.runs) else f" of {len(row.runs)}")
             cells = [_cell(made, score) for score in SHOWN]
-            rows.append([title, told, *cells, _references(made), against, runs])
+            rows.append([title, told, *cells, _references(made), against, _runs(row, made)])
     headings = [heading for heading, _ in SHOWN.values()]
     against = f"NAUC minus that of {table.compared_with}"
     references = "NAUC of random walk, best searcher"
-    return Table(["source", "is told", *headings, references, against, "runs"], rows)
+    return Table(["experiment", "is told", *headings, references, against, "runs"], rows)
+
+
+def _calibration_table(table: ResultTable, records: dict[str, RunRecord], folder: Path) -> Table:
+    """Return a table with a row for each row of `table` that has records and each way to act.
+
+    Its columns are the source's return and the returns achieved for the asked ones.
+    """
+    asked = sorted(
+        {asked for row in table.rows for asked in row.runs[0].config.evaluation.calibration}
+    )
+    rows = []
+    for row in table.rows:
+        if not (made := _records_of(row, "", records)):
+            continue
+        for action, title in ACTION_TITLES.items():
+            curves = [read_calibration(record, action) for record in made]
+            achieved = [
+                _estimate(made, [curve.get(value) for curve in curves], ".3f") for value in asked
+            ]
+            source = _cell(made, "source_return")
+            rows.append([_link(row, folder), title, source, *achieved, _runs(row, made)])
+    headings = [f"asked {value:g}" for value in asked]
+    return Table(["experiment", "actions", SHOWN["source_return"][0], *headings, "runs"], rows)
+
+
+def _link(row: Row, folder: Path) -> str:
+    return f"[{row.title}]({Path(os.path.relpath(row.file, folder)).as_posix()})"
+
+
+def _runs(row: Row, made: Sequence[RunRecord]) -> str:
+    """Return the number of runs that a row is the mean of, as text."""
+    return str(len(made)) + ("" if len(made) == len(row.runs) else f" of {len(row.runs)}")
 
 
 def _cell(made: Sequence[RunRecord], score: str) -> str:
-    style, known = SHOWN[score][1], sum(record[score] is not None for record in made)
-    over = _over_splits(made, score)
+    """Return the mean of a score, with its interval if it is one of BOUNDED.
+
+    Where the optimal return is unknown, the returns have intervals.
+    """
+    values, style = [record[score] for record in made], SHOWN[score][1]
+    known = sum(value is not None for value in values)
     some = f" ({known} of {len(made)})" if 0 < known < len(made) else ""
-    shown = score in BOUNDED and over["lo"] is not None
-    return interval(over["mean"], (over["lo"], over["hi"]) if shown else None, style) + some
+    is_optimum_known = any(record["nauc"] is not None for record in made)
+    if score in BOUNDED or (score in RETURNS and not is_optimum_known):
+        return _estimate(made, values, style) + some
+    return number(_over_splits(made, values)["mean"], style) + some
+
+
+def _estimate(made: Sequence[RunRecord], values: Sequence[float | None], style: str) -> str:
+    """Return the mean of the `values` of the runs `made` and its interval as text."""
+    over = _over_splits(made, values)
+    return interval(over["mean"], None if over["lo"] is None else (over["lo"], over["hi"]), style)
 
 
 def _references(made: Sequence[RunRecord]) -> str:
     """Return the mean NAUC of each reference over the splits, as text."""
-    means = [_over_splits(made, f"{name}_nauc")["mean"] for name in SHOWN_REFERENCES]
+    naucs = [[record[f"{name}_nauc"] for record in made] for name in SHOWN_REFERENCES]
+    means = [_over_splits(made, values)["mean"] for values in naucs]
     return UNKNOWN if set(means) == {None} else ", ".join(number(mean, ".3f") for mean in means)
 
 
-def _over_splits(made: Sequence[RunRecord], score: str) -> dict:
-    splits = [record["split_seed"] for record in made]
-    return over_splits([record[score] for record in made], splits)
+def _over_splits(made: Sequence[RunRecord], values: Sequence[float | None]) -> dict:
+    return over_splits(values, [record["split_seed"] for record in made])
 
 
 def _compared(table: ResultTable, records: dict[str, RunRecord]) -> dict[str, Comparison]:

@@ -34,16 +34,18 @@ def study(argv: Sequence[str]) -> None:
 
 
 def results(argv: Sequence[str]) -> None:
-    """Run the rows of configs/records/results.yaml and write the tables of README.md.
+    """Run the rows of a file in configs/records and write its tables, e.g. those of README.md.
 
-    A finished run is a line of results.csv beside that file and is not made again; the same command
+    A finished run is a line of the CSV file beside it and is not made again; the same command
     resumes the others. Several processes may each make one shard of the runs.
     """
     parser = _sweep_parser("results", results)
     parser.add_argument(
         "--file", default="configs/records/results.yaml", type=Path, help="the rows"
     )
-    parser.add_argument("--page", default="README.md", type=Path, help="the file with the tables")
+    parser.add_argument(
+        "--page", type=Path, help="the file with the tables; by default as the rows say"
+    )
     parser.add_argument("--rows", help="titles with commas between; by default all")
     options = parser.parse_args(argv)
     titles = [title.strip() for title in options.rows.split(",")] if options.rows else []
@@ -52,8 +54,9 @@ def results(argv: Sequence[str]) -> None:
 
     plan = load_results(options.file)
     runs = plan.planned_runs(titles)
-    check_page(plan, options.page)
-    _sweep(plan.records, runs, lambda: write_tables(plan, options.page), options)
+    page = options.page or plan.page
+    check_page(plan, page)
+    _sweep(plan.records, runs, lambda: write_tables(plan, page), options)
 
 
 def table(argv: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from envs.registry import did_you_mean
 
 BASE = "base"  # the name of the base experiment in records
 STUDY_FILE = "study.yaml"
+COMPARED = ("nauc", "success_last10", "return_last10", "held_out_accuracy")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class StudyConfig:
     experiment: str = field("configs/quickstart.yaml")  # the YAML file of the base experiment
     settings: dict = field({})  # dotted setting: its value in all runs
     seeds: list[int] = field([0, 1, 2])  # training seeds
+    score: str = field("nauc", choices=COMPARED)  # the score by which values are compared
     questions: list[str] = field([])  # names of the questions, in the order of the page
 
 
@@ -43,8 +45,8 @@ class QuestionConfig:
     change: str = field("")  # the dotted setting that changes
     values: list = field([])  # its values
     variants: dict = field({})  # name: {dotted setting: value}, where several change together
-    better: list = field([])  # values whose NAUC is larger than that of the reference
-    worse: list = field([])  # values whose NAUC is smaller; the others are not told apart from it
+    better: list = field([])  # values whose score is larger than that of the reference
+    worse: list = field([])  # values whose score is smaller; the others are not told apart from it
     answer: str = field("")  # what the runs say and why, written once they are made
 
 
@@ -64,13 +66,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Study:
-    """The base experiment (of the file `experiment`), the training seeds and the questions."""
+    """The base experiment (of the file `experiment`), the training seeds and the questions.
+
+    score: the score by which values are compared, one of COMPARED.
+    """
 
     folder: Path
     experiment: str
     base: Experiment
     seeds: list[int]
     questions: list[Question]
+    score: str
 
     @property
     def records(self) -> Path:
@@ -117,7 +123,7 @@ def load_study(
         lambda name: _question(folder, name, config, base),
         [name for name in config.questions if name in asked],
     )
-    return Study(folder, config.experiment, base, seeds, questions)
+    return Study(folder, config.experiment, base, seeds, questions, config.score)
 
 
 def _in_words(changed: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The figure of a question: success over in-context episodes, and NAUC, by value.
+"""The figure of a question: success over in-context episodes, and the compared score, by value.
 
 The values are named on the right, in the colors of their lines.
 """
@@ -13,11 +13,17 @@ from ad.sweeps.study.verdicts import ValueResults
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
 STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+WITHIN_1 = ("nauc", "success_last10", "held_out_accuracy")  # scores from 0 to 1
 RESOLUTION = 100  # dots per inch: these pictures are committed
 
 
-def question_picture(results: dict[str, ValueResults], random_walk: float | None) -> bytes:
-    """Return a PNG of the `results` by value; `random_walk` is the NAUC of that reference."""
+def question_picture(
+    results: dict[str, ValueResults], heading: str, random_walk: float | None
+) -> bytes:
+    """Return a PNG of the `results` by value.
+
+    heading: the name of the compared score. random_walk: the score of that reference, if known.
+    """
     height = max(3.8, 1.2 + 0.45 * len(results))
     figure = Figure(figsize=(10.5, height), dpi=RESOLUTION, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
@@ -32,8 +38,9 @@ def question_picture(results: dict[str, ValueResults], random_walk: float | None
         style = STYLES["random_then_optimal"]
         right.axvline(random_walk, **style, label="random walk, then shortest path")
         right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
-    style_axes(right, "NAUC, held-out tasks (dots: seeds)", "")
-    right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # the interval of few seeds may be wider
+    style_axes(right, f"{heading}, held-out tasks (dots: seeds)", "")
+    if all(value.compared in WITHIN_1 for value in results.values()):
+        right.set_xlim(np.clip(right.get_xlim(), 0, 1))  # the interval of few seeds may be wider
     right.set_yticks(range(len(results)), results)
     right.set_ylim(len(results) - 0.5, -0.5)
     for text, style in zip(right.get_yticklabels(), styles, strict=True):
@@ -57,7 +64,7 @@ def _curve(axes: Axes, value: ValueResults, shift: float, style: dict) -> None:
 
 
 def _interval(axes: Axes, value: ValueResults, y: int, style: dict) -> None:
-    (mean, bounds), seeds = value.estimate("nauc"), value.values("nauc")
+    (mean, bounds), seeds = value.estimate(value.compared), value.values(value.compared)
     if bounds is not None:
         axes.plot(bounds, (y, y), **style, linewidth=2)
     if mean is not None:

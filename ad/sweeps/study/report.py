@@ -28,6 +28,7 @@ SHOWN = {
     **{name: SEARCH_COLUMNS[name] for name in ("first_success", "success_seen")},
     **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
     "train_nauc": ("NAUC, train tasks", ".3f"),
+    "held_out_accuracy": ("accuracy, held-out actors", ".3f"),
     "train_s": ("training, s", ".0f"),
 }
 SENTENCES = {
@@ -48,7 +49,8 @@ def make_page(folder: Path) -> None:
         results = study_results(study, records)
         write_text(folder / "README.md", page(study, records, results))
         for question in study.questions:
-            _write_picture(folder / f"{question.name}.png", results.values[question.name])
+            picture = folder / f"{question.name}.png"
+            _write_picture(picture, results.values[question.name], heading(study.score))
     planned = study.planned_runs()
     used = sum(run.key in records for run in planned)
     if used == len(planned):
@@ -57,13 +59,20 @@ def make_page(folder: Path) -> None:
     info(f"study: {used} of {len(planned)} runs in {folder / 'README.md'}")
 
 
-def _write_picture(path: Path, values: dict[str, ValueResults]) -> None:
+def heading(score: str) -> str:
+    """Return what the page calls a score."""
+    return (SHOWN | COLUMNS)[score][0]
+
+
+def _write_picture(path: Path, values: dict[str, ValueResults], score: str) -> None:
     """Draw the values of a question that have records; remove the picture if there are none."""
     made = {name: value for name, value in values.items() if value.records}
     if not made:
         return path.unlink(missing_ok=True)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(question_picture(made, _random_walk(values)))
+        temporary.write_bytes(
+            question_picture(made, score, _random_walk(values) if score == "NAUC" else None)
+        )
 
 
 def page(study: Study, records: dict[str, RunRecord], results: StudyResults) -> str:
@@ -77,22 +86,25 @@ def page(study: Study, records: dict[str, RunRecord], results: StudyResults) -> 
 def question_table(study: Study, question: Question, results: StudyResults) -> Table:
     """Return a row for each value; the last column compares it with the reference."""
     reference = question.reference(study.base)
+    shown = {study.score: COLUMNS[study.score]} if study.score not in SHOWN else {}
+    shown |= SHOWN
     rows = []
     for name, value in results.values[question.name].items():
         seeds = ", ".join(f"{record['train_seed']:g}" for record in value.records)
         seeds += f" (missing: {', '.join(map(str, value.missing))})" if value.missing else ""
-        cells = [score_cell(value, score) for score in SHOWN]
+        cells = [score_cell(value, score) for score in shown]
         title = f"**{name}**" if name == reference else name
         against = str(results.comparisons[question.name].get(name, UNKNOWN))
         rows.append([title, seeds.strip(), *cells, against])
-    headings = [heading for heading, _ in SHOWN.values()]
+    headings = [heading for heading, _ in shown.values()]
     change = question.config.change or "value"
-    return Table([change, "seeds", *headings, f"NAUC minus that of {reference}"], rows)
+    against = f"{heading(study.score)} minus that of {reference}"
+    return Table([change, "seeds", *headings, against], rows).compact()
 
 
 def score_cell(value: ValueResults, score: str) -> str:
     """Return the estimate of a score as text, with the number of seeds if only some have it."""
-    style = SHOWN[score][1]
+    style = (SHOWN | COLUMNS)[score][1]
     if score in SECONDS:
         return number(value.estimate(score)[0], style)
     known, seeds = len(value.values(score)), len(value.records)
@@ -122,7 +134,7 @@ def _overview(study: Study, question: Question, results: StudyResults) -> list[s
     missing = sum(len(value.missing) for value in values.values())
     link = f"[{question.name}](#{question.name})"
     link += f" ({missing} {'run' if missing == 1 else 'runs'} missing)" if missing else ""
-    return [link, f"{reference}: {score_cell(values[reference], 'nauc')}", *lists]
+    return [link, f"{reference}: {score_cell(values[reference], study.score)}", *lists]
 
 
 def _section(study: Study, question: Question, results: StudyResults) -> str:
@@ -145,17 +157,21 @@ def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) ->
     trained = {name: record["train_s"] or 0 for name, record in done}
     seconds = sum(trained.values()) + sum(record["evaluate_s"] or 0 for _, record in done)
     hours, seeds = seconds / 3600, ", ".join(map(str, study.seeds))
+    split = f"the split of seed {base.split.split_seed}"
+    split = "the tuning split" if base.split.tuning else split
+    folder = "" if study.folder.name == "study" else f" --folder {study.folder.as_posix()}"
     file = f"../{study.records.parent.name}/{study.records.name}"
     runs = f"""Each question changes one thing in the base experiment: `{study.experiment}` with
         {base.training.steps} train steps, {base.source.env_steps:,} env steps of each source agent
-        and split seed {base.split.split_seed}, as `{STUDY_FILE}` says; training seeds {seeds}.
-        NAUC and success are on held-out tasks. {len(done)} of {len(planned)} runs are done, which
-        took {hours:.1f} hours of training and evaluation; each is a line of
+        on {split}, as `{STUDY_FILE}` says; training seeds {seeds}. Scores are those on held-out
+        tasks where their heading says nothing else. {len(done)} of {len(planned)} runs are done,
+        which took {hours:.1f} hours of training and evaluation; each is a line of
         [{study.records.name}]({file}), with its versions."""
-    commands = """```bash
-python -m scripts.study                # make the missing runs and this page; resumes
-python -m scripts.study --dry true     # list the runs that are done and those that are missing
-python -m scripts.study --table true   # write only this page and its figures, from the records
+    verb = f"python -m scripts.study{folder}"
+    commands = f"""```bash
+{verb}                # make the missing runs and this page; resumes
+{verb} --dry true     # list the runs that are done and those that are missing
+{verb} --table true   # write only this page and its figures, from the records
 ```"""
     method = map(_paragraph, _method(study, results))
     return "\n\n".join(["# What one setting does", _paragraph(runs), commands, *method]) + "\n"
@@ -163,31 +179,31 @@ python -m scripts.study --table true   # write only this page and its figures, f
 
 def _method(study: Study, results: StudyResults) -> list[str]:
     """Return the paragraphs of the page about its intervals and comparisons."""
-    pooled, seeds = results.pooled, len(study.seeds)
+    pooled, seeds, score = results.pooled, len(study.seeds), heading(study.score)
     if pooled is None:
         return [
             """Brackets are 95 % intervals over tasks. No setting has two training seeds, so the
             variance over seeds is unknown and no values are compared."""
         ]
-    ranked = sorted((nauc for nauc in results.settings if len(nauc) > 1), key=np.mean)
+    ranked = sorted((scores for scores in results.settings if len(scores) > 1), key=np.mean)
     halves = [pool(half) for half in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :])]
     low, high = (number(half and half.deviation, ".3f") for half in halves)
     half_width = pooled.interval(0, seeds, seeds)[1]
     return [
-        f"""The last column of a table is a value's mean NAUC minus that of the question's reference
-        (bold), with the 95 % interval and the p value of this difference. The p value is corrected
-        for all {sum(map(len, results.comparisons.values()))} comparisons of the page (Holm 1979). A
-        value is better or worse if the corrected p value is below {LEVEL}. Otherwise the two are
-        not told apart, which does not show that they are equal. The interval is that of a single
-        comparison and may exclude 0 where the corrected p value is {LEVEL} or more.""",
-        f"""All comparisons use Student's t and one standard deviation of NAUC over training seeds,
-        {pooled.deviation:.3f}, pooled within the {len(ranked)} settings of the study
+        f"""The last column of a table is a value's mean {score} minus that of the question's
+        reference (bold), with the 95 % interval and the p value of this difference. The p value is
+        corrected for all {sum(map(len, results.comparisons.values()))} comparisons of the page
+        (Holm 1979). A value is better or worse if the corrected p value is below {LEVEL}. Otherwise
+        the two are not told apart, which does not show that they are equal. The interval is that of
+        a single comparison and may exclude 0 where the corrected p value is {LEVEL} or more.""",
+        f"""All comparisons use Student's t and one standard deviation of {score} over training
+        seeds, {pooled.deviation:.3f}, pooled within the {len(ranked)} settings of the study
         ({pooled.freedom} degrees of freedom). With {seeds} seeds on both sides the interval of a
         difference is ±{half_width:.3f}. This assumes that runs are independent, although runs that
         differ in evaluation only share a training, and that the standard deviation is the same in
-        all settings. In the half of the settings with the smaller NAUC it is {low}, in the other
+        all settings. In the half of the settings with the smaller {score} it is {low}, in the other
         half {high}, so p values just below {LEVEL} are uncertain.""",
-        """Brackets at a single value are 95 % intervals too: for NAUC with the pooled standard
+        f"""Brackets at a single value are 95 % intervals too: for {score} with the pooled standard
         deviation, for other scores by Student's t over the value's seeds, or over tasks where one
         seed has the score. Other scores are not compared. All runs share one split seed and one
         source seed, whose influence is in none of the intervals.""",

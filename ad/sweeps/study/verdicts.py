@@ -1,8 +1,8 @@
 """What the records of a study say: the results of each value and its comparison with the reference.
 
-Every value of a question is compared with the question's reference by their NAUC, with one standard
-deviation over training seeds that is pooled within all settings of the study. The p values are
-corrected for all comparisons of the study.
+Every value of a question is compared with the question's reference by the score of the study (NAUC
+unless it says another), with one standard deviation over training seeds that is pooled within all
+settings of the study. The p values are corrected for all comparisons of the study.
 """
 
 from dataclasses import dataclass, replace
@@ -31,11 +31,13 @@ Estimate = tuple[float | None, tuple[float, float] | None]  # mean and 95 % inte
 class ValueResults:
     """The results of one value of a question: its records and the seeds without one.
 
-    pooled: the standard deviation of NAUC over seeds, pooled within all settings of the study.
+    compared: the score by which values are compared.
+    pooled: its standard deviation over seeds, pooled within all settings of the study.
     """
 
     records: list[RunRecord]
     missing: list[int]
+    compared: str
     pooled: PooledDeviation | None = None
 
     def values(self, score: str) -> list[float]:
@@ -45,11 +47,11 @@ class ValueResults:
     def estimate(self, score: str) -> Estimate:
         """Return the mean and 95 % interval of a score, over tasks if only one seed has it.
 
-        The interval of NAUC is that of the pooled standard deviation where there is one.
+        That of the compared score is of the pooled standard deviation, where there is one.
         """
         over_seeds = t_interval(self.values(score))
         mean, low, high = (over_seeds[name] for name in ("mean", "lo", "hi"))
-        if score == "nauc" and self.pooled and mean is not None:
+        if score == self.compared and self.pooled and mean is not None:
             return mean, self.pooled.interval(mean, over_seeds["n"])
         if over_seeds["n"] == 1:
             (record,) = (record for record in self.records if record[score] is not None)
@@ -61,9 +63,9 @@ class ValueResults:
 class StudyResults:
     """The results by question and value, and the comparison of each value but the reference.
 
-    A comparison is missing where the value or the reference has no record. `settings` has the NAUC
-    of each distinct experiment, one number a seed, and `pooled` their standard deviation, None
-    where no experiment has two seeds.
+    A comparison is missing where the value or the reference has no record. `settings` has the
+    compared score of each distinct experiment, one number a seed, and `pooled` their standard
+    deviation, None where no experiment has two seeds.
     """
 
     values: dict[str, dict[str, ValueResults]]
@@ -76,7 +78,7 @@ def study_results(study: Study, records: dict[str, RunRecord]) -> StudyResults:
     """Return the results of all questions and their comparisons from the `records` by key."""
     asked = [config for question in study.questions for config in question.variants.values()]
     found = {config_hash(config): _value_results(study, config, records) for config in asked}
-    settings = [value.values("nauc") for value in found.values()]
+    settings = [value.values(study.score) for value in found.values()]
     pooled = pool(settings)
     values = {
         question.name: {
@@ -126,7 +128,8 @@ def _in_yaml(question: Question, comparisons: dict[str, Comparison]) -> str:
 def _value_results(study: Study, config: Experiment, records: dict[str, RunRecord]) -> ValueResults:
     keys = {seed: study.planned_run(config, seed).key for seed in study.seeds}
     found = [records[key] for key in keys.values() if key in records]
-    return ValueResults(found, [seed for seed, key in keys.items() if key not in records])
+    missing = [seed for seed, key in keys.items() if key not in records]
+    return ValueResults(found, missing, study.score)
 
 
 def _comparisons(
@@ -135,12 +138,12 @@ def _comparisons(
     """Compare each value with its question's reference; the p values are corrected for them all."""
     pairs = {}  # (question, value) -> difference and the two numbers of seeds
     for question in study.questions:
-        naucs = {name: value.values("nauc") for name, value in values[question.name].items()}
-        reference = naucs.pop(question.reference(study.base))
-        for name, nauc in naucs.items():
-            if nauc and reference:
-                difference = float(np.mean(nauc) - np.mean(reference))
-                pairs[question.name, name] = difference, len(nauc), len(reference)
+        scores = {name: v.values(study.score) for name, v in values[question.name].items()}
+        reference = scores.pop(question.reference(study.base))
+        for name, own in scores.items():
+            if own and reference:
+                difference = float(np.mean(own) - np.mean(reference))
+                pairs[question.name, name] = difference, len(own), len(reference)
     p_values = holm([pooled.p_value(*pair) for pair in pairs.values()]) if pooled else ()
     corrected = dict(zip(pairs, p_values, strict=False))
     compared: dict[str, dict[str, Comparison]] = {question: {} for question in values}
