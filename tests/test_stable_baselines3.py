@@ -43,6 +43,11 @@ RING = ["--env.id", "tests/worlds.py:Silent", "--env.kwargs", "{parts: true}"]
 RING += ["--split.num_train_tasks", "3", "--model.encoder", "table"]
 ARMS = ["--env.id", "tests/worlds.py:Bandit", "--env.kwargs", "{}", "--model.encoder", "table"]
 
+OBSTACLES = ["--env.id", "MiniGrid-Dynamic-Obstacles-6x6-v0", "--env.kwargs", "{direction: true}"]
+OBSTACLES += ["--env.tasks", "[{}, {}]", "--env.episode_length", "40"]
+OBSTACLES += ["--model.encoders", "{image: one_hot, direction: table}"]
+OBSTACLES += ["--model.reward", "projection"]
+
 
 def record(config, tasks, steps: int = 100) -> dict[str, np.ndarray]:
     """What a source records, arrays [T, K, N, ...] by field."""
@@ -139,12 +144,14 @@ def test_a_checkpoint_is_the_policy_of_its_time_and_the_library_reads_it(run):
         assert json.loads(file.read("settings.json"))["algorithm"] == "PPO"
 
 
-def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path):
+@pytest.mark.parametrize("world", [[], OBSTACLES], ids=["DarkRoom", "MiniGrid"])
+def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path, capsys, world):
+    words = [*SB3, "--source.settings.algorithm", "RecurrentPPO", "--source.settings.arguments"]
+    words += [SHORT["RecurrentPPO"], "--source.env_steps", "4400"]
+    words += ["--split.num_train_tasks", "1", *world]
     folders = []
-    for name, algorithm in [("whole", "RecurrentPPO"), ("cut", "RecurrentPPO")]:
+    for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-        words = [*SB3, "--source.settings.algorithm", algorithm, "--source.settings.arguments"]
-        words += [SHORT[algorithm], "--split.num_train_tasks", "1", "--source.env_steps", "4400"]
         run = Run.open(smoke(tmp_path / name, *words))
         histories = Histories(run.config)
         if name == "cut":
@@ -156,6 +163,7 @@ def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path):
             chunks.close()
         collect(run)
         folders.append(histories.folder(run.split.train_tasks[0]))
+    assert "at step 500 of 1100" in capsys.readouterr().err
     whole, cut = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
     assert "checkpoint_2200.zip" in whole and whole == cut
 

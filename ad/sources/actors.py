@@ -7,7 +7,7 @@ from gymnasium.spaces import Discrete
 
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.data.spec import field_name
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError
 from envs.rng import derive_key, uniform
 from envs.spaces import check_observation, split_observation
 
@@ -72,10 +72,16 @@ class Actors:
         return {**own, "observation": observation, "env": env}
 
     def restore(self, state: dict) -> None:
-        """Set the state to one returned by `state`."""
+        """Set the state to one returned by `state`.
+
+        Raises CorruptError if the environments cannot be restored exactly.
+        """
         self.steps, self.time = int(state["steps"]), state["time"].copy()
         self.observation = {name: values.copy() for name, values in state["observation"].items()}
-        self.env.restore(state["env"])
+        try:
+            self.env.restore(state["env"])
+        except ValueError as error:
+            raise CorruptError(f"the environments cannot be restored: {error}") from error
 
     def chunks(self, steps: int, multiple: int = 1) -> Iterator[TransitionChunk]:
         """Yield empty chunks from the present step to `steps`, each to be filled before the next.

@@ -8,10 +8,11 @@ import numpy as np
 from gymnasium.error import InvalidAction
 
 from envs.checks import check_actions
-from envs.gymnasium_vec import GymnasiumVectorEnv
+from envs.gymnasium_vec import NO_STEP, GymnasiumVectorEnv
 from envs.minigrid.drawing import draw_observation, draw_replay
 from envs.minigrid.make import make, make_plain, require
 from envs.minigrid.observation import Settings, all_missions, members
+from envs.minigrid.replay import Replayable, new_generator
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,31 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
             self.check_masks(checked, envs)
         return super().step(actions, active)
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the present episodes (see `envs.minigrid.replay`): JSON as bytes, uint8 [B].
+
+        Raises ResetNeeded before the first reset.
+        """
+        text = json.dumps(self._envs.call("episode"))
+        return {"episodes": np.frombuffer(text.encode(), np.uint8)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Play the episodes of a `state` again, of environments with the same settings and tasks.
+
+        This takes as many steps as the longest episode has. Raises ValueError if the environments
+        are in another state afterwards, e.g. with another version of the package.
+        """
+        episodes = json.loads(state["episodes"].tobytes())
+        generators = [new_generator(episode["generator"]) for episode in episodes]
+        self._envs.set_attr("np_random", generators)
+        self._envs.reset()
+        actions = [episode["actions"] for episode in episodes]
+        # The shorter ones wait first: the last step is that of all, as it was when they were saved.
+        for t in range(-max(map(len, actions)), 0):
+            self._envs.step(np.array([own[t] if len(own) >= -t else NO_STEP for own in actions]))
+        if list(self._envs.call("episode")) != episodes:
+            raise ValueError("the episodes that were played again are not those that were saved")
+
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
         """Draw one episode, uint8 [T + 1, H, W, 3].
 
@@ -86,7 +112,7 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
         """Make one environment of a task with the missions and actions of the family."""
         missions = list(dict.fromkeys(text for facts in self._facts for text in facts.missions))
         num_actions = max(facts.num_actions for facts in self._facts)
-        return self.single(self._made, missions, num_actions, **self._settings(task))
+        return Replayable(self.single(self._made, missions, num_actions, **self._settings(task)))
 
     @cached_property
     def _facts(self) -> list[Facts]:
