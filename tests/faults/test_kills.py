@@ -29,6 +29,12 @@ LONGER = {
     "model.dropout": "0.1",
     "evaluation.episodes": "20",
 }
+OBSTACLES = ["--env.id", "MiniGrid-Dynamic-Obstacles-6x6-v0", "--env.kwargs", "{}"]
+OBSTACLES += ["--env.tasks", "[{}, {seed: 1}, {size: 5}]", "--env.episode_length", "40"]
+OBSTACLES += ["--split.num_train_tasks", "2", "--model.encoder", "one_hot"]
+OBSTACLES += ["--model.reward", "projection", "--source.algorithm", "stable_baselines3"]
+OBSTACLES += ["--source.settings.arguments", "{n_steps: 50, batch_size: 200, n_epochs: 1}"]
+OBSTACLES += ["--source.env_steps", "8000", "--source.state_every", "0"]
 VERBS = ("collect", "train", "evaluate")
 
 
@@ -41,6 +47,14 @@ def untouched(smoke, tmp_path_factory):
     collect(run)
     pipeline.train([run])
     pipeline.evaluate(run)
+    return config
+
+
+@pytest.fixture(scope="module")
+def obstacles(smoke, tmp_path_factory):
+    """The configuration of a collection on MiniGrid without faults; tests only read it."""
+    config = smoke(tmp_path_factory.mktemp("obstacles"), *OBSTACLES)
+    collect(Run.open(config))
     return config
 
 
@@ -129,6 +143,28 @@ def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, ki
         words = begin(verb, number)
         hits = killer.run_with_kills(verb, words, 0.9 * seconds, 3)
         return hits, lost(untouched, verb, words, killer)
+
+    campaign(ledger, kind, kills, trial)
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=FULL)])
+def test_kills_at_random_moments_of_a_collection_on_minigrid_lose_nothing(
+    obstacles, tmp_path, ledger, kills
+):
+    killer, kind = Killer(seed=kills), "kill -9 at a random moment of a collection on MiniGrid"
+    config_path = Path(obstacles.root) / "logs" / obstacles.name / "config.yaml"
+
+    def begin(number: int) -> list[str]:
+        (tmp_path / str(number)).mkdir()
+        return ["--config_path", str(config_path), "--root", str(tmp_path / str(number))]
+
+    seconds = killer.run("collect", begin(-1))
+
+    def trial(number: int) -> tuple[int, object]:
+        words = begin(number)
+        hits = killer.run_with_kills("collect", words, 0.9 * seconds, 3)
+        return hits, lost(obstacles, "collect", words, killer)
 
     campaign(ledger, kind, kills, trial)
     assert not ledger.lost(kind)
