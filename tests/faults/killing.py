@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 HEAVY = ["ad.sweeps.pipeline"]
-HEAVY += ["ad.collection.collect", "ad.sources.sb3_agent", "ad.training.trainer"]
+HEAVY += ["ad.collection.collect", "ad.sources.sb3.agent", "ad.training.trainer"]
 HEAVY += ["ad.evaluation.evaluate", "ad.evaluation.summary"]
 # Python's audit events of changes in a folder, and which argument is the path.
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "shutil.rmtree": 0, "os.truncate": 0}
