@@ -132,6 +132,14 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
         """Return the indices into `task_kwargs`, [[0], [1], ...], int64 [K, 1]."""
         return np.arange(len(self.task_kwargs))[:, None]
 
+    def names(self, tasks) -> list[str]:
+        """Return the settings of each task, "(seed: 4)", or its index where it has none."""
+        own = [(int(i), self.task_kwargs[int(i)]) for i in self._index(tasks)]
+        return [
+            f"({', '.join(f'{name}: {value}' for name, value in task.items()) or index})"
+            for index, task in own
+        ]
+
     def success(self, returns: np.ndarray) -> np.ndarray | None:
         """Return whether returns are at least the id's reward threshold; None if it has none."""
         threshold = self._spec.reward_threshold

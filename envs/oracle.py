@@ -51,6 +51,10 @@ class TaskOracle:
         """Return all tasks of the world, int64 [K, D]: D numbers name a task."""
         raise NotImplementedError
 
+    def names(self, tasks) -> list[str]:
+        """Return what each of `tasks` is called in reports: by default its numbers, "(3, 7)"."""
+        return [f"({', '.join(map(str, task))})" for task in np.asarray(tasks).tolist()]
+
     def relative_tasks(self, tasks) -> np.ndarray:
         """Return names of `tasks` that are equal for the same task under other settings, [K, D]."""
         return np.asarray(tasks)

@@ -186,7 +186,7 @@ def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score,
     result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
     json.dumps(result, allow_nan=False)
     twins = [{"a": result}, {"b": result, "c": result}, {"d": "not evaluated"}]
-    shown = [tables.run_table(result), tables.runs_table(twins), tables.tasks_table(entry)]
+    shown = [tables.run_table(result), tables.runs_table(twins), tables.tasks_table(entry, {})]
     assert not any("nan" in table.markdown().lower() for table in shown)
 
 

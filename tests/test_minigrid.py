@@ -135,6 +135,11 @@ def test_a_task_with_a_seed_has_the_same_layout_at_every_reset():
     np.testing.assert_array_equal(first[0], expected["image"])
 
 
+def test_a_task_is_called_by_its_settings_and_without_any_by_its_index():
+    world = envs.make_base(DOOR_KEY, [{"seed": 4, "size": 6}, {}])
+    assert world.names([[1], [0]]) == ["(1)", "(seed: 4, size: 6)"]
+
+
 def test_a_task_may_be_a_member_of_a_family_and_members_may_have_fewer_actions():
     tasks = [{"id": "MiniGrid-Empty-8x8-v0"}, {"max_steps": 17}]
     world = envs.make_base(OBSTACLES, tasks, tasks=[[0], [1]])

@@ -144,12 +144,13 @@ def test_every_member_of_the_oracle_may_be_unknown():
     arguments = {"tasks": tasks, "task": tasks[0], "episode_length": 5, "episodes": 3}
     arguments |= {"transitions": episode, "returns": np.ones(4)}
     for name, method in inspect.getmembers(TaskOracle, inspect.isfunction):
-        if name in ("all_tasks", "relative_tasks"):
+        if name in ("all_tasks", "names", "relative_tasks"):
             continue
         needed = [a for a in inspect.signature(method).parameters if a != "self"]
         assert not getattr(world, name)(*(arguments[a] for a in needed)), name
     np.testing.assert_array_equal(world.relative_tasks(tasks), tasks)
     assert (world.task_noun, world.task_grid, world.success_ends) == ("task", None, False)
+    assert world.names(np.array([[3], [0]])) == ["(3)", "(0)"]
 
 
 def test_a_bandit_tells_its_optimal_return():

@@ -22,7 +22,6 @@ from ad.data.histories import Histories
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
-from ad.reporting.tables import task_text
 from ad.runtime.run import Run
 from envs.oracle import TaskOracle
 from envs.tasks import task_name
@@ -143,8 +142,8 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
         for sequence in rollout_episodes(path, settings.held_out_videos):
             last = len(sequence.start) - 1
             chosen = {0, max((last + 1) // EARLY_DIVISOR - 1, 0), last}
-            name = task_name(sequence.task)
-            title = f"Frozen model on held-out {noun} {task_text(name)}: one context, no training"
+            name, (text,) = task_name(sequence.task), world.names([sequence.task])
+            title = f"Frozen model on held-out {noun} {text}: one context, no training"
             frames = partial(episode_montage, world, sequence, chosen, title, settings.fps)
             yield run.videos / f"held_out_{name}.mp4", frames
     if settings.source_videos:
@@ -156,8 +155,8 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
 
 def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path, fps: int) -> np.ndarray:
     sequence = history_episodes(task, folder)
-    last, text = len(sequence.start) - 1, f"{world.task_noun} {task_text(task_name(task))}"
-    title = f"Source agent on train {text}: one of its actors while it trains"
+    last, (name,) = len(sequence.start) - 1, world.names([task])
+    title = f"Source agent on train {world.task_noun} {name}: one of its actors while it trains"
     return episode_montage(world, sequence, {0, last // 2, last}, title, fps)
 
 

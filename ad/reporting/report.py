@@ -5,7 +5,9 @@ Reads the results of the evaluation and the videos recorded so far. The template
 """
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 import numpy as np
@@ -23,6 +25,7 @@ from ad.reporting.record import can_draw
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.run import Run
 from envs.oracle import TaskOracle
+from envs.tasks import task_name
 
 MAX_VIDEOS = {"held_out": 3, "source": 1}  # in report.html; videos/<run>/ may have more
 VIDEO_TITLES = {"held_out": "Held-out {}", "source": "Source agent, train {}"}
@@ -59,9 +62,12 @@ def report(run: Run) -> Path:
     results, noun = summary.results, run.world.task_noun
     curve = learning_curve(summary.evaluations, summary.references)
     maps = room_maps(run.world, results)
-    shown = videos(run.videos, noun) if can_draw(run) else None
+    tasks = np.concatenate([run.split.held_out_tasks, run.split.train_tasks])
+    names = dict(zip(map(task_name, tasks), run.world.names(tasks), strict=True))
+    shown = videos(run.videos, noun, names) if can_draw(run) else None
     plot, worlds = calibration_plot(results), world_results(run)
-    page = render(results, curve, maps, shown, run.config, worlds, noun, data_returns(run), plot)
+    returns = data_returns(run)
+    page = render(results, curve, maps, shown, run.config, worlds, noun, returns, plot, names)
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with atomic_write(run.folder / "curve.png") as temporary:
@@ -126,16 +132,17 @@ def room_maps(world: TaskOracle, results: dict) -> bytes | None:
     return plots.room_maps(maps, world.task_grid, cells, held_out, world.task_noun)
 
 
-def videos(folder: Path, noun: str) -> list[tuple[str, Path]]:
+def videos(folder: Path, noun: str, names: Mapping[str, str]) -> list[tuple[str, Path]]:
     """Return (title, path) of the videos to show: of held-out tasks, then of a source agent.
 
-    noun: what a task is called.
+    noun: what a task is called; names: what each is called, by its name in files.
     """
     shown = []
     for kind, count in MAX_VIDEOS.items():
         for path in sorted(folder.glob(f"{kind}_*.mp4"))[:count]:
             task = path.stem.removeprefix(f"{kind}_")
-            shown.append((f"{VIDEO_TITLES[kind].format(noun)} {tables.task_text(task)}", path))
+            title = f"{VIDEO_TITLES[kind].format(noun)} {names.get(task, task)}"
+            shown.append((title, path))
     return shown
 
 
@@ -149,12 +156,14 @@ def render(
     noun: str = "task",
     returns: np.ndarray | None = None,
     calibration: bytes | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the page report.html, with its images and videos embedded.
 
     curve, maps: PNG images, no maps if None; shown: (title, path) of videos, None if the world
     cannot draw; worlds: `results.json` by title; noun: what a task is called; returns: those of the
-    episodes that the run is trained on, [M]; calibration: a PNG image, None without one.
+    episodes that the run is trained on, [M]; calibration: a PNG image, None without one; names:
+    what each task is called, by its name in files.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -181,7 +190,8 @@ def render(
         calibration_table=calibration and tables.calibration_table(results),
         last_episode=splits["held_out"]["num_episodes"],
         tasks={
-            tables.SPLIT_TITLES[name]: tables.tasks_table(s).compact() for name, s in splits.items()
+            tables.SPLIT_TITLES[name]: tables.tasks_table(s, names).compact()
+            for name, s in splits.items()
         },
         worlds=worlds and tables.runs_table([{name: r} for name, r in worlds.items()]).compact(),
         method=splits["held_out"]["ci95_method"],
@@ -213,8 +223,9 @@ def headline(results: dict) -> str:
     """Return the result in one to three sentences."""
     summary, references = results["splits"]["held_out"], results["references"]
     count, best = min(metrics.LAST, summary["num_episodes"]), summary["optimal_return"]
+    tasks = "task" if summary["num_tasks"] == 1 else "tasks"
     text = (
-        f"On {summary['num_tasks']} held-out tasks, the return of the frozen model goes from "
+        f"On {summary['num_tasks']} held-out {tasks}, the return of the frozen model goes from "
         f"{summary['return_first10']:.2f} in the first {count} episodes to "
         f"{summary['return_last10']:.2f} in the last {count} of {summary['num_episodes']}"
         + (f"; the optimal return is {best:.2f}." if best is not None else ".")

@@ -3,7 +3,7 @@
 A table is a header and rows of text. The report shows the tables of one run as HTML.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ad.evaluation.metrics import FOUND_BY, across_runs
@@ -186,10 +186,13 @@ def _seconds(result: dict) -> str:
     return number(result["timing"].get("train_s"), ".0f") + " s"
 
 
-def tasks_table(summary: dict) -> Table:
-    """Make a row for each task of a split's entry in `results.json`, the least solved first."""
+def tasks_table(summary: dict, names: Mapping[str, str]) -> Table:
+    """Make a row for each task of a split's entry in `results.json`, the least solved first.
+
+    names: what a task is called, by its name in files.
+    """
     tasks = sorted(summary["per_task"], key=lambda task: (_solved(task), task["nauc"] or 0))
-    rows = [[task_text(task["task"]), *_cells(task, TASK_COLUMNS)] for task in tasks]
+    rows = [[names.get(task["task"], task["task"]), *_cells(task, TASK_COLUMNS)] for task in tasks]
     return Table(["task", *(heading for heading, _ in TASK_COLUMNS.values())], rows)
 
 
@@ -197,11 +200,6 @@ def _solved(task: dict) -> float:
     """Return the success of a task, or its return if the world cannot tell successes."""
     known = task["success_last10"] is not None
     return task["success_last10"] if known else task["return_last10"]
-
-
-def task_text(task: str) -> str:
-    """Return the task's name "3-7" as "(3, 7)"."""
-    return f"({task.replace('-', ', ')})"
 
 
 def number(value: float | None, style: str) -> str:
