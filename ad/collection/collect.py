@@ -10,7 +10,7 @@ from ad.data.histories import Histories
 from ad.data.manifest import CURVE_START
 from ad.data.store import load_history
 from ad.runtime.arrays import max_open_maps
-from ad.runtime.console import warn
+from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_rename_dir, remove, write_json
 from ad.runtime.locks import locked
 from ad.runtime.run import Run, describe_split
@@ -20,6 +20,7 @@ from envs.tasks import task_name
 def collect(run: Run, fresh: bool = False) -> int:
     """Collect the missing histories of the train tasks, with `fresh` all; returns their number.
 
+    Those of other experiments that the source reads are collected first, where they are missing.
     An interrupted collection is resumed, and gives the same bytes. Raises MachineError while
     another process collects into the same dataset.
     """
@@ -34,10 +35,19 @@ def collect(run: Run, fresh: bool = False) -> int:
     return count
 
 
-def collect_tasks(histories: Histories, tasks: np.ndarray, fresh: bool = False) -> int:
-    """Collect the missing histories of `tasks` [K, ...] as `collect` does; returns their number."""
+def collect_tasks(
+    histories: Histories, tasks: np.ndarray, fresh: bool = False, wait: bool = False
+) -> int:
+    """Collect the missing histories of `tasks` [K, ...] as `collect` does; returns their number.
+
+    With `wait`, waits for another process that collects into the same dataset.
+    """
+    # Their locks are released before the own one is taken, so no two processes wait for each other.
+    for needed in histories.needed:
+        if collected := collect_tasks(needed, tasks, wait=True):
+            info(f"collect: {collected} histories that the source reads, in {needed.path}")
     limit_threads(histories.config)
-    with locked(histories.path):
+    with locked(histories.path, wait):
         if fresh:
             _discard(histories, tasks)
         missing = histories.missing(tasks)

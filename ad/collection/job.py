@@ -46,6 +46,8 @@ class CollectionJob:
         config = self.config
         self.steps = config.source.env_steps // config.source.num_envs
         self.source = new_source(config, tasks)
+        # Before the agents act: the files that they read may change while they do.
+        self.manifests = [histories.manifest(task) for task in tasks]
         state = _state(self.source)
         self.can_be_saved = state is not None
         if not resume:
@@ -113,7 +115,7 @@ class CollectionJob:
 
     def _publish(self) -> None:
         """Publish the histories; mark those of failed agents and warn about them."""
-        manifests = [self.histories.manifest(task) for task in self.tasks]
+        manifests = self.manifests
         stopped_at = getattr(self.source, "stopped_at", np.full(len(self.tasks), -1))
         stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
         for k, step in stopped.items():
@@ -136,8 +138,12 @@ class CollectionJob:
 
     def _metadata(self) -> dict:
         """Return what a snapshot belongs to."""
-        seed = self.config.source.source_seed
-        return {"tasks": self.tasks.tolist(), "source_seed": seed, "versions": versions()}
+        return {
+            "tasks": self.tasks.tolist(),
+            "source_seed": self.config.source.source_seed,
+            "versions": versions(),
+            "inputs": {path: h for m in self.manifests for path, h in m.get("inputs", {}).items()},
+        }
 
     def _bar(self) -> tqdm:
         num_actors = self.config.source.num_envs * len(self.tasks)
@@ -186,6 +192,8 @@ def resumable_folders(histories: Histories, missing: np.ndarray) -> list[tuple[P
             left = {task_name(task) for task in tasks if not histories.is_complete(task)}
             if not left:
                 remove(partial)  # the process was killed after publishing, before removing it
+            elif left <= wanted and metadata.get("inputs", {}) != histories.inputs(tasks):
+                _give_up(partial, "the files that its source reads have changed")
             elif left <= wanted:
                 resumable.append((partial, metadata))
     return resumable
@@ -213,7 +221,7 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
     )
     name = source.algorithm.rpartition("/")[2]  # wherever the file of a user's class lies
     keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
-    settings = settings or source_class.Settings(**source.settings)
+    settings = settings or source_class.Settings(**Histories(config).settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)
 
 

@@ -107,6 +107,17 @@ def source_can_run_with_its_settings(settings, algorithm, num_envs, env, split):
     return problem(group(**settings), configured_world(env), tasks, num_envs)
 
 
+@component_constraint("source.settings", "source", "env")
+def source_can_read_the_experiments_that_it_names(settings, source, env):
+    resolve = getattr(SOURCES.load(source.algorithm), "resolve", None)
+    if resolve is None or next(validate(settings_class(SOURCES, source.algorithm), settings), None):
+        return None
+    try:
+        resolve(Experiment(env=env, source=source))
+    except ValueError as error:
+        return str(error)
+
+
 @constraint("split", "env")
 def split_is_possible(split, env):
     try:

@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from ad.config.world import configured_world
 from ad.data.manifest import MANIFEST, read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
+from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.runtime.files import sha256
 from ad.runtime.snapshots import read_metadata
@@ -41,6 +43,25 @@ class Histories:
         """The fields of a transition of the world."""
         return transition_fields(configured_world(self.config.env))
 
+    @property
+    def settings(self) -> dict:
+        """The settings of the source, resolved (`ad.sources`). Raises ConfigError."""
+        return self._resolved[0]
+
+    @property
+    def needed(self) -> list["Histories"]:
+        """The histories of other experiments that the source reads. Raises ConfigError."""
+        return [Histories(config) for config in self._resolved[1]]
+
+    @cached_property
+    def _resolved(self) -> tuple[dict, list[Experiment]]:
+        source = self.config.source
+        resolve = getattr(SOURCES.load(source.algorithm), "resolve", None)
+        try:
+            return resolve(self.config) if resolve else (source.settings, [])
+        except ValueError as error:
+            raise ConfigError(f"source.settings {error}") from error
+
     def folder(self, task: np.ndarray) -> Path:
         """Return the folder of the history of `task`."""
         return self.path / f"task_{task_name(task)}_seed_{self.config.source.source_seed}"
@@ -50,11 +71,27 @@ class Histories:
         folders = [self.folder(task) for task in tasks]
         return folders if all((folder / MANIFEST).exists() for folder in folders) else None
 
+    def inputs(self, tasks: Iterable[np.ndarray]) -> dict[str, str]:
+        """Return path -> SHA-256 of each file that the source reads for `tasks`.
+
+        Paths inside the root are relative to it, so that they do not depend on where it is. Raises
+        ValueError if a file is missing.
+        """
+        files = getattr(SOURCES.load(self.config.source.algorithm), "files", None)
+        paths = [path for task in tasks for path in files(self.settings, task)] if files else []
+        root = Path(self.config.root)
+        return {
+            str(path.relative_to(root) if path.is_relative_to(root) else path): sha256(path)
+            for path in map(Path, paths)
+        }
+
     def manifest(self, task: np.ndarray) -> dict:
-        """Return the entries of the manifest of `task` that determine its history."""
+        """Return the entries of the manifest of `task` that determine its history.
+
+        Raises ValueError if a file that the source reads is missing.
+        """
         env, source = self.config.env, self.config.source
-        files = getattr(SOURCES.load(source.algorithm), "files", lambda settings, task: [])
-        inputs = {str(path): sha256(path) for path in files(source.settings, task)}
+        inputs = self.inputs([task])
         return {
             "env": {"id": env.id, "kwargs": env.kwargs, "episode_length": env.episode_length},
             "task": task.tolist(),
@@ -72,9 +109,13 @@ class Histories:
     def manifest_mismatch(self, manifest: dict, task: np.ndarray) -> str:
         """Return the keys in which `manifest` is not that of `task`, with commas; "" if none.
 
-        Other versions of Python and its packages are no mismatch.
+        Other versions of Python and its packages are no mismatch. Where a file that the source
+        reads is missing, the inputs are.
         """
-        wanted = json.loads(json.dumps(self.manifest(task)))  # as it is read from the disk
+        try:
+            wanted = json.loads(json.dumps(self.manifest(task)))  # as it is read from the disk
+        except ValueError:
+            return "inputs"
         del wanted["versions"]
         return ", ".join(key for key, value in wanted.items() if manifest.get(key) != value)
 

@@ -13,8 +13,13 @@ The protocol of a source, with K tasks and N = `num_envs` actors for each of the
 - `settings_problem(settings, world, tasks, num_envs)`, optional and static: why the source cannot
   run with these `Settings` on the train tasks, as the rest of a sentence about `source.settings`;
   None if it can. It is asked before anything runs.
+- `resolve(config)`, optional and static: the settings, in plain types, that the source has in the
+  experiment `config`, and the experiments whose histories of the same tasks it reads, which are
+  collected first. It is asked before anything runs. Raises ValueError with the rest of a sentence
+  about `source.settings`.
 - `files(settings, task)`, optional and static: the paths of the files that the settings, in plain
-  types, name for a task. Their SHA-256 is part of what determines a history.
+  types and resolved, name for a task. Their SHA-256 is part of what determines a history. Raises
+  ValueError if one is missing.
 - `TOLD`, optional: what the source is told of its task besides its observations and rewards, for
   tables of results. "nothing"; "family": all tasks of the world and how to solve each, but not
   which one it is; "optimum": the optimal policy of its task. None, the default, is unknown.

@@ -4,29 +4,40 @@ An entry is a dict, for YAML:
 
     {checkpoint: path/to/checkpoint_200000.zip, act: greedy, share: 0.5}
     {dataset: histories/<dataset>, source_seed: 1, at: 0.5, act: {temperature: 5}, share: 0.25}
-    {run: logs/<run>, act: {top_k: 2}, share: 0.15}
+    {run: logs/<run>, act: {top_k: 2}, share: 0.1}
+    {experiment: configs/<experiment>.yaml, at: 0.1, share: 0.05}
     {policy: optimal, share: 0.05}
     {act: random, share: 0.05}
 
-`dataset` names the histories of another source, `run` those of a run's experiment: each task is
-played by the agent that learned it, at the checkpoint nearest to the fraction `at` of its history
-(default 1, the last one).
+`dataset` names the histories of another source, `run` those of a run's experiment, `experiment`
+those of the source of an experiment's file: each task is played by the agent that learned it, at
+the checkpoint nearest to the fraction `at` of its history (default 1, the last one). The histories
+of `experiment` have the root and the source seed of the demonstrations, and are collected first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ad.config.fields import as_yaml
-from ad.config.schema import parse_dump
+from ad.config.parser import load_file, read_text
+from ad.config.schema import Experiment, parse_dump
+from ad.config.yaml_io import YamlFile
 from ad.data.checkpoints import checkpoint_at
 from ad.data.histories import Histories
 from ad.data.manifest import read_manifest
+from ad.errors import ConfigError
 from envs.tasks import task_name
 
-ORIGINS = ("checkpoint", "dataset", "run", "policy")  # of a policy; an entry has at most one
+ORIGINS = (
+    "checkpoint",
+    "dataset",
+    "run",
+    "experiment",
+    "policy",
+)  # of a policy; an entry has at most one
 KEYS = (*ORIGINS, "at", "source_seed", "act", "share")
 WAYS = ("sampled", "greedy", "random")
 NUMBERED = {"temperature": (int, float), "top_k": int, "bottom_k": int}
@@ -47,7 +58,7 @@ class Entry:
     @property
     def has_checkpoint(self) -> bool:
         """Whether the policy is read from a file."""
-        return self.origin in ("checkpoint", "dataset", "run")
+        return self.origin not in ("policy", None)
 
     def checkpoint(self, task: np.ndarray) -> Path:
         """Return the path of the checkpoint that plays `task`.
@@ -55,6 +66,8 @@ class Entry:
         Raises ValueError if there is none.
         """
         place = Path(self.place)
+        if self.origin == "experiment":
+            raise ValueError(f"the agents of {place} can only play where histories are collected")
         if self.origin == "checkpoint":
             if not place.is_file():
                 raise ValueError(f"there is no file {place}")
@@ -101,6 +114,29 @@ def parse_entries(entries: Sequence[dict]) -> list[Entry]:
     return parsed
 
 
+def resolve_entries(
+    entries: Sequence[dict], config: Experiment
+) -> tuple[list[dict], list[Experiment]]:
+    """Return the entries with a dataset in place of each experiment, and these experiments.
+
+    `config` is the experiment of the demonstrations. Raises ValueError with the rest of a sentence.
+    """
+    resolved, experiments = [], {}
+    for number, (entry, plain) in enumerate(zip(parse_entries(entries), entries, strict=True), 1):
+        if entry.origin == "experiment":
+            try:
+                if entry.place not in experiments:
+                    experiments[entry.place] = _experiment_of_agents(entry.place, config)
+            except (ConfigError, ValueError) as error:
+                text = " ".join(str(error).split())
+                raise ValueError(f"cannot have entry {number}: {text}") from None
+            folder = Histories(experiments[entry.place]).path
+            origin = {"dataset": str(folder), "source_seed": config.source.source_seed}
+            plain = {key: value for key, value in plain.items() if key != "experiment"} | origin
+        resolved.append(plain)
+    return resolved, list(experiments.values())
+
+
 def check_actors(entries: Sequence[Entry], num_envs: int) -> None:
     """Raise ValueError unless each entry gets an actor."""
     if idle := set(range(len(entries))) - set(assign(entries, num_envs).tolist()):
@@ -144,7 +180,37 @@ def _parse(plain: dict) -> Entry:
         raise ValueError(f"at must be from 0 to 1, not {as_yaml(at)}")
     if type(seed) is not int or seed < 0:
         raise ValueError(f"source_seed must be a whole number, not {as_yaml(seed)}")
+    if origin == "experiment" and "source_seed" in plain:
+        raise ValueError("source_seed is not for an experiment, which has that of the source")
     return Entry(origin, place, float(at), seed, way, number, float(share))
+
+
+def _experiment_of_agents(path: str, config: Experiment) -> Experiment:
+    """Return the experiment of the file `path`, with the root and the source seed of `config`.
+
+    Raises ConfigError or ValueError unless it is valid and its policies can play for `config`.
+    """
+    file = YamlFile(read_text(path))
+    # This comes before `load_file`, which would never end if the file named itself.
+    match file.data:
+        case {"source": {"algorithm": "stable_baselines3"}}:
+            pass
+        case _ if not file.problems:
+            raise ValueError(
+                f"{path} keeps no checkpoints: its source.algorithm is not stable_baselines3"
+            )
+    learned = load_file(path)
+    if learned.source.settings["checkpoints"] == 0:
+        raise ValueError(f"{path} keeps no checkpoints: its source.settings.checkpoints is 0")
+    for name in ("id", "kwargs", "tasks"):
+        own, other = getattr(config.env, name), getattr(learned.env, name)
+        if own != other:
+            raise ValueError(
+                f"the agents of {path} learn in another world, with env.{name} {as_yaml(other)}, "
+                f"not {as_yaml(own)}"
+            )
+    source = replace(learned.source, source_seed=config.source.source_seed)
+    return replace(learned, root=config.root, threads=config.threads, source=source)
 
 
 def _way(act) -> tuple[str, float]:

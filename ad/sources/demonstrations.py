@@ -10,10 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import field
+from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, Observations
-from ad.sources.demonstration_entries import Entry, assign, check_actors, parse_entries
+from ad.sources.demonstration_entries import (
+    Entry,
+    assign,
+    check_actors,
+    parse_entries,
+    resolve_entries,
+)
 from ad.sources.sb3.settings import missing_packages
 from envs.oracle import knows_its_state
 from envs.spaces import observation_parts
@@ -26,7 +33,7 @@ class Settings:
     """Settings of demonstrations: which policies play, and how."""
 
     entries: list[dict] = field([{"act": "random", "share": 1.0}])
-    """policies: checkpoint, dataset, run or policy: optimal; at, act, and the share of actors"""
+    """policies: checkpoint, dataset, run, experiment or policy: optimal; with at, act and share"""
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -44,14 +51,26 @@ class Demonstrations:
 
     @staticmethod
     def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
-        """Return what is wrong with the entries, None if they can play in `world`."""
+        """Return what is wrong with the entries, None if they can play in `world`.
+
+        The agents of experiments are not looked for: they may not have learned yet.
+        """
         try:
             entries = parse_entries(settings.entries)
             check_actors(entries, num_envs)
-            _load_all(entries, world, tasks)
+            _load_all([e for e in entries if e.origin != "experiment"], world, tasks)
         except ValueError as error:
             return str(error)
         return None
+
+    @staticmethod
+    def resolve(config: Experiment) -> tuple[dict, list[Experiment]]:
+        """Return the settings with a dataset for each experiment that they name, and these.
+
+        Raises ValueError with the rest of a sentence about the settings.
+        """
+        entries, experiments = resolve_entries(Settings(**config.source.settings).entries, config)
+        return {"entries": entries}, experiments
 
     @staticmethod
     def files(settings: dict, task: np.ndarray) -> list:
