@@ -1,16 +1,22 @@
 """Demonstrations: the data set has the stated policies in the stated shares, or is refused."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
 from conftest import SMOKE
 
 from ad.cli import VERBS, exit_code
-from ad.collection.collect import collect
-from ad.collection.job import new_source
+from ad.collection.collect import collect, collect_tasks
+from ad.collection.job import CollectionJob, new_source
+from ad.config.parser import load_file
 from ad.data.checkpoints import checkpoint_at
 from ad.data.histories import Histories
 from ad.data.manifest import read_manifest
+from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from ad.sources.demonstration_entries import assign, parse_entries
 from ad.sources.sb3.policies import Player, Spaces, load_policy
@@ -225,3 +231,199 @@ def test_playing_leaves_the_generator_and_the_threads_of_torch_as_they_were(
     record(smoke(tmp_path, *words(f"[{{run: {run.folder}, share: 1}}]")), run.split.train_tasks)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
+
+
+LEARNING = """
+env: {kwargs: {size: 3}, episode_length: 5}
+split: {num_train_tasks: 5}
+source:
+  algorithm: stable_baselines3
+  env_steps: 1600
+  num_envs: 4
+  settings:
+    checkpoints: 4
+    arguments: {n_steps: 50, batch_size: 50, n_epochs: 4, learning_rate: 1e-2}
+"""
+
+
+@pytest.fixture
+def learning(tmp_path):
+    """The file of an experiment of PPO that nothing is collected of."""
+    path = tmp_path / "learning.yaml"
+    path.write_text(LEARNING)
+    return path
+
+
+def played_by(path, *others: str) -> list[str]:
+    """The words of demonstrations of the first and the last agents of the experiment `path`."""
+    entries = f"[{{experiment: {path}, at: 0, share: 0.5}}, {{experiment: {path}, share: 0.5}}]"
+    return words(entries, *others)
+
+
+def collected_folders(root) -> list[str]:
+    """The folders of all histories in `root`, relative to that of all datasets."""
+    histories = root / "histories"
+    return sorted(str(p.parent.relative_to(histories)) for p in histories.rglob("unit.json"))
+
+
+def inputs(run: Run) -> list[dict[str, str]]:
+    """The files that the histories of `run` were made of, with their hashes."""
+    folders = map(Histories(run.config).folder, run.split.train_tasks)
+    return [read_manifest(folder)["inputs"] for folder in folders]
+
+
+def test_the_agents_of_an_experiment_learn_first(smoke, tmp_path, learning):
+    run = Run.open(smoke(tmp_path, *played_by(learning)))
+    assert collect(run) == 2
+    found = collected_folders(tmp_path)
+    assert (
+        sorted(name.split("-")[1] for name in found)
+        == ["demonstrations"] * 2 + ["stable_baselines3"] * 2
+    )
+    for own in inputs(run):
+        names = [path.rpartition("/")[2] for path in own]
+        assert names == ["checkpoint_400.zip", "checkpoint_1600.zip"]
+        assert all((tmp_path / path).is_file() for path in own)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("unit.json")}
+    assert collect(run) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("unit.json")}
+
+
+def test_an_experiment_has_the_histories_that_its_own_run_collects(smoke, tmp_path, learning):
+    collect(Run.open(smoke(tmp_path, *played_by(learning))))
+    found = collected_folders(tmp_path)
+    changes = {"root": str(tmp_path), "name": "learning", "split.num_train_tasks": 2}
+    own = Run.open(load_file(learning, **changes))
+    assert collect(own) == 0
+    assert collected_folders(tmp_path) == found
+
+
+def test_demonstrations_do_not_depend_on_the_root(smoke, tmp_path, learning):
+    roots = [tmp_path / "one", tmp_path / "other"]
+    runs = []
+    for root in roots:
+        root.mkdir()
+        runs.append(Run.open(smoke(root, *played_by(learning))))
+        collect(runs[-1])
+    assert collected_folders(roots[0]) == collected_folders(roots[1])
+    assert inputs(runs[0]) == inputs(runs[1])
+    roots[0].rename(tmp_path / "moved")
+    moved = smoke(tmp_path / "moved", *played_by(learning))
+    assert collect(Run.open(moved)) == 0
+
+
+def test_each_source_seed_has_its_own_agents(smoke, tmp_path, learning):
+    runs = []
+    for seed in ("3", "4"):
+        config = smoke(tmp_path, *played_by(learning), "--source.source_seed", seed, "--name", seed)
+        runs.append(Run.open(config))
+        assert collect(runs[-1]) == 2
+        assert all(f"_seed_{seed}/" in path for own in inputs(runs[-1]) for path in own)
+    first, second = (set().union(*(own.values() for own in inputs(run))) for run in runs)
+    assert first.isdisjoint(second)
+    assert len(collected_folders(tmp_path)) == 8
+
+
+def test_a_changed_experiment_makes_other_demonstrations(smoke, tmp_path, learning):
+    run = Run.open(smoke(tmp_path, *played_by(learning)))
+    assert collect(run) == 2
+    before = inputs(run)
+    learning.write_text(LEARNING.replace("1e-2", "1e-3"))
+    assert len(Histories(run.config).missing(run.split.train_tasks)) == 2  # no agents yet
+    assert collect(run) == 2 and collect(run) == 0
+    for old, new in zip(before, inputs(run), strict=True):
+        assert set(old.values()).isdisjoint(new.values())
+    assert len(collected_folders(tmp_path)) == 6
+
+
+def interrupted(run: Run) -> Histories:
+    """Leave an unfinished collection of `run` with a snapshot, once its agents have learned."""
+    histories = Histories(run.config)
+    for needed in histories.needed:
+        collect_tasks(needed, run.split.train_tasks)
+    job = CollectionJob(histories, run.split.train_tasks)
+    job.writer.append(next(job.source.run(job.steps)))
+    job.save()
+    return histories
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_interrupted_demonstrations_resume_with_the_same_agents_only(
+    smoke, tmp_path, learning, capsys, changed
+):
+    options = played_by(learning, "--source.env_steps", "4000")
+    run = Run.open(smoke(tmp_path, *options))
+    histories = interrupted(run)
+    assert collected_folders(tmp_path)[0].startswith("darkroom_v0-stable_baselines3")
+    if changed:
+        learning.write_text(LEARNING.replace("1e-2", "1e-3"))
+    assert collect(run) == 2 and not histories.partial_folders()
+    told = capsys.readouterr().err
+    assert ("files that its source reads have changed" in told) == changed
+    assert ("resuming 2 histories" in told) != changed
+
+
+def test_a_collection_waits_for_agents_that_learn_elsewhere(smoke, tmp_path, learning):
+    run = Run.open(smoke(tmp_path, *played_by(learning)))
+    histories = Histories(run.config)
+    (agents,) = histories.needed
+    held = Event()
+
+    def hold() -> None:
+        with locked(agents.path):
+            held.set()
+            time.sleep(1)  # the collection waits for this lock, and must hold no other one
+            with locked(histories.path):
+                pass
+
+    with ThreadPoolExecutor(1) as threads:
+        holding = threads.submit(hold)
+        held.wait()
+        assert collect(run) == 2 and holding.done()
+        holding.result()
+
+
+LAKES = LEARNING.replace("kwargs: {size: 3}", "id: FrozenLake-v1, tasks: [{}, {}]")
+LAKES = LAKES.replace("num_train_tasks: 5", "num_train_tasks: 1")
+UNFIT = {
+    "there is no file": None,
+    "is not a setting; did you mean source?": LEARNING + "sorce: {}\n",
+    "source.algorithm is not stable_baselines3": "source: {algorithm: a2c}\n",
+    "source.settings.checkpoints is 0": LEARNING.replace("checkpoints: 4", "checkpoints: 0"),
+    "with env.kwargs {'size': 4}, not {'size': 3}": LEARNING.replace("size: 3", "size: 4"),
+    "with env.id 'FrozenLake-v1', not 'DarkRoom-v0'": LAKES,
+}
+
+
+@pytest.mark.parametrize("reason", UNFIT)
+def test_an_experiment_whose_agents_cannot_play_is_refused(tmp_path, capsys, learning, reason):
+    if UNFIT[reason] is None:
+        learning.unlink()
+    else:
+        learning.write_text(UNFIT[reason])
+    refused(tmp_path, capsys, reason, played_by(learning))
+
+
+def test_agents_of_other_tasks_are_refused(tmp_path, capsys, learning):
+    learning.write_text(LAKES)
+    lakes = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"]
+    lakes += ["--env.tasks", "[{}, {is_slippery: false}]"]
+    refused(tmp_path, capsys, "with env.tasks [{}, {}], not", played_by(learning, *lakes))
+
+
+def test_an_experiment_that_names_itself_is_refused(tmp_path, capsys):
+    path = tmp_path / "itself.yaml"
+    settings = f"{{entries: [{{experiment: {path}, share: 1}}]}}"
+    path.write_text(f"source: {{algorithm: demonstrations, settings: {settings}}}")
+    refused(tmp_path, capsys, "source.algorithm is not stable_baselines3", played_by(path))
+
+
+def test_an_experiment_has_no_source_seed_of_its_own(tmp_path, capsys, learning):
+    entries = f"[{{experiment: {learning}, source_seed: 1, share: 1}}]"
+    refused(tmp_path, capsys, "source_seed is not for an experiment", words(entries))
+
+
+def test_demonstrations_are_valid_with_nothing_collected(smoke, tmp_path, learning):
+    config = smoke(tmp_path, *played_by(learning))
+    assert config.source.settings["entries"][0]["experiment"] == str(learning)
+    assert not (tmp_path / "histories").exists()
