@@ -31,13 +31,8 @@ from ad.data.manifest import read_manifest
 from ad.errors import ConfigError
 from envs.tasks import task_name
 
-ORIGINS = (
-    "checkpoint",
-    "dataset",
-    "run",
-    "experiment",
-    "policy",
-)  # of a policy; an entry has at most one
+# The origins of a policy, of which an entry has at most one.
+ORIGINS = ("checkpoint", "dataset", "run", "experiment", "policy")
 KEYS = (*ORIGINS, "at", "source_seed", "act", "share")
 WAYS = ("sampled", "greedy", "random")
 NUMBERED = {"temperature": (int, float), "top_k": int, "bottom_k": int}
