@@ -162,10 +162,10 @@ def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) ->
     folder = "" if study.folder.name == "study" else f" --folder {study.folder.as_posix()}"
     file = f"../{study.records.parent.name}/{study.records.name}"
     runs = f"""Each question changes one thing in the base experiment: `{study.experiment}` with
-        {base.training.steps} train steps, {base.source.env_steps:,} env steps of each source agent
-        on {split}, as `{STUDY_FILE}` says; training seeds {seeds}. Scores are those on held-out
-        tasks where their heading says nothing else. {len(done)} of {len(planned)} runs are done,
-        which took {hours:.1f} hours of training and evaluation; each is a line of
+        {base.training.steps} train steps and {base.source.env_steps:,} env steps of each source
+        agent, on {split}, as `{STUDY_FILE}` says; training seeds {seeds}. Scores are those on
+        held-out tasks where their heading says nothing else. {len(done)} of {len(planned)} runs are
+        done, which took {hours:.1f} hours of training and evaluation; each is a line of
         [{study.records.name}]({file}), with its versions."""
     verb = f"python -m scripts.study{folder}"
     commands = f"""```bash
@@ -205,7 +205,7 @@ def _method(study: Study, results: StudyResults) -> list[str]:
         half {high}, so p values just below {LEVEL} are uncertain.""",
         f"""Brackets at a single value are 95 % intervals too: for {score} with the pooled standard
         deviation, for other scores by Student's t over the value's seeds, or over tasks where one
-        seed has the score. Other scores are not compared. All runs share one split seed and one
+        seed has the score. Other scores are not compared. All runs share one split and one
         source seed, whose influence is in none of the intervals.""",
     ]
 
