@@ -5,7 +5,8 @@ import pytest
 import torch
 from probe_worlds import WORLDS, MemoryOfFourSteps
 
-from ad.sources import a2c, q_learning, stable_baselines3
+from ad.sources import a2c, q_learning
+from ad.sources.sb3 import source as stable_baselines3
 from envs.wrappers import VectorEpisodeLength
 
 DISCOUNT, NUM_ENVS = 0.5, 8

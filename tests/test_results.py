@@ -169,6 +169,18 @@ def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(fil
         check_page(results, page)
 
 
+def test_a_table_may_name_its_columns(file, tmp_path):
+    named = "  first:\n    columns: [held_out_accuracy, nauc]"
+    file.write_text(file.read_text().replace("  first:", named, 1))
+    results = load_results(file)
+    fill(results.records, results.tables[0].rows[0].runs[:2], [0.5, 0.7])
+    row = rows_of(results)["plain"]
+    assert list(row)[2:4] == ["accuracy, held-out actors", "NAUC"]
+    file.write_text(file.read_text().replace("held_out_accuracy", "held_out_acuracy"))
+    with pytest.raises(ConfigError, match="first has no column held_out_acuracy; did you mean"):
+        check_page(load_results(file), tmp_path / "page.md")
+
+
 def test_a_table_of_calibrations_has_the_achieved_return_for_each_asked_one(file):
     text = file.read_text().replace("  first:", "  first:\n    calibration: true", 1)
     method = "method.name: decision_transformer, model.tokenizer: conditioned"

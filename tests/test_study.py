@@ -24,7 +24,7 @@ from ad.sweeps.study.report import make_page, page, question_table, score_cell, 
 from ad.sweeps.study.verdicts import StudyResults, contradictions, study_results
 from envs.tasks import PUBLISHED_SEEDS
 
-COMMITTED = ROOT / "configs/study"
+STUDIES = ("study", "study_obstacles")
 TINY = {
     "experiment": str(ROOT / "configs/smoke.yaml"),
     "settings": {
@@ -69,7 +69,7 @@ def folder(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def committed() -> Study:
     """The study of configs/study."""
-    return load_study(COMMITTED)
+    return load_study(ROOT / "configs/study")
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
@@ -331,13 +331,18 @@ def test_a_value_with_one_seed_is_compared_by_the_deviation_of_the_others(folder
     assert comparison.verdict == "worse"
 
 
-def test_the_committed_files_state_the_verdicts_of_the_records(committed):
-    assert not (said := contradictions(committed, found(committed))), "\n".join(said)
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_committed_files_state_the_verdicts_of_the_records(name):
+    study = load_study(ROOT / "configs" / name)
+    assert not (said := contradictions(study, found(study))), "\n".join(said)
 
 
-def test_the_committed_page_is_that_of_the_records(committed):
-    text = page(committed, read_records(committed.records), found(committed))
-    assert text == (COMMITTED / "README.md").read_text()
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_committed_page_is_that_of_the_records(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study(ROOT / "configs" / name)
+    text = page(study, read_records(study.records), found(study))
+    assert text == (study.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class TableConfig:
     rows: dict = field({})
     compared_with: str = field("")  # empty: nothing is compared
     calibration: bool = field(False)  # whether it has achieved returns for asked ones
+    columns: list[str] = field([])  # the scores that it shows; empty: those of the default
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,15 @@ class Row:
 class ResultTable:
     """A table of rows; `compared_with` is the title of one of them, or "".
 
-    calibration: whether its columns are achieved returns for asked ones.
+    calibration: whether its columns are achieved returns for asked ones. columns: the scores that
+    are its columns, empty for the default.
     """
 
     name: str
     rows: list[Row]
     compared_with: str
     calibration: bool = False
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ def load_results(path: Path) -> Results:
         rows = gather(partial(_row, path, config, table), table.rows)
         if table.compared_with and table.compared_with not in table.rows:
             raise ConfigError(f"{path}: {name}: {as_yaml(table.compared_with)} is none of its rows")
-        tables.append(ResultTable(name, rows, table.compared_with, table.calibration))
+        tables.append(
+            ResultTable(name, rows, table.compared_with, table.calibration, table.columns)
+        )
     return Results(path, Path(config.page), tables)
 
 

@@ -22,12 +22,21 @@ from ad.runtime.locks import locked
 from ad.runtime.run import world_title
 from ad.sweeps.records import RunRecord, read_calibration, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
+from envs.registry import did_you_mean
 
 SHOWN = {
     **{name: COLUMNS[name] for name in ("nauc", "share_of_optimum_last10", "return_last10")},
     **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
     "found_by_10": SEARCH_COLUMNS["found_by_10"],
     "source_return": ("return of the source, last 10", ".2f"),
+}
+COLUMNS_OF_RECORDS = {  # all that a table may name
+    **{name: COLUMNS[name] for name in COLUMNS if name != "tasks_solved"},
+    **SEARCH_COLUMNS,
+    **SHOWN,
+    "train_nauc": ("NAUC, train tasks", ".3f"),
+    "train_success_last10": ("success, last 10, train tasks", ".3f"),
+    "held_out_accuracy": ("accuracy, held-out actors", ".3f"),
 }
 ACTION_TITLES = {"sample": "sampled", "greedy": "greedy"}
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")  # the ceiling bounds the mean over all goals
@@ -36,9 +45,15 @@ RETURNS = ("return_last10", "source_return")
 
 
 def check_page(results: Results, page: Path) -> None:
-    """Raise ConfigError unless `page` has a place for each table: see `write_tables`."""
+    """Raise ConfigError unless `page` has a place for each table: see `write_tables`.
+
+    The columns that a table names must be known, too.
+    """
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for table in results.tables:
+        if unknown := [name for name in table.columns if name not in COLUMNS_OF_RECORDS]:
+            hint = did_you_mean(unknown[0], COLUMNS_OF_RECORDS) or ""
+            raise ConfigError(f"{results.path}: {table.name} has no column {unknown[0]}{hint}")
         if not {f"<!-- {table.name} -->", f"<!-- /{table.name} -->"} <= {*text.splitlines()}:
             raise ConfigError(
                 f"{page} has no lines <!-- {table.name} --> and <!-- /{table.name} -->"
@@ -69,7 +84,7 @@ def results_table(
     """
     if table.calibration:
         return _calibration_table(table, records, folder)
-    compared, rows = _compared(table, records), []
+    compared, rows, shown = _compared(table, records), [], table.columns or SHOWN
     for row in table.rows:
         experiment = row.runs[0].config
         told = getattr(SOURCES.load(experiment.source.algorithm), "TOLD", None) or UNKNOWN
@@ -78,9 +93,9 @@ def results_table(
                 continue
             title = _link(row, folder) + (f", {world}" if world else "")
             against = UNKNOWN if world else str(compared.get(row.title, UNKNOWN))
-            cells = [_cell(made, score) for score in SHOWN]
+            cells = [_cell(made, score, bool(table.columns)) for score in shown]
             rows.append([title, told, *cells, _references(made), against, _runs(row, made)])
-    headings = [heading for heading, _ in SHOWN.values()]
+    headings = [COLUMNS_OF_RECORDS[score][0] for score in shown]
     against = f"NAUC minus that of {table.compared_with}"
     references = "NAUC of random walk, best searcher"
     return Table(["experiment", "is told", *headings, references, against, "runs"], rows)
@@ -118,16 +133,16 @@ def _runs(row: Row, made: Sequence[RunRecord]) -> str:
     return str(len(made)) + ("" if len(made) == len(row.runs) else f" of {len(row.runs)}")
 
 
-def _cell(made: Sequence[RunRecord], score: str) -> str:
-    """Return the mean of a score, with its interval if it is one of BOUNDED.
+def _cell(made: Sequence[RunRecord], score: str, is_bounded: bool = False) -> str:
+    """Return the mean of a score, with its interval if it is one of BOUNDED or `is_bounded`.
 
     Where the optimal return is unknown, the returns have intervals.
     """
-    values, style = [record[score] for record in made], SHOWN[score][1]
+    values, style = [record[score] for record in made], COLUMNS_OF_RECORDS[score][1]
     known = sum(value is not None for value in values)
     some = f" ({known} of {len(made)})" if 0 < known < len(made) else ""
     is_optimum_known = any(record["nauc"] is not None for record in made)
-    if score in BOUNDED or (score in RETURNS and not is_optimum_known):
+    if is_bounded or score in BOUNDED or (score in RETURNS and not is_optimum_known):
         return _estimate(made, values, style) + some
     return number(_over_splits(made, values)["mean"], style) + some
 

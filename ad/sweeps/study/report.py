@@ -1,5 +1,6 @@
 """The page of a study, made from its records: a table, verdicts and a figure a question."""
 
+import os
 from pathlib import Path
 from textwrap import fill
 
@@ -159,7 +160,8 @@ def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) ->
     hours, seeds = seconds / 3600, ", ".join(map(str, study.seeds))
     split = f"the split of seed {base.split.split_seed}"
     split = "the tuning split" if base.split.tuning else split
-    folder = "" if study.folder.name == "study" else f" --folder {study.folder.as_posix()}"
+    folder = f" --folder {Path(os.path.relpath(study.folder)).as_posix()}"
+    folder = "" if study.folder.name == "study" else folder
     file = f"../{study.records.parent.name}/{study.records.name}"
     runs = f"""Each question changes one thing in the base experiment: `{study.experiment}` with
         {base.training.steps} train steps and {base.source.env_steps:,} env steps of each source
