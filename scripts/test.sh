@@ -6,4 +6,4 @@ bash scripts/setup.sh
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest -q -m "not slow and not faults" "$@"
+.venv/bin/python -m pytest -q -m "not slow and not faults" -n auto --dist loadfile "$@"
