@@ -11,7 +11,14 @@ from ad.config.parser import load_file
 from ad.config.schema import diff
 from ad.config.world import configured_split
 from ad.errors import ConfigError
-from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records, world_key
+from ad.sweeps.records import (
+    COLUMNS,
+    TEXT,
+    add_records,
+    read_calibration,
+    read_records,
+    world_key,
+)
 from ad.sweeps.results import load_results
 from ad.sweeps.results_report import check_page, results_table, write_tables
 from ad.sweeps.runs import run_missing
@@ -169,7 +176,7 @@ def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(fil
         check_page(results, page)
 
 
-def test_a_table_may_name_its_columns(file, tmp_path):
+def test_a_table_may_name_its_columns(file):
     named = "  first:\n    columns: [held_out_accuracy, nauc]"
     file.write_text(file.read_text().replace("  first:", named, 1))
     results = load_results(file)
@@ -178,13 +185,17 @@ def test_a_table_may_name_its_columns(file, tmp_path):
     assert list(row)[2:4] == ["accuracy, held-out actors", "NAUC"]
     file.write_text(file.read_text().replace("held_out_accuracy", "held_out_acuracy"))
     with pytest.raises(ConfigError, match="first has no column held_out_acuracy; did you mean"):
-        check_page(load_results(file), tmp_path / "page.md")
+        load_results(file)
+    file.write_text(FILE.replace("  first:", "  first:\n    calibration: true", 1))
+    with pytest.raises(ConfigError, match="first is a calibration, which has no columns"):
+        load_results(file)
 
 
 def test_a_table_of_calibrations_has_the_achieved_return_for_each_asked_one(file):
     text = file.read_text().replace("  first:", "  first:\n    calibration: true", 1)
     method = "method.name: decision_transformer, model.tokenizer: conditioned"
     settings = f"{{{method}, evaluation.calibration: [0, 1]}}"
+    text = text.replace("    compared_with: plain\n", "")
     text = text.replace(
         "plain: {experiment: configs/smoke.yaml",
         f"plain: {{settings: {settings}, experiment: configs/smoke.yaml",
@@ -213,6 +224,21 @@ def test_a_table_of_calibrations_has_the_achieved_return_for_each_asked_one(file
         and sampled[4].startswith("0.750")
     )
     assert greedy[1] == "greedy" and greedy[3].startswith("1.000") and greedy[-1] == "2 of 6"
+
+
+def test_a_record_has_what_a_run_of_a_decision_transformer_tells(file, tmp_path):
+    method = "method.name: decision_transformer, model.tokenizer: conditioned"
+    settings = f"{{{method}, evaluation.calibration: [0, 1], data.context_length: 4}}"
+    file.write_text(
+        FILE.replace("{model.encoder: offsets, evaluation.worlds: [{size: 4}]}", settings)
+    )
+    results = load_results(file)
+    run_missing(results.records, results.tables[1].rows[0].runs, tmp_path / "runs")
+    (record,) = read_records(results.records).values()
+    assert 0 <= record["source_return"] <= 1 and 0 < record["held_out_accuracy"] < 1
+    for action in ("sample", "greedy"):
+        achieved = read_calibration(record, action)
+        assert list(achieved) == [0, 1] and all(0 <= value <= 1 for value in achieved.values())
 
 
 def test_the_published_rows_use_the_published_seeds_alone():

@@ -20,7 +20,8 @@ from envs.tasks import task_name
 def collect(run: Run, fresh: bool = False) -> int:
     """Collect the missing histories of the train tasks, with `fresh` all; returns their number.
 
-    Those of other experiments that the source reads are collected first, where they are missing.
+    Missing histories of other experiments that the source reads are collected first; `fresh` keeps
+    them.
     An interrupted collection is resumed, and gives the same bytes. Raises MachineError while
     another process collects into the same dataset.
     """
@@ -42,7 +43,7 @@ def collect_tasks(
 
     With `wait`, waits for another process that collects into the same dataset.
     """
-    # Their locks are released before the own one is taken, so no two processes wait for each other.
+    # No lock is held meanwhile, so two processes never wait for each other.
     for needed in histories.needed:
         if collected := collect_tasks(needed, tasks, wait=True):
             info(f"collect: {collected} histories that the source reads, in {needed.path}")

@@ -45,9 +45,10 @@ class CollectionJob:
         self.histories, self.config, self.tasks = histories, histories.config, tasks
         config = self.config
         self.steps = config.source.env_steps // config.source.num_envs
-        self.source = new_source(config, tasks)
-        # Before the agents act: the files that they read may change while they do.
+        # Before the agents are made: the files that they read may change afterwards.
         self.manifests = [histories.manifest(task) for task in tasks]
+        settings = SOURCES.load(config.source.algorithm).Settings(**histories.settings)
+        self.source = new_source(config, tasks, settings)
         state = _state(self.source)
         self.can_be_saved = state is not None
         if not resume:
@@ -192,7 +193,7 @@ def resumable_folders(histories: Histories, missing: np.ndarray) -> list[tuple[P
             left = {task_name(task) for task in tasks if not histories.is_complete(task)}
             if not left:
                 remove(partial)  # the process was killed after publishing, before removing it
-            elif left <= wanted and metadata.get("inputs", {}) != histories.inputs(tasks):
+            elif left <= wanted and not histories.has_inputs(metadata.get("inputs", {}), tasks):
                 _give_up(partial, "the files that its source reads have changed")
             elif left <= wanted:
                 resumable.append((partial, metadata))

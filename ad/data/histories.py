@@ -85,6 +85,13 @@ class Histories:
             for path in map(Path, paths)
         }
 
+    def has_inputs(self, inputs: dict[str, str], tasks: Iterable[np.ndarray]) -> bool:
+        """Return whether `inputs` are still those of `tasks`, and no file is missing."""
+        try:
+            return inputs == self.inputs(tasks)
+        except ValueError:
+            return False
+
     def manifest(self, task: np.ndarray) -> dict:
         """Return the entries of the manifest of `task` that determine its history.
 

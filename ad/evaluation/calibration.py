@@ -28,7 +28,7 @@ from envs.tasks import Split, task_name
 
 CALIBRATION = "calibration.csv"
 COLUMNS = ("action", "asked", "task", "eval_seed", "episode", "return")
-ACTIONS = ("sample", "greedy")
+ACTIONS = {"sample": "sampled", "greedy": "greedy"}  # how actions are chosen -> its title
 BINS = 40  # of the histogram of returns
 
 
@@ -77,7 +77,7 @@ def read_calibration(path: Path) -> dict[str, list[dict]]:
             raise ValueError(f"its columns are {', '.join(header)}")
         for action, asked, _, _, _, achieved in rows:
             returns.setdefault((action, float(asked)), []).append(float(achieved))
-        if {action for action, _ in returns} != set(ACTIONS):
+        if {action for action, _ in returns} != ACTIONS.keys():
             raise ValueError("it does not have both ways to act")
     except (OSError, ValueError) as error:
         raise CorruptError(f"{path} is not a complete file of a calibration: {error}") from error

@@ -14,6 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from ad.evaluation.calibration import ACTIONS
+
 INK, MUTED, GRID = "#26323d", "#68747f", "#e4e8eb"
 STYLES = {  # in the order of the legend
     "optimal": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 1.6},
@@ -110,7 +112,7 @@ def calibration(
             np.array([entry[name] for entry in ordered], float)
             for name in ("asked", "achieved", "low", "high")
         )
-        label = {"sample": "sampled actions", "greedy": "greedy actions"}[action]
+        label = f"{ACTIONS[action]} actions"
         axes.plot(x, mean, marker="o", label=label, **style)
         axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
     style_axes(axes, "", "achieved return")

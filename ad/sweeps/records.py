@@ -1,12 +1,13 @@
 """The records of many runs: a CSV file with a line for each finished run, to make tables from.
 
 A record is found by the hash of its run's configuration, so that records of other settings are kept
-but not counted. A run that is also evaluated in other worlds has a record for each `world`. Scores
-are those of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of the
-in-context episodes, `source_return` the mean return of the source agents' last ten episodes,
-`held_out_accuracy` how often the trained model's most likely action is that of the actors which it
-was not trained on. `calibration_<action>` lists "asked:achieved" returns, with a space between. An
-empty cell is a score that does not exist.
+but not counted. The hash does not notice changes of another experiment's file that the settings
+name. A run that is also evaluated in other worlds has a record for each `world`. Scores are those
+of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of the in-context
+episodes, `source_return` the mean return of the source agents' last ten episodes,
+`held_out_accuracy` how often the most likely action of a model that imitates single episodes is
+that of the actors which it was not trained on. `calibration_<action>` lists "asked:achieved"
+returns, with a space between. An empty cell is a score that does not exist.
 """
 
 import csv
@@ -145,7 +146,7 @@ def read_calibration(record: RunRecord, action: str) -> dict[float, float]:
 
 def _calibration(results: dict, action: str) -> str:
     entries = results.get("calibration_by_action", {}).get(action, ())
-    return " ".join(f"{entry['asked']:g}:{entry['achieved']:.6g}" for entry in entries)
+    return " ".join(f"{entry['asked']!r}:{entry['achieved']:.6g}" for entry in entries)
 
 
 def _text(value: str | float | None) -> str | None:

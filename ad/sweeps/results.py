@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ad.config.fields import as_yaml, field
 from ad.errors import ConfigError
+from ad.sweeps.columns import OF_RECORDS
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
 from ad.sweeps.planned import PlannedRun
 from envs.registry import did_you_mean
@@ -36,8 +37,8 @@ class TableConfig:
 
     rows: dict = field({})
     compared_with: str = field("")  # empty: nothing is compared
-    calibration: bool = field(False)  # whether it has achieved returns for asked ones
-    columns: list[str] = field([])  # the scores that it shows; empty: those of the default
+    calibration: bool = field(False)  # whether the columns are the returns achieved for asked ones
+    columns: list[str] = field([])  # scores to show with intervals; empty: the default ones
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Row:
 class ResultTable:
     """A table of rows; `compared_with` is the title of one of them, or "".
 
-    calibration: whether its columns are achieved returns for asked ones. columns: the scores that
-    are its columns, empty for the default.
+    calibration: whether its columns are the returns achieved for each asked return. columns: the
+    scores that it shows, with intervals; empty for the default ones.
     """
 
     name: str
@@ -118,12 +119,22 @@ def load_results(path: Path) -> Results:
     tables = []
     for name, table in entries.items():
         rows = gather(partial(_row, path, config, table), table.rows)
+        _check_columns(f"{path}: {name}", table)
         if table.compared_with and table.compared_with not in table.rows:
             raise ConfigError(f"{path}: {name}: {as_yaml(table.compared_with)} is none of its rows")
         tables.append(
             ResultTable(name, rows, table.compared_with, table.calibration, table.columns)
         )
     return Results(path, Path(config.page), tables)
+
+
+def _check_columns(where: str, table: TableConfig) -> None:
+    """Raise ConfigError unless the columns that `table` names are known and can be shown."""
+    if unknown := [column for column in table.columns if column not in OF_RECORDS]:
+        hint = did_you_mean(unknown[0], OF_RECORDS) or ""
+        raise ConfigError(f"{where} has no column {unknown[0]}{hint}")
+    if table.calibration and (table.columns or table.compared_with):
+        raise ConfigError(f"{where} is a calibration, which has no columns or compared_with")
 
 
 def _row(path: Path, config: ResultsConfig, table: TableConfig, title: str) -> Row:

@@ -12,48 +12,32 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import ConfigError
+from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.comparisons import Comparison, group_means, holm, pool
 from ad.evaluation.metrics import over_splits
 from ad.registry import SOURCES
-from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
+from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.runtime.console import info
 from ad.runtime.files import replace_between
 from ad.runtime.locks import locked
 from ad.runtime.run import world_title
+from ad.sweeps.columns import OF_RECORDS
 from ad.sweeps.records import RunRecord, read_calibration, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
-from envs.registry import did_you_mean
 
-SHOWN = {
-    **{name: COLUMNS[name] for name in ("nauc", "share_of_optimum_last10", "return_last10")},
-    **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
-    "found_by_10": SEARCH_COLUMNS["found_by_10"],
-    "source_return": ("return of the source, last 10", ".2f"),
-}
-COLUMNS_OF_RECORDS = {  # all that a table may name
-    **{name: COLUMNS[name] for name in COLUMNS if name != "tasks_solved"},
-    **SEARCH_COLUMNS,
-    **SHOWN,
-    "train_nauc": ("NAUC, train tasks", ".3f"),
-    "train_success_last10": ("success, last 10, train tasks", ".3f"),
-    "held_out_accuracy": ("accuracy, held-out actors", ".3f"),
-}
-ACTION_TITLES = {"sample": "sampled", "greedy": "greedy"}
+SHOWN = (
+    *("nauc", "share_of_optimum_last10", "return_last10", "path_ratio_last10"),
+    *("episodes_to_80pct", "found_by_10"),
+)
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")  # the ceiling bounds the mean over all goals
 BOUNDED = ("nauc", "share_of_optimum_last10")  # shown with their intervals
 RETURNS = ("return_last10", "source_return")
 
 
 def check_page(results: Results, page: Path) -> None:
-    """Raise ConfigError unless `page` has a place for each table: see `write_tables`.
-
-    The columns that a table names must be known, too.
-    """
+    """Raise ConfigError unless `page` has a place for each table: see `write_tables`."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for table in results.tables:
-        if unknown := [name for name in table.columns if name not in COLUMNS_OF_RECORDS]:
-            hint = did_you_mean(unknown[0], COLUMNS_OF_RECORDS) or ""
-            raise ConfigError(f"{results.path}: {table.name} has no column {unknown[0]}{hint}")
         if not {f"<!-- {table.name} -->", f"<!-- /{table.name} -->"} <= {*text.splitlines()}:
             raise ConfigError(
                 f"{page} has no lines <!-- {table.name} --> and <!-- /{table.name} -->"
@@ -93,9 +77,9 @@ def results_table(
                 continue
             title = _link(row, folder) + (f", {world}" if world else "")
             against = UNKNOWN if world else str(compared.get(row.title, UNKNOWN))
-            cells = [_cell(made, score, bool(table.columns)) for score in shown]
+            cells = [_cell(made, score, is_bounded=bool(table.columns)) for score in shown]
             rows.append([title, told, *cells, _references(made), against, _runs(row, made)])
-    headings = [COLUMNS_OF_RECORDS[score][0] for score in shown]
+    headings = [OF_RECORDS[score][0] for score in shown]
     against = f"NAUC minus that of {table.compared_with}"
     references = "NAUC of random walk, best searcher"
     return Table(["experiment", "is told", *headings, references, against, "runs"], rows)
@@ -113,7 +97,7 @@ def _calibration_table(table: ResultTable, records: dict[str, RunRecord], folder
     for row in table.rows:
         if not (made := _records_of(row, "", records)):
             continue
-        for action, title in ACTION_TITLES.items():
+        for action, title in ACTIONS.items():
             curves = [read_calibration(record, action) for record in made]
             achieved = [
                 _estimate(made, [curve.get(value) for curve in curves], ".3f") for value in asked
@@ -121,7 +105,7 @@ def _calibration_table(table: ResultTable, records: dict[str, RunRecord], folder
             source = _cell(made, "source_return")
             rows.append([_link(row, folder), title, source, *achieved, _runs(row, made)])
     headings = [f"asked {value:g}" for value in asked]
-    return Table(["experiment", "actions", SHOWN["source_return"][0], *headings, "runs"], rows)
+    return Table(["experiment", "actions", OF_RECORDS["source_return"][0], *headings, "runs"], rows)
 
 
 def _link(row: Row, folder: Path) -> str:
@@ -138,7 +122,7 @@ def _cell(made: Sequence[RunRecord], score: str, is_bounded: bool = False) -> st
 
     Where the optimal return is unknown, the returns have intervals.
     """
-    values, style = [record[score] for record in made], COLUMNS_OF_RECORDS[score][1]
+    values, style = [record[score] for record in made], OF_RECORDS[score][1]
     known = sum(value is not None for value in values)
     some = f" ({known} of {len(made)})" if 0 < known < len(made) else ""
     is_optimum_known = any(record["nauc"] is not None for record in made)

@@ -6,7 +6,7 @@ from gymnasium import Space, spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from envs.minigrid.encoding import SIZES, has_cells
+from envs.minigrid.encoding import NUM_PLANES, SIZES, has_cells
 from envs.spaces import Array
 
 
@@ -25,7 +25,7 @@ class OneHotCells(BaseFeaturesExtractor):
         if not self.pictures:
             raise ValueError(f"OneHotCells finds no picture of cells in {observation_space}")
         size = sum(
-            part.shape[0] * part.shape[1] * sum(SIZES)
+            part.shape[0] * part.shape[1] * NUM_PLANES
             if name in self.pictures
             else spaces.flatdim(part)
             for name, part in parts.items()
@@ -51,6 +51,9 @@ def _has_cells(space: Space) -> bool:
 
 
 def _one_hot(cells: torch.Tensor) -> torch.Tensor:
-    """Return cells [..., 3] as one-hot vectors [..., 20]."""
+    """Return cells [..., 3] as one-hot vectors [..., 20], as `envs.minigrid.encoding` does arrays.
+
+    Sources and models do not import each other, so the encoders have a function of their own.
+    """
     numbers = cells.long().unbind(-1)
     return torch.cat([F.one_hot(n, size) for n, size in zip(numbers, SIZES, strict=True)], dim=-1)

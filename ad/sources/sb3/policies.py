@@ -13,6 +13,7 @@ import json
 import zipfile
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -27,10 +28,20 @@ from ad.sources.sb3.settings import ALGORITHMS, LINEAR, SCHEDULES, SB3Settings
 from envs.registry import did_you_mean
 from envs.spaces import Discrete, Part
 
+
+def _classes(module: ModuleType, base: type) -> dict[str, type]:
+    """Return the subclasses of `base` in `module` by name."""
+    found = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    return {name: value for name, value in found.items() if issubclass(value, base)}
+
+
 SETTINGS, PARAMETERS = "settings.json", "policy.pth"
 CLASSES = {  # options of a policy that name a class
-    "activation_fn": vars(torch.nn),
-    "features_extractor_class": {"OneHotCells": OneHotCells, **vars(torch_layers)},
+    "activation_fn": _classes(torch.nn, torch.nn.Module),
+    "features_extractor_class": {
+        "OneHotCells": OneHotCells,
+        **_classes(torch_layers, torch_layers.BaseFeaturesExtractor),
+    },
 }
 RESERVED = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
 

@@ -28,7 +28,8 @@ class SB3Settings:
     policy: str = field("auto")
     """policy class, e.g. MlpPolicy; auto: MlpPolicy, or the like for several parts or memory"""
     arguments: dict = field({})
-    """keyword arguments of the algorithm, e.g. {n_steps: 64, learning_rate: lin_2.5e-4}"""
+    """keyword arguments of the algorithm, e.g. {n_steps: 64, learning_rate: lin_2.5e-4};
+    policy_kwargs {features_extractor_class: OneHotCells} reads MiniGrid's cells one-hot"""
 
     def __hash__(self) -> int:
         return hash(repr(self))  # a dict has none

@@ -22,7 +22,7 @@ from envs.registry import did_you_mean
 
 BASE = "base"  # the name of the base experiment in records
 STUDY_FILE = "study.yaml"
-COMPARED = ("nauc", "success_last10", "return_last10", "held_out_accuracy")
+COMPARED = ("nauc", "success_last10", "return_last10")
 
 
 @dataclass(frozen=True)

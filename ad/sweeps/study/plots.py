@@ -22,7 +22,8 @@ def question_picture(
 ) -> bytes:
     """Return a PNG of the `results` by value.
 
-    heading: the name of the compared score. random_walk: the score of that reference, if known.
+    heading: the name of the compared score. random_walk: the NAUC of a random walk that takes
+    shortest paths once it has found the goal; None unless NAUC is compared.
     """
     height = max(3.8, 1.2 + 0.45 * len(results))
     figure = Figure(figsize=(10.5, height), dpi=RESOLUTION, layout="constrained")

@@ -1,6 +1,5 @@
 """The page of a study, made from its records: a table, verdicts and a figure a question."""
 
-import os
 from pathlib import Path
 from textwrap import fill
 
@@ -8,11 +7,12 @@ import numpy as np
 
 from ad.config.fields import label
 from ad.evaluation.comparisons import BETTER, LEVEL, NOT_TOLD_APART, WORSE, pool
-from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS, UNKNOWN, Table, interval, number
+from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.locks import locked
+from ad.sweeps.columns import OF_RECORDS
 from ad.sweeps.records import SECONDS, RunRecord, read_records
 from ad.sweeps.study.plan import STUDY_FILE, Question, Study, load_study
 from ad.sweeps.study.plots import question_picture
@@ -24,14 +24,11 @@ from ad.sweeps.study.verdicts import (
     with_verdict,
 )
 
-SHOWN = {
-    **{name: COLUMNS[name] for name in ("nauc", "success_last10")},
-    **{name: SEARCH_COLUMNS[name] for name in ("first_success", "success_seen")},
-    **{name: COLUMNS[name] for name in ("path_ratio_last10", "episodes_to_80pct")},
-    "train_nauc": ("NAUC, train tasks", ".3f"),
-    "held_out_accuracy": ("accuracy, held-out actors", ".3f"),
-    "train_s": ("training, s", ".0f"),
-}
+SHOWN = (
+    *("nauc", "success_last10", "first_success", "success_seen", "path_ratio_last10"),
+    *("episodes_to_80pct", "train_nauc", "held_out_accuracy", "train_s"),
+)
+DEFAULT = Path("configs/study")  # the folder of scripts.study without --folder
 SENTENCES = {
     BETTER: "Better than",
     WORSE: "Worse than",
@@ -51,7 +48,7 @@ def make_page(folder: Path) -> None:
         write_text(folder / "README.md", page(study, records, results))
         for question in study.questions:
             picture = folder / f"{question.name}.png"
-            _write_picture(picture, results.values[question.name], heading(study.score))
+            _write_picture(picture, results.values[question.name], study.score)
     planned = study.planned_runs()
     used = sum(run.key in records for run in planned)
     if used == len(planned):
@@ -62,7 +59,7 @@ def make_page(folder: Path) -> None:
 
 def heading(score: str) -> str:
     """Return what the page calls a score."""
-    return (SHOWN | COLUMNS)[score][0]
+    return OF_RECORDS[score][0]
 
 
 def _write_picture(path: Path, values: dict[str, ValueResults], score: str) -> None:
@@ -71,9 +68,8 @@ def _write_picture(path: Path, values: dict[str, ValueResults], score: str) -> N
     if not made:
         return path.unlink(missing_ok=True)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(
-            question_picture(made, score, _random_walk(values) if score == "NAUC" else None)
-        )
+        walk = _random_walk(values) if score == "nauc" else None
+        temporary.write_bytes(question_picture(made, heading(score), walk))
 
 
 def page(study: Study, records: dict[str, RunRecord], results: StudyResults) -> str:
@@ -87,8 +83,7 @@ def page(study: Study, records: dict[str, RunRecord], results: StudyResults) -> 
 def question_table(study: Study, question: Question, results: StudyResults) -> Table:
     """Return a row for each value; the last column compares it with the reference."""
     reference = question.reference(study.base)
-    shown = {study.score: COLUMNS[study.score]} if study.score not in SHOWN else {}
-    shown |= SHOWN
+    shown = dict.fromkeys((study.score, *SHOWN)) if study.score not in SHOWN else SHOWN
     rows = []
     for name, value in results.values[question.name].items():
         seeds = ", ".join(f"{record['train_seed']:g}" for record in value.records)
@@ -97,7 +92,7 @@ def question_table(study: Study, question: Question, results: StudyResults) -> T
         title = f"**{name}**" if name == reference else name
         against = str(results.comparisons[question.name].get(name, UNKNOWN))
         rows.append([title, seeds.strip(), *cells, against])
-    headings = [heading for heading, _ in shown.values()]
+    headings = [heading(score) for score in shown]
     change = question.config.change or "value"
     against = f"{heading(study.score)} minus that of {reference}"
     return Table([change, "seeds", *headings, against], rows).compact()
@@ -105,7 +100,7 @@ def question_table(study: Study, question: Question, results: StudyResults) -> T
 
 def score_cell(value: ValueResults, score: str) -> str:
     """Return the estimate of a score as text, with the number of seeds if only some have it."""
-    style = (SHOWN | COLUMNS)[score][1]
+    style = OF_RECORDS[score][1]
     if score in SECONDS:
         return number(value.estimate(score)[0], style)
     known, seeds = len(value.values(score)), len(value.records)
@@ -160,8 +155,7 @@ def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) ->
     hours, seeds = seconds / 3600, ", ".join(map(str, study.seeds))
     split = f"the split of seed {base.split.split_seed}"
     split = "the tuning split" if base.split.tuning else split
-    folder = f" --folder {Path(os.path.relpath(study.folder)).as_posix()}"
-    folder = "" if study.folder.name == "study" else folder
+    folder = "" if study.folder == DEFAULT else f" --folder {study.folder.as_posix()}"
     file = f"../{study.records.parent.name}/{study.records.name}"
     runs = f"""Each question changes one thing in the base experiment: `{study.experiment}` with
         {base.training.steps} train steps and {base.source.env_steps:,} env steps of each source
@@ -207,7 +201,8 @@ def _method(study: Study, results: StudyResults) -> list[str]:
         half {high}, so p values just below {LEVEL} are uncertain.""",
         f"""Brackets at a single value are 95 % intervals too: for {score} with the pooled standard
         deviation, for other scores by Student's t over the value's seeds, or over tasks where one
-        seed has the score. Other scores are not compared. All runs share one split and one
+        seed has the score. Other scores are not compared. Training times are those of a shared
+        machine, on which equal trainings differ up to threefold. All runs share one split and one
         source seed, whose influence is in none of the intervals.""",
     ]
 

@@ -47,7 +47,7 @@ class ValueResults:
     def estimate(self, score: str) -> Estimate:
         """Return the mean and 95 % interval of a score, over tasks if only one seed has it.
 
-        That of the compared score is of the pooled standard deviation, where there is one.
+        The compared score has the interval of the pooled standard deviation, if there is one.
         """
         over_seeds = t_interval(self.values(score))
         mean, low, high = (over_seeds[name] for name in ("mean", "lo", "hi"))
