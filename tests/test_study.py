@@ -24,7 +24,7 @@ from ad.sweeps.study.report import make_page, page, question_table, score_cell, 
 from ad.sweeps.study.verdicts import StudyResults, contradictions, study_results
 from envs.tasks import PUBLISHED_SEEDS
 
-STUDIES = ("study",)
+STUDIES = ("study", "study_obstacles")
 TINY = {
     "experiment": str(ROOT / "configs/smoke.yaml"),
     "settings": {
