@@ -11,6 +11,7 @@ from ad.config.parser import load_file
 from ad.config.schema import diff
 from ad.config.world import configured_split
 from ad.errors import ConfigError
+from ad.runtime.files import read_marked
 from ad.sweeps.records import (
     COLUMNS,
     TEXT,
@@ -20,7 +21,7 @@ from ad.sweeps.records import (
     world_key,
 )
 from ad.sweeps.results import load_results
-from ad.sweeps.results_report import check_page, results_table, write_tables
+from ad.sweeps.results_report import results_table, write_tables
 from ad.sweeps.runs import run_missing
 from envs.tasks import PUBLISHED_SEEDS
 
@@ -166,14 +167,14 @@ def test_runs_are_made_once_with_a_record_for_each_world_and_fill_their_page(fil
     page = tmp_path / "page.md"
     names = [table.name for table in results.tables]
     page.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in names))
-    check_page(results, page)
+    read_marked(page, names)
     write_tables(results, page)
     text = page.read_text()
     assert re.search(r"\[larger\]\(.*configs/smoke.yaml\), size 4 \|", text)
     assert "<!-- first -->\n<!-- /first -->" in text  # which has no records
     page.write_text(text.replace("<!-- /second -->", ""))
     with pytest.raises(ConfigError, match="has no lines <!-- second -->"):
-        check_page(results, page)
+        read_marked(page, names)
 
 
 def test_a_table_may_name_its_columns(file):

@@ -92,15 +92,17 @@ def run(folder: Path, *words: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def fill(study: Study, scores: dict[str, list[float]], question: int = 0, **more: float) -> None:
-    """Write records with these values of NAUC for the values of a question, one a seed."""
+def fill(
+    study: Study, scores: dict[str, list[float]], question: int = 0, score="nauc", **more: float
+) -> None:
+    """Write records with these values of a score for the values of a question, one a seed."""
     for name, values in scores.items():
-        for seed, nauc in zip(study.seeds, values, strict=False):
+        for seed, value in zip(study.seeds, values, strict=False):
             planned = study.planned_run(study.questions[question].variants[name], seed)
             record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
             record |= {"key": planned.key, "changed": planned.changed, "train_seed": seed}
             record |= {"split_seed": 0, "source_seed": 0, "world": ""}
-            record |= {"train_steps": planned.config.training.steps, "nauc": nauc, "train_s": 10.0}
+            record |= {"train_steps": planned.config.training.steps, score: value, "train_s": 10.0}
             add_records(study.records, [record | more])
 
 
@@ -235,14 +237,7 @@ def test_records_that_were_cut_off_are_refused(folder, text):
 def test_a_study_can_compare_values_by_another_score(tmp_path):
     folder = write_study(tmp_path / "study", study=TINY | {"score": "return_last10"})
     study = load_study(folder)
-    returns = {"table": [0.1, 0.2], "factored": [0.8, 0.9]}
-    for name, values in returns.items():
-        for seed, value in enumerate(values):
-            run = study.planned_run(study.questions[0].variants[name], seed)
-            record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
-            record |= {"key": run.key, "changed": run.changed, "train_seed": seed}
-            record |= {"split_seed": 0, "source_seed": 0, "world": "", "return_last10": value}
-            add_records(study.records, [record])
+    fill(study, {"table": [0.1, 0.2], "factored": [0.8, 0.9]}, score="return_last10")
     results = found(study)
     assert results.comparisons["encoder"]["table"].verdict == "worse"
     table = question_table(study, study.questions[0], results)

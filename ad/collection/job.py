@@ -116,12 +116,11 @@ class CollectionJob:
 
     def _publish(self) -> None:
         """Publish the histories; mark those of failed agents and warn about them."""
-        manifests = self.manifests
         stopped_at = getattr(self.source, "stopped_at", np.full(len(self.tasks), -1))
         stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
         for k, step in stopped.items():
-            manifests[k][STOPPED] = step
-        self.writer.close(manifests)
+            self.manifests[k][STOPPED] = step
+        self.writer.close(self.manifests)
         if stopped:
             named = describe_stopped(
                 {task_name(self.tasks[k]): step for k, step in stopped.items()}

@@ -172,7 +172,7 @@ def _evaluated_rows(group: dict[str, dict], split: str) -> list[list[str]]:
 def _mean_cells(summaries: list[dict], splits: list[str]) -> list[str]:
     overall = across_runs(summaries, splits)
     return [
-        interval(overall[name]["mean"], _bounds(overall[name]), style)
+        interval(overall[name]["mean"], bounds(overall[name]), style)
         for name, (_, style) in COLUMNS.items()
     ]
 
@@ -225,5 +225,6 @@ def interval(mean: float | None, bounds: Sequence[float] | None, style: str) -> 
     return f"{mean:{style}} [{bounds[0]:{style}}, {bounds[1]:{style}}]"
 
 
-def _bounds(entry: dict) -> Sequence[float] | None:
+def bounds(entry: dict) -> Sequence[float] | None:
+    """Return the interval of an estimate with `lo` and `hi`; None if it has none."""
     return None if entry["lo"] is None else (entry["lo"], entry["hi"])

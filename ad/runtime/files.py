@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,18 +40,29 @@ def replace_between(path: Path, texts: dict[str, str]) -> None:
 
     Raises ConfigError, and writes nothing, if the file does not have the lines of every mark.
     """
+    page = read_marked(path, texts)
+    for mark, text in texts.items():
+        begin, end = _mark_lines(mark)
+        before, _, rest = page.partition(begin)
+        after = rest.partition(end)[2]
+        page = f"{before}{begin}\n\n{text}\n{end}{after}"
+    write_text(path, page)
+
+
+def read_marked(path: Path, marks: Iterable[str]) -> str:
+    """Return the text of a file. Raises ConfigError if it does not have the lines of every mark."""
     try:
         page = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file") from None
-    for mark, text in texts.items():
-        begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
+    for begin, end in map(_mark_lines, marks):
+        if end not in page.partition(begin)[2]:
             raise ConfigError(f"{path} has no lines {begin} and {end} to put the table between")
-        page = f"{before}{begin}\n\n{text}\n{end}{after}"
-    write_text(path, page)
+    return page
+
+
+def _mark_lines(mark: str) -> tuple[str, str]:
+    return f"<!-- {mark} -->", f"<!-- /{mark} -->"
 
 
 def write_json(path: Path, value: dict) -> None:

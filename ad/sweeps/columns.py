@@ -2,7 +2,7 @@
 
 from ad.reporting.tables import COLUMNS, SEARCH_COLUMNS
 
-OF_RECORDS = {  # score -> heading and number format
+SCORE_COLUMNS = {  # score -> heading and number format
     **{name: column for name, column in COLUMNS.items() if name != "tasks_solved"},
     **SEARCH_COLUMNS,
     "success_fifth_1": ("success, first fifth of episodes", ".3f"),

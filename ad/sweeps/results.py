@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ad.config.fields import as_yaml, field
 from ad.errors import ConfigError
-from ad.sweeps.columns import OF_RECORDS
+from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
 from ad.sweeps.planned import PlannedRun
 from envs.registry import did_you_mean
@@ -130,8 +130,8 @@ def load_results(path: Path) -> Results:
 
 def _check_columns(where: str, table: TableConfig) -> None:
     """Raise ConfigError unless the columns that `table` names are known and can be shown."""
-    if unknown := [column for column in table.columns if column not in OF_RECORDS]:
-        hint = did_you_mean(unknown[0], OF_RECORDS) or ""
+    if unknown := [column for column in table.columns if column not in SCORE_COLUMNS]:
+        hint = did_you_mean(unknown[0], SCORE_COLUMNS) or ""
         raise ConfigError(f"{where} has no column {unknown[0]}{hint}")
     if table.calibration and (table.columns or table.compared_with):
         raise ConfigError(f"{where} is a calibration, which has no columns or compared_with")

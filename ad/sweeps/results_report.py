@@ -11,17 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.errors import ConfigError
 from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.comparisons import Comparison, group_means, holm, pool
 from ad.evaluation.metrics import over_splits
 from ad.registry import SOURCES
-from ad.reporting.tables import UNKNOWN, Table, interval, number
+from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
 from ad.runtime.console import info
 from ad.runtime.files import replace_between
 from ad.runtime.locks import locked
 from ad.runtime.run import world_title
-from ad.sweeps.columns import OF_RECORDS
+from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.records import RunRecord, read_calibration, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
 
@@ -32,16 +31,6 @@ SHOWN = (
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")  # the ceiling bounds the mean over all goals
 BOUNDED = ("nauc", "share_of_optimum_last10")  # shown with their intervals
 RETURNS = ("return_last10", "source_return")
-
-
-def check_page(results: Results, page: Path) -> None:
-    """Raise ConfigError unless `page` has a place for each table: see `write_tables`."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    for table in results.tables:
-        if not {f"<!-- {table.name} -->", f"<!-- /{table.name} -->"} <= {*text.splitlines()}:
-            raise ConfigError(
-                f"{page} has no lines <!-- {table.name} --> and <!-- /{table.name} -->"
-            )
 
 
 def write_tables(results: Results, page: Path) -> None:
@@ -79,7 +68,7 @@ def results_table(
             against = UNKNOWN if world else str(compared.get(row.title, UNKNOWN))
             cells = [_cell(made, score, is_bounded=bool(table.columns)) for score in shown]
             rows.append([title, told, *cells, _references(made), against, _runs(row, made)])
-    headings = [OF_RECORDS[score][0] for score in shown]
+    headings = [SCORE_COLUMNS[score][0] for score in shown]
     against = f"NAUC minus that of {table.compared_with}"
     references = "NAUC of random walk, best searcher"
     return Table(["experiment", "is told", *headings, references, against, "runs"], rows)
@@ -105,7 +94,9 @@ def _calibration_table(table: ResultTable, records: dict[str, RunRecord], folder
             source = _cell(made, "source_return")
             rows.append([_link(row, folder), title, source, *achieved, _runs(row, made)])
     headings = [f"asked {value:g}" for value in asked]
-    return Table(["experiment", "actions", OF_RECORDS["source_return"][0], *headings, "runs"], rows)
+    return Table(
+        ["experiment", "actions", SCORE_COLUMNS["source_return"][0], *headings, "runs"], rows
+    )
 
 
 def _link(row: Row, folder: Path) -> str:
@@ -122,7 +113,7 @@ def _cell(made: Sequence[RunRecord], score: str, is_bounded: bool = False) -> st
 
     Where the optimal return is unknown, the returns have intervals.
     """
-    values, style = [record[score] for record in made], OF_RECORDS[score][1]
+    values, style = [record[score] for record in made], SCORE_COLUMNS[score][1]
     known = sum(value is not None for value in values)
     some = f" ({known} of {len(made)})" if 0 < known < len(made) else ""
     is_optimum_known = any(record["nauc"] is not None for record in made)
@@ -134,7 +125,7 @@ def _cell(made: Sequence[RunRecord], score: str, is_bounded: bool = False) -> st
 def _estimate(made: Sequence[RunRecord], values: Sequence[float | None], style: str) -> str:
     """Return the mean of the `values` of the runs `made` and its interval as text."""
     over = _over_splits(made, values)
-    return interval(over["mean"], None if over["lo"] is None else (over["lo"], over["hi"]), style)
+    return interval(over["mean"], bounds(over), style)
 
 
 def _references(made: Sequence[RunRecord]) -> str:

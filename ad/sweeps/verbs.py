@@ -49,13 +49,14 @@ def results(argv: Sequence[str]) -> None:
     parser.add_argument("--rows", help="titles with commas between; by default all")
     options = parser.parse_args(argv)
     titles = [title.strip() for title in options.rows.split(",")] if options.rows else []
+    from ad.runtime.files import read_marked
     from ad.sweeps.results import load_results
-    from ad.sweeps.results_report import check_page, write_tables
+    from ad.sweeps.results_report import write_tables
 
     plan = load_results(options.file)
     runs = plan.planned_runs(titles)
     page = options.page or plan.page
-    check_page(plan, page)
+    read_marked(page, [table.name for table in plan.tables])
     _sweep(plan.records, runs, lambda: write_tables(plan, page), options)
 
 

@@ -13,7 +13,7 @@ from ad.sweeps.study.verdicts import ValueResults
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, MUTED)
 STROKES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-WITHIN_1 = ("nauc", "success_last10", "held_out_accuracy")  # scores from 0 to 1
+WITHIN_1 = ("nauc", "success_last10")  # scores from 0 to 1
 RESOLUTION = 100  # dots per inch: these pictures are committed
 
 

@@ -12,7 +12,7 @@ from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
 from ad.runtime.locks import locked
-from ad.sweeps.columns import OF_RECORDS
+from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.records import SECONDS, RunRecord, read_records
 from ad.sweeps.study.plan import STUDY_FILE, Question, Study, load_study
 from ad.sweeps.study.plots import question_picture
@@ -59,7 +59,7 @@ def make_page(folder: Path) -> None:
 
 def heading(score: str) -> str:
     """Return what the page calls a score."""
-    return OF_RECORDS[score][0]
+    return SCORE_COLUMNS[score][0]
 
 
 def _write_picture(path: Path, values: dict[str, ValueResults], score: str) -> None:
@@ -100,7 +100,7 @@ def question_table(study: Study, question: Question, results: StudyResults) -> T
 
 def score_cell(value: ValueResults, score: str) -> str:
     """Return the estimate of a score as text, with the number of seeds if only some have it."""
-    style = OF_RECORDS[score][1]
+    style = SCORE_COLUMNS[score][1]
     if score in SECONDS:
         return number(value.estimate(score)[0], style)
     known, seeds = len(value.values(score)), len(value.records)
