@@ -27,7 +27,7 @@ from envs.wrappers import EpisodeLength, VectorEpisodeLength
 REGISTRY = Registry(
     "environment",
     {
-        "DarkRoom-v0": "envs.dark_room:DarkRoom",
+        "DarkRoom-v0": "envs.grid.dark_room:DarkRoom",
         "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
     },
     group="worlds",

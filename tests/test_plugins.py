@@ -56,7 +56,7 @@ misspelled = "scaled_method:Scald"
 gone = "no_such_module:Scaled"
 expert_distillation = "scaled_method:Scaled"
 [project.entry-points."algorithm_distillation.worlds"]
-"HalfRoom-v0" = "envs.dark_room:DarkRoom"
+"HalfRoom-v0" = "envs.grid.dark_room:DarkRoom"
 """
 COMPONENTS = """\
 from __future__ import annotations
@@ -69,7 +69,7 @@ from gymnasium.spaces import Discrete
 from ad.methods.algorithm_distillation import AlgorithmDistillation
 from ad.models.encoders.table import TableEncoder
 from ad.sources.noisy_expert import NoiseDistillation
-from envs.dark_room import DarkRoom
+from envs.grid.dark_room import DarkRoom
 
 
 class Method(AlgorithmDistillation):
@@ -231,7 +231,7 @@ def test_a_run_is_made_of_components_of_an_own_file(own, smoke, tmp_path):
 def test_a_class_is_named_by_its_module(smoke, tmp_path):
     name = "ad.methods.expert_distillation:ExpertDistillation"
     assert smoke(tmp_path, "--method.name", name).method.settings["expert_fraction"] == 0.1
-    assert envs.make_base("envs.dark_room:DarkRoom", size=3).size == 3
+    assert envs.make_base("envs.grid.dark_room:DarkRoom", size=3).size == 3
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

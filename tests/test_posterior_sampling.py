@@ -9,7 +9,7 @@ from ad.config.parser import load
 from ad.errors import ConfigError
 from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs import make_base, make_vec
-from envs.dark_room import DarkRoom
+from envs.grid.dark_room import DarkRoom
 from envs.oracle import TaskOracle
 
 TASKS = np.array([[0, 0], [2, 1]])

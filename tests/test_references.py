@@ -8,7 +8,7 @@ import pytest
 import envs
 from ad.evaluation.metrics import nauc, search_scores
 from ad.evaluation.references import source_references
-from envs.explorer import explorer_paths
+from envs.grid.explorer import explorer_paths
 
 STEPS = 4  # of an episode in the rooms below: 625 walks
 

@@ -19,7 +19,7 @@ from ad.runtime.run import Run
 from ad.sources.actors import CHUNK_STEPS
 from ad.sources.noisy_expert import NoiseDistillation, Settings
 from envs import make_base, make_vec
-from envs.dark_room import DarkRoom
+from envs.grid.dark_room import DarkRoom
 from envs.rng import uniform
 from envs.wrappers import VectorEpisodeLength
 

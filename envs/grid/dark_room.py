@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from envs.checks import check_tasks
-from envs.goal_search import GoalSearch
-from envs.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld
+from envs.grid.goal_search import GoalSearch
+from envs.grid.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld
 from envs.oracle import Reference
 from envs.render import room_frames, room_text
 from envs.world import WorldEnv
@@ -105,7 +105,7 @@ class DarkRoom(GridWorld):
         return self._search(tasks, episode_length).random()[0]
 
     def references(self, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
-        """Return the references of a search for a goal, float [K, E]: see `envs.goal_search`.
+        """Return the references of a search for a goal, float [K, E]: see `envs.grid.goal_search`.
 
         The explorer is left out if starts are random or the room is too large for its search.
         """

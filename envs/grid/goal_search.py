@@ -7,8 +7,8 @@ return and success of each task and episode:
 - random: uniform actions in all episodes.
 - random_then_optimal: a uniformly random walk until the goal is first hit, a shortest path in every
   episode after that. It is one walk among many: others that remember more find the goal sooner.
-- explorer: visits unseen cells systematically (`envs.explorer`) until it reaches the goal, then
-  takes a shortest path: the best known searcher.
+- explorer: visits unseen cells systematically (`envs.grid.explorer`) until it reaches the goal,
+  then takes a shortest path: the best known searcher.
 - ceiling: a bound that no agent exceeds on average over all goals, since it sees at most
   `episode_length` new cells an episode.
 - optimal: knows the goal.
@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from envs.explorer import explorer_paths
+from envs.grid.explorer import explorer_paths
 from envs.oracle import Reference
 
 
