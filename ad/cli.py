@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.runtime import signals
-from ad.sweeps.verbs import results, study, table, whole_numbers
+from ad.sweeps.verbs import leaderboard, results, study, table, whole_numbers
 
 if TYPE_CHECKING:
     from ad.config.schema import Experiment
@@ -209,6 +209,7 @@ VERBS: dict[str, Verb] = {
     "seeds": seeds,
     "table": table,
     "study": study,
+    "leaderboard": leaderboard,
     "results": results,
     "tune": of_experiment(tune),
     "verify": of_experiment(verify, flag="repair"),

@@ -7,7 +7,9 @@ of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of th
 episodes, `source_return` the mean return of the source agents' last ten episodes,
 `held_out_accuracy` how often the most likely action of a model that imitates single episodes is
 that of the actors which it was not trained on. `calibration_<action>` lists "asked:achieved"
-returns, with a space between. An empty cell is a score that does not exist.
+returns, with a space between; `curve` lists "episode:share", the mean share of the optimal return
+in each of CURVE_EPISODES, and `per_task` "task:share", that of the last ten episodes of each
+held-out task. An empty cell is a score that does not exist.
 """
 
 import csv
@@ -32,6 +34,7 @@ BOUNDED = (  # scores that have an interval over tasks
     "success_last10",
     "return_last10",
     "share_of_optimum_last10",
+    "normalized_return_last10",
     "path_ratio_last10",
     *SEARCH_SCORES,
     "success_seen",
@@ -39,16 +42,22 @@ BOUNDED = (  # scores that have an interval over tasks
 SCORES = (*BOUNDED, "episodes_to_80pct", "tasks_solved", "num_tasks", "optimal_return")
 ACCURACY = "train/held_out_actor_accuracy"  # its name in metrics.jsonl
 CALIBRATIONS = {action: f"calibration_{action}" for action in ACTIONS}
-REFERENCES = ("random_then_optimal", "explorer", "ceiling")  # their NAUC is kept
+CURVE_EPISODES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 500)
+REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling")  # their NAUC is kept
 SECONDS = ("collect_s", "train_s", "evaluate_s")
 HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
-TEXT = ("key", "changed", "world", *CALIBRATIONS.values(), *HARDWARE, "resumed_with")
+TEXT = (
+    *("key", "changed", "world", *CALIBRATIONS.values(), "curve", "per_task"),
+    *HARDWARE,
+    "resumed_with",
+)
 COLUMNS = (
     *("key", "changed", "world", "split_seed", "source_seed", "train_seed", "train_steps"),
     *SCORES,
     *FIFTHS,
     *("train_nauc", "train_success_last10", "source_return", "held_out_accuracy"),
     *CALIBRATIONS.values(),
+    *("curve", "per_task"),
     *(f"{name}_nauc" for name in REFERENCES),
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
@@ -119,8 +128,8 @@ def records_of(planned: PlannedRun, run: Run) -> list[RunRecord]:
 def _scores(folder: Path, results: dict) -> RunRecord:
     """Return the scores of a `results.json`, whose `results.csv` is in `folder`."""
     held_out, train = (results["splits"][split] for split in ("held_out", "train"))
-    successes = read_results(folder / "results.csv")["held_out"].successes  # [K, S, E]
-    parts = np.array_split(successes, 5, axis=2)
+    evaluation = read_results(folder / "results.csv")["held_out"]
+    parts = np.array_split(evaluation.successes, 5, axis=2)  # of [K, S, E]
     fifths = [json_number(part.mean()) if part.size else None for part in parts]
     references = {name: results["references"].get(name, {}) for name in REFERENCES}
     source = results["references"].get("source_end", {}).get("train", {})
@@ -132,6 +141,8 @@ def _scores(folder: Path, results: dict) -> RunRecord:
         "train_success_last10": train["success_last10"],
         "source_return": source.get("return_last10"),
         **{column: _calibration(results, action) for action, column in CALIBRATIONS.items()},
+        "curve": _curve(evaluation.returns, held_out["per_task"]),
+        "per_task": _per_task(held_out["per_task"]),
         **{f"{name}_nauc": r.get("held_out", {}).get("nauc") for name, r in references.items()},
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
@@ -140,8 +151,39 @@ def _scores(folder: Path, results: dict) -> RunRecord:
 
 def read_calibration(record: RunRecord, action: str) -> dict[float, float]:
     """Return the achieved return for each asked one of a record, {} if there was none."""
-    pairs = (pair.split(":") for pair in record[CALIBRATIONS[action]].split())
-    return {float(asked): float(achieved) for asked, achieved in pairs}
+    return {float(asked): share for asked, share in _pairs(record[CALIBRATIONS[action]])}
+
+
+def read_curve(record: RunRecord) -> dict[int, float]:
+    """Return the share of the optimal return by episode of a record, {} if it is unknown."""
+    return {int(episode): share for episode, share in _pairs(record["curve"])}
+
+
+def read_per_task(record: RunRecord) -> dict[str, float]:
+    """Return the share of the optimal return by held-out task, {} if it is unknown."""
+    return dict(_pairs(record["per_task"]))
+
+
+def _pairs(text: str) -> list[tuple[str, float]]:
+    """Return the pairs of a text like "1:0.5 2:0.75"."""
+    pairs = (pair.rsplit(":", 1) for pair in text.split())
+    return [(name, float(value)) for name, value in pairs]
+
+
+def _curve(returns: np.ndarray, per_task: Sequence[dict]) -> str:
+    """Return the column `curve` for returns [K, S, E], "" unless all optima are above 0."""
+    optimal = [task["optimal_return"] for task in per_task]
+    if not all(optimum is not None and optimum > 0 for optimum in optimal):
+        return ""
+    shares = (returns.mean(1) / np.array(optimal)[:, None]).mean(0)  # [E]
+    kept = [episode for episode in CURVE_EPISODES if episode <= len(shares)]
+    return " ".join(f"{episode}:{shares[episode - 1]:.4g}" for episode in kept)
+
+
+def _per_task(per_task: Sequence[dict]) -> str:
+    shares = [(task["task"], task["share_of_optimum_last10"]) for task in per_task]
+    known = [(name, share) for name, share in shares if share is not None]
+    return " ".join(f"{name}:{share:.3g}" for name, share in known)
 
 
 def _calibration(results: dict, action: str) -> str:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from ad.config.schema import Experiment
@@ -17,7 +18,7 @@ from ad.runtime.locks import locked, locked_runs
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
 from ad.sweeps.planned import PlannedRun, group_by_experiment, group_by_training
-from ad.sweeps.records import add_records, read_records, records_of
+from ad.sweeps.records import SECONDS, RunRecord, add_records, read_records, records_of
 
 
 def run_missing(path: Path, runs: Sequence[PlannedRun], root: Path, keep: bool = False) -> None:
@@ -32,6 +33,8 @@ def run_missing(path: Path, runs: Sequence[PlannedRun], root: Path, keep: bool =
             missing.append(training)
         elif not keep:
             remove(root / "logs" / training[0].config.name)
+    if missing:
+        info(budget(runs, records))
     on_gpu = bool(missing) and choose_device(missing[0][0].config).type == "cuda"
     due = train_side_by_side(missing, root) if on_gpu else missing
     for training in tqdm(due, desc=path.stem, total=len(missing), unit=" trainings", disable=None):
@@ -66,8 +69,24 @@ def list_runs(path: Path, runs: Sequence[PlannedRun]) -> None:
         state, config = "done" if run.key in records else "missing", run.config
         seeds = f"split {config.split.split_seed}  seed {config.training.train_seed}"
         info(f"{state:7}  {seeds}  {run.changed}")
-    missing = sum(run.key not in records for run in runs)
-    info(f"{path.stem}: {missing} of {len(runs)} runs are missing")
+    info(f"{path.stem}: {budget(runs, records)}")
+
+
+def budget(runs: Sequence[PlannedRun], records: dict[str, RunRecord]) -> str:
+    """Return how many of `runs` have no record and how long they take, as text.
+
+    The time of a run is the mean of those with the same name in the records, or of all.
+    """
+    missing = [run for run in runs if run.key not in records]
+    text = f"{len(missing)} of {len(runs)} runs are missing"
+    seconds: dict[str, list[float]] = {}
+    for record in records.values():
+        seconds.setdefault(record["changed"], []).append(sum(record[s] or 0 for s in SECONDS))
+    if not missing or not seconds:
+        return text
+    mean = float(np.mean([value for own in seconds.values() for value in own]))
+    total = sum(float(np.mean(seconds.get(run.changed, [mean]))) for run in missing)
+    return f"{text}; on the machines of the records they take about {total / 60:.0f} minutes"
 
 
 def train_side_by_side(

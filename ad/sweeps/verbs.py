@@ -60,6 +60,43 @@ def results(argv: Sequence[str]) -> None:
     _sweep(plan.records, runs, lambda: write_tables(plan, page), options)
 
 
+def leaderboard(argv: Sequence[str]) -> None:
+    """Evaluate every method in every world of a board, and write the page of the leaderboard.
+
+    A finished run is a line of configs/records/leaderboard.csv and is not made again; the same
+    command resumes the others. `--small true` takes the small board. `--worlds` and `--methods`
+    choose others than those of a board.
+    """
+    parser = _sweep_parser("leaderboard", leaderboard)
+    plan = Path("configs/leaderboard/leaderboard.yaml")
+    parser.add_argument("--file", default=plan, type=Path, help="the worlds, methods and boards")
+    parser.add_argument("--board", default="core", help="the name of a board")
+    small = {"choices": ("true", "false"), "default": "false", "help": "--board small"}
+    parser.add_argument("--small", **small)
+    parser.add_argument("--worlds", default="", help="titles with semicolons between")
+    parser.add_argument("--methods", default="", help="titles with semicolons between")
+    parser.add_argument(
+        "--records", default="configs/records/leaderboard.csv", type=Path, help="the records"
+    )
+    options = parser.parse_args(argv)
+    from ad.sweeps.leaderboard.plan import load_board
+    from ad.sweeps.leaderboard.report import write_leaderboard
+
+    name = "small" if options.small == "true" else options.board
+    worlds, methods = (
+        [title.strip() for title in text.split(";") if title.strip()]
+        for text in (options.worlds, options.methods)
+    )
+    board = load_board(options.file, name, worlds, methods)
+    records = options.records
+    page = "leaderboard" if name == "core" else f"leaderboard_{name}"
+
+    def write_page() -> None:
+        write_leaderboard(board, records, records.parent, page)
+
+    _sweep(records, board.planned_runs(), write_page, options)
+
+
 def table(argv: Sequence[str]) -> None:
     """Print the results of all runs under logs/ as a Markdown table, grouped by experiment.
 

@@ -1,0 +1,1 @@
+"""The leaderboard: every method in every world, under one protocol."""

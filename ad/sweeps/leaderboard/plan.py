@@ -1,0 +1,152 @@
+"""The plan of the leaderboard: its worlds, methods and boards, and the runs of each cell.
+
+`configs/leaderboard/leaderboard.yaml` names them. A cell is a world and a method. Its runs have the
+experiment of the world with the settings of the method, and differ in the seed, which is that of
+the training and of the source agents. No cell has settings of its own.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ad.config.fields import as_yaml, field
+from ad.config.schema import Experiment
+from ad.config.world import configured_world
+from ad.errors import ConfigError
+from ad.registry import METHODS
+from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
+from ad.sweeps.planned import PlannedRun
+from envs.registry import did_you_mean
+
+SEEDS = ("source.source_seed", "training.train_seed")
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A world of the leaderboard."""
+
+    experiment: str = field("")  # the YAML file of its experiment
+    searcher: dict = field({})  # dotted settings of a source that knows the family of tasks
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A method of the leaderboard."""
+
+    settings: dict = field({})  # dotted setting: its value, in every world
+    histories: str = field(
+        "learner", choices=("learner", "searcher")
+    )  # which source it learns from
+    regime: str = field("offline", choices=("offline", "online"))
+    labels: str = field("none", choices=("none", "optimal actions"))
+
+
+@dataclass(frozen=True)
+class BoardConfig:
+    """A board: some of the worlds and methods, and the seeds of the runs of a cell."""
+
+    worlds: list[str] = field([])
+    methods: list[str] = field([])
+    seeds: list[int] = field([0, 1, 2])
+
+
+@dataclass(frozen=True)
+class LeaderboardConfig:
+    """The content of leaderboard.yaml."""
+
+    worlds: dict = field({})  # title: a WorldConfig
+    methods: dict = field({})  # title: a MethodConfig
+    boards: dict = field({})  # name: a BoardConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A world and a method, with their runs; or with why the method cannot learn there."""
+
+    world: str
+    method: str
+    runs: list[PlannedRun]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The cells of a board, world by world, of the plan in the file `path`."""
+
+    path: Path
+    worlds: dict[str, WorldConfig]
+    methods: dict[str, MethodConfig]
+    cells: list[Cell]
+
+    def planned_runs(self) -> list[PlannedRun]:
+        """Return the runs of all cells: the first of each, then the second of each."""
+        most = max((len(cell.runs) for cell in self.cells), default=0)
+        return [cell.runs[n] for n in range(most) for cell in self.cells if n < len(cell.runs)]
+
+
+def load_board(
+    path: Path, name: str = "core", worlds: Sequence[str] = (), methods: Sequence[str] = ()
+) -> Board:
+    """Read a board of the file at `path`; `worlds` and `methods` replace those of the board.
+
+    Raises ConfigError with a line for each cell that is wrong.
+    """
+    config = read_file(path, LeaderboardConfig)
+    if name not in config.boards:
+        raise ConfigError(
+            f"{path} has no board {as_yaml(name)} (known: {', '.join(config.boards)})"
+        )
+    board = group_of(BoardConfig, config.boards[name], f"{path}: {name}")
+    check_seeds(f"{path}: {name}: seeds", board.seeds)
+    own_worlds = _chosen(path, WorldConfig, config.worlds, worlds or board.worlds)
+    own_methods = _chosen(path, MethodConfig, config.methods, methods or board.methods)
+    pairs = {
+        f"{world} / {method}": (world, method) for world in own_worlds for method in own_methods
+    }
+
+    def cell(title: str) -> Cell:
+        world, method = pairs[title]
+        arguments = f"{path}: {title}", own_worlds[world], own_methods[method]
+        if problem := _problem(*arguments):
+            return Cell(world, method, [], problem)
+        runs = [_planned(title, _experiment(*arguments, seed), seed) for seed in board.seeds]
+        return Cell(world, method, runs)
+
+    return Board(path, own_worlds, own_methods, gather(cell, pairs))
+
+
+def _chosen(path: Path, kind: type, entries: dict, titles: Sequence[str]) -> dict:
+    """Return the entries called `titles` as the dataclass `kind`. Raises ConfigError."""
+    if unknown := [title for title in titles if title not in entries]:
+        hint = did_you_mean(unknown[0], entries) or f" (known: {', '.join(entries)})"
+        raise ConfigError(f"{path} has no {as_yaml(unknown[0])}{hint}")
+    return {title: group_of(kind, entries[title], f"{path}: {title}") for title in titles}
+
+
+def _problem(where: str, world: WorldConfig, method: MethodConfig) -> str:
+    """Return why the method cannot learn in the world, "" if it can."""
+    if not world.experiment:
+        raise ConfigError(f"{where}: the world must name an experiment")
+    plain = experiment_of(world.experiment, {}, where)
+    name = method.settings.get("method.name", plain.method.name)
+    if not METHODS.has(name):
+        raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
+    return METHODS.load(name).problem(configured_world(plain.env)) or ""
+
+
+def _experiment(where: str, world: WorldConfig, method: MethodConfig, seed: int) -> Experiment:
+    if own := [name for name in SEEDS if name in method.settings]:
+        raise ConfigError(f"{where} must not set {own[0]}: the seeds of the board do")
+    source = world.searcher if method.histories == "searcher" else {}
+    if method.histories == "searcher" and not source:
+        raise ConfigError(f"{where}: the world has no searcher")
+    return experiment_of(
+        world.experiment, source | method.settings | dict.fromkeys(SEEDS, seed), where
+    )
+
+
+def _planned(title: str, config: Experiment, seed: int) -> PlannedRun:
+    run = PlannedRun(title, config)
+    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', title)[:60]}-seed-{seed}-{run.key[:8]}"
+    return replace(run, config=replace(config, name=name))

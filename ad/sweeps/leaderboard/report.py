@@ -1,0 +1,278 @@
+"""The files of the leaderboard: tables as Markdown, CSV and LaTeX, and one HTML page."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import jinja2
+
+from ad.evaluation.metrics import t_interval
+from ad.registry import SOURCES
+from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
+from ad.runtime.console import info
+from ad.runtime.files import write_text
+from ad.runtime.locks import locked
+from ad.sweeps.leaderboard.plan import Board, Cell, MethodConfig
+from ad.sweeps.leaderboard.published import Published, read_published
+from ad.sweeps.leaderboard.scores import (
+    SCORE,
+    THRESHOLDS,
+    Records,
+    aggregate,
+    compare,
+    missing_cells,
+    records_of_cells,
+    values_of,
+)
+from ad.sweeps.records import SECONDS, RunRecord, read_curve, read_per_task, read_records
+
+METRICS = {  # score -> heading and number format
+    SCORE: ("share of optimum, last 10", ".3f"),
+    "normalized_return_last10": ("between random and optimal", ".3f"),
+    "nauc": ("NAUC", ".3f"),
+    **{f"at_{e}": (f"share of optimum, episode {e}", ".3f") for e in (10, 25, 50, 100)},
+    "episodes_to_80pct": ("80 % at episode", ".0f"),
+    "tasks_solved": ("tasks solved", ".1f"),
+    "train_nauc": ("NAUC, train tasks", ".3f"),
+}
+INTERVALS = (SCORE, "normalized_return_last10", "nauc")  # scores that are shown with intervals
+AGGREGATES = {
+    "interquartile_mean": "interquartile mean",
+    "optimality_gap": "optimality gap",
+    "improvement": "probability to beat {}",
+}
+REFERENCES = {"random": "random actions", "explorer": "best known searcher"}
+
+
+def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str) -> None:
+    """Write <name>.md, .csv, .tex and .html into `folder` from the records, and print the summary.
+
+    Published results are read from published.csv beside the file of the leaderboard's plan.
+    """
+    cells = records_of_cells(board, read_records(records_file))
+    published = read_published(board.path.with_name("published.csv"))
+    published = [line for line in published if line.world in board.worlds]
+    summary = summary_table(board, cells)
+    with locked(folder, wait=True):
+        write_text(folder / f"{name}.md", markdown(board, cells, published))
+        write_text(folder / f"{name}.csv", as_csv(long_table(board, cells)))
+        write_text(folder / f"{name}.tex", latex(summary))
+        write_text(folder / f"{name}.html", html(board, cells, published))
+    info(summary.markdown().rstrip())
+    made = sum(len(runs) for runs in cells.values())
+    info(f"leaderboard: {made} of {len(board.planned_runs())} runs in {folder / name}.html")
+
+
+def markdown(board: Board, cells: Records, published: list[Published]) -> str:
+    """Return the page as Markdown: the summary, the aggregates and a table for each world."""
+    parts = [
+        "# Leaderboard\n",
+        f"`{SCORE}` on held-out tasks: the mean return of the last ten in-context episodes, as a "
+        "share of the optimal return. Brackets: 95 % intervals over runs (Student's t), whose "
+        "seeds of the source agents and of training differ.\n",
+        summary_table(board, cells).markdown(),
+    ]
+    if (aggregates := aggregates_table(board, cells)).rows:
+        parts += [
+            "\nAggregates over the worlds in which all of these methods have all runs; brackets "
+            "are bootstrap intervals over runs (Agarwal et al. 2021).\n",
+            aggregates.markdown(),
+        ]
+    parts += [missing_text(board, cells)]
+    compared = compare(board, cells)
+    for world, entry in board.worlds.items():
+        if any(own == world for own, _ in cells):
+            table = world_table(board, cells, world, compared, published)
+            parts += [f"\n## {world}\n", f"`{entry.experiment}`\n", table.compact().markdown()]
+    return "\n".join(part for part in parts if part)
+
+
+def summary_table(board: Board, cells: Records) -> Table:
+    """Return a row for each method, with its score in each world."""
+    problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
+    rows = []
+    for method, entry in board.methods.items():
+        scores = [
+            "not applicable"
+            if problems[world, method]
+            else _mean(cells.get((world, method)), SCORE)
+            for world in board.worlds
+        ]
+        rows.append([method, *_kind(entry), *scores])
+    return Table(["method", "histories of", "regime", "labels", *board.worlds], rows)
+
+
+def aggregates_table(board: Board, cells: Records) -> Table:
+    """Return a row for each method with all runs, with its aggregates over worlds."""
+    first = next(iter(board.methods))
+    rows = [
+        [
+            method,
+            str(entry["worlds"]),
+            *(interval(entry[name][0], entry[name][1:], ".3f") for name in AGGREGATES),
+        ]
+        for method, entry in aggregate(board, cells).items()
+    ]
+    headings = [heading.format(first) for heading in AGGREGATES.values()]
+    return Table(["method", "worlds", *headings], rows)
+
+
+def world_table(
+    board: Board, cells: Records, world: str, compared: dict, published: list[Published]
+) -> Table:
+    """Return all scores of each method in a world, then the references and published results."""
+    first, rows = next(iter(board.methods)), []
+    for method in board.methods:
+        if made := cells.get((world, method)):
+            scores = [_mean(made, name, name in INTERVALS) for name in METRICS]
+            against = str(compared.get((world, method), UNKNOWN))
+            rows.append([method, *scores, against, str(len(made))])
+    for name, title in REFERENCES.items():
+        made = next(own for (place, _), own in cells.items() if place == world)
+        nauc = _mean(made, f"{name}_nauc", is_bounded=False)
+        if nauc != UNKNOWN:
+            cells_of_row = [nauc if metric == "nauc" else UNKNOWN for metric in METRICS]
+            rows.append([f"*{title}*", *cells_of_row, UNKNOWN, UNKNOWN])
+    for line in published:
+        if line.world == world:
+            about = f"{line.value} {line.metric}; {line.budget}; {line.regime}, {line.labels}"
+            text = f"*{line.method}* ({line.source}, {line.read}): {about}. {line.difference}"
+            rows.append([text.rstrip(), *[UNKNOWN] * (len(METRICS) + 2)])
+    headings = [heading for heading, _ in METRICS.values()]
+    against = f"share of optimum minus that of {first}"
+    return Table(["method", *headings, against, "runs"], rows)
+
+
+def long_table(board: Board, cells: Records) -> Table:
+    """Return a row for each cell with records: its method, source and mean scores."""
+    rows = []
+    for (world, method), made in cells.items():
+        scores = [_mean(made, name, is_bounded=False) for name in METRICS]
+        rows.append([world, method, *_kind(board.methods[method]), *scores, str(len(made))])
+    return Table(["world", "method", "histories", "regime", "labels", *METRICS, "runs"], rows)
+
+
+def missing_text(board: Board, cells: Records) -> str:
+    """Return a sentence about the cells without all their runs, "" if there are none."""
+    missing = missing_cells(board, cells)
+    if not missing:
+        return ""
+    runs = sum(len(cell.runs) - len(cells.get((cell.world, cell.method), [])) for cell in missing)
+    return f"\n{runs} runs of {len(missing)} cells are not made yet.\n"
+
+
+def as_csv(table: Table) -> str:
+    """Return a table as CSV; what is unknown is empty."""
+    buffer = io.StringIO()
+    rows = [["" if cell == UNKNOWN else cell for cell in row] for row in table.rows]
+    csv.writer(buffer, lineterminator="\n").writerows([table.header, *rows])
+    return buffer.getvalue()
+
+
+def latex(table: Table) -> str:
+    """Return a table as a LaTeX tabular with the rules of booktabs."""
+    escaped = [[_escape(cell) for cell in row] for row in (table.header, *table.rows)]
+    header, *rows = [" & ".join(row) + r" \\" for row in escaped]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}"
+    end = r"\end{tabular}"
+    lines = [begin, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", end, ""]
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    for sign in "&%#_":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("–", "--").replace("×", r"$\times$")
+
+
+def html(board: Board, cells: Records, published: list[Published]) -> str:
+    """Return the page, which needs no other file and no network."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ad.sweeps.leaderboard", "."), autoescape=True
+    )
+    data = json.dumps(page_data(board, cells, published), allow_nan=False)
+    data = data.replace("<", "\\u003c")  # nothing in the data may end the script
+    return environment.get_template("leaderboard.html.j2").render(data=data)
+
+
+def page_data(board: Board, cells: Records, published: list[Published]) -> dict:
+    """Return what the page shows, in plain types."""
+    compared = compare(board, cells)
+    return {
+        "metrics": {name: heading for name, (heading, _) in METRICS.items()},
+        "methods": [
+            dict(zip(("name", "histories", "regime", "labels"), (m, *_kind(entry)), strict=True))
+            for m, entry in board.methods.items()
+        ],
+        "worlds": [
+            {
+                "name": world,
+                "experiment": entry.experiment,
+                "references": _references(world, cells),
+                "published": [vars(line) for line in published if line.world == world],
+            }
+            for world, entry in board.worlds.items()
+        ],
+        "cells": [_cell(cell, cells, compared) for cell in board.cells],
+        "aggregates": aggregate(board, cells),
+        "aggregate_titles": {
+            name: heading.format(next(iter(board.methods))) for name, heading in AGGREGATES.items()
+        },
+        "thresholds": THRESHOLDS.tolist(),
+    }
+
+
+def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
+    """Return what the page shows of a cell."""
+    made = cells.get((cell.world, cell.method), [])
+    found = {"world": cell.world, "method": cell.method, "planned": len(cell.runs)}
+    found |= {"problem": cell.problem, "runs": [_run(record) for record in made]}
+    if made:
+        config = cell.runs[0].config
+        found |= {
+            "told": getattr(SOURCES.load(config.source.algorithm), "TOLD", None) or UNKNOWN,
+            "source": config.source.algorithm,
+            "transitions": config.source.env_steps * config.split.num_train_tasks,
+            "train_steps": config.training.steps,
+            "scores": {name: _estimate(made, name) for name in METRICS},
+            "against": str(compared.get((cell.world, cell.method), "")),
+        }
+    return found
+
+
+def _run(record: RunRecord) -> dict:
+    return {
+        "curve": list(read_curve(record).items()),
+        "per_task": read_per_task(record),
+        "seconds": {name: record[name] for name in SECONDS},
+    }
+
+
+def _references(world: str, cells: Records) -> dict[str, float]:
+    """Return the mean NAUC of each reference in a world, by title."""
+    made = [record for (place, _), own in cells.items() if place == world for record in own]
+    naucs = {title: values_of(made, f"{name}_nauc") for name, title in REFERENCES.items()}
+    return {title: t_interval(values)["mean"] for title, values in naucs.items() if values}
+
+
+def _kind(entry: MethodConfig) -> list[str]:
+    """Return the columns that say what a method learns from."""
+    return [entry.histories, entry.regime, entry.labels]
+
+
+def _estimate(made: list[RunRecord], name: str) -> list[float | None]:
+    """Return the mean of a score over runs and its interval: [mean, low, high]."""
+    estimate = t_interval(values_of(made, name))
+    return [estimate["mean"], estimate["lo"], estimate["hi"]]
+
+
+def _mean(made: list[RunRecord] | None, name: str, is_bounded: bool = True) -> str:
+    """Return the mean of a score over runs as text, with its interval if `is_bounded`."""
+    style = METRICS.get(name, ("", ".3f"))[1]
+    values = values_of(made or [], name)
+    estimate = t_interval(values)
+    some = f" ({len(values)} of {len(made)})" if made and 0 < len(values) < len(made) else ""
+    if is_bounded:
+        return interval(estimate["mean"], bounds(estimate), style) + some
+    return number(estimate["mean"], style) + some

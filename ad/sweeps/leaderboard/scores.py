@@ -1,0 +1,134 @@
+"""The scores of a leaderboard's cells, from the records of their runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ad.evaluation.aggregates import (
+    bootstrap_interval,
+    interquartile_mean,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+from ad.evaluation.comparisons import Comparison, holm, pool
+from ad.sweeps.leaderboard.plan import Board, Cell
+from ad.sweeps.records import RunRecord, read_curve
+
+SCORE = "share_of_optimum_last10"  # the score of a run: its mean over the held-out tasks
+THRESHOLDS = np.linspace(0, 1, 51)
+Records = dict[tuple[str, str], list[RunRecord]]  # of a world and a method
+
+
+def records_of_cells(board: Board, records: dict[str, RunRecord]) -> Records:
+    """Return the records of each cell that has some, in the order of its runs."""
+    found = {
+        (cell.world, cell.method): [records[run.key] for run in cell.runs if run.key in records]
+        for cell in board.cells
+    }
+    return {cell: made for cell, made in found.items() if made}
+
+
+def values_of(made: Sequence[RunRecord], score: str) -> list[float]:
+    """Return the known values of a score in the records of a cell.
+
+    `at_<e>` is the share of the optimal return in episode e.
+    """
+    if score.startswith("at_"):
+        found = [read_curve(record).get(int(score.removeprefix("at_"))) for record in made]
+    else:
+        found = [record[score] for record in made]
+    return [value for value in found if value is not None]
+
+
+def compare(board: Board, cells: Records) -> dict[tuple[str, str], Comparison]:
+    """Return the comparison of each cell with that of the first method in its world.
+
+    The standard deviation is pooled over the methods of a world; Holm's correction counts the
+    comparisons of the whole board.
+    """
+    reference, tests = next(iter(board.methods)), {}
+    for world in board.worlds:
+        scores = {m: values_of(cells.get((world, m), []), SCORE) for m in board.methods}
+        deviation, base = pool(scores.values()), scores[reference]
+        for method, own in scores.items():
+            if deviation and own and base and method != reference:
+                difference = float(np.mean(own) - np.mean(base))
+                tests[world, method] = deviation, difference, (len(own), len(base))
+    corrected = holm([own.p_value(mean, *counts) for own, mean, counts in tests.values()])
+    return {
+        cell: Comparison(mean, own.interval(mean, *counts), p)
+        for (cell, (own, mean, counts)), p in zip(tests.items(), corrected, strict=True)
+    }
+
+
+def missing_cells(board: Board, cells: Records) -> list[Cell]:
+    """Return the cells that could be made and lack records of some of their runs."""
+    return [
+        cell
+        for cell in board.cells
+        if len(values_of(cells.get((cell.world, cell.method), []), SCORE)) < len(cell.runs)
+    ]
+
+
+def complete_scores(board: Board, cells: Records, methods: Sequence[str]) -> np.ndarray | None:
+    """Return the scores [M, R, W] of `methods` in the worlds where all of them have all runs.
+
+    Returns None if there is no such world. R is the smallest number of runs of a cell.
+    """
+    counts = {(cell.world, cell.method): len(cell.runs) for cell in board.cells}
+    rows = []
+    for world in board.worlds:
+        own = [values_of(cells.get((world, m), []), SCORE) for m in methods]
+        if all(v and len(v) == counts[world, m] for v, m in zip(own, methods, strict=True)):
+            rows.append(own)
+    if not rows:
+        return None
+    runs = min(len(values) for row in rows for values in row)
+    return np.array([[values[:runs] for values in row] for row in rows]).transpose(1, 2, 0)
+
+
+def complete_methods(board: Board, cells: Records) -> list[str]:
+    """Return the methods that have all runs in each world in which the first method has them."""
+    reference = next(iter(board.methods))
+    first = complete_scores(board, cells, [reference])
+    if first is None:
+        return []
+    found = [reference]
+    for method in board.methods:
+        both = complete_scores(board, cells, [reference, method])
+        if method != reference and both is not None and both.shape[2] == first.shape[2]:
+            found.append(method)
+    return found
+
+
+def aggregate(board: Board, cells: Records) -> dict[str, dict]:
+    """Return the aggregates of each of `complete_methods` over the worlds that all of them have.
+
+    Each is (value, low, high): interquartile_mean, optimality_gap, improvement (the probability to
+    beat a run of the first method); `profile` has lists over THRESHOLDS instead.
+    """
+    methods = complete_methods(board, cells)
+    scores = complete_scores(board, cells, methods) if methods else None
+    if scores is None:
+        return {}
+    return {m: _aggregates(own, scores[0]) for m, own in zip(methods, scores, strict=True)}
+
+
+def _aggregates(own: np.ndarray, reference: np.ndarray) -> dict:
+    def profile(scores: np.ndarray) -> np.ndarray:
+        return performance_profile(scores, THRESHOLDS)
+
+    statistics = {
+        "interquartile_mean": (interquartile_mean, (own,)),
+        "optimality_gap": (optimality_gap, (own,)),
+        "improvement": (probability_of_improvement, (own, reference)),
+        "profile": (profile, (own,)),
+    }
+    return {
+        name: tuple(
+            np.asarray(x).tolist()
+            for x in (statistic(*scores), *bootstrap_interval(statistic, *scores))
+        )
+        for name, (statistic, scores) in statistics.items()
+    } | {"worlds": own.shape[1]}

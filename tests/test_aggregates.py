@@ -1,0 +1,55 @@
+"""Aggregates over worlds agree with the values of rliable 1.2.0 for the same numbers."""
+
+import numpy as np
+import pytest
+
+from ad.evaluation.aggregates import (
+    bootstrap_interval,
+    interquartile_mean,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+
+A = np.random.default_rng(0).random((5, 17))  # 5 runs in each of 17 worlds
+B = np.random.default_rng(1).random((5, 17))
+
+
+def test_aggregates_agree_with_rliable():
+    assert interquartile_mean(A) == pytest.approx(0.52474526, abs=1e-8)
+    assert optimality_gap(A) == pytest.approx(0.48162752, abs=1e-8)
+    assert probability_of_improvement(A, B) == pytest.approx(0.46588235, abs=1e-8)
+    profile = performance_profile(A, np.array([0.25, 0.5, 0.75]))
+    assert profile == pytest.approx([0.77647059, 0.51764706, 0.25882353], abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "scores", "low", "high"),
+    [
+        (interquartile_mean, (A,), 0.452, 0.598),
+        (optimality_gap, (A,), 0.428, 0.537),
+        (probability_of_improvement, (A, B), 0.381, 0.551),
+    ],
+)
+def test_bootstrap_intervals_agree_with_rliable(statistic, scores, low, high):
+    found = bootstrap_interval(statistic, *scores)
+    assert found == pytest.approx((low, high), abs=0.012)  # of other random resamples
+
+
+def test_ties_count_half_and_targets_cap_the_gap():
+    assert probability_of_improvement(A, A) == 0.5
+    assert optimality_gap(np.array([[0.5, 1.5]])) == 0.25
+    assert optimality_gap(np.array([[0.5, 1.5]]), target=2) == 1
+
+
+def test_a_profile_has_an_interval_at_each_threshold():
+    thresholds = np.linspace(0, 1, 5)
+    low, high = bootstrap_interval(lambda s: performance_profile(s, thresholds), A)
+    profile = performance_profile(A, thresholds)
+    assert low.shape == high.shape == (5,)
+    assert (low <= profile).all() and (profile <= high).all()
+
+
+def test_worlds_without_variation_have_intervals_of_no_width():
+    scores = np.tile([0.2, 0.4, 0.6, 0.8], (3, 1))
+    assert bootstrap_interval(interquartile_mean, scores) == pytest.approx((0.5, 0.5))

@@ -1,0 +1,223 @@
+"""The leaderboard: its plan, its runs, and the files that are made from the records."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ad.cli import VERBS, exit_code
+from ad.errors import ConfigError
+from ad.sweeps.leaderboard.plan import load_board
+from ad.sweeps.leaderboard.published import read_published
+from ad.sweeps.leaderboard.report import html, latex, summary_table, write_leaderboard
+from ad.sweeps.leaderboard.scores import aggregate, compare, missing_cells, records_of_cells
+from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records
+from ad.sweeps.runs import budget
+
+COMMITTED = Path("configs/leaderboard/leaderboard.yaml")
+PLAN = """
+worlds:
+  room:
+    experiment: configs/smoke.yaml
+    searcher: {source.algorithm: posterior_sampling}
+  dense:
+    experiment: configs/smoke.yaml
+  cart:
+    experiment: CART
+methods:
+  distillation: {}
+  searcher: {histories: searcher, settings: {training.steps: 21}}
+  clone: {settings: {method.name: behavior_cloning, model.reward: none}}
+  labels: {labels: optimal actions, settings: {method.name: METHOD}}
+boards:
+  core: {worlds: [room], methods: [distillation, clone], seeds: [0, 1, 2]}
+  other: {worlds: [room, dense], methods: [distillation, searcher]}
+"""
+CART = """
+env: {id: CartPole-v1, episode_length: 20, tasks: [{}, {}]}
+split: {num_train_tasks: 1}
+source: {algorithm: demonstrations, env_steps: 100, num_envs: 2}
+model: {encoder: mlp, reward: projection}
+"""
+LABELED = '''
+from typing import ClassVar
+
+from ad.methods.algorithm_distillation import AlgorithmDistillation
+
+
+class Labeled(AlgorithmDistillation):
+    """A method that needs optimal actions."""
+
+    fields: ClassVar = (*AlgorithmDistillation.fields, "optimal_action")
+'''
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """The path of a plan with three worlds, of which one cannot tell optimal actions."""
+    (tmp_path / "cart.yaml").write_text(CART)
+    (tmp_path / "labeled.py").write_text(LABELED)
+    text = PLAN.replace("CART", str(tmp_path / "cart.yaml"))
+    path = tmp_path / "plan.yaml"
+    path.write_text(text.replace("METHOD", f"{tmp_path / 'labeled.py'}:Labeled"))
+    return path
+
+
+def fill(path, board, scores: dict[str, list[float]]) -> None:
+    """Write records with these scores for the runs of each method in every world."""
+    for cell in board.cells:
+        for run, score in zip(cell.runs, scores.get(cell.method, []), strict=False):
+            record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "")
+            record |= {"key": run.key, "changed": run.changed, "split_seed": 0, "train_seed": 0}
+            record |= {"share_of_optimum_last10": score, "nauc": score, "train_s": 60.0}
+            record |= {"curve": f"1:0.1 10:{score}", "per_task": f"0-1:{score} 2-2:0.5"}
+            add_records(path, [record])
+
+
+def test_the_committed_boards_are_valid():
+    for name in ("core", "small"):
+        board = load_board(COMMITTED, name)
+        assert all(len(cell.runs) > 1 or cell.problem for cell in board.cells)
+        keys = [run.key for run in board.planned_runs()]
+        assert len(set(keys)) == len(keys)
+    small = {run.key for run in load_board(COMMITTED, "small").planned_runs()}
+    assert small <= {run.key for run in load_board(COMMITTED).planned_runs()}
+
+
+def test_runs_of_a_cell_differ_in_the_seeds_of_sources_and_of_training(plan):
+    cell = load_board(plan).cells[0]
+    seeds = [(r.config.source.source_seed, r.config.training.train_seed) for r in cell.runs]
+    assert seeds == [(0, 0), (1, 1), (2, 2)]
+    assert len({run.key for run in cell.runs}) == 3
+
+
+def test_a_method_learns_from_the_searcher_of_a_world_that_has_one(plan):
+    board = load_board(plan, worlds=["room"], methods=["distillation", "searcher"])
+    learner, searcher = (cell.runs[0].config for cell in board.cells)
+    assert learner.source.algorithm == "a2c"
+    assert (searcher.source.algorithm, searcher.training.steps) == ("posterior_sampling", 21)
+    with pytest.raises(ConfigError, match="dense / searcher: the world has no searcher"):
+        load_board(plan, "other")
+
+
+def test_a_cell_that_cannot_be_made_says_why(plan):
+    board = load_board(plan, worlds=["room", "cart"], methods=["distillation", "labels"])
+    problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
+    assert "optimal actions" in problems.pop(("cart", "labels"))
+    assert not any(problems.values())
+    row = summary_table(board, {}).rows[1]
+    assert row[0] == "labels" and row[-2:] == ["–", "not applicable"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("worlds: [room]", "worlds: [rooms]", "has no 'rooms'; did you mean room?"),
+        ("histories: searcher", "histories: none", "histories"),
+        ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
+        ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
+        ("method.name: behavior_cloning", "method.name: cloning", "unknown method"),
+        ("model.reward: none", "model.rewards: none", "model.reward"),
+    ],
+)
+def test_a_wrong_plan_is_refused(plan, old, new, sentence):
+    plan.write_text(plan.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_board(plan, methods=["distillation", "searcher", "clone"])
+
+
+def test_comparisons_and_aggregates_use_the_first_method_as_reference(plan, tmp_path):
+    board = load_board(plan)
+    fill(tmp_path / "r.csv", board, {"distillation": [0.8, 0.9, 1.0], "clone": [0.1, 0.2, 0.3]})
+    cells = records_of_cells(board, read_records(tmp_path / "r.csv"))
+    compared = compare(board, cells)
+    assert set(compared) == {("room", "clone")}
+    comparison = compared["room", "clone"]
+    # s = 0.1 with 4 degrees of freedom, error = s sqrt(2 / 3) = 0.0816, t(0.975, 4) = 2.776
+    assert comparison.difference == pytest.approx(-0.7)
+    assert comparison.bounds == pytest.approx((-0.9267, -0.4733), abs=1e-3)
+    assert comparison.verdict == "worse"
+    found = aggregate(board, cells)
+    assert found["clone"]["improvement"][0] == 0 and found["distillation"]["improvement"][0] == 0.5
+    assert found["distillation"]["interquartile_mean"][0] == pytest.approx(0.9)
+    assert found["clone"]["optimality_gap"][0] == pytest.approx(0.8)
+    assert np.all(np.diff(found["clone"]["profile"][0]) <= 0)
+
+
+def test_a_method_without_all_runs_is_left_out_of_the_aggregates(plan, tmp_path):
+    board = load_board(plan)
+    fill(tmp_path / "r.csv", board, {"distillation": [0.8, 0.9, 1.0], "clone": [0.1, 0.2]})
+    cells = records_of_cells(board, read_records(tmp_path / "r.csv"))
+    assert set(aggregate(board, cells)) == {"distillation"}
+    assert [cell.method for cell in missing_cells(board, cells)] == ["clone"]
+
+
+def test_the_budget_is_known_from_the_records(plan, tmp_path):
+    board, path = load_board(plan), tmp_path / "r.csv"
+    assert budget(board.planned_runs(), {}) == "6 of 6 runs are missing"
+    fill(path, board, {"distillation": [0.8, 0.9, 1.0]})
+    text = budget(board.planned_runs(), read_records(path))
+    assert text.startswith("3 of 6 runs are missing") and text.endswith("about 3 minutes")
+
+
+def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
+    text = plan.read_text().replace("clone:", "<b>clone</b></script>:")
+    plan.write_text(text.replace("methods: [distillation, clone]", "methods: [distillation]"))
+    board = load_board(plan, methods=["distillation", "<b>clone</b></script>"])
+    fill(tmp_path / "r.csv", board, {"distillation": [0.8, 0.9, 1.0]})
+    (tmp_path / "published.csv").write_text(
+        "world,method,value,metric,budget,regime,labels,read,source,difference\n"
+        "room,AD,0.9,success,100 episodes,offline,none,text,a paper,another split\n"
+    )
+    published = read_published(tmp_path / "published.csv")
+    page = html(board, records_of_cells(board, read_records(tmp_path / "r.csv")), published)
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    data = json.loads(data)
+    assert [m["name"] for m in data["methods"]] == ["distillation", "<b>clone</b></script>"]
+    assert data["worlds"][0]["published"][0]["value"] == "0.9"
+    (cell, other) = data["cells"]
+    assert cell["scores"]["at_10"][0] == pytest.approx(0.9)
+    assert cell["runs"][0]["per_task"] == {"0-1": 0.8, "2-2": 0.5}
+    assert other["runs"] == [] and other["planned"] == 3
+
+
+def test_latex_escapes_what_has_a_meaning_there(plan, tmp_path):
+    plan.write_text(plan.read_text().replace("clone:", "50 % & more_clone:"))
+    board = load_board(plan, methods=["distillation", "50 % & more_clone"])
+    text = latex(summary_table(board, {}))
+    assert r"50 \% \& more\_clone & learner & offline & none & -- \\" in text
+
+
+def test_published_results_with_other_columns_are_refused(tmp_path):
+    (tmp_path / "published.csv").write_text("world,method\nroom,AD\n")
+    with pytest.raises(ConfigError, match="must have the columns"):
+        read_published(tmp_path / "published.csv")
+    assert read_published(tmp_path / "none.csv") == []
+
+
+def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, capsys):
+    records = tmp_path / "out" / "board.csv"
+    records.parent.mkdir()
+    plan.write_text(plan.read_text().replace("seeds: [0, 1, 2]", "seeds: [0, 1]"))
+    argv = ["--file", str(plan), "--root", str(tmp_path / "runs"), "--records", str(records)]
+    (tmp_path / "runs").mkdir()
+    assert exit_code(VERBS["leaderboard"], argv) == 0
+    assert len(read_records(records)) == 4
+    files = sorted(path.name for path in records.parent.iterdir() if path.name[0] != ".")
+    assert files == ["board.csv", *(f"leaderboard.{end}" for end in ("csv", "html", "md", "tex"))]
+    before = records.read_bytes()
+    capsys.readouterr()
+    assert exit_code(VERBS["leaderboard"], argv) == 0
+    assert records.read_bytes() == before
+    assert "4 of 4 runs" in capsys.readouterr().out
+    made = next(iter(read_records(records).values()))
+    assert made["normalized_return_last10"] is not None and made["random_nauc"] is not None
+    assert made["curve"].startswith("1:") and made["per_task"].count(":") == 3
+
+
+def test_a_board_without_records_has_a_page(plan, tmp_path):
+    write_leaderboard(load_board(plan), tmp_path / "none.csv", tmp_path, "board")
+    assert "6 runs of 2 cells are not made yet" in (tmp_path / "board.md").read_text()
