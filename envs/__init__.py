@@ -27,8 +27,11 @@ from envs.wrappers import EpisodeLength, VectorEpisodeLength
 REGISTRY = Registry(
     "environment",
     {
+        "BernoulliBandit-v0": "envs.bandits.bernoulli:BernoulliBandit",
         "DarkRoom-v0": "envs.grid.dark_room:DarkRoom",
+        "GaussianBandit-v0": "envs.bandits.gaussian:GaussianBandit",
         "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
+        "OddEvenBandit-v0": "envs.bandits.odd_even:OddEvenBandit",
     },
     group="worlds",
 )

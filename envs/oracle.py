@@ -38,6 +38,8 @@ class TaskOracle:
     success_ends: whether a success ends the episode, so that its length is that of the path.
     observation_factors: the shape for `np.unravel_index(observation, observation_factors)` if an
     observation is the index of a cell, else None.
+    reward_distribution: how the rewards of an action in a state are distributed: "bernoulli", 0 or
+    1; "normal", with the standard deviation `reward_sd` everywhere; None for any other way.
     """
 
     task_noun: str = "task"
@@ -45,11 +47,20 @@ class TaskOracle:
     max_episode_steps: int | None = None
     success_ends: bool = False
     observation_factors: tuple[int, ...] | None = None
+    reward_distribution: str | None = None
+    reward_sd: float | None = None
 
     @abstractmethod
     def all_tasks(self) -> np.ndarray:
         """Return all tasks of the world, int64 [K, D]: D numbers name a task."""
         raise NotImplementedError
+
+    def held_out_tasks(self) -> np.ndarray | None:
+        """Return the tasks that the world's definition holds out, int64 [m, D].
+
+        No split trains on one of them. None if a split may hold out any tasks.
+        """
+        return None
 
     def names(self, tasks) -> list[str]:
         """Return what each of `tasks` is called in reports: by default its numbers, "(3, 7)"."""

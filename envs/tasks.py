@@ -101,23 +101,25 @@ def make_split(
     """Draw `num_train_tasks` train tasks by `split_seed`; the others are held out.
 
     `held_out`, if given, lists the held-out tasks, and the train tasks are drawn from the others.
+    If the world's definition holds out tasks, none of them is a train task, and they are the
+    held-out tasks unless `held_out` is given.
     Raises ValueError for an unknown or repeated held-out task, too few tasks for `num_train_tasks`,
     no held-out task, and the arguments for which `envs.make_base` does.
     """
     for name in env_kwargs:
         if not isinstance(name, str) or name in RESERVED:
             raise ValueError(f"{name!r} cannot be among the keyword arguments of {env_id}")
-    all_tasks = make_base(env_id, task_kwargs, **env_kwargs).all_tasks()
-    if held_out is not None:
-        held_out_index = _find(all_tasks, held_out)
+    world = make_base(env_id, task_kwargs, **env_kwargs)
+    all_tasks, defined = world.all_tasks(), world.held_out_tasks()
+    chosen = [_find(all_tasks, tasks) for tasks in (held_out, defined) if tasks is not None]
     order = _order(split_seed, len(all_tasks))
-    if held_out is not None:
-        order = order[~np.isin(order, held_out_index)]
+    for index in chosen:
+        order = order[~np.isin(order, index)]
     if not 1 <= num_train_tasks <= len(order):
-        raise ValueError(f"num_train_tasks is {num_train_tasks}, but there are {len(order)} tasks")
+        left = f"{len(order)} tasks{' that are not held out' if chosen else ''}"
+        raise ValueError(f"num_train_tasks is {num_train_tasks}, but there are {left}")
     train_index = np.sort(order[:num_train_tasks])
-    if held_out is None:
-        held_out_index = np.sort(order[num_train_tasks:])
+    held_out_index = chosen[0] if chosen else np.sort(order[num_train_tasks:])
     if len(held_out_index) == 0:
         raise ValueError(f"num_train_tasks is {num_train_tasks}: no task is left to hold out")
     return Split(env_id, env_kwargs, all_tasks, train_index, held_out_index, task_kwargs)
@@ -126,9 +128,10 @@ def make_split(
 def other_split(split: Split, env_kwargs: dict) -> Split:
     """Return the split of the world with the settings `env_kwargs` that agrees with `split`.
 
-    A task is a train task if it is one in `split`. Goals in rooms of different sizes are compared
-    by their offsets from the center. Raises ValueError if no task or every task is a train task,
-    and for the arguments for which `envs.make_base` does.
+    A task is a train task if it is one in `split`, otherwise it is held out; if the world's
+    definition holds out tasks, only those are. Goals in rooms of different sizes are compared by
+    their offsets from the center. Raises ValueError if no task or every task is a train task, and
+    for the arguments for which `envs.make_base` does.
     """
     world, other_world = (
         make_base(split.env_id, split.task_kwargs, **kwargs)
@@ -140,7 +143,9 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
     is_train = np.array([tuple(task) in trained for task in relative])
     if is_train.all() or not is_train.any():
         raise ValueError(f"{'all' if is_train.all() else 'none'} of its tasks are trained on")
-    index = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+    defined = other_world.held_out_tasks()
+    held_out_index = np.flatnonzero(~is_train) if defined is None else _find(all_tasks, defined)
+    index = np.flatnonzero(is_train), held_out_index
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
 
 
@@ -148,20 +153,13 @@ def tuning_tasks(world: TaskOracle) -> list[list[int]]:
     """Return the tasks that the tuning split of `world` holds out, at most NUM_TUNING_TASKS.
 
     A setting that is chosen by its score on held-out tasks fits these tasks, so the tuning split
-    holds out only tasks that are train tasks in all published rows. They are spread over the
-    distances of all tasks as evenly as the tasks that are left allow.
+    holds out only tasks that are train tasks in all published rows, or, if the world's definition
+    holds out tasks, any others. They are spread over the distances of all tasks as evenly as the
+    tasks that are left allow.
 
     Raises ValueError if every task is held out in a published row.
     """
-    all_tasks = world.all_tasks()
-    num_train_tasks = min(max(round(PUBLISHED_SHARE * len(all_tasks)), 1), PUBLISHED_MOST)
-    published = {
-        tuple(all_tasks[k])
-        for seed in PUBLISHED_SEEDS
-        for k in _order(seed, len(all_tasks))[num_train_tasks:]
-    }
-    if world.task_grid == (9, 9):
-        published |= set(map(tuple, SEED_EXPERIMENT))
+    all_tasks, published = world.all_tasks(), _published(world)
     free = [k for k, task in enumerate(all_tasks.tolist()) if tuple(task) not in published]
     if not free:
         raise ValueError("every task is held out in a published split, so none is left to tune on")
@@ -174,6 +172,20 @@ def tuning_tasks(world: TaskOracle) -> list[list[int]]:
         if left:
             chosen.append(min(left, key=lambda k: (abs(steps[k] - wanted), order[k])))
     return all_tasks[np.sort(chosen)].tolist()
+
+
+def _published(world: TaskOracle) -> set[tuple[int, ...]]:
+    """Return the tasks that are held out in any published row of `world`."""
+    if (defined := world.held_out_tasks()) is not None:
+        return set(map(tuple, defined.tolist()))
+    all_tasks = world.all_tasks()
+    num_train_tasks = min(max(round(PUBLISHED_SHARE * len(all_tasks)), 1), PUBLISHED_MOST)
+    published = {
+        tuple(all_tasks[k])
+        for seed in PUBLISHED_SEEDS
+        for k in _order(seed, len(all_tasks))[num_train_tasks:]
+    }
+    return published | (set(map(tuple, SEED_EXPERIMENT)) if world.task_grid == (9, 9) else set())
 
 
 def _order(split_seed: int, num_tasks: int) -> np.ndarray:
@@ -189,10 +201,11 @@ def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:
     if len(tasks) == 0:
         raise ValueError("the list of held-out tasks is empty")
     index_of = {tuple(task): index for index, task in enumerate(all_tasks.tolist())}
-    wanted = [tuple(task) for task in check_tasks(tasks, all_tasks.shape[1]).tolist()]
-    for task in wanted:
-        if task not in index_of:
-            raise ValueError(f"held-out task {list(task)} is not a task of this world")
-        if wanted.count(task) > 1:
-            raise ValueError(f"held-out task {list(task)} is listed twice")
-    return np.array(sorted(index_of[task] for task in wanted))
+    found = set()
+    for task in check_tasks(tasks, all_tasks.shape[1]).tolist():
+        if tuple(task) not in index_of:
+            raise ValueError(f"held-out task {task} is not a task of this world")
+        if index_of[tuple(task)] in found:
+            raise ValueError(f"held-out task {task} is listed twice")
+        found.add(index_of[tuple(task)])
+    return np.array(sorted(found))

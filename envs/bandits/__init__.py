@@ -1,0 +1,1 @@
+"""Multi-armed bandits: worlds of one state, whose tasks differ in the means of their arms."""

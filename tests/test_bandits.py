@@ -1,0 +1,316 @@
+"""Bandits: rewards, compared with a scalar bandit, tasks and their splits, facts and pictures."""
+
+import math
+
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction
+from hypothesis import given
+from hypothesis import strategies as st
+from trajectories import batch_trajectories
+
+import envs
+from ad.config.schema import EnvConfig, SplitConfig
+from ad.config.world import configured_split
+from envs.bandits import drawing
+from envs.rng import derive_key, uniform
+from envs.tasks import make_split, other_split
+
+WORLDS = ["BernoulliBandit-v0", "GaussianBandit-v0", "OddEvenBandit-v0"]
+PARITY = "OddEvenBandit-v0"
+FEWER = {"min_arms": 4, "arms": 20}  # Sinii et al. 2023
+
+
+def world(env_id: str = WORLDS[0], num_envs: int | None = None, **kwargs):
+    return envs.make_base(env_id, num_envs=num_envs, **kwargs)
+
+
+class ScalarBandit:
+    """A second implementation of all bandits: one environment, no arrays."""
+
+    def __init__(self, env_id: str, task: list[int], seed: int, kwargs: dict):
+        self.env_id, self.task, self.seed, self.kwargs = env_id, task, seed, kwargs
+        self.drawn = 0
+
+    def chance(self, purpose: str, counter: int) -> float:
+        family_seed = self.kwargs.get("family_seed", 0)
+        return float(uniform(derive_key(self.env_id, family_seed, purpose, *self.task), counter))
+
+    def num_arms(self) -> int:
+        low, high = self.kwargs.get("min_arms"), self.kwargs["arms"]
+        return (
+            high if low is None else low + int(self.chance("number of arms", 0) * (high - low + 1))
+        )
+
+    def mean(self, arm: int) -> float:
+        mean = self.chance("means", arm)
+        if self.env_id != PARITY:
+            return mean
+        usual = self.chance("parity", 0) < self.kwargs.get("parity_probability", 0.95)
+        odd_is_better = usual == (self.task[0] == 0)
+        return mean / 2 + (0.5 if (arm % 2 == 1) == odd_is_better else 0)
+
+    def random(self) -> float:
+        self.drawn += 1
+        return float(uniform(self.seed, self.drawn - 1))
+
+    def pull(self, arm: int) -> float:
+        if self.env_id != "GaussianBandit-v0":
+            return float(self.random() < self.mean(arm))
+        radius = math.sqrt(-2 * math.log(1 - self.random()))
+        noise = radius * math.cos(2 * math.pi * self.random())
+        return self.mean(arm) + self.kwargs.get("sd", 0.3) * noise
+
+
+SETTINGS = {
+    "BernoulliBandit-v0": {},
+    "GaussianBandit-v0": {"sd": st.sampled_from([0.1, 1, 2.5])},
+    "OddEvenBandit-v0": {
+        "min_arms": st.sampled_from([None, 2]),
+        "parity_probability": st.sampled_from([0, 0.5, 1]),
+        "num_held_out": st.just(6),
+    },
+}
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+@given(data=st.data())
+def test_a_batch_has_the_transitions_of_scalar_bandits(env_id, data):
+    kwargs = {name: data.draw(values) for name, values in SETTINGS[env_id].items()}
+    kwargs |= {"arms": data.draw(st.integers(2, 7)), "num_tasks": 6}
+    kwargs |= {"family_seed": data.draw(st.integers(0, 3))}
+    seed, limit = data.draw(st.integers(0, 2**32)), data.draw(st.integers(1, 4))
+    tasks = world(env_id, **kwargs).all_tasks()[-5:].tolist()
+    bandits = [ScalarBandit(env_id, task, seed + k, kwargs) for k, task in enumerate(tasks)]
+    rng = np.random.default_rng(seed)
+    arms = np.array([rng.integers(bandit.num_arms(), size=9) for bandit in bandits])
+    vec_env = envs.make_vec(env_id, tasks, limit, **kwargs)
+    vec_env.reset(seed=seed)
+    for time in range(9):
+        observation, reward, terminated, truncated, _ = vec_env.step(arms[:, time])
+        expected = [bandit.pull(arm) for bandit, arm in zip(bandits, arms[:, time], strict=True)]
+        np.testing.assert_allclose(reward, expected, rtol=1e-5, atol=1e-6)
+        assert not observation.any() and not terminated.any()
+        assert (truncated == ((time + 1) % limit == 0)).all()
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_an_environment_has_the_same_transitions_alone_as_in_a_batch(env_id):
+    tasks = world(env_id).all_tasks()[:7]
+    arms = np.random.default_rng(0).integers(5, size=(7, 30))
+    together = batch_trajectories(envs.make_vec(env_id, tasks, 4), arms, 5)
+    for env in (0, 3, 6):
+        vec_env = envs.make_vec(env_id, tasks[env : env + 1], 4)
+        assert batch_trajectories(vec_env, arms[env:][:1], 5 + env) == together[env : env + 1]
+
+
+@pytest.mark.parametrize("render_mode", ["rgb_array", "ansi"])
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_a_restored_bandit_pays_and_is_drawn_as_before(env_id, render_mode):
+    one, other = (world(env_id, 4, render_mode=render_mode) for _ in range(2))
+    one.reset(seed=2)
+    one.step([0, 1, 2, 3])
+    other.restore(one.state())
+    np.testing.assert_array_equal(one.render(), other.render())
+    for arm in range(4):
+        np.testing.assert_array_equal(one.step([arm] * 4)[1], other.step([arm] * 4)[1])
+
+
+@pytest.mark.parametrize("env_id", ["BernoulliBandit-v0", "OddEvenBandit-v0"])
+def test_an_arm_pays_with_its_probability(env_id):
+    bandit = world(env_id, tasks=world(env_id).all_tasks()[2:3].repeat(10_000, axis=0))
+    bandit.reset(seed=0)
+    for arm, mean in enumerate(bandit.means(bandit.tasks[:1])[0]):
+        reward = bandit.step(np.full(10_000, arm))[1]
+        assert set(reward.tolist()) <= {0, 1}
+        assert abs(reward.mean() - mean) < 3 * math.sqrt(mean * (1 - mean) / 10_000)
+
+
+def test_the_rewards_of_a_gaussian_bandit_are_normal():
+    bandit = world("GaussianBandit-v0", tasks=[[3]] * 20_000, sd=0.5)
+    bandit.reset(seed=0)
+    for arm, mean in enumerate(bandit.means([[3]])[0]):
+        error = (bandit.step(np.full(20_000, arm))[1] - mean) / 0.5
+        moments = [np.mean(error**power) for power in (1, 2, 3, 4)]
+        spreads = [math.sqrt(variance / 20_000) for variance in (1, 2, 15, 96)]  # of the moments
+        for moment, expected, spread in zip(moments, (0, 1, 0, 3), spreads, strict=True):
+            assert abs(moment - expected) < 3 * spread
+    assert bandit.reward_sd == 0.5 and bandit.reward_distribution == "normal"
+
+
+def test_means_are_uniform():
+    means = world().means(world().all_tasks()).ravel()  # 5000 of them
+    share = np.histogram(means, 10, (0, 1))[0] / len(means)
+    assert np.abs(share - 0.1).max() < 3 * math.sqrt(0.09 / len(means))
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_a_task_depends_on_its_family_and_seed_but_not_on_the_number_of_tasks_or_arms(env_id):
+    few, many = world(env_id, num_tasks=3), world(env_id, num_tasks=50, arms=20)
+    tasks = few.all_tasks()[:3]
+    np.testing.assert_array_equal(few.means(tasks), many.means(tasks)[:, : few.arms])
+    other = world(env_id, num_tasks=3, family_seed=1)
+    assert (few.means(tasks) != other.means(tasks)).all()
+    assert (few.relative_tasks(tasks) != other.relative_tasks(tasks)).any(1).all()
+    assert few.relative_tasks(tasks).tolist() == many.relative_tasks(tasks).tolist()
+
+
+def test_families_differ():
+    one, other = (world(env_id).means([[0], [1]]) for env_id in WORLDS[:2])
+    assert (one != other).all()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"), [(env_id, {}) for env_id in WORLDS] + [(PARITY, FEWER)], ids=str
+)
+def test_the_optimal_and_the_random_return_are_those_of_a_simulation(env_id, kwargs):
+    oracle, length, lives = world(env_id, **kwargs), 20, 500
+    tasks = oracle.all_tasks()[:4]
+    mask = oracle.action_mask(tasks)
+    mask = np.ones((4, oracle.arms), bool) if mask is None else mask
+    policies = {
+        "optimal_return": oracle.optimal_policy(tasks)[:, 0],
+        "random_return": mask / mask.sum(1, keepdims=True),
+    }
+    rng = np.random.default_rng(0)
+    for name, policy in policies.items():
+        bandit = world(env_id, tasks=tasks.repeat(lives, axis=0), **kwargs)
+        bandit.reset(seed=0)
+        u = rng.random((length, 4, lives, 1))
+        arms = (u >= policy.cumsum(1)[:, None, :-1]).sum(-1).reshape(length, -1)
+        returns = sum(bandit.step(arm)[1] for arm in arms).reshape(4, lives)
+        error = returns.mean(1) - getattr(oracle, name)(tasks, length)
+        assert (np.abs(error) < 3 * returns.std(1) / math.sqrt(lives)).all()
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_the_optimal_policy_pulls_an_arm_with_the_largest_mean(env_id):
+    bandit = world(env_id)
+    tasks = bandit.all_tasks()
+    policy, means = bandit.optimal_policy(tasks), bandit.means(tasks)
+    assert policy.shape == (len(tasks), 1, bandit.arms) and (policy.sum(-1) == 1).all()
+    np.testing.assert_array_equal((policy[:, 0] * means).sum(-1), means.max(1))
+    np.testing.assert_allclose(bandit.optimal_return(tasks, 7), 7 * means.max(1))
+    assert bandit.success(np.ones(3)) is None and bandit.action_mask(tasks) is None
+
+
+def test_better_arms_are_odd_in_train_tasks_and_even_in_held_out_tasks():
+    bandit = world(PARITY, num_tasks=4000, num_held_out=4000)
+    tasks = bandit.all_tasks()
+    means = bandit.means(tasks)
+    odd_is_better = (means[:, 1::2] >= 0.5).all(1) & (means[:, ::2] < 0.5).all(1)
+    even_is_better = (means[:, 1::2] < 0.5).all(1) & (means[:, ::2] >= 0.5).all(1)
+    assert (odd_is_better ^ even_is_better).all()
+    spread = 3 * math.sqrt(0.95 * 0.05 / 4000)
+    assert odd_is_better[:4000].mean() == pytest.approx(0.95, abs=spread)
+    assert even_is_better[4000:].mean() == pytest.approx(0.95, abs=spread)
+    assert bandit.names([[0, 3], [1, 12]]) == ["odd 3", "even 12"]
+
+
+def test_each_number_of_arms_is_equally_likely_and_the_last_arms_are_missing():
+    bandit = world(PARITY, num_tasks=8500, **FEWER)
+    tasks = bandit.all_tasks()[:8500]
+    mask, means = bandit.action_mask(tasks), bandit.means(tasks)
+    np.testing.assert_array_equal(mask, np.isfinite(means))
+    number = mask.sum(1)
+    np.testing.assert_array_equal(mask, np.arange(20) < number[:, None])
+    share = np.bincount(number)[4:] / len(tasks)
+    np.testing.assert_allclose(share, 1 / 17, atol=3 * math.sqrt(16 / 17**2 / len(tasks)))
+
+
+def test_an_arm_that_a_task_lacks_cannot_be_pulled():
+    bandit = world(PARITY, 30, **FEWER)
+    bandit.reset(seed=0)
+    last = bandit.action_mask(bandit.tasks).sum(1) - 1
+    bandit.step(last)
+    with pytest.raises(InvalidAction, match="do not have the actions"):
+        bandit.step(np.minimum(last + 1, 19))
+
+
+def test_a_split_holds_out_the_tasks_of_the_definition():
+    splits = [make_split(PARITY, {}, seed, 400) for seed in (0, 0, 1)]
+    for split in splits:
+        assert split.held_out_tasks.tolist() == [[1, index] for index in range(100)]
+        assert len(split.train_tasks) == 400 and not split.train_tasks[:, 0].any()
+    assert splits[0].hash == splits[1].hash != splits[2].hash
+
+
+def test_a_given_list_of_held_out_tasks_comes_first_but_no_task_of_the_definition_is_trained_on():
+    split = make_split(PARITY, {"num_tasks": 10}, 0, 9, held_out=[[0, 3]])
+    assert split.held_out_tasks.tolist() == [[0, 3]]
+    assert split.train_tasks.tolist() == [[0, index] for index in range(10) if index != 3]
+
+
+def test_more_train_tasks_than_the_definition_leaves_are_refused():
+    with pytest.raises(ValueError, match="is 11, but there are 10 tasks that are not held out"):
+        make_split(PARITY, {"num_tasks": 10}, 0, 11)
+
+
+def test_other_settings_hold_out_the_tasks_of_the_definition_too():
+    split = make_split(PARITY, {"num_tasks": 10}, 0, 4)
+    other = other_split(split, {"num_tasks": 20, "num_held_out": 5})
+    assert other.train_tasks.tolist() == split.train_tasks.tolist()
+    assert other.held_out_tasks.tolist() == [[1, index] for index in range(5)]
+    with pytest.raises(ValueError, match="none of its tasks are trained on"):
+        other_split(split, {"family_seed": 1})
+
+
+def test_a_tuning_split_scores_no_task_that_the_definition_holds_out():
+    split = configured_split(EnvConfig(id=PARITY), SplitConfig(num_train_tasks=50, tuning=True))
+    assert len(split.held_out_tasks) == 20
+    for tasks in (split.held_out_tasks, split.train_tasks):
+        assert not tasks[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"), [(env_id, {}) for env_id in WORLDS] + [(PARITY, FEWER)], ids=str
+)
+def test_pictures_show_the_arms_the_pull_and_its_reward(env_id, kwargs):
+    bandit = world(env_id, **kwargs)
+    task = bandit.all_tasks()[1]
+    episode = {"action": np.array([0, 1, 1, 1]), "reward": np.array([0.0, 0, 1, 1])}
+    frames = bandit.frames(task, episode)
+    assert frames.shape == (5, drawing.HEIGHT, bandit.arms * drawing.WIDTH, 3)
+    assert frames.dtype == np.uint8
+    for before in (0, 1, 2):  # another arm, another reward
+        assert (frames[before] != frames[before + 1]).any()
+    np.testing.assert_array_equal(frames[3], frames[4])
+    assert (frames[0] != bandit.frames(bandit.all_tasks()[2], episode)[0]).any()
+
+
+def test_a_bandit_can_be_drawn_and_written():
+    env = envs.make(PARITY, render_mode="ansi", min_arms=2, task=[0, 5])
+    env.reset(seed=0)
+    arms = int(env.unwrapped.world.action_mask([[0, 5]]).sum())
+    assert len(env.render().splitlines()) == arms and "+" not in env.render()
+    reward = env.step(1)[1]
+    assert env.render().splitlines()[1].endswith(f"{reward:+.2f}")
+    drawn = envs.make("GaussianBandit-v0", render_mode="rgb_array")
+    drawn.reset(seed=0)
+    assert drawn.render().shape == (drawing.HEIGHT, 5 * drawing.WIDTH, 3)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "sentence"),
+    [
+        ("BernoulliBandit-v0", {"arms": 1}, "arms must be an integer from 2 to 256, got 1"),
+        ("BernoulliBandit-v0", {"arms": 5.0}, "arms must be an integer from 2 to 256, got 5.0"),
+        ("BernoulliBandit-v0", {"num_tasks": True}, "num_tasks must be an integer from 2 to 1"),
+        ("BernoulliBandit-v0", {"family_seed": -1}, "family_seed must be an integer from 0, got"),
+        ("BernoulliBandit-v0", {"tasks": [[1000]]}, "task 1000 is not below num_tasks"),
+        ("BernoulliBandit-v0", {"tasks": [[-1]]}, "task -1 is not below num_tasks"),
+        ("BernoulliBandit-v0", {"tasks": [[0, 1]]}, "must be a list of lists of 1 integers"),
+        ("BernoulliBandit-v0", {"sd": 1}, "has no setting 'sd'"),
+        ("GaussianBandit-v0", {"sd": 0}, "sd must be a number above 0 and at most 1e\\+06, got 0"),
+        ("GaussianBandit-v0", {"sd": float("nan")}, "sd must be a number above 0"),
+        ("GaussianBandit-v0", {"sd": "1"}, "sd must be a number above 0 .* got '1'"),
+        (PARITY, {"min_arms": 11}, "min_arms must be an integer from 2 to 10, got 11"),
+        (PARITY, {"num_held_out": 0}, "num_held_out must be an integer from 1 to"),
+        (PARITY, {"parity_probability": 1.5}, "parity_probability must be a number from 0 to 1"),
+        (PARITY, {"tasks": [[2, 0]]}, r"task \(2, 0\) is not there: group 0 has 1000 tasks"),
+        (PARITY, {"tasks": [[1, 100]]}, r"task \(1, 100\) is not there: .* group 1 has 100"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_a_sentence(env_id, kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        envs.make_base(env_id, **kwargs)
