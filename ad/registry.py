@@ -15,6 +15,8 @@ SOURCES = Registry(
         "posterior_sampling": "ad.sources.posterior_sampling:PosteriorSampling",
         "q_learning": "ad.sources.q_learning:QLearning",
         "stable_baselines3": "ad.sources.sb3.source:StableBaselines3",
+        "thompson_sampling": "ad.sources.thompson_sampling:ThompsonSampling",
+        "ucb": "ad.sources.ucb:UCB",
     },
     group="sources",
     needs=("Settings", "run"),

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import ROOT
+from source_words import BANDIT_SOURCES
 
 from ad.config.fields import field
 from ad.config.parser import COMPONENTS, load, load_file
@@ -136,7 +137,8 @@ def test_the_problems_of_a_file_and_of_overrides_come_in_one_message(tmp_path):
 def test_the_settings_of_every_registered_component_are_completed(section):
     registry, field = COMPONENTS[section]
     for name in registry:
-        part = getattr(config(f"--{section}.{field}", name), section)
+        world = "BernoulliBandit-v0" if name in BANDIT_SOURCES else "DarkRoom-v0"
+        part = getattr(config(f"--{section}.{field}", name, "--env.id", world), section)
         registry.load(name).Settings(**part.settings)
 
 

@@ -1,0 +1,89 @@
+"""Learners of bandits: they count the pulls of each arm, sum its rewards, and rank the arms."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from ad.data.schema import TransitionChunk
+from ad.errors import ConfigError
+from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from envs.oracle import TaskOracle
+
+
+class BanditLearner:
+    """K agents with N actors each; each actor is a life that learns one task from nothing.
+
+    A subclass has `Settings`, all of which the agents of a batch share, and the hook `_index`.
+    `counts` and `sums` are the pulls and the total reward of each arm, int64 and float64
+    [K * N, A]. Raises ConfigError for a world that `problem` refuses.
+    """
+
+    Settings: ClassVar[type]
+    SHARED: ClassVar[tuple[str, ...]]
+    NAME: ClassVar[str]  # in the table of sources
+
+    def __init__(self, settings, env, tasks, num_envs: int, keys):
+        if problem := self.problem(env.unwrapped, tasks):
+            raise ConfigError(f"{self.NAME} {problem}")
+        self.settings = settings_of_agents(settings, len(tasks), self.SHARED)[0]
+        self.world = env.unwrapped
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.keys = actor_keys(keys, num_envs, self.NAME)
+        self.mask = np.repeat(self.actors.action_mask, num_envs, axis=0)  # [K * N, A]
+        self.counts = np.zeros(self.mask.shape, np.int64)
+        self.sums = np.zeros(self.mask.shape)
+
+    @staticmethod
+    def problem(world: TaskOracle, tasks) -> str | None:
+        """Return why `world` is no bandit, None if it is one."""
+        space = world.single_observation_space
+        if isinstance(space, Discrete) and space.n == 1:
+            return None
+        return "needs a world with a single state, which is a Discrete(1) observation"
+
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
+        for chunk in self.actors.chunks(steps):
+            for step in chunk.rollouts(1):
+                self.actors.fill(step, self.act)
+                self._learn(step)
+            chunk.statistics["most_pulled"] = [self._most_pulled()]
+            yield chunk
+
+    def state(self) -> dict | None:
+        """Return the state as nested dicts of arrays; None if the environments have none."""
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        return {"counts": self.counts.copy(), "sums": self.sums.copy(), "actors": actors}
+
+    def restore(self, state: dict) -> None:
+        """Set the state to one returned by `state`."""
+        self.counts, self.sums = state["counts"].copy(), state["sums"].copy()
+        self.actors.restore(state["actors"])
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Pull the arms [K, N] with the highest index, of equal ones any by `u` [K, N]."""
+        index = np.where(self.mask, self._index(), -np.inf)
+        best = (index == index.max(1, keepdims=True)) & self.mask
+        number = (u.ravel() * best.sum(1)).astype(int)  # among the best
+        return (best.cumsum(1) <= number[:, None]).sum(1).reshape(u.shape)
+
+    @abstractmethod
+    def _index(self) -> np.ndarray:
+        """Return the index of each arm for the next pull, float64 [K * N, A]."""
+        raise NotImplementedError
+
+    def _learn(self, step: TransitionChunk) -> None:
+        """Count the pull of a step of each actor and add its reward."""
+        actor, arm = np.arange(len(self.counts)), step.arrays["action"].ravel()
+        self.counts[actor, arm] += 1
+        self.sums[actor, arm] += step.arrays["reward"].ravel()
+
+    def _most_pulled(self) -> np.ndarray:
+        """Return the share of the most pulled arm, as the mean over actors, float32 [K]."""
+        share = self.counts.max(1) / self.counts.sum(1)
+        return share.reshape(self.actors.shape).mean(1).astype(np.float32)

@@ -1,0 +1,60 @@
+"""Thompson sampling on bandits (Thompson 1933; Chapelle and Li 2011).
+
+An actor draws a mean of each arm from its posterior, and pulls the arm with the largest one. Where
+rewards are 0 or 1, s successes in n pulls make the posterior Beta(1 + s, 1 + n - s). Where they are
+normal with a known standard deviation σ, the posterior of a prior with the mean m and the precision
+p is normal, with the precision p + n / σ² and the mean (p m + Σr / σ²) / (p + n / σ²); with p = 0,
+a flat prior, arms that were not pulled yet come first.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betaincinv, ndtri
+
+from ad.config.fields import field
+from ad.sources.bandit_learner import BanditLearner
+from envs.oracle import TaskOracle
+from envs.rng import uniform
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of Thompson sampling, for normal rewards only; for 0 and 1 the prior is Beta(1, 1).
+
+    Means uniform on [0, 1] have the mean 0.5 and the precision 12 (Lee et al. 2023).
+    """
+
+    prior_mean: float = field(0.5, at_least=-1e6, at_most=1e6)
+    """mean of the normal prior of an arm's mean"""
+    prior_precision: float = field(0.0, at_least=0)
+    """precision, 1 / variance, of the normal prior of an arm's mean; 0: a flat prior"""
+
+
+class ThompsonSampling(BanditLearner):
+    """K agents with N lives each, of a bandit that says how its rewards are distributed."""
+
+    Settings = Settings
+    SHARED = ("prior_mean", "prior_precision")
+    NAME = "thompson_sampling"
+    TOLD = "family"  # of which the distribution of the rewards is a part
+
+    @staticmethod
+    def problem(world: TaskOracle, tasks) -> str | None:
+        """Return what `world` lacks that Thompson sampling needs, else None."""
+        if world.reward_distribution not in ("bernoulli", "normal"):
+            return "needs a world whose rewards are known to be 0 and 1, or normal"
+        return BanditLearner.problem(world, tasks)
+
+    def _index(self) -> np.ndarray:
+        """Draw a mean of each arm from its posterior, float64 [K * N, A]."""
+        arms = self.counts.shape[1]
+        u = uniform(self.keys[:, None], self.actors.steps * arms + np.arange(arms))
+        if self.world.reward_distribution == "bernoulli":
+            return betaincinv(1 + self.sums, 1 + self.counts - self.sums, u)
+        own, variance = self.settings, self.world.reward_sd**2
+        precision = own.prior_precision + self.counts / variance
+        proper = precision > 0
+        precision = np.where(proper, precision, 1)
+        mean = (own.prior_precision * own.prior_mean + self.sums / variance) / precision
+        return np.where(proper, mean + ndtri(u) / np.sqrt(precision), np.inf)

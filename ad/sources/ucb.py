@@ -1,0 +1,39 @@
+"""UCB1 on bandits (Auer, Cesa-Bianchi and Fischer 2002, figure 1).
+
+An actor pulls each arm once, in random order, and then the arm with the largest
+
+    mean reward + sqrt(c ln(t) / n)
+
+where n are the pulls of the arm and t those of all arms. The paper has rewards in [0, 1] and c = 2.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ad.config.fields import field
+from ad.sources.bandit_learner import BanditLearner
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of UCB1."""
+
+    exploration: float = field(2.0, at_least=0)
+    """factor c of ln(t) / n below the square root of the bonus; 2 in the paper"""
+
+
+class UCB(BanditLearner):
+    """K agents with N lives each, of a bandit."""
+
+    Settings = Settings
+    SHARED = ("exploration",)
+    NAME = "ucb"
+    TOLD = "nothing"
+
+    def _index(self) -> np.ndarray:
+        """Return the upper confidence bound of each arm, float64 [K * N, A]; inf if not pulled."""
+        pulls = np.maximum(self.counts, 1)
+        total = np.maximum(self.counts.sum(1, keepdims=True), 1)
+        bonus = np.sqrt(self.settings.exploration * np.log(total) / pulls)
+        return np.where(self.counts > 0, self.sums / pulls + bonus, np.inf)

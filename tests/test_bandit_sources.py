@@ -1,0 +1,257 @@
+"""Learners of bandits: their indices are the equations', and their scores the published ones."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import beta, norm
+from source_words import BANDIT_SOURCES, SOURCE_WORDS
+from worlds import Bandit
+
+from ad.collection.collect import collect
+from ad.collection.job import new_source
+from ad.config.parser import load
+from ad.data.histories import Histories
+from ad.errors import ConfigError
+from ad.registry import SOURCES
+from ad.runtime.run import Run
+from ad.sources.actors import CHUNK_STEPS
+from ad.sources.demonstrations import Demonstrations
+from ad.sources.demonstrations import Settings as Entries
+from ad.sources.thompson_sampling import Settings, ThompsonSampling
+from ad.sources.ucb import UCB
+from ad.sources.ucb import Settings as UCBSettings
+from envs import make_base, make_vec
+from envs.rng import derive_key, uniform
+
+TASKS = np.array([[0], [3], [4]])
+KEYS = [11, 12, 13]
+FEWER = {"min_arms": 4, "arms": 20}
+WORLDS = {
+    "Bernoulli": ("BernoulliBandit-v0", {}),
+    "Gaussian": ("GaussianBandit-v0", {}),
+    "fewer arms": ("OddEvenBandit-v0", FEWER),
+}
+
+
+def learner(source, settings, env_id="BernoulliBandit-v0", tasks=TASKS, num_envs=4, length=5, **kw):
+    """Return agents before their first pull."""
+    env = make_vec(env_id, np.repeat(tasks, num_envs, axis=0), length, **kw)
+    keys = KEYS if len(tasks) == len(KEYS) else list(range(len(tasks)))
+    return source(settings, env, tasks, num_envs, keys)
+
+
+def played(source, steps: int) -> dict[str, np.ndarray]:
+    """Return the transitions of `source` up to `steps` steps, arrays [T, K, N]."""
+    chunks = [chunk.arrays for chunk in source.run(steps)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def lives(data: dict[str, np.ndarray], arms: int):
+    """Yield (k, n, step, action, counts, sums) before each pull of each life."""
+    for k, n in np.ndindex(data["action"].shape[1:]):
+        counts, sums = np.zeros(arms), np.zeros(arms)
+        for step, action in enumerate(data["action"][:, k, n].tolist()):
+            yield k, n, step, action, counts, sums
+            counts[action] += 1
+            sums[action] += data["reward"][step, k, n]
+
+
+def stream(k: int, n: int, step: int, arms: int) -> np.ndarray:
+    """The numbers by which actor n of agent k draws from its posterior at a step."""
+    key = derive_key(KEYS[k], "thompson_sampling", n)
+    return uniform(np.uint64(key), step * arms + np.arange(arms))
+
+
+@pytest.mark.parametrize("exploration", [2.0, 0.3])
+def test_ucb_pulls_the_arm_with_the_highest_bound_of_the_equation(exploration):
+    data = played(learner(UCB, UCBSettings(exploration), "GaussianBandit-v0"), 60)
+    for _, _, step, action, counts, sums in lives(data, 5):
+        if (counts == 0).any():
+            assert counts[action] == 0
+        else:
+            bound = [s / c + math.sqrt(exploration * math.log(step) / c)
+                     for s, c in zip(sums, counts, strict=True)]  # fmt: skip
+            assert bound[action] == pytest.approx(max(bound))
+
+
+def test_thompson_sampling_pulls_the_best_arm_of_a_draw_from_the_beta_posterior():
+    data = played(learner(ThompsonSampling, Settings()), 60)
+    for k, n, step, action, counts, sums in lives(data, 5):
+        drawn = beta.ppf(stream(k, n, step, 5), 1 + sums, 1 + counts - sums)
+        assert action == drawn.argmax()
+
+
+@pytest.mark.parametrize("prior", [(0.5, 12.0), (-1.0, 0.01)])
+def test_thompson_sampling_pulls_the_best_arm_of_a_draw_from_the_normal_posterior(prior):
+    mean, precision = prior
+    data = played(learner(ThompsonSampling, Settings(*prior), "GaussianBandit-v0"), 40)
+    for k, n, step, action, counts, sums in lives(data, 5):
+        after = precision + counts / 0.3**2
+        center = (precision * mean + sums / 0.3**2) / after
+        assert action == norm.ppf(stream(k, n, step, 5), center, after**-0.5).argmax()
+
+
+@pytest.mark.parametrize("source", [ThompsonSampling, UCB])
+def test_with_a_flat_prior_each_arm_is_pulled_once_first_in_random_order(source):
+    data = played(learner(source, source.Settings(), "GaussianBandit-v0", num_envs=400), 5)
+    actions = data["action"].reshape(5, -1)
+    assert (np.sort(actions, axis=0) == np.arange(5)[:, None]).all()
+    share = np.stack([np.bincount(row, minlength=5) / row.size for row in actions])
+    np.testing.assert_allclose(share, 0.2, atol=4 * math.sqrt(0.16 / actions.shape[1]))
+
+
+@pytest.mark.parametrize("name", BANDIT_SOURCES)
+@pytest.mark.parametrize("kind", WORLDS)
+def test_only_arms_that_a_task_has_are_pulled_and_all_of_them(name, kind):
+    env_id, kwargs = WORLDS[kind]
+    oracle = make_base(env_id, **kwargs)
+    tasks = oracle.all_tasks()[[0, 3, 4]]
+    source = SOURCES.load(name)
+    data = played(learner(source, source.Settings(), env_id, tasks, **kwargs), 200)
+    mask = oracle.action_mask(tasks)
+    for k in range(3):
+        own = np.arange(oracle.arms) if mask is None else np.flatnonzero(mask[k])
+        np.testing.assert_array_equal(np.unique(data["action"][:, k]), own)
+
+
+def chosen(name: str, env_id: str, kwargs: dict) -> list[str]:
+    pairs = ", ".join(f"{key}: {value}" for key, value in kwargs.items())
+    return ["--source.algorithm", name, "--env.id", env_id, "--env.kwargs", f"{{{pairs}}}"]
+
+
+@pytest.fixture(params=[(name, kind) for name in BANDIT_SOURCES for kind in WORLDS], ids=str)
+def config(request, smoke, tmp_path):
+    """config(*words): an experiment with each learner and each kind of bandit."""
+    name, kind = request.param
+    return lambda *words: smoke(tmp_path, *chosen(name, *WORLDS[kind]), *words)
+
+
+def tasks_of(config) -> np.ndarray:
+    return make_base(config.env.id, **config.env.kwargs).all_tasks()[[0, 3, 4]]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_another_history(config):
+    one, same, other = (
+        played(new_source(made, tasks_of(made)), 60)
+        for made in (config(), config(), config("--source.source_seed", "1"))
+    )
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, same[name])
+    assert (one["action"] != other["action"]).mean() > 0.2
+
+
+def test_a_task_has_the_same_history_alone_as_among_others(config):
+    tasks = tasks_of(config())
+    together, alone = (played(new_source(config(), some), 60) for some in (tasks, tasks[[1]]))
+    for name, values in alone.items():
+        np.testing.assert_array_equal(together[name][:, [1]], values)
+
+
+def test_a_restored_learner_lives_on_with_the_same_bits(config):
+    first, second = (new_source(config(), tasks_of(config())) for _ in range(2))
+    steps = CHUNK_STEPS + 20
+    chunks = first.run(steps)
+    next(chunks)
+    second.restore(first.state())
+    (rest,), (again,) = chunks, second.run(steps)
+    for name, values in rest.arrays.items():
+        np.testing.assert_array_equal(values, again.arrays[name])
+    for name, values in rest.statistics.items():
+        np.testing.assert_array_equal(values, again.statistics[name])
+        assert all(np.shape(value) == (3,) and np.isfinite(value).all() for value in values)
+
+
+def test_a_missing_history_is_collected_again_with_the_same_bytes(smoke, tmp_path):
+    run = Run.open(smoke(tmp_path, *SOURCE_WORDS["thompson_sampling"]))
+    assert collect(run) == 5
+    folder = Histories(run.config).folder(run.split.train_tasks[2])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    assert collect(run) == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", BANDIT_SOURCES)
+def test_a_world_with_several_states_is_refused_before_anything_runs(name, tmp_path):
+    words = ["--root", str(tmp_path), "--source.algorithm", name]
+    with pytest.raises(ConfigError, match=f"cannot be {name} with DarkRoom-v0: {name} needs a"):
+        load(words)
+    assert not list(tmp_path.iterdir())
+    tasks = np.array([[0, 0]])
+    source = SOURCES.load(name)
+    with pytest.raises(ConfigError, match=f"^{name} needs a world"):
+        source(source.Settings(), make_vec("DarkRoom-v0", tasks), tasks, 1, [1])
+
+
+def test_a_world_with_several_states_has_a_sentence_of_its_own():
+    world = make_base("BernoulliBandit-v0")
+    assert ThompsonSampling.problem(world, TASKS) is None
+    world.single_observation_space = make_base("DarkRoom-v0").single_observation_space
+    expected = "needs a world with a single state, which is a Discrete(1) observation"
+    assert ThompsonSampling.problem(world, TASKS) == UCB.problem(world, TASKS) == expected
+
+
+def test_thompson_sampling_needs_a_world_that_says_how_rewards_are_distributed():
+    world = Bandit(2)
+    expected = "needs a world whose rewards are known to be 0 and 1, or normal"
+    assert ThompsonSampling.problem(world, world.tasks) == expected
+    assert UCB.problem(world, world.tasks) is None
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_demonstrations_play_bandits_at_random_and_optimally(kind):
+    env_id, kwargs = WORLDS[kind]
+    oracle = make_base(env_id, **kwargs)
+    tasks = oracle.all_tasks()[[0, 3, 4]]
+    means, mask = oracle.means(tasks), oracle.action_mask(tasks)
+    entries = [{"policy": "optimal", "share": 0.5}, {"act": "random", "share": 0.5}]
+    source = learner(Demonstrations, Entries(entries), env_id, tasks, 40, **kwargs)
+    actions = played(source, 100)["action"]
+    for k in range(3):
+        by_entry = [actions[:, k, source.entry_of_actor == entry] for entry in (0, 1)]
+        assert (by_entry[0] == np.nanargmax(means[k])).all()
+        share = np.bincount(by_entry[1].ravel(), minlength=oracle.arms) / by_entry[1].size
+        has = np.ones(oracle.arms) if mask is None else mask[k]
+        np.testing.assert_allclose(share, has / has.sum(), atol=4 * math.sqrt(0.2 / 2000))
+
+
+# Total rewards over 1,000 tasks by (pulls, arms): Duan et al. 2016 (arXiv 1611.02779), table 1.
+PUBLISHED = {
+    "random": {(10, 5): 5.0, (10, 10): 5.0, (100, 5): 49.9, (100, 10): 49.9,
+               (500, 5): 249.8, (500, 10): 249.0},
+    "thompson_sampling": {(10, 5): 5.7, (10, 10): 5.5, (100, 5): 74.7, (100, 10): 76.7,
+                          (500, 5): 402.0, (500, 10): 429.5},
+}  # fmt: skip
+ROUNDING = 0.05  # of the printed numbers
+
+
+def rewards(name: str, pulls: int, arms: int = 5, env_id: str = "BernoulliBandit-v0") -> np.ndarray:
+    """Return the rewards [T, K] of one life on each of 1,000 tasks."""
+    source = Demonstrations if name == "random" else SOURCES.load(name)
+    agents = learner(
+        source, source.Settings(), env_id, np.arange(1000)[:, None], 1, pulls, arms=arms
+    )
+    return played(agents, pulls)["reward"][..., 0].astype(float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_total_rewards_are_the_published_ones(name):
+    for (pulls, arms), published in PUBLISHED[name].items():
+        total = rewards(name, pulls, arms).sum(0)
+        error = total.std() / math.sqrt(len(total))
+        print(f"{name}, {pulls} pulls, {arms} arms: {total.mean():.2f} ± {error:.2f}, {published}")
+        assert abs(total.mean() - published) < 3 * error + ROUNDING
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", ["BernoulliBandit-v0", "GaussianBandit-v0"])
+@pytest.mark.parametrize("name", BANDIT_SOURCES)
+def test_the_return_rises_over_a_history(name, env_id):
+    history = rewards(name, 500, env_id=env_id)
+    parts = [history[start:stop].mean(0) for start, stop in ((0, 20), (20, 100), (100, 500))]
+    rise = np.diff(parts, axis=0)  # [2, K]
+    print(name, env_id, np.mean(parts, axis=1).round(3).tolist())
+    assert (rise.mean(1) > 3 * rise.std(1) / math.sqrt(1000)).all()
