@@ -29,9 +29,13 @@ REGISTRY = Registry(
     {
         "BernoulliBandit-v0": "envs.bandits.bernoulli:BernoulliBandit",
         "DarkRoom-v0": "envs.grid.dark_room:DarkRoom",
+        "Garnet-v0": "envs.mdps.garnet:Garnet",
         "GaussianBandit-v0": "envs.bandits.gaussian:GaussianBandit",
+        "GraphMDP-v0": "envs.mdps.graph:GraphMDP",
         "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
         "OddEvenBandit-v0": "envs.bandits.odd_even:OddEvenBandit",
+        "RandomMDP-v0": "envs.mdps.random_mdp:RandomMDP",
+        "StructuredMDP-v0": "envs.mdps.structured:StructuredMDP",
     },
     group="worlds",
 )

@@ -108,6 +108,15 @@ class TaskOracle:
         """
         return None
 
+    def prior(self) -> dict[str, float]:
+        """Return the prior from which tabular tasks are drawn, where it has this form.
+
+        concentration: parameter of the symmetric Dirichlet distribution of the next states of a
+        state and an action; reward_mean, reward_sd: of the normal distribution of their mean
+        reward; reward_noise: standard deviation of the normal noise of a reward.
+        """
+        return {}
+
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray | None:
         """Return which tasks each transition is consistent with, bool [..., K].
 

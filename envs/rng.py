@@ -29,6 +29,14 @@ def uniform(keys: np.ndarray, counters: np.ndarray | int) -> np.ndarray:
     return (mixed >> np.uint64(11)) * 2.0**-53
 
 
+def normal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Turn pairs of independent uniforms in [0, 1) into standard normal numbers, float64.
+
+    Box and Muller 1958, "A note on the generation of random normal deviates".
+    """
+    return np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
+
+
 def _mix(z: np.ndarray) -> np.ndarray:
     z = z + _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _MIX1

@@ -180,7 +180,8 @@ print(help_text())
     (choices,) = (line for line in lines if line.startswith("  --method.name"))
     assert choices.endswith(", gone, misspelled, scaled)")
     assert "(algorithm_distillation, expert_distillation, " in choices
-    assert f"worlds: {', '.join(envs.REGISTRY)}, HalfRoom-v0, any Gymnasium id" in lines
+    worlds = ", ".join(envs.REGISTRY)
+    assert f"worlds: {worlds}, HalfRoom-v0, any Gymnasium id" in lines
     assert "  it cannot be loaded: scaled_method has no class Scald; did you mean Scaled?" in lines
 
 

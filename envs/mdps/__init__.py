@@ -1,0 +1,1 @@
+"""Families of tabular Markov decision processes, whose tasks are drawn at random and are exact."""
