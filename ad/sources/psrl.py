@@ -1,0 +1,155 @@
+"""Posterior sampling for reinforcement learning, PSRL (Strens 2000; Osband et al. 2013).
+
+An agent has a prior over tabular MDPs: the outcomes of each state and action have probabilities
+from a Dirichlet distribution, and their mean reward is normal, with normal noise of known variance.
+When an episode begins it samples an MDP from its posterior and follows that MDP's optimal policy
+for the rest of the episode (Osband et al. 2013, section 3). A life is one actor.
+
+A termination is an outcome with no prior weight: the agent expects it where it has seen it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Optional
+
+import numpy as np
+
+from ad.config.fields import field
+from ad.data.schema import TransitionChunk
+from ad.errors import ConfigError
+from ad.sources.actors import Actors, actor_keys, settings_of_agents, table_problem
+from ad.sources.gamma import standard_gamma
+from envs.mdps.planning import action_values
+from envs.rng import normal, uniform
+
+DEFAULTS = {"concentration": 1.0, "reward_mean": 1.0, "reward_sd": 1.0, "reward_noise": 1.0}
+LEAST_NOISE = 1e-3  # standard deviation of noise that is reckoned with where there is none
+BLOCK = 1 << 20  # transition probabilities that are sampled together
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of PSRL: its prior. A world may have the prior from which its tasks are drawn."""
+
+    concentration: Optional[float] = field(None, above=0, at_most=1e6)  # noqa: UP045
+    """Dirichlet parameter of each next state; null: that of the world's prior, or 1"""
+    reward_mean: Optional[float] = field(None, at_least=-1e6, at_most=1e6)  # noqa: UP045
+    """prior mean of mean rewards; null: that of the world's prior, or 1"""
+    reward_sd: Optional[float] = field(None, above=0, at_most=1e6)  # noqa: UP045
+    """prior standard deviation of mean rewards; null: that of the world's prior, or 1"""
+    reward_noise: Optional[float] = field(None, at_least=0, at_most=1e6)  # noqa: UP045
+    """known standard deviation of rewards around their mean; null: that of the world, or 1"""
+
+
+class PSRL:
+    """K agents with N lives each, in worlds whose observations are one discrete number.
+
+    `settings` is one `Settings` for all agents, or a list of K equal ones.
+    """
+
+    Settings = Settings
+    SHARED = tuple(one.name for one in fields(Settings))
+    TOLD = "family"
+    problem = staticmethod(table_problem)
+    _names = ("counts", "reward_sums", "policy", "episodes")  # of the arrays of the state
+
+    def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
+        world = env.unwrapped
+        if problem := self.problem(world, tasks):
+            raise ConfigError(f"psrl {problem}")
+        own = settings_of_agents(settings, len(tasks), self.SHARED)[0]
+        chosen = {name: value for name, value in vars(own).items() if value is not None}
+        self.prior = DEFAULTS | world.prior() | chosen
+        self.horizon = min(env.episode_length, world.max_episode_steps or env.episode_length)
+        self.actors = Actors(env, len(tasks), num_envs, keys)
+        self.keys = {
+            purpose: actor_keys(keys, num_envs, purpose) for purpose in ("transitions", "rewards")
+        }
+        self.actor = np.arange(len(tasks) * num_envs)
+        states, actions = int(env.single_observation_space.n), int(env.single_action_space.n)
+        pairs = len(self.actor), states, actions
+        self.counts = np.zeros((*pairs, states + 1), np.int32)  # the last outcome: termination
+        self.reward_sums = np.zeros(pairs)
+        self.policy = np.zeros((len(self.actor), self.horizon, states), np.int16)
+        self.episodes = np.zeros(len(self.actor), np.int64)  # for which an MDP was sampled
+        self._plan(self.actor)
+
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
+        for chunk in self.actors.chunks(steps):
+            for step in chunk.rollouts(1):
+                self.actors.fill(step, self.act)
+                self._learn({name: values.ravel() for name, values in step.arrays.items()})
+            tried = (self.counts.sum(-1) > 0).mean((1, 2)).reshape(self.actors.shape)
+            chunk.statistics["tried_pairs"] = [tried.mean(1).astype(np.float32)]
+            yield chunk
+
+    def state(self) -> dict | None:
+        """Return the state as nested dicts of arrays; None if the environments have none."""
+        actors = self.actors.state()
+        if actors is None:
+            return None
+        return {**{name: getattr(self, name).copy() for name in self._names}, "actors": actors}
+
+    def restore(self, state: dict) -> None:
+        """Set the state to one returned by `state`."""
+        for name in self._names:
+            setattr(self, name, state[name].copy())
+        self.actors.restore(state["actors"])
+
+    def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Return the actions [K, N] of the optimal policies of the sampled MDPs."""
+        return self.policy[self.actor, self.actors.time, observations.ravel()].reshape(u.shape)
+
+    def _learn(self, step: dict[str, np.ndarray]) -> None:
+        """Count the outcomes of a step, arrays [K * N]; plan where an episode begins."""
+        pair = self.actor, step["observation"], step["action"]
+        end = self.counts.shape[-1] - 1
+        self.counts[(*pair, np.where(step["terminated"], end, step["next_observation"]))] += 1
+        self.reward_sums[pair] += step["reward"]
+        self._plan(np.flatnonzero(step["terminated"] | step["truncated"]))
+
+    def _plan(self, lives: np.ndarray) -> None:
+        """Sample an MDP for each of `lives`, int [M], and find its optimal policy."""
+        size = max(BLOCK // self.counts[0].size, 1)
+        for start in range(0, len(lives), size):
+            self._plan_block(lives[start : start + size])
+        self.episodes[lives] += 1
+
+    def _plan_block(self, lives: np.ndarray) -> None:
+        transitions = self._sample_transitions(lives)[..., :-1]  # without terminations
+        rewards = self._sample_rewards(lives)
+        mask = self.actors.action_mask[lives // self.actors.shape[1]]
+        rewards = np.where(mask[:, None], rewards, -np.inf)
+        for to_go, values in enumerate(action_values(transitions, rewards, self.horizon), 1):
+            self.policy[lives, self.horizon - to_go] = values.argmax(-1)
+
+    def _sample_transitions(self, lives: np.ndarray) -> np.ndarray:
+        """Sample the probabilities of the outcomes from the posterior, [M, S, A, S + 1]."""
+        prior = np.full(self.counts.shape[-1], self.prior["concentration"])
+        prior[-1] = 0  # a termination
+        shapes = prior + self.counts[lives]
+        keys = self.keys["transitions"][lives].reshape(-1, 1, 1, 1)
+        weights = standard_gamma(keys, self._counters(lives, shapes.shape[1:]), shapes)
+        return weights / weights.sum(-1, keepdims=True)
+
+    def _sample_rewards(self, lives: np.ndarray) -> np.ndarray:
+        """Sample the mean rewards from the posterior, [M, S, A].
+
+        With n rewards of noise σ and the prior N(m, τ²) the posterior is normal with the precision
+        1 / τ² + n / σ² and with the mean (m / τ² + sum of rewards / σ²) / precision.
+        """
+        noise = max(self.prior["reward_noise"], LEAST_NOISE) ** -2.0
+        weight = self.prior["reward_sd"] ** -2.0
+        precision = weight + noise * self.counts[lives].sum(-1)
+        total = weight * self.prior["reward_mean"] + noise * self.reward_sums[lives]
+        counters = 2 * self._counters(lives, precision.shape[1:])
+        keys = self.keys["rewards"][lives].reshape(-1, 1, 1)
+        draws = normal(uniform(keys, counters), uniform(keys, counters + np.uint64(1)))
+        return total / precision + draws / np.sqrt(precision)
+
+    def _counters(self, lives: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a counter for each number of `shape` in this episode of each life, uint64."""
+        numbers = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
+        first = self.episodes[lives].astype(np.uint64) * np.uint64(numbers.size)
+        return first.reshape(-1, *[1] * len(shape)) + numbers

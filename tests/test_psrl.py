@@ -1,0 +1,220 @@
+"""Posterior sampling for reinforcement learning: its posterior, its plans and what it reaches."""
+
+import numpy as np
+import pytest
+
+from ad.collection.job import new_source
+from ad.config.parser import load
+from ad.errors import ConfigError
+from ad.sources import psrl
+from ad.sources.gamma import standard_gamma
+from ad.sources.posterior_sampling import PosteriorSampling
+from ad.sources.posterior_sampling import Settings as SamplingSettings
+from ad.sources.psrl import PSRL, Settings
+from ad.sources.q_learning import QLearning
+from ad.sources.q_learning import Settings as QSettings
+from envs import make_vec
+
+# Total reward over episodes, Duan et al. 2016 (arXiv 1611.02779), table 2.
+PUBLISHED = {"random": {10: 100.1, 25: 250.2, 50: 499.7, 100: 999.4}}
+PUBLISHED["psrl"] = {50: 904.4, 100: 1939.5}
+
+
+def agents(env_id="RandomMDP-v0", tasks=2, num_envs=3, limit=6, settings=None, **kwargs) -> PSRL:
+    """Return agents on the first tasks of a family before their first step."""
+    chosen = np.arange(tasks)[:, None]
+    env = make_vec(env_id, chosen.repeat(num_envs, axis=0), limit, **kwargs)
+    return PSRL(settings or Settings(), env, chosen, num_envs, list(range(11, 11 + tasks)))
+
+
+def played(source, steps: int) -> dict[str, np.ndarray]:
+    """Return the transitions of `source` up to `steps` steps, arrays [T, K, N]."""
+    chunks = [chunk.arrays for chunk in source.run(steps)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.9, 1.0, 3.5, 400.0])
+def test_gamma_numbers_have_their_moments_and_depend_on_no_batch(shape):
+    n = 40_000
+    drawn = standard_gamma(np.uint64(5), np.arange(n), np.full(n, shape))
+    assert drawn.mean() == pytest.approx(shape, abs=3 * (shape / n) ** 0.5)
+    spread = (2 * shape**2 + 6 * shape) ** 0.5  # of the squared deviations
+    assert drawn.var() == pytest.approx(shape, abs=3 * spread / n**0.5)
+    alone = standard_gamma(np.uint64(5), np.array([777]), np.array([shape]))
+    np.testing.assert_array_equal(alone, drawn[[777]])
+
+
+def test_a_gamma_number_of_shape_0_is_0():
+    assert standard_gamma(np.uint64(5), np.arange(3), np.array([0.0, 1.0, 0.0]))[[0, 2]].max() == 0
+
+
+@pytest.mark.parametrize("env_id", ["RandomMDP-v0", "StructuredMDP-v0"])
+def test_the_posterior_counts_what_was_seen(env_id):
+    source = agents(env_id)
+    data = played(source, 300)
+    counts, sums = np.zeros(source.counts.shape), np.zeros(source.reward_sums.shape)
+    for t, k, n in np.ndindex(data["action"].shape):
+        row = {name: values[t, k, n] for name, values in data.items()}
+        pair = 3 * k + n, row["observation"], row["action"]
+        counts[(*pair, -1 if row["terminated"] else row["next_observation"])] += 1
+        sums[pair] += row["reward"]
+    np.testing.assert_array_equal(source.counts, counts)
+    np.testing.assert_allclose(source.reward_sums, sums, atol=1e-9)
+    assert (counts[..., -1].sum() > 0) == (env_id == "StructuredMDP-v0")
+    ends = (data["terminated"] | data["truncated"]).sum(0).ravel()
+    np.testing.assert_array_equal(source.episodes, 1 + ends)
+
+
+def test_samples_have_the_mean_and_the_variance_of_the_posterior():
+    own = Settings(concentration=0.5, reward_mean=2.0, reward_sd=3.0, reward_noise=0.7)
+    source = agents(tasks=1, num_envs=4000, settings=own, num_states=3, num_actions=1)
+    source.counts[:, 0, 0] = [4, 1, 0, 2]
+    source.reward_sums[:, 0, 0] = 10.0
+    shapes = np.array([4.5, 1.5, 0.5, 2])
+    mean = shapes / shapes.sum()
+    drawn = source._sample_transitions(source.actor)[:, 0, 0]
+    error = (mean * (1 - mean) / (shapes.sum() + 1) / 4000) ** 0.5
+    assert (abs(drawn.mean(0) - mean) < 3 * error).all()
+    assert source._sample_transitions(source.actor)[:, 1, 0, -1].max() == 0  # no termination seen
+    precision = 1 / 9 + 7 / 0.49
+    rewards = source._sample_rewards(source.actor)[:, 0, 0]
+    mean = (2 / 9 + 10 / 0.49) / precision
+    assert rewards.mean() == pytest.approx(mean, abs=3 * (1 / precision / 4000) ** 0.5)
+    assert rewards.var() * precision == pytest.approx(1, abs=3 * (2 / 4000) ** 0.5)
+
+
+def test_the_policy_is_optimal_in_the_sampled_mdp(monkeypatch):
+    samples = {}
+    for name in ("_sample_transitions", "_sample_rewards"):
+        draw = getattr(PSRL, name)
+        monkeypatch.setattr(
+            PSRL, name, lambda own, lives, n=name, d=draw: samples.setdefault(n, d(own, lives))
+        )
+    source = agents()
+    transitions, rewards = samples["_sample_transitions"][..., :-1], samples["_sample_rewards"]
+    values = np.zeros((6, 10))
+    for time in reversed(range(6)):
+        of_actions = rewards + np.einsum("msat,mt->msa", transitions, values)
+        np.testing.assert_array_equal(source.policy[:, time], of_actions.argmax(-1))
+        values = of_actions.max(-1)
+
+
+def test_an_actor_follows_one_plan_for_an_episode():
+    source = agents()
+    plan = source.policy.copy()
+    data = played(source, 6)
+    for t, k, n in np.ndindex(5, 2, 3):
+        assert data["action"][t, k, n] == plan[3 * k + n, t, data["observation"][t, k, n]]
+    assert (source.policy != plan).any()
+
+
+def test_blocks_do_not_change_the_samples(monkeypatch):
+    expected = played(agents(), 60)
+    monkeypatch.setattr(psrl, "BLOCK", 1)
+    for name, values in played(agents(), 60).items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_the_prior_is_that_of_the_world_unless_settings_say_another():
+    assert agents(reward_noise=0.5).prior["reward_noise"] == 0.5
+    assert agents("Garnet-v0").prior == psrl.DEFAULTS
+    own = agents(settings=Settings(reward_mean=0.0), reward_noise=0.5).prior
+    assert own == psrl.DEFAULTS | {"reward_mean": 0.0, "reward_noise": 0.5}
+
+
+def test_rewards_without_noise_are_known_after_one_trial():
+    source = agents(settings=Settings(reward_noise=0.0), reward_noise=0.0)
+    data = played(source, 60)
+    sampled = source._sample_rewards(source.actor).reshape(2, 3, 10, 5)
+    tried = sampled[np.arange(2)[:, None], np.arange(3), data["observation"], data["action"]]
+    np.testing.assert_allclose(tried, data["reward"], atol=0.01)
+
+
+def test_a_restored_agent_acts_on_with_the_same_bits():
+    one, other = (agents("StructuredMDP-v0") for _ in range(2))
+    chunks = one.run(1000)
+    next(chunks)
+    other.restore(one.state())
+    for expected, chunk in zip(chunks, other.run(1000), strict=True):
+        for name, values in expected.arrays.items():
+            np.testing.assert_array_equal(chunk.arrays[name], values)
+
+
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "CliffWalking-v1"])
+def test_psrl_plays_the_tables_of_gymnasium(smoke, tmp_path, env_id):
+    tasks = "[{desc: [SFF, FHF, FFG]}, {desc: [SHF, FFF, FFG]}]"
+    words = ["--env.id", env_id, "--env.kwargs", "{}", "--source.algorithm", "psrl"]
+    words += ["--env.tasks", tasks if "Lake" in env_id else "[{}, {is_slippery: true}]"]
+    words += ["--split.num_train_tasks", "1", "--model.encoder", "table"]
+    config = smoke(tmp_path, *words, "--env.episode_length", "30")
+    source = new_source(config, np.array([[0], [1]]))
+    data = played(source, 100)
+    assert source.horizon == 30
+    assert data["terminated"].any() == (env_id == "FrozenLake-v1")
+    assert data["observation"].max() > 1
+
+
+def test_what_the_source_needs_is_a_sentence(tmp_path):
+    words = ["--root", str(tmp_path), "--source.algorithm", "psrl", "--env.id", "HiddenObject-v0"]
+    with pytest.raises(ConfigError, match="psrl learns a table of one discrete observation"):
+        load([*words, "--model.encoder", "one_hot", "--split.num_train_tasks", "3"])
+
+
+def test_graphs_can_be_told_apart_by_the_source_that_drops_tasks():
+    tasks = np.arange(4)[:, None]
+    env = make_vec("GraphMDP-v0", tasks.repeat(5, axis=0), 24)
+    source = PosteriorSampling(SamplingSettings(), env, tasks, 5, [1, 2, 3, 4])
+    data = played(source, 48)
+    assert (source.possible.sum(1) == 1).all()
+    np.testing.assert_array_equal(source.sampled.reshape(4, 5), tasks.repeat(5, axis=1))
+    best = env.unwrapped.optimal_return(tasks, 24)
+    np.testing.assert_allclose(data["reward"][24:].sum(0), best[:, None].repeat(5, axis=1))
+
+
+def totals(rewards: np.ndarray, length: int) -> np.ndarray:
+    """Return the total reward up to each episode of rewards [T, M]: float [E, M]."""
+    return rewards.reshape(-1, length, rewards.shape[1]).sum(1).cumsum(0, dtype=np.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("player", PUBLISHED)
+def test_totals_on_random_mdps_are_those_in_print(player):
+    tasks = np.arange(1000)[:, None]
+    env = make_vec("RandomMDP-v0", tasks, 10, num_tasks=1000)
+    if player == "random":
+        rng = np.random.default_rng(0)
+        env.reset(seed=0)
+        rewards = np.stack([env.step(rng.integers(5, size=1000))[1] for _ in range(1000)])
+    else:
+        source = PSRL(Settings(), env, tasks, 1, list(range(1000)))
+        rewards = played(source, 1000)["reward"][..., 0]
+    found = totals(rewards, 10)
+    for episodes, expected in PUBLISHED[player].items():
+        total = found[episodes - 1]
+        assert total.mean() == pytest.approx(expected, abs=3 * total.std() / 1000**0.5)
+
+
+SOURCES = {
+    "psrl": (PSRL, Settings()),
+    "q_learning": (
+        QLearning,
+        QSettings(learning_rate=0.1, discount=0.9, initial_value=15.0, hold=1.0, planning_steps=0),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("env_id", ["RandomMDP-v0", "Garnet-v0"])
+def test_returns_rise_over_a_history(name, env_id):
+    tasks = np.arange(30)[:, None]
+    env = make_vec(env_id, tasks.repeat(10, axis=0), 10, num_states=5, num_actions=3)
+    source_class, own = SOURCES[name]
+    source = source_class(own, env, tasks, 10, list(range(30)))
+    rewards = played(source, 3000)["reward"].mean(-1)  # [T, K]
+    returns = rewards.reshape(-1, 10, 30).sum(1)  # [E, K]
+    best = env.unwrapped.optimal_return(tasks, 10)
+    chance = env.unwrapped.random_return(tasks, 10)
+    first, last = returns[:10].mean(0), returns[-30:].mean(0)
+    assert (last > first).mean() > 0.9
+    assert ((last - chance) / (best - chance)).mean() > 0.8
