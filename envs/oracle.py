@@ -109,8 +109,9 @@ class TaskOracle:
         return None
 
     def prior(self) -> dict[str, float]:
-        """Return the prior from which tabular tasks are drawn, where it has this form.
+        """Return what is known of the prior from which tabular tasks are drawn, by name.
 
+        A name is missing where the tasks are drawn from another kind of distribution.
         concentration: parameter of the symmetric Dirichlet distribution of the next states of a
         state and an action; reward_mean, reward_sd: of the normal distribution of their mean
         reward; reward_noise: standard deviation of the normal noise of a reward.

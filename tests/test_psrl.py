@@ -15,7 +15,7 @@ from ad.sources.q_learning import QLearning
 from ad.sources.q_learning import Settings as QSettings
 from envs import make_vec
 
-# Total reward over episodes, Duan et al. 2016 (arXiv 1611.02779), table 2.
+# Total reward over episodes, Duan et al. 2016 (arXiv 1611.02779), section 3.2.
 PUBLISHED = {"random": {10: 100.1, 25: 250.2, 50: 499.7, 100: 999.4}}
 PUBLISHED["psrl"] = {50: 904.4, 100: 1939.5}
 
@@ -117,7 +117,11 @@ def test_blocks_do_not_change_the_samples(monkeypatch):
 
 def test_the_prior_is_that_of_the_world_unless_settings_say_another():
     assert agents(reward_noise=0.5).prior["reward_noise"] == 0.5
-    assert agents("Garnet-v0").prior == psrl.DEFAULTS
+    rooms = make_vec("DarkRoom-v0", [[0, 0]], 6)
+    room = PSRL(Settings(), rooms, np.array([[0, 0]]), 1, [1])
+    garnets = {"reward_mean": 0.0, "reward_sd": 1.0, "reward_noise": 0.1}
+    assert agents("Garnet-v0").prior == {"concentration": 1.0} | garnets
+    assert room.prior == psrl.DEFAULTS
     own = agents(settings=Settings(reward_mean=0.0), reward_noise=0.5).prior
     assert own == psrl.DEFAULTS | {"reward_mean": 0.0, "reward_noise": 0.5}
 

@@ -29,7 +29,7 @@ BLOCK = 1 << 20  # transition probabilities that are sampled together
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of PSRL: its prior. A world may have the prior from which its tasks are drawn."""
+    """Settings of PSRL: its prior. A world may know the prior from which its tasks are drawn."""
 
     concentration: Optional[float] = field(None, above=0, at_most=1e6)  # noqa: UP045
     """Dirichlet parameter of each next state; null: that of the world's prior, or 1"""

@@ -34,6 +34,10 @@ class Garnet(TabularMDP):
         )
         self.branching = check_int("branching", branching, 1, num_states)
 
+    def prior(self) -> dict[str, float]:
+        """Return the prior of the rewards; next states have no Dirichlet prior over all states."""
+        return {**super().prior(), "reward_mean": 0.0, "reward_sd": 1.0}
+
     def models(self, tasks: np.ndarray) -> Model:
         """Draw the MDPs of `tasks`, int64 [K], by their keys."""
         states, actions = self.num_states, self.num_actions

@@ -28,13 +28,9 @@ class RandomMDP(TabularMDP):
         super().__init__(num_envs, tasks, reward_noise=reward_noise, **kwargs)
 
     def prior(self) -> dict[str, float]:
-        """Return the prior from which tasks are drawn."""
-        return {
-            "concentration": 1.0,
-            "reward_mean": MEAN_REWARD,
-            "reward_sd": REWARD_SD,
-            "reward_noise": self.reward_noise,
-        }
+        """Return the prior from which tasks are drawn, which is known entirely."""
+        rewards = {"reward_mean": MEAN_REWARD, "reward_sd": REWARD_SD}
+        return {**super().prior(), **rewards, "concentration": 1.0}
 
     def models(self, tasks: np.ndarray) -> Model:
         """Draw the MDPs of `tasks`, int64 [K], by their keys."""

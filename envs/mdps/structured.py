@@ -15,6 +15,7 @@ from envs.mdps.tabular import Model, TabularMDP, check_float, check_int
 NUM_STARTS = 3
 MOST_PITFALLS = 0.4  # the highest share of pitfalls in a task
 RISE_DISCOUNT = 0.99  # of the values that must rise
+LEAST_VALUE = 3.0  # of the start, so that a share of the optimum is not a share of almost nothing
 
 
 class StructuredMDP(TabularMDP):
@@ -36,7 +37,7 @@ class StructuredMDP(TabularMDP):
 
     A task is drawn again until its optimal value with discount 0.99 rises: the mean of the states
     of the second half that are not terminal is above that of the first half, and the value of the
-    start is positive.
+    start is above 3.
     """
 
     family = "StructuredMDP-v0"
@@ -106,4 +107,4 @@ def _rises(model: Model) -> np.ndarray:
     sums = [(values * alive)[:, part].sum(1) for part in (slice(half), slice(half, None))]
     counts = [alive[:, part].sum(1) for part in (slice(half), slice(half, None))]
     rises = sums[1] * counts[0] > sums[0] * counts[1]
-    return rises & (values[np.arange(len(values)), model.starts] > 0)
+    return rises & (values[np.arange(len(values)), model.starts] > LEAST_VALUE)

@@ -119,6 +119,10 @@ class TabularMDP(World):
         ]
         return np.concatenate(policies)
 
+    def prior(self) -> dict[str, float]:
+        """Return the standard deviation of the noise, which all families know."""
+        return {"reward_noise": self.reward_noise}
+
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray:
         """Draw one episode, uint8 [T + 1, H, W, 3]; see `envs.mdps.drawing`."""
         states = np.append(transitions["observation"], transitions["next_observation"][-1])
