@@ -174,7 +174,7 @@ def test_a_rollout_shows_what_a_training_window_shows_at_the_same_positions(
     method, model = random_model("decision_transformer", tokenizer=tokenizer, position=position)
     policy = Recorded(method.policy(model, 3, context_length, [0.0, 0.5, 1.0]))
     tasks = np.array([[0, 0], [1, 2], [2, 2]])
-    world = make_vec("DarkRoom-v0", tasks, 6, size=3, terminate_on_goal=True)
+    world = make_vec("DarkRoom-v0", tasks, 6, size=3, terminate=True)
     played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
     for env, asked in enumerate((0.0, 0.5, 1.0)):
         steps = int((played["episode"][env] >= 0).sum())

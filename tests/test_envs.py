@@ -91,7 +91,7 @@ def test_arriving_on_the_goal_ends_the_episode_with_a_reward_of_one():
 
 
 def test_a_dense_room_rewards_every_step_on_the_goal_staying_too():
-    env = envs.make("DarkRoom-v0", size=3, goal=(0, 1), terminate_on_goal=False)
+    env = envs.make("DarkRoom-v0", size=3, goal=(0, 1), terminate=False)
     env.reset()
     steps = [env.step(action) for action in (UP, STAY, UP, DOWN)]
     assert [reward for _, reward, *_ in steps] == [1.0, 1.0, 1.0, 0.0]
@@ -99,7 +99,7 @@ def test_a_dense_room_rewards_every_step_on_the_goal_staying_too():
 
 
 def test_random_starts_are_uniform_over_all_cells_but_the_goal():
-    vec_env = batch(tasks=[[0, 1]] * 8000, size=3, random_start=True)
+    vec_env = batch(tasks=[[0, 1]] * 8000, size=3, start="random")
     count = np.bincount(vec_env.reset(seed=0)[0], minlength=9)
     assert count[1] == 0
     others = np.delete(count, 1)  # mean 1000, standard deviation 30
@@ -107,25 +107,25 @@ def test_random_starts_are_uniform_over_all_cells_but_the_goal():
 
 
 def test_an_environment_has_the_same_starts_alone_as_in_a_batch():
-    together = batch(6, size=4, random_start=True)
+    together = batch(6, size=4, start="random")
     starts = [together.reset(seed=7)[0]] + [together.reset()[0] for _ in range(5)]
-    alone = batch(tasks=together.tasks[4:5], size=4, random_start=True)
+    alone = batch(tasks=together.tasks[4:5], size=4, start="random")
     lonely = [alone.reset(seed=11)[0]] + [alone.reset()[0] for _ in range(5)]
     assert [start[4] for start in starts] == [start[0] for start in lonely]
 
 
 def test_a_list_of_seeds_restarts_only_the_environments_that_have_one():
-    vec_env, same = batch(2, random_start=True), batch(2, random_start=True)
+    vec_env, same = batch(2, start="random"), batch(2, start="random")
     for world in (vec_env, same):
         world.reset(seed=[3, 5])
     assert vec_env.reset(seed=[3, None])[0].tolist() == [
-        batch(1, random_start=True).reset(seed=3)[0][0],
+        batch(1, start="random").reset(seed=3)[0][0],
         same.reset()[0][1],
     ]
 
 
 def test_an_environment_that_is_not_active_stays_as_it_is_with_reward_0():
-    vec_env = batch(2, tasks=[[0, 1]] * 2, size=3, terminate_on_goal=False)
+    vec_env = batch(2, tasks=[[0, 1]] * 2, size=3, terminate=False)
     vec_env.reset()
     vec_env.step([UP, UP])
     observation, reward, *_ = vec_env.step([STAY, DOWN], active=np.array([True, False]))
@@ -133,12 +133,12 @@ def test_an_environment_that_is_not_active_stays_as_it_is_with_reward_0():
 
 
 def test_two_unseeded_batches_start_differently():
-    starts = [batch(50, random_start=True).reset()[0].tolist() for _ in range(2)]
+    starts = [batch(50, start="random").reset()[0].tolist() for _ in range(2)]
     assert starts[0] != starts[1]
 
 
 def test_a_masked_reset_leaves_the_other_environments_as_they_are():
-    vec_env = batch(3, random_start=True)
+    vec_env = batch(3, start="random")
     first, _ = vec_env.reset(seed=1)
     again, _ = vec_env.reset(options={"reset_mask": np.array([False, True, False])})
     assert again[[0, 2]].tolist() == first[[0, 2]].tolist() and again[1] != first[1]
@@ -231,13 +231,13 @@ def test_the_optimal_return_depends_on_the_reward_and_the_distance():
     ends = envs.make_base("DarkRoom-v0")
     assert ends.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 1]
     assert ends.optimal_return([[0, 0]], None).tolist() == [1]
-    dense = envs.make_base("DarkRoom-v0", terminate_on_goal=False)
+    dense = envs.make_base("DarkRoom-v0", terminate=False)
     assert dense.optimal_return([[0, 0], [4, 5]], 7).tolist() == [0, 7]
     assert dense.optimal_return(dense.all_tasks(), 20).mean() == 16.5
 
 
 def test_facts_with_random_starts_are_means_over_the_other_cells():
-    world = envs.make_base("DarkRoom-v0", size=2, random_start=True, terminate_on_goal=False)
+    world = envs.make_base("DarkRoom-v0", size=2, start="random", terminate=False)
     assert world.start_observations().tolist() == [0, 1, 2, 3]
     assert world.shortest_episode([[0, 0]]).tolist() == [pytest.approx(4 / 3)]
     assert world.optimal_return([[0, 0]], 1).tolist() == [pytest.approx(2 / 3)]
@@ -252,12 +252,12 @@ def test_the_optimal_policy_shares_between_row_and_column_and_stays_on_the_goal(
     assert (policy[[1, 2, 0], [4, 4, 0]].max(-1) == 1).all()
 
 
-@pytest.mark.parametrize("terminate_on_goal", [True, False])
-@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("terminate", [True, False])
+@pytest.mark.parametrize("start", ["center", "random"])
 def test_the_goals_that_are_possible_are_those_that_would_have_given_the_same_rewards(
-    terminate_on_goal, random_start
+    terminate, start
 ):
-    settings = {"size": 3, "random_start": random_start, "terminate_on_goal": terminate_on_goal}
+    settings = {"size": 3, "start": start, "terminate": terminate}
     names = ("time", "observation", "action", "reward", "next_observation", "terminated")
     tasks = envs.make_base("DarkRoom-v0", size=3).all_tasks()
     actions = np.random.default_rng(0).integers(5, size=(8, 25))
@@ -275,19 +275,20 @@ def test_the_goals_that_are_possible_are_those_that_would_have_given_the_same_re
 
 
 def test_an_episode_that_continues_or_begins_on_a_cell_excludes_it_as_the_goal():
-    step = {"observation": [4], "next_observation": [3], "reward": [0.0], "terminated": [False]}
+    step = {"observation": [4], "action": [LEFT], "next_observation": [3]}
+    step |= {"reward": [0.0], "terminated": [False]}
     for kwargs, time, possible in (
         ({}, 2, False),
-        ({"terminate_on_goal": False}, 2, True),
-        ({"terminate_on_goal": False}, 0, False),
+        ({"terminate": False}, 2, True),
+        ({"terminate": False}, 0, False),
     ):
-        world = envs.make_base("DarkRoom-v0", size=3, random_start=True, **kwargs)
+        world = envs.make_base("DarkRoom-v0", size=3, start="random", **kwargs)
         seen = {name: np.array(values) for name, values in (step | {"time": [time]}).items()}
         assert world.possible(seen, [[1, 1], [1, 0], [0, 0]]).tolist() == [[possible, False, True]]
 
 
 def test_a_dark_room_tells_which_returns_are_successes_and_where_its_tasks_are():
-    world = envs.make_base("DarkRoom-v0", size=3, terminate_on_goal=False)
+    world = envs.make_base("DarkRoom-v0", size=3, terminate=False)
     assert world.success(np.array([[0.0, 1.0], [3.0, 0.0]])).tolist() == [
         [False, True],
         [True, False],
@@ -298,7 +299,7 @@ def test_a_dark_room_tells_which_returns_are_successes_and_where_its_tasks_are()
 
 
 def test_successors_are_the_observations_after_a_step():
-    world = envs.make_base("DarkRoom-v0", tasks=[[0, 0]] * 80, size=4, random_start=True)
+    world = envs.make_base("DarkRoom-v0", tasks=[[0, 0]] * 80, size=4, start="random")
     before, _ = world.reset(seed=0)
     actions = np.arange(80) % 5
     np.testing.assert_array_equal(
@@ -312,7 +313,15 @@ def test_successors_are_the_observations_after_a_step():
         ({"size": 0}, "size must be an integer from 2 to 181, got 0"),
         ({"size": 9.0}, "size must be an integer"),
         ({"size": True}, "size must be an integer"),
-        ({"random_start": "no"}, "random_start and terminate_on_goal must be true or false"),
+        ({"terminate": "no"}, "goal_on_start and terminate must be true or false"),
+        ({"goal_on_start": 1}, "goal_on_start and terminate must be true or false"),
+        ({"reward": "twice"}, "reward must be every_step or once, got 'twice'"),
+        ({"start": "middle"}, r"start must be center, corner, random or the \[row, column\]"),
+        ({"start": [0, 9]}, "a cell of the room, got"),
+        ({"start": [0, True]}, "a cell of the room, got"),
+        ({"start": [0]}, "a cell of the room, got"),
+        ({"start": 3}, "a cell of the room, got 3"),
+        ({"start": "corner", "tasks": [[0, 0]]}, r"goal \(0, 0\) is where episodes start"),
         ({"tasks": [[0, 9]]}, r"goal \(0, 9\) is outside the 9 x 9 room"),
         ({"tasks": [[4, 4]]}, r"goal \(4, 4\) is where episodes start"),
         ({"tasks": [[0.5, 1]]}, "tasks must be a list of lists of 2 integers"),

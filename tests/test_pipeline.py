@@ -225,13 +225,13 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
 
 
 @pytest.mark.parametrize(
-    "kind", ["dense", "random_start", "separate", "table", "one_actor", "foreign", "unknown"]
+    "kind", ["dense", "random", "separate", "table", "one_actor", "foreign", "unknown"]
 )
 def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
     words = {
-        "dense": ["--env.kwargs.terminate_on_goal", "false"],
-        "random_start": [
-            *("--env.kwargs.random_start", "true"),
+        "dense": ["--env.kwargs.terminate", "false"],
+        "random": [
+            *("--env.kwargs.start", "random"),
             *("--model.tokenizer", "modal", "--model.position", "rotary"),
         ],
         "separate": [

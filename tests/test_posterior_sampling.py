@@ -30,9 +30,7 @@ def sampler(steps: int, **settings):
     return source, {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}], ids=str
-)
+@pytest.mark.parametrize("kwargs", [{}, {"terminate": False}, {"start": "random"}], ids=str)
 def test_the_true_task_is_never_refuted_and_soon_the_only_one(kwargs):
     source, _ = sampler(80, **kwargs)
     true = (source.tasks == TASKS[:, None]).all(-1).argmax(1)  # index of each agent's task

@@ -65,7 +65,7 @@ def test_training_does_not_resume_from_a_checkpoint_of_another_split(trained):
     ("words", "name"),
     [
         (("--split.split_seed", "3"), "trained on"),
-        (("--env.kwargs.random_start", "true"), "another world"),
+        (("--env.kwargs.start", "random"), "another world"),
         (("--env.episode_length", "6"), "another world"),
         (("--model.encoder", "table"), "another encoder"),
         (("--model.next_observation", "false"), "another model"),

@@ -33,10 +33,10 @@ def every_walk(world, task, value) -> float:
     return np.mean(values)
 
 
-@pytest.mark.parametrize("random_start", [False, True])
-def test_random_is_the_mean_over_all_walks(random_start):
+@pytest.mark.parametrize("start", ["center", "random"])
+def test_random_is_the_mean_over_all_walks(start):
     for ends, value in ((True, np.any), (False, np.sum)):
-        world, tasks = room(random_start=random_start, terminate_on_goal=ends)
+        world, tasks = room(start=start, terminate=ends)
         line = world.references(tasks, STEPS, episodes=1)["random"]
         for k in (0, 1):  # a corner and a side
             assert line.returns[k, 0] == pytest.approx(every_walk(world, tasks[k], value))
@@ -50,7 +50,7 @@ def test_random_then_optimal_is_random_until_the_first_hit_and_perfect_ever_afte
             return 0
         return 1 if ends else STEPS - int(on_goal.argmax())  # stays from its arrival on
 
-    world, tasks = room(terminate_on_goal=ends)
+    world, tasks = room(terminate=ends)
     line = world.references(tasks, STEPS, episodes=2)["random_then_optimal"]
     found, first = (every_walk(world, tasks[0], value) for value in (np.any, first_episode))
     best = world.optimal_return(tasks, STEPS)[0]
@@ -68,7 +68,7 @@ def test_that_reference_agrees_with_a_simulation_in_the_room_of_the_benchmark():
 
 @pytest.mark.parametrize(("ends", "score"), [(True, 0.984), (False, 0.980)])
 def test_the_explorer_is_nearly_optimal_in_the_room_of_the_benchmark(ends, score):
-    world, tasks = room(size=9, terminate_on_goal=ends)
+    world, tasks = room(size=9, terminate=ends)
     line = world.references(tasks, 20, episodes=100)["explorer"]
     assert nauc(line.returns, world.optimal_return(tasks, 20)).mean() > score
     assert (line.successes[:, 6:] == 1).all()
@@ -93,7 +93,7 @@ def test_explorer_paths_leave_cells_out_of_reach():
 @pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_references_are_in_order(size, ends, steps):
-    world, tasks = room(size, terminate_on_goal=ends)
+    world, tasks = room(size, terminate=ends)
     lines = {name: r.returns for name, r in world.references(tasks, steps, 50).items()}
     assert (lines["random"] <= lines["random_then_optimal"] + 1e-9).all()
     assert (lines["random_then_optimal"] <= lines["optimal"] + 1e-9).all()
@@ -102,7 +102,7 @@ def test_references_are_in_order(size, ends, steps):
 
 
 def test_with_random_starts_there_is_no_explorer():
-    world, tasks = room(random_start=True)
+    world, tasks = room(start="random")
     assert set(world.references(tasks, STEPS, 3)) == {
         "random",
         "random_then_optimal",
@@ -113,7 +113,7 @@ def test_with_random_starts_there_is_no_explorer():
 
 def test_the_random_return_is_that_of_the_reference():
     for ends in (True, False):
-        world, tasks = room(terminate_on_goal=ends)
+        world, tasks = room(terminate=ends)
         line = world.references(tasks, STEPS, episodes=1)["random"]
         np.testing.assert_array_equal(world.random_return(tasks, STEPS), line.returns[:, 0])
 
@@ -146,7 +146,7 @@ def test_no_agent_exceeds_the_ceiling_on_average_over_all_goals(size, episodes, 
 
 
 def test_the_ceiling_counts_a_random_start_as_a_cell_that_is_seen():
-    world = envs.make_base("DarkRoom-v0", size=3, random_start=True)
+    world = envs.make_base("DarkRoom-v0", size=3, start="random")
     line = world.references(world.all_tasks(), 2, 4)["ceiling"]
     np.testing.assert_allclose(line.returns[0] / line.returns[0, -1], [3 / 8, 6 / 8, 1, 1])
 
@@ -162,10 +162,10 @@ def test_the_random_walk_s_first_success_is_that_of_independent_episodes():
     assert scores["first_success"] == pytest.approx(first.mean(), rel=0.01)
 
 
-@pytest.mark.parametrize("random_start", [False, True])
-def test_a_reference_has_found_at_least_what_it_succeeds_in(random_start):
+@pytest.mark.parametrize("start", ["center", "random"])
+def test_a_reference_has_found_at_least_what_it_succeeds_in(start):
     """With random starts the goal may be out of reach: an agent that knows it may fail."""
-    world, tasks = room(size=5, random_start=random_start)
+    world, tasks = room(size=5, start=start)
     lines = world.references(tasks, STEPS, 6)
     for line in lines.values():
         assert (line.found >= line.successes - 1e-12).all()
@@ -173,5 +173,5 @@ def test_a_reference_has_found_at_least_what_it_succeeds_in(random_start):
     walk, random = lines["random_then_optimal"], lines["random"]
     np.testing.assert_allclose(walk.found, random.found)  # its search is a random walk
     assert (lines["optimal"].found >= walk.found - 1e-12).all()
-    if random_start:
+    if start == "random":
         assert (lines["optimal"].successes < 1).any() and (walk.found > walk.successes + 0.01).any()

@@ -155,8 +155,8 @@ def test_a_run_without_histories_has_a_report_without_a_source_line(smoke, tmp_p
 @pytest.mark.parametrize(
     "words",
     [
-        ("--env.kwargs.terminate_on_goal", "false"),
-        ("--env.kwargs.random_start", "true"),
+        ("--env.kwargs.terminate", "false"),
+        ("--env.kwargs.start", "random"),
         ("--evaluation.episodes", "1"),
         ("--split.num_train_tasks", "7"),
         ("--split.held_out", "[[0, 0], [2, 2]]", "--env.episode_length", "1"),  # out of reach

@@ -160,7 +160,7 @@ def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, cap
     assert "starts again: it left no snapshot" in capsys.readouterr().err
 
 
-ROOMS = [{}, {"terminate_on_goal": "false"}, {"random_start": "true"}]
+ROOMS = [{}, {"terminate": "false"}, {"start": "random"}]
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)

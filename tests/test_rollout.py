@@ -81,7 +81,7 @@ def episodes_of(result: Rollout, index: int) -> list[dict[str, np.ndarray]]:
     return [{n: v[fields["episode"] == number] for n, v in fields.items()} for number in numbers]
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}])
+@pytest.mark.parametrize("kwargs", [{}, {"terminate": False}, {"start": "random"}])
 def test_returns_lengths_and_successes_are_those_of_the_trajectory(kwargs):
     result = play(wanderer(), **kwargs)
     for index in range(4):
@@ -132,9 +132,9 @@ def test_episodes_differ_where_the_policy_is_random():
 
 
 def test_an_environment_does_not_depend_on_those_beside_it():
-    together = play(wanderer(), random_start=True)
+    together = play(wanderer(), start="random")
     for index in range(4):
-        alone = play(wanderer(), TASKS[[index]], SEEDS[index : index + 1], random_start=True)
+        alone = play(wanderer(), TASKS[[index]], SEEDS[index : index + 1], start="random")
         np.testing.assert_array_equal(alone.returns[0], together.returns[index])
         np.testing.assert_array_equal(alone.lengths[0], together.lengths[index])
         for name, values in alone.trajectory.items():
@@ -292,7 +292,7 @@ class Fresh(Remembering):
         super().observe(action, of_all, terminated, truncated, next_observation)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}])
+@pytest.mark.parametrize("kwargs", [{}, {"terminate": False}])
 def test_reward_in_context_is_what_the_context_held_when_an_episode_began(kwargs):
     result = play(Fresh(wanderer().logits), episodes=12, **kwargs)
     assert 0 < result.reward_in_context.mean() < 1

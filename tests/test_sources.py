@@ -27,8 +27,8 @@ TASKS = np.array([[0, 0], [0, 1], [2, 2]])
 STEPS = 60  # of each of the 3 x 4 environments
 WORLDS = {
     "terminate": {},
-    "dense": {"terminate_on_goal": False},
-    "random start": {"random_start": True},
+    "dense": {"terminate": False},
+    "random start": {"start": "random"},
 }
 
 

@@ -27,7 +27,7 @@ BINDING = {
     "a boolean": ("--model.next_observation false", "model.next_observation: true -> false"),
     "a seed": ("--training.train_seed 1", "training.train_seed: 0 -> 1"),
     "a list": ("--split.held_out [[0,0]]", "split.held_out: null -> [[0, 0]]"),
-    "one of the world": ("--env.kwargs.random_start true", "env.kwargs.random_start: not set"),
+    "one of the world": ("--env.kwargs.start random", "env.kwargs.start: not set"),
     "one of the algorithm": ("--source.settings.hidden 8", "source.settings.hidden: 128 -> 8"),
     "a component": ("--method.name expert_distillation", "method.name: 'algorithm_distill"),
 }

@@ -69,7 +69,7 @@ def test_the_hash_depends_on_every_part_of_the_split():
     splits = [
         make_split(*ROOM, 0, 5),
         make_split(*ROOM, 0, 6),
-        make_split("DarkRoom-v0", {"size": 3, "terminate_on_goal": False}, 0, 5),
+        make_split("DarkRoom-v0", {"size": 3, "terminate": False}, 0, 5),
         make_split("FrozenLake-v1", {}, 0, 1, task_kwargs=lake),
         make_split("FrozenLake-v1", {}, 0, 1, task_kwargs=lake[::-1]),
     ]
@@ -137,7 +137,7 @@ def test_train_goals_in_a_room_of_another_size_have_the_offsets_of_train_goals(s
 
 def test_random_starts_do_not_change_the_split():
     home = make_split("DarkRoom-v0", {}, 0, 57)
-    away = other_split(home, {"random_start": True})
+    away = other_split(home, {"start": "random"})
     assert as_set(away.train_tasks) == as_set(home.train_tasks)
     assert as_set(away.held_out_tasks) == as_set(home.held_out_tasks)
     assert away.hash != home.hash
@@ -155,7 +155,7 @@ def tuning_split(num_train_tasks: int = 57, **kwargs):
     return configured_split(env, SplitConfig(num_train_tasks=num_train_tasks, tuning=True))
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"terminate_on_goal": False}, {"random_start": True}])
+@pytest.mark.parametrize("kwargs", [{}, {"terminate": False}, {"start": "random"}])
 def test_the_tuning_split_holds_out_twenty_tasks_of_no_published_row(kwargs):
     tuning = as_set(tuning_split(**kwargs).held_out_tasks)
     assert len(tuning) == 20

@@ -23,7 +23,7 @@ from ad.sweeps.results_table import print_table
 from envs import make_base
 from envs.spaces import Discrete
 
-WORLDS = [{"size": 5}, {"random_start": True}]
+WORLDS = [{"size": 5}, {"start": "random"}]
 ANYWHERE = ("--model.encoder", "offsets", "--evaluation.worlds", json.dumps(WORLDS))
 
 
@@ -48,8 +48,8 @@ def results(run: Run, name: str) -> dict:
 
 def test_each_world_has_its_results_in_its_own_folder_which_say_which_world_it_is(run):
     folders = {path.name for path in (run.folder / "worlds").iterdir()}
-    assert folders == {"size_5", "random_start_true"}
-    for kwargs, name in zip(WORLDS, ("size_5", "random_start_true"), strict=True):
+    assert folders == {"size_5", "start_random"}
+    for kwargs, name in zip(WORLDS, ("size_5", "start_random"), strict=True):
         assert results(run, name)["world"] == kwargs
     assert "world" not in json.loads((run.folder / "results.json").read_text())
 
@@ -116,7 +116,7 @@ def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(r
     assert list(damaged) == [path]
     verification.remove_results(run, damaged)
     left = {file.parent for file in verification.run_results(run)}
-    assert left == {run.folder, TransferEvaluation(run, {"random_start": True}).folder}
+    assert left == {run.folder, TransferEvaluation(run, {"start": "random"}).folder}
     for file, bytes_of_it in content.items():
         file.write_bytes(bytes_of_it)
 
@@ -134,7 +134,7 @@ def test_the_table_and_the_report_have_a_row_for_each_world(run, capsys):
 
 
 def test_the_world_that_a_checkpoint_was_trained_in_is_still_held_to(run):
-    kwargs = {"size": 3, "random_start": True}
+    kwargs = {"size": 3, "start": "random"}
     moved = changed(run, env=replace(run.config.env, kwargs=kwargs))
     with pytest.raises(ConfigError, match="trained with another world"):
         load_model(moved)

@@ -22,8 +22,10 @@ def rooms(draw):
     size, num_envs = draw(st.integers(2, 5)), draw(st.integers(1, 3))
     kwargs = {
         "size": size,
-        "random_start": draw(st.booleans()),
-        "terminate_on_goal": draw(st.booleans()),
+        "start": draw(st.sampled_from(["center", "corner", "random", [1, 0]])),
+        "goal_on_start": draw(st.booleans()),
+        "reward": draw(st.sampled_from(["every_step", "once"])),
+        "terminate": draw(st.booleans()),
     }
     all_tasks = envs.make_base("DarkRoom-v0", **kwargs).all_tasks().tolist()
     tasks = draw(st.lists(st.sampled_from(all_tasks), min_size=num_envs, max_size=num_envs))
@@ -34,7 +36,7 @@ def rooms(draw):
 
 
 @given(rooms(), st.sampled_from(MODES))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 def test_a_batch_has_the_transitions_of_the_scalar_reference_in_every_autoreset_mode(room, mode):
     kwargs, tasks, actions, limit, seed = room
     vec_env = envs.make_vec("DarkRoom-v0", tasks, limit, mode, **kwargs)

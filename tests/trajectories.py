@@ -10,22 +10,26 @@ from envs.wrappers import VectorEpisodeLength
 class ScalarRoom:
     """A second implementation of the dark room: one environment, no arrays."""
 
-    def __init__(self, size, goal, random_start, terminate_on_goal, episode_length, seed):
-        self.size, self.goal, self.random_start = size, goal[0] * size + goal[1], random_start
-        self.terminate, self.limit, self.seed, self.episode = (
-            terminate_on_goal,
-            episode_length,
-            seed,
-            0,
-        )
+    def __init__(self, size, goal, start, goal_on_start, reward, terminate, episode_length, seed):
+        self.size, self.goal, self.start = size, goal[0] * size + goal[1], start
+        self.goal_on_start, self.reward, self.terminate = goal_on_start, reward, terminate
+        self.limit, self.seed, self.episode = episode_length, seed, 0
+
+    def first_cell(self):
+        if self.start == "random" and self.goal_on_start:
+            return int(uniform(self.seed, self.episode) * self.size**2)
+        if self.start == "random":
+            cell = int(uniform(self.seed, self.episode) * (self.size**2 - 1))
+            return cell + (cell >= self.goal)
+        half = self.size // 2
+        named = {"center": (half, half), "corner": (0, 0)}
+        row, column = named[self.start] if isinstance(self.start, str) else self.start
+        return row * self.size + column
 
     def reset(self):
-        cell = self.size // 2 * (self.size + 1)
-        if self.random_start:
-            cell = int(uniform(self.seed, self.episode) * (self.size**2 - 1))
-            cell += cell >= self.goal
+        cell = self.first_cell()
         self.row, self.column = divmod(cell, self.size)
-        self.time, self.episode = 0, self.episode + 1
+        self.time, self.episode, self.paid = 0, self.episode + 1, False
         return cell
 
     def step(self, action):
@@ -33,13 +37,10 @@ class ScalarRoom:
         self.column = min(max(self.column + (action == 4) - (action == 3), 0), self.size - 1)
         self.time += 1
         cell = self.row * self.size + self.column
+        reward = float(cell == self.goal and not (self.reward == "once" and self.paid))
+        self.paid = self.paid or reward > 0
         terminated = cell == self.goal and self.terminate
-        return (
-            cell,
-            float(cell == self.goal),
-            terminated,
-            self.time >= self.limit and not terminated,
-        )
+        return cell, reward, terminated, self.time >= self.limit and not terminated
 
 
 def scalar_trajectory(room: ScalarRoom, actions: list[int]) -> list[tuple]:

@@ -27,7 +27,7 @@ class EnvConfig:
     id: str = field("DarkRoom-v0")
     """environment: one of the worlds listed below, or any Gymnasium id"""
     kwargs: dict = field({})
-    """settings of the environment, e.g. {size: 7, random_start: true}"""
+    """settings of the environment, e.g. {size: 7, start: random}"""
     episode_length: int = field(20, at_least=1, at_most=65535)
     """env steps after which an episode is truncated"""
     tasks: Optional[list[dict]] = field(None)

@@ -149,4 +149,5 @@ def world_folder(folder: Path, kwargs: dict) -> Path:
 
 def world_title(kwargs: dict) -> str:
     """Return the settings of another world as a title: {"size": 11} gives "size 11"."""
-    return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())
+    texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in kwargs.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

@@ -1,9 +1,10 @@
 """Dark Room: a square room with a hidden goal; only the reward tells where it is.
 
 Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4:
-9 x 9 cells, 20 steps, start in the center, five actions. There each step on the goal is rewarded
-(`terminate_on_goal=False`, "dense" here); with `terminate_on_goal=True` the first reward ends the
-episode.
+9 x 9 cells, 20 steps, start in the center, five actions, a reward of 1 for each step on the goal
+(`reward="every_step", terminate=False`, "dense"). Their Dark Room Hard has 17 x 17 cells and pays
+only once (`reward="once", terminate=False`). With `terminate=True` the first reward ends the
+episode. `envs.presets` has the rooms of other papers.
 """
 
 from collections.abc import Callable
@@ -18,35 +19,51 @@ from envs.render import room_frames, room_text
 from envs.world import WorldEnv
 
 MAX_SIZE = 181  # cells along a side; the tables of all cells grow with its square
+REWARDS = ("every_step", "once")
+Start = str | list[int] | tuple[int, int]
 
 
 class DarkRoom(GridWorld):
     """N dark rooms; a task is the goal's (row, column), environment i has `tasks[i]`.
 
-    The reward is 1 for a step that ends on the goal (staying there counts). An observation is the
-    index row * size + column. With `random_start` an episode starts on any cell but the goal, all
-    equally likely. Raises ValueError for a bad setting or task.
+    An observation is the index row * size + column. A step that ends on the goal has reward 1
+    (staying there counts). Raises ValueError for a bad setting or task.
+
+    start: the cell in which episodes start, "center", "corner" (the upper left one) or [row,
+    column], or "random" for any cell, all equally likely.
+    goal_on_start: whether the start may be the goal. Staying there in the first step then has the
+    reward. Without it the start is no task, and a random start is any cell but the goal; the tasks
+    are then those of a room with the start in the center.
+    reward: "every_step" for each step that ends on the goal, "once" for the first of an episode.
+    terminate: whether the first reward ends the episode; `reward` then makes no difference.
     """
 
     task_noun = "goal"
+    state_names = (*GridWorld.state_names, "_paid")
 
     def __init__(
         self,
         num_envs: int | None = None,
         tasks=None,
         size: int = 9,
-        random_start: bool = False,
-        terminate_on_goal: bool = True,
+        start: Start = "center",
+        goal_on_start: bool = False,
+        reward: str = "every_step",
+        terminate: bool = True,
         render_mode: str | None = None,
     ):
         if type(size) is not int or not 2 <= size <= MAX_SIZE:
             raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
-        if type(random_start) is not bool or type(terminate_on_goal) is not bool:
-            raise ValueError("random_start and terminate_on_goal must be true or false")
+        if type(goal_on_start) is not bool or type(terminate) is not bool:
+            raise ValueError("goal_on_start and terminate must be true or false")
+        if reward not in REWARDS:
+            raise ValueError(f"reward must be {' or '.join(REWARDS)}, got {reward!r}")
         self.size, self.center = size, (size // 2) * (size + 1)
-        self.random_start, self.terminate_on_goal = random_start, terminate_on_goal
+        self._starts, self.goal_on_start = self._start_cells(start), goal_on_start
+        self.terminate, self.pays_once = terminate, terminate or reward == "once"
         super().__init__(num_envs, tasks, (size, size), render_mode)
         self._goals = self._goal_cells(self.tasks)
+        self._paid = np.zeros(self.num_envs, bool)  # since the episode began; False if not once
 
     @classmethod
     def single(cls, goal: tuple[int, int] | None = None, **kwargs) -> WorldEnv:
@@ -61,11 +78,17 @@ class DarkRoom(GridWorld):
     @property
     def success_ends(self) -> bool:
         """Whether arriving on the goal ends the episode."""
-        return self.terminate_on_goal
+        return self.terminate
 
     def all_tasks(self) -> np.ndarray:
-        """Return all goals, row by row, int64 [K, 2]: every cell but the center."""
-        cells = np.delete(np.arange(self.size**2), self.center)
+        """Return all goals, row by row, int64 [K, 2].
+
+        These are all cells with `goal_on_start`, and else all but the start, or but the center if
+        starts are random.
+        """
+        cells = np.arange(self.size**2)
+        if not self.goal_on_start:
+            cells = np.delete(cells, self.center if len(self._starts) > 1 else self._starts)
         return np.stack(np.divmod(cells, self.size), axis=1)
 
     def relative_tasks(self, tasks) -> np.ndarray:
@@ -73,32 +96,36 @@ class DarkRoom(GridWorld):
         return np.asarray(tasks) - self.size // 2
 
     def start_observations(self) -> np.ndarray:
-        """Return where episodes may start, int64: the center, or with random starts all cells."""
-        return np.arange(self.size**2) if self.random_start else np.array([self.center])
+        """Return the cells where episodes may start, int64: one, or with random starts all."""
+        return self._starts.copy()
 
     def successors(self) -> np.ndarray:
         """Return the next observation of each observation and action, int64 [S, A], in any task."""
         return self._table.copy()
 
     def shortest_episode(self, tasks) -> np.ndarray:
-        """Return the steps from start to goal in each task, float [K]; the mean over starts."""
-        return self._mean_over_starts(tasks, lambda distance: distance)
+        """Return the fewest steps to a reward in each task, float [K]; the mean over starts."""
+        return self._mean_over_starts(tasks, lambda steps: steps)
 
     def steps_to_success(self, tasks) -> np.ndarray:
-        """Return the steps from each cell to the goal, float [K, S]."""
-        down, right = self._offsets(np.arange(self.size**2), self._goal_cells(tasks)[:, None])
-        return (np.abs(down) + np.abs(right)).astype(float)
+        """Return the steps from each cell to the goal, float [K, S].
+
+        On the goal they are 0, or with `goal_on_start`, where an episode may begin there, 1.
+        """
+        steps = self._steps(np.arange(self.size**2), self._goal_cells(tasks)[:, None])
+        return np.maximum(steps, self.goal_on_start)
 
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
         """Return the best possible expected return in each task, float [K].
 
-        Terminating: 1 if the goal is within `episode_length` steps (None: no limit), else 0.
-        Dense: one reward for each step from the arrival on, max(episode_length + 1 - distance, 0).
+        Paid once: 1 if the goal is within `episode_length` steps (None: no limit), else 0. Paid in
+        every step: max(episode_length + 1 - n, 0), where step n is the first that can end on the
+        goal: the distance, or 1 if the start is the goal.
         """
         limit = np.inf if episode_length is None else episode_length
-        if self.terminate_on_goal:
-            return self._mean_over_starts(tasks, lambda distance: distance <= limit)
-        return self._mean_over_starts(tasks, lambda d: np.maximum(limit + 1 - d, 0))
+        if self.pays_once:
+            return self._mean_over_starts(tasks, lambda steps: steps <= limit)
+        return self._mean_over_starts(tasks, lambda steps: np.maximum(limit + 1 - steps, 0))
 
     def random_return(self, tasks, episode_length: int) -> np.ndarray:
         """Return the expected return of uniformly random actions in each task, float [K]."""
@@ -116,13 +143,19 @@ class DarkRoom(GridWorld):
         return returns > 0
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
-        """Return which goals agree with reward, end and start of `transitions`, bool [..., K]."""
+        """Return which goals agree with reward, end and start of `transitions`, bool [..., K].
+
+        If a room pays once and continues, a later step on the goal has no reward, as one on any
+        other cell has. A transition is taken for one before the reward or for the rewarded one,
+        which leaves a single goal: callers leave out what comes after it.
+        """
         goals = self._goal_cells(tasks)
         seen = {name: np.asarray(values)[..., None] for name, values in transitions.items()}
-        reached = seen["next_observation"] == goals  # [..., K]
-        starts = (seen["time"] == 0) | self.terminate_on_goal  # never on the goal
-        agrees = (seen["reward"] == reached) & ~(starts & (seen["observation"] == goals))
-        return agrees & (seen["terminated"] == (reached & self.terminate_on_goal))
+        step = (seen[name] for name in ("observation", "action", "next_observation"))
+        reached, begins = self._reaches(*step, goals), seen["time"] == 0
+        never = (begins & (not self.goal_on_start)) | (~begins & self.pays_once)  # on the goal
+        agrees = (seen["reward"] == reached) & ~(never & (seen["observation"] == goals))
+        return agrees & (seen["terminated"] == (reached & self.terminate))
 
     def optimal_policy(self, tasks) -> np.ndarray:
         """Return the probabilities of an optimal policy in each task, float64 [K, S, A].
@@ -139,38 +172,64 @@ class DarkRoom(GridWorld):
         return best / best.sum(-1, keepdims=True)
 
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray:
-        """Draw one episode seen from above, uint8 [T + 1, H, W, 3]; see `envs.render`."""
+        """Draw one episode seen from above, uint8 [T + 1, H, W, 3]; see `envs.render`.
+
+        The goal counts as found while the agent is on it, or if the room pays once, from the reward
+        on.
+        """
         cells = np.append(transitions["observation"], transitions["next_observation"][-1])
-        return room_frames(self.size, cells.astype(np.int64), tuple(task))
+        paid = None
+        if self.pays_once:
+            paid = np.logical_or.accumulate(np.append(False, transitions["reward"] > 0))
+        return room_frames(self.size, cells.astype(np.int64), tuple(task), reached=paid)
 
     def _outcome(self, envs, previous, actions, cells):
-        reached = cells == self._goals[envs]
-        terminated = reached if self.terminate_on_goal else np.zeros(len(cells), bool)
+        reached = self._reaches(previous, actions, cells, self._goals[envs])
+        terminated = reached if self.terminate else np.zeros(len(cells), bool)
+        if self.pays_once:
+            reached = reached & ~self._paid[envs]
+            self._paid[envs] |= reached
         return reached.astype(np.float32), terminated
 
     def _begin(self, envs):
-        if not self.random_start:
-            self._cells[envs] = self.center
-            return
-        cells = (self._random(envs) * (self.size**2 - 1)).astype(np.int64)
-        self._cells[envs] = cells + (cells >= self._goals[envs])  # all cells but the goal
+        self._paid[envs] = False
+        if len(self._starts) == 1:
+            self._cells[envs] = self._starts
+        elif self.goal_on_start:
+            self._cells[envs] = self._random(envs) * self.size**2
+        else:
+            cells = (self._random(envs) * (self.size**2 - 1)).astype(np.int64)
+            self._cells[envs] = cells + (cells >= self._goals[envs])  # all cells but the goal
 
     def _draw(self, env):
         cell, goal = int(self._cells[env]), tuple(self.tasks[env])
         if self.render_mode == "ansi":
             return room_text(self.size, cell, goal)
-        return room_frames(self.size, np.array([cell]), goal)[0]
+        paid = self._paid[[env]] if self.pays_once else None
+        return room_frames(self.size, np.array([cell]), goal, reached=paid)[0]
 
     def _search(self, tasks, episode_length: int) -> GoalSearch:
         return GoalSearch(
             self._table,
-            self.start_observations(),
+            self._starts,
             self._goal_cells(tasks),
             len(self.all_tasks()),
             episode_length,
-            self.terminate_on_goal,
+            self.goal_on_start,
+            self.pays_once,
             self.optimal_return(tasks, episode_length),
         )
+
+    def _start_cells(self, start: Start) -> np.ndarray:
+        """Return the cells where episodes may start, int64; ValueError for a bad `start`."""
+        named = {"center": [self.center], "corner": [0], "random": range(self.size**2)}
+        if isinstance(start, str) and start in named:
+            return np.array(named[start])
+        is_cell = isinstance(start, list | tuple) and [type(part) for part in start] == [int, int]
+        if is_cell and min(start) >= 0 and max(start) < self.size:
+            return np.array([start[0] * self.size + start[1]])
+        known = f"{', '.join(named)} or the [row, column] of a cell of the room"
+        raise ValueError(f"start must be {known}, got {start!r}")
 
     def _goal_cells(self, tasks) -> np.ndarray:
         """Return the goals' cells, int64 [K]; ValueError if one is outside or on the start."""
@@ -179,17 +238,27 @@ class DarkRoom(GridWorld):
             room = f"{self.size} x {self.size} room"
             raise ValueError(f"goal ({row}, {column}) is outside the {room}")
         cells = goals @ [self.size, 1]
-        if not self.random_start and (cells == self.center).any():
-            half = self.size // 2
-            raise ValueError(f"goal ({half}, {half}) is where episodes start")
+        if len(self._starts) == 1 and not self.goal_on_start and self._starts[0] in cells:
+            row, column = divmod(int(self._starts[0]), self.size)
+            raise ValueError(f"goal ({row}, {column}) is where episodes start")
         return cells
 
     def _offsets(self, cells, goals) -> tuple[np.ndarray, np.ndarray]:
         """Return the signed steps down and right from `cells` to `goals`, which may broadcast."""
         return goals // self.size - cells // self.size, goals % self.size - cells % self.size
 
+    def _steps(self, cells, goals) -> np.ndarray:
+        """Return the fewest steps from `cells` to `goals`, which may broadcast, float."""
+        down, right = self._offsets(cells, goals)
+        return (np.abs(down) + np.abs(right)).astype(float)
+
+    def _reaches(self, cells, actions, next_cells, goals) -> np.ndarray:
+        """Return whether steps from `cells` to `next_cells` reach `goals`; all may broadcast."""
+        return next_cells == goals
+
     def _mean_over_starts(self, tasks, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Return the mean of `value(distance)` over the possible starts of each task, float [K]."""
-        down, right = self._offsets(self.start_observations(), self._goal_cells(tasks)[:, None])
-        distance = (np.abs(down) + np.abs(right)).astype(float)  # [K, starts]
-        return np.mean(value(distance), axis=1, where=distance > 0)  # none starts on its goal
+        """Return the mean of `value(fewest steps)` over the starts of each task, float [K]."""
+        goals = self._goal_cells(tasks)[:, None]
+        steps = np.maximum(self._steps(self._starts, goals), 1)  # 1 to stay on a goal, [K, starts]
+        begins = self.goal_on_start | (self._starts != goals)
+        return np.mean(value(steps), axis=1, where=begins)

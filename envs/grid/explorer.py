@@ -14,12 +14,17 @@ DISTANCE_BONUS = 0.02  # added to a cell's score of 1 for each step of distance 
 
 
 def explorer_paths(
-    successors: np.ndarray, start: int, episode_length: int, episodes: int
+    successors: np.ndarray,
+    start: int,
+    episode_length: int,
+    episodes: int,
+    goal_on_start: bool = False,
 ) -> list[np.ndarray] | None:
     """Return one path int [episode_length + 1] per episode until all cells are seen.
 
-    successors: int [S, A], the next observation. Returns at most `episodes` paths, or None if more
-    than MAX_CELLS cells are within reach.
+    successors: int [S, A], the next observation. With `goal_on_start` the start is a cell to see
+    too, by a step that ends there. Returns at most `episodes` paths, or None if more than MAX_CELLS
+    cells are within reach.
     """
     cells = _cells_within(successors, start, episode_length)
     if len(cells) > MAX_CELLS:
@@ -30,10 +35,10 @@ def explorer_paths(
     moves = np.where(moves < 0, np.arange(len(cells))[:, None], moves)
     distance = _distances(moves)
     unseen, paths = np.ones(len(cells), bool), []
-    unseen[index[start]] = False
+    unseen[index[start]] = goal_on_start
     while unseen.any() and len(paths) < episodes:
         path = _explorer_path(moves, distance, unseen, int(index[start]), episode_length)
-        unseen[path] = False
+        unseen[path[1:]] = False
         paths.append(cells[path])
     return paths
 

@@ -1,8 +1,8 @@
 """The search for a goal: returns that other agents would reach, computed exactly.
 
 An agent moves from observation to observation until it stands on the goal of its task, which it
-does not know; each step that ends there has reward 1. `GoalSearch.references` gives the expected
-return and success of each task and episode:
+does not know. A step that ends there has reward 1: each one, or the first of an episode.
+`GoalSearch.references` gives the expected return and success of each task and episode:
 
 - random: uniform actions in all episodes.
 - random_then_optimal: a uniformly random walk until the goal is first hit, a shortest path in every
@@ -27,10 +27,10 @@ from envs.oracle import Reference
 class GoalSearch:
     """Transitions, starts and goals of K tasks in which an agent has to find a goal.
 
-    successors: int [S, A], the next observation; starts: int [number of starts], equally likely
-    except that no episode starts on its goal; goals: int [K] of `num_goals` in the world.
-    goal_ends: whether arriving ends the episode. optimal: float [K], the expected return of an
-    agent that knows the goal.
+    successors: int [S, A], the next observation; starts: int [number of starts], equally likely;
+    goals: int [K] of `num_goals` in the world. goal_on_start: whether an episode may start on its
+    goal. pays_once: whether only the first arrival of an episode has the reward; it may also end
+    the episode. optimal: float [K], the expected return of an agent that knows the goal.
     """
 
     successors: np.ndarray
@@ -38,7 +38,8 @@ class GoalSearch:
     goals: np.ndarray
     num_goals: int
     episode_length: int
-    goal_ends: bool
+    goal_on_start: bool
+    pays_once: bool
     optimal: np.ndarray
 
     def references(self, episodes: int) -> dict[str, Reference]:
@@ -56,7 +57,7 @@ class GoalSearch:
     def random(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the expected return and success of uniform actions, float [K] each."""
         ones = np.ones(self.episode_length)
-        returns = self._random_walk_values(ones, arrival_ends=self.goal_ends)
+        returns = self._random_walk_values(ones, arrival_ends=self.pays_once)
         success = self._random_walk_values(ones, arrival_ends=True)
         return self._mean_over_starts(returns), self._mean_over_starts(success)
 
@@ -81,16 +82,17 @@ class GoalSearch:
         """
         if len(self.starts) > 1:
             return None
-        paths = explorer_paths(self.successors, int(self.starts[0]), self.episode_length, episodes)
+        start, length = int(self.starts[0]), self.episode_length
+        paths = explorer_paths(self.successors, start, length, episodes, self.goal_on_start)
         if paths is None:
             return None
         returns = np.zeros((len(self.goals), episodes))
         for k, goal in enumerate(self.goals):
-            visits = [np.flatnonzero(path == goal) for path in paths]
+            visits = [np.flatnonzero(path[1:] == goal) for path in paths]
             episode = next((e for e, steps in enumerate(visits) if len(steps)), episodes)
             if episode < episodes:
-                step = visits[episode][0]  # of the arrival, from 1
-                returns[k, episode] = self.arrival_returns()[-step]
+                step = visits[episode][0]  # of the arrival, from 0
+                returns[k, episode] = self.arrival_returns()[-1 - step]
                 returns[k, episode + 1 :] = self.optimal[k]
         successes = (returns > 0).astype(float)
         return Reference(returns, successes, found=successes)
@@ -102,7 +104,8 @@ class GoalSearch:
         its episodes, so it has found at most that share of the goals, and an episode in which a
         goal is found is at best one that knows it.
         """
-        new_cells = self.episode_length + (len(self.starts) > 1)  # a random start is seen too
+        start_is_seen = len(self.starts) > 1 and not self.goal_on_start  # a random one is no goal
+        new_cells = self.episode_length + start_is_seen
         found = np.minimum(new_cells * np.arange(1, episodes + 1) / self.num_goals, 1)
         returns, successes = self.optimal[:, None] * found, self.reachable[:, None] * found
         return Reference(returns, successes, found=np.broadcast_to(found, returns.shape))
@@ -113,7 +116,7 @@ class GoalSearch:
         Entry n - 1 is for arriving with n steps left, counting the step of the arrival.
         """
         steps_left = np.arange(1, self.episode_length + 1)
-        return np.ones(len(steps_left)) if self.goal_ends else steps_left.astype(float)
+        return np.ones(len(steps_left)) if self.pays_once else steps_left.astype(float)
 
     @cached_property
     def reachable(self) -> np.ndarray:
@@ -125,7 +128,8 @@ class GoalSearch:
         """Return the expected return of a uniformly random walk from each observation, [K, S].
 
         Arriving on the goal with n steps left, counting the step of the arrival, has the reward
-        `rewards[n - 1]`, and ends the walk if `arrival_ends`. The values follow by recursion over
+        `rewards[n - 1]`, and ends the walk if `arrival_ends`, as it does where later steps pay
+        nothing. The values follow by recursion over
         the steps left: v_n(s) = mean over a of [reward + v_{n-1}(s')].
         """
         values = np.zeros((len(self.goals), len(self.successors)))
@@ -138,7 +142,7 @@ class GoalSearch:
 
     def _mean_over_starts(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of `values` [K, S] over the starts of episodes, [K]."""
-        possible = self.starts != self.goals[:, None]
+        possible = self.goal_on_start | (self.starts != self.goals[:, None])
         weights = possible / possible.sum(1, keepdims=True)
         return (values[:, self.starts] * weights).sum(1)
 

@@ -1,7 +1,8 @@
 """The base class of grid worlds: rooms of cells with five moves and one table of successors.
 
-A new grid world is a subclass with the hooks `_outcome`, `_begin` and `_draw` (and `_observation`
-if an observation is more than a cell), and with the facts that it can tell about its tasks, as
+A new grid world is a subclass with the hooks `_outcome`, `_begin` and `_draw` (`_observation` too
+if an observation is more than a cell, and `_successor_table` if an action is not a move), and with
+the facts that it can tell about its tasks, as
 DarkRoom has them. If its environments have state besides their cells, it adds the arrays' names to
 `state_names`.
 """
@@ -44,9 +45,10 @@ class GridWorld(World):
         shape: tuple[int, int],
         render_mode: str | None = None,
     ):
-        self.shape, self._table = shape, successor_table(*shape)
+        self.shape, self._table = shape, self._successor_table(shape)
         observations = Discrete(int(np.prod(self.observation_factors)))
-        super().__init__(num_envs, tasks, observations, Discrete(len(MOVES)), render_mode)
+        actions = Discrete(self._table.shape[1])
+        super().__init__(num_envs, tasks, observations, actions, render_mode)
         self._cells = np.zeros(self.num_envs, np.int64)
 
     @property
@@ -56,7 +58,7 @@ class GridWorld(World):
 
     def _advance(self, actions, envs):
         previous = self._cells[envs]
-        cells = self._table.take(previous * len(MOVES) + actions)
+        cells = self._table.take(previous * self._table.shape[1] + actions)
         outcome = self._outcome(envs, previous, actions, cells)
         self._cells[envs] = cells
         return outcome
@@ -69,6 +71,10 @@ class GridWorld(World):
         previous, actions, cells: int64 [M] each, for the M environments in `envs`.
         """
         raise NotImplementedError
+
+    def _successor_table(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return the cell that each action leads to from each cell, int64 [S, A]."""
+        return successor_table(*shape)
 
     def _observation(self):
         return self._cells.copy()
