@@ -32,6 +32,8 @@ REGISTRY = Registry(
         "Garnet-v0": "envs.mdps.garnet:Garnet",
         "GaussianBandit-v0": "envs.bandits.gaussian:GaussianBandit",
         "GraphMDP-v0": "envs.mdps.graph:GraphMDP",
+        "DarkRoomPermuted-v0": "envs.grid.dark_room_permuted:DarkRoomPermuted",
+        "DarkRoomSequences-v0": "envs.grid.dark_room_sequences:DarkRoomSequences",
         "HiddenObject-v0": "envs.minigrid.hidden_object:HiddenObject",
         "OddEvenBandit-v0": "envs.bandits.odd_even:OddEvenBandit",
         "RandomMDP-v0": "envs.mdps.random_mdp:RandomMDP",

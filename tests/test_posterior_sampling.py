@@ -30,7 +30,17 @@ def sampler(steps: int, **settings):
     return source, {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"terminate": False}, {"start": "random"}], ids=str)
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"terminate": False},
+        {"start": "random"},
+        {"reward": "once", "terminate": False},
+        {"reward": "once", "terminate": False, "goal_on_start": True},
+    ],
+    ids=str,
+)
 def test_the_true_task_is_never_refuted_and_soon_the_only_one(kwargs):
     source, _ = sampler(80, **kwargs)
     true = (source.tasks == TASKS[:, None]).all(-1).argmax(1)  # index of each agent's task

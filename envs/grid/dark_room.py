@@ -54,8 +54,9 @@ class DarkRoom(GridWorld):
     ):
         if type(size) is not int or not 2 <= size <= MAX_SIZE:
             raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
-        if type(goal_on_start) is not bool or type(terminate) is not bool:
-            raise ValueError("goal_on_start and terminate must be true or false")
+        for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
+            if type(value) is not bool:
+                raise ValueError(f"{name} must be true or false, got {value!r}")
         if reward not in REWARDS:
             raise ValueError(f"reward must be {' or '.join(REWARDS)}, got {reward!r}")
         self.size, self.center = size, (size // 2) * (size + 1)

@@ -41,6 +41,7 @@ class GoalSearch:
     goal_on_start: bool
     pays_once: bool
     optimal: np.ndarray
+    cells_per_step = 1  # that an agent sees
 
     def references(self, episodes: int) -> dict[str, Reference]:
         """Return the references by name; the explorer is left out if `explorer` returns None."""
@@ -100,12 +101,12 @@ class GoalSearch:
     def ceiling(self, episodes: int) -> Reference:
         """Bound the mean return over all goals of an agent that does not know the goal.
 
-        By the end of episode e it has seen at most e * `episode_length` cells beside the starts of
-        its episodes, so it has found at most that share of the goals, and an episode in which a
-        goal is found is at best one that knows it.
+        By the end of episode e it has seen at most e * `episode_length` * `cells_per_step` cells
+        beside the starts of its episodes, so it has found at most that share of the goals, and an
+        episode in which a goal is found is at best one that knows it.
         """
         start_is_seen = len(self.starts) > 1 and not self.goal_on_start  # a random one is no goal
-        new_cells = self.episode_length + start_is_seen
+        new_cells = self.episode_length * self.cells_per_step + start_is_seen
         found = np.minimum(new_cells * np.arange(1, episodes + 1) / self.num_goals, 1)
         returns, successes = self.optimal[:, None] * found, self.reachable[:, None] * found
         return Reference(returns, successes, found=np.broadcast_to(found, returns.shape))
