@@ -6,20 +6,23 @@ its tasks: all of them, and what else it can tell (`envs.oracle`). To add a worl
 subclass of `World` (`envs.world`), or of `GridWorld` if it is a room of cells, and a line in
 REGISTRY.
 
-All three also take any id of Gymnasium and the other names that `envs.registry` describes, in this
-order: REGISTRY, Gymnasium's ids, entry points, places. A world of the last two is a `World`, or a
-`gymnasium.Env`, which is treated as one with an id of Gymnasium.
+All three also take the name of a preset (`envs.presets`), which has the settings and the episode
+length of a paper, any id of Gymnasium and the other names that `envs.registry` describes, in this
+order: REGISTRY, presets, Gymnasium's ids, entry points, places. A world of the last two is a
+`World`, or a `gymnasium.Env`, which is treated as one with an id of Gymnasium.
 """
 
 import importlib
 import inspect
 from collections.abc import Callable
+from types import EllipsisType
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.gymnasium_vec import GymnasiumVectorEnv
+from envs.presets import PRESETS, resolve, resolve_length
 from envs.registry import Registry, did_you_mean, is_missing, load_class
 from envs.world import World
 from envs.wrappers import EpisodeLength, VectorEpisodeLength
@@ -46,15 +49,16 @@ REGISTRY = Registry(
 PREFIXES = {"MiniGrid-": "envs.minigrid.vector_env:MiniGridVectorEnv"}
 
 
-def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
+def make(env_id: str, episode_length: int | EllipsisType | None = ..., **kwargs) -> gymnasium.Env:
     """Make one environment that ends after `episode_length` steps and reports `info["time"]`.
 
-    `kwargs` are the world's settings, among them its task (`goal=(row, column)` for DarkRoom).
-    Raises ValueError for an unknown id, an unknown setting or a bad value.
+    None is for no limit; by default it is the length of the preset `env_id`, or 20. `kwargs` are
+    the world's settings, among them its task (`goal=(row, column)` for DarkRoom). Raises
+    ValueError for an unknown id, an unknown setting or a bad value.
     """
-    if env_id in REGISTRY:
+    if env_id in REGISTRY or env_id in PRESETS:
         return gymnasium.make(env_id, episode_length=episode_length, **kwargs)
-    world = _find(env_id)
+    world, episode_length = _find(env_id), resolve_length(env_id, episode_length)
     if isinstance(world, type):
         return single_env(env_id, episode_length, **kwargs)
     return EpisodeLength(_vector_class(world).single(world, **kwargs), episode_length)
@@ -63,18 +67,19 @@ def make(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.En
 def make_vec(
     env_id: str,
     tasks,
-    episode_length: int | None = 20,
+    episode_length: int | EllipsisType | None = ...,
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     task_kwargs: list[dict] | None = None,
     **kwargs,
 ) -> VectorEnv:
     """Make a vector environment with one environment for each of `tasks`, int [N, ...].
 
-    `task_kwargs` holds the keyword arguments of each task of a Gymnasium environment. `.unwrapped`
-    is the base vector environment. Raises ValueError as `make` does.
+    `episode_length` is that of `make`. `task_kwargs` holds the keyword arguments of each task of a
+    Gymnasium environment. `.unwrapped` is the base vector environment. Raises ValueError as `make`
+    does.
     """
     base = make_base(env_id, task_kwargs, tasks=tasks, **kwargs)
-    return VectorEpisodeLength(base, episode_length, autoreset_mode)
+    return VectorEpisodeLength(base, resolve_length(env_id, episode_length), autoreset_mode)
 
 
 def make_base(
@@ -84,6 +89,7 @@ def make_base(
 
     It is a `TaskOracle`, and has `observation_factors`. Raises ValueError as `make` does.
     """
+    env_id, kwargs = resolve(env_id, kwargs)
     world_class = _find(env_id)
     if not isinstance(world_class, type):
         return _vector_class(world_class)(world_class, task_kwargs, **kwargs)
@@ -95,8 +101,12 @@ def make_base(
     return world_class(**kwargs)
 
 
-def single_env(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnasium.Env:
-    """Make one environment of a world of REGISTRY; `gymnasium.make` calls this."""
+def single_env(
+    env_id: str, episode_length: int | EllipsisType | None = ..., **kwargs
+) -> gymnasium.Env:
+    """Make one environment of a world of REGISTRY or a preset; `gymnasium.make` calls this."""
+    episode_length = resolve_length(env_id, episode_length)
+    env_id, kwargs = resolve(env_id, kwargs)
     world_class = _find(env_id)
     known = (_parameters(world_class) - {"tasks", "num_envs"}) | _parameters(world_class.single)
     _check_settings(env_id, kwargs, known)
@@ -104,7 +114,7 @@ def single_env(env_id: str, episode_length: int | None = 20, **kwargs) -> gymnas
 
 
 def vector_env(env_id: str, num_envs: int, tasks=None, **kwargs) -> VectorEnv:
-    """Make a vector environment of a world of REGISTRY; `gymnasium.make_vec` calls this.
+    """Make a vector environment of a world or a preset; `gymnasium.make_vec` calls this.
 
     Without `tasks`, environment i has task i modulo the number of tasks.
     """
@@ -173,7 +183,7 @@ def _check_settings(env_id: str, kwargs: dict, known: set[str]) -> None:
             raise ValueError(f"{env_id} has no setting {name!r}{did_you_mean(name, known)}")
 
 
-for _env_id in REGISTRY:
+for _env_id in (*REGISTRY, *PRESETS):
     if _env_id not in gymnasium.registry:
         gymnasium.register(
             id=_env_id,

@@ -10,6 +10,7 @@ from ad.config.fields import as_yaml, join, settings_class
 from ad.config.parser import COMPONENTS
 from ad.config.schema import Experiment
 from envs import REGISTRY
+from envs.presets import PRESETS
 from envs.registry import Registry
 
 HEAD = """\
@@ -32,6 +33,7 @@ def help_text(options: Mapping[str, str] | None = None) -> str:
         _line("repair true", "verify only: collect damaged histories again"),
         *_section(Experiment, ""),
         f"\nworlds: {', '.join(REGISTRY.names())}, any Gymnasium id",
+        *_presets(),
     ]
     for section, (registry, field) in COMPONENTS.items():
         named = (options or {}).get(f"{section}.{field}")
@@ -42,6 +44,20 @@ def help_text(options: Mapping[str, str] | None = None) -> str:
             except (ValueError, OSError) as error:  # OSError: its source is not there
                 lines += [f"  it cannot be loaded: {error}"]
     return "\n".join([HEAD, *lines])
+
+
+def _presets() -> Iterator[str]:
+    """Yield the presets of each world, which has the settings and the episode length of a paper."""
+    yield "\npresets, with the settings and the episode length of a paper:"
+    for world in dict.fromkeys(preset.world for preset in PRESETS.values()):
+        names = ", ".join(name for name, preset in PRESETS.items() if preset.world == world)
+        yield textwrap.fill(
+            f"{world}: {names}",
+            100,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
 
 
 def _section(group: type, path: str) -> Iterator[str]:

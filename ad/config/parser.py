@@ -23,6 +23,7 @@ from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError
 from ad.registry import METHODS, SOURCES
+from envs.presets import PRESETS
 from envs.registry import did_you_mean
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
@@ -145,6 +146,7 @@ def _type_at(path: str) -> Any:
 
 def _build(data: Any, problems: list[Problem]) -> Experiment:
     """Return the experiment of the valid settings in `data`; append all others to `problems`."""
+    _set_episode_length(data)
     refused = {problem.path for problem in problems}
     problems += [found for found in validate(Experiment, data) if found.path not in refused]
     if not isinstance(data, dict):
@@ -157,6 +159,13 @@ def _build(data: Any, problems: list[Problem]) -> Experiment:
     if not problems and config.tune.grid:
         problems += _grid_problems(config)
     return config
+
+
+def _set_episode_length(data: Any) -> None:
+    """Set `env.episode_length` in `data` to that of the preset `env.id`, unless it is set."""
+    env = data.get("env") if isinstance(data, dict) else None
+    if isinstance(env, dict) and isinstance(env.get("id"), str) and env["id"] in PRESETS:
+        env.setdefault("episode_length", PRESETS[env["id"]].episode_length)
 
 
 def _without(data: dict, bad: set[str], path: str = "") -> dict:

@@ -25,11 +25,11 @@ class EnvConfig:
     """The environment: a family of tasks."""
 
     id: str = field("DarkRoom-v0")
-    """environment: one of the worlds listed below, or any Gymnasium id"""
+    """environment: one of the worlds or presets listed below, or any Gymnasium id"""
     kwargs: dict = field({})
     """settings of the environment, e.g. {size: 7, start: random}"""
     episode_length: int = field(20, at_least=1, at_most=65535)
-    """env steps after which an episode is truncated"""
+    """env steps after which an episode is truncated; a preset sets its own"""
     tasks: Optional[list[dict]] = field(None)
     """for a gymnasium.Env: the settings of each task, e.g. [{gravity: 9}, {gravity: 12}]"""
 

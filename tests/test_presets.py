@@ -1,0 +1,115 @@
+"""Presets: what their papers print about them, and their names wherever an id stands."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import envs
+from ad.config.help import help_text
+from ad.config.parser import load
+from ad.config.schema import config_hash
+from ad.errors import ConfigError
+from envs.presets import PRESETS
+
+# The number of tasks, and the mean optimal return where one is printed.
+PRINTED = {
+    "DarkRoom-9x9-Dense-v1": (73 + 8, 16.5),
+    "DarkRoom-9x9-Terminating-v1": (81, 1),
+    "DarkRoom-19x19-Terminating-v1": (361, 1),
+    "DarkRoom-Hard-17x17-v1": (17 * 17, 1),
+    "DarkRoom-15x15-Dense-v1": (225, 43.5),
+    "DarkRoom-10x10-Dense-v1": (80 + 20, 92),
+    "DarkRoom-7x7-Dense-v1": (39 + 10, None),
+    "DarkRoomPermuted-9x9-v1": (108 + 12, 35),
+    "DarkRoomSequences-9x9-v1": (81, 1),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_the_tasks_and_the_optimum_that_are_printed(name):
+    world, (num_tasks, optimum) = envs.make_base(name), PRINTED[name]
+    tasks = world.all_tasks()
+    assert len(tasks) == num_tasks
+    found = world.optimal_return(tasks, PRESETS[name].episode_length).mean()
+    assert optimum is None or found == pytest.approx(optimum, abs=0.05)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_every_setting_of_its_world(name):
+    preset = PRESETS[name]
+    known = envs._parameters(envs.REGISTRY.load(preset.world))
+    assert set(preset.kwargs) == known - {"num_envs", "tasks", "render_mode"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_made_wherever_an_id_is(name):
+    preset, length = PRESETS[name], PRESETS[name].episode_length
+    tasks = envs.make_base(name).all_tasks()[:3]
+    assert envs.make_vec(name, tasks).episode_length == length
+    assert gymnasium.make_vec(name, num_envs=2).episode_length == length
+    for env in (envs.make(name), gymnasium.make(name)):
+        assert env.get_wrapper_attr("episode_length") == length and env.spec.id == name
+        assert env.spec.make().get_wrapper_attr("episode_length") == length
+    mine, plain = (
+        envs.make_vec(env_id, tasks, length, **kwargs)
+        for env_id, kwargs in ((name, {}), (preset.world, preset.kwargs))
+    )
+    np.testing.assert_array_equal(mine.reset(seed=1)[0], plain.reset(seed=1)[0])
+    for actions in np.random.default_rng(0).integers(5, size=(30, 3)):
+        for one, two in zip(mine.step(actions)[:4], plain.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_a_world_that_is_no_preset_has_episodes_of_20_steps_unless_told():
+    assert envs.make("DarkRoom-v0").get_wrapper_attr("episode_length") == 20
+    assert envs.make("DarkRoom-v0", None).get_wrapper_attr("episode_length") is None
+    assert envs.make_vec("FrozenLake-v1", [[0]]).episode_length == 20
+
+
+@pytest.mark.parametrize("maker", [envs.make, envs.make_base, gymnasium.make])
+def test_a_preset_refuses_a_setting_that_contradicts_it(maker):
+    maker("DarkRoom-9x9-Dense-v1", size=9)
+    with pytest.raises(ValueError, match=r"has size 9, not 7: other .* DarkRoom-v0"):
+        maker("DarkRoom-9x9-Dense-v1", size=7)
+
+
+@pytest.mark.parametrize("length", [30, None])
+def test_a_preset_refuses_another_episode_length(length):
+    name = "DarkRoom-9x9-Dense-v1"
+    for make in (lambda: envs.make(name, length), lambda: envs.make_vec(name, [[0, 0]], length)):
+        with pytest.raises(ValueError, match=f"has episodes of 20 steps, not {length}"):
+            make()
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean DarkRoom-9x9-Dense-v1"):
+        envs.make("DarkRoom-9x9-Dens-v1")
+
+
+def test_an_experiment_has_the_episode_length_of_its_preset():
+    for name, preset in PRESETS.items():
+        words = ["--env.id", name, "--split.num_train_tasks", "39"]
+        config = load(words).config
+        assert config.env.episode_length == preset.episode_length
+        given = [*words, "--env.episode_length", str(preset.episode_length)]
+        assert config_hash(load(given).config) == config_hash(config)
+    assert load([]).config.env.episode_length == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--env.episode_length 30", "env.episode_length .* must be 20 with env.id DarkRoom-9x9-De"),
+        ("--env.kwargs.size 7", "env .*cannot be created: DarkRoom-9x9-Dense-v1 has size 9, not 7"),
+        ("--evaluation.worlds [{size: 7}]", "evaluation.worlds .*Dense-v1 has size 9, not 7"),
+    ],
+)
+def test_an_experiment_refuses_what_contradicts_its_preset(words, sentence):
+    option, _, word = words.partition(" ")
+    with pytest.raises(ConfigError, match=sentence):
+        load(["--env.id", "DarkRoom-9x9-Dense-v1", option, word])
+
+
+def test_the_help_lists_every_preset():
+    text = help_text()
+    assert all(name in text for name in PRESETS)
