@@ -168,6 +168,16 @@ def test_the_explorer_sees_the_start_where_it_may_be_the_goal(terminate):
     assert counts.max() <= 6 and line.successes.sum() == (40 - first).sum()
 
 
+@pytest.mark.parametrize("start", ["center", "corner"])
+@pytest.mark.parametrize("terminate", [True, False])
+def test_the_ceiling_bounds_the_explorer_where_some_goals_are_out_of_reach(start, terminate):
+    world = envs.make_base("DarkRoom-v0", start=start, reward="once", terminate=terminate)
+    lines = world.references(world.all_tasks(), 3, 20)
+    means = {name: lines[name].returns.mean(0) for name in ("explorer", "ceiling", "optimal")}
+    assert (means["explorer"] <= means["ceiling"] + 1e-12).all()
+    assert means["explorer"][-1] == pytest.approx(means["optimal"][-1])
+
+
 def test_a_random_start_that_may_be_the_goal_is_uniform_over_all_cells():
     kwargs = {"size": 3, "start": "random", "goal_on_start": True}
     world = envs.make_base("DarkRoom-v0", tasks=[[0, 1]] * 9000, **kwargs)

@@ -210,11 +210,12 @@ class DarkRoom(GridWorld):
         return room_frames(self.size, np.array([cell]), goal, reached=paid)[0]
 
     def _search(self, tasks, episode_length: int) -> GoalSearch:
+        in_reach = self.optimal_return(self.all_tasks(), episode_length) > 0
         return GoalSearch(
             self._table,
             self._starts,
             self._goal_cells(tasks),
-            len(self.all_tasks()),
+            np.count_nonzero(in_reach),
             episode_length,
             self.goal_on_start,
             self.pays_once,

@@ -28,9 +28,10 @@ class GoalSearch:
     """Transitions, starts and goals of K tasks in which an agent has to find a goal.
 
     successors: int [S, A], the next observation; starts: int [number of starts], equally likely;
-    goals: int [K] of `num_goals` in the world. goal_on_start: whether an episode may start on its
-    goal. pays_once: whether only the first arrival of an episode has the reward; it may also end
-    the episode. optimal: float [K], the expected return of an agent that knows the goal.
+    goals: int [K]; `num_goals` of the world's goals are within reach of an episode. goal_on_start:
+    whether an episode may start on its goal. pays_once: whether only the first arrival of an
+    episode has the reward; it may also end the episode. optimal: float [K], the expected return of
+    an agent that knows the goal.
     """
 
     successors: np.ndarray
@@ -103,7 +104,8 @@ class GoalSearch:
 
         By the end of episode e it has seen at most e * `episode_length` * `cells_per_step` cells
         beside the starts of its episodes, so it has found at most that share of the goals, and an
-        episode in which a goal is found is at best one that knows it.
+        episode in which a goal is found is at best one that knows it. Where each step pays and
+        many goals are hardly within reach, an agent that finds the near ones first can exceed it.
         """
         start_is_seen = len(self.starts) > 1 and not self.goal_on_start  # a random one is no goal
         new_cells = self.episode_length * self.cells_per_step + start_is_seen
