@@ -97,14 +97,18 @@ def make_split(
     num_train_tasks: int,
     held_out: list[list[int]] | None = None,
     task_kwargs: list[dict] | None = None,
+    num_held_out: int | None = None,
 ) -> Split:
     """Draw `num_train_tasks` train tasks by `split_seed`; the others are held out.
 
     `held_out`, if given, lists the held-out tasks, and the train tasks are drawn from the others.
     If the world's definition holds out tasks, none of them is a train task, and they are the
-    held-out tasks unless `held_out` is given.
-    Raises ValueError for an unknown or repeated held-out task, too few tasks for `num_train_tasks`,
-    no held-out task, and the arguments for which `envs.make_base` does.
+    held-out tasks unless `held_out` is given. With `num_held_out` only so many of the tasks that
+    would be held out are, drawn by `split_seed` too, and the rest is left out of the split.
+
+    Raises ValueError for `held_out` with `num_held_out`, an unknown or repeated held-out task, too
+    few tasks for the two numbers, no held-out task, and the arguments for which `envs.make_base`
+    does.
     """
     for name in env_kwargs:
         if not isinstance(name, str) or name in RESERVED:
@@ -112,14 +116,18 @@ def make_split(
     world = make_base(env_id, task_kwargs, **env_kwargs)
     all_tasks, defined = world.all_tasks(), world.held_out_tasks()
     chosen = [_find(all_tasks, tasks) for tasks in (held_out, defined) if tasks is not None]
-    order = _order(split_seed, len(all_tasks))
-    for index in chosen:
-        order = order[~np.isin(order, index)]
+    drawn = _order(split_seed, len(all_tasks))
+    order = drawn[~np.isin(drawn, np.concatenate(chosen))] if chosen else drawn
     if not 1 <= num_train_tasks <= len(order):
         left = f"{len(order)} tasks{' that are not held out' if chosen else ''}"
         raise ValueError(f"num_train_tasks is {num_train_tasks}, but there are {left}")
     train_index = np.sort(order[:num_train_tasks])
-    held_out_index = chosen[0] if chosen else np.sort(order[num_train_tasks:])
+    held_out_index = chosen[0] if chosen else order[num_train_tasks:]
+    if num_held_out is not None:
+        if held_out is not None:
+            raise ValueError("num_held_out draws the held-out tasks that held_out lists already")
+        held_out_index = _take(drawn[np.isin(drawn, held_out_index)], num_held_out)
+    held_out_index = np.sort(held_out_index)
     if len(held_out_index) == 0:
         raise ValueError(f"num_train_tasks is {num_train_tasks}: no task is left to hold out")
     return Split(env_id, env_kwargs, all_tasks, train_index, held_out_index, task_kwargs)
@@ -191,6 +199,13 @@ def _published(world: TaskOracle) -> set[tuple[int, ...]]:
 def _order(split_seed: int, num_tasks: int) -> np.ndarray:
     """Return the indices of all tasks in the order in which a split takes its train tasks."""
     return np.random.default_rng(derive_key(split_seed, "split")).permutation(num_tasks)
+
+
+def _take(others: np.ndarray, num_held_out: int) -> np.ndarray:
+    """Return the first `num_held_out` of the tasks that are not train tasks."""
+    if num_held_out > len(others):
+        raise ValueError(f"num_held_out is {num_held_out}, but {len(others)} tasks are left")
+    return others[:num_held_out]
 
 
 def _find(all_tasks: np.ndarray, tasks: list[list[int]]) -> np.ndarray:

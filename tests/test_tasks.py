@@ -50,6 +50,18 @@ def test_the_order_of_a_held_out_list_does_not_matter():
     assert split.hash == make_split(*ROOM, 0, 6, held_out=[[0, 1], [2, 0]]).hash
 
 
+def test_a_number_of_held_out_tasks_leaves_the_rest_out_and_the_train_tasks_as_they_are():
+    every, few = make_split(*ROOM, 0, 4), make_split(*ROOM, 0, 4, num_held_out=3)
+    assert (len(every.held_out_tasks), len(few.held_out_tasks)) == (4, 3)
+    assert as_set(few.held_out_tasks) < as_set(every.held_out_tasks)
+    np.testing.assert_array_equal(few.train_tasks, every.train_tasks)
+    assert make_split(*ROOM, 0, 4, num_held_out=4).hash == every.hash != few.hash
+    with pytest.raises(ValueError, match="num_held_out is 5, but 4 tasks are left"):
+        make_split(*ROOM, 0, 4, num_held_out=5)
+    with pytest.raises(ValueError, match="that held_out lists already"):
+        make_split(*ROOM, 0, 4, [[0, 0]], num_held_out=1)
+
+
 def test_train_tasks_are_drawn_from_those_that_are_not_held_out():
     splits = [make_split(*ROOM, seed, 3, held_out=[[0, 1]]) for seed in (0, 0, 1)]
     trains = [split.train_tasks.tolist() for split in splits]

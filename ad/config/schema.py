@@ -42,6 +42,8 @@ class SplitConfig:
     """seed of the random split into train and held-out tasks"""
     num_train_tasks: int = field(57, at_least=1)
     """number of train tasks; all other tasks are held out"""
+    num_held_out: Optional[int] = field(None, at_least=1, added=True)
+    """number of held-out tasks, the rest is not used; null holds out all that are no train tasks"""
     held_out: Optional[list[list[int]]] = field(None)
     """explicit list of held-out tasks, e.g. [[0, 0], [8, 8]]; null draws them with split_seed"""
     tuning: bool = field(False)

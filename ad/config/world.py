@@ -26,9 +26,17 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
     """Return the configured split. Raises ValueError if it is not possible."""
     held_out = split.held_out
     if split.tuning:
-        if held_out is not None:
-            raise ValueError("split.tuning chooses the held-out tasks: held_out must be null")
+        if held_out is not None or split.num_held_out is not None:
+            raise ValueError(
+                "split.tuning chooses the held-out tasks: held_out and num_held_out must be null"
+            )
         held_out = tuning_tasks(configured_world(env))
     return make_split(
-        env.id, env.kwargs, split.split_seed, split.num_train_tasks, held_out, env.tasks
+        env.id,
+        env.kwargs,
+        split.split_seed,
+        split.num_train_tasks,
+        held_out,
+        env.tasks,
+        split.num_held_out,
     )
