@@ -41,6 +41,7 @@ REGISTRY = Registry(
         "OddEvenBandit-v0": "envs.bandits.odd_even:OddEvenBandit",
         "RandomMDP-v0": "envs.mdps.random_mdp:RandomMDP",
         "StructuredMDP-v0": "envs.mdps.structured:StructuredMDP",
+        "KeyToDoor-v0": "envs.grid.key_to_door:KeyToDoor",
     },
     group="worlds",
 )

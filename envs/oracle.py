@@ -122,8 +122,9 @@ class TaskOracle:
         """Return which tasks each transition is consistent with, bool [..., K].
 
         Only for deterministic families. `transitions` has an array [...] for each field:
-        observation, action, reward, next_observation, terminated and time. A caller leaves out what
-        an agent sees once a single task is left: a reward that is paid once would not come again.
+        observation, action, reward, next_observation, terminated and time, and if the world tells
+        its `states()`, state: the index of the state before the step. A caller leaves out what an
+        agent sees once a single task is left: a reward that is paid once would not come again.
         """
         return None
 

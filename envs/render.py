@@ -6,6 +6,7 @@ import numpy as np
 FLOOR, WALL = (250, 250, 250), (215, 215, 220)
 TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
+KEY, DOOR = (240, 228, 66), (213, 94, 0)
 
 
 def room_frames(
@@ -24,18 +25,29 @@ def room_frames(
     cells, goal_cell = np.asarray(cells), goal[0] * size + goal[1]
     if reached is None:
         reached = cells == goal_cell
-    frames = np.arange(len(cells))
-    visited = np.zeros((len(cells), size**2), bool)
-    visited[frames, cells] = True
-    visited = np.logical_or.accumulate(visited)  # [T, S]
-    edge = _edge(pixels)[..., None]
-    drawn = np.stack([np.where(edge, WALL, floor) for floor in (FLOOR, TRAIL)]).astype(np.uint8)
-    tiles = drawn[visited.astype(np.intp)]  # [T, S, p, p, 3]
-    goal_color = np.where(np.asarray(reached)[:, None], FOUND, GOAL)[:, None, None]  # [T, 1, 1, 3]
-    tiles[:, goal_cell] = _blend(tiles[:, goal_cell], goal_color, _disc(pixels, 0.42))
-    tiles[frames, cells] = _blend(tiles[frames, cells], np.array(AGENT), _disc(pixels, 0.27))
-    rows = tiles.reshape(-1, size, size, pixels, pixels, 3).swapaxes(2, 3)  # [T, r, p, c, p, 3]
-    return rows.reshape(-1, size * pixels, size * pixels, 3)
+    tiles = _floor(size, cells, pixels)
+    goal_color = np.where(np.asarray(reached)[:, None], FOUND, GOAL)
+    _paint(tiles, goal_cell, goal_color, _disc(pixels, 0.42))
+    _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
+    return _joined(tiles, size)
+
+
+def key_door_frames(
+    size: int, cells: np.ndarray, key: int, door: int, held: np.ndarray, pixels: int = 32
+) -> np.ndarray:
+    """Draw an episode with a key and a door, uint8 [T, size * pixels, size * pixels, 3].
+
+    cells: the agent's cell in each frame, int [T]; held: whether it has the key, bool [T]. A key
+    that is held is drawn on the agent. The door changes its color while the agent is on it with the
+    key.
+    """
+    cells, held = np.asarray(cells), np.asarray(held)
+    tiles = _floor(size, cells, pixels)
+    opened = held & (cells == door)
+    _paint(tiles, door, np.where(opened[:, None], FOUND, DOOR), _square(pixels, 0.42))
+    _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
+    _paint(tiles, np.where(held, cells, key), np.array(KEY), _disc(pixels, 0.14))
+    return _joined(tiles, size)
 
 
 def room_text(size: int, cell: int, goal: tuple[int, int]) -> str:
@@ -44,6 +56,49 @@ def room_text(size: int, cell: int, goal: tuple[int, int]) -> str:
     marks = {goal_cell: "G", cell: "*" if cell == goal_cell else "A"}
     line = [marks.get(index, ".") for index in range(size**2)]
     return "\n".join(" ".join(line[row : row + size]) for row in range(0, size**2, size))
+
+
+def key_door_text(size: int, cell: int, key: int, door: int, held: bool) -> str:
+    """Draw a room as lines of text: `A` the agent, `H` holding the key, `K` the key, `D` the door.
+
+    The agent hides what it stands on.
+    """
+    marks = {door: "D"} | ({} if held else {int(key): "K"}) | {int(cell): "H" if held else "A"}
+    line = [marks.get(index, ".") for index in range(size**2)]
+    return "\n".join(" ".join(line[row : row + size]) for row in range(0, size**2, size))
+
+
+def _floor(size: int, cells: np.ndarray, pixels: int) -> np.ndarray:
+    """Draw the tiles of each frame, uint8 [T, S, p, p, 3]; earlier frames' `cells` are tinted."""
+    visited = np.zeros((len(cells), size**2), bool)
+    visited[np.arange(len(cells)), cells] = True
+    visited = np.logical_or.accumulate(visited)  # [T, S]
+    edge = _edge(pixels)[..., None]
+    drawn = np.stack([np.where(edge, WALL, floor) for floor in (FLOOR, TRAIL)]).astype(np.uint8)
+    return drawn[visited.astype(np.intp)]
+
+
+def _paint(tiles: np.ndarray, cells: np.ndarray | int, color: np.ndarray, mask: np.ndarray) -> None:
+    """Paint `mask` on one of the `tiles` of each frame, in place.
+
+    cells: its cell in each frame, int [T], or in all of them; color: [T, 3] or [3].
+    """
+    frames = np.arange(len(tiles))
+    color = np.asarray(color).reshape(-1, 1, 1, 3)
+    tiles[frames, cells] = _blend(tiles[frames, cells], color, mask)
+
+
+def _joined(tiles: np.ndarray, size: int) -> np.ndarray:
+    """Return the frames [T, size * p, size * p, 3] that consist of `tiles` [T, S, p, p, 3]."""
+    pixels = tiles.shape[2]
+    rows = tiles.reshape(-1, size, size, pixels, pixels, 3).swapaxes(2, 3)  # [T, r, p, c, p, 3]
+    return rows.reshape(-1, size * pixels, size * pixels, 3)
+
+
+def _square(pixels: int, half: float) -> np.ndarray:
+    """Return the mask of a centered square, float [pixels, pixels, 1]; half its side in tiles."""
+    inside = abs(np.arange(pixels) - (pixels - 1) / 2) <= half * pixels
+    return (inside[:, None] & inside)[..., None].astype(float)
 
 
 def _edge(pixels: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from ad.sources.actors import Actors, actor_keys, settings_of_agents
 from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
 
+MAX_POLICY_BYTES = 2**30  # of the optimal policies of all tasks
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,6 +53,7 @@ class PosteriorSampling:
         self.noise_keys = actor_keys(keys, num_envs, "noise")
         self.cumulative = self.world.optimal_policy(self.tasks).cumsum(-1)  # [M, S, A]
         self.weights = self._weights()  # [S, M]
+        self.states = self._states()  # before the last step, [K * N]
         lives = len(self.keys)  # K * N
         self.possible = np.ones((lives, len(self.tasks)), bool)
         self.sampled, self.draws = np.zeros(lives, np.int64), np.zeros(lives, np.uint64)
@@ -59,10 +62,14 @@ class PosteriorSampling:
     @staticmethod
     def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
         """Return what `world` does not know that posterior sampling needs, else None."""
-        if world.optimal_policy(tasks[:1]) is None or not knows_its_state(world):
+        policy = world.optimal_policy(tasks[:1])
+        if policy is None or not knows_its_state(world):
             return "needs a world that knows its optimal policy"
         if type(world).possible is TaskOracle.possible:
             return "needs a world that knows which of its tasks are possible"
+        num_bytes = policy.nbytes * len(world.all_tasks())
+        if num_bytes > MAX_POLICY_BYTES:
+            return f"needs {num_bytes / 1e9:.1f} GB for the optimal policies of all tasks, too many"
         return None
 
     def run(self, steps: int) -> Iterator[TransitionChunk]:
@@ -95,7 +102,8 @@ class PosteriorSampling:
         With probability `noise` an action is uniformly random instead; each actor's random stream
         for the purpose "noise" decides.
         """
-        cumulative = self.cumulative[self.sampled, self._states()]  # [K * N, A]
+        self.states = self._states()
+        cumulative = self.cumulative[self.sampled, self.states]  # [K * N, A]
         optimal = (u.reshape(-1, 1) >= cumulative[:, :-1]).sum(1).reshape(u.shape)
         if not self.settings.noise:
             return optimal
@@ -109,6 +117,7 @@ class PosteriorSampling:
             name: values.reshape(-1, *values.shape[3:])[undecided]
             for name, values in step.arrays.items()
         }
+        seen["state"] = self.states[undecided]
         self.possible[undecided] &= self.world.possible(seen, self.tasks)
         self._sample(undecided[~self.possible[undecided, self.sampled[undecided]]])
 

@@ -1,0 +1,266 @@
+"""Key-to-Door: a square dark room with a hidden key, and a hidden door that only the key opens.
+
+Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4,
+"Dark Key-to-Door": 9 x 9 cells, 50 steps, episodes start on random cells, reward 1 for reaching the
+key the first time, and reward 1 for reaching the door with the key once. They do not say whether
+the door ends the episode. Here it does, as in Tarasov et al. 2025 (arXiv 2502.17666); ending it
+there changes no return. With `door_pays="every_step"` the door pays at each step that ends on it
+with the key and nothing ends the episode (Schmied et al. 2024, arXiv 2410.07071).
+
+Laskin et al. count 81 ** 2 = 6,561 tasks. The 81 whose door is where the key lies are left out,
+because one step would pay 2 in them: 81 * 80 = 6,480 tasks remain. An episode may start where the
+key lies; the key is then picked up by the next step that ends there, as by staying.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from envs.checks import check_tasks
+from envs.grid.grid_world import STAY, GridWorld
+from envs.oracle import Reference
+from envs.render import key_door_frames, key_door_text
+
+MAX_SIZE = 20  # cells along a side: there are size ** 4 tasks
+STARTS = ("random", "center", "corner")
+DOOR_PAYS = ("once", "every_step")
+BOTH = 2  # the return of an episode that reached the key and, once, the door
+
+
+class KeyToDoor(GridWorld):
+    """N dark rooms; a task is (key row, key column, door row, door column), two different cells.
+
+    start: where episodes start: on a random cell of all, in the center, or in the corner (0, 0).
+    see_key: whether an observation tells if the key is held. It is then the index
+    held * size ** 2 + row * size + column, else row * size + column.
+    door_pays: once, which ends the episode, or at every step that ends on the door with the key.
+    A reward is 0 or 1. Raises ValueError for a bad setting or task.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = (*GridWorld.state_names, "_held")
+
+    def __init__(
+        self,
+        num_envs: int | None = None,
+        tasks=None,
+        size: int = 9,
+        start: str = "random",
+        see_key: bool = False,
+        door_pays: str = "once",
+        render_mode: str | None = None,
+    ):
+        if type(size) is not int or not 2 <= size <= MAX_SIZE:
+            raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
+        if start not in STARTS or door_pays not in DOOR_PAYS:
+            raise ValueError(
+                f"start must be one of {', '.join(STARTS)} and door_pays one of "
+                f"{', '.join(DOOR_PAYS)}, got {start!r} and {door_pays!r}"
+            )
+        if type(see_key) is not bool:
+            raise ValueError(f"see_key must be true or false, got {see_key!r}")
+        self.size, self.start, self.see_key, self.door_pays = size, start, see_key, door_pays
+        super().__init__(num_envs, tasks, (size, size), render_mode)
+        self._key_cells, self._door_cells = self._task_cells(self.tasks)
+        self._held = np.zeros(self.num_envs, bool)
+
+    @property
+    def observation_factors(self) -> tuple[int, ...]:
+        """The shape for unravel_index: (rows, columns), with `see_key` (2, rows, columns)."""
+        return (2, *self.shape) if self.see_key else self.shape
+
+    @property
+    def success_ends(self) -> bool:
+        """Whether reaching the door with the key ends the episode."""
+        return self.door_pays == "once"
+
+    def all_tasks(self) -> np.ndarray:
+        """Return all pairs of different cells, int64 [S * (S - 1), 4], S = size ** 2."""
+        key, door = np.divmod(np.arange(self.size**4), self.size**2)
+        pairs = np.stack([*np.divmod(key, self.size), *np.divmod(door, self.size)], axis=1)
+        return pairs[key != door]
+
+    def names(self, tasks) -> list[str]:
+        """Return the names of `tasks`: "key (0, 3), door (7, 1)"."""
+        rows = check_tasks(tasks, 4).tolist()
+        return [f"key ({a}, {b}), door ({c}, {d})" for a, b, c, d in rows]
+
+    def relative_tasks(self, tasks) -> np.ndarray:
+        """Return keys and doors as offsets from the center, equal in rooms of any size, [K, 4]."""
+        return np.asarray(tasks) - self.size // 2
+
+    def start_cells(self) -> np.ndarray:
+        """Return the cells where episodes may start, int64, all equally likely."""
+        half = self.size // 2
+        fixed = {"center": half * self.size + half, "corner": 0}
+        cells = np.arange(self.size**2)
+        return cells if self.start == "random" else cells[[fixed[self.start]]]
+
+    def states(self) -> np.ndarray | None:
+        """Return held * size ** 2 + cell, int64 [N]; None with `see_key`: it is the observation."""
+        return None if self.see_key else self._state_index()
+
+    def steps_to_success(self, tasks) -> np.ndarray:
+        """Return the fewest steps to the door with the key from each state, float [K, 2 * S]."""
+        keys, doors = self._task_cells(tasks)
+        steps = self._steps()
+        without = steps[keys] + steps[doors, keys][:, None]
+        return np.concatenate([without, steps[doors]], axis=1).astype(float)
+
+    def shortest_episode(self, tasks) -> np.ndarray:
+        """Return the fewest steps from start to door in each task, float [K]; mean over starts."""
+        return self.steps_to_success(tasks)[:, self.start_cells()].mean(1)
+
+    def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
+        """Return the best possible expected return in each task, float [K].
+
+        1 if the key is within `episode_length` steps (None: no limit). The door adds 1 if it is
+        within them too, or 1 for each step from the arrival on if it pays at every step.
+        """
+        limit = np.inf if episode_length is None else episode_length
+        keys, doors = self._task_cells(tasks)
+        steps, starts = self._steps(), self.start_cells()
+        to_key = steps[keys][:, starts]  # [K, starts]
+        left = limit - to_key - steps[doors, keys][:, None] + 1  # steps that can end on the door
+        at_door = left >= 1 if self.success_ends else np.maximum(left, 0)
+        return ((to_key <= limit) + at_door.astype(float)).mean(1)
+
+    def random_return(self, tasks, episode_length: int) -> np.ndarray:
+        """Return the expected return of uniformly random actions in each task, float [K]."""
+        to_key, _, at_door = self._random_walk(tasks, episode_length)
+        return to_key + at_door
+
+    def references(self, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
+        """Return the curve of uniformly random actions, float [K, E]."""
+        to_key, reached, at_door = self._random_walk(tasks, episode_length)
+        ones = np.ones(episodes)
+        found = 1 - (1 - reached[:, None]) ** np.arange(1, episodes + 1)
+        returns = (to_key + at_door)[:, None] * ones
+        return {"random": Reference(returns, reached[:, None] * ones, found)}
+
+    def success(self, returns: np.ndarray) -> np.ndarray:
+        """Return whether each return is at least 2, so that the door was reached with the key."""
+        return returns >= BOTH
+
+    def optimal_policy(self, tasks) -> np.ndarray:
+        """Return the action probabilities of an optimal policy, float64 [K, 2 * S, A], by state.
+
+        Without the key it goes to the key, with it to the door. Actions that bring the agent closer
+        share the probability equally; on the cell that it goes to it stays.
+        """
+        keys, doors = self._task_cells(tasks)
+        toward = self._toward()
+        return np.concatenate([toward[keys], toward[doors]], axis=1)
+
+    def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
+        """Return which tasks agree with reward and end of `transitions`, bool [..., K].
+
+        Without `see_key` it needs the field `state` too: a reward tells where the door is only if
+        it is known whether the key was held.
+        """
+        known = transitions["observation" if self.see_key else "state"]
+        held = np.asarray(known, np.int64) // self.size**2  # before the step
+        cells = np.asarray(transitions["next_observation"], np.int64) % self.size**2
+        paid = np.asarray(transitions["reward"]) > 0
+        pays = np.stack(self._task_cells(tasks))[:, None] == np.arange(self.size**2)[:, None]
+        ends = paid & (held > 0) & self.success_ends
+        agrees = np.asarray(transitions["terminated"]) == ends
+        return (pays[held, cells] == paid[..., None]) & agrees[..., None]
+
+    def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray:
+        """Draw one episode seen from above, uint8 [T + 1, H, W, 3]; see `envs.render`."""
+        cells = np.append(transitions["observation"], transitions["next_observation"][-1])
+        total = np.append(0, np.cumsum(transitions["reward"]))  # the return so far
+        keys, doors = self._task_cells([task])
+        return key_door_frames(
+            self.size, cells.astype(np.int64) % self.size**2, keys[0], doors[0], total > 0
+        )
+
+    def _begin(self, envs):
+        starts = self.start_cells()
+        random = len(starts) > 1
+        self._cells[envs] = starts[(self._random(envs) * len(starts)).astype(int) if random else 0]
+        self._held[envs] = False
+
+    def _outcome(self, envs, previous, actions, cells):
+        held = self._held[envs]
+        takes = ~held & (cells == self._key_cells[envs])
+        opens = held & (cells == self._door_cells[envs])
+        self._held[envs] = held | takes
+        return (takes | opens).astype(np.float32), opens & self.success_ends
+
+    def _observation(self):
+        return self._state_index() if self.see_key else self._cells.copy()
+
+    def _state_index(self) -> np.ndarray:
+        return self._held * self.size**2 + self._cells
+
+    def _draw(self, env):
+        cell, held = self._cells[env], self._held[env]
+        places = self._key_cells[env], self._door_cells[env]
+        if self.render_mode == "ansi":
+            return key_door_text(self.size, cell, *places, held)
+        return key_door_frames(self.size, cell[None], *places, held[None])[0]
+
+    def _task_cells(self, tasks) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells of keys and doors, int64 [K] each; ValueError for no such task."""
+        places = check_tasks(tasks, 4)
+        room = f"{self.size} x {self.size} room"
+        for task in places[((places < 0) | (places >= self.size)).any(axis=1)].tolist():
+            raise ValueError(f"the key or the door of task {task} is outside the {room}")
+        keys, doors = places[:, :2] @ [self.size, 1], places[:, 2:] @ [self.size, 1]
+        for task in places[keys == doors].tolist():
+            raise ValueError(f"the key of task {task} lies where its door is")
+        return keys, doors
+
+    def _steps(self) -> np.ndarray:
+        """Return the fewest steps until a step ends on cell g, from cell c, int64 [g, c].
+
+        It is the distance, and 1 for g = c: staying is a step that ends on g.
+        """
+        row, column = np.divmod(np.arange(self.size**2), self.size)
+        distance = abs(row[:, None] - row) + abs(column[:, None] - column)
+        return np.maximum(distance, 1)
+
+    def _toward(self) -> np.ndarray:
+        """Return the probabilities of actions that lead to cell g soonest, float64 [g, c, A]."""
+        cells = np.arange(self.size**2)
+        distance = self._steps() - np.eye(self.size**2, dtype=int)
+        best = distance[:, self._table] < distance[..., None]  # [g, c, A]
+        best[cells, cells, STAY] = True
+        return best / best.sum(-1, keepdims=True)
+
+    def _random_walk(self, tasks, episode_length: int) -> tuple[np.ndarray, ...]:
+        """Return expectations over an episode of uniformly random actions, float [K] each.
+
+        They are the probability of reaching the key, that of reaching the door with it, and the
+        expected rewards of the door.
+        """
+        keys, doors = self._task_cells(tasks)
+        starts = self.start_cells()
+        to_key = [first[starts].mean(0) for first in self._first_arrivals(episode_length)]  # [t][g]
+        reached, paid = np.zeros((2, len(keys)))
+        arrived = np.zeros((self.size**2, self.size**2))  # P(g is reached from c within n steps)
+        walk = np.eye(self.size**2)  # P(at g after n steps from c)
+        visits = np.zeros_like(walk)  # expected steps that end on g, of n steps from c
+        for n, first in enumerate(self._first_arrivals(episode_length - 1), start=1):
+            arrived += first
+            walk = walk[self._table].mean(1)
+            visits += walk
+            when = to_key[episode_length - n - 1][keys]  # P(key reached with n steps left)
+            reached += when * arrived[keys, doors]
+            paid += when * (arrived if self.success_ends else visits)[keys, doors]
+        return sum(to_key)[keys], reached, paid
+
+    def _first_arrivals(self, steps: int) -> Iterator[np.ndarray]:
+        """Yield, for n = 1 .. `steps`, P(step n of a random walk from c is the first to end on g).
+
+        Each is float [c, g].
+        """
+        cells = np.arange(self.size**2)
+        first = (self._table[:, :, None] == cells).mean(1)
+        for _ in range(steps):
+            yield first
+            later = first.copy()
+            later[cells, cells] = 0  # a walk that is on g has arrived
+            first = later[self._table].mean(1)

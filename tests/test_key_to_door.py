@@ -1,0 +1,311 @@
+"""The rooms with a key and a door: their rules, and the facts about their tasks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import envs
+from ad.config.parser import load
+from ad.data.derived import knows_optimal_actions
+from ad.errors import ConfigError
+from ad.sources.posterior_sampling import PosteriorSampling, Settings
+from envs.render import key_door_frames, key_door_text
+
+WORLD = "KeyToDoor-v0"
+STAY, UP, DOWN, LEFT, RIGHT = range(5)
+MOVES = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]
+DOOR_PAYS = ["once", "every_step"]
+
+
+def world(num_envs: int | None = None, **kwargs):
+    return envs.make_base(WORLD, num_envs=num_envs, **kwargs)
+
+
+class Room:
+    """One environment, by the definition."""
+
+    def __init__(self, size: int, task, door_pays: str):
+        self.size, self.key, self.door = size, tuple(task[:2]), tuple(task[2:])
+        self.door_pays = door_pays
+
+    def next(self, place: tuple, held: bool, action: int):
+        """Return the place, whether the key is held, the reward and the end of a step."""
+        place = tuple(
+            min(max(x + dx, 0), self.size - 1) for x, dx in zip(place, MOVES[action], strict=True)
+        )
+        if not held:
+            return place, place == self.key, float(place == self.key), False
+        opened = place == self.door
+        return place, True, float(opened), opened and self.door_pays == "once"
+
+    def value(self, place: tuple, held: bool, steps: int, combine) -> float:
+        """Return the expected return of `steps` steps, where `combine` joins those of actions."""
+        values = {(at, has): 0.0 for at in np.ndindex(self.size, self.size) for has in (0, 1)}
+        for _ in range(steps):
+            before = dict(values)
+            for at, has in values:
+                outcomes = [self.next(at, has, action) for action in range(5)]
+                values[at, has] = combine(
+                    [r + (not end) * before[after, now] for after, now, r, end in outcomes]
+                )
+        return values[place, held]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(2, 5),
+    start=st.sampled_from(["random", "center", "corner"]),
+    see_key=st.booleans(),
+    door_pays=st.sampled_from(DOOR_PAYS),
+    seed=st.integers(0, 10**6),
+)
+def test_a_batch_steps_as_single_rooms_do_by_the_definition(size, start, see_key, door_pays, seed):
+    rng = np.random.default_rng(seed)
+    rooms = world(12, size=size, start=start, see_key=see_key, door_pays=door_pays)
+    rooms = world(
+        tasks=rng.permutation(rooms.all_tasks())[:12],
+        size=size,
+        start=start,
+        see_key=see_key,
+        door_pays=door_pays,
+    )
+    theirs = [Room(size, task, door_pays) for task in rooms.tasks.tolist()]
+    observation, _ = rooms.reset(seed=seed)
+    places = [tuple(map(int, divmod(cell % size**2, size))) for cell in observation]
+    held = [False] * len(theirs)
+    if start != "random":
+        assert set(places) == {(0, 0) if start == "corner" else (size // 2, size // 2)}
+    for _ in range(40):
+        actions = rng.integers(5, size=len(theirs))
+        observation, reward, terminated, truncated, _ = rooms.step(actions)
+        for env, room in enumerate(theirs):
+            places[env], held[env], paid, ends = room.next(places[env], held[env], actions[env])
+            row, column = places[env]
+            expected = row * size + column + (see_key and held[env]) * size**2
+            assert (observation[env], reward[env], terminated[env]) == (expected, paid, ends)
+        assert not truncated.any()
+        if terminated.any():
+            observation, _ = rooms.reset(options={"reset_mask": terminated})
+            for env in np.flatnonzero(terminated):
+                places[env] = tuple(map(int, divmod(observation[env] % size**2, size)))
+                held[env] = False
+                assert observation[env] < size**2  # without the key
+
+
+def test_random_starts_are_uniform_over_all_cells_that_of_the_key_too():
+    rooms = world(tasks=[[0, 1, 2, 2]] * 9000, size=3)
+    count = np.bincount(rooms.reset(seed=0)[0], minlength=9)  # mean 1000, standard deviation 30
+    assert abs(count - 1000).max() < 3 * 30
+
+
+def test_a_key_under_the_start_is_picked_up_by_staying_on_it():
+    env = envs.make(WORLD, size=3, task=(1, 1, 1, 2), start="center", see_key=True)
+    assert env.reset(seed=0)[0] == 4
+    assert env.step(STAY)[:3] == (9 + 4, 1.0, False)
+    assert env.step(RIGHT)[:3] == (9 + 5, 1.0, True)
+
+
+def test_the_door_does_not_open_without_the_key_and_pays_once_or_at_every_step():
+    actions = (RIGHT, LEFT, LEFT, RIGHT, RIGHT, STAY)  # door, center, key, center, door, door
+    for door_pays, rewards in (("once", [0, 0, 1, 0, 1]), ("every_step", [0, 0, 1, 0, 1, 1])):
+        env = envs.make(WORLD, size=3, task=(1, 0, 1, 2), start="center", door_pays=door_pays)
+        env.reset(seed=0)
+        steps = [env.step(action) for action in actions[: len(rewards)]]
+        assert [reward for _, reward, *_ in steps] == rewards
+        assert steps[-1][2] == (door_pays == "once") and not steps[-2][2]
+
+
+def test_the_tasks_are_all_pairs_of_different_cells():
+    assert len(world().all_tasks()) == 81 * 80
+    tasks = world(size=3).all_tasks()
+    assert len(np.unique(tasks, axis=0)) == 72 and (tasks[:, :2] != tasks[:, 2:]).any(1).all()
+    assert world().names([[0, 3, 7, 1]]) == ["key (0, 3), door (7, 1)"]
+    assert world(size=3).relative_tasks([[0, 1, 2, 2]]).tolist() == [[-1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("start", ["random", "center", "corner"])
+@pytest.mark.parametrize("door_pays", DOOR_PAYS)
+@pytest.mark.parametrize("limit", [1, 2, 5, 9])
+def test_returns_are_those_of_dynamic_programming_over_the_definition(start, door_pays, limit):
+    rooms = world(size=3, start=start, door_pays=door_pays)
+    tasks = rooms.all_tasks()[::7]
+    starts = [divmod(cell, 3) for cell in rooms.start_cells().tolist()]
+    facts = (rooms.optimal_return(tasks, limit), max), (rooms.random_return(tasks, limit), np.mean)
+    for values, combine in facts:
+        for k, task in enumerate(tasks.tolist()):
+            room = Room(3, task, door_pays)
+            expected = np.mean([room.value(place, False, limit, combine) for place in starts])
+            assert values[k] == pytest.approx(expected)
+    random = rooms.references(tasks, limit, 4)["random"]
+    assert random.returns == pytest.approx(np.tile(rooms.random_return(tasks, limit), (4, 1)).T)
+    once = world(size=3, start=start)
+    both = once.random_return(tasks, limit) - random.successes[:, 0]
+    assert (both >= 0).all() and (both <= 1).all()  # the probability of reaching the key
+    assert random.found[:, 1] == pytest.approx(1 - (1 - random.successes[:, 0]) ** 2)
+
+
+def test_without_a_limit_both_are_reached():
+    assert world(size=3).optimal_return([[0, 0, 2, 2]], None).tolist() == [2]
+    assert world(size=3, door_pays="every_step").optimal_return([[0, 0, 2, 2]], None) == np.inf
+
+
+@pytest.mark.parametrize("see_key", [True, False])
+@pytest.mark.parametrize("door_pays", DOOR_PAYS)
+def test_the_optimal_policy_reaches_key_and_door_in_the_fewest_steps(see_key, door_pays):
+    rooms = world(size=4, see_key=see_key, door_pays=door_pays)
+    tasks = np.repeat(rooms.all_tasks()[::5], 4, axis=0)
+    rooms = world(tasks=tasks, size=4, see_key=see_key, door_pays=door_pays)
+    policy, steps = rooms.optimal_policy(tasks), rooms.steps_to_success(tasks)
+    assert policy.shape == (len(tasks), 32, 5) and policy.sum(-1) == pytest.approx(1)
+    observation, _ = rooms.reset(seed=3)
+    rng, env = np.random.default_rng(0), np.arange(len(tasks))
+    expected, total = steps[env, observation], np.zeros(len(tasks))
+    for step in range(1, 14):
+        state = observation if see_key else rooms.states()
+        cumulative = policy[env, state].cumsum(-1)
+        actions = (rng.random(len(tasks))[:, None] >= cumulative[:, :-1]).sum(1)
+        observation, reward, terminated, *_ = rooms.step(actions)
+        total += reward
+        np.testing.assert_array_equal(rooms.success(total), step >= expected)
+        np.testing.assert_array_equal(terminated, (step >= expected) & (door_pays == "once"))
+    assert rooms.shortest_episode(tasks) == pytest.approx(steps[:, :16].mean(1))
+
+
+def test_states_and_observations_are_one_where_the_key_is_seen():
+    seen, hidden = world(size=3, see_key=True), world(size=3)
+    assert seen.observation_factors == (2, 3, 3) and hidden.observation_factors == (3, 3)
+    assert seen.states() is None and hidden.states().tolist() == [0]
+    assert knows_optimal_actions(seen) and not knows_optimal_actions(hidden)
+
+
+@pytest.mark.parametrize("see_key", [True, False])
+@pytest.mark.parametrize("door_pays", DOOR_PAYS)
+def test_possible_tasks_are_those_that_would_have_given_the_same_rewards(see_key, door_pays):
+    tasks = world(size=2).all_tasks()
+    rooms = world(tasks=tasks, size=2, see_key=see_key, door_pays=door_pays)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        observation, _ = rooms.reset(seed=int(rng.integers(1000)))
+        places = [divmod(int(cell), 2) for cell in observation]
+        consistent = np.ones((12, 12), bool)  # of the environment, of the task
+        found = consistent.copy()
+        held, running = np.zeros((12, 12), bool), np.ones(12, bool)
+        for _ in range(12):
+            before, state = observation, rooms.states()
+            actions = rng.integers(5, size=12)
+            observation, reward, terminated, *_ = rooms.step(actions, running)
+            seen = {
+                **{"observation": before, "next_observation": observation, "reward": reward},
+                **{"action": actions, "terminated": terminated},
+                **({} if see_key else {"state": state}),
+            }
+            found &= rooms.possible(seen, tasks) | ~running[:, None]
+            for env, k in np.argwhere(consistent & running[:, None]):
+                room = Room(2, tasks[k].tolist(), door_pays)
+                step = room.next(places[env], held[env, k], actions[env])
+                held[env, k] = step[1]
+                consistent[env, k] = step[2:] == (reward[env], terminated[env])
+            places = [divmod(int(cell) % 4, 2) for cell in observation]
+            np.testing.assert_array_equal(found, consistent)
+            assert found[np.arange(12), np.arange(12)].all()
+            running &= ~terminated
+
+
+@pytest.mark.parametrize("see_key", [True, False])
+@pytest.mark.parametrize("door_pays", DOOR_PAYS)
+def test_posterior_sampling_finds_the_task_and_then_acts_optimally(see_key, door_pays):
+    tasks = world(size=3).all_tasks()[[3, 40]]
+    kwargs = {"size": 3, "see_key": see_key, "door_pays": door_pays}
+    env = envs.make_vec(WORLD, np.repeat(tasks, 20, axis=0), 12, **kwargs)
+    source = PosteriorSampling(Settings(), env, tasks, 20, [11, 12])
+    chunks = [chunk.arrays for chunk in source.run(600)]
+    seen = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    true = (source.tasks == tasks[:, None]).all(-1).argmax(1)
+    assert (source.possible.sum(-1) == 1).all()
+    np.testing.assert_array_equal(source.sampled.reshape(2, 20), true[:, None].repeat(20, 1))
+    cells = seen["observation"] % 9
+    steps = env.unwrapped.steps_to_success(tasks)
+    ends = seen["terminated"] | seen["truncated"]
+    for k, n in np.ndindex(2, 20):
+        stops = np.flatnonzero(ends[:, k, n])
+        first, last = stops[-2] + 1, stops[-1]  # the last whole episode
+        needed = steps[k, cells[first, k, n]]
+        total = seen["reward"][first : last + 1, k, n].sum()
+        assert total == (2 if door_pays == "once" else 1 + 12 - needed + 1)
+        assert door_pays == "every_step" or last - first + 1 == needed
+
+
+def test_posterior_sampling_refuses_a_family_that_is_too_large_for_its_tables():
+    words = ["--env.id", WORLD, "--env.kwargs.size", "16", "--source.algorithm"]
+    with pytest.raises(ConfigError, match=r"needs 1\.3 GB for the optimal policies of all"):
+        load([*words, "posterior_sampling"])
+
+
+@pytest.mark.parametrize("see_key", [True, False])
+def test_an_environment_has_the_same_transitions_alone_and_after_it_is_restored(see_key):
+    together = world(6, size=3, see_key=see_key)
+    tasks = together.all_tasks()[:6]
+    alone = world(tasks=tasks[4:5], size=3, see_key=see_key)
+    copy = world(6, size=3, see_key=see_key)
+    rng = np.random.default_rng(0)
+    together.reset(seed=5), alone.reset(seed=9)
+    for step in range(60):
+        if step == 31:
+            copy.restore(together.state())
+        actions = rng.integers(5, size=6)
+        one, other = together.step(actions), alone.step(actions[4:5])
+        for mine, theirs in zip(one[:3], other[:3], strict=True):
+            np.testing.assert_array_equal(mine[4:5], theirs)
+        if step >= 31:
+            for mine, theirs in zip(one[:3], copy.step(actions)[:3], strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+        if one[2].any():
+            together.reset(options={"reset_mask": one[2]})
+            if step >= 31:
+                copy.reset(options={"reset_mask": one[2]})
+            if one[2][4]:
+                alone.reset()
+
+
+def test_frames_show_key_door_agent_and_trail():
+    rooms = world(size=3)
+    cells, rewards = np.array([4, 3, 4, 5]), np.array([1.0, 0.0, 1.0])
+    fields = {"observation": cells[:-1], "next_observation": cells[1:], "reward": rewards}
+    frames = rooms.frames((1, 0, 1, 2), fields)
+    assert frames.shape == (4, 96, 96, 3) and frames.dtype == np.uint8
+    held = np.array([False, True, True, True])
+    np.testing.assert_array_equal(frames, key_door_frames(3, cells, 3, 5, held))
+    tiles = frames.reshape(4, 3, 32, 3, 32, 3).swapaxes(2, 3)
+    key, door, below = tiles[:, 1, 0], tiles[:, 1, 2], tiles[:, 2, 1]
+    assert (key[0] != key[2]).any()  # the key is gone and the cell was visited
+    assert (door[0] == door[2]).all() and (door[2, 3, 3] == door[0, 16, 16]).all()
+    assert (door[3, 5, 5] != door[2, 5, 5]).any()  # opened
+    assert (tiles[1, 1, 0] == tiles[2, 1, 1]).all()  # the agent with the key
+    assert (tiles[0, 1, 1] != tiles[2, 1, 1]).any() and (below[0] == below[3]).all()
+
+
+def test_a_text_shows_key_door_and_agent():
+    assert key_door_text(2, 0, 1, 2, held=False) == "A K\nD ."
+    assert key_door_text(2, 1, 1, 2, held=True) == ". H\nD ."
+    env = envs.make(WORLD, size=2, task=(0, 1, 1, 0), start="corner", render_mode="ansi")
+    env.reset(seed=0)
+    assert env.render() == "A K\nD ."
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"size": 1}, "size must be an integer from 2 to 20, got 1"),
+        ({"size": True}, "size must be an integer from 2 to 20, got True"),
+        ({"start": "middle"}, "start must be one of random, center, corner"),
+        ({"door_pays": True}, "door_pays one of once, every_step, got 'random' and True"),
+        ({"see_key": 1}, "see_key must be true or false, got 1"),
+        ({"tasks": [[0, 0, 0, 9]]}, r"the key or the door of task \[0, 0, 0, 9\] is outside"),
+        ({"tasks": [[1, 2, 1, 2]]}, r"the key of task \[1, 2, 1, 2\] lies where its door is"),
+        ({"tasks": [[1, 2]]}, "tasks must be a list of lists of 4 integers"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        world(**kwargs)
