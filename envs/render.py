@@ -6,7 +6,7 @@ import numpy as np
 FLOOR, WALL = (250, 250, 250), (215, 215, 220)
 TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
-KEY, DOOR = (240, 228, 66), (213, 94, 0)
+DOOR = (213, 94, 0)
 
 
 def room_frames(
@@ -46,7 +46,7 @@ def key_door_frames(
     opened = held & (cells == door)
     _paint(tiles, door, np.where(opened[:, None], FOUND, DOOR), _square(pixels, 0.42))
     _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
-    _paint(tiles, np.where(held, cells, key), np.array(KEY), _disc(pixels, 0.14))
+    _paint(tiles, np.where(held, cells, key), np.array(GOAL), _disc(pixels, 0.18))
     return _joined(tiles, size)
 
 
