@@ -42,6 +42,7 @@ REGISTRY = Registry(
         "RandomMDP-v0": "envs.mdps.random_mdp:RandomMDP",
         "StructuredMDP-v0": "envs.mdps.structured:StructuredMDP",
         "KeyToDoor-v0": "envs.grid.key_to_door:KeyToDoor",
+        "WaterMaze-v0": "envs.water_maze:WaterMaze",
     },
     group="worlds",
 )

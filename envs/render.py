@@ -1,4 +1,4 @@
-"""Pictures and texts of rooms: state in, uint8 frames or a str out; no files, no encoding."""
+"""Pictures and texts of rooms and pools: state in, uint8 frames or a str out; no files."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 FLOOR, WALL = (250, 250, 250), (215, 215, 220)
 TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
-DOOR = (213, 94, 0)
+DOOR, WATER, PATH = (213, 94, 0), (226, 240, 250), (120, 175, 215)
 
 
 def room_frames(
@@ -116,3 +116,51 @@ def _disc(pixels: int, radius: float) -> np.ndarray:
 def _blend(tiles: np.ndarray, color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Blend `color` over `tiles`, uint8 [T, p, p, 3], with the opacity `alpha` of each pixel."""
     return np.rint(tiles + (color - tiles.astype(float)) * alpha).astype(np.uint8)
+
+
+def pool_frames(
+    positions: np.ndarray, platform: np.ndarray, radius: float, pixels: int = 192
+) -> np.ndarray:
+    """Draw an episode in a round pool, the unit disk, uint8 [T, pixels, pixels, 3]; y points up.
+
+    positions: the swimmer's (x, y) in each frame, [T, 2]; a line joins those of earlier frames.
+    platform: its center (x, y); it changes its color while the swimmer is over it.
+    """
+    axis = (np.arange(pixels) + 0.5) / pixels * 2.1 - 1.05
+    points = np.stack(np.broadcast_arrays(axis, -axis[:, None]), axis=-1)  # (x, y) of each pixel
+    blank = np.full((1, pixels, pixels, 3), WALL, np.uint8)
+    water = _blend(blank, np.array(WATER), _inside(points, np.zeros(2), 1))
+    disk, frames = _inside(points, platform, radius), []
+    path = np.zeros((pixels, pixels, 1))
+    for t, position in enumerate(positions):
+        path = np.maximum(path, _segment(points, positions[max(t - 1, 0)], position, 0.015))
+        over = np.hypot(*(position - platform)) <= radius
+        frame = _blend(water, np.array(FOUND if over else GOAL), disk)
+        frame = _blend(frame, np.array(PATH), path)
+        frames.append(_blend(frame, np.array(AGENT), _inside(points, position, 0.05))[0])
+    return np.stack(frames)
+
+
+def pool_text(position: np.ndarray, platform: np.ndarray, radius: float, size: int = 21) -> str:
+    """Draw a pool as lines of text: `A` the swimmer, `P` the platform, `~` the water."""
+    axis = np.linspace(-1, 1, size)
+    points = np.stack(np.broadcast_arrays(axis, -axis[:, None]), axis=-1)
+    marks = np.where(np.hypot(*np.moveaxis(points, -1, 0)) <= 1, "~", " ")
+    marks[np.hypot(*np.moveaxis(points - platform, -1, 0)) <= radius] = "P"
+    distance = np.hypot(*np.moveaxis(points - position, -1, 0))
+    marks[np.unravel_index(distance.argmin(), distance.shape)] = "A"
+    return "\n".join(" ".join(row) for row in marks)
+
+
+def _inside(points: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray:
+    """Return the share of each pixel in a disk, [p, p, 1]; points: their places [p, p, 2]."""
+    return _segment(points, center, center, radius)
+
+
+def _segment(points: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
+    """Return the share of each pixel within `radius` of the line from start to end, [p, p, 1]."""
+    along = end - start
+    share = ((points - start) @ along / max(along @ along, 1e-12)).clip(0, 1)
+    distance = np.hypot(*np.moveaxis(points - start - share[..., None] * along, -1, 0))
+    pixel = points[0, 1, 0] - points[0, 0, 0]
+    return ((radius - distance) / pixel + 0.5).clip(0, 1)[..., None]

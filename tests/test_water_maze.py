@@ -1,0 +1,220 @@
+"""The water maze: its rules, and the facts about its platforms."""
+
+import math
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Discrete
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import envs
+from ad.models.encoders.mlp import MLPEncoder
+from envs.render import pool_frames
+from envs.spaces import observation_parts
+
+WORLD = "WaterMaze-v0"
+
+
+def world(num_envs: int | None = None, **kwargs):
+    return envs.make_base(WORLD, num_envs=num_envs, **kwargs)
+
+
+class Pool:
+    """One environment, by the definition."""
+
+    def __init__(self, pool, env: int, observation):
+        self.pool, self.platform = pool, pool.platforms(pool.tasks)[env].tolist()
+        self.begin(observation)
+
+    def begin(self, observation):
+        x, y, cosine, sine = map(float, observation)
+        self.x, self.y = x, y
+        self.heading = round(math.atan2(sine, cosine) / (2 * math.pi) * self.pool.headings)
+
+    def step(self, action: int) -> tuple[list, float]:
+        """Return the observation and the distance to the platform after a step."""
+        self.heading = action if self.pool.steering == "set" else self.heading + 1 - action
+        angle = 2 * math.pi * self.heading / self.pool.headings
+        self.x += self.pool.stroke * math.cos(angle)
+        self.y += self.pool.stroke * math.sin(angle)
+        outside = max(math.hypot(self.x, self.y), 1)
+        self.x, self.y = self.x / outside, self.y / outside
+        distance = math.dist((self.x, self.y), self.platform)
+        return [self.x, self.y, math.cos(angle), math.sin(angle)], distance
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    headings=st.integers(4, 16),
+    steering=st.sampled_from(["set", "turn"]),
+    start=st.sampled_from(["rim", "center"]),
+    stroke=st.floats(0.05, 0.2),
+    seed=st.integers(0, 10**6),
+)
+def test_a_batch_swims_as_single_pools_do_by_the_definition(
+    headings, steering, start, stroke, seed
+):
+    pool = world(20, headings=headings, steering=steering, start=start, stroke=stroke)
+    rng = np.random.default_rng(seed)
+    observation, _ = pool.reset(seed=seed)
+    radius = np.hypot(observation[:, 0], observation[:, 1])
+    assert radius == pytest.approx(1 if start == "rim" else 0, abs=1e-6)
+    theirs = [Pool(pool, env, observation[env]) for env in range(20)]
+    for _ in range(40):
+        actions = rng.integers(pool.single_action_space.n, size=20)
+        observation, reward, terminated, truncated, _ = pool.step(actions)
+        np.testing.assert_array_equal(reward, terminated)
+        for env, one in enumerate(theirs):
+            expected, distance = one.step(int(actions[env]))
+            assert observation[env] == pytest.approx(expected, abs=1e-5)
+            if abs(distance - pool.platform_radius) > 1e-5:  # float32 starts
+                assert terminated[env] == (distance < pool.platform_radius)
+        assert observation in pool.observation_space and not truncated.any()
+        if terminated.any():
+            observation, _ = pool.reset(options={"reset_mask": terminated})
+            for env in np.flatnonzero(terminated):
+                theirs[env].begin(observation[env])
+
+
+def test_a_swimmer_slides_along_the_wall():
+    pool = world(tasks=[[0]], start="center", stroke=0.2, platform_radius=0.2)
+    pool.reset(seed=0)
+    places = np.array([pool.step([1])[0][0, :2] for _ in range(8)])  # 45 degrees
+    assert np.hypot(*places[-1]) == pytest.approx(1) and (places[-1] == places[-2]).all()
+    slid = np.array([pool.step([0])[0][0, :2] for _ in range(3)])  # along the wall to the right
+    assert np.hypot(*slid.T) == pytest.approx(1) and (np.diff(slid[:, 0]) > 0).all()
+
+
+def test_steering_by_turns_changes_the_heading_by_one():
+    pool = world(3, steering="turn")
+    before = pool.reset(seed=0)[0][:, 2:]
+    after = pool.step([0, 1, 2])[0][:, 2:]
+    angles = np.arctan2(after[:, 1], after[:, 0]) - np.arctan2(before[:, 1], before[:, 0])
+    expected = np.array([1, 0, -1]) * 2 * np.pi / 8
+    assert np.cos(angles - expected) == pytest.approx(1)
+
+
+def test_rim_starts_are_uniform_and_so_are_first_headings():
+    observation, _ = world(tasks=[[0]] * 8000).reset(seed=0)
+    for x, y in (observation[:, :2].T, observation[:, 2:].T):
+        octant = np.round(np.arctan2(y, x) / (2 * np.pi) * 8).astype(int) % 8
+        assert abs(np.bincount(octant, minlength=8) - 1000).max() < 3 * 30
+
+
+def test_platforms_are_places_in_the_pool_that_depend_on_their_number_only():
+    many, few = world(num_tasks=3000), world(num_tasks=5)
+    places = many.platforms(many.all_tasks())
+    np.testing.assert_array_equal(few.platforms(few.all_tasks()), places[:5])
+    distance = np.hypot(*places.T)
+    assert distance.max() <= 1 - many.platform_radius
+    inner = (distance <= 0.4).mean()  # a quarter of the area where centers may lie
+    assert inner == pytest.approx(0.25, abs=3 * math.sqrt(0.25 * 0.75 / 3000))
+    assert few.names([[3]])[0].startswith("3 at (") and len(set(few.names(few.all_tasks()))) == 5
+
+
+@pytest.mark.parametrize("start", ["rim", "center"])
+@pytest.mark.parametrize("headings", [4, 8, 13])
+@pytest.mark.parametrize(("stroke", "radius"), [(0.15, 0.2), (0.2, 0.2), (0.05, 0.1)])
+def test_swimming_toward_a_platform_takes_at_most_the_bound(start, headings, stroke, radius):
+    kwargs = {"headings": headings, "start": start, "stroke": stroke, "platform_radius": radius}
+    tasks = np.repeat(world().all_tasks(), 10, axis=0)
+    pool = world(tasks=tasks, **kwargs)
+    observation, _ = pool.reset(seed=1)
+    most, running = pool.most_strokes(tasks), np.ones(len(tasks), bool)
+    for step in range(1, most.max() + 1):
+        x, y = (pool.platforms(tasks) - observation[:, :2]).T
+        actions = np.round(np.arctan2(y, x) / (2 * np.pi) * headings).astype(int) % headings
+        observation, _, terminated, *_ = pool.step(actions, running)
+        running &= ~terminated
+        assert not (running & (step >= most)).any()
+    lower = np.hypot(*pool.platforms(tasks).T) + (start == "rim") - radius
+    assert (most >= lower / stroke - 1e-9).all()
+
+
+def test_the_optimal_return_is_known_where_the_bound_is_within_the_limit():
+    pool = world()
+    tasks = pool.all_tasks()
+    most = int(pool.most_strokes(tasks).max())
+    assert pool.optimal_return(tasks, most).tolist() == [1] * 200
+    assert pool.optimal_return(tasks, most - 1) is None
+    assert pool.optimal_return(tasks, None).tolist() == [1] * 200
+    assert world(steering="turn").optimal_return(tasks, 1000) is None
+    assert pool.success(np.array([0.0, 1.0])).tolist() == [False, True]
+
+
+def test_the_encoder_for_arrays_reads_an_observation():
+    (part,) = observation_parts(world()).values()
+    assert MLPEncoder.supports(part) and (part.shape, part.low, part.high) == ((4,), -1, 1)
+    assert world(headings=12).single_action_space == Discrete(12)
+    assert world(steering="turn").single_action_space == Discrete(3)
+
+
+@pytest.mark.parametrize("steering", ["set", "turn"])
+def test_an_environment_has_the_same_transitions_alone_and_after_it_is_restored(steering):
+    kwargs = {"steering": steering, "platform_radius": 0.4}
+    together, copy = world(6, **kwargs), world(6, **kwargs)
+    alone = world(tasks=together.tasks[4:5], **kwargs)
+    rng, ends = np.random.default_rng(0), 0
+    together.reset(seed=5), alone.reset(seed=9)
+    for step in range(80):
+        if step == 31:
+            copy.restore(together.state())
+        actions = rng.integers(together.single_action_space.n, size=6)
+        one, other = together.step(actions), alone.step(actions[4:5])
+        for mine, theirs in zip(one[:3], other[:3], strict=True):
+            np.testing.assert_array_equal(mine[4:5], theirs)
+        if step >= 31:
+            for mine, theirs in zip(one[:3], copy.step(actions)[:3], strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+        if one[2].any():
+            together.reset(options={"reset_mask": one[2]})
+            if step >= 31:
+                copy.reset(options={"reset_mask": one[2]})
+            if one[2][4]:
+                alone.reset()
+                ends += 1
+    assert ends
+
+
+def test_frames_show_pool_platform_path_and_swimmer():
+    pool = world()
+    seen = np.zeros((4, 4), np.float32)
+    seen[:, 0] = [-0.9, -0.6, -0.3, 0]
+    frames = pool.frames((7,), {"observation": seen[:-1], "next_observation": seen[1:]})
+    assert frames.shape == (4, 192, 192, 3) and frames.dtype == np.uint8
+    frames = pool_frames(seen[:, :2], np.array([0.0, 0.5]), 0.2)
+    colors = [frames[:, row, column] for row, column in ((96, 14), (50, 96), (0, 0), (150, 96))]
+    start, platform, outside, water = colors
+    assert (start[0] != start[3]).any() and (start[3] != water[3]).any()  # the path stays
+    assert (platform[0] != water[0]).any() and (platform[0] == platform[3]).all()
+    assert (outside[0] != water[0]).any()
+    over = pool_frames(np.array([[0.0, 0.5]]), np.array([0.0, 0.5]), 0.2)
+    assert (over[0, 38, 96] != frames[0, 38, 96]).any()  # found
+
+
+def test_a_text_shows_swimmer_and_platform():
+    env = envs.make(WORLD, start="center", render_mode="ansi")
+    env.reset(seed=0)
+    lines = env.render().splitlines()
+    assert len(lines) == 21 and lines[10][20] == "A" and "P" in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"num_tasks": 1}, "num_tasks must be an integer from 2 to 100000, got 1"),
+        ({"stroke": 0.3}, "the stroke at most the radius, got 0.3 and 0.2"),
+        ({"stroke": 0.001}, "must be numbers from 0.01 to below 1"),
+        ({"platform_radius": True}, "stroke and platform_radius must be numbers"),
+        ({"platform_radius": 1.0}, "stroke and platform_radius must be numbers"),
+        ({"headings": 3}, "headings must be an integer from 4 to 64"),
+        ({"steering": "left"}, "steering must be set or turn and start rim or center"),
+        ({"start": "random"}, "steering must be set or turn and start rim or center"),
+        ({"tasks": [[200]]}, "platforms go from 0 to 199, got 200"),
+        ({"tasks": [[0, 1]]}, "tasks must be a list of lists of 1 integers"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        world(**kwargs)
