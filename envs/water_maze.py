@@ -60,7 +60,9 @@ class WaterMaze(World):
         render_mode: str | None = None,
     ):
         if type(num_tasks) is not int or not 2 <= num_tasks <= MAX_TASKS:
-            raise ValueError(f"num_tasks must be an integer from 2 to {MAX_TASKS}, got {num_tasks}")
+            raise ValueError(
+                f"num_tasks must be an integer from 2 to {MAX_TASKS}, got {num_tasks!r}"
+            )
         lengths = (stroke, platform_radius)
         if (
             any(type(x) not in (int, float) for x in lengths)
@@ -71,7 +73,9 @@ class WaterMaze(World):
                 f"most the radius, got {stroke!r} and {platform_radius!r}"
             )
         if type(headings) is not int or not 4 <= headings <= MAX_HEADINGS:
-            raise ValueError(f"headings must be an integer from 4 to {MAX_HEADINGS}")
+            raise ValueError(
+                f"headings must be an integer from 4 to {MAX_HEADINGS}, got {headings!r}"
+            )
         if steering not in STEERING or start not in STARTS:
             raise ValueError(
                 f"steering must be set or turn and start rim or center, got {steering!r} and "
