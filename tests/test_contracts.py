@@ -87,6 +87,13 @@ CASES = {
     "decision transformer of arms": [
         *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "decision_transformer"),
     ],
+    "in-context Q of arms": [
+        *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "in_context_q"),
+    ],
+    "in-context Q of pictures": [
+        *(*PICTURES, *ENCODERS, *SEARCH, "--method.name", "in_context_q"),
+        *("--method.settings.loss", "iql", "--model.tokenizer", "separate"),
+    ],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 SMALL = {

@@ -17,6 +17,9 @@ from ad.registry import METHODS, TOKENIZERS
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
+# The methods whose targets are the actions taken.
+IMITATORS = [name for name in METHODS if name not in ("dpt", "in_context_q")]
+imitators = pytest.mark.parametrize("method", IMITATORS, indirect=True)
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 
 
@@ -37,8 +40,14 @@ def batch(random_window):
     window = random_window(4, 6, seed=0)
     window["action"][:, 1:] %= 5
     window["valid"][1, 5:] = False
-    window["return_to_go"] = window["reward"].nan_to_num().flip(1).cumsum(1).flip(1)
-    return window
+    return with_derived(window)
+
+
+def with_derived(window):
+    """Return a window with all further fields that a method reads."""
+    left = window["reward"].nan_to_num().flip(1).cumsum(1).flip(1)
+    further = {"terminated": window["time"] == 3, "truncated": window["time"] == 2}
+    return window | further | {"return_to_go": left, "optimal_action": window["observation"] % 5}
 
 
 def surprise_of(model, batch) -> torch.Tensor:
@@ -46,11 +55,17 @@ def surprise_of(model, batch) -> torch.Tensor:
     return -torch.log_softmax(model(batch), -1)[batch["valid"][:, 1:]]
 
 
+def trained(model) -> dict[str, torch.Tensor]:
+    """Return the parameters that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def actions_of(batch) -> torch.Tensor:
     """Return the action taken at every valid decision."""
     return batch["action"][:, 1:][batch["valid"][:, 1:]]
 
 
+@imitators
 def test_a_tiny_model_overfits_one_batch(method, model, batch):
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
@@ -62,6 +77,7 @@ def test_a_tiny_model_overfits_one_batch(method, model, batch):
     assert torch.equal(surprise_of(model, batch).argmin(-1), actions_of(batch))
 
 
+@imitators
 def test_the_loss_is_the_mean_surprise_of_the_actions_taken(method, model, batch):
     taken = surprise_of(model, batch).gather(-1, actions_of(batch)[:, None])
     torch.testing.assert_close(method.loss(model, batch)[0], taken.mean())
@@ -72,6 +88,7 @@ def smoothed(method):
     return type(method)(replace(method.settings, label_smoothing=0.1))
 
 
+@imitators
 def test_label_smoothing_mixes_in_every_action(method, model, batch):
     surprise = surprise_of(model, batch)
     taken = surprise.gather(-1, actions_of(batch)[:, None]).squeeze(-1)
@@ -79,6 +96,7 @@ def test_label_smoothing_mixes_in_every_action(method, model, batch):
     torch.testing.assert_close(smoothed(method).loss(model, batch)[0], expected)
 
 
+@imitators
 def test_actions_that_a_task_lacks_have_no_part_in_the_loss(method, model, batch):
     batch["action"][:, 1:] %= 3
     batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5).clone()
@@ -99,7 +117,7 @@ def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
 ):
     losses, gradients = [], []
     invalid = ~batch["valid"][:, 1:]
-    for other in (batch, random_window(4, 6, seed=1) | {"return_to_go": torch.ones(4, 7)}):
+    for other in (batch, with_derived(random_window(4, 6, seed=1))):
         mixed = {name: values.clone() for name, values in batch.items()}
         for name, values in mixed.items():
             if name != "valid":
@@ -107,14 +125,14 @@ def test_invalid_decisions_influence_neither_the_loss_nor_its_gradient(
         model.zero_grad()
         losses.append(method.loss(model, mixed)[0])
         losses[-1].backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
+        gradients.append([p.grad.clone() for p in trained(model).values()])
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*gradients)
 
 
 def test_every_parameter_of_the_model_learns(method, model, batch):
     method.loss(model, batch)[0].backward()
-    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    still = [name for name, p in trained(model).items() if p.grad is None or not p.grad.any()]
     assert still == []
 
 

@@ -1,0 +1,73 @@
+"""The model of in-context Q-learning: action values, a slow copy of them, and a policy head."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+from torch import nn
+
+from ad.config.schema import ModelConfig
+from ad.data.spec import Spec
+from ad.models.sequence_model import SequenceModel
+
+TENTHS = 10.0
+
+
+class ActionValueModel(SequenceModel):
+    """A sequence model with action values Q on the hidden states, and a target network.
+
+    With `has_policy`, `head` gives the logits of a policy, `q_head` the action values and `v_head`
+    a state value. Without it `head` gives the action values, which the logits are computed from.
+    `target` is a whole model, the slow copy of what the action values are computed with.
+    """
+
+    def __init__(self, spec: Spec, config: ModelConfig, backend: str, has_policy: bool):
+        super().__init__(spec, config, backend)
+        low, high = spec.return_range
+        self.tenths = TENTHS / (high - low) if high > low else TENTHS
+        self.q_head = nn.Linear(config.width, spec.num_actions) if has_policy else None
+        self.v_head = nn.Linear(config.width, 1) if has_policy else None
+        for head in filter(None, (self.q_head, self.v_head)):
+            nn.init.normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+        self.target = SequenceModel(spec, config, backend).requires_grad_(False)
+        self.move_target(1.0)
+
+    def forward(self, window, cache=None, start: int = 0) -> torch.Tensor:
+        """Return the logits [B, T, A] of the policy head.
+
+        Without one they are the action values in tenths of the range of the histories' returns.
+        """
+        logits = super().forward(window, cache, start)
+        return logits * self.tenths if self.q_head is None else logits
+
+    def action_values(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the action values [B, T, A] of hidden states [B, T, C], float32."""
+        return (self.head if self.q_head is None else self.q_head)(hidden).float()
+
+    def state_values(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the state values [B, T] of hidden states [B, T, C], float32."""
+        return self.v_head(hidden)[..., 0].float()
+
+    @torch.no_grad()
+    def target_values(self, window) -> torch.Tensor:
+        """Return the action values [B, T, A] of the target network for a window, float32."""
+        return self.target(window).float()
+
+    @torch.no_grad()
+    def move_target(self, rate: float) -> None:
+        """Move the target network by the fraction `rate` of the way (Polyak averaging)."""
+        for slow, fast in zip(self.target.parameters(), self._copied(), strict=True):
+            slow.lerp_(fast, rate)
+
+    def train(self, mode: bool = True) -> "ActionValueModel":
+        """Set the mode of all but the target network, which never drops out anything."""
+        super().train(mode)
+        self.target.eval()
+        return self
+
+    def _copied(self) -> Iterator[nn.Parameter]:
+        """Return the parameters that action values are computed with, as `target` orders them."""
+        head = self.head if self.q_head is None else self.q_head
+        parts = (self.tokenizer, self.transformer, head)
+        return chain.from_iterable(part.parameters() for part in parts)

@@ -1,0 +1,153 @@
+"""In-context Q-learning (Tarasov et al. 2025, arXiv 2502.17666): values instead of imitation.
+
+Action values of the decisions of a window, which see the context before them, are learned offline
+from the same windows that algorithm distillation imitates:
+
+    dqn  (Mnih et al. 2015)          L = (Q_t(a_t) - r_t - discount * max_a Q'_{t+1}(a))^2
+    cql  (Kumar et al. 2020)         L + cql_weight * (log sum_a exp Q_t(a) - Q_t(a_t))
+    iql  (Kostrikov et al. 2022)     (Q_t(a_t) - r_t - discount * V_{t+1})^2
+                                     + |expectile - [u < 0]| * u^2
+                                     - min(exp(u / temperature), 100) * log pi_t(a_t)
+                                     with u = Q'_t(a_t) - V_t
+
+Q' is the target network. The value of a decision is that of the rest of its episode: nothing is
+added to the reward of an episode's last transition, whether the episode terminated or was
+truncated. A window holds no decision at the observation that a truncated episode ends with. The
+return that counts is the one until the time limit, and `model.position: env_time` tells the time.
+The last decision of a window has no target unless its episode ends there.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ad.config.fields import field
+from ad.methods.base import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from ad.methods.action_values import ActionValueModel
+
+    Batch = dict[str, torch.Tensor]
+    Losses = dict[str, torch.Tensor]  # parts of the loss and metrics, 0-d each
+
+LARGEST_WEIGHT = 100.0  # of an action in the policy loss (Kostrikov et al. 2022, appendix B)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of in-context Q-learning."""
+
+    loss: str = field("cql", choices=("dqn", "cql", "iql"))
+    """loss: deep Q-learning, conservative Q-learning, or implicit Q-learning with a policy head"""
+    discount: float = field(0.9, at_least=0, at_most=1)
+    """discount of the values"""
+    target_rate: float = field(0.1, above=0, at_most=1)
+    """fraction by which the target network approaches the model after each train step"""
+    cql_weight: float = field(0.1, at_least=0)
+    """weight of the conservative term, for method.settings.loss cql"""
+    expectile: float = field(0.8, above=0, below=1)
+    """expectile of the action values that a state value fits, for method.settings.loss iql"""
+    temperature: float = field(0.1, above=0)
+    """advantage by which an action weighs e times as much, for method.settings.loss iql"""
+
+
+class InContextQ(Method):
+    """Temporal-difference learning of the action values at every decision of a window.
+
+    A rollout acts by the policy head (iql) or by the action values, whose logits are the values in
+    tenths of the range of the histories' returns: at `evaluation.temperature` 1, an action whose
+    value is lower by a tenth of that range is taken e times less often.
+    """
+
+    Settings = Settings
+    fields: ClassVar[tuple[str, ...]] = (*Method.fields, "terminated", "truncated")
+
+    def build(self, spec, config, backend):
+        """Return a model with action values and a target network."""
+        from ad.methods.action_values import ActionValueModel
+
+        return ActionValueModel(spec, config, backend, self.settings.loss == "iql")
+
+    def loss(
+        self, model: "ActionValueModel", batch: "Batch"
+    ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
+        """Return the sum of the parts of the loss, and each of them with the mean of Q(a_t)."""
+        hidden = model.hidden(batch)
+        values, target = model.action_values(hidden), model.target_values(batch)
+        if self.settings.loss == "iql":
+            parts = self._implicit(model, batch, hidden, values, target)
+        else:
+            parts = {"td_loss": self._td_loss(batch, values, allowed(target, batch).amax(-1))}
+        if self.settings.loss == "cql":
+            gap = allowed(values, batch).logsumexp(-1) - of_taken(values, batch)
+            parts["cql_loss"] = self.settings.cql_weight * mean(gap, batch)
+        return sum(parts.values()), {**parts, "q": mean(of_taken(values, batch), batch)}
+
+    def after_step(self, model: "ActionValueModel") -> None:
+        """Move the target network."""
+        model.move_target(self.settings.target_rate)
+
+    def _td_loss(
+        self, batch: "Batch", values: "torch.Tensor", following: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Return the mean squared error of the actions taken, 0-d.
+
+        `values` are [B, T, A], `following` [B, T] the values that each decision bootstraps with
+        where it is the next one.
+        """
+        targets, has_target = self.td_targets(batch, following)
+        error = of_taken(values, batch) - targets
+        return mean((error**2).where(has_target, 0), batch)
+
+    def td_targets(
+        self, batch: "Batch", following: "torch.Tensor"
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return the targets [B, T], without gradients, and which decisions have one, bool [B, T].
+
+        `following` [B, T] are the values of the decisions themselves.
+        """
+        from torch.nn.functional import pad
+
+        done = (batch["terminated"] | batch["truncated"])[:, 1:]
+        has_next = pad(batch["valid"][:, 2:], (0, 1))
+        value = pad(following.detach()[:, 1:], (0, 1)).where(has_next & ~done, 0)
+        return batch["reward"][:, 1:] + self.settings.discount * value, has_next | done
+
+    def _implicit(
+        self,
+        model: "ActionValueModel",
+        batch: "Batch",
+        hidden: "torch.Tensor",
+        values: "torch.Tensor",
+        target: "torch.Tensor",
+    ) -> "Losses":
+        """Return the parts of the loss of implicit Q-learning."""
+        settings, state_values = self.settings, model.state_values(hidden)
+        advantage = of_taken(target, batch) - state_values
+        expectile = (settings.expectile - (advantage < 0).float()).abs()
+        weight = (advantage.detach() / settings.temperature).exp().clamp(max=LARGEST_WEIGHT)
+        log_probs = allowed(model.head(hidden).float(), batch).log_softmax(-1)
+        return {
+            "td_loss": self._td_loss(batch, values, state_values),
+            "value_loss": mean(expectile * advantage**2, batch),
+            "policy_loss": -mean(weight * of_taken(log_probs, batch), batch),
+        }
+
+
+def allowed(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
+    """Return `values` [B, T, A] with -inf for the actions that the task lacks."""
+    if "action_mask" not in batch:
+        return values
+    return values.masked_fill(~batch["action_mask"][:, 1:], float("-inf"))
+
+
+def of_taken(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
+    """Return the entries [B, T] of `values` [B, T, A] of the actions taken."""
+    return values.gather(-1, batch["action"][:, 1:, None])[..., 0]
+
+
+def mean(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
+    """Return the mean of `values` [B, T] over the valid decisions, 0-d."""
+    valid = batch["valid"][:, 1:]
+    return values.where(valid, 0).sum() / valid.sum()

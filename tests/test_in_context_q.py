@@ -1,0 +1,299 @@
+"""In-context Q-learning: its losses by hand, the ends of episodes, and its target network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from probe_worlds import WORLDS
+from training_run import assert_same_bits, forget_last_checkpoint, logged, train
+
+from ad.collection.collect import collect
+from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.episodes import returns_of
+from ad.data.load import load_dataset
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.data.spec import Spec
+from ad.evaluation.evaluate import evaluation_rollouts, load_model
+from ad.methods import build_method
+from ad.rollout.rollout import rollout, sampled
+from ad.runtime.run import Run
+from ad.training.multi_seed import can_be_stacked
+from ad.training.trainer import Trainer
+from envs import make_vec
+from envs.oracle import TaskOracle
+from envs.spaces import Discrete
+
+HERE = Path(__file__).parent
+SMALL = ModelConfig(width=16, layers=1, heads=2, feed_forward=16)
+LOSSES = ("dqn", "cql", "iql")
+DISCOUNT = 0.5
+
+
+def method_of(loss: str, **settings):
+    """Return the method with a discount of 0.5."""
+    settings = {"loss": loss, "discount": DISCOUNT, **settings}
+    return build_method(MethodConfig("in_context_q", settings))
+
+
+def random_model(method, spec):
+    """Return a model whose heads and target network are large and differ."""
+    torch.manual_seed(0)
+    model = method.build(spec, SMALL, "torch").eval()
+    for head in (model.head, model.q_head, model.v_head, model.target.head):
+        if head is not None:
+            torch.nn.init.normal_(head.weight)
+    return model
+
+
+@pytest.fixture
+def batch(random_window):
+    """Four windows of six decisions with ends; the last two of the second are padding."""
+    window = random_window(4, 6, seed=0)
+    window["action"][:, 1:] %= 5
+    window["valid"][1, 5:] = False
+    rng = np.random.default_rng(1)
+    ends = torch.from_numpy(rng.integers(4, size=(4, 7)))
+    return window | {"terminated": ends == 0, "truncated": ends == 1}
+
+
+@torch.no_grad()
+def by_hand(method, model, batch) -> dict[str, float]:
+    """Return the parts of the loss, by loops over windows and decisions."""
+    settings, hidden = method.settings, model.hidden(batch)
+    q, slow = model.action_values(hidden), model.target_values(batch)
+    v = model.state_values(hidden) if settings.loss == "iql" else None
+    logits = model.head(hidden)
+    mask = batch.get("action_mask", torch.ones(4, 7, 5, dtype=torch.bool))
+    parts, count = {"td_loss": 0.0, "cql_loss": 0.0, "value_loss": 0.0, "policy_loss": 0.0}, 0
+    for b in range(4):
+        for t in range(6):
+            if not batch["valid"][b, t + 1]:
+                continue
+            count += 1
+            action, reward = batch["action"][b, t + 1], batch["reward"][b, t + 1]
+            done = batch["terminated"][b, t + 1] or batch["truncated"][b, t + 1]
+            has_next = t < 5 and bool(batch["valid"][b, t + 2])
+            if done or has_next:
+                target = reward
+                if not done and v is not None:
+                    target = reward + DISCOUNT * v[b, t + 1]
+                elif not done:
+                    target = reward + DISCOUNT * slow[b, t + 1][mask[b, t + 2]].max()
+                parts["td_loss"] += float((q[b, t, action] - target) ** 2)
+            here = mask[b, t + 1]
+            gap = q[b, t][here].exp().sum().log() - q[b, t, action]
+            parts["cql_loss"] += settings.cql_weight * float(gap)
+            if v is not None:
+                u = float(slow[b, t, action] - v[b, t])
+                parts["value_loss"] += (
+                    1 - settings.expectile if u < 0 else settings.expectile
+                ) * u**2
+                weight = min(np.exp(u / settings.temperature), 100.0)
+                log_prob = logits[b, t, action] - logits[b, t][here].exp().sum().log()
+                parts["policy_loss"] -= weight * float(log_prob)
+    return {name: value / count for name, value in parts.items()}
+
+
+PARTS = {
+    "dqn": ["td_loss"],
+    "cql": ["td_loss", "cql_loss"],
+    "iql": ["td_loss", "value_loss", "policy_loss"],
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_is_the_one_by_hand(loss, masked, spec, batch):
+    method = method_of(loss, temperature=0.5)
+    model = random_model(method, spec)
+    if masked:
+        batch["action"][:, 1:] %= 3
+        batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5).clone()
+        batch["action_mask"][:, 0] = False  # as before a history
+    total, metrics = method.loss(model, batch)
+    expected = by_hand(method, model, batch)
+    assert set(metrics) == {*PARTS[loss], "q"}
+    for name in PARTS[loss]:
+        assert metrics[name].item() == pytest.approx(expected[name], rel=1e-4)
+    assert total.item() == pytest.approx(sum(expected[name] for name in PARTS[loss]), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_actions_that_a_task_lacks_have_no_part_in_the_loss(loss, spec, batch):
+    method = method_of(loss)
+    model = random_model(method, spec)
+    batch["action"][:, 1:] %= 3
+    batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5).clone()
+    before, _ = method.loss(model, batch)
+    with torch.no_grad():
+        for head in (model.head, model.q_head, model.target.head):
+            if head is not None:
+                head.bias[3:] += 100
+    after, _ = method.loss(model, batch)
+    torch.testing.assert_close(before, after)
+    after.backward()
+    assert not model.head.bias.grad[3:].any()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_nothing_is_added_at_an_episodes_end_and_the_last_decision_has_no_target():
+    flags = {"terminated": [0, 1, 0, 0, 0, 0], "truncated": [0, 0, 0, 1, 0, 0]}
+    batch = {name: torch.tensor([[0, *values]]).bool() for name, values in flags.items()}
+    batch["reward"] = torch.tensor([[torch.nan, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    batch["valid"] = torch.tensor([[False, True, True, True, True, True, True]])
+    following = torch.tensor([[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]])
+    targets, has_target = method_of("dqn").td_targets(batch, following)
+    assert has_target.tolist() == [[True, True, True, True, True, False]]
+    assert targets[0, :5].tolist() == [1 + 10, 2, 3 + 20, 4, 5 + 30]
+    batch["valid"][0, 6] = False
+    assert method_of("dqn").td_targets(batch, following)[1].tolist()[0] == [True] * 4 + [False] * 2
+    batch["truncated"][0, 5] = True
+    assert method_of("dqn").td_targets(batch, following)[1][0, 4]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_target_network_begins_as_a_copy_and_follows_at_its_rate(loss, spec, batch):
+    method = method_of(loss, target_rate=0.25)
+    model = method.build(spec, SMALL, "torch")
+    torch.testing.assert_close(
+        model.action_values(model.hidden(batch)), model.target_values(batch), rtol=0, atol=0
+    )
+    assert not any(p.requires_grad for p in model.target.parameters())
+    method.loss(model, batch)[0].backward()
+    start = {name: p.clone() for name, p in model.target.named_parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p += 1
+    assert all(torch.equal(p, start[name]) for name, p in model.target.named_parameters())
+    method.after_step(model)
+    for name, p in model.target.named_parameters():
+        torch.testing.assert_close(p, start[name] + 0.25)
+
+
+def test_the_target_network_drops_nothing_out(spec, batch):
+    model = method_of("dqn").build(spec, replace(SMALL, dropout=0.5), "torch").train()
+    torch.testing.assert_close(model.target_values(batch), model.target_values(batch))
+    hidden = [model.hidden(batch) for _ in range(2)]
+    assert not torch.equal(*hidden)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_logits_are_the_values_in_tenths_of_the_range_of_returns_or_the_policys(loss, spec, batch):
+    method = method_of(loss)
+    model = random_model(method, replace(spec, return_range=(-1.0, 4.0)))
+    hidden = model.hidden(batch)
+    expected = model.head(hidden) if loss == "iql" else 2 * model.action_values(hidden)
+    torch.testing.assert_close(model(batch), expected)
+
+
+def random_histories(world_class, steps: int) -> TaskHistory:
+    """Return a history of uniformly random actions on the first task of a probe world."""
+
+    class Uniform:
+        def act(self, observation, time):
+            return torch.zeros(len(time), world_class.actions)
+
+        def observe(self, *outcome):
+            pass
+
+        def select(self, envs):
+            pass
+
+    world = make_vec(f"{HERE}/probe_worlds.py:{world_class.__name__}", [[0]] * 8, world_class.limit)
+    length = min(world_class.length, world_class.limit)
+    played = rollout(Uniform(), world, range(8), steps // length, sampled(), record=range(8))
+    arrays = played.trajectory
+    ends = np.append(arrays["episode"][:, 1:] != arrays["episode"][:, :-1], [[True]] * 8, 1)
+    never = np.zeros_like(ends)
+    done = (never, ends) if world_class.length > world_class.limit else (ends, never)
+    arrays = arrays | dict(zip(("terminated", "truncated"), done, strict=True))
+    return TaskHistory(arrays, np.zeros(1, int), TaskOracle())
+
+
+def best_values(model, windows) -> dict[tuple[int, int], float]:
+    """Return the mean of the largest action value at the (observation, time) of decisions."""
+    batch = windows.sample(np.random.default_rng(1), 64)
+    batch = {name: torch.from_numpy(values) for name, values in batch.items()}
+    with torch.no_grad():
+        values = model.action_values(model.eval().hidden(batch)).amax(-1).numpy()
+    valid = batch["valid"][:, 1:].numpy()
+    where = [batch[name][:, 1:].numpy()[valid] for name in ("observation", "time")]
+    values = values[valid]
+    return {
+        key: values[(where[0] == key[0]) & (where[1] == key[1])].mean()
+        for key in set(zip(*(part.tolist() for part in where), strict=True))
+    }
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_values_of_probe_worlds_are_those_of_an_optimal_policy(name):
+    world, history = WORLDS[name], random_histories(WORLDS[name], 60)
+    method = method_of("dqn", target_rate=0.1)
+    rewards = np.unique(history.arrays["reward"]).tolist()
+    spec = Spec(
+        {"": Discrete(world.observations, (world.observations,))},
+        *(world.actions, tuple(rewards), (rewards[0], rewards[-1]), world.limit),
+    )
+    windows = WindowSampler([history], spec, method.fields, 8, 1)
+    torch.manual_seed(0)
+    model = method.build(spec, replace(SMALL, encoder="table"), "torch")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        batch = windows.sample(rng, 16)
+        loss, _ = method.loss(model, {n: torch.from_numpy(v) for n, v in batch.items()})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step(model)
+    found, expected = best_values(model, windows), world.values(DISCOUNT)
+    for (observation, time), value in found.items():
+        # The return of an episode that is cut is that until its end, which the time tells.
+        wanted = (1 + DISCOUNT, 1.0)[time] if name == "TimeLimit" else expected[observation]
+        assert value == pytest.approx(wanted, abs=0.1)
+
+
+WORDS = ["--method.name", "in_context_q"]
+
+
+@pytest.mark.parametrize("loss", ["cql", "iql"])
+def test_a_training_that_resumes_has_the_same_bits_and_logs_all_parts(experiment, loss):
+    words = [*WORDS, "--method.settings.loss", loss, "--training.precision", "float32"]
+    whole, again = train(experiment(*words)), train(experiment(*words))
+    forget_last_checkpoint(again)
+    assert_same_bits(whole, train(again.config))
+    for part in (*PARTS[loss], "q"):
+        assert len(logged(whole, f"train/{part}")) == 8
+    assert not can_be_stacked(Trainer(whole))
+
+
+@pytest.mark.slow
+def test_a_policy_is_better_than_the_histories_that_it_learned_from(smoke, tmp_path):
+    settings = {
+        "env.kwargs": "{size: 5}",
+        "env.episode_length": 12,
+        "split.num_train_tasks": 18,
+        "source.algorithm": f"{HERE}/components.py:Uniform",
+        "source.env_steps": 40_000,
+        "source.num_envs": 10,
+        "data.history_stride": 1,
+        "data.context_length": 48,
+        "model.width": 32,
+        "training.steps": 600,
+        "training.batch_size": 32,
+        "training.learning_rate": 3e-3,
+        "training.eval_every": 600,
+        "evaluation.episodes": 30,
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    run = Run.open(smoke(tmp_path, *WORDS, *words))
+    collect(run)
+    train(run.config)
+    rollouts = evaluation_rollouts(run.config, run.split, load_model(run))
+    histories = np.concatenate([returns_of(h.arrays) for h in load_dataset(run).histories]).mean()
+    returns = {name: played.returns[:, 10:].mean() for name, played in rollouts.items()}
+    print(f"mean return of the histories {histories:.3f}, of the policy {returns}")
+    assert min(returns.values()) > histories + 0.1
