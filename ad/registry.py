@@ -30,6 +30,7 @@ METHODS = Registry(
         "expert_distillation": "ad.methods.expert_distillation:ExpertDistillation",
         "behavior_cloning": "ad.methods.behavior_cloning:BehaviorCloning",
         "decision_transformer": "ad.methods.decision_transformer:DecisionTransformer",
+        "dpt": "ad.methods.dpt:DecisionPretrainedTransformer",
         "in_context_q": "ad.methods.in_context_q:InContextQ",
     },
     group="methods",

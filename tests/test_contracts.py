@@ -94,6 +94,10 @@ CASES = {
         *(*PICTURES, *ENCODERS, *SEARCH, "--method.name", "in_context_q"),
         *("--method.settings.loss", "iql", "--model.tokenizer", "separate"),
     ],
+    "decision-pretrained transformer": [
+        *("--method.name", "dpt", "--method.settings.contexts", "shuffled"),
+        *("--evaluation.policy", "{commit: episode}", "--evaluation.temperature_known", "0.5"),
+    ],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 SMALL = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
 from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
 from ad.config.schema import Experiment
@@ -264,6 +264,16 @@ def arguments_of_the_policy_are_numbers_where_they_must_be(arguments, name):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if float in kinds and not allowed and not (is_number and math.isfinite(value)):
             return f"must set {argument} to a number, not {as_yaml(value)}"
+
+
+@component_constraint("evaluation.policy", "method.name")
+def arguments_of_the_policy_are_among_their_choices(arguments, name):
+    parameters = inspect.signature(METHODS.load(name).policy).parameters
+    for argument, value in arguments.items():
+        annotation = parameters[argument].annotation
+        if get_origin(annotation) is Literal and value not in get_args(annotation):
+            choices = " or ".join(get_args(annotation))
+            return f"must set {argument} to {choices}, not {as_yaml(value)}"
 
 
 @component_constraint("evaluation.calibration", "method.name")

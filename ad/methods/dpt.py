@@ -1,0 +1,91 @@
+"""The decision-pretrained transformer (Lee et al. 2023, arXiv 2306.14892): optimal actions.
+
+A model that predicts the optimal action at a state from the transitions of an unknown task imitates
+posterior sampling: its probability of an action is that of the action being optimal given the
+context (section 5 of the paper). What differs from the paper's training (its Algorithm 1):
+
+- The optimal action is predicted at every decision of a window; there it is predicted at a query
+  state after every part of the context.
+- With `contexts: ordered` a context is a part of a learning history in its order, whose last
+  transition led to the state of the decision. With `contexts: shuffled` it is a set of transitions
+  as in the paper: those of a window are put in random order, so that each decision is at a state
+  that has nothing to do with the transition before it.
+- Of several optimal actions the target is always the first.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from ad.config.fields import field
+from ad.methods import algorithm_distillation
+from ad.methods.base import Method
+from ad.methods.behavior_cloning import accuracy
+
+if TYPE_CHECKING:
+    from ad.data.sampler import Batch, WindowSampler
+
+
+@dataclass(frozen=True)
+class Settings(algorithm_distillation.Settings):
+    """Settings of the decision-pretrained transformer."""
+
+    contexts: str = field("ordered", choices=("ordered", "shuffled"))
+    """order of the transitions in a training window: that of the history, or a random one"""
+
+
+class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation):
+    """Cross entropy of the optimal actions at every decision of a window.
+
+    Only for worlds that know their optimal actions by the observation.
+    """
+
+    Settings = Settings
+    fields: ClassVar[tuple[str, ...]] = (*Method.fields, "optimal_action")
+    can_be_stacked = True
+
+    def sampler(self, dataset, held_out=False):
+        """Return the sampler of training batches, with transitions in the configured order."""
+        windows = super().sampler(dataset, held_out)
+        return ShuffledWindows(windows) if self.settings.contexts == "shuffled" else windows
+
+    def loss(self, model, batch):
+        """Return the mean cross entropy (nats), and the accuracy of the most likely actions."""
+        logits = self.logits(model, batch)
+        targets = batch | {"action": batch["optimal_action"]}
+        return self.cross_entropy(logits, targets), {"accuracy": accuracy(logits, targets)}
+
+    def policy(self, model, num_envs, context_length, commit: Literal["step", "episode"] = "step"):
+        """Return the policy of a rollout, which sees the same context for a `step` or an `episode`.
+
+        With `step` a decision sees all transitions before it. With `episode` it sees those of the
+        episodes before the present one, as in the paper's online deployment (Algorithm 1). Either
+        way `evaluation.action` says how actions are chosen; in the paper they are sampled.
+        """
+        if commit == "step":
+            return super().policy(model, num_envs, context_length)
+        from ad.methods.committed_policy import CommittedPolicy
+
+        return CommittedPolicy(model, num_envs, context_length)
+
+
+class ShuffledWindows:
+    """A sampler whose windows hold their transitions in random order.
+
+    The transition before a window, its entry 0, stays where it is. `step` numbers the places.
+    """
+
+    def __init__(self, windows: "WindowSampler"):
+        self.windows = windows
+
+    def sample(self, rng: np.random.Generator, count: int) -> "Batch":
+        """Draw `count` windows."""
+        batch = self.windows.sample(rng, count)
+        valid = batch["valid"][:, 1:]
+        place = rng.random(valid.shape)
+        order = np.where(valid, place, 1 + place).argsort(1)  # what is not valid stays behind
+        order = np.pad(order + 1, ((0, 0), (1, 0)))
+        rows = np.arange(count)[:, None]
+        kept = {name: batch.pop(name) for name in ("step", "valid")}
+        return {name: values[rows, order] for name, values in batch.items()} | kept

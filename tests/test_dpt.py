@@ -1,0 +1,250 @@
+"""The decision-pretrained transformer: optimal actions, and contexts of whole episodes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_run import assert_same_bits, forget_last_checkpoint, train
+
+from ad.collection.collect import collect
+from ad.config.parser import load
+from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.load import load_dataset
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.data.spec import Spec
+from ad.errors import ConfigError
+from ad.evaluation.evaluate import evaluation_rollouts, load_model
+from ad.methods import build_method
+from ad.methods.dpt import ShuffledWindows
+from ad.registry import TOKENIZERS
+from ad.rollout.rollout import rollout, sampled
+from ad.runtime.run import Run
+from envs import make_vec
+from envs.oracle import TaskOracle
+from envs.spaces import Discrete
+
+HERE = Path(__file__).parent
+SPEC = Spec({"": Discrete(9, (3, 3))}, 5, (0.0, 1.0), (0.0, 1.0), 6, (0.0, 1.0))
+SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, positions=50)
+WORDS = ["--method.name", "dpt"]
+
+
+def random_model(**settings):
+    """Return the method and a random model of it, with logits large enough to compare."""
+    torch.manual_seed(0)
+    method = build_method(MethodConfig("dpt"))
+    model = method.build(SPEC, replace(SMALL, **settings), "torch").double().eval()
+    torch.nn.init.normal_(model.head.weight)
+    return method, model.requires_grad_(False)
+
+
+def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(
+    spec, random_window
+):
+    method = build_method(MethodConfig("dpt"))
+    torch.manual_seed(0)
+    model, window = method.build(spec, SMALL, "torch"), random_window(4, 6, seed=0)
+    window["valid"][1, 5:] = False
+    window["optimal_action"] = window["observation"] % 5
+    loss, metrics = method.loss(model, window)
+    log_probs, valid = model(window).log_softmax(-1), window["valid"][:, 1:]
+    targets = window["optimal_action"][:, 1:]
+    surprise = -log_probs.gather(-1, targets[..., None])[..., 0][valid]
+    torch.testing.assert_close(loss, surprise.mean())
+    hits = (log_probs.argmax(-1) == targets)[valid]
+    torch.testing.assert_close(metrics["accuracy"], hits.float().mean())
+    window["action_mask"] = torch.zeros(4, 7, 5, dtype=torch.bool)
+    window["action_mask"].scatter_(2, window["optimal_action"][..., None], True)
+    assert method.loss(model, window)[0].abs() < 1e-6
+
+
+def test_targets_lead_to_the_goal_of_their_task(collected):
+    run = Run.open(collected("dpt_targets", *WORDS))
+    windows = build_method(run.config.method).sampler(load_dataset(run))
+    size, goals = 3, run.split.train_tasks @ [3, 1]
+    moved = run.world.successors()[windows.data["observation"], windows.data["optimal_action"]]
+    goal = np.repeat(np.repeat(goals, len(windows.lengths) // len(goals)), windows.lengths)
+    before, after = (
+        np.abs(np.stack(np.divmod(cells, size)) - np.divmod(goal, size)).sum(0)
+        for cells in (windows.data["observation"].astype(int), moved.astype(int))
+    )
+    np.testing.assert_array_equal(after, np.maximum(before - 1, 0))
+
+
+def numbered_windows(length: int) -> WindowSampler:
+    """Return windows of two actors whose transitions carry their number in every field."""
+    number = np.arange(24).reshape(2, 12)
+    done = number % 4 == 3
+    fields = ("observation", "action", "next_observation", "time")
+    history = dict.fromkeys(fields, number) | {"terminated": done, "truncated": ~done & False}
+    history["reward"] = number.astype(np.float32)
+    spec = Spec({"": Discrete(24, (24,))}, 24, (), (0.0, 23.0), 4)
+    method = build_method(MethodConfig())
+    task = TaskHistory(history, np.zeros(1, int), TaskOracle())
+    return WindowSampler([task], spec, method.fields, length, 1)
+
+
+@pytest.mark.parametrize("length", [5, 20])
+def test_a_shuffled_window_holds_the_same_transitions_whole_in_another_order(length):
+    windows = numbered_windows(length)
+    plain = windows.sample(np.random.default_rng(0), 50)
+    batch = ShuffledWindows(windows).sample(np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(batch["valid"], plain["valid"])
+    np.testing.assert_array_equal(batch["step"], plain["step"])
+    valid = batch["valid"].copy()
+    valid[:, 0] = False
+    for name in ("action", "reward", "next_observation", "time"):
+        np.testing.assert_array_equal(batch[name][valid], batch["observation"][valid])
+    for name, values in plain.items():
+        np.testing.assert_array_equal(batch[name][:, 0], values[:, 0])
+    one, other = (np.where(valid, b["observation"], -1) for b in (plain, batch))
+    np.testing.assert_array_equal(np.sort(one), np.sort(other))
+    assert (one != other).any(1).mean() > 0.9
+
+
+def test_every_order_of_a_shuffled_window_is_equally_likely():
+    windows = ShuffledWindows(numbered_windows(3))
+    batch = windows.sample(np.random.default_rng(0), 6000)["observation"][:, 1:]
+    orders, counts = np.unique(batch.argsort(1), axis=0, return_counts=True)
+    assert len(orders) == 6
+    np.testing.assert_allclose(counts / 6000, 1 / 6, atol=3 * np.sqrt(1 / 6 * 5 / 6 / 6000))
+
+
+class Recorded:
+    """A policy that keeps the logits of each environment."""
+
+    def __init__(self, policy):
+        self.policy, self.observe, self.envs = policy, policy.observe, torch.arange(3)
+        self.logits = {0: [], 1: [], 2: []}
+
+    def act(self, observation, time):
+        logits = self.policy.act(observation, time)
+        for env, values in zip(self.envs.tolist(), logits, strict=True):
+            self.logits[env].append(values)
+        return logits
+
+    def select(self, envs):
+        self.policy.select(envs)
+        self.envs = self.envs[envs]
+
+
+def played_logits(context_length: int, **settings):
+    """Return model, trajectories and logits of a rollout that commits to episodes."""
+    method, model = random_model(**settings)
+    policy = Recorded(method.policy(model, 3, context_length, commit="episode"))
+    tasks = np.array([[0, 0], [1, 2], [2, 2]])
+    world = make_vec("DarkRoom-v0", tasks, 6, size=3)
+    played = rollout(policy, world, [1, 2, 3], 4, sampled(), record=range(3)).trajectory
+    return model, played, policy.logits
+
+
+@pytest.mark.parametrize("position", ["env_time", "window", "history"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("context_length", [1, 4, 30])
+def test_a_committed_decision_is_that_of_a_window_of_the_past_episodes_and_its_query(
+    context_length, tokenizer, position
+):
+    model, played, logits = played_logits(context_length, tokenizer=tokenizer, position=position)
+    for env in range(3):
+        episodes = played["episode"][env][played["episode"][env] >= 0]
+        for number, begun in enumerate(np.searchsorted(episodes, episodes)):
+            entries = [*range(begun - min(begun, context_length - 1), begun), number]
+            window = {name: [padding] for name, padding in SPEC.padding.items()}
+            for name, values in window.items():
+                values += played[name][env, entries].tolist()
+                values[-1] = values[-1] if name in ("observation", "time") else SPEC.padding[name]
+            steps = [0, *entries[:-1], begun]
+            window |= {"step": steps, "valid": [False] + [True] * len(entries)}
+            shown = {name: torch.tensor([values]) for name, values in window.items()}
+            shown["reward"] = shown["reward"].double()
+            expected = model(shown)[0, -1]
+            torch.testing.assert_close(logits[env][number], expected, atol=1e-6, rtol=0)
+
+
+def test_a_committed_context_does_not_change_within_an_episode_and_does_after_it():
+    method, model = random_model()
+    policy = method.policy(model, 2, 10, commit="episode")
+    here, zero, no = torch.tensor([4, 4]), torch.zeros(2, dtype=torch.int64), torch.zeros(2) > 0
+    first = policy.act(here, zero)
+    policy.observe(zero, torch.tensor([1.0, 1.0]), no, torch.tensor([False, True]), here)
+    second = policy.act(here, zero)
+    torch.testing.assert_close(second[0], first[0])
+    assert (second[1] - first[1]).abs().max() > 1e-3
+    assert policy.reward_in_context().tolist() == [False, True]
+
+
+def test_branched_contexts_go_on_alike():
+    method, model = random_model()
+    policy, generator = method.policy(model, 3, 5, commit="episode"), torch.Generator()
+    for step in range(12):
+        envs = torch.tensor([0, 1, 2] if step < 4 else [0, 1, 0])
+        if step == 4:
+            policy.select(torch.tensor([2, 0, 2]))
+        cells, following = torch.randint(9, (2, 3), generator=generator)[:, envs]
+        ended = torch.randint(2, (3,), generator=generator)[envs] > 0
+        logits = policy.act(cells, torch.full((3,), step % 3))
+        policy.observe(cells % 5, cells % 2, ended, ended & False, following)
+        if step >= 4:
+            torch.testing.assert_close(logits[0], logits[2])
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--evaluation.policy", "{commit: day}"], "must set commit to step or episode, not 'day'"),
+        (["--method.settings.contexts", "sorted"], r"method\.settings\.contexts"),
+        (
+            ["--env.id", f"{HERE}/worlds.py:Silent", "--model.encoder", "table"],
+            "dpt needs a world that knows its optimal actions by the observation",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_compute(words, sentence, tmp_path):
+    with pytest.raises(ConfigError, match=sentence):
+        load(["--root", str(tmp_path), "--split.num_train_tasks", "1", *WORDS, *words])
+
+
+def test_a_training_on_shuffled_contexts_that_resumes_has_the_same_bits(experiment):
+    words = [*WORDS, "--method.settings.contexts", "shuffled", "--training.precision", "float32"]
+    whole, again = train(experiment(*words)), train(experiment(*words))
+    forget_last_checkpoint(again)
+    assert_same_bits(whole, train(again.config))
+
+
+@pytest.mark.slow
+def test_sampled_actions_explore_where_greedy_ones_do_not(smoke, tmp_path):
+    settings = {
+        "env.kwargs": "{size: 5}",
+        "env.episode_length": 12,
+        "split.num_train_tasks": 18,
+        "source.algorithm": f"{HERE}/components.py:Uniform",
+        "source.env_steps": 20_000,
+        "source.num_envs": 10,
+        "data.history_stride": 1,
+        "data.context_length": 48,
+        "model.width": 32,
+        "method.settings.contexts": "shuffled",
+        "training.steps": 500,
+        "training.batch_size": 32,
+        "training.learning_rate": 3e-3,
+        "training.eval_every": 500,
+        "evaluation.episodes": 20,
+        "evaluation.temperature": 1.0,
+        "evaluation.policy": "{commit: episode}",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    run = Run.open(smoke(tmp_path, *WORDS, *words))
+    collect(run)
+    train(run.config)
+    cells, returns = {}, {}
+    for action in ("sample", "greedy"):
+        config = replace(run.config, evaluation=replace(run.config.evaluation, action=action))
+        played = evaluation_rollouts(config, run.split, load_model(run))["held_out"]
+        returns[action] = played.returns[:, 10:].mean()
+        visited = np.where(played.trajectory["episode"] >= 0, played.trajectory["observation"], -1)
+        cells[action] = np.mean([len(set(row[row >= 0].tolist())) for row in visited])
+    print(f"cells seen {cells}, mean return from episode 11 on, held-out tasks {returns}")
+    assert cells["sample"] > 2 * cells["greedy"] or returns["sample"] > returns["greedy"] + 0.2
