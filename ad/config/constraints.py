@@ -26,6 +26,7 @@ Constraint = tuple[tuple[str, ...], Callable[..., str | None]]
 CONSTRAINTS: list[Constraint] = []
 ASKED = "asked_return"  # the argument of a policy that a calibration varies
 COMPONENT_CONSTRAINTS: list[Constraint] = []  # import the components: only if nothing else is wrong
+MOST_PERMUTED = 2**16  # observations: a batch holds a permutation of them for each window
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -215,6 +216,21 @@ def stride_leaves_training_sequences(stride, env_steps, collected, num_envs):
 def windows_begin_or_end(to_end, from_start):
     if to_end + from_start > 1:
         return f"must be at most 1 - data.windows_from_start ({from_start:g}), not {to_end:g}"
+
+
+@component_constraint("data.permute", "env", "method.name")
+def windows_can_be_permuted(permute, env, method):
+    if permute == "none":
+        return None
+    if METHODS.load(method).derived:
+        return f"must be none with {method}: what it computes itself cannot be permuted alike"
+    part = observation_parts(configured_world(env)).get("")
+    is_index = isinstance(part, Discrete) and part.n <= MOST_PERMUTED
+    if permute != "actions" and not is_index:
+        return (
+            f"must be none or actions with {env.id}: its observation is not one index below "
+            f"{MOST_PERMUTED}"
+        )
 
 
 @component_constraint("model.encoders", "env")

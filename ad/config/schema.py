@@ -86,6 +86,12 @@ class DataConfig:
     """fraction of training windows, where they cross episodes, that start with a history"""
     windows_to_end: float = field(0.0, added=True, at_least=0, at_most=1)
     """fraction of training windows that end where an episode ends"""
+    best_actors: float = field(1.0, added=True, above=0, at_most=1)
+    """fraction of each task's actors to train on: those that improve most, and most steadily"""
+    stability_weight: float = field(1.0, added=True, at_least=0)
+    """weight of a steady return beside its improvement, for data.best_actors below 1"""
+    permute: str = field("none", added=True, choices=("none", "actions", "observations", "both"))
+    """what is permuted at random in each training window, which the context must then reveal"""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import torch
 
 from ad.config.schema import Experiment
 from ad.data.derived import Derive
+from ad.data.filtering import best_actors
+from ad.data.permutation import PermutedWindows
 from ad.data.sampler import Batch, TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.runtime.console import warn
@@ -29,7 +31,7 @@ class Dataset:
         derived: Mapping[str, Derive] | None = None,
         best_fraction: float = 1.0,
         within_episodes: bool = False,
-    ) -> WindowSampler:
+    ) -> WindowSampler | PermutedWindows:
         """Return a sampler of windows of the actors to train on, or of those `held_out`.
 
         The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere,
@@ -44,7 +46,11 @@ class Dataset:
         actors = slice(num_envs - data.held_out_actors, None) if held_out else actors
 
         def part(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return {name: array[actors, :steps] for name, array in arrays.items()}
+            chosen = {name: array[actors, :steps] for name, array in arrays.items()}
+            if held_out or data.best_actors == 1:
+                return chosen
+            kept = best_actors(chosen, data.best_actors, data.stability_weight)
+            return {name: array[kept] for name, array in chosen.items()}
 
         sampler = WindowSampler(
             (history._replace(arrays=part(history.arrays)) for history in self.histories),
@@ -65,7 +71,9 @@ class Dataset:
                 f"the longest training sequence has {longest} transitions: the model is never "
                 f"trained on a full context of {data.context_length}"
             )
-        return sampler
+        if data.permute == "none":
+            return sampler
+        return PermutedWindows(sampler, self.spec, data.permute)
 
 
 def training_part(config: Experiment) -> tuple[slice, int]:

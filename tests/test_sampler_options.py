@@ -1,0 +1,221 @@
+"""Options of training windows: permuted actions and observations, and the actors to train on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_run import assert_same_bits, forget_last_checkpoint, train
+
+from ad.config.parser import load
+from ad.config.schema import DataConfig, config_hash
+from ad.data.filtering import actor_scores, best_actors
+from ad.data.load import load_dataset
+from ad.data.permutation import PermutedWindows, permutations
+from ad.data.sampler import TaskHistory, WindowSampler
+from ad.data.spec import Spec
+from ad.errors import ConfigError
+from ad.methods import build_method
+from ad.methods.base import Method
+from ad.runtime.run import Run
+from ad.training.multi_seed import can_be_stacked
+from ad.training.trainer import Trainer
+from envs.oracle import TaskOracle
+from envs.spaces import Discrete
+
+HERE = Path(__file__).parent
+SPEC = Spec({"": Discrete(7, (7,))}, 4, (0.0, 1.0), (0.0, 1.0), 5)
+FIELDS = (*Method.fields, "optimal_action", "action_mask")
+ROLES = ("observation", "next_observation")
+PROPERTY = settings(max_examples=30)
+
+
+def random_windows(length: int) -> WindowSampler:
+    """Return windows of two actors with random transitions, optimal actions and masks."""
+    rng, shape = np.random.default_rng(0), (2, 15)
+    sizes = {"observation": 7, "next_observation": 7, "action": 4, "time": 5}
+    arrays = {name: rng.integers(size, size=shape) for name, size in sizes.items()}
+    arrays["reward"] = rng.integers(2, size=shape).astype(np.float32)
+    arrays["terminated"] = np.tile(np.arange(15) % 5 == 4, (2, 1))
+    arrays["truncated"] = np.zeros(shape, bool)
+    derived = {
+        "optimal_action": lambda sequences: np.arange(30) % 4,
+        "action_mask": lambda sequences: np.arange(120).reshape(30, 4) % 7 < 4,
+    }
+    history = TaskHistory(arrays, np.zeros(1, int), TaskOracle())
+    return WindowSampler([history], SPEC, FIELDS, length, 1, from_start=0.3, derived=derived)
+
+
+def renaming(plain: np.ndarray, renamed: np.ndarray, size: int) -> dict[int, int]:
+    """Return old -> new of two arrays of equal shape, which must be one to one."""
+    pairs = set(zip(plain.ravel().tolist(), renamed.ravel().tolist(), strict=True))
+    names = dict(pairs)
+    assert len(names) == len(pairs) == len(set(names.values()))
+    assert set(names.values()) <= set(range(size))
+    return names
+
+
+@PROPERTY
+@given(st.sampled_from(["actions", "observations", "both"]), st.integers(1, 12), st.integers(0, 99))
+def test_a_window_has_one_permutation_for_all_its_entries_and_fields(permute, length, seed):
+    windows = random_windows(length)
+    plain = windows.sample(np.random.default_rng(seed), 8)
+    batch = PermutedWindows(windows, SPEC, permute).sample(np.random.default_rng(seed), 8)
+    assert set(batch) == set(plain)
+    untouched = {"reward", "time", "step", "valid"}
+    untouched |= {*ROLES} if permute == "actions" else set()
+    untouched |= {"action", *FIELDS[-2:]} if permute == "observations" else set()
+    for name, values in plain.items():
+        assert batch[name].dtype == values.dtype
+        if name in untouched:
+            np.testing.assert_array_equal(batch[name], values)
+    for window, valid in enumerate(plain["valid"]):
+        padding = {name: batch[name][window, 0] for name in ("action", *ROLES)}
+        if not valid[0]:
+            assert padding == {"action": 4, "observation": 7, "next_observation": 7}
+        pairs = [
+            (b["action"][window, valid], b["optimal_action"][window, valid]) for b in (plain, batch)
+        ]
+        names = renaming(*(np.stack(pair) for pair in pairs), 4)
+        for old, new in names.items():
+            mask, permuted = (b["action_mask"][window, valid] for b in (plain, batch))
+            np.testing.assert_array_equal(permuted[:, new], mask[:, old])
+        seen = [np.stack([b[role][window, valid] for role in ROLES]) for b in (plain, batch)]
+        renaming(*seen, 7)
+
+
+def test_every_permutation_is_equally_likely():
+    drawn = permutations(np.random.default_rng(0), 6000, 3)
+    assert (drawn[:, 3] == 3).all()
+    orders, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(orders) == 6
+    np.testing.assert_allclose(counts / 6000, 1 / 6, atol=3 * np.sqrt(1 / 6 * 5 / 6 / 6000))
+
+
+# Returns of single-step episodes: from 0 to 1 at once and back, steadily, never, and only once.
+RETURNS = [[0, 1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]]
+SCORES = [1 / 2 - 1 / 2, 1 / 2 - 1 / 10, 0, -1 - 1 / 5]  # of the range 2, with a weight of 1
+
+
+def history_of(returns) -> dict[str, np.ndarray]:
+    """Return a history of actors whose episodes have one step."""
+    reward = np.array(returns, np.float32)
+    done = np.ones(reward.shape, bool)
+    return {"reward": reward, "terminated": done, "truncated": ~done}
+
+
+def test_scores_are_improvement_and_stability_by_hand():
+    np.testing.assert_allclose(actor_scores(history_of(RETURNS), 1.0), SCORES)
+    improvement = [1 / 2, 1 / 2, 0, -1]
+    np.testing.assert_allclose(actor_scores(history_of(RETURNS), 0.0), improvement)
+    twice = history_of(2 * np.array(RETURNS))
+    np.testing.assert_allclose(actor_scores(twice, 1.0), SCORES)
+
+
+def test_improvement_compares_the_last_tenth_with_the_first():
+    rising = np.arange(40)[None] / 39
+    score = actor_scores(history_of(rising), 0.0)[0]
+    assert score == pytest.approx(36 / 39)
+
+
+def test_the_best_actors_are_kept_in_their_order_and_the_first_of_those_that_tie():
+    history = history_of(RETURNS)
+    for fraction, kept in ((0.1, [1]), (0.5, [0, 1]), (0.75, [0, 1, 2]), (1.0, [0, 1, 2, 3])):
+        assert best_actors(history, fraction, 1.0).tolist() == kept
+    assert best_actors(history, 0.25, 0.0).tolist() == [0]
+    assert best_actors(history_of(np.zeros((3, 4))), 0.5, 1.0).tolist() == [0, 1]
+
+
+def test_an_actor_without_a_whole_episode_comes_last():
+    history = history_of(RETURNS)
+    history["terminated"][0] = False
+    assert best_actors(history, 0.75, 1.0).tolist() == [1, 2, 3]
+
+
+def test_only_the_best_actors_are_trained_on_and_held_out_ones_stay(collected):
+    plain = Run.open(collected("all_actors"))
+    run = Run.open(collected("best_actors", "--data.best_actors", "0.5"))
+    dataset = load_dataset(run)
+    numbered = [
+        history._replace(arrays={**history.arrays, "observation": _numbers(history, task)})
+        for task, history in enumerate(dataset.histories)
+    ]
+    dataset = replace(dataset, histories=numbered)
+    shown = set(np.unique(dataset.windows(("observation",)).data["observation"]).tolist())
+    expected = set()
+    for task, history in enumerate(load_dataset(plain).histories):
+        training = {name: array[:3] for name, array in history.arrays.items()}
+        expected |= {4 * task + int(actor) for actor in best_actors(training, 0.5, 1.0)}
+    assert shown == expected and len(shown) == 2 * len(numbered)
+    held_out = dataset.windows(("observation",), held_out=True).data["observation"]
+    assert set(held_out.tolist()) == {4 * task + 3 for task in range(len(numbered))}
+
+
+def _numbers(history: TaskHistory, task: int) -> np.ndarray:
+    """Return observations that hold the number of their actor among those of all tasks."""
+    shape = history.arrays["reward"].shape
+    return np.broadcast_to(4 * task + np.arange(shape[0])[:, None], shape)
+
+
+OPTIONS = ["--data.permute", "both", "--data.best_actors", "0.5"]
+
+
+@pytest.mark.parametrize("method", ["algorithm_distillation", "dpt", "in_context_q"])
+def test_a_training_with_the_options_that_resumes_has_the_same_bits(experiment, method):
+    words = [*OPTIONS, "--method.name", method, "--training.precision", "float32"]
+    whole, again = train(experiment(*words)), train(experiment(*words))
+    forget_last_checkpoint(again)
+    assert_same_bits(whole, train(again.config))
+
+
+def test_batches_are_equal_for_equal_seeds_and_several_seeds_may_share_a_pass(experiment):
+    words = [*OPTIONS, "--model.dropout", "0", "--model.attention_dropout", "0"]
+    one, same = (Trainer(Run.open(experiment(*words))) for _ in range(2))
+    other = Trainer(Run.open(experiment(*words, "--training.train_seed", "1")))
+    for name, values in one.batch().items():
+        np.testing.assert_array_equal(values, same.batch()[name])
+    assert not np.array_equal(one.batch()["action"], other.batch()["action"])
+    assert can_be_stacked(one)
+
+
+def test_every_method_reads_permuted_windows(collected):
+    for name in ("algorithm_distillation", "behavior_cloning", "decision_transformer", "dpt"):
+        config = collected(f"permuted_{name}", *OPTIONS, "--method.name", name)
+        run = Run.open(config)
+        sampler = build_method(config.method).sampler(load_dataset(run))
+        batch = sampler.sample(np.random.default_rng(0), 4)
+        assert batch["action"][:, 1:].max() < 5 and batch["observation"][:, 1:].max() < 9
+
+
+def test_an_experiment_without_the_options_keeps_its_hash():
+    assert config_hash(DataConfig()) == (
+        "87608c60b58a66d795593437957fe356517b4755dd13561e5fc0ec2c95f27fd9"
+    )
+    for changed in ({"permute": "both"}, {"best_actors": 0.5}):
+        assert config_hash(DataConfig(**changed)) != config_hash(DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--data.permute", "both", "--env.id", f"{HERE}/components.py:PictureRoom"],
+            "must be none or actions with .*PictureRoom: its observation is not one index",
+        ),
+        (
+            ["--data.permute", "actions", "--method.name", f"{HERE}/components.py:TimeLeft"],
+            "what it computes itself cannot be permuted",
+        ),
+        (["--data.permute", "rewards"], "must be one of none, actions, observations, both"),
+        (["--data.best_actors", "0"], r"data\.best_actors"),
+        (["--data.stability_weight", "-1"], r"data\.stability_weight"),
+    ],
+)
+def test_what_cannot_be_is_refused(words, sentence, tmp_path):
+    rest = ["--env.tasks", "[{goal: 3}, {goal: 7}]"] if "PictureRoom" in words[-1] else []
+    rest += ["--model.encoder", "table", "--model.encoders", "{image: mlp}"] if rest else []
+    rest += ["--source.algorithm", f"{HERE}/components.py:Uniform"] if rest else []
+    with pytest.raises(ConfigError, match=sentence):
+        load(["--root", str(tmp_path), "--split.num_train_tasks", "1", *words, *rest])
