@@ -1,16 +1,16 @@
 """The decision-pretrained transformer (Lee et al. 2023, arXiv 2306.14892): optimal actions.
 
-A model that predicts the optimal action at a state from the transitions of an unknown task imitates
+A model that predicts the optimal action at a state from transitions of an unknown task imitates
 posterior sampling: its probability of an action is that of the action being optimal given the
-context (section 5 of the paper). What differs from the paper's training (its Algorithm 1):
+context (section 5 of the paper). The training differs from Algorithm 1 of the paper:
 
-- The optimal action is predicted at every decision of a window; there it is predicted at a query
-  state after every part of the context.
-- With `contexts: ordered` a context is a part of a learning history in its order, whose last
-  transition led to the state of the decision. With `contexts: shuffled` it is a set of transitions
-  as in the paper: those of a window are put in random order, so that each decision is at a state
-  that has nothing to do with the transition before it.
-- Of several optimal actions the target is always the first.
+- A window has a target at every decision, whose state is that of the decision. In the paper a
+  window has one query state, which is drawn on its own, and a target after each transition.
+- With `contexts: ordered` a context is a part of a learning history in its order, and its last
+  transition leads to the state of the decision, unless an episode begins. With `contexts: shuffled`
+  the transitions of a window are in random order, so that a context is a set, as in the paper, and
+  the state of a decision has nothing to do with the transition before it.
+- Of several optimal actions the target is the first. In the paper it is drawn.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,9 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
         """Return the policy of a rollout, which sees the same context for a `step` or an `episode`.
 
         With `step` a decision sees all transitions before it. With `episode` it sees those of the
-        episodes before the present one, as in the paper's online deployment (Algorithm 1). Either
-        way `evaluation.action` says how actions are chosen; in the paper they are sampled.
+        episodes before the present one, as in the paper's online deployment (Algorithm 1), which
+        fits models that were trained on shuffled contexts. Either way `evaluation.action` says how
+        actions are chosen; in the paper they are sampled at every step.
         """
         if commit == "step":
             return super().policy(model, num_envs, context_length)
