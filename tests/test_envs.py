@@ -13,9 +13,7 @@ STAY, UP, DOWN, LEFT, RIGHT = range(5)
 WORLDS = sorted(envs.REGISTRY)
 TABULAR = [env_id for env_id in WORLDS if envs.make_base(env_id).observation_factors]
 ENDING = [  # whose episodes start on one cell
-    env_id
-    for env_id in TABULAR
-    if envs.make_base(env_id).success_ends and env_id != "KeyToDoor-v0"
+    env_id for env_id in TABULAR if envs.make_base(env_id).success_ends and env_id != "KeyToDoor-v0"
 ]
 NOT_ACTIONS = [2.0, 1.5, float("nan"), "1", True, np.True_, None, -1, 5, 2**70, [1], np.array([1])]
 
