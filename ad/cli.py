@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.runtime import signals
-from ad.sweeps.verbs import leaderboard, results, study, table, whole_numbers
+from ad.sweeps.verbs import leaderboard, results, study, table, whole_numbers, worlds
 
 if TYPE_CHECKING:
     from ad.config.schema import Experiment
@@ -210,6 +210,7 @@ VERBS: dict[str, Verb] = {
     "table": table,
     "study": study,
     "leaderboard": leaderboard,
+    "worlds": worlds,
     "results": results,
     "tune": of_experiment(tune),
     "verify": of_experiment(verify, flag="repair"),

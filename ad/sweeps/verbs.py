@@ -1,4 +1,4 @@
-"""The command line of verbs that read several runs: study, results and table.
+"""The command line of verbs that do not read one experiment, as study, results and leaderboard.
 
 Modules that read configurations or import torch are imported inside a function, so that `--help`
 and a wrong option take no time.
@@ -112,6 +112,27 @@ def table(argv: Sequence[str]) -> None:
     from ad.sweeps.results_table import print_table
 
     print_table(options.root, options.runs, options.update, options.mark)
+
+
+def worlds(argv: Sequence[str]) -> None:
+    """Print the table of worlds, with the mean returns of random, optimal and searching agents.
+
+    With --update, the table also replaces what is between the lines `<!-- worlds -->` and
+    `<!-- /worlds -->` of a file. The speed of stepping is that of one core of this machine.
+    """
+    parser = _parser("worlds", worlds)
+    parser.add_argument("--update", type=Path, help="a file with the two lines: envs/README.md")
+    options = parser.parse_args(argv)
+    from ad.reporting.worlds import worlds_table
+    from ad.runtime.console import info
+    from ad.runtime.files import read_marked, replace_between
+
+    if options.update:
+        read_marked(options.update, ["worlds"])
+    text = worlds_table().markdown()
+    info(text.rstrip())
+    if options.update:
+        replace_between(options.update, {"worlds": text})
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

@@ -1,0 +1,29 @@
+"""The table of worlds has every world and preset, with facts that the worlds tell."""
+
+import envs
+from ad.cli import VERBS, exit_code
+from ad.reporting import worlds
+from envs.presets import PRESETS
+
+
+def test_the_table_has_every_world_and_preset(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(worlds, "MOST_TASKS", 4)
+    monkeypatch.setattr(worlds, "EPISODES", 2)
+    monkeypatch.setattr(worlds, "SECONDS", 0.0)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- worlds -->\n<!-- /worlds -->\n")
+    assert exit_code(VERBS["worlds"], ["--update", str(page)]) == 0
+    text = capsys.readouterr().out
+    rows = {row.split(" | ")[0].strip("| "): row for row in text.splitlines()[2:]}
+    assert rows.keys() == {*envs.REGISTRY, *PRESETS} - {
+        "DarkRoomPermuted-v0",  # worlds whose only settings of interest are those of a preset
+        "DarkRoomSequences-v0",
+    }
+    assert "| 81 | 1 of 81 | 5 | 20 |" in rows["DarkRoom-9x9-Dense-v1"]
+    assert text.strip() in page.read_text()
+
+
+def test_a_page_without_marks_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "page.md").write_text("nothing")
+    assert exit_code(VERBS["worlds"], ["--update", str(tmp_path / "page.md")]) == 2
+    assert "has no lines <!-- worlds -->" in capsys.readouterr().err
