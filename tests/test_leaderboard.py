@@ -72,6 +72,7 @@ def fill(path, board, scores: dict[str, list[float]]) -> None:
             record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "")
             record |= {"key": run.key, "changed": run.changed, "split_seed": 0, "train_seed": 0}
             record |= {"share_of_optimum_last10": score, "nauc": score, "train_s": 60.0}
+            record["normalized_return_last10"] = score
             record |= {"curve": f"1:0.1 10:{score}", "per_task": f"0-1:{score} 2-2:0.5"}
             add_records(path, [record])
 
@@ -118,6 +119,8 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
         ("histories: searcher", "histories: none", "histories"),
         ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
+        ("worlds: [room]", "worlds: []", "needs worlds and methods, each once"),
+        ("worlds: [room]", "worlds: [room, room]", "needs worlds and methods, each once"),
         ("method.name: behavior_cloning", "method.name: cloning", "unknown method"),
         ("model.reward: none", "model.rewards: none", "model.reward"),
     ],
@@ -140,7 +143,7 @@ def test_comparisons_and_aggregates_use_the_first_method_as_reference(plan, tmp_
     assert comparison.bounds == pytest.approx((-0.9267, -0.4733), abs=1e-3)
     assert comparison.verdict == "worse"
     found = aggregate(board, cells)
-    assert found["clone"]["improvement"][0] == 0 and found["distillation"]["improvement"][0] == 0.5
+    assert found["clone"]["improvement"][0] == 0 and found["distillation"]["improvement"] is None
     assert found["distillation"]["interquartile_mean"][0] == pytest.approx(0.9)
     assert found["clone"]["optimality_gap"][0] == pytest.approx(0.8)
     assert np.all(np.diff(found["clone"]["profile"][0]) <= 0)
@@ -172,7 +175,8 @@ def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
         "room,AD,0.9,success,100 episodes,offline,none,text,a paper,another split\n"
     )
     published = read_published(tmp_path / "published.csv")
-    page = html(board, records_of_cells(board, read_records(tmp_path / "r.csv")), published)
+    cells = records_of_cells(board, read_records(tmp_path / "r.csv"))
+    page = html(board, cells, published, aggregate(board, cells))
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
     data = json.loads(data)
@@ -216,6 +220,14 @@ def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, c
     made = next(iter(read_records(records).values()))
     assert made["normalized_return_last10"] is not None and made["random_nauc"] is not None
     assert made["curve"].startswith("1:") and made["per_task"].count(":") == 3
+
+
+def test_chosen_cells_have_a_page_of_their_own(plan, tmp_path, capsys):
+    argv = ["--file", str(plan), "--records", str(tmp_path / "board.csv"), "--table", "true"]
+    assert exit_code(VERBS["leaderboard"], [*argv, "--methods", "clone"]) == 0
+    assert [path.name for path in tmp_path.glob("*.html")] == ["leaderboard_selection.html"]
+    assert exit_code(VERBS["leaderboard"], [*argv, "--small", "true", "--board", "other"]) == 2
+    assert "--small true is --board small" in capsys.readouterr().err
 
 
 def test_a_board_without_records_has_a_page(plan, tmp_path):

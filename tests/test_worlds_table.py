@@ -11,7 +11,7 @@ def test_the_table_has_every_world_and_preset(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(worlds, "EPISODES", 2)
     monkeypatch.setattr(worlds, "SECONDS", 0.0)
     page = tmp_path / "page.md"
-    page.write_text("<!-- worlds -->\n<!-- /worlds -->\n")
+    page.write_text("<!-- table of worlds -->\n<!-- /table of worlds -->\n")
     assert exit_code(VERBS["worlds"], ["--update", str(page)]) == 0
     text = capsys.readouterr().out
     rows = {row.split(" | ")[0].strip("| "): row for row in text.splitlines()[2:]}
@@ -26,4 +26,4 @@ def test_the_table_has_every_world_and_preset(monkeypatch, tmp_path, capsys):
 def test_a_page_without_marks_is_refused_before_any_work(tmp_path, capsys):
     (tmp_path / "page.md").write_text("nothing")
     assert exit_code(VERBS["worlds"], ["--update", str(tmp_path / "page.md")]) == 2
-    assert "has no lines <!-- worlds -->" in capsys.readouterr().err
+    assert "has no lines <!-- table of worlds -->" in capsys.readouterr().err

@@ -55,6 +55,8 @@ def read_marked(path: Path, marks: Iterable[str]) -> str:
         page = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
     for begin, end in map(_mark_lines, marks):
         if end not in page.partition(begin)[2]:
             raise ConfigError(f"{path} has no lines {begin} and {end} to put the table between")

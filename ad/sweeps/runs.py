@@ -1,5 +1,6 @@
 """Many runs: make those without a record, each in a folder of its own, or list them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -86,7 +87,9 @@ def budget(runs: Sequence[PlannedRun], records: dict[str, RunRecord]) -> str:
         return text
     mean = float(np.mean([value for own in seconds.values() for value in own]))
     total = sum(float(np.mean(seconds.get(run.changed, [mean]))) for run in missing)
-    return f"{text}; on the machines of the records they take about {total / 60:.0f} minutes"
+    minutes = math.ceil(total / 60)
+    unit = "minute" if minutes == 1 else "minutes"
+    return f"{text}; on the machines of the records they take about {minutes} {unit}"
 
 
 def train_side_by_side(

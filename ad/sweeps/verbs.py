@@ -65,13 +65,13 @@ def leaderboard(argv: Sequence[str]) -> None:
 
     A finished run is a line of configs/records/leaderboard.csv and is not made again; the same
     command resumes the others. `--small true` takes the small board. `--worlds` and `--methods`
-    choose others than those of a board.
+    choose others than those of a board, and write a page of their own.
     """
     parser = _sweep_parser("leaderboard", leaderboard)
     plan = Path("configs/leaderboard/leaderboard.yaml")
     parser.add_argument("--file", default=plan, type=Path, help="the worlds, methods and boards")
-    parser.add_argument("--board", default="core", help="the name of a board")
-    small = {"choices": ("true", "false"), "default": "false", "help": "--board small"}
+    parser.add_argument("--board", help="the name of a board; by default core")
+    small = {"choices": ("true", "false"), "default": "false", "help": "the same as --board small"}
     parser.add_argument("--small", **small)
     parser.add_argument("--worlds", default="", help="titles with semicolons between")
     parser.add_argument("--methods", default="", help="titles with semicolons between")
@@ -82,14 +82,17 @@ def leaderboard(argv: Sequence[str]) -> None:
     from ad.sweeps.leaderboard.plan import load_board
     from ad.sweeps.leaderboard.report import write_leaderboard
 
-    name = "small" if options.small == "true" else options.board
+    if options.small == "true" and options.board not in (None, "small"):
+        raise ConfigError(f"--small true is --board small, not --board {options.board}")
+    name = "small" if options.small == "true" else options.board or "core"
     worlds, methods = (
         [title.strip() for title in text.split(";") if title.strip()]
         for text in (options.worlds, options.methods)
     )
     board = load_board(options.file, name, worlds, methods)
     records = options.records
-    page = "leaderboard" if name == "core" else f"leaderboard_{name}"
+    page = "leaderboard_selection" if worlds or methods else f"leaderboard_{name}"
+    page = page.removesuffix("_core")
 
     def write_page() -> None:
         write_leaderboard(board, records, records.parent, page)
@@ -117,8 +120,9 @@ def table(argv: Sequence[str]) -> None:
 def worlds(argv: Sequence[str]) -> None:
     """Print the table of worlds, with the mean returns of random, optimal and searching agents.
 
-    With --update, the table also replaces what is between the lines `<!-- worlds -->` and
-    `<!-- /worlds -->` of a file. The speed of stepping is that of one core of this machine.
+    With --update, the table also replaces what is between the lines `<!-- table of worlds -->` and
+    `<!-- /table of worlds -->` of a file. The speed of stepping is that of one core of this
+    machine.
     """
     parser = _parser("worlds", worlds)
     parser.add_argument("--update", type=Path, help="a file with the two lines: envs/README.md")
@@ -127,12 +131,13 @@ def worlds(argv: Sequence[str]) -> None:
     from ad.runtime.console import info
     from ad.runtime.files import read_marked, replace_between
 
+    mark = "table of worlds"
     if options.update:
-        read_marked(options.update, ["worlds"])
+        read_marked(options.update, [mark])
     text = worlds_table().markdown()
     info(text.rstrip())
     if options.update:
-        replace_between(options.update, {"worlds": text})
+        replace_between(options.update, {mark: text})
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

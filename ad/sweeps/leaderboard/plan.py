@@ -2,7 +2,8 @@
 
 `configs/leaderboard/leaderboard.yaml` names them. A cell is a world and a method. Its runs have the
 experiment of the world with the settings of the method, and differ in the seed, which is that of
-the training and of the source agents. No cell has settings of its own.
+the training and of the source agents. No cell has settings of its own: what a world sets, e.g. its
+temperatures, holds for every method that does not set it.
 """
 
 import re
@@ -118,6 +119,8 @@ def load_board(
 
 def _chosen(path: Path, kind: type, entries: dict, titles: Sequence[str]) -> dict:
     """Return the entries called `titles` as the dataclass `kind`. Raises ConfigError."""
+    if not titles or len(set(titles)) < len(titles):
+        raise ConfigError(f"{path}: a board needs worlds and methods, each once")
     if unknown := [title for title in titles if title not in entries]:
         hint = did_you_mean(unknown[0], entries) or f" (known: {', '.join(entries)})"
         raise ConfigError(f"{path} has no {as_yaml(unknown[0])}{hint}")

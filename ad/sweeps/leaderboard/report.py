@@ -53,31 +53,32 @@ def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str)
     cells = records_of_cells(board, read_records(records_file))
     published = read_published(board.path.with_name("published.csv"))
     published = [line for line in published if line.world in board.worlds]
-    summary = summary_table(board, cells)
+    summary, aggregates = summary_table(board, cells), aggregate(board, cells)
     with locked(folder, wait=True):
-        write_text(folder / f"{name}.md", markdown(board, cells, published))
+        write_text(folder / f"{name}.md", markdown(board, cells, published, aggregates))
         write_text(folder / f"{name}.csv", as_csv(long_table(board, cells)))
         write_text(folder / f"{name}.tex", latex(summary))
-        write_text(folder / f"{name}.html", html(board, cells, published))
+        write_text(folder / f"{name}.html", html(board, cells, published, aggregates))
     info(summary.markdown().rstrip())
     made = sum(len(runs) for runs in cells.values())
     info(f"leaderboard: {made} of {len(board.planned_runs())} runs in {folder / name}.html")
 
 
-def markdown(board: Board, cells: Records, published: list[Published]) -> str:
+def markdown(board: Board, cells: Records, published: list[Published], aggregates: dict) -> str:
     """Return the page as Markdown: the summary, the aggregates and a table for each world."""
     parts = [
         "# Leaderboard\n",
         f"`{SCORE}` on held-out tasks: the mean return of the last ten in-context episodes, as a "
         "share of the optimal return. Brackets: 95 % intervals over runs (Student's t), whose "
-        "seeds of the source agents and of training differ.\n",
+        "seeds of the source agents and of training differ; all have one split of the tasks.\n",
         summary_table(board, cells).markdown(),
     ]
-    if (aggregates := aggregates_table(board, cells)).rows:
+    if aggregates:
         parts += [
-            "\nAggregates over the worlds in which all of these methods have all runs; brackets "
-            "are bootstrap intervals over runs (Agarwal et al. 2021).\n",
-            aggregates.markdown(),
+            "\nAggregates of returns between random (0) and optimal (1), over the worlds in which "
+            "all of these methods have all runs; brackets are bootstrap intervals over runs "
+            "(Agarwal et al. 2021).\n",
+            aggregates_table(board, aggregates).markdown(),
         ]
     parts += [missing_text(board, cells)]
     compared = compare(board, cells)
@@ -103,16 +104,19 @@ def summary_table(board: Board, cells: Records) -> Table:
     return Table(["method", "histories of", "regime", "labels", *board.worlds], rows)
 
 
-def aggregates_table(board: Board, cells: Records) -> Table:
+def aggregates_table(board: Board, aggregates: dict[str, dict]) -> Table:
     """Return a row for each method with all runs, with its aggregates over worlds."""
     first = next(iter(board.methods))
     rows = [
         [
             method,
             str(entry["worlds"]),
-            *(interval(entry[name][0], entry[name][1:], ".3f") for name in AGGREGATES),
+            *(
+                interval(entry[name][0], entry[name][1:], ".3f") if entry[name] else UNKNOWN
+                for name in AGGREGATES
+            ),
         ]
-        for method, entry in aggregate(board, cells).items()
+        for method, entry in aggregates.items()
     ]
     headings = [heading.format(first) for heading in AGGREGATES.values()]
     return Table(["method", "worlds", *headings], rows)
@@ -186,17 +190,17 @@ def _escape(text: str) -> str:
     return text.replace("–", "--").replace("×", r"$\times$")
 
 
-def html(board: Board, cells: Records, published: list[Published]) -> str:
+def html(board: Board, cells: Records, published: list[Published], aggregates: dict) -> str:
     """Return the page, which needs no other file and no network."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ad.sweeps.leaderboard", "."), autoescape=True
     )
-    data = json.dumps(page_data(board, cells, published), allow_nan=False)
+    data = json.dumps(page_data(board, cells, published, aggregates), allow_nan=False)
     data = data.replace("<", "\\u003c")  # nothing in the data may end the script
     return environment.get_template("leaderboard.html.j2").render(data=data)
 
 
-def page_data(board: Board, cells: Records, published: list[Published]) -> dict:
+def page_data(board: Board, cells: Records, published: list[Published], aggregates: dict) -> dict:
     """Return what the page shows, in plain types."""
     compared = compare(board, cells)
     return {
@@ -215,7 +219,7 @@ def page_data(board: Board, cells: Records, published: list[Published]) -> dict:
             for world, entry in board.worlds.items()
         ],
         "cells": [_cell(cell, cells, compared) for cell in board.cells],
-        "aggregates": aggregate(board, cells),
+        "aggregates": aggregates,
         "aggregate_titles": {
             name: heading.format(next(iter(board.methods))) for name, heading in AGGREGATES.items()
         },
@@ -262,9 +266,9 @@ def _kind(entry: MethodConfig) -> list[str]:
 
 
 def _estimate(made: list[RunRecord], name: str) -> list[float | None]:
-    """Return the mean of a score over runs and its interval: [mean, low, high]."""
+    """Return [mean, low, high, runs] of a score over the runs in which it is known."""
     estimate = t_interval(values_of(made, name))
-    return [estimate["mean"], estimate["lo"], estimate["hi"]]
+    return [estimate["mean"], estimate["lo"], estimate["hi"], estimate["n"]]
 
 
 def _mean(made: list[RunRecord] | None, name: str, is_bounded: bool = True) -> str:

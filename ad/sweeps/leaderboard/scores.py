@@ -16,6 +16,7 @@ from ad.sweeps.leaderboard.plan import Board, Cell
 from ad.sweeps.records import RunRecord, read_curve
 
 SCORE = "share_of_optimum_last10"  # the score of a run: its mean over the held-out tasks
+NORMALIZED = "normalized_return_last10"  # between random and optimal, which worlds have in common
 THRESHOLDS = np.linspace(0, 1, 51)
 Records = dict[tuple[str, str], list[RunRecord]]  # of a world and a method
 
@@ -44,14 +45,15 @@ def values_of(made: Sequence[RunRecord], score: str) -> list[float]:
 def compare(board: Board, cells: Records) -> dict[tuple[str, str], Comparison]:
     """Return the comparison of each cell with that of the first method in its world.
 
-    The standard deviation is pooled over the methods of a world; Holm's correction counts the
-    comparisons of the whole board.
+    The standard deviation is pooled over the two cells, since those of different methods differ
+    widely; Holm's correction counts the comparisons of the whole board.
     """
     reference, tests = next(iter(board.methods)), {}
     for world in board.worlds:
         scores = {m: values_of(cells.get((world, m), []), SCORE) for m in board.methods}
-        deviation, base = pool(scores.values()), scores[reference]
+        base = scores[reference]
         for method, own in scores.items():
+            deviation = pool([own, base])
             if deviation and own and base and method != reference:
                 difference = float(np.mean(own) - np.mean(base))
                 tests[world, method] = deviation, difference, (len(own), len(base))
@@ -64,22 +66,19 @@ def compare(board: Board, cells: Records) -> dict[tuple[str, str], Comparison]:
 
 def missing_cells(board: Board, cells: Records) -> list[Cell]:
     """Return the cells that could be made and lack records of some of their runs."""
-    return [
-        cell
-        for cell in board.cells
-        if len(values_of(cells.get((cell.world, cell.method), []), SCORE)) < len(cell.runs)
-    ]
+    made = {cell: len(records) for cell, records in cells.items()}
+    return [c for c in board.cells if made.get((c.world, c.method), 0) < len(c.runs)]
 
 
 def complete_scores(board: Board, cells: Records, methods: Sequence[str]) -> np.ndarray | None:
-    """Return the scores [M, R, W] of `methods` in the worlds where all of them have all runs.
+    """Return the normalized returns [M, R, W] of `methods` where all of them have all runs.
 
     Returns None if there is no such world. R is the smallest number of runs of a cell.
     """
     counts = {(cell.world, cell.method): len(cell.runs) for cell in board.cells}
     rows = []
     for world in board.worlds:
-        own = [values_of(cells.get((world, m), []), SCORE) for m in methods]
+        own = [values_of(cells.get((world, m), []), NORMALIZED) for m in methods]
         if all(v and len(v) == counts[world, m] for v, m in zip(own, methods, strict=True)):
             rows.append(own)
     if not rows:
@@ -105,14 +104,16 @@ def complete_methods(board: Board, cells: Records) -> list[str]:
 def aggregate(board: Board, cells: Records) -> dict[str, dict]:
     """Return the aggregates of each of `complete_methods` over the worlds that all of them have.
 
-    Each is (value, low, high): interquartile_mean, optimality_gap, improvement (the probability to
-    beat a run of the first method); `profile` has lists over THRESHOLDS instead.
+    Each is (value, low, high): interquartile_mean, optimality_gap, and improvement, the probability
+    to beat a run of the first method, which itself has None; `profile` has lists over THRESHOLDS.
     """
     methods = complete_methods(board, cells)
     scores = complete_scores(board, cells, methods) if methods else None
     if scores is None:
         return {}
-    return {m: _aggregates(own, scores[0]) for m, own in zip(methods, scores, strict=True)}
+    found = {m: _aggregates(own, scores[0]) for m, own in zip(methods, scores, strict=True)}
+    found[methods[0]]["improvement"] = None
+    return found
 
 
 def _aggregates(own: np.ndarray, reference: np.ndarray) -> dict:
