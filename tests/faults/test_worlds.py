@@ -40,6 +40,8 @@ def test_a_value_that_is_not_an_action_is_refused_and_changes_nothing(env_id, le
             steps = [vec_env.step(np.zeros(3, np.int64)) for vec_env in (disturbed, calm)]
             for one, other in zip(steps[0][:4], steps[1][:4], strict=True):
                 np.testing.assert_array_equal(one, other)
+            if steps[0][2].any():  # an episode has ended, and one mode does not begin the next
+                break
 
 
 @pytest.mark.parametrize("total", [300, pytest.param(10_000, marks=FULL)])
