@@ -1,9 +1,14 @@
-"""Checks of actions and tasks: integers pass, nothing that NumPy would convert to integers does."""
+"""Checks of actions, tasks and settings.
+
+Integers pass, and nothing that NumPy or Python would convert to integers does, such as True.
+"""
 
 import reprlib
 
 import numpy as np
 from gymnasium.error import InvalidAction
+
+MAX_SEED = 2**63 - 1  # of a family of tasks
 
 
 def check_actions(actions, num_envs: int, num_actions: int) -> np.ndarray:
@@ -28,6 +33,37 @@ def check_tasks(tasks, width: int) -> np.ndarray:
         got = reprlib.repr(tasks)
         raise ValueError(f"tasks must be a list of lists of {width} integers, got {got}")
     return array.astype(np.int64)
+
+
+def check_indices(tasks, num_tasks: int) -> np.ndarray:
+    """Return `tasks`, which are indices [[0], [1], ...] below `num_tasks`, as int64 [K].
+
+    Raises ValueError for anything else.
+    """
+    indices = check_tasks(tasks, 1)[:, 0]
+    if wrong := indices[(indices < 0) | (indices >= num_tasks)].tolist():
+        raise ValueError(f"tasks go from [0] to [{num_tasks - 1}], got {wrong[:1]}")
+    return indices
+
+
+def check_integer(name: str, value, low: int, high: int) -> int:
+    """Return `value`, the setting called `name`; ValueError if it is no integer within the limits.
+
+    low, high: the limits, which are allowed themselves.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+    return value
+
+
+def check_number(name: str, value, low: float, high: float) -> float:
+    """Return `value`, the setting called `name`, as a float; ValueError if it is not within limits.
+
+    low, high: the limits, which are allowed themselves.
+    """
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
 
 
 def env_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from envs.checks import check_actions, check_tasks, env_tasks
+from envs.checks import check_actions, check_indices, env_tasks
 from envs.oracle import TaskOracle
 from envs.spaces import check_action_space, check_observation_space
 
@@ -175,7 +175,4 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
 
     def _index(self, tasks) -> np.ndarray:
         """Return tasks as indices, int64 [K]; ValueError for one outside `task_kwargs`."""
-        index = check_tasks(tasks, 1)[:, 0]
-        if ((index < 0) | (index >= len(self.task_kwargs))).any():
-            raise ValueError(f"tasks go from [0] to [{len(self.task_kwargs) - 1}], got {tasks!r}")
-        return index
+        return check_indices(tasks, len(self.task_kwargs))

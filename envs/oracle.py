@@ -39,7 +39,8 @@ class TaskOracle:
     observation_factors: the shape for `np.unravel_index(observation, observation_factors)` if an
     observation is the index of a cell, else None.
     reward_distribution: how the rewards of an action in a state are distributed: "bernoulli", 0 or
-    1; "normal", with the standard deviation `reward_sd` everywhere; None for any other way.
+    1; "normal", with the standard deviation `reward_noise` everywhere; None for any other way.
+    reward_noise: the standard deviation of the normal noise of rewards, None if there is none.
     """
 
     task_noun: str = "task"
@@ -48,7 +49,7 @@ class TaskOracle:
     success_ends: bool = False
     observation_factors: tuple[int, ...] | None = None
     reward_distribution: str | None = None
-    reward_sd: float | None = None
+    reward_noise: float | None = None
 
     @abstractmethod
     def all_tasks(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.checks import check_tasks
+from envs.checks import check_indices, check_integer
 from envs.render import pool_frames, pool_text
 from envs.rng import derive_key, uniform
 from envs.world import World
@@ -28,7 +28,7 @@ MAX_HEADINGS, MAX_TASKS = 64, 100_000
 
 
 class WaterMaze(World):
-    """N pools; a task is the number of a platform, whose place is drawn from that number alone.
+    """N pools; a task is the number of a platform, whose place that number and its radius decide.
 
     num_tasks: the number of platforms, uniformly distributed over the places where they lie wholly
     in the pool; start: where episodes start, at a random point of the rim or in the center;
@@ -59,10 +59,8 @@ class WaterMaze(World):
         start: str = "rim",
         render_mode: str | None = None,
     ):
-        if type(num_tasks) is not int or not 2 <= num_tasks <= MAX_TASKS:
-            raise ValueError(
-                f"num_tasks must be an integer from 2 to {MAX_TASKS}, got {num_tasks!r}"
-            )
+        self.num_tasks = check_integer("num_tasks", num_tasks, 2, MAX_TASKS)
+        self.headings = check_integer("headings", headings, 4, MAX_HEADINGS)
         lengths = (stroke, platform_radius)
         if (
             any(type(x) not in (int, float) for x in lengths)
@@ -72,17 +70,13 @@ class WaterMaze(World):
                 "stroke and platform_radius must be numbers from 0.01 to below 1, the stroke at "
                 f"most the radius, got {stroke!r} and {platform_radius!r}"
             )
-        if type(headings) is not int or not 4 <= headings <= MAX_HEADINGS:
-            raise ValueError(
-                f"headings must be an integer from 4 to {MAX_HEADINGS}, got {headings!r}"
-            )
         if steering not in STEERING or start not in STARTS:
             raise ValueError(
                 f"steering must be set or turn and start rim or center, got {steering!r} and "
                 f"{start!r}"
             )
-        self.num_tasks, self.platform_radius, self.stroke = num_tasks, platform_radius, stroke
-        self.headings, self.steering, self.start = headings, steering, start
+        self.platform_radius, self.stroke = platform_radius, stroke
+        self.steering, self.start = steering, start
         angle = 2 * np.pi * np.arange(headings) / headings
         self._directions = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # [headings, 2]
         actions = Discrete(headings if steering == "set" else 3)
@@ -97,10 +91,7 @@ class WaterMaze(World):
 
     def platforms(self, tasks) -> np.ndarray:
         """Return the centers (x, y) of the platforms, float64 [K, 2]; ValueError for no task."""
-        numbers = check_tasks(tasks, 1)[:, 0].tolist()
-        for number in numbers:
-            if not 0 <= number < self.num_tasks:
-                raise ValueError(f"platforms go from 0 to {self.num_tasks - 1}, got {number}")
+        numbers = check_indices(tasks, self.num_tasks).tolist()
         keys = np.array([derive_key("water maze", number) for number in numbers], np.uint64)
         distance = (1 - self.platform_radius) * np.sqrt(uniform(keys, 0))
         angle = 2 * np.pi * uniform(keys, 1)
@@ -108,7 +99,8 @@ class WaterMaze(World):
 
     def names(self, tasks) -> list[str]:
         """Return the numbers of the platforms and where they are: "3 at (-0.12, 0.50)"."""
-        numbers, places = check_tasks(tasks, 1)[:, 0].tolist(), self.platforms(tasks).tolist()
+        numbers = check_indices(tasks, self.num_tasks).tolist()
+        places = self.platforms(tasks).tolist()
         return [f"{n} at ({x:.2f}, {y:.2f})" for n, (x, y) in zip(numbers, places, strict=True)]
 
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray | None:

@@ -135,7 +135,17 @@ def test_the_rewards_of_a_gaussian_bandit_are_normal():
         spreads = [math.sqrt(variance / 20_000) for variance in (1, 2, 15, 96)]  # of the moments
         for moment, expected, spread in zip(moments, (0, 1, 0, 3), spreads, strict=True):
             assert abs(moment - expected) < 3 * spread
-    assert bandit.reward_sd == 0.5 and bandit.reward_distribution == "normal"
+    assert bandit.reward_noise == 0.5 and bandit.reward_distribution == "normal"
+
+
+def test_the_noise_of_a_gaussian_bandit_is_known_beforehand():
+    assert world("GaussianBandit-v0", sd=0.5).prior() == {"reward_noise": 0.5}
+    assert world().prior() == {} and world().reward_noise is None
+
+
+def test_without_a_limit_of_pulls_no_return_is_known():
+    assert world().optimal_return([[0]], None) is None
+    assert world().random_return([[0]], None) is None
 
 
 def test_means_are_uniform():
@@ -296,9 +306,9 @@ def test_a_bandit_can_be_drawn_and_written():
         ("BernoulliBandit-v0", {"arms": 1}, "arms must be an integer from 2 to 256, got 1"),
         ("BernoulliBandit-v0", {"arms": 5.0}, "arms must be an integer from 2 to 256, got 5.0"),
         ("BernoulliBandit-v0", {"num_tasks": True}, "num_tasks must be an integer from 2 to 1"),
-        ("BernoulliBandit-v0", {"family_seed": -1}, "family_seed must be an integer from 0, got"),
-        ("BernoulliBandit-v0", {"tasks": [[1000]]}, "task 1000 is not below num_tasks"),
-        ("BernoulliBandit-v0", {"tasks": [[-1]]}, "task -1 is not below num_tasks"),
+        ("BernoulliBandit-v0", {"family_seed": -1}, "family_seed must be an integer from 0 to"),
+        ("BernoulliBandit-v0", {"tasks": [[1000]]}, r"tasks go from \[0\] to \[999\]"),
+        ("BernoulliBandit-v0", {"tasks": [[-1]]}, r"to \[999\], got \[-1\]"),
         ("BernoulliBandit-v0", {"tasks": [[0, 1]]}, "must be a list of lists of 1 integers"),
         ("BernoulliBandit-v0", {"sd": 1}, "has no setting 'sd'"),
         ("GaussianBandit-v0", {"sd": 0}, "sd must be a number above 0 and at most 1e\\+06, got 0"),

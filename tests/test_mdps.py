@@ -12,6 +12,7 @@ import envs
 from envs.mdps import planning
 from envs.mdps.structured import _rises
 from envs.rng import derive_key, uniform
+from envs.tasks import make_split, other_split
 
 FAMILIES = ["RandomMDP-v0", "Garnet-v0", "StructuredMDP-v0", "GraphMDP-v0"]
 FEW = {"max_examples": 15, "deadline": None}
@@ -328,6 +329,38 @@ def test_pictures_show_the_present_state_and_the_reward(env_id):
     half = 96
     assert (frames[2][:half] != frames[3][:half]).any()  # the bar of 0.5 goes up,
     assert (frames[2][half:] != frames[3][half:]).any()  # that of -1 down
+
+
+@pytest.mark.parametrize("env_id", FAMILIES)
+def test_without_a_limit_no_return_is_known_and_without_tasks_facts_are_empty(env_id):
+    env, none = world(env_id), np.zeros((0, 1), int)
+    assert env.optimal_return([[0]], None) is None and env.random_return([[0]], None) is None
+    assert env.optimal_return(none, 5).shape == env.random_return(none, 5).shape == (0,)
+    assert env.optimal_policy(none).shape == (0, env.num_states, env.num_actions)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [
+        *[(env_id, {"family_seed": 1}) for env_id in FAMILIES],
+        ("RandomMDP-v0", {"num_states": 7}),
+        ("GraphMDP-v0", {"num_actions": 2}),
+        ("Garnet-v0", {"branching": 3}),
+        ("StructuredMDP-v0", {"branching": 2}),
+        ("StructuredMDP-v0", {"goal_probability": 0.5}),
+    ],
+)
+def test_tasks_of_other_draws_are_other_tasks(env_id, kwargs):
+    split = make_split(env_id, {"num_tasks": 9}, 0, 5)
+    with pytest.raises(ValueError, match="none of its tasks are trained on"):
+        other_split(split, {"num_tasks": 9} | kwargs)
+
+
+def test_the_number_of_tasks_and_the_noise_change_no_task():
+    split = make_split("RandomMDP-v0", {"num_tasks": 9}, 0, 5)
+    other = other_split(split, {"num_tasks": 20, "reward_noise": 0.5})
+    assert other.train_tasks.tolist() == split.train_tasks.tolist()
+    assert len(other.held_out_tasks) == 15
 
 
 def test_an_mdp_can_be_drawn_and_written():

@@ -211,7 +211,7 @@ def test_a_text_shows_swimmer_and_platform():
         ({"headings": 3}, "headings must be an integer from 4 to 64"),
         ({"steering": "left"}, "steering must be set or turn and start rim or center"),
         ({"start": "random"}, "steering must be set or turn and start rim or center"),
-        ({"tasks": [[200]]}, "platforms go from 0 to 199, got 200"),
+        ({"tasks": [[200]]}, r"tasks go from \[0\] to \[199\], got \[200\]"),
         ({"tasks": [[0, 1]]}, "tasks must be a list of lists of 1 integers"),
     ],
 )

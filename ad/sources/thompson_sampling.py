@@ -52,7 +52,7 @@ class ThompsonSampling(BanditLearner):
         u = uniform(self.keys[:, None], self.actors.steps * arms + np.arange(arms))
         if self.world.reward_distribution == "bernoulli":
             return betaincinv(1 + self.sums, 1 + self.counts - self.sums, u)
-        own, variance = self.settings, self.world.reward_sd**2
+        own, variance = self.settings, self.world.reward_noise**2
         precision = own.prior_precision + self.counts / variance
         proper = precision > 0
         precision = np.where(proper, precision, 1)

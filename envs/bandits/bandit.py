@@ -8,7 +8,6 @@ The means of a task are drawn once, from the name of the family, `family_seed` a
 numbers. They depend neither on the number of tasks nor on the number of arms.
 """
 
-import sys
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from envs.bandits.drawing import draw, text
-from envs.checks import check_tasks
+from envs.checks import MAX_SEED, check_indices, check_integer
 from envs.rng import derive_key, uniform
 from envs.world import World
 
@@ -51,10 +50,9 @@ class Bandit(World):
         family_seed: int = 0,
         render_mode: str | None = None,
     ):
-        check_integer("arms", arms, 2, MAX_ARMS)
-        check_integer("num_tasks", num_tasks, 2, MAX_TASKS)
-        check_integer("family_seed", family_seed, 0)
-        self.arms, self.num_tasks, self.family_seed = arms, num_tasks, family_seed
+        self.arms = check_integer("arms", arms, 2, MAX_ARMS)
+        self.num_tasks = check_integer("num_tasks", num_tasks, 2, MAX_TASKS)
+        self.family_seed = check_integer("family_seed", family_seed, 0, MAX_SEED)
         super().__init__(num_envs, tasks, Discrete(1), Discrete(arms), render_mode)
         self._means = self.means(self.tasks)
         self._arm = np.full(self.num_envs, -1)  # that was pulled last, -1: none in this episode
@@ -69,18 +67,28 @@ class Bandit(World):
         return np.insert(np.asarray(tasks), 0, self.family_seed, axis=1)
 
     def means(self, tasks) -> np.ndarray:
-        """Return the mean reward of each arm, float64 [K, A]; NaN for an arm that a task lacks.
+        """Return the mean reward of each arm, float64 [K, A]: here one uniform on [0, 1).
 
-        It is uniform on [0, 1).
+        A subclass may draw other means, with NaN for each arm that a task lacks.
         """
         return uniform(self._task_keys(tasks, "means")[:, None], np.arange(self.arms))
 
-    def optimal_return(self, tasks, episode_length: int) -> np.ndarray:
-        """Return the expected return of pulling the best arm in each task, float64 [K]."""
+    def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray | None:
+        """Return the expected return of pulling the best arm in each task, float64 [K].
+
+        None without a limit of pulls.
+        """
+        if episode_length is None:
+            return None
         return np.nanmax(self.means(tasks), axis=1) * episode_length
 
-    def random_return(self, tasks, episode_length: int) -> np.ndarray:
-        """Return the expected return of uniformly random pulls in each task, float64 [K]."""
+    def random_return(self, tasks, episode_length: int | None) -> np.ndarray | None:
+        """Return the expected return of uniformly random pulls in each task, float64 [K].
+
+        None without a limit of pulls.
+        """
+        if episode_length is None:
+            return None
         return np.nanmean(self.means(tasks), axis=1) * episode_length
 
     def optimal_policy(self, tasks) -> np.ndarray:
@@ -127,14 +135,4 @@ class Bandit(World):
 
     def _check(self, tasks) -> list[list[int]]:
         """Return `tasks` as lists of numbers; raises ValueError for what is no task."""
-        checked = check_tasks(tasks, 1)
-        for index in checked[(checked < 0) | (checked >= self.num_tasks)].tolist():
-            raise ValueError(f"task {index} is not below num_tasks, which is {self.num_tasks}")
-        return checked.tolist()
-
-
-def check_integer(name: str, value, low: int, high: int = sys.maxsize) -> None:
-    """Raise ValueError unless the setting called `name` is an integer from `low` to `high`."""
-    if type(value) is not int or not low <= value <= high:
-        most = f" to {high}" if high < sys.maxsize else ""
-        raise ValueError(f"{name} must be an integer from {low}{most}, got {value!r}")
+        return check_indices(tasks, self.num_tasks)[:, None].tolist()

@@ -26,10 +26,15 @@ class GaussianBandit(Bandit):
     def __init__(self, num_envs: int | None = None, tasks=None, sd: float = 0.3, **kwargs):
         if type(sd) not in (int, float) or not 0 < sd <= MAX_SD:
             raise ValueError(f"sd must be a number above 0 and at most {MAX_SD:g}, got {sd!r}")
-        self.reward_sd = float(sd)
-        self.reward_bounds = -3 * self.reward_sd, 1 + 3 * self.reward_sd
+        self.reward_noise = float(sd)
+        self.reward_bounds = -3 * self.reward_noise, 1 + 3 * self.reward_noise
         super().__init__(num_envs, tasks, **kwargs)
 
+    def prior(self) -> dict[str, float]:
+        """Return the standard deviation of the noise; the prior of means is not normal."""
+        return {"reward_noise": self.reward_noise}
+
     def _pay(self, means, envs):
+        # `envs.rng.normal` multiplies in another order, which could change a bit of a reward.
         radius = np.sqrt(-2 * np.log1p(-self._random(envs)))  # Box and Muller 1958
-        return means + self.reward_sd * radius * np.cos(2 * np.pi * self._random(envs))
+        return means + self.reward_noise * radius * np.cos(2 * np.pi * self._random(envs))

@@ -17,9 +17,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.bandits.bandit import MAX_ARMS, MAX_TASKS, check_integer
+from envs.bandits.bandit import MAX_ARMS, MAX_TASKS
 from envs.bandits.bernoulli import BernoulliBandit
-from envs.checks import check_tasks
+from envs.checks import check_integer, check_number, check_tasks
 from envs.rng import uniform
 
 ODD, EVEN = "odd", "even"
@@ -51,12 +51,9 @@ class OddEvenBandit(BernoulliBandit):
     ):
         check_integer("arms", arms, 2, MAX_ARMS)
         check_integer("min_arms", arms if min_arms is None else min_arms, 2, arms)
-        check_integer("num_held_out", num_held_out, 1, MAX_TASKS)
-        if type(parity_probability) not in (int, float) or not 0 <= parity_probability <= 1:
-            got = repr(parity_probability)
-            raise ValueError(f"parity_probability must be a number from 0 to 1, got {got}")
-        self.min_arms, self.parity_probability = min_arms, parity_probability
-        self.num_held_out = num_held_out
+        self.min_arms = min_arms
+        self.num_held_out = check_integer("num_held_out", num_held_out, 1, MAX_TASKS)
+        self.parity_probability = check_number("parity_probability", parity_probability, 0, 1)
         super().__init__(num_envs, tasks, arms, num_tasks, **kwargs)
 
     def all_tasks(self) -> np.ndarray:

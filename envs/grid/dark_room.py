@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.checks import check_tasks
+from envs.checks import check_integer, check_tasks
 from envs.grid.goal_search import GoalSearch
 from envs.grid.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld
 from envs.oracle import Reference
@@ -52,8 +52,7 @@ class DarkRoom(GridWorld):
         terminate: bool = True,
         render_mode: str | None = None,
     ):
-        if type(size) is not int or not 2 <= size <= MAX_SIZE:
-            raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
+        check_integer("size", size, 2, MAX_SIZE)
         for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
             if type(value) is not bool:
                 raise ValueError(f"{name} must be true or false, got {value!r}")

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from envs.checks import check_integer
 from envs.grid.dark_room import DarkRoom
 from envs.grid.goal_search import GoalSearch
 from envs.grid.grid_world import MOVES, successor_table
@@ -35,8 +36,7 @@ class DarkRoomSequences(DarkRoom):
         goal_on_start: bool = False,
         render_mode: str | None = None,
     ):
-        if type(size) is not int or not 2 <= size <= MAX_SIZE:
-            raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
+        check_integer("size", size, 2, MAX_SIZE)
         super().__init__(
             num_envs, tasks, size, goal_on_start=goal_on_start, render_mode=render_mode
         )

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.checks import check_tasks
+from envs.checks import check_integer, check_tasks
 from envs.grid.grid_world import STAY, GridWorld
 from envs.oracle import Reference
 from envs.render import key_door_frames, key_door_text
@@ -50,8 +50,7 @@ class KeyToDoor(GridWorld):
         door_pays: str = "once",
         render_mode: str | None = None,
     ):
-        if type(size) is not int or not 2 <= size <= MAX_SIZE:
-            raise ValueError(f"size must be an integer from 2 to {MAX_SIZE}, got {size!r}")
+        check_integer("size", size, 2, MAX_SIZE)
         if start not in STARTS or door_pays not in DOOR_PAYS:
             raise ValueError(
                 f"start must be one of {', '.join(STARTS)} and door_pays one of "

@@ -5,8 +5,9 @@ Archibald, McKinnon and Thomas 1995, "On the generation of Markov decision proce
 
 import numpy as np
 
+from envs.checks import check_integer
 from envs.mdps.draws import normals, sparse_transitions
-from envs.mdps.tabular import Model, TabularMDP, check_int
+from envs.mdps.tabular import Model, TabularMDP
 
 
 class Garnet(TabularMDP):
@@ -19,6 +20,7 @@ class Garnet(TabularMDP):
     """
 
     family = "Garnet-v0"
+    drawn_by = (*TabularMDP.drawn_by, "branching")
 
     def __init__(
         self,
@@ -32,7 +34,7 @@ class Garnet(TabularMDP):
         super().__init__(
             num_envs, tasks, num_states=num_states, reward_noise=reward_noise, **kwargs
         )
-        self.branching = check_int("branching", branching, 1, num_states)
+        self.branching = check_integer("branching", branching, 1, num_states)
 
     def prior(self) -> dict[str, float]:
         """Return the prior of the rewards; next states have no Dirichlet prior over all states."""

@@ -8,9 +8,10 @@ those on AnyMDP.
 
 import numpy as np
 
+from envs.checks import check_integer, check_number
 from envs.mdps import planning
 from envs.mdps.draws import sparse_transitions, uniforms
-from envs.mdps.tabular import Model, TabularMDP, check_float, check_int
+from envs.mdps.tabular import Model, TabularMDP
 
 NUM_STARTS = 3
 MOST_PITFALLS = 0.4  # the highest share of pitfalls in a task
@@ -41,6 +42,7 @@ class StructuredMDP(TabularMDP):
     """
 
     family = "StructuredMDP-v0"
+    drawn_by = (*TabularMDP.drawn_by, "branching", "goal_probability")
 
     def __init__(
         self,
@@ -52,12 +54,12 @@ class StructuredMDP(TabularMDP):
         reward_noise: float = 0.1,
         **kwargs,
     ):
-        check_int("num_states", num_states, 8, 128)
+        check_integer("num_states", num_states, 8, 128)
         super().__init__(
             num_envs, tasks, num_states=num_states, reward_noise=reward_noise, **kwargs
         )
-        self.branching = check_int("branching", branching, 2, num_states // 4 + 2)
-        self.goal_probability = check_float("goal_probability", goal_probability, 0, 1)
+        self.branching = check_integer("branching", branching, 2, num_states // 4 + 2)
+        self.goal_probability = check_number("goal_probability", goal_probability, 0, 1)
 
     def models(self, tasks: np.ndarray) -> Model:
         """Draw the MDPs of `tasks`, int64 [K], by their keys, until they are accepted."""

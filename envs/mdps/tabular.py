@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.checks import check_tasks
+from envs.checks import MAX_SEED, check_indices, check_integer, check_number
 from envs.mdps import planning
 from envs.mdps.drawing import ring_frames
 from envs.rng import derive_key, normal
@@ -60,6 +60,7 @@ class TabularMDP(World):
     }
     state_names: ClassVar[tuple[str, ...]] = ("_states",)
     family: ClassVar[str]
+    drawn_by: ClassVar[tuple[str, ...]] = ("family_seed", "num_states", "num_actions")  # settings
     discount: ClassVar[float] = 0.95  # of `optimal_policy`
 
     def __init__(
@@ -73,11 +74,11 @@ class TabularMDP(World):
         reward_noise: float = 0.0,
         render_mode: str | None = None,
     ):
-        self.num_states = check_int("num_states", num_states, 2, MAX_STATES)
-        self.num_actions = check_int("num_actions", num_actions, 1, MAX_ACTIONS)
-        self.num_tasks = check_int("num_tasks", num_tasks, 1, MAX_TASKS)
-        self.family_seed = check_int("family_seed", family_seed, 0, 2**63)
-        self.reward_noise = check_float("reward_noise", reward_noise, 0, 1e3)
+        self.num_states = check_integer("num_states", num_states, 2, MAX_STATES)
+        self.num_actions = check_integer("num_actions", num_actions, 1, MAX_ACTIONS)
+        self.num_tasks = check_integer("num_tasks", num_tasks, 1, MAX_TASKS)
+        self.family_seed = check_integer("family_seed", family_seed, 0, MAX_SEED)
+        self.reward_noise = check_number("reward_noise", reward_noise, 0, 1e3)
         super().__init__(num_envs, tasks, Discrete(num_states), Discrete(num_actions), render_mode)
         self._index(self.tasks)
         self._states = np.zeros(self.num_envs, np.int64)
@@ -91,15 +92,30 @@ class TabularMDP(World):
         """Return all tasks, [[0], [1], ...], int64 [K, 1]."""
         return np.arange(self.num_tasks)[:, None]
 
-    def optimal_return(self, tasks, episode_length: int) -> np.ndarray:
+    def relative_tasks(self, tasks) -> np.ndarray:
+        """Return `tasks` with a number before them that stands for what they are drawn by, [K, 2].
+
+        Noise is not among it: rewards have the same means with any noise.
+        """
+        settings = [str(getattr(self, name)) for name in self.drawn_by]
+        return np.insert(np.asarray(tasks), 0, derive_key(*settings) >> 1, axis=1)
+
+    def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray | None:
         """Return the best expected return of `episode_length` steps in each task, float [K].
 
-        It is that of the best policy among those that may depend on the time.
+        It is that of the best policy among those that may depend on the time. None without a limit.
         """
+        if episode_length is None:
+            return None
         return self._of_starts(tasks, planning.optimal_values, episode_length)
 
-    def random_return(self, tasks, episode_length: int) -> np.ndarray:
-        """Return the expected return of uniformly random actions in each task, float [K]."""
+    def random_return(self, tasks, episode_length: int | None) -> np.ndarray | None:
+        """Return the expected return of uniformly random actions in each task, float [K].
+
+        None without a limit of steps.
+        """
+        if episode_length is None:
+            return None
         policy = np.full(self.num_actions, 1 / self.num_actions)
         return self._of_starts(tasks, planning.policy_values, policy, episode_length)
 
@@ -192,29 +208,15 @@ class TabularMDP(World):
         return np.concatenate(found)
 
     def _blocks(self, tasks) -> Iterator[Model]:
-        """Yield the MDPs of `tasks`, some at a time, so that their tables fit the memory."""
+        """Yield the MDPs of `tasks`, some at a time, so that their tables fit the memory.
+
+        Without tasks there is one block, of no MDPs.
+        """
         index = self._index(tasks)
         size = max(BLOCK_BYTES // (8 * self.num_states**2 * self.num_actions), 1)
-        for start in range(0, len(index), size):
+        for start in range(0, max(len(index), 1), size):
             yield self.models(index[start : start + size])
 
     def _index(self, tasks) -> np.ndarray:
         """Return tasks as indices, int64 [K]; ValueError for one that does not exist."""
-        index = check_tasks(tasks, 1)[:, 0]
-        if wrong := index[(index < 0) | (index >= self.num_tasks)].tolist():
-            raise ValueError(f"tasks go from [0] to [{self.num_tasks - 1}], got {wrong[:1]}")
-        return index
-
-
-def check_int(name: str, value, lowest: int, highest: int) -> int:
-    """Return `value`; ValueError unless it is an integer from `lowest` to `highest`."""
-    if type(value) is not int or not lowest <= value <= highest:
-        raise ValueError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}")
-    return value
-
-
-def check_float(name: str, value, lowest: float, highest: float) -> float:
-    """Return `value` as a float; ValueError unless it is a number from `lowest` to `highest`."""
-    if type(value) not in (int, float) or not lowest <= value <= highest:
-        raise ValueError(f"{name} must be a number from {lowest:g} to {highest:g}, got {value!r}")
-    return float(value)
+        return check_indices(tasks, self.num_tasks)
