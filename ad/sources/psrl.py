@@ -25,13 +25,14 @@ from envs.rng import normal, uniform
 DEFAULTS = {"concentration": 1.0, "reward_mean": 1.0, "reward_sd": 1.0, "reward_noise": 1.0}
 LEAST_NOISE = 1e-3  # standard deviation of noise that is reckoned with where there is none
 BLOCK = 1 << 20  # transition probabilities that are sampled together
+MAX_BYTES = 4 * 2**30  # of the counts and sums of all lives
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of PSRL: its prior. A world may know the prior from which its tasks are drawn."""
 
-    concentration: Optional[float] = field(None, above=0, at_most=1e6)  # noqa: UP045
+    concentration: Optional[float] = field(None, at_least=0.05, at_most=1e6)  # noqa: UP045
     """Dirichlet parameter of each next state; null: that of the world's prior, or 1"""
     reward_mean: Optional[float] = field(None, at_least=-1e6, at_most=1e6)  # noqa: UP045
     """prior mean of mean rewards; null: that of the world's prior, or 1"""
@@ -52,6 +53,18 @@ class PSRL:
     TOLD = "family"
     problem = staticmethod(table_problem)
     _names = ("counts", "reward_sums", "policy", "episodes")  # of the arrays of the state
+
+    @staticmethod
+    def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
+        """Return why the tables of all lives would not fit the memory, None if they would."""
+        if table_problem(world, tasks):
+            return None
+        states, actions = int(world.single_observation_space.n), int(world.single_action_space.n)
+        each = states * actions * (4 * (states + 1) + 8)  # bytes: int32 counts, float64 sums
+        num_bytes = len(tasks) * num_envs * each
+        if num_bytes <= MAX_BYTES:
+            return None
+        return f"would make psrl count outcomes in {num_bytes / 1e9:.1f} GB, too many"
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         world = env.unwrapped
