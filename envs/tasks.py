@@ -137,22 +137,26 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
     """Return the split of the world with the settings `env_kwargs` that agrees with `split`.
 
     A task is a train task if it is one in `split`, otherwise it is held out; if the world's
-    definition holds out tasks, only those are. Goals in rooms of different sizes are compared by
-    their offsets from the center. Raises ValueError if no task or every task is a train task, and
-    for the arguments for which `envs.make_base` does.
+    definition holds out tasks, only those are. If `split` leaves out tasks that it could hold out,
+    only those of them are held out that are in `split` too, or all if none is. Goals in rooms of
+    different sizes are compared by their offsets from the center. Raises ValueError if no task or
+    every task is a train task, and for the arguments for which `envs.make_base` does.
     """
     world, other_world = (
         make_base(split.env_id, split.task_kwargs, **kwargs)
         for kwargs in (split.env_kwargs, env_kwargs)
     )
     all_tasks = other_world.all_tasks()
-    trained = set(map(tuple, world.relative_tasks(split.train_tasks).tolist()))
-    relative = other_world.relative_tasks(all_tasks).tolist()
-    is_train = np.array([tuple(task) in trained for task in relative])
+    relative = other_world.relative_tasks(all_tasks)
+    is_train = _are_among(relative, world.relative_tasks(split.train_tasks))
     if is_train.all() or not is_train.any():
         raise ValueError(f"{'all' if is_train.all() else 'none'} of its tasks are trained on")
     defined = other_world.held_out_tasks()
     held_out_index = np.flatnonzero(~is_train) if defined is None else _find(all_tasks, defined)
+    if len(split.held_out_index) < _most_held_out(world, split):
+        held_out = world.relative_tasks(split.held_out_tasks)
+        is_held_out = _are_among(relative[held_out_index], held_out)
+        held_out_index = held_out_index[is_held_out] if is_held_out.any() else held_out_index
     index = np.flatnonzero(is_train), held_out_index
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
 
@@ -199,6 +203,18 @@ def _published(world: TaskOracle) -> set[tuple[int, ...]]:
 def _order(split_seed: int, num_tasks: int) -> np.ndarray:
     """Return the indices of all tasks in the order in which a split takes its train tasks."""
     return np.random.default_rng(derive_key(split_seed, "split")).permutation(num_tasks)
+
+
+def _are_among(tasks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which of `tasks` [K, D] are among `others` [m, D], bool [K]."""
+    known = set(map(tuple, others.tolist()))
+    return np.array([tuple(task) in known for task in tasks.tolist()])
+
+
+def _most_held_out(world: TaskOracle, split: Split) -> int:
+    """Return how many tasks of `world` a split with the train tasks of `split` could hold out."""
+    defined = world.held_out_tasks()
+    return len(split.all_tasks) - len(split.train_index) if defined is None else len(defined)
 
 
 def _take(others: np.ndarray, num_held_out: int) -> np.ndarray:

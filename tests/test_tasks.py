@@ -155,6 +155,24 @@ def test_random_starts_do_not_change_the_split():
     assert away.hash != home.hash
 
 
+def test_another_world_holds_out_the_tasks_of_a_split_that_holds_out_only_some():
+    home = make_split("KeyToDoor-v0", {"size": 4}, 0, 20, num_held_out=9)
+    away = other_split(home, {"size": 6, "start": "center"})
+    for ours, theirs in (
+        (home.train_tasks, away.train_tasks),
+        (home.held_out_tasks, away.held_out_tasks),
+    ):
+        assert as_set(ours - 2) == as_set(theirs - 3)
+
+
+def test_another_world_holds_out_all_untrained_tasks_if_it_has_none_that_is_held_out():
+    home = make_split("DarkRoom-v0", {}, 0, 57, num_held_out=1)
+    row, column = home.held_out_tasks[0]
+    assert max(abs(row - 4), abs(column - 4)) > 1
+    away = other_split(home, {"size": 3})
+    assert len(away.train_tasks) + len(away.held_out_tasks) == 8
+
+
 @pytest.mark.parametrize("held_out", [[[0, 0]], [[1, 2], [2, 1], [1, 1]]])
 def test_another_world_without_train_tasks_or_without_held_out_tasks_is_refused(held_out):
     home = make_split("DarkRoom-v0", {"size": 4}, 0, 15 - len(held_out), held_out=held_out)

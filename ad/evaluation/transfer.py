@@ -4,7 +4,8 @@ Each entry of `evaluation.worlds` is a dict of settings that replace those in `e
 results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
 `world` it is. Its train tasks are those that are equal to a train task of the run by the world's
 `relative_tasks`: for rooms the goals with the same offset from the center. All other tasks are held
-out. The checkpoint must come from the run's own world.
+out, but see `envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must
+come from the run's own world.
 """
 
 from dataclasses import replace
