@@ -138,6 +138,12 @@ class DarkRoom(GridWorld):
         """
         return self._search(tasks, episode_length).references(episodes)
 
+    def constant_references(
+        self, tasks, episode_length: int, episodes: int
+    ) -> dict[str, Reference]:
+        """Return the references that neither learn nor search, random and optimal."""
+        return self._search(tasks, episode_length).constants(episodes)
+
     def success(self, returns: np.ndarray) -> np.ndarray:
         """Return whether each return is above 0, so that the goal was reached."""
         return returns > 0

@@ -9,8 +9,9 @@ does not know. A step that ends there has reward 1: each one, or the first of an
   episode after that. It is one walk among many: others that remember more find the goal sooner.
 - explorer: visits unseen cells systematically (`envs.grid.explorer`) until it reaches the goal,
   then takes a shortest path: the best known searcher.
-- ceiling: a bound that no agent exceeds on average over all goals, since it sees at most
-  `episode_length` new cells an episode.
+- ceiling: a bound on the mean over all goals, since an agent sees at most `episode_length` new
+  cells an episode. No agent exceeds it, except where each step pays and many goals are hardly
+  within reach (`GoalSearch.ceiling`).
 - optimal: knows the goal.
 """
 
@@ -47,12 +48,19 @@ class GoalSearch:
     def references(self, episodes: int) -> dict[str, Reference]:
         """Return the references by name; the explorer is left out if `explorer` returns None."""
         exploring = self.explorer(episodes)
-        returns, successes = self.random()
+        constants = self.constants(episodes)
         return {
-            "random": _constant(returns, successes, episodes),
+            "random": constants["random"],
             "random_then_optimal": self.random_then_optimal(episodes),
             **({"explorer": exploring} if exploring else {}),
             "ceiling": self.ceiling(episodes),
+            "optimal": constants["optimal"],
+        }
+
+    def constants(self, episodes: int) -> dict[str, Reference]:
+        """Return the references of agents that do not search, random and optimal."""
+        return {
+            "random": _constant(*self.random(), episodes),
             "optimal": _constant(self.optimal, self.reachable, episodes),
         }
 
@@ -132,8 +140,8 @@ class GoalSearch:
 
         Arriving on the goal with n steps left, counting the step of the arrival, has the reward
         `rewards[n - 1]`, and ends the walk if `arrival_ends`, as it does where later steps pay
-        nothing. The values follow by recursion over
-        the steps left: v_n(s) = mean over a of [reward + v_{n-1}(s')].
+        nothing. The values follow by recursion over the steps left: v_n(s) = mean over a of
+        [reward + v_{n-1}(s')].
         """
         values = np.zeros((len(self.goals), len(self.successors)))
         goal = (np.arange(len(self.goals)), self.goals)

@@ -2,9 +2,8 @@
 
 A new grid world is a subclass with the hooks `_outcome`, `_begin` and `_draw` (`_observation` too
 if an observation is more than a cell, and `_successor_table` if an action is not a move), and with
-the facts that it can tell about its tasks, as
-DarkRoom has them. If its environments have state besides their cells, it adds the arrays' names to
-`state_names`.
+the facts that it can tell about its tasks, as DarkRoom has them. If its environments have state
+besides their cells, it adds the arrays' names to `state_names`.
 """
 
 from typing import ClassVar
