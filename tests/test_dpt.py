@@ -247,4 +247,4 @@ def test_sampled_actions_explore_where_greedy_ones_do_not(smoke, tmp_path):
         visited = np.where(played.trajectory["episode"] >= 0, played.trajectory["observation"], -1)
         cells[action] = np.mean([len(set(row[row >= 0].tolist())) for row in visited])
     print(f"cells seen {cells}, mean return from episode 11 on, held-out tasks {returns}")
-    assert cells["sample"] > 2 * cells["greedy"] or returns["sample"] > returns["greedy"] + 0.2
+    assert cells["sample"] > 2 * cells["greedy"]

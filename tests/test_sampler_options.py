@@ -183,10 +183,21 @@ def test_batches_are_equal_for_equal_seeds_and_several_seeds_may_share_a_pass(ex
 def test_every_method_reads_permuted_windows(collected):
     for name in ("algorithm_distillation", "behavior_cloning", "decision_transformer", "dpt"):
         config = collected(f"permuted_{name}", *OPTIONS, "--method.name", name)
-        run = Run.open(config)
-        sampler = build_method(config.method).sampler(load_dataset(run))
-        batch = sampler.sample(np.random.default_rng(0), 4)
-        assert batch["action"][:, 1:].max() < 5 and batch["observation"][:, 1:].max() < 9
+        dataset, method = load_dataset(Run.open(config)), build_method(config.method)
+        as_recorded = replace(config, data=replace(config.data, permute="none"))
+        plain, batch = (
+            method.sampler(each).sample(np.random.default_rng(0), 4)
+            for each in (replace(dataset, config=as_recorded), dataset)
+        )
+        actions = [role for role in ("action", "optimal_action") if role in plain]
+        observations = [role for role in ROLES if role in plain]
+        for roles, size in ((actions, 5), (observations, 9)):
+            old, new = (np.stack([b[role] for role in roles], axis=1) for b in (plain, batch))
+            assert (old != new).any()
+            for window in range(4):
+                renaming(old[window], new[window], size + 1)  # padding is the last number
+        for name in set(plain) - {*actions, *observations}:
+            np.testing.assert_array_equal(batch[name], plain[name])
 
 
 def test_an_experiment_without_the_options_keeps_its_hash():
