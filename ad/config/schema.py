@@ -41,7 +41,7 @@ class SplitConfig:
     split_seed: int = field(0, at_least=0)
     """seed of the random split into train and held-out tasks"""
     num_train_tasks: int = field(57, at_least=1)
-    """number of train tasks; all other tasks are held out"""
+    """number of train tasks; the others are held out, unless the world or a setting says which"""
     num_held_out: Optional[int] = field(None, at_least=1, added=True)
     """number of held-out tasks, the rest is not used; null holds out all that are no train tasks"""
     held_out: Optional[list[list[int]]] = field(None)

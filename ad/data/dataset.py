@@ -35,7 +35,8 @@ class Dataset:
         """Return a sampler of windows of the actors to train on, or of those `held_out`.
 
         The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere,
-        and so do those within episodes, but for the fraction `data.windows_to_end`.
+        and so do those within episodes, but for the fraction `data.windows_to_end`. `data.permute`
+        is for windows of held-out actors too, `data.best_actors` is not: all of them are kept.
         `action_mask` is among the fields if not all tasks have all actions.
         """
         tasks = np.array([history.task for history in self.histories])
