@@ -23,6 +23,24 @@ class Reference:
     tasks: np.ndarray | EllipsisType = ...
 
 
+def found_by(successes: np.ndarray, episodes: int) -> np.ndarray:
+    """Return the probability of a success by the end of each episode, [K, E], E = `episodes`.
+
+    successes: float [K], the probability of a success in each episode before the first success;
+    the episodes are independent.
+    """
+    return 1 - (1 - successes[:, None]) ** np.arange(1, episodes + 1)
+
+
+def constant_reference(returns: np.ndarray, successes: np.ndarray, episodes: int) -> Reference:
+    """Return the reference of an agent that does not learn, over `episodes` independent episodes.
+
+    returns, successes: float [K], the expected return and success of each episode of a task.
+    """
+    ones, found = np.ones(episodes), found_by(successes, episodes)
+    return Reference(returns[:, None] * ones, successes[:, None] * ones, found)
+
+
 class TaskOracle:
     """The facts about the tasks of a world, which is asked about any of its tasks, int [K, D].
 

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from envs.grid.explorer import explorer_paths
-from envs.oracle import Reference
+from envs.oracle import Reference, constant_reference, found_by
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class GoalSearch:
     def constants(self, episodes: int) -> dict[str, Reference]:
         """Return the references of agents that do not search, random and optimal."""
         return {
-            "random": _constant(*self.random(), episodes),
-            "optimal": _constant(self.optimal, self.reachable, episodes),
+            "random": constant_reference(*self.random(), episodes),
+            "optimal": constant_reference(self.optimal, self.reachable, episodes),
         }
 
     def random(self) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ class GoalSearch:
         return Reference(
             unknown * first[:, None] + (1 - unknown) * self.optimal[:, None],
             unknown * hit[:, None] + (1 - unknown) * self.reachable[:, None],
-            found=_found(hit, episodes),
+            found=found_by(hit, episodes),
         )
 
     def explorer(self, episodes: int) -> Reference | None:
@@ -156,17 +156,3 @@ class GoalSearch:
         possible = self.goal_on_start | (self.starts != self.goals[:, None])
         weights = possible / possible.sum(1, keepdims=True)
         return (values[:, self.starts] * weights).sum(1)
-
-
-def _constant(returns: np.ndarray, successes: np.ndarray, episodes: int) -> Reference:
-    """Return the reference of independent episodes with the same `returns` and `successes` [K]."""
-    ones, found = np.ones(episodes), _found(successes, episodes)
-    return Reference(returns[:, None] * ones, successes[:, None] * ones, found)
-
-
-def _found(success: np.ndarray, episodes: int) -> np.ndarray:
-    """Return the probability of a success by the end of each episode, [K, E].
-
-    success [K] is that of an episode before the first success; the episodes are independent.
-    """
-    return 1 - (1 - success[:, None]) ** np.arange(1, episodes + 1)

@@ -19,7 +19,7 @@ import numpy as np
 
 from envs.checks import check_integer, check_tasks
 from envs.grid.grid_world import STAY, GridWorld
-from envs.oracle import Reference
+from envs.oracle import Reference, constant_reference
 from envs.render import key_door_frames, key_door_text
 
 MAX_SIZE = 20  # cells along a side: there are size ** 4 tasks
@@ -132,10 +132,7 @@ class KeyToDoor(GridWorld):
     def references(self, tasks, episode_length: int, episodes: int) -> dict[str, Reference]:
         """Return the curve of uniformly random actions, float [K, E]."""
         to_key, reached, at_door = self._random_walk(tasks, episode_length)
-        ones = np.ones(episodes)
-        found = 1 - (1 - reached[:, None]) ** np.arange(1, episodes + 1)
-        returns = (to_key + at_door)[:, None] * ones
-        return {"random": Reference(returns, reached[:, None] * ones, found)}
+        return {"random": constant_reference(to_key + at_door, reached, episodes)}
 
     def success(self, returns: np.ndarray) -> np.ndarray:
         """Return whether each return is at least 2, so that the door was reached with the key."""
