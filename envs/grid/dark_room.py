@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.checks import check_integer, check_tasks
 from envs.grid.goal_search import GoalSearch
-from envs.grid.grid_world import DOWN, LEFT, MOVES, RIGHT, STAY, UP, GridWorld
+from envs.grid.grid_world import GridWorld
 from envs.oracle import Reference
 from envs.render import room_frames, room_text
 from envs.world import WorldEnv
@@ -58,10 +58,10 @@ class DarkRoom(GridWorld):
                 raise ValueError(f"{name} must be true or false, got {value!r}")
         if reward not in REWARDS:
             raise ValueError(f"reward must be {' or '.join(REWARDS)}, got {reward!r}")
-        self.size, self.center = size, (size // 2) * (size + 1)
+        self.size, self.shape = size, (size, size)
         self._starts, self.goal_on_start = self._start_cells(start), goal_on_start
         self.terminate, self.pays_once = terminate, terminate or reward == "once"
-        super().__init__(num_envs, tasks, (size, size), render_mode)
+        super().__init__(num_envs, tasks, self.shape, render_mode)
         self._goals = self._goal_cells(self.tasks)
         self._paid = np.zeros(self.num_envs, bool)  # since the episode began; False if not once
 
@@ -88,7 +88,8 @@ class DarkRoom(GridWorld):
         """
         cells = np.arange(self.size**2)
         if not self.goal_on_start:
-            cells = np.delete(cells, self.center if len(self._starts) > 1 else self._starts)
+            random = len(self._starts) > 1
+            cells = np.delete(cells, self._named_starts()["center"] if random else self._starts)
         return np.stack(np.divmod(cells, self.size), axis=1)
 
     def relative_tasks(self, tasks) -> np.ndarray:
@@ -136,7 +137,8 @@ class DarkRoom(GridWorld):
 
         The explorer is left out if starts are random or the room is too large for its search.
         """
-        return self._search(tasks, episode_length).references(episodes)
+        in_reach = self.optimal_return(self.all_tasks(), episode_length) > 0
+        return self._search(tasks, episode_length).references(episodes, np.count_nonzero(in_reach))
 
     def constant_references(
         self, tasks, episode_length: int, episodes: int
@@ -169,13 +171,7 @@ class DarkRoom(GridWorld):
         Actions that bring the agent closer to the goal along a row or a column share the
         probability equally; on the goal it stays.
         """
-        cells = np.arange(self.size**2)
-        down, right = self._offsets(cells, self._goal_cells(tasks)[:, None])  # [K, S] each
-        best = np.zeros((len(tasks), len(cells), len(MOVES)))
-        best[..., UP], best[..., DOWN] = down < 0, down > 0
-        best[..., LEFT], best[..., RIGHT] = right < 0, right > 0
-        best[..., STAY] = (down == 0) & (right == 0)
-        return best / best.sum(-1, keepdims=True)
+        return self._toward(self._goal_cells(tasks))
 
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray:
         """Draw one episode seen from above, uint8 [T + 1, H, W, 3]; see `envs.render`.
@@ -215,12 +211,10 @@ class DarkRoom(GridWorld):
         return room_frames(self.size, np.array([cell]), goal, reached=paid)[0]
 
     def _search(self, tasks, episode_length: int) -> GoalSearch:
-        in_reach = self.optimal_return(self.all_tasks(), episode_length) > 0
         return GoalSearch(
             self._table,
             self._starts,
             self._goal_cells(tasks),
-            np.count_nonzero(in_reach),
             episode_length,
             self.goal_on_start,
             self.pays_once,
@@ -229,9 +223,9 @@ class DarkRoom(GridWorld):
 
     def _start_cells(self, start: Start) -> np.ndarray:
         """Return the cells where episodes may start, int64; ValueError for a bad `start`."""
-        named = {"center": [self.center], "corner": [0], "random": range(self.size**2)}
+        named = self._named_starts()
         if isinstance(start, str) and start in named:
-            return np.array(named[start])
+            return named[start]
         is_cell = isinstance(start, list | tuple) and [type(part) for part in start] == [int, int]
         if is_cell and min(start) >= 0 and max(start) < self.size:
             return np.array([start[0] * self.size + start[1]])
@@ -250,14 +244,9 @@ class DarkRoom(GridWorld):
             raise ValueError(f"goal ({row}, {column}) is where episodes start")
         return cells
 
-    def _offsets(self, cells, goals) -> tuple[np.ndarray, np.ndarray]:
-        """Return the signed steps down and right from `cells` to `goals`, which may broadcast."""
-        return goals // self.size - cells // self.size, goals % self.size - cells % self.size
-
     def _steps(self, cells, goals) -> np.ndarray:
         """Return the fewest steps from `cells` to `goals`, which may broadcast, float."""
-        down, right = self._offsets(cells, goals)
-        return (np.abs(down) + np.abs(right)).astype(float)
+        return self._distance(cells, goals).astype(float)
 
     def _reaches(self, cells, actions, next_cells, goals) -> np.ndarray:
         """Return whether steps from `cells` to `next_cells` reach `goals`; all may broadcast."""

@@ -29,31 +29,32 @@ class GoalSearch:
     """Transitions, starts and goals of K tasks in which an agent has to find a goal.
 
     successors: int [S, A], the next observation; starts: int [number of starts], equally likely;
-    goals: int [K]; `num_goals` of the world's goals are within reach of an episode. goal_on_start:
-    whether an episode may start on its goal. pays_once: whether only the first arrival of an
-    episode has the reward; it may also end the episode. optimal: float [K], the expected return of
-    an agent that knows the goal.
+    goals: int [K]. goal_on_start: whether an episode may start on its goal. pays_once: whether only
+    the first arrival of an episode has the reward; it may also end the episode. optimal: float [K],
+    the expected return of an agent that knows the goal.
     """
 
     successors: np.ndarray
     starts: np.ndarray
     goals: np.ndarray
-    num_goals: int
     episode_length: int
     goal_on_start: bool
     pays_once: bool
     optimal: np.ndarray
     cells_per_step = 1  # that an agent sees
 
-    def references(self, episodes: int) -> dict[str, Reference]:
-        """Return the references by name; the explorer is left out if `explorer` returns None."""
+    def references(self, episodes: int, num_goals: int) -> dict[str, Reference]:
+        """Return the references by name; the explorer is left out if `explorer` returns None.
+
+        num_goals: how many of the world's goals are within reach of an episode.
+        """
         exploring = self.explorer(episodes)
         constants = self.constants(episodes)
         return {
             "random": constants["random"],
             "random_then_optimal": self.random_then_optimal(episodes),
             **({"explorer": exploring} if exploring else {}),
-            "ceiling": self.ceiling(episodes),
+            "ceiling": self.ceiling(episodes, num_goals),
             "optimal": constants["optimal"],
         }
 
@@ -107,8 +108,8 @@ class GoalSearch:
         successes = (returns > 0).astype(float)
         return Reference(returns, successes, found=successes)
 
-    def ceiling(self, episodes: int) -> Reference:
-        """Bound the mean return over all goals of an agent that does not know the goal.
+    def ceiling(self, episodes: int, num_goals: int) -> Reference:
+        """Bound the mean return over `num_goals` goals of an agent that does not know its goal.
 
         By the end of episode e it has seen at most e * `episode_length` * `cells_per_step` cells
         beside the starts of its episodes, so it has found at most that share of the goals, and an
@@ -117,7 +118,7 @@ class GoalSearch:
         """
         start_is_seen = len(self.starts) > 1 and not self.goal_on_start  # a random one is no goal
         new_cells = self.episode_length * self.cells_per_step + start_is_seen
-        found = np.minimum(new_cells * np.arange(1, episodes + 1) / self.num_goals, 1)
+        found = np.minimum(new_cells * np.arange(1, episodes + 1) / num_goals, 1)
         returns, successes = self.optimal[:, None] * found, self.reachable[:, None] * found
         return Reference(returns, successes, found=np.broadcast_to(found, returns.shape))
 

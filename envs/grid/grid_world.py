@@ -55,6 +55,39 @@ class GridWorld(World):
         """The shape for `np.unravel_index(observation, observation_factors)`: (rows, columns)."""
         return self.shape
 
+    def _named_starts(self) -> dict[str, np.ndarray]:
+        """Return the cells where episodes may start, int64, by the name of the setting."""
+        rows, columns = self.shape
+        center = rows // 2 * columns + columns // 2
+        return {
+            "center": np.array([center]),
+            "corner": np.array([0]),
+            "random": np.arange(rows * columns),
+        }
+
+    def _offsets(self, cells, goals) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signed moves down and right from `cells` to `goals`, which may broadcast."""
+        columns = self.shape[1]
+        return goals // columns - cells // columns, goals % columns - cells % columns
+
+    def _distance(self, cells, goals) -> np.ndarray:
+        """Return the fewest moves from `cells` to `goals`, which may broadcast, int64."""
+        down, right = self._offsets(cells, goals)
+        return np.abs(down) + np.abs(right)
+
+    def _toward(self, goals: np.ndarray) -> np.ndarray:
+        """Return the probabilities of moves that approach `goals`, int64 [K]: float64 [K, S, 5].
+
+        The moves that bring the agent closer share the probability equally; on the goal it stays.
+        """
+        cells = np.arange(np.prod(self.shape))
+        down, right = self._offsets(cells, goals[:, None])  # [K, S] each
+        best = np.zeros((*down.shape, len(MOVES)))
+        best[..., UP], best[..., DOWN] = down < 0, down > 0
+        best[..., LEFT], best[..., RIGHT] = right < 0, right > 0
+        best[..., STAY] = (down == 0) & (right == 0)
+        return best / best.sum(-1, keepdims=True)
+
     def _advance(self, actions, envs):
         previous = self._cells[envs]
         cells = self._table.take(previous * self._table.shape[1] + actions)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.checks import check_integer, check_tasks
-from envs.grid.grid_world import STAY, GridWorld
+from envs.grid.grid_world import GridWorld
 from envs.oracle import Reference, constant_reference
 from envs.render import key_door_frames, key_door_text
 
@@ -90,10 +90,7 @@ class KeyToDoor(GridWorld):
 
     def start_cells(self) -> np.ndarray:
         """Return the cells where episodes may start, int64, all equally likely."""
-        half = self.size // 2
-        fixed = {"center": half * self.size + half, "corner": 0}
-        cells = np.arange(self.size**2)
-        return cells if self.start == "random" else cells[[fixed[self.start]]]
+        return self._named_starts()[self.start]
 
     def states(self) -> np.ndarray | None:
         """Return held * size ** 2 + cell, int64 [N]; None with `see_key`: it is the observation."""
@@ -102,9 +99,9 @@ class KeyToDoor(GridWorld):
     def steps_to_success(self, tasks) -> np.ndarray:
         """Return the fewest steps to the door with the key from each state, float [K, 2 * S]."""
         keys, doors = self._task_cells(tasks)
-        steps = self._steps()
-        without = steps[keys] + steps[doors, keys][:, None]
-        return np.concatenate([without, steps[doors]], axis=1).astype(float)
+        cells = np.arange(self.size**2)
+        without = self._steps(cells, keys[:, None]) + self._steps(keys, doors)[:, None]
+        return np.concatenate([without, self._steps(cells, doors[:, None])], axis=1).astype(float)
 
     def shortest_episode(self, tasks) -> np.ndarray:
         """Return the fewest steps from start to door in each task, float [K]; mean over starts."""
@@ -118,9 +115,8 @@ class KeyToDoor(GridWorld):
         """
         limit = np.inf if episode_length is None else episode_length
         keys, doors = self._task_cells(tasks)
-        steps, starts = self._steps(), self.start_cells()
-        to_key = steps[keys][:, starts]  # [K, starts]
-        left = limit - to_key - steps[doors, keys][:, None] + 1  # steps that can end on the door
+        to_key = self._steps(self.start_cells(), keys[:, None])  # [K, starts]
+        left = limit + 1 - to_key - self._steps(keys, doors)[:, None]  # can end on the door
         at_door = left >= 1 if self.success_ends else np.maximum(left, 0)
         return ((to_key <= limit) + at_door.astype(float)).mean(1)
 
@@ -145,8 +141,7 @@ class KeyToDoor(GridWorld):
         share the probability equally; on the cell that it goes to it stays.
         """
         keys, doors = self._task_cells(tasks)
-        toward = self._toward()
-        return np.concatenate([toward[keys], toward[doors]], axis=1)
+        return np.concatenate([self._toward(keys), self._toward(doors)], axis=1)
 
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
         """Return which tasks agree with reward and end of `transitions`, bool [..., K].
@@ -209,22 +204,12 @@ class KeyToDoor(GridWorld):
             raise ValueError(f"the key of task {task} lies where its door is")
         return keys, doors
 
-    def _steps(self) -> np.ndarray:
-        """Return the fewest steps until a step ends on cell g, from cell c, int64 [g, c].
+    def _steps(self, cells, goals) -> np.ndarray:
+        """Return the fewest steps until a step ends on `goals`, which may broadcast, int64.
 
-        It is the distance, and 1 for g = c: staying is a step that ends on g.
+        It is the distance from `cells`, or 1 on the goal itself, where staying ends on it.
         """
-        row, column = np.divmod(np.arange(self.size**2), self.size)
-        distance = abs(row[:, None] - row) + abs(column[:, None] - column)
-        return np.maximum(distance, 1)
-
-    def _toward(self) -> np.ndarray:
-        """Return the probabilities of actions that lead to cell g soonest, float64 [g, c, A]."""
-        cells = np.arange(self.size**2)
-        distance = self._steps() - np.eye(self.size**2, dtype=int)
-        best = distance[:, self._table] < distance[..., None]  # [g, c, A]
-        best[cells, cells, STAY] = True
-        return best / best.sum(-1, keepdims=True)
+        return np.maximum(self._distance(cells, goals), 1)
 
     def _random_walk(self, tasks, episode_length: int) -> tuple[np.ndarray, ...]:
         """Return expectations over an episode of uniformly random actions, float [K] each.
