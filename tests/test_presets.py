@@ -99,7 +99,7 @@ def test_an_experiment_has_the_episode_length_of_its_preset():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--env.episode_length 30", "env.episode_length .* must be 20 with env.id DarkRoom-9x9-De"),
+        ("--env.episode_length 30", "env.episode_length .*cannot be 30: .* has episodes of 20 s"),
         ("--env.kwargs.size 7", "env .*cannot be created: DarkRoom-9x9-Dense-v1 has size 9, not 7"),
         ("--evaluation.worlds [{size: 7}]", "evaluation.worlds .*Dense-v1 has size 9, not 7"),
     ],

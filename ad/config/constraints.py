@@ -18,7 +18,7 @@ from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validat
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world
 from ad.registry import ENCODERS, METHODS, SOURCES
-from envs.presets import PRESETS
+from envs.presets import resolve_length
 from envs.spaces import Discrete, Part, observation_parts
 from envs.tasks import PUBLISHED_SEEDS, RESERVED, check_all_tasks, other_split
 
@@ -93,8 +93,10 @@ def env_can_be_created(env):
 
 @constraint("env.episode_length", "env.id")
 def episode_length_is_that_of_the_preset(episode_length, env_id):
-    if env_id in PRESETS and episode_length != (own := PRESETS[env_id].episode_length):
-        return f"must be {own} with env.id {env_id}, not {episode_length}"
+    try:
+        resolve_length(env_id, episode_length)
+    except ValueError as error:
+        return f"cannot be {episode_length}: {error}"
 
 
 @component_constraint("source.algorithm", "env")

@@ -23,7 +23,7 @@ from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError
 from ad.registry import METHODS, SOURCES
-from envs.presets import PRESETS
+from envs.presets import resolve_length
 from envs.registry import did_you_mean
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
@@ -162,10 +162,10 @@ def _build(data: Any, problems: list[Problem]) -> Experiment:
 
 
 def _set_episode_length(data: Any) -> None:
-    """Set `env.episode_length` in `data` to that of the preset `env.id`, unless it is set."""
+    """Set `env.episode_length` in `data` to that of `env.id`, a preset or not, unless it is set."""
     env = data.get("env") if isinstance(data, dict) else None
-    if isinstance(env, dict) and isinstance(env.get("id"), str) and env["id"] in PRESETS:
-        env.setdefault("episode_length", PRESETS[env["id"]].episode_length)
+    if isinstance(env, dict) and isinstance(env.get("id"), str):
+        env.setdefault("episode_length", resolve_length(env["id"]))
 
 
 def _without(data: dict, bad: set[str], path: str = "") -> dict:
