@@ -10,7 +10,7 @@ from ad.config.schema import Experiment
 from ad.data.derived import Derive
 from ad.data.filtering import best_actors
 from ad.data.permutation import PermutedWindows
-from ad.data.sampler import Batch, TaskHistory, WindowSampler
+from ad.data.sampler import Batch, TaskHistory, Windows, WindowSampler
 from ad.data.spec import Spec
 from ad.runtime.console import warn
 
@@ -31,7 +31,7 @@ class Dataset:
         derived: Mapping[str, Derive] | None = None,
         best_fraction: float = 1.0,
         within_episodes: bool = False,
-    ) -> WindowSampler | PermutedWindows:
+    ) -> Windows:
         """Return a sampler of windows of the actors to train on, or of those `held_out`.
 
         The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere,

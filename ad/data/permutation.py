@@ -6,21 +6,12 @@ Kirsch et al. 2022 (arXiv 2212.04458). Rollouts are in the world as it is, which
 permutations.
 """
 
-from typing import Protocol
-
 import numpy as np
 
-from ad.data.sampler import Batch
+from ad.data.sampler import Batch, Windows
 from ad.data.spec import OBSERVATIONS, Spec
 
 ACTIONS = ("action", "optimal_action")  # fields that hold an action
-
-
-class Windows(Protocol):
-    """A sampler of training windows."""
-
-    def sample(self, rng: np.random.Generator, count: int) -> Batch:
-        """Draw `count` windows."""
 
 
 class PermutedWindows:

@@ -10,7 +10,7 @@ ends with its episode, each episode is a sequence.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +29,13 @@ class TaskHistory(NamedTuple):
     arrays: Mapping[str, np.ndarray]
     task: np.ndarray  # int [D]
     world: TaskOracle
+
+
+class Windows(Protocol):
+    """A sampler of training windows: a WindowSampler, or one that changes what another draws."""
+
+    def sample(self, rng: np.random.Generator, count: int) -> Batch:
+        """Draw `count` windows."""
 
 
 class WindowSampler:

@@ -7,11 +7,12 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.methods.base import Method
+from ad.methods.losses import cross_entropy
 
 if TYPE_CHECKING:
     import torch
 
-    from ad.data.sampler import Batch, WindowSampler
+    from ad.data.sampler import Batch, Windows
     from ad.models.sequence_model import SequenceModel
 
 
@@ -48,7 +49,7 @@ class AlgorithmDistillation(Method):
 
         With an action mask, actions that the task does not have count as impossible.
         """
-        return self.cross_entropy(self.logits(model, batch), batch), {}
+        return cross_entropy(self.logits(model, batch), batch, self.label_smoothing), {}
 
     def logits(self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
         """Return the logits [B, A, T] of a batch, float32, from which `hidden` actions are hidden.
@@ -60,23 +61,6 @@ class AlgorithmDistillation(Method):
             batch = {**batch, "action": action}
         return model(batch).float().transpose(1, 2)
 
-    def cross_entropy(
-        self, logits: "torch.Tensor", batch: dict[str, "torch.Tensor"]
-    ) -> "torch.Tensor":
-        """Return the mean cross entropy of the actions of a batch by `logits` [B, A, T], 0-d."""
-        from torch.nn.functional import cross_entropy
-
-        # The mean that `cross_entropy` computes has no fixed order of additions on a GPU, so it is
-        # taken here.
-        valid, smoothing = batch["valid"][:, 1:], self.label_smoothing
-        if "action_mask" in batch:
-            mask = batch["action_mask"][:, 1:].transpose(1, 2)
-            losses = masked_cross_entropy(logits, batch["action"][:, 1:], mask, smoothing)
-            return losses.where(valid, 0).sum() / valid.sum()
-        targets = batch["action"][:, 1:].masked_fill(~valid, -100)
-        losses = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        return losses.sum() / valid.sum()
-
 
 class HiddenActions:
     """A sampler that adds the field `hidden`: each action is hidden with `probability`.
@@ -84,23 +68,10 @@ class HiddenActions:
     The loss still reads the action.
     """
 
-    def __init__(self, windows: "WindowSampler", probability: float):
+    def __init__(self, windows: "Windows", probability: float):
         self.windows, self.probability = windows, probability
 
     def sample(self, rng: np.random.Generator, count: int) -> "Batch":
         """Draw `count` windows with the field `hidden`, bool [count, T + 1]."""
         batch = self.windows.sample(rng, count)
         return batch | {"hidden": rng.random(batch["action"].shape) < self.probability}
-
-
-def masked_cross_entropy(
-    logits: "torch.Tensor", targets: "torch.Tensor", mask: "torch.Tensor", smoothing: float
-) -> "torch.Tensor":
-    """Return the cross entropy [B, T] of `targets` [B, T] over the actions in `mask` [B, A, T].
-
-    `logits` are [B, A, T]. `smoothing` is spread over the actions in the mask.
-    """
-    lowest = logits.new_tensor(float("-inf"))
-    log_probs = logits.where(mask, lowest).log_softmax(1).where(mask, 0)
-    of_targets = log_probs.gather(1, targets.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
-    return -(1 - smoothing) * of_targets - smoothing * log_probs.sum(1) / mask.sum(1)

@@ -5,13 +5,11 @@ transformers are compared with.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ad.config.fields import field
 from ad.methods import algorithm_distillation
-
-if TYPE_CHECKING:
-    import torch
+from ad.methods.losses import accuracy, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -46,20 +44,11 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
     def loss(self, model, batch):
         """Return the mean cross entropy (nats), and the accuracy of the most likely actions."""
         logits = self.logits(model, batch)
-        return self.cross_entropy(logits, batch), {"accuracy": accuracy(logits, batch)}
+        loss = cross_entropy(logits, batch, self.label_smoothing)
+        return loss, {"accuracy": accuracy(logits, batch)}
 
     def policy(self, model, num_envs, context_length):
         """Return the policy whose context is the present episode."""
         from ad.methods.episode_policy import EpisodePolicy
 
         return EpisodePolicy(model, num_envs, context_length)
-
-
-def accuracy(logits: "torch.Tensor", batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    """Return how often the largest of `logits` [B, A, T] is that of the action taken, 0-d."""
-    valid = batch["valid"][:, 1:]
-    if "action_mask" in batch:
-        mask = batch["action_mask"][:, 1:].transpose(1, 2)
-        logits = logits.where(mask, logits.new_tensor(float("-inf")))
-    hits = (logits.argmax(1) == batch["action"][:, 1:]) & valid
-    return hits.sum() / valid.sum()

@@ -21,10 +21,10 @@ import numpy as np
 from ad.config.fields import field
 from ad.methods import algorithm_distillation
 from ad.methods.base import Method
-from ad.methods.behavior_cloning import accuracy
+from ad.methods.losses import accuracy, cross_entropy
 
 if TYPE_CHECKING:
-    from ad.data.sampler import Batch, WindowSampler
+    from ad.data.sampler import Batch, Windows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
         """Return the mean cross entropy (nats), and the accuracy of the most likely actions."""
         logits = self.logits(model, batch)
         targets = batch | {"action": batch["optimal_action"]}
-        return self.cross_entropy(logits, targets), {"accuracy": accuracy(logits, targets)}
+        loss = cross_entropy(logits, targets, self.label_smoothing)
+        return loss, {"accuracy": accuracy(logits, targets)}
 
     def policy(self, model, num_envs, context_length, commit: Literal["step", "episode"] = "step"):
         """Return the policy of a rollout, which sees the same context for a `step` or an `episode`.
@@ -77,7 +78,7 @@ class ShuffledWindows:
     The transition before a window, its entry 0, stays where it is. `step` numbers the places.
     """
 
-    def __init__(self, windows: "WindowSampler"):
+    def __init__(self, windows: "Windows"):
         self.windows = windows
 
     def sample(self, rng: np.random.Generator, count: int) -> "Batch":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ad.config.fields import field
 from ad.methods.base import Method
+from ad.methods.losses import mask_actions, masked_mean
 
 if TYPE_CHECKING:
     import torch
@@ -78,11 +79,11 @@ class InContextQ(Method):
         if self.settings.loss == "iql":
             parts = self._implicit(model, batch, hidden, values, target)
         else:
-            parts = {"td_loss": self._td_loss(batch, values, allowed(target, batch).amax(-1))}
+            parts = {"td_loss": self._td_loss(batch, values, mask_actions(target, batch).amax(-1))}
         if self.settings.loss == "cql":
-            gap = allowed(values, batch).logsumexp(-1) - of_taken(values, batch)
-            parts["cql_loss"] = self.settings.cql_weight * mean(gap, batch)
-        return sum(parts.values()), {**parts, "q": mean(of_taken(values, batch), batch)}
+            gap = mask_actions(values, batch).logsumexp(-1) - of_taken(values, batch)
+            parts["cql_loss"] = self.settings.cql_weight * masked_mean(gap, batch)
+        return sum(parts.values()), {**parts, "q": masked_mean(of_taken(values, batch), batch)}
 
     def after_step(self, model: "ActionValueModel") -> None:
         """Move the target network."""
@@ -98,7 +99,7 @@ class InContextQ(Method):
         """
         targets, has_target = self.td_targets(batch, following)
         error = of_taken(values, batch) - targets
-        return mean((error**2).where(has_target, 0), batch)
+        return masked_mean((error**2).where(has_target, 0), batch)
 
     def td_targets(
         self, batch: "Batch", following: "torch.Tensor"
@@ -127,27 +128,14 @@ class InContextQ(Method):
         advantage = of_taken(target, batch) - state_values
         expectile = (settings.expectile - (advantage < 0).float()).abs()
         weight = (advantage.detach() / settings.temperature).exp().clamp(max=LARGEST_WEIGHT)
-        log_probs = allowed(model.head(hidden).float(), batch).log_softmax(-1)
+        log_probs = mask_actions(model.head(hidden).float(), batch).log_softmax(-1)
         return {
             "td_loss": self._td_loss(batch, values, state_values),
-            "value_loss": mean(expectile * advantage**2, batch),
-            "policy_loss": -mean(weight * of_taken(log_probs, batch), batch),
+            "value_loss": masked_mean(expectile * advantage**2, batch),
+            "policy_loss": -masked_mean(weight * of_taken(log_probs, batch), batch),
         }
-
-
-def allowed(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
-    """Return `values` [B, T, A] with -inf for the actions that the task lacks."""
-    if "action_mask" not in batch:
-        return values
-    return values.masked_fill(~batch["action_mask"][:, 1:], float("-inf"))
 
 
 def of_taken(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
     """Return the entries [B, T] of `values` [B, T, A] of the actions taken."""
     return values.gather(-1, batch["action"][:, 1:, None])[..., 0]
-
-
-def mean(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
-    """Return the mean of `values` [B, T] over the valid decisions, 0-d."""
-    valid = batch["valid"][:, 1:]
-    return values.where(valid, 0).sum() / valid.sum()

@@ -15,7 +15,7 @@ import torch
 from ad.config.schema import dump
 from ad.data.dataset import to_device
 from ad.data.load import load_dataset
-from ad.data.sampler import Batch, WindowSampler
+from ad.data.sampler import Batch, Windows
 from ad.data.spec import Spec
 from ad.methods import build_method, build_model
 from ad.methods.base import Method
@@ -44,8 +44,8 @@ Metrics = dict[str, torch.Tensor]  # the loss and a method's metrics, 0-d each
 class TrainingData:
     """Samplers of training batches and of those of held-out actors (or None), and the spec."""
 
-    train: WindowSampler
-    held_out: WindowSampler | None
+    train: Windows
+    held_out: Windows | None
     spec: Spec
 
 
