@@ -4,18 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from recorded import (
+    assert_a_missing_history_comes_back_with_the_same_bytes,
+    assert_a_restored_source_has_the_same_bits,
+    played,
+)
 from scipy.stats import beta, norm
 from source_words import BANDIT_SOURCES, SOURCE_WORDS
 from worlds import Bandit
 
-from ad.collection.collect import collect
 from ad.collection.job import new_source
 from ad.config.parser import load
-from ad.data.histories import Histories
 from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
-from ad.sources.actors import CHUNK_STEPS
 from ad.sources.demonstrations import Demonstrations
 from ad.sources.demonstrations import Settings as Entries
 from ad.sources.thompson_sampling import Settings, ThompsonSampling
@@ -39,12 +41,6 @@ def learner(source, settings, env_id="BernoulliBandit-v0", tasks=TASKS, num_envs
     env = make_vec(env_id, np.repeat(tasks, num_envs, axis=0), length, **kw)
     keys = KEYS if len(tasks) == len(KEYS) else list(range(len(tasks)))
     return source(settings, env, tasks, num_envs, keys)
-
-
-def played(source, steps: int) -> dict[str, np.ndarray]:
-    """Return the transitions of `source` up to `steps` steps, arrays [T, K, N]."""
-    chunks = [chunk.arrays for chunk in source.run(steps)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def lives(data: dict[str, np.ndarray], arms: int):
@@ -149,28 +145,19 @@ def test_a_task_has_the_same_history_alone_as_among_others(config):
 
 
 def test_a_restored_learner_lives_on_with_the_same_bits(config):
-    first, second = (new_source(config(), tasks_of(config())) for _ in range(2))
-    steps = CHUNK_STEPS + 20
-    chunks = first.run(steps)
-    next(chunks)
-    second.restore(first.state())
-    (rest,), (again,) = chunks, second.run(steps)
-    for name, values in rest.arrays.items():
-        np.testing.assert_array_equal(values, again.arrays[name])
-    for name, values in rest.statistics.items():
-        np.testing.assert_array_equal(values, again.statistics[name])
+    one, other = (new_source(config(), tasks_of(config())) for _ in range(2))
+    assert_a_restored_source_has_the_same_bits(one, other)
+
+
+def test_every_statistic_of_a_chunk_has_a_number_for_each_agent(config):
+    (chunk,) = new_source(config(), tasks_of(config())).run(20)
+    for values in chunk.statistics.values():
         assert all(np.shape(value) == (3,) and np.isfinite(value).all() for value in values)
 
 
 def test_a_missing_history_is_collected_again_with_the_same_bytes(smoke, tmp_path):
     run = Run.open(smoke(tmp_path, *SOURCE_WORDS["thompson_sampling"]))
-    assert collect(run) == 5
-    folder = Histories(run.config).folder(run.split.train_tasks[2])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for path in folder.iterdir():
-        path.unlink()
-    assert collect(run) == 1
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert_a_missing_history_comes_back_with_the_same_bytes(run)
 
 
 @pytest.mark.parametrize("name", BANDIT_SOURCES)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from recorded import played
 
 from ad.collection.job import new_source
 from ad.config.parser import load
@@ -26,8 +27,7 @@ def agents(
 def sampler(steps: int, **settings):
     """Return agents after `steps` steps, and their transitions, [T, K, N]."""
     source = agents(**settings)
-    chunks = [chunk.arrays for chunk in source.run(steps)]
-    return source, {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+    return source, played(source, steps)
 
 
 @pytest.mark.parametrize(

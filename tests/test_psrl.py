@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from recorded import assert_a_restored_source_has_the_same_bits, played
 
 from ad.collection.job import new_source
 from ad.config.parser import load
@@ -27,12 +28,6 @@ def agents(env_id="RandomMDP-v0", tasks=2, num_envs=3, limit=6, settings=None, *
     chosen = np.arange(tasks)[:, None]
     env = make_vec(env_id, chosen.repeat(num_envs, axis=0), limit, **kwargs)
     return PSRL(settings or Settings(), env, chosen, num_envs, list(range(11, 11 + tasks)))
-
-
-def played(source, steps: int) -> dict[str, np.ndarray]:
-    """Return the transitions of `source` up to `steps` steps, arrays [T, K, N]."""
-    chunks = [chunk.arrays for chunk in source.run(steps)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.9, 1.0, 3.5, 400.0])
@@ -138,12 +133,7 @@ def test_rewards_without_noise_are_known_after_one_trial():
 
 def test_a_restored_agent_acts_on_with_the_same_bits():
     one, other = (agents("StructuredMDP-v0") for _ in range(2))
-    chunks = one.run(1000)
-    next(chunks)
-    other.restore(one.state())
-    for expected, chunk in zip(chunks, other.run(1000), strict=True):
-        for name, values in expected.arrays.items():
-            np.testing.assert_array_equal(chunk.arrays[name], values)
+    assert_a_restored_source_has_the_same_bits(one, other)
 
 
 @pytest.mark.parametrize("env_id", ["FrozenLake-v1", "CliffWalking-v1"])

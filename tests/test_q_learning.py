@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded import assert_a_restored_source_has_the_same_bits, played
 from worlds import Bandit
 
 from ad.config.parser import load
@@ -21,12 +22,6 @@ def agents(num_envs: int = 4, tasks=TASKS, size: int = 3, limit: int = 6, **sett
     """Return agents in small rooms before their first step."""
     env = make_vec("DarkRoom-v0", np.repeat(tasks, num_envs, axis=0), limit, size=size)
     return QLearning(Settings(**settings), env, tasks, num_envs, KEYS[: len(tasks)])
-
-
-def played(source: QLearning, steps: int) -> dict[str, np.ndarray]:
-    """Return the transitions of `source` up to `steps` steps, arrays [T, K, N]."""
-    chunks = [chunk.arrays for chunk in source.run(steps)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def learned(data: dict[str, np.ndarray], settings: Settings, k: int, actors: list[int]):
@@ -138,12 +133,7 @@ def test_actions_that_a_task_lacks_are_not_taken(shared):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_restored_agent_learns_on_with_the_same_bits(shared):
     one, other = (agents(shared=shared, **MIXED) for _ in range(2))
-    chunks = one.run(1000)
-    next(chunks)
-    other.restore(one.state())
-    for expected, chunk in zip(chunks, other.run(1000), strict=True):
-        for name, values in expected.arrays.items():
-            np.testing.assert_array_equal(chunk.arrays[name], values)
+    assert_a_restored_source_has_the_same_bits(one, other)
     np.testing.assert_array_equal(one.values, other.values)
 
 

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from conftest import SMOKE
 from fields import FIELDS
+from recorded import (
+    assert_a_missing_history_comes_back_with_the_same_bytes,
+    assert_a_restored_source_has_the_same_bits,
+    played,
+)
 from source_words import ROOM_SOURCES, SOURCE_WORDS
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import new_source
-from ad.data.histories import Histories
 from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
@@ -43,8 +47,7 @@ def play(smoke, tmp_path):
     """play(words, tasks, steps): what a source records, arrays [T, K, E] by field."""
 
     def run(words: list[str], tasks=TASKS, steps: int = STEPS) -> dict[str, np.ndarray]:
-        chunks = list(new_source(smoke(tmp_path, *words), np.asarray(tasks)).run(steps))
-        return {name: np.concatenate([b.arrays[name] for b in chunks]) for name in FIELDS}
+        return played(new_source(smoke(tmp_path, *words), np.asarray(tasks)), steps)
 
     return run
 
@@ -165,13 +168,7 @@ def test_a_task_has_the_same_history_alone_as_among_others(algorithm, room, play
 
 def test_a_missing_history_is_collected_again_with_the_same_bytes(algorithm, smoke, tmp_path):
     run = Run.open(smoke(tmp_path, *algorithm, "--source.env_steps", "800"))
-    assert collect(run) == 5
-    folder = Histories(run.config).folder(run.split.train_tasks[2])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for path in folder.iterdir():
-        path.unlink()
-    assert collect(run) == 1
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert_a_missing_history_comes_back_with_the_same_bytes(run)
 
 
 NOISE = ["--source.algorithm", "noise_distillation", "--source.num_envs", "400"]
@@ -285,13 +282,7 @@ def test_held_noise_falls_with_its_schedule(play):
 
 
 def test_held_noise_is_restored_with_the_same_bits():
-    one, other = noisy(5.0), noisy(5.0)
-    chunks = one.run(CHUNK_STEPS + 40)
-    next(chunks)
-    other.restore(one.state())
-    (expected,), (chunk,) = chunks, other.run(CHUNK_STEPS + 40)
-    for name in FIELDS:
-        np.testing.assert_array_equal(chunk.arrays[name], expected.arrays[name])
+    assert_a_restored_source_has_the_same_bits(noisy(5.0), noisy(5.0))
 
 
 def test_held_noise_of_a_task_does_not_depend_on_the_other_tasks():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMOKE
+from recorded import played
 from stable_baselines3 import PPO
 
 import ad.sources.sb3.settings
@@ -51,8 +52,7 @@ OBSTACLES += ["--model.reward", "projection"]
 
 def record(config, tasks, steps: int = 100) -> dict[str, np.ndarray]:
     """What a source records, arrays [T, K, N, ...] by field."""
-    chunks = [chunk.arrays for chunk in new_source(config, np.array(tasks)).run(steps)]
-    return {name: np.concatenate([arrays[name] for arrays in chunks]) for name in chunks[0]}
+    return played(new_source(config, np.array(tasks)), steps)
 
 
 @pytest.mark.parametrize("algorithm", SHORT)

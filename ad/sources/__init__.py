@@ -6,7 +6,8 @@ The protocol of a source, with K tasks and N = `num_envs` actors for each of the
   a list of K that agree in the fields named by `Source.SHARED` (without it, in all). `env` is a
   vector environment in SAME_STEP autoreset mode with K * N environments, those of a task side by
   side; `env.unwrapped` has the facts about tasks. `tasks` is int [K, ...], `keys` one 64-bit key
-  for each agent. `ad.sources.actors.Actors` steps and records the environments.
+  for each agent. `ad.sources.actors.Actors` steps and records the environments, and the base class
+  `ad.sources.base.Source` has `run`, `state` and `restore` for agents that act and learn by turns.
 - `problem(world, tasks)`, optional and static: what the source needs and `world` does not have, as
   the rest of a sentence about the source; None if it has everything. It is asked before anything
   runs, with the tasks of the world.

@@ -8,7 +8,7 @@ with any number of threads. An agent whose loss or gradient is not finite stops 
 acting with its last policy; the other agents are not affected.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
 from ad.sources.actors import Actors, settings_of_agents, table_problem
+from ad.sources.base import Source
 from ad.sources.returns import n_step_returns
 
 IMPOSSIBLE = -1e9  # the logit of an action that a task does not have
@@ -49,7 +50,7 @@ class Settings:
     """Adam's term that is added to the denominator"""
 
 
-class A2C:
+class A2C(Source):
     """K independent A2C agents with N actors each.
 
     `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
@@ -59,6 +60,7 @@ class A2C:
     Settings = Settings
     SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
     TOLD = "nothing"
+    state_names = ("parameters", "moments", "stopped_at")
     problem = staticmethod(table_problem)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
@@ -86,41 +88,28 @@ class A2C:
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
         a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
 
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
-        length = self.rollout_length
-        for chunk in self.actors.chunks(steps, length):
-            for rollout in chunk.rollouts(length):
-                self.actors.fill(rollout, self.act)
-                self._update(rollout, chunk.statistics)
-            yield chunk
-
     def state(self) -> dict | None:
         """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
+        state = super().state()
+        if state is None:
             return None
-        names = ("parameters", "moments", "stopped_at")
-        learners = {name: getattr(self, name).copy() for name in names}
         # Computing the table from the parameters would be another code path: bits might differ.
         table = {name: values.copy() for name, values in self.table._asdict().items()}
-        return {**learners, "updates": np.array(self.updates), "table": table, "actors": actors}
+        return {**state, "updates": np.array(self.updates), "table": table}
 
     def restore(self, state: dict) -> None:
         """Set the state to one returned by `state`."""
-        for name in ("parameters", "moments", "stopped_at"):
-            setattr(self, name, state[name].copy())
+        super().restore(state)
         self.updates = int(state["updates"])
         self.table = a2c_kernel.Table(**{n: values.copy() for n, values in state["table"].items()})
-        self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N] from the policies at `observations` with the uniforms `u`."""
         cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, N, A]
         return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), self.last_action)
 
-    def _update(self, rollout: TransitionChunk, statistics: dict[str, list]) -> None:
-        """Update each agent once on `rollout`; append the update's statistics to `statistics`."""
+    def _learn(self, rollout: TransitionChunk) -> None:
+        """Update each agent once on `rollout`; append the update's statistics to its own."""
         data = rollout.arrays
         next_values = self.table.values[self.actors.agent, data["next_observation"]]  # [T, K, N]
         returns = n_step_returns(
@@ -141,7 +130,7 @@ class A2C:
         )
         self.stopped_at[stopped & (self.stopped_at < 0)] = self.actors.steps - len(rollout)
         for name, values in zip(STATISTICS, measured.T, strict=True):
-            statistics.setdefault(name, []).append(values)
+            rollout.statistics.setdefault(name, []).append(values)
 
 
 def initial_parameters(shape: tuple[int, int, int], key: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Learners of bandits: they count the pulls of each arm, sum its rewards, and rank the arms."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -10,10 +9,11 @@ from gymnasium.spaces import Discrete
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.base import Source
 from envs.oracle import TaskOracle
 
 
-class BanditLearner:
+class BanditLearner(Source):
     """K agents with N actors each; each actor is a life that learns one task from nothing.
 
     A subclass has `Settings`, all of which the agents of a batch share, and the hook `_index`.
@@ -24,6 +24,7 @@ class BanditLearner:
     Settings: ClassVar[type]
     SHARED: ClassVar[tuple[str, ...]]
     NAME: ClassVar[str]  # in the table of sources
+    state_names = ("counts", "sums")
 
     def __init__(self, settings, env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
@@ -44,27 +45,6 @@ class BanditLearner:
             return None
         return "needs a world with a single state, which is a Discrete(1) observation"
 
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
-        for chunk in self.actors.chunks(steps):
-            for step in chunk.rollouts(1):
-                self.actors.fill(step, self.act)
-                self._learn(step)
-            chunk.statistics["most_pulled"] = [self._most_pulled()]
-            yield chunk
-
-    def state(self) -> dict | None:
-        """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
-            return None
-        return {"counts": self.counts.copy(), "sums": self.sums.copy(), "actors": actors}
-
-    def restore(self, state: dict) -> None:
-        """Set the state to one returned by `state`."""
-        self.counts, self.sums = state["counts"].copy(), state["sums"].copy()
-        self.actors.restore(state["actors"])
-
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Pull the arms [K, N] with the highest index, of equal ones any by `u` [K, N]."""
         index = np.where(self.mask, self._index(), -np.inf)
@@ -83,7 +63,7 @@ class BanditLearner:
         self.counts[actor, arm] += 1
         self.sums[actor, arm] += step.arrays["reward"].ravel()
 
-    def _most_pulled(self) -> np.ndarray:
+    def _statistics(self) -> dict[str, np.ndarray]:
         """Return the share of the most pulled arm, as the mean over actors, float32 [K]."""
         share = self.counts.max(1) / self.counts.sum(1)
-        return share.reshape(self.actors.shape).mean(1).astype(np.float32)
+        return {"most_pulled": share.reshape(self.actors.shape).mean(1).astype(np.float32)}

@@ -6,15 +6,15 @@ draw, whether an action is random and which one, is kept for some steps: a rando
 as Ornstein-Uhlenbeck noise is for continuous actions (Lillicrap et al. 2016).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ad.config.fields import field
-from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.base import Source
 from ad.sources.schedules import linear
 from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
@@ -34,7 +34,7 @@ class Settings:
     """steps for which a random action is held while it changes the state, on average; 1: none"""
 
 
-class NoiseDistillation:
+class NoiseDistillation(Source):
     """K noisy experts with N actors each, of a world that knows its `optimal_policy`.
 
     `settings` is one `Settings` for all agents, or a list of K equal ones.
@@ -43,6 +43,7 @@ class NoiseDistillation:
     Settings = Settings
     SHARED = ("noise_start", "noise_end", "decay_fraction", "hold")  # one schedule for all agents
     TOLD = "optimum"
+    state_names = ("held",)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
@@ -65,30 +66,6 @@ class NoiseDistillation:
         if world.optimal_policy(tasks[:1]) is None or not knows_its_state(world):
             return "needs a world that knows its optimal policy"
         return None
-
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
-        own = self.settings
-        schedule = own.noise_start, own.noise_end, own.decay_fraction
-        for chunk in self.actors.chunks(steps):
-            for step in chunk.rollouts(1):
-                self.noise = linear(*schedule, self.actors.steps / max(steps - 1, 1))
-                self.actors.fill(step, self.act)
-            chunk.statistics["noise"] = [np.full(self.actors.shape[0], self.noise, np.float32)]
-            yield chunk
-
-    def state(self) -> dict | None:
-        """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
-            return None
-        held = {name: values.copy() for name, values in self.held.items()}
-        return {"held": held, "actors": actors}
-
-    def restore(self, state: dict) -> None:
-        """Set the state to one returned by `state`."""
-        self.held = {name: values.copy() for name, values in state["held"].items()}
-        self.actors.restore(state["actors"])
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N]: with probability `noise` uniformly random, otherwise optimal ones.
@@ -113,3 +90,12 @@ class NoiseDistillation:
         is_random = uniform(self.noise_keys, self.held["noise"]).reshape(u.shape) < self.noise
         u_random = uniform(self.actors.keys, self.held["action"]).reshape(u.shape)
         return np.where(is_random, self.actors.uniform_actions(u_random), optimal)
+
+    def _begin_rollout(self, progress: float) -> None:
+        """Set the probability of a random action."""
+        own = self.settings
+        self.noise = linear(own.noise_start, own.noise_end, own.decay_fraction, progress)
+
+    def _statistics(self) -> dict[str, np.ndarray]:
+        """Return the probability of a random action, float32 [K]."""
+        return {"noise": np.full(self.actors.shape[0], self.noise, np.float32)}

@@ -7,7 +7,7 @@ tasks, but not which one it is in. A small `noise` puts the agents into states t
 would not reach, so that a model learns what to do there (as in DART, Laskey et al. 2017).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.base import Source
 from envs.oracle import TaskOracle, knows_its_state
 from envs.rng import uniform
 
@@ -32,7 +33,7 @@ class Settings:
     """probability of a random action, which shows how to return to a path after leaving it"""
 
 
-class PosteriorSampling:
+class PosteriorSampling(Source):
     """K agents with N lives each, of a world that knows its tasks and their optimal policies.
 
     `settings` is one `Settings` for all agents, or a list of K equal ones.
@@ -41,6 +42,7 @@ class PosteriorSampling:
     Settings = Settings
     SHARED = ("nearness", "noise")
     TOLD = "family"
+    state_names = ("possible", "sampled", "draws")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := self.problem(env.unwrapped, tasks):
@@ -72,30 +74,6 @@ class PosteriorSampling:
             return f"needs {num_bytes / 1e9:.1f} GB for the optimal policies of all tasks, too many"
         return None
 
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
-        for chunk in self.actors.chunks(steps):
-            for step in chunk.rollouts(1):
-                self.actors.fill(step, self.act)
-                self._learn(step)
-            left = self.possible.sum(1).reshape(self.actors.shape).mean(1)
-            chunk.statistics["possible_tasks"] = [left.astype(np.float32)]
-            yield chunk
-
-    def state(self) -> dict | None:
-        """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
-            return None
-        names = ("possible", "sampled", "draws")
-        return {**{name: getattr(self, name).copy() for name in names}, "actors": actors}
-
-    def restore(self, state: dict) -> None:
-        """Set the state to one returned by `state`."""
-        for name in ("possible", "sampled", "draws"):
-            setattr(self, name, state[name].copy())
-        self.actors.restore(state["actors"])
-
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N] of the optimal policies of the sampled tasks, by `u` [K, N].
 
@@ -120,6 +98,11 @@ class PosteriorSampling:
         seen["state"] = self.states[undecided]
         self.possible[undecided] &= self.world.possible(seen, self.tasks)
         self._sample(undecided[~self.possible[undecided, self.sampled[undecided]]])
+
+    def _statistics(self) -> dict[str, np.ndarray]:
+        """Return the number of possible tasks, as the mean over actors, float32 [K]."""
+        left = self.possible.sum(1).reshape(self.actors.shape).mean(1)
+        return {"possible_tasks": left.astype(np.float32)}
 
     def _sample(self, lives: np.ndarray) -> None:
         """Sample a possible task for each of `lives`, int [M]."""

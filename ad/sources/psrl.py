@@ -8,7 +8,7 @@ for the rest of the episode (Osband et al. 2013, section 3). A life is one actor
 A termination is an outcome with no prior weight: the agent expects it where it has seen it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Optional
 
@@ -18,6 +18,7 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys, settings_of_agents, table_problem
+from ad.sources.base import Source
 from ad.sources.gamma import standard_gamma
 from envs.mdps.planning import action_values
 from envs.rng import normal, uniform
@@ -42,7 +43,7 @@ class Settings:
     """known standard deviation of rewards around their mean; null: that of the world, or 1"""
 
 
-class PSRL:
+class PSRL(Source):
     """K agents with N lives each, in worlds whose observations are one discrete number.
 
     `settings` is one `Settings` for all agents, or a list of K equal ones.
@@ -52,7 +53,7 @@ class PSRL:
     SHARED = tuple(one.name for one in fields(Settings))
     TOLD = "family"
     problem = staticmethod(table_problem)
-    _names = ("counts", "reward_sums", "policy", "episodes")  # of the arrays of the state
+    state_names = ("counts", "reward_sums", "policy", "episodes")
 
     @staticmethod
     def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
@@ -87,40 +88,23 @@ class PSRL:
         self.episodes = np.zeros(len(self.actor), np.int64)  # for which an MDP was sampled
         self._plan(self.actor)
 
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Act until each environment has taken `steps` steps; yield the transitions in chunks."""
-        for chunk in self.actors.chunks(steps):
-            for step in chunk.rollouts(1):
-                self.actors.fill(step, self.act)
-                self._learn({name: values.ravel() for name, values in step.arrays.items()})
-            tried = (self.counts.sum(-1) > 0).mean((1, 2)).reshape(self.actors.shape)
-            chunk.statistics["tried_pairs"] = [tried.mean(1).astype(np.float32)]
-            yield chunk
-
-    def state(self) -> dict | None:
-        """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
-            return None
-        return {**{name: getattr(self, name).copy() for name in self._names}, "actors": actors}
-
-    def restore(self, state: dict) -> None:
-        """Set the state to one returned by `state`."""
-        for name in self._names:
-            setattr(self, name, state[name].copy())
-        self.actors.restore(state["actors"])
-
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Return the actions [K, N] of the optimal policies of the sampled MDPs."""
         return self.policy[self.actor, self.actors.time, observations.ravel()].reshape(u.shape)
 
-    def _learn(self, step: dict[str, np.ndarray]) -> None:
-        """Count the outcomes of a step, arrays [K * N]; plan where an episode begins."""
+    def _learn(self, rollout: TransitionChunk) -> None:
+        """Count the outcomes of a step; plan where an episode begins."""
+        step = {name: values.ravel() for name, values in rollout.arrays.items()}  # [K * N]
         pair = self.actor, step["observation"], step["action"]
         end = self.counts.shape[-1] - 1
         self.counts[(*pair, np.where(step["terminated"], end, step["next_observation"]))] += 1
         self.reward_sums[pair] += step["reward"]
         self._plan(np.flatnonzero(step["terminated"] | step["truncated"]))
+
+    def _statistics(self) -> dict[str, np.ndarray]:
+        """Return the share of tried pairs, as the mean over actors, float32 [K]."""
+        tried = (self.counts.sum(-1) > 0).mean((1, 2)).reshape(self.actors.shape)
+        return {"tried_pairs": tried.mean(1).astype(np.float32)}
 
     def _plan(self, lives: np.ndarray) -> None:
         """Sample an MDP for each of `lives`, int [M], and find its optimal policy."""

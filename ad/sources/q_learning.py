@@ -10,7 +10,7 @@ in one direction while it knows nothing better: a walk that does not dither find
 (Dabney et al. 2021).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources.actors import Actors, actor_keys, settings_of_agents, table_problem
+from ad.sources.base import Source
 from ad.sources.schedules import linear
 from envs.rng import uniform
 
@@ -54,7 +55,7 @@ class Settings:
     """tried actions that each actor backs up again after a step, in a deterministic world"""
 
 
-class QLearning:
+class QLearning(Source):
     """K agents with N actors each; G tables, one for each agent if `shared`, else for each actor.
 
     `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
@@ -65,6 +66,7 @@ class QLearning:
     Settings = Settings
     SHARED = ("shared", "planning_steps")  # they decide the shapes of arrays
     TOLD = "nothing"
+    state_names = ("values", "counts", "last_action", "model")
     problem = staticmethod(table_problem)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
@@ -97,34 +99,6 @@ class QLearning:
         self.last_action = np.full(len(self.actor), -1)  # in this episode, -1: none
         self.epsilon = self.settings["epsilon_start"]
 
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Learn until each environment has taken `steps` steps; yield the transitions in chunks."""
-        names = ("epsilon_start", "epsilon_end", "decay_fraction")
-        schedule = [self.settings[name] for name in names]
-        for chunk in self.actors.chunks(steps):
-            errors = chunk.statistics["td_error"] = []
-            for step in chunk.rollouts(1):
-                self.epsilon = linear(*schedule, self.actors.steps / max(steps - 1, 1))
-                self.actors.fill(step, self.act)
-                errors.append(self._learn({n: v.ravel() for n, v in step.arrays.items()}))
-            yield chunk
-
-    def state(self) -> dict | None:
-        """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
-            return None
-        own = {name: getattr(self, name).copy() for name in ("values", "counts", "last_action")}
-        model = {name: values.copy() for name, values in self.model.items()}
-        return {**own, "model": model, "actors": actors}
-
-    def restore(self, state: dict) -> None:
-        """Set the state to one returned by `state`."""
-        for name in ("values", "counts", "last_action"):
-            setattr(self, name, state[name].copy())
-        self.model = {name: state["model"][name].copy() for name in self.model}
-        self.actors.restore(state["actors"])
-
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Choose actions [K, N]: one of the best, by `u` [K, N], or with `epsilon` any."""
         values = self.values[self.table, observations.ravel()]  # [K * N, A]
@@ -137,11 +111,14 @@ class QLearning:
         is_random = uniform(self.keys["epsilon"], self.actors.steps) < self.epsilon
         return np.where(is_random, self.actors.uniform_actions(u).ravel(), action).reshape(u.shape)
 
-    def _learn(self, step: dict[str, np.ndarray]) -> np.ndarray:
-        """Learn from a step of each actor, arrays [K * N], and plan.
+    def _begin_rollout(self, progress: float) -> None:
+        """Set the probability of a random action of each actor."""
+        names = ("epsilon_start", "epsilon_end", "decay_fraction")
+        self.epsilon = linear(*(self.settings[name] for name in names), progress)
 
-        Returns the mean absolute TD error of each agent, float64 [K].
-        """
+    def _learn(self, rollout: TransitionChunk) -> None:
+        """Learn from a step of each actor, note the mean absolute TD error, and plan."""
+        step = {name: values.ravel() for name, values in rollout.arrays.items()}  # [K * N]
         action = step["action"].astype(np.int64)
         pair = step["observation"].astype(np.int64) * self.values.shape[2] + action
         following = np.where(step["terminated"], END, step["next_observation"].astype(np.int64))
@@ -158,7 +135,8 @@ class QLearning:
         for number in range(self.planning_steps):
             self._plan(self.actors.steps * self.planning_steps + number)
         self.last_action = np.where(step["terminated"] | step["truncated"], -1, action)
-        return error.reshape(self.actors.shape).mean(1)
+        error = error.reshape(self.actors.shape).mean(1)
+        rollout.statistics.setdefault("td_error", []).append(error)
 
     def _target(self, entry: np.ndarray, reward: np.ndarray, following: np.ndarray) -> np.ndarray:
         """Return the target of each actor's pair `entry`, float64 [K * N]."""
