@@ -1,9 +1,12 @@
 """Planned runs: the configurations that a study or a table of results needs, and their order."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ad.config.schema import EvaluationConfig, Experiment, config_hash
+
+SEEDS = ("source.source_seed", "training.train_seed")  # what the seed of a run sets
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,19 @@ class PlannedRun:
     def key(self) -> str:
         """The key of the run's record."""
         return config_hash(self.config)[:16]
+
+
+def planned_run(title: str, config: Experiment, seed: int, *numbers: str) -> PlannedRun:
+    """Return the run of `config` with `seed`, called `title` in records.
+
+    The name of its folder has the title, the `numbers`, the seed and the key.
+    """
+    source = replace(config.source, source_seed=seed)
+    training = replace(config.training, train_seed=seed)
+    run = PlannedRun(title, replace(config, source=source, training=training))
+    words = re.sub(r"[^A-Za-z0-9]+", "-", title)[:60]
+    name = "-".join([words, *numbers, f"seed-{seed}", run.key[:8]])
+    return replace(run, config=replace(run.config, name=name))
 
 
 def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:

@@ -4,10 +4,8 @@
 row has a split seed and a seed, which is that of its training and of its source agents.
 """
 
-import itertools
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +13,10 @@ from ad.config.fields import as_yaml, field
 from ad.errors import ConfigError
 from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
-from ad.sweeps.planned import PlannedRun
+from ad.sweeps.planned import SEEDS, PlannedRun, planned_run
 from envs.registry import did_you_mean
 
-SET_BY_ROW = ("split.split_seed", "source.source_seed", "training.train_seed")
+SET_BY_ROW = ("split.split_seed", *SEEDS)
 
 
 @dataclass(frozen=True)
@@ -147,12 +145,15 @@ def _row(path: Path, config: ResultsConfig, table: TableConfig, title: str) -> R
     splits, seeds = row.splits or config.splits, row.seeds or config.seeds
     check_seeds(f"{where}: splits", splits)
     check_seeds(f"{where}: seeds", seeds)
-    runs = []
-    for seed, split in itertools.product(seeds, splits):
-        numbers = dict(zip(SET_BY_ROW, (split, seed, seed), strict=True))
-        run = PlannedRun(title, experiment_of(row.experiment, row.settings | numbers, where))
-        name = (
-            f"{re.sub(r'[^A-Za-z0-9]+', '-', title)[:40]}-split-{split}-seed-{seed}-{run.key[:8]}"
-        )
-        runs.append(replace(run, config=replace(run.config, name=name)))
+    # The smallest seed: if any is one of published rows, which split.tuning excludes, it is.
+    settings = row.settings | dict.fromkeys(SEEDS, min(seeds))
+    configs = {
+        split: experiment_of(row.experiment, settings | {"split.split_seed": split}, where)
+        for split in splits
+    }
+    runs = [
+        planned_run(title, configs[split], seed, f"split-{split}")
+        for seed in seeds
+        for split in splits
+    ]
     return Row(title, row.experiment, runs)

@@ -71,8 +71,7 @@ def leaderboard(argv: Sequence[str]) -> None:
     plan = Path("configs/leaderboard/leaderboard.yaml")
     parser.add_argument("--file", default=plan, type=Path, help="the worlds, methods and boards")
     parser.add_argument("--board", help="the name of a board; by default core")
-    small = {"choices": ("true", "false"), "default": "false", "help": "the same as --board small"}
-    parser.add_argument("--small", **small)
+    _add_flag(parser, "small", "the same as --board small")
     parser.add_argument("--worlds", default="", help="titles with semicolons between")
     parser.add_argument("--methods", default="", help="titles with semicolons between")
     parser.add_argument(
@@ -158,9 +157,13 @@ def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
         "table": "write the page and stop",
     }
     for flag, about in flags.items():
-        choices = {"choices": ("true", "false"), "default": "false", "help": about}
-        parser.add_argument(f"--{flag}", **choices)
+        _add_flag(parser, flag, about)
     return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, about: str) -> None:
+    """Add an option whose value is true or false, false by default."""
+    parser.add_argument(f"--{name}", choices=("true", "false"), default="false", help=about)
 
 
 def _sweep(records: Path, runs: Sequence, write_page: Callable[[], None], options) -> None:

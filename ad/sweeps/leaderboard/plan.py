@@ -6,9 +6,8 @@ the training and of the source agents. No cell has settings of its own: what a w
 temperatures, holds for every method that does not set it.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ad.config.fields import as_yaml, field
@@ -17,10 +16,8 @@ from ad.config.world import configured_world
 from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
-from ad.sweeps.planned import PlannedRun
+from ad.sweeps.planned import SEEDS, PlannedRun, planned_run
 from envs.registry import did_you_mean
-
-SEEDS = ("source.source_seed", "training.train_seed")
 
 
 @dataclass(frozen=True)
@@ -102,17 +99,19 @@ def load_board(
     check_seeds(f"{path}: {name}: seeds", board.seeds)
     own_worlds = _chosen(path, WorldConfig, config.worlds, worlds or board.worlds)
     own_methods = _chosen(path, MethodConfig, config.methods, methods or board.methods)
+    plain = {title: _plain(f"{path}: {title}", world) for title, world in own_worlds.items()}
     pairs = {
         f"{world} / {method}": (world, method) for world in own_worlds for method in own_methods
     }
 
     def cell(title: str) -> Cell:
         world, method = pairs[title]
-        arguments = f"{path}: {title}", own_worlds[world], own_methods[method]
-        if problem := _problem(*arguments):
+        where, settings = f"{path}: {title}", own_methods[method]
+        if problem := _problem(where, plain[world], settings):
             return Cell(world, method, [], problem)
-        runs = [_planned(title, _experiment(*arguments, seed), seed) for seed in board.seeds]
-        return Cell(world, method, runs)
+        # The smallest seed: if any is one of published rows, which split.tuning excludes, it is.
+        config = _experiment(where, own_worlds[world], settings, min(board.seeds))
+        return Cell(world, method, [planned_run(title, config, seed) for seed in board.seeds])
 
     return Board(path, own_worlds, own_methods, gather(cell, pairs))
 
@@ -127,11 +126,15 @@ def _chosen(path: Path, kind: type, entries: dict, titles: Sequence[str]) -> dic
     return {title: group_of(kind, entries[title], f"{path}: {title}") for title in titles}
 
 
-def _problem(where: str, world: WorldConfig, method: MethodConfig) -> str:
-    """Return why the method cannot learn in the world, "" if it can."""
+def _plain(where: str, world: WorldConfig) -> Experiment:
+    """Return the experiment of a world, without the settings of a method."""
     if not world.experiment:
         raise ConfigError(f"{where}: the world must name an experiment")
-    plain = experiment_of(world.experiment, {}, where)
+    return experiment_of(world.experiment, {}, where)
+
+
+def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
+    """Return why the method cannot learn in the world of `plain`, "" if it can."""
     name = method.settings.get("method.name", plain.method.name)
     if not METHODS.has(name):
         raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
@@ -147,9 +150,3 @@ def _experiment(where: str, world: WorldConfig, method: MethodConfig, seed: int)
     return experiment_of(
         world.experiment, source | method.settings | dict.fromkeys(SEEDS, seed), where
     )
-
-
-def _planned(title: str, config: Experiment, seed: int) -> PlannedRun:
-    run = PlannedRun(title, config)
-    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', title)[:60]}-seed-{seed}-{run.key[:8]}"
-    return replace(run, config=replace(config, name=name))

@@ -70,49 +70,34 @@ def missing_cells(board: Board, cells: Records) -> list[Cell]:
     return [c for c in board.cells if made.get((c.world, c.method), 0) < len(c.runs)]
 
 
-def complete_scores(board: Board, cells: Records, methods: Sequence[str]) -> np.ndarray | None:
-    """Return the normalized returns [M, R, W] of `methods` where all of them have all runs.
+def complete_scores(board: Board, cells: Records) -> dict[str, np.ndarray]:
+    """Return the normalized returns [R, W] of each method with all its runs, the first one first.
 
-    Returns None if there is no such world. R is the smallest number of runs of a cell.
+    W are the worlds in which the first method has all its runs; a method that lacks one there is
+    left out. R is the smallest number of runs of a cell.
     """
-    counts = {(cell.world, cell.method): len(cell.runs) for cell in board.cells}
-    rows = []
-    for world in board.worlds:
-        own = [values_of(cells.get((world, m), []), NORMALIZED) for m in methods]
-        if all(v and len(v) == counts[world, m] for v, m in zip(own, methods, strict=True)):
-            rows.append(own)
-    if not rows:
-        return None
-    runs = min(len(values) for row in rows for values in row)
-    return np.array([[values[:runs] for values in row] for row in rows]).transpose(1, 2, 0)
-
-
-def complete_methods(board: Board, cells: Records) -> list[str]:
-    """Return the methods that have all runs in each world in which the first method has them."""
+    scores = {}
+    for cell in board.cells:
+        values = values_of(cells.get((cell.world, cell.method), []), NORMALIZED)
+        if values and len(values) == len(cell.runs):
+            scores[cell.world, cell.method] = values
     reference = next(iter(board.methods))
-    first = complete_scores(board, cells, [reference])
-    if first is None:
-        return []
-    found = [reference]
-    for method in board.methods:
-        both = complete_scores(board, cells, [reference, method])
-        if method != reference and both is not None and both.shape[2] == first.shape[2]:
-            found.append(method)
-    return found
+    worlds = [world for world in board.worlds if (world, reference) in scores]
+    methods = [m for m in board.methods if worlds and all((w, m) in scores for w in worlds)]
+    runs = min((len(scores[w, m]) for w in worlds for m in methods), default=0)
+    return {m: np.array([scores[w, m][:runs] for w in worlds]).T for m in methods}
 
 
 def aggregate(board: Board, cells: Records) -> dict[str, dict]:
-    """Return the aggregates of each of `complete_methods` over the worlds that all of them have.
+    """Return the aggregates of each method of `complete_scores`.
 
     Each is (value, low, high): interquartile_mean, optimality_gap, and improvement, the probability
     to beat a run of the first method, which itself has None; `profile` has lists over THRESHOLDS.
     """
-    methods = complete_methods(board, cells)
-    scores = complete_scores(board, cells, methods) if methods else None
-    if scores is None:
-        return {}
-    found = {m: _aggregates(own, scores[0]) for m, own in zip(methods, scores, strict=True)}
-    found[methods[0]]["improvement"] = None
+    scores, reference = complete_scores(board, cells), next(iter(board.methods))
+    found = {m: _aggregates(own, scores[reference]) for m, own in scores.items()}
+    if found:
+        found[reference]["improvement"] = None
     return found
 
 
