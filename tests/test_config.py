@@ -380,3 +380,13 @@ def test_an_added_setting_enters_the_hash_only_where_it_differs_from_its_default
         assert diff(changed, config) and path in diff(config, changed)
     # What the hash of the default configuration was before these settings existed.
     assert config_hash(config).startswith("3403e403e69f24c8")
+
+
+def test_an_added_setting_of_a_method_enters_the_hash_only_where_it_differs_from_its_default():
+    words = ["--method.name", "decision_transformer", "--method.settings.across_episodes"]
+    default, plain, other = config(*words[:2]), config(*words, "false"), config(*words, "true")
+    assert config_hash(plain) == config_hash(default) != config_hash(other)
+    assert not diff(plain, default) and diff(other, default)
+    assert config_hash(default).startswith(
+        "36e15d173bc44cf4"
+    )  # what it was before the setting existed

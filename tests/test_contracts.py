@@ -84,6 +84,11 @@ CASES = {
         *("--method.name", "decision_transformer", "--model.tokenizer", "conditioned"),
         *("--model.norm", "none", "--evaluation.calibration", "[0, 1]"),
     ],
+    "decision transformer across episodes": [
+        *("--method.name", "decision_transformer", "--method.settings.across_episodes", "true"),
+        *("--model.tokenizer", "conditioned", "--evaluation.calibration", "[0, 1]"),
+        *("--evaluation.temperature_known", "0.5", "--evaluation.policy", "{asked_return: 1}"),
+    ],
     "decision transformer of arms": [
         *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "decision_transformer"),
     ],

@@ -11,6 +11,7 @@ import torch
 
 from ad.config.parser import load
 from ad.config.schema import MethodConfig, ModelConfig
+from ad.data.derived import Sequences, return_to_go
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.errors import ConfigError
@@ -97,10 +98,11 @@ def test_the_best_episodes_are_those_with_the_highest_returns_and_all_that_tie()
         assert sorted(returns) == sorted(kept)
 
 
-def random_model(name: str, **settings):
+def random_model(name: str, across_episodes: bool = False, **settings):
     """Return the method `name` and a random model of it, with logits large enough to compare."""
     torch.manual_seed(0)
-    method = build_method(MethodConfig(name))
+    own = {"across_episodes": True} if across_episodes else {}
+    method = build_method(MethodConfig(name, own))
     model = method.build(SPEC, replace(SMALL, **settings), "torch").double().eval()
     torch.nn.init.normal_(model.head.weight)
     return method, model.requires_grad_(False)
@@ -165,41 +167,106 @@ class Recorded:
         self.envs = self.envs[envs]
 
 
+ASKED = [0.0, 0.5, 1.0]  # of three environments
+TASKS = np.array([[0, 0], [1, 2], [2, 2]])
+
+
+def play(method, model, context_length: int):
+    """Play three episodes of three rooms; return the logits and the trajectory of each one.
+
+    A trajectory also has `earned`, the rewards before each transition in its episode.
+    """
+    policy = Recorded(method.policy(model, 3, context_length, ASKED))
+    world = make_vec("DarkRoom-v0", TASKS, 6, size=3, terminate=True)
+    played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
+    trajectories = []
+    for env in range(3):
+        steps = int((played["episode"][env] >= 0).sum())
+        arrays = {name: values[env, :steps] for name, values in played.items()}
+        episode, reward = arrays["episode"], arrays["reward"]
+        before = np.cumsum(reward) - reward
+        earned = before - before[np.searchsorted(episode, np.arange(3))][episode]
+        done = np.append(episode[1:] != episode[:-1], True)
+        arrays |= {"terminated": done, "truncated": np.zeros_like(done), "earned": earned}
+        trajectories.append(arrays)
+    return policy.logits, trajectories
+
+
+def windows_of(arrays, task, method, context_length: int, left: np.ndarray) -> WindowSampler:
+    """Return the training windows of a trajectory whose returns to go are `left`."""
+    return WindowSampler(
+        [TaskHistory({n: v[None] for n, v in arrays.items()}, task, TaskOracle())],
+        SPEC,
+        method.fields,
+        context_length,
+        1,
+        derived={"return_to_go": lambda _: left.astype(np.float32)},
+        within_episodes=method.within_episodes,
+    )
+
+
+def check_logits(logits, model, windows, sequence: int, offset: int, place: int) -> None:
+    """Compare logits of a rollout to those of the decision at `place` of a training window."""
+    batch = windows.windows(np.array([sequence]), np.array([offset]))
+    shown = {name: torch.from_numpy(values) for name, values in batch.items()}
+    torch.testing.assert_close(logits, model(shown)[0, place], atol=1e-9, rtol=0)
+
+
+POSITIONS = ["env_time", "window", "history", "rotary"]
+
+
 @pytest.mark.parametrize("tokenizer", ["conditioned", "fused", "separate"])
-@pytest.mark.parametrize("position", ["env_time", "window", "history", "rotary"])
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("context_length", [1, 3, 10])
 def test_a_rollout_shows_what_a_training_window_shows_at_the_same_positions(
     tokenizer, position, context_length
 ):
     method, model = random_model("decision_transformer", tokenizer=tokenizer, position=position)
-    policy = Recorded(method.policy(model, 3, context_length, [0.0, 0.5, 1.0]))
-    tasks = np.array([[0, 0], [1, 2], [2, 2]])
-    world = make_vec("DarkRoom-v0", tasks, 6, size=3, terminate=True)
-    played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
-    for env, asked in enumerate((0.0, 0.5, 1.0)):
-        steps = int((played["episode"][env] >= 0).sum())
-        arrays = {name: values[env, :steps] for name, values in played.items()}
-        episode, reward = arrays["episode"], arrays["reward"]
-        done = np.append(episode[1:] != episode[:-1], True)
-        start = np.searchsorted(episode, np.arange(3))
-        earned = np.cumsum(reward) - reward
-        left = (asked - (earned - earned[start][episode])).astype(np.float32)
-        arrays |= {"terminated": done, "truncated": np.zeros_like(done)}
-        windows = WindowSampler(
-            [TaskHistory({n: v[None] for n, v in arrays.items()}, tasks[env], TaskOracle())],
-            SPEC,
-            method.fields,
-            context_length,
-            1,
-            derived={"return_to_go": lambda _, left=left: left},
-            within_episodes=True,
-        )
+    logits, trajectories = play(method, model, context_length)
+    for env, arrays in enumerate(trajectories):
+        left = ASKED[env] - arrays["earned"]
+        windows = windows_of(arrays, TASKS[env], method, context_length, left)
         for number, time in enumerate(arrays["time"]):
             offset = max(time + 1 - context_length, 0)
-            batch = windows.windows(episode[[number]], np.array([offset]))
-            shown = {name: torch.from_numpy(values) for name, values in batch.items()}
-            expected = model(shown)[0, time - offset]
-            torch.testing.assert_close(policy.logits[env][number], expected, atol=1e-9, rtol=0)
+            episode = arrays["episode"][number]
+            check_logits(logits[env][number], model, windows, episode, offset, time - offset)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("context_length", [1, 3, 10])
+def test_a_rollout_across_episodes_shows_what_past_episodes_achieved_as_training_windows_do(
+    tokenizer, position, context_length
+):
+    method, model = random_model(
+        "decision_transformer", True, tokenizer=tokenizer, position=position
+    )
+    logits, trajectories = play(method, model, context_length)
+    for env, arrays in enumerate(trajectories):
+        achieved = return_to_go(Sequences(arrays, np.array([]), TASKS[env], TaskOracle()))
+        length = 0
+        for number, episode in enumerate(arrays["episode"]):
+            asked = ASKED[env] - arrays["earned"]
+            left = np.where(arrays["episode"] == episode, asked, achieved)
+            windows = windows_of(arrays, TASKS[env], method, context_length, left)
+            length = (context_length // 2 if length == context_length else length) + 1
+            offset = number + 1 - length
+            check_logits(logits[env][number], model, windows, 0, offset, length - 1)
+
+
+def test_what_an_episode_achieved_changes_later_decisions_through_a_cache_that_is_filled_again():
+    method, model = random_model("decision_transformer", True, tokenizer="conditioned")
+    policy, here = method.policy(model, 2, 8, 1.0), torch.tensor([4, 4])
+    zero, yes = torch.zeros(2, dtype=torch.int64), torch.ones(2) > 0
+    for time in range(2):
+        policy.act(here, zero + time)
+        ended = yes if time else ~yes
+        policy.observe(zero, torch.tensor([0.25, 0.5]), ended, ~yes, here)
+    assert policy.left.tolist() == [1.0, 1.0]
+    assert policy.window()["return_to_go"][:, 1:3].tolist() == [[0.5, 0.25], [1.0, 0.5]]
+    logits = policy.act(here, zero)
+    torch.testing.assert_close(logits, model(policy.window())[:, -1])
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
 
 
 def test_an_episode_is_forgotten_when_it_ends_and_the_return_is_asked_for_anew():

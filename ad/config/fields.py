@@ -58,6 +58,11 @@ def field(default: Any, *, affects_results: bool = True, added: bool = False, **
     )
 
 
+def is_unused(entry: dataclasses.Field, value: Any) -> bool:
+    """Return whether a setting was added later and has its default."""
+    return entry.metadata.get("added", False) and value == entry.default_factory()
+
+
 def validate(group: type, data: Any, path: str = "") -> Iterator[Problem]:
     """Yield every problem of plain `data`, set at the dotted `path`, as the dataclass `group`."""
     if not isinstance(data, dict):

@@ -18,7 +18,15 @@ from typing import Any
 import pyrallis
 
 from ad.config.constraints import violations
-from ad.config.fields import Problem, as_yaml, join, overlaps, settings_class, validate
+from ad.config.fields import (
+    Problem,
+    as_yaml,
+    is_unused,
+    join,
+    overlaps,
+    settings_class,
+    validate,
+)
 from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError
@@ -190,12 +198,19 @@ def _complete_settings(config: Experiment, section: str, problems: list[Problem]
         group = settings_class(registry, getattr(part, name))
         found = list(validate(group, part.settings, path))
         if not found:
-            settings = pyrallis.encode(pyrallis.decode(group, part.settings))
-            part = dataclasses.replace(part, settings=settings)
+            part = dataclasses.replace(part, settings=_completed(group, part.settings))
     except ValueError as error:  # another package's Settings may raise it for their values
         found = [Problem(f"{section}.{name}", f"cannot be used: {error}")]
     problems += found
     return dataclasses.replace(config, **{section: part})
+
+
+def _completed(group: type, settings: dict) -> dict:
+    """Return valid `settings` with the defaults of `group`, but for added ones that have theirs."""
+    values = pyrallis.encode(pyrallis.decode(group, settings))
+    entries = dataclasses.fields(group)
+    unused = {entry.name for entry in entries if is_unused(entry, values[entry.name])}
+    return {name: value for name, value in values.items() if name not in unused}
 
 
 def _grid_problems(config: Experiment) -> Iterator[Problem]:

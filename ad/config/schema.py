@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pyrallis
 
-from ad.config.fields import as_yaml, field, join
+from ad.config.fields import as_yaml, field, is_unused, join
 from ad.config.yaml_io import YamlFile, dump_yaml
 from ad.registry import BACKENDS, ENCODERS, METHODS, POSITIONS, REWARDS, SOURCES, TOKENIZERS
 
@@ -326,17 +326,12 @@ def _result_settings(value: Any, path: str = "", hashed: bool = False) -> dict[s
             entry.name: getattr(value, entry.name)
             for entry in dataclasses.fields(value)
             if entry.metadata["affects_results"]
-            and not (hashed and _is_unused(entry, getattr(value, entry.name)))
+            and not (hashed and is_unused(entry, getattr(value, entry.name)))
         }
     if not isinstance(value, dict):
         return {path: value}
     parts = [_result_settings(inner, join(path, name), hashed) for name, inner in value.items()]
     return {path: leaf for part in parts for path, leaf in part.items()}
-
-
-def _is_unused(entry: dataclasses.Field, value: Any) -> bool:
-    """Return whether a setting was added later and has its default."""
-    return entry.metadata["added"] and value == entry.default_factory()
 
 
 def _value(values: dict[str, Any], path: str) -> str:

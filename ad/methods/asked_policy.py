@@ -1,4 +1,4 @@
-"""The policy of a model that is asked for a return."""
+"""The policies of a model that is asked for a return, in the present episode or across episodes."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,13 +6,14 @@ from functools import cache
 import torch
 
 from ad.errors import ConfigError
+from ad.methods.context_policy import ContextPolicy
 from ad.methods.episode_policy import EpisodePolicy
 from ad.models.sequence_model import SequenceModel
 from ad.runtime.console import warn
 
 
-class AskedPolicy(EpisodePolicy):
-    """An EpisodePolicy whose model reads the return that is still asked for in the episode.
+class Asked(ContextPolicy):
+    """A ContextPolicy whose model reads the return that is still asked for in the episode.
 
     `asked_return` is a number or one for each environment, None for the highest return in the
     histories. Raises ConfigError unless all are finite, and warns of those beyond the histories.
@@ -53,6 +54,36 @@ class AskedPolicy(EpisodePolicy):
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
         self.asked, self.left = self.asked[envs], self.left[envs]
+
+
+class AskedPolicy(Asked, EpisodePolicy):
+    """An EpisodePolicy that is asked for a return."""
+
+
+class AskedContextPolicy(Asked):
+    """A ContextPolicy that is asked for a return in each episode, and remembers what it achieved.
+
+    The returns to go of an episode in the context are what is asked for as long as the episode
+    lasts, and what was achieved after its end: a training window shows the latter of episodes that
+    are over. Where both differ, the keys of all later tokens change, so that the cache is filled
+    again.
+    """
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the last decision; write down what the episodes achieved that end."""
+        with self.inference_context():
+            self._write_achieved(self.left - reward.float(), terminated | truncated)
+        super().observe(action, reward, terminated, truncated, next_observation)
+
+    def _write_achieved(self, missing: torch.Tensor, ended: torch.Tensor) -> None:
+        """Subtract `missing`, float32 [N], in the present episodes that have `ended`, bool [N]."""
+        missing = missing.where(ended, 0)
+        if missing.any():
+            time, step = (self.fields[name] for name in ("time", "step"))
+            start = step[:, self.length] - time[:, self.length]
+            present = self.fields["valid"] & (step >= start[:, None])
+            self.fields["return_to_go"] -= missing[:, None] * present
+            self.cache.reset()
 
 
 @cache  # a warning is printed once

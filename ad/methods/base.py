@@ -40,7 +40,7 @@ class Method:
     derived: ClassVar[Mapping[str, Derive]] = {}
     history_part = (0.0, 1.0)
     best_fraction = 1.0
-    within_episodes: ClassVar[bool] = False
+    within_episodes = False
     # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
     # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
     can_be_stacked: ClassVar[bool] = False

@@ -5,7 +5,6 @@ transformers are compared with.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from ad.config.fields import field
 from ad.methods import algorithm_distillation
@@ -29,7 +28,7 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
 
     Settings = Settings
     can_be_stacked = True
-    within_episodes: ClassVar[bool] = True
+    within_episodes = True
 
     def __init__(self, settings: Settings):
         super().__init__(settings)

@@ -51,15 +51,14 @@ class ContextPolicy:
 
         `observation` is a tensor [N, ...], or one for each of its parts.
         """
-        refill = self.length == self.capacity
-        if refill:
+        if self.length == self.capacity:
             self._drop_oldest()
         self.length += 1
         self._write(time=time, step=self.step, valid=True, **self.inputs())
         self._write_observation("observation", observation)
         self.step += 1
         # The decision before has its outcome now, which is not in the cache yet.
-        start = 0 if refill or self.length == 1 else self.length - 2
+        start = self.length - 2 if self.cache.length else 0
         return self._logits(start)
 
     def inputs(self) -> dict[str, torch.Tensor]:

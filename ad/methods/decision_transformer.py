@@ -4,23 +4,40 @@ The return to go of a decision is what is left of its episode's return, computed
 before windows are cut. A rollout asks for a return, counts down the rewards, and asks anew in the
 next episode. The paper's tokens are those of `model.tokenizer: conditioned`, its embedding of time
 is `model.position: env_time`. With another tokenizer the return to go is added to the observation.
+
+The paper's context ends with its episode. With `across_episodes` it spans episodes, so that their
+returns to go tell what they achieved, and the task can be found out in context.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from ad.config.fields import field
+from ad.methods import behavior_cloning
 from ad.methods.base import Method
-from ad.methods.behavior_cloning import BehaviorCloning
 
 
-class DecisionTransformer(BehaviorCloning):
+@dataclass(frozen=True)
+class Settings(behavior_cloning.Settings):
+    """Settings of the decision transformer."""
+
+    across_episodes: bool = field(False, added=True)
+    """whether the context of a decision transformer spans episodes"""
+
+
+class DecisionTransformer(behavior_cloning.BehaviorCloning):
     """Cross entropy of the actions of an episode given the return to go at each decision.
 
-    The model is told no other rewards. Its context ends with the episode.
+    The model is told no other rewards.
     """
 
+    Settings = Settings
     fields = (*Method.fields, "return_to_go")
     can_be_stacked = True
+
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        self.within_episodes = not getattr(settings, "across_episodes", False)
 
     def build(self, spec, config, backend):
         """Return a model that reads the return to go, and no rewards."""
@@ -41,6 +58,7 @@ class DecisionTransformer(BehaviorCloning):
 
         It is a number or one for each environment; None is the highest return in the histories.
         """
-        from ad.methods.asked_policy import AskedPolicy
+        from ad.methods.asked_policy import AskedContextPolicy, AskedPolicy
 
-        return AskedPolicy(model, num_envs, context_length, asked_return)
+        policy = AskedPolicy if self.within_episodes else AskedContextPolicy
+        return policy(model, num_envs, context_length, asked_return)
