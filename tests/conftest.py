@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 from ledger import Ledger
-from training_run import SHORT, train
+from training_run import SHORT, train, words_of
 
 from ad.collection.collect import collect
 from ad.config.parser import load
@@ -121,8 +121,7 @@ def experiment(collected, tmp_path_factory):
     def build(*words: str, **changes: str):
         name = tmp_path_factory.mktemp("run").name
         settings = SHORT | {path.replace("__", "."): value for path, value in changes.items()}
-        options = [word for path, value in settings.items() for word in (f"--{path}", value)]
-        return collected(name, *options, *words)
+        return collected(name, *words_of(settings), *words)
 
     return build
 

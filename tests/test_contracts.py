@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_run import checkpoint
+from training_run import checkpoint, words_of
 
 from ad.collection.collect import collect
 from ad.config.parser import load
@@ -129,8 +129,7 @@ SMALL = {
 
 def configured(root: Path, *words: str):
     """Return a small experiment below `root`."""
-    small = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
-    return load(["--root", str(root), "--device", "cpu", *small, *words]).config
+    return load(["--root", str(root), "--device", "cpu", *words_of(SMALL), *words]).config
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,22 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from policies import SPEC, Recorded, random_model
+from training_run import words_of
 
 from ad.config.parser import load
-from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.derived import Sequences, return_to_go
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.errors import ConfigError
 from ad.evaluation.calibration import read_calibration
 from ad.evaluation.evaluate import evaluate
-from ad.methods import asked_policy, build_method
+from ad.methods import asked_policy
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
 from ad.rollout.rollout import rollout, sampled
@@ -28,8 +28,6 @@ from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
 HERE = Path(__file__).parent
-SPEC = Spec({"": Discrete(9, (3, 3))}, 5, (0.0, 1.0), (0.0, 1.0), 6, (0.0, 1.0))
-SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, positions=50)
 # Two actors of four episodes; the last transition of the first actor belongs to none.
 REWARD = [[1, 0, 2, 0, 3, 0, 0, 9], [0, 0, 0, 1, 0, 5, 1, 1]]
 DONE = [[0, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1, 0, 1]]
@@ -98,16 +96,6 @@ def test_the_best_episodes_are_those_with_the_highest_returns_and_all_that_tie()
         assert sorted(returns) == sorted(kept)
 
 
-def random_model(name: str, across_episodes: bool = False, **settings):
-    """Return the method `name` and a random model of it, with logits large enough to compare."""
-    torch.manual_seed(0)
-    own = {"across_episodes": True} if across_episodes else {}
-    method = build_method(MethodConfig(name, own))
-    model = method.build(SPEC, replace(SMALL, **settings), "torch").double().eval()
-    torch.nn.init.normal_(model.head.weight)
-    return method, model.requires_grad_(False)
-
-
 def window_of(count: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return random windows from the beginning of an episode."""
     rng = np.random.default_rng(seed)
@@ -147,24 +135,6 @@ def test_rewards_are_not_in_the_tokens(name, tokenizer):
     window = window_of(3, 6)
     other = window | {"reward": 1 - window["reward"]}
     assert torch.equal(model(window), model(other))
-
-
-class Recorded:
-    """A policy that keeps the logits of each environment."""
-
-    def __init__(self, policy):
-        self.policy, self.observe, self.envs = policy, policy.observe, torch.arange(3)
-        self.logits = {0: [], 1: [], 2: []}
-
-    def act(self, observation, time):
-        logits = self.policy.act(observation, time)
-        for env, values in zip(self.envs.tolist(), logits, strict=True):
-            self.logits[env].append(values)
-        return logits
-
-    def select(self, envs):
-        self.policy.select(envs)
-        self.envs = self.envs[envs]
 
 
 ASKED = [0.0, 0.5, 1.0]  # of three environments
@@ -212,6 +182,7 @@ def check_logits(logits, model, windows, sequence: int, offset: int, place: int)
     torch.testing.assert_close(logits, model(shown)[0, place], atol=1e-9, rtol=0)
 
 
+ACROSS = {"across_episodes": True}
 POSITIONS = ["env_time", "window", "history", "rotary"]
 
 
@@ -239,7 +210,7 @@ def test_a_rollout_across_episodes_shows_what_past_episodes_achieved_as_training
     tokenizer, position, context_length
 ):
     method, model = random_model(
-        "decision_transformer", True, tokenizer=tokenizer, position=position
+        "decision_transformer", ACROSS, tokenizer=tokenizer, position=position
     )
     logits, trajectories = play(method, model, context_length)
     for env, arrays in enumerate(trajectories):
@@ -255,7 +226,7 @@ def test_a_rollout_across_episodes_shows_what_past_episodes_achieved_as_training
 
 
 def test_what_an_episode_achieved_changes_later_decisions_through_a_cache_that_is_filled_again():
-    method, model = random_model("decision_transformer", True, tokenizer="conditioned")
+    method, model = random_model("decision_transformer", ACROSS, tokenizer="conditioned")
     policy, here = method.policy(model, 2, 8, 1.0), torch.tensor([4, 4])
     zero, yes = torch.zeros(2, dtype=torch.int64), torch.ones(2) > 0
     for time in range(2):
@@ -371,9 +342,8 @@ def finished(tmp_path_factory) -> Run:
         "training.precision": "float32",
         "record.source_videos": "false",
     }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     root = tmp_path_factory.mktemp("asked")
-    run = Run.open(load(["--root", str(root), "--device", "cpu", *words]).config)
+    run = Run.open(load(["--root", str(root), "--device", "cpu", *words_of(settings)]).config)
     run_all([run])
     return run
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_run import assert_same_bits, forget_last_checkpoint, train
+from policies import SMALL, SPEC, Recorded, random_model
+from training_run import assert_same_bits, forget_last_checkpoint, train, trained_run
 
-from ad.collection.collect import collect
 from ad.config.parser import load
-from ad.config.schema import MethodConfig, ModelConfig
+from ad.config.schema import MethodConfig
 from ad.data.load import load_dataset
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
@@ -26,18 +26,7 @@ from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
 HERE = Path(__file__).parent
-SPEC = Spec({"": Discrete(9, (3, 3))}, 5, (0.0, 1.0), (0.0, 1.0), 6, (0.0, 1.0))
-SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=16, positions=50)
 WORDS = ["--method.name", "dpt"]
-
-
-def random_model(**settings):
-    """Return the method and a random model of it, with logits large enough to compare."""
-    torch.manual_seed(0)
-    method = build_method(MethodConfig("dpt"))
-    model = method.build(SPEC, replace(SMALL, **settings), "torch").double().eval()
-    torch.nn.init.normal_(model.head.weight)
-    return method, model.requires_grad_(False)
 
 
 def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(
@@ -112,27 +101,9 @@ def test_every_order_of_a_shuffled_window_is_equally_likely():
     np.testing.assert_allclose(counts / 6000, 1 / 6, atol=3 * np.sqrt(1 / 6 * 5 / 6 / 6000))
 
 
-class Recorded:
-    """A policy that keeps the logits of each environment."""
-
-    def __init__(self, policy):
-        self.policy, self.observe, self.envs = policy, policy.observe, torch.arange(3)
-        self.logits = {0: [], 1: [], 2: []}
-
-    def act(self, observation, time):
-        logits = self.policy.act(observation, time)
-        for env, values in zip(self.envs.tolist(), logits, strict=True):
-            self.logits[env].append(values)
-        return logits
-
-    def select(self, envs):
-        self.policy.select(envs)
-        self.envs = self.envs[envs]
-
-
 def played_logits(context_length: int, **settings):
     """Return model, trajectories and logits of a rollout that commits to episodes."""
-    method, model = random_model(**settings)
+    method, model = random_model("dpt", **settings)
     policy = Recorded(method.policy(model, 3, context_length, commit="episode"))
     tasks = np.array([[0, 0], [1, 2], [2, 2]])
     world = make_vec("DarkRoom-v0", tasks, 6, size=3)
@@ -164,7 +135,7 @@ def test_a_committed_decision_is_that_of_a_window_of_the_past_episodes_and_its_q
 
 
 def test_a_committed_context_does_not_change_within_an_episode_and_does_after_it():
-    method, model = random_model()
+    method, model = random_model("dpt")
     policy = method.policy(model, 2, 10, commit="episode")
     here, zero, no = torch.tensor([4, 4]), torch.zeros(2, dtype=torch.int64), torch.zeros(2) > 0
     first = policy.act(here, zero)
@@ -176,7 +147,7 @@ def test_a_committed_context_does_not_change_within_an_episode_and_does_after_it
 
 
 def test_branched_contexts_go_on_alike():
-    method, model = random_model()
+    method, model = random_model("dpt")
     policy, generator = method.policy(model, 3, 5, commit="episode"), torch.Generator()
     for step in range(12):
         envs = torch.tensor([0, 1, 2] if step < 4 else [0, 1, 0])
@@ -217,28 +188,16 @@ def test_a_training_on_shuffled_contexts_that_resumes_has_the_same_bits(experime
 @pytest.mark.slow
 def test_sampled_actions_explore_where_greedy_ones_do_not(smoke, tmp_path):
     settings = {
-        "env.kwargs": "{size: 5}",
-        "env.episode_length": 12,
-        "split.num_train_tasks": 18,
+        "method.name": "dpt",
         "source.algorithm": f"{HERE}/components.py:Uniform",
         "source.env_steps": 20_000,
-        "source.num_envs": 10,
-        "data.history_stride": 1,
-        "data.context_length": 48,
-        "model.width": 32,
         "method.settings.contexts": "shuffled",
         "training.steps": 500,
-        "training.batch_size": 32,
-        "training.learning_rate": 3e-3,
-        "training.eval_every": 500,
         "evaluation.episodes": 20,
         "evaluation.temperature": 1.0,
         "evaluation.policy": "{commit: episode}",
     }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    run = Run.open(smoke(tmp_path, *WORDS, *words))
-    collect(run)
-    train(run.config)
+    run = trained_run(smoke, tmp_path, settings)
     cells, returns = {}, {}
     for action in ("sample", "greedy"):
         config = replace(run.config, evaluation=replace(run.config.evaluation, action=action))

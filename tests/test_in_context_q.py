@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from probe_worlds import WORLDS
-from training_run import assert_same_bits, forget_last_checkpoint, logged, train
+from training_run import assert_same_bits, forget_last_checkpoint, logged, train, trained_run
 
-from ad.collection.collect import collect
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.episodes import returns_of
 from ad.data.load import load_dataset
@@ -18,7 +17,6 @@ from ad.data.spec import Spec
 from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.methods import build_method
 from ad.rollout.rollout import rollout, sampled
-from ad.runtime.run import Run
 from ad.training.multi_seed import can_be_stacked
 from ad.training.trainer import Trainer
 from envs import make_vec
@@ -273,25 +271,13 @@ def test_a_training_that_resumes_has_the_same_bits_and_logs_all_parts(experiment
 @pytest.mark.slow
 def test_a_policy_is_better_than_the_histories_that_it_learned_from(smoke, tmp_path):
     settings = {
-        "env.kwargs": "{size: 5}",
-        "env.episode_length": 12,
-        "split.num_train_tasks": 18,
+        "method.name": "in_context_q",
         "source.algorithm": f"{HERE}/components.py:Uniform",
         "source.env_steps": 40_000,
-        "source.num_envs": 10,
-        "data.history_stride": 1,
-        "data.context_length": 48,
-        "model.width": 32,
         "training.steps": 600,
-        "training.batch_size": 32,
-        "training.learning_rate": 3e-3,
-        "training.eval_every": 600,
         "evaluation.episodes": 30,
     }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    run = Run.open(smoke(tmp_path, *WORDS, *words))
-    collect(run)
-    train(run.config)
+    run = trained_run(smoke, tmp_path, settings)
     rollouts = evaluation_rollouts(run.config, run.split, load_model(run))
     histories = np.concatenate([returns_of(h.arrays) for h in load_dataset(run).histories]).mean()
     returns = {name: played.returns[:, 10:].mean() for name, played in rollouts.items()}

@@ -1,9 +1,10 @@
-"""A run of eight training steps, and what a run of it left behind."""
+"""Runs of few training steps, and what they left behind."""
 
 import json
 
 import torch
 
+from ad.collection.collect import collect
 from ad.runtime.run import Run
 from ad.training import loop
 from ad.training.loop import never
@@ -23,6 +24,24 @@ SHORT = {
     "model.attention_dropout": "0.1",
 }
 
+# A room that a small model learns in about a minute on one core.
+ROOM = {
+    "env.kwargs": "{size: 5}",
+    "env.episode_length": 12,
+    "split.num_train_tasks": 18,
+    "source.num_envs": 10,
+    "data.history_stride": 1,
+    "data.context_length": 48,
+    "model.width": 32,
+    "training.batch_size": 32,
+    "training.learning_rate": 3e-3,
+}
+
+
+def words_of(settings: dict) -> list[str]:
+    """Return the words of the command line for settings by their dotted paths."""
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
 
 def train_seeds(trainers, stop_requested=never, stacked=None) -> None:
     """Train with the validation of the command line."""
@@ -37,6 +56,14 @@ def train(config, stop_requested=never) -> Run:
     finally:
         run.log.close()
     return run
+
+
+def trained_run(smoke, root, settings: dict) -> Run:
+    """Collect histories of `ROOM`, changed by `settings`, and return the run trained on them."""
+    settings = ROOM | {"training.eval_every": settings["training.steps"]} | settings
+    run = Run.open(smoke(root, *words_of(settings)))
+    collect(run)
+    return train(run.config)
 
 
 def checkpoint(run: Run) -> dict:

@@ -9,6 +9,7 @@ from pathlib import Path
 import processes
 import pytest
 from killing import Crash, Killer, campaign
+from training_run import words_of
 
 from ad.collection.collect import collect
 from ad.reporting.verify import verify
@@ -42,7 +43,7 @@ VERBS = ("collect", "train", "evaluate")
 def untouched(smoke, tmp_path_factory):
     """The configuration of a run without faults, from histories to results; tests only read it."""
     root = tmp_path_factory.mktemp("untouched")
-    config = smoke(root, *(word for path, value in LONGER.items() for word in (f"--{path}", value)))
+    config = smoke(root, *words_of(LONGER))
     run = Run.open(config)
     collect(run)
     pipeline.train([run])
