@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from ad.cli import VERBS, exit_code
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError, NumericError
+from ad.sweeps.failures import failures_file, read_failures
 from ad.sweeps.leaderboard.plan import load_board
 from ad.sweeps.leaderboard.published import read_published
 from ad.sweeps.leaderboard.report import html, latex, summary_table, write_leaderboard
 from ad.sweeps.leaderboard.scores import aggregate, compare, missing_cells, records_of_cells
+from ad.sweeps.planned import PlannedRun
 from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records
-from ad.sweeps.runs import budget
+from ad.sweeps.runs import budget, list_runs, run_missing
 
 COMMITTED = Path("configs/leaderboard/leaderboard.yaml")
 PLAN = """
@@ -68,13 +70,17 @@ def plan(tmp_path):
 def fill(path, board, scores: dict[str, list[float]]) -> None:
     """Write records with these scores for the runs of each method in every world."""
     for cell in board.cells:
-        for run, score in zip(cell.runs, scores.get(cell.method, []), strict=False):
-            record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "")
-            record |= {"key": run.key, "changed": run.changed, "split_seed": 0, "train_seed": 0}
-            record |= {"share_of_optimum_last10": score, "nauc": score, "train_s": 60.0}
-            record["normalized_return_last10"] = score
-            record |= {"curve": f"1:0.1 10:{score}", "per_task": f"0-1:{score} 2-2:0.5"}
-            add_records(path, [record])
+        runs = zip(cell.runs, scores.get(cell.method, []), strict=False)
+        add_records(path, [record_of(run, score) for run, score in runs])
+
+
+def record_of(run: PlannedRun, score: float) -> dict:
+    """Return a record of a run with this score."""
+    record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "")
+    record |= {"key": run.key, "changed": run.changed, "split_seed": 0, "train_seed": 0}
+    record |= {"share_of_optimum_last10": score, "nauc": score, "train_s": 60.0}
+    record["normalized_return_last10"] = score
+    return record | {"curve": f"1:0.1 10:{score}", "per_task": f"0-1:{score} 2-2:0.5"}
 
 
 def test_the_committed_boards_are_valid():
@@ -163,6 +169,48 @@ def test_the_budget_is_known_from_the_records(plan, tmp_path):
     fill(path, board, {"distillation": [0.8, 0.9, 1.0]})
     text = budget(board.planned_runs(), read_records(path))
     assert text.startswith("3 of 6 runs are missing") and text.endswith("about 3 minutes")
+
+
+def test_a_failed_run_says_why_and_is_made_again_only_if_asked(plan, tmp_path, monkeypatch, capsys):
+    runs, path, made = load_board(plan).planned_runs(), tmp_path / "r.csv", []
+    bad, diverges = runs[1], [True]
+
+    def make(path, run, root):
+        made.append(run)
+        if run is bad and diverges:
+            raise NumericError("the loss, 1e39, is not finite")
+        add_records(path, [record_of(run, 0.9)])
+
+    monkeypatch.setattr("ad.sweeps.runs.make", make)
+    with pytest.raises(NumericError, match="1 of 6 trainings failed"):
+        run_missing(path, runs, tmp_path)
+    assert len(made) == 6 and len(read_records(path)) == 5
+    run_missing(path, runs, tmp_path)
+    assert len(made) == 6
+    said = capsys.readouterr()
+    assert "1 of 6 runs failed" in said.err and "--retry true" in said.err
+    list_runs(path, runs)
+    *lines, total = capsys.readouterr().out.splitlines()
+    assert lines[0] == "done     split 0  seed 0  room / distillation: NAUC 0.900"
+    assert lines[1] == "failed   split 0  seed 0  room / clone: the loss, 1e39, is not finite"
+    assert total == "r: 0 of 6 runs are missing, 1 failed"
+    diverges.clear()
+    run_missing(path, runs, tmp_path, retry=True)
+    assert made[6:] == [bad] and not read_failures(path) and not failures_file(path).exists()
+
+
+def test_a_missing_run_is_listed_with_the_time_that_it_takes(plan, tmp_path, capsys):
+    board, path = load_board(plan), tmp_path / "r.csv"
+    fill(path, board, {"distillation": [0.8]})
+    list_runs(path, board.planned_runs())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "missing  split 0  seed 0  room / clone: about 1 minute"
+
+
+def test_failures_that_were_cut_off_are_refused(tmp_path):
+    failures_file(tmp_path / "r.csv").write_text("key,changed\n")
+    with pytest.raises(CorruptError, match=r"r_failed\.csv is not a whole file"):
+        read_failures(tmp_path / "r.csv")
 
 
 def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):

@@ -428,7 +428,7 @@ def test_a_lock_can_be_waited_for(tmp_path):
 
 
 def test_a_list_of_the_runs_makes_none(folder):
-    code, out, _ = run(folder, "--dry", "true")
+    code, out, _ = run(folder, "--status", "true")
     assert code == 0 and out.splitlines()[-1] == "study: 6 of 6 runs are missing"
     assert not (folder.parent / "runs").exists()
 

@@ -153,7 +153,8 @@ def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
     flags = {
         "keep": "keep the folders of finished runs",
-        "dry": "list the runs and stop",
+        "status": "list the runs, done, failed or missing, and stop",
+        "retry": "make the runs that failed again",
         "table": "write the page and stop",
     }
     for flag, about in flags.items():
@@ -172,10 +173,11 @@ def _sweep(records: Path, runs: Sequence, write_page: Callable[[], None], option
     from ad.sweeps.runs import list_runs, run_missing
 
     runs = shard(runs, *_shard(options.shard))
-    if options.dry == "true":
+    if options.status == "true":
         return list_runs(records, runs)
     if options.table == "false":
-        run_missing(records, runs, options.root, options.keep == "true")
+        keep, retry = options.keep == "true", options.retry == "true"
+        run_missing(records, runs, options.root, keep, retry)
     write_page()
 
 

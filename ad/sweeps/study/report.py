@@ -166,7 +166,7 @@ def _head(study: Study, records: dict[str, RunRecord], results: StudyResults) ->
     verb = f"python -m scripts.study{folder}"
     commands = f"""```bash
 {verb}                # make the missing runs and this page; resumes
-{verb} --dry true     # list the runs that are done and those that are missing
+{verb} --status true  # list the runs: done, failed or missing
 {verb} --table true   # write only this page and its figures, from the records
 ```"""
     method = map(_paragraph, _method(study, results))
