@@ -132,8 +132,8 @@ class QLearning(Source):
         error = np.abs(target - self.values.ravel()[entry])
         mean = np.bincount(of_entry, target) / times
         self._move(entries, mean, self.settings["learning_rate"][first])
-        for number in range(self.planning_steps):
-            self._plan(self.actors.steps * self.planning_steps + number)
+        if self.planning_steps:
+            self._plan()
         self.last_action = np.where(step["terminated"] | step["truncated"], -1, action)
         error = error.reshape(self.actors.shape).mean(1)
         rollout.statistics.setdefault("td_error", []).append(error)
@@ -158,10 +158,13 @@ class QLearning(Source):
         self.model["tried"][table, self.model["num_tried"][table] + rank] = pair
         self.model["num_tried"] += np.bincount(table, minlength=len(self.counts))
 
-    def _plan(self, counter: int) -> None:
-        """Back up a tried pair for each actor, drawn by its random stream at `counter`."""
-        u = uniform(self.keys["planning"], counter)
+    def _plan(self) -> None:
+        """Back up `planning_steps` tried pairs of each actor, drawn by its random stream."""
+        counters = self.actors.steps * self.planning_steps + np.arange(self.planning_steps)
+        u = uniform(self.keys["planning"], counters[:, None])
         number = (u * self.model["num_tried"][self.table]).astype(int)
-        entry = self.table * self.counts.shape[1] + self.model["tried"][self.table, number]
-        reward, following = (self.model[name].ravel()[entry] for name in ("reward", "following"))
-        self._move(entry, self._target(entry, reward, following), self.settings["learning_rate"])
+        entries = self.table * self.counts.shape[1] + self.model["tried"][self.table, number]
+        outcomes = (self.model[name].ravel()[entries] for name in ("reward", "following"))
+        for entry, reward, following in zip(entries, *outcomes, strict=True):
+            target = self._target(entry, reward, following)
+            self._move(entry, target, self.settings["learning_rate"])
