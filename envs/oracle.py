@@ -128,12 +128,13 @@ class TaskOracle:
         return None
 
     def prior(self) -> dict[str, float]:
-        """Return what is known of the prior from which tabular tasks are drawn, by name.
+        """Return the known parameters of the distribution that tabular tasks are drawn from.
 
-        A name is missing where the tasks are drawn from another kind of distribution.
-        concentration: parameter of the symmetric Dirichlet distribution of the next states of a
-        state and an action; reward_mean, reward_sd: of the normal distribution of their mean
-        reward; reward_noise: standard deviation of the normal noise of a reward.
+        Each parameter is left out if the world does not know it or draws from another kind of
+        distribution. concentration: that of the symmetric Dirichlet distribution of the next state,
+        for each state and action; reward_mean, reward_sd: mean and standard deviation of the normal
+        distribution of mean rewards; reward_noise: standard deviation of the normal noise of a
+        reward.
         """
         return {}
 

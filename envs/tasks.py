@@ -103,8 +103,9 @@ def make_split(
 
     `held_out`, if given, lists the held-out tasks, and the train tasks are drawn from the others.
     If the world's definition holds out tasks, none of them is a train task, and they are the
-    held-out tasks unless `held_out` is given. With `num_held_out` only so many of the tasks that
-    would be held out are, drawn by `split_seed` too, and the rest is left out of the split.
+    held-out tasks unless `held_out` is given. `num_held_out`, if given, is the number of held-out
+    tasks: they are drawn by `split_seed` from the tasks that would otherwise be held out, and the
+    other ones are in neither part of the split.
 
     Raises ValueError for `held_out` with `num_held_out`, an unknown or repeated held-out task, too
     few tasks for the two numbers, no held-out task, and the arguments for which `envs.make_base`

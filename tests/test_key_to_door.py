@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trajectories import check_environments_alone_and_restored
 
 import envs
 from ad.config.parser import load
@@ -244,28 +245,7 @@ def test_posterior_sampling_refuses_a_family_that_is_too_large_for_its_tables():
 
 @pytest.mark.parametrize("see_key", [True, False])
 def test_an_environment_has_the_same_transitions_alone_and_after_it_is_restored(see_key):
-    together = world(6, size=3, see_key=see_key)
-    tasks = together.all_tasks()[:6]
-    alone = world(tasks=tasks[4:5], size=3, see_key=see_key)
-    copy = world(6, size=3, see_key=see_key)
-    rng = np.random.default_rng(0)
-    together.reset(seed=5), alone.reset(seed=9)
-    for step in range(60):
-        if step == 31:
-            copy.restore(together.state())
-        actions = rng.integers(5, size=6)
-        one, other = together.step(actions), alone.step(actions[4:5])
-        for mine, theirs in zip(one[:3], other[:3], strict=True):
-            np.testing.assert_array_equal(mine[4:5], theirs)
-        if step >= 31:
-            for mine, theirs in zip(one[:3], copy.step(actions)[:3], strict=True):
-                np.testing.assert_array_equal(mine, theirs)
-        if one[2].any():
-            together.reset(options={"reset_mask": one[2]})
-            if step >= 31:
-                copy.reset(options={"reset_mask": one[2]})
-            if one[2][4]:
-                alone.reset()
+    check_environments_alone_and_restored(world, size=3, see_key=see_key)
 
 
 def test_frames_show_key_door_agent_and_trail():

@@ -7,6 +7,7 @@ import pytest
 from gymnasium.spaces import Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trajectories import check_environments_alone_and_restored
 
 import envs
 from ad.models.encoders.mlp import MLPEncoder
@@ -152,29 +153,7 @@ def test_the_encoder_for_arrays_reads_an_observation():
 
 @pytest.mark.parametrize("steering", ["set", "turn"])
 def test_an_environment_has_the_same_transitions_alone_and_after_it_is_restored(steering):
-    kwargs = {"steering": steering, "platform_radius": 0.4}
-    together, copy = world(6, **kwargs), world(6, **kwargs)
-    alone = world(tasks=together.tasks[4:5], **kwargs)
-    rng, ends = np.random.default_rng(0), 0
-    together.reset(seed=5), alone.reset(seed=9)
-    for step in range(80):
-        if step == 31:
-            copy.restore(together.state())
-        actions = rng.integers(together.single_action_space.n, size=6)
-        one, other = together.step(actions), alone.step(actions[4:5])
-        for mine, theirs in zip(one[:3], other[:3], strict=True):
-            np.testing.assert_array_equal(mine[4:5], theirs)
-        if step >= 31:
-            for mine, theirs in zip(one[:3], copy.step(actions)[:3], strict=True):
-                np.testing.assert_array_equal(mine, theirs)
-        if one[2].any():
-            together.reset(options={"reset_mask": one[2]})
-            if step >= 31:
-                copy.reset(options={"reset_mask": one[2]})
-            if one[2][4]:
-                alone.reset()
-                ends += 1
-    assert ends
+    check_environments_alone_and_restored(world, steering=steering, platform_radius=0.4)
 
 
 def test_frames_show_pool_platform_path_and_swimmer():

@@ -26,7 +26,7 @@ HEADER = [
 
 @dataclass(frozen=True)
 class About:
-    """What a world's own facts do not tell: its paper, its horizon and what it was checked against.
+    """A world's `paper`, the `checks` that it was held to, and the length of its episodes.
 
     episode_length: env steps, 0 for those of the preset.
     """
@@ -39,19 +39,19 @@ class About:
 SCALAR = "a scalar reference"
 DYNAMIC = "a scalar reference; values by brute force"
 ROOMS = "a scalar reference; exact walks"
-CARD = "arXiv 2210.14215"
+LASKIN = "arXiv 2210.14215"
 WORLDS = {
-    "DarkRoom-v0": About(CARD, ROOMS, 20),
-    "DarkRoom-9x9-Dense-v1": About(CARD, ROOMS),
+    "DarkRoom-v0": About(LASKIN, ROOMS, 20),
+    "DarkRoom-9x9-Dense-v1": About(LASKIN, ROOMS),
     "DarkRoom-9x9-Terminating-v1": About("arXiv 2502.17666", ROOMS),
     "DarkRoom-19x19-Terminating-v1": About("arXiv 2502.17666", ROOMS),
-    "DarkRoom-Hard-17x17-v1": About(CARD, ROOMS),
+    "DarkRoom-Hard-17x17-v1": About(LASKIN, ROOMS),
     "DarkRoom-15x15-Dense-v1": About("arXiv 2505.15143", ROOMS),
     "DarkRoom-10x10-Dense-v1": About("arXiv 2306.14892", ROOMS),
     "DarkRoom-7x7-Dense-v1": About("arXiv 2410.19982", ROOMS),
     "DarkRoomPermuted-9x9-v1": About("arXiv 2505.15143", SCALAR),
     "DarkRoomSequences-9x9-v1": About("after arXiv 2312.13327", SCALAR),
-    "KeyToDoor-v0": About(CARD, DYNAMIC, 50),
+    "KeyToDoor-v0": About(LASKIN, DYNAMIC, 50),
     "WaterMaze-v0": About("after Morris 1981", SCALAR, 50),
     "BernoulliBandit-v0": About("arXiv 1611.02779", "printed totals of Thompson sampling", 1),
     "GaussianBandit-v0": About("arXiv 2306.14892", SCALAR, 1),
