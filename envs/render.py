@@ -10,67 +10,77 @@ DOOR, WATER, PATH = (213, 94, 0), (226, 240, 250), (120, 175, 215)
 
 
 def room_frames(
-    size: int,
+    shape: tuple[int, int],
     cells: np.ndarray,
     goal: tuple[int, int],
     pixels: int = 32,
     reached: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw an episode seen from above, uint8 [T, size * pixels, size * pixels, 3].
+    """Draw an episode seen from above, uint8 [T, rows * pixels, columns * pixels, 3].
 
     cells: the agent's cell in each frame, int [T]; the cells of earlier frames are tinted.
     reached: whether the goal counts as found in each frame, bool [T]; by default it does while the
     agent is on it.
     """
-    cells, goal_cell = np.asarray(cells), goal[0] * size + goal[1]
+    cells, goal_cell = np.asarray(cells), goal[0] * shape[1] + goal[1]
     if reached is None:
         reached = cells == goal_cell
-    tiles = _floor(size, cells, pixels)
+    tiles = _floor(shape, cells, pixels)
     goal_color = np.where(np.asarray(reached)[:, None], FOUND, GOAL)
     _paint(tiles, goal_cell, goal_color, _disc(pixels, 0.42))
     _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
-    return _joined(tiles, size)
+    return _joined(tiles, shape)
 
 
 def key_door_frames(
-    size: int, cells: np.ndarray, key: int, door: int, held: np.ndarray, pixels: int = 32
+    shape: tuple[int, int],
+    cells: np.ndarray,
+    key: int,
+    door: int,
+    held: np.ndarray,
+    pixels: int = 32,
 ) -> np.ndarray:
-    """Draw an episode with a key and a door, uint8 [T, size * pixels, size * pixels, 3].
+    """Draw an episode with a key and a door, uint8 [T, rows * pixels, columns * pixels, 3].
 
     cells: the agent's cell in each frame, int [T]; held: whether it has the key, bool [T]. A key
     that is held is drawn on the agent. The door changes its color while the agent is on it with the
     key.
     """
     cells, held = np.asarray(cells), np.asarray(held)
-    tiles = _floor(size, cells, pixels)
+    tiles = _floor(shape, cells, pixels)
     opened = held & (cells == door)
     _paint(tiles, door, np.where(opened[:, None], FOUND, DOOR), _square(pixels, 0.42))
     _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
     _paint(tiles, np.where(held, cells, key), np.array(GOAL), _disc(pixels, 0.18))
-    return _joined(tiles, size)
+    return _joined(tiles, shape)
 
 
-def room_text(size: int, cell: int, goal: tuple[int, int]) -> str:
+def room_text(shape: tuple[int, int], cell: int, goal: tuple[int, int]) -> str:
     """Draw a room as lines of text: `A` the agent, `G` the goal, `*` the agent on the goal."""
-    goal_cell = goal[0] * size + goal[1]
+    goal_cell = goal[0] * shape[1] + goal[1]
     marks = {goal_cell: "G", cell: "*" if cell == goal_cell else "A"}
-    line = [marks.get(index, ".") for index in range(size**2)]
-    return "\n".join(" ".join(line[row : row + size]) for row in range(0, size**2, size))
+    return _lines(shape, marks)
 
 
-def key_door_text(size: int, cell: int, key: int, door: int, held: bool) -> str:
+def key_door_text(shape: tuple[int, int], cell: int, key: int, door: int, held: bool) -> str:
     """Draw a room as lines of text: `A` the agent, `H` holding the key, `K` the key, `D` the door.
 
     The agent hides what it stands on.
     """
     marks = {door: "D"} | ({} if held else {int(key): "K"}) | {int(cell): "H" if held else "A"}
-    line = [marks.get(index, ".") for index in range(size**2)]
-    return "\n".join(" ".join(line[row : row + size]) for row in range(0, size**2, size))
+    return _lines(shape, marks)
 
 
-def _floor(size: int, cells: np.ndarray, pixels: int) -> np.ndarray:
+def _lines(shape: tuple[int, int], marks: dict[int, str]) -> str:
+    """Return a line of text for each row of a room, with `marks` by cell and dots elsewhere."""
+    rows, columns = shape
+    line = [marks.get(cell, ".") for cell in range(rows * columns)]
+    return "\n".join(" ".join(line[row * columns :][:columns]) for row in range(rows))
+
+
+def _floor(shape: tuple[int, int], cells: np.ndarray, pixels: int) -> np.ndarray:
     """Draw the tiles of each frame, uint8 [T, S, p, p, 3]; earlier frames' `cells` are tinted."""
-    visited = np.zeros((len(cells), size**2), bool)
+    visited = np.zeros((len(cells), np.prod(shape)), bool)
     visited[np.arange(len(cells)), cells] = True
     visited = np.logical_or.accumulate(visited)  # [T, S]
     edge = _edge(pixels)[..., None]
@@ -88,11 +98,11 @@ def _paint(tiles: np.ndarray, cells: np.ndarray | int, color: np.ndarray, mask: 
     tiles[frames, cells] = _blend(tiles[frames, cells], color, mask)
 
 
-def _joined(tiles: np.ndarray, size: int) -> np.ndarray:
-    """Return the frames [T, size * p, size * p, 3] that consist of `tiles` [T, S, p, p, 3]."""
+def _joined(tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the frames [T, rows * p, columns * p, 3] that consist of `tiles` [T, S, p, p, 3]."""
     pixels = tiles.shape[2]
-    rows = tiles.reshape(-1, size, size, pixels, pixels, 3).swapaxes(2, 3)  # [T, r, p, c, p, 3]
-    return rows.reshape(-1, size * pixels, size * pixels, 3)
+    rows = tiles.reshape(-1, *shape, pixels, pixels, 3).swapaxes(2, 3)  # [T, r, p, c, p, 3]
+    return rows.reshape(-1, shape[0] * pixels, shape[1] * pixels, 3)
 
 
 def _square(pixels: int, half: float) -> np.ndarray:

@@ -81,12 +81,13 @@ def test_the_facts_about_a_variant_are_those_of_all_its_walks(variant):
             assert shortest[k] == pytest.approx(fewest.mean())
 
 
+@pytest.mark.parametrize("size", [4, [5, 3]])
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_the_optimal_policy_has_the_optimal_return_and_its_steps_to_the_reward(variant):
-    world = envs.make_base("DarkRoom-v0", size=4, **variant)
+def test_the_optimal_policy_has_the_optimal_return_and_its_steps_to_the_reward(variant, size):
+    world = envs.make_base("DarkRoom-v0", size=size, **variant)
     tasks = np.repeat(world.all_tasks(), 16, axis=0)
     steps, policy = world.steps_to_success(tasks), world.optimal_policy(tasks).argmax(-1)
-    vec_env = envs.make_vec("DarkRoom-v0", tasks, 8, "Disabled", size=4, **variant)
+    vec_env = envs.make_vec("DarkRoom-v0", tasks, 8, "Disabled", size=size, **variant)
     observation, _ = vec_env.reset(seed=1)
     env, returns, expected = np.arange(len(tasks)), np.zeros(len(tasks)), steps[:, observation]
     expected, first = expected[env, env], np.full(len(tasks), np.inf)

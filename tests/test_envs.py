@@ -316,6 +316,8 @@ def test_successors_are_the_observations_after_a_step():
         ({"size": 0}, "size must be an integer from 2 to 181, got 0"),
         ({"size": 9.0}, "size must be an integer"),
         ({"size": True}, "size must be an integer"),
+        ({"size": [9, 1]}, "size must be an integer from 2 to 181, got 1"),
+        ({"size": [3, 4, 5]}, r"size must be an integer from 2 to 181, got \[3, 4, 5\]"),
         ({"terminate": "no"}, "terminate must be true or false, got 'no'"),
         ({"goal_on_start": 1}, "goal_on_start must be true or false, got 1"),
         ({"reward": "twice"}, "reward must be every_step or once, got 'twice'"),

@@ -255,7 +255,7 @@ def test_frames_show_key_door_agent_and_trail():
     frames = rooms.frames((1, 0, 1, 2), fields)
     assert frames.shape == (4, 96, 96, 3) and frames.dtype == np.uint8
     held = np.array([False, True, True, True])
-    np.testing.assert_array_equal(frames, key_door_frames(3, cells, 3, 5, held))
+    np.testing.assert_array_equal(frames, key_door_frames((3, 3), cells, 3, 5, held))
     tiles = frames.reshape(4, 3, 32, 3, 32, 3).swapaxes(2, 3)
     key, door, below = tiles[:, 1, 0], tiles[:, 1, 2], tiles[:, 2, 1]
     assert (key[0] != key[2]).any()  # the key is gone and the cell was visited
@@ -266,8 +266,8 @@ def test_frames_show_key_door_agent_and_trail():
 
 
 def test_a_text_shows_key_door_and_agent():
-    assert key_door_text(2, 0, 1, 2, held=False) == "A K\nD ."
-    assert key_door_text(2, 1, 1, 2, held=True) == ". H\nD ."
+    assert key_door_text((2, 2), 0, 1, 2, held=False) == "A K\nD ."
+    assert key_door_text((2, 2), 1, 1, 2, held=True) == ". H\nD ."
     env = envs.make(WORLD, size=2, task=(0, 1, 1, 0), start="corner", render_mode="ansi")
     env.reset(seed=0)
     assert env.render() == "A K\nD ."

@@ -20,7 +20,7 @@ def room(size: int = 3, **kwargs):
 
 def every_walk(world, task, value) -> float:
     """The mean of `value(cells after each step)` over all action sequences and starts."""
-    successors, goal = world.successors(), np.ravel_multi_index(tuple(task), (world.size,) * 2)
+    successors, goal = world.successors(), np.ravel_multi_index(tuple(task), world.shape)
     values = []
     for start in world.start_observations():
         for actions in itertools.product(range(5), repeat=STEPS):

@@ -7,7 +7,7 @@ from envs.render import room_frames, room_text
 
 
 def test_frames_show_the_agent_the_goal_and_the_trail():
-    frames = room_frames(3, np.array([4, 1, 0]), goal=(0, 0), pixels=8)
+    frames = room_frames((3, 3), np.array([4, 1, 0]), goal=(0, 0), pixels=8)
     assert frames.shape == (3, 24, 24, 3) and frames.dtype == np.uint8
     middle = frames[:, 4::8, 4::8]  # the middle of each cell, [T, 3, 3, 3]
     assert (middle[0, 1, 1] == middle[1, 0, 1]).all()  # the agent, wherever it is
@@ -23,8 +23,15 @@ def test_an_environment_renders_a_frame_or_a_text():
     assert env.render().shape == (96, 96, 3)
     vec_env = envs.make_base("DarkRoom-v0", num_envs=2, render_mode="ansi", size=3)
     vec_env.reset()
-    assert vec_env.render()[0] == room_text(3, 4, (0, 0)) == "G . .\n. A .\n. . ."
+    assert vec_env.render()[0] == room_text((3, 3), 4, (0, 0)) == "G . .\n. A .\n. . ."
 
 
 def test_the_text_marks_the_agent_on_the_goal():
-    assert room_text(2, 3, (1, 1)) == ". .\n. *"
+    assert room_text((2, 2), 3, (1, 1)) == ". .\n. *"
+
+
+def test_a_room_need_not_be_square():
+    assert room_text((2, 3), 4, (0, 2)) == ". . G\n. A ."
+    frames = room_frames((2, 3), np.array([0, 1, 4]), goal=(0, 2), pixels=8)
+    assert frames.shape == (3, 16, 24, 3)
+    assert (frames[2, 12, 12] == frames[1, 4, 12]).all()  # the agent

@@ -11,32 +11,32 @@ class ScalarRoom:
     """A second implementation of the dark room: one environment, no arrays."""
 
     def __init__(self, size, goal, start, goal_on_start, reward, terminate, episode_length, seed):
-        self.size, self.goal, self.start = size, goal[0] * size + goal[1], start
+        self.rows, self.columns = (size, size) if isinstance(size, int) else size
+        self.goal, self.start = goal[0] * self.columns + goal[1], start
         self.goal_on_start, self.reward, self.terminate = goal_on_start, reward, terminate
         self.limit, self.seed, self.episode = episode_length, seed, 0
 
     def first_cell(self):
         if self.start == "random" and self.goal_on_start:
-            return int(uniform(self.seed, self.episode) * self.size**2)
+            return int(uniform(self.seed, self.episode) * (self.rows * self.columns))
         if self.start == "random":
-            cell = int(uniform(self.seed, self.episode) * (self.size**2 - 1))
+            cell = int(uniform(self.seed, self.episode) * (self.rows * self.columns - 1))
             return cell + (cell >= self.goal)
-        half = self.size // 2
-        named = {"center": (half, half), "corner": (0, 0)}
+        named = {"center": (self.rows // 2, self.columns // 2), "corner": (0, 0)}
         row, column = named[self.start] if isinstance(self.start, str) else self.start
-        return row * self.size + column
+        return row * self.columns + column
 
     def reset(self):
         cell = self.first_cell()
-        self.row, self.column = divmod(cell, self.size)
+        self.row, self.column = divmod(cell, self.columns)
         self.time, self.episode, self.paid = 0, self.episode + 1, False
         return cell
 
     def step(self, action):
-        self.row = min(max(self.row + (action == 2) - (action == 1), 0), self.size - 1)
-        self.column = min(max(self.column + (action == 4) - (action == 3), 0), self.size - 1)
+        self.row = min(max(self.row + (action == 2) - (action == 1), 0), self.rows - 1)
+        self.column = min(max(self.column + (action == 4) - (action == 3), 0), self.columns - 1)
         self.time += 1
-        cell = self.row * self.size + self.column
+        cell = self.row * self.columns + self.column
         reward = float(cell == self.goal and not (self.reward == "once" and self.paid))
         self.paid = self.paid or reward > 0
         terminated = cell == self.goal and self.terminate

@@ -1,4 +1,4 @@
-"""Dark Room: a square room with a hidden goal; only the reward tells where it is.
+"""Dark Room: a room with a hidden goal; only the reward tells where it is.
 
 Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4:
 9 x 9 cells, 20 steps, start in the center, five actions, a reward of 1 for each step on the goal
@@ -21,14 +21,16 @@ from envs.world import WorldEnv
 MAX_SIZE = 181  # cells along a side; the tables of all cells grow with its square
 REWARDS = ("every_step", "once")
 Start = str | list[int] | tuple[int, int]
+Size = int | list[int] | tuple[int, int]
 
 
 class DarkRoom(GridWorld):
     """N dark rooms; a task is the goal's (row, column), environment i has `tasks[i]`.
 
-    An observation is the index row * size + column. A step that ends on the goal has reward 1
+    An observation is the index row * columns + column. A step that ends on the goal has reward 1
     (staying there counts). Raises ValueError for a bad setting or task.
 
+    size: the number of rows and of columns, or [rows, columns].
     start: the cell in which episodes start, "center", "corner" (the upper left one) or [row,
     column], or "random" for any cell, all equally likely.
     goal_on_start: whether the start may be the goal. Staying there in the first step then has the
@@ -45,20 +47,21 @@ class DarkRoom(GridWorld):
         self,
         num_envs: int | None = None,
         tasks=None,
-        size: int = 9,
+        size: Size = 9,
         start: Start = "center",
         goal_on_start: bool = False,
         reward: str = "every_step",
         terminate: bool = True,
         render_mode: str | None = None,
     ):
-        check_integer("size", size, 2, MAX_SIZE)
+        pair = list(size) if isinstance(size, list | tuple) and len(size) == 2 else [size, size]
+        rows, columns = (check_integer("size", part, 2, MAX_SIZE) for part in pair)
         for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
             if type(value) is not bool:
                 raise ValueError(f"{name} must be true or false, got {value!r}")
         if reward not in REWARDS:
             raise ValueError(f"reward must be {' or '.join(REWARDS)}, got {reward!r}")
-        self.size, self.shape = size, (size, size)
+        self.shape, self._num_cells = (rows, columns), rows * columns
         self._starts, self.goal_on_start = self._start_cells(start), goal_on_start
         self.terminate, self.pays_once = terminate, terminate or reward == "once"
         super().__init__(num_envs, tasks, self.shape, render_mode)
@@ -86,15 +89,15 @@ class DarkRoom(GridWorld):
         These are all cells with `goal_on_start`, and else all but the start, or but the center if
         starts are random.
         """
-        cells = np.arange(self.size**2)
+        cells = np.arange(self._num_cells)
         if not self.goal_on_start:
             random = len(self._starts) > 1
             cells = np.delete(cells, self._named_starts()["center"] if random else self._starts)
-        return np.stack(np.divmod(cells, self.size), axis=1)
+        return np.stack(np.divmod(cells, self.shape[1]), axis=1)
 
     def relative_tasks(self, tasks) -> np.ndarray:
         """Return the goals as offsets from the center, which are equal in rooms of any size."""
-        return np.asarray(tasks) - self.size // 2
+        return np.asarray(tasks) - np.array(self.shape) // 2
 
     def start_observations(self) -> np.ndarray:
         """Return the cells where episodes may start, int64: one, or with random starts all."""
@@ -113,7 +116,7 @@ class DarkRoom(GridWorld):
 
         On the goal they are 0, or with `goal_on_start`, where an episode may begin there, 1.
         """
-        steps = self._steps(np.arange(self.size**2), self._goal_cells(tasks)[:, None])
+        steps = self._steps(np.arange(self._num_cells), self._goal_cells(tasks)[:, None])
         return np.maximum(steps, self.goal_on_start)
 
     def optimal_return(self, tasks, episode_length: int | None) -> np.ndarray:
@@ -183,7 +186,7 @@ class DarkRoom(GridWorld):
         paid = None
         if self.pays_once:
             paid = np.logical_or.accumulate(np.append(False, transitions["reward"] > 0))
-        return room_frames(self.size, cells.astype(np.int64), tuple(task), reached=paid)
+        return room_frames(self.shape, cells.astype(np.int64), tuple(task), reached=paid)
 
     def _outcome(self, envs, previous, actions, cells):
         reached = self._reaches(previous, actions, cells, self._goals[envs])
@@ -198,17 +201,17 @@ class DarkRoom(GridWorld):
         if len(self._starts) == 1:
             self._cells[envs] = self._starts
         elif self.goal_on_start:
-            self._cells[envs] = self._random(envs) * self.size**2
+            self._cells[envs] = self._random(envs) * self._num_cells
         else:
-            cells = (self._random(envs) * (self.size**2 - 1)).astype(np.int64)
+            cells = (self._random(envs) * (self._num_cells - 1)).astype(np.int64)
             self._cells[envs] = cells + (cells >= self._goals[envs])  # all cells but the goal
 
     def _draw(self, env):
         cell, goal = int(self._cells[env]), tuple(self.tasks[env])
         if self.render_mode == "ansi":
-            return room_text(self.size, cell, goal)
+            return room_text(self.shape, cell, goal)
         paid = self._paid[[env]] if self.pays_once else None
-        return room_frames(self.size, np.array([cell]), goal, reached=paid)[0]
+        return room_frames(self.shape, np.array([cell]), goal, reached=paid)[0]
 
     def _search(self, tasks, episode_length: int) -> GoalSearch:
         return GoalSearch(
@@ -227,20 +230,21 @@ class DarkRoom(GridWorld):
         if isinstance(start, str) and start in named:
             return named[start]
         is_cell = isinstance(start, list | tuple) and [type(part) for part in start] == [int, int]
-        if is_cell and min(start) >= 0 and max(start) < self.size:
-            return np.array([start[0] * self.size + start[1]])
+        rows, columns = self.shape
+        if is_cell and 0 <= start[0] < rows and 0 <= start[1] < columns:
+            return np.array([start[0] * columns + start[1]])
         known = f"{', '.join(named)} or the [row, column] of a cell of the room"
         raise ValueError(f"start must be {known}, got {start!r}")
 
     def _goal_cells(self, tasks) -> np.ndarray:
         """Return the goals' cells, int64 [K]; ValueError if one is outside or on the start."""
         goals = check_tasks(tasks, 2)
-        for row, column in goals[((goals < 0) | (goals >= self.size)).any(axis=1)]:
-            room = f"{self.size} x {self.size} room"
+        for row, column in goals[((goals < 0) | (goals >= self.shape)).any(axis=1)]:
+            room = f"{self.shape[0]} x {self.shape[1]} room"
             raise ValueError(f"goal ({row}, {column}) is outside the {room}")
-        cells = goals @ [self.size, 1]
+        cells = goals @ [self.shape[1], 1]
         if len(self._starts) == 1 and not self.goal_on_start and self._starts[0] in cells:
-            row, column = divmod(int(self._starts[0]), self.size)
+            row, column = divmod(int(self._starts[0]), self.shape[1])
             raise ValueError(f"goal ({row}, {column}) is where episodes start")
         return cells
 

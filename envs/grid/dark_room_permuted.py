@@ -104,10 +104,10 @@ class DarkRoomPermuted(GridWorld):
         self._cells[envs] = 0
 
     def _draw(self, env):
-        size, cell, goal = self.shape[0], int(self._cells[env]), tuple(self._corner[0])
+        cell, goal = int(self._cells[env]), tuple(self._corner[0])
         if self.render_mode == "ansi":
-            return room_text(size, cell, goal)
-        return room_frames(size, np.array([cell]), goal)[0]
+            return room_text(self.shape, cell, goal)
+        return room_frames(self.shape, np.array([cell]), goal)[0]
 
     def _permutations(self, tasks) -> np.ndarray:
         """Return the move of each task and action, int64 [K, 5]; ValueError for a bad task."""

@@ -48,7 +48,7 @@ class DarkRoomSequences(DarkRoom):
         leave the fewest steps.
         """
         goals = self._goal_cells(tasks)
-        steps = self._steps(np.arange(self.size**2), goals[:, None])  # [K, S]
+        steps = self._steps(np.arange(self._num_cells), goals[:, None])  # [K, S]
         passes = (self._passed == goals[:, None, None, None]).any(-1)  # [K, S, A]
         closer = steps[:, self._table] == steps[..., None] - 1
         best = np.where(steps[..., None] > 1, closer, passes).astype(float)

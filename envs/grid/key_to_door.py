@@ -164,7 +164,7 @@ class KeyToDoor(GridWorld):
         total = np.append(0, np.cumsum(transitions["reward"]))  # the return so far
         keys, doors = self._task_cells([task])
         return key_door_frames(
-            self.size, cells.astype(np.int64) % self.size**2, keys[0], doors[0], total > 0
+            self.shape, cells.astype(np.int64) % self.size**2, keys[0], doors[0], total > 0
         )
 
     def _begin(self, envs):
@@ -190,8 +190,8 @@ class KeyToDoor(GridWorld):
         cell, held = self._cells[env], self._held[env]
         places = self._key_cells[env], self._door_cells[env]
         if self.render_mode == "ansi":
-            return key_door_text(self.size, cell, *places, held)
-        return key_door_frames(self.size, cell[None], *places, held[None])[0]
+            return key_door_text(self.shape, cell, *places, held)
+        return key_door_frames(self.shape, cell[None], *places, held[None])[0]
 
     def _task_cells(self, tasks) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells of keys and doors, int64 [K] each; ValueError for no such task."""
