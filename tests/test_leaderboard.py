@@ -13,12 +13,19 @@ from ad.sweeps.failures import failures_file, read_failures
 from ad.sweeps.leaderboard.plan import load_board
 from ad.sweeps.leaderboard.published import read_published
 from ad.sweeps.leaderboard.report import html, latex, summary_table, write_leaderboard
-from ad.sweeps.leaderboard.scores import aggregate, compare, missing_cells, records_of_cells
-from ad.sweeps.planned import PlannedRun
+from ad.sweeps.leaderboard.scores import (
+    aggregate,
+    compare,
+    missing_cells,
+    records_of_cells,
+    tuning_scores,
+)
+from ad.sweeps.planned import PlannedRun, group_by_training
 from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records
 from ad.sweeps.runs import budget, list_runs, run_missing
 
 COMMITTED = Path("configs/leaderboard/leaderboard.yaml")
+RECORDS = Path("configs/records/leaderboard.csv")
 PLAN = """
 worlds:
   room:
@@ -33,9 +40,21 @@ methods:
   searcher: {histories: searcher, settings: {training.steps: 21}}
   clone: {settings: {method.name: behavior_cloning, model.reward: none}}
   labels: {labels: optimal actions, settings: {method.name: METHOD}}
+  tuned:
+    tried:
+      - {}
+      - {training.steps: 21}
+      - {training.steps: 21, evaluation.temperature: 2}
+    tuned: {training.steps: 21}
 boards:
   core: {worlds: [room], methods: [distillation, clone], seeds: [0, 1, 2]}
   other: {worlds: [room, dense], methods: [distillation, searcher]}
+  tuning:
+    worlds: [room, dense]
+    methods: [tuned]
+    seeds: [7]
+    settings: {split.tuning: true, split.num_train_tasks: 4}
+    tuning: true
 """
 CART = """
 env: {id: CartPole-v1, episode_length: 20, tasks: [{}, {}]}
@@ -87,10 +106,59 @@ def test_the_committed_boards_are_valid():
     for name in ("core", "small"):
         board = load_board(COMMITTED, name)
         assert all(len(cell.runs) > 1 or cell.problem for cell in board.cells)
+        assert not board.tried
         keys = [run.key for run in board.planned_runs()]
         assert len(set(keys)) == len(keys)
     small = {run.key for run in load_board(COMMITTED, "small").planned_runs()}
     assert small <= {run.key for run in load_board(COMMITTED).planned_runs()}
+
+
+def test_all_methods_of_the_core_board_have_the_same_tuning_budget_in_other_worlds():
+    core, tuning = load_board(COMMITTED), load_board(COMMITTED, "tuning")
+    assert list(tuning.tried) == list(core.methods)
+    assert {len(rows) for rows in tuning.tried.values()} == {6}
+    assert not core.worlds.keys() & tuning.worlds.keys()
+    assert all(run.config.split.tuning for run in tuning.planned_runs())
+
+
+def test_the_committed_settings_are_those_that_the_records_of_tuning_choose():
+    board = load_board(COMMITTED, "tuning")
+    scores = tuning_scores(board, records_of_cells(board, read_records(RECORDS)))
+    for method, own in scores.items():
+        assert board.methods[max(own, key=own.get)].tuned == board.tuned[method], method
+
+
+def test_a_tuning_board_compares_what_a_method_tries_and_other_boards_have_the_chosen(plan):
+    (cell, *_) = load_board(plan, worlds=["room"], methods=["tuned"]).cells
+    assert cell.runs[0].config.training.steps == 21
+    board = load_board(plan, "tuning")
+    rows = ["tuned: base", "tuned: training.steps=21"]
+    rows += ["tuned: evaluation.temperature=2 training.steps=21"]
+    assert list(board.methods) == board.tried["tuned"] == rows
+    runs = [run.config for run in board.planned_runs()]
+    assert [run.training.steps for run in runs] == [20, 21, 21] * 2
+    assert {run.source.source_seed for run in runs} == {7}
+    assert len(group_by_training(board.planned_runs())) == 4  # temperatures share a training
+
+
+def test_the_best_of_a_tuning_board_is_named_where_the_plan_names_another(plan, tmp_path, capsys):
+    board, path = load_board(plan, "tuning"), tmp_path / "records.csv"
+    first, second, third = board.methods
+    fill(path, board, {first: [0.5], second: [0.7]})
+    write_leaderboard(board, path, tmp_path, "tuning")  # not all rows have their runs
+    assert not tuning_scores(board, records_of_cells(board, read_records(path)))
+    assert "set tuned" not in capsys.readouterr().err
+    fill(path, board, {third: [0.9]})
+    write_leaderboard(board, path, tmp_path, "tuning")
+    asked = "set tuned to {'training.steps': 21, 'evaluation.temperature': 2}"
+    assert asked in capsys.readouterr().err
+    assert (
+        "| tuned | evaluation.temperature=2 training.steps=21 | 0.900 | 0.500 | 3 |"
+        in (tmp_path / "tuning.md").read_text()
+    )
+    fill(path, board, {third: [0.6]})
+    write_leaderboard(board, path, tmp_path, "tuning")
+    assert "set tuned" not in capsys.readouterr().err
 
 
 def test_runs_of_a_cell_differ_in_the_seeds_of_sources_and_of_training(plan):

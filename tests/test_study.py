@@ -16,10 +16,10 @@ from processes import ONE_THREAD, ROOT
 from ad.config.schema import diff
 from ad.errors import ConfigError, CorruptError
 from ad.runtime.locks import locked
-from ad.sweeps.planned import group_by_experiment, group_by_training, shard
+from ad.sweeps.planned import BASE, group_by_experiment, group_by_training, shard
 from ad.sweeps.records import COLUMNS, SECONDS, TEXT, add_records, read_records
 from ad.sweeps.runs import make, run_missing, train_side_by_side
-from ad.sweeps.study.plan import BASE, Study, load_study
+from ad.sweeps.study.plan import Study, load_study
 from ad.sweeps.study.report import make_page, page, question_table, score_cell, sentence
 from ad.sweeps.study.verdicts import StudyResults, contradictions, study_results
 from envs.tasks import PUBLISHED_SEEDS

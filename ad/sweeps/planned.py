@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from ad.config.fields import label
 from ad.config.schema import EvaluationConfig, Experiment, config_hash
 
+BASE = "base"  # what an experiment without changed settings is called
 SEEDS = ("source.source_seed", "training.train_seed")  # what the seed of a run sets
 
 
@@ -27,17 +30,30 @@ class PlannedRun:
         return config_hash(self.config)[:16]
 
 
-def planned_run(title: str, config: Experiment, seed: int, *numbers: str) -> PlannedRun:
+def settings_text(changed: dict[str, Any]) -> str:
+    """Return changed settings as text, e.g. "model.encoder=table"; BASE if there are none."""
+    return " ".join(f"{path}={label(value)}" for path, value in sorted(changed.items())) or BASE
+
+
+def planned_run(
+    title: str, config: Experiment, seed: int, *numbers: str, folder: str = ""
+) -> PlannedRun:
     """Return the run of `config` with `seed`, called `title` in records.
 
-    The name of its folder has the title, the `numbers`, the seed and the key.
+    The name of its folder has the words of `folder`, by default those of the title, the `numbers`,
+    the seed, and a hash of all settings but those of the evaluation.
     """
     source = replace(config.source, source_seed=seed)
     training = replace(config.training, train_seed=seed)
-    run = PlannedRun(title, replace(config, source=source, training=training))
-    words = re.sub(r"[^A-Za-z0-9]+", "-", title)[:60]
-    name = "-".join([words, *numbers, f"seed-{seed}", run.key[:8]])
-    return replace(run, config=replace(run.config, name=name))
+    config = replace(config, source=source, training=training)
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", folder or title)[:60]
+    name = "-".join([words, *numbers, f"seed-{seed}", training_hash(config)[:8]])
+    return PlannedRun(title, replace(config, name=name))
+
+
+def training_hash(config: Experiment) -> str:
+    """Return the hash (hex) of the settings that decide what a run trains on and how."""
+    return config_hash(replace(config, evaluation=EvaluationConfig()))
 
 
 def group_by_training(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
@@ -53,8 +69,7 @@ def group_by_experiment(trainings: Sequence[list[PlannedRun]]) -> list[list[list
     groups: dict[str, list[list[PlannedRun]]] = {}
     for training in trainings:
         config = training[0].config
-        seedless = replace(config.training, train_seed=0)
-        key = config_hash(replace(config, training=seedless, evaluation=EvaluationConfig()))
+        key = training_hash(replace(config, training=replace(config.training, train_seed=0)))
         groups.setdefault(key, []).append(training)
     return list(groups.values())
 

@@ -4,10 +4,13 @@
 experiment of the world with the settings of the method, and differ in the seed, which is that of
 the training and of the source agents. No cell has settings of its own: what a world sets, e.g. its
 temperatures, holds for every method that does not set it.
+
+Settings of a method are tuned by a board of worlds that no other board has, with a row for each
+entry of the method's `tried`. Every method may try the same number of entries.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ad.config.fields import as_yaml, field
@@ -16,7 +19,7 @@ from ad.config.world import configured_world
 from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
-from ad.sweeps.planned import SEEDS, PlannedRun, planned_run
+from ad.sweeps.planned import SEEDS, PlannedRun, planned_run, settings_text
 from envs.registry import did_you_mean
 
 
@@ -33,6 +36,8 @@ class MethodConfig:
     """A method of the leaderboard."""
 
     settings: dict = field({})  # dotted setting: its value, in every world
+    tried: list[dict] = field([])  # further settings that a tuning board compares
+    tuned: dict = field({})  # the entry of `tried` that it chose
     histories: str = field(
         "learner", choices=("learner", "searcher")
     )  # which source it learns from
@@ -47,6 +52,8 @@ class BoardConfig:
     worlds: list[str] = field([])
     methods: list[str] = field([])
     seeds: list[int] = field([0, 1, 2])
+    settings: dict = field({})  # dotted setting: its value, in every cell
+    tuning: bool = field(False)  # whether a method has a row for each entry of `tried`
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Board:
-    """The cells of a board, world by world, of the plan in the file `path`."""
+    """The cells of a board, world by world, of the plan in the file `path`.
+
+    `tried` has the titles of a tuning board's rows for each method, and `tuned` what the file says
+    that it chose; both are empty for other boards.
+    """
 
     path: Path
     worlds: dict[str, WorldConfig]
     methods: dict[str, MethodConfig]
     cells: list[Cell]
+    tried: dict[str, list[str]]
+    tuned: dict[str, dict]
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return the runs of all cells: the first of each, then the second of each."""
@@ -99,6 +112,13 @@ def load_board(
     check_seeds(f"{path}: {name}: seeds", board.seeds)
     own_worlds = _chosen(path, WorldConfig, config.worlds, worlds or board.worlds)
     own_methods = _chosen(path, MethodConfig, config.methods, methods or board.methods)
+    tried, tuned = {}, {}
+    if board.tuning:
+        tuned = {title: own.tuned for title, own in own_methods.items()}
+        entries = {title: _variants(title, own) for title, own in own_methods.items()}
+        tried = {title: list(rows) for title, rows in entries.items()}
+        own_methods = {row: own for rows in entries.values() for row, own in rows.items()}
+    folders = {row: title for title, rows in tried.items() for row in rows}
     plain = {title: _plain(f"{path}: {title}", world) for title, world in own_worlds.items()}
     pairs = {
         f"{world} / {method}": (world, method) for world in own_worlds for method in own_methods
@@ -109,11 +129,19 @@ def load_board(
         where, settings = f"{path}: {title}", own_methods[method]
         if problem := _problem(where, plain[world], settings):
             return Cell(world, method, [], problem)
-        # The smallest seed: if any is one of published rows, which split.tuning excludes, it is.
-        config = _experiment(where, own_worlds[world], settings, min(board.seeds))
-        return Cell(world, method, [planned_run(title, config, seed) for seed in board.seeds])
+        config = _experiment(where, own_worlds[world], settings, board)
+        folder = f"{world} / {folders.get(method, method)}"  # rows may share a training
+        runs = [planned_run(title, config, seed, folder=folder) for seed in board.seeds]
+        return Cell(world, method, runs)
 
-    return Board(path, own_worlds, own_methods, gather(cell, pairs))
+    return Board(path, own_worlds, own_methods, gather(cell, pairs), tried, tuned)
+
+
+def _variants(title: str, method: MethodConfig) -> dict[str, MethodConfig]:
+    """Return the method with each entry of `tried` as its tuned settings, by the row's title."""
+    return {
+        f"{title}: {settings_text(entry)}": replace(method, tuned=entry) for entry in method.tried
+    }
 
 
 def _chosen(path: Path, kind: type, entries: dict, titles: Sequence[str]) -> dict:
@@ -141,12 +169,20 @@ def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
     return METHODS.load(name).problem(configured_world(plain.env)) or ""
 
 
-def _experiment(where: str, world: WorldConfig, method: MethodConfig, seed: int) -> Experiment:
-    if own := [name for name in SEEDS if name in method.settings]:
+def _experiment(
+    where: str, world: WorldConfig, method: MethodConfig, board: BoardConfig
+) -> Experiment:
+    """Return the experiment of a cell with the smallest of the board's seeds.
+
+    If any of the seeds is one of published rows, which `split.tuning` refuses, the smallest one is.
+    """
+    if method.tuned and method.tuned not in method.tried:
+        raise ConfigError(f"{where}: tuned must be an entry of tried")
+    settings = method.settings | method.tuned | board.settings
+    if own := [name for name in SEEDS if name in settings]:
         raise ConfigError(f"{where} must not set {own[0]}: the seeds of the board do")
     source = world.searcher if method.histories == "searcher" else {}
     if method.histories == "searcher" and not source:
         raise ConfigError(f"{where}: the world has no searcher")
-    return experiment_of(
-        world.experiment, source | method.settings | dict.fromkeys(SEEDS, seed), where
-    )
+    seeds = dict.fromkeys(SEEDS, min(board.seeds))
+    return experiment_of(world.experiment, source | settings | seeds, where)

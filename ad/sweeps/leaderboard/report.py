@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jinja2
 
+from ad.config.fields import as_yaml
 from ad.evaluation.metrics import t_interval
 from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
-from ad.runtime.console import info
+from ad.runtime.console import info, warn
 from ad.runtime.files import write_text
 from ad.runtime.locks import locked
 from ad.sweeps.leaderboard.plan import Board, Cell, MethodConfig
@@ -23,8 +24,10 @@ from ad.sweeps.leaderboard.scores import (
     compare,
     missing_cells,
     records_of_cells,
+    tuning_scores,
     values_of,
 )
+from ad.sweeps.planned import settings_text
 from ad.sweeps.records import SECONDS, RunRecord, read_curve, read_per_task, read_records
 
 METRICS = {  # score -> heading and number format
@@ -59,7 +62,8 @@ def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str)
         write_text(folder / f"{name}.csv", as_csv(long_table(board, cells)))
         write_text(folder / f"{name}.tex", latex(summary))
         write_text(folder / f"{name}.html", html(board, cells, published, aggregates))
-    info(summary.markdown().rstrip())
+    info((tuning_table(board, cells) if board.tried else summary).markdown().rstrip())
+    warn_of_untuned(board, cells)
     made = sum(len(runs) for runs in cells.values())
     info(f"leaderboard: {made} of {len(board.planned_runs())} runs in {folder / name}.html")
 
@@ -79,6 +83,12 @@ def markdown(board: Board, cells: Records, published: list[Published], aggregate
             "all of these methods have all runs; brackets are bootstrap intervals over runs "
             "(Agarwal et al. 2021).\n",
             aggregates_table(board, aggregates).markdown(),
+        ]
+    if board.tried:
+        parts += [
+            "\nThe best of the settings that each method has tried, by their NAUC on held-out "
+            "tasks, as the mean over these worlds.\n",
+            tuning_table(board, cells).markdown(),
         ]
     parts += [missing_text(board, cells)]
     compared = compare(board, cells)
@@ -120,6 +130,24 @@ def aggregates_table(board: Board, aggregates: dict[str, dict]) -> Table:
     ]
     headings = [heading.format(first) for heading in AGGREGATES.values()]
     return Table(["method", "worlds", *headings], rows)
+
+
+def tuning_table(board: Board, cells: Records) -> Table:
+    """Return a row for each method whose settings have all been tried, with the best of them."""
+    rows = []
+    for method, scores in tuning_scores(board, cells).items():
+        best = settings_text(board.methods[max(scores, key=scores.get)].tuned)
+        ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
+        rows.append([method, best, *ends, str(len(scores))])
+    return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
+
+
+def warn_of_untuned(board: Board, cells: Records) -> None:
+    """Warn of methods for which the board's file names other settings than the best ones."""
+    for method, scores in tuning_scores(board, cells).items():
+        best = board.methods[max(scores, key=scores.get)].tuned
+        if best != board.tuned[method]:
+            warn(f"{board.path}: {method}: set tuned to {as_yaml(best)}, its best settings")
 
 
 def world_table(

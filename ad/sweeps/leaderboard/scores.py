@@ -88,6 +88,25 @@ def complete_scores(board: Board, cells: Records) -> dict[str, np.ndarray]:
     return {m: np.array([scores[w, m][:runs] for w in worlds]).T for m in methods}
 
 
+def tuning_scores(board: Board, cells: Records) -> dict[str, dict[str, float]]:
+    """Return the score of each row of a tuning board, by method and the row's title.
+
+    It is the NAUC, as the mean over the worlds and their runs. A method is left out until all its
+    rows have all their runs.
+    """
+    missing = {cell.method for cell in missing_cells(board, cells)}
+
+    def score(row: str) -> float:
+        worlds = [values_of(cells[world, row], "nauc") for world in board.worlds]
+        return float(np.mean([np.mean(values) for values in worlds]))
+
+    return {
+        method: {row: score(row) for row in rows}
+        for method, rows in board.tried.items()
+        if not missing & set(rows)
+    }
+
+
 def aggregate(board: Board, cells: Records) -> dict[str, dict]:
     """Return the aggregates of each method of `complete_scores`.
 

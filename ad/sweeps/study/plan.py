@@ -11,16 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ad.config.fields import as_yaml, field, label
-from ad.config.schema import EvaluationConfig, Experiment, config_hash, diff
+from ad.config.schema import Experiment, config_hash, diff
 from ad.errors import ConfigError
 from ad.sweeps.files import check_seeds, experiment_of, gather, read_file
-from ad.sweeps.planned import PlannedRun
+from ad.sweeps.planned import PlannedRun, settings_text, training_hash
 from envs.registry import did_you_mean
 
-BASE = "base"  # the name of the base experiment in records
 STUDY_FILE = "study.yaml"
 COMPARED = ("nauc", "success_last10", "return_last10")
 
@@ -86,12 +84,13 @@ class Study:
     def planned_run(self, config: Experiment, seed: int) -> PlannedRun:
         """Return the run of `config` with the training seed `seed`."""
         changed = diff(self.base, config)
-        trained = [path for path in changed if not path.startswith("evaluation.")]
-        name = re.sub(r"[^A-Za-z0-9.]+", "_", _in_words({path: changed[path] for path in trained}))
+        trained = {
+            path: value for path, value in changed.items() if not path.startswith("evaluation.")
+        }
+        name = re.sub(r"[^A-Za-z0-9.]+", "_", settings_text(trained))
         config = replace(config, training=replace(config.training, train_seed=seed))
-        code = config_hash(replace(config, evaluation=EvaluationConfig()))[:8]
-        name = f"{name[:60]}-seed-{seed}-{code}"
-        return PlannedRun(_in_words(changed), replace(config, name=name))
+        name = f"{name[:60]}-seed-{seed}-{training_hash(config)[:8]}"
+        return PlannedRun(settings_text(changed), replace(config, name=name))
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return all runs, each once, seed by seed, so that every question soon has a first answer.
@@ -124,11 +123,6 @@ def load_study(
         [name for name in config.questions if name in asked],
     )
     return Study(folder, config.experiment, base, seeds, questions, config.score)
-
-
-def _in_words(changed: dict[str, Any]) -> str:
-    """Return changed settings as text, e.g. model.encoder=table."""
-    return " ".join(f"{path}={label(value)}" for path, value in sorted(changed.items())) or BASE
 
 
 def _question(folder: Path, name: str, study: StudyConfig, base: Experiment) -> Question:
