@@ -32,6 +32,7 @@ METHODS = Registry(
         "decision_transformer": "ad.methods.decision_transformer:DecisionTransformer",
         "dpt": "ad.methods.dpt:DecisionPretrainedTransformer",
         "in_context_q": "ad.methods.in_context_q:InContextQ",
+        "in_context_planning": "ad.methods.in_context_planning:InContextPlanning",
     },
     group="methods",
     needs=("loss",),

@@ -99,6 +99,15 @@ CASES = {
         *(*PICTURES, *ENCODERS, *SEARCH, "--method.name", "in_context_q"),
         *("--method.settings.loss", "iql", "--model.tokenizer", "separate"),
     ],
+    "planning of arms": [
+        *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "in_context_planning"),
+        *("--method.settings.action_dropout", "0.1"),
+    ],
+    "planning in parts": [
+        *("--env.id", f"{HERE}/worlds.py:Silent", "--env.episode_length", "6"),
+        *("--env.kwargs", "{parts: true}", "--model.encoder", "table", *SEARCH),
+        *("--method.name", "in_context_planning", "--evaluation.temperature_known", "0.5"),
+    ],
     "decision-pretrained transformer": [
         *("--method.name", "dpt", "--method.settings.contexts", "shuffled"),
         *("--evaluation.policy", "{commit: episode}", "--evaluation.temperature_known", "0.5"),

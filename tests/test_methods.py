@@ -17,8 +17,8 @@ from ad.registry import METHODS, TOKENIZERS
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
-# The methods whose targets are the actions taken.
-IMITATORS = [name for name in METHODS if name not in ("dpt", "in_context_q")]
+# The methods whose loss is that of the actions taken.
+IMITATORS = [name for name in METHODS if name not in ("dpt", "in_context_q", "in_context_planning")]
 imitators = pytest.mark.parametrize("method", IMITATORS, indirect=True)
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 
@@ -142,7 +142,7 @@ def test_a_context_turns_observations_into_logits(method, model):
         context = method.policy(model.eval(), 3, context_length=2)
         for step in range(4):
             logits = context.act(envs, torch.full((3,), step))
-            assert logits.shape == (3, 5) and logits.isfinite().all()
+            assert logits.shape == (3, 5) and logits.amax(1).isfinite().all()
             reward = torch.tensor([0.0, 1.0, 0.0])
             context.observe(envs, reward, reward > 0, reward > 1, envs + 1)
 

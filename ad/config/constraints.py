@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
-from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
+from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate, value_problem
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world
 from ad.registry import ENCODERS, METHODS, SOURCES
@@ -292,6 +292,17 @@ def arguments_of_the_policy_are_among_their_choices(arguments, name):
         if get_origin(annotation) is Literal and value not in get_args(annotation):
             choices = " or ".join(get_args(annotation))
             return f"must set {argument} to {choices}, not {as_yaml(value)}"
+
+
+@component_constraint("evaluation.policy", "method.name")
+def arguments_of_the_policy_are_within_their_limits(arguments, name):
+    parameters = inspect.signature(METHODS.load(name).policy).parameters
+    for argument, value in arguments.items():
+        annotation = parameters[argument].annotation
+        if get_origin(annotation) is Annotated:
+            kind, *limits = get_args(annotation)
+            if text := value_problem(value, kind, dict(limits)):
+                return f"sets {argument}, which {text}"
 
 
 @component_constraint("evaluation.calibration", "method.name")

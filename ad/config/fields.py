@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import operator
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyrallis
@@ -76,19 +76,18 @@ def validate(group: type, data: Any, path: str = "") -> Iterator[Problem]:
             yield Problem(here, f"is not a setting{hint}")
         elif dataclasses.is_dataclass(fields[name].type):
             yield from validate(fields[name].type, {} if value is None else value, here)
-        elif text := _value_problem(value, fields[name]):
+        elif text := value_problem(value, fields[name].type, fields[name].metadata):
             yield Problem(here, text)
 
 
-def _value_problem(value: Any, declared: dataclasses.Field) -> str:
-    """Return why `value` breaks the type or a limit of a field, '' if it does not."""
-    if not _has_type(value, declared.type):
-        hint = _quote_hint(value, declared.type)
-        return f"must be {_type_name(declared.type)}, not {as_yaml(value)}{hint}"
+def value_problem(value: Any, kind: Any, limits: Mapping[str, Any]) -> str:
+    """Return why `value` is not of the type `kind` or breaks one of `limits`, '' if it is fine."""
+    if not _has_type(value, kind):
+        return f"must be {_type_name(kind)}, not {as_yaml(value)}{_quote_hint(value, kind)}"
     if type(value) is int and abs(value) > MAX_INT:
         return f"is too large a number: {as_yaml(value)}"
     for name, (holds, words) in LIMITS.items():
-        limit = declared.metadata.get(name)
+        limit = limits.get(name)
         if limit is not None and value is not None and not holds(value, limit):
             if isinstance(limit, Registry):
                 return _component_problem(value, limit)

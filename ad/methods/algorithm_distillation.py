@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ad.data.sampler import Batch, Windows
     from ad.models.sequence_model import SequenceModel
 
+    Tensors = dict[str, torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,15 +53,19 @@ class AlgorithmDistillation(Method):
         """
         return cross_entropy(self.logits(model, batch), batch, self.label_smoothing), {}
 
-    def logits(self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-        """Return the logits [B, A, T] of a batch, float32, from which `hidden` actions are hidden.
+    def logits(self, model: "SequenceModel", batch: "Tensors") -> "torch.Tensor":
+        """Return the logits [B, A, T] of a batch, float32, as `shown` shows it.
 
         The actions come first, since PyTorch is slow where the last dimension is short.
         """
-        if "hidden" in batch:
-            action = batch["action"].masked_fill(batch["hidden"], model.spec.num_actions)
-            batch = {**batch, "action": action}
-        return model(batch).float().transpose(1, 2)
+        return model(self.shown(model, batch)).float().transpose(1, 2)
+
+    def shown(self, model: "SequenceModel", batch: "Tensors") -> "Tensors":
+        """Return the batch that the model reads, in which the `hidden` actions are hidden."""
+        if "hidden" not in batch:
+            return batch
+        action = batch["action"].masked_fill(batch["hidden"], model.spec.num_actions)
+        return {**batch, "action": action}
 
 
 class HiddenActions:

@@ -29,7 +29,9 @@ class Policy(Protocol):
     """Policy of a rollout of N environments, with a context or without one.
 
     Tensors are on `device`, the CPU if there is no such attribute. A policy with a context may also
-    have `reward_in_context()`, bool [N]: whether the context holds a reward above 0.
+    have `reward_in_context()`, bool [N]: whether the context holds a reward above 0. A policy that
+    looks ahead may have `set_action_mask(mask)`, bool [N, A], which is called before the first
+    decision if some tasks lack actions.
     """
 
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
@@ -131,6 +133,8 @@ def rollout(
     env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
     keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
     tensors, mask = _Tensors(policy, env), env.unwrapped.action_mask(env.unwrapped.tasks)
+    if mask is not None and hasattr(policy, "set_action_mask"):
+        policy.set_action_mask(tensors.array(mask))
     observation, info = env.reset(seed=env_seeds)
     parts = tensors.split(observation)
     statistics, recorded = EpisodeStatistics(env.num_envs, episodes), np.array(record, np.int64)

@@ -130,6 +130,8 @@ class TwoTemperatures:
         self.policy, self.unknown, self.known = policy, unknown, known
         self.observe, self.select = policy.observe, policy.select
         self.reward_in_context = policy.reward_in_context
+        if hasattr(policy, "set_action_mask"):
+            self.set_action_mask = policy.set_action_mask
         self.device = getattr(policy, "device", torch.device("cpu"))
 
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,86 @@
+"""Planning in context (Son et al. 2025, arXiv 2502.19009): imitation, and a model to plan with.
+
+The transformer of algorithm distillation also predicts what follows the action of a decision: the
+reward, the next observation, whether the episode terminates, and the return of its rest. What a
+task does is in the context, and so is what a task pays. The loss is that of algorithm distillation
+and the weighted losses of these predictions (section 4 of the paper). In a rollout the model plans
+with its own predictions, which it adds to its context (`ad.methods.planning_policy`).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from ad.config.fields import field
+from ad.methods import algorithm_distillation
+from ad.methods.base import Method
+from ad.methods.losses import cross_entropy, masked_mean
+from envs.spaces import Discrete, observation_parts
+
+MOST_OBSERVATIONS = 4096  # of a part: the model has an output for each of them
+
+
+@dataclass(frozen=True)
+class Settings(algorithm_distillation.Settings):
+    """Settings of planning in context."""
+
+    dynamics_weight: float = field(1.0, above=0)
+    """weight of the losses of rewards, observations, ends and returns beside that of actions"""
+
+
+class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
+    """Cross entropy of the actions, and losses of what follows them, at every decision.
+
+    Only for worlds whose observations are indices.
+    """
+
+    Settings = Settings
+    fields: ClassVar[tuple[str, ...]] = (*Method.fields, "terminated", "return_to_go")
+    can_be_stacked = True
+
+    @classmethod
+    def problem(cls, world):
+        """Return why this method cannot learn from histories of `world`, None if it can."""
+        for part in observation_parts(world).values():
+            if not isinstance(part, Discrete) or part.n > MOST_OBSERVATIONS:
+                return (
+                    f"needs observations that are indices below {MOST_OBSERVATIONS}, which it "
+                    f"predicts, not {part}"
+                )
+        return super().problem(world)
+
+    def build(self, spec, config, backend):
+        """Return a model that also predicts what follows an action."""
+        from ad.methods.dynamics import DynamicsModel
+
+        return DynamicsModel(spec, config, backend)
+
+    def loss(self, model, batch):
+        """Return the sum of the parts of the loss, and each of them without its weight."""
+        hidden = model.hidden(self.shown(model, batch))
+        logits = model.head(hidden).float().transpose(1, 2)
+        action_loss = cross_entropy(logits, batch, self.label_smoothing)
+        losses = model.losses(model.features(hidden, batch["action"][:, 1:]), batch)
+        parts = {name: masked_mean(values, batch) for name, values in losses.items()}
+        loss = action_loss + self.settings.dynamics_weight * sum(parts.values())
+        return loss, {"action_loss": action_loss, **parts}
+
+    def policy(
+        self,
+        model,
+        num_envs,
+        context_length,
+        plan_steps: Annotated[int, ("at_least", 0)] = 4,
+        beam_size: Annotated[int, ("at_least", 1)] = 8,
+        num_samples: Annotated[int, ("at_least", 1)] = 8,
+        plan_weight: Annotated[float, ("above", 0)] = 100.0,
+    ):
+        """Return a policy that plans `plan_steps` steps ahead; with 0 it imitates.
+
+        `beam_size` is the largest number of plans that are kept at each step, `num_samples` that of
+        the actions that continue each of them. `plan_weight` weighs the return of a plan, in units
+        of the range of the histories' returns, beside the log probability of its first action.
+        """
+        from ad.methods.planning_policy import PlanningPolicy
+
+        settings = plan_steps, beam_size, num_samples, plan_weight
+        return PlanningPolicy(model, num_envs, context_length, *settings)

@@ -1,0 +1,183 @@
+"""The policy of a frozen model that plans with its own predictions."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+
+from ad.methods.context_policy import ContextPolicy
+from ad.methods.dynamics import DynamicsModel, Outcome
+
+
+class Plans(NamedTuple):
+    """The best K plans of each of N environments, [N, K] each.
+
+    value: the mean rewards of a plan's steps and the mean return of the rest of the episode after
+    them. rewards: the mean rewards alone. first: its first action, -1 before there is one. ended:
+    whether the episode is over after it.
+    """
+
+    value: torch.Tensor
+    rewards: torch.Tensor
+    first: torch.Tensor
+    ended: torch.Tensor
+
+
+class LastStep(NamedTuple):
+    """The last action of each plan, and what the model predicts to follow it, [N, K] each.
+
+    parent: the number of the plan that it continues, among those of the step before.
+    """
+
+    parent: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    next_observation: dict[str, torch.Tensor]
+
+
+class PlanningPolicy(ContextPolicy):
+    """Action logits for N environments in lockstep, from plans that begin at the present decision.
+
+    A beam search continues each of the `beam_size` best plans with the `num_samples` most likely
+    actions that the task has. The model predicts what follows, and the most likely reward and next
+    observation enter the context of the plan as if they had happened. Plans are ranked by the sum
+    of their mean rewards and the mean return after their last step. A plan has `plan_steps` steps;
+    it is over earlier where the model predicts that the episode terminates, and at the time limit,
+    and no return is added there.
+
+    The logit of an action is its log probability, plus `plan_weight` times the value of the best
+    plan that begins with it, in units of the range of the histories' returns, and -inf if none of
+    the last plans does. So the best plan is followed where it is clearly the best, and the imitated
+    policy decides between plans that the model cannot tell apart. In the paper the candidates are
+    drawn, and the best plan is followed in any case. Here a rollout draws from the logits alone, so
+    that its actions do not depend on how environments are batched.
+    """
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        num_envs: int,
+        context_length: int,
+        plan_steps: int,
+        beam_size: int,
+        num_samples: int,
+        plan_weight: float,
+    ):
+        super().__init__(model, num_envs, context_length)
+        self.plan_steps, self.beam_size = plan_steps, beam_size
+        self.num_samples = min(num_samples, model.spec.num_actions)
+        self.plan_weight = plan_weight
+        shape = num_envs, model.spec.num_actions
+        self.action_mask = torch.ones(shape, dtype=torch.bool, device=self.device)
+
+    def set_action_mask(self, mask: torch.Tensor) -> None:
+        """Plan with the actions in `mask` alone, bool [N, A]."""
+        self.action_mask = mask
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        super().select(envs)
+        self.action_mask = self.action_mask[envs]
+
+    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
+        logits = self._decide(observation, time)
+        if not self.plan_steps:
+            return logits
+        with self.inference_context():
+            plans = self._plan(logits, time)
+        best = plans.value.new_full(logits.shape, float("-inf"))
+        best = best.scatter_reduce(1, plans.first, plans.value, "amax")
+        behind = (best - best.amax(1, keepdim=True)) / self.model.return_scale
+        return logits.log_softmax(1) + self.plan_weight * behind
+
+    def _decide(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return the imitated policy's logits [N, A], -inf for actions that the task lacks."""
+        logits = super().act(observation, time)
+        return logits.masked_fill(~self.action_mask, float("-inf"))
+
+    def _logits(self, start: int) -> torch.Tensor:
+        with self.model.tokenizer.caching(self.tables), self.inference_context():
+            self.hidden = self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
+            return self.model.head(self.hidden)
+
+    def _plan(self, logits: torch.Tensor, time: torch.Tensor) -> Plans:
+        """Return the best plans from the present decision, whose logits are `logits` [N, A]."""
+        nothing = torch.zeros(len(time), 1, device=self.device)
+        none = torch.full_like(time, -1)[:, None]
+        plans = Plans(nothing, nothing, none, none >= 0)
+        plans, last = self._continue(plans, logits, time)
+        imagined = self
+        for step in range(1, self.plan_steps):
+            if plans.ended.all():
+                break
+            imagined, logits = imagined._imagine(last, time + step)
+            plans, last = imagined._continue(plans, logits, time + step)
+        return plans
+
+    def _continue(
+        self, plans: Plans, logits: torch.Tensor, time: torch.Tensor
+    ) -> tuple[Plans, LastStep]:
+        """Return the best continuations of `plans` [N, K] by one step, and that step.
+
+        `logits` [N * K, A] are those of the decisions after `plans`, which are at `time` [N].
+        """
+        scores, action = logits.topk(self.num_samples, 1)  # [N * K, M]
+        features = self.model.features(
+            self.hidden[:, None].expand(-1, self.num_samples, -1), action
+        )
+        scores, action = (values.view(len(time), -1) for values in (scores, action))
+        features = features.view(*action.shape, -1)  # [N, K * M, F]
+        outcome = self.model.outcome(features)
+        ended = outcome.terminated | (time + 1 >= self.model.spec.episode_length)[:, None]
+        candidates = _continuations(plans, action, outcome, ended, scores.isneginf())
+        chosen = candidates.value.sort(dim=1, descending=True, stable=True).indices
+        chosen = chosen[:, : self.beam_size]
+        kept = features.gather(1, chosen[..., None].expand(-1, -1, features.shape[-1]))
+        last = LastStep(
+            chosen // self.num_samples,
+            action.gather(1, chosen),
+            outcome.likely_reward.gather(1, chosen),
+            self.model.next_observation(kept),
+        )
+        return Plans(*(values.gather(1, chosen) for values in candidates)), last
+
+    def _imagine(self, last: LastStep, time: torch.Tensor) -> tuple["PlanningPolicy", torch.Tensor]:
+        """Return the policy of N * K environments in which `last` has happened, and its logits.
+
+        `time` [N] is that of the decisions after it. The present policy stays as it is.
+        """
+        imagined = copy.copy(self)
+        imagined.cache = copy.copy(self.cache)
+        plans_before = len(self.hidden) // len(time)
+        first = torch.arange(len(time), device=self.device)[:, None] * plans_before
+        imagined.select((first + last.parent).flatten())
+        goes_on = torch.zeros_like(last.action, dtype=torch.bool).flatten()
+        observation = {name: values.flatten() for name, values in last.next_observation.items()}
+        outcome = last.reward.flatten(), goes_on, goes_on, observation
+        imagined.observe(last.action.flatten(), *outcome)
+        # The position table ends at the time limit, which plans that are over have reached.
+        time = time.clamp(max=self.model.spec.episode_length - 1)
+        logits = imagined._decide(observation, time.repeat_interleave(last.action.shape[1]))
+        return imagined, logits
+
+
+def _continuations(
+    plans: Plans,
+    action: torch.Tensor,
+    outcome: Outcome,
+    ended: torch.Tensor,
+    lacking: torch.Tensor,
+) -> Plans:
+    """Return the continuations [N, K * M] of `plans` [N, K] by M actions each.
+
+    The other arguments are [N, K * M]. `lacking` are actions that the task does not have: such a
+    continuation has the value -inf. A plan that is over has one continuation, which is itself.
+    """
+    repeats = action.shape[1] // plans.value.shape[1]
+    before = Plans(*(values.repeat_interleave(repeats, 1) for values in plans))
+    is_first = torch.arange(action.shape[1], device=action.device) % repeats == 0
+    over, never = before.ended, lacking | (before.ended & ~is_first)
+    rewards = before.rewards + outcome.reward.masked_fill(over, 0).masked_fill(never, float("-inf"))
+    value = rewards + outcome.return_after.masked_fill(ended | over, 0)
+    return Plans(value, rewards, action.where(before.first < 0, before.first), ended | over)
