@@ -1,4 +1,4 @@
-"""Every in-context method: it can fit what it is shown, and it looks only where it should."""
+"""Every offline method: it can fit what it is shown, and it looks only where it should."""
 
 from dataclasses import replace
 
@@ -17,13 +17,14 @@ from ad.registry import METHODS, TOKENIZERS
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
+OFFLINE = [name for name in METHODS if not METHODS.load(name).online]
 # The methods whose loss is that of the actions taken.
-IMITATORS = [name for name in METHODS if name not in ("dpt", "in_context_q", "in_context_planning")]
+IMITATORS = [name for name in OFFLINE if name not in ("dpt", "in_context_q", "in_context_planning")]
 imitators = pytest.mark.parametrize("method", IMITATORS, indirect=True)
 CONFIG = ModelConfig(width=32, layers=2, heads=2, feed_forward=64)
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=OFFLINE)
 def method(request):
     return build_method(MethodConfig(name=request.param))
 

@@ -43,6 +43,23 @@ def constraint(*paths: str, constraints: list[Constraint] = CONSTRAINTS) -> Call
 component_constraint = partial(constraint, constraints=COMPONENT_CONSTRAINTS)
 
 
+def history_constraint(*paths: str) -> Callable:
+    """Register a component constraint that holds unless the method learns in the worlds.
+
+    An online method reads no histories and has no sequence model.
+    """
+
+    def register(function: Callable) -> Callable:
+        @component_constraint(*paths, "method.name")
+        def check(*values):
+            *own, method = values
+            return None if METHODS.load(method).online else function(*own)
+
+        return function
+
+    return register
+
+
 def violations(config: Experiment, bad: set[str]) -> Iterator[Problem]:
     """Yield the problem of each violated constraint; `bad`: paths that already have a problem."""
     bad = set(bad)
@@ -99,7 +116,7 @@ def episode_length_is_that_of_the_preset(episode_length, env_id):
         return f"cannot be {episode_length}: {error}"
 
 
-@component_constraint("source.algorithm", "env")
+@history_constraint("source.algorithm", "env")
 def source_can_learn_in_the_world(algorithm, env):
     problem = getattr(SOURCES.load(algorithm), "problem", lambda world, tasks: None)
     world = configured_world(env)
@@ -107,7 +124,7 @@ def source_can_learn_in_the_world(algorithm, env):
         return f"cannot be {algorithm} with {env.id}: {algorithm} {text}"
 
 
-@component_constraint("source.settings", "source.algorithm", "source.num_envs", "env", "split")
+@history_constraint("source.settings", "source.algorithm", "source.num_envs", "env", "split")
 def source_can_run_with_its_settings(settings, algorithm, num_envs, env, split):
     problem = getattr(SOURCES.load(algorithm), "settings_problem", None)
     group = settings_class(SOURCES, algorithm) if problem else None
@@ -117,7 +134,7 @@ def source_can_run_with_its_settings(settings, algorithm, num_envs, env, split):
     return problem(group(**settings), configured_world(env), tasks, num_envs)
 
 
-@component_constraint("source.settings", "source", "env")
+@history_constraint("source.settings", "source", "env")
 def source_can_read_the_experiments_that_it_names(settings, source, env):
     resolve = getattr(SOURCES.load(source.algorithm), "resolve", None)
     if resolve is None or next(validate(settings_class(SOURCES, source.algorithm), settings), None):
@@ -160,8 +177,8 @@ def an_actor_records_an_episode(env_steps, num_envs, episode_length):
     return _shorter_than_an_episode(env_steps, num_envs, episode_length)
 
 
-@component_constraint("evaluation.worlds", "env", "split", "model")
-def model_can_be_evaluated_on_worlds(worlds, env, split, model):
+@component_constraint("evaluation.worlds", "env", "split", "model", "method.name")
+def model_can_be_evaluated_on_worlds(worlds, env, split, model, method):
     if not worlds:
         return None
     trained_split, world = configured_split(env, split), configured_world(env)
@@ -184,6 +201,8 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, model):
             part, other = trained.get(name), evaluated.get(name)
             if part == other:
                 continue
+            if METHODS.load(method).online:
+                return f"must not list {as_yaml(kwargs)}: {method} reads other observations"
             encoder = model.encoder_of(name)
             if None in (part, other) or not ENCODERS.load(encoder).any_size:
                 fitting = ", ".join(known for known in ENCODERS if ENCODERS.load(known).any_size)
@@ -235,7 +254,7 @@ def windows_can_be_permuted(permute, env, method):
         )
 
 
-@component_constraint("model.encoders", "env")
+@history_constraint("model.encoders", "env")
 def encoders_fit_parts_of_the_observation(encoders, env):
     parts = observation_parts(configured_world(env))
     for name, encoder in encoders.items():
@@ -248,7 +267,7 @@ def encoders_fit_parts_of_the_observation(encoders, env):
             return text
 
 
-@component_constraint("model.encoder", "model.encoders", "env")
+@history_constraint("model.encoder", "model.encoders", "env")
 def encoder_fits_the_other_parts(encoder, encoders, env):
     for name, part in observation_parts(configured_world(env)).items():
         if name not in encoders and (text := _encoder_problem(encoder, name, part)):
@@ -259,6 +278,15 @@ def encoder_fits_the_other_parts(encoder, encoders, env):
 def method_can_learn_from_the_world(name, env):
     if text := METHODS.load(name).problem(configured_world(env)):
         return f"cannot be {name} with {env.id}: {name} {text}"
+
+
+@component_constraint("method.settings", "method.name", "env")
+def method_can_learn_with_its_settings(settings, name, env):
+    group = settings_class(METHODS, name)
+    if next(validate(group, settings), None):
+        return None
+    problem = METHODS.load(name).settings_problem
+    return problem(group(**settings), configured_world(env), env.episode_length)
 
 
 @component_constraint("evaluation.policy", "method.name")

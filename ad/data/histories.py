@@ -17,7 +17,7 @@ from ad.data.manifest import MANIFEST, read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
 from ad.errors import ConfigError
-from ad.registry import SOURCES
+from ad.registry import METHODS, SOURCES
 from ad.runtime.files import sha256
 from ad.runtime.snapshots import read_metadata
 from envs.registry import file_hashes
@@ -141,6 +141,15 @@ class Histories:
         The metadata is None where there is no snapshot to resume from.
         """
         return [(path, read_metadata(path)) for path in sorted(self.path.glob(f"{PARTIAL}*"))]
+
+
+def training_folders(config: Experiment, tasks: np.ndarray) -> list[Path] | None:
+    """Return the folders of the histories of `tasks` that the configured method learns from.
+
+    None if one is missing, or if the method learns in the worlds themselves.
+    """
+    is_online = METHODS.load(config.method.name).online
+    return None if is_online else Histories(config).folders(tasks)
 
 
 def _slug(name: str) -> str:

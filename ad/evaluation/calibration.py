@@ -15,7 +15,7 @@ import numpy as np
 
 from ad.config.schema import Experiment
 from ad.data.episodes import returns_of
-from ad.data.histories import Histories
+from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.evaluation.metrics import t_interval
@@ -92,7 +92,7 @@ def history_returns(run: Run) -> dict[str, list] | None:
 
     None if a train task has no history.
     """
-    folders = Histories(run.config).folders(run.split.train_tasks)
+    folders = training_folders(run.config, run.split.train_tasks)
     if folders is None:
         return None
     fields = ("terminated", "truncated", "reward")

@@ -9,7 +9,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.evaluation.calibration import write_calibration
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
-from ad.methods import build_method, build_model
+from ad.methods import build_method, build_model, train_steps
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_tasks
@@ -73,7 +73,7 @@ def evaluation_rollouts(
 def _trained_checkpoint(run: Run) -> Path:
     """Return the path of the last checkpoint. Raises ConfigError if training is not finished."""
     path = checkpoints.newest(run.folder / "checkpoints")
-    expected = checkpoints.name(run.config.training.steps)
+    expected = checkpoints.name(train_steps(run.config))
     if path is None or path.name != expected:
         raise ConfigError(f"{run.folder} holds no finished training: run scripts.train first")
     return path

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ad.data.episodes import episodes, known_successes
-from ad.data.histories import Histories
+from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
@@ -45,7 +45,7 @@ def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
     Returns {} if a train task has no history. Agents that stopped learning are left out, since a
     policy frozen half-way does not represent the source algorithm.
     """
-    folders = Histories(run.config).folders(run.split.train_tasks)
+    folders = training_folders(run.config, run.split.train_tasks)
     if folders is None:
         return {}
     returns = {}

@@ -15,6 +15,7 @@ from ad.evaluation import metrics
 from ad.evaluation.calibration import CALIBRATION, summarize_calibration
 from ad.evaluation.references import References, all_references
 from ad.evaluation.results import Evaluation, read_results
+from ad.methods import build_method
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.runtime.run import Run
@@ -109,7 +110,7 @@ def identity(run: Run) -> dict[str, str | None]:
 def stopped_agents(run: Run) -> dict[str, int]:
     """Return the step at which source agents with a non-finite loss stopped, by task name."""
     stopped, histories = {}, Histories(run.config)
-    for task in run.split.train_tasks:
+    for task in () if run.learns_online else run.split.train_tasks:
         folder = histories.folder(task)
         if (folder / MANIFEST).exists():
             history = load_history(folder, ())
@@ -125,6 +126,7 @@ def compile_results(run: Run, evaluations: dict[str, Evaluation], references: Re
         "name": config.name,
         **scores(run.world, config.env.episode_length, evaluations, references),
         **summarize_calibration(run),
+        "transitions": build_method(config.method).transitions(config),
         "stopped_agents": stopped_agents(run),
         "timing": run.timing(),
         "sessions": trained,

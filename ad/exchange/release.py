@@ -29,8 +29,13 @@ SUMS = "SHA256SUMS"
 def release(run: Run) -> Path:
     """Write the release of a trained run. Returns its folder.
 
-    Raises ConfigError if the run is not trained, MachineError without the package safetensors.
+    Raises ConfigError if the run is not trained or its model is that of an online method,
+    MachineError without the package safetensors.
     """
+    if run.learns_online:
+        raise ConfigError(
+            f"a release holds a sequence model, which {run.config.method.name} has not"
+        )
     safetensors, model = _safetensors(), load_model(run)
     folder = run.folder / "release"
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -1,7 +1,8 @@
 """Methods: what is learned from windows of histories, and how the model acts in a rollout.
 
 A method is a subclass of `ad.methods.base.Method`: a loss, and where they differ from the defaults
-its settings, the fields of its windows, its model, its sampler and its policy. Another method is
+its settings, the fields of its windows, its model, its sampler and its policy. A method that learns
+in the worlds has a learner in place of loss and sampler (`ad.methods.online`). Another method is
 one file here and one line of `ad.registry`.
 """
 
@@ -12,6 +13,11 @@ def build_method(config):
     """Build the method that a `MethodConfig` names, with its settings."""
     method_class = METHODS.load(config.name)
     return method_class(method_class.Settings(**config.settings))
+
+
+def train_steps(config) -> int:
+    """Return the number of train steps of a whole training of the Experiment `config`."""
+    return build_method(config.method).train_steps(config)
 
 
 def build_model(method, spec, config, device):

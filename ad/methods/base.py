@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ad.data.derived import DERIVED, Derive, knows_optimal_actions
 from ad.data.schema import STORED
@@ -12,7 +12,7 @@ from envs.oracle import TaskOracle
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
     import torch
 
-    from ad.config.schema import ModelConfig
+    from ad.config.schema import Experiment, ModelConfig
     from ad.data.dataset import Dataset
     from ad.data.sampler import Windows
     from ad.data.spec import Spec
@@ -44,6 +44,7 @@ class Method:
     # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
     # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
     can_be_stacked: ClassVar[bool] = False
+    online: ClassVar[bool] = False  # `ad.methods.online.OnlineMethod` learns without histories
 
     def __init__(self, settings):
         self.settings = settings
@@ -59,6 +60,21 @@ class Method:
         if "optimal_action" in cls.fields and not knows_optimal_actions(world):
             return "needs a world that knows its optimal actions by the observation"
         return None
+
+    @classmethod
+    def settings_problem(cls, settings: Any, world: TaskOracle, episode_length: int) -> str | None:
+        """Return why this method cannot learn with `settings` in `world`, None if it can.
+
+        It is the rest of a sentence about `method.settings`.
+        """
+
+    def train_steps(self, config: "Experiment") -> int:
+        """Return the number of train steps of a whole training."""
+        return config.training.steps
+
+    def transitions(self, config: "Experiment") -> int:
+        """Return the number of transitions of the histories that it learns from."""
+        return config.source.env_steps * config.split.num_train_tasks
 
     def build(self, spec: "Spec", config: "ModelConfig", backend: str) -> "SequenceModel":
         """Return a new model: a SequenceModel, or a subclass with further heads on `hidden`.

@@ -4,7 +4,7 @@ import numpy as np
 
 from ad.data.dataset import training_part
 from ad.data.episodes import returns_of
-from ad.data.histories import Histories
+from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.runtime.run import Run
 
@@ -14,7 +14,7 @@ def data_returns(run: Run) -> np.ndarray | None:
 
     None if a train task has no history, or if there is no whole episode. Raises CorruptError.
     """
-    folders = Histories(run.config).folders(run.split.train_tasks)
+    folders = training_folders(run.config, run.split.train_tasks)
     if folders is None:
         return None
     actors, steps = training_part(run.config)

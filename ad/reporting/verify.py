@@ -52,8 +52,10 @@ def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
     """Return folder -> (histories of its source seed, task) of each history to check.
 
     These are the histories of the train tasks, and all others that the dataset has: of other splits
-    and other source seeds.
+    and other source seeds. A run of an online method has none.
     """
+    if run.learns_online:
+        return {}
     own = Histories(run.config)
     found = {own.folder(task): (own, task) for task in run.split.train_tasks}
     for path in sorted(own.path.glob("task_*_seed_*")):

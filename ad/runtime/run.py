@@ -20,6 +20,7 @@ from ad.config import schema as configuration
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world
 from ad.errors import ConfigError
+from ad.registry import METHODS
 from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
 from ad.runtime.metrics_log import MetricsLog
@@ -69,6 +70,11 @@ class Run:
     def world(self):
         """The base vector environment of the experiment, which knows all its tasks."""
         return configured_world(self.config.env)
+
+    @property
+    def learns_online(self) -> bool:
+        """Whether its method learns in the worlds themselves, without histories."""
+        return METHODS.load(self.config.method.name).online
 
     @property
     def videos(self) -> Path:

@@ -15,6 +15,7 @@ from ad.data.histories import Histories
 from ad.errors import MachineError, NumericError
 from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
+from ad.methods import train_steps
 from ad.runtime.console import info, warn
 from ad.runtime.locks import locked_runs
 from ad.runtime.run import Run, with_seed
@@ -26,7 +27,13 @@ from ad.training.validation import validate
 
 
 def collect(run: Run, fresh: bool = False) -> None:
-    """Collect the learning histories that are missing; with `fresh`, all of them."""
+    """Collect the learning histories that are missing; with `fresh`, all of them.
+
+    There is nothing to collect for an online method.
+    """
+    if run.learns_online:
+        name = run.config.method.name
+        return info(f"collect: no histories: {name} learns in the worlds themselves")
     with run.timed("collect_s"):
         collected = collection.collect(run, fresh)
     collection.write_source_curves(run)
@@ -113,7 +120,7 @@ def run_all(runs: Sequence[Run], fresh: bool = False) -> None:
     except NumericError as error:
         failures.append(str(error))
     for run in runs:
-        last = checkpoints.name(run.config.training.steps)
+        last = checkpoints.name(train_steps(run.config))
         if not (run.folder / "checkpoints" / last).exists():
             continue
         try:

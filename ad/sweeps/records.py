@@ -23,6 +23,7 @@ from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.metrics import SEARCH_SCORES, json_number
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
+from ad.methods import train_steps
 from ad.runtime.files import atomic_write, read_checked_json
 from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, world_folder, world_title
@@ -113,7 +114,7 @@ def records_of(planned: PlannedRun, run: Run) -> list[RunRecord]:
         "split_seed": config.split.split_seed,
         "source_seed": config.source.source_seed,
         "train_seed": config.training.train_seed,
-        "train_steps": config.training.steps,
+        "train_steps": train_steps(config),
         "held_out_accuracy": last_value(run.folder, ACCURACY),
         **{name: own["timing"].get(name) for name in SECONDS},
         **{name: own["evaluated_on"][name] for name in HARDWARE},

@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from ad.errors import NumericError
 from ad.runtime.console import warn
-from ad.training.optimizer import learning_rate
 from ad.training.provenance import hardware, log_session
 from ad.training.trainer import Trainer
 
@@ -102,26 +101,27 @@ class Callbacks:
 
     def _log(self) -> None:
         trainer, now, (since, start) = self.trainer, time.perf_counter(), self._speed_since
-        transitions = self.settings.batch_size * self.config.data.context_length  # of a step
-        speed = max(trainer.step - start, 0) / (now - since) * transitions
+        speed = max(trainer.step - start, 0) / (now - since) * trainer.transitions_per_step
         metrics = {
             f"train/{name}": float(torch.stack([step[name] for step in trainer.metrics]).nanmean())
             for name in trainer.metrics[0]
         }
         values = {
             **metrics,
-            "train/learning_rate": learning_rate(trainer.step - 1, self.settings),
+            "train/learning_rate": trainer.learning_rate,
             "train/transitions_per_second": speed,
         }
         self.log.write(trainer.step, values | trainer.guard.metrics())
+        shown = trainer.headline
         self.bar.set_postfix_str(
-            f"loss {values['train/loss']:.3f}, {speed / 1e3:.0f} k transitions/s"
+            f"{shown.replace('_', ' ')} {values[f'train/{shown}']:.3f}, "
+            f"{speed / 1e3:.0f} k transitions/s"
         )
         trainer.metrics = []
 
     def _progress_bar(self, title: str, shown: bool) -> tqdm:
         return tqdm(
-            total=self.settings.steps,
+            total=self.trainer.steps,
             initial=self.trainer.step,
             desc=title,
             unit=" steps",

@@ -12,6 +12,7 @@ from ad.runtime import console
 from ad.runtime.run import Run
 from ad.training.callbacks import Callbacks, Validate
 from ad.training.multi_seed import stacking_is_faster, step_function
+from ad.training.online import OnlineTrainer
 from ad.training.trainer import Trainer
 
 
@@ -23,6 +24,8 @@ def never() -> bool:
 def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
     """Return a trainer for each of `runs`, which differ in their seeds and share the data."""
     first, *others = runs
+    if first.learns_online:
+        return [OnlineTrainer(run) for run in runs]
     shared = Trainer(first)
     return [shared, *(Trainer(run, shared.data) for run in others)]
 

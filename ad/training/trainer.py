@@ -61,6 +61,8 @@ def load_training_data(run: Run, method: Method) -> TrainingData:
 class Trainer:
     """The model of a run, its optimizer and the step it has reached: `step` steps are done."""
 
+    headline = "loss"  # the number of the log that the progress bar shows
+
     def __init__(self, run: Run, data: TrainingData | None = None):
         """Resume from the newest checkpoint of `run`, or begin at step 0.
 
@@ -82,7 +84,22 @@ class Trainer:
     @property
     def left(self) -> int:
         """Return the number of steps that are still to be taken."""
-        return self.config.training.steps - self.step
+        return self.steps - self.step
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the whole training."""
+        return self.method.train_steps(self.config)
+
+    @property
+    def transitions_per_step(self) -> int:
+        """The number of transitions that a step learns from."""
+        return self.config.training.batch_size * self.config.data.context_length
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return learning_rate(self.step - 1, self.config.training)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -185,16 +202,19 @@ class Trainer:
         """Return what a checkpoint holds; weights are copied out of memory shared by seeds."""
         return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "metrics": [
                 {name: float(value) for name, value in metrics.items()} for metrics in self.metrics
             ],
             "nonfinite": self.guard.state_dict(),
-            "spec": asdict(self.data.spec),
+            "spec": asdict(self.model.spec),
             "config": dump(self.config),
             "fingerprint": fingerprint(self.config, self.run.split),
             "backend": choose_backend(self.config, self.device),
         }
+
+    def _optimizer_state(self) -> dict:
+        return self.optimizer.state_dict()
 
     def _resume(self) -> None:
         """Load the newest checkpoint with its count of bad batches, or start."""
@@ -216,7 +236,11 @@ class Trainer:
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.metrics = [
+        self.metrics = self._read_metrics(content)
+
+    def _read_metrics(self, content: dict) -> list[Metrics]:
+        """Return the metrics since the last entry of the log that a checkpoint holds."""
+        return [
             {name: torch.tensor(value, device=self.device) for name, value in metrics.items()}
             for metrics in content["metrics"]
         ]
