@@ -33,6 +33,7 @@ METHODS = Registry(
         "dpt": "ad.methods.dpt:DecisionPretrainedTransformer",
         "in_context_q": "ad.methods.in_context_q:InContextQ",
         "in_context_planning": "ad.methods.in_context_planning:InContextPlanning",
+        "rl2": "ad.methods.rl2:RL2",
     },
     group="methods",
     needs=("loss",),

@@ -10,15 +10,16 @@ import sb3_contrib
 import stable_baselines3
 import torch
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from ad.errors import ConfigError, CorruptError, NumericError
+from ad.errors import ADError, ConfigError, CorruptError, NumericError
 from ad.sources.sb3.policies import Spaces, checkpoint, make_algorithm
 from ad.sources.sb3.settings import SB3Settings
 from ad.sources.sb3.turns import Stage, Turns, get_generators, set_generators
 from envs.rng import derive_key
-from envs.spaces import Part, observation_parts
+from envs.spaces import Part
 
 STATISTICS = {"DQN": ("loss",), "QRDQN": ("loss",), "TRPO": ("value_loss",)}  # in the library's log
 VERSIONS = {
@@ -133,11 +134,7 @@ class Agent:
         try:
             return turn()
         except Exception as error:  # the library's, for settings or values that it cannot use
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            failed = f"{self.settings.algorithm} failed after {self.model.num_timesteps} env steps"
-            if not all(values.isfinite().all() for values in self.model.policy.parameters()):
-                raise NumericError(f"{failed}: its policy is not finite any more") from error
-            raise ConfigError(f"{failed}: {reason}") from error
+            raise failure(self.settings, self.model, error) from error
 
     def close(self) -> None:
         """End `learn`, if it still runs."""
@@ -194,13 +191,24 @@ class Agent:
         self.callback.generators["numpy"]["state"] = {"key": key.numpy(), "pos": position}
 
 
-def agent_problem(settings: SB3Settings, world, num_envs: int) -> str | None:
-    """Return why `settings` make no agent in `world`, as the rest of a sentence; else None."""
+def failure(settings: SB3Settings, model: BaseAlgorithm, error: Exception) -> ADError:
+    """Return the expected failure that an `error` of the library is: numeric or of the settings."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    failed = f"{settings.algorithm} failed after {model.num_timesteps} env steps"
+    if not all(values.isfinite().all() for values in model.policy.parameters()):
+        return NumericError(f"{failed}: its policy is not finite any more")
+    return ConfigError(f"{failed}: {reason}")
+
+
+def agent_problem(settings: SB3Settings, env: Spaces) -> str | None:
+    """Return why `settings` make no agent with the spaces of `env`, None if they do.
+
+    It is the rest of a sentence.
+    """
     outside = get_generators()
     try:
         with warnings.catch_warnings(action="ignore"):
-            parts, actions = observation_parts(world), int(world.single_action_space.n)
-            make_algorithm(settings, Spaces(num_envs, parts, actions))
+            make_algorithm(settings, env)
     except ValueError as error:
         return f"cannot make an agent of Stable-Baselines3: {error}"
     finally:

@@ -52,9 +52,10 @@ class StableBaselines3:
         """Return why no agent with these settings can learn in `world`, None if one can."""
         if problem := algorithm_problem(settings.algorithm):
             return problem
-        from ad.sources.sb3.agent import agent_problem
+        from ad.sources.sb3.agent import Spaces, agent_problem
 
-        return agent_problem(settings, world, num_envs)
+        num_actions = int(world.single_action_space.n)
+        return agent_problem(settings, Spaces(num_envs, observation_parts(world), num_actions))
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         if problem := missing_packages():

@@ -1,0 +1,132 @@
+"""RL² (Duan et al. 2016, arXiv 1611.02779; Wang et al. 2016, arXiv 1611.05763): learn online.
+
+A recurrent policy is trained by reinforcement learning on whole trials, episodes in one task whose
+ends do not reset its state, so that it learns to learn in the task. It reads the previous action
+and reward and the end of the episode beside the observation (`ad.methods.rl2_trials`). The
+algorithm is RecurrentPPO of sb3-contrib (extra sb3), on the CPU; the papers have TRPO and A2C.
+
+A train step takes one trial in each of `num_envs` environments, with a task drawn for each from the
+train tasks, and updates on all of them. Of the section `training` only the seed and the intervals
+of log, evaluation and checkpoints are used; the sections `source`, `data` and `model` are not.
+"""
+
+from dataclasses import dataclass
+
+from ad.config.fields import field
+from ad.methods.online import OnlineMethod
+from ad.sources.sb3.settings import SB3Settings, missing_packages
+from envs.rng import derive_key
+from envs.spaces import observation_parts
+
+# Tried on goals of the tuning split of Dark Room, where episodes end at the goal.
+ARGUMENTS = {
+    "learning_rate": "lin_1e-3",
+    "batch_size": 2500,
+    "n_epochs": 4,
+    "gamma": 0.98,
+    "gae_lambda": 0.95,
+    "ent_coef": 0.01,
+    "policy_kwargs": {
+        "lstm_hidden_size": 64,
+        "net_arch": [],
+        "shared_lstm": True,
+        "enable_critic_lstm": False,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of RL²: its budget, its trials, and RecurrentPPO."""
+
+    env_steps: int = field(6_000_000, at_least=1)
+    """budget: env steps of the whole training, over all train tasks and environments"""
+    num_envs: int = field(100, at_least=1)
+    """environments that play a trial each in a train step"""
+    trial_steps: int = field(200, at_least=2)
+    """env steps of a trial, in one task: only its end resets the recurrent state"""
+    arguments: dict = field(ARGUMENTS)
+    """keyword arguments of RecurrentPPO of sb3-contrib, e.g. {learning_rate: lin_1e-3}"""
+
+
+class RL2(OnlineMethod):
+    """A recurrent policy that RecurrentPPO trains on trials in the train tasks."""
+
+    Settings = Settings
+
+    @classmethod
+    def problem(cls, world):
+        """Return that the tasks of `world` have different actions, None if they do not."""
+        mask = world.action_mask(world.all_tasks())
+        if mask is not None and not mask.all():
+            return "needs a world whose tasks have the same number of actions"
+        return None
+
+    @classmethod
+    def settings_problem(cls, settings, world, episode_length):
+        """Return what is not installed, or which setting does not fit the others or the library."""
+        if problem := missing_packages():
+            return f"cannot be used: rl2 {problem}"
+        each = settings.num_envs * settings.trial_steps
+        if settings.env_steps % each:
+            return (
+                f"must have env_steps that are a multiple of {each}, num_envs * trial_steps, not "
+                f"{settings.env_steps}"
+            )
+        if settings.trial_steps < episode_length:
+            return (
+                f"must have trial_steps of at least {episode_length}, an episode of "
+                f"env.episode_length, not {settings.trial_steps}"
+            )
+        if "n_steps" in settings.arguments:
+            return "must not have n_steps among its arguments: trial_steps sets it"
+        from ad.sources.sb3.agent import agent_problem
+
+        return agent_problem(_sb3_settings(settings), _spaces(settings.num_envs, world))
+
+    def train_steps(self, config):
+        """Return the number of train steps, each of a trial in every environment."""
+        return self.settings.env_steps // (self.settings.num_envs * self.settings.trial_steps)
+
+    def transitions(self, config):
+        """Return the budget in env steps."""
+        return self.settings.env_steps
+
+    def build(self, spec, config, backend):
+        """Return an untrained recurrent policy; `config` and `backend` are not used."""
+        from ad.methods.rl2_policy import RecurrentModel
+        from ad.methods.rl2_trials import trial_parts
+        from ad.sources.sb3.policies import Spaces, make_policy
+
+        env = Spaces(1, trial_parts(spec.observation, spec.num_actions), spec.num_actions)
+        return RecurrentModel(spec, make_policy(_sb3_settings(self.settings), env))
+
+    def policy(self, model, num_envs, context_length):
+        """Return the policy of a rollout, which is one trial; `context_length` is not used."""
+        from ad.methods.rl2_policy import TrialPolicy
+
+        return TrialPolicy(model, num_envs)
+
+    def learner(self, config, tasks):
+        """Return RecurrentPPO with the trials of the train tasks."""
+        from ad.methods.rl2_learner import TrialLearner
+
+        key = derive_key(config.training.train_seed, "rl2")
+        settings = self.settings
+        return TrialLearner(
+            _sb3_settings(settings), settings.num_envs, config.env, tasks, settings.env_steps, key
+        )
+
+
+def _sb3_settings(settings: Settings) -> SB3Settings:
+    arguments = {**settings.arguments, "n_steps": settings.trial_steps}
+    return SB3Settings("RecurrentPPO", arguments=arguments)
+
+
+def _spaces(num_envs: int, world):
+    """Return environments with the spaces of the trials in `world`."""
+    from ad.methods.rl2_trials import trial_parts
+    from ad.sources.sb3.policies import Spaces
+
+    num_actions = int(world.single_action_space.n)
+    return Spaces(num_envs, trial_parts(observation_parts(world), num_actions), num_actions)

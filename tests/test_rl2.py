@@ -1,0 +1,349 @@
+"""RL²: trials, the recurrent policy in a rollout, exact resume, all verbs, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import ad.sources.sb3.settings
+from ad.cli import VERBS, exit_code
+from ad.config.parser import load
+from ad.config.schema import MethodConfig
+from ad.data.spec import make_spec
+from ad.errors import ConfigError, NumericError
+from ad.evaluation.evaluate import evaluate, load_model
+from ad.methods import build_method
+from ad.methods.rl2_policy import RecurrentModel, TrialPolicy
+from ad.methods.rl2_trials import Trials
+from ad.reporting.verify import verify
+from ad.rollout.rollout import rollout, sampled
+from ad.runtime.metrics_log import last_value
+from ad.runtime.run import Run, with_seed
+from ad.sweeps import pipeline
+from ad.training import checkpoints
+from ad.training.loop import new_trainers, train_seeds
+from ad.training.validation import validate
+from envs import make_base, make_vec
+from envs.spaces import observation_parts
+
+TINY = {
+    "env_steps": 160,
+    "num_envs": 4,
+    "trial_steps": 10,
+    "arguments": {
+        "batch_size": 20,
+        "n_epochs": 1,
+        "policy_kwargs": {"lstm_hidden_size": 8, "net_arch": []},
+    },
+}
+STEPS = 4  # train steps of TINY
+ROOM = {"size": 3, "terminate": False}
+
+
+def words(**changes) -> list[str]:
+    """Return the options of a tiny training; `changes` are settings of the method."""
+    settings = json.dumps(TINY | changes)
+    return ["--method.name", "rl2", "--method.settings", settings, "--training.log_every", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(smoke, tmp_path_factory) -> Run:
+    """A run of all verbs; tests only read it."""
+    config = smoke(tmp_path_factory.mktemp("rl2"), *words(), "--training.checkpoint_every", "2")
+    run = Run.open(config)
+    pipeline.run_all([run])
+    return run
+
+
+@pytest.fixture
+def copied(whole, tmp_path) -> Run:
+    """A copy of the run `whole`, which tests may damage."""
+    shutil.copytree(whole.folder, tmp_path / "logs" / whole.folder.name)
+    return Run(load([*_options(tmp_path), "--training.checkpoint_every", "2"]).config)
+
+
+def _options(root) -> list[str]:
+    fixed = ["--config_path", "configs/smoke.yaml", "--root", str(root), "--device", "cpu"]
+    return [*fixed, "--threads", "1", *words()]
+
+
+def train(run: Run) -> dict:
+    """Train from the newest checkpoint and return the last one."""
+    train_seeds(new_trainers([run]), validate)
+    run.log.close()
+    return checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
+
+
+def policy(num_envs: int, seed: int = 0) -> TrialPolicy:
+    """Return the policy of an untrained model for `num_envs` rooms of 3 x 3 cells."""
+    torch.manual_seed(seed)
+    world, method = make_base("DarkRoom-v0", **ROOM), build_method(MethodConfig("rl2", TINY))
+    model = method.build(make_spec(world, 4, np.zeros(0)), None, "torch")
+    return method.policy(model, num_envs, 5)
+
+
+def trials(num_envs: int = 4, steps: int = 8, key: int = 1) -> Trials:
+    """Return trials in rooms of 3 x 3 cells with episodes of four steps."""
+    world = make_base("DarkRoom-v0", **ROOM)
+    return Trials(
+        lambda tasks: make_vec("DarkRoom-v0", tasks, 4, **ROOM),
+        world.all_tasks(),
+        num_envs,
+        steps,
+        observation_parts(world),
+        5,
+        key,
+    )
+
+
+def test_all_verbs_run_without_histories(whole):
+    names = {"table.md", "report.html", "results.json", "trajectories.npz", "config.yaml"}
+    assert names < {path.name for path in whole.folder.iterdir()}
+    assert not (whole.folder.parents[1] / "histories").exists()
+    assert [path.name for path in whole.videos.iterdir()] == ["held_out_0-0.mp4"]
+    results = json.loads((whole.folder / "results.json").read_text())
+    assert results["transitions"] == TINY["env_steps"] and results["stopped_agents"] == {}
+    assert "source" not in results["references"] and "random" in results["references"]
+    assert results["splits"]["held_out"]["num_tasks"] == 3
+    verify(whole)
+
+
+def test_the_return_of_the_trials_is_logged_at_every_train_step(whole):
+    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").open()]
+    steps = [line["step"] for line in lines if "train/trial_return" in line]
+    assert steps == [1, 2, 3, 4]
+    assert last_value(whole.folder, "train/learning_rate") == pytest.approx(3e-4)
+    assert last_value(whole.folder, "evaluate/held_out/return") is not None
+
+
+def test_collect_says_that_there_is_nothing_to_collect(tmp_path, capsys):
+    assert exit_code(VERBS["collect"], _options(tmp_path)) == 0
+    sentence = "collect: no histories: rl2 learns in the worlds themselves\n"
+    assert capsys.readouterr().out == sentence
+    assert (tmp_path / "logs" / "smoke" / "split.json").exists()
+
+
+@pytest.mark.parametrize("left", [1, 0])
+def test_an_interrupted_training_resumes_with_the_same_bits(whole, copied, left):
+    expected = checkpoints.load(checkpoints.newest(whole.folder / "checkpoints"))
+    for path in sorted((copied.folder / "checkpoints").glob("step_*.pt"))[left:]:
+        path.unlink()
+        path.with_suffix(".json").unlink()
+    resumed = train(copied)
+    assert resumed["step"] == STEPS
+    for name in ("model", "optimizer", "metrics"):
+        torch.testing.assert_close(resumed[name], expected[name], rtol=0, atol=0)
+
+
+def test_a_stopped_training_saves_the_step_that_it_has_reached(smoke, tmp_path):
+    run = Run.open(smoke(tmp_path, *words()))
+    (trainer,) = new_trainers([run])
+    train_seeds([trainer], validate, lambda: trainer.step == 1)
+    run.log.close()
+    assert checkpoints.newest(run.folder / "checkpoints").name == checkpoints.name(1)
+    with pytest.raises(ConfigError, match="holds no finished training"):
+        evaluate(run)
+
+
+def test_another_methods_checkpoint_is_refused(copied):
+    path = copied.folder / "checkpoints" / checkpoints.name(STEPS)
+    content = checkpoints.load(path)
+    content["fingerprint"]["method"] = "of another budget"
+    checkpoints.save(path.parent, STEPS, content)
+    for use in (load_model, new_trainers):
+        with pytest.raises(ConfigError, match="trained with another method"):
+            use(copied if use is load_model else [copied])
+
+
+def test_each_seed_trains_as_it_does_alone(smoke, tmp_path):
+    config = smoke(tmp_path, *words())
+    together = [Run.open(with_seed(config, seed)) for seed in (0, 1)]
+    pipeline.train(together)
+    first, second = (
+        checkpoints.load(run.folder / "checkpoints" / checkpoints.name(STEPS)) for run in together
+    )
+    alone = train(Run.open(config))
+    torch.testing.assert_close(first["model"], alone["model"], rtol=0, atol=0)
+    name = "policy.action_net.weight"
+    assert not torch.equal(first["model"][name], second["model"][name])
+
+
+def test_a_policy_that_is_not_finite_ends_the_training_in_a_sentence(smoke, tmp_path):
+    run = Run.open(smoke(tmp_path, *words()))
+    (trainer,) = new_trainers([run])
+    torch.nn.init.constant_(trainer.model.policy.action_net.bias, np.nan)
+    with pytest.raises(NumericError, match="failed after 0 env steps: its policy is not finite"):
+        train_seeds([trainer], validate)
+    run.log.close()
+
+
+def test_training_leaves_the_random_generators_of_the_process_as_they_were(smoke, tmp_path):
+    (trainer,) = new_trainers([Run.open(smoke(tmp_path, *words()))])
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trainer.train_step()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_input_has_the_previous_action_reward_and_end_of_the_episode():
+    env = trials()
+    first = env.reset()
+    np.testing.assert_array_equal(first["previous_action"], [5] * 4)  # none
+    assert not first["previous_reward"].any() and not first["episode_ended"].any()
+    tasks, ended = env.env.unwrapped.tasks, []
+    for step in range(8):
+        env.step_async(np.arange(4))
+        inputs, reward, done, _ = env.step_wait()
+        np.testing.assert_array_equal(inputs["previous_action"], np.arange(4))
+        np.testing.assert_array_equal(inputs["previous_reward"][:, 0], reward)
+        ended.append(inputs["episode_ended"].tolist())
+        assert done.tolist() == [step == 7] * 4
+        np.testing.assert_array_equal(env.env.unwrapped.tasks, tasks)
+    assert ended == [[int(step % 4 == 3)] * 4 for step in range(8)]
+
+
+def test_a_trial_is_bootstrapped_at_its_end_from_what_would_follow():
+    env = trials(steps=3)
+    env.reset()
+    for _ in range(3):
+        env.step_async(np.zeros(4, int))
+        inputs, _, _, infos = env.step_wait()
+    for n, info in enumerate(infos):
+        assert info["TimeLimit.truncated"]
+        assert info["terminal_observation"]["observation"] == inputs["observation"][n]
+
+
+def test_the_tasks_of_trials_are_drawn_by_their_number_and_environment():
+    env, few = trials(num_envs=300), trials(num_envs=3)
+    env.trial = few.trial = 2
+    env.reset(), few.reset()
+    drawn = env.env.unwrapped.tasks
+    np.testing.assert_array_equal(few.env.unwrapped.tasks, drawn[:3])
+    assert len(np.unique(drawn, axis=0)) == len(env.tasks)
+    env.reset()
+    assert (env.env.unwrapped.tasks != drawn).any()
+
+
+def outcomes(policy: TrialPolicy, steps: int, seed: int = 0):
+    """Feed random transitions to a policy; yields its logits [N, A] before each."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        n = len(policy.found)
+        cell, action, reward, ended = (torch.from_numpy(rng.integers(2, size=n)) for _ in range(4))
+        yield policy.act(cell, torch.zeros(n, dtype=torch.int64))
+        policy.observe(action, reward.float(), ended > 0, ended < 0, cell)
+
+
+def test_the_recurrent_state_is_reset_by_nothing_but_a_new_rollout():
+    played = policy(4)
+    first, *_, last = list(outcomes(played, 20))
+    again = next(outcomes(TrialPolicy(_model(played), 4), 1))
+    assert torch.equal(first, again) and not torch.equal(last, first)
+    state = played.player.memory.copy()
+    one = torch.ones(4, dtype=torch.bool)
+    played.observe(torch.zeros(4, dtype=int), torch.zeros(4), one, ~one, torch.zeros(4, dtype=int))
+    np.testing.assert_array_equal(played.player.memory, state)
+
+
+def _model(played: TrialPolicy) -> RecurrentModel:
+    spec = make_spec(make_base("DarkRoom-v0", **ROOM), 4, np.zeros(0))
+    return RecurrentModel(spec, played.player.policy)
+
+
+@pytest.mark.parametrize("what", ["action", "reward", "terminated", "truncated"])
+def test_the_next_logits_depend_on_every_outcome(what):
+    changed, logits = {"action": 1, "reward": 1.0, "terminated": True, "truncated": True}, []
+    for outcome in ({}, {what: changed[what]}):
+        played, cell = policy(1), torch.zeros(1, dtype=torch.int64)
+        played.act(cell, cell)
+        values = {"action": 0, "reward": 0.0, "terminated": False, "truncated": False} | outcome
+        played.observe(*(torch.tensor([value]) for value in values.values()), cell)
+        logits.append(played.act(cell, cell))
+    assert not torch.equal(*logits)
+
+
+def test_selected_environments_go_on_as_they_would_and_may_repeat():
+    whole, part = policy(4), policy(4)
+    for one, other in zip(outcomes(whole, 5), outcomes(part, 5), strict=True):
+        assert torch.equal(one, other)
+    kept = torch.tensor([3, 1, 1])
+    part.select(kept)
+    cell = torch.arange(4)
+    expected = whole.act(cell, cell)[kept]
+    torch.testing.assert_close(part.act(cell[kept], cell[kept]), expected)
+    assert torch.equal(part.reward_in_context(), whole.reward_in_context()[kept])
+
+
+def test_a_rollout_does_not_depend_on_the_environments_beside_it():
+    played = []
+    for tasks, seeds in (([[0, 0], [2, 1]], [1, 2]), ([[2, 1]], [2])):
+        env = make_vec("DarkRoom-v0", tasks, 4, size=3)
+        played.append(rollout(policy(len(tasks)), env, seeds, 5, sampled()))
+    np.testing.assert_array_equal(played[0].lengths[1:], played[1].lengths)
+    np.testing.assert_array_equal(played[0].returns[1:], played[1].returns)
+
+
+REFUSED = {
+    "method.settings .*must have env_steps that are a multiple of 40": words(env_steps=100),
+    "method.settings .*must have trial_steps of at least 5, an episode": words(
+        trial_steps=4, env_steps=16
+    ),
+    "method.settings .*must not have n_steps among its arguments": words(arguments={"n_steps": 3}),
+    "RecurrentPPO takes no argument gama; did you mean gamma": words(arguments={"gama": 3}),
+    r"method.settings.num_envs .*must be at least 1": words(num_envs=0),
+    "method.name .*cannot be rl2 with tests/worlds.py:Bandit: rl2 needs a world whose tasks": [
+        *("--env.id", "tests/worlds.py:Bandit", "--env.kwargs", "{}"),
+        *words(),
+    ],
+    "evaluation.worlds .*must not list .*: rl2 reads other observations": [
+        *words(),
+        *("--evaluation.worlds", "[{size: 5}]"),
+    ],
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_learn_is_refused_before_anything_runs(smoke, tmp_path, reason):
+    with pytest.raises(ConfigError, match=reason):
+        smoke(tmp_path, *REFUSED[reason])
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
+    assert exit_code(VERBS["train"], _options(tmp_path)) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert sentence.endswith('that are not installed: pip install -e ".[sb3]"')
+
+
+def test_a_world_that_no_source_can_learn_is_no_obstacle(smoke, tmp_path):
+    ring = ["--env.id", "tests/worlds.py:Silent", "--env.kwargs", "{parts: true}"]
+    config = smoke(tmp_path, *ring, "--split.num_train_tasks", "3", *words())
+    assert train(Run.open(config))["step"] == STEPS
+
+
+def test_a_release_is_refused_in_a_sentence(whole, capsys):
+    options = [*_options(whole.config.root), "--training.checkpoint_every", "2"]
+    assert exit_code(VERBS["release"], options) == 2
+    assert "a release holds a sequence model, which rl2 has not" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_learns_to_search_for_the_best_arm(tmp_path):
+    settings = {"env_steps": 800_000, "num_envs": 100, "trial_steps": 100}
+    config = load(
+        [
+            *("--config_path", "configs/bandit.yaml", "--root", str(tmp_path), "--threads", "1"),
+            *("--method.name", "rl2", "--method.settings", json.dumps(settings)),
+            *("--evaluation.temperature", "1", "--training.eval_every", "1000"),
+        ]
+    ).config
+    run = Run.open(config)
+    train(run)
+    evaluate(run)
+    results = json.loads((run.folder / "results.json").read_text())
+    scores = results["splits"]["held_out"]
+    assert scores["normalized_return_last10"] > 0.2
