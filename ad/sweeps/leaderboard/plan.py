@@ -39,8 +39,8 @@ class MethodConfig:
     tried: list[dict] = field([])  # further settings that a tuning board compares
     tuned: dict = field({})  # the entry of `tried` that it chose
     histories: str = field(
-        "learner", choices=("learner", "searcher")
-    )  # which source it learns from
+        "learner", choices=("learner", "searcher", "none")
+    )  # which source it learns from; none for an online method
     regime: str = field("offline", choices=("offline", "online"))
     labels: str = field("none", choices=("none", "optimal actions"))
 

@@ -9,6 +9,7 @@ import jinja2
 
 from ad.config.fields import as_yaml
 from ad.evaluation.metrics import t_interval
+from ad.methods import build_method
 from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
 from ad.runtime.console import info, warn
@@ -155,34 +156,38 @@ def world_table(
 ) -> Table:
     """Return all scores of each method in a world, then the references and published results."""
     first, rows = next(iter(board.methods)), []
+    transitions = _transitions(board)
     for method in board.methods:
         if made := cells.get((world, method)):
             scores = [_mean(made, name, name in INTERVALS) for name in METRICS]
             against = str(compared.get((world, method), UNKNOWN))
-            rows.append([method, *scores, against, str(len(made))])
+            taken = f"{transitions[world, method]:,}"
+            rows.append([method, *scores, against, taken, str(len(made))])
     for name, title in REFERENCES.items():
         made = next(own for (place, _), own in cells.items() if place == world)
         nauc = _mean(made, f"{name}_nauc", is_bounded=False)
         if nauc != UNKNOWN:
             cells_of_row = [nauc if metric == "nauc" else UNKNOWN for metric in METRICS]
-            rows.append([f"*{title}*", *cells_of_row, UNKNOWN, UNKNOWN])
+            rows.append([f"*{title}*", *cells_of_row, UNKNOWN, UNKNOWN, UNKNOWN])
     for line in published:
         if line.world == world:
             about = f"{line.value} {line.metric}; {line.budget}; {line.regime}, {line.labels}"
             text = f"*{line.method}* ({line.source}, {line.read}): {about}. {line.difference}"
-            rows.append([text.rstrip(), *[UNKNOWN] * (len(METRICS) + 2)])
+            rows.append([text.rstrip(), *[UNKNOWN] * (len(METRICS) + 3)])
     headings = [heading for heading, _ in METRICS.values()]
     against = f"share of optimum minus that of {first}"
-    return Table(["method", *headings, against, "runs"], rows)
+    return Table(["method", *headings, against, "source transitions", "runs"], rows)
 
 
 def long_table(board: Board, cells: Records) -> Table:
     """Return a row for each cell with records: its method, source and mean scores."""
-    rows = []
+    rows, transitions = [], _transitions(board)
     for (world, method), made in cells.items():
         scores = [_mean(made, name, is_bounded=False) for name in METRICS]
-        rows.append([world, method, *_kind(board.methods[method]), *scores, str(len(made))])
-    return Table(["world", "method", "histories", "regime", "labels", *METRICS, "runs"], rows)
+        counts = str(transitions[world, method]), str(len(made))
+        rows.append([world, method, *_kind(board.methods[method]), *scores, *counts])
+    kind = ("histories", "regime", "labels")
+    return Table(["world", "method", *kind, *METRICS, "transitions", "runs"], rows)
 
 
 def missing_text(board: Board, cells: Records) -> str:
@@ -262,11 +267,13 @@ def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
     found |= {"problem": cell.problem, "runs": [_run(record) for record in made]}
     if made:
         config = cell.runs[0].config
+        method = build_method(config.method)
+        told = getattr(SOURCES.load(config.source.algorithm), "TOLD", None) or UNKNOWN
         found |= {
-            "told": getattr(SOURCES.load(config.source.algorithm), "TOLD", None) or UNKNOWN,
-            "source": config.source.algorithm,
-            "transitions": config.source.env_steps * config.split.num_train_tasks,
-            "train_steps": config.training.steps,
+            "told": "nothing" if method.online else told,
+            "source": "itself, online" if method.online else config.source.algorithm,
+            "transitions": method.transitions(config),
+            "train_steps": method.train_steps(config),
             "scores": {name: _estimate(made, name) for name in METRICS},
             "against": str(compared.get((cell.world, cell.method), "")),
         }
@@ -286,6 +293,14 @@ def _references(world: str, cells: Records) -> dict[str, float]:
     made = [record for (place, _), own in cells.items() if place == world for record in own]
     naucs = {title: values_of(made, f"{name}_nauc") for name, title in REFERENCES.items()}
     return {title: t_interval(values)["mean"] for title, values in naucs.items() if values}
+
+
+def _transitions(board: Board) -> dict[tuple[str, str], int]:
+    """Return the number of transitions that each cell's runs learn from, by world and method."""
+    configs = {(cell.world, cell.method): cell.runs[0].config for cell in board.cells if cell.runs}
+    return {
+        cell: build_method(config.method).transitions(config) for cell, config in configs.items()
+    }
 
 
 def _kind(entry: MethodConfig) -> list[str]:
