@@ -1,5 +1,6 @@
 """The leaderboard: its plan, its runs, and the files that are made from the records."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,14 @@ from ad.errors import ConfigError, CorruptError, NumericError
 from ad.sweeps.failures import failures_file, read_failures
 from ad.sweeps.leaderboard.plan import load_board
 from ad.sweeps.leaderboard.published import read_published
-from ad.sweeps.leaderboard.report import html, latex, summary_table, write_leaderboard
+from ad.sweeps.leaderboard.report import (
+    html,
+    latex,
+    references,
+    summary_table,
+    world_table,
+    write_leaderboard,
+)
 from ad.sweeps.leaderboard.scores import (
     aggregate,
     compare,
@@ -281,6 +289,26 @@ def test_failures_that_were_cut_off_are_refused(tmp_path):
         read_failures(tmp_path / "r.csv")
 
 
+def test_records_that_are_older_than_a_reference_are_read_and_its_row_is_that_of_the_others(
+    plan, tmp_path
+):
+    board, path = load_board(plan), tmp_path / "r.csv"
+    fill(path, board, {"distillation": [0.8, 0.9]})
+    with open(path, newline="") as file:
+        header, *lines = csv.reader(file)
+    added = header.index("tabular_learner_nauc")
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([row[:added] + row[added + 1 :] for row in (header, *lines)])
+    cells = records_of_cells(board, read_records(path))
+    assert references(board, cells, "room") == {}
+    new = record_of(board.cells[0].runs[2], 0.9) | {"tabular_learner_nauc": 0.7}
+    add_records(path, [new])
+    cells = records_of_cells(board, read_records(path))
+    assert references(board, cells, "room") == {"tabular learner from nothing": 0.7}
+    row = world_table(board, cells, "room", {}, []).rows[-1]
+    assert row[0] == "*tabular learner from nothing*" and row.count("0.700") == 1
+
+
 def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
     text = plan.read_text().replace("clone:", "<b>clone</b></script>:")
     plan.write_text(text.replace("methods: [distillation, clone]", "methods: [distillation]"))
@@ -334,7 +362,8 @@ def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, c
     assert records.read_bytes() == before
     assert "4 of 4 runs" in capsys.readouterr().out
     made = next(iter(read_records(records).values()))
-    assert made["normalized_return_last10"] is not None and made["random_nauc"] is not None
+    known = ("normalized_return_last10", "random_nauc", "tabular_learner_nauc")
+    assert None not in {made[name] for name in known}
     assert made["curve"].startswith("1:") and made["per_task"].count(":") == 3
 
 

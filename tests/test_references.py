@@ -1,13 +1,19 @@
 """References: against every possible walk, against known values, and of the source agents."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import envs
+from ad.config.schema import EnvConfig, Experiment, SourceConfig
+from ad.config.world import configured_world
+from ad.evaluation import tabular_learner
 from ad.evaluation.metrics import nauc, search_scores
-from ad.evaluation.references import source_references
+from ad.evaluation.references import evaluated_references, source_references
+from ad.evaluation.results import Evaluation
+from ad.evaluation.tabular_learner import learned_returns
 from envs.grid.explorer import explorer_paths
 
 STEPS = 4  # of an episode in the rooms below: 625 walks
@@ -175,3 +181,66 @@ def test_a_reference_has_found_at_least_what_it_succeeds_in(start):
     assert (lines["optimal"].found >= walk.found - 1e-12).all()
     if start == "random":
         assert (lines["optimal"].successes < 1).any() and (walk.found > walk.successes + 0.01).any()
+
+
+def experiment(**env) -> Experiment:
+    return Experiment(env=EnvConfig(**env))
+
+
+def evaluations(config: Experiment, held_out=slice(3), num_episodes: int = 30) -> dict:
+    """Return evaluations without results: the tasks `held_out` with two seeds, others with one."""
+    found, tasks = {}, configured_world(config.env).all_tasks()
+    for split, own, seeds in (("held_out", tasks[held_out], 2), ("train", tasks[3:5], 1)):
+        nothing = np.zeros((len(own), seeds, num_episodes))
+        found[split] = Evaluation(own, nothing, nothing, nothing, nothing)
+    return found
+
+
+ROOM = experiment(id="DarkRoom-9x9-Terminating-v1")
+BANDIT = experiment(id="BernoulliBandit-v0", kwargs={"num_tasks": 5}, episode_length=1)
+
+
+def test_the_tabular_learner_finds_each_goal_and_returns_to_it():
+    returns = learned_returns(ROOM, evaluations(ROOM))
+    assert {split: values.shape for split, values in returns.items()} == {
+        "held_out": (3, 2, 30),
+        "train": (2, 1, 30),
+    }
+    first = returns["held_out"].argmax(2)
+    assert (first > 0).any() and (returns["held_out"][..., 20:] == 1).all()
+    reference = evaluated_references(ROOM, evaluations(ROOM))["tabular_learner"]["held_out"]
+    assert reference.returns == pytest.approx(returns["held_out"].mean(1))
+    assert (reference.found >= reference.successes).all() and reference.found[0, -1] == 1
+
+
+def test_the_tabular_learner_learns_a_task_without_the_others():
+    alone = learned_returns(ROOM, evaluations(ROOM, [1]))["held_out"]
+    np.testing.assert_array_equal(alone[0], learned_returns(ROOM, evaluations(ROOM))["held_out"][1])
+
+
+def test_the_tabular_learner_of_a_bandit_is_ucb(monkeypatch):
+    lines = learned_returns(BANDIT, evaluations(BANDIT))
+    monkeypatch.setattr(tabular_learner, "LEARNERS", ("ucb",))
+    np.testing.assert_array_equal(
+        lines["train"], learned_returns(BANDIT, evaluations(BANDIT))["train"]
+    )
+    assert learned_returns(ROOM, evaluations(ROOM)) == {}
+
+
+def test_the_tabular_learner_has_the_settings_of_a_source_that_is_the_same_algorithm():
+    def mean(**source) -> float:
+        config = replace(ROOM, source=SourceConfig(**source))
+        return learned_returns(config, evaluations(config))["held_out"].mean()
+
+    blind = {"epsilon_start": 1.0, "epsilon_end": 1.0}
+    assert mean(algorithm="q_learning", settings=blind) < mean(algorithm="q_learning")
+    assert mean(algorithm="a2c") == mean(algorithm="q_learning")
+
+
+def test_where_a_table_cannot_be_learned_there_is_no_tabular_learner(monkeypatch):
+    pole = experiment(id="CartPole-v1", tasks=[{}] * 5)
+    assert learned_returns(pole, evaluations(pole)) == {}
+    long = experiment(id="DarkRoom-v0", kwargs={"size": 3}, episode_length=1000)
+    assert learned_returns(long, evaluations(long)) == {}
+    monkeypatch.setattr(tabular_learner, "MOST_VALUES", 8 * 81 * 5 - 1)  # 3 x 2 + 2 x 1 tables
+    assert learned_returns(ROOM, evaluations(ROOM)) == {}

@@ -1,18 +1,22 @@
 """References of a learning curve: the returns that agents other than the model would reach.
 
 The world's own references come from `world.references`. The source agents' come from their
-histories: `source` has their first episodes, `source_end` the last ten.
+histories: `source` has their first episodes, `source_end` the last ten. `tabular_learner` starts
+from nothing in each task (`ad.evaluation.tabular_learner`).
 """
 
 from dataclasses import replace
 
 import numpy as np
 
+from ad.config.schema import Experiment
+from ad.config.world import configured_world
 from ad.data.episodes import episodes, known_successes
 from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
+from ad.evaluation.tabular_learner import learned_returns
 from ad.runtime.run import Run
 from envs.oracle import Reference, TaskOracle
 
@@ -21,21 +25,26 @@ References = dict[str, dict[str, Reference]]  # reference name -> split -> Refer
 
 def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
     """Compute all references of `run`, those of its source from its histories."""
-    references = world_references(run.world, run.config.env.episode_length, evaluations)
+    references = evaluated_references(run.config, evaluations)
     source = history_references(run, evaluations["held_out"].returns.shape[2])
     return references | {name: {"train": reference} for name, reference in source.items()}
 
 
-def world_references(
-    world: TaskOracle, episode_length: int, evaluations: dict[str, Evaluation]
-) -> References:
-    """Return the references that `world` knows for the tasks of each split."""
-    references: References = {}
+def evaluated_references(config: Experiment, evaluations: dict[str, Evaluation]) -> References:
+    """Return what the world of `config` and the tabular learner tell about the tasks of each split.
+
+    A method below the tabular learner has not learned to learn.
+    """
+    world, references = configured_world(config.env), {}
     for split, evaluation in evaluations.items():
         num_episodes = evaluation.returns.shape[2]
-        by_name = world.references(evaluation.tasks, episode_length, num_episodes)
+        by_name = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
         for name, reference in by_name.items():
             references.setdefault(name, {})[split] = reference
+    if learned := learned_returns(config, evaluations):
+        references["tabular_learner"] = {
+            split: _reference(world, returns) for split, returns in learned.items()
+        }
     return references
 
 
@@ -79,11 +88,18 @@ def source_references(
     selected = {
         name: np.array([[actor[part] for actor in actors] for actors in returns])
         for name, part in parts.items()
-    }  # [K, actors, E]
-    references = {}
-    for name, values in selected.items():
-        successes = known_successes(world, values)
-        whole = values.shape[2] == episodes  # a shorter curve has no first success to compare
-        found = np.maximum.accumulate(successes, axis=2).mean(1) if whole else None
-        references[name] = Reference(values.mean(1), successes.mean(1), found)
-    return references
+    }
+    references = {name: _reference(world, values) for name, values in selected.items()}
+    return {  # a shorter curve has no first success to compare
+        name: reference
+        if reference.returns.shape[1] == episodes
+        else replace(reference, found=None)
+        for name, reference in references.items()
+    }
+
+
+def _reference(world: TaskOracle, returns: np.ndarray) -> Reference:
+    """Return the means over the agents of each task, whose `returns` are [K, agents, E]."""
+    successes = known_successes(world, returns)
+    found = np.maximum.accumulate(successes, axis=2).mean(1)
+    return Reference(returns.mean(1), successes.mean(1), found)

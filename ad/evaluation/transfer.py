@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ad.config.world import configured_world
 from ad.evaluation.evaluate import evaluation_rollouts, load_model
-from ad.evaluation.references import world_references
+from ad.evaluation.references import evaluated_references
 from ad.evaluation.results import read_results, write_results
 from ad.evaluation.summary import SUMMARY, identity, matches, scores, write_results_json
 from ad.runtime.files import read_checked_json
@@ -40,7 +40,7 @@ class TransferEvaluation:
         write_results(self.folder, self.split, results)
         evaluations = read_results(self.folder / "results.csv")
         world, length = self.base_env, self.config.env.episode_length
-        references = world_references(world, length, evaluations)
+        references = evaluated_references(self.config, evaluations)
         summary = scores(world, length, evaluations, references)
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
         write_results_json(self.folder, about | summary | self._identity())

@@ -28,6 +28,7 @@ STYLES = {  # in the order of the legend
     "held_out": {"color": "#0072B2", "linewidth": 2.6, "zorder": 4},
     "train": {"color": "#56B4E9", "linewidth": 1.3, "zorder": 3},
     "source": {"color": "#D55E00", "linewidth": 1.4},
+    "tabular_learner": {"color": "#8C510A", "linestyle": (0, (7, 1.5, 1, 1.5, 1, 1.5))},
     "random": {"color": MUTED, "linestyle": (0, (2, 2)), "linewidth": 1.4},
 }
 OTHERS = [{"color": "#E69F00", "linestyle": (0, (length, 2))} for length in (1, 4, 7, 10)]

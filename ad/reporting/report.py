@@ -49,6 +49,8 @@ REFERENCE_NOTES = {
     "ceiling": "Ceiling: a bound on the mean over all goals for an agent that does not know its "
     "goal, since an episode shows at most as many new cells as it has steps.",
     "optimal": "Optimal: knows the {noun}.",
+    "tabular_learner": "Tabular learner from nothing: UCB1 on a bandit, Q-learning elsewhere. It "
+    "learns each {noun} from its own episodes; a model below it has not learned to learn.",
     "source": "Source: the first episodes of each actor of {source}, on train tasks.",
 }
 
@@ -211,7 +213,7 @@ def cannot_tell(results: dict, maps: bytes | None, shown: list | None, env_id: s
     known = {
         "optimal returns": held_out["optimal_return"] is not None,
         "successes": held_out["success_last10"] is not None,
-        "references": bool(references - {"source", "source_end"}),
+        "references": bool(references - {"source", "source_end", "tabular_learner"}),
         "maps": maps is not None,
         "videos": shown is not None,
     }

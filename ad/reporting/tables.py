@@ -13,6 +13,7 @@ SPLIT_TITLES = {"held_out": "held-out tasks", "train": "train tasks"}
 REFERENCE_TITLES = {
     "source": "source, first episodes",
     "source_end": "source, last episodes",
+    "tabular_learner": "tabular learner from nothing",
     "random": "random",
     "random_then_optimal": "random walk until found, then shortest path",
     "explorer": "best known searcher",

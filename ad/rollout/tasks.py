@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ad.config.schema import EvaluationConfig, Experiment
+from ad.config.schema import EnvConfig, EvaluationConfig, Experiment
 from ad.errors import ConfigError
 from ad.rollout.rollout import (
     Observation,
@@ -70,7 +70,7 @@ def rollout_envs(
     """
     return rollout(
         new_policy(len(envs)),
-        _make_envs(config, [task for _, task in envs]),
+        make_envs(config.env, [task for _, task in envs]),
         [derive_key(seed, "evaluate", task_name(task)) for seed, task in envs],
         episodes,
         _select_action(config.evaluation),
@@ -79,8 +79,8 @@ def rollout_envs(
     )
 
 
-def _make_envs(config: Experiment, tasks: list[np.ndarray]):
-    env = config.env
+def make_envs(env: EnvConfig, tasks: Sequence[np.ndarray]):
+    """Return a vector environment of the configured world with an environment for each task."""
     return make_vec(
         env.id, np.array(tasks), env.episode_length, task_kwargs=env.tasks, **env.kwargs
     )

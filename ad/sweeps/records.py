@@ -9,7 +9,7 @@ episodes, `source_return` the mean return of the source agents' last ten episode
 that of the actors which it was not trained on. `calibration_<action>` lists "asked:achieved"
 returns, with a space between; `curve` lists "episode:share", the mean share of the optimal return
 in each of CURVE_EPISODES, and `per_task` "task:share", that of the last ten episodes of each
-held-out task. An empty cell is a score that does not exist.
+held-out task. An empty cell is a score that does not exist, or that the record is older than.
 """
 
 import csv
@@ -44,7 +44,11 @@ SCORES = (*BOUNDED, "episodes_to_80pct", "tasks_solved", "num_tasks", "optimal_r
 ACCURACY = "train/held_out_actor_accuracy"  # its name in metrics.jsonl
 CALIBRATIONS = {action: f"calibration_{action}" for action in ACTIONS}
 CURVE_EPISODES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 500)
-REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling")  # their NAUC is kept
+REFERENCES = (  # their NAUC is kept
+    *("random", "random_then_optimal", "explorer", "ceiling"),
+    "tabular_learner",
+)
+ADDED = ("tabular_learner_nauc",)  # columns that older records lack
 SECONDS = ("collect_s", "train_s", "evaluate_s")
 HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
 TEXT = (
@@ -75,9 +79,10 @@ def read_records(path: Path) -> dict[str, RunRecord]:
     with open(path, newline="", encoding="utf-8") as file:
         header, *lines = list(csv.reader(file)) or [[]]
     try:
-        if tuple(header) != COLUMNS:
+        if header != [name for name in COLUMNS if name in header or name not in ADDED]:
             raise ValueError("its columns are others")
-        cells = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        older = dict.fromkeys(ADDED, "")
+        cells = [older | dict(zip(header, line, strict=True)) for line in lines]
         records = [{name: _parse(name, cell) for name, cell in line.items()} for line in cells]
     except ValueError as error:
         raise CorruptError(f"{path} is not a whole file of records: {error}") from error

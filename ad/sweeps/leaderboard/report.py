@@ -46,7 +46,11 @@ AGGREGATES = {
     "optimality_gap": "optimality gap",
     "improvement": "probability to beat {}",
 }
-REFERENCES = {"random": "random actions", "explorer": "best known searcher"}
+REFERENCES = {
+    "random": "random actions",
+    "tabular_learner": "tabular learner from nothing",
+    "explorer": "best known searcher",
+}
 
 
 def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str) -> None:
@@ -163,12 +167,9 @@ def world_table(
             against = str(compared.get((world, method), UNKNOWN))
             taken = f"{transitions[world, method]:,}"
             rows.append([method, *scores, against, taken, str(len(made))])
-    for name, title in REFERENCES.items():
-        made = next(own for (place, _), own in cells.items() if place == world)
-        nauc = _mean(made, f"{name}_nauc", is_bounded=False)
-        if nauc != UNKNOWN:
-            cells_of_row = [nauc if metric == "nauc" else UNKNOWN for metric in METRICS]
-            rows.append([f"*{title}*", *cells_of_row, UNKNOWN, UNKNOWN, UNKNOWN])
+    for title, nauc in references(board, cells, world).items():
+        scores = [number(nauc if metric == "nauc" else None, ".3f") for metric in METRICS]
+        rows.append([f"*{title}*", *scores, UNKNOWN, UNKNOWN, UNKNOWN])
     for line in published:
         if line.world == world:
             about = f"{line.value} {line.metric}; {line.budget}; {line.regime}, {line.labels}"
@@ -246,7 +247,7 @@ def page_data(board: Board, cells: Records, published: list[Published], aggregat
             {
                 "name": world,
                 "experiment": entry.experiment,
-                "references": _references(world, cells),
+                "references": references(board, cells, world),
                 "published": [vars(line) for line in published if line.world == world],
             }
             for world, entry in board.worlds.items()
@@ -288,9 +289,17 @@ def _run(record: RunRecord) -> dict:
     }
 
 
-def _references(world: str, cells: Records) -> dict[str, float]:
-    """Return the mean NAUC of each reference in a world, by title."""
-    made = [record for (place, _), own in cells.items() if place == world for record in own]
+def references(board: Board, cells: Records, world: str) -> dict[str, float]:
+    """Return the mean NAUC of each reference in a world, by title.
+
+    Runs on the histories of the world's learner count, where there are some: the tabular learner
+    has the settings of a source that is the same algorithm.
+    """
+    made = {"learner": [], "searcher": []}
+    for (place, method), records in cells.items():
+        if place == world:
+            made[board.methods[method].histories] += records
+    made = made["learner"] or made["searcher"]
     naucs = {title: values_of(made, f"{name}_nauc") for name, title in REFERENCES.items()}
     return {title: t_interval(values)["mean"] for title, values in naucs.items() if values}
 
