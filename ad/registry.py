@@ -13,6 +13,7 @@ SOURCES = Registry(
         "demonstrations": "ad.sources.demonstrations:Demonstrations",
         "noise_distillation": "ad.sources.noisy_expert:NoiseDistillation",
         "posterior_sampling": "ad.sources.posterior_sampling:PosteriorSampling",
+        "ppo": "ad.sources.ppo:PPO",
         "psrl": "ad.sources.psrl:PSRL",
         "q_learning": "ad.sources.q_learning:QLearning",
         "stable_baselines3": "ad.sources.sb3.source:StableBaselines3",

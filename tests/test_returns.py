@@ -1,4 +1,4 @@
-"""n-step returns, by hand and against discounted sums."""
+"""n-step returns and generalized advantages, by hand and against discounted sums."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ad.sources.returns import n_step_returns
+from ad.sources.returns import generalized_advantages, n_step_returns
 
 NO, YES = False, True
 
@@ -94,3 +94,25 @@ def test_each_environment_has_the_discounted_sum_of_its_own_steps(rollout):
     for t, env in np.ndindex(result.shape):
         own = [column[:, env] for column in columns]
         assert result[t, env] == pytest.approx(discounted_sum(*own, discount, t), abs=1e-3)
+
+
+def test_generalized_advantages_by_hand():
+    # δ = 1 + 0.5 * 4 - 2 = 1, 2 + 0 - 4 = -2, 0 + 0.5 * 6 - 1 = 2, 4 + 0.5 * 2 - 3 = 2;
+    # with γ λ = 0.25: 2, 2 (a time limit), -2 (a termination), 1 - 0.25 * 2 = 0.5
+    rewards, values, next_values = ([1, 2, 0, 4], [2, 4, 1, 3], [4, 90, 6, 2])
+    flags = [NO, YES, NO, NO], [NO, NO, YES, NO]
+    columns = (np.array(column, np.float64) for column in (values, next_values))
+    found = generalized_advantages(np.array(rewards), *map(np.array, flags), *columns, 0.5, 0.5)
+    assert found.tolist() == [0.5, -2, 2, 2]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(rollouts())
+def test_without_decay_a_generalized_advantage_is_the_return_less_the_value(rollout):
+    rewards, terminated, truncated, next_values, discount = rollout
+    values = np.roll(next_values, 1, axis=0)
+    flags = terminated, truncated
+    found = generalized_advantages(rewards, *flags, values, next_values, discount, 1.0)
+    # The value of an observation is that of the next observation one step earlier.
+    expected = n_step_returns(rewards, *flags, next_values, discount) - values
+    np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -16,11 +16,10 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
-from ad.sources.actors import Actors, settings_of_agents, table_problem
+from ad.sources.actors import IMPOSSIBLE, Actors, settings_of_agents, table_problem
 from ad.sources.base import Source
 from ad.sources.returns import n_step_returns
 
-IMPOSSIBLE = -1e9  # the logit of an action that a task does not have
 STATISTICS = ("entropy", "value_error", "gradient_norm")  # what `a2c_kernel.update` returns
 
 
@@ -74,7 +73,6 @@ class A2C(Source):
         mask = self.actors.action_mask
         # A bias that no update changes, since the gradient of an impossible action is zero.
         self.parameters[:, -actions - 1 : -1][~mask] = IMPOSSIBLE
-        self.last_action = actions - 1 - mask[:, ::-1].argmax(1)[:, None]  # of each task, [K, 1]
         self.moments = np.zeros((2, *self.parameters.shape), np.float32)
         self.updates = 0
         self.stopped_at = np.full(len(keys), -1)  # steps that agent k learned from, -1: all
@@ -105,8 +103,7 @@ class A2C(Source):
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N] from the policies at `observations` with the uniforms `u`."""
-        cumulative = self.table.cumulative[self.actors.agent, observations]  # [K, N, A]
-        return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), self.last_action)
+        return self.actors.sample(self.table.cumulative[self.actors.agent, observations], u)
 
     def _learn(self, rollout: TransitionChunk) -> None:
         """Update each agent once on `rollout`; append the update's statistics to its own."""

@@ -13,6 +13,7 @@ from envs.spaces import check_observation, split_observation
 
 CHUNK_STEPS = 500  # steps of each environment held in memory before they are stored, at most
 CHUNK_BYTES = 2**28  # held in memory
+IMPOSSIBLE = -1e9  # the logit of an action that a task does not have
 
 Observations = np.ndarray | dict[str, np.ndarray]  # [K, N, ...], by part unless undivided
 
@@ -54,6 +55,8 @@ class Actors:
         self.action_mask = self._action_mask()
         self.num_actions = self.action_mask.sum(1)[:, None]  # of each task, [K, 1]
         self.actions_of_task = np.argsort(~self.action_mask, axis=1, kind="stable")  # these first
+        last = self.action_mask[:, ::-1].argmax(1)[:, None]
+        self.last_action = self.action_mask.shape[1] - 1 - last  # of each task, [K, 1]
         self.fields = transition_fields(env.unwrapped)
         self.keys = actor_keys(keys, num_envs, "action")
         seeds = [int(key) >> 1 for key in actor_keys(keys, num_envs, "world")]
@@ -109,6 +112,14 @@ class Actors:
             actions = act(parts.get("", parts), u[t])
             self._step(chunk, t, actions)
         self.steps += len(chunk)
+
+    def sample(self, cumulative: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Sample actions, int [K, N], by the uniforms `u` [K, N].
+
+        `cumulative` [K, N, A] are the cumulative sums of the probabilities of the actions.
+        """
+        # Rounding can leave the last sum below 1, and a uniform between them.
+        return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), self.last_action)
 
     def uniform_actions(self, u: np.ndarray) -> np.ndarray:
         """Return uniformly random actions of each task, int [K, N], by the uniforms `u` [K, N]."""

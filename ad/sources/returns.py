@@ -29,3 +29,29 @@ def n_step_returns(
         future = np.where(truncated[t], next_values[t], following)
         returns[t] = following = rewards[t] + discount * np.where(terminated[t], 0, future)
     return returns
+
+
+def generalized_advantages(
+    rewards: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    discount: float | np.ndarray,
+    decay: float | np.ndarray,
+) -> np.ndarray:
+    """Compute generalized advantages (Schulman et al. 2016, equation 16), cut at a rollout's end.
+
+        δ_t = r_t + γ (1 - terminated_t) V(s'_t) - V(s_t)
+        A_t = δ_t + γ λ (1 - terminated_t) (1 - truncated_t) A_{t+1}
+
+    The arguments are arrays [T, ...], except `discount` γ and `decay` λ, whose shapes broadcast
+    with [...]. `next_values` are V(s'), those of the final observation at an episode's end. Returns
+    an array [T, ...] of the dtype of δ.
+    """
+    errors = rewards + discount * np.where(terminated, 0, next_values) - values
+    advantages, following = np.empty_like(errors), np.zeros_like(errors[0])
+    for t in range(len(rewards) - 1, -1, -1):
+        continues = ~(terminated[t] | truncated[t])
+        advantages[t] = following = errors[t] + discount * decay * np.where(continues, following, 0)
+    return advantages
