@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.runtime import signals
-from ad.sweeps.verbs import leaderboard, results, study, table, whole_numbers, worlds
+from ad.sweeps.verbs import leaderboard, results, sources, study, table, whole_numbers, worlds
 
 if TYPE_CHECKING:
     from ad.config.schema import Experiment
@@ -211,6 +211,7 @@ VERBS: dict[str, Verb] = {
     "study": study,
     "leaderboard": leaderboard,
     "worlds": worlds,
+    "sources": sources,
     "results": results,
     "tune": of_experiment(tune),
     "verify": of_experiment(verify, flag="repair"),
