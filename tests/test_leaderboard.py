@@ -198,7 +198,7 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
     ("old", "new", "sentence"),
     [
         ("worlds: [room]", "worlds: [rooms]", "has no 'rooms'; did you mean room?"),
-        ("histories: searcher", "histories: none", "histories"),
+        ("histories: searcher", "histories: some", "histories"),
         ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
         ("worlds: [room]", "worlds: []", "needs worlds and methods, each once"),

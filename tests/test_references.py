@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 import envs
-from ad.config.schema import EnvConfig, Experiment, SourceConfig
-from ad.config.world import configured_world
+from ad.config.parser import load
+from ad.config.schema import EnvConfig, Experiment, SourceConfig, SplitConfig
+from ad.config.world import configured_split, configured_world
 from ad.evaluation import tabular_learner
 from ad.evaluation.metrics import nauc, search_scores
+from ad.evaluation.random_actions import random_references
 from ad.evaluation.references import evaluated_references, source_references
 from ad.evaluation.results import Evaluation
 from ad.evaluation.tabular_learner import learned_returns
+from envs.grid.dark_room import DarkRoom
 from envs.grid.explorer import explorer_paths
 
 STEPS = 4  # of an episode in the rooms below: 625 walks
@@ -208,7 +211,9 @@ def test_the_tabular_learner_finds_each_goal_and_returns_to_it():
     }
     first = returns["held_out"].argmax(2)
     assert (first > 0).any() and (returns["held_out"][..., 20:] == 1).all()
-    reference = evaluated_references(ROOM, evaluations(ROOM))["tabular_learner"]["held_out"]
+    split = configured_split(ROOM.env, SplitConfig(num_train_tasks=57))
+    lines = evaluated_references(ROOM, split, evaluations(ROOM))
+    reference = lines["tabular_learner"]["held_out"]
     assert reference.returns == pytest.approx(returns["held_out"].mean(1))
     assert (reference.found >= reference.successes).all() and reference.found[0, -1] == 1
 
@@ -244,3 +249,20 @@ def test_where_a_table_cannot_be_learned_there_is_no_tabular_learner(monkeypatch
     assert learned_returns(long, evaluations(long)) == {}
     monkeypatch.setattr(tabular_learner, "MOST_VALUES", 8 * 81 * 5 - 1)  # 3 x 2 + 2 x 1 tables
     assert learned_returns(ROOM, evaluations(ROOM)) == {}
+
+
+@pytest.mark.parametrize("kwargs", ["{size: 3}", "{size: 3, terminate: false}"])
+def test_random_actions_are_played_where_a_world_cannot_tell_what_they_achieve(kwargs, monkeypatch):
+    words = ["--env.kwargs", kwargs, "--env.episode_length", "4", "--split.num_train_tasks", "6"]
+    words += ["--evaluation.action", "greedy", "--evaluation.episodes", "500"]
+    config = load([*words, "--evaluation.train_eval_seeds", "5"]).config
+    world, split = configured_world(config.env), configured_split(config.env, config.split)
+    told = random_references(world, config, split)
+    monkeypatch.setattr(DarkRoom, "random_return", lambda *_: None)
+    played = random_references(world, config, split)
+    for name, tasks in (("held_out", split.held_out_tasks), ("train", split.train_tasks)):
+        exact = world.references(tasks, 4, episodes=500)["random"]
+        np.testing.assert_allclose(told[name].returns, exact.returns)
+        for member in ("returns", "successes", "found"):
+            values, expected = (getattr(line, member) for line in (played[name], exact))
+            np.testing.assert_allclose(values, expected, atol=0.05)  # four standard errors

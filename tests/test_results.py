@@ -237,6 +237,7 @@ def test_a_record_has_what_a_run_of_a_decision_transformer_tells(file, tmp_path)
     run_missing(results.records, results.tables[1].rows[0].runs, tmp_path / "runs")
     (record,) = read_records(results.records).values()
     assert 0 <= record["source_return"] <= 1 and 0 < record["held_out_accuracy"] < 1
+    assert 0 < record["random_return"] < 1
     for action in ("sample", "greedy"):
         achieved = read_calibration(record, action)
         assert list(achieved) == [0, 1] and all(0 <= value <= 1 for value in achieved.values())

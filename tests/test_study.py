@@ -234,6 +234,17 @@ def test_records_that_were_cut_off_are_refused(folder, text):
         read_records(path)
 
 
+def test_a_file_of_records_without_a_column_that_was_added_later_can_be_read(tmp_path):
+    path = tmp_path / "study.csv"
+    record = dict.fromkeys(COLUMNS) | dict.fromkeys(TEXT, "x")
+    record |= {"split_seed": 0, "train_seed": 0}
+    add_records(path, [record | {"random_return": 0.5}])
+    column = COLUMNS.index("random_return")
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join(line[:column] + line[column + 1 :]) + "\n" for line in lines))
+    assert read_records(path) == {"x": record}
+
+
 def test_a_study_can_compare_values_by_another_score(tmp_path):
     folder = write_study(tmp_path / "study", study=TINY | {"score": "return_last10"})
     study = load_study(folder)

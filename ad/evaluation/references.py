@@ -2,7 +2,8 @@
 
 The world's own references come from `world.references`. The source agents' come from their
 histories: `source` has their first episodes, `source_end` the last ten. `tabular_learner` starts
-from nothing in each task (`ad.evaluation.tabular_learner`).
+from nothing in each task (`ad.evaluation.tabular_learner`). Where a world has no curve of `random`
+actions, `ad.evaluation.random_actions` has.
 """
 
 from dataclasses import replace
@@ -15,35 +16,40 @@ from ad.data.episodes import episodes, known_successes
 from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
+from ad.evaluation.random_actions import random_references
 from ad.evaluation.results import Evaluation
 from ad.evaluation.tabular_learner import learned_returns
 from ad.runtime.run import Run
 from envs.oracle import Reference, TaskOracle
+from envs.tasks import Split
 
 References = dict[str, dict[str, Reference]]  # reference name -> split -> Reference
 
 
 def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
     """Compute all references of `run`, those of its source from its histories."""
-    references = evaluated_references(run.config, evaluations)
+    references = evaluated_references(run.config, run.split, evaluations)
     source = history_references(run, evaluations["held_out"].returns.shape[2])
     return references | {name: {"train": reference} for name, reference in source.items()}
 
 
-def evaluated_references(config: Experiment, evaluations: dict[str, Evaluation]) -> References:
-    """Return what the world of `config` and the tabular learner tell about the tasks of each split.
+def evaluated_references(
+    config: Experiment, split: Split, evaluations: dict[str, Evaluation]
+) -> References:
+    """Return what the world of `config`, random actions and the tabular learner tell of `split`.
 
     A method below the tabular learner has not learned to learn.
     """
-    world, references = configured_world(config.env), {}
-    for split, evaluation in evaluations.items():
+    world = configured_world(config.env)
+    references = {"random": random_references(world, config, split)}
+    for name, evaluation in evaluations.items():
         num_episodes = evaluation.returns.shape[2]
-        by_name = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
-        for name, reference in by_name.items():
-            references.setdefault(name, {})[split] = reference
+        known = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
+        for reference in known:
+            references.setdefault(reference, {})[name] = known[reference]
     if learned := learned_returns(config, evaluations):
         references["tabular_learner"] = {
-            split: _reference(world, returns) for split, returns in learned.items()
+            name: _reference(world, returns) for name, returns in learned.items()
         }
     return references
 

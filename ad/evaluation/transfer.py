@@ -40,7 +40,7 @@ class TransferEvaluation:
         write_results(self.folder, self.split, results)
         evaluations = read_results(self.folder / "results.csv")
         world, length = self.base_env, self.config.env.episode_length
-        references = evaluated_references(self.config, evaluations)
+        references = evaluated_references(self.config, self.split, evaluations)
         summary = scores(world, length, evaluations, references)
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
         write_results_json(self.folder, about | summary | self._identity())

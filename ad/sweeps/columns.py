@@ -10,6 +10,7 @@ SCORE_COLUMNS = {  # score -> heading and number format
     "train_nauc": ("NAUC, train tasks", ".3f"),
     "train_success_last10": ("success, last 10, train tasks", ".3f"),
     "source_return": ("return of the source, last 10", ".2f"),
+    "random_return": ("return of random actions", ".2f"),
     "held_out_accuracy": ("accuracy, held-out actors", ".3f"),
     "train_s": ("training, s", ".0f"),
 }

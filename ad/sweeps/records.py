@@ -4,12 +4,13 @@ A record is found by the hash of its run's configuration, so that records of oth
 but not counted. The hash does not notice changes of another experiment's file that the settings
 name. A run that is also evaluated in other worlds has a record for each `world`. Scores are those
 of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of the in-context
-episodes, `source_return` the mean return of the source agents' last ten episodes,
-`held_out_accuracy` how often the most likely action of a model that imitates single episodes is
-that of the actors which it was not trained on. `calibration_<action>` lists "asked:achieved"
-returns, with a space between; `curve` lists "episode:share", the mean share of the optimal return
-in each of CURVE_EPISODES, and `per_task` "task:share", that of the last ten episodes of each
-held-out task. An empty cell is a score that does not exist, or that the record is older than.
+episodes, `source_return` the mean return of the source agents' last ten episodes, `random_return`
+that of random actions, `held_out_accuracy` how often the most likely action of a model that
+imitates single episodes is that of the actors which it was not trained on. `calibration_<action>`
+lists "asked:achieved" returns, with a space between; `curve` lists "episode:share", the mean share
+of the optimal return in each of CURVE_EPISODES, and `per_task` "task:share", that of the last ten
+episodes of each held-out task. An empty cell is a score that does not exist, or that is newer than
+the record.
 """
 
 import csv
@@ -48,7 +49,7 @@ REFERENCES = (  # their NAUC is kept
     *("random", "random_then_optimal", "explorer", "ceiling"),
     "tabular_learner",
 )
-ADDED = ("tabular_learner_nauc",)  # columns that older records lack
+ADDED = ("tabular_learner_nauc", "random_return")  # columns that older files lack
 SECONDS = ("collect_s", "train_s", "evaluate_s")
 HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
 TEXT = (
@@ -64,6 +65,7 @@ COLUMNS = (
     *CALIBRATIONS.values(),
     *("curve", "per_task"),
     *(f"{name}_nauc" for name in REFERENCES),
+    "random_return",
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
     *HARDWARE,
@@ -73,7 +75,10 @@ RunRecord = dict[str, str | float | None]
 
 
 def read_records(path: Path) -> dict[str, RunRecord]:
-    """Return the records at `path` by key, none without a file. Raises CorruptError."""
+    """Return the records at `path` by key, none without a file. Raises CorruptError.
+
+    The cells of the columns ADDED are empty where the file has no such columns.
+    """
     if not path.exists():
         return {}
     with open(path, newline="", encoding="utf-8") as file:
@@ -150,6 +155,7 @@ def _scores(folder: Path, results: dict) -> RunRecord:
         "curve": _curve(evaluation.returns, held_out["per_task"]),
         "per_task": _per_task(held_out["per_task"]),
         **{f"{name}_nauc": r.get("held_out", {}).get("nauc") for name, r in references.items()},
+        "random_return": references["random"].get("held_out", {}).get("return_last10"),
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
     }
