@@ -14,7 +14,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
 from envs import make_vec
-from scripts.benchmark import encoders, measure, peers, rollouts, show, training
+from scripts.benchmark import encoders, measure, peers, rollouts, show, training, workers
 from scripts.benchmark.__main__ import PARTS, main
 from scripts.benchmark.collection import collect_histories
 from scripts.benchmark.measure import (
@@ -169,6 +169,14 @@ def test_every_encoder_of_a_picture_of_cells_is_timed_at_two_widths():
     assert parameters[0] < parameters[1] and str(f"{parameters[0]:,}") in measured[0].name
 
 
+def test_environments_in_worker_processes_are_timed_against_those_of_one_process():
+    pytest.importorskip("minigrid")
+    measured = workers.BENCHMARKS[0](TINY)
+    assert measured.ours > 0 and measured.ratio > 0 and measured.peer_name == "SyncVectorEnv"
+    assert measured.name == "Dynamic-Obstacles-8x8, 2 environments, AsyncVectorEnv"
+    assert len(workers.BENCHMARKS) == 6
+
+
 def test_a_collection_counts_the_steps_of_all_its_agents():
     assert collect_histories(200, "--split.num_train_tasks", "3")() == 600
 
@@ -179,6 +187,7 @@ def test_a_peer_that_is_not_installed_is_a_warning(capsys):
 
 
 def test_every_part_has_benchmarks():
-    assert set(PARTS) == {"collect", "train", "rollout", "backends", "encoders", "end_to_end"}
+    parts = {"collect", "train", "rollout", "backends", "encoders", "workers", "end_to_end"}
+    assert set(PARTS) == parts
     for name in PARTS.values():
         assert importlib.import_module(f"scripts.benchmark.{name}").BENCHMARKS

@@ -23,6 +23,7 @@ PARTS = {
     "rollout": "rollouts",
     "backends": "backends",
     "encoders": "encoders",
+    "workers": "workers",
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")

@@ -134,7 +134,7 @@ def sb3(env_id: str, steps: int, **kwargs) -> Work:
 def stepping(num_envs: int, steps: int) -> Work:
     """Return work that steps environments of DarkRoom by actions that were drawn before."""
     tasks = np.resize(envs.make_base("DarkRoom-v0").all_tasks(), (num_envs, 2))
-    return _stepping(envs.make_vec("DarkRoom-v0", tasks, 20), num_envs, steps)
+    return step_by_drawn_actions(envs.make_vec("DarkRoom-v0", tasks, 20), steps)
 
 
 def sync_stepping(num_envs: int, steps: int) -> Work:
@@ -142,17 +142,19 @@ def sync_stepping(num_envs: int, steps: int) -> Work:
     mode = gymnasium.vector.AutoresetMode.SAME_STEP
     makers = [lambda: envs.make("DarkRoom-v0")] * num_envs
     env = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
-    return _stepping(env, num_envs, steps)
+    return step_by_drawn_actions(env, steps)
 
 
-def _stepping(env, num_envs: int, steps: int) -> Work:
-    actions = np.random.default_rng(0).integers(5, size=(100, num_envs))
+def step_by_drawn_actions(env, steps: int) -> Work:
+    """Return work that steps all environments `steps` times, by actions drawn before."""
+    shape = 100, env.num_envs
+    actions = np.random.default_rng(0).integers(env.single_action_space.n, size=shape)
     env.reset(seed=0)
 
     def work() -> float:
         for step in range(steps):
             env.step(actions[step % 100])
-        return float(num_envs * steps)
+        return float(env.num_envs * steps)
 
     return work
 

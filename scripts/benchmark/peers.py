@@ -13,11 +13,11 @@ import envs
 from ad.runtime.console import warn
 
 
-def installed(package: str) -> bool:
-    """Return whether `package` is installed; if not, warn that its measurements have no peer."""
+def installed(package: str, extra: str = "bench") -> bool:
+    """Return whether `package`, which comes with `extra`, is installed; warn if it is not."""
     if importlib.util.find_spec(package) is not None:
         return True
-    warn(f"{package} is not installed: no comparison with it. Run pip install -e '.[bench]'")
+    warn(f"{package} is not installed: no comparison with it. Run pip install -e '.[{extra}]'")
     return False
 
 
