@@ -47,7 +47,7 @@ class Settings:
     coefficient of 0.01 as good as 0.03.
     """
 
-    learning_rate: float = field(4e-3, above=0)
+    learning_rate: float = field(4e-3, above=0, at_most=1)
     """Adam's learning rate: a larger one makes histories that show faster learning"""
     rollout_length: int = field(20, at_least=1)
     """steps of each actor between two updates"""
@@ -190,10 +190,11 @@ class PPO(Source):
         norm = np.sqrt((gradient**2).reshape(len(gradient), -1).sum(1, keepdims=True))  # [K, 1]
         gradient = gradient * np.minimum(1, self.own["gradient_norm"] / (norm + 1e-6))[..., None]
         self.updates = self.updates + 1
+        count = int(self.updates)  # powers of a NumPy number and of an array may differ in a bit
         first = BETA1 * self.moments[0] + (1 - BETA1) * gradient
         second = BETA2 * self.moments[1] + (1 - BETA2) * gradient**2
-        root = np.sqrt(second / (1 - BETA2**self.updates))
-        rate = self.own["learning_rate"][..., None] / (1 - BETA1**self.updates)
+        root = np.sqrt(second / (1 - BETA2**count))
+        rate = self.own["learning_rate"][..., None] / (1 - BETA1**count)
         parameters = self.parameters - rate * first / (root + EPSILON)
         fine = np.isfinite(norm[:, 0]) & np.isfinite(parameters).all((1, 2))
         self.stopped_at[~fine & (self.stopped_at < 0)] = self.actors.steps - steps
