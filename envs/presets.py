@@ -22,7 +22,7 @@ class Preset:
 
 
 def _room(
-    size: int,
+    size: int | list[int],
     episode_length: int,
     start: str = "center",
     reward: str = "every_step",
@@ -33,6 +33,27 @@ def _room(
     return Preset("DarkRoom-v0", episode_length, kwargs | {"goal_on_start": True})
 
 
+def _key_room(
+    size: int, episode_length: int, start: str, door_pays: str, see_key: bool = False
+) -> Preset:
+    """Return the preset of a Key-to-Door."""
+    kwargs = {"size": size, "start": start, "see_key": see_key, "door_pays": door_pays}
+    return Preset("KeyToDoor-v0", episode_length, kwargs)
+
+
+def _bandit(world: str, arms: int, pulls: int, num_tasks: int, **kwargs) -> Preset:
+    """Return the preset of a bandit of which an episode has all `pulls`."""
+    drawn = {"arms": arms, "num_tasks": num_tasks, "family_seed": 0}
+    return Preset(world, pulls, drawn | kwargs)
+
+
+def _mdp(world: str, states: int, episode_length: int, num_tasks: int, **kwargs) -> Preset:
+    """Return the preset of a family of tabular MDPs with five actions."""
+    drawn = {"num_states": states, "num_actions": 5, "num_tasks": num_tasks, "family_seed": 0}
+    return Preset(world, episode_length, drawn | kwargs)
+
+
+TRAIN_TASKS = 1000  # of a family whose paper draws train tasks without end, beside its test tasks
 PRESETS = {
     # Laskin et al. 2022 (arXiv 2210.14215), section 4. The number of goals of the hard room is not
     # printed: as in the 9 x 9 room they are all cells.
@@ -48,10 +69,61 @@ PRESETS = {
     "DarkRoom-10x10-Dense-v1": _room(10, 100, start="corner"),
     # Chen and Paternain 2024 (arXiv 2410.19982), with the start of Lee et al., whose rooms it has.
     "DarkRoom-7x7-Dense-v1": _room(7, 49, start="corner"),
+    # Schmied et al. 2024 (arXiv 2410.07071), with 80 train and 20 held-out goals of all cells. The
+    # text has 200 steps for the second one in one place and 400 in another.
+    "DarkRoom-20x20-Dense-v1": _room(20, 400, start="corner"),
+    "DarkRoom-40x20-Dense-v1": _room([40, 20], 800, start="corner"),
     # After Sinii et al. 2023 (arXiv 2312.13327), with all actions in all tasks.
     "DarkRoomSequences-9x9-v1": Preset(
         "DarkRoomSequences-v0", 20, {"size": 9, "goal_on_start": True}
     ),
+    # Laskin et al. 2022, section 4, and Tarasov et al. 2025. A model of single steps has to see
+    # whether the key is held.
+    "KeyToDoor-9x9-v1": _key_room(9, 50, "random", "once"),
+    "KeyToDoor-9x9-SeeKey-v1": _key_room(9, 50, "random", "once", see_key=True),
+    "KeyToDoor-13x13-v1": _key_room(13, 100, "random", "once"),
+    "KeyToDoor-13x13-SeeKey-v1": _key_room(13, 100, "random", "once", see_key=True),
+    # After Schmied et al. 2024, whose horizon is not printed: that of their dark rooms.
+    "KeyToDoor-10x10-Dense-v1": _key_room(10, 100, "corner", "every_step"),
+    "KeyToDoor-10x10-Dense-SeeKey-v1": _key_room(10, 100, "corner", "every_step", see_key=True),
+    # Duan et al. 2016 (arXiv 1611.02779), section 3.1: total rewards over 1,000 test tasks.
+    **{
+        f"BernoulliBandit-{arms}arms-{pulls}pulls-v1": _bandit(
+            "BernoulliBandit-v0", arms, pulls, TRAIN_TASKS + 1000
+        )
+        for arms in (5, 10)
+        for pulls in (10, 100, 500)
+    },
+    # Lee et al. 2023, with 200 test tasks.
+    "GaussianBandit-5arms-500pulls-v1": _bandit(
+        "GaussianBandit-v0", 5, 500, TRAIN_TASKS + 200, sd=0.3
+    ),
+    # After Laskin et al. 2022, who do not print what the arms pay.
+    "OddEvenBandit-10arms-100pulls-v1": _bandit(
+        "OddEvenBandit-v0",
+        10,
+        100,
+        TRAIN_TASKS,
+        min_arms=None,
+        num_held_out=100,
+        parity_probability=0.95,
+    ),
+    # Sinii et al. 2023, with 100 test tasks.
+    "OddEvenBandit-4to20arms-300pulls-v1": _bandit(
+        "OddEvenBandit-v0",
+        20,
+        300,
+        TRAIN_TASKS,
+        min_arms=4,
+        num_held_out=100,
+        parity_probability=0.95,
+    ),
+    # Duan et al. 2016, section 3.2: 1,000 test tasks.
+    "RandomMDP-10x5-v1": _mdp("RandomMDP-v0", 10, 10, TRAIN_TASKS + 1000, reward_noise=1.0),
+    # After Wang et al. 2025 (arXiv 2502.02869), with 64 test tasks. An episode has the fewest steps
+    # that their environments draw for it.
+    "Garnet-16x5x2-v1": _mdp("Garnet-v0", 16, 100, TRAIN_TASKS + 64, branching=2, reward_noise=0.1),
+    "Garnet-64x5x2-v1": _mdp("Garnet-v0", 64, 256, TRAIN_TASKS + 64, branching=2, reward_noise=0.1),
 }
 
 

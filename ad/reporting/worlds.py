@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from gymnasium.spaces import Space
 
 import envs
 from ad.config.fields import as_yaml
@@ -39,25 +38,47 @@ class About:
 SCALAR = "a scalar reference"
 DYNAMIC = "a scalar reference; values by brute force"
 ROOMS = "a scalar reference; exact walks"
-LASKIN = "arXiv 2210.14215"
+TOTALS = "printed totals of Thompson sampling"
+LASKIN, DUAN, LEE = "arXiv 2210.14215", "arXiv 1611.02779", "arXiv 2306.14892"
+TARASOV, SCHMIED = "arXiv 2502.17666", "arXiv 2410.07071"
 WORLDS = {
     "DarkRoom-v0": About(LASKIN, ROOMS, 20),
     "DarkRoom-9x9-Dense-v1": About(LASKIN, ROOMS),
-    "DarkRoom-9x9-Terminating-v1": About("arXiv 2502.17666", ROOMS),
-    "DarkRoom-19x19-Terminating-v1": About("arXiv 2502.17666", ROOMS),
+    "DarkRoom-9x9-Terminating-v1": About(TARASOV, ROOMS),
+    "DarkRoom-19x19-Terminating-v1": About(TARASOV, ROOMS),
     "DarkRoom-Hard-17x17-v1": About(LASKIN, ROOMS),
     "DarkRoom-15x15-Dense-v1": About("arXiv 2505.15143", ROOMS),
-    "DarkRoom-10x10-Dense-v1": About("arXiv 2306.14892", ROOMS),
+    "DarkRoom-10x10-Dense-v1": About(LEE, ROOMS),
+    "DarkRoom-20x20-Dense-v1": About(SCHMIED, ROOMS),
+    "DarkRoom-40x20-Dense-v1": About(SCHMIED, ROOMS),
     "DarkRoom-7x7-Dense-v1": About("arXiv 2410.19982", ROOMS),
     "DarkRoomPermuted-9x9-v1": About("arXiv 2505.15143", SCALAR),
     "DarkRoomSequences-9x9-v1": About("after arXiv 2312.13327", SCALAR),
     "KeyToDoor-v0": About(LASKIN, DYNAMIC, 50),
+    "KeyToDoor-9x9-v1": About(LASKIN, DYNAMIC),
+    "KeyToDoor-9x9-SeeKey-v1": About(LASKIN, DYNAMIC),
+    "KeyToDoor-13x13-v1": About(TARASOV, DYNAMIC),
+    "KeyToDoor-13x13-SeeKey-v1": About(TARASOV, DYNAMIC),
+    "KeyToDoor-10x10-Dense-v1": About(f"after {SCHMIED}", DYNAMIC),
+    "KeyToDoor-10x10-Dense-SeeKey-v1": About(f"after {SCHMIED}", DYNAMIC),
     "WaterMaze-v0": About("after Morris 1981", SCALAR, 50),
-    "BernoulliBandit-v0": About("arXiv 1611.02779", "printed totals of Thompson sampling", 1),
-    "GaussianBandit-v0": About("arXiv 2306.14892", SCALAR, 1),
-    "OddEvenBandit-v0": About("after arXiv 2210.14215", SCALAR, 1),
-    "RandomMDP-v0": About("arXiv 1611.02779", "printed totals of PSRL", 10),
+    "BernoulliBandit-v0": About(DUAN, TOTALS, 1),
+    "BernoulliBandit-5arms-10pulls-v1": About(DUAN, TOTALS),
+    "BernoulliBandit-5arms-100pulls-v1": About(DUAN, TOTALS),
+    "BernoulliBandit-5arms-500pulls-v1": About(DUAN, TOTALS),
+    "BernoulliBandit-10arms-10pulls-v1": About(DUAN, TOTALS),
+    "BernoulliBandit-10arms-100pulls-v1": About(DUAN, TOTALS),
+    "BernoulliBandit-10arms-500pulls-v1": About(DUAN, TOTALS),
+    "GaussianBandit-v0": About(LEE, SCALAR, 1),
+    "GaussianBandit-5arms-500pulls-v1": About(LEE, SCALAR),
+    "OddEvenBandit-v0": About(f"after {LASKIN}", SCALAR, 1),
+    "OddEvenBandit-10arms-100pulls-v1": About(f"after {LASKIN}", SCALAR),
+    "OddEvenBandit-4to20arms-300pulls-v1": About("arXiv 2312.13327", SCALAR),
+    "RandomMDP-v0": About(DUAN, "printed totals of PSRL", 10),
+    "RandomMDP-10x5-v1": About(DUAN, "printed totals of PSRL"),
     "Garnet-v0": About("Archibald et al. 1995", DYNAMIC, 10),
+    "Garnet-16x5x2-v1": About("after arXiv 2502.02869", DYNAMIC),
+    "Garnet-64x5x2-v1": About("after arXiv 2502.02869", DYNAMIC),
     "StructuredMDP-v0": About("after arXiv 2502.02869", DYNAMIC, 20),
     "GraphMDP-v0": About("own definition", DYNAMIC, 24),
     "HiddenObject-v0": About("own definition", "the rooms of the package minigrid", 40),
@@ -123,7 +144,8 @@ def _steps_per_second(name: str, length: int) -> float:
     tasks = envs.make_base(name).all_tasks()
     env = envs.make_vec(name, tasks[np.arange(NUM_ENVS) % len(tasks)], length)
     env.reset(seed=0)
-    actions = _random_actions(env.single_action_space)
+    mask = env.unwrapped.action_mask(env.unwrapped.tasks)
+    actions = _random_actions(int(env.single_action_space.n), mask)
     for own in actions[:10]:
         env.step(own)
     steps, begin = 0, time.perf_counter()
@@ -133,6 +155,7 @@ def _steps_per_second(name: str, length: int) -> float:
     return steps * NUM_ENVS / seconds
 
 
-def _random_actions(space: Space) -> np.ndarray:
-    """Return 100 random actions for each environment, int64 [100, NUM_ENVS]."""
-    return np.random.default_rng(0).integers(space.n, size=(100, NUM_ENVS))
+def _random_actions(num_actions: int, mask: np.ndarray | None) -> np.ndarray:
+    """Return 100 random actions that its task has for each environment, int64 [100, NUM_ENVS]."""
+    numbers = np.random.default_rng(0).random((100, NUM_ENVS, num_actions))
+    return np.where(True if mask is None else mask, numbers, -1).argmax(-1)
