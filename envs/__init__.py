@@ -34,6 +34,7 @@ REGISTRY = Registry(
         "DarkRoom-v0": "envs.grid.dark_room:DarkRoom",
         "DarkRoomPermuted-v0": "envs.grid.dark_room_permuted:DarkRoomPermuted",
         "DarkRoomSequences-v0": "envs.grid.dark_room_sequences:DarkRoomSequences",
+        "FrozenLakeMaps-v0": "envs.mdps.frozen_lake:FrozenLake",
         "Garnet-v0": "envs.mdps.garnet:Garnet",
         "GaussianBandit-v0": "envs.bandits.gaussian:GaussianBandit",
         "GraphMDP-v0": "envs.mdps.graph:GraphMDP",

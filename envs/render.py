@@ -1,5 +1,7 @@
 """Pictures and texts of rooms and pools: state in, uint8 frames or a str out; no files."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # Colors for color-blind eyes: Okabe and Ito 2008, "Color Universal Design".
@@ -7,6 +9,7 @@ FLOOR, WALL = (250, 250, 250), (215, 215, 220)
 TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
 DOOR, WATER, PATH = (213, 94, 0), (226, 240, 250), (120, 175, 215)
+END = (120, 120, 125)  # a hole, a terminal state
 
 
 def room_frames(
@@ -15,17 +18,20 @@ def room_frames(
     goal: tuple[int, int],
     pixels: int = 32,
     reached: np.ndarray | None = None,
+    holes: Sequence[int] = (),
 ) -> np.ndarray:
     """Draw an episode seen from above, uint8 [T, rows * pixels, columns * pixels, 3].
 
     cells: the agent's cell in each frame, int [T]; the cells of earlier frames are tinted.
     reached: whether the goal counts as found in each frame, bool [T]; by default it does while the
-    agent is on it.
+    agent is on it. holes: cells that are drawn dark.
     """
     cells, goal_cell = np.asarray(cells), goal[0] * shape[1] + goal[1]
     if reached is None:
         reached = cells == goal_cell
     tiles = _floor(shape, cells, pixels)
+    for hole in holes:
+        _paint(tiles, hole, np.array(END), _square(pixels, 0.42))
     goal_color = np.where(np.asarray(reached)[:, None], FOUND, GOAL)
     _paint(tiles, goal_cell, goal_color, _disc(pixels, 0.42))
     _paint(tiles, cells, np.array(AGENT), _disc(pixels, 0.27))
@@ -55,11 +61,16 @@ def key_door_frames(
     return _joined(tiles, shape)
 
 
-def room_text(shape: tuple[int, int], cell: int, goal: tuple[int, int]) -> str:
-    """Draw a room as lines of text: `A` the agent, `G` the goal, `*` the agent on the goal."""
+def room_text(
+    shape: tuple[int, int], cell: int, goal: tuple[int, int], holes: Sequence[int] = ()
+) -> str:
+    """Draw a room as lines of text.
+
+    `A` is the agent, `G` the goal, `*` the agent on the goal, and `O` one of the cells `holes`.
+    """
     goal_cell = goal[0] * shape[1] + goal[1]
-    marks = {goal_cell: "G", cell: "*" if cell == goal_cell else "A"}
-    return _lines(shape, marks)
+    marks = dict.fromkeys(holes, "O")
+    return _lines(shape, marks | {goal_cell: "G", cell: "*" if cell == goal_cell else "A"})
 
 
 def key_door_text(shape: tuple[int, int], cell: int, key: int, door: int, held: bool) -> str:

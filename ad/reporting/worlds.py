@@ -76,6 +76,7 @@ WORLDS = {
     "OddEvenBandit-4to20arms-300pulls-v1": About("arXiv 2312.13327", SCALAR),
     "RandomMDP-v0": About(DUAN, "printed totals of PSRL", 10),
     "RandomMDP-10x5-v1": About(DUAN, "printed totals of PSRL"),
+    "FrozenLakeMaps-v0": About("Gymnasium", "the environments of Gymnasium", 100),
     "Garnet-v0": About("Archibald et al. 1995", DYNAMIC, 10),
     "Garnet-16x5x2-v1": About("after arXiv 2502.02869", DYNAMIC),
     "Garnet-64x5x2-v1": About("after arXiv 2502.02869", DYNAMIC),

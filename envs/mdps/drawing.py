@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from envs.render import AGENT, FLOOR, FOUND, GOAL, TRAIL, WALL
+from envs.render import AGENT, END, FLOOR, FOUND, GOAL, TRAIL, WALL
 
 SIDE = 192  # pixels
 RADIUS = 78  # of the ring, in pixels
 BAR = 40  # pixels of the longest bar
-END = (120, 120, 125)  # a terminal state
 
 
 def ring_frames(states: np.ndarray, rewards: np.ndarray, terminal: np.ndarray) -> np.ndarray:
