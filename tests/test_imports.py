@@ -23,7 +23,7 @@ LAYERS = (
     ("ad.training",),
     ("ad.evaluation",),
     ("ad.reporting",),
-    ("ad.sweeps", "ad.exchange"),
+    ("ad.sweeps", "ad.interpret", "ad.exchange"),
     ("ad.cli",),
     ("scripts",),
 )
