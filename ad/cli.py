@@ -175,6 +175,25 @@ def tune(config: "Experiment", fresh: bool) -> None:
     tune_and_report(config, fresh)
 
 
+def inspect_model(argv: Sequence[str]) -> None:
+    """Look inside the trained model and print what each analysis says: logs/<run>/inspect/.
+
+    --analyses names those to run, with commas between, e.g. attention; by default all that there
+    are for the model. The contexts are the evaluation's episodes on the held-out tasks.
+    """
+    if _asks_for_help(argv):
+        return _print_help(inspect_model, argv)
+    names, argv = _take_option(argv, "--analyses")
+
+    def on_experiment(config: "Experiment", fresh: bool) -> None:
+        from ad.interpret.inspect import inspect_run
+        from ad.runtime.run import Run
+
+        inspect_run(Run(config), names.split(",") if names else None)
+
+    of_experiment(on_experiment)(argv)
+
+
 def seeds(argv: Sequence[str]) -> None:
     """Run an experiment with several training seeds, e.g. --seeds 0,1,2, and print their table.
 
@@ -185,14 +204,12 @@ def seeds(argv: Sequence[str]) -> None:
         return _print_help(seeds, argv)
     from ad.config.parser import load
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--seeds", nargs="?", default="")
-    known, argv = parser.parse_known_args(argv)
-    if not known.seeds:
+    words, argv = _take_option(argv, "--seeds")
+    if not words:
         raise ConfigError("--seeds is missing: the training seeds with commas between, e.g. 0,1,2")
-    numbers = whole_numbers("--seeds", known.seeds)
+    numbers = whole_numbers("--seeds", words)
     if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"--seeds must be different numbers, not {known.seeds}")
+        raise ConfigError(f"--seeds must be different numbers, not {words}")
     arguments = load(argv)
     from ad.sweeps import pipeline
 
@@ -216,6 +233,7 @@ VERBS: dict[str, Verb] = {
     "tune": of_experiment(tune),
     "verify": of_experiment(verify, flag="repair"),
     "release": of_run(release),
+    "inspect": inspect_model,
 }
 
 
@@ -236,6 +254,14 @@ def _list_of_verbs() -> str:
     lines = [f"  {name:<9} {verb.__doc__.splitlines()[0]}" for name, verb in VERBS.items()]
     head = "usage: ad <verb> [options]; `ad <verb> --help` lists the options of a verb\n"
     return "\n".join([head, *lines])
+
+
+def _take_option(argv: Sequence[str], name: str) -> tuple[str, list[str]]:
+    """Return the word after the option `name`, "" without one, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(name, nargs="?", default="", dest="word")
+    known, rest = parser.parse_known_args(argv)
+    return known.word or "", rest
 
 
 def _asks_for_help(argv: Sequence[str]) -> bool:

@@ -99,3 +99,13 @@ REWARDS = Registry(
     },
     group="rewards",
 )
+
+ANALYSES = Registry(
+    "analysis",
+    {  # in the order in which they run
+        "attention": "ad.interpret.attention:Attention",
+    },
+    group="analyses",
+    needs=("run", "table"),
+    base="ad.interpret.analysis:Analysis",
+)

@@ -270,3 +270,31 @@ def test_sinusoids_of_neighbors_are_alike_and_no_two_are_the_same():
     assert (distance + torch.eye(500) > 0.1).all()
     assert distance[0, 1] < distance[0, 2] < distance[0, 3]
     torch.testing.assert_close(vectors.square().mean(), torch.tensor(0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "reward_token"), ORDERS)
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_entries_of_a_token_are_those_whose_change_changes_it(name, reward_token, asked):
+    inputs = {"return_to_go": nn.Linear(1, 64)} if asked else None
+    settings = replace(CONFIG, reward_token=reward_token)
+    tokenizer = TOKENIZERS.load(name)(SPEC, settings, inputs)
+    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
+    window |= {"return_to_go": torch.zeros(1, 5)}
+    before = tokenizer(window)
+    told = tokenizer.entries(4)
+    assert {entry.shape for entry in told.values()} == {before.shape[:2]}
+    for role, field in {"action": "action", "outcome": "reward", "decision": "time"}.items():
+        for entry in range(1, 5):
+            changed = {**window, field: window[field].clone()}
+            changed[field][0, entry] = 0 if window[field][0, entry] != 0 else 1
+            differs = (tokenizer(changed) != before).any(-1)
+            assert torch.equal(differs, told[role] == entry), (role, entry)
+
+
+@pytest.mark.parametrize(("name", "reward_token"), ORDERS)
+def test_the_observation_of_a_decision_is_in_the_token_that_predicts_its_action(name, reward_token):
+    tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, reward_token=reward_token))
+    entries = tokenizer.entries(4)["observation"]
+    at_decisions = tokenizer.at_decisions(entries[..., None].expand(-1, -1, 2))
+    assert at_decisions[0, :, 0].tolist() == [1, 2, 3, 4]
+    assert sorted(entries[entries >= 0].tolist()) == [1, 2, 3, 4]

@@ -2,7 +2,14 @@
 
 import torch
 
-from ad.models.tokenizer import CURRENT, TableCache, Tokenizer, Window, add_vectors
+from ad.models.tokenizer import (
+    CURRENT,
+    TableCache,
+    Tokenizer,
+    Window,
+    add_vectors,
+    interleave,
+)
 
 
 class ConditionedTokens(Tokenizer):
@@ -18,6 +25,17 @@ class ConditionedTokens(Tokenizer):
     def num_tokens(self, num_decisions: int) -> int:
         """Return the tokens of `num_decisions` without the last action."""
         return self._num_each * num_decisions - 1
+
+    def entries(self, num_decisions: int) -> Window:
+        """Return the entries that each token tells, int64 [1, L] by role; none tells an outcome."""
+        t = torch.arange(1, num_decisions + 1)
+        columns = {
+            "observation": (None, t, None),
+            "action": (None, None, t),
+            "decision": (t, t, t),
+        }
+        told = {role: interleave(*c[-self._num_each :])[:, :-1] for role, c in columns.items()}
+        return told | {"outcome": torch.full_like(told["decision"], -1)}
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of the observations."""

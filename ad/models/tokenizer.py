@@ -104,6 +104,15 @@ class Tokenizer(nn.Module):
         """Return how many tokens a window of `num_decisions` decisions has in each stream."""
         raise NotImplementedError
 
+    def entries(self, num_decisions: int) -> Window:
+        """Return which entries of a window each of its tokens tells, int64 [streams, L] by role.
+
+        observation: the entry whose observation a decision is made at; action; outcome: the reward
+        and what an action led to; decision: the entry whose position the token carries. -1 stands
+        for none.
+        """
+        raise NotImplementedError
+
     def forward(self, window: Window, start: int = 0) -> torch.Tensor:
         """Return the tokens [B * streams, L, C] of a window [B, T + 1].
 
@@ -201,6 +210,13 @@ def add_vectors(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
     return reduce(operator.add, vectors)
 
 
+def interleave(*columns: torch.Tensor | None) -> torch.Tensor:
+    """Return the entries [T] of each column, or -1 for None, in turn: int64 [1, T * columns]."""
+    present = next(column for column in columns if column is not None)
+    none = torch.full_like(present, -1)
+    return torch.stack([none if c is None else c for c in columns], dim=1).flatten()[None]
+
+
 class FusedTokens(Tokenizer):
     """One token a decision: the current observation and the whole previous transition."""
 
@@ -213,6 +229,13 @@ class FusedTokens(Tokenizer):
     def num_tokens(self, num_decisions: int) -> int:
         """Return `num_decisions`."""
         return num_decisions
+
+    def entries(self, num_decisions: int) -> Window:
+        """Return the entries that each token tells, int64 [1, L] by role."""
+        present = torch.arange(1, num_decisions + 1)[None]
+        previous = present - 1
+        of_roles = {"observation": present, "action": previous, "outcome": previous}
+        return of_roles | {"decision": present}
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return `hidden`: every token predicts an action."""
@@ -247,6 +270,18 @@ class InterleavedTokens(Tokenizer):
         """Return three times `num_decisions`, without the tokens after the last decision."""
         return 3 * num_decisions - self._num_after
 
+    def entries(self, num_decisions: int) -> Window:
+        """Return the entries that each token tells, int64 [1, L] by role."""
+        t = torch.arange(1, num_decisions + 1)
+        if self.reward_first:
+            columns = {"outcome": (t - 1, None, None), "observation": (None, t, None)}
+            columns |= {"action": (None, None, t)}
+        else:
+            columns = {"observation": (t, None, None), "action": (None, t, None)}
+            columns |= {"outcome": (None, None, t)}
+        columns |= {"decision": (t, t, t)}
+        return {role: interleave(*c)[:, : -self._num_after] for role, c in columns.items()}
+
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return every third hidden state, those of the observations."""
         return hidden[:, int(self.reward_first) :: 3]
@@ -278,6 +313,17 @@ class ParallelStreams(Tokenizer):
     def num_tokens(self, num_decisions: int) -> int:
         """Return `num_decisions`."""
         return num_decisions
+
+    def entries(self, num_decisions: int) -> Window:
+        """Return the entries that each token tells, int64 [3, T] by role."""
+        present = torch.arange(1, num_decisions + 1)
+        previous, none = present - 1, torch.full_like(present, -1)
+        return {
+            "observation": torch.stack([present, none, none]),
+            "action": torch.stack([none, previous, none]),
+            "outcome": torch.stack([none, none, previous]),
+            "decision": present.repeat(self.streams, 1),
+        }
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of the stream of observations."""

@@ -1,0 +1,95 @@
+"""The interface of an analysis, and the model that it looks at."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ad.data.load import load_dataset
+from ad.evaluation.evaluate import load_model
+from ad.evaluation.metrics import bootstrap
+from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
+from ad.interpret.labeled import Results
+from ad.methods import build_method
+from ad.methods.base import Method
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Tokenizer
+from ad.reporting.tables import Table
+from ad.runtime.run import Run
+
+HISTORY_WINDOWS = 256  # windows of the histories over which a loss is a mean
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, frozen and on the plain backend, with its run and its method."""
+
+    run: Run
+    method: Method
+    model: SequenceModel
+
+    @classmethod
+    def load(cls, run: Run) -> "Subject":
+        """Load the trained model of `run`. Raises what `load_model` does."""
+        run = Run(replace(run.config, backend="torch"))
+        return cls(run, build_method(run.config.method), load_model(run))
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        """The windows of a rollout on the held-out tasks, with the first evaluation seed."""
+        config, tasks = self.run.config, self.run.split.held_out_tasks
+        return rollout_contexts(config, self.method, self.model, tasks, config.evaluation.episodes)
+
+    @cached_property
+    def histories(self) -> Contexts:
+        """Windows of the learning histories. Raises ConfigError if a task has none."""
+        dataset = load_dataset(self.run)
+        return history_contexts(dataset, self.method, self.model, HISTORY_WINDOWS)
+
+    @property
+    def heads(self) -> list[str]:
+        """The names of all heads, "layer.head" from 0."""
+        transformer = self.model.transformer
+        layers, heads = len(transformer.blocks), transformer.heads
+        return [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
+
+
+class Analysis:
+    """What is computed of a model: a subclass for each analysis, named in `ad.registry.ANALYSES`.
+
+    It is built without arguments; its first line of documentation is its title.
+    """
+
+    @classmethod
+    def problem(cls, subject: Subject) -> str | None:
+        """Return why the model does not have this analysis, None if it does.
+
+        It is the rest of a sentence about the analysis.
+        """
+        if not subject.model.transformer.blocks:
+            return "needs a transformer with at least one block"
+        if type(subject.model.tokenizer).entries is Tokenizer.entries:
+            return "needs a tokenizer that tells the entries of its tokens"
+        return None
+
+    @abstractmethod
+    def run(self, subject: Subject) -> Results:
+        """Return the arrays of the analysis by name."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def table(self, results: Results) -> Table:
+        """Return what the arrays say in short."""
+        raise NotImplementedError
+
+
+def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over tasks of `values` [K, ...] without NaN, and its 95 % interval [2, ...].
+
+    The interval is that of a bootstrap over tasks.
+    """
+    finite = np.isfinite(values)
+    total = np.where(finite, values, 0.0).sum(0)
+    mean = np.divide(total, finite.sum(0), out=np.full(total.shape, np.nan), where=finite.any(0))
+    return mean, np.stack(bootstrap(values))

@@ -1,0 +1,112 @@
+"""Attention by relation: how much of each head's attention goes to which kind of token.
+
+A matrix of all tokens by all tokens differs in every context; its sums over the relations of
+`relations.py` do not. The scores of a head are its mean masses on the previous step, on the same
+cell (a duplicate-token head), on the step after it (an induction head; Olsson et al. 2022,
+arXiv 2209.11895) and on rewarded transitions, beside those of uniform attention.
+"""
+
+import numpy as np
+import torch
+
+from ad.data.episodes import ratio
+from ad.interpret.analysis import Analysis, over_tasks
+from ad.interpret.contexts import Contexts
+from ad.interpret.hooks import hooked
+from ad.interpret.labeled import LabeledArray
+from ad.interpret.relations import Masks, decision_tokens, relations
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import UNKNOWN, Table
+
+
+class Attention(Analysis):
+    """Attention of each head by relation, over heads and over in-context episodes."""
+
+    def run(self, subject):
+        """Return the masses by relation: `scores`, their intervals, `by_episode`, `uniform`."""
+        contexts, heads = subject.contexts, ["uniform", *subject.heads]
+        sums, counts = attention_sums(subject.model, contexts)  # [K, E, heads, R], [K, E, R]
+        names = list(relations(subject.model, contexts.select(slice(1))))
+        counts = counts[:, :, None]
+        of_tasks = ratio(sums.sum(1), counts.sum(1))
+        mean, interval = over_tasks(of_tasks)
+        axes = {"head": heads, "relation": names}
+        episodes = list(range(1, sums.shape[1] + 1))
+        about = "share of attention on the tokens of a relation, where there are some"
+        return {
+            "scores": LabeledArray(mean, axes, f"{about}: mean over tasks"),
+            "interval": LabeledArray(
+                interval, {"bound": ["low", "high"], **axes}, "95 % interval of scores over tasks"
+            ),
+            "by_episode": LabeledArray(
+                ratio(sums.sum(0), counts.sum(0)),
+                {"episode": episodes, **axes},
+                f"{about}: mean over the decisions of an in-context episode",
+            ),
+        }
+
+    def table(self, results):
+        """Return the score of each head, and that of uniform attention."""
+        scores = results["scores"]
+        header = ["head", *scores.axes["relation"]]
+        rows = [
+            [head, *(UNKNOWN if np.isnan(value) else f"{value:.3f}" for value in row)]
+            for head, row in zip(scores.axes["head"], scores.values, strict=True)
+        ]
+        return Table(header, rows)
+
+
+def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of the masses and the number of decisions by task and episode.
+
+    The sums are [K, E, heads + 1, R], uniform attention first; the numbers [K, E, R]. Counted are
+    the decisions that were made in a window and have a token in the relation.
+    """
+    episodes = int(contexts.episode.max()) + 1
+    sums = counts = 0.0
+    for batch in contexts.batches():
+        masks = relations(model, batch)
+        mass = torch.stack([_uniform(masks, model, batch), *_masses(model, batch, masks)], 2)
+        present = torch.stack([mask.any(2) for mask in masks.values()], 2)  # [B, T, R]
+        present &= torch.from_numpy(batch.decided[:, 1:])[:, :, None]
+        place = batch.task[:, None] * episodes + batch.episode[:, 1:].clip(min=0)
+        place = torch.from_numpy(place).flatten()
+        size = len(contexts.tasks) * episodes
+
+        def added(values: torch.Tensor, place=place, size=size) -> np.ndarray:
+            """Add up values [B, T, ...] by task and episode: [K, E, ...]."""
+            total = values.new_zeros((size, *values.shape[2:]), dtype=torch.float64)
+            total.index_add_(0, place, values.flatten(0, 1).double())
+            return total.unflatten(0, (-1, episodes)).numpy()
+
+        sums = sums + added(mass * present[:, :, None])
+        counts = counts + added(present)
+    return sums, counts
+
+
+def _masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.Tensor]:
+    """Return the mass of each head on each relation, [B, T, R] in the order of the heads."""
+    with torch.inference_mode(), hooked(model, ("*.hook_pattern",)) as values:
+        model(batch.window)
+    stacked = torch.stack(list(masks.values()), 2).float()  # [B, T, R, K]
+    queries = decision_tokens(model, batch.length)
+    masses = []
+    for pattern in values.values():
+        of_decisions = at_tokens(pattern.cpu(), model.tokenizer.streams, queries)
+        masses += torch.einsum("bhtk,btrk->hbtr", of_decisions, stacked).unbind(0)
+    return masses
+
+
+def at_tokens(pattern: torch.Tensor, streams: int, queries: torch.Tensor) -> torch.Tensor:
+    """Return the rows [B, H, T, K] of `queries`, int64 [T], of a pattern [B * streams, H, L, K]."""
+    rows = pattern.unflatten(0, (-1, streams)).transpose(1, 2).flatten(2, 3)  # [B, H, S L, K]
+    return rows[:, :, queries]
+
+
+def _uniform(masks: Masks, model: SequenceModel, batch: Contexts) -> torch.Tensor:
+    """Return the mass of uniform attention on each relation, [B, T, R]."""
+    counts = torch.stack([mask.sum(2) for mask in masks.values()], 2)
+    told = model.tokenizer.entries(batch.length)["decision"]
+    queries = decision_tokens(model, batch.length)
+    visible = (queries % told.shape[1] + 1) * len(told)
+    return counts / visible[:, None]

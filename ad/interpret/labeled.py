@@ -1,0 +1,67 @@
+"""Arrays whose axes have names and whose coordinates have labels, and their files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ad.runtime.files import atomic_write, write_text
+
+
+@dataclass(frozen=True)
+class LabeledArray:
+    """An array, what its numbers are, and the labels of the coordinates along each named axis.
+
+    Raises ValueError if the labels do not fit the shape.
+    """
+
+    values: np.ndarray
+    axes: dict[str, Sequence[str | int | float]]  # name -> a label for each coordinate
+    about: str  # what the numbers are, with their unit
+
+    def __post_init__(self):
+        shape = tuple(len(labels) for labels in self.axes.values())
+        if self.values.shape != shape:
+            raise ValueError(f"an array {list(self.values.shape)} has labels for {list(shape)}")
+
+    def at(self, **labels: str | int | float) -> np.ndarray:
+        """Return the values at one label of each of the axes given, with the other axes left."""
+        index = tuple(
+            list(known).index(labels.pop(name)) if name in labels else slice(None)
+            for name, known in self.axes.items()
+        )
+        if labels:
+            raise KeyError(f"there is no axis {next(iter(labels))}")
+        return self.values[index]
+
+
+Results = dict[str, LabeledArray]  # of an analysis, by name
+
+
+def save(path: Path, results: Results, about: Mapping[str, object]) -> None:
+    """Write the arrays to `<path>.npz` and their axes with `about` to `<path>.json`.
+
+    The same arrays give the same bytes.
+    """
+    with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{name: array.values for name, array in results.items()})
+    arrays = {
+        name: {
+            "about": array.about,
+            "axes": {axis: list(labels) for axis, labels in array.axes.items()},
+        }
+        for name, array in results.items()
+    }
+    write_text(path.with_suffix(".json"), json.dumps({**about, "arrays": arrays}, indent=1) + "\n")
+
+
+def load(path: Path) -> Results:
+    """Return the arrays that `save` wrote to `<path>.npz` and `<path>.json`."""
+    arrays = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["arrays"]
+    with np.load(path.with_suffix(".npz")) as values:
+        return {
+            name: LabeledArray(values[name], entry["axes"], entry["about"])
+            for name, entry in arrays.items()
+        }

@@ -1,0 +1,106 @@
+"""Contexts: the windows that a policy read, each decision once, with labels that tell the truth."""
+
+import numpy as np
+import pytest
+import torch
+
+from ad.data.load import load_dataset
+from ad.data.spec import make_spec
+from ad.errors import ConfigError
+from ad.interpret.contexts import history_contexts, return_left, rollout_contexts
+from ad.methods import build_method
+from ad.runtime.run import Run
+
+GREEDY = ["--evaluation.action", "greedy", "--data.context_length", "7"]
+METHODS = {
+    "algorithm distillation": [],
+    "three tokens": ["--model.tokenizer", "separate", "--model.position", "history"],
+    "decision transformer": ["--method.name", "decision_transformer"],
+    "clone": ["--method.name", "behavior_cloning", "--model.position", "window"],
+    "in-context Q": ["--method.name", "in_context_q"],
+    "decision-pretrained": ["--method.name", "dpt"],
+}
+
+
+def untrained(config):
+    """The run of `config`, its method, and a random model whose logits differ."""
+    run, method = Run(config), build_method(config.method)
+    torch.manual_seed(3)
+    spec = make_spec(run.world, config.env.episode_length, np.array([0.0, 1.0]), [0.0, 1.0])
+    model = method.build(spec, config.model, "torch").eval().requires_grad_(False)
+    torch.nn.init.normal_(model.head.weight)
+    return run, method, model
+
+
+@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+def test_every_decision_is_in_one_window_that_gives_its_action(collected, words):
+    run, method, model = untrained(collected("contexts", *GREEDY, *words))
+    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks[:3], 4)
+    chosen = model(contexts.window).argmax(-1).numpy()
+    actions, decided = contexts.window["action"].numpy()[:, 1:], contexts.decided[:, 1:]
+    if not method.within_episodes:  # whose policy drops one decision at a time
+        assert (chosen == actions)[decided].all()
+    first = (contexts.window["step"].numpy() == 0).any(1) & (contexts.time[:, 1] == 0)
+    assert (chosen == actions)[first][contexts.valid[first, 1:]].all()
+    ends = np.bincount(contexts.task, (contexts.decided & (contexts.time == 0)).sum(1))
+    assert ends.tolist() == [4, 4, 4]  # episodes
+    assert not contexts.decided[~contexts.valid].any()
+
+
+def test_the_labels_of_a_window_are_those_counted_entry_by_entry(collected):
+    words = ["--data.context_length", "9", "--evaluation.temperature", "100"]
+    run, method, model = untrained(collected("contexts", *words))
+    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
+    observation, valid = contexts.window["observation"].numpy(), contexts.valid
+    visited, found, reward = contexts.visited, contexts.found, contexts.reward
+    for row, t in zip(*np.nonzero(valid), strict=True):
+        before = [s for s in range(t) if valid[row, s]]
+        assert visited[row, t] == (observation[row, t] in observation[row, before])
+        assert found[row, t] == any(reward[row, s] > 0 for s in before)
+    arrived = at_goal(run, contexts)
+    assert (arrived == (reward > 0))[valid].all() and arrived.any()
+
+
+def at_goal(run, contexts) -> np.ndarray:
+    """Whether each transition led to the goal of its window's task, bool [B, T + 1]."""
+    goals = [[int(part) for part in name.split("-")] for name in contexts.tasks]
+    cells = np.ravel_multi_index(np.array(goals).T, run.world.observation_factors)
+    return contexts.window["next_observation"].numpy() == cells[contexts.task][:, None]
+
+
+def test_windows_of_histories_tell_their_task_and_their_episodes(collected):
+    config = collected("contexts", "--data.context_length", "9", "--data.history_stride", "1")
+    run, method, model = untrained(config)
+    contexts = history_contexts(load_dataset(run), method, model, 40)
+    arrived, valid = at_goal(run, contexts), contexts.valid
+    assert (arrived == (contexts.reward > 0))[valid].all() and arrived.any()
+    begins = (contexts.time[:, 1:] == 0) & valid[:, 1:] & valid[:, :-1]
+    steps = np.diff(contexts.episode, axis=1)
+    assert (steps[valid[:, 1:] & valid[:, :-1]] == begins[valid[:, 1:] & valid[:, :-1]]).all()
+    assert (contexts.decided[:, 1:] == valid[:, 1:]).all() and not contexts.decided[:, 0].any()
+
+
+def test_the_return_that_is_left_begins_anew_with_each_episode():
+    reward, time = np.array([[0.0, 1.0, 0.5, 2.0, 0.0]]), np.array([[0, 1, 2, 0, 1]])
+    assert return_left(reward, time, 3.0).tolist() == [[3.0, 3.0, 2.0, 3.0, 1.0]]
+
+
+def test_a_further_input_that_contexts_lack_is_a_sentence(collected):
+    run, method, model = untrained(collected("contexts", "--method.name", "decision_transformer"))
+    model.tokenizer.inputs["target"] = model.tokenizer.inputs.pop("return_to_go")
+    method.policy = lambda model, num_envs, length: Asleep()
+    with pytest.raises(ConfigError, match="the model reads target"):
+        rollout_contexts(run.config, method, model, run.split.held_out_tasks[:1], 1)
+
+
+class Asleep:
+    """A policy that prefers the first action."""
+
+    def act(self, observation, time):
+        return torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).repeat(len(time), 1)
+
+    def observe(self, *outcome):
+        pass
+
+    def select(self, envs):
+        pass

@@ -1,0 +1,59 @@
+"""The verb `inspect`: what it writes, prints and refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ad.cli import exit_code, inspect_model
+from ad.interpret.inspect import inspect_run
+from ad.interpret.labeled import LabeledArray, load, save
+from ad.registry import ANALYSES
+from ad.runtime.run import Run
+
+
+def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(trained, capsys):
+    inspect_run(trained)
+    said = capsys.readouterr().out
+    for name in ANALYSES:
+        path = trained.folder / "inspect" / name
+        assert f"{name}: {path}.npz" in said
+        about = json.loads(path.with_suffix(".json").read_text())
+        assert about["analysis"] == name and about["split_hash"] == trained.split.hash
+        assert all(np.isfinite(array.values).any() for array in load(path).values())
+
+
+def test_the_same_run_gives_the_same_bytes(trained):
+    files = []
+    for _ in range(2):
+        inspect_run(Run(trained.config), ["attention"])
+        folder = trained.folder / "inspect"
+        files.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert files[0] == files[1] and files[0].keys() == {"attention.npz", "attention.json"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--analyses", "attentoin"], "did you mean attention?"),
+        (["--analyses", "attention"], "holds no finished training"),
+        (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):
+    assert exit_code(inspect_model, ["--root", str(tmp_path), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_labels_must_fit_the_array_and_choose_from_it(tmp_path):
+    values = np.arange(6.0).reshape(2, 3)
+    array = LabeledArray(values, {"head": ["0.0", "0.1"], "episode": [1, 2, 3]}, "numbers")
+    assert array.at(head="0.1").tolist() == [3, 4, 5] and array.at(episode=2, head="0.0") == 1
+    with pytest.raises(KeyError):
+        array.at(layer=1)
+    with pytest.raises(ValueError, match="labels for"):
+        LabeledArray(values, {"head": ["0.0"], "episode": [1, 2, 3]}, "numbers")
+    save(tmp_path / "x", {"a": array}, {"name": "x"})
+    ((name, read),) = load(tmp_path / "x").items()
+    assert (name, read.axes, read.about) == ("a", array.axes, array.about)
+    np.testing.assert_array_equal(read.values, values)
