@@ -104,6 +104,8 @@ ANALYSES = Registry(
     "analysis",
     {  # in the order in which they run
         "attention": "ad.interpret.attention:Attention",
+        "attribution": "ad.interpret.attribution:Attribution",
+        "lens": "ad.interpret.lens:Lens",
     },
     group="analyses",
     needs=("run", "table"),

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hand_made import hand_made, previous_step, rewarded, same_cell, step_after
 from test_transformer import CONFIG, random_model
+from windows import labeled
 
 from ad.interpret.attention import attention_sums
-from ad.interpret.contexts import Contexts, number_observations
+from ad.interpret.contexts import Contexts
 from ad.interpret.relations import relation_names, relations
 
 HEADS = {
@@ -24,14 +25,10 @@ HEADS = {
 def contexts(spec, random_window):
     """Random windows of twenty decisions, in episodes of four."""
 
-    def draw(count: int, seed: int = 0) -> Contexts:
-        window = random_window(count, 20, seed)
+    def draw(count: int) -> Contexts:
+        window = random_window(count, 20, 0)
         window["time"][:, 1:] = torch.arange(20) % 4
-        episode = np.tile(np.r_[-1, np.arange(20) // 4], (count, 1))
-        arrays = {name: values.numpy() for name, values in window.items()}
-        cells = number_observations(arrays, spec)
-        task = np.arange(count) % 2
-        return Contexts(window, task, ["0", "1"], episode, window["valid"].numpy(), *cells)
+        return labeled(window, spec, np.r_[-1, np.arange(20) // 4])
 
     return draw
 
@@ -100,10 +97,7 @@ LAST = {
 def test_the_relations_of_a_decision_are_those_counted_by_hand(spec, tokenizer):
     model = random_model(spec, replace(CONFIG, tokenizer=tokenizer))
     window = {name: torch.tensor([values]) for name, values in WINDOW.items()}
-    arrays = {name: values.numpy() for name, values in window.items()}
-    episode = np.array([[-1, 0, 0, 1, 1]])
-    cells = number_observations(arrays, spec)
-    contexts = Contexts(window, np.array([0]), ["0"], episode, arrays["valid"], *cells)
+    contexts = labeled(window, spec, np.array([[-1, 0, 0, 1, 1]]))
     found = {
         name: mask[0, -1].nonzero()[:, 0].tolist()
         for name, mask in relations(model, contexts).items()

@@ -62,25 +62,13 @@ def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray
     The sums are [K, E, heads + 1, R], uniform attention first; the numbers [K, E, R]. Counted are
     the decisions that were made in a window and have a token in the relation.
     """
-    episodes = int(contexts.episode.max()) + 1
     sums = counts = 0.0
     for batch in contexts.batches():
         masks = relations(model, batch)
         mass = torch.stack([_uniform(masks, model, batch), *_masses(model, batch, masks)], 2)
         present = torch.stack([mask.any(2) for mask in masks.values()], 2)  # [B, T, R]
-        present &= torch.from_numpy(batch.decided[:, 1:])[:, :, None]
-        place = batch.task[:, None] * episodes + batch.episode[:, 1:].clip(min=0)
-        place = torch.from_numpy(place).flatten()
-        size = len(contexts.tasks) * episodes
-
-        def added(values: torch.Tensor, place=place, size=size) -> np.ndarray:
-            """Add up values [B, T, ...] by task and episode: [K, E, ...]."""
-            total = values.new_zeros((size, *values.shape[2:]), dtype=torch.float64)
-            total.index_add_(0, place, values.flatten(0, 1).double())
-            return total.unflatten(0, (-1, episodes)).numpy()
-
-        sums = sums + added(mass * present[:, :, None])
-        counts = counts + added(present)
+        sums = sums + batch.total(mass * present[:, :, None])
+        counts = counts + batch.total(present)
     return sums, counts
 
 

@@ -43,10 +43,9 @@ class Contexts:
 
     `window` holds the tensors [B, T + 1, ...] that a SequenceModel reads. `task`, int64 [B], is an
     index into the names `tasks`. `episode` is the number of an episode in its rollout or sequence,
-    from 0, and -1 where an entry does not exist. `decided`, bool, marks each decision in one window
-    only: the one that the policy read when it made it. Equal observations have the same number
-    `cell`, or `next_cell` as what an action led to. `visited`: whether an earlier decision of the
-    window was at the same observation. `found`: whether an earlier reward of the window is above 0.
+    from 0 to before `num_episodes`, and -1 where an entry does not exist. `decided`, bool, marks
+    each decision in one window only: the one that the policy read when it made it. Equal
+    observations have the same number `cell`, or `next_cell` as what an action led to.
     """
 
     window: dict[str, torch.Tensor]
@@ -56,6 +55,7 @@ class Contexts:
     decided: np.ndarray
     cell: np.ndarray
     next_cell: np.ndarray
+    num_episodes: int
 
     def __len__(self) -> int:
         return len(self.task)
@@ -99,6 +99,16 @@ class Contexts:
         index = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         window = {name: values[index] for name, values in self.window.items()}
         return replace(self, window=window, **labels)
+
+    def total(self, values: torch.Tensor) -> np.ndarray:
+        """Add up `values` [B, T, ...] of the decided decisions: float64 [tasks, episodes, ...]."""
+        decided = torch.from_numpy(self.decided[:, 1:])
+        place = self.task[:, None] * self.num_episodes + self.episode[:, 1:].clip(min=0)
+        total = torch.zeros(
+            (len(self.tasks) * self.num_episodes, *values.shape[2:]), dtype=torch.float64
+        )
+        total.index_add_(0, torch.from_numpy(place)[decided], values.cpu()[decided].double())
+        return total.unflatten(0, (len(self.tasks), -1)).numpy()
 
     def batches(self, size: int = 64) -> Iterator["Contexts"]:
         """Yield the windows in order, `size` at a time."""
@@ -164,7 +174,8 @@ def _labeled(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Co
     cell, next_cell = number_observations(arrays, model.spec)
     window = to_device(arrays, model.head.weight.device)
     names = [task_name(task) for task in tasks]
-    return Contexts(window, task, names, episode, decided, cell, next_cell)
+    episodes = int(episode.max()) + 1
+    return Contexts(window, task, names, episode, decided, cell, next_cell, episodes)
 
 
 def number_observations(arrays: Batch, spec: Spec) -> tuple[np.ndarray, np.ndarray]:

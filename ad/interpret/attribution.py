@@ -1,0 +1,233 @@
+"""Direct attribution: what each part of the model adds to the preference for one action.
+
+The head reads the sum of what the embedding, the heads and the MLPs have written into the residual
+stream. With the scale of the final normalization as it is in the forward pass, the head's output
+for action a minus that for action b is a sum over these parts, of a head over the tokens that it
+attends to, and of an MLP over its neurons (Elhage et al. 2021, "A mathematical framework for
+transformer circuits"). The outputs are logits, or action values where a method learns those.
+"""
+
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+
+from ad.data.episodes import ratio
+from ad.interpret.analysis import Analysis, over_tasks
+from ad.interpret.attention import at_tokens
+from ad.interpret.contexts import Contexts
+from ad.interpret.hooks import Values, hooked
+from ad.interpret.labeled import LabeledArray, Results
+from ad.interpret.relations import decision_tokens, relation_names, relations
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import UNKNOWN, Table
+
+MOST_PAIRS = 45  # of actions: those of ten; with more actions the pairs are left out
+POINTS = (
+    "hook_embed",
+    "*.hook_pattern",
+    "*.hook_v",
+    "*.hook_z",
+    "*.mlp.hook_post",
+    "*.hook_mlp_out",
+)
+
+
+class Attribution(Analysis):
+    """What each part adds to the preference for the best action, and to those between two."""
+
+    @classmethod
+    def problem(cls, subject):
+        """Return why the model does not have this analysis, None if it does."""
+        if subject.model.spec.num_actions < 2:
+            return "needs a world with two actions"
+        return super().problem(subject)
+
+    def run(self, subject):
+        """Return the means of the contributions by part, episode, relation, pair and neuron."""
+        model, contexts = subject.model, subject.contexts
+        sums, counts = _preferred_sums(model, contexts)
+        parts, episodes = {"part": part_names(model)}, range(1, contexts.num_episodes + 1)
+        mean, interval = over_tasks(ratio(sums["parts"].sum(1), counts.sum(1)))
+        totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
+        names = relation_names(model)
+        neurons = totals["neurons"]
+        about = "contribution to the output of the best action minus that of the second"
+        results = {
+            "preferred": LabeledArray(mean, parts, f"{about}: mean over tasks"),
+            "interval": LabeledArray(
+                interval, {"bound": ["low", "high"], **parts}, "95 % interval of preferred"
+            ),
+            "by_episode": LabeledArray(
+                ratio(sums["parts"].sum(0), counts.sum(0)),
+                {"episode": list(episodes), **parts},
+                f"{about}: mean over the decisions of an in-context episode",
+            ),
+            "by_relation": LabeledArray(
+                totals["relations"],
+                {"head": subject.heads, "relation": names},
+                f"{about}, of the tokens in a relation: mean over all decisions",
+            ),
+            "neurons": LabeledArray(
+                neurons,
+                {"layer": list(range(len(neurons))), "neuron": list(range(neurons.shape[1]))},
+                f"size of the {about}: mean over all decisions",
+            ),
+        }
+        return results | _pairs(model, contexts, parts)
+
+    def table(self, results):
+        """Return what each part adds, and of heads what it adds from the tokens of a relation."""
+        mean, interval = results["preferred"], results["interval"]
+        relations = results["by_relation"]
+        header = ["part", "best - second", "95 % interval", *relations.axes["relation"]]
+        rows = []
+        for part in mean.axes["part"]:
+            low, high = interval.at(part=part)
+            is_head = part in relations.axes["head"]
+            cells = relations.at(head=part) if is_head else [np.nan] * (len(header) - 3)
+            numbers = [UNKNOWN if np.isnan(value) else f"{value:+.3f}" for value in cells]
+            rows.append(
+                [part, f"{mean.at(part=part):+.3f}", f"[{low:+.3f}, {high:+.3f}]", *numbers]
+            )
+        return Table(header, rows)
+
+
+def part_names(model: SequenceModel) -> list[str]:
+    """Return the embedding, the heads and the MLP of each layer, and the sum of all biases."""
+    heads = range(model.transformer.heads)
+    layers = range(len(model.transformer.blocks))
+    blocks = [[*(f"{layer}.{head}" for head in heads), f"mlp {layer}"] for layer in layers]
+    return ["embedding", *itertools.chain.from_iterable(blocks), "bias"]
+
+
+class Reading:
+    """What adds up to the head's outputs along `directions` at T decisions of B windows.
+
+    `directions` are [B, T, A] or [A]: with 1 at action a and -1 at action b, the preference for a
+    against b. `values` are those of `read_values`. `parts` sum to the difference of outputs,
+    `tokens` to the part of its head, and `neurons` to that of its MLP but for a bias.
+    """
+
+    def __init__(self, model: SequenceModel, values: Values, directions: torch.Tensor):
+        self.model, self.values, self.at = model, values, model.tokenizer.at_decisions
+        norm, head = model.transformer.norm, model.head
+        directions = directions.to(head.weight.dtype)
+        reader, bias = directions @ head.weight, head.bias  # [B, T, C]
+        if isinstance(norm, nn.LayerNorm):
+            bias = bias + head.weight @ norm.bias
+            reader = reader * norm.weight
+            reader = reader - reader.mean(-1, keepdim=True)
+            reader = reader / self.at(values["ln_final.hook_scale"])
+        embedded = self.at(values["hook_embed"])
+        self.reader = reader.expand(embedded.shape)  # of the residual stream
+        self.embedding = (embedded * reader).sum(-1)
+        self.bias = (directions @ bias).expand(embedded.shape[:2])
+
+    def parts(self) -> torch.Tensor:
+        """Return what each of `part_names` adds, [B, T, P]."""
+        parts, bias = [self.embedding[..., None]], self.bias
+        for layer, block in enumerate(self.model.transformer.blocks):
+            z = self.at(self.values[f"blocks.{layer}.attn.hook_z"])
+            mlp = self.at(self.values[f"blocks.{layer}.hook_mlp_out"])
+            parts += [(z * self._of_heads(layer)).sum(-1), (mlp * self.reader).sum(-1)[..., None]]
+            bias = bias + self.reader @ block.attention.out.bias
+        return torch.cat([*parts, bias[..., None]], 2)
+
+    def neurons(self) -> torch.Tensor:
+        """Return what each neuron adds, [B, T, layers, F]."""
+        added = [
+            self.at(self.values[f"blocks.{layer}.mlp.hook_post"])
+            * (self.reader @ block.down.weight)
+            for layer, block in enumerate(self.model.transformer.blocks)
+        ]
+        return torch.stack(added, 2)
+
+    def tokens(self) -> torch.Tensor:
+        """Return what each of K tokens adds through each head, [B, T, heads, K]."""
+        streams, added = self.model.tokenizer.streams, []
+        queries = decision_tokens(self.model, self.reader.shape[1])
+        for layer in range(len(self.model.transformer.blocks)):
+            name = f"blocks.{layer}.attn"
+            pattern = at_tokens(self.values[f"{name}.hook_pattern"], streams, queries)
+            v = self.values[f"{name}.hook_v"].unflatten(0, (-1, streams)).flatten(1, 2)
+            of_heads = self._of_heads(layer)
+            added.append(torch.einsum("bhtk,bthd,bkhd->bthk", pattern, of_heads, v))
+        return torch.cat(added, 2)
+
+    def _of_heads(self, layer: int) -> torch.Tensor:
+        """Return what reads the outputs of the heads of a layer, [B, T, H, D]."""
+        out = self.model.transformer.blocks[layer].attention.out.weight
+        by_head = out.unflatten(1, (self.model.transformer.heads, -1))  # [C, H, D]
+        return torch.einsum("btc,chd->bthd", self.reader, by_head)
+
+
+def read_values(model: SequenceModel, batch: Contexts) -> Values:
+    """Return the values at the points that a Reading needs."""
+    scales = isinstance(model.transformer.norm, nn.LayerNorm)
+    points = (*POINTS, "ln_final.hook_scale") if scales else POINTS
+    with torch.inference_mode(), hooked(model, points) as values:
+        model(batch.window)
+    return values
+
+
+def preferred(outputs: torch.Tensor) -> torch.Tensor:
+    """Return the direction [..., A] of the best action of `outputs` [..., A] against the second."""
+    best = outputs.topk(2, dim=-1).indices
+    one_hot = nn.functional.one_hot(best, outputs.shape[-1])
+    return one_hot[..., 0, :] - one_hot[..., 1, :]
+
+
+def _preferred_sums(
+    model: SequenceModel, contexts: Contexts
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return sums over decisions by task and episode, [K, E, ...], and the numbers [K, E, 1].
+
+    `relations` [K, E, heads, R] are those of the tokens in each relation, `neurons` [K, E, layers,
+    F] those of absolute values.
+    """
+    sums: dict[str, np.ndarray] = {}
+    counts = 0.0
+    for batch in contexts.batches():
+        directions = preferred(outputs(model, batch))
+        reading = Reading(model, read_values(model, batch), directions)
+        masks = torch.stack(list(relations(model, batch).values()), 2).float()
+        of_relations = torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks)
+        values = {"parts": reading.parts(), "relations": of_relations}
+        values["neurons"] = reading.neurons().abs()
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + batch.total(value)
+        counts = counts + batch.total(torch.ones(*directions.shape[:2], 1))
+    return sums, counts
+
+
+def _pairs(model: SequenceModel, contexts: Contexts, parts: dict[str, list[str]]) -> Results:
+    """Return the mean and the standard deviation of the contributions by pair of actions."""
+    actions = range(model.spec.num_actions)
+    pairs = list(itertools.combinations(actions, 2))
+    if len(pairs) > MOST_PAIRS:
+        return {}
+    total = square = count = 0.0
+    for batch in contexts.batches():
+        values = read_values(model, batch)
+        directions = torch.eye(len(actions), device=model.head.weight.device)
+        of_actions = [Reading(model, values, direction).parts() for direction in directions]
+        added = torch.stack([of_actions[a] - of_actions[b] for a, b in pairs], 2)
+        total = total + batch.total(added).sum((0, 1))
+        square = square + batch.total(added.double() ** 2).sum((0, 1))
+        count = count + batch.total(torch.ones(added.shape[:2])).sum()
+    mean = total / count
+    axes = {"pair": [f"{a} - {b}" for a, b in pairs], **parts}
+    about = "contribution to the output of an action minus that of another, over all decisions"
+    deviation = np.sqrt(np.maximum(square / count - mean**2, 0))
+    return {
+        "pairs": LabeledArray(mean, axes, f"{about}: mean"),
+        "spread": LabeledArray(deviation, axes, f"{about}: standard deviation"),
+    }
+
+
+def outputs(model: SequenceModel, batch: Contexts) -> torch.Tensor:
+    """Return the outputs of the head at every decision, [B, T, A]."""
+    with torch.inference_mode():
+        return model.head(model.hidden(batch.window))

@@ -1,0 +1,84 @@
+"""The logit lens: what the model would do if it stopped after a layer.
+
+The residual stream after each attention and each MLP goes through the final normalization and the
+head in place of the last one (nostalgebraist 2020, "interpreting GPT: the logit lens").
+"""
+
+import torch
+
+from ad.data.episodes import ratio
+from ad.interpret.analysis import Analysis
+from ad.interpret.contexts import Contexts
+from ad.interpret.hooks import hooked
+from ad.interpret.labeled import LabeledArray
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import Table
+
+
+class Lens(Analysis):
+    """How far the action probabilities after each layer are from the final ones."""
+
+    def run(self, subject):
+        """Return `divergence` (nats) and `agreement`, by stage, and both by episode."""
+        sums = counts = 0.0
+        for batch in subject.contexts.batches():
+            final, *stages = stage_logits(subject.model, batch)
+            values = torch.stack([_compare(logits, final) for logits in stages], 2)
+            sums = sums + batch.total(values)  # [K, E, stages, 2]
+            counts = counts + batch.total(torch.ones(*values.shape[:2], 1, 1))
+        axes = {"stage": stage_names(subject.model)}
+        by_episode = {"episode": list(range(1, len(sums[0]) + 1)), **axes}
+        over_all, of_episodes = (ratio(sums.sum(a), counts.sum(a)) for a in ((0, 1), 0))
+        abouts = {
+            "divergence": "KL divergence of the stage's action probabilities from the final, nats",
+            "agreement": "share of decisions whose most likely action is the final one",
+        }
+        results = {}
+        for number, (name, about) in enumerate(abouts.items()):
+            results[name] = LabeledArray(over_all[..., number], axes, about)
+            values = of_episodes[..., number]
+            results[f"{name}_by_episode"] = LabeledArray(values, by_episode, about)
+        return results
+
+    def table(self, results):
+        """Return both numbers of each stage, and the agreement in the first and last episode."""
+        episodes = results["agreement_by_episode"]
+        first, last = episodes.values[0], episodes.values[-1]
+        columns = (results["divergence"].values, results["agreement"].values, first, last)
+        header = ["stage", "divergence (nats)", "agreement", "in episode 1", "in the last episode"]
+        rows = [
+            [stage, *(f"{value:.3f}" for value in numbers)]
+            for stage, *numbers in zip(episodes.axes["stage"], *columns, strict=True)
+        ]
+        return Table(header, rows)
+
+
+def stage_names(model: SequenceModel) -> list[str]:
+    """Return the stages: the embedding, then attention and MLP of each layer."""
+    layers = range(len(model.transformer.blocks))
+    return ["embedding", *(f"{part} {layer}" for layer in layers for part in ("attention", "mlp"))]
+
+
+def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:
+    """Return the model's logits [B, T, A], and those after each stage."""
+    layers = range(len(model.transformer.blocks))
+    names = [f"blocks.{layer}.hook_resid_{part}" for layer in layers for part in ("mid", "post")]
+    names = ["blocks.0.hook_resid_pre", *names]
+    with torch.inference_mode():
+        with hooked(model, tuple(names)) as values:
+            final = model(batch.window)
+        return [final, *(_logits_of(model, batch, values[name]) for name in names)]
+
+
+def _logits_of(model: SequenceModel, batch: Contexts, residual: torch.Tensor) -> torch.Tensor:
+    """Return the logits of a residual stream [B, L, C] in place of the last one."""
+    last = f"blocks.{len(model.transformer.blocks) - 1}.hook_resid_post"
+    with hooked(model, write={last: lambda value, point: residual}):
+        return model(batch.window)
+
+
+def _compare(logits: torch.Tensor, final: torch.Tensor) -> torch.Tensor:
+    """Return the divergence of `logits` from `final`, and whether their best actions agree."""
+    log_p, log_q = (values.double().log_softmax(-1) for values in (final, logits))
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return torch.stack([divergence, (final.argmax(-1) == logits.argmax(-1)).double()], -1)

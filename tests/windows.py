@@ -1,0 +1,18 @@
+"""Windows of a fixture as contexts of two tasks."""
+
+import numpy as np
+import torch
+
+from ad.interpret.contexts import Contexts, number_observations
+
+
+def labeled(window: dict[str, torch.Tensor], spec, episode=None) -> Contexts:
+    """The contexts of a window, all decided in it; without episodes they are one."""
+    arrays = {name: values.numpy() for name, values in window.items()}
+    valid = arrays["valid"]
+    episode = np.where(valid, 0 if episode is None else episode, -1)
+    decided = valid.copy()
+    decided[:, 0] = False
+    task = np.arange(len(valid)) % 2
+    cells = number_observations(arrays, spec)
+    return Contexts(window, task, ["0", "1"], episode, decided, *cells, int(episode.max()) + 1)
