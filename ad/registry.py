@@ -106,6 +106,7 @@ ANALYSES = Registry(
         "attention": "ad.interpret.attention:Attention",
         "attribution": "ad.interpret.attribution:Attribution",
         "lens": "ad.interpret.lens:Lens",
+        "ablation": "ad.interpret.ablation:Ablation",
     },
     group="analyses",
     needs=("run", "table"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ad.cli import exit_code, inspect_model
+from ad.errors import ConfigError
 from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import LabeledArray, load, save
 from ad.registry import ANALYSES
@@ -43,6 +44,12 @@ def test_the_same_run_gives_the_same_bytes(trained):
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):
     assert exit_code(inspect_model, ["--root", str(tmp_path), *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_part_that_the_model_lacks_is_refused_before_anything_runs(trained):
+    with pytest.raises(ConfigError, match=r"no part 9\.0"):
+        inspect_run(trained, ["attention"], ["9.0"])
+    assert not (trained.folder / "inspect").exists()
 
 
 def test_labels_must_fit_the_array_and_choose_from_it(tmp_path):

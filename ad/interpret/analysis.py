@@ -1,15 +1,17 @@
 """The interface of an analysis, and the model that it looks at."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from ad.data.dataset import Dataset
 from ad.data.load import load_dataset
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap
-from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
+from ad.interpret.contexts import Contexts, rollout_contexts
 from ad.interpret.labeled import Results
 from ad.methods import build_method
 from ad.methods.base import Method
@@ -17,8 +19,6 @@ from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.tables import Table
 from ad.runtime.run import Run
-
-HISTORY_WINDOWS = 256  # windows of the histories over which a loss is a mean
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Subject:
     run: Run
     method: Method
     model: SequenceModel
+    parts: tuple[str, ...] = ()  # names of what an ablation removes; empty for its default
 
     @classmethod
-    def load(cls, run: Run) -> "Subject":
+    def load(cls, run: Run, parts: Sequence[str] = ()) -> "Subject":
         """Load the trained model of `run`. Raises what `load_model` does."""
         run = Run(replace(run.config, backend="torch"))
-        return cls(run, build_method(run.config.method), load_model(run))
+        return cls(run, build_method(run.config.method), load_model(run), tuple(parts))
 
     @cached_property
     def contexts(self) -> Contexts:
@@ -42,10 +43,9 @@ class Subject:
         return rollout_contexts(config, self.method, self.model, tasks, config.evaluation.episodes)
 
     @cached_property
-    def histories(self) -> Contexts:
-        """Windows of the learning histories. Raises ConfigError if a task has none."""
-        dataset = load_dataset(self.run)
-        return history_contexts(dataset, self.method, self.model, HISTORY_WINDOWS)
+    def dataset(self) -> Dataset:
+        """The learning histories. Raises ConfigError if a train task has none."""
+        return load_dataset(self.run)
 
     @property
     def heads(self) -> list[str]:

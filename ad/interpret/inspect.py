@@ -10,19 +10,23 @@ from ad.config.schema import config_hash
 from ad.errors import ConfigError
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.labeled import save
+from ad.interpret.parts import parse_parts
 from ad.registry import ANALYSES
 from ad.runtime.console import info
 from ad.runtime.run import Run
 
 
-def inspect_run(run: Run, names: Sequence[str] | None = None) -> None:
+def inspect_run(run: Run, names: Sequence[str] | None = None, parts: Sequence[str] = ()) -> None:
     """Run the analyses called `names` on the trained model of `run`; write and print what they say.
 
-    Without names all run that the model has. Raises ConfigError for a name that is no analysis, for
-    an analysis that the model does not have, and for what `load_model` does.
+    Without names all run that the model has. `parts` are those that an ablation removes. Raises
+    ConfigError for a name that is no analysis or no part, for an analysis that the model does not
+    have, and for what `load_model` does.
     """
     chosen = load_analyses(ANALYSES.names() if names is None else names)
-    subject = Subject.load(run)
+    subject = Subject.load(run, parts)
+    for part in parts:
+        parse_parts(part, subject.model.transformer)
     problems = {name: analysis.problem(subject) for name, analysis in chosen.items()}
     problems = {name: problem for name, problem in problems.items() if problem}
     for name, problem in problems.items():

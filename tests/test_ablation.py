@@ -1,0 +1,160 @@
+"""Ablation: what replaces a part, in which windows, and that nothing else changes."""
+
+import hand_made
+import numpy as np
+import pytest
+import torch
+from test_contexts import untrained
+from test_transformer import random_model
+from windows import labeled
+
+from ad.config.schema import ModelConfig
+from ad.errors import ConfigError
+from ad.interpret.ablation import (
+    KINDS,
+    Ablated,
+    AblatedPolicy,
+    Replacements,
+    ablated_rollout,
+)
+from ad.interpret.analysis import Subject
+from ad.interpret.hooks import hooked
+from ad.interpret.parts import parse_parts
+from ad.methods.context_policy import ContextPolicy
+from ad.rollout.tasks import policy_of, rollout_tasks
+
+SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=12, positions=40)
+TOKENIZERS = ("fused", "separate", "modal")
+
+
+def small(spec, tokenizer="fused"):
+    return random_model(spec, ModelConfig(**vars(SMALL) | {"tokenizer": tokenizer}))
+
+
+def replacements(model, contexts, *names: str) -> Replacements:
+    """What the parts called `names` can be replaced by."""
+    parts = [part for name in names for part in parse_parts(name, model.transformer)]
+    return Replacements.of_contexts(model, contexts, [part.point for part in parts])
+
+
+def logits_without(model, contexts, name: str, kind: str, reference=None) -> torch.Tensor:
+    """The logits of `contexts` with the parts called `name` replaced in each window."""
+    parts = parse_parts(name, model.transformer)
+    table = replacements(model, reference or contexts, *name.split("+"))
+    choices = table.choices(kind, len(contexts))
+    ablated = Ablated(model, table, [parts] * len(contexts), choices)
+    with hooked(model, write=ablated.writes()):
+        return model(contexts.window)
+
+
+def test_the_copies_of_a_head_are_gone_without_it_and_stay_without_others(spec, random_window):
+    model = hand_made.hand_made(spec, layers=2)
+    hand_made.previous_step(model, 1, 0)
+    hand_made.copies(model, 1, 0, hand_made.block("action")[:5], hand_made.block("out"))
+    contexts = labeled(random_window(4, 8, 0), spec)
+    intact = model(contexts.window)
+    assert intact.abs().max() == pytest.approx(1)
+    assert logits_without(model, contexts, "1.0", "zero").abs().max() == 0
+    assert logits_without(model, contexts, "mlp 1+1.0", "zero").abs().max() == 0
+    for others in ("1.1", "0.0", "0.0+0.1+1.1+mlp 0+mlp 1", "neuron 1.3"):
+        torch.testing.assert_close(logits_without(model, contexts, others, "zero"), intact)
+    mean = logits_without(model, contexts, "1.0", "mean")
+    torch.testing.assert_close(mean, intact.mean(0, keepdim=True).expand_as(intact))
+    other = labeled(random_window(3, 8, 5), spec)  # each is drawn once
+    resampled = logits_without(model, contexts, "1.0", "resample", other)
+    drawn = model(other.window)
+    of_windows = [(row - drawn).abs().amax((1, 2)).argmin().item() for row in resampled]
+    assert sorted(of_windows[:3]) == [0, 1, 2] and of_windows[3] == of_windows[0]
+    torch.testing.assert_close(resampled, drawn[of_windows])
+
+
+def test_a_neuron_is_a_term_of_its_mlp(spec, random_window):
+    model, contexts = small(spec), labeled(random_window(3, 6, 0), spec)
+    with hooked(model, ("blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out")) as before:
+        model(contexts.window)
+    block = model.transformer.blocks[1]
+    expected = before["blocks.1.hook_mlp_out"] - torch.einsum(
+        "bln,cn->blc", before["blocks.1.mlp.hook_post"][..., [2, 7]], block.down.weight[:, [2, 7]]
+    )
+    parts = parse_parts("neuron 1.2+neuron 1.7", model.transformer)
+    table = replacements(model, contexts, "neuron 1.2")
+    ablated = Ablated(model, table, [parts] * 3, table.choices("zero", 3))
+    with hooked(model, ("blocks.1.hook_mlp_out",), ablated.writes()) as values:
+        model(contexts.window)
+    torch.testing.assert_close(values["blocks.1.hook_mlp_out"], expected)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_each_window_has_its_own_parts_and_replacements(spec, random_window, tokenizer):
+    model = small(spec, tokenizer)
+    contexts = labeled(random_window(5, 6, 0), spec)
+    names = ("0.1", "mlp 0", "1.0+mlp 1", "0.0")
+    table = replacements(model, contexts, *(n for name in names for n in name.split("+")))
+    parts = [(), *(parse_parts(name, model.transformer) for name in names)]
+    kinds = ("zero", "mean", "resample", "zero", "mean")
+    choices = torch.cat([table.choices(kind, 1) for kind in kinds])
+    ablated = Ablated(model, table, parts, choices)
+    with hooked(model, write=ablated.writes()):
+        together = model(contexts.window)
+    torch.testing.assert_close(together[:1], model(contexts.window)[:1])
+    for row, (of_window, choice) in enumerate(zip(parts, choices, strict=True)):
+        alone = Ablated(model, table, [of_window], choice[None])
+        with hooked(model, write=alone.writes()):
+            expected = model(contexts.select([row]).window)
+        torch.testing.assert_close(together[row : row + 1], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
+    spec, random_window, tokenizer, kind
+):
+    model = small(spec, tokenizer)
+    reference = labeled(random_window(5, 4, 0), spec)
+    parts = parse_parts("0.1+mlp 1", model.transformer)
+    table = replacements(model, reference, "0.1", "mlp 1")
+    ablated = Ablated(model, table, [(), parts, parts], table.choices(kind, 3))
+    policy = AblatedPolicy(ContextPolicy(model, 3, 4), ablated)
+    flags = torch.zeros(3, dtype=torch.bool)
+    for time in range(6):  # the context of four decisions is dropped once
+        if time == 2:
+            policy.select(torch.tensor([2, 0, 1]))
+        state = torch.tensor([time, 8 - time, 4])
+        logits = policy.act(state, torch.full((3,), time % 4))
+        with hooked(model, write=ablated.writes(policy.rows)):
+            expected = model(policy.policy.window())[:, -1]
+        torch.testing.assert_close(logits, expected)
+        policy.observe(state % 5, torch.ones(3) * (time == 1), flags, flags, state)
+    assert policy.rows.tolist() == [2, 0, 1]
+
+
+def test_nothing_is_replaced_in_the_first_rollout_and_others_do_not_depend_on_the_batch(collected):
+    words = ["--evaluation.temperature", "3", "--evaluation.episodes", "10"]
+    config = collected("ablation", "--data.context_length", "9", *words)
+    run, method, model = untrained(config)
+    subject = Subject(run, method, model)
+    (head,), (mlp,) = (parse_parts(name, model.transformer) for name in ("0.1", "mlp 0"))
+    table = replacements(model, subject.contexts, "0.1", "mlp 0")
+    both = ablated_rollout(subject, table, [(head,), (mlp,)])
+    one = ablated_rollout(subject, table, [(mlp,)])
+    plain = rollout_tasks(config, run.split, policy_of(config, method, model), 10, (1, 1))
+    shape = (-1, *plain["held_out"].lengths.shape)
+    both, one = (rollout.lengths.reshape(shape) for rollout in (both, one))
+    np.testing.assert_array_equal(both[0], plain["held_out"].lengths)
+    np.testing.assert_array_equal(both[2::2], one[1:])
+    assert (both[1:] != both[:1]).any((1, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("2.0", "no part 2.0: the model has 2 layers"),
+        ("1.2", "no part 1.2: a layer has 2 heads"),
+        ("0.0+mlp 7", "no part mlp 7: the model has 2 layers"),
+        ("neuron 0.12", "no part neuron 0.12: a layer has 12 neurons"),
+        ("head 1", "'head 1' is no part"),
+    ],
+)
+def test_a_part_that_is_not_there_is_a_sentence(spec, name, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        parse_parts(name, small(spec).transformer)
