@@ -152,7 +152,7 @@ class ExactPlanning(PlanningPolicy):
 def plan(model, observation, time=0, plan_steps=3, beam_size=100, num_samples=3, mask=None):
     """Return the logits [N, A] at `observation` and the policy, with a plan weight of 5."""
     here = torch.as_tensor(observation)
-    policy = ExactPlanning(model, len(here), 5, plan_steps, beam_size, num_samples, 5.0)
+    policy = ExactPlanning(model, len(here), 5, plan_steps, beam_size, num_samples, 5.0, 1.0)
     if mask is not None:
         policy.set_action_mask(mask)
     return policy.act(here, torch.zeros_like(here) + torch.as_tensor(time)), policy
@@ -210,7 +210,6 @@ def line() -> Exact:
     [
         ({}, 1),
         ({"plan_steps": 2}, 0),
-        ({"beam_size": 1}, 0),
         ({"num_samples": 1}, 0),
         ({"time": 7}, 0),
     ],
@@ -262,6 +261,7 @@ def sharp_model(**settings):
 def test_cached_plans_are_those_of_whole_windows(context_length, tokenizer):
     method, model = sharp_model(tokenizer=tokenizer, position="rotary")
     arguments = {"plan_steps": 4, "beam_size": 3, "num_samples": 2, "plan_weight": 1.0}
+    arguments["return_weight"] = 1.0
     cached = method.policy(model, 3, context_length, **arguments)
     whole = Uncached(model, 3, context_length, *arguments.values())
     for cells, time, outcome in transitions(9, 3):

@@ -73,6 +73,7 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         beam_size: Annotated[int, ("at_least", 1)] = 8,
         num_samples: Annotated[int, ("at_least", 1)] = 8,
         plan_weight: Annotated[float, ("above", 0)] = 100.0,
+        return_weight: Annotated[float, ("at_least", 0)] = 1.0,
     ):
         """Return a policy that plans `plan_steps` steps ahead; with 0 it imitates.
 
@@ -82,5 +83,5 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         """
         from ad.methods.planning_policy import PlanningPolicy
 
-        settings = plan_steps, beam_size, num_samples, plan_weight
+        settings = plan_steps, beam_size, num_samples, plan_weight, return_weight
         return PlanningPolicy(model, num_envs, context_length, *settings)

@@ -10,21 +10,19 @@ from ad.methods.dynamics import DynamicsModel, Outcome
 
 
 class Plans(NamedTuple):
-    """The best K plans of each of N environments, [N, K] each.
+    """The best K plans that begin with each of R first actions, [R, K] each.
 
-    value: the mean rewards of a plan's steps and the mean return of the rest of the episode after
-    them. rewards: the mean rewards alone. first: its first action, -1 before there is one. ended:
-    whether the episode is over after it.
+    value: the mean rewards of a plan's steps, and the weighted mean return of the rest of the
+    episode after them. rewards: the mean rewards alone. ended: whether the episode is over.
     """
 
     value: torch.Tensor
     rewards: torch.Tensor
-    first: torch.Tensor
     ended: torch.Tensor
 
 
 class LastStep(NamedTuple):
-    """The last action of each plan, and what the model predicts to follow it, [N, K] each.
+    """The last action of each plan, and what the model predicts to follow it, [R, K] each.
 
     parent: the number of the plan that it continues, among those of the step before.
     """
@@ -62,11 +60,12 @@ class PlanningPolicy(ContextPolicy):
         beam_size: int,
         num_samples: int,
         plan_weight: float,
+        return_weight: float,
     ):
         super().__init__(model, num_envs, context_length)
         self.plan_steps, self.beam_size = plan_steps, beam_size
         self.num_samples = min(num_samples, model.spec.num_actions)
-        self.plan_weight = plan_weight
+        self.plan_weight, self.return_weight = plan_weight, return_weight
         shape = num_envs, model.spec.num_actions
         self.action_mask = torch.ones(shape, dtype=torch.bool, device=self.device)
 
@@ -85,9 +84,8 @@ class PlanningPolicy(ContextPolicy):
         if not self.plan_steps:
             return logits
         with self.inference_context():
-            plans = self._plan(logits, time)
-        best = plans.value.new_full(logits.shape, float("-inf"))
-        best = best.scatter_reduce(1, plans.first, plans.value, "amax")
+            first, value = self._plan(logits, time)
+        best = value.new_full(logits.shape, float("-inf")).scatter(1, first, value)
         behind = (best - best.amax(1, keepdim=True)) / self.model.return_scale
         return logits.log_softmax(1) + self.plan_weight * behind
 
@@ -101,38 +99,46 @@ class PlanningPolicy(ContextPolicy):
             self.hidden = self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
             return self.model.head(self.hidden)
 
-    def _plan(self, logits: torch.Tensor, time: torch.Tensor) -> Plans:
-        """Return the best plans from the present decision, whose logits are `logits` [N, A]."""
+    def _plan(self, logits: torch.Tensor, time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return first actions, int64 [N, M], and the values [N, M] of the best plans with them.
+
+        `logits` [N, A] and `time` [N] are those of the present decision.
+        """
         nothing = torch.zeros(len(time), 1, device=self.device)
-        none = torch.full_like(time, -1)[:, None]
-        plans = Plans(nothing, nothing, none, none >= 0)
-        plans, last = self._continue(plans, logits, time)
+        plans = Plans(nothing, nothing, nothing > 0)
+        plans, last = self._continue(plans, logits, time, self.num_samples)
+        first, shape = last.action, last.action.shape
+        # From here on each first action has plans of its own: R = N * M rows.
+        plans = Plans(*(values.view(-1, 1) for values in plans))
         imagined = self
         for step in range(1, self.plan_steps):
             if plans.ended.all():
                 break
             imagined, logits = imagined._imagine(last, time + step)
-            plans, last = imagined._continue(plans, logits, time + step)
-        return plans
+            time_of_row = (time + step).repeat_interleave(shape[1])
+            plans, last = imagined._continue(plans, logits, time_of_row, self.beam_size)
+        return first, plans.value.amax(1).view(shape)
 
     def _continue(
-        self, plans: Plans, logits: torch.Tensor, time: torch.Tensor
+        self, plans: Plans, logits: torch.Tensor, time: torch.Tensor, beam_size: int
     ) -> tuple[Plans, LastStep]:
-        """Return the best continuations of `plans` [N, K] by one step, and that step.
+        """Return the `beam_size` best continuations of `plans` [R, K] by a step, and that step.
 
-        `logits` [N * K, A] are those of the decisions after `plans`, which are at `time` [N].
+        `logits` [R * K, A] are those of the decisions after `plans`, which are at `time` [R].
         """
-        scores, action = logits.topk(self.num_samples, 1)  # [N * K, M]
+        scores, action = logits.topk(self.num_samples, 1)  # [R * K, M]
         features = self.model.features(
             self.hidden[:, None].expand(-1, self.num_samples, -1), action
         )
         scores, action = (values.view(len(time), -1) for values in (scores, action))
-        features = features.view(*action.shape, -1)  # [N, K * M, F]
+        features = features.view(*action.shape, -1)  # [R, K * M, F]
         outcome = self.model.outcome(features)
         ended = outcome.terminated | (time + 1 >= self.model.spec.episode_length)[:, None]
-        candidates = _continuations(plans, action, outcome, ended, scores.isneginf())
+        return_after = self.return_weight * outcome.return_after
+        outcome = outcome._replace(terminated=ended, return_after=return_after)
+        candidates = _continuations(plans, outcome, scores.isneginf())
         chosen = candidates.value.sort(dim=1, descending=True, stable=True).indices
-        chosen = chosen[:, : self.beam_size]
+        chosen = chosen[:, :beam_size]
         kept = features.gather(1, chosen[..., None].expand(-1, -1, features.shape[-1]))
         last = LastStep(
             chosen // self.num_samples,
@@ -143,41 +149,35 @@ class PlanningPolicy(ContextPolicy):
         return Plans(*(values.gather(1, chosen) for values in candidates)), last
 
     def _imagine(self, last: LastStep, time: torch.Tensor) -> tuple["PlanningPolicy", torch.Tensor]:
-        """Return the policy of N * K environments in which `last` has happened, and its logits.
+        """Return the policy of R * K environments in which `last` has happened, and its logits.
 
         `time` [N] is that of the decisions after it. The present policy stays as it is.
         """
         imagined = copy.copy(self)
         imagined.cache = copy.copy(self.cache)
-        plans_before = len(self.hidden) // len(time)
-        first = torch.arange(len(time), device=self.device)[:, None] * plans_before
-        imagined.select((first + last.parent).flatten())
+        rows = torch.arange(len(last.parent), device=self.device)[:, None]
+        plans_before = len(self.hidden) // len(rows)
+        imagined.select((rows * plans_before + last.parent).flatten())
         goes_on = torch.zeros_like(last.action, dtype=torch.bool).flatten()
         observation = {name: values.flatten() for name, values in last.next_observation.items()}
         outcome = last.reward.flatten(), goes_on, goes_on, observation
         imagined.observe(last.action.flatten(), *outcome)
         # The position table ends at the time limit, which plans that are over have reached.
         time = time.clamp(max=self.model.spec.episode_length - 1)
-        logits = imagined._decide(observation, time.repeat_interleave(last.action.shape[1]))
+        logits = imagined._decide(observation, time.repeat_interleave(len(goes_on) // len(time)))
         return imagined, logits
 
 
-def _continuations(
-    plans: Plans,
-    action: torch.Tensor,
-    outcome: Outcome,
-    ended: torch.Tensor,
-    lacking: torch.Tensor,
-) -> Plans:
-    """Return the continuations [N, K * M] of `plans` [N, K] by M actions each.
+def _continuations(plans: Plans, outcome: Outcome, lacking: torch.Tensor) -> Plans:
+    """Return the continuations [R, K * M] of `plans` [R, K] by M actions each.
 
-    The other arguments are [N, K * M]. `lacking` are actions that the task does not have: such a
+    The other arguments are [R, K * M]. `lacking` are actions that the task does not have: such a
     continuation has the value -inf. A plan that is over has one continuation, which is itself.
     """
-    repeats = action.shape[1] // plans.value.shape[1]
+    repeats = lacking.shape[1] // plans.value.shape[1]
     before = Plans(*(values.repeat_interleave(repeats, 1) for values in plans))
-    is_first = torch.arange(action.shape[1], device=action.device) % repeats == 0
+    is_first = torch.arange(lacking.shape[1], device=lacking.device) % repeats == 0
     over, never = before.ended, lacking | (before.ended & ~is_first)
     rewards = before.rewards + outcome.reward.masked_fill(over, 0).masked_fill(never, float("-inf"))
-    value = rewards + outcome.return_after.masked_fill(ended | over, 0)
-    return Plans(value, rewards, action.where(before.first < 0, before.first), ended | over)
+    ended = outcome.terminated | over
+    return Plans(rewards + outcome.return_after.masked_fill(ended, 0), rewards, ended)
