@@ -199,6 +199,7 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
     [
         ("worlds: [room]", "worlds: [rooms]", "has no 'rooms'; did you mean room?"),
         ("histories: searcher", "histories: some", "histories"),
+        ("clone: {", "clone: {regime: online, ", "is an offline method: regime and histories"),
         ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
         ("worlds: [room]", "worlds: []", "needs worlds and methods, each once"),

@@ -10,7 +10,7 @@ import torch
 import ad.sources.sb3.settings
 from ad.cli import VERBS, exit_code
 from ad.config.parser import load
-from ad.config.schema import MethodConfig
+from ad.config.schema import EnvConfig, MethodConfig
 from ad.data.spec import make_spec
 from ad.errors import ConfigError, NumericError
 from ad.evaluation.evaluate import evaluate, load_model
@@ -26,7 +26,6 @@ from ad.training import checkpoints
 from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate
 from envs import make_base, make_vec
-from envs.spaces import observation_parts
 
 TINY = {
     "env_steps": 160,
@@ -86,16 +85,8 @@ def policy(num_envs: int, seed: int = 0) -> TrialPolicy:
 
 def trials(num_envs: int = 4, steps: int = 8, key: int = 1) -> Trials:
     """Return trials in rooms of 3 x 3 cells with episodes of four steps."""
-    world = make_base("DarkRoom-v0", **ROOM)
-    return Trials(
-        lambda tasks: make_vec("DarkRoom-v0", tasks, 4, **ROOM),
-        world.all_tasks(),
-        num_envs,
-        steps,
-        observation_parts(world),
-        5,
-        key,
-    )
+    env = EnvConfig(kwargs=ROOM, episode_length=4)
+    return Trials(env, make_base(env.id, **ROOM).all_tasks(), num_envs, steps, key)
 
 
 def test_all_verbs_run_without_histories(whole):
@@ -218,12 +209,11 @@ def test_a_trial_is_bootstrapped_at_its_end_from_what_would_follow():
 
 def test_the_tasks_of_trials_are_drawn_by_their_number_and_environment():
     env, few = trials(num_envs=300), trials(num_envs=3)
-    env.trial = few.trial = 2
-    env.reset(), few.reset()
+    env.begin(2), few.begin(2)
     drawn = env.env.unwrapped.tasks
     np.testing.assert_array_equal(few.env.unwrapped.tasks, drawn[:3])
     assert len(np.unique(drawn, axis=0)) == len(env.tasks)
-    env.reset()
+    env.begin(3)
     assert (env.env.unwrapped.tasks != drawn).any()
 
 

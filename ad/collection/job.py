@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.config.schema import Experiment
-from ad.config.world import configured_world
+from ad.config.world import configured_world, make_envs
 from ad.data.histories import Histories, versions
 from ad.data.manifest import STOPPED
 from ad.data.schema import TransitionChunk
@@ -28,7 +28,6 @@ from ad.runtime.console import warn
 from ad.runtime.files import remove, require_disk_space
 from ad.runtime.signals import defer_signals
 from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
-from envs import make_vec
 from envs.rng import derive_key
 from envs.spaces import Discrete, observation_parts
 from envs.tasks import task_name
@@ -210,15 +209,9 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
 
     `settings` replaces the configured ones: one `Settings` for all agents or a list of K.
     """
-    env, source = config.env, config.source
+    source = config.source
     source_class = SOURCES.load(source.algorithm)
-    vec_env = make_vec(
-        env.id,
-        np.repeat(tasks, source.num_envs, axis=0),
-        env.episode_length,
-        task_kwargs=env.tasks,
-        **env.kwargs,
-    )
+    vec_env = make_envs(config.env, np.repeat(tasks, source.num_envs, axis=0))
     name = source.algorithm.rpartition("/")[2]  # wherever the file of a user's class lies
     keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
     settings = settings or source_class.Settings(**Histories(config).settings)

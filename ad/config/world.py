@@ -3,8 +3,11 @@
 import json
 from functools import lru_cache
 
+import numpy as np
+from gymnasium.vector import VectorEnv
+
 from ad.config.schema import EnvConfig, SplitConfig
-from envs import make_base
+from envs import make_base, make_vec
 from envs.tasks import Split, make_split, tuning_tasks
 
 
@@ -20,6 +23,14 @@ def configured_world(env: EnvConfig):
 def _world(arguments: str):
     env_id, tasks, kwargs = json.loads(arguments)
     return make_base(env_id, tasks, **kwargs)
+
+
+def make_envs(env: EnvConfig, tasks: np.ndarray) -> VectorEnv:
+    """Return a vector environment of `env` with an environment for each of `tasks`, int [N, ...].
+
+    Episodes have the configured length, and begin anew in the step that ends one.
+    """
+    return make_vec(env.id, tasks, env.episode_length, task_kwargs=env.tasks, **env.kwargs)
 
 
 def configured_split(env: EnvConfig, split: SplitConfig) -> Split:

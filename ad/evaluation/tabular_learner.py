@@ -13,11 +13,10 @@ from functools import lru_cache
 import numpy as np
 
 from ad.config.schema import EnvConfig, Experiment
-from ad.config.world import configured_world
+from ad.config.world import configured_world, make_envs
 from ad.data.episodes import episodes
 from ad.evaluation.results import Evaluation
 from ad.registry import SOURCES
-from ad.rollout.tasks import make_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
 

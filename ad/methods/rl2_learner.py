@@ -18,7 +18,6 @@ from ad.sources.sb3.agent import COUNTS, failure
 from ad.sources.sb3.policies import make_algorithm
 from ad.sources.sb3.settings import SB3Settings
 from ad.sources.sb3.turns import get_generators, set_generators
-from envs import make_vec
 from envs.rng import derive_key
 
 LOGGED = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl")
@@ -42,16 +41,9 @@ class TrialLearner:
         key: int,
     ):
         self.settings, self.env_steps, self.key = settings, env_steps, key
-        world = configured_world(env)
-        spec = make_spec(world, env.episode_length, np.zeros(0))  # no rewards are known beforehand
-
-        def make_env(drawn: np.ndarray):
-            return make_vec(env.id, drawn, env.episode_length, task_kwargs=env.tasks, **env.kwargs)
-
-        steps = settings.arguments["n_steps"]
-        self.trials = Trials(
-            make_env, tasks, num_envs, steps, spec.observation, spec.num_actions, key
-        )
+        self.trials = Trials(env, tasks, num_envs, settings.arguments["n_steps"], key)
+        # No rewards are known beforehand.
+        spec = make_spec(configured_world(env), env.episode_length, np.zeros(0))
         with self._generators("agent"):
             self.algorithm = make_algorithm(settings, self.trials, derive_key(key, "agent") % 2**31)
             self.algorithm.set_logger(Logger(None, []))
@@ -103,9 +95,8 @@ class TrialLearner:
         No environment is marked as one that begins, which would reset a state that is zero: the
         library then runs the recurrent layers over whole trials at once, eight times as fast.
         """
-        self.trials.trial = step
         algorithm = self.algorithm
-        algorithm._last_obs = self.trials.reset()
+        algorithm._last_obs = self.trials.begin(step)
         algorithm._last_episode_starts = np.zeros(self.trials.num_envs, bool)
         algorithm._last_lstm_states = RNNStates(
             *(tuple(map(torch.zeros_like, own)) for own in algorithm._last_lstm_states)

@@ -6,13 +6,14 @@ has just ended. Only the end of a trial is an end to the library, which then res
 state. It counts as a time limit: the library bootstraps the value there.
 """
 
-from collections.abc import Callable
-
 import numpy as np
+from gymnasium.vector import VectorEnv
 
+from ad.config.schema import EnvConfig
+from ad.config.world import configured_world, make_envs
 from ad.sources.sb3.policies import Spaces
 from envs.rng import derive_key, uniform
-from envs.spaces import Array, Discrete, Part, split_observation
+from envs.spaces import Array, Discrete, Part, observation_parts, split_observation
 
 ACTION, REWARD, ENDED = "previous_action", "previous_reward", "episode_ended"
 
@@ -36,41 +37,34 @@ def named(parts: dict) -> dict:
 
 
 class Trials(Spaces):
-    """N environments that play a trial each, of `steps` env steps; `reset` begins the next ones.
+    """N environments of the world `env` that play a trial each, of `steps` env steps.
 
-    `make_env(tasks)` makes the vector environment of tasks [N, ...], and `tasks` are those to draw
-    from. Task and random stream of an environment depend on `key`, its number and `trial` only.
+    `tasks`, int [K, ...], are those to draw from. The task and the random stream of an environment
+    depend on `key`, the number of the trial and that of the environment only.
     """
 
-    def __init__(
-        self,
-        make_env: Callable,
-        tasks: np.ndarray,
-        num_envs: int,
-        steps: int,
-        parts: dict[str, Part],
-        num_actions: int,
-        key: int,
-    ):
-        super().__init__(num_envs, trial_parts(parts, num_actions), num_actions)
-        self.make_env, self.tasks, self.steps, self.key = make_env, tasks, steps, key
-        self.no_action, self.env = num_actions, None
-        self.trial = 0  # number of the trials that the next reset begins
-        self.rewards = np.zeros((0, num_envs), np.float32)  # of the present trials, [T, N]
+    def __init__(self, env: EnvConfig, tasks: np.ndarray, num_envs: int, steps: int, key: int):
+        world = configured_world(env)
+        self.no_action = int(world.single_action_space.n)
+        parts = trial_parts(observation_parts(world), self.no_action)
+        super().__init__(num_envs, parts, self.no_action)
+        self.config, self.tasks, self.steps, self.key = env, tasks, steps, key
+        self.env: VectorEnv | None = None  # of the present trials
+
+    def begin(self, trial: int) -> dict[str, np.ndarray]:
+        """Begin trial number `trial` in each environment and return their first observations."""
+        self.close()
+        key, envs = derive_key(self.key, "trial", trial), range(self.num_envs)
+        u = uniform(derive_key(key, "task"), np.arange(self.num_envs))
+        self.env = make_envs(self.config, self.tasks[(u * len(self.tasks)).astype(int)])
+        observation, _ = self.env.reset(seed=[derive_key(key, "world", n) >> 1 for n in envs])
+        self.taken, self.rewards = 0, np.zeros((self.steps, self.num_envs), np.float32)
+        action, ended = np.full(self.num_envs, self.no_action), np.zeros(self.num_envs, bool)
+        return self._inputs(observation, action, self.rewards[0], ended)
 
     def reset(self):
-        """Make the environments of the next trials and return their first observations."""
-        self.close()
-        key, envs = derive_key(self.key, self.trial), range(self.num_envs)
-        drawn = (
-            uniform(derive_key(key, "task"), np.arange(self.num_envs)) * len(self.tasks)
-        ).astype(int)
-        self.env = self.make_env(self.tasks[drawn])
-        observation, _ = self.env.reset(seed=[derive_key(key, "world", n) >> 1 for n in envs])
-        self.trial, self.taken, self.ended = self.trial + 1, 0, np.zeros(self.num_envs, int)
-        self.rewards = np.zeros((self.steps, self.num_envs), np.float32)
-        action = np.full(self.num_envs, self.no_action)
-        return self._inputs(observation, action, self.rewards[0], self.ended)
+        """Begin the first trials: the library asks for it once, before it learns."""
+        return self.begin(0)
 
     def step_async(self, actions):
         """Keep the actions for `step_wait`."""

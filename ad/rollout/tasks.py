@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ad.config.schema import EnvConfig, EvaluationConfig, Experiment
+from ad.config.schema import EvaluationConfig, Experiment
+from ad.config.world import make_envs
 from ad.errors import ConfigError
 from ad.rollout.rollout import (
     Observation,
@@ -16,7 +17,6 @@ from ad.rollout.rollout import (
     rollout,
     sampled,
 )
-from envs import make_vec
 from envs.rng import derive_key
 from envs.tasks import SPLITS, Split, task_name
 
@@ -70,19 +70,12 @@ def rollout_envs(
     """
     return rollout(
         new_policy(len(envs)),
-        make_envs(config.env, [task for _, task in envs]),
+        make_envs(config.env, np.array([task for _, task in envs])),
         [derive_key(seed, "evaluate", task_name(task)) for seed, task in envs],
         episodes,
         _select_action(config.evaluation),
         record,
         label,
-    )
-
-
-def make_envs(env: EnvConfig, tasks: Sequence[np.ndarray]):
-    """Return a vector environment of the configured world with an environment for each task."""
-    return make_vec(
-        env.id, np.array(tasks), env.episode_length, task_kwargs=env.tasks, **env.kwargs
     )
 
 

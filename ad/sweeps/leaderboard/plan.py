@@ -166,7 +166,12 @@ def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
     name = method.settings.get("method.name", plain.method.name)
     if not METHODS.has(name):
         raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
-    return METHODS.load(name).problem(configured_world(plain.env)) or ""
+    method_class = METHODS.load(name)
+    is_online = method_class.online
+    if (method.regime == "online", method.histories == "none") != (is_online, is_online):
+        kind = "an online" if is_online else "an offline"
+        raise ConfigError(f"{where}: {name} is {kind} method: regime and histories must say so")
+    return method_class.problem(configured_world(plain.env)) or ""
 
 
 def _experiment(
