@@ -11,16 +11,11 @@ import pytest
 from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError, NumericError
 from ad.sweeps.failures import failures_file, read_failures
-from ad.sweeps.leaderboard.plan import load_board
-from ad.sweeps.leaderboard.published import read_published
-from ad.sweeps.leaderboard.report import (
-    html,
-    latex,
-    references,
-    summary_table,
-    world_table,
-    write_leaderboard,
-)
+from ad.sweeps.files import read_file, read_lines
+from ad.sweeps.leaderboard.aims import aims_table, read_aims
+from ad.sweeps.leaderboard.plan import LeaderboardConfig, load_board
+from ad.sweeps.leaderboard.published import Published
+from ad.sweeps.leaderboard.report import html, latex, markdown, read_leaderboard, write_leaderboard
 from ad.sweeps.leaderboard.scores import (
     aggregate,
     compare,
@@ -28,6 +23,7 @@ from ad.sweeps.leaderboard.scores import (
     records_of_cells,
     tuning_scores,
 )
+from ad.sweeps.leaderboard.tables import references, summary_table, world_table
 from ad.sweeps.planned import PlannedRun, group_by_training
 from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records
 from ad.sweeps.runs import budget, list_runs, run_missing
@@ -306,7 +302,7 @@ def test_records_that_are_older_than_a_reference_are_read_and_its_row_is_that_of
     add_records(path, [new])
     cells = records_of_cells(board, read_records(path))
     assert references(board, cells, "room") == {"tabular learner from nothing": 0.7}
-    row = world_table(board, cells, "room", {}, []).rows[-1]
+    row = world_table(board, cells, "room", {}).rows[-1]
     assert row[0] == "*tabular learner from nothing*" and row.count("0.700") == 1
 
 
@@ -319,9 +315,7 @@ def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
         "world,method,value,metric,budget,regime,labels,read,source,difference\n"
         "room,AD,0.9,success,100 episodes,offline,none,text,a paper,another split\n"
     )
-    published = read_published(tmp_path / "published.csv")
-    cells = records_of_cells(board, read_records(tmp_path / "r.csv"))
-    page = html(board, cells, published, aggregate(board, cells))
+    page = html(read_leaderboard(board, tmp_path / "r.csv"))
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
     data = json.loads(data)
@@ -331,6 +325,69 @@ def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
     assert cell["scores"]["at_10"][0] == pytest.approx(0.9)
     assert cell["runs"][0]["per_task"] == {"0-1": 0.8, "2-2": 0.5}
     assert other["runs"] == [] and other["planned"] == 3
+
+
+AIMS = """world,score,aim,methods,note
+room,nauc,0.85,,nothing is published
+room,at_10,0.5,clone; other,told nothing
+room,share_of_source,0.98,distillation,
+dense,nauc,1,,
+"""
+
+
+def test_an_aim_stands_beside_the_best_of_the_methods_that_count(plan, tmp_path):
+    (tmp_path / "aims.csv").write_text(AIMS)
+    board = load_board(plan)
+    fill(tmp_path / "r.csv", board, {"distillation": [0.8, 0.9], "clone": [0.1, 0.2, 0.3]})
+    found = read_leaderboard(board, tmp_path / "r.csv")
+    rows = aims_table(board, found.cells, found.aims).rows
+    assert [row[1:8] for row in rows] == [
+        ["NAUC", "0.850", "any offline method", "0.850 [0.215, 1.485]", "distillation", "2", "yes"],
+        [
+            *("share of optimum, episode 10", "0.500", "clone or other"),
+            *("0.200 [-0.048, 0.448]", "clone", "3", "no"),
+        ],
+        ["return / return of its source, last 10", "0.980", "distillation", *"––––"],
+    ]
+    record = record_of(board.cells[0].runs[0], 0.8) | {"return_last10": 3.0, "source_return": 4.0}
+    add_records(tmp_path / "r.csv", [record])
+    found = read_leaderboard(board, tmp_path / "r.csv")
+    assert aims_table(board, found.cells, found.aims).rows[2][4] == "0.750 (1 of 2)"
+    assert "any offline method" in markdown(found) and "any offline method" in html(found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [("nauc,0.85", "nuc,0.85", "did you mean nauc?"), ("0.85", "high", "high is not a number")],
+)
+def test_a_wrong_aim_is_refused(tmp_path, old, new, sentence):
+    (tmp_path / "aims.csv").write_text(AIMS.replace(old, new))
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        read_aims(tmp_path / "aims.csv")
+
+
+def test_the_committed_aims_and_published_results_are_of_known_worlds_and_methods():
+    plan = read_file(COMMITTED, LeaderboardConfig)
+    aims = read_aims(COMMITTED.with_name("aims.csv"))
+    published = read_lines(COMMITTED.with_name("published.csv"), Published)
+    assert {line.world for line in (*aims, *published)} <= plan.worlds.keys()
+    named = {title for aim in aims for title in aim.methods.split("; ") if title}
+    assert named <= plan.methods.keys() and aims
+
+
+def test_the_summary_is_put_between_the_marks_of_its_board_on_a_page_that_has_them(plan, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("first\n<!-- board -->\nold\n<!-- /board -->\nlast\n")
+    plan.write_text(f"page: {page}\n{plan.read_text()}")
+    board, records = load_board(plan, worlds=["room", "dense"]), tmp_path / "r.csv"
+    fill(records, board, {"distillation": [0.5, 0.75, 1.0]})
+    write_leaderboard(board, records, tmp_path, "other")
+    assert "old" in page.read_text()
+    write_leaderboard(board, records, tmp_path, "board")
+    begin, *_, room, dense, _, end, last = page.read_text().splitlines()[1:]
+    assert (begin, end, last) == ("<!-- board -->", "<!-- /board -->", "last")
+    assert (room, dense) == ("| room | 75.0 % (3) | – |", "| dense | 75.0 % (3) | – |")
+    assert "old" not in page.read_text()
 
 
 def test_latex_escapes_what_has_a_meaning_there(plan, tmp_path):
@@ -343,8 +400,8 @@ def test_latex_escapes_what_has_a_meaning_there(plan, tmp_path):
 def test_published_results_with_other_columns_are_refused(tmp_path):
     (tmp_path / "published.csv").write_text("world,method\nroom,AD\n")
     with pytest.raises(ConfigError, match="must have the columns"):
-        read_published(tmp_path / "published.csv")
-    assert read_published(tmp_path / "none.csv") == []
+        read_lines(tmp_path / "published.csv", Published)
+    assert read_lines(tmp_path / "none.csv", Published) == []
 
 
 def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, capsys):

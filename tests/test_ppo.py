@@ -176,7 +176,8 @@ def test_an_agent_that_is_not_finite_stops_and_does_not_affect_the_others():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("learning_rate", "0"), ("learning_rate", "2"), ("epochs", "0"), ("minibatches", "0"),
-     ("clip", "0"), ("discount", "1.1"), ("gae_lambda", "-0.1"), ("gradient_norm", "0"), ("entropy", "1")],
+     ("clip", "0"), ("discount", "1.1"), ("gae_lambda", "-0.1"),
+     ("gradient_norm", "0"), ("entropy", "1")],
 )  # fmt: skip
 def test_a_bad_setting_is_refused_by_its_name(name, value, tmp_path):
     words = ["--root", str(tmp_path), "--source.algorithm", "ppo"]

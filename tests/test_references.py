@@ -12,8 +12,11 @@ from ad.config.schema import EnvConfig, Experiment, SourceConfig, SplitConfig
 from ad.config.world import configured_split, configured_world
 from ad.evaluation import tabular_learner
 from ad.evaluation.metrics import nauc, search_scores
-from ad.evaluation.random_actions import random_references
-from ad.evaluation.references import evaluated_references, source_references
+from ad.evaluation.references import (
+    evaluated_references,
+    random_references,
+    source_references,
+)
 from ad.evaluation.results import Evaluation
 from ad.evaluation.tabular_learner import learned_returns
 from envs.grid.dark_room import DarkRoom

@@ -2,13 +2,15 @@
 
 The world's own references come from `world.references`. The source agents' come from their
 histories: `source` has their first episodes, `source_end` the last ten. `tabular_learner` starts
-from nothing in each task (`ad.evaluation.tabular_learner`). Where a world has no curve of `random`
-actions, `ad.evaluation.random_actions` has.
+from nothing in each task (`ad.evaluation.tabular_learner`). Where a world cannot tell what
+`random` actions achieve, they are played.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import torch
 
 from ad.config.schema import Experiment
 from ad.config.world import configured_world
@@ -16,12 +18,13 @@ from ad.data.episodes import episodes, known_successes
 from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
-from ad.evaluation.random_actions import random_references
 from ad.evaluation.results import Evaluation
 from ad.evaluation.tabular_learner import learned_returns
+from ad.rollout.rollout import Rollout
+from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
-from envs.oracle import Reference, TaskOracle
-from envs.tasks import Split
+from envs.oracle import Reference, TaskOracle, constant_reference
+from envs.tasks import SPLITS, Split
 
 References = dict[str, dict[str, Reference]]  # reference name -> split -> Reference
 
@@ -52,6 +55,57 @@ def evaluated_references(
             name: _reference(world, returns) for name, returns in learned.items()
         }
     return references
+
+
+def random_references(world: TaskOracle, config: Experiment, split: Split) -> dict[str, Reference]:
+    """Return the reference of uniform actions in the tasks of each split.
+
+    It has the `random_return` of `world` where that is known. Otherwise the evaluation of `config`
+    is played: actions that learn nothing have the same expected return in each episode, which is
+    the mean over all episodes and evaluation seeds.
+    """
+    tasks = {name: getattr(split, f"{name}_tasks") for name in SPLITS}
+    length, num_episodes = config.env.episode_length, config.evaluation.episodes
+    known = {name: world.random_return(own, length) for name, own in tasks.items()}
+    if known["held_out"] is not None:
+        return {
+            name: constant_reference(own, np.full(len(own), np.nan), num_episodes)
+            for name, own in known.items()
+        }
+    sampling = replace(config.evaluation, action="sample", temperature=1.0, temperature_known=None)
+    seeds = (sampling.eval_seeds, sampling.train_eval_seeds)
+    uniform = partial(UniformPolicy, int(world.single_action_space.n))
+    played = rollout_tasks(
+        replace(config, evaluation=sampling), split, uniform, num_episodes, seeds
+    )
+    return {name: _mean_reference(own, len(tasks[name])) for name, own in played.items()}
+
+
+class UniformPolicy:
+    """The policy of a rollout that prefers none of its `num_actions` actions."""
+
+    def __init__(self, num_actions: int, num_envs: int):
+        self.num_actions = num_actions
+
+    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return equal logits, [N, A]."""
+        return torch.zeros(len(time), self.num_actions)
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Learn nothing from the outcome of the last decision."""
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, which have no context."""
+
+
+def _mean_reference(played: Rollout, num_tasks: int) -> Reference:
+    """Return the reference of a rollout [seeds * K, E] whose episodes have equal expectations."""
+    num_episodes = played.returns.shape[1]
+    returns, successes = (
+        values.reshape(-1, num_tasks, num_episodes).mean((0, 2))
+        for values in (played.returns, played.successes)
+    )
+    return constant_reference(returns, successes, num_episodes)
 
 
 def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:

@@ -57,10 +57,21 @@ def read_marked(path: Path, marks: Iterable[str]) -> str:
         raise ConfigError(f"{path} is not a text file") from None
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    for begin, end in map(_mark_lines, marks):
-        if end not in page.partition(begin)[2]:
+    for mark in marks:
+        if not _has_mark(page, mark):
+            begin, end = _mark_lines(mark)
             raise ConfigError(f"{path} has no lines {begin} and {end} to put the table between")
     return page
+
+
+def is_marked(path: Path, mark: str) -> bool:
+    """Return whether a file has the lines `<!-- mark -->` and `<!-- /mark -->`."""
+    return path.is_file() and _has_mark(path.read_text(encoding="utf-8"), mark)
+
+
+def _has_mark(page: str, mark: str) -> bool:
+    begin, end = _mark_lines(mark)
+    return end in page.partition(begin)[2]
 
 
 def _mark_lines(mark: str) -> tuple[str, str]:

@@ -1,6 +1,8 @@
-"""Read the YAML files that name many experiments, with a line for each mistake in them."""
+"""Read the files that name many experiments, with a line for each mistake in them."""
 
+import csv
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,24 @@ def read_file(path: Path, kind: type) -> Any:
     if problems:
         raise ConfigError(_lines([f"{path}: {where} {text}" for where, text in problems]))
     return kind(**file.data)
+
+
+def read_lines(path: Path, kind: type) -> list:
+    """Return the lines of a CSV file as dataclasses `kind` of texts, none without a file.
+
+    Raises ConfigError for other columns.
+    """
+    if not path.exists():
+        return []
+    names = [field.name for field in fields(kind)]
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != names:
+            raise ConfigError(f"{path} must have the columns {', '.join(names)}")
+        lines = list(reader)
+    if any(None in line or None in line.values() for line in lines):
+        raise ConfigError(f"{path} has a line with too few or too many cells")
+    return [kind(**line) for line in lines]
 
 
 def group_of(kind: type, entry: Any, where: str) -> Any:

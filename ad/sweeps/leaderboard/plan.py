@@ -63,6 +63,7 @@ class LeaderboardConfig:
     worlds: dict = field({})  # title: a WorldConfig
     methods: dict = field({})  # title: a MethodConfig
     boards: dict = field({})  # name: a BoardConfig
+    page: str = field("")  # a file that the summary is put into, if it has the marks of the board
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,12 @@ class Cell:
 class Board:
     """The cells of a board, world by world, of the plan in the file `path`.
 
-    `tried` has the titles of a tuning board's rows for each method, and `tuned` what the file says
-    that it chose; both are empty for other boards.
+    page: the file that the summary is put into, "" for none. tried: the titles of a tuning board's
+    rows for each method; tuned: what the file says that it chose. Both are empty for other boards.
     """
 
     path: Path
+    page: str
     worlds: dict[str, WorldConfig]
     methods: dict[str, MethodConfig]
     cells: list[Cell]
@@ -134,7 +136,7 @@ def load_board(
         runs = [planned_run(title, config, seed, folder=folder) for seed in board.seeds]
         return Cell(world, method, runs)
 
-    return Board(path, own_worlds, own_methods, gather(cell, pairs), tried, tuned)
+    return Board(path, config.page, own_worlds, own_methods, gather(cell, pairs), tried, tuned)
 
 
 def _variants(title: str, method: MethodConfig) -> dict[str, MethodConfig]:

@@ -1,10 +1,6 @@
 """Published results that stand beside the leaderboard's own, and how they were obtained."""
 
-import csv
-from dataclasses import dataclass, fields
-from pathlib import Path
-
-from ad.errors import ConfigError
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -21,18 +17,3 @@ class Published:
     read: str  # text, vector figure or pixel figure
     source: str
     difference: str  # of the protocol
-
-
-def read_published(path: Path) -> list[Published]:
-    """Return the lines of a CSV file, none without a file. Raises ConfigError for other columns."""
-    if not path.exists():
-        return []
-    names = [field.name for field in fields(Published)]
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != names:
-            raise ConfigError(f"{path} must have the columns {', '.join(names)}")
-        lines = list(reader)
-    if any(None in line or None in line.values() for line in lines):
-        raise ConfigError(f"{path} has a line with too few or too many cells")
-    return [Published(**line) for line in lines]

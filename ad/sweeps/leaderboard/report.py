@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
@@ -11,13 +12,16 @@ from ad.config.fields import as_yaml
 from ad.evaluation.metrics import t_interval
 from ad.methods import build_method
 from ad.registry import SOURCES
-from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
+from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.console import info, warn
-from ad.runtime.files import write_text
+from ad.runtime.files import is_marked, replace_between, write_text
 from ad.runtime.locks import locked
-from ad.sweeps.leaderboard.plan import Board, Cell, MethodConfig
-from ad.sweeps.leaderboard.published import Published, read_published
+from ad.sweeps.files import read_lines
+from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
+from ad.sweeps.leaderboard.plan import Board, Cell
+from ad.sweeps.leaderboard.published import Published
 from ad.sweeps.leaderboard.scores import (
+    METRICS,
     SCORE,
     THRESHOLDS,
     Records,
@@ -28,53 +32,68 @@ from ad.sweeps.leaderboard.scores import (
     tuning_scores,
     values_of,
 )
-from ad.sweeps.planned import settings_text
+from ad.sweeps.leaderboard.tables import (
+    AGGREGATES,
+    aggregates_table,
+    kind,
+    long_table,
+    references,
+    short_table,
+    summary_table,
+    tuning_table,
+    world_table,
+)
 from ad.sweeps.records import SECONDS, RunRecord, read_curve, read_per_task, read_records
 
-METRICS = {  # score -> heading and number format
-    SCORE: ("share of optimum, last 10", ".3f"),
-    "normalized_return_last10": ("between random and optimal", ".3f"),
-    "nauc": ("NAUC", ".3f"),
-    **{f"at_{e}": (f"share of optimum, episode {e}", ".3f") for e in (10, 25, 50, 100)},
-    "episodes_to_80pct": ("80 % at episode", ".0f"),
-    "tasks_solved": ("tasks solved", ".1f"),
-    "train_nauc": ("NAUC, train tasks", ".3f"),
-}
-INTERVALS = (SCORE, "normalized_return_last10", "nauc")  # scores that are shown with intervals
-AGGREGATES = {
-    "interquartile_mean": "interquartile mean",
-    "optimality_gap": "optimality gap",
-    "improvement": "probability to beat {}",
-}
-REFERENCES = {
-    "random": "random actions",
-    "tabular_learner": "tabular learner from nothing",
-    "explorer": "best known searcher",
-}
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """What the files of a board are made of; published results and aims are those of its worlds."""
+
+    board: Board
+    cells: Records
+    published: list[Published]
+    aims: list[Aim]
+    aggregates: dict[str, dict]
+
+
+def read_leaderboard(board: Board, records_file: Path) -> Leaderboard:
+    """Return the leaderboard of `board` by the records.
+
+    Published results and aims are read from published.csv and aims.csv beside the board's plan.
+    """
+    cells = records_of_cells(board, read_records(records_file))
+    published = read_lines(board.path.with_name("published.csv"), Published)
+    published = [line for line in published if line.world in board.worlds]
+    aims = [aim for aim in read_aims(board.path.with_name("aims.csv")) if aim.world in board.worlds]
+    return Leaderboard(board, cells, published, aims, aggregate(board, cells))
 
 
 def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str) -> None:
     """Write <name>.md, .csv, .tex and .html into `folder` from the records, and print the summary.
 
-    Published results are read from published.csv beside the file of the leaderboard's plan.
+    The summary also replaces what is between the lines `<!-- name -->` and `<!-- /name -->` of the
+    board's page, if it has them.
     """
-    cells = records_of_cells(board, read_records(records_file))
-    published = read_published(board.path.with_name("published.csv"))
-    published = [line for line in published if line.world in board.worlds]
-    summary, aggregates = summary_table(board, cells), aggregate(board, cells)
+    found = read_leaderboard(board, records_file)
+    summary, page = summary_table(board, found.cells), Path(board.page)
     with locked(folder, wait=True):
-        write_text(folder / f"{name}.md", markdown(board, cells, published, aggregates))
-        write_text(folder / f"{name}.csv", as_csv(long_table(board, cells)))
+        write_text(folder / f"{name}.md", markdown(found))
+        write_text(folder / f"{name}.csv", as_csv(long_table(board, found.cells)))
         write_text(folder / f"{name}.tex", latex(summary))
-        write_text(folder / f"{name}.html", html(board, cells, published, aggregates))
-    info((tuning_table(board, cells) if board.tried else summary).markdown().rstrip())
-    warn_of_untuned(board, cells)
-    made = sum(len(runs) for runs in cells.values())
+        write_text(folder / f"{name}.html", html(found))
+        if board.page and is_marked(page, name):
+            replace_between(page, {name: short_table(board, found.cells).markdown()})
+    chosen = tuning_table(board, found.cells)
+    info((chosen if board.tried else summary).markdown().rstrip())
+    warn_of_untuned(board, found.cells)
+    made = sum(len(runs) for runs in found.cells.values())
     info(f"leaderboard: {made} of {len(board.planned_runs())} runs in {folder / name}.html")
 
 
-def markdown(board: Board, cells: Records, published: list[Published], aggregates: dict) -> str:
-    """Return the page as Markdown: the summary, the aggregates and a table for each world."""
+def markdown(found: Leaderboard) -> str:
+    """Return the page as Markdown: summary, aggregates, aims, and a table for each world."""
+    board, cells = found.board, found.cells
     parts = [
         "# Leaderboard\n",
         f"`{SCORE}` on held-out tasks: the mean return of the last ten in-context episodes, as a "
@@ -82,12 +101,12 @@ def markdown(board: Board, cells: Records, published: list[Published], aggregate
         "seeds of the source agents and of training differ; all have one split of the tasks.\n",
         summary_table(board, cells).markdown(),
     ]
-    if aggregates:
+    if found.aggregates:
         parts += [
             "\nAggregates of returns between random (0) and optimal (1), over the worlds in which "
             "all of these methods have all runs; brackets are bootstrap intervals over runs "
             "(Agarwal et al. 2021).\n",
-            aggregates_table(board, aggregates).markdown(),
+            aggregates_table(board, found.aggregates).markdown(),
         ]
     if board.tried:
         parts += [
@@ -96,55 +115,13 @@ def markdown(board: Board, cells: Records, published: list[Published], aggregate
             tuning_table(board, cells).markdown(),
         ]
     parts += [missing_text(board, cells)]
+    if found.aims:
+        parts += ["\n## Aims\n", aims_table(board, cells, found.aims).markdown()]
     compared = compare(board, cells)
-    for world, entry in board.worlds.items():
+    for world in board.worlds:
         if any(own == world for own, _ in cells):
-            table = world_table(board, cells, world, compared, published)
-            parts += [f"\n## {world}\n", f"`{entry.experiment}`\n", table.compact().markdown()]
+            parts += world_parts(found, world, compared)
     return "\n".join(part for part in parts if part)
-
-
-def summary_table(board: Board, cells: Records) -> Table:
-    """Return a row for each method, with its score in each world."""
-    problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
-    rows = []
-    for method, entry in board.methods.items():
-        scores = [
-            "not applicable"
-            if problems[world, method]
-            else _mean(cells.get((world, method)), SCORE)
-            for world in board.worlds
-        ]
-        rows.append([method, *_kind(entry), *scores])
-    return Table(["method", "histories of", "regime", "labels", *board.worlds], rows)
-
-
-def aggregates_table(board: Board, aggregates: dict[str, dict]) -> Table:
-    """Return a row for each method with all runs, with its aggregates over worlds."""
-    first = next(iter(board.methods))
-    rows = [
-        [
-            method,
-            str(entry["worlds"]),
-            *(
-                interval(entry[name][0], entry[name][1:], ".3f") if entry[name] else UNKNOWN
-                for name in AGGREGATES
-            ),
-        ]
-        for method, entry in aggregates.items()
-    ]
-    headings = [heading.format(first) for heading in AGGREGATES.values()]
-    return Table(["method", "worlds", *headings], rows)
-
-
-def tuning_table(board: Board, cells: Records) -> Table:
-    """Return a row for each method whose settings have all been tried, with the best of them."""
-    rows = []
-    for method, scores in tuning_scores(board, cells).items():
-        best = settings_text(board.methods[max(scores, key=scores.get)].tuned)
-        ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
-        rows.append([method, best, *ends, str(len(scores))])
-    return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
 
 
 def warn_of_untuned(board: Board, cells: Records) -> None:
@@ -155,40 +132,17 @@ def warn_of_untuned(board: Board, cells: Records) -> None:
             warn(f"{board.path}: {method}: set tuned to {as_yaml(best)}, its best settings")
 
 
-def world_table(
-    board: Board, cells: Records, world: str, compared: dict, published: list[Published]
-) -> Table:
-    """Return all scores of each method in a world, then the references and published results."""
-    first, rows = next(iter(board.methods)), []
-    transitions = _transitions(board)
-    for method in board.methods:
-        if made := cells.get((world, method)):
-            scores = [_mean(made, name, name in INTERVALS) for name in METRICS]
-            against = str(compared.get((world, method), UNKNOWN))
-            taken = f"{transitions[world, method]:,}"
-            rows.append([method, *scores, against, taken, str(len(made))])
-    for title, nauc in references(board, cells, world).items():
-        scores = [number(nauc if metric == "nauc" else None, ".3f") for metric in METRICS]
-        rows.append([f"*{title}*", *scores, UNKNOWN, UNKNOWN, UNKNOWN])
-    for line in published:
-        if line.world == world:
-            about = f"{line.value} {line.metric}; {line.budget}; {line.regime}, {line.labels}"
-            text = f"*{line.method}* ({line.source}, {line.read}): {about}. {line.difference}"
-            rows.append([text.rstrip(), *[UNKNOWN] * (len(METRICS) + 3)])
-    headings = [heading for heading, _ in METRICS.values()]
-    against = f"share of optimum minus that of {first}"
-    return Table(["method", *headings, against, "source transitions", "runs"], rows)
-
-
-def long_table(board: Board, cells: Records) -> Table:
-    """Return a row for each cell with records: its method, source and mean scores."""
-    rows, transitions = [], _transitions(board)
-    for (world, method), made in cells.items():
-        scores = [_mean(made, name, is_bounded=False) for name in METRICS]
-        counts = str(transitions[world, method]), str(len(made))
-        rows.append([world, method, *_kind(board.methods[method]), *scores, *counts])
-    kind = ("histories", "regime", "labels")
-    return Table(["world", "method", *kind, *METRICS, "transitions", "runs"], rows)
+def world_parts(found: Leaderboard, world: str, compared: dict) -> list[str]:
+    """Return the paragraphs about a world: its scores and published results."""
+    table = world_table(found.board, found.cells, world, compared).compact().markdown()
+    parts = [f"\n## {world}\n", f"`{found.board.worlds[world].experiment}`\n", table]
+    lines = [
+        f"- {line.method}: {line.value} {line.metric} ({line.budget}; {line.regime}, labels: "
+        f"{line.labels}; {line.source}, read from its {line.read}); {line.difference}"
+        for line in found.published
+        if line.world == world
+    ]
+    return [*parts, "\nPublished, under their own protocols:\n", *lines, ""] if lines else parts
 
 
 def missing_text(board: Board, cells: Records) -> str:
@@ -224,23 +178,24 @@ def _escape(text: str) -> str:
     return text.replace("–", "--").replace("×", r"$\times$")
 
 
-def html(board: Board, cells: Records, published: list[Published], aggregates: dict) -> str:
+def html(found: Leaderboard) -> str:
     """Return the page, which needs no other file and no network."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ad.sweeps.leaderboard", "."), autoescape=True
     )
-    data = json.dumps(page_data(board, cells, published, aggregates), allow_nan=False)
+    data = json.dumps(page_data(found), allow_nan=False)
     data = data.replace("<", "\\u003c")  # nothing in the data may end the script
     return environment.get_template("leaderboard.html.j2").render(data=data)
 
 
-def page_data(board: Board, cells: Records, published: list[Published], aggregates: dict) -> dict:
+def page_data(found: Leaderboard) -> dict:
     """Return what the page shows, in plain types."""
+    board, cells = found.board, found.cells
     compared = compare(board, cells)
     return {
         "metrics": {name: heading for name, (heading, _) in METRICS.items()},
         "methods": [
-            dict(zip(("name", "histories", "regime", "labels"), (m, *_kind(entry)), strict=True))
+            dict(zip(("name", "histories", "regime", "labels"), (m, *kind(entry)), strict=True))
             for m, entry in board.methods.items()
         ],
         "worlds": [
@@ -248,12 +203,13 @@ def page_data(board: Board, cells: Records, published: list[Published], aggregat
                 "name": world,
                 "experiment": entry.experiment,
                 "references": references(board, cells, world),
-                "published": [vars(line) for line in published if line.world == world],
+                "published": [vars(line) for line in found.published if line.world == world],
             }
             for world, entry in board.worlds.items()
         ],
         "cells": [_cell(cell, cells, compared) for cell in board.cells],
-        "aggregates": aggregates,
+        "aims": asdict(aims_table(board, cells, found.aims)),
+        "aggregates": found.aggregates,
         "aggregate_titles": {
             name: heading.format(next(iter(board.methods))) for name, heading in AGGREGATES.items()
         },
@@ -289,46 +245,7 @@ def _run(record: RunRecord) -> dict:
     }
 
 
-def references(board: Board, cells: Records, world: str) -> dict[str, float]:
-    """Return the mean NAUC of each reference in a world, by title.
-
-    Runs on the histories of the world's learner count, where there are some: the tabular learner
-    has the settings of a source that is the same algorithm.
-    """
-    made = {"learner": [], "searcher": []}
-    for (place, method), records in cells.items():
-        if place == world:
-            made[board.methods[method].histories] += records
-    made = made["learner"] or made["searcher"]
-    naucs = {title: values_of(made, f"{name}_nauc") for name, title in REFERENCES.items()}
-    return {title: t_interval(values)["mean"] for title, values in naucs.items() if values}
-
-
-def _transitions(board: Board) -> dict[tuple[str, str], int]:
-    """Return the number of transitions that each cell's runs learn from, by world and method."""
-    configs = {(cell.world, cell.method): cell.runs[0].config for cell in board.cells if cell.runs}
-    return {
-        cell: build_method(config.method).transitions(config) for cell, config in configs.items()
-    }
-
-
-def _kind(entry: MethodConfig) -> list[str]:
-    """Return the columns that say what a method learns from."""
-    return [entry.histories, entry.regime, entry.labels]
-
-
 def _estimate(made: list[RunRecord], name: str) -> list[float | None]:
     """Return [mean, low, high, runs] of a score over the runs in which it is known."""
     estimate = t_interval(values_of(made, name))
     return [estimate["mean"], estimate["lo"], estimate["hi"], estimate["n"]]
-
-
-def _mean(made: list[RunRecord] | None, name: str, is_bounded: bool = True) -> str:
-    """Return the mean of a score over runs as text, with its interval if `is_bounded`."""
-    style = METRICS.get(name, ("", ".3f"))[1]
-    values = values_of(made or [], name)
-    estimate = t_interval(values)
-    some = f" ({len(values)} of {len(made)})" if made and 0 < len(values) < len(made) else ""
-    if is_bounded:
-        return interval(estimate["mean"], bounds(estimate), style) + some
-    return number(estimate["mean"], style) + some

@@ -1,4 +1,4 @@
-"""The scores of a leaderboard's cells, from the records of their runs."""
+"""The scores of a leaderboard's cells, from the records of their runs, and as text."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,24 @@ from ad.evaluation.aggregates import (
     probability_of_improvement,
 )
 from ad.evaluation.comparisons import Comparison, holm, pool
+from ad.evaluation.metrics import t_interval
+from ad.reporting.tables import bounds, interval, number
 from ad.sweeps.leaderboard.plan import Board, Cell
 from ad.sweeps.records import RunRecord, read_curve
 
 SCORE = "share_of_optimum_last10"  # the score of a run: its mean over the held-out tasks
+SHARE_OF_SOURCE = "share_of_source"  # return_last10 / that of the source agents on train tasks
 NORMALIZED = "normalized_return_last10"  # between random and optimal, which worlds have in common
+METRICS = {  # score -> heading and number format
+    SCORE: ("share of optimum, last 10", ".3f"),
+    NORMALIZED: ("between random and optimal", ".3f"),
+    "nauc": ("NAUC", ".3f"),
+    **{f"at_{e}": (f"share of optimum, episode {e}", ".3f") for e in (10, 25, 50, 100)},
+    "episodes_to_80pct": ("80 % at episode", ".0f"),
+    "tasks_solved": ("tasks solved", ".1f"),
+    "train_nauc": ("NAUC, train tasks", ".3f"),
+}
+OTHER_SCORES = {SHARE_OF_SOURCE: ("return / return of its source, last 10", ".3f")}  # of aims
 THRESHOLDS = np.linspace(0, 1, 51)
 Records = dict[tuple[str, str], list[RunRecord]]  # of a world and a method
 
@@ -33,10 +46,14 @@ def records_of_cells(board: Board, records: dict[str, RunRecord]) -> Records:
 def values_of(made: Sequence[RunRecord], score: str) -> list[float]:
     """Return the known values of a score in the records of a cell.
 
-    `at_<e>` is the share of the optimal return in episode e.
+    `at_<e>` is the share of the optimal return in episode e, SHARE_OF_SOURCE that of the return of
+    the source.
     """
     if score.startswith("at_"):
         found = [read_curve(record).get(int(score.removeprefix("at_"))) for record in made]
+    elif score == SHARE_OF_SOURCE:
+        known = [r for r in made if r["return_last10"] is not None and r["source_return"]]
+        found = [record["return_last10"] / record["source_return"] for record in known]
     else:
         found = [record[score] for record in made]
     return [value for value in found if value is not None]
@@ -137,3 +154,21 @@ def _aggregates(own: np.ndarray, reference: np.ndarray) -> dict:
         )
         for name, (statistic, scores) in statistics.items()
     } | {"worlds": own.shape[1]}
+
+
+def column_of(score: str) -> tuple[str, str]:
+    """Return the heading and the number format of a score."""
+    if score.startswith("at_"):
+        return f"share of optimum, episode {score.removeprefix('at_')}", ".3f"
+    return (METRICS | OTHER_SCORES)[score]
+
+
+def mean_text(made: list[RunRecord] | None, name: str, is_bounded: bool = True) -> str:
+    """Return the mean of a score over runs as text, with its interval if `is_bounded`."""
+    style = column_of(name)[1]
+    values = values_of(made or [], name)
+    estimate = t_interval(values)
+    some = f" ({len(values)} of {len(made)})" if made and 0 < len(values) < len(made) else ""
+    if is_bounded:
+        return interval(estimate["mean"], bounds(estimate), style) + some
+    return number(estimate["mean"], style) + some

@@ -1,0 +1,141 @@
+"""The tables of the leaderboard: the summary, the aggregates, a world, and a line for each cell."""
+
+from ad.evaluation.metrics import t_interval
+from ad.methods import build_method
+from ad.reporting.tables import UNKNOWN, Table, interval, number
+from ad.sweeps.leaderboard.plan import Board, MethodConfig
+from ad.sweeps.leaderboard.scores import (
+    METRICS,
+    NORMALIZED,
+    SCORE,
+    Records,
+    mean_text,
+    tuning_scores,
+    values_of,
+)
+from ad.sweeps.planned import settings_text
+
+INTERVALS = (SCORE, NORMALIZED, "nauc")  # scores that are shown with intervals
+AGGREGATES = {
+    "interquartile_mean": "interquartile mean",
+    "optimality_gap": "optimality gap",
+    "improvement": "probability to beat {}",
+}
+REFERENCES = {
+    "random": "random actions",
+    "tabular_learner": "tabular learner from nothing",
+    "explorer": "best known searcher",
+}
+
+
+def summary_table(board: Board, cells: Records) -> Table:
+    """Return a row for each method, with its score in each world."""
+    problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
+    rows = []
+    for method, entry in board.methods.items():
+        scores = [
+            "not applicable"
+            if problems[world, method]
+            else mean_text(cells.get((world, method)), SCORE)
+            for world in board.worlds
+        ]
+        rows.append([method, *kind(entry), *scores])
+    return Table(["method", "histories of", "regime", "labels", *board.worlds], rows)
+
+
+def short_table(board: Board, cells: Records) -> Table:
+    """Return a row for each world: per cent of optimal of each method, and its number of runs."""
+    problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
+
+    def text(world: str, method: str) -> str:
+        values = values_of(cells.get((world, method), []), SCORE)
+        if not values:
+            return "not applicable" if problems[world, method] else UNKNOWN
+        return f"{100 * t_interval(values)['mean']:.1f} % ({len(values)})"
+
+    rows = [[world, *(text(world, method) for method in board.methods)] for world in board.worlds]
+    return Table(["world", *board.methods], rows)
+
+
+def aggregates_table(board: Board, aggregates: dict[str, dict]) -> Table:
+    """Return a row for each method with all runs, with its aggregates over worlds."""
+    first = next(iter(board.methods))
+    rows = [
+        [
+            method,
+            str(entry["worlds"]),
+            *(
+                interval(entry[name][0], entry[name][1:], ".3f") if entry[name] else UNKNOWN
+                for name in AGGREGATES
+            ),
+        ]
+        for method, entry in aggregates.items()
+    ]
+    headings = [heading.format(first) for heading in AGGREGATES.values()]
+    return Table(["method", "worlds", *headings], rows)
+
+
+def tuning_table(board: Board, cells: Records) -> Table:
+    """Return a row for each method whose settings have all been tried, with the best of them."""
+    rows = []
+    for method, scores in tuning_scores(board, cells).items():
+        best = settings_text(board.methods[max(scores, key=scores.get)].tuned)
+        ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
+        rows.append([method, best, *ends, str(len(scores))])
+    return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
+
+
+def world_table(board: Board, cells: Records, world: str, compared: dict) -> Table:
+    """Return all scores of each method in a world, then the references."""
+    first, rows, transitions = next(iter(board.methods)), [], _transitions(board)
+    for method in board.methods:
+        if made := cells.get((world, method)):
+            scores = [mean_text(made, name, name in INTERVALS) for name in METRICS]
+            against = str(compared.get((world, method), UNKNOWN))
+            taken = f"{transitions[world, method]:,}"
+            rows.append([method, *scores, against, taken, str(len(made))])
+    for title, nauc in references(board, cells, world).items():
+        scores = [number(nauc if metric == "nauc" else None, ".3f") for metric in METRICS]
+        rows.append([f"*{title}*", *scores, UNKNOWN, UNKNOWN, UNKNOWN])
+    headings = [heading for heading, _ in METRICS.values()]
+    against = f"share of optimum minus that of {first}"
+    return Table(["method", *headings, against, "source transitions", "runs"], rows)
+
+
+def long_table(board: Board, cells: Records) -> Table:
+    """Return a row for each cell with records: its method, source and mean scores."""
+    rows, transitions = [], _transitions(board)
+    for (world, method), made in cells.items():
+        scores = [mean_text(made, name, is_bounded=False) for name in METRICS]
+        counts = str(transitions[world, method]), str(len(made))
+        rows.append([world, method, *kind(board.methods[method]), *scores, *counts])
+    about = ("histories", "regime", "labels")
+    return Table(["world", "method", *about, *METRICS, "transitions", "runs"], rows)
+
+
+def references(board: Board, cells: Records, world: str) -> dict[str, float]:
+    """Return the mean NAUC of each reference in a world, by title.
+
+    Runs on the histories of the world's learner count, where there are some: the tabular learner
+    has the settings of a source that is the same algorithm.
+    """
+    made = {"learner": [], "searcher": [], "none": []}
+    for (place, method), records in cells.items():
+        if place == world:
+            made[board.methods[method].histories] += records
+    made = made["learner"] or made["searcher"] or made["none"]
+    naucs = {title: values_of(made, f"{name}_nauc") for name, title in REFERENCES.items()}
+    return {title: t_interval(values)["mean"] for title, values in naucs.items() if values}
+
+
+def _transitions(board: Board) -> dict[tuple[str, str], int]:
+    """Return the number of transitions that each cell's runs learn from, by world and method."""
+    configs = {(cell.world, cell.method): cell.runs[0].config for cell in board.cells if cell.runs}
+    return {
+        cell: build_method(config.method).transitions(config) for cell, config in configs.items()
+    }
+
+
+def kind(entry: MethodConfig) -> list[str]:
+    """Return the columns that say what a method learns from."""
+    return [entry.histories, entry.regime, entry.labels]
