@@ -41,7 +41,7 @@ def evaluated_references(
 ) -> References:
     """Return what the world of `config`, random actions and the tabular learner tell of `split`.
 
-    A method below the tabular learner has not learned to learn.
+    A model below the tabular learner learns a task worse than an agent without any training.
     """
     world = configured_world(config.env)
     references = {"random": random_references(world, config, split)}

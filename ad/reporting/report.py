@@ -50,7 +50,8 @@ REFERENCE_NOTES = {
     "goal, since an episode shows at most as many new cells as it has steps.",
     "optimal": "Optimal: knows the {noun}.",
     "tabular_learner": "Tabular learner from nothing: UCB1 on a bandit, Q-learning elsewhere. It "
-    "learns each {noun} from its own episodes; a model below it has not learned to learn.",
+    "learns each {noun} from its own episodes; a model below it does worse than an agent without "
+    "any training.",
     "source": "Source: the first episodes of each actor of {source}, on train tasks.",
 }
 
