@@ -15,12 +15,14 @@ from ad.data.spec import make_spec
 from ad.errors import ConfigError, NumericError
 from ad.evaluation.evaluate import evaluate, load_model
 from ad.methods import build_method
+from ad.methods.rl2_learner import TrialLearner
 from ad.methods.rl2_policy import RecurrentModel, TrialPolicy
 from ad.methods.rl2_trials import Trials
 from ad.reporting.verify import verify
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, with_seed
+from ad.sources.sb3.settings import SB3Settings
 from ad.sweeps import pipeline
 from ad.training import checkpoints
 from ad.training.loop import new_trainers, train_seeds
@@ -83,10 +85,18 @@ def policy(num_envs: int, seed: int = 0) -> TrialPolicy:
     return method.policy(model, num_envs, 5)
 
 
-def trials(num_envs: int = 4, steps: int = 8, key: int = 1) -> Trials:
+def trials(num_envs: int = 4, steps: int = 8, terminate: bool = False) -> Trials:
     """Return trials in rooms of 3 x 3 cells with episodes of four steps."""
-    env = EnvConfig(kwargs=ROOM, episode_length=4)
-    return Trials(env, make_base(env.id, **ROOM).all_tasks(), num_envs, steps, key)
+    env = EnvConfig(kwargs=ROOM | {"terminate": terminate}, episode_length=4)
+    return Trials(env, make_base(env.id, **ROOM).all_tasks(), num_envs, steps, 1)
+
+
+def learner() -> TrialLearner:
+    """Return a learner in rooms of 3 x 3 cells whose update changes nothing."""
+    own = TINY["arguments"] | {"n_steps": 40, "learning_rate": 0.0}
+    env = EnvConfig(kwargs={"size": 3}, episode_length=4)
+    tasks = make_base(env.id, size=3).all_tasks()
+    return TrialLearner(SB3Settings("RecurrentPPO", arguments=own), 4, env, tasks, 160, 0)
 
 
 def test_all_verbs_run_without_histories(whole):
@@ -184,7 +194,7 @@ def test_the_input_has_the_previous_action_reward_and_end_of_the_episode():
     first = env.reset()
     np.testing.assert_array_equal(first["previous_action"], [5] * 4)  # none
     assert not first["previous_reward"].any() and not first["episode_ended"].any()
-    tasks, ended = env.env.unwrapped.tasks, []
+    tasks, ended = env.worlds[0].unwrapped.tasks, []
     for step in range(8):
         env.step_async(np.arange(4))
         inputs, reward, done, _ = env.step_wait()
@@ -192,8 +202,57 @@ def test_the_input_has_the_previous_action_reward_and_end_of_the_episode():
         np.testing.assert_array_equal(inputs["previous_reward"][:, 0], reward)
         ended.append(inputs["episode_ended"].tolist())
         assert done.tolist() == [step == 7] * 4
-        np.testing.assert_array_equal(env.env.unwrapped.tasks, tasks)
+        np.testing.assert_array_equal(env.worlds[0].unwrapped.tasks, tasks)
     assert ended == [[int(step % 4 == 3)] * 4 for step in range(8)]
+
+
+def test_every_trial_has_the_same_number_of_episodes_and_begins_anew():
+    env = trials(steps=40, terminate=True)
+    env.begin(0)
+    ends, played, tasks = np.zeros(4, int), [], [env.worlds[0].unwrapped.tasks]
+    for step in range(39):
+        env.step_async(np.random.default_rng(step).integers(5, size=4))
+        inputs, _, over, infos = env.step_wait()
+        ends += inputs["episode_ended"] | over
+        played += ends[over].tolist()
+        ends[over] = 0
+        np.testing.assert_array_equal(inputs["previous_action"][over], 5)  # none
+        assert not any(infos)
+    assert len(played) > 1 and set(played) == {10}
+    assert len(env.returns) == len(played) and max(env.returns) <= 10
+    assert (env.worlds[1].unwrapped.tasks != tasks[0]).any()
+
+
+def test_a_trial_does_not_depend_on_the_environments_beside_it():
+    def played(num_envs: int) -> list[dict]:
+        env = trials(num_envs, steps=40, terminate=True)
+        inputs = [{name: values[:2].copy() for name, values in env.begin(3).items()}]
+        for step in range(40):
+            u = np.random.default_rng(step).integers(5, size=7)
+            env.step_async(u[:num_envs])
+            inputs.append({name: values[:2].copy() for name, values in env.step_wait()[0].items()})
+        assert env.trial[:2].any()
+        return inputs
+
+    for one, other in zip(played(2), played(7), strict=True):
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name])
+
+
+def test_whole_sequences_give_the_values_of_single_steps():
+    trainer = learner()
+    algorithm = trainer.algorithm
+    trainer.train_step(0)
+    buffer = algorithm.rollout_buffer
+    for batch in buffer.get(buffer.buffer_size * buffer.n_envs):
+        with torch.no_grad():
+            values, log_prob, _ = algorithm.policy.evaluate_actions(
+                batch.observations, batch.actions.long().flatten(), *batch[-3:-1]
+            )
+        valid = batch.mask > 0
+        assert valid.sum() == 4 * 40
+        torch.testing.assert_close(values.flatten()[valid], batch.old_values[valid])
+        torch.testing.assert_close(log_prob[valid], batch.old_log_prob[valid])
 
 
 def test_a_trial_is_bootstrapped_at_its_end_from_what_would_follow():
@@ -210,11 +269,11 @@ def test_a_trial_is_bootstrapped_at_its_end_from_what_would_follow():
 def test_the_tasks_of_trials_are_drawn_by_their_number_and_environment():
     env, few = trials(num_envs=300), trials(num_envs=3)
     env.begin(2), few.begin(2)
-    drawn = env.env.unwrapped.tasks
-    np.testing.assert_array_equal(few.env.unwrapped.tasks, drawn[:3])
+    drawn = env.worlds[0].unwrapped.tasks
+    np.testing.assert_array_equal(few.worlds[0].unwrapped.tasks, drawn[:3])
     assert len(np.unique(drawn, axis=0)) == len(env.tasks)
     env.begin(3)
-    assert (env.env.unwrapped.tasks != drawn).any()
+    assert (env.worlds[0].unwrapped.tasks != drawn).any()
 
 
 def outcomes(policy: TrialPolicy, steps: int, seed: int = 0):

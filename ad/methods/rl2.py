@@ -5,9 +5,11 @@ ends do not reset its state, so that it learns to learn in the task. It reads th
 and reward and the end of the episode beside the observation (`ad.methods.rl2_trials`). The
 algorithm is RecurrentPPO of sb3-contrib (extra sb3), on the CPU; the papers have TRPO and A2C.
 
-A train step takes one trial in each of `num_envs` environments, with a task drawn for each from the
-train tasks, and updates on all of them. Of the section `training` only the seed and the intervals
-of log, evaluation and checkpoints are used; the sections `source`, `data` and `model` are not.
+A train step takes `trial_steps` env steps in each of `num_envs` environments, a trial or more with
+a task drawn for each from the train tasks, and updates on all of them. A trial has as many episodes
+as fit into `trial_steps` at their full length, so that no task has more of them than another. Of
+the section `training` only the seed and the intervals of log, evaluation and checkpoints are used;
+the sections `source`, `data` and `model` are not.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ ARGUMENTS = {
     "learning_rate": "lin_1e-3",
     "batch_size": 2500,
     "n_epochs": 4,
-    "gamma": 0.98,
+    "gamma": 0.99,
     "gae_lambda": 0.95,
     "ent_coef": 0.01,
     "policy_kwargs": {
@@ -42,9 +44,9 @@ class Settings:
     env_steps: int = field(6_000_000, at_least=1)
     """budget: env steps of the whole training, over all train tasks and environments"""
     num_envs: int = field(100, at_least=1)
-    """environments that play a trial each in a train step"""
+    """environments that play trials at the same time"""
     trial_steps: int = field(200, at_least=2)
-    """env steps of a trial, in one task: only its end resets the recurrent state"""
+    """env steps in each environment of a train step, and in a trial whose episodes end by time"""
     arguments: dict = field(ARGUMENTS)
     """keyword arguments of RecurrentPPO of sb3-contrib, e.g. {learning_rate: lin_1e-3}"""
 

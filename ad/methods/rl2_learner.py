@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ LOGGED = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_
 class TrialLearner:
     """A recurrent policy and the trials on which RecurrentPPO trains it (`Learner`).
 
-    A train step is an iteration of the library's `learn`: a trial in each of `num_envs`
+    A train step is an iteration of the library's `learn`: a trial or more in each of `num_envs`
     environments, then the update. Nothing of a trial outlives its train step. `env_steps` is the
     budget, over which the library's schedules run; what is drawn depends on `key` and the step.
     """
@@ -48,7 +49,9 @@ class TrialLearner:
             self.algorithm = make_algorithm(settings, self.trials, derive_key(key, "agent") % 2**31)
             self.algorithm.set_logger(Logger(None, []))
             _, self.callback = self.algorithm._setup_learn(env_steps, None)
-        self.model = RecurrentModel(spec, self.algorithm.policy)
+        policy = self.algorithm.policy
+        policy._process_sequence = partial(_process_sequences, policy._process_sequence)
+        self.model = RecurrentModel(spec, policy)
 
     @property
     def learning_rate(self) -> float:
@@ -56,7 +59,7 @@ class TrialLearner:
         return self.algorithm.policy.optimizer.param_groups[0]["lr"]
 
     def train_step(self, step: int) -> dict[str, float]:
-        """Take a trial in each environment and update; return numbers for the log by name.
+        """Play trials in each environment and update; return numbers for the log by name.
 
         Raises NumericError if the policy is not finite any more, ConfigError for another failure of
         the library.
@@ -76,7 +79,7 @@ class TrialLearner:
                 raise failure(self.settings, algorithm, error) from error
         logged = algorithm.logger.name_to_value
         losses = {name: float(logged[f"train/{name}"]) for name in LOGGED}
-        return {"trial_return": float(trials.rewards.sum(0).mean()), **losses}
+        return {"trial_return": float(np.mean(trials.returns)), **losses}
 
     def state(self) -> dict:
         """Return the optimizer's state and the library's counts."""
@@ -90,14 +93,10 @@ class TrialLearner:
             setattr(self.algorithm, name, value)
 
     def _begin(self, step: int) -> None:
-        """Begin the trials of a train step, with the recurrent state of a trial's start.
-
-        No environment is marked as one that begins, which would reset a state that is zero: the
-        library then runs the recurrent layers over whole trials at once, eight times as fast.
-        """
+        """Begin the trials of a train step, with the recurrent state of a trial's start."""
         algorithm = self.algorithm
         algorithm._last_obs = self.trials.begin(step)
-        algorithm._last_episode_starts = np.zeros(self.trials.num_envs, bool)
+        algorithm._last_episode_starts = np.ones(self.trials.num_envs, bool)
         algorithm._last_lstm_states = RNNStates(
             *(tuple(map(torch.zeros_like, own)) for own in algorithm._last_lstm_states)
         )
@@ -111,3 +110,14 @@ class TrialLearner:
             yield
         finally:
             set_generators(outside)
+
+
+def _process_sequences(process, features, states, starts, lstm):
+    """Call the library's `process` of sequences, of which only the first step can begin a trial.
+
+    The state there is set to zero here and `process` is told of no beginning: it then runs the
+    recurrent layer over whole sequences at once, eight times as fast as step by step.
+    """
+    begins = starts.reshape(states[0].shape[1], -1)[:, 0]
+    kept = (1 - begins)[None, :, None]
+    return process(features, tuple(state * kept for state in states), starts * 0, lstm)

@@ -1,9 +1,11 @@
 """The trials of RL² (Duan et al. 2016, section 2.2) as a vector environment of Stable-Baselines3.
 
-A trial is a number of env steps in one task. Episodes end and begin within it, and the policy reads
-beside the observation what tells it of them: the previous action and reward, and whether an episode
-has just ended. Only the end of a trial is an end to the library, which then resets the recurrent
-state. It counts as a time limit: the library bootstraps the value there.
+A trial is a number of episodes in one task. The policy reads beside the observation what tells it
+of them: the previous action and reward, and whether an episode has just ended. Only the end of a
+trial is an end to the library, which then resets the recurrent state.
+
+The number of episodes is fixed, not that of env steps: a task whose episodes end early would else
+have more of them and more reward in a trial, and training would neglect the other tasks.
 """
 
 import numpy as np
@@ -37,10 +39,13 @@ def named(parts: dict) -> dict:
 
 
 class Trials(Spaces):
-    """N environments of the world `env` that play a trial each, of `steps` env steps.
+    """N environments of the world `env`, which play trials for `steps` env steps at a time.
 
-    `tasks`, int [K, ...], are those to draw from. The task and the random stream of an environment
-    depend on `key`, the number of the trial and that of the environment only.
+    `begin` starts new trials everywhere. An environment whose trial is over, after as many episodes
+    as fit into `steps` at their full length, begins another in another task; the last one is cut
+    off, which counts as a time limit. `tasks`, int [K, ...], are those to draw from. The task and
+    the random stream of a trial depend on `key`, the number of the beginning, the number of the
+    trial since then, and the environment only.
     """
 
     def __init__(self, env: EnvConfig, tasks: np.ndarray, num_envs: int, steps: int, key: int):
@@ -48,19 +53,22 @@ class Trials(Spaces):
         self.no_action = int(world.single_action_space.n)
         parts = trial_parts(observation_parts(world), self.no_action)
         super().__init__(num_envs, parts, self.no_action)
-        self.config, self.tasks, self.steps, self.key = env, tasks, steps, key
-        self.env: VectorEnv | None = None  # of the present trials
+        self.space, self.config, self.tasks = world.single_observation_space, env, tasks
+        self.steps, self.episodes, self.key = steps, max(steps // env.episode_length, 1), key
+        self.worlds: list[
+            VectorEnv
+        ] = []  # one for the n-th trial of each environment since `begin`
 
-    def begin(self, trial: int) -> dict[str, np.ndarray]:
-        """Begin trial number `trial` in each environment and return their first observations."""
+    def begin(self, number: int) -> dict[str, np.ndarray]:
+        """Begin trials in all environments, for the time called `number`; return what is read."""
         self.close()
-        key, envs = derive_key(self.key, "trial", trial), range(self.num_envs)
-        u = uniform(derive_key(key, "task"), np.arange(self.num_envs))
-        self.env = make_envs(self.config, self.tasks[(u * len(self.tasks)).astype(int)])
-        observation, _ = self.env.reset(seed=[derive_key(key, "world", n) >> 1 for n in envs])
-        self.taken, self.rewards = 0, np.zeros((self.steps, self.num_envs), np.float32)
+        self.worlds, self.begin_key, self.taken = [], derive_key(self.key, "trials", number), 0
+        self.trial, self.episode = np.zeros((2, self.num_envs), int)
+        self.returns: list[float] = []  # of the trials that are over
+        self.reward_of_trial = np.zeros(self.num_envs)
         action, ended = np.full(self.num_envs, self.no_action), np.zeros(self.num_envs, bool)
-        return self._inputs(observation, action, self.rewards[0], ended)
+        envs = np.arange(self.num_envs)
+        return self._inputs(self._begin_trials(envs), action, np.zeros(self.num_envs), ended)
 
     def reset(self):
         """Begin the first trials: the library asks for it once, before it learns."""
@@ -71,25 +79,77 @@ class Trials(Spaces):
         self.actions = actions
 
     def step_wait(self):
-        """Take the actions. The last step of a trial returns what would follow it."""
-        observation, reward, terminated, truncated, _ = self.env.step(self.actions)
-        ended = terminated | truncated
-        self.rewards[self.taken] = reward
+        """Take the actions. The last step returns what would follow it."""
+        parts, reward, ended = self._step_worlds()
         self.taken += 1
-        following = self._inputs(observation, self.actions, reward, ended)
-        is_over, infos = self.taken == self.steps, [{} for _ in range(self.num_envs)]
-        if is_over:
-            for n, info in enumerate(infos):
-                info["terminal_observation"] = {name: own[n] for name, own in following.items()}
-                info["TimeLimit.truncated"] = True
-        # A copy: Stable-Baselines3 adds the value of a final observation to the reward.
-        return following, reward.copy(), np.full(self.num_envs, is_over), infos
+        self.episode += ended
+        self.reward_of_trial += reward
+        following = self._inputs(parts, self.actions, reward, ended)
+        over, infos = self.episode == self.episodes, [{} for _ in range(self.num_envs)]
+        self.returns += self.reward_of_trial[over].tolist()
+        if self.taken == self.steps:
+            for n in np.flatnonzero(~over):
+                last = {name: values[n] for name, values in following.items()}
+                infos[n] = {"terminal_observation": last, "TimeLimit.truncated": True}
+            return following, reward, np.ones(self.num_envs, bool), infos
+        if over.any():
+            following = self._begin_next(np.flatnonzero(over), following)
+        return following, reward, over, infos
 
     def close(self) -> None:
         """Close the environments of the present trials, if there are any."""
-        if self.env is not None:
-            self.env.close()
+        for world in self.worlds:
+            world.close()
 
-    def _inputs(self, observation, action, reward, ended) -> dict[str, np.ndarray]:
-        parts = split_observation(self.env.single_observation_space, observation)
+    def _begin_next(self, envs: np.ndarray, following: dict) -> dict[str, np.ndarray]:
+        """Begin the next trial of `envs`, int [M]; put what is read there into `following`."""
+        self.trial[envs] += 1
+        self.episode[envs], self.reward_of_trial[envs] = 0, 0
+        action, ended = np.full(self.num_envs, self.no_action), np.zeros(self.num_envs, bool)
+        first = self._inputs(self._begin_trials(envs), action, np.zeros(self.num_envs), ended)
+        for name, values in following.items():
+            values[envs] = first[name][envs]
+        return following
+
+    def _begin_trials(self, envs: np.ndarray) -> dict[str, np.ndarray]:
+        """Begin the present trials of `envs`, int [M]; return parts [N, ...] with theirs."""
+        parts: dict[str, np.ndarray] = {}
+        for trial in np.unique(self.trial[envs]):
+            key = derive_key(self.begin_key, int(trial))
+            seeds = [derive_key(key, "world", n) >> 1 for n in range(self.num_envs)]
+            if trial == len(self.worlds):  # no environment was ahead of `envs`
+                u = uniform(derive_key(key, "task"), np.arange(self.num_envs))
+                drawn = self.tasks[(u * len(self.tasks)).astype(int)]
+                self.worlds.append(make_envs(self.config, drawn))
+                self.worlds[trial].reset(seed=seeds)
+            own = np.zeros(self.num_envs, bool)
+            own[envs] = self.trial[envs] == trial
+            # The others have moved in the meantime: an environment begins with its own seed.
+            observation, _ = self.worlds[trial].reset(seed=seeds, options={"reset_mask": own})
+            self._merge(parts, observation, own)
+        return parts
+
+    def _step_worlds(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Step the worlds of all present trials: parts, reward float32 [N] and ends, bool [N].
+
+        In each only the environments with its trial count; the others take the first action.
+        """
+        parts: dict[str, np.ndarray] = {}
+        reward, ended = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, bool)
+        for trial in np.unique(self.trial):
+            own = self.trial == trial
+            observation, gained, terminated, truncated, _ = self.worlds[trial].step(
+                np.where(own, self.actions, 0)
+            )
+            self._merge(parts, observation, own)
+            reward[own], ended[own] = gained[own], (terminated | truncated)[own]
+        return parts, reward, ended
+
+    def _merge(self, parts: dict[str, np.ndarray], observation, own: np.ndarray) -> None:
+        """Put the observations of the environments `own`, bool [N], into `parts`, in place."""
+        for name, values in split_observation(self.space, observation).items():
+            parts.setdefault(name, np.array(values))[own] = values[own]
+
+    def _inputs(self, parts: dict, action, reward, ended) -> dict[str, np.ndarray]:
+        """Return what the policy reads, [N, ...] by name."""
         return self.observation(named(parts) | {ACTION: action, REWARD: reward, ENDED: ended})
