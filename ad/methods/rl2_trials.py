@@ -55,9 +55,7 @@ class Trials(Spaces):
         super().__init__(num_envs, parts, self.no_action)
         self.space, self.config, self.tasks = world.single_observation_space, env, tasks
         self.steps, self.episodes, self.key = steps, max(steps // env.episode_length, 1), key
-        self.worlds: list[
-            VectorEnv
-        ] = []  # one for the n-th trial of each environment since `begin`
+        self.worlds: list[VectorEnv] = []  # the n-th has the n-th trial of each environment
 
     def begin(self, number: int) -> dict[str, np.ndarray]:
         """Begin trials in all environments, for the time called `number`; return what is read."""
@@ -66,9 +64,7 @@ class Trials(Spaces):
         self.trial, self.episode = np.zeros((2, self.num_envs), int)
         self.returns: list[float] = []  # of the trials that are over
         self.reward_of_trial = np.zeros(self.num_envs)
-        action, ended = np.full(self.num_envs, self.no_action), np.zeros(self.num_envs, bool)
-        envs = np.arange(self.num_envs)
-        return self._inputs(self._begin_trials(envs), action, np.zeros(self.num_envs), ended)
+        return self._first_inputs(np.arange(self.num_envs))
 
     def reset(self):
         """Begin the first trials: the library asks for it once, before it learns."""
@@ -93,7 +89,11 @@ class Trials(Spaces):
                 infos[n] = {"terminal_observation": last, "TimeLimit.truncated": True}
             return following, reward, np.ones(self.num_envs, bool), infos
         if over.any():
-            following = self._begin_next(np.flatnonzero(over), following)
+            self.trial[over] += 1
+            self.episode[over], self.reward_of_trial[over] = 0, 0
+            first = self._first_inputs(np.flatnonzero(over))
+            for name, values in following.items():
+                values[over] = first[name][over]
         return following, reward, over, infos
 
     def close(self) -> None:
@@ -101,15 +101,11 @@ class Trials(Spaces):
         for world in self.worlds:
             world.close()
 
-    def _begin_next(self, envs: np.ndarray, following: dict) -> dict[str, np.ndarray]:
-        """Begin the next trial of `envs`, int [M]; put what is read there into `following`."""
-        self.trial[envs] += 1
-        self.episode[envs], self.reward_of_trial[envs] = 0, 0
+    def _first_inputs(self, envs: np.ndarray) -> dict[str, np.ndarray]:
+        """Begin the present trials of `envs`, int [M]; return what the policy reads there."""
+        parts, reward = self._begin_trials(envs), np.zeros(self.num_envs)
         action, ended = np.full(self.num_envs, self.no_action), np.zeros(self.num_envs, bool)
-        first = self._inputs(self._begin_trials(envs), action, np.zeros(self.num_envs), ended)
-        for name, values in following.items():
-            values[envs] = first[name][envs]
-        return following
+        return self._inputs(parts, action, reward, ended)
 
     def _begin_trials(self, envs: np.ndarray) -> dict[str, np.ndarray]:
         """Begin the present trials of `envs`, int [M]; return parts [N, ...] with theirs."""
