@@ -134,8 +134,7 @@ class Exact:
 
     def outcome(self, features):
         here = features.unbind(-1)
-        reward = self.reward[here]
-        return Outcome(reward, reward, self.after[here], self.ends[here])
+        return Outcome(self.reward[here], self.after[here], self.ends[here])
 
     def next_observation(self, features):
         return {"": self.following[features.unbind(-1)]}
@@ -149,13 +148,15 @@ class ExactPlanning(PlanningPolicy):
         return self.model.logits[self.hidden[:, 0]]
 
 
-def plan(model, observation, time=0, plan_steps=3, beam_size=100, num_samples=3, mask=None):
-    """Return the logits [N, A] at `observation` and the policy, with a plan weight of 5."""
+def plan(model, observation, time=0, mask=None, **changes):
+    """Return the logits [N, A] at `observation`, int [N], and at the `time`, int [N] or one."""
+    arguments = {"plan_steps": 3, "beam_size": 100, "num_samples": 3, "plan_weight": 5.0}
     here = torch.as_tensor(observation)
-    policy = ExactPlanning(model, len(here), 5, plan_steps, beam_size, num_samples, 5.0, 1.0)
+    arguments = arguments | {"return_weight": 1.0} | changes
+    policy = ExactPlanning(model, len(here), 5, **arguments)
     if mask is not None:
         policy.set_action_mask(mask)
-    return policy.act(here, torch.zeros_like(here) + torch.as_tensor(time)), policy
+    return policy.act(here, torch.zeros_like(here) + torch.as_tensor(time))
 
 
 def best_values(model, observation, time, steps, mask) -> list[float]:
@@ -182,7 +183,7 @@ def test_the_logits_hold_the_value_of_the_best_of_all_plans(plan_steps, masked):
     mask = torch.ones(18, 3, dtype=torch.bool)
     if masked:
         mask = torch.arange(18)[:, None] % 4 != torch.arange(3)
-    logits, _ = plan(model, observation, time, plan_steps, mask=mask if masked else None)
+    logits = plan(model, observation, time, mask if masked else None, plan_steps=plan_steps)
     for env in range(18):
         values = torch.tensor(best_values(model, env % 6, env % 9, plan_steps, mask[env]))
         policy = model.logits[env % 6].masked_fill(~mask[env], -torch.inf).log_softmax(0)
@@ -215,19 +216,27 @@ def line() -> Exact:
     ],
 )
 def test_a_plan_finds_the_better_action_as_far_as_it_looks(changes, better):
-    logits, _ = plan(line(), [2], **changes)
+    logits = plan(line(), [2], **changes)
     assert logits.argmax(1).tolist() == [better]
 
 
 def test_a_predicted_return_stands_for_what_is_beyond_the_plan():
     model = line()
     model.after[:4, 1] = 1.0
-    logits, _ = plan(model, [2], plan_steps=1)
-    assert logits.argmax(1).tolist() == [1]
+    for weight, better in ((1.0, 1), (0.1, 0)):
+        logits = plan(model, [2], plan_steps=1, return_weight=weight)
+        assert logits.argmax(1).tolist() == [better]
+
+
+def test_actions_whose_plans_are_equal_are_taken_as_the_imitated_policy_takes_them():
+    model = Exact()
+    model.reward[:], model.after[:] = 0.0, 0.0
+    logits = plan(model, torch.arange(6), beam_size=1)
+    torch.testing.assert_close(logits, model.logits.log_softmax(1))
 
 
 def test_without_steps_it_imitates():
-    logits, _ = plan(line(), [2, 5], plan_steps=0)
+    logits = plan(line(), [2, 5], plan_steps=0)
     torch.testing.assert_close(logits, line().logits[:2])
 
 
@@ -261,7 +270,7 @@ def sharp_model(**settings):
 def test_cached_plans_are_those_of_whole_windows(context_length, tokenizer):
     method, model = sharp_model(tokenizer=tokenizer, position="rotary")
     arguments = {"plan_steps": 4, "beam_size": 3, "num_samples": 2, "plan_weight": 1.0}
-    arguments["return_weight"] = 1.0
+    arguments |= {"return_weight": 1.0}
     cached = method.policy(model, 3, context_length, **arguments)
     whole = Uncached(model, 3, context_length, *arguments.values())
     for cells, time, outcome in transitions(9, 3):

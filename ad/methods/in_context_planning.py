@@ -70,16 +70,17 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         num_envs,
         context_length,
         plan_steps: Annotated[int, ("at_least", 0)] = 4,
-        beam_size: Annotated[int, ("at_least", 1)] = 8,
+        beam_size: Annotated[int, ("at_least", 1)] = 1,
         num_samples: Annotated[int, ("at_least", 1)] = 8,
         plan_weight: Annotated[float, ("above", 0)] = 100.0,
-        return_weight: Annotated[float, ("at_least", 0)] = 1.0,
+        return_weight: Annotated[float, ("at_least", 0)] = 0.05,
     ):
         """Return a policy that plans `plan_steps` steps ahead; with 0 it imitates.
 
-        `beam_size` is the largest number of plans that are kept at each step, `num_samples` that of
-        the actions that continue each of them. `plan_weight` weighs the return of a plan, in units
-        of the range of the histories' returns, beside the log probability of its first action.
+        `beam_size` is the largest number of plans that are kept for each first action,
+        `num_samples` that of the actions that continue a plan. `plan_weight` weighs the value of a
+        plan, in units of the range of the histories' returns, beside the log probability of its
+        first action, and `return_weight` the predicted return after a plan beside its rewards.
         """
         from ad.methods.planning_policy import PlanningPolicy
 

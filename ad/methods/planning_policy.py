@@ -12,8 +12,8 @@ from ad.methods.dynamics import DynamicsModel, Outcome
 class Plans(NamedTuple):
     """The best K plans that begin with each of R first actions, [R, K] each.
 
-    value: the mean rewards of a plan's steps, and the weighted mean return of the rest of the
-    episode after them. rewards: the mean rewards alone. ended: whether the episode is over.
+    value: the rewards of a plan's steps, and `return_weight` times the return of the rest of the
+    episode after them. rewards: the rewards alone. ended: whether the episode is over.
     """
 
     value: torch.Tensor
@@ -36,19 +36,22 @@ class LastStep(NamedTuple):
 class PlanningPolicy(ContextPolicy):
     """Action logits for N environments in lockstep, from plans that begin at the present decision.
 
-    A beam search continues each of the `beam_size` best plans with the `num_samples` most likely
-    actions that the task has. The model predicts what follows, and the most likely reward and next
-    observation enter the context of the plan as if they had happened. Plans are ranked by the sum
-    of their mean rewards and the mean return after their last step. A plan has `plan_steps` steps;
-    it is over earlier where the model predicts that the episode terminates, and at the time limit,
-    and no return is added there.
+    A beam search (section 4 of Son et al. 2025) continues each plan with the `num_samples` most
+    likely actions that the task has, and keeps the `beam_size` best plans for each first action.
+    The model predicts what follows an action, and the predicted reward and next observation enter
+    the context of the plan as if they had happened. A plan's value is the sum of its predicted
+    rewards and `return_weight` times the predicted return after its last step. A plan has
+    `plan_steps` steps; it is over earlier where the model predicts that the episode terminates, and
+    at the time limit, and no return is added there.
 
     The logit of an action is its log probability, plus `plan_weight` times the value of the best
-    plan that begins with it, in units of the range of the histories' returns, and -inf if none of
-    the last plans does. So the best plan is followed where it is clearly the best, and the imitated
-    policy decides between plans that the model cannot tell apart. In the paper the candidates are
-    drawn, and the best plan is followed in any case. Here a rollout draws from the logits alone, so
-    that its actions do not depend on how environments are batched.
+    plan that begins with it, in units of the range of the histories' returns; it is -inf if the
+    action was not among the first candidates. So the first action of the best plan is taken where
+    it is clearly the best. Where the model predicts no difference, as it does before it has seen a
+    reward, the imitated policy decides and explores; for that each first action needs plans of its
+    own, since in a common beam those of the likeliest action would displace the others that tie.
+    In the paper candidates are drawn, and the best plan is followed in any case. Here a rollout
+    draws from the logits alone, so that its actions do not depend on how environments are batched.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class PlanningPolicy(ContextPolicy):
         last = LastStep(
             chosen // self.num_samples,
             action.gather(1, chosen),
-            outcome.likely_reward.gather(1, chosen),
+            outcome.reward.gather(1, chosen),
             self.model.next_observation(kept),
         )
         return Plans(*(values.gather(1, chosen) for values in candidates)), last
