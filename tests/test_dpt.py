@@ -1,13 +1,12 @@
 """The decision-pretrained transformer: optimal actions, and contexts of whole episodes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from policies import SMALL, SPEC, Recorded, random_model
-from training_run import assert_same_bits, forget_last_checkpoint, train, trained_run
+from training_run import assert_same_bits, forget_last_checkpoint, train
 
 from ad.config.parser import load
 from ad.config.schema import MethodConfig
@@ -15,7 +14,6 @@ from ad.data.load import load_dataset
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.errors import ConfigError
-from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.methods import build_method
 from ad.methods.dpt import ShuffledWindows
 from ad.registry import TOKENIZERS
@@ -183,27 +181,3 @@ def test_a_training_on_shuffled_contexts_that_resumes_has_the_same_bits(experime
     whole, again = train(experiment(*words)), train(experiment(*words))
     forget_last_checkpoint(again)
     assert_same_bits(whole, train(again.config))
-
-
-@pytest.mark.slow
-def test_sampled_actions_explore_where_greedy_ones_do_not(smoke, tmp_path):
-    settings = {
-        "method.name": "dpt",
-        "source.algorithm": f"{HERE}/components.py:Uniform",
-        "source.env_steps": 20_000,
-        "method.settings.contexts": "shuffled",
-        "training.steps": 500,
-        "evaluation.episodes": 20,
-        "evaluation.temperature": 1.0,
-        "evaluation.policy": "{commit: episode}",
-    }
-    run = trained_run(smoke, tmp_path, settings)
-    cells, returns = {}, {}
-    for action in ("sample", "greedy"):
-        config = replace(run.config, evaluation=replace(run.config.evaluation, action=action))
-        played = evaluation_rollouts(config, run.split, load_model(run))["held_out"]
-        returns[action] = played.returns[:, 10:].mean()
-        visited = np.where(played.trajectory["episode"] >= 0, played.trajectory["observation"], -1)
-        cells[action] = np.mean([len(set(row[row >= 0].tolist())) for row in visited])
-    print(f"cells seen {cells}, mean return from episode 11 on, held-out tasks {returns}")
-    assert cells["sample"] > 2 * cells["greedy"]

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 import torch
 from probe_worlds import WORLDS
-from training_run import assert_same_bits, forget_last_checkpoint, logged, train, trained_run
+from training_run import assert_same_bits, forget_last_checkpoint, logged, train
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data.episodes import returns_of
-from ad.data.load import load_dataset
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
-from ad.evaluation.evaluate import evaluation_rollouts, load_model
 from ad.methods import build_method
 from ad.rollout.rollout import rollout, sampled
 from ad.training.multi_seed import can_be_stacked
@@ -266,20 +263,3 @@ def test_a_training_that_resumes_has_the_same_bits_and_logs_all_parts(experiment
     for part in (*PARTS[loss], "q"):
         assert len(logged(whole, f"train/{part}")) == 8
     assert not can_be_stacked(Trainer(whole))
-
-
-@pytest.mark.slow
-def test_a_policy_is_better_than_the_histories_that_it_learned_from(smoke, tmp_path):
-    settings = {
-        "method.name": "in_context_q",
-        "source.algorithm": f"{HERE}/components.py:Uniform",
-        "source.env_steps": 40_000,
-        "training.steps": 600,
-        "evaluation.episodes": 30,
-    }
-    run = trained_run(smoke, tmp_path, settings)
-    rollouts = evaluation_rollouts(run.config, run.split, load_model(run))
-    histories = np.concatenate([returns_of(h.arrays) for h in load_dataset(run).histories]).mean()
-    returns = {name: played.returns[:, 10:].mean() for name, played in rollouts.items()}
-    print(f"mean return of the histories {histories:.3f}, of the policy {returns}")
-    assert min(returns.values()) > histories + 0.1
