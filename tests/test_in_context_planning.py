@@ -266,10 +266,10 @@ def sharp_model(**settings):
 
 
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
-@pytest.mark.parametrize("context_length", [1, 5])
-def test_cached_plans_are_those_of_whole_windows(context_length, tokenizer):
+@pytest.mark.parametrize(("context_length", "beam_size"), [(1, 3), (5, 1), (5, 3)])
+def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, tokenizer):
     method, model = sharp_model(tokenizer=tokenizer, position="rotary")
-    arguments = {"plan_steps": 4, "beam_size": 3, "num_samples": 2, "plan_weight": 1.0}
+    arguments = {"plan_steps": 4, "beam_size": beam_size, "num_samples": 2, "plan_weight": 1.0}
     arguments |= {"return_weight": 1.0}
     cached = method.policy(model, 3, context_length, **arguments)
     whole = Uncached(model, 3, context_length, *arguments.values())

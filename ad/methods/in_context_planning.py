@@ -1,10 +1,14 @@
 """Planning in context (Son et al. 2025, arXiv 2502.19009): imitation, and a model to plan with.
 
 The transformer of algorithm distillation also predicts what follows the action of a decision: the
-reward, the next observation, whether the episode terminates, and the return of its rest. What a
-task does is in the context, and so is what a task pays. The loss is that of algorithm distillation
-and the weighted losses of these predictions (section 4 of the paper). In a rollout the model plans
-with its own predictions, which it adds to its context (`ad.methods.planning_policy`).
+reward, the next observation, whether the episode terminates, and the return of its rest. The loss
+is that of algorithm distillation and the weighted losses of these predictions. In a rollout the
+model plans with its own predictions, which it adds to its context (`ad.methods.planning_policy`).
+
+The default `plan_steps` and `return_weight` are from one run on Dark Room (9x9, the goal ends the
+episode), held-out NAUC over 25 episodes: 0.61 without planning, 0.68 with 4 steps and 0.72 with 8
+and no predicted return; with 8 steps 0.70 at a weight of 0.05 and 0.59 at 0.2. The predicted return
+is uncertain as long as the goal is, and a larger weight keeps the policy from exploring.
 """
 
 from dataclasses import dataclass
@@ -69,7 +73,7 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         model,
         num_envs,
         context_length,
-        plan_steps: Annotated[int, ("at_least", 0)] = 4,
+        plan_steps: Annotated[int, ("at_least", 0)] = 8,
         beam_size: Annotated[int, ("at_least", 1)] = 1,
         num_samples: Annotated[int, ("at_least", 1)] = 8,
         plan_weight: Annotated[float, ("above", 0)] = 100.0,

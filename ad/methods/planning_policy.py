@@ -36,7 +36,7 @@ class LastStep(NamedTuple):
 class PlanningPolicy(ContextPolicy):
     """Action logits for N environments in lockstep, from plans that begin at the present decision.
 
-    A beam search (section 4 of Son et al. 2025) continues each plan with the `num_samples` most
+    A beam search (Son et al. 2025) continues each plan with the `num_samples` most
     likely actions that the task has, and keeps the `beam_size` best plans for each first action.
     The model predicts what follows an action, and the predicted reward and next observation enter
     the context of the plan as if they had happened. A plan's value is the sum of its predicted
@@ -117,7 +117,9 @@ class PlanningPolicy(ContextPolicy):
         for step in range(1, self.plan_steps):
             if plans.ended.all():
                 break
-            imagined, logits = imagined._imagine(last, time + step)
+            if imagined is self or self.beam_size > 1:  # one plan alone continues itself
+                imagined = imagined._branch(last.parent)
+            logits = imagined._imagine(last, time + step)
             time_of_row = (time + step).repeat_interleave(shape[1])
             plans, last = imagined._continue(plans, logits, time_of_row, self.beam_size)
         return first, plans.value.amax(1).view(shape)
@@ -151,24 +153,30 @@ class PlanningPolicy(ContextPolicy):
         )
         return Plans(*(values.gather(1, chosen) for values in candidates)), last
 
-    def _imagine(self, last: LastStep, time: torch.Tensor) -> tuple["PlanningPolicy", torch.Tensor]:
-        """Return the policy of R * K environments in which `last` has happened, and its logits.
+    def _branch(self, parent: torch.Tensor) -> "PlanningPolicy":
+        """Return a policy of R * K environments with the contexts of the plans `parent` [R, K].
 
-        `time` [N] is that of the decisions after it. The present policy stays as it is.
+        The present policy stays as it is.
         """
-        imagined = copy.copy(self)
-        imagined.cache = copy.copy(self.cache)
-        rows = torch.arange(len(last.parent), device=self.device)[:, None]
-        plans_before = len(self.hidden) // len(rows)
-        imagined.select((rows * plans_before + last.parent).flatten())
+        branched = copy.copy(self)
+        branched.cache = copy.copy(self.cache)
+        plans_before = len(self.hidden) // len(parent)
+        rows = torch.arange(len(parent), device=self.device)[:, None]
+        branched.select((rows * plans_before + parent).flatten())
+        return branched
+
+    def _imagine(self, last: LastStep, time: torch.Tensor) -> torch.Tensor:
+        """Add `last` [R, K] to the contexts of the R * K environments; return the next logits.
+
+        `time` [N] is that of the next decisions.
+        """
         goes_on = torch.zeros_like(last.action, dtype=torch.bool).flatten()
         observation = {name: values.flatten() for name, values in last.next_observation.items()}
         outcome = last.reward.flatten(), goes_on, goes_on, observation
-        imagined.observe(last.action.flatten(), *outcome)
+        self.observe(last.action.flatten(), *outcome)
         # The position table ends at the time limit, which plans that are over have reached.
         time = time.clamp(max=self.model.spec.episode_length - 1)
-        logits = imagined._decide(observation, time.repeat_interleave(len(goes_on) // len(time)))
-        return imagined, logits
+        return self._decide(observation, time.repeat_interleave(len(goes_on) // len(time)))
 
 
 def _continuations(plans: Plans, outcome: Outcome, lacking: torch.Tensor) -> Plans:
