@@ -3,14 +3,12 @@
 The pictures are random ones of the shape of MiniGrid's partial view.
 """
 
-from functools import partial
-
 import torch
 
 from ad.registry import ENCODERS
 from envs.minigrid.encoding import HIGHEST, SIZES
 from envs.spaces import Array
-from scripts.benchmark.measure import Benchmark, Effort, Measurement, Work, alternate, median
+from scripts.benchmark.measure import Effort, Measurement, Work, alternate, median, named
 
 VIEW = Array((7, 7, 3), "uint8", 0.0, float(HIGHEST))
 BATCH = 512  # observations of a training step
@@ -57,10 +55,4 @@ def training(name: str, width: int, effort: Effort) -> Measurement:
     return result
 
 
-def _benchmark(name: str, width: int) -> Benchmark:
-    benchmark = partial(training, name, width)
-    benchmark.__name__ = f"{name} {width}"
-    return benchmark
-
-
-BENCHMARKS = [_benchmark(name, width) for name in NAMES for width in WIDTHS]
+BENCHMARKS = [named(training, name, width) for name in NAMES for width in WIDTHS]

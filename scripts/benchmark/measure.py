@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,6 +70,13 @@ class Effort:
 
 Benchmark = Callable[[Effort], Measurement | None]  # None where it does not apply
 FULL, QUICK = Effort(3, 1.0, False), Effort(1, 0.25, True)
+
+
+def named(benchmark: Callable[..., Measurement | None], *arguments: object) -> Benchmark:
+    """Return `benchmark` with its first `arguments`, which are its name in the progress bar."""
+    bound = partial(benchmark, *arguments)
+    bound.__name__ = " ".join(map(str, arguments))
+    return bound
 
 
 def alternate(

@@ -1,13 +1,11 @@
 """Environments of MiniGrid in worker processes, each in one of its own, against one process."""
 
-from functools import partial
-
 import numpy as np
 
 import envs
 from scripts.benchmark import peers
 from scripts.benchmark.collection import step_by_drawn_actions
-from scripts.benchmark.measure import Benchmark, Effort, Measurement, alternate, median
+from scripts.benchmark.measure import Effort, Measurement, alternate, median, named
 
 WORLDS = {"Dynamic-Obstacles-8x8": 3000, "DoorKey-8x8": 1000}  # name -> env steps of a repeat
 NUM_ENVS = (2, 8, 16)
@@ -42,10 +40,4 @@ def stepping(name: str, num_envs: int, effort: Effort) -> Measurement | None:
     return result
 
 
-def _benchmark(name: str, num_envs: int) -> Benchmark:
-    benchmark = partial(stepping, name, num_envs)
-    benchmark.__name__ = f"{name} {num_envs}"
-    return benchmark
-
-
-BENCHMARKS = [_benchmark(name, num_envs) for name in WORLDS for num_envs in NUM_ENVS]
+BENCHMARKS = [named(stepping, name, num_envs) for name in WORLDS for num_envs in NUM_ENVS]
