@@ -6,7 +6,8 @@ next episode. The paper's tokens are those of `model.tokenizer: conditioned`, it
 is `model.position: env_time`. With another tokenizer the return to go is added to the observation.
 
 The paper's context ends with its episode. With `across_episodes` it spans episodes, so that their
-returns to go tell what they achieved, and the task can be found out in context.
+returns to go tell what they achieved, and the task can be found out in context. Conditioned tokens
+do not show the last observation of a past episode, e.g. the goal's cell; other tokens do.
 """
 
 from collections.abc import Sequence
