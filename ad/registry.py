@@ -107,6 +107,7 @@ ANALYSES = Registry(
         "attribution": "ad.interpret.attribution:Attribution",
         "lens": "ad.interpret.lens:Lens",
         "ablation": "ad.interpret.ablation:Ablation",
+        "patching": "ad.interpret.patching:Patching",
     },
     group="analyses",
     needs=("run", "table"),

@@ -4,13 +4,21 @@ import json
 
 import numpy as np
 import pytest
+from test_contexts import METHODS, untrained
 
 from ad.cli import exit_code, inspect_model
 from ad.errors import ConfigError
+from ad.interpret.analysis import Subject
 from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import LabeledArray, load, save
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
+
+WITHOUT = {  # the analyses that a method does not have
+    ("patching", "behavior_cloning"): (
+        "needs a model that reads rewards, earlier episodes or an asked return"
+    ),
+}
 
 
 def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(trained, capsys):
@@ -22,6 +30,20 @@ def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(trained
         about = json.loads(path.with_suffix(".json").read_text())
         assert about["analysis"] == name and about["split_hash"] == trained.split.hash
         assert all(np.isfinite(array.values).any() for array in load(path).values())
+
+
+@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+def test_every_method_has_its_analyses(collected, words):
+    small = ["--evaluation.episodes", "3", "--model.layers", "1", "--data.context_length", "8"]
+    subject = Subject(*untrained(collected("inspect", *small, *words)))
+    for name in ANALYSES:
+        analysis = ANALYSES.load(name)()
+        assert analysis.problem(subject) == WITHOUT.get((name, subject.run.config.method.name))
+        if analysis.problem(subject) is None:
+            results = analysis.run(subject)
+            assert all(np.isfinite(array.values).any() for array in results.values()), name
+            table = analysis.table(results)
+            assert {len(row) for row in table.rows} == {len(table.header)}
 
 
 def test_the_same_run_gives_the_same_bytes(trained):

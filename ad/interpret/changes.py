@@ -1,0 +1,153 @@
+"""Contexts that differ in one thing, and the decision at the end of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ad.interpret.contexts import ASKED, Contexts
+from ad.interpret.relations import tells_rewards
+from ad.methods.base import Method
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Window
+from envs.rng import derive_key
+
+
+@dataclass(frozen=True)
+class Queries:
+    """N contexts whose last decision, an entry `last` int64 [N] of its window, is looked at."""
+
+    contexts: Contexts
+    last: np.ndarray
+
+    @property
+    def past(self) -> np.ndarray:
+        """The entries whose outcome is known at the last decision, bool [N, T + 1]."""
+        entry = np.arange(self.contexts.length + 1)
+        return self.contexts.valid & (entry < self.last[:, None])
+
+    def at_last(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the rows [N, ...] of values [N, T, ...] at the last decisions."""
+        return values[torch.arange(len(self.last)), torch.from_numpy(self.last) - 1]
+
+
+Change = Callable[[Queries, SequenceModel, np.random.Generator], Window]
+
+
+def make_queries(contexts: Contexts, count: int) -> Queries:
+    """Return `count` of the contexts, those with a reward first, and of these the longest."""
+    last = contexts.length - contexts.valid[:, ::-1].argmax(1)
+    found = contexts.found[np.arange(len(contexts)), last]
+    order = np.random.default_rng(derive_key(0, "interpret", "queries")).permutation(len(contexts))
+    best = order[np.lexsort((-last[order], ~found[order]))][:count]
+    rows = np.sort(best)
+    return Queries(contexts.select(rows), last[rows])
+
+
+def changes(model: SequenceModel, method: Method) -> dict[str, Change]:
+    """Return the changes that the tokens of a model can tell, by name."""
+    found: dict[str, Change] = {}
+    if tells_rewards(model):
+        found |= {"no rewards": no_rewards, "rewards shuffled": shuffled_rewards}
+        found |= {"rewards flipped": flipped_rewards, "last success removed": no_last_success}
+    if not method.within_episodes:
+        found |= {"another task": another_task, "episodes permuted": permuted_episodes}
+    if ASKED in model.tokenizer.inputs:
+        found["lowest return asked"] = lowest_asked
+    return found
+
+
+def changed(queries: Queries, name: str, model: SequenceModel, method: Method) -> Contexts:
+    """Return the contexts with the change called `name`."""
+    rng = np.random.default_rng(derive_key(0, "interpret", name))
+    fields = changes(model, method)[name](queries, model, rng)
+    return replace(queries.contexts, window=queries.contexts.window | fields)
+
+
+def no_rewards(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Set every reward to 0."""
+    return _rewards(queries, np.where(queries.past, 0.0, _known_rewards(queries)))
+
+
+def shuffled_rewards(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Give the rewards of each context to its transitions in random order."""
+    reward = _known_rewards(queries)
+    for row, past in zip(reward, queries.past, strict=True):
+        row[past] = rng.permutation(row[past])
+    return _rewards(queries, reward)
+
+
+def flipped_rewards(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Mirror the rewards in the middle of their range: 0 and 1 change places."""
+    reward = _known_rewards(queries)
+    return _rewards(queries, np.where(queries.past, sum(model.spec.reward_range) - reward, reward))
+
+
+def no_last_success(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Set the last reward above 0 to 0."""
+    reward = _known_rewards(queries)
+    success = queries.past & (reward > 0)
+    place = success.shape[1] - 1 - success[:, ::-1].argmax(1)
+    rows = np.flatnonzero(success.any(1))
+    reward[rows, place[rows]] = 0.0
+    return _rewards(queries, reward)
+
+
+def another_task(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Put the past of a context of another task in the place of its own.
+
+    A context keeps its own where no other one begins and ends at the same entries.
+    """
+    task, last, begins = queries.contexts.task, queries.last, queries.contexts.valid[:, 0]
+    source = np.arange(len(task))
+    for row in source:
+        alike = (last == last[row]) & (begins == begins[row])
+        others = np.flatnonzero((task != task[row]) & alike)
+        source[row] = rng.choice(others) if len(others) else row
+    entries = np.tile(np.arange(queries.past.shape[1]), (len(task), 1))
+    return _taken(queries, source[:, None], entries, queries.past)
+
+
+def permuted_episodes(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Put the episodes before the present one in random order."""
+    episode, entries = queries.contexts.episode, []
+    for number, past, last in zip(episode, queries.past, queries.last, strict=True):
+        order = np.arange(len(number))
+        place = np.flatnonzero(past & (number < number[last]) & (order > 0))
+        blocks = [place[number[place] == one] for one in rng.permutation(np.unique(number[place]))]
+        order[place] = np.concatenate([order[:0], *blocks])
+        entries.append(order)
+    rows = np.arange(len(entries))[:, None]
+    return _taken(queries, rows, np.stack(entries), queries.past)
+
+
+def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Ask for the lowest return of the histories in place of the highest."""
+    low, high = model.spec.return_range
+    return {ASKED: queries.contexts.window[ASKED] + (low - high)}
+
+
+def _known_rewards(queries: Queries) -> np.ndarray:
+    return queries.contexts.window["reward"].cpu().numpy().copy()
+
+
+def _rewards(queries: Queries, reward: np.ndarray) -> Window:
+    before = queries.contexts.window["reward"]
+    return {"reward": torch.from_numpy(reward).to(before)}
+
+
+def _taken(queries: Queries, rows: np.ndarray, entries: np.ndarray, where: np.ndarray) -> Window:
+    """Return the fields of other entries of the contexts `where`, bool [N, T + 1], is true.
+
+    `step` and `valid` tell the place in a window and stay.
+    """
+    fields = {}
+    for name, values in queries.contexts.window.items():
+        if name not in ("step", "valid"):
+            taken = values[torch.from_numpy(rows), torch.from_numpy(entries)]
+            mask = torch.from_numpy(where).to(values.device)
+            fields[name] = torch.where(
+                mask.reshape(*where.shape, *[1] * (values.dim() - 2)), taken, values
+            )
+    return fields

@@ -1,0 +1,159 @@
+"""Patching: contexts that differ in one thing, and circuits that carry the difference."""
+
+import hand_made
+import numpy as np
+import pytest
+import torch
+from windows import labeled
+
+from ad.config.schema import ModelConfig
+from ad.interpret.changes import changed, changes, make_queries
+from ad.interpret.patching import (
+    Pair,
+    _head_patches,
+    _place_patches,
+    _relation_patches,
+    recovery,
+)
+from ad.methods import algorithm_distillation, decision_transformer
+from ad.models.sequence_model import SequenceModel
+
+AD = algorithm_distillation.AlgorithmDistillation(algorithm_distillation.Settings())
+DT = decision_transformer.DecisionTransformer(decision_transformer.DecisionTransformer.Settings())
+
+
+@pytest.fixture
+def queries(spec, random_window):
+    """Twelve windows of ten decisions with rewards, in episodes of three, the last one unfinished;
+    the next-to-last transition is never rewarded."""
+    window = random_window(12, 10, 0)
+    window["reward"][:, 9] = 0.0
+    window["reward"][:, 4] = 1.0
+    window["time"][:, 1:] = torch.arange(10) % 3
+    contexts = labeled(window, spec, np.r_[-1, np.arange(10) // 3])
+    return make_queries(contexts, 12)
+
+
+def rewarded_model(spec) -> SequenceModel:
+    """Its head 0.1 raises the third action if an earlier token tells a reward of 1."""
+    model = hand_made.hand_made(spec, layers=2)
+    hand_made.rewarded(model, 0, 1)
+    reward = hand_made.block("reward")[hand_made.REWARD]
+    hand_made.copies(model, 0, 1, [reward], [hand_made.block("out")[2]], gain=4.0)
+    hand_made.previous_step(model, 1, 0)
+    return model
+
+
+def recoveries(pair: Pair, patches) -> dict[str, float]:
+    found = dict(patches(pair))
+    return dict(zip(found, pair.recoveries(found)[0].round(4).tolist(), strict=True))
+
+
+def test_the_head_that_reads_the_reward_carries_its_removal_and_no_other_does(spec, queries):
+    model = rewarded_model(spec)
+    pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
+    assert pair.effect()[0] > 0.1
+    assert recoveries(pair, _head_patches) == {"0.0": 0, "0.1": 1, "1.0": 0, "1.1": 0}
+
+
+def test_the_difference_moves_from_the_rewarded_tokens_to_the_decision(spec, queries):
+    model = rewarded_model(spec)
+    pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
+    found = recoveries(pair, _relation_patches)
+    assert found["layer 0, rewarded"] == found["layer 1, itself"] == 1
+    assert found["layer 0, itself"] == found["layer 1, rewarded"] == 0
+    found = recoveries(pair, _place_patches)
+    first, *others = [value for label, value in found.items() if label.startswith("layer 1")]
+    assert first == 1 and not any(others) and found["layer 0, 0 to 0 decisions before"] == 0
+
+
+def test_the_only_reward_is_where_patching_finds_it(spec, queries):
+    model = rewarded_model(spec)
+    queries.contexts.window["reward"][:, 1:] = 0.0
+    queries.contexts.window["reward"][:, 5] = 1.0  # token 6 tells it, four before the tenth
+    pair = Pair(model, queries, changed(queries, "last success removed", model, AD))
+    found = recoveries(pair, _place_patches)
+    assert [label for label, value in found.items() if value == 1] == [
+        "layer 0, 4 to 4 decisions before",
+        "layer 1, 0 to 0 decisions before",
+    ]
+
+
+def test_steering_by_the_mean_difference_works_after_the_reward_was_read(spec, queries):
+    model = rewarded_model(spec)
+    pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
+    np.testing.assert_allclose(pair.steering()[0], [0, 1], atol=1e-3)
+
+
+def test_a_recovery_is_one_minus_the_share_that_is_left():
+    left = np.array([[0.0, 2.0], [0.0, 2.0], [0.0, 1.0]])
+    found = recovery(left, np.array([2.0, 2.0, 4.0]))
+    assert found[:, 0].tolist() == [1, 1, 1] and found[0, 1] == pytest.approx(3 / 8)
+    assert 0 <= found[1, 1] < found[0, 1] < found[2, 1] <= 0.75
+    assert np.isnan(recovery(left, np.zeros(3))).all()
+
+
+def test_a_change_changes_nothing_but_the_past(spec, queries):
+    model = rewarded_model(spec)
+    window, past = queries.contexts.window, torch.from_numpy(queries.past)
+    assert [*changes(model, AD)] == [
+        *("no rewards", "rewards shuffled", "rewards flipped", "last success removed"),
+        *("another task", "episodes permuted"),
+    ]
+    for name in changes(model, AD):
+        other = changed(queries, name, model, AD).window
+        for field, values in other.items():
+            same = (values == window[field]) | (values != values)
+            assert same[~past].all(), (name, field)
+            if "reward" in name or "success" in name:
+                assert field == "reward" or same.all()
+        assert any((other[f] != window[f])[past].any() for f in other), name
+
+
+def test_rewards_are_removed_shuffled_mirrored_and_forgotten(spec, queries):
+    model, past = rewarded_model(spec), queries.past
+    reward = {name: changed(queries, name, model, AD).reward for name in changes(model, AD)}
+    before = queries.contexts.reward
+    assert not reward["no rewards"][past].any()
+    np.testing.assert_array_equal(reward["rewards flipped"][past], 1 - before[past])
+    for row, known in enumerate(past):
+        shuffled = reward["rewards shuffled"][row, known]
+        assert sorted(shuffled) == sorted(before[row, known])
+        removed = before[row] - reward["last success removed"][row]
+        assert removed.nonzero()[0].tolist() == [(before[row] * known).nonzero()[0].max()]
+
+
+def test_episodes_are_permuted_whole_and_another_task_is_another_tasks(spec, queries):
+    model = rewarded_model(spec)
+    window = queries.contexts.window
+    other = changed(queries, "episodes permuted", model, AD).window
+    names = ("observation", "action", "reward", "next_observation", "time")
+
+    def episodes(fields, row):
+        stacked = torch.stack([fields[name][row, 1:10] for name in names], 1)
+        return [tuple(block.flatten().tolist()) for block in stacked.split(3)]
+
+    for row in range(12):
+        assert sorted(episodes(other, row)) == sorted(episodes(window, row))
+    assert any(episodes(other, row) != episodes(window, row) for row in range(12))
+    other = changed(queries, "another task", model, AD).window
+    for row, task in enumerate(queries.contexts.task):
+        rows = np.flatnonzero(queries.contexts.task != task)
+        assert any((other["action"][row, 1:10] == window["action"][r, 1:10]).all() for r in rows)
+
+
+def test_a_model_that_is_asked_for_a_return_has_that_change_alone(spec):
+    model = DT.build(spec, ModelConfig(width=16, heads=2), "torch")
+    assert [*changes(model, DT)] == ["lowest return asked"]
+
+
+def test_contexts_with_a_reward_come_first_and_then_the_longest(spec, random_window):
+    window = random_window(6, 5, 0)
+    window["reward"][:] = 0.0
+    window["reward"][[1, 4], 2] = 1.0
+    window["valid"][4, 4:] = False
+    window["valid"][5, 5:] = False
+    contexts = labeled(window, spec)
+    queries = make_queries(contexts, 2)
+    assert queries.last.tolist() == [5, 3]
+    assert make_queries(contexts, 5).last.tolist().count(4) == 0
