@@ -382,7 +382,7 @@ def test_a_release_is_refused_in_a_sentence(whole, capsys):
 
 @pytest.mark.slow
 def test_it_learns_to_search_for_the_best_arm(tmp_path):
-    settings = {"env_steps": 800_000, "num_envs": 100, "trial_steps": 100}
+    settings = {"env_steps": 1_000_000, "num_envs": 100, "trial_steps": 100}
     config = load(
         [
             *("--config_path", "configs/bandit.yaml", "--root", str(tmp_path), "--threads", "1"),
@@ -395,4 +395,4 @@ def test_it_learns_to_search_for_the_best_arm(tmp_path):
     evaluate(run)
     results = json.loads((run.folder / "results.json").read_text())
     scores = results["splits"]["held_out"]
-    assert scores["normalized_return_last10"] > 0.2
+    assert scores["normalized_return_last10"] > 0.25  # 0.43 on the tuning split

@@ -20,13 +20,14 @@ from ad.sources.sb3.settings import SB3Settings, missing_packages
 from envs.rng import derive_key
 from envs.spaces import observation_parts
 
-# Tried on goals of the tuning split of Dark Room, where episodes end at the goal.
+# On train tasks of the tuning split of five-armed bandits these learn faster than a learning rate of
+# 1e-3, a discount of 0.99 and a lambda of 0.95.
 ARGUMENTS = {
-    "learning_rate": "lin_1e-3",
+    "learning_rate": "lin_3e-3",
     "batch_size": 2500,
     "n_epochs": 4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
+    "gamma": 0.97,
+    "gae_lambda": 0.9,
     "ent_coef": 0.01,
     "policy_kwargs": {
         "lstm_hidden_size": 64,
