@@ -338,6 +338,10 @@ def test_a_rollout_takes_actions_of_the_task_alone():
             ["--env.id", "WaterMaze-v0", "--model.encoder", "mlp"],
             "in_context_planning needs observations that are indices below 4096",
         ),
+        (
+            ["--model.encoder", "offsets", "--evaluation.worlds", "[{size: 11}]"],
+            "in_context_planning predicts the 9 x 9 observations of training, not 11 x 11",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_compute(words, sentence, tmp_path):

@@ -67,6 +67,7 @@ def assert_near(one: Run, other: Run) -> None:
         {"model__encoder": "table", "model__tokenizer": "separate", "model__position": "rotary"},
         {"model__tokenizer": "modal", "model__position": "history", "model__reward": "projection"},
         {"model__next_observation": "false", "model__position": "none"},
+        {"method__name": "in_context_planning"},
     ],
 )
 def test_the_gradients_of_a_stack_are_those_of_each_alone(experiment, changes):

@@ -201,8 +201,11 @@ def model_can_be_evaluated_on_worlds(worlds, env, split, model, method):
             part, other = trained.get(name), evaluated.get(name)
             if part == other:
                 continue
-            if METHODS.load(method).online:
-                return f"must not list {as_yaml(kwargs)}: {method} reads other observations"
+            if not METHODS.load(method).any_size:
+                return (
+                    f"must not list {as_yaml(kwargs)}: {method} is for the {_size(part)} "
+                    f"observations of training, not {_size(other)}"
+                )
             encoder = model.encoder_of(name)
             if None in (part, other) or not ENCODERS.load(encoder).any_size:
                 fitting = ", ".join(known for known in ENCODERS if ENCODERS.load(known).any_size)

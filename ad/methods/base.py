@@ -41,6 +41,8 @@ class Method:
     history_part = (0.0, 1.0)
     best_fraction = 1.0
     within_episodes = False
+    # Whether a model with an encoder for any size is one for any size of observations.
+    any_size: ClassVar[bool] = True
     # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
     # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
     can_be_stacked: ClassVar[bool] = False
@@ -120,8 +122,9 @@ class Method:
     def policy(self, model: "SequenceModel", num_envs: int, context_length: int):
         """Return the policy of a rollout of `num_envs` environments (`ad.rollout.rollout.Policy`).
 
-        A method may have further arguments, which `evaluation.policy` gives. A model with further
-        inputs needs a subclass of ContextPolicy with `inputs()`.
+        A method may have further arguments, which `evaluation.policy` gives. One that is annotated
+        `Annotated[int, ("at_least", 1)]` has a type and limits, as `ad.config.fields` names them. A
+        model with further inputs needs a subclass of ContextPolicy with `inputs()`.
         """
         from ad.methods.context_policy import ContextPolicy
 

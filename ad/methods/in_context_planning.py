@@ -40,6 +40,7 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
     Settings = Settings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "terminated", "return_to_go")
     can_be_stacked = True
+    any_size: ClassVar[bool] = False
 
     @classmethod
     def problem(cls, world):

@@ -44,6 +44,7 @@ class OnlineMethod(Method):
     """
 
     online: ClassVar[bool] = True
+    any_size: ClassVar[bool] = False
 
     def loss(self, model, batch) -> NoReturn:
         """Raise TypeError: an online method has a learner, no windows."""
