@@ -127,7 +127,7 @@ class Exact:
         self.transformer = SimpleNamespace(inference_context=nullcontext)
 
     def new_cache(self, num_envs, num_decisions):
-        return SimpleNamespace(select=lambda envs: None, reset=lambda: None)
+        return SimpleNamespace(length=0, select=lambda envs: None, reset=lambda: None)
 
     def features(self, hidden, action):
         return torch.stack([hidden[..., 0], action], -1)
@@ -340,7 +340,7 @@ def test_a_rollout_takes_actions_of_the_task_alone():
         ),
         (
             ["--model.encoder", "offsets", "--evaluation.worlds", "[{size: 11}]"],
-            "in_context_planning predicts the 9 x 9 observations of training, not 11 x 11",
+            "in_context_planning is for the 9 x 9 observations of training, not 11 x 11",
         ),
     ],
 )

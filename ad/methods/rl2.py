@@ -20,8 +20,8 @@ from ad.sources.sb3.settings import SB3Settings, missing_packages
 from envs.rng import derive_key
 from envs.spaces import observation_parts
 
-# On train tasks of the tuning split of five-armed bandits these learn faster than a learning rate of
-# 1e-3, a discount of 0.99 and a lambda of 0.95.
+# On train tasks of the tuning split of five-armed bandits these learn faster than a learning rate
+# of 1e-3, a discount of 0.99 and a lambda of 0.95.
 ARGUMENTS = {
     "learning_rate": "lin_3e-3",
     "batch_size": 2500,
