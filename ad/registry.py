@@ -108,6 +108,7 @@ ANALYSES = Registry(
         "lens": "ad.interpret.lens:Lens",
         "ablation": "ad.interpret.ablation:Ablation",
         "patching": "ad.interpret.patching:Patching",
+        "probes": "ad.interpret.probes:Probes",
     },
     group="analyses",
     needs=("run", "table"),

@@ -8,6 +8,7 @@ from test_contexts import METHODS, untrained
 
 from ad.cli import exit_code, inspect_model
 from ad.errors import ConfigError
+from ad.interpret import probes
 from ad.interpret.analysis import Subject
 from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import LabeledArray, load, save
@@ -21,7 +22,15 @@ WITHOUT = {  # the analyses that a method does not have
 }
 
 
-def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(trained, capsys):
+@pytest.fixture
+def few_decisions(monkeypatch):
+    """Fit probes on few decisions, which takes little time."""
+    monkeypatch.setattr(probes, "FITTED", 80)
+
+
+def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(
+    trained, capsys, few_decisions
+):
     inspect_run(trained)
     said = capsys.readouterr().out
     for name in ANALYSES:
@@ -33,8 +42,8 @@ def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(trained
 
 
 @pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
-def test_every_method_has_its_analyses(collected, words):
-    small = ["--evaluation.episodes", "3", "--model.layers", "1", "--data.context_length", "8"]
+def test_every_method_has_its_analyses(collected, words, few_decisions):
+    small = ["--evaluation.episodes", "5", "--model.layers", "1", "--data.context_length", "8"]
     subject = Subject(*untrained(collected("inspect", *small, *words)))
     for name in ANALYSES:
         analysis = ANALYSES.load(name)()

@@ -39,7 +39,15 @@ class Subject:
     @cached_property
     def contexts(self) -> Contexts:
         """The windows of a rollout on the held-out tasks, with the first evaluation seed."""
-        config, tasks = self.run.config, self.run.split.held_out_tasks
+        return self._rolled_out(self.run.split.held_out_tasks)
+
+    @cached_property
+    def train_contexts(self) -> Contexts:
+        """The windows of a rollout on the train tasks."""
+        return self._rolled_out(self.run.split.train_tasks)
+
+    def _rolled_out(self, tasks: np.ndarray) -> Contexts:
+        config = self.run.config
         return rollout_contexts(config, self.method, self.model, tasks, config.evaluation.episodes)
 
     @cached_property

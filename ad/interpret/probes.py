@@ -1,0 +1,246 @@
+"""Probes: what can be read off the residual stream at a decision, on tasks that no probe saw.
+
+A probe is fitted on decisions in rollouts on the train tasks and scored on those on the held-out
+tasks, after the embedding and after each layer. A class is scored by balanced accuracy, a number by
+R². The control task gives each observation a random label of the same kind, which the model has no
+reason to represent: a probe that reaches a like score there has learned it by itself (Hewitt and
+Liang 2019, arXiv 1909.03368).
+"""
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.contexts import Contexts
+from ad.interpret.hooks import hooked
+from ad.interpret.labeled import LabeledArray
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import UNKNOWN, Table
+from envs.oracle import knows_its_state
+from envs.rng import derive_key
+from envs.tasks import task_name
+
+FITTED, SCORED = 3000, 3000  # decisions that a probe is fitted and scored on, at most
+FEWEST = 20  # decisions from which a score is computed
+MOST_CLASSES = 16  # values of a number that names a task, which is not probed with more
+PROBES = ("linear", "MLP")
+EPISODE_BINS = (1, 2, 4, 8, 16, 32, 64)  # first episodes of the bins, from 1
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """n decisions: activations [stages, n, C], the number of the observation and labels, [n]."""
+
+    activations: np.ndarray
+    cell: np.ndarray
+    episode: np.ndarray  # from 1
+    found: np.ndarray
+    labels: dict[str, np.ndarray]  # classes are int64, numbers float64, NaN for unknown
+
+
+class Probes(Analysis):
+    """What linear and MLP probes read after each layer: goal, distance, episode, found, visited."""
+
+    @classmethod
+    def problem(cls, subject):
+        """Return why the model does not have this analysis, None if it does."""
+        if importlib.util.find_spec("sklearn") is None:
+            return 'needs scikit-learn: pip install -e ".[interpret]"'
+        return super().problem(subject)
+
+    def run(self, subject):
+        """Return the scores by target, stage and probe, of control tasks, and over the context."""
+        model = subject.model
+        fit = draw(subject, subject.train_contexts, FITTED)
+        held_out = draw(subject, subject.contexts, SCORED)
+        names = [name for name in fit.labels if is_probed(fit.labels[name])]
+        stages = ["embedding", *(f"layer {n}" for n in range(len(model.transformer.blocks)))]
+        axes = {"target": names, "stage": stages, "probe": list(PROBES)}
+        bins = [
+            f"from episode {first}" for first in EPISODE_BINS if first <= held_out.episode.max()
+        ]
+        groups = ["all", "found", "not found", *bins]
+        scores = np.full((len(names), len(stages), len(PROBES), len(groups)), np.nan)
+        control = np.full(scores.shape[:-1], np.nan)
+        for index in np.ndindex(control.shape):
+            name, stage, kind = names[index[0]], index[1], PROBES[index[2]]
+            labels = [decisions.labels[name] for decisions in (fit, held_out)]
+            scores[index] = probe_scores(fit, held_out, labels, stage, kind)[: len(groups)]
+            controls = control_labels(fit, held_out, labels[0], name)
+            control[index] = probe_scores(fit, held_out, controls, stage, kind)[0]
+        about = "balanced accuracy of classes, R² of numbers, on held-out tasks"
+        return {
+            "scores": LabeledArray(scores[..., 0], axes, about),
+            "control": LabeledArray(control, axes, f"{about}, of the control task"),
+            "over_context": LabeledArray(
+                scores[..., 1:], {**axes, "decisions": groups[1:]}, f"{about}, by decisions"
+            ),
+            "chance": LabeledArray(
+                np.array([chance(held_out.labels[name]) for name in names]),
+                {"target": names},
+                "score without the activations",
+            ),
+        }
+
+    def table(self, results):
+        """Return the scores after each layer, with those of the control task in brackets."""
+        scores, control, chances = (results[n] for n in ("scores", "control", "chance"))
+        stages = scores.axes["stage"]
+        header = ["target", "probe", "chance", *stages]
+        rows = []
+        for target in scores.axes["target"]:
+            for probe in PROBES:
+                label = {"target": target, "probe": probe}
+                pairs = zip(scores.at(**label), control.at(**label), strict=True)
+                cells = [UNKNOWN if np.isnan(a) else f"{a:.2f} ({b:.2f})" for a, b in pairs]
+                rows.append([target, probe, f"{chances.at(target=target):.2f}", *cells])
+        return Table(header, rows)
+
+
+def draw(subject: Subject, contexts: Contexts, count: int) -> Decisions:
+    """Return `count` decisions of `contexts`, drawn at random, with all their labels."""
+    place = np.flatnonzero(contexts.decided[:, 1:].flatten())
+    rng = np.random.default_rng(derive_key(0, "interpret", "probes"))
+    place = np.sort(rng.permutation(place)[:count])
+
+    def chosen(values: np.ndarray) -> np.ndarray:
+        return values[:, 1:].flatten()[place]
+
+    labels = {
+        **{name: chosen(values) for name, values in task_labels(subject, contexts).items()},
+        "episode": chosen(contexts.episode + 1.0),
+        "found": chosen(contexts.found.astype(np.int64)),
+        "visited": chosen(contexts.visited.astype(np.int64)),
+    }
+    observed = observed_labels(subject, contexts)
+    return Decisions(
+        activations(subject.model, contexts)[:, place],
+        chosen(observed),
+        chosen(contexts.episode + 1),
+        chosen(contexts.found),
+        labels,
+    )
+
+
+def observed_labels(subject: Subject, contexts: Contexts) -> np.ndarray:
+    """Return a number for each observation that is the same in all contexts, uint64 [B, T + 1]."""
+    fields = [name for name in subject.model.spec.observation_fields if "next" not in name]
+    number = np.zeros(contexts.valid.shape, np.uint64)
+    for name in fields:
+        part = contexts.window[name].cpu().numpy().astype(np.float64).view(np.uint64)
+        for column in part.reshape(*number.shape, -1).transpose(2, 0, 1):
+            number = number * np.uint64(1_000_003) + column  # a hash, modulo 2^64
+    return number
+
+
+def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
+    """Return what the world tells of the task, [B, T + 1] by name: its numbers and the distance.
+
+    The distance is that to a success in env steps, where the observation tells the state.
+    """
+    world, shape = subject.run.world, contexts.valid.shape
+    by_name = {task_name(task): task for task in world.all_tasks()}
+    tasks = np.array([by_name[name] for name in contexts.tasks])
+    noun, numbers = world.task_noun, tasks[contexts.task]  # [B, D]
+    labels = {
+        f"{noun} {d}" if numbers.shape[1] > 1 else noun: np.broadcast_to(column[:, None], shape)
+        for d, column in enumerate(numbers.T.astype(np.int64))
+    }
+    steps = world.steps_to_success(tasks)
+    if steps is not None and world.states() is None and knows_its_state(world):
+        steps = np.pad(steps, ((0, 0), (0, 1)), constant_values=np.nan)  # of no observation
+        observation = contexts.window["observation"].cpu().numpy()
+        labels["distance"] = steps[contexts.task[:, None], observation]
+    return labels
+
+
+def is_probed(labels: np.ndarray) -> bool:
+    """Return whether there are several values, and as classes not too many."""
+    if labels.dtype.kind == "f":
+        return len(np.unique(labels[np.isfinite(labels)])) > 1
+    return 2 <= len(np.unique(labels)) <= MOST_CLASSES
+
+
+def activations(model: SequenceModel, contexts: Contexts) -> np.ndarray:
+    """Return the residual stream at every decision, float32 [layers + 1, B T, C].
+
+    The first is the embedding, the others follow each layer.
+    """
+    points, found = ("blocks.0.hook_resid_pre", "*.hook_resid_post"), []
+    for batch in contexts.batches():
+        with torch.inference_mode(), hooked(model, points) as values:
+            model(batch.window)
+        at_decisions = [model.tokenizer.at_decisions(value) for value in values.values()]
+        found.append(torch.stack(at_decisions).flatten(1, 2).float().cpu().numpy())
+    return np.concatenate(found, axis=1)
+
+
+def control_labels(
+    fit: Decisions, held_out: Decisions, labels: np.ndarray, name: str
+) -> list[np.ndarray]:
+    """Return labels that are a random function of the observation, drawn from `labels`."""
+    cells = np.unique(np.concatenate([fit.cell, held_out.cell]))
+    rng = np.random.default_rng(derive_key(0, "interpret", "control task", name))
+    known = labels[np.isfinite(labels)]
+    drawn = rng.choice(known, len(cells))
+    return [drawn[np.searchsorted(cells, decisions.cell)] for decisions in (fit, held_out)]
+
+
+def probe_scores(
+    fit: Decisions, held_out: Decisions, labels: list[np.ndarray], stage: int, kind: str
+) -> np.ndarray:
+    """Return the scores of a probe on all held-out decisions, and on groups of them.
+
+    `labels` are those of both. The groups are found, not found, and the bins of episodes. NaN
+    where there are fewer than FEWEST decisions, or a single class or number.
+    """
+    known = [np.isfinite(values) for values in labels]
+    fitted, scored = known
+    probe = make_probe(kind, labels[0].dtype.kind == "f")
+    if len(np.unique(labels[0][fitted])) < 2:
+        return np.full(3 + len(EPISODE_BINS), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an iteration limit is one of the probe's settings
+        probe.fit(fit.activations[stage][fitted], labels[0][fitted])
+    predicted = probe.predict(held_out.activations[stage])
+    ends = (*EPISODE_BINS[1:], np.inf)
+    groups = [scored, scored & held_out.found, scored & ~held_out.found]
+    groups += [
+        scored & (first <= held_out.episode) & (held_out.episode < end)
+        for first, end in zip(EPISODE_BINS, ends, strict=True)
+    ]
+    return np.array([score(labels[1][group], predicted[group]) for group in groups])
+
+
+def make_probe(kind: str, is_number: bool):
+    """Return an unfitted probe on standardized activations."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    settings = {"hidden_layer_sizes": (64,), "max_iter": 30, "random_state": 0}
+    if kind == "linear":
+        probe = Ridge() if is_number else LogisticRegression(class_weight="balanced", max_iter=200)
+    else:
+        probe = MLPRegressor(**settings) if is_number else MLPClassifier(**settings)
+    return make_pipeline(StandardScaler(), probe)
+
+
+def score(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the balanced accuracy of int `labels` [n], or R² of floats."""
+    if len(labels) < FEWEST or len(np.unique(labels)) < 2:
+        return np.nan
+    if labels.dtype.kind == "f":
+        return 1 - ((labels - predicted) ** 2).mean() / labels.var()
+    hits = [(predicted[labels == label] == label).mean() for label in np.unique(labels)]
+    return float(np.mean(hits))
+
+
+def chance(labels: np.ndarray) -> float:
+    """Return the score of a guess: 0 for numbers, one over the number of classes."""
+    return 0.0 if labels.dtype.kind == "f" else 1 / len(np.unique(labels))

@@ -1,0 +1,131 @@
+"""Probes: what is written at a layer is read there and after it, on tasks that no probe saw."""
+
+import importlib.util
+
+import hand_made
+import numpy as np
+import pytest
+from test_contexts import untrained
+from windows import labeled
+
+from ad.interpret.analysis import Subject
+from ad.interpret.contexts import rollout_contexts
+from ad.interpret.probes import (
+    EPISODE_BINS,
+    PROBES,
+    Decisions,
+    Probes,
+    activations,
+    chance,
+    control_labels,
+    draw,
+    is_probed,
+    probe_scores,
+    score,
+    task_labels,
+)
+
+pytest.importorskip("sklearn")
+
+
+def decisions(model, contexts) -> Decisions:
+    """All decisions of `contexts`, with `found` as their label."""
+    found = contexts.found[:, 1:].flatten()
+    cell, episode = contexts.cell[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
+    labels = {"found": found.astype(np.int64)}
+    return Decisions(activations(model, contexts), cell, episode, found, labels)
+
+
+def test_a_reward_before_is_read_from_the_layer_that_looks_for_it(spec, random_window):
+    model = hand_made.hand_made(spec, layers=3)
+    hand_made.rewarded(model, 1, 0)
+    reward = hand_made.block("reward")[hand_made.REWARD]
+    hand_made.copies(model, 1, 0, [reward], [hand_made.block("other")[3]])
+    of_seeds = []
+    for seed in (0, 1):
+        window = random_window(40, 12, seed)
+        window["reward"][:, 1:] *= (window["action"][:, 1:] == 0).float()  # a reward in ten
+        of_seeds.append(decisions(model, labeled(window, spec)))
+    fit, held_out = of_seeds
+    labels = [fit.labels["found"], held_out.labels["found"]]
+    scores = [probe_scores(fit, held_out, labels, stage, "linear")[0] for stage in range(4)]
+    assert max(scores[:2]) < 0.75 and min(scores[2:]) > 0.97
+
+
+@pytest.mark.parametrize("kind", PROBES)
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_a_score_is_that_of_its_decisions(kind, dtype):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=1000).astype(dtype)
+    told = np.where(np.arange(1000) < 500, labels, rng.integers(4, size=1000))
+    known = np.eye(4)[labels.astype(int)], np.eye(4)[told.astype(int)]
+    episode = np.where(np.arange(1000) < 500, 1, 5)
+    fit, held_out = (
+        Decisions(x[None].astype(np.float32), labels, episode, episode == 1, {}) for x in known
+    )
+    everything, found, not_found, *bins = probe_scores(fit, held_out, [labels] * 2, 0, kind)
+    assert found == pytest.approx(1, abs=0.05) and not_found < 0.4 and not_found < everything < 0.8
+    by_bin = dict(zip(EPISODE_BINS, bins, strict=True))
+    assert (by_bin.pop(1), by_bin.pop(4)) == (found, not_found)
+    assert all(np.isnan(value) for value in by_bin.values())
+
+
+def test_classes_weigh_the_same_and_numbers_are_compared_with_their_mean():
+    labels, predicted = np.array([0] * 30 + [1] * 10), np.array([0] * 35 + [1] * 5)
+    assert score(labels, predicted) == 0.75 and chance(labels) == 0.5
+    numbers = np.arange(40.0)
+    assert score(numbers, numbers) == 1 and score(numbers, np.full(40, 19.5)) == chance(numbers)
+    assert np.isnan(score(labels[:19], predicted[:19])) and np.isnan(
+        score(labels[:30], labels[:30])
+    )
+    assert is_probed(labels) and not is_probed(labels[:30]) and not is_probed(np.arange(40))
+    assert not is_probed(np.array([np.nan, np.inf, 2.0]))
+
+
+def test_control_labels_are_a_function_of_the_observation():
+    rng = np.random.default_rng(0)
+    fit, held_out = (
+        Decisions(np.zeros((1, 200, 1)), rng.integers(n, size=200), np.ones(200), np.ones(200), {})
+        for n in (30, 40)
+    )
+    controls = control_labels(fit, held_out, np.array([3, 7]), "goal")
+    by_cell = {}
+    for which, labels in zip((fit, held_out), controls, strict=True):
+        assert set(labels) == {3, 7}
+        for cell, label in zip(which.cell, labels, strict=True):
+            assert by_cell.setdefault(cell, label) == label
+
+
+def test_the_labels_of_a_task_are_its_numbers_and_the_distance_to_success(collected):
+    words = ["--data.context_length", "9", "--evaluation.temperature", "100"]
+    run, method, model = untrained(collected("probes", *words, "--evaluation.episodes", "4"))
+    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
+    labels = task_labels(Subject(run, method, model), contexts)
+    assert list(labels) == ["goal 0", "goal 1", "distance"]
+    for row, task in enumerate(contexts.task):
+        numbers = [labels["goal 0"][row, 0], labels["goal 1"][row, 0]]
+        assert contexts.tasks[task] == "-".join(map(str, numbers))
+    arrives = (contexts.reward > 0) & contexts.valid
+    assert (labels["distance"][arrives] == 1).all() and arrives.any()
+    known = labels["distance"][contexts.valid & ~arrives]
+    assert known.min() >= 1 and len(np.unique(known)) > 2
+
+
+def test_decisions_are_drawn_with_their_own_labels(collected):
+    words = ["--data.context_length", "9", "--evaluation.episodes", "4"]
+    subject = Subject(*untrained(collected("probes", *words)))
+    drawn = draw(subject, subject.contexts, 30)
+    decided = subject.contexts.decided[:, 1:].flatten()
+    every = activations(subject.model, subject.contexts)[:, decided]
+    found = subject.contexts.found[:, 1:].flatten()[decided]
+    for number in range(30):
+        same = (every == drawn.activations[:, number : number + 1]).all((0, 2))
+        assert same.any() and drawn.labels["found"][number] in found[same]
+        assert drawn.found[number] == drawn.labels["found"][number]
+
+
+def test_without_scikit_learn_there_are_no_probes(collected, monkeypatch):
+    subject = Subject(*untrained(collected("probes")))
+    assert Probes.problem(subject) is None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "needs scikit-learn" in Probes.problem(subject)
