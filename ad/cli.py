@@ -181,19 +181,22 @@ def inspect_model(argv: Sequence[str]) -> None:
     --analyses names those to run, with commas between, e.g. attention,lens; by default all that
     there are for the model. --parts names what the ablation removes, e.g. 1.0,mlp 1,0.1+neuron 2.5
     for a head, an MLP, and a head with a neuron; by default each head and each MLP. The contexts
-    are the evaluation's episodes on the held-out tasks.
+    are the evaluation's episodes on the held-out tasks, or with --contexts histories windows of the
+    learning histories.
     """
     if _asks_for_help(argv):
         return _print_help(inspect_model, argv)
     names, argv = _take_option(argv, "--analyses")
     parts, argv = _take_option(argv, "--parts")
+    source, argv = _take_option(argv, "--contexts")
 
     def on_experiment(config: "Experiment", fresh: bool) -> None:
         from ad.interpret.inspect import inspect_run
         from ad.runtime.run import Run
 
         chosen = names.split(",") if names else None
-        inspect_run(Run(config), chosen, parts.split(",") if parts else ())
+        removed = parts.split(",") if parts else ()
+        inspect_run(Run(config), chosen, removed, source or "rollout")
 
     of_experiment(on_experiment)(argv)
 

@@ -109,6 +109,7 @@ ANALYSES = Registry(
         "ablation": "ad.interpret.ablation:Ablation",
         "patching": "ad.interpret.patching:Patching",
         "probes": "ad.interpret.probes:Probes",
+        "static": "ad.interpret.static:Static",
     },
     group="analyses",
     needs=("run", "table"),

@@ -55,6 +55,13 @@ def test_every_method_has_its_analyses(collected, words, few_decisions):
             assert {len(row) for row in table.rows} == {len(table.header)}
 
 
+def test_contexts_may_come_from_the_histories(trained):
+    inspect_run(trained, ["attention"], source="histories")
+    about = json.loads((trained.folder / "inspect" / "attention.json").read_text())
+    assert about["contexts"] == "histories"
+    assert len(about["tasks"]) == len(trained.split.train_tasks)
+
+
 def test_the_same_run_gives_the_same_bytes(trained):
     files = []
     for _ in range(2):
@@ -70,6 +77,7 @@ def test_the_same_run_gives_the_same_bytes(trained):
         (["--analyses", "attentoin"], "did you mean attention?"),
         (["--analyses", "attention"], "holds no finished training"),
         (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
+        (["--contexts", "dreams"], "--contexts must be rollout or histories, not 'dreams'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):

@@ -11,7 +11,7 @@ from ad.data.dataset import Dataset
 from ad.data.load import load_dataset
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap
-from ad.interpret.contexts import Contexts, rollout_contexts
+from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.labeled import Results
 from ad.methods import build_method
 from ad.methods.base import Method
@@ -19,6 +19,9 @@ from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.tables import Table
 from ad.runtime.run import Run
+
+SOURCES = ("rollout", "histories")  # of contexts
+HISTORY_WINDOWS = 512  # contexts from the histories
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,22 @@ class Subject:
     method: Method
     model: SequenceModel
     parts: tuple[str, ...] = ()  # names of what an ablation removes; empty for its default
+    source: str = "rollout"  # of the contexts: one of SOURCES
 
     @classmethod
-    def load(cls, run: Run, parts: Sequence[str] = ()) -> "Subject":
+    def load(cls, run: Run, parts: Sequence[str] = (), source: str = "rollout") -> "Subject":
         """Load the trained model of `run`. Raises what `load_model` does."""
         run = Run(replace(run.config, backend="torch"))
-        return cls(run, build_method(run.config.method), load_model(run), tuple(parts))
+        return cls(run, build_method(run.config.method), load_model(run), tuple(parts), source)
 
     @cached_property
     def contexts(self) -> Contexts:
-        """The windows of a rollout on the held-out tasks, with the first evaluation seed."""
+        """The windows of a rollout on the held-out tasks, or windows of the histories.
+
+        The rollout is that of the first evaluation seed.
+        """
+        if self.source == "histories":
+            return history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
         return self._rolled_out(self.run.split.held_out_tasks)
 
     @cached_property

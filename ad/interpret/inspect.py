@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ad.config.schema import config_hash
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.analysis import SOURCES, Analysis, Subject
 from ad.interpret.labeled import save
 from ad.interpret.parts import parse_parts
 from ad.registry import ANALYSES
@@ -16,15 +16,22 @@ from ad.runtime.console import info
 from ad.runtime.run import Run
 
 
-def inspect_run(run: Run, names: Sequence[str] | None = None, parts: Sequence[str] = ()) -> None:
+def inspect_run(
+    run: Run,
+    names: Sequence[str] | None = None,
+    parts: Sequence[str] = (),
+    source: str = "rollout",
+) -> None:
     """Run the analyses called `names` on the trained model of `run`; write and print what they say.
 
-    Without names all run that the model has. `parts` are those that an ablation removes. Raises
-    ConfigError for a name that is no analysis or no part, for an analysis that the model does not
-    have, and for what `load_model` does.
+    Without names all run that the model has. `parts` are those that an ablation removes,
+    `source` is where the contexts come from. Raises ConfigError for a name that is no analysis, no
+    part or no source, for an analysis that the model does not have, and for what `load_model` does.
     """
     chosen = load_analyses(ANALYSES.names() if names is None else names)
-    subject = Subject.load(run, parts)
+    if source not in SOURCES:
+        raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
+    subject = Subject.load(run, parts, source)
     for part in parts:
         parse_parts(part, subject.model.transformer)
     problems = {name: analysis.problem(subject) for name, analysis in chosen.items()}
@@ -57,6 +64,7 @@ def _about(subject: Subject) -> dict[str, object]:
         "config_hash": config_hash(config),
         "split_hash": subject.run.split.hash,
         "train_steps": config.training.steps,
-        "episodes": config.evaluation.episodes,
+        "contexts": subject.source,
+        "episodes": subject.contexts.num_episodes,
         "tasks": subject.contexts.tasks,
     }

@@ -50,6 +50,8 @@ class Probes(Analysis):
         """Return why the model does not have this analysis, None if it does."""
         if importlib.util.find_spec("sklearn") is None:
             return 'needs scikit-learn: pip install -e ".[interpret]"'
+        if subject.source != "rollout":
+            return "needs contexts from rollouts: those of the histories are all of train tasks"
         return super().problem(subject)
 
     def run(self, subject):

@@ -1,0 +1,245 @@
+"""What the weights say without any context: embeddings, circuits of heads, statistics.
+
+A head is two maps of the residual stream (Elhage et al. 2021): W_Q W_K^T says which tokens attend
+to which, W_V W_O what is moved. A head composes with an earlier one as far as its queries, keys or
+values read what the earlier one writes: |A B| / (|A| |B|) in Frobenius norms, less that of random
+maps of the same rank (section "Composition" of that paper). The weights of a normalization, and the
+mean that it subtracts, are part of the maps that read it; its scale in a context is not.
+"""
+
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+
+from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.labeled import LabeledArray, Results
+from ad.models.encoders.base import TabularEncoder
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Tokenizer
+from ad.reporting.tables import UNKNOWN, Table
+from envs.rng import derive_key
+from envs.spaces import Part
+from envs.tasks import task_name
+
+MOST_ROWS = 512  # of a table, whose cosines and components are written
+COMPONENTS = 3  # principal components of a table
+RANDOM_PAIRS = 20  # of random heads, whose composition is subtracted
+
+
+class Static(Analysis):
+    """Embeddings, QK and OV circuits, composition of heads, singular values, parameters."""
+
+    def run(self, subject):
+        """Return the arrays of each embedding table, of the heads, and of the parameters."""
+        with torch.inference_mode():
+            results: Results = {}
+            for name, table in embedding_tables(subject.model.tokenizer).items():
+                part = subject.model.spec.observation_fields.get(name)
+                results |= _embedding(name, table, row_names(part, len(table)))
+            return results | _circuits(subject) | _parameters(subject.model)
+
+    def table(self, results):
+        """Return of each head its rank, how much it copies, and what it composes with most."""
+        singular, copying = results["singular_values"], results["copying"]
+        composition = results.get("composition")
+        kinds = composition.axes["kind"] if composition else ()
+        header = ["head", "effective rank QK", "effective rank OV", "copying"]
+        rows = []
+        for head in copying.axes["head"]:
+            ranks = [effective_rank(singular.at(head=head, circuit=c)) for c in ("QK", "OV")]
+            row = [head, *(f"{rank:.1f}" for rank in ranks), f"{copying.at(head=head):+.2f}"]
+            rows.append(
+                row
+                + [
+                    _strongest(composition.at(head=head, kind=k), copying.axes["head"])
+                    for k in kinds
+                ]
+            )
+        return Table([*header, *(f"strongest {kind} composition" for kind in kinds)], rows)
+
+
+def _strongest(scores: np.ndarray, heads: list[str]) -> str:
+    """Return the earlier head with the highest of `scores` [heads], and its score."""
+    if not np.isfinite(scores).any():
+        return UNKNOWN
+    best = int(np.nanargmax(scores))
+    return f"{heads[best]} ({scores[best]:+.2f})"
+
+
+def embedding_tables(tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
+    """Return the learned vectors [n, C] by name: observations, actions, rewards, positions."""
+    tables = {"action": tokenizer.action.weight}
+    for part, encoder in zip(tokenizer.parts, tokenizer.encoders, strict=True):
+        if isinstance(encoder, TabularEncoder):
+            tables["observation" + (f"-{part}" if part else "")] = encoder.table()
+    if isinstance(tokenizer.reward, nn.Embedding):
+        tables["reward"] = tokenizer.reward.weight
+    vectors = getattr(tokenizer.position, "vectors", None)
+    if vectors is not None:
+        tables["position"] = getattr(vectors, "weight", vectors)
+    return {name: table for name, table in tables.items() if 2 <= len(table) <= MOST_ROWS}
+
+
+def row_names(part: Part | None, count: int) -> list[str | int]:
+    """Return what the `count` rows of a table are: cells, e.g. "3-7", and the number of others."""
+    cells = np.stack(np.unravel_index(np.arange(part.n), part.factors), 1) if part else []
+    names = [task_name(cell) for cell in cells]
+    return [*names, *range(len(names), count)]
+
+
+def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results:
+    """Return the cosines of a table's rows, and their principal components."""
+    directions = table / table.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    centered = table - table.mean(0)
+    _, sizes, components = torch.linalg.svd(centered, full_matrices=False)
+    count = min(COMPONENTS, len(sizes))
+    components = components[:count] * components[:count].sum(1, keepdim=True).sign()
+    share = sizes.square() / sizes.square().sum().clamp(min=1e-12)
+    numbers = list(range(1, count + 1))
+    return {
+        f"{name}_cosine": _array(
+            directions @ directions.T, {"row": rows, "other row": rows}, f"cosines, {name} rows"
+        ),
+        f"{name}_components": _array(
+            centered @ components.T, {"row": rows, "component": numbers}, "principal components"
+        ),
+        f"{name}_variance": _array(
+            share[:count], {"component": numbers}, "share of the variance of a principal component"
+        ),
+    }
+
+
+def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return W_Q W_K^T and W_V W_O of all heads, [heads, C, C] each, without rotations.
+
+    A row vector x of the residual stream reads: x QK y^T is the score of x attending to y, and x OV
+    what attending to x adds.
+    """
+    heads = model.transformer.heads
+    qk, ov = [], []
+    for block in model.transformer.blocks:
+        weights = _reading(block.attention.qkv.weight, block.norm_attention)
+        q, k, v = weights.unflatten(0, (3, heads, -1)).unbind(0)  # [H, D, C]
+        out = block.attention.out.weight.unflatten(1, (heads, -1))  # [C, H, D]
+        qk.append(torch.einsum("hdc,hde->hce", q, k) / q.shape[1] ** 0.5)
+        ov.append(torch.einsum("hdc,ehd->hce", v, out))
+    return torch.cat(qk), torch.cat(ov)
+
+
+def _reading(weights: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    """Return `weights` [n, C] as a map of what `norm` normalizes, but for its scale."""
+    if not isinstance(norm, nn.LayerNorm):
+        return weights
+    weights = weights * norm.weight
+    return weights - weights.mean(1, keepdim=True)
+
+
+def composition_scores(model: SequenceModel) -> np.ndarray:
+    """Return how a head composes with earlier ones by Q, K and V, float [heads, 3, heads].
+
+    NaN for a head that is not in an earlier layer.
+    """
+    qk, ov = head_circuits(model)
+    number, per_layer = len(qk), model.transformer.heads
+    readers = (qk, qk.transpose(1, 2), ov)
+    scores = np.full((number, 3, number), np.nan)
+    base = _random_composition(model.transformer.width, model.transformer.width // per_layer)
+    for later, earlier in itertools.product(range(number), repeat=2):
+        if earlier // per_layer < later // per_layer:
+            for kind, reader in enumerate(readers):
+                scores[later, kind, earlier] = composition(ov[earlier], reader[later]) - base
+    return scores
+
+
+def composition(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return |first second| / (|first| |second|) in Frobenius norms, 0 for a map that is 0."""
+    sizes = first.norm() * second.norm()
+    return float((first @ second).norm() / sizes) if sizes > 0 else 0.0
+
+
+def _random_composition(width: int, rank: int) -> float:
+    """Return the mean composition of two random maps of rank `rank`."""
+    rng = np.random.default_rng(derive_key(0, "interpret", "composition"))
+    shape = (RANDOM_PAIRS, 4, width, rank)
+    maps = torch.from_numpy(rng.standard_normal(shape))
+    scores = [composition(a @ b.T, c @ d.T) for a, b, c, d in maps]
+    return float(np.mean(scores))
+
+
+def effective_rank(singular_values: np.ndarray) -> float:
+    """Return exp of the entropy of the singular values' shares (Roy and Vetterli 2007)."""
+    shares = singular_values / max(singular_values.sum(), 1e-12)
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _circuits(subject: Subject) -> Results:
+    """Return the circuits between actions, their singular values, and compositions."""
+    model, heads = subject.model, subject.heads
+    qk, ov = head_circuits(model)
+    rank = model.transformer.width // model.transformer.heads
+    singular = torch.stack([torch.linalg.svdvals(w)[:, :rank] for w in (qk, ov)], 1)
+    actions = list(range(model.spec.num_actions))
+    moved, copying = token_copying(model)
+    axes = {"head": heads}
+    composed = {}
+    if len(model.transformer.blocks) > 1:
+        composed["composition"] = LabeledArray(
+            composition_scores(model),
+            {**axes, "kind": ["Q", "K", "V"], "earlier head": heads},
+            "composition with an earlier head, less that of random maps",
+        )
+    return composed | {
+        "singular_values": _array(
+            singular,
+            {**axes, "circuit": ["QK", "OV"], "number": list(range(1, rank + 1))},
+            "singular values of W_Q W_K^T and W_V W_O",
+        ),
+        "action_to_output": LabeledArray(
+            moved,
+            {**axes, "action in a token": actions, "output": actions},
+            "what attending to a token with an action adds to the outputs, less their mean",
+        ),
+        "copying": LabeledArray(copying, axes, "correlation of action_to_output with the identity"),
+    }
+
+
+def token_copying(model: SequenceModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a head adds to the outputs [A] by attending to a token with each action.
+
+    float64 [heads, A, A], less the means over outputs and over actions, and their correlation with
+    the identity, [heads]: 1 for a head that repeats the actions that it attends to.
+    """
+    num_actions = model.spec.num_actions
+    readout = _reading(model.head.weight, model.transformer.norm)  # [A, C]
+    embedded = model.tokenizer.action.weight[:num_actions]
+    embedded = embedded - embedded.mean(0)
+    moved = torch.einsum("ac,hcd,bd->hab", embedded, head_circuits(model)[1], readout).double()
+    moved = (moved - moved.mean(2, keepdim=True)).cpu()
+    copying = [_correlation(matrix, torch.eye(num_actions)) for matrix in moved]
+    return moved.numpy(), np.array(copying)
+
+
+def _correlation(values: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the correlation of the entries of two matrices, 0 where one is constant."""
+    a, b = values - values.mean(), other - other.mean()
+    sizes = a.norm() * b.norm()
+    return float((a * b).sum() / sizes) if sizes > 0 else 0.0
+
+
+def _parameters(model: SequenceModel) -> Results:
+    """Return the number, mean, standard deviation and largest size of each parameter's entries."""
+    parameters = dict(model.named_parameters())
+    rows = [
+        [p.numel(), p.mean(), p.std(correction=0), p.abs().max(), p.norm()]
+        for p in parameters.values()
+    ]
+    statistics = ["entries", "mean", "standard deviation", "largest size", "norm"]
+    axes = {"parameter": list(parameters), "statistic": statistics}
+    return {"parameters": LabeledArray(np.array(rows, float), axes, "statistics of entries")}
+
+
+def _array(values: torch.Tensor, axes: dict[str, list], about: str) -> LabeledArray:
+    return LabeledArray(values.double().cpu().numpy(), axes, about)
