@@ -91,6 +91,7 @@ def test_a_recovery_is_one_minus_the_share_that_is_left():
     assert found[:, 0].tolist() == [1, 1, 1] and found[0, 1] == pytest.approx(3 / 8)
     assert 0 <= found[1, 1] < found[0, 1] < found[2, 1] <= 0.75
     assert np.isnan(recovery(left, np.zeros(3))).all()
+    assert np.isnan(recovery(left[:0], np.zeros(0))).all()
 
 
 def test_a_change_changes_nothing_but_the_past(spec, queries):

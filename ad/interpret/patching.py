@@ -192,13 +192,13 @@ def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
     `left` [K, P] and `whole` [K] are sums by task, which the interval resamples. NaN where the
     change does nothing.
     """
+    if not whole.sum() > 1e-9:
+        return np.full((3, left.shape[1]), np.nan)
     rng = np.random.default_rng(derive_key(0, "interpret", "recovery"))
     weights = rng.multinomial(len(whole), np.full(len(whole), 1 / len(whole)), RESAMPLES)
     weights = np.concatenate([np.ones((1, len(whole)), int), weights])
-    total = np.where((total := weights @ whole) > 1e-9, total, np.nan)
-    shares = 1 - (weights @ left) / total[:, None]
-    if np.isnan(total[0]):
-        return np.full((3, left.shape[1]), np.nan)
+    total = weights @ whole
+    shares = 1 - (weights @ left) / np.where(total > 1e-9, total, np.nan)[:, None]
     return np.stack([shares[0], *np.nanquantile(shares[1:], (0.025, 0.975), axis=0)])
 
 
