@@ -24,8 +24,9 @@ WITHOUT = {  # the analyses that a method does not have
 
 @pytest.fixture
 def few_decisions(monkeypatch):
-    """Fit probes on few decisions, which takes little time."""
+    """Fit linear probes on few decisions, which takes little time."""
     monkeypatch.setattr(probes, "FITTED", 80)
+    monkeypatch.setattr(probes, "PROBES", ("linear",))
 
 
 def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(

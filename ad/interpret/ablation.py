@@ -29,7 +29,7 @@ from envs.rng import derive_key
 
 KINDS = ("zero", "mean", "resample")
 NUM_SAMPLES = 64  # contexts that resampling draws from
-HISTORY_WINDOWS = 256  # windows of the histories over which a loss is a mean
+LOSS_WINDOWS = 256  # windows of the histories over which a loss is a mean
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Replacements:
             table = self.tables[point.name]
             place = torch.arange(point.start, point.start + value.shape[1])
             place = place.clamp(max=table.shape[2] - 1)  # a rollout may last longer than contexts
-            chosen = table[choices][:, :, place].flatten(0, 1)
+            chosen = table[choices[:, None], :, place].transpose(1, 2).flatten(0, 1)
             mask = masks.repeat_interleave(self.streams, dim=0)[:, None]
             return torch.where(mask.to(value.device), chosen, value)
 
@@ -205,11 +205,11 @@ def ablated_losses(
     model, dataset = subject.model, subject.dataset
     sampler = subject.method.sampler(dataset, bool(dataset.config.data.held_out_actors))
     rng = np.random.default_rng(derive_key(0, "interpret", "loss"))
-    batch = to_device(sampler.sample(rng, HISTORY_WINDOWS), model.head.weight.device)
+    batch = to_device(sampler.sample(rng, LOSS_WINDOWS), model.head.weight.device)
 
     def loss(kind: str = "zero", of_windows: Parts = ()) -> float:
-        choices = replacements.choices(kind, HISTORY_WINDOWS)
-        ablated = Ablated(model, replacements, [of_windows] * HISTORY_WINDOWS, choices)
+        choices = replacements.choices(kind, LOSS_WINDOWS)
+        ablated = Ablated(model, replacements, [of_windows] * LOSS_WINDOWS, choices)
         with torch.inference_mode(), hooked(model, write=ablated.writes()):
             return float(subject.method.loss(model, batch)[0])
 
