@@ -386,7 +386,7 @@ def test_the_summary_is_put_between_the_marks_of_its_board_on_a_page_that_has_th
     write_leaderboard(board, records, tmp_path, "board")
     begin, *_, room, dense, _, end, last = page.read_text().splitlines()[1:]
     assert (begin, end, last) == ("<!-- board -->", "<!-- /board -->", "last")
-    assert (room, dense) == ("| room | 75.0 % (3) | – |", "| dense | 75.0 % (3) | – |")
+    assert (room, dense) == ("| room | 75.0 (3) | – |", "| dense | 75.0 (3) | – |")
     assert "old" not in page.read_text()
 
 
