@@ -232,7 +232,7 @@ def test_a_run_is_made_of_components_of_an_own_file(own, smoke, tmp_path):
 def test_a_class_is_named_by_its_module(smoke, tmp_path):
     name = "ad.methods.expert_distillation:ExpertDistillation"
     assert smoke(tmp_path, "--method.name", name).method.settings["expert_fraction"] == 0.1
-    assert envs.make_base("envs.grid.dark_room:DarkRoom", size=3).size == 3
+    assert envs.make_base("envs.grid.dark_room:DarkRoom", size=3).shape == (3, 3)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

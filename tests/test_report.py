@@ -176,7 +176,7 @@ def test_a_gymnasium_world_has_a_report_without_unknown_scores(smoke, tmp_path):
     assert record(run) is None
     page = report(run).read_text()
     assert "NAUC</th>" not in page and "success, last 10</th>" in page
-    assert "FrozenLake-v1 cannot tell: optimal returns, references, maps, videos.</p>" in page
+    assert "FrozenLake-v1 cannot tell: optimal returns, maps, videos.</p>" in page
     held_out = json.loads((run.folder / "results.json").read_text())["splits"]["held_out"]
     assert held_out["nauc"] is None and np.isfinite(held_out["return_last10"])
 
@@ -201,7 +201,7 @@ def test_a_world_that_tells_nothing_has_a_report_without_the_sections_of_the_unk
     pipeline.record(run)
     assert f"{words[1]} cannot draw its episodes" in capsys.readouterr().out
     page = report(run).read_text()
-    unknown = "optimal returns, successes, references, maps, videos"
+    unknown = "optimal returns, successes, maps, videos"
     assert f"{words[1]} cannot tell: {unknown}.</p>" in page
     titles = re.findall("<h2>(.*)</h2>", page)
     assert titles == ["Learning curve", "Scores and references", "Details"]

@@ -347,7 +347,7 @@ REFUSED = {
         *("--env.id", "tests/worlds.py:Bandit", "--env.kwargs", "{}"),
         *words(),
     ],
-    "evaluation.worlds .*must not list .*: rl2 is for the 9 x 9 observations of training": [
+    "evaluation.worlds .*must not list .*: rl2 is for the 3 x 3 observations of training": [
         *words(),
         *("--evaluation.worlds", "[{size: 5}]"),
     ],

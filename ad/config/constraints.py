@@ -284,12 +284,12 @@ def method_can_learn_from_the_world(name, env):
 
 
 @component_constraint("method.settings", "method.name", "env")
-def method_can_learn_with_its_settings(settings, name, env):
-    group = settings_class(METHODS, name)
-    if next(validate(group, settings), None):
+def online_method_can_learn_with_its_settings(settings, name, env):
+    method = METHODS.load(name)
+    group = settings_class(METHODS, name) if method.online else None
+    if group is None or next(validate(group, settings), None):
         return None
-    problem = METHODS.load(name).settings_problem
-    return problem(group(**settings), configured_world(env), env.episode_length)
+    return method.settings_problem(group(**settings), configured_world(env), env.episode_length)
 
 
 @component_constraint("evaluation.policy", "method.name")

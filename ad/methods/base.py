@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ad.data.derived import DERIVED, Derive, knows_optimal_actions
 from ad.data.schema import STORED
@@ -62,13 +62,6 @@ class Method:
         if "optimal_action" in cls.fields and not knows_optimal_actions(world):
             return "needs a world that knows its optimal actions by the observation"
         return None
-
-    @classmethod
-    def settings_problem(cls, settings: Any, world: TaskOracle, episode_length: int) -> str | None:
-        """Return why this method cannot learn with `settings` in `world`, None if it can.
-
-        It is the rest of a sentence about `method.settings`.
-        """
 
     def train_steps(self, config: "Experiment") -> int:
         """Return the number of train steps of a whole training."""

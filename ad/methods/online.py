@@ -1,11 +1,12 @@
 """The interface of online methods, which learn in the worlds themselves and read no histories."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
 from ad.methods.base import Method
+from envs.oracle import TaskOracle
 
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
     from torch import nn
@@ -45,6 +46,13 @@ class OnlineMethod(Method):
 
     online: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
+
+    @classmethod
+    def settings_problem(cls, settings: Any, world: TaskOracle, episode_length: int) -> str | None:
+        """Return why this method cannot learn with `settings` in `world`, None if it can.
+
+        It is the rest of a sentence about `method.settings`.
+        """
 
     def loss(self, model, batch) -> NoReturn:
         """Raise TypeError: an online method has a learner, no windows."""

@@ -210,11 +210,10 @@ def render(
 
 def cannot_tell(results: dict, maps: bytes | None, shown: list | None, env_id: str) -> str:
     """Return a sentence with what the world cannot tell, which the report leaves out, or ""."""
-    held_out, references = results["splits"]["held_out"], set(results["references"])
+    held_out = results["splits"]["held_out"]
     known = {
         "optimal returns": held_out["optimal_return"] is not None,
         "successes": held_out["success_last10"] is not None,
-        "references": bool(references - {"source", "source_end", "tabular_learner"}),
         "maps": maps is not None,
         "videos": shown is not None,
     }
