@@ -405,7 +405,7 @@ def test_published_results_with_other_columns_are_refused(tmp_path):
 
 
 def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, capsys):
-    records = tmp_path / "out" / "board.csv"
+    records = tmp_path / "out" / "leaderboard.csv"  # the default's name
     records.parent.mkdir()
     plan.write_text(plan.read_text().replace("seeds: [0, 1, 2]", "seeds: [0, 1]"))
     argv = ["--file", str(plan), "--root", str(tmp_path / "runs"), "--records", str(records)]
@@ -413,7 +413,10 @@ def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, c
     assert exit_code(VERBS["leaderboard"], argv) == 0
     assert len(read_records(records)) == 4
     files = sorted(path.name for path in records.parent.iterdir() if path.name[0] != ".")
-    assert files == ["board.csv", *(f"leaderboard.{end}" for end in ("csv", "html", "md", "tex"))]
+    assert files == [
+        *(f"leaderboard.{end}" for end in ("csv", "html", "md", "tex")),
+        "leaderboard_scores.csv",
+    ]
     before = records.read_bytes()
     capsys.readouterr()
     assert exit_code(VERBS["leaderboard"], argv) == 0

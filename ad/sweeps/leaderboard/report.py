@@ -70,16 +70,16 @@ def read_leaderboard(board: Board, records_file: Path) -> Leaderboard:
 
 
 def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str) -> None:
-    """Write <name>.md, .csv, .tex and .html into `folder` from the records, and print the summary.
+    """Write <name>.md, .tex, .html and the table of cells <name>_scores.csv into `folder`.
 
-    The summary also replaces what is between the lines `<!-- name -->` and `<!-- /name -->` of the
-    board's page, if it has them.
+    Print the summary, which also replaces what is between the lines `<!-- name -->` and
+    `<!-- /name -->` of the board's page, if it has them.
     """
     found = read_leaderboard(board, records_file)
     summary, page = summary_table(board, found.cells), Path(board.page)
     with locked(folder, wait=True):
         write_text(folder / f"{name}.md", markdown(found))
-        write_text(folder / f"{name}.csv", as_csv(long_table(board, found.cells)))
+        write_text(folder / f"{name}_scores.csv", as_csv(long_table(board, found.cells)))
         write_text(folder / f"{name}.tex", latex(summary))
         write_text(folder / f"{name}.html", html(found))
         if board.page and is_marked(page, name):
