@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError, NumericError
 from ad.sweeps.failures import failures_file, read_failures
 from ad.sweeps.files import read_file, read_lines
-from ad.sweeps.leaderboard.aims import aims_table, read_aims
+from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.plan import LeaderboardConfig, load_board
-from ad.sweeps.leaderboard.published import Published
+from ad.sweeps.leaderboard.published import Published, read_published
 from ad.sweeps.leaderboard.report import html, latex, markdown, read_leaderboard, write_leaderboard
 from ad.sweeps.leaderboard.scores import (
     aggregate,
@@ -37,6 +38,10 @@ worlds:
     searcher: {source.algorithm: posterior_sampling}
   dense:
     experiment: configs/smoke.yaml
+  hall:
+    experiment: configs/smoke.yaml
+  cave:
+    experiment: configs/smoke.yaml
   cart:
     experiment: CART
 methods:
@@ -54,7 +59,7 @@ boards:
   core: {worlds: [room], methods: [distillation, clone], seeds: [0, 1, 2]}
   other: {worlds: [room, dense], methods: [distillation, searcher]}
   tuning:
-    worlds: [room, dense]
+    worlds: [hall, cave]
     methods: [tuned]
     seeds: [7]
     settings: {split.tuning: true, split.num_train_tasks: 4}
@@ -128,8 +133,10 @@ def test_all_methods_of_the_core_board_have_the_same_tuning_budget_in_other_worl
 def test_the_committed_settings_are_those_that_the_records_of_tuning_choose():
     board = load_board(COMMITTED, "tuning")
     scores = tuning_scores(board, records_of_cells(board, read_records(RECORDS)))
-    for method, own in scores.items():
-        assert board.methods[max(own, key=own.get)].tuned == board.tuned[method], method
+    chosen = {method: board.methods[max(own, key=own.get)].tuned for method, own in scores.items()}
+    assert (
+        board.tuned == dict.fromkeys(board.tried) | chosen
+    )  # null until all its records are there
 
 
 def test_a_tuning_board_compares_what_a_method_tries_and_other_boards_have_the_chosen(plan):
@@ -196,6 +203,8 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
         ("worlds: [room]", "worlds: [rooms]", "has no 'rooms'; did you mean room?"),
         ("histories: searcher", "histories: some", "histories"),
         ("clone: {", "clone: {regime: online, ", "is an offline method: regime and histories"),
+        ("clone: {", "clone: {labels: optimal actions, ", "labels must be none, which behavior"),
+        ("histories: searcher,", "tuned: {}, histories: searcher,", "tuned must be an entry"),
         ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
         ("worlds: [room]", "worlds: []", "needs worlds and methods, each once"),
@@ -208,6 +217,28 @@ def test_a_wrong_plan_is_refused(plan, old, new, sentence):
     plan.write_text(plan.read_text().replace(old, new))
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         load_board(plan, methods=["distillation", "searcher", "clone"])
+
+
+def test_a_tuning_board_with_a_world_of_another_board_is_refused(plan):
+    plan.write_text(plan.read_text().replace("[hall, cave]", "[hall, room]"))
+    with pytest.raises(ConfigError, match="tuning: room is a world of the board core"):
+        load_board(plan, "tuning")
+
+
+def test_a_method_whose_optimal_actions_are_no_label_of_its_entry_is_refused(plan):
+    text = plan.read_text()
+    plan.write_text(text.replace("labels: {labels: optimal actions, ", "labels: {"))
+    with pytest.raises(ConfigError, match=r"labels must be optimal actions, which .*Labeled has"):
+        load_board(plan, methods=["labels"])
+
+
+def test_methods_without_a_tuning_are_named(plan, tmp_path):
+    board = load_board(plan, methods=["tuned", "clone", "distillation"])
+    found = read_leaderboard(board, tmp_path / "none.csv")
+    assert "\nNot tuned yet: clone, distillation.\n" in markdown(found)
+    assert '"untuned": "Not tuned yet: clone, distillation."' in html(found)
+    tuning = read_leaderboard(load_board(plan, "tuning"), tmp_path / "none.csv")
+    assert "Not tuned yet" not in markdown(tuning)
 
 
 def test_comparisons_and_aggregates_use_the_first_method_as_reference(plan, tmp_path):
@@ -329,7 +360,7 @@ def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
 
 AIMS = """world,score,aim,methods,note
 room,nauc,0.85,,nothing is published
-room,at_10,0.5,clone; other,told nothing
+room,at_10,0.5,clone; tuned,told nothing
 room,share_of_source,0.98,distillation,
 dense,nauc,1,,
 """
@@ -341,38 +372,76 @@ def test_an_aim_stands_beside_the_best_of_the_methods_that_count(plan, tmp_path)
     fill(tmp_path / "r.csv", board, {"distillation": [0.8, 0.9], "clone": [0.1, 0.2, 0.3]})
     found = read_leaderboard(board, tmp_path / "r.csv")
     rows = aims_table(board, found.cells, found.aims).rows
-    assert [row[1:8] for row in rows] == [
-        ["NAUC", "0.850", "any offline method", "0.850 [0.215, 1.485]", "distillation", "2", "yes"],
+    share = "share of optimum on held-out tasks / that of its source on train tasks, last 10"
+    first = "0.850 [0.215, 1.485]"
+    plain = "any offline method without labels"
+    assert [row[1:9] for row in rows] == [
+        ["NAUC", "0.850", plain, first, "distillation", "2", "open", first],
         [
-            *("share of optimum, episode 10", "0.500", "clone or other"),
-            *("0.200 [-0.048, 0.448]", "clone", "3", "no"),
+            *("share of optimum, episode 10", "0.500", "clone or tuned"),
+            *("0.200 [-0.048, 0.448]", "clone", "3", "no", first),
         ],
-        ["return / return of its source, last 10", "0.980", "distillation", *"––––"],
+        [share, "0.980", "distillation", *"–––––"],
     ]
-    record = record_of(board.cells[0].runs[0], 0.8) | {"return_last10": 3.0, "source_return": 4.0}
+    record = record_of(board.cells[0].runs[0], 0.8) | {"return_last10": 3.0, "source_share": 0.5}
     add_records(tmp_path / "r.csv", [record])
     found = read_leaderboard(board, tmp_path / "r.csv")
-    assert aims_table(board, found.cells, found.aims).rows[2][4] == "0.750 (1 of 2)"
-    assert "any offline method" in markdown(found) and "any offline method" in html(found)
+    assert aims_table(board, found.cells, found.aims).rows[2][4] == "1.600 (1 of 2)"
+    assert plain in markdown(found) and plain in html(found)
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict"),
+    [
+        ([0.9, 0.9, 0.9], "yes"),
+        ([0.9, 0.9], "open"),  # a run is missing
+        ([0.9], "open"),
+        ([0.5, 0.9, 1.3], "open"),  # above by a mean whose interval is not
+        ([0.84, 0.84, 0.84], "no"),
+        ([0.84, 0.84], "no"),
+    ],
+)
+def test_an_aim_is_reached_by_all_runs_and_their_interval(plan, tmp_path, scores, verdict):
+    (tmp_path / "aims.csv").write_text(AIMS)
+    board = load_board(plan)
+    fill(tmp_path / "r.csv", board, {"distillation": scores})
+    found = read_leaderboard(board, tmp_path / "r.csv")
+    assert aims_table(board, found.cells, found.aims).rows[0][7] == verdict
+
+
+def test_a_method_with_labels_counts_for_aims_that_name_it(plan):
+    board = load_board(plan, methods=["distillation", "labels"])
+    assert Aim("room", "nauc", "1", "", "").counts(board) == ["distillation"]
+    assert Aim("room", "nauc", "1", "labels", "").counts(board) == ["labels"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
-    [("nauc,0.85", "nuc,0.85", "did you mean nauc?"), ("0.85", "high", "high is not a number")],
+    [
+        ("nauc,0.85", "nuc,0.85", "did you mean nauc?"),
+        ("0.85", "high", "high is not a number"),
+        ("dense,", "dens,", "has no 'dens'; did you mean dense?"),
+        ("clone;", "clones;", "has no 'clones'; did you mean clone?"),
+    ],
 )
-def test_a_wrong_aim_is_refused(tmp_path, old, new, sentence):
+def test_a_wrong_aim_is_refused(plan, tmp_path, old, new, sentence):
     (tmp_path / "aims.csv").write_text(AIMS.replace(old, new))
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        read_aims(tmp_path / "aims.csv")
+        read_aims(tmp_path / "aims.csv", read_file(plan, LeaderboardConfig))
+
+
+def test_a_published_result_of_an_unknown_world_is_refused(plan, tmp_path):
+    line = "rooms,AD,0.9,success,100 episodes,offline,none,text,a paper,another split\n"
+    names = ",".join(field.name for field in fields(Published))
+    (tmp_path / "published.csv").write_text(f"{names}\n{line}")
+    with pytest.raises(ConfigError, match=re.escape("has no 'rooms'; did you mean room?")):
+        read_published(tmp_path / "published.csv", read_file(plan, LeaderboardConfig))
 
 
 def test_the_committed_aims_and_published_results_are_of_known_worlds_and_methods():
     plan = read_file(COMMITTED, LeaderboardConfig)
-    aims = read_aims(COMMITTED.with_name("aims.csv"))
-    published = read_lines(COMMITTED.with_name("published.csv"), Published)
-    assert {line.world for line in (*aims, *published)} <= plan.worlds.keys()
-    named = {title for aim in aims for title in aim.methods.split("; ") if title}
-    assert named <= plan.methods.keys() and aims
+    assert read_aims(COMMITTED.with_name("aims.csv"), plan)
+    assert read_published(COMMITTED.with_name("published.csv"), plan)
 
 
 def test_the_summary_is_put_between_the_marks_of_its_board_on_a_page_that_has_them(plan, tmp_path):

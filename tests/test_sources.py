@@ -20,6 +20,7 @@ from ad.collection.job import new_source
 from ad.errors import ConfigError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
+from ad.sources import told
 from ad.sources.actors import CHUNK_STEPS
 from ad.sources.noisy_expert import NoiseDistillation, Settings
 from envs import make_base, make_vec
@@ -147,7 +148,13 @@ def test_the_same_seed_gives_the_same_bits(algorithm, room, play):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_says_what_it_is_told(name):
-    assert SOURCES.load(name).TOLD in ("nothing", "family", "optimum", None)
+    assert told(name) == SOURCES.load(name).TOLD
+    assert told(name) in ("nothing", "family", "optimum", None)
+
+
+def test_what_a_source_that_does_not_say_it_is_told_is_unknown(tmp_path):
+    (tmp_path / "silent.py").write_text("class Silent:\n    Settings = run = None\n")
+    assert told(f"{tmp_path / 'silent.py'}:Silent") is None
 
 
 def test_another_seed_gives_another_history(algorithm, play):

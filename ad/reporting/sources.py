@@ -14,6 +14,7 @@ from ad.config.schema import EnvConfig, Experiment, SourceConfig
 from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table
 from ad.reporting.worlds import WORLDS
+from ad.sources import told
 
 NUM_TASKS = 80  # of the batch, with an agent each; as many as DarkRoom-v0 has
 NUM_ENVS = 10  # of an agent
@@ -68,8 +69,14 @@ def _row(name: str, worlds: dict) -> list[str]:
     problem = getattr(source_class, "problem", lambda world, tasks: None)
     fitting = [one for one, world in worlds.items() if problem(world, world.all_tasks()) is None]
     speed = _speed(name, about) if about.world in fitting else [UNKNOWN, UNKNOWN]
-    told = source_class.TOLD or UNKNOWN
-    return [name, about.paper, told, _names(fitting, list(worlds)), about.world, *speed]
+    return [
+        name,
+        about.paper,
+        told(name) or UNKNOWN,
+        _names(fitting, list(worlds)),
+        about.world,
+        *speed,
+    ]
 
 
 def _names(some: list[str], every: list[str]) -> str:

@@ -35,3 +35,10 @@ The protocol of a source, with K tasks and N = `num_envs` actors for each of the
 - `stopped_at`, only if an agent can fail: int [K], the number of steps from which each agent
   learned, -1 for all of them.
 """
+
+from ad.registry import SOURCES
+
+
+def told(name: str) -> str | None:
+    """Return what the source called `name` is told of its task, None if that is unknown."""
+    return getattr(SOURCES.load(name), "TOLD", None)

@@ -4,13 +4,14 @@ A record is found by the hash of its run's configuration, so that records of oth
 but not counted. The hash does not notice changes of another experiment's file that the settings
 name. A run that is also evaluated in other worlds has a record for each `world`. Scores are those
 of `results.json`; `success_fifth_k` is the mean success in the k-th fifth of the in-context
-episodes, `source_return` the mean return of the source agents' last ten episodes, `random_return`
-that of random actions, `held_out_accuracy` how often the most likely action of a model that
-imitates single episodes is that of the actors which it was not trained on. `calibration_<action>`
-lists "asked:achieved" returns, with a space between; `curve` lists "episode:share", the mean share
-of the optimal return in each of CURVE_EPISODES, and `per_task` "task:share", that of the last ten
-episodes of each held-out task. An empty cell is a score that does not exist, or that is newer than
-the record.
+episodes, `source_return` the mean return of the source agents' last ten episodes, `source_share`
+its share of the optimal return, as the mean over the train tasks, `random_return` the mean return
+of random actions, `held_out_accuracy` how often the most likely action of a model that imitates
+single episodes is that of the actors which it was not trained on. `calibration_<action>` lists
+"asked:achieved" returns, with a space between; `curve` lists "episode:share", the mean share of the
+optimal return in each of CURVE_EPISODES, and `per_task` "task:share", that of the last ten episodes
+of each held-out task. An empty cell is a score that does not exist, or that is newer than the
+record.
 """
 
 import csv
@@ -49,7 +50,7 @@ REFERENCES = (  # their NAUC is kept
     *("random", "random_then_optimal", "explorer", "ceiling"),
     "tabular_learner",
 )
-ADDED = ("tabular_learner_nauc", "random_return")  # columns that older files lack
+ADDED = ("tabular_learner_nauc", "random_return", "source_share")  # columns that older files lack
 SECONDS = ("collect_s", "train_s", "evaluate_s")
 HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
 TEXT = (
@@ -66,6 +67,7 @@ COLUMNS = (
     *("curve", "per_task"),
     *(f"{name}_nauc" for name in REFERENCES),
     "random_return",
+    "source_share",
     *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high")),
     *SECONDS,
     *HARDWARE,
@@ -151,6 +153,7 @@ def _scores(folder: Path, results: dict) -> RunRecord:
         "train_nauc": train["nauc"],
         "train_success_last10": train["success_last10"],
         "source_return": source.get("return_last10"),
+        "source_share": source.get("share_of_optimum_last10"),
         **{column: _calibration(results, action) for action, column in CALIBRATIONS.items()},
         "curve": _curve(evaluation.returns, held_out["per_task"]),
         "per_task": _per_task(held_out["per_task"]),

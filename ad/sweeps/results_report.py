@@ -14,12 +14,12 @@ import numpy as np
 from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.comparisons import Comparison, group_means, holm, pool
 from ad.evaluation.metrics import over_splits
-from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
 from ad.runtime.console import info
 from ad.runtime.files import replace_between
 from ad.runtime.locks import locked
 from ad.runtime.run import world_title
+from ad.sources import told
 from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.records import RunRecord, read_calibration, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
@@ -60,14 +60,14 @@ def results_table(
     compared, rows, shown = _compared(table, records), [], table.columns or SHOWN
     for row in table.rows:
         experiment = row.runs[0].config
-        told = getattr(SOURCES.load(experiment.source.algorithm), "TOLD", None) or UNKNOWN
+        source_told = told(experiment.source.algorithm) or UNKNOWN
         for world in ("", *map(world_title, experiment.evaluation.worlds)):
             if not (made := _records_of(row, world, records)):
                 continue
             title = _link(row, folder) + (f", {world}" if world else "")
             against = UNKNOWN if world else str(compared.get(row.title, UNKNOWN))
             cells = [_cell(made, score, is_bounded=bool(table.columns)) for score in shown]
-            rows.append([title, told, *cells, _references(made), against, _runs(row, made)])
+            rows.append([title, source_told, *cells, _references(made), against, _runs(row, made)])
     headings = [SCORE_COLUMNS[score][0] for score in shown]
     against = f"NAUC minus that of {table.compared_with}"
     references = "NAUC of random walk, best searcher"

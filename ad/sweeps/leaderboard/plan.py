@@ -6,12 +6,14 @@ the training and of the source agents. No cell has settings of its own: what a w
 temperatures, holds for every method that does not set it.
 
 Settings of a method are tuned by a board of worlds that no other board has, with a row for each
-entry of the method's `tried`. Every method may try the same number of entries.
+entry of the method's `tried`. Every method may try the same number of entries. A method is not
+tuned while its `tuned` is null.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
 from ad.config.fields import as_yaml, field
 from ad.config.schema import Experiment
@@ -37,7 +39,8 @@ class MethodConfig:
 
     settings: dict = field({})  # dotted setting: its value, in every world
     tried: list[dict] = field([])  # further settings that a tuning board compares
-    tuned: dict = field({})  # the entry of `tried` that it chose
+    # the entry of `tried` that it chose; null before that
+    tuned: Optional[dict] = field(None)  # noqa: UP045
     histories: str = field(
         "learner", choices=("learner", "searcher", "none")
     )  # which source it learns from; none for an online method
@@ -90,7 +93,12 @@ class Board:
     methods: dict[str, MethodConfig]
     cells: list[Cell]
     tried: dict[str, list[str]]
-    tuned: dict[str, dict]
+    tuned: dict[str, dict | None]
+
+    @property
+    def untuned(self) -> list[str]:
+        """The methods whose settings no tuning board chose yet."""
+        return [title for title, method in self.methods.items() if method.tuned is None]
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return the runs of all cells: the first of each, then the second of each."""
@@ -116,6 +124,7 @@ def load_board(
     own_methods = _chosen(path, MethodConfig, config.methods, methods or board.methods)
     tried, tuned = {}, {}
     if board.tuning:
+        _check_own_worlds(path, name, config, own_worlds)
         tuned = {title: own.tuned for title, own in own_methods.items()}
         entries = {title: _variants(title, own) for title, own in own_methods.items()}
         tried = {title: list(rows) for title, rows in entries.items()}
@@ -150,10 +159,28 @@ def _chosen(path: Path, kind: type, entries: dict, titles: Sequence[str]) -> dic
     """Return the entries called `titles` as the dataclass `kind`. Raises ConfigError."""
     if not titles or len(set(titles)) < len(titles):
         raise ConfigError(f"{path}: a board needs worlds and methods, each once")
-    if unknown := [title for title in titles if title not in entries]:
-        hint = did_you_mean(unknown[0], entries) or f" (known: {', '.join(entries)})"
-        raise ConfigError(f"{path} has no {as_yaml(unknown[0])}{hint}")
+    check_titles(str(path), titles, entries)
     return {title: group_of(kind, entries[title], f"{path}: {title}") for title in titles}
+
+
+def check_titles(where: str, titles: Sequence[str], known: Collection[str]) -> None:
+    """Raise ConfigError that begins with `where` unless all `titles` are `known`."""
+    if unknown := [title for title in titles if title not in known]:
+        hint = did_you_mean(unknown[0], known) or f" (known: {', '.join(known)})"
+        raise ConfigError(f"{where} has no {as_yaml(unknown[0])}{hint}")
+
+
+def _check_own_worlds(
+    path: Path, name: str, config: LeaderboardConfig, worlds: Collection[str]
+) -> None:
+    """Raise ConfigError if one of the `worlds` of the tuning board `name` is one of another."""
+    for other, entry in config.boards.items():
+        board = group_of(BoardConfig, entry, f"{path}: {other}")
+        if other != name and (shared := [world for world in board.worlds if world in worlds]):
+            raise ConfigError(
+                f"{path}: {name}: {shared[0]} is a world of the board {other}, on which settings "
+                "must not be tuned"
+            )
 
 
 def _plain(where: str, world: WorldConfig) -> Experiment:
@@ -173,6 +200,10 @@ def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
     if (method.regime == "online", method.histories == "none") != (is_online, is_online):
         kind = "an online" if is_online else "an offline"
         raise ConfigError(f"{where}: {name} is {kind} method: regime and histories must say so")
+    has_labels = "optimal_action" in method_class.fields
+    if has_labels != (method.labels == "optimal actions"):
+        labels = "optimal actions" if has_labels else "none"
+        raise ConfigError(f"{where}: labels must be {labels}, which {name} has")
     return method_class.problem(configured_world(plain.env)) or ""
 
 
@@ -183,9 +214,9 @@ def _experiment(
 
     If any of the seeds is one of published rows, which `split.tuning` refuses, the smallest one is.
     """
-    if method.tuned and method.tuned not in method.tried:
+    if method.tuned is not None and method.tuned not in method.tried:
         raise ConfigError(f"{where}: tuned must be an entry of tried")
-    settings = method.settings | method.tuned | board.settings
+    settings = method.settings | (method.tuned or {}) | board.settings
     if own := [name for name in SEEDS if name in settings]:
         raise ConfigError(f"{where} must not set {own[0]}: the seeds of the board do")
     source = world.searcher if method.histories == "searcher" else {}

@@ -1,6 +1,10 @@
 """Published results that stand beside the leaderboard's own, and how they were obtained."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from ad.sweeps.files import read_lines
+from ad.sweeps.leaderboard.plan import LeaderboardConfig, check_titles
 
 
 @dataclass(frozen=True)
@@ -17,3 +21,13 @@ class Published:
     read: str  # text, vector figure or pixel figure
     source: str
     difference: str  # of the protocol
+
+
+def read_published(path: Path, plan: LeaderboardConfig) -> list[Published]:
+    """Return the lines of a CSV file, none without a file, for the worlds of `plan`.
+
+    Raises ConfigError for a wrong line.
+    """
+    lines = read_lines(path, Published)
+    check_titles(f"{path}: the leaderboard", [line.world for line in lines], plan.worlds)
+    return lines

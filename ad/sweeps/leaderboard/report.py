@@ -11,15 +11,15 @@ import jinja2
 from ad.config.fields import as_yaml
 from ad.evaluation.metrics import t_interval
 from ad.methods import build_method
-from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.console import info, warn
 from ad.runtime.files import is_marked, replace_between, write_text
 from ad.runtime.locks import locked
-from ad.sweeps.files import read_lines
+from ad.sources import told
+from ad.sweeps.files import read_file
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
-from ad.sweeps.leaderboard.plan import Board, Cell
-from ad.sweeps.leaderboard.published import Published
+from ad.sweeps.leaderboard.plan import Board, Cell, LeaderboardConfig
+from ad.sweeps.leaderboard.published import Published, read_published
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     SCORE,
@@ -63,9 +63,12 @@ def read_leaderboard(board: Board, records_file: Path) -> Leaderboard:
     Published results and aims are read from published.csv and aims.csv beside the board's plan.
     """
     cells = records_of_cells(board, read_records(records_file))
-    published = read_lines(board.path.with_name("published.csv"), Published)
-    published = [line for line in published if line.world in board.worlds]
-    aims = [aim for aim in read_aims(board.path.with_name("aims.csv")) if aim.world in board.worlds]
+    plan = read_file(board.path, LeaderboardConfig)
+    published = read_published(board.path.with_name("published.csv"), plan)
+    aims = read_aims(board.path.with_name("aims.csv"), plan)
+    published, aims = (
+        [line for line in lines if line.world in board.worlds] for lines in (published, aims)
+    )
     return Leaderboard(board, cells, published, aims, aggregate(board, cells))
 
 
@@ -114,7 +117,7 @@ def markdown(found: Leaderboard) -> str:
             "tasks, as the mean over these worlds.\n",
             tuning_table(board, cells).markdown(),
         ]
-    parts += [missing_text(board, cells)]
+    parts += [missing_text(board, cells), untuned_text(board)]
     if found.aims:
         parts += ["\n## Aims\n", aims_table(board, cells, found.aims).markdown()]
     compared = compare(board, cells)
@@ -152,6 +155,11 @@ def missing_text(board: Board, cells: Records) -> str:
         return ""
     runs = sum(len(cell.runs) - len(cells.get((cell.world, cell.method), [])) for cell in missing)
     return f"\n{runs} runs of {len(missing)} cells are not made yet.\n"
+
+
+def untuned_text(board: Board) -> str:
+    """Return a sentence that names the methods which are not tuned yet, "" if all are."""
+    return f"\nNot tuned yet: {', '.join(board.untuned)}.\n" if board.untuned else ""
 
 
 def as_csv(table: Table) -> str:
@@ -209,6 +217,7 @@ def page_data(found: Leaderboard) -> dict:
         ],
         "cells": [_cell(cell, cells, compared) for cell in board.cells],
         "aims": asdict(aims_table(board, cells, found.aims)),
+        "untuned": untuned_text(board).strip(),
         "aggregates": found.aggregates,
         "aggregate_titles": {
             name: heading.format(next(iter(board.methods))) for name, heading in AGGREGATES.items()
@@ -225,9 +234,8 @@ def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
     if made:
         config = cell.runs[0].config
         method = build_method(config.method)
-        told = getattr(SOURCES.load(config.source.algorithm), "TOLD", None) or UNKNOWN
         found |= {
-            "told": "nothing" if method.online else told,
+            "told": "nothing" if method.online else told(config.source.algorithm) or UNKNOWN,
             "source": "itself, online" if method.online else config.source.algorithm,
             "transitions": method.transitions(config),
             "train_steps": method.train_steps(config),

@@ -18,7 +18,8 @@ from ad.sweeps.leaderboard.plan import Board, Cell
 from ad.sweeps.records import RunRecord, read_curve
 
 SCORE = "share_of_optimum_last10"  # the score of a run: its mean over the held-out tasks
-SHARE_OF_SOURCE = "share_of_source"  # return_last10 / that of the source agents on train tasks
+# SCORE / the share of optimum that the source agents reach at the end of the train tasks' histories
+SHARE_OF_SOURCE = "share_of_source"
 NORMALIZED = "normalized_return_last10"  # between random and optimal, which worlds have in common
 METRICS = {  # score -> heading and number format
     SCORE: ("share of optimum, last 10", ".3f"),
@@ -29,7 +30,12 @@ METRICS = {  # score -> heading and number format
     "tasks_solved": ("tasks solved", ".1f"),
     "train_nauc": ("NAUC, train tasks", ".3f"),
 }
-OTHER_SCORES = {SHARE_OF_SOURCE: ("return / return of its source, last 10", ".3f")}  # of aims
+OTHER_SCORES = {  # of aims
+    SHARE_OF_SOURCE: (
+        "share of optimum on held-out tasks / that of its source on train tasks, last 10",
+        ".3f",
+    )
+}
 THRESHOLDS = np.linspace(0, 1, 51)
 Records = dict[tuple[str, str], list[RunRecord]]  # of a world and a method
 
@@ -46,14 +52,14 @@ def records_of_cells(board: Board, records: dict[str, RunRecord]) -> Records:
 def values_of(made: Sequence[RunRecord], score: str) -> list[float]:
     """Return the known values of a score in the records of a cell.
 
-    `at_<e>` is the share of the optimal return in episode e, SHARE_OF_SOURCE that of the return of
-    the source.
+    `at_<e>` is the share of the optimal return in episode e. SHARE_OF_SOURCE divides shares of the
+    optimal return, since train and held-out tasks have different ones.
     """
     if score.startswith("at_"):
         found = [read_curve(record).get(int(score.removeprefix("at_"))) for record in made]
     elif score == SHARE_OF_SOURCE:
-        known = [r for r in made if r["return_last10"] is not None and r["source_return"]]
-        found = [record["return_last10"] / record["source_return"] for record in known]
+        known = [r for r in made if r[SCORE] is not None and r["source_share"]]
+        found = [record[SCORE] / record["source_share"] for record in known]
     else:
         found = [record[score] for record in made]
     return [value for value in found if value is not None]
@@ -114,8 +120,8 @@ def tuning_scores(board: Board, cells: Records) -> dict[str, dict[str, float]]:
     missing = {cell.method for cell in missing_cells(board, cells)}
 
     def score(row: str) -> float:
-        worlds = [values_of(cells[world, row], "nauc") for world in board.worlds]
-        return float(np.mean([np.mean(values) for values in worlds]))
+        made = [cells[world, row] for world in board.worlds if (world, row) in cells]
+        return float(np.mean([np.mean(values_of(own, "nauc")) for own in made]))
 
     return {
         method: {row: score(row) for row in rows}
