@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ad.sources.sb3.settings
 from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError, NumericError
 from ad.sweeps.failures import failures_file, read_failures
@@ -303,6 +304,26 @@ def test_a_failed_run_says_why_and_is_made_again_only_if_asked(plan, tmp_path, m
     assert made[6:] == [bad] and not read_failures(path) and not failures_file(path).exists()
 
 
+def test_without_its_extra_a_board_is_shown_and_only_the_runs_that_need_it_are_refused(
+    plan, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
+    online = "rl2: {histories: none, regime: online, settings: {method.name: rl2}}"
+    plan.write_text(
+        plan.read_text().replace("  distillation: {}", f"  distillation: {{}}\n  {online}")
+    )
+    board, path = load_board(plan, methods=["distillation", "rl2"]), tmp_path / "r.csv"
+    made = {"distillation": [0.8, 0.9, 1.0], "rl2": [0.5, 0.6]}
+    fill(path, board, made)
+    assert "| rl2 | none | online | none | 0.550" in markdown(read_leaderboard(board, path))
+    list_runs(path, board.planned_runs())
+    assert "missing  split 0  seed 2  room / rl2" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"room / rl2: method.settings .* not installed: pip"):
+        run_missing(path, board.planned_runs(), tmp_path)
+    fill(path, board, made | {"rl2": [0.5, 0.6, 0.7]})
+    run_missing(path, board.planned_runs(), tmp_path)
+
+
 def test_a_missing_run_is_listed_with_the_time_that_it_takes(plan, tmp_path, capsys):
     board, path = load_board(plan), tmp_path / "r.csv"
     fill(path, board, {"distillation": [0.8]})
@@ -492,7 +513,7 @@ def test_the_verb_makes_missing_runs_once_and_writes_all_files(plan, tmp_path, c
     assert records.read_bytes() == before
     assert "4 of 4 runs" in capsys.readouterr().out
     made = next(iter(read_records(records).values()))
-    known = ("normalized_return_last10", "random_nauc", "tabular_learner_nauc")
+    known = ("normalized_return_last10", "random_nauc", "tabular_learner_nauc", "source_share")
     assert None not in {made[name] for name in known}
     assert made["curve"].startswith("1:") and made["per_task"].count(":") == 3
 

@@ -153,7 +153,7 @@ def test_a_source_says_what_it_is_told(name):
 
 
 def test_what_a_source_that_does_not_say_it_is_told_is_unknown(tmp_path):
-    (tmp_path / "silent.py").write_text("class Silent:\n    Settings = run = None\n")
+    (tmp_path / "silent.py").write_text("class Silent:\n    Settings = run = int\n")
     assert told(f"{tmp_path / 'silent.py'}:Silent") is None
 
 

@@ -26,6 +26,7 @@ Constraint = tuple[tuple[str, ...], Callable[..., str | None]]
 CONSTRAINTS: list[Constraint] = []
 ASKED = "asked_return"  # the argument of a policy that a calibration varies
 COMPONENT_CONSTRAINTS: list[Constraint] = []  # import the components: only if nothing else is wrong
+LIBRARY_CONSTRAINTS: list[Constraint] = []  # import further packages: only where a run is made
 MOST_PERMUTED = 2**16  # observations: a batch holds a permutation of them for each window
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -63,21 +64,32 @@ def history_constraint(*paths: str) -> Callable:
 def violations(config: Experiment, bad: set[str]) -> Iterator[Problem]:
     """Yield the problem of each violated constraint; `bad`: paths that already have a problem."""
     bad = set(bad)
-    for constraints in (CONSTRAINTS, COMPONENT_CONSTRAINTS):
-        if bad and constraints is COMPONENT_CONSTRAINTS:
-            return
-        for paths, check in constraints:
-            if any(overlaps(path, other) for path in paths for other in bad):
-                continue
-            try:
-                text = check(*(operator.attrgetter(path)(config) for path in paths))
-            except Exception as error:  # a user's component may raise anything
-                if constraints is CONSTRAINTS:
-                    raise
-                text = f"cannot be checked: {type(error).__name__}: {' '.join(str(error).split())}"
-            if text:
-                bad.add(paths[0])
-                yield Problem(paths[0], text)
+    yield from _violated(CONSTRAINTS, config, bad)
+    if not bad:
+        yield from _violated(COMPONENT_CONSTRAINTS, config, bad)
+
+
+def library_violations(config: Experiment) -> Iterator[Problem]:
+    """Yield what libraries lack or refuse of the valid `config`, which is to be run."""
+    return _violated(LIBRARY_CONSTRAINTS, config, set())
+
+
+def _violated(
+    constraints: list[Constraint], config: Experiment, bad: set[str]
+) -> Iterator[Problem]:
+    """Yield the problem of each violated one of `constraints`, and add its path to `bad`."""
+    for paths, check in constraints:
+        if any(overlaps(path, other) for path in paths for other in bad):
+            continue
+        try:
+            text = check(*(operator.attrgetter(path)(config) for path in paths))
+        except Exception as error:  # a user's component may raise anything
+            if constraints is CONSTRAINTS:
+                raise
+            text = f"cannot be checked: {type(error).__name__}: {' '.join(str(error).split())}"
+        if text:
+            bad.add(paths[0])
+            yield Problem(paths[0], text)
 
 
 @constraint("name")
@@ -290,6 +302,14 @@ def online_method_can_learn_with_its_settings(settings, name, env):
     if group is None or next(validate(group, settings), None):
         return None
     return method.settings_problem(group(**settings), configured_world(env), env.episode_length)
+
+
+@constraint("method.settings", "method.name", "env", constraints=LIBRARY_CONSTRAINTS)
+def online_method_has_its_library(settings, name, env):
+    method = METHODS.load(name)
+    if method.online:
+        own = settings_class(METHODS, name)(**settings)
+        return method.library_problem(own, configured_world(env))
 
 
 @component_constraint("evaluation.policy", "method.name")

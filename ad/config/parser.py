@@ -17,7 +17,7 @@ from typing import Any
 
 import pyrallis
 
-from ad.config.constraints import violations
+from ad.config.constraints import library_violations, violations
 from ad.config.fields import (
     Problem,
     as_yaml,
@@ -60,7 +60,7 @@ def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
     for setting, word in options.items():
         problems += _override(file.data, setting, word)
     config = _build(file.data, problems)
-    if problems:
+    if problems := problems or list(library_violations(config)):
         raise _error(problems, file, path, options, " (command line)")
     return Arguments(config, is_set)
 
@@ -68,7 +68,8 @@ def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
 def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
     """Return the experiment of a YAML file. `overrides`: dotted setting -> plain value.
 
-    Raises ConfigError with a line for each problem of the file and the settings.
+    Raises ConfigError with a line for each problem of the file and the settings. Libraries are not
+    asked: `ad.config.constraints.library_violations` does.
     """
     file = YamlFile(read_text(path))
     problems = list(file.problems)

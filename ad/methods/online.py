@@ -54,6 +54,14 @@ class OnlineMethod(Method):
         It is the rest of a sentence about `method.settings`.
         """
 
+    @classmethod
+    def library_problem(cls, settings: Any, world: TaskOracle) -> str | None:
+        """Return why a library that this method needs is missing or refuses `settings`, else None.
+
+        It is the rest of a sentence about `method.settings`. It is asked where a run is to be made;
+        a plan of many runs, their state and their records need no library.
+        """
+
     def loss(self, model, batch) -> NoReturn:
         """Raise TypeError: an online method has a learner, no windows."""
         raise TypeError(f"{type(self).__name__} learns in the worlds and has no loss of windows")

@@ -67,9 +67,7 @@ class RL2(OnlineMethod):
 
     @classmethod
     def settings_problem(cls, settings, world, episode_length):
-        """Return what is not installed, or which setting does not fit the others or the library."""
-        if problem := missing_packages():
-            return f"cannot be used: rl2 {problem}"
+        """Return which setting does not fit the others, None if all do."""
         each = settings.num_envs * settings.trial_steps
         if settings.env_steps % each:
             return (
@@ -83,6 +81,13 @@ class RL2(OnlineMethod):
             )
         if "n_steps" in settings.arguments:
             return "must not have n_steps among its arguments: trial_steps sets it"
+        return None
+
+    @classmethod
+    def library_problem(cls, settings, world):
+        """Return what is not installed, or which argument RecurrentPPO does not take."""
+        if problem := missing_packages():
+            return f"cannot be used: rl2 {problem}"
         from ad.sources.sb3.agent import agent_problem
 
         return agent_problem(_sb3_settings(settings), _spaces(settings.num_envs, world))

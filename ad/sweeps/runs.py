@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ad.config.constraints import library_violations
 from ad.config.schema import Experiment
-from ad.errors import NumericError
+from ad.errors import ConfigError, NumericError
 from ad.reporting.tables import COLUMNS, number
 from ad.runtime import console
 from ad.runtime.console import info
@@ -32,7 +33,7 @@ def run_missing(
     The folder of a run is removed once its record is written, unless `keep`. A run that fails with
     a NumericError does not stop the others; its sentence is kept beside the records, and
     NumericError is raised at the end. Since it would fail again, it is made again only with `retry`
-    or other settings.
+    or other settings. Raises ConfigError, before any run, for what a library lacks or refuses.
     """
     if retry:
         forget_failures(path, runs)
@@ -43,6 +44,7 @@ def run_missing(
         elif not keep and all(run.key in records for run in training):
             remove(root / "logs" / training[0].config.name)
     if missing:
+        _check_libraries(missing)
         info(budget(runs, records, failures))
     if count := sum(run.key in failures and run.key not in records for run in runs):
         console.warn(
@@ -65,6 +67,13 @@ def run_missing(
             add_failures(path, new, str(error))  # those that share a training fail with it
     if failed:
         raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
+
+
+def _check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
+    """Raise ConfigError for the first of `trainings` of which a library lacks or refuses a part."""
+    for run, *_ in trainings:
+        for problem in library_violations(run.config):
+            raise ConfigError(f"{run.changed}: {problem.path} {problem.text}")
 
 
 def make(path: Path, planned: PlannedRun, root: Path) -> None:
