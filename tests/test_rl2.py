@@ -10,11 +10,12 @@ import torch
 import ad.sources.sb3.settings
 from ad.cli import VERBS, exit_code
 from ad.config.parser import load
-from ad.config.schema import EnvConfig, MethodConfig
+from ad.config.schema import EnvConfig, Experiment, MethodConfig
 from ad.data.spec import make_spec
 from ad.errors import ConfigError, NumericError
 from ad.evaluation.evaluate import evaluate, load_model
 from ad.methods import build_method
+from ad.methods.rl2 import ARGUMENTS
 from ad.methods.rl2_learner import TrialLearner
 from ad.methods.rl2_policy import RecurrentModel, TrialPolicy
 from ad.methods.rl2_trials import Trials
@@ -34,6 +35,7 @@ TINY = {
     "num_envs": 4,
     "trial_steps": 10,
     "arguments": {
+        "learning_rate": 3e-4,
         "batch_size": 20,
         "n_epochs": 1,
         "policy_kwargs": {"lstm_hidden_size": 8, "net_arch": []},
@@ -187,6 +189,23 @@ def test_training_leaves_the_random_generators_of_the_process_as_they_were(smoke
     torch.manual_seed(5)
     trainer.train_step()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_argument_replaces_its_tuned_value_and_no_other():
+    config = Experiment(env=EnvConfig(kwargs=ROOM, episode_length=4))
+    tasks, settings = make_base("DarkRoom-v0", **ROOM).all_tasks(), {"num_envs": 4}
+    tuned, changed = (
+        build_method(MethodConfig("rl2", settings | {"arguments": own}))
+        .learner(config, tasks)
+        .algorithm
+        for own in ({}, {"gamma": 0.5})
+    )
+    assert (tuned.gamma, changed.gamma) == (ARGUMENTS["gamma"], 0.5)
+    for algorithm in (tuned, changed):
+        assert algorithm.gae_lambda == ARGUMENTS["gae_lambda"]
+        assert algorithm.policy.shared_lstm
+        assert algorithm.policy.lstm_actor.hidden_size == 64
+        assert algorithm.policy.optimizer.param_groups[0]["lr"] == 3e-3
 
 
 def test_the_input_has_the_previous_action_reward_and_end_of_the_episode():

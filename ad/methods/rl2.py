@@ -48,8 +48,9 @@ class Settings:
     """environments that play trials at the same time"""
     trial_steps: int = field(200, at_least=2)
     """env steps in each environment of a train step, and in a trial whose episodes end by time"""
-    arguments: dict = field(ARGUMENTS)
-    """keyword arguments of RecurrentPPO of sb3-contrib, e.g. {learning_rate: lin_1e-3}"""
+    arguments: dict = field({})
+    """keyword arguments of RecurrentPPO of sb3-contrib that replace the tuned ones of
+    ad/methods/rl2.py one by one, e.g. {learning_rate: lin_1e-3}; policy_kwargs as a whole"""
 
 
 class RL2(OnlineMethod):
@@ -127,7 +128,8 @@ class RL2(OnlineMethod):
 
 
 def _sb3_settings(settings: Settings) -> SB3Settings:
-    arguments = {**settings.arguments, "n_steps": settings.trial_steps}
+    """Return RecurrentPPO with the tuned arguments, but for those of `settings`."""
+    arguments = {**ARGUMENTS, **settings.arguments, "n_steps": settings.trial_steps}
     return SB3Settings("RecurrentPPO", arguments=arguments)
 
 
