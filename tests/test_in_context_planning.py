@@ -19,7 +19,7 @@ from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.dynamics import Outcome
 from ad.methods.losses import masked_mean
-from ad.methods.planning_policy import PlanningPolicy
+from ad.methods.planning_policy import PlanningPolicy, Plans
 from ad.rollout.rollout import rollout, sampled
 from envs import make_vec
 from envs.spaces import Discrete
@@ -134,7 +134,8 @@ class Exact:
 
     def outcome(self, features):
         here = features.unbind(-1)
-        return Outcome(self.reward[here], self.after[here], self.ends[here])
+        mean = getattr(self, "mean", self.reward)[here]
+        return Outcome(self.reward[here], mean, self.after[here], self.ends[here])
 
     def next_observation(self, features):
         return {"": self.following[features.unbind(-1)]}
@@ -152,7 +153,7 @@ def plan(model, observation, time=0, mask=None, **changes):
     """Return the logits [N, A] at `observation`, int [N], and at the `time`, int [N] or one."""
     arguments = {"plan_steps": 3, "beam_size": 100, "num_samples": 3, "plan_weight": 5.0}
     here = torch.as_tensor(observation)
-    arguments = arguments | {"return_weight": 1.0} | changes
+    arguments = arguments | {"return_weight": 1.0, "rewards": "likely"} | changes
     policy = ExactPlanning(model, len(here), 5, **arguments)
     if mask is not None:
         policy.set_action_mask(mask)
@@ -228,6 +229,45 @@ def test_a_predicted_return_stands_for_what_is_beyond_the_plan():
         assert logits.argmax(1).tolist() == [better]
 
 
+def test_the_mean_reward_tells_arms_apart_whose_likeliest_reward_is_the_same():
+    model = Exact(1, 2)
+    model.reward, model.mean = torch.ones(1, 2), torch.tensor([[0.6, 0.9]])
+    model.after, model.ends = torch.zeros(1, 2), torch.zeros(1, 2) > 0
+    model.logits = torch.tensor([[0.1, 0.0]])
+    for rewards, ahead in (("likely", 0.1), ("mean", 0.1 - 5.0 * 0.3 / 2)):
+        first, second = plan(model, [0], num_samples=2, plan_steps=1, rewards=rewards)[0]
+        assert (first - second).item() == pytest.approx(ahead, abs=1e-5)
+
+
+def test_the_imagined_context_has_the_likeliest_reward():
+    model = Exact()
+    model.mean = model.reward + 0.5
+    policy = ExactPlanning(model, 6, 5, 1, 1, 3, 5.0, 1.0, "mean")
+    policy.act(torch.arange(6), torch.zeros(6, dtype=torch.int64))
+    nothing = torch.zeros(6, 1)
+    logits = model.logits[torch.arange(6)]
+    plans, last = policy._continue(
+        Plans(nothing, nothing, nothing > 0), logits, torch.zeros(6, dtype=torch.int64), 1
+    )
+    here = torch.arange(6)[:, None], last.action
+    torch.testing.assert_close(last.reward, model.reward[here])
+    torch.testing.assert_close(plans.rewards, model.mean[here])
+
+
+@pytest.mark.parametrize("rewards", [(-1.0, 0.0, 2.0), ()])
+def test_the_outcome_has_the_likeliest_and_the_mean_reward(rewards, spec):
+    method = build_method(MethodConfig(NAME))
+    spec = replace(spec, rewards=rewards, return_range=(-1.0, 2.0))
+    model = method.build(spec, replace(SMALL, reward="projection"), "torch")
+    torch.nn.init.zeros_(model.outcome_head.weight)
+    with torch.no_grad():
+        model.outcome_head.bias[2:] = torch.tensor([0.5, 0.2, 0.3]).log() if rewards else 0.7
+    outcome = model.outcome(torch.zeros(2, SMALL.feed_forward))
+    likely, mean = (-1.0, 0.1) if rewards else (2.1, 2.1)
+    assert outcome.reward.tolist() == pytest.approx([likely] * 2)
+    assert outcome.mean_reward.tolist() == pytest.approx([mean] * 2)
+
+
 def test_actions_whose_plans_are_equal_are_taken_as_the_imitated_policy_takes_them():
     model = Exact()
     model.reward[:], model.after[:] = 0.0, 0.0
@@ -270,7 +310,7 @@ def sharp_model(**settings):
 def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, tokenizer):
     method, model = sharp_model(tokenizer=tokenizer, position="rotary")
     arguments = {"plan_steps": 4, "beam_size": beam_size, "num_samples": 2, "plan_weight": 1.0}
-    arguments |= {"return_weight": 1.0}
+    arguments |= {"return_weight": 1.0, "rewards": "likely"}
     cached = method.policy(model, 3, context_length, **arguments)
     whole = Uncached(model, 3, context_length, *arguments.values())
     for cells, time, outcome in transitions(9, 3):
@@ -333,6 +373,7 @@ def test_a_rollout_takes_actions_of_the_task_alone():
         (["--evaluation.policy", "{num_samples: 0}"], "sets num_samples, which must be at least 1"),
         (["--evaluation.policy", "{plan_steps: 1.5}"], "sets plan_steps, .* a whole number"),
         (["--evaluation.policy", "{plan_weight: 0}"], "sets plan_weight, which must be above 0"),
+        (["--evaluation.policy", "{rewards: mode}"], "must set rewards to likely or mean, not"),
         (["--method.settings.dynamics_weight", "0"], r"method\.settings\.dynamics_weight"),
         (
             ["--env.id", "WaterMaze-v0", "--model.encoder", "mlp"],

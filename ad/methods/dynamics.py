@@ -15,11 +15,13 @@ class Outcome(NamedTuple):
     """What a model predicts to follow an action, [...] each.
 
     reward: the most likely of the listed rewards of the histories, the mean where they are a range.
+    mean_reward: the mean of the distribution of the rewards.
     return_after: the mean return of the rest of the episode, after the reward.
     terminated: whether the episode most likely terminates, bool.
     """
 
     reward: torch.Tensor
+    mean_reward: torch.Tensor
     return_after: torch.Tensor
     terminated: torch.Tensor
 
@@ -59,10 +61,11 @@ class DynamicsModel(SequenceModel):
         """Return what follows the actions of `features` [..., F], without the observation."""
         return_after, termination, reward = self._outcome_logits(features)
         if len(self.rewards):
+            mean = (reward.softmax(-1) * self.rewards).sum(-1)
             reward = self.rewards[reward.argmax(-1)]
         else:
-            reward = reward[..., 0] * self.return_scale
-        return Outcome(reward, return_after * self.return_scale, termination > 0)
+            mean = reward = reward[..., 0] * self.return_scale
+        return Outcome(reward, mean, return_after * self.return_scale, termination > 0)
 
     def next_observation(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the most likely next observations, int64 [...] for each part."""

@@ -12,7 +12,7 @@ is uncertain as long as the goal is, and a larger weight keeps the policy from e
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from ad.config.fields import field
 from ad.methods import algorithm_distillation
@@ -79,6 +79,7 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         num_samples: Annotated[int, ("at_least", 1)] = 8,
         plan_weight: Annotated[float, ("above", 0)] = 100.0,
         return_weight: Annotated[float, ("at_least", 0)] = 0.05,
+        rewards: Literal["likely", "mean"] = "likely",
     ):
         """Return a policy that plans `plan_steps` steps ahead; with 0 it imitates.
 
@@ -86,8 +87,14 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         `num_samples` that of the actions that continue a plan. `plan_weight` weighs the value of a
         plan, in units of the range of the histories' returns, beside the log probability of its
         first action, and `return_weight` the predicted return after a plan beside its rewards.
+
+        `rewards` says which prediction of a reward ranks plans: the most likely of the histories'
+        rewards, or the mean. Before the goal of a room is known the mean is a little above 0 in
+        all unvisited cells, where the errors of the model decide; the most likely reward is 0 in
+        all of them, and the imitated policy searches. Where rewards are random the most likely one
+        misleads: it is 1 for a Bernoulli arm of 0.6 as for one of 0.9.
         """
         from ad.methods.planning_policy import PlanningPolicy
 
-        settings = plan_steps, beam_size, num_samples, plan_weight, return_weight
+        settings = plan_steps, beam_size, num_samples, plan_weight, return_weight, rewards
         return PlanningPolicy(model, num_envs, context_length, *settings)

@@ -42,7 +42,9 @@ class PlanningPolicy(ContextPolicy):
     the context of the plan as if they had happened. A plan's value is the sum of its predicted
     rewards and `return_weight` times the predicted return after its last step. A plan has
     `plan_steps` steps; it is over earlier where the model predicts that the episode terminates, and
-    at the time limit, and no return is added there.
+    at the time limit, and no return is added there. `rewards` says which rewards a value adds up,
+    the most likely ones or the means. The context of a plan has the most likely one in any case:
+    a mean of listed rewards is a reward that the model has never read.
 
     The logit of an action is its log probability, plus `plan_weight` times the value of the best
     plan that begins with it, in units of the range of the histories' returns; it is -inf if the
@@ -64,11 +66,13 @@ class PlanningPolicy(ContextPolicy):
         num_samples: int,
         plan_weight: float,
         return_weight: float,
+        rewards: str,
     ):
         super().__init__(model, num_envs, context_length)
         self.plan_steps, self.beam_size = plan_steps, beam_size
         self.num_samples = min(num_samples, model.spec.num_actions)
         self.plan_weight, self.return_weight = plan_weight, return_weight
+        self.rewards = rewards
         shape = num_envs, model.spec.num_actions
         self.action_mask = torch.ones(shape, dtype=torch.bool, device=self.device)
 
@@ -141,7 +145,8 @@ class PlanningPolicy(ContextPolicy):
         ended = outcome.terminated | (time + 1 >= self.model.spec.episode_length)[:, None]
         return_after = self.return_weight * outcome.return_after
         outcome = outcome._replace(terminated=ended, return_after=return_after)
-        candidates = _continuations(plans, outcome, scores.isneginf())
+        rewards = outcome.mean_reward if self.rewards == "mean" else outcome.reward
+        candidates = _continuations(plans, outcome, rewards, scores.isneginf())
         chosen = candidates.value.sort(dim=1, descending=True, stable=True).indices
         chosen = chosen[:, :beam_size]
         kept = features.gather(1, chosen[..., None].expand(-1, -1, features.shape[-1]))
@@ -179,16 +184,19 @@ class PlanningPolicy(ContextPolicy):
         return self._decide(observation, time.repeat_interleave(len(goes_on) // len(time)))
 
 
-def _continuations(plans: Plans, outcome: Outcome, lacking: torch.Tensor) -> Plans:
+def _continuations(
+    plans: Plans, outcome: Outcome, rewards: torch.Tensor, lacking: torch.Tensor
+) -> Plans:
     """Return the continuations [R, K * M] of `plans` [R, K] by M actions each.
 
-    The other arguments are [R, K * M]. `lacking` are actions that the task does not have: such a
-    continuation has the value -inf. A plan that is over has one continuation, which is itself.
+    The other arguments are [R, K * M]. `rewards` are the predictions that rank plans. `lacking` are
+    actions that the task does not have: such a continuation has the value -inf. A plan that is over
+    has one continuation, which is itself.
     """
     repeats = lacking.shape[1] // plans.value.shape[1]
     before = Plans(*(values.repeat_interleave(repeats, 1) for values in plans))
     is_first = torch.arange(lacking.shape[1], device=lacking.device) % repeats == 0
     over, never = before.ended, lacking | (before.ended & ~is_first)
-    rewards = before.rewards + outcome.reward.masked_fill(over, 0).masked_fill(never, float("-inf"))
+    rewards = before.rewards + rewards.masked_fill(over, 0).masked_fill(never, float("-inf"))
     ended = outcome.terminated | over
     return Plans(rewards + outcome.return_after.masked_fill(ended, 0), rewards, ended)
