@@ -54,7 +54,9 @@ class DarkRoom(GridWorld):
         terminate: bool = True,
         render_mode: str | None = None,
     ):
-        pair = list(size) if isinstance(size, list | tuple) and len(size) == 2 else [size, size]
+        pair = size if isinstance(size, list | tuple) else [size, size]
+        if len(pair) != 2:
+            raise ValueError(f"size must be an integer or [rows, columns], got {list(pair)}")
         rows, columns = (check_integer("size", part, 2, MAX_SIZE) for part in pair)
         for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
             if type(value) is not bool:
