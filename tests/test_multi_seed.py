@@ -164,7 +164,7 @@ def test_one_that_is_done_is_left_alone(experiment):
     train(runs[0].config)
     trainers = new_trainers(runs)
     train_seeds(trainers, stacked=True)
-    assert [trainer.left for trainer in trainers] == [0, 0, 0]
+    assert [trainer.train_steps_left for trainer in trainers] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

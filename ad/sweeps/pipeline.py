@@ -50,9 +50,9 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
         run.discard_training()
     trainers = new_trainers(runs)
     for trainer in trainers:
-        if not trainer.left:
+        if not trainer.train_steps_left:
             info(f"train: already done ({trainer.step} steps), in {trainer.run.folder}")
-    waiting = [trainer for trainer in trainers if trainer.left]
+    waiting = [trainer for trainer in trainers if trainer.train_steps_left]
     try:
         with defer_signals() as stop_requested, ExitStack() as logs:
             for trainer in waiting:
@@ -61,7 +61,7 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
     finally:
         for trainer in waiting:
             newest = checkpoints.newest(trainer.run.folder / "checkpoints")
-            if not trainer.left and newest:  # None if a last validation failed
+            if not trainer.train_steps_left and newest:  # None if a last validation failed
                 info(f"train: {trainer.step} steps, {newest}")
 
 

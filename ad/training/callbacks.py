@@ -51,7 +51,7 @@ class Callbacks:
         """Do what is due after a step. Raises NumericError at a second roll-back."""
         trainer = self.trainer
         log, validation, checkpoint = (
-            trainer.step % every == 0 or not trainer.left
+            trainer.step % every == 0 or not trainer.train_steps_left
             for every in (
                 self.settings.log_every,
                 self.settings.eval_every,
@@ -84,7 +84,7 @@ class Callbacks:
         trainer = self.trainer
         with trainer.timed():
             trainer.sync_nonfinite()
-            if trainer.left and (trainer.guard.consecutive or not trainer.is_finite()):
+            if trainer.train_steps_left and (trainer.guard.consecutive or not trainer.is_finite()):
                 return
             self.log.sync()
             trainer.save()
@@ -101,7 +101,7 @@ class Callbacks:
 
     def _log(self) -> None:
         trainer, now, (since, start) = self.trainer, time.perf_counter(), self._speed_since
-        speed = max(trainer.step - start, 0) / (now - since) * trainer.transitions_per_step
+        speed = max(trainer.step - start, 0) / (now - since) * trainer.transitions_per_train_step
         metrics = {
             f"train/{name}": float(torch.stack([step[name] for step in trainer.metrics]).nanmean())
             for name in trainer.metrics[0]
@@ -121,7 +121,7 @@ class Callbacks:
 
     def _progress_bar(self, title: str, shown: bool) -> tqdm:
         return tqdm(
-            total=self.trainer.steps,
+            total=self.trainer.train_steps,
             initial=self.trainer.step,
             desc=title,
             unit=" steps",

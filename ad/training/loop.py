@@ -45,7 +45,7 @@ def train_seeds(
     """
     if stacked is None:
         stacked = stacking_is_faster(trainers)
-    left = [Callbacks(trainer, validate) for trainer in trainers if trainer.left]
+    left = [Callbacks(trainer, validate) for trainer in trainers if trainer.train_steps_left]
     behind = min(left, key=lambda callbacks: callbacks.trainer.step, default=None)
     with ExitStack() as sessions:
         for callbacks in left:  # the progress bar of one that is behind covers the steps of all
@@ -81,7 +81,7 @@ def _train(
                 failed[callbacks.config.name] = error
                 if several:
                     console.error(f"{callbacks.config.name}: {error}")
-        left = [c for c in left if c.trainer.left and c.config.name not in failed]
+        left = [c for c in left if c.trainer.train_steps_left and c.config.name not in failed]
         if stop_requested():
             for callbacks in left:
                 callbacks.save()

@@ -35,13 +35,13 @@ class OnlineTrainer(Trainer):
         self._resume()
 
     @property
-    def transitions_per_step(self) -> int:
-        """The number of transitions of a step, in all environments."""
-        return self.method.transitions(self.config) // self.steps
+    def transitions_per_train_step(self) -> int:
+        """The number of transitions of a train step, in all environments."""
+        return self.method.transitions(self.config) // self.train_steps
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the last step."""
+        """The learning rate of the last train step."""
         return self.learner.learning_rate
 
     def compile(self) -> None:

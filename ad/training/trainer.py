@@ -59,12 +59,12 @@ def load_training_data(run: Run, method: Method) -> TrainingData:
 
 
 class Trainer:
-    """The model of a run, its optimizer and the step it has reached: `step` steps are done."""
+    """The model of a run, its optimizer and how far it is: `step` train steps are done."""
 
     headline = "loss"  # the number of the log that the progress bar shows
 
     def __init__(self, run: Run, data: TrainingData | None = None):
-        """Resume from the newest checkpoint of `run`, or begin at step 0.
+        """Resume from the newest checkpoint of `run`, or begin at train step 0.
 
         `data` may be that of another trainer on the same histories; None reads them. Raises
         ConfigError if the checkpoint belongs to another configuration.
@@ -82,23 +82,23 @@ class Trainer:
         self._resume()
 
     @property
-    def left(self) -> int:
-        """Return the number of steps that are still to be taken."""
-        return self.steps - self.step
+    def train_steps_left(self) -> int:
+        """The number of train steps that are still to be taken."""
+        return self.train_steps - self.step
 
     @property
-    def steps(self) -> int:
-        """The number of steps of the whole training."""
+    def train_steps(self) -> int:
+        """The number of train steps of the whole training."""
         return self.method.train_steps(self.config)
 
     @property
-    def transitions_per_step(self) -> int:
-        """The number of transitions that a step learns from."""
+    def transitions_per_train_step(self) -> int:
+        """The number of transitions that a train step learns from."""
         return self.config.training.batch_size * self.config.data.context_length
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the last step."""
+        """The learning rate of the last train step."""
         return learning_rate(self.step - 1, self.config.training)
 
     @contextmanager
