@@ -14,6 +14,7 @@ from ad.interpret.ablation import (
     KINDS,
     Ablated,
     AblatedPolicy,
+    Ablation,
     Replacements,
     ablated_rollout,
 )
@@ -143,6 +144,24 @@ def test_nothing_is_replaced_in_the_first_rollout_and_others_do_not_depend_on_th
     np.testing.assert_array_equal(both[0], plain["held_out"].lengths)
     np.testing.assert_array_equal(both[2::2], one[1:])
     assert (both[1:] != both[:1]).any((1, 2)).all()
+
+
+def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_actions(collected):
+    words = ["--method.name", "in_context_planning", "--data.context_length", "9"]
+    words += ["--evaluation.episodes", "2"]
+    subject = Subject(*untrained(collected("ablation", *words)))
+    assert "does not plan" in Ablation.problem(subject)
+    config = collected("ablation", *words, "--evaluation.policy", "{plan_steps: 0}")
+    subject = Subject(*untrained(config))
+    assert Ablation.problem(subject) is None
+    (head,) = parse_parts("0.1", subject.model.transformer)
+    table = replacements(subject.model, subject.contexts, "0.1")
+    ablated = Ablated(subject.model, table, [(head,)] * 2, table.choices("zero", 2))
+    policy = AblatedPolicy(policy_of(config, subject.method, subject.model)(2), ablated)
+    policy.set_action_mask(torch.tensor([[True, False, True, True, True]] * 2))
+    logits = policy.act(torch.tensor([1, 2]), torch.zeros(2, dtype=torch.int64))
+    assert logits[:, 1].isneginf().all() and logits[:, [0, 2, 3, 4]].isfinite().all()
+    assert ablated_rollout(subject, table, [(head,)]).lengths.all()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,52 @@ def test_every_method_has_its_analyses(collected, words, few_decisions):
             assert {len(row) for row in table.rows} == {len(table.header)}
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            [
+                *("--method.name", "decision_transformer"),
+                *("--method.settings", "{across_episodes: true}"),
+            ],
+            "writes the returns of past episodes into its context",
+        ),
+        (
+            ["--method.name", "dpt", "--evaluation.policy", "{commit: episode}"],
+            "does not read the present episode",
+        ),
+    ],
+)
+def test_contexts_that_a_policy_changes_are_not_cut_from_rollouts(collected, words, sentence):
+    run, method, model = untrained(collected("inspect", *words))
+    for name in ANALYSES:
+        problem = ANALYSES.load(name).problem(Subject(run, method, model))
+        assert problem is None if name == "static" else sentence in problem
+    histories = Subject(run, method, model, source="histories")
+    assert ANALYSES.load("attention").problem(histories) is None
+
+
+def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeypatch):
+    subject = Subject(*untrained(collected("inspect")))
+    monkeypatch.setattr(type(subject.run.world), "action_mask", lambda self, tasks: tasks > 99)
+    problems = {name for name in ANALYSES if ANALYSES.load(name).problem(subject)}
+    assert problems == {"lens", "attribution", "patching"}
+    assert "same number of actions" in ANALYSES.load("lens").problem(subject)
+
+
+def test_an_online_method_is_refused_before_its_model_is_loaded(smoke, tmp_path):
+    run = Run(smoke(tmp_path, "--method.name", "rl2"))
+    with pytest.raises(ConfigError, match="rl2 trains no transformer"):
+        inspect_run(run)
+
+
+def test_the_static_analysis_plays_no_rollout(trained, monkeypatch):
+    monkeypatch.setattr(Subject, "contexts", None)
+    inspect_run(trained, ["static"])
+    about = json.loads((trained.folder / "inspect" / "static.json").read_text())
+    assert "contexts" not in about and about["split_hash"] == trained.split.hash
+
+
 def test_contexts_may_come_from_the_histories(trained):
     inspect_run(trained, ["attention"], source="histories")
     about = json.loads((trained.folder / "inspect" / "attention.json").read_text())

@@ -134,6 +134,8 @@ class AblatedPolicy:
         self.observe, self.device = policy.observe, ablated.model.head.weight.device
         if hasattr(policy, "reward_in_context"):
             self.reward_in_context = policy.reward_in_context
+        if hasattr(policy, "set_action_mask"):
+            self.set_action_mask = policy.set_action_mask
 
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A] with the parts of each environment replaced."""
@@ -155,6 +157,11 @@ class Ablation(Analysis):
         run = subject.run
         if Histories(run.config).folders(run.split.train_tasks) is None:
             return "needs the learning histories: run scripts.collect first"
+        if getattr(subject.policy, "plan_steps", 0):
+            return (
+                "needs a policy that does not plan, which reads each environment once a decision: "
+                "evaluation.policy {plan_steps: 0}"
+            )
         return super().problem(subject)
 
     def run(self, subject):

@@ -4,20 +4,27 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from ad.data.dataset import Dataset
 from ad.data.load import load_dataset
+from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap
 from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.labeled import Results
 from ad.methods import build_method
+from ad.methods.asked_policy import AskedContextPolicy
 from ad.methods.base import Method
+from ad.methods.committed_policy import CommittedPolicy
+from ad.methods.online import OnlineMethod
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.tables import Table
+from ad.rollout.rollout import Policy
+from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 
 SOURCES = ("rollout", "histories")  # of contexts
@@ -36,9 +43,23 @@ class Subject:
 
     @classmethod
     def load(cls, run: Run, parts: Sequence[str] = (), source: str = "rollout") -> "Subject":
-        """Load the trained model of `run`. Raises what `load_model` does."""
-        run = Run(replace(run.config, backend="torch"))
-        return cls(run, build_method(run.config.method), load_model(run), tuple(parts), source)
+        """Load the trained model of `run`.
+
+        Raises ConfigError for an online method, whose model is no transformer, and what
+        `load_model` does.
+        """
+        run, method = Run(replace(run.config, backend="torch")), build_method(run.config.method)
+        if isinstance(method, OnlineMethod):
+            raise ConfigError(
+                f"{run.config.method.name} trains no transformer, which the analyses look inside"
+            )
+        return cls(run, method, load_model(run), tuple(parts), source)
+
+    @property
+    def policy(self) -> Policy:
+        """A policy of the evaluation for one environment, without temperatures around it."""
+        policy = policy_of(self.run.config, self.method, self.model)(1)
+        return getattr(policy, "policy", policy)
 
     @cached_property
     def contexts(self) -> Contexts:
@@ -75,8 +96,12 @@ class Subject:
 class Analysis:
     """What is computed of a model: a subclass for each analysis, named in `ad.registry.ANALYSES`.
 
-    It is built without arguments; its first line of documentation is its title.
+    It is built without arguments; its first line of documentation is its title. `reads_contexts`
+    and `reads_outputs` say whether it looks at contexts, and at all outputs of the head.
     """
+
+    reads_contexts: ClassVar[bool] = True
+    reads_outputs: ClassVar[bool] = False
 
     @classmethod
     def problem(cls, subject: Subject) -> str | None:
@@ -88,6 +113,10 @@ class Analysis:
             return "needs a transformer with at least one block"
         if type(subject.model.tokenizer).entries is Tokenizer.entries:
             return "needs a tokenizer that tells the entries of its tokens"
+        if cls.reads_outputs and _lacks_actions(subject):
+            return "needs a world whose tasks have the same number of actions"
+        if cls.reads_contexts and subject.source == "rollout":
+            return _policy_problem(subject.policy)
         return None
 
     @abstractmethod
@@ -99,6 +128,24 @@ class Analysis:
     def table(self, results: Results) -> Table:
         """Return what the arrays say in short."""
         raise NotImplementedError
+
+
+def _lacks_actions(subject: Subject) -> bool:
+    """Return whether some tasks of the world lack actions of others."""
+    world = subject.run.world
+    mask = world.action_mask(world.all_tasks())
+    return mask is not None and not mask.all()
+
+
+def _policy_problem(policy: Policy) -> str | None:
+    """Return why windows of a rollout's trajectory are not what `policy` read, None if they are."""
+    if isinstance(policy, AskedContextPolicy):
+        changed = "writes the returns of past episodes into its context when they end"
+    elif isinstance(policy, CommittedPolicy):
+        changed = "does not read the present episode"
+    else:
+        return None
+    return f"cannot cut contexts from rollouts of a policy that {changed}: use --contexts histories"
 
 
 def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ transformer circuits"). The outputs are logits, or action values where a method 
 """
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ POINTS = (
 
 class Attribution(Analysis):
     """What each part adds to the preference for the best action, and to those between two."""
+
+    reads_outputs: ClassVar[bool] = True
 
     @classmethod
     def problem(cls, subject):

@@ -44,7 +44,7 @@ def inspect_run(
     for name in (name for name in chosen if name not in problems):
         path = run.folder / "inspect" / name
         results = chosen[name].run(subject)
-        save(path, results, {"analysis": name, **_about(subject)})
+        save(path, results, _about(name, chosen[name], subject))
         info(f"{name}: {path}.npz\n{chosen[name].table(results).markdown()}")
 
 
@@ -56,14 +56,19 @@ def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
         raise ConfigError(str(error)) from error
 
 
-def _about(subject: Subject) -> dict[str, object]:
-    """Return what the contexts and the model of an analysis are."""
+def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]:
+    """Return what the model and the contexts of the analysis called `name` are."""
     config = subject.run.config
-    return {
+    about = {
+        "analysis": name,
         "name": config.name,
         "config_hash": config_hash(config),
         "split_hash": subject.run.split.hash,
         "train_steps": config.training.steps,
+    }
+    if not analysis.reads_contexts:
+        return about
+    return about | {
         "contexts": subject.source,
         "episodes": subject.contexts.num_episodes,
         "tasks": subject.contexts.tasks,

@@ -4,6 +4,8 @@ The residual stream after each attention and each MLP goes through the final nor
 head in place of the last one (nostalgebraist 2020, "interpreting GPT: the logit lens").
 """
 
+from typing import ClassVar
+
 import torch
 
 from ad.data.episodes import ratio
@@ -17,6 +19,8 @@ from ad.reporting.tables import Table
 
 class Lens(Analysis):
     """How far the action probabilities after each layer are from the final ones."""
+
+    reads_outputs: ClassVar[bool] = True
 
     def run(self, subject):
         """Return `divergence` (nats) and `agreement`, by stage, and both by episode."""

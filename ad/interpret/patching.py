@@ -9,6 +9,7 @@ taken from half of the tasks, and is scored on the other half.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ MOST_PLACES = 16  # groups of adjacent decisions that are patched together
 
 class Patching(Analysis):
     """How much of a change of the context is undone by one value of the unchanged run."""
+
+    reads_outputs: ClassVar[bool] = True
 
     @classmethod
     def problem(cls, subject):

@@ -8,6 +8,7 @@ mean that it subtracts, are part of the maps that read it; its scale in a contex
 """
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ RANDOM_PAIRS = 20  # of random heads, whose composition is subtracted
 
 class Static(Analysis):
     """Embeddings, QK and OV circuits, composition of heads, singular values, parameters."""
+
+    reads_contexts: ClassVar[bool] = False
 
     def run(self, subject):
         """Return the arrays of each embedding table, of the heads, and of the parameters."""
