@@ -78,8 +78,26 @@ def test_classes_weigh_the_same_and_numbers_are_compared_with_their_mean():
     assert np.isnan(score(labels[:19], predicted[:19])) and np.isnan(
         score(labels[:30], labels[:30])
     )
-    assert is_probed(labels) and not is_probed(labels[:30]) and not is_probed(np.arange(40))
-    assert not is_probed(np.array([np.nan, np.inf, 2.0]))
+    assert is_probed(labels, labels) and is_probed(labels, labels[:30])
+    assert not is_probed(labels[:30], labels) and not is_probed(np.arange(40), np.arange(40))
+    assert not is_probed(np.array([np.nan, np.inf, 2.0]), numbers)
+
+
+def test_a_class_that_is_held_out_is_not_probed_and_a_number_is():
+    fitted, held_out = np.array([0, 1, 2, 4]), np.array([1, 3])
+    assert not is_probed(fitted, held_out) and is_probed(fitted, held_out[:1])
+    assert is_probed(fitted.astype(float), held_out.astype(float))
+
+
+@pytest.mark.parametrize("kind", PROBES)
+def test_large_numbers_are_read_as_well_as_small_ones(kind):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 1, 500, 3)).astype(np.float32)
+    numbers = 25.0 + 8 * x[:, 0, :, 0]
+    ones = np.ones(500)
+    fit, held_out = (Decisions(of_half, ones, ones, ones > 0, {}) for of_half in x)
+    scores = [probe_scores(fit, held_out, [*(a * numbers)], 0, kind)[0] for a in (1, 0.01)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.01) and scores[0] > 0.95
 
 
 def test_control_labels_are_a_function_of_the_observation():

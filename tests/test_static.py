@@ -11,6 +11,7 @@ from test_transformer import CONFIG, random_model
 from ad.interpret.hooks import hooked
 from ad.interpret.static import (
     _embedding,
+    action_scores,
     composition,
     composition_scores,
     effective_rank,
@@ -81,6 +82,16 @@ def test_a_head_that_repeats_actions_copies_and_one_that_avoids_them_does_the_op
     np.testing.assert_allclose(moved[1], -2 * moved[0], atol=1e-6)
 
 
+def test_a_head_that_attends_to_equal_actions_has_them_in_its_scores(spec):
+    model = hand_made.hand_made(spec, layers=1)
+    actions = hand_made.block("action")[:5]
+    hand_made.attends(model, 0, 1, actions, [*actions[1:], actions[0]], not_itself=False)
+    scores = action_scores(model)
+    assert not scores[0].any() and scores[1].argmax(1).tolist() == [1, 2, 3, 4, 0]
+    following = np.roll(np.eye(5), 1, axis=1)
+    np.testing.assert_allclose(scores[1], hand_made.STRENGTH * (following - 1 / 5), rtol=1e-5)
+
+
 def test_the_cosines_and_components_of_a_table_are_its_own(spec):
     model = hand_made.hand_made(spec)
     tables = embedding_tables(model.tokenizer)
@@ -93,6 +104,15 @@ def test_the_cosines_and_components_of_a_table_are_its_own(spec):
     found = _embedding("line", line, [0, 1, 2])
     np.testing.assert_allclose(found["line_variance"].values, [1, 0], atol=1e-6)
     np.testing.assert_allclose(found["line_components"].values[:, 0], [-1, 0, 1], atol=1e-6)
+
+
+def test_components_are_coordinates_along_orthonormal_directions():
+    opposite = torch.tensor([[3.0, -3.0, 0.0], [-3.0, 3.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    found = _embedding("table", opposite, [0, 1, 2, 3])
+    coordinates = found["table_components"].values[:, :2]  # of directions whose entries sum to 0
+    expected = (opposite - opposite.mean(0)).double().numpy()
+    np.testing.assert_allclose(coordinates @ coordinates.T, expected @ expected.T, atol=1e-5)
+    np.testing.assert_allclose(abs(coordinates[:2, 0]), [18**0.5] * 2, atol=1e-5)
 
 
 def test_rows_of_cells_are_called_by_their_place():

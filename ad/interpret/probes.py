@@ -28,6 +28,7 @@ FITTED, SCORED = 3000, 3000  # decisions that a probe is fitted and scored on, a
 FEWEST = 20  # decisions from which a score is computed
 MOST_CLASSES = 16  # values of a number that names a task, which is not probed with more
 PROBES = ("linear", "MLP")
+MLP_EPOCHS = 100
 EPISODE_BINS = (1, 2, 4, 8, 16, 32, 64)  # first episodes of the bins, from 1
 
 
@@ -59,7 +60,7 @@ class Probes(Analysis):
         model = subject.model
         fit = draw(subject, subject.train_contexts, FITTED)
         held_out = draw(subject, subject.contexts, SCORED)
-        names = [name for name in fit.labels if is_probed(fit.labels[name])]
+        names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
         stages = ["embedding", *(f"layer {n}" for n in range(len(model.transformer.blocks)))]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
         bins = [
@@ -160,11 +161,15 @@ def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
     return labels
 
 
-def is_probed(labels: np.ndarray) -> bool:
-    """Return whether there are several values, and as classes not too many."""
+def is_probed(labels: np.ndarray, held_out: np.ndarray) -> bool:
+    """Return whether there are several values, and as classes not too many and none unseen.
+
+    A probe is fitted on `labels`; a class that is among the `held_out` alone it cannot predict.
+    """
     if labels.dtype.kind == "f":
         return len(np.unique(labels[np.isfinite(labels)])) > 1
-    return 2 <= len(np.unique(labels)) <= MOST_CLASSES
+    classes = np.unique(labels)
+    return 2 <= len(classes) <= MOST_CLASSES and bool(np.isin(held_out, classes).all())
 
 
 def activations(model: SequenceModel, contexts: Contexts) -> np.ndarray:
@@ -219,17 +224,20 @@ def probe_scores(
 
 
 def make_probe(kind: str, is_number: bool):
-    """Return an unfitted probe on standardized activations."""
+    """Return an unfitted probe on standardized activations, of standardized numbers."""
+    from sklearn.compose import TransformedTargetRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    settings = {"hidden_layer_sizes": (64,), "max_iter": 30, "random_state": 0}
+    settings = {"hidden_layer_sizes": (64,), "max_iter": MLP_EPOCHS, "random_state": 0}
     if kind == "linear":
         probe = Ridge() if is_number else LogisticRegression(class_weight="balanced", max_iter=200)
     else:
         probe = MLPRegressor(**settings) if is_number else MLPClassifier(**settings)
+    if is_number:  # an MLP would need most of its epochs to reach the mean of large numbers
+        probe = TransformedTargetRegressor(probe, transformer=StandardScaler())
     return make_pipeline(StandardScaler(), probe)
 
 

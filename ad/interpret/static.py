@@ -98,7 +98,9 @@ def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results
     centered = table - table.mean(0)
     _, sizes, components = torch.linalg.svd(centered, full_matrices=False)
     count = min(COMPONENTS, len(sizes))
-    components = components[:count] * components[:count].sum(1, keepdim=True).sign()
+    components = components[:count]
+    largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+    components = components * largest.sign()  # a component has no sign of its own
     share = sizes.square() / sizes.square().sum().clamp(min=1e-12)
     numbers = list(range(1, count + 1))
     return {
@@ -117,8 +119,8 @@ def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results
 def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Return W_Q W_K^T and W_V W_O of all heads, [heads, C, C] each, without rotations.
 
-    A row vector x of the residual stream reads: x QK y^T is the score of x attending to y, and x OV
-    what attending to x adds.
+    A row vector x is the residual stream divided by the scale of the normalization. Without biases
+    x QK y^T is the score of x attending to y, and x OV what attending to x adds.
     """
     heads = model.transformer.heads
     qk, ov = [], []
@@ -200,6 +202,11 @@ def _circuits(subject: Subject) -> Results:
             {**axes, "circuit": ["QK", "OV"], "number": list(range(1, rank + 1))},
             "singular values of W_Q W_K^T and W_V W_O",
         ),
+        "action_to_action": LabeledArray(
+            action_scores(model),
+            {**axes, "action of the query": actions, "action of the key": actions},
+            "what the actions of two tokens add to the score of attention, less the means",
+        ),
         "action_to_output": LabeledArray(
             moved,
             {**axes, "action in a token": actions, "output": actions},
@@ -207,6 +214,16 @@ def _circuits(subject: Subject) -> Results:
         ),
         "copying": LabeledArray(copying, axes, "correlation of action_to_output with the identity"),
     }
+
+
+def action_scores(model: SequenceModel) -> np.ndarray:
+    """Return what the actions of a query and of a key add to the score of each head.
+
+    float64 [heads, A, A], less the means over the actions of either, without scale and biases.
+    """
+    embedded = _action_vectors(model)
+    scores = torch.einsum("ac,hce,be->hab", embedded, head_circuits(model)[0], embedded)
+    return scores.double().cpu().numpy()
 
 
 def token_copying(model: SequenceModel) -> tuple[np.ndarray, np.ndarray]:
@@ -217,12 +234,17 @@ def token_copying(model: SequenceModel) -> tuple[np.ndarray, np.ndarray]:
     """
     num_actions = model.spec.num_actions
     readout = _reading(model.head.weight, model.transformer.norm)  # [A, C]
-    embedded = model.tokenizer.action.weight[:num_actions]
-    embedded = embedded - embedded.mean(0)
+    embedded = _action_vectors(model)
     moved = torch.einsum("ac,hcd,bd->hab", embedded, head_circuits(model)[1], readout).double()
     moved = (moved - moved.mean(2, keepdim=True)).cpu()
     copying = [_correlation(matrix, torch.eye(num_actions)) for matrix in moved]
     return moved.numpy(), np.array(copying)
+
+
+def _action_vectors(model: SequenceModel) -> torch.Tensor:
+    """Return the vectors of the actions less their mean, [A, C]."""
+    vectors = model.tokenizer.action.weight[: model.spec.num_actions]
+    return vectors - vectors.mean(0)
 
 
 def _correlation(values: torch.Tensor, other: torch.Tensor) -> float:
