@@ -1,5 +1,9 @@
 """Ablation: what replaces a part, in which windows, and that nothing else changes."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import hand_made
 import numpy as np
 import pytest
@@ -10,12 +14,14 @@ from windows import labeled
 
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
+from ad.interpret import ablation
 from ad.interpret.ablation import (
     KINDS,
     Ablated,
     AblatedPolicy,
     Ablation,
     Replacements,
+    _curves,
     ablated_rollout,
 )
 from ad.interpret.analysis import Subject
@@ -42,7 +48,7 @@ def logits_without(model, contexts, name: str, kind: str, reference=None) -> tor
     """The logits of `contexts` with the parts called `name` replaced in each window."""
     parts = parse_parts(name, model.transformer)
     table = replacements(model, reference or contexts, *name.split("+"))
-    choices = table.choices(kind, len(contexts))
+    choices = table.choices(kind, [None] * len(contexts))
     ablated = Ablated(model, table, [parts] * len(contexts), choices)
     with hooked(model, write=ablated.writes()):
         return model(contexts.window)
@@ -79,7 +85,7 @@ def test_a_neuron_is_a_term_of_its_mlp(spec, random_window):
     )
     parts = parse_parts("neuron 1.2+neuron 1.7", model.transformer)
     table = replacements(model, contexts, "neuron 1.2")
-    ablated = Ablated(model, table, [parts] * 3, table.choices("zero", 3))
+    ablated = Ablated(model, table, [parts] * 3, table.choices("zero", [None] * 3))
     with hooked(model, ("blocks.1.hook_mlp_out",), ablated.writes()) as values:
         model(contexts.window)
     torch.testing.assert_close(values["blocks.1.hook_mlp_out"], expected)
@@ -93,7 +99,7 @@ def test_each_window_has_its_own_parts_and_replacements(spec, random_window, tok
     table = replacements(model, contexts, *(n for name in names for n in name.split("+")))
     parts = [(), *(parse_parts(name, model.transformer) for name in names)]
     kinds = ("zero", "mean", "resample", "zero", "mean")
-    choices = torch.cat([table.choices(kind, 1) for kind in kinds])
+    choices = torch.cat([table.choices(kind, [None]) for kind in kinds])
     ablated = Ablated(model, table, parts, choices)
     with hooked(model, write=ablated.writes()):
         together = model(contexts.window)
@@ -114,7 +120,7 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
     reference = labeled(random_window(5, 4, 0), spec)
     parts = parse_parts("0.1+mlp 1", model.transformer)
     table = replacements(model, reference, "0.1", "mlp 1")
-    ablated = Ablated(model, table, [(), parts, parts], table.choices(kind, 3))
+    ablated = Ablated(model, table, [(), parts, parts], table.choices(kind, [None] * 3))
     policy = AblatedPolicy(ContextPolicy(model, 3, 4), ablated)
     flags = torch.zeros(3, dtype=torch.bool)
     for time in range(6):  # the context of four decisions is dropped once
@@ -146,6 +152,84 @@ def test_nothing_is_replaced_in_the_first_rollout_and_others_do_not_depend_on_th
     assert (both[1:] != both[:1]).any((1, 2)).all()
 
 
+def test_a_window_is_resampled_from_another_task_and_tasks_have_as_many_donors(spec, random_window):
+    model, contexts = small(spec), labeled(random_window(8, 6, 0), spec)
+    contexts = replace(contexts, task=np.array([2, 0, 0, 0, 0, 0, 1, 1]), tasks=["a", "b", "c"])
+    table = replacements(model, contexts, "0.1")
+    assert len(table.tasks) == 8 and set(table.tasks[:3]) == {"a", "b", "c"}
+    tasks = ["a", "b", "c", "a", "b", "c", "d", None]
+    chosen = table.choices("resample", tasks) - 2
+    assert all(table.tasks[row] != task for row, task in zip(chosen, tasks, strict=True))
+    assert len(set(chosen.tolist())) > 3
+    assert table.choices("mean", tasks).tolist() == [1] * 8
+
+
+def test_curves_and_changes_are_those_of_their_kind_and_part():
+    axes = {"kind": [*KINDS], "part": ["0.0", "mlp 0"]}
+    returns = np.zeros((7, 2, 3))  # intact, then by kind and part; two tasks, three episodes
+    returns[0] = [[0, 1, 1], [0, 0, 1]]
+    returns[1:] = returns[0]
+    returns[4] = [[0, 0, 0], [3, 0, 0]]  # the mean, of the MLP
+    reward_in_context = np.zeros((7, 2, 3), bool)
+    reward_in_context[:, 0, 1:] = True
+    reward_in_context[:, 1, 2] = True
+    reward_in_context[4] = False  # of other episodes than those of the intact rollout
+    flat = (values.reshape(14, 3) for values in (returns, reward_in_context))
+    found = _curves(Played(*flat), axes)
+    assert found["effect"].at(kind="mean", part="mlp 0") == pytest.approx((-2 / 3 + 2 / 3) / 2)
+    low, high = found["interval"].at(kind="mean", part="mlp 0")
+    assert (low, high) == (pytest.approx(-2 / 3), pytest.approx(2 / 3))
+    by_reward, bounds = (found[f"by_reward_in_context{name}"] for name in ("", "_interval"))
+    one = {"kind": "mean", "part": "mlp 0"}
+    assert by_reward.at(**one).tolist() == [-1, pytest.approx((0 + 1.5) / 2)]
+    yes, no = ({**one, "reward in context": answer} for answer in ("yes", "no"))
+    assert bounds.at(**yes).tolist() == [-1, -1]
+    assert bounds.at(**no).tolist() == [0, 1.5]
+    assert found["curves"].at(**one).tolist() == [1.5, 0, 0]
+    assert found["intact_curve"].values.tolist() == [0, 0.5, 1]
+    others = found["effect"].values[[0, 0, 1, 2, 2], [0, 1, 0, 0, 1]]
+    assert not others.any()
+
+
+class Played(NamedTuple):
+    """What is read of a rollout."""
+
+    returns: np.ndarray
+    reward_in_context: np.ndarray
+
+
+def test_losses_are_those_of_their_kind_and_part(spec, random_window):
+    model = hand_made.hand_made(spec, layers=2)
+    hand_made.previous_step(model, 1, 0)
+    hand_made.copies(model, 1, 0, hand_made.block("action")[:5], hand_made.block("out"))
+    window = random_window(ablation.LOSS_WINDOWS, 8, 0)
+    subject = SimpleNamespace(model=model, method=Copying(window), dataset=Copying.dataset)
+    table = replacements(model, labeled(random_window(8, 8, 1), spec), "1.0", "0.1")
+    parts = [parse_parts(name, model.transformer) for name in ("0.1", "1.0")]
+    losses, intact = ablation.ablated_losses(subject, table, parts)
+    assert losses.shape == (3, 2) and intact == pytest.approx(1)
+    np.testing.assert_allclose(losses[:, 0], 1, rtol=1e-5)
+    assert losses[KINDS.index("zero"), 1] == 0 and 0.15 < losses[KINDS.index("mean"), 1] < 0.6
+
+
+class Copying:
+    """A method whose loss is the largest output at the last decision, and its windows."""
+
+    dataset = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(held_out_actors=0)))
+
+    def __init__(self, window):
+        self.window = window
+
+    def sampler(self, dataset, held_out):
+        return self
+
+    def sample(self, rng, count):
+        return {name: values[:count].numpy() for name, values in self.window.items()}
+
+    def loss(self, model, batch):
+        return model(batch)[:, -1].amax(1).mean(), {}
+
+
 def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_actions(collected):
     words = ["--method.name", "in_context_planning", "--data.context_length", "9"]
     words += ["--evaluation.episodes", "2"]
@@ -156,7 +240,7 @@ def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_acti
     assert Ablation.problem(subject) is None
     (head,) = parse_parts("0.1", subject.model.transformer)
     table = replacements(subject.model, subject.contexts, "0.1")
-    ablated = Ablated(subject.model, table, [(head,)] * 2, table.choices("zero", 2))
+    ablated = Ablated(subject.model, table, [(head,)] * 2, table.choices("zero", [None] * 2))
     policy = AblatedPolicy(policy_of(config, subject.method, subject.model)(2), ablated)
     policy.set_action_mask(torch.tensor([[True, False, True, True, True]] * 2))
     logits = policy.act(torch.tensor([1, 2]), torch.zeros(2, dtype=torch.int64))

@@ -1,9 +1,9 @@
 """Ablation: heads, MLPs and neurons are replaced, and the loss and the learning curve compared.
 
 What a part writes is replaced by zero, by its mean over contexts at the same position, or by what
-it wrote at that position in another context (resample). The mean leaves what the part always does,
-and resampling also keeps the spread, so that the rest of the model sees what it was trained on
-(Wang et al. 2023, arXiv 2211.00593, and Chan et al. 2022, "Causal scrubbing").
+it wrote at that position in a context of another task (resample). The mean leaves what the part
+always does, and resampling also keeps the spread, so that the rest of the model sees what it was
+trained on (Wang et al. 2023, arXiv 2211.00593, and Chan et al. 2022, "Causal scrubbing").
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from ad.reporting.tables import UNKNOWN, Table
 from ad.rollout.rollout import Policy, Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
+from envs.tasks import task_name
 
 KINDS = ("zero", "mean", "resample")
 NUM_SAMPLES = 64  # contexts that resampling draws from
@@ -36,43 +37,46 @@ LOSS_WINDOWS = 256  # windows of the histories over which a loss is a mean
 class Replacements:
     """What parts can be replaced by at each point.
 
-    `tables` by point are [2 + M, streams, L, ...]: zero, the mean, and M contexts at L positions.
+    `tables` by point are [2 + M, streams, L, ...]: zero, the mean, and M contexts at L positions,
+    whose tasks are `tasks`.
     """
 
     tables: dict[str, torch.Tensor]
     streams: int
+    tasks: Sequence[str]
 
     @classmethod
     def of_contexts(
         cls, model: SequenceModel, contexts: Contexts, points: Sequence[str]
     ) -> "Replacements":
-        """Return the replacements at `points`; the samples are drawn of the longest contexts."""
-        rng = np.random.default_rng(derive_key(0, "interpret", "resample"))
-        order = rng.permutation(len(contexts))
-        longest = order[np.argsort(-contexts.valid[order].sum(1), kind="stable")]
+        """Return the replacements at `points`, with samples of all tasks of `contexts`."""
+        drawn = _donors(contexts)
         sums, count = {}, 0.0
         for batch in contexts.batches():
             exists = _token_exists(model, batch)
             count = count + exists.sum(0)
             for name, value in _values(model, batch, points).items():
                 sums[name] = sums.get(name, 0.0) + (value * _like(exists, value)).sum(0)
-        samples = _values(model, contexts.select(longest[:NUM_SAMPLES]), points)
+        samples = _values(model, drawn, points)
         tables = {}
         for name, total in sums.items():
             mean = total / _like(count.clamp(min=1), total)
             tables[name] = torch.cat([torch.zeros_like(mean)[None], mean[None], samples[name]])
-        return cls(tables, model.tokenizer.streams)
+        tasks = [contexts.tasks[task] for task in drawn.task]
+        return cls(tables, model.tokenizer.streams, tasks)
 
-    @property
-    def num_samples(self) -> int:
-        """M, the number of contexts to draw from."""
-        return len(next(iter(self.tables.values()))) - 2
+    def choices(self, kind: str, tasks: Sequence[str | None]) -> torch.Tensor:
+        """Return the rows of the tables that replace the parts of windows of `tasks`, int64 [N].
 
-    def choices(self, kind: str, count: int) -> torch.Tensor:
-        """Return the rows of the tables that replace the parts of `count` windows, int64."""
+        A context is drawn from those of other tasks; None is a task that no context has.
+        """
         if kind != "resample":
-            return torch.full((count,), KINDS.index(kind))
-        return 2 + torch.arange(count) % self.num_samples
+            return torch.full((len(tasks),), KINDS.index(kind))
+        others = {
+            task: [row for row, other in enumerate(self.tasks, 2) if other != task]
+            for task in set(tasks)
+        }
+        return torch.tensor([others[t][n % len(others[t])] for n, t in enumerate(tasks)])
 
     def write(self, masks: torch.Tensor, choices: torch.Tensor) -> Write:
         """Return the function that replaces a value where `masks` [N, ...] say so.
@@ -157,6 +161,10 @@ class Ablation(Analysis):
         run = subject.run
         if Histories(run.config).folders(run.split.train_tasks) is None:
             return "needs the learning histories: run scripts.collect first"
+        if subject.source != "rollout":
+            return "needs contexts from rollouts, which are of other tasks than its losses"
+        if len(run.split.held_out_tasks) < 2:
+            return "needs two held-out tasks: it resamples from another one"
         if getattr(subject.policy, "plan_steps", 0):
             return (
                 "needs a policy that does not plan, which reads each environment once a decision: "
@@ -181,13 +189,13 @@ class Ablation(Analysis):
     def table(self, results):
         """Return the rise of the loss, and the change of the return for ablation by the mean."""
         loss, effect, interval = (results[name] for name in ("loss", "effect", "interval"))
-        seen = results["by_reward_in_context"]
+        by_reward = results["by_reward_in_context"]
         header = ["part", *(f"loss, {kind}" for kind in KINDS), "return, mean", "95 % interval"]
         header += ["reward in context", "no reward in context"]
         rows = []
         for part in loss.axes["part"]:
             low, high = interval.at(kind="mean", part=part)
-            changes = seen.at(kind="mean", part=part)
+            changes = by_reward.at(kind="mean", part=part)
             rows.append(
                 [part, *(f"{value:+.3f}" for value in loss.at(part=part))]
                 + [f"{effect.at(kind='mean', part=part):+.3f}", f"[{low:+.3f}, {high:+.3f}]"]
@@ -215,7 +223,7 @@ def ablated_losses(
     batch = to_device(sampler.sample(rng, LOSS_WINDOWS), model.head.weight.device)
 
     def loss(kind: str = "zero", of_windows: Parts = ()) -> float:
-        choices = replacements.choices(kind, LOSS_WINDOWS)
+        choices = replacements.choices(kind, [None] * LOSS_WINDOWS)  # of train tasks
         ablated = Ablated(model, replacements, [of_windows] * LOSS_WINDOWS, choices)
         with torch.inference_mode(), hooked(model, write=ablated.writes()):
             return float(subject.method.loss(model, batch)[0])
@@ -231,12 +239,12 @@ def ablated_rollout(
     All are played in one rollout of (1 + kinds × parts) × tasks environments, with the same seeds.
     """
     run, tasks = subject.run, subject.run.split.held_out_tasks
-    count = len(tasks)
-    of_windows, choices = [()] * count, [replacements.choices("zero", count)]
+    names = [task_name(task) for task in tasks]
+    of_windows, choices = [()] * len(tasks), [replacements.choices("zero", names)]
     for kind in KINDS:
         for one in parts:
-            of_windows += [one] * count
-            choices.append(replacements.choices(kind, count))
+            of_windows += [one] * len(tasks)
+            choices.append(replacements.choices(kind, names))
     ablated = Ablated(subject.model, replacements, of_windows, torch.cat(choices))
     new_policy = policy_of(run.config, subject.method, subject.model)
 
@@ -248,33 +256,54 @@ def ablated_rollout(
 
 
 def _curves(played: Rollout, axes: dict[str, list[str]]) -> dict[str, LabeledArray]:
-    """Return the learning curves of `ablated_rollout` and the change of the mean return."""
+    """Return the learning curves of `ablated_rollout` and the changes of the mean return.
+
+    An episode of the intact rollout and that of the same number in another are compared, those
+    apart that the intact rollout began with a reward in the context.
+    """
     kinds, parts = map(len, axes.values())
-    returns, seen = (
+    returns, reward_in_context = (
         values.reshape(1 + kinds * parts, -1, values.shape[1]).astype(float)  # [., K, E]
         for values in (played.returns, played.reward_in_context)
     )
     shape = partial(np.reshape, shape=(kinds, parts, -1))
     episodes = {"episode": list(range(1, returns.shape[2] + 1))}
-    change = (returns - returns[:1]).mean(2)[1:].T  # [K, kinds * parts]
-    effect, interval = over_tasks(change)
-    known = ratio((returns * seen).sum((1, 2)), seen.sum((1, 2)))
-    unknown = ratio((returns * (1 - seen)).sum((1, 2)), (1 - seen).sum((1, 2)))
-    by_reward = np.stack([known - known[0], unknown - unknown[0]], 1)[1:]
+    change = (returns - returns[:1])[1:].swapaxes(0, 1)  # [K, kinds * parts, E]
+    effect, interval = over_tasks(change.mean(2))
+    known = reward_in_context[0][:, None]  # [K, 1, E] of the intact rollout
+    of_masks = [ratio((change * mask).sum(2), mask.sum(2)) for mask in (known, 1 - known)]
+    by_reward, by_reward_interval = over_tasks(np.stack(of_masks, 2))
+    bound = {"bound": ["low", "high"], **axes}
+    asked = {"reward in context": ["yes", "no"]}
     about = "change of the mean return over in-context episodes"
     return {
         "effect": LabeledArray(effect.reshape(kinds, parts), axes, f"{about}: mean over tasks"),
         "interval": LabeledArray(
-            interval.reshape(2, kinds, parts), {"bound": ["low", "high"], **axes}, "95 % interval"
+            interval.reshape(2, kinds, parts), bound, "95 % interval of effect"
         ),
         "by_reward_in_context": LabeledArray(
             shape(by_reward),
-            {**axes, "reward in context": ["yes", "no"]},
-            "change of the mean return of episodes that begin with a reward in the context or not",
+            {**axes, **asked},
+            f"{about} that began with a reward in the context of the intact model: mean over tasks",
+        ),
+        "by_reward_in_context_interval": LabeledArray(
+            by_reward_interval.reshape(2, kinds, parts, 2),
+            {**bound, **asked},
+            "95 % interval of by_reward_in_context",
         ),
         "curves": LabeledArray(shape(returns.mean(1)[1:]), {**axes, **episodes}, "mean return"),
         "intact_curve": LabeledArray(returns[0].mean(0), episodes, "mean return, intact"),
     }
+
+
+def _donors(contexts: Contexts) -> Contexts:
+    """Return the contexts to resample from: of all tasks as many, and the longest of each."""
+    rng = np.random.default_rng(derive_key(0, "interpret", "resample"))
+    order = rng.permutation(len(contexts))
+    order = order[np.argsort(-contexts.valid[order].sum(1), kind="stable")]
+    earlier = contexts.task[order][:, None] == contexts.task[order]
+    rank = np.tril(earlier, -1).sum(1)  # of a context among those of its task
+    return contexts.select(order[np.argsort(rank, kind="stable")][:NUM_SAMPLES])
 
 
 def _values(

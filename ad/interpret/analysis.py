@@ -145,7 +145,7 @@ def _policy_problem(policy: Policy) -> str | None:
         changed = "does not read the present episode"
     else:
         return None
-    return f"cannot cut contexts from rollouts of a policy that {changed}: use --contexts histories"
+    return f"cannot cut contexts from rollouts of a policy that {changed}"
 
 
 def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
