@@ -4,9 +4,11 @@ import hand_made
 import numpy as np
 import pytest
 import torch
+from test_contexts import untrained
 from windows import labeled
 
 from ad.config.schema import ModelConfig
+from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed, changes, make_queries
 from ad.interpret.patching import (
     Pair,
@@ -141,11 +143,68 @@ def test_episodes_are_permuted_whole_and_another_task_is_another_tasks(spec, que
     for row, task in enumerate(queries.contexts.task):
         rows = np.flatnonzero(queries.contexts.task != task)
         assert any((other["action"][row, 1:10] == window["action"][r, 1:10]).all() for r in rows)
+    assert queries.last.tolist() == [10] * 12  # the only decision of its episode
+
+
+def test_another_tasks_episodes_end_where_the_present_one_begins(spec, random_window):
+    window = random_window(6, 10, 0)
+    begins = np.array([5, 9, 8, 4, 9, 9])  # the present episode
+    episode = (np.arange(11) >= begins[:, None]).astype(int)
+    window["time"] = torch.from_numpy(np.where(episode, np.arange(11) - begins[:, None], 1))
+    queries = make_queries(labeled(window, spec, episode), 6)
+    other = changed(queries, "another task", rewarded_model(spec), AD).window["action"]
+    action = window["action"]
+    for row, end in enumerate(begins):
+        assert (other[row, end:] == action[row, end:]).all()
+        given = [
+            (other[row, 1:end] == action[r, begins[r] - end + 1 : begins[r]]).all()
+            for r in range(6)
+            if r % 2 != row % 2 and begins[r] >= end
+        ]
+        assert any(given)
 
 
 def test_a_model_that_is_asked_for_a_return_has_that_change_alone(spec):
     model = DT.build(spec, ModelConfig(width=16, heads=2), "torch")
-    assert [*changes(model, DT)] == ["lowest return asked"]
+    assert [*changes(model, DT, is_asked=True)] == ["lowest return asked"]
+    assert not changes(model, DT)  # of histories, which ask for nothing
+
+
+def test_the_lowest_return_is_asked_in_the_present_episode_from_its_beginning(collected):
+    words = ["--method.name", "decision_transformer", "--evaluation.episodes", "3"]
+    words += ["--evaluation.policy", "{asked_return: 0.75}"]
+    run, method, model = untrained(collected("patching", *words))
+    contexts = Subject(run, method, model).contexts
+    assert contexts.asked == 0.75
+    queries = make_queries(contexts, 8)
+    before = queries.contexts.window["return_to_go"]
+    after = changed(queries, "lowest return asked", model, method).window["return_to_go"]
+    first = (queries.contexts.time == 0) & queries.present
+    assert first.any() and (before[first] == 0.75).all() and (after[first] == 0).all()
+    torch.testing.assert_close(after[queries.present], before[queries.present] - 0.75)
+    assert (after == before)[~queries.present].all()
+
+
+def test_only_contexts_that_a_change_changes_are_scored(spec, queries):
+    model = rewarded_model(spec)
+    queries.contexts.window["reward"][:6] = 0.0
+    pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
+    assert pair.differs.tolist() == [False] * 6 + [True] * 6
+    distance = pair.distance(pair.after)
+    assert pair.effect()[0] == pytest.approx(float(distance[6:].mean()))
+    unchanged = Pair(model, queries, queries.contexts)
+    assert np.isnan(unchanged.effect()).all() and np.isnan(unchanged.steering()).all()
+
+
+def test_an_episode_that_is_cut_is_not_permuted(spec, random_window):
+    window = random_window(8, 10, 0)
+    window["valid"][:] = True
+    window["time"][:] = torch.arange(1, 12) % 3  # the first episode lacks its first decision
+    contexts = labeled(window, spec, np.arange(1, 12) // 3)
+    model, queries = rewarded_model(spec), make_queries(contexts, 8)
+    other = changed(queries, "episodes permuted", model, AD).window
+    assert (other["action"] == window["action"])[:, [0, 1, 8, 9, 10]].all()
+    assert (other["action"] != window["action"])[:, 2:8].any()
 
 
 def test_contexts_with_a_reward_come_first_and_then_the_longest(spec, random_window):

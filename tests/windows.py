@@ -14,5 +14,5 @@ def labeled(window: dict[str, torch.Tensor], spec, episode=None) -> Contexts:
     decided = valid.copy()
     decided[:, 0] = False
     task = np.arange(len(valid)) % 2
-    cells = number_observations(arrays, spec)
-    return Contexts(window, task, ["0", "1"], episode, decided, *cells, int(episode.max()) + 1)
+    cell = number_observations(arrays, spec)
+    return Contexts(window, task, ["0", "1"], episode, decided, cell, int(episode.max()) + 1)

@@ -27,6 +27,12 @@ class Queries:
         entry = np.arange(self.contexts.length + 1)
         return self.contexts.valid & (entry < self.last[:, None])
 
+    @property
+    def present(self) -> np.ndarray:
+        """The entries of the episode of the last decision, bool [N, T + 1]."""
+        episode = self.contexts.episode
+        return self.contexts.valid & (episode == episode[np.arange(len(episode)), self.last, None])
+
     def at_last(self, values: torch.Tensor) -> torch.Tensor:
         """Return the rows [N, ...] of values [N, T, ...] at the last decisions."""
         return values[torch.arange(len(self.last)), torch.from_numpy(self.last) - 1]
@@ -45,15 +51,18 @@ def make_queries(contexts: Contexts, count: int) -> Queries:
     return Queries(contexts.select(rows), last[rows])
 
 
-def changes(model: SequenceModel, method: Method) -> dict[str, Change]:
-    """Return the changes that the tokens of a model can tell, by name."""
+def changes(model: SequenceModel, method: Method, is_asked: bool = False) -> dict[str, Change]:
+    """Return the changes that the tokens of a model can tell, by name.
+
+    `is_asked` says whether the contexts are those of rollouts that ask for a return.
+    """
     found: dict[str, Change] = {}
     if tells_rewards(model):
         found |= {"no rewards": no_rewards, "rewards shuffled": shuffled_rewards}
         found |= {"rewards flipped": flipped_rewards, "last success removed": no_last_success}
     if not method.within_episodes:
         found |= {"another task": another_task, "episodes permuted": permuted_episodes}
-    if ASKED in model.tokenizer.inputs:
+    if is_asked and ASKED in model.tokenizer.inputs:
         found["lowest return asked"] = lowest_asked
     return found
 
@@ -61,7 +70,8 @@ def changes(model: SequenceModel, method: Method) -> dict[str, Change]:
 def changed(queries: Queries, name: str, model: SequenceModel, method: Method) -> Contexts:
     """Return the contexts with the change called `name`."""
     rng = np.random.default_rng(derive_key(0, "interpret", name))
-    fields = changes(model, method)[name](queries, model, rng)
+    is_asked = queries.contexts.asked is not None
+    fields = changes(model, method, is_asked)[name](queries, model, rng)
     return replace(queries.contexts, window=queries.contexts.window | fields)
 
 
@@ -95,26 +105,30 @@ def no_last_success(queries: Queries, model: SequenceModel, rng: np.random.Gener
 
 
 def another_task(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Put the past of a context of another task in the place of its own.
+    """Put the newest earlier episodes of a context of another task in the place of its own.
 
-    A context keeps its own where no other one begins and ends at the same entries.
+    A context keeps its own where no other one has as many transitions in earlier episodes.
     """
-    task, last, begins = queries.contexts.task, queries.last, queries.contexts.valid[:, 0]
+    task, earlier = queries.contexts.task, queries.past & ~queries.present
+    count = earlier.sum(1)
+    end = earlier.shape[1] - earlier[:, ::-1].argmax(1)  # after the last of the earlier entries
     source = np.arange(len(task))
     for row in source:
-        alike = (last == last[row]) & (begins == begins[row])
-        others = np.flatnonzero((task != task[row]) & alike)
+        others = np.flatnonzero((task != task[row]) & (count >= count[row]))
         source[row] = rng.choice(others) if len(others) else row
-    entries = np.tile(np.arange(queries.past.shape[1]), (len(task), 1))
-    return _taken(queries, source[:, None], entries, queries.past)
+    entries = np.arange(earlier.shape[1]) + (end[source] - end)[:, None]
+    entries = np.where(earlier, entries, 0)
+    return _taken(queries, source[:, None], entries, earlier)
 
 
 def permuted_episodes(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Put the episodes before the present one in random order."""
-    episode, entries = queries.contexts.episode, []
-    for number, past, last in zip(episode, queries.past, queries.last, strict=True):
+    """Put the episodes before the present one in random order, without one that is cut."""
+    contexts, entries = queries.contexts, []
+    earlier = queries.past & ~queries.present
+    for number, time, past in zip(contexts.episode, contexts.time, earlier, strict=True):
         order = np.arange(len(number))
-        place = np.flatnonzero(past & (number < number[last]) & (order > 0))
+        whole = np.isin(number, number[past & (time == 0) & (order > 0)])
+        place = np.flatnonzero(past & whole & (order > 0))
         blocks = [place[number[place] == one] for one in rng.permutation(np.unique(number[place]))]
         order[place] = np.concatenate([order[:0], *blocks])
         entries.append(order)
@@ -123,9 +137,10 @@ def permuted_episodes(queries: Queries, model: SequenceModel, rng: np.random.Gen
 
 
 def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Ask for the lowest return of the histories in place of the highest."""
-    low, high = model.spec.return_range
-    return {ASKED: queries.contexts.window[ASKED] + (low - high)}
+    """Ask for the lowest return of the histories in the present episode."""
+    left = queries.contexts.window[ASKED]
+    present = torch.from_numpy(queries.present).to(left)
+    return {ASKED: left + (model.spec.return_range[0] - queries.contexts.asked) * present}
 
 
 def _known_rewards(queries: Queries) -> np.ndarray:

@@ -16,7 +16,7 @@ from ad.config.schema import Experiment
 from ad.data.dataset import Dataset, to_device
 from ad.data.derived import Sequences
 from ad.data.sampler import Batch
-from ad.data.spec import OBSERVATIONS, Spec, field_name
+from ad.data.spec import Spec, field_name
 from ad.errors import ConfigError
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
@@ -45,7 +45,8 @@ class Contexts:
     index into the names `tasks`. `episode` is the number of an episode in its rollout or sequence,
     from 0 to before `num_episodes`, and -1 where an entry does not exist. `decided`, bool, marks
     each decision in one window only: the one that the policy read when it made it. Equal
-    observations have the same number `cell`, or `next_cell` as what an action led to.
+    observations have the same number `cell`. `asked` is the return that a rollout asked for in each
+    episode, None if none was asked.
     """
 
     window: dict[str, torch.Tensor]
@@ -54,8 +55,8 @@ class Contexts:
     episode: np.ndarray
     decided: np.ndarray
     cell: np.ndarray
-    next_cell: np.ndarray
     num_episodes: int
+    asked: float | None = None
 
     def __len__(self) -> int:
         return len(self.task)
@@ -94,7 +95,7 @@ class Contexts:
 
     def select(self, rows: np.ndarray | slice) -> "Contexts":
         """Return the windows `rows`, an index into the B windows."""
-        names = ("task", "episode", "decided", "cell", "next_cell")
+        names = ("task", "episode", "decided", "cell")
         labels = {name: getattr(self, name)[rows] for name in names}
         index = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         window = {name: values[index] for name, values in self.window.items()}
@@ -138,7 +139,8 @@ def rollout_contexts(
     longest = max(span.stop - span.start for span in spans)
     cut = [_cut(fields, model.spec, span, longest, method.within_episodes) for span in spans]
     arrays = {name: np.stack([window[name] for window in cut]) for name in cut[0]}
-    return _labeled(arrays, np.array([span.env for span in spans]), tasks, model)
+    contexts = _labeled(arrays, np.array([span.env for span in spans]), tasks, model)
+    return replace(contexts, asked=_asked_return(config, model))
 
 
 def history_contexts(
@@ -171,27 +173,23 @@ def _labeled(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Co
     """Return the contexts of windows with the further fields `episode` and `decided`."""
     episode = np.where(arrays["valid"], arrays.pop("episode"), -1)
     decided = arrays.pop("decided")
-    cell, next_cell = number_observations(arrays, model.spec)
+    cell = number_observations(arrays, model.spec)
     window = to_device(arrays, model.head.weight.device)
     names = [task_name(task) for task in tasks]
     episodes = int(episode.max()) + 1
-    return Contexts(window, task, names, episode, decided, cell, next_cell, episodes)
+    return Contexts(window, task, names, episode, decided, cell, episodes)
 
 
-def number_observations(arrays: Batch, spec: Spec) -> tuple[np.ndarray, np.ndarray]:
-    """Return a number for each observation of both roles, int64 [B, T + 1] each.
+def number_observations(arrays: Batch, spec: Spec) -> np.ndarray:
+    """Return a number for each observation, int64 [B, T + 1].
 
     Observations have the same number where they are equal in all parts.
     """
     shape = arrays["valid"].shape
-    rows = []
-    for role in OBSERVATIONS:
-        parts = [arrays[field_name(role, part)] for part in spec.observation]
-        rows.append(np.concatenate([part.reshape(*shape, -1) for part in parts], axis=-1))
-    stacked = np.stack(rows).astype(np.float64)  # [2, B, T + 1, n]
-    number = np.unique(stacked.reshape(-1, stacked.shape[-1]), axis=0, return_inverse=True)[1]
-    first, second = number.reshape(2, *shape)
-    return first, second
+    parts = [arrays[field_name("observation", part)] for part in spec.observation]
+    rows = np.concatenate([part.reshape(shape[0] * shape[1], -1) for part in parts], axis=1)
+    number = np.unique(rows.astype(np.float64), axis=0, return_inverse=True)[1]
+    return number.reshape(shape)
 
 
 def _before(values: np.ndarray) -> np.ndarray:
@@ -206,10 +204,19 @@ def _with_inputs(config: Experiment, model: SequenceModel, played: Rollout) -> B
     if unknown:
         raise ConfigError(f"the model reads {unknown.pop()}, which the analyses do not know")
     if ASKED in model.tokenizer.inputs:
-        asked = config.evaluation.policy.get("asked_return")
-        asked = model.spec.return_range[1] if asked is None else asked
+        asked = _asked_return(config, model)
         fields[ASKED] = return_left(fields["reward"], fields["time"], asked)
     return fields
+
+
+def _asked_return(config: Experiment, model: SequenceModel) -> float | None:
+    """Return what a rollout asks for in each episode, None for a model that is not asked."""
+    if ASKED not in model.tokenizer.inputs:
+        return None
+    asked = config.evaluation.policy.get("asked_return")
+    if np.ndim(0.0 if asked is None else asked):
+        raise ConfigError("the analyses need one asked_return for all environments")
+    return model.spec.return_range[1] if asked is None else float(asked)
 
 
 def return_left(reward: np.ndarray, time: np.ndarray, asked: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.data.episodes import ratio
 from ad.evaluation.metrics import RESAMPLES
 from ad.interpret.analysis import Analysis
 from ad.interpret.changes import Queries, changed, changes, make_queries
@@ -37,7 +38,7 @@ class Patching(Analysis):
     @classmethod
     def problem(cls, subject):
         """Return why the model does not have this analysis, None if it does."""
-        if not changes(subject.model, subject.method):
+        if not changes(subject.model, subject.method, subject.source == "rollout"):
             return "needs a model that reads rewards, earlier episodes or an asked return"
         return super().problem(subject)
 
@@ -45,12 +46,13 @@ class Patching(Analysis):
         """Return the effect of each change, and recoveries by head, place, relation and layer."""
         model, method = subject.model, subject.method
         queries = make_queries(subject.contexts, NUM_CONTEXTS)
-        names = list(changes(model, method))
+        names = list(changes(model, method, queries.contexts.asked is not None))
         pairs = [Pair(model, queries, changed(queries, name, model, method)) for name in names]
         axes, bound = {"change": names}, {"bound": ["low", "high"]}
         effect = np.stack([pair.effect() for pair in pairs])
         measured = {"measure": ["divergence (nats)", "another best action"]}
-        results = {"effect": LabeledArray(effect, {**axes, **measured}, "of a change, mean")}
+        about = "effect of a change: mean over the contexts that it changes"
+        results = {"effect": LabeledArray(effect, {**axes, **measured}, about)}
         kinds = {"head": _head_patches, "place": _place_patches, "relation": _relation_patches}
         for kind, patches in kinds.items():
             labels = [label for label, _ in patches(pairs[0])]
@@ -83,6 +85,7 @@ class Pair:
                 self.before = self.log_probs(queries.contexts)
             with hooked(model, ("*.hook_resid_pre",)) as self.other_values:
                 self.after = self.log_probs(other)
+        self.differs = self._differs()
         self.divergence = self.by_task(self.distance(self.after))
 
     def log_probs(self, contexts: Contexts) -> torch.Tensor:
@@ -95,14 +98,25 @@ class Pair:
         return (self.before.exp() * (self.before - log_probs)).sum(-1)
 
     def by_task(self, values: torch.Tensor) -> np.ndarray:
-        """Return the sums [K] of values [N] over the contexts of each task."""
+        """Return the sums [K] of values [N] over the contexts of each task that are changed."""
         contexts = self.queries.contexts
-        return np.bincount(contexts.task, values.cpu().numpy(), len(contexts.tasks))
+        values = np.where(self.differs, values.cpu().numpy(), 0.0)
+        return np.bincount(contexts.task, values, len(contexts.tasks))
 
     def effect(self) -> np.ndarray:
-        """Return the mean divergence and the share of contexts with another best action."""
-        differs = self.before.argmax(-1) != self.after.argmax(-1)
-        return np.array([float(self.distance(self.after).mean()), float(differs.double().mean())])
+        """Return the mean divergence and the share of contexts with another best action.
+
+        They are those of the contexts that are changed, NaN if there are none.
+        """
+        another = self.before.argmax(-1) != self.after.argmax(-1)
+        measures = torch.stack([self.distance(self.after), another.double()]).cpu().numpy()
+        return ratio(measures[:, self.differs].sum(1), self.differs.sum())
+
+    def _differs(self) -> np.ndarray:
+        """Return which contexts are changed, bool [N]."""
+        before, other = self.queries.contexts.window, self.other.window
+        same = [(other[name] == before[name]) | (other[name] != other[name]) for name in before]
+        return ~torch.stack([values.flatten(1).all(1) for values in same]).all(0).cpu().numpy()
 
     def patched(self, writes: dict[str, Write]) -> np.ndarray:
         """Return the sums [K] of the divergence that is left with `writes`."""
@@ -119,7 +133,7 @@ class Pair:
 
         The difference is that of the tasks of even numbers, the recovery that of the others.
         """
-        fitted = torch.from_numpy(self.queries.contexts.task % 2 == 0)
+        fitted = torch.from_numpy((self.queries.contexts.task % 2 == 0) & self.differs)
         scored = np.arange(len(self.queries.contexts.tasks)) % 2 == 1
         token, left = self.token_mask(self.queries.last[:, None], self.decisions), []
         for name, value in self.other_values.items():
