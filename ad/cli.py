@@ -182,7 +182,7 @@ def inspect_model(argv: Sequence[str]) -> None:
     there are for the model. --parts names what the ablation removes, e.g. 1.0,mlp 1,0.1+neuron 2.5
     for a head, an MLP, and a head with a neuron; by default each head and each MLP. The contexts
     are the evaluation's episodes on the held-out tasks, or with --contexts histories windows of the
-    learning histories.
+    learning histories. What is written already is kept; --fresh true makes it again.
     """
     if _asks_for_help(argv):
         return _print_help(inspect_model, argv)
@@ -196,7 +196,7 @@ def inspect_model(argv: Sequence[str]) -> None:
 
         chosen = names.split(",") if names else None
         removed = parts.split(",") if parts else ()
-        inspect_run(Run(config), chosen, removed, source or "rollout")
+        inspect_run(Run(config), chosen, removed, source or "rollout", fresh)
 
     of_experiment(on_experiment)(argv)
 

@@ -112,15 +112,42 @@ def test_contexts_may_come_from_the_histories(trained):
 def test_the_same_run_gives_the_same_bytes(trained):
     files = []
     for _ in range(2):
-        inspect_run(Run(trained.config), ["attention"])
+        inspect_run(Run(trained.config), ["attention"], fresh=True)
         folder = trained.folder / "inspect"
         files.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert files[0] == files[1] and files[0].keys() == {"attention.npz", "attention.json"}
 
 
+def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, capsys, monkeypatch):
+    inspect_run(trained, ["attention", "static"])
+    first = capsys.readouterr().out
+    calls = []
+    for name in ("attention", "static"):
+        analysis = type(ANALYSES.load(name)())
+        run = analysis.run
+        monkeypatch.setattr(
+            *(
+                analysis,
+                "run",
+                lambda self, s, run=run, name=name: calls.append(name) or run(self, s),
+            )
+        )
+    inspect_run(trained, ["attention", "static"])
+    assert not calls
+    assert capsys.readouterr().out.replace(" (already done)", "") == first
+    inspect_run(trained, ["attention"], source="histories")
+    inspect_run(trained, ["static"], source="histories")  # which reads no contexts
+    inspect_run(trained, ["static"], fresh=True)
+    (trained.folder / "inspect" / "static.json").write_text("{")
+    inspect_run(trained, ["static"])
+    assert calls == ["attention", "static", "static"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["--analyses", "lens", "--parts", "0.0"], "--parts is for the ablation"),
+        (["--parts", "0.0,mlp 1,0.0"], "--parts names 0.0 twice"),
         (["--analyses", "attentoin"], "did you mean attention?"),
         (["--analyses", "attention"], "holds no finished training"),
         (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
@@ -134,7 +161,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sent
 
 def test_a_part_that_the_model_lacks_is_refused_before_anything_runs(trained):
     with pytest.raises(ConfigError, match=r"no part 9\.0"):
-        inspect_run(trained, ["attention"], ["9.0"])
+        inspect_run(trained, ["attention", "ablation"], ["9.0"])
     assert not (trained.folder / "inspect").exists()
 
 

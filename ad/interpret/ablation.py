@@ -9,6 +9,7 @@ trained on (Wang et al. 2023, arXiv 2211.00593, and Chan et al. 2022, "Causal sc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -154,6 +155,8 @@ class AblatedPolicy:
 
 class Ablation(Analysis):
     """What the loss and the in-context learning curve become without a part of the model."""
+
+    reads_parts: ClassVar[bool] = True
 
     @classmethod
     def problem(cls, subject):

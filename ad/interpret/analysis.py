@@ -96,12 +96,14 @@ class Subject:
 class Analysis:
     """What is computed of a model: a subclass for each analysis, named in `ad.registry.ANALYSES`.
 
-    It is built without arguments; its first line of documentation is its title. `reads_contexts`
-    and `reads_outputs` say whether it looks at contexts, and at all outputs of the head.
+    It is built without arguments; its first line of documentation is its title. `reads_contexts`,
+    `reads_outputs` and `reads_parts` say whether it looks at contexts, at all outputs of the head,
+    and at the parts of a Subject.
     """
 
     reads_contexts: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
+    reads_parts: ClassVar[bool] = False
 
     @classmethod
     def problem(cls, subject: Subject) -> str | None:

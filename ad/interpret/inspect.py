@@ -4,16 +4,19 @@ The npz file holds the arrays, the JSON file their axes, labels and meaning, and
 and contexts they are.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from ad.config.schema import config_hash
 from ad.errors import ConfigError
 from ad.interpret.analysis import SOURCES, Analysis, Subject
-from ad.interpret.labeled import save
+from ad.interpret.labeled import load, save
 from ad.interpret.parts import parse_parts
 from ad.registry import ANALYSES
 from ad.runtime.console import info
 from ad.runtime.run import Run
+from envs.tasks import task_name
 
 
 def inspect_run(
@@ -21,16 +24,24 @@ def inspect_run(
     names: Sequence[str] | None = None,
     parts: Sequence[str] = (),
     source: str = "rollout",
+    fresh: bool = False,
 ) -> None:
     """Run the analyses called `names` on the trained model of `run`; write and print what they say.
 
     Without names all run that the model has. `parts` are those that an ablation removes,
-    `source` is where the contexts come from. Raises ConfigError for a name that is no analysis, no
-    part or no source, for an analysis that the model does not have, and for what `load_model` does.
+    `source` is where the contexts come from. What is written already is kept, or with `fresh` made
+    again. Raises ConfigError for a name that is no analysis, no part or no source, for parts that
+    repeat or that no analysis reads, for an analysis that the model does not have, and for what
+    `load_model` does.
     """
     chosen = load_analyses(ANALYSES.names() if names is None else names)
     if source not in SOURCES:
         raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
+    if parts and not any(analysis.reads_parts for analysis in chosen.values()):
+        raise ConfigError("--parts is for the ablation, which is not among the analyses")
+    for part in parts:
+        if parts.count(part) > 1:
+            raise ConfigError(f"--parts names {part} twice")
     subject = Subject.load(run, parts, source)
     for part in parts:
         parse_parts(part, subject.model.transformer)
@@ -43,9 +54,13 @@ def inspect_run(
         info(f"left out: {sentence}")
     for name in (name for name in chosen if name not in problems):
         path = run.folder / "inspect" / name
-        results = chosen[name].run(subject)
-        save(path, results, _about(name, chosen[name], subject))
-        info(f"{name}: {path}.npz\n{chosen[name].table(results).markdown()}")
+        about, said = _about(name, chosen[name], subject), ""
+        if not fresh and _is_done(path, about):
+            results, said = load(path), " (already done)"
+        else:
+            results = chosen[name].run(subject)
+            save(path, results, about)
+        info(f"{name}: {path}.npz{said}\n{chosen[name].table(results).markdown()}")
 
 
 def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
@@ -58,18 +73,26 @@ def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
 
 def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]:
     """Return what the model and the contexts of the analysis called `name` are."""
-    config = subject.run.config
-    about = {
+    config, split = subject.run.config, subject.run.split
+    about: dict[str, object] = {
         "analysis": name,
         "name": config.name,
         "config_hash": config_hash(config),
-        "split_hash": subject.run.split.hash,
+        "split_hash": split.hash,
         "train_steps": config.training.steps,
     }
-    if not analysis.reads_contexts:
-        return about
-    return about | {
-        "contexts": subject.source,
-        "episodes": subject.contexts.num_episodes,
-        "tasks": subject.contexts.tasks,
-    }
+    if analysis.reads_parts:
+        about["parts"] = list(subject.parts)
+    if analysis.reads_contexts:
+        tasks = split.held_out_tasks if subject.source == "rollout" else split.train_tasks
+        about |= {"contexts": subject.source, "tasks": [task_name(task) for task in tasks]}
+    return about
+
+
+def _is_done(path: Path, about: dict[str, object]) -> bool:
+    """Return whether `path` holds an analysis of just what `about` says."""
+    try:
+        written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return path.with_suffix(".npz").exists() and written == about | {"arrays": written["arrays"]}

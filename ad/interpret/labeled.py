@@ -45,6 +45,7 @@ def save(path: Path, results: Results, about: Mapping[str, object]) -> None:
 
     The same arrays give the same bytes.
     """
+    path.with_suffix(".json").unlink(missing_ok=True)  # which says that the arrays are complete
     with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{name: array.values for name, array in results.items()})
     arrays = {

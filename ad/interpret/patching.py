@@ -135,6 +135,8 @@ class Pair:
         """
         fitted = torch.from_numpy((self.queries.contexts.task % 2 == 0) & self.differs)
         scored = np.arange(len(self.queries.contexts.tasks)) % 2 == 1
+        if not fitted.any():
+            return np.full((3, len(self.other_values)), np.nan)
         token, left = self.token_mask(self.queries.last[:, None], self.decisions), []
         for name, value in self.other_values.items():
             rows = token.any(1)
