@@ -1,6 +1,7 @@
 """The table of sources has every registered source, with what the classes and the worlds tell."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from ad.registry import SOURCES
 from ad.reporting import sources
 from envs import make_base
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture
 def rows(monkeypatch, tmp_path, capsys) -> dict[str, list[str]]:
@@ -16,15 +19,29 @@ def rows(monkeypatch, tmp_path, capsys) -> dict[str, list[str]]:
     monkeypatch.setattr(sources, "NUM_TASKS", 2)
     monkeypatch.setattr(sources, "NUM_ENVS", 1)
     monkeypatch.setattr(sources, "SINGLE_TASKS", 1)
-    short = {name: replace(about, steps=25) for name, about in sources.ABOUT.items()}
-    monkeypatch.setattr(sources, "ABOUT", short)
+    short = {name: replace(timed, steps=25) for name, timed in sources.TIMED.items()}
+    monkeypatch.setattr(sources, "TIMED", short)
+    monkeypatch.setattr(sources, "DEFAULT", replace(sources.DEFAULT, steps=25))
     page = tmp_path / "page.md"
     page.write_text("<!-- table of sources -->\n<!-- /table of sources -->\n")
     assert exit_code(VERBS["sources"], ["--update", str(page)]) == 0
     text = capsys.readouterr().out
     assert text.strip() in page.read_text()
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+    return cells_by_source(text)
+
+
+def cells_by_source(table: str) -> dict[str, list[str]]:
+    """Return the cells of each row of a table in Markdown by its first one."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     return {name: cells for name, *cells in lines}
+
+
+def test_the_page_of_the_sources_has_the_table_but_for_its_times(monkeypatch):
+    monkeypatch.setattr(sources, "_speed", lambda name, timed: ["", ""])
+    page = (ROOT / "ad" / "sources" / "README.md").read_text()
+    published = cells_by_source(page.split("table of sources -->")[1].strip())
+    for name, *cells in sources.sources_table().rows:
+        assert published[name][:4] == cells[:4]
 
 
 def test_the_table_has_every_source_with_what_it_is_told_and_where_it_runs(rows):
@@ -38,6 +55,14 @@ def test_the_table_has_every_source_with_what_it_is_told_and_where_it_runs(rows)
     assert worlds["ucb"] == "BernoulliBandit, GaussianBandit, OddEvenBandit"
     for *_, speed, ratio in rows.values():
         assert float(speed.replace(",", "")) > 0 and float(ratio) > 0
+
+
+def test_a_source_that_names_no_paper_has_a_row(monkeypatch):
+    name = f"{ROOT}/tests/components.py:Uniform"
+    monkeypatch.setattr(SOURCES.load(name), "TOLD", "nothing", raising=False)
+    monkeypatch.setattr(sources, "_speed", lambda name, timed: [timed.world, str(timed.steps)])
+    row = sources._row(name, {"DarkRoom-v0": make_base("DarkRoom-v0")})
+    assert row[1:] == ["–", "nothing", "all", "DarkRoom-v0", "DarkRoom-v0", "200"]
 
 
 def test_a_source_that_cannot_run_is_not_timed(monkeypatch):

@@ -26,13 +26,12 @@ HEADER = [
 
 
 @dataclass(frozen=True)
-class About:
-    """What a source does not tell: its paper, and in what it is timed.
+class Timed:
+    """In what a source is timed.
 
     steps: env steps of each environment.
     """
 
-    paper: str
     world: str = "DarkRoom-v0"
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 200
@@ -40,17 +39,12 @@ class About:
 
 BANDIT = "BernoulliBandit-v0"
 ARGUMENTS = {"n_steps": 25, "batch_size": 25, "n_epochs": 4}  # by default it learns too late
-ABOUT = {
-    "a2c": About("arXiv 1602.01783"),
-    "demonstrations": About(UNKNOWN),
-    "noise_distillation": About("arXiv 2312.12275"),
-    "posterior_sampling": About("Strens 2000"),
-    "ppo": About("arXiv 1707.06347"),
-    "psrl": About("arXiv 1306.0940", "RandomMDP-v0"),
-    "q_learning": About("Watkins and Dayan 1992; Sutton 1990"),
-    "stable_baselines3": About("Raffin et al. 2021", settings={"arguments": ARGUMENTS}, steps=50),
-    "thompson_sampling": About("Thompson 1933", BANDIT),
-    "ucb": About("Auer et al. 2002", BANDIT),
+DEFAULT = Timed()
+TIMED = {  # those that the default does not fit
+    "psrl": Timed("RandomMDP-v0"),
+    "stable_baselines3": Timed(settings={"arguments": ARGUMENTS}, steps=50),
+    "thompson_sampling": Timed(BANDIT),
+    "ucb": Timed(BANDIT),
 }
 
 
@@ -65,18 +59,13 @@ def sources_table() -> Table:
 
 
 def _row(name: str, worlds: dict) -> list[str]:
-    about, source_class = ABOUT[name], SOURCES.load(name)
+    timed, source_class = TIMED.get(name, DEFAULT), SOURCES.load(name)
+    paper = getattr(source_class, "PAPER", UNKNOWN)
     problem = getattr(source_class, "problem", lambda world, tasks: None)
     fitting = [one for one, world in worlds.items() if problem(world, world.all_tasks()) is None]
-    speed = _speed(name, about) if about.world in fitting else [UNKNOWN, UNKNOWN]
-    return [
-        name,
-        about.paper,
-        told(name) or UNKNOWN,
-        _names(fitting, list(worlds)),
-        about.world,
-        *speed,
-    ]
+    speed = _speed(name, timed) if timed.world in fitting else [UNKNOWN, UNKNOWN]
+    is_told = told(name) or UNKNOWN
+    return [name, paper, is_told, _names(fitting, list(worlds)), timed.world, *speed]
 
 
 def _names(some: list[str], every: list[str]) -> str:
@@ -91,29 +80,29 @@ def _names(some: list[str], every: list[str]) -> str:
     return before + (", ".join(name.removesuffix("-v0") for name in few) or UNKNOWN)
 
 
-def _speed(name: str, about: About) -> list[str]:
+def _speed(name: str, timed: Timed) -> list[str]:
     """Return the transitions a second in the batch, and their ratio to one environment."""
-    tasks = envs.make_base(about.world).all_tasks()[:NUM_TASKS]
-    _rate(name, about, tasks[:1], 1)  # compiles what is compiled
-    single = median(_rate(name, about, task[None], 1) for task in tasks[:SINGLE_TASKS])
-    batch = _rate(name, about, tasks, NUM_ENVS)
+    tasks = envs.make_base(timed.world).all_tasks()[:NUM_TASKS]
+    _rate(name, timed, tasks[:1], 1)  # compiles what is compiled
+    single = median(_rate(name, timed, task[None], 1) for task in tasks[:SINGLE_TASKS])
+    batch = _rate(name, timed, tasks, NUM_ENVS)
     return [f"{float(f'{batch:.2g}'):,.0f}", f"{float(f'{batch / single:.2g}'):g}"]
 
 
-def _rate(name: str, about: About, tasks: np.ndarray, num_envs: int) -> float:
+def _rate(name: str, timed: Timed, tasks: np.ndarray, num_envs: int) -> float:
     """Return the transitions a second of a source on `tasks`, without the time to make it.
 
     The second is one of this process: other processes take nothing of it.
     """
-    length = WORLDS[about.world].episode_length
+    length = WORLDS[timed.world].episode_length
     config = Experiment(
         threads=1,
-        env=EnvConfig(id=about.world, episode_length=length),
+        env=EnvConfig(id=timed.world, episode_length=length),
         source=SourceConfig(algorithm=name, num_envs=num_envs),
     )
     limit_threads(config)
-    source = new_source(config, tasks, SOURCES.load(name).Settings(**about.settings))
+    source = new_source(config, tasks, SOURCES.load(name).Settings(**timed.settings))
     begin = time.process_time()
-    for _ in source.run(about.steps):
+    for _ in source.run(timed.steps):
         pass
-    return len(tasks) * num_envs * about.steps / (time.process_time() - begin)
+    return len(tasks) * num_envs * timed.steps / (time.process_time() - begin)

@@ -25,6 +25,7 @@ The protocol of a source, with K tasks and N = `num_envs` actors for each of the
   tables of results. "nothing"; "family": all tasks of the world and how to solve each, or the
   prior from which they are drawn, but not which one it is; "optimum": the optimal policy of its
   task. None, the default, is unknown.
+- `PAPER`, optional: the paper of the algorithm, for the table of sources.
 - `Settings`: the source's own dataclass, the section `source.settings` of a configuration.
 - `run(steps)` yields `TransitionChunk`s until every environment has taken `steps` steps. Only
   actions that a task has are taken (`Actors.action_mask`). A short life of an agent is an actor:

@@ -59,6 +59,7 @@ class A2C(Source):
     Settings = Settings
     SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
     TOLD = "nothing"
+    PAPER = "arXiv 1602.01783"
     state_names = ("parameters", "moments", "stopped_at")
     problem = staticmethod(table_problem)
 

@@ -43,6 +43,7 @@ class NoiseDistillation(Source):
     Settings = Settings
     SHARED = ("noise_start", "noise_end", "decay_fraction", "hold")  # one schedule for all agents
     TOLD = "optimum"
+    PAPER = "arXiv 2312.12275"
     state_names = ("held",)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):

@@ -42,6 +42,7 @@ class PosteriorSampling(Source):
     Settings = Settings
     SHARED = ("nearness", "noise")
     TOLD = "family"
+    PAPER = "Strens 2000"
     state_names = ("possible", "sampled", "draws")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):

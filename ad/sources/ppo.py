@@ -93,6 +93,7 @@ class PPO(Source):
     Settings = Settings
     SHARED = ("rollout_length", "epochs", "minibatches")  # they decide the shapes of arrays
     TOLD = "nothing"
+    PAPER = "arXiv 1707.06347"
     problem = staticmethod(table_problem)
     state_names = ("parameters", "moments", "updates", "stopped_at")
 

@@ -52,6 +52,7 @@ class PSRL(Source):
     Settings = Settings
     SHARED = tuple(one.name for one in fields(Settings))
     TOLD = "family"
+    PAPER = "arXiv 1306.0940"
     problem = staticmethod(table_problem)
     state_names = ("counts", "reward_sums", "policy", "episodes")
 

@@ -66,6 +66,7 @@ class QLearning(Source):
     Settings = Settings
     SHARED = ("shared", "planning_steps")  # they decide the shapes of arrays
     TOLD = "nothing"
+    PAPER = "Watkins and Dayan 1992; Sutton 1990"
     state_names = ("values", "counts", "last_action", "model")
     problem = staticmethod(table_problem)
 

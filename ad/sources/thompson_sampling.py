@@ -38,6 +38,7 @@ class ThompsonSampling(BanditLearner):
     SHARED = ("prior_mean", "prior_precision")
     NAME = "thompson_sampling"
     TOLD = "family"  # of which the distribution of the rewards is a part
+    PAPER = "Thompson 1933"
 
     @staticmethod
     def problem(world: TaskOracle, tasks) -> str | None:

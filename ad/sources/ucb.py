@@ -30,6 +30,7 @@ class UCB(BanditLearner):
     SHARED = ("exploration",)
     NAME = "ucb"
     TOLD = "nothing"
+    PAPER = "Auer et al. 2002"
 
     def _index(self) -> np.ndarray:
         """Return the upper confidence bound of each arm, float64 [K * N, A]; inf if not pulled."""

@@ -41,6 +41,7 @@ class StableBaselines3:
     Settings = Settings
     SHARED = ("algorithm", "checkpoints")
     TOLD = "nothing"
+    PAPER = "Raffin et al. 2021"
 
     @staticmethod
     def problem(world, tasks) -> str | None:
