@@ -42,9 +42,12 @@ Metrics = dict[str, torch.Tensor]  # the loss and a method's metrics, 0-d each
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Samplers of training batches and of those of held-out actors (or None), and the spec."""
+    """Samplers of training batches and of those of held-out actors, and the spec.
 
-    train: Windows
+    `held_out` is None without held-out actors, both are None for an online method.
+    """
+
+    train: Windows | None
     held_out: Windows | None
     spec: Spec
 
