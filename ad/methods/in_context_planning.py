@@ -8,7 +8,11 @@ model plans with its own predictions, which it adds to its context (`ad.methods.
 The default `plan_steps` and `return_weight` are from one run on Dark Room (9x9, the goal ends the
 episode), held-out NAUC over 25 episodes: 0.61 without planning, 0.68 with 4 steps and 0.72 with 8
 and no predicted return; with 8 steps 0.70 at a weight of 0.05 and 0.59 at 0.2. The predicted return
-is uncertain as long as the goal is, and a larger weight keeps the policy from exploring.
+is uncertain as long as the goal is, and a larger weight keeps the policy from exploring. The run is
+in a world of the leaderboard and its goals are those of published rows, so that on Dark Room the
+defaults have an advantage over settings that were chosen on a tuning split. On the tuning split of
+the dense 7x7 room (configs/leaderboard/dark_room_7x7.yaml) NAUC over 25 episodes is 0.76 without
+planning and 0.94 with 8 steps and no predicted return, 0.18 [0.13, 0.23] more.
 """
 
 from dataclasses import dataclass
