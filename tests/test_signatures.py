@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import t as student_t
-from training_run import trained_run
+from training_run import train, trained_run, words_of
 
+from ad.collection.collect import collect
+from ad.config.parser import load
 from ad.data.episodes import episodes, index_in_actor
 from ad.data.load import load_dataset
 from ad.evaluation.evaluate import evaluation_rollouts, load_model
+from ad.methods import build_method
 from ad.rollout.rollout import Rollout
+from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.run import Run
 
 pytestmark = pytest.mark.slow
@@ -128,6 +132,33 @@ def test_in_context_q_learning_improves_on_the_return_of_its_histories(smoke, tm
     interval("return of the histories", source_returns(run))
     assert interval("above random actions, all tasks", np.concatenate([*above.values()]))[0] > 0.1
     assert above["held_out"].mean() > 0.1
+
+
+def test_planning_in_context_is_better_than_the_policy_that_it_imitates(tmp_path):
+    words = {
+        "config_path": HERE.parent / "configs" / "leaderboard" / "dark_room_7x7.yaml",
+        "root": tmp_path,
+        "threads": 1,
+        "split.tuning": "true",
+        "source.source_seed": 100,
+        "training.train_seed": 100,
+        "training.eval_every": 1000,
+        "training.eval_episodes": 1,
+        "method.name": "in_context_planning",
+    }
+    run = Run.open(load(words_of(words)).config)
+    collect(run)
+    train(run.config)
+    model, tasks, returns = load_model(run), run.split.held_out_tasks, []
+    for policy in ({"plan_steps": 0}, {"plan_steps": 8, "return_weight": 0}):
+        config = replace(run.config, evaluation=replace(run.config.evaluation, policy=policy))
+        new_policy = policy_of(config, build_method(config.method), model)
+        envs = [(seed, task) for seed in range(2) for task in tasks]
+        returns.append(by_task(rollout_envs(config, envs, new_policy, 25).returns, tasks))
+    imitated, planned = returns / run.world.optimal_return(tasks, run.config.env.episode_length)
+    interval("NAUC, imitation", imitated)
+    interval("NAUC, 8 steps", planned)
+    assert interval("difference", planned - imitated)[0] > 0
 
 
 def test_a_student_that_looks_ahead_is_faster_than_its_source(smoke, tmp_path):
