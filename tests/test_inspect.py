@@ -109,6 +109,24 @@ def test_contexts_may_come_from_the_histories(trained):
     assert len(about["tasks"]) == len(trained.split.train_tasks)
 
 
+@pytest.mark.parametrize("words", [METHODS["three tokens"], METHODS["decision transformer"]])
+def test_an_analysis_of_histories_has_no_in_context_episodes(collected, words):
+    small = ["--model.layers", "1", "--data.context_length", "8"]
+    subject = Subject(*untrained(collected("inspect", *small, *words)), source="histories")
+    found = set()
+    for name in ANALYSES:
+        analysis = ANALYSES.load(name)()
+        if analysis.problem(subject) is None:
+            found.add(name)
+            results = analysis.run(subject)
+            assert not any("episode" in array.axes for array in results.values())
+            assert "nan" not in analysis.table(results).markdown()
+    is_asked = "decision_transformer" in words  # in rollouts alone
+    assert found == {"attention", "lens", "attribution", "static", "patching"} - (
+        {"patching"} if is_asked else set()
+    )
+
+
 def test_the_same_run_gives_the_same_bytes(trained):
     files = []
     for _ in range(2):
@@ -123,7 +141,7 @@ def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, c
     first = capsys.readouterr().out
     calls = []
     for name in ("attention", "static"):
-        analysis = type(ANALYSES.load(name)())
+        analysis = ANALYSES.load(name)
         run = analysis.run
         monkeypatch.setattr(
             *(

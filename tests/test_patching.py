@@ -62,11 +62,11 @@ def test_the_difference_moves_from_the_rewarded_tokens_to_the_decision(spec, que
     model = rewarded_model(spec)
     pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
     found = recoveries(pair, _relation_patches)
-    assert found["layer 0, rewarded"] == found["layer 1, itself"] == 1
-    assert found["layer 0, itself"] == found["layer 1, rewarded"] == 0
+    assert found["before layer 0, rewarded"] == found["before layer 1, itself"] == 1
+    assert found["before layer 0, itself"] == found["before layer 1, rewarded"] == 0
     found = recoveries(pair, _place_patches)
-    first, *others = [value for label, value in found.items() if label.startswith("layer 1")]
-    assert first == 1 and not any(others) and found["layer 0, 0 to 0 decisions before"] == 0
+    first, *others = [value for label, value in found.items() if label.startswith("before layer 1")]
+    assert first == 1 and not any(others) and found["before layer 0, 0 to 0 decisions before"] == 0
 
 
 def test_the_only_reward_is_where_patching_finds_it(spec, queries):
@@ -76,8 +76,8 @@ def test_the_only_reward_is_where_patching_finds_it(spec, queries):
     pair = Pair(model, queries, changed(queries, "last success removed", model, AD))
     found = recoveries(pair, _place_patches)
     assert [label for label, value in found.items() if value == 1] == [
-        "layer 0, 4 to 4 decisions before",
-        "layer 1, 0 to 0 decisions before",
+        "before layer 0, 4 to 4 decisions before",
+        "before layer 1, 0 to 0 decisions before",
     ]
 
 

@@ -33,17 +33,19 @@ class Attention(Analysis):
         axes = {"head": heads, "relation": names}
         episodes = list(range(1, sums.shape[1] + 1))
         about = "share of attention on the tokens of a relation, where there are some"
-        return {
+        results = {
             "scores": LabeledArray(mean, axes, f"{about}: mean over tasks"),
             "interval": LabeledArray(
                 interval, {"bound": ["low", "high"], **axes}, "95 % interval of scores over tasks"
             ),
-            "by_episode": LabeledArray(
+        }
+        if contexts.num_episodes > 1:
+            results["by_episode"] = LabeledArray(
                 ratio(sums.sum(0), counts.sum(0)),
                 {"episode": episodes, **axes},
                 f"{about}: mean over the decisions of an in-context episode",
-            ),
-        }
+            )
+        return results
 
     def table(self, results):
         """Return the score of each head, and that of uniform attention."""

@@ -62,11 +62,6 @@ class Attribution(Analysis):
             "interval": LabeledArray(
                 interval, {"bound": ["low", "high"], **parts}, "95 % interval of preferred"
             ),
-            "by_episode": LabeledArray(
-                ratio(sums["parts"].sum(0), counts.sum(0)),
-                {"episode": list(episodes), **parts},
-                f"{about}: mean over the decisions of an in-context episode",
-            ),
             "by_relation": LabeledArray(
                 totals["relations"],
                 {"head": subject.heads, "relation": names},
@@ -78,6 +73,12 @@ class Attribution(Analysis):
                 f"size of the {about}: mean over all decisions",
             ),
         }
+        if contexts.num_episodes > 1:
+            results["by_episode"] = LabeledArray(
+                ratio(sums["parts"].sum(0), counts.sum(0)),
+                {"episode": list(episodes), **parts},
+                f"{about}: mean over the decisions of an in-context episode",
+            )
         return results | _pairs(model, contexts, parts)
 
     def table(self, results):

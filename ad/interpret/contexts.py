@@ -43,7 +43,8 @@ class Contexts:
 
     `window` holds the tensors [B, T + 1, ...] that a SequenceModel reads. `task`, int64 [B], is an
     index into the names `tasks`. `episode` is the number of an episode in its rollout or sequence,
-    from 0 to before `num_episodes`, and -1 where an entry does not exist. `decided`, bool, marks
+    from 0, and -1 where an entry does not exist. Sums tell `num_episodes` of them apart, or none
+    where it is 1: those of the histories are thousands. `decided`, bool, marks
     each decision in one window only: the one that the policy read when it made it. Equal
     observations have the same number `cell`. `asked` is the return that a rollout asked for in each
     episode, None if none was asked.
@@ -104,7 +105,9 @@ class Contexts:
     def total(self, values: torch.Tensor) -> np.ndarray:
         """Add up `values` [B, T, ...] of the decided decisions: float64 [tasks, episodes, ...]."""
         decided = torch.from_numpy(self.decided[:, 1:])
-        place = self.task[:, None] * self.num_episodes + self.episode[:, 1:].clip(min=0)
+        place = self.task[:, None] * self.num_episodes + self.episode[:, 1:].clip(
+            0, self.num_episodes - 1
+        )
         total = torch.zeros(
             (len(self.tasks) * self.num_episodes, *values.shape[2:]), dtype=torch.float64
         )
@@ -166,7 +169,7 @@ def history_contexts(
     tasks = np.array([history.task for history in dataset.histories])
     names = [task_name(task) for task in tasks]
     task = np.array([names.index(task_name(row)) for row in arrays.pop("task")[:, 1]])
-    return _labeled(arrays, task, tasks, model)
+    return replace(_labeled(arrays, task, tasks, model), num_episodes=1)
 
 
 def _labeled(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Contexts:

@@ -6,6 +6,7 @@ head in place of the last one (nostalgebraist 2020, "interpreting GPT: the logit
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from ad.data.episodes import ratio
@@ -14,7 +15,7 @@ from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import LabeledArray
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.tables import UNKNOWN, Table
 
 
 class Lens(Analysis):
@@ -40,19 +41,21 @@ class Lens(Analysis):
         results = {}
         for number, (name, about) in enumerate(abouts.items()):
             results[name] = LabeledArray(over_all[..., number], axes, about)
-            values = of_episodes[..., number]
-            results[f"{name}_by_episode"] = LabeledArray(values, by_episode, about)
+            if len(of_episodes) > 1:
+                values = of_episodes[..., number]
+                results[f"{name}_by_episode"] = LabeledArray(values, by_episode, about)
         return results
 
     def table(self, results):
         """Return both numbers of each stage, and the agreement in the first and last episode."""
-        episodes = results["agreement_by_episode"]
-        first, last = episodes.values[0], episodes.values[-1]
-        columns = (results["divergence"].values, results["agreement"].values, first, last)
-        header = ["stage", "divergence (nats)", "agreement", "in episode 1", "in the last episode"]
+        columns = [results["divergence"].values, results["agreement"].values]
+        header = ["stage", "divergence (nats)", "agreement"]
+        if "agreement_by_episode" in results:
+            columns += list(results["agreement_by_episode"].values[[0, -1]])
+            header += ["in episode 1", "in the last episode"]
         rows = [
-            [stage, *(f"{value:.3f}" for value in numbers)]
-            for stage, *numbers in zip(episodes.axes["stage"], *columns, strict=True)
+            [stage, *(UNKNOWN if np.isnan(value) else f"{value:.3f}" for value in numbers)]
+            for stage, *numbers in zip(results["agreement"].axes["stage"], *columns, strict=True)
         ]
         return Table(header, rows)
 

@@ -58,7 +58,7 @@ class Patching(Analysis):
             labels = [label for label, _ in patches(pairs[0])]
             found = [pair.recoveries(dict(patches(pair))) for pair in pairs]
             results |= _recovery(kind, np.stack(found), {**axes, kind: labels}, bound)
-        labels = [f"layer {layer}" for layer in range(len(model.transformer.blocks))]
+        labels = [f"before layer {layer}" for layer in range(len(model.transformer.blocks))]
         steered = np.stack([pair.steering() for pair in pairs])
         return results | _recovery("steering", steered, {**axes, "stage": labels}, bound)
 
@@ -189,7 +189,7 @@ def _place_patches(pair: Pair) -> Patches:
         for start in range(0, length, size):
             wanted = pair.queries.last[:, None] - np.arange(start, start + size)
             mask = pair.token_mask(np.where(wanted > 0, wanted, -2), entries)
-            label = f"layer {layer}, {start} to {start + size - 1} decisions before"
+            label = f"before layer {layer}, {start} to {start + size - 1} decisions before"
             yield label, {name: pair.patch(name, mask[..., None])}
 
 
@@ -202,7 +202,7 @@ def _relation_patches(pair: Pair) -> Patches:
         for relation in relation_names(model):
             mask = pair.queries.at_last(masks[relation])  # [N, K]
             mask = mask.unflatten(1, (streams, -1)).flatten(0, 1).to(pair.values[name].device)
-            yield f"layer {layer}, {relation}", {name: pair.patch(name, mask[..., None])}
+            yield f"before layer {layer}, {relation}", {name: pair.patch(name, mask[..., None])}
 
 
 def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:

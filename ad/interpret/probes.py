@@ -61,7 +61,7 @@ class Probes(Analysis):
         fit = draw(subject, subject.train_contexts, FITTED)
         held_out = draw(subject, subject.contexts, SCORED)
         names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
-        stages = ["embedding", *(f"layer {n}" for n in range(len(model.transformer.blocks)))]
+        stages = ["embedding", *(f"after layer {n}" for n in range(len(model.transformer.blocks)))]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
         bins = [
             f"from episode {first}" for first in EPISODE_BINS if first <= held_out.episode.max()
