@@ -2,14 +2,22 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hand_made import block, copies, hand_made, previous_step, rewarded
 from test_transformer import CONFIG, random_model
-from windows import labeled
+from windows import labeled, subject_of
 
-from ad.interpret.attribution import Reading, outputs, part_names, preferred, read_values
-from ad.interpret.lens import stage_logits, stage_names
+from ad.interpret.attribution import (
+    Attribution,
+    Reading,
+    outputs,
+    part_names,
+    preferred,
+    read_values,
+)
+from ad.interpret.lens import Lens, stage_logits, stage_names
 from ad.interpret.relations import relations
 
 VARIANTS = (
@@ -105,3 +113,49 @@ def test_the_lens_of_a_random_model_ends_with_its_logits(spec, model, random_win
     final, *stages = stage_logits(model, labeled(random_window(3, 6, 0), spec))
     torch.testing.assert_close(stages[-1], final, rtol=0, atol=0)
     assert len(stages) == len(stage_names(model)) == 5
+
+
+def test_the_analysis_credits_the_head_the_tokens_and_the_pair(spec, random_window):
+    model = hand_made(spec, layers=2)
+    rewarded(model, 1, 0)
+    copies(model, 1, 0, block("action")[:5], block("out"), gain=3.0)
+    window = random_window(8, 6, 0)
+    window["reward"][:, 1] = 1.0  # which the tokens of all decisions but the first can read
+    contexts = labeled(window, spec, np.r_[-1, np.arange(6) // 2])
+    results, found = Attribution().run(subject_of(model, contexts)), outputs(model, contexts)
+    best, second = found.topk(2).values.unbind(-1)
+    expected = pytest.approx(float((best - second).mean()), abs=1e-4)
+    assert results["preferred"].at(part="1.0") == expected
+    assert results["by_relation"].at(head="1.0", relation="rewarded") == expected
+    for name in ("0.0", "0.1", "1.1"):
+        assert abs(results["preferred"].at(part=name)) < 1e-6
+        assert abs(results["by_relation"].at(head=name)).max() < 1e-6
+    last = results["by_episode"].at(episode=3, part="1.0")
+    assert last == pytest.approx(float((best - second)[:, 4:].mean()), abs=1e-4)
+    for a, b in ((0, 1), (2, 4)):
+        difference = found[..., a] - found[..., b]
+        one = {"pair": f"{a} - {b}", "part": "1.0"}
+        assert results["pairs"].at(**one) == pytest.approx(float(difference.mean()), abs=1e-4)
+        spread = float(difference.std(correction=0))
+        assert results["spread"].at(**one) == pytest.approx(spread, abs=1e-4)
+
+
+def test_the_analysis_tells_how_far_each_stage_is_from_the_end(spec, random_window):
+    model = hand_made(spec, layers=2)
+    previous_step(model, 1, 0)
+    copies(model, 1, 0, block("action")[:5], block("out"), gain=3.0)
+    contexts = labeled(random_window(8, 6, 0), spec, np.r_[-1, np.arange(6) // 2])
+    results, final = Lens().run(subject_of(model, contexts)), model(contexts.window)
+    log_p = final.double().log_softmax(-1)
+    divergence = (log_p.exp() * (log_p + np.log(5))).sum(-1)  # of equal probabilities
+    agrees = (final.argmax(-1) == 0).double()
+    for stage in ("embedding", "attention 0", "mlp 0"):
+        assert results["divergence"].at(stage=stage) == pytest.approx(float(divergence.mean()))
+        assert results["agreement"].at(stage=stage) == pytest.approx(float(agrees.mean()))
+        at_last = {"episode": 3, "stage": stage}
+        expected = float(divergence[:, 4:].mean()), float(agrees[:, 4:].mean())
+        names = ("divergence_by_episode", "agreement_by_episode")
+        assert [results[name].at(**at_last) for name in names] == pytest.approx(expected)
+    for stage in ("attention 1", "mlp 1"):
+        assert results["divergence"].at(stage=stage) == pytest.approx(0, abs=1e-9)
+        assert results["agreement"].at(stage=stage) == 1

@@ -143,13 +143,12 @@ def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, c
     for name in ("attention", "static"):
         analysis = ANALYSES.load(name)
         run = analysis.run
-        monkeypatch.setattr(
-            *(
-                analysis,
-                "run",
-                lambda self, s, run=run, name=name: calls.append(name) or run(self, s),
-            )
-        )
+
+        def counted(self, subject, run=run, name=name):
+            calls.append(name)
+            return run(self, subject)
+
+        monkeypatch.setattr(analysis, "run", counted)
     inspect_run(trained, ["attention", "static"])
     assert not calls
     assert capsys.readouterr().out.replace(" (already done)", "") == first

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from test_contexts import untrained
-from windows import labeled
+from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
 from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed, changes, make_queries
 from ad.interpret.patching import (
     Pair,
+    Patching,
     _head_patches,
     _place_patches,
     _relation_patches,
@@ -217,3 +218,26 @@ def test_contexts_with_a_reward_come_first_and_then_the_longest(spec, random_win
     queries = make_queries(contexts, 2)
     assert queries.last.tolist() == [5, 3]
     assert make_queries(contexts, 5).last.tolist().count(4) == 0
+
+
+def test_the_analysis_says_what_carries_which_change(spec, queries):
+    model = rewarded_model(spec)
+    results = Patching().run(subject_of(model, queries.contexts, AD))
+    change = "no rewards"
+    pair = Pair(model, queries, changed(queries, change, model, AD))
+    assert results["effect"].at(change=change).tolist() == pytest.approx(pair.effect())
+    heads = [results["head"].at(change=change, head=head) for head in ("0.0", "0.1", "1.0")]
+    assert heads == pytest.approx([0, 1, 0], abs=1e-4)
+    of_head = results["head_interval"].at(change=change, head="0.1")
+    assert of_head == pytest.approx([1, 1], abs=1e-4)
+    at_decision = [f"before layer {layer}, itself" for layer in (0, 1)]
+    found = [results["relation"].at(change=change, relation=name) for name in at_decision]
+    assert found == pytest.approx([0, 1], abs=1e-4)
+    at_last = [f"before layer {layer}, 0 to 0 decisions before" for layer in (0, 1)]
+    found = [results["place"].at(change=change, place=name) for name in at_last]
+    assert found == pytest.approx([0, 1], abs=1e-4)
+    stages = [f"before layer {layer}" for layer in (0, 1)]
+    found = [results["steering"].at(change=change, stage=stage) for stage in stages]
+    assert found == pytest.approx([0, 1], abs=1e-3)
+    without_effect = results["head"].at(change="last success removed")  # others are still read
+    assert np.isnan(without_effect).all()

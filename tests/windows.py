@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ad.interpret.analysis import Subject
 from ad.interpret.contexts import Contexts, number_observations
 
 
@@ -16,3 +17,10 @@ def labeled(window: dict[str, torch.Tensor], spec, episode=None) -> Contexts:
     task = np.arange(len(valid)) % 2
     cell = number_observations(arrays, spec)
     return Contexts(window, task, ["0", "1"], episode, decided, cell, int(episode.max()) + 1)
+
+
+def subject_of(model, contexts: Contexts, method=None) -> Subject:
+    """A model without a run whose contexts are given."""
+    subject = Subject(None, method, model)
+    subject.__dict__["contexts"] = contexts  # which is computed once
+    return subject
