@@ -179,15 +179,16 @@ def inspect_model(argv: Sequence[str]) -> None:
     """Look inside the trained model and print what each analysis says: logs/<run>/inspect/.
 
     --analyses names those to run, with commas between, e.g. attention,lens; by default all that
-    there are for the model. --parts names what the ablation removes, e.g. 1.0,mlp 1,0.1+neuron 2.5
-    for a head, an MLP, and a head with a neuron; by default each head and each MLP. The contexts
-    are the evaluation's episodes on the held-out tasks, or with --contexts histories windows of the
-    learning histories. What is written already is kept; --fresh true makes it again.
+    there are for the model. --components names what the ablation removes, e.g.
+    1.0,mlp 1,0.1+neuron 2.5 for a head, an MLP, and a head with a neuron; by default each head and
+    each MLP. The contexts are the evaluation's episodes on the held-out tasks, or with --contexts
+    histories windows of the learning histories. What is written already is kept; --fresh true makes
+    it again.
     """
     if _asks_for_help(argv):
         return _print_help(inspect_model, argv)
     names, argv = _take_option(argv, "--analyses")
-    parts, argv = _take_option(argv, "--parts")
+    components, argv = _take_option(argv, "--components")
     source, argv = _take_option(argv, "--contexts")
 
     def on_experiment(config: "Experiment", fresh: bool) -> None:
@@ -195,7 +196,7 @@ def inspect_model(argv: Sequence[str]) -> None:
         from ad.runtime.run import Run
 
         chosen = names.split(",") if names else None
-        removed = parts.split(",") if parts else ()
+        removed = components.split(",") if components else ()
         inspect_run(Run(config), chosen, removed, source or "rollout", fresh)
 
     of_experiment(on_experiment)(argv)

@@ -1,4 +1,4 @@
-"""Ablation: what replaces a part, in which windows, and that nothing else changes."""
+"""Ablation: what replaces a component, in which windows, and that nothing else changes."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from windows import labeled
 
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
-from ad.interpret import ablation
-from ad.interpret.ablation import (
+from ad.interpret.analyses import ablation
+from ad.interpret.analyses.ablation import (
     KINDS,
     Ablated,
     AblatedPolicy,
@@ -25,8 +25,8 @@ from ad.interpret.ablation import (
     ablated_rollout,
 )
 from ad.interpret.analysis import Subject
+from ad.interpret.components import parse_components
 from ad.interpret.hooks import hooked
-from ad.interpret.parts import parse_parts
 from ad.methods.context_policy import ContextPolicy
 from ad.rollout.tasks import policy_of, rollout_tasks
 
@@ -39,17 +39,19 @@ def small(spec, tokenizer="fused"):
 
 
 def replacements(model, contexts, *names: str) -> Replacements:
-    """What the parts called `names` can be replaced by."""
-    parts = [part for name in names for part in parse_parts(name, model.transformer)]
-    return Replacements.of_contexts(model, contexts, [part.point for part in parts])
+    """What the components called `names` can be replaced by."""
+    components = [
+        component for name in names for component in parse_components(name, model.transformer)
+    ]
+    return Replacements.of_contexts(model, contexts, [component.point for component in components])
 
 
 def logits_without(model, contexts, name: str, kind: str, reference=None) -> torch.Tensor:
-    """The logits of `contexts` with the parts called `name` replaced in each window."""
-    parts = parse_parts(name, model.transformer)
+    """The logits of `contexts` with the components called `name` replaced in each window."""
+    components = parse_components(name, model.transformer)
     table = replacements(model, reference or contexts, *name.split("+"))
     choices = table.choices(kind, [None] * len(contexts))
-    ablated = Ablated(model, table, [parts] * len(contexts), choices)
+    ablated = Ablated(model, table, [components] * len(contexts), choices)
     with hooked(model, write=ablated.writes()):
         return model(contexts.window)
 
@@ -83,9 +85,9 @@ def test_a_neuron_is_a_term_of_its_mlp(spec, random_window):
     expected = before["blocks.1.hook_mlp_out"] - torch.einsum(
         "bln,cn->blc", before["blocks.1.mlp.hook_post"][..., [2, 7]], block.down.weight[:, [2, 7]]
     )
-    parts = parse_parts("neuron 1.2+neuron 1.7", model.transformer)
+    components = parse_components("neuron 1.2+neuron 1.7", model.transformer)
     table = replacements(model, contexts, "neuron 1.2")
-    ablated = Ablated(model, table, [parts] * 3, table.choices("zero", [None] * 3))
+    ablated = Ablated(model, table, [components] * 3, table.choices("zero", [None] * 3))
     with hooked(model, ("blocks.1.hook_mlp_out",), ablated.writes()) as values:
         model(contexts.window)
     torch.testing.assert_close(values["blocks.1.hook_mlp_out"], expected)
@@ -97,14 +99,14 @@ def test_each_window_has_its_own_parts_and_replacements(spec, random_window, tok
     contexts = labeled(random_window(5, 6, 0), spec)
     names = ("0.1", "mlp 0", "1.0+mlp 1", "0.0")
     table = replacements(model, contexts, *(n for name in names for n in name.split("+")))
-    parts = [(), *(parse_parts(name, model.transformer) for name in names)]
+    components = [(), *(parse_components(name, model.transformer) for name in names)]
     kinds = ("zero", "mean", "resample", "zero", "mean")
     choices = torch.cat([table.choices(kind, [None]) for kind in kinds])
-    ablated = Ablated(model, table, parts, choices)
+    ablated = Ablated(model, table, components, choices)
     with hooked(model, write=ablated.writes()):
         together = model(contexts.window)
     torch.testing.assert_close(together[:1], model(contexts.window)[:1])
-    for row, (of_window, choice) in enumerate(zip(parts, choices, strict=True)):
+    for row, (of_window, choice) in enumerate(zip(components, choices, strict=True)):
         alone = Ablated(model, table, [of_window], choice[None])
         with hooked(model, write=alone.writes()):
             expected = model(contexts.select([row]).window)
@@ -118,9 +120,9 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
 ):
     model = small(spec, tokenizer)
     reference = labeled(random_window(5, 4, 0), spec)
-    parts = parse_parts("0.1+mlp 1", model.transformer)
+    components = parse_components("0.1+mlp 1", model.transformer)
     table = replacements(model, reference, "0.1", "mlp 1")
-    ablated = Ablated(model, table, [(), parts, parts], table.choices(kind, [None] * 3))
+    ablated = Ablated(model, table, [(), components, components], table.choices(kind, [None] * 3))
     policy = AblatedPolicy(ContextPolicy(model, 3, 4), ablated)
     flags = torch.zeros(3, dtype=torch.bool)
     for time in range(6):  # the context of four decisions is dropped once
@@ -140,7 +142,7 @@ def test_nothing_is_replaced_in_the_first_rollout_and_others_do_not_depend_on_th
     config = collected("ablation", "--data.context_length", "9", *words)
     run, method, model = untrained(config)
     subject = Subject(run, method, model)
-    (head,), (mlp,) = (parse_parts(name, model.transformer) for name in ("0.1", "mlp 0"))
+    (head,), (mlp,) = (parse_components(name, model.transformer) for name in ("0.1", "mlp 0"))
     table = replacements(model, subject.contexts, "0.1", "mlp 0")
     both = ablated_rollout(subject, table, [(head,), (mlp,)])
     one = ablated_rollout(subject, table, [(mlp,)])
@@ -165,8 +167,8 @@ def test_a_window_is_resampled_from_another_task_and_tasks_have_as_many_donors(s
 
 
 def test_curves_and_changes_are_those_of_their_kind_and_part():
-    axes = {"kind": [*KINDS], "part": ["0.0", "mlp 0"]}
-    returns = np.zeros((7, 2, 3))  # intact, then by kind and part; two tasks, three episodes
+    axes = {"kind": [*KINDS], "component": ["0.0", "mlp 0"]}
+    returns = np.zeros((7, 2, 3))  # intact, then by kind and component; two tasks, three episodes
     returns[0] = [[0, 1, 1], [0, 0, 1]]
     returns[1:] = returns[0]
     returns[4] = [[0, 0, 0], [3, 0, 0]]  # the mean, of the MLP
@@ -176,11 +178,11 @@ def test_curves_and_changes_are_those_of_their_kind_and_part():
     reward_in_context[4] = False  # of other episodes than those of the intact rollout
     flat = (values.reshape(14, 3) for values in (returns, reward_in_context))
     found = _curves(Played(*flat), axes)
-    assert found["effect"].at(kind="mean", part="mlp 0") == pytest.approx((-2 / 3 + 2 / 3) / 2)
-    low, high = found["interval"].at(kind="mean", part="mlp 0")
+    assert found["effect"].at(kind="mean", component="mlp 0") == pytest.approx((-2 / 3 + 2 / 3) / 2)
+    low, high = found["interval"].at(kind="mean", component="mlp 0")
     assert (low, high) == (pytest.approx(-2 / 3), pytest.approx(2 / 3))
     by_reward, bounds = (found[f"by_reward_in_context{name}"] for name in ("", "_interval"))
-    one = {"kind": "mean", "part": "mlp 0"}
+    one = {"kind": "mean", "component": "mlp 0"}
     assert by_reward.at(**one).tolist() == [-1, pytest.approx((0 + 1.5) / 2)]
     yes, no = ({**one, "reward in context": answer} for answer in ("yes", "no"))
     assert bounds.at(**yes).tolist() == [-1, -1]
@@ -205,8 +207,8 @@ def test_losses_are_those_of_their_kind_and_part(spec, random_window):
     window = random_window(ablation.LOSS_WINDOWS, 8, 0)
     subject = SimpleNamespace(model=model, method=Copying(window), dataset=Copying.dataset)
     table = replacements(model, labeled(random_window(8, 8, 1), spec), "1.0", "0.1")
-    parts = [parse_parts(name, model.transformer) for name in ("0.1", "1.0")]
-    losses, intact = ablation.ablated_losses(subject, table, parts)
+    components = [parse_components(name, model.transformer) for name in ("0.1", "1.0")]
+    losses, intact = ablation.ablated_losses(subject, table, components)
     assert losses.shape == (3, 2) and intact == pytest.approx(1)
     np.testing.assert_allclose(losses[:, 0], 1, rtol=1e-5)
     assert losses[KINDS.index("zero"), 1] == 0 and 0.15 < losses[KINDS.index("mean"), 1] < 0.6
@@ -238,7 +240,7 @@ def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_acti
     config = collected("ablation", *words, "--evaluation.policy", "{plan_steps: 0}")
     subject = Subject(*untrained(config))
     assert Ablation.problem(subject) is None
-    (head,) = parse_parts("0.1", subject.model.transformer)
+    (head,) = parse_components("0.1", subject.model.transformer)
     table = replacements(subject.model, subject.contexts, "0.1")
     ablated = Ablated(subject.model, table, [(head,)] * 2, table.choices("zero", [None] * 2))
     policy = AblatedPolicy(policy_of(config, subject.method, subject.model)(2), ablated)
@@ -251,13 +253,13 @@ def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_acti
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("2.0", "no part 2.0: the model has 2 layers"),
-        ("1.2", "no part 1.2: a layer has 2 heads"),
-        ("0.0+mlp 7", "no part mlp 7: the model has 2 layers"),
-        ("neuron 0.12", "no part neuron 0.12: a layer has 12 neurons"),
-        ("head 1", "'head 1' is no part"),
+        ("2.0", "no component 2.0: the model has 2 layers"),
+        ("1.2", "no component 1.2: a layer has 2 heads"),
+        ("0.0+mlp 7", "no component mlp 7: the model has 2 layers"),
+        ("neuron 0.12", "no component neuron 0.12: a layer has 12 neurons"),
+        ("head 1", "'head 1' is no component"),
     ],
 )
 def test_a_part_that_is_not_there_is_a_sentence(spec, name, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        parse_parts(name, small(spec).transformer)
+        parse_components(name, small(spec).transformer)

@@ -9,7 +9,7 @@ from hand_made import hand_made, previous_step, rewarded, same_cell, step_after
 from test_transformer import CONFIG, random_model
 from windows import labeled
 
-from ad.interpret.attention import attention_sums
+from ad.interpret.analyses.attention import attention_sums
 from ad.interpret.contexts import Contexts
 from ad.interpret.relations import relation_names, relations
 

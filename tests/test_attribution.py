@@ -9,15 +9,15 @@ from hand_made import block, copies, hand_made, previous_step, rewarded
 from test_transformer import CONFIG, random_model
 from windows import labeled, subject_of
 
-from ad.interpret.attribution import (
+from ad.interpret.analyses.attribution import (
     Attribution,
     Reading,
+    component_names,
     outputs,
-    part_names,
     preferred,
     read_values,
 )
-from ad.interpret.lens import Lens, stage_logits, stage_names
+from ad.interpret.analyses.lens import Lens, stage_logits, stage_names
 from ad.interpret.relations import relations
 
 VARIANTS = (
@@ -46,21 +46,23 @@ def test_the_parts_sum_to_the_difference_of_the_outputs(spec, model, random_wind
     for directions in (one, preferred(found)):
         reading = Reading(model, values, directions)
         expected = (found * directions).sum(-1)
-        torch.testing.assert_close(reading.parts().sum(-1), expected, rtol=1e-4, atol=1e-5)
-    assert reading.parts().shape[-1] == len(part_names(model))
+        torch.testing.assert_close(reading.components().sum(-1), expected, rtol=1e-4, atol=1e-5)
+    assert reading.components().shape[-1] == len(component_names(model))
 
 
 def test_tokens_sum_to_their_head_and_neurons_to_their_mlp(spec, model, random_window):
     contexts = labeled(random_window(3, 6, 0), spec)
     reading = Reading(model, read_values(model, contexts), preferred(outputs(model, contexts)))
-    parts = dict(zip(part_names(model), reading.parts().unbind(-1), strict=True))
+    components = dict(zip(component_names(model), reading.components().unbind(-1), strict=True))
     close = {"rtol": 1e-4, "atol": 1e-5}
     for number, head in enumerate(("0.0", "0.1", "1.0", "1.1")):
-        torch.testing.assert_close(reading.tokens()[:, :, number].sum(-1), parts[head], **close)
+        torch.testing.assert_close(
+            reading.tokens()[:, :, number].sum(-1), components[head], **close
+        )
     for layer, mlp in enumerate(model.transformer.blocks):
         of_bias = reading.reader @ mlp.down.bias
         added = reading.neurons()[:, :, layer].sum(-1) + of_bias
-        torch.testing.assert_close(added, parts[f"mlp {layer}"], **close)
+        torch.testing.assert_close(added, components[f"mlp {layer}"], **close)
 
 
 def test_the_preference_is_that_for_the_best_action_against_the_second():
@@ -77,7 +79,7 @@ def test_a_head_that_copies_the_rewarded_action_is_credited_with_it(
     copies(model, layer, head, block("action")[:5], block("out"), gain=3.0)
     previous_step(model, layer, 1 - head)  # which adds nothing to the outputs
     contexts = labeled(random_window(6, 12, 0), spec)
-    names, action = part_names(model), contexts.window["action"][:, :-1]
+    names, action = component_names(model), contexts.window["action"][:, :-1]
     masks = relations(model, contexts)["rewarded"]
     share = masks / masks.sum(-1, keepdim=True)
     for chosen, other in ((0, 1), (4, 2)):
@@ -88,12 +90,12 @@ def test_a_head_that_copies_the_rewarded_action_is_credited_with_it(
         expected = (3.0 * share * told)[masks.any(-1)]
         of_tokens = reading.tokens()[:, :, 2 * layer + head][masks.any(-1)]
         torch.testing.assert_close(of_tokens, expected, rtol=1e-4, atol=1e-4)
-        parts = reading.parts()[masks.any(-1)]
+        components = reading.components()[masks.any(-1)]
         torch.testing.assert_close(
-            parts[:, names.index(f"{layer}.{head}")], expected.sum(-1), rtol=1e-4, atol=1e-4
+            components[:, names.index(f"{layer}.{head}")], expected.sum(-1), rtol=1e-4, atol=1e-4
         )
         others = [number for number, name in enumerate(names) if name != f"{layer}.{head}"]
-        assert parts[:, others].abs().max() < 1e-6
+        assert components[:, others].abs().max() < 1e-6
 
 
 def test_the_lens_ends_with_the_logits_and_shows_where_they_were_written(spec, random_window):
@@ -125,16 +127,16 @@ def test_the_analysis_credits_the_head_the_tokens_and_the_pair(spec, random_wind
     results, found = Attribution().run(subject_of(model, contexts)), outputs(model, contexts)
     best, second = found.topk(2).values.unbind(-1)
     expected = pytest.approx(float((best - second).mean()), abs=1e-4)
-    assert results["preferred"].at(part="1.0") == expected
+    assert results["preferred"].at(component="1.0") == expected
     assert results["by_relation"].at(head="1.0", relation="rewarded") == expected
     for name in ("0.0", "0.1", "1.1"):
-        assert abs(results["preferred"].at(part=name)) < 1e-6
+        assert abs(results["preferred"].at(component=name)) < 1e-6
         assert abs(results["by_relation"].at(head=name)).max() < 1e-6
-    last = results["by_episode"].at(episode=3, part="1.0")
+    last = results["by_episode"].at(episode=3, component="1.0")
     assert last == pytest.approx(float((best - second)[:, 4:].mean()), abs=1e-4)
     for a, b in ((0, 1), (2, 4)):
         difference = found[..., a] - found[..., b]
-        one = {"pair": f"{a} - {b}", "part": "1.0"}
+        one = {"pair": f"{a} - {b}", "component": "1.0"}
         assert results["pairs"].at(**one) == pytest.approx(float(difference.mean()), abs=1e-4)
         spread = float(difference.std(correction=0))
         assert results["spread"].at(**one) == pytest.approx(spread, abs=1e-4)

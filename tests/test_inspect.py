@@ -8,7 +8,7 @@ from test_contexts import METHODS, untrained
 
 from ad.cli import exit_code, inspect_model
 from ad.errors import ConfigError
-from ad.interpret import probes
+from ad.interpret.analyses import probes
 from ad.interpret.analysis import Subject
 from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import LabeledArray, load, save
@@ -163,8 +163,8 @@ def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, c
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--analyses", "lens", "--parts", "0.0"], "--parts is for the ablation"),
-        (["--parts", "0.0,mlp 1,0.0"], "--parts names 0.0 twice"),
+        (["--analyses", "lens", "--components", "0.0"], "--components is for the ablation"),
+        (["--components", "0.0,mlp 1,0.0"], "--components names 0.0 twice"),
         (["--analyses", "attentoin"], "did you mean attention?"),
         (["--analyses", "attention"], "holds no finished training"),
         (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
@@ -177,7 +177,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sent
 
 
 def test_a_part_that_the_model_lacks_is_refused_before_anything_runs(trained):
-    with pytest.raises(ConfigError, match=r"no part 9\.0"):
+    with pytest.raises(ConfigError, match=r"no component 9\.0"):
         inspect_run(trained, ["attention", "ablation"], ["9.0"])
     assert not (trained.folder / "inspect").exists()
 

@@ -8,9 +8,7 @@ from test_contexts import untrained
 from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
-from ad.interpret.analysis import Subject
-from ad.interpret.changes import changed, changes, make_queries
-from ad.interpret.patching import (
+from ad.interpret.analyses.patching import (
     Pair,
     Patching,
     _head_patches,
@@ -18,6 +16,8 @@ from ad.interpret.patching import (
     _relation_patches,
     recovery,
 )
+from ad.interpret.analysis import Subject
+from ad.interpret.changes import changed, changes, make_queries
 from ad.methods import algorithm_distillation, decision_transformer
 from ad.models.sequence_model import SequenceModel
 

@@ -8,9 +8,7 @@ import pytest
 from test_contexts import untrained
 from windows import labeled
 
-from ad.interpret.analysis import Subject
-from ad.interpret.contexts import rollout_contexts
-from ad.interpret.probes import (
+from ad.interpret.analyses.probes import (
     EPISODE_BINS,
     PROBES,
     Decisions,
@@ -24,6 +22,8 @@ from ad.interpret.probes import (
     score,
     task_labels,
 )
+from ad.interpret.analysis import Subject
+from ad.interpret.contexts import rollout_contexts
 
 pytest.importorskip("sklearn")
 

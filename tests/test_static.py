@@ -8,8 +8,7 @@ import pytest
 import torch
 from test_transformer import CONFIG, random_model
 
-from ad.interpret.hooks import hooked
-from ad.interpret.static import (
+from ad.interpret.analyses.static import (
     _embedding,
     action_scores,
     composition,
@@ -20,6 +19,7 @@ from ad.interpret.static import (
     row_names,
     token_copying,
 )
+from ad.interpret.hooks import hooked
 from envs.spaces import Discrete
 
 

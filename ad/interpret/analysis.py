@@ -38,11 +38,11 @@ class Subject:
     run: Run
     method: Method
     model: SequenceModel
-    parts: tuple[str, ...] = ()  # names of what an ablation removes; empty for its default
+    components: tuple[str, ...] = ()  # names of what an ablation removes; empty for its default
     source: str = "rollout"  # of the contexts: one of SOURCES
 
     @classmethod
-    def load(cls, run: Run, parts: Sequence[str] = (), source: str = "rollout") -> "Subject":
+    def load(cls, run: Run, components: Sequence[str] = (), source: str = "rollout") -> "Subject":
         """Load the trained model of `run`.
 
         Raises ConfigError for an online method, whose model is no transformer, and what
@@ -53,7 +53,7 @@ class Subject:
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"
             )
-        return cls(run, method, load_model(run), tuple(parts), source)
+        return cls(run, method, load_model(run), tuple(components), source)
 
     @property
     def policy(self) -> Policy:
@@ -94,16 +94,16 @@ class Subject:
 
 
 class Analysis:
-    """What is computed of a model: a subclass for each analysis, named in `ad.registry.ANALYSES`.
+    """An analysis of a trained model: a subclass for each, named in `ad.registry.ANALYSES`.
 
     It is built without arguments; its first line of documentation is its title. `reads_contexts`,
-    `reads_outputs` and `reads_parts` say whether it looks at contexts, at all outputs of the head,
-    and at the parts of a Subject.
+    `reads_outputs` and `reads_components` say whether it looks at contexts, at all outputs of the
+    head, and at the components of a Subject.
     """
 
     reads_contexts: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
-    reads_parts: ClassVar[bool] = False
+    reads_components: ClassVar[bool] = False
 
     @classmethod
     def problem(cls, subject: Subject) -> str | None:

@@ -120,7 +120,7 @@ class _HookedPass:
         return any(fnmatchcase(n, pattern) for n in names for pattern in (*self.read, *self.write))
 
     def at(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Return the value that the computation goes on with."""
+        """Return the value at the point, as written, and keep it if it is read."""
         for pattern, function in self.write.items():
             if fnmatchcase(name, pattern):
                 value = function(value, Point(name, self.start))

@@ -11,8 +11,8 @@ from pathlib import Path
 from ad.config.schema import config_hash
 from ad.errors import ConfigError
 from ad.interpret.analysis import SOURCES, Analysis, Subject
+from ad.interpret.components import parse_components
 from ad.interpret.labeled import load, save
-from ad.interpret.parts import parse_parts
 from ad.registry import ANALYSES
 from ad.runtime.console import info
 from ad.runtime.run import Run
@@ -22,29 +22,29 @@ from envs.tasks import task_name
 def inspect_run(
     run: Run,
     names: Sequence[str] | None = None,
-    parts: Sequence[str] = (),
+    components: Sequence[str] = (),
     source: str = "rollout",
     fresh: bool = False,
 ) -> None:
     """Run the analyses called `names` on the trained model of `run`; write and print what they say.
 
-    Without names all run that the model has. `parts` are those that an ablation removes,
+    Without names all run that the model has. `components` are those that an ablation removes,
     `source` is where the contexts come from. What is written already is kept, or with `fresh` made
-    again. Raises ConfigError for a name that is no analysis, no part or no source, for parts that
-    repeat or that no analysis reads, for an analysis that the model does not have, and for what
-    `load_model` does.
+    again. Raises ConfigError for a name that is no analysis, no component or no source, for
+    components that repeat or that no analysis reads, for an analysis that the model does not have,
+    and for what `load_model` does.
     """
     chosen = load_analyses(ANALYSES.names() if names is None else names)
     if source not in SOURCES:
         raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
-    if parts and not any(analysis.reads_parts for analysis in chosen.values()):
-        raise ConfigError("--parts is for the ablation, which is not among the analyses")
-    for part in parts:
-        if parts.count(part) > 1:
-            raise ConfigError(f"--parts names {part} twice")
-    subject = Subject.load(run, parts, source)
-    for part in parts:
-        parse_parts(part, subject.model.transformer)
+    if components and not any(analysis.reads_components for analysis in chosen.values()):
+        raise ConfigError("--components is for the ablation, which is not among the analyses")
+    for component in components:
+        if components.count(component) > 1:
+            raise ConfigError(f"--components names {component} twice")
+    subject = Subject.load(run, components, source)
+    for component in components:
+        parse_components(component, subject.model.transformer)
     problems = {name: analysis.problem(subject) for name, analysis in chosen.items()}
     problems = {name: problem for name, problem in problems.items() if problem}
     for name, problem in problems.items():
@@ -81,8 +81,8 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
         "split_hash": split.hash,
         "train_steps": config.training.steps,
     }
-    if analysis.reads_parts:
-        about["parts"] = list(subject.parts)
+    if analysis.reads_components:
+        about["components"] = list(subject.components)
     if analysis.reads_contexts:
         tasks = split.held_out_tasks if subject.source == "rollout" else split.train_tasks
         about |= {"contexts": subject.source, "tasks": [task_name(task) for task in tasks]}

@@ -1,10 +1,11 @@
-"""Direct attribution: what each part of the model adds to the preference for one action.
+"""Direct attribution: what each component of the model adds to the preference for one action.
 
 The head reads the sum of what the embedding, the heads and the MLPs have written into the residual
 stream. With the scale of the final normalization as it is in the forward pass, the head's output
-for action a minus that for action b is a sum over these parts, of a head over the tokens that it
-attends to, and of an MLP over its neurons (Elhage et al. 2021, "A mathematical framework for
-transformer circuits"). The outputs are logits, or action values where a method learns those.
+for action a minus that for action b is a sum over these components; that of a head is a sum over
+the tokens that it attends to, and that of an MLP over its neurons (Elhage et al. 2021, "A
+mathematical framework for transformer circuits"). The outputs are logits, or action values where a
+method learns those.
 """
 
 import itertools
@@ -15,8 +16,8 @@ import torch
 from torch import nn
 
 from ad.data.episodes import ratio
+from ad.interpret.analyses.attention import at_tokens
 from ad.interpret.analysis import Analysis, over_tasks
-from ad.interpret.attention import at_tokens
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import LabeledArray, Results
@@ -36,7 +37,7 @@ POINTS = (
 
 
 class Attribution(Analysis):
-    """What each part adds to the preference for the best action, and to those between two."""
+    """Contribution of each component to the preference for the best action, and to each pair."""
 
     reads_outputs: ClassVar[bool] = True
 
@@ -48,19 +49,22 @@ class Attribution(Analysis):
         return super().problem(subject)
 
     def run(self, subject):
-        """Return the means of the contributions by part, episode, relation, pair and neuron."""
+        """Return mean contributions by component, episode, relation, pair and neuron."""
         model, contexts = subject.model, subject.contexts
         sums, counts = _preferred_sums(model, contexts)
-        parts, episodes = {"part": part_names(model)}, range(1, contexts.num_episodes + 1)
-        mean, interval = over_tasks(ratio(sums["parts"].sum(1), counts.sum(1)))
+        components, episodes = (
+            {"component": component_names(model)},
+            range(1, contexts.num_episodes + 1),
+        )
+        mean, interval = over_tasks(ratio(sums["components"].sum(1), counts.sum(1)))
         totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
         names = relation_names(model)
         neurons = totals["neurons"]
         about = "contribution to the output of the best action minus that of the second"
         results = {
-            "preferred": LabeledArray(mean, parts, f"{about}: mean over tasks"),
+            "preferred": LabeledArray(mean, components, f"{about}: mean over tasks"),
             "interval": LabeledArray(
-                interval, {"bound": ["low", "high"], **parts}, "95 % interval of preferred"
+                interval, {"bound": ["low", "high"], **components}, "95 % interval of preferred"
             ),
             "by_relation": LabeledArray(
                 totals["relations"],
@@ -75,30 +79,35 @@ class Attribution(Analysis):
         }
         if contexts.num_episodes > 1:
             results["by_episode"] = LabeledArray(
-                ratio(sums["parts"].sum(0), counts.sum(0)),
-                {"episode": list(episodes), **parts},
+                ratio(sums["components"].sum(0), counts.sum(0)),
+                {"episode": list(episodes), **components},
                 f"{about}: mean over the decisions of an in-context episode",
             )
-        return results | _pairs(model, contexts, parts)
+        return results | _pairs(model, contexts, components)
 
     def table(self, results):
-        """Return what each part adds, and of heads what it adds from the tokens of a relation."""
+        """Return the contribution of each component, and that of a head by relation of tokens."""
         mean, interval = results["preferred"], results["interval"]
         relations = results["by_relation"]
-        header = ["part", "best - second", "95 % interval", *relations.axes["relation"]]
+        header = ["component", "best - second", "95 % interval", *relations.axes["relation"]]
         rows = []
-        for part in mean.axes["part"]:
-            low, high = interval.at(part=part)
-            is_head = part in relations.axes["head"]
-            cells = relations.at(head=part) if is_head else [np.nan] * (len(header) - 3)
+        for component in mean.axes["component"]:
+            low, high = interval.at(component=component)
+            is_head = component in relations.axes["head"]
+            cells = relations.at(head=component) if is_head else [np.nan] * (len(header) - 3)
             numbers = [UNKNOWN if np.isnan(value) else f"{value:+.3f}" for value in cells]
             rows.append(
-                [part, f"{mean.at(part=part):+.3f}", f"[{low:+.3f}, {high:+.3f}]", *numbers]
+                [
+                    component,
+                    f"{mean.at(component=component):+.3f}",
+                    f"[{low:+.3f}, {high:+.3f}]",
+                    *numbers,
+                ]
             )
         return Table(header, rows)
 
 
-def part_names(model: SequenceModel) -> list[str]:
+def component_names(model: SequenceModel) -> list[str]:
     """Return the embedding, the heads and the MLP of each layer, and the sum of all biases."""
     heads = range(model.transformer.heads)
     layers = range(len(model.transformer.blocks))
@@ -107,11 +116,11 @@ def part_names(model: SequenceModel) -> list[str]:
 
 
 class Reading:
-    """What adds up to the head's outputs along `directions` at T decisions of B windows.
+    """Contributions to the head's outputs along `directions` at T decisions of B windows.
 
     `directions` are [B, T, A] or [A]: with 1 at action a and -1 at action b, the preference for a
-    against b. `values` are those of `read_values`. `parts` sum to the difference of outputs,
-    `tokens` to the part of its head, and `neurons` to that of its MLP but for a bias.
+    against b. `values` are those of `read_values`. `components` sum to the difference of outputs,
+    `tokens` to the component of its head, and `neurons` to that of its MLP but for a bias.
     """
 
     def __init__(self, model: SequenceModel, values: Values, directions: torch.Tensor):
@@ -129,15 +138,18 @@ class Reading:
         self.embedding = (embedded * reader).sum(-1)
         self.bias = (directions @ bias).expand(embedded.shape[:2])
 
-    def parts(self) -> torch.Tensor:
-        """Return what each of `part_names` adds, [B, T, P]."""
-        parts, bias = [self.embedding[..., None]], self.bias
+    def components(self) -> torch.Tensor:
+        """Return what each of `component_names` adds, [B, T, P]."""
+        components, bias = [self.embedding[..., None]], self.bias
         for layer, block in enumerate(self.model.transformer.blocks):
             z = self.at(self.values[f"blocks.{layer}.attn.hook_z"])
             mlp = self.at(self.values[f"blocks.{layer}.hook_mlp_out"])
-            parts += [(z * self._of_heads(layer)).sum(-1), (mlp * self.reader).sum(-1)[..., None]]
+            components += [
+                (z * self._of_heads(layer)).sum(-1),
+                (mlp * self.reader).sum(-1)[..., None],
+            ]
             bias = bias + self.reader @ block.attention.out.bias
-        return torch.cat([*parts, bias[..., None]], 2)
+        return torch.cat([*components, bias[..., None]], 2)
 
     def neurons(self) -> torch.Tensor:
         """Return what each neuron adds, [B, T, layers, F]."""
@@ -198,7 +210,7 @@ def _preferred_sums(
         reading = Reading(model, read_values(model, batch), directions)
         masks = torch.stack(list(relations(model, batch).values()), 2).float()
         of_relations = torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks)
-        values = {"parts": reading.parts(), "relations": of_relations}
+        values = {"components": reading.components(), "relations": of_relations}
         values["neurons"] = reading.neurons().abs()
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + batch.total(value)
@@ -206,7 +218,7 @@ def _preferred_sums(
     return sums, counts
 
 
-def _pairs(model: SequenceModel, contexts: Contexts, parts: dict[str, list[str]]) -> Results:
+def _pairs(model: SequenceModel, contexts: Contexts, components: dict[str, list[str]]) -> Results:
     """Return the mean and the standard deviation of the contributions by pair of actions."""
     actions = range(model.spec.num_actions)
     pairs = list(itertools.combinations(actions, 2))
@@ -216,13 +228,13 @@ def _pairs(model: SequenceModel, contexts: Contexts, parts: dict[str, list[str]]
     for batch in contexts.batches():
         values = read_values(model, batch)
         directions = torch.eye(len(actions), device=model.head.weight.device)
-        of_actions = [Reading(model, values, direction).parts() for direction in directions]
+        of_actions = [Reading(model, values, direction).components() for direction in directions]
         added = torch.stack([of_actions[a] - of_actions[b] for a, b in pairs], 2)
         total = total + batch.total(added).sum((0, 1))
         square = square + batch.total(added.double() ** 2).sum((0, 1))
         count = count + batch.total(torch.ones(added.shape[:2])).sum()
     mean = total / count
-    axes = {"pair": [f"{a} - {b}" for a, b in pairs], **parts}
+    axes = {"pair": [f"{a} - {b}" for a, b in pairs], **components}
     about = "contribution to the output of an action minus that of another, over all decisions"
     deviation = np.sqrt(np.maximum(square / count - mean**2, 0))
     return {
