@@ -102,7 +102,7 @@ def test_a_change_changes_nothing_but_the_past(spec, queries):
     window, past = queries.contexts.window, torch.from_numpy(queries.past)
     assert [*changes(model, AD)] == [
         *("no rewards", "rewards shuffled", "rewards flipped", "last success removed"),
-        *("another task", "episodes permuted"),
+        *("earlier successes removed", "another task", "episodes permuted"),
     ]
     for name in changes(model, AD):
         other = changed(queries, name, model, AD).window
@@ -123,8 +123,10 @@ def test_rewards_are_removed_shuffled_mirrored_and_forgotten(spec, queries):
     for row, known in enumerate(past):
         shuffled = reward["rewards shuffled"][row, known]
         assert sorted(shuffled) == sorted(before[row, known])
-        removed = before[row] - reward["last success removed"][row]
-        assert removed.nonzero()[0].tolist() == [(before[row] * known).nonzero()[0].max()]
+        *earlier, last = (before[row] * known).nonzero()[0].tolist()
+        changes_at = {"last success removed": [last], "earlier successes removed": earlier}
+        for name, places in changes_at.items():
+            assert (before[row] - reward[name][row]).nonzero()[0].tolist() == places
 
 
 def test_episodes_are_permuted_whole_and_another_task_is_another_tasks(spec, queries):

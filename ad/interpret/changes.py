@@ -60,6 +60,7 @@ def changes(model: SequenceModel, method: Method, is_asked: bool = False) -> dic
     if tells_rewards(model):
         found |= {"no rewards": no_rewards, "rewards shuffled": shuffled_rewards}
         found |= {"rewards flipped": flipped_rewards, "last success removed": no_last_success}
+        found["earlier successes removed"] = only_last_success
     if not method.within_episodes:
         found |= {"another task": another_task, "episodes permuted": permuted_episodes}
     if is_asked and ASKED in model.tokenizer.inputs:
@@ -96,12 +97,20 @@ def flipped_rewards(queries: Queries, model: SequenceModel, rng: np.random.Gener
 
 def no_last_success(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Set the last reward above 0 to 0."""
-    reward = _known_rewards(queries)
-    success = queries.past & (reward > 0)
-    place = success.shape[1] - 1 - success[:, ::-1].argmax(1)
-    rows = np.flatnonzero(success.any(1))
-    reward[rows, place[rows]] = 0.0
-    return _rewards(queries, reward)
+    return _rewards(queries, np.where(last_success(queries), 0.0, _known_rewards(queries)))
+
+
+def only_last_success(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Set every reward but the last above 0 to 0."""
+    removed = queries.past & ~last_success(queries)
+    return _rewards(queries, np.where(removed, 0.0, _known_rewards(queries)))
+
+
+def last_success(queries: Queries) -> np.ndarray:
+    """Return the entry of the last reward above 0 before each last decision, bool [N, T + 1]."""
+    success = queries.past & (queries.contexts.reward > 0)
+    following = np.cumsum(success[:, ::-1], axis=1)[:, ::-1]  # this one and later ones
+    return success & (following == 1)
 
 
 def another_task(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
