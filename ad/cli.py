@@ -23,7 +23,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.runtime import signals
-from ad.sweeps.verbs import leaderboard, results, sources, study, table, whole_numbers, worlds
+from ad.sweeps.verbs import (
+    findings,
+    leaderboard,
+    results,
+    sources,
+    study,
+    table,
+    whole_numbers,
+    worlds,
+)
 
 if TYPE_CHECKING:
     from ad.config.schema import Experiment
@@ -242,6 +251,7 @@ VERBS: dict[str, Verb] = {
     "verify": of_experiment(verify, flag="repair"),
     "release": of_run(release),
     "inspect": inspect_model,
+    "findings": findings,
 }
 
 

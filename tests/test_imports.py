@@ -23,7 +23,8 @@ LAYERS = (
     ("ad.training",),
     ("ad.evaluation",),
     ("ad.reporting",),
-    ("ad.sweeps", "ad.interpret", "ad.exchange"),
+    ("ad.interpret", "ad.exchange"),
+    ("ad.sweeps",),
     ("ad.cli",),
     ("scripts",),
 )

@@ -17,7 +17,7 @@ from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
 from ad.methods import train_steps
 from ad.runtime.console import info, warn
-from ad.runtime.locks import locked_runs
+from ad.runtime.locks import locked, locked_runs
 from ad.runtime.run import Run, with_seed
 from ad.runtime.signals import defer_signals
 from ad.sweeps.results_table import print_table
@@ -63,6 +63,16 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
             newest = checkpoints.newest(trainer.run.folder / "checkpoints")
             if not trainer.train_steps_left and newest:  # None if a last validation failed
                 info(f"train: {trainer.step} steps, {newest}")
+
+
+def collect_and_train(configs: Sequence[Experiment], root: Path) -> list[Run]:
+    """Return the runs of `configs`, whose folders the caller has locked, trained side by side."""
+    runs = [Run.open(config) for config in configs]
+    with locked(root / "histories", wait=True):  # another shard may need them too
+        for run in runs:
+            collect(run)
+    train(runs)
+    return runs
 
 
 def evaluate(run: Run, fresh: bool = False) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.config.constraints import library_violations
-from ad.config.schema import Experiment
 from ad.errors import ConfigError, NumericError
 from ad.reporting.tables import COLUMNS, number
 from ad.runtime import console
@@ -18,7 +17,6 @@ from ad.runtime.console import info
 from ad.runtime.devices import choose_device
 from ad.runtime.files import remove
 from ad.runtime.locks import locked, locked_runs
-from ad.runtime.run import Run
 from ad.sweeps import pipeline
 from ad.sweeps.failures import add_failures, forget_failures, read_failures
 from ad.sweeps.planned import PlannedRun, group_by_experiment, group_by_training
@@ -80,7 +78,7 @@ def make(path: Path, planned: PlannedRun, root: Path) -> None:
     """Collect, train and evaluate one run under `root`, and add its records to those at `path`."""
     config = replace(planned.config, root=str(root))
     with locked_runs([config]):
-        (run,) = _collect_and_train([config], root)
+        (run,) = pipeline.collect_and_train([config], root)
         pipeline.evaluate(run)
         records = records_of(planned, run)
     with locked(path.parent, wait=True):
@@ -156,15 +154,5 @@ def train_side_by_side(
     for experiment in group_by_experiment(trainings):
         configs = [replace(training[0].config, root=str(root)) for training in experiment]
         with locked_runs(configs), suppress(NumericError):
-            _collect_and_train(configs, root)
+            pipeline.collect_and_train(configs, root)
         yield from experiment
-
-
-def _collect_and_train(configs: Sequence[Experiment], root: Path) -> list[Run]:
-    """Return the runs of `configs`, whose folders the caller has locked, trained side by side."""
-    runs = [Run.open(config) for config in configs]
-    with locked(root / "histories", wait=True):  # another shard may need them too
-        for run in runs:
-            pipeline.collect(run)
-    pipeline.train(runs)
-    return runs

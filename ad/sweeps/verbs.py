@@ -64,6 +64,42 @@ def results(argv: Sequence[str]) -> None:
     _sweep(plan.records, runs, lambda: write_tables(plan, page), options)
 
 
+def findings(argv: Sequence[str]) -> None:
+    """Look inside the models of configs/records/findings.yaml and write the tables of its page.
+
+    A model that is analyzed has its values in the CSV file beside it and is not trained again; the
+    same command resumes the others. Several processes may each make one shard of the models.
+    """
+    parser = _parser("findings", findings)
+    parser.add_argument(
+        "--file",
+        default="configs/records/findings.yaml",
+        type=Path,
+        help="the models and the tables",
+    )
+    parser.add_argument(
+        "--root", default=Path("logs") / "findings", type=Path, help="where runs write their files"
+    )
+    parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
+    _add_flag(parser, "keep", "keep the folders of finished runs")
+    _add_flag(parser, "status", "list the runs and what they lack, and stop")
+    _add_flag(parser, "table", "write the page and stop")
+    options = parser.parse_args(argv)
+    from ad.runtime.files import read_marked
+    from ad.sweeps.findings.plan import load_findings
+    from ad.sweeps.findings.report import list_findings, make_findings, write_findings
+    from ad.sweeps.planned import shard
+
+    plan = load_findings(options.file)
+    read_marked(plan.page, plan.tables)
+    runs = shard(plan.planned_runs(), *_shard(options.shard))
+    if options.status == "true":
+        return list_findings(plan, runs)
+    if options.table == "false":
+        make_findings(plan, runs, options.root, options.keep == "true")
+    write_findings(plan)
+
+
 def leaderboard(argv: Sequence[str]) -> None:
     """Evaluate every method in every world of a board, and write the page of the leaderboard.
 

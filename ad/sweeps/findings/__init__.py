@@ -1,0 +1,1 @@
+"""Findings: tables of analyses of trained models, over several training seeds."""

@@ -1,0 +1,126 @@
+"""The file of findings: models, and tables of what analyses say about them.
+
+`configs/records/findings.yaml` names the seeds, the models and the tables. A model is an experiment
+that is trained once for each seed, which is also that of its source agents. A table shows one array
+of one analysis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ad.config.fields import as_yaml, field
+from ad.errors import ConfigError
+from ad.registry import ANALYSES
+from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
+from ad.sweeps.planned import SEEDS, PlannedRun, planned_run
+from envs.registry import did_you_mean
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model: an experiment and what differs from its file."""
+
+    experiment: str = field("")  # the YAML file of the experiment
+    settings: dict = field({})  # dotted setting: its value
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """A table: an array of an analysis, in which all axes but one or two have a fixed label."""
+
+    analysis: str = field("")  # the name of the analysis
+    array: str = field("")  # the name of its array
+    interval: str = field("")  # the array with the interval of each value; empty for none
+    models: list[str] = field([])  # titles of models
+    at: dict = field({})  # axis: its label
+    rows: str = field("")  # the axis whose labels are the rows
+    columns: str = field("")  # the axis whose labels are the columns; empty: the seeds
+    strongest: int = field(0, at_least=0)  # number of largest rows to show of each seed; 0: all
+    rows_of: str = field("")  # the table whose strongest rows of each seed are shown; empty: all
+    decimals: int = field(2, at_least=0, at_most=6)
+
+
+@dataclass(frozen=True)
+class FindingsConfig:
+    """The content of findings.yaml."""
+
+    page: str = field("configs/interpret/README.md")  # the file that the tables stand in
+    seeds: list[int] = field([0, 1, 2])  # of trainings and source agents
+    models: dict = field({})  # the models by title
+    tables: dict = field({})  # the tables by name, which is that of their place in the page
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The models and tables of the file `path`: the runs by model, and the tables by name."""
+
+    path: Path
+    page: Path
+    seeds: Sequence[int]
+    models: dict[str, list[PlannedRun]]
+    tables: dict[str, TableConfig]
+
+    @property
+    def records(self) -> Path:
+        """The CSV file of the records."""
+        return self.path.with_suffix(".csv")
+
+    def planned_runs(self) -> list[PlannedRun]:
+        """Return the runs of all models, the first seed of each first."""
+        by_seed = zip(*self.models.values(), strict=True)
+        return [run for runs in by_seed for run in runs]
+
+    def tables_of(self, run: PlannedRun) -> list[str]:
+        """Return the names of the tables that show the model of `run`."""
+        return [name for name, table in self.tables.items() if run.changed in table.models]
+
+
+def load_findings(path: Path) -> Findings:
+    """Read the file at `path`. Raises ConfigError with a line for each entry that is wrong."""
+    config = read_file(path, FindingsConfig)
+    check_seeds(f"{path}: seeds", config.seeds)
+    models = dict(
+        zip(config.models, gather(partial(_runs, path, config), config.models), strict=True)
+    )
+    tables = dict(
+        zip(config.tables, gather(partial(_table, path, config), config.tables), strict=True)
+    )
+    return Findings(path, Path(config.page), config.seeds, models, tables)
+
+
+def _runs(path: Path, config: FindingsConfig, title: str) -> list[PlannedRun]:
+    where = f"{path}: {title}"
+    model = group_of(ModelConfig, config.models[title], where)
+    if not model.experiment:
+        raise ConfigError(f"{where} must name an experiment")
+    if own := [name for name in SEEDS if name in model.settings]:
+        raise ConfigError(f"{where} must not set {own[0]}: seeds does")
+    experiment = experiment_of(model.experiment, model.settings, where)
+    return [planned_run(title, experiment, seed) for seed in config.seeds]
+
+
+def _table(path: Path, config: FindingsConfig, name: str) -> TableConfig:
+    where = f"{path}: {name}"
+    table = group_of(TableConfig, config.tables[name], where)
+    if problem := _problem(table, config):
+        raise ConfigError(f"{where} {problem}")
+    return table
+
+
+def _problem(table: TableConfig, config: FindingsConfig) -> str | None:
+    """Return what is wrong with a table, None if nothing is."""
+    if table.analysis not in ANALYSES.names():
+        hint = did_you_mean(table.analysis, ANALYSES.names()) or ""
+        return f"names the analysis {as_yaml(table.analysis)}, which is none{hint}"
+    if not table.array or not table.rows or not table.models:
+        return "must name an array, the axis of its rows, and models"
+    if unknown := [title for title in table.models if title not in config.models]:
+        hint = did_you_mean(unknown[0], config.models) or ""
+        return f"names the model {as_yaml(unknown[0])}, which is none{hint}"
+    if table.columns and (table.strongest or table.rows_of):
+        return "has columns: rows that differ by seed have the seeds as columns"
+    if table.rows_of and not config.tables.get(table.rows_of, {}).get("strongest"):
+        return f"names rows_of {as_yaml(table.rows_of)}, which is no table with strongest rows"
+    return None

@@ -1,0 +1,174 @@
+"""Make the findings that are missing, and write their tables.
+
+An interval in the column of a seed is that of its analysis, most often over tasks. That of a mean
+is over the seeds (Student's t).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ad.evaluation.metrics import json_number, t_interval
+from ad.interpret.inspect import inspect_run
+from ad.interpret.labeled import load
+from ad.reporting.tables import UNKNOWN, Table, bounds, interval
+from ad.runtime.console import info
+from ad.runtime.files import remove, replace_between
+from ad.runtime.locks import locked, locked_runs
+from ad.sweeps.findings.plan import Findings, TableConfig
+from ad.sweeps.findings.records import Value, add_values, read_values, shown_values, values_of
+from ad.sweeps.pipeline import collect_and_train
+from ad.sweeps.planned import PlannedRun
+
+
+def make_findings(
+    findings: Findings, runs: Sequence[PlannedRun], root: Path, keep: bool = False
+) -> None:
+    """Train the models of `runs` and analyze them, where tables lack values.
+
+    Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
+    """
+    for run in runs:
+        missing = missing_tables(findings, run)
+        if not missing:
+            continue
+        info(f"{run.changed}, seed {run.config.training.train_seed}: {len(missing)} tables")
+        config = replace(run.config, root=str(root))
+        with locked_runs([config]):
+            (trained,) = collect_and_train([config], root)
+            analyses = {name: findings.tables[name].analysis for name in missing}
+            inspect_run(trained, list(dict.fromkeys(analyses.values())))
+            values = []
+            for name, analysis in analyses.items():
+                results = load(trained.folder / "inspect" / analysis)
+                values += values_of(findings, name, run, results)
+        with locked(findings.records.parent, wait=True):
+            add_values(findings.records, values)
+        if not keep:
+            remove(trained.folder)
+
+
+def missing_tables(findings: Findings, run: PlannedRun) -> list[str]:
+    """Return the names of the tables that show the model of `run` and have no values of it."""
+    values = read_values(findings.records)
+    return [name for name in findings.tables_of(run) if not _of_run(findings, name, run, values)]
+
+
+def list_findings(findings: Findings, runs: Sequence[PlannedRun]) -> None:
+    """Print a line for each run: done, or how many of its tables lack values."""
+    for run in runs:
+        missing, tables = len(missing_tables(findings, run)), len(findings.tables_of(run))
+        state = f"{missing} of {tables} tables missing" if missing else "done"
+        info(f"seed {run.config.training.train_seed}  {run.changed}: {state}")
+
+
+def write_findings(findings: Findings) -> None:
+    """Print the tables that have values, and put them into the page.
+
+    A table stands between the lines `<!-- name -->` and `<!-- /name -->`.
+    """
+    values = read_values(findings.records)
+    tables = {name: findings_table(findings, name, values) for name in findings.tables}
+    texts = {name: table.markdown() for name, table in tables.items() if table.rows}
+    for name, text in texts.items():
+        info(f"{name}\n{text}")
+    replace_between(findings.page, texts)
+
+
+def findings_table(findings: Findings, name: str, values: Sequence[Value]) -> Table:
+    """Return the table called `name`, with the values of each model that it shows."""
+    table, rows = findings.tables[name], []
+    for model in table.models:
+        runs = findings.models[model]
+        if table.strongest or table.rows_of:
+            of_model = _ranked_rows(table, [_ranked(findings, name, r, values) for r in runs])
+        else:
+            of_seeds = [_of_run(findings, name, run, values) for run in runs]
+            of_model = (_crossed_rows if table.columns else _seed_rows)(table, of_seeds)
+        rows += [[model, *row] for row in of_model]
+    return Table(["model", *_header(findings, name, values)], rows)
+
+
+def _header(findings: Findings, name: str, values: Sequence[Value]) -> list[str]:
+    table, seeds = findings.tables[name], [f"seed {seed}" for seed in findings.seeds]
+    if table.strongest or table.rows_of:
+        return ["rank", *seeds]
+    if table.columns:
+        shown = shown_values(findings, name, values)
+        return [table.rows, *dict.fromkeys(value.label(table.columns) for value in shown)]
+    return [table.rows, *seeds, "mean of the seeds"]
+
+
+def _of_run(findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]) -> list[Value]:
+    """Return the values of a run that a table shows."""
+    return [value for value in shown_values(findings, name, values) if value.key == run.key]
+
+
+def _ranked(findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]) -> list[Value]:
+    """Return the strongest values of a run, or those of the strongest rows of another table."""
+    table, own = findings.tables[name], _of_run(findings, name, run, values)
+    if not table.rows_of:
+        return sorted(own, key=lambda value: -abs(value.value))[: table.strongest]
+    rows = findings.tables[table.rows_of].rows
+    by_row = {value.label(table.rows): value for value in own}
+    ranked = _ranked(findings, table.rows_of, run, values)
+    return [by_row[v.label(rows)] for v in ranked if v.label(rows) in by_row]
+
+
+def _ranked_rows(table: TableConfig, ranked: Sequence[list[Value]]) -> list[list[str]]:
+    """Return a row for each rank: in the column of each seed the label and its value."""
+    return [
+        [
+            str(rank + 1),
+            *(
+                f"{own[rank].label(table.rows)}: {_cell(table, own[rank])}"
+                if rank < len(own)
+                else UNKNOWN
+                for own in ranked
+            ),
+        ]
+        for rank in range(max(map(len, ranked), default=0))
+    ]
+
+
+def _seed_rows(table: TableConfig, of_seeds: Sequence[list[Value]]) -> list[list[str]]:
+    """Return a row for each label: its value in each seed, and their mean."""
+    by_seed = [{value.label(table.rows): value for value in own} for own in of_seeds]
+    labels = dict.fromkeys(label for own in by_seed for label in own)
+    return [
+        [
+            label,
+            *(_cell(table, own[label]) if label in own else UNKNOWN for own in by_seed),
+            _mean(table, [own[label] for own in by_seed if label in own]),
+        ]
+        for label in labels
+    ]
+
+
+def _crossed_rows(table: TableConfig, of_seeds: Sequence[list[Value]]) -> list[list[str]]:
+    """Return a row for each label: in each column the mean of the seeds."""
+    values = [value for own in of_seeds for value in own]
+    rows = dict.fromkeys(value.label(table.rows) for value in values)
+    columns = dict.fromkeys(value.label(table.columns) for value in values)
+    cells = {
+        place: [v for v in values if (v.label(table.rows), v.label(table.columns)) == place]
+        for place in ((row, column) for row in rows for column in columns)
+    }
+    return [[row, *(_mean(table, cells[row, column]) for column in columns)] for row in rows]
+
+
+def _cell(table: TableConfig, value: Value) -> str:
+    limits = (value.low, value.high)
+    known = None if any(map(_unknown, limits)) else limits
+    return interval(json_number(value.value), known, f".{table.decimals}f")
+
+
+def _mean(table: TableConfig, values: Sequence[Value]) -> str:
+    """Return the mean over seeds with its interval as text."""
+    known = [value.value for value in values if not _unknown(value.value)]
+    entry = t_interval(known)
+    return interval(entry["mean"], bounds(entry), f".{table.decimals}f")
+
+
+def _unknown(value: float) -> bool:
+    return value != value

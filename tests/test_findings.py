@@ -1,0 +1,209 @@
+"""Findings: what analyses of models of several seeds say, from the file to the page."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ad.errors import ConfigError, CorruptError
+from ad.interpret.labeled import LabeledArray
+from ad.sweeps.findings.plan import Findings, load_findings
+from ad.sweeps.findings.records import add_values, read_values, values_of
+from ad.sweeps.findings.report import (
+    findings_table,
+    make_findings,
+    missing_tables,
+    write_findings,
+)
+
+FILE = """
+page: PAGE
+seeds: [0, 1]
+models:
+  small: {experiment: configs/smoke.yaml}
+  wide: {experiment: configs/smoke.yaml, settings: {model.width: 32}}
+tables:
+  heads:
+    models: [small]
+    analysis: patching
+    array: head
+    interval: head_interval
+    at: {change: no rewards}
+    rows: head
+    strongest: 2
+  masses:
+    models: [small]
+    analysis: attention
+    array: scores
+    at: {relation: rewarded}
+    rows: head
+    rows_of: heads
+  all:
+    models: [small, wide]
+    analysis: attention
+    array: scores
+    rows: relation
+    columns: head
+  by_seed:
+    models: [wide]
+    analysis: attention
+    array: scores
+    at: {head: "0.1"}
+    rows: relation
+"""
+HEADS, RELATIONS = ["0.0", "0.1"], ["itself", "rewarded"]
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "findings.yaml"
+    page = tmp_path / "page.md"
+    path.write_text(FILE.replace("PAGE", str(page)))
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in load_findings(path).tables)
+    page.write_text(f"before\n{marks}after\n")
+    return path
+
+
+def results_of(head, scores) -> dict[str, LabeledArray]:
+    """Arrays of two heads, as patching and attention return them."""
+    head, scores = np.array([[0, 0], head], float), np.array(scores, float)
+    axes = {"change": ["another task", "no rewards"], "head": HEADS}
+    bounds = {"bound": ["low", "high"], **axes}
+    return {
+        "head": LabeledArray(head, axes, ""),
+        "head_interval": LabeledArray(np.stack([head - 0.1, head + 0.1]), bounds, ""),
+        "scores": LabeledArray(scores, {"head": HEADS, "relation": RELATIONS}, ""),
+    }
+
+
+def fill(findings: Findings, results: list[dict]) -> None:
+    """Write the values of `results`, those of each seed of the model small."""
+    for run, own in zip(findings.models["small"], results, strict=True):
+        for name in findings.tables_of(run):
+            add_values(findings.records, values_of(findings, name, run, own))
+
+
+def cells(findings: Findings, name: str) -> list[list[str]]:
+    return findings_table(findings, name, read_values(findings.records)).rows
+
+
+def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(file):
+    findings = load_findings(file)
+    fill(
+        findings,
+        [
+            results_of([0.25, -0.5], [[0.1, 0.2], [0.3, 0.4]]),
+            results_of([0.75, 0.0], [[0.5, 0.6], [0.7, 0.8]]),
+        ],
+    )
+    assert cells(findings, "heads") == [
+        ["small", "1", "0.1: -0.50 [-0.60, -0.40]", "0.0: 0.75 [0.65, 0.85]"],
+        ["small", "2", "0.0: 0.25 [0.15, 0.35]", "0.1: 0.00 [-0.10, 0.10]"],
+    ]
+    assert cells(findings, "masses") == [
+        ["small", "1", "0.1: 0.40", "0.0: 0.60"],
+        ["small", "2", "0.0: 0.20", "0.1: 0.80"],
+    ]
+
+
+def test_columns_have_the_mean_over_the_seeds_and_its_interval(file):
+    findings = load_findings(file)
+    fill(
+        findings,
+        [
+            results_of([0, 0], [[0.1, 0.2], [0.3, 0.4]]),
+            results_of([0, 0], [[0.3, 0.2], [0.3, np.nan]]),
+        ],
+    )
+    table = findings_table(findings, "all", read_values(findings.records))
+    assert table.header == ["model", "relation", *HEADS]
+    assert table.rows == [
+        ["small", "itself", "0.20 [-1.07, 1.47]", "0.30 [0.30, 0.30]"],
+        ["small", "rewarded", "0.20 [0.20, 0.20]", "0.40"],
+    ]
+
+
+def test_a_seed_that_is_missing_is_a_dash(file):
+    findings = load_findings(file)
+    first, _ = findings.models["wide"]
+    values = values_of(findings, "by_seed", first, results_of([0, 0], [[1, 2], [3, 4]]))
+    add_values(findings.records, values)
+    assert cells(findings, "by_seed") == [
+        ["wide", "itself", "3.00", "–", "3.00"],
+        ["wide", "rewarded", "4.00", "–", "4.00"],
+    ]
+    assert not cells(findings, "heads")
+
+
+def test_values_are_kept_once_and_missing_tables_are_those_without(file):
+    findings = load_findings(file)
+    run = findings.models["small"][0]
+    assert missing_tables(findings, run) == ["heads", "masses", "all"]
+    values = values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
+    for _ in range(2):
+        add_values(findings.records, values)
+    assert read_values(findings.records) == values
+    assert missing_tables(findings, run) == ["masses", "all"]
+
+
+def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsys):
+    findings = load_findings(file)
+    run = findings.models["wide"][1]
+    make_findings(findings, [run], tmp_path)
+    assert not missing_tables(findings, run) and not list((tmp_path / "logs").glob("wide*"))
+    records = findings.records.read_bytes()
+    make_findings(findings, [run], tmp_path)
+    assert findings.records.read_bytes() == records
+    write_findings(findings)
+    page = findings.page.read_text()
+    assert page.startswith("before") and page.endswith("after\n")
+    assert "| wide | previous step | – |" in page and "| small |" not in page
+    assert page.count("| wide | rewarded |") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("analysis: patching", "analysis: patchin", "which is none; did you mean patching"),
+        ("models: [small, wide]", "models: [smal]", "names the model 'smal', which is none"),
+        ("    array: head\n", "", "heads must name an array"),
+        ("rows_of: heads", "rows_of: all", "names rows_of 'all', which is no table with strongest"),
+        ("columns: head", "columns: head\n    strongest: 1", "all has columns"),
+        ("{model.width: 32}", "{training.train_seed: 1}", "must not set training.train_seed"),
+        ("{experiment: configs/smoke.yaml}", "{}", "small must name an experiment"),
+    ],
+)
+def test_a_mistake_in_the_file_is_a_sentence(file, old, new, sentence):
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(ConfigError, match=sentence):
+        load_findings(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("array: head\n", "array: heads\n", "has no array 'heads'; did you mean"),
+        ("{change: no rewards}", "{change: nothing}", "the axis 'change' has no label 'nothing'"),
+        ("{change: no rewards}", "{chance: no rewards}", "the axis 'chance' has no label"),
+        (
+            "rows: head\n    strongest",
+            "rows: bound\n    strongest",
+            "must be those that",
+        ),
+    ],
+)
+def test_an_array_that_does_not_fit_a_table_is_a_sentence(file, old, new, sentence):
+    file.write_text(file.read_text().replace(old, new, 1))
+    findings = load_findings(file)
+    run = findings.models["small"][0]
+    with pytest.raises(ConfigError, match=sentence):
+        values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
+
+
+def test_records_that_are_cut_are_refused(file):
+    findings = load_findings(file)
+    fill(findings, [results_of([0, 0], [[1, 2], [3, 4]])] * 2)
+    text = findings.records.read_text()
+    findings.records.write_text(text[: len(text) // 2])
+    with pytest.raises(CorruptError, match="is not a whole file of findings"):
+        read_values(findings.records)
