@@ -17,7 +17,8 @@ from typing import Any
 
 import pyrallis
 
-from ad.config.constraints import library_violations, violations
+from ad.config.component_constraints import COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS
+from ad.config.constraints import CONSTRAINTS
 from ad.config.fields import (
     Problem,
     as_yaml,
@@ -60,7 +61,7 @@ def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
     for setting, word in options.items():
         problems += _override(file.data, setting, word)
     config = _build(file.data, problems)
-    if problems := problems or list(library_violations(config)):
+    if problems := problems or list(LIBRARY_CONSTRAINTS.violations(config)):
         raise _error(problems, file, path, options, " (command line)")
     return Arguments(config, is_set)
 
@@ -69,7 +70,7 @@ def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
     """Return the experiment of a YAML file. `overrides`: dotted setting -> plain value.
 
     Raises ConfigError with a line for each problem of the file and the settings. Libraries are not
-    asked: `ad.config.constraints.library_violations` does.
+    asked: the LIBRARY_CONSTRAINTS of `ad.config.component_constraints` do.
     """
     file = YamlFile(read_text(path))
     problems = list(file.problems)
@@ -162,7 +163,9 @@ def _build(data: Any, problems: list[Problem]) -> Experiment:
         return Experiment()
     bad = {problem.path for problem in problems}
     config = pyrallis.decode(Experiment, _without(data, bad))
-    problems += violations(config, bad)
+    problems += CONSTRAINTS.violations(config, bad)
+    if not problems:
+        problems += COMPONENT_CONSTRAINTS.violations(config)
     for section in COMPONENTS:
         config = _complete_settings(config, section, problems)
     if not problems and config.tune.grid:

@@ -3,7 +3,7 @@
 The defaults are those of `configs/quickstart.yaml`, but for `evaluation.temperature_known`. The
 string below a setting is its line in `--help`, and `ad.config.fields.field` declares its limits.
 `ad.config.parser` builds an Experiment from a YAML file and the command line;
-`ad/config/constraints.py` relates settings to each other.
+`ad/config/constraints.py` and `component_constraints.py` relate settings to each other.
 """
 
 import dataclasses

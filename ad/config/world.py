@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from ad.config.schema import EnvConfig, SplitConfig
 from envs import make_base, make_vec
-from envs.tasks import Split, make_split, tuning_tasks
+from envs.tasks import RESERVED, Split, make_split, tuning_tasks
 
 
 def configured_world(env: EnvConfig):
@@ -51,3 +51,9 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
         env.tasks,
         split.num_held_out,
     )
+
+
+def reserved_problem(kwargs: dict) -> str | None:
+    """Return a problem if `kwargs` of an environment set what the user must not set, else None."""
+    if reserved := sorted(kwargs.keys() & RESERVED):
+        return f"must not set {', '.join(reserved)}: the suite sets it"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ad.config.constraints import library_violations
+from ad.config.component_constraints import LIBRARY_CONSTRAINTS
 from ad.errors import ConfigError, NumericError
 from ad.reporting.tables import COLUMNS, number
 from ad.runtime import console
@@ -70,7 +70,7 @@ def run_missing(
 def _check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
     """Raise ConfigError for the first of `trainings` of which a library lacks or refuses a part."""
     for run, *_ in trainings:
-        for problem in library_violations(run.config):
+        for problem in LIBRARY_CONSTRAINTS.violations(run.config):
             raise ConfigError(f"{run.changed}: {problem.path} {problem.text}")
 
 
