@@ -12,6 +12,7 @@ tuned while its `tuned` is null.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
@@ -19,6 +20,8 @@ from ad.config.fields import as_yaml, field
 from ad.config.schema import Experiment
 from ad.config.world import configured_world
 from ad.errors import ConfigError
+from ad.methods import build_method
+from ad.methods.base import Method
 from ad.registry import METHODS
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
 from ad.sweeps.planned import SEEDS, PlannedRun, planned_run, settings_text
@@ -77,6 +80,21 @@ class Cell:
     method: str
     runs: list[PlannedRun]
     problem: str = ""
+
+    @property
+    def config(self) -> Experiment:
+        """The experiment of the first run."""
+        return self.runs[0].config
+
+    @cached_property
+    def built_method(self) -> Method:
+        """The method with the settings of the runs."""
+        return build_method(self.config.method)
+
+    @property
+    def transitions(self) -> int:
+        """The number of transitions that each run learns from."""
+        return self.built_method.transitions(self.config)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import jinja2
 
 from ad.config.fields import as_yaml
 from ad.evaluation.metrics import t_interval
-from ad.methods import build_method
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.console import info, warn
 from ad.runtime.files import is_marked, replace_between, write_text
@@ -48,7 +47,10 @@ from ad.sweeps.records import SECONDS, RunRecord, read_curve, read_per_task, rea
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """What the files of a board are made of; published results and aims are those of its worlds."""
+    """A board with its records and their aggregates, and the published results and aims.
+
+    Published results and aims are those of the board's worlds.
+    """
 
     board: Board
     cells: Records
@@ -232,13 +234,12 @@ def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
     found = {"world": cell.world, "method": cell.method, "planned": len(cell.runs)}
     found |= {"problem": cell.problem, "runs": [_run(record) for record in made]}
     if made:
-        config = cell.runs[0].config
-        method = build_method(config.method)
+        algorithm, is_online = cell.config.source.algorithm, cell.built_method.online
         found |= {
-            "told": "nothing" if method.online else told(config.source.algorithm) or UNKNOWN,
-            "source": "itself, online" if method.online else config.source.algorithm,
-            "transitions": method.transitions(config),
-            "train_steps": method.train_steps(config),
+            "told": "nothing" if is_online else told(algorithm) or UNKNOWN,
+            "source": "itself, online" if is_online else algorithm,
+            "transitions": cell.transitions,
+            "train_steps": cell.built_method.train_steps(cell.config),
             "scores": {name: _estimate(made, name) for name in METRICS},
             "against": str(compared.get((cell.world, cell.method), "")),
         }

@@ -87,10 +87,13 @@ def compare(board: Board, cells: Records) -> dict[tuple[str, str], Comparison]:
     }
 
 
-def missing_cells(board: Board, cells: Records) -> list[Cell]:
-    """Return the cells that could be made and lack records of some of their runs."""
-    made = {cell: len(records) for cell, records in cells.items()}
-    return [c for c in board.cells if made.get((c.world, c.method), 0) < len(c.runs)]
+def missing_cells(board: Board, cells: Records, score: str | None = None) -> list[Cell]:
+    """Return the cells that could be made and lack records of some of their runs.
+
+    With `score`, a record in which it is not known does not count.
+    """
+    made = {cell: values_of(own, score) if score else own for cell, own in cells.items()}
+    return [c for c in board.cells if len(made.get((c.world, c.method), [])) < len(c.runs)]
 
 
 def complete_scores(board: Board, cells: Records) -> dict[str, np.ndarray]:
@@ -99,11 +102,10 @@ def complete_scores(board: Board, cells: Records) -> dict[str, np.ndarray]:
     W are the worlds in which the first method has all its runs; a method that lacks one there is
     left out. R is the smallest number of runs of a cell.
     """
-    scores = {}
-    for cell in board.cells:
-        values = values_of(cells.get((cell.world, cell.method), []), NORMALIZED)
-        if values and len(values) == len(cell.runs):
-            scores[cell.world, cell.method] = values
+    missing = {(cell.world, cell.method) for cell in missing_cells(board, cells, NORMALIZED)}
+    scores = {
+        cell: values_of(own, NORMALIZED) for cell, own in cells.items() if cell not in missing
+    }
     reference = next(iter(board.methods))
     worlds = [world for world in board.worlds if (world, reference) in scores]
     methods = [m for m in board.methods if worlds and all((w, m) in scores for w in worlds)]

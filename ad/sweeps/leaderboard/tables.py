@@ -1,7 +1,6 @@
 """The tables of the leaderboard: the summary, the aggregates, a world, and a line for each cell."""
 
 from ad.evaluation.metrics import t_interval
-from ad.methods import build_method
 from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.sweeps.leaderboard.plan import Board, MethodConfig
 from ad.sweeps.leaderboard.scores import (
@@ -130,10 +129,7 @@ def references(board: Board, cells: Records, world: str) -> dict[str, float]:
 
 def _transitions(board: Board) -> dict[tuple[str, str], int]:
     """Return the number of transitions that each cell's runs learn from, by world and method."""
-    configs = {(cell.world, cell.method): cell.runs[0].config for cell in board.cells if cell.runs}
-    return {
-        cell: build_method(config.method).transitions(config) for cell, config in configs.items()
-    }
+    return {(cell.world, cell.method): cell.transitions for cell in board.cells if cell.runs}
 
 
 def kind(entry: MethodConfig) -> list[str]:
