@@ -12,7 +12,7 @@ from ad.models.sequence_model import SequenceModel
 
 
 class Outcome(NamedTuple):
-    """What a model predicts to follow an action, [...] each.
+    """Predictions of a model about what follows an action, [...] each.
 
     reward: the most likely of the listed rewards of the histories, the mean where they are a range.
     mean_reward: the mean of the distribution of the rewards.

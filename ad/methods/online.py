@@ -15,8 +15,9 @@ if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs o
 
 
 class Learner(Protocol):
-    """What an online method learns with; its train steps depend on their number, not on a process.
+    """The learner of an online method.
 
+    A train step depends on the seed and its number, not on the process that takes it.
     `model` has the spec in `spec` and is what the method's `build` returns. `learning_rate` is that
     of the last train step. `state` holds tensors and plain types.
     """
