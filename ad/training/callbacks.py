@@ -10,11 +10,11 @@ from tqdm import tqdm
 from ad.errors import NumericError
 from ad.runtime.console import warn
 from ad.training.provenance import hardware, log_session
-from ad.training.trainer import Trainer
+from ad.training.trainer import BaseTrainer
 
 SYNC_EVERY = 16  # steps after which the non-finite flags are read from a GPU, which waits for it
 
-Validate = Callable[[Trainer], dict[str, float]]  # returns metrics for the log, by tag
+Validate = Callable[[BaseTrainer], dict[str, float]]  # returns metrics for the log, by tag
 
 
 class Callbacks:
@@ -24,7 +24,7 @@ class Callbacks:
     logits are not finite.
     """
 
-    def __init__(self, trainer: Trainer, validate: Validate):
+    def __init__(self, trainer: BaseTrainer, validate: Validate):
         self.trainer, self.validate, self.log = trainer, validate, trainer.run.log
         self.config, self.settings = trainer.config, trainer.config.training
         self.log.truncate_after(trainer.step)

@@ -13,7 +13,7 @@ from ad.runtime.run import Run
 from ad.training.callbacks import Callbacks, Validate
 from ad.training.multi_seed import stacking_is_faster, step_function
 from ad.training.online import OnlineTrainer
-from ad.training.trainer import Trainer
+from ad.training.trainer import BaseTrainer, Trainer
 
 
 def never() -> bool:
@@ -21,7 +21,7 @@ def never() -> bool:
     return False
 
 
-def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
+def new_trainers(runs: Sequence[Run]) -> list[BaseTrainer]:
     """Return a trainer for each of `runs`, which differ in their seeds and share the data."""
     first, *others = runs
     if first.learns_online:
@@ -31,7 +31,7 @@ def new_trainers(runs: Sequence[Run]) -> list[Trainer]:
 
 
 def train_seeds(
-    trainers: Sequence[Trainer],
+    trainers: Sequence[BaseTrainer],
     validate: Validate,
     stop_requested: Callable[[], bool] = never,
     stacked: bool | None = None,
@@ -60,7 +60,7 @@ def train_seeds(
 
 def _train(
     left: Sequence[Callbacks],
-    take_steps: Callable[[Sequence[Trainer]], None],
+    take_steps: Callable[[Sequence[BaseTrainer]], None],
     stop_requested: Callable[[], bool],
     several: bool,
 ) -> dict[str, NumericError]:

@@ -20,25 +20,25 @@ from ad.data.dataset import to_device
 from ad.runtime.console import warn
 from ad.training.compiling import compiled
 from ad.training.optimizer import FlatTensors
-from ad.training.trainer import Metrics, Trainer
+from ad.training.trainer import BaseTrainer, Metrics, Trainer
 
 # Attention kernels that save activations for the backward pass under vmap too. The others save them
 # only if their inputs require a gradient, and tensors that vmap has wrapped say that they do not.
 VMAP_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
-def step_function(stacked: bool) -> Callable[[Sequence[Trainer]], None]:
+def step_function(stacked: bool) -> Callable[[Sequence[BaseTrainer]], None]:
     """Return a function that takes one step of each trainer it is given, all at the same step."""
     return StackedSteps().step if stacked else _take_turns
 
 
-def _take_turns(trainers: Sequence[Trainer]) -> None:
+def _take_turns(trainers: Sequence[BaseTrainer]) -> None:
     for trainer in trainers:
         with trainer.timed():
             trainer.train_step()
 
 
-def stacking_is_faster(trainers: Sequence[Trainer]) -> bool:
+def stacking_is_faster(trainers: Sequence[BaseTrainer]) -> bool:
     """Return whether one pass for all `trainers` takes less time than one for each.
 
     The numbers are the same but for rounding.

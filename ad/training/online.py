@@ -1,37 +1,29 @@
-"""Training steps of an online method, whose learner takes them in the worlds of the train tasks."""
+"""Train steps of an online method, whose learner takes them in the worlds of the train tasks."""
 
 import torch
 
 from ad.errors import NumericError
-from ad.methods import build_method
-from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
-from ad.training.nonfinite import NonFiniteGuard
-from ad.training.trainer import Trainer, TrainingData
+from ad.training.trainer import BaseTrainer
 
 
-class OnlineTrainer(Trainer):
-    """The learner of a run and the step it has reached: `step` steps are done.
+class OnlineTrainer(BaseTrainer):
+    """The learner of a run and how far it is: `step` train steps are done.
 
-    A step depends on the seed and its number only, so a run that resumes from a checkpoint trains
-    to the same weights as an uninterrupted one. It runs on the CPU.
+    A train step depends on the seed and its number only, so a run that resumes from a checkpoint
+    trains to the same weights as an uninterrupted one. It runs on the CPU.
     """
 
     headline = "trial_return"
 
     def __init__(self, run: Run):
-        """Resume from the newest checkpoint of `run`, or begin at step 0.
+        """Resume from the newest checkpoint of `run`, or begin at train step 0.
 
         Raises ConfigError if the checkpoint belongs to another configuration.
         """
-        self.run, self.config, self.device = run, run.config, torch.device("cpu")
-        self.method = build_method(self.config.method)
+        super().__init__(run, torch.device("cpu"))
         self.learner = self.method.learner(self.config, run.split.train_tasks)
-        self.model = self.forward = self.learner.model
-        self.data = TrainingData(None, None, self.model.spec)
-        self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
-        self.seconds, self.failure = 0.0, None
-        policy_of(self.config, self.method, self.model)(1)  # its errors come before the training
+        self.model, self.failure = self.learner.model, None
         self._resume()
 
     @property
@@ -48,7 +40,7 @@ class OnlineTrainer(Trainer):
         """Do nothing: the learner is the library's."""
 
     def train_step(self) -> None:
-        """Let the learner take the present step; `sync_nonfinite` raises its NumericError."""
+        """Let the learner take the present train step; `sync_nonfinite` raises its NumericError."""
         try:
             metrics = self.learner.train_step(self.step)
         except NumericError as error:
@@ -58,17 +50,12 @@ class OnlineTrainer(Trainer):
         self.step += 1
 
     def sync_nonfinite(self) -> None:
-        """Raise the NumericError of the last step, if it had one."""
+        """Raise the NumericError of the last train step, if it had one."""
         if self.failure is not None:
             raise self.failure
 
     def _optimizer_state(self) -> dict:
         return self.learner.state()
 
-    def _load(self, content: dict | None) -> None:
-        """Set model, learner and step to those of a checkpoint; None leaves them at the start."""
-        self.step, self.metrics = 0, []
-        if content is not None:
-            self.step, self.metrics = content["step"], self._read_metrics(content)
-            self.model.load_state_dict(content["model"])
-            self.learner.load_state(content["optimizer"])
+    def _load_optimizer(self, state: dict) -> None:
+        self.learner.load_state(state)

@@ -1,16 +1,18 @@
-"""Training steps of the sequence model, from the state that a checkpoint holds.
+"""Trainers: the model of a run, and train steps from the state that a checkpoint holds.
 
-Batches and dropout are derived from (train_seed, purpose, step), so a run that resumes from a
+Batches and dropout are derived from (train_seed, purpose, train step), so a run that resumes from a
 checkpoint trains to the same weights as an uninterrupted one on the same machine and versions.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from ad.config.schema import dump
 from ad.data.dataset import to_device
@@ -27,12 +29,7 @@ from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.compiling import compiled
 from ad.training.nonfinite import NonFiniteGuard
-from ad.training.optimizer import (
-    FlatAdamW,
-    FlatTensors,
-    learning_rate,
-    loss_and_grad,
-)
+from ad.training.optimizer import FlatAdamW, FlatTensors, learning_rate, loss_and_grad
 from ad.training.precision import uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
@@ -40,14 +37,133 @@ from envs.rng import derive_key
 Metrics = dict[str, torch.Tensor]  # the loss and a method's metrics, 0-d each
 
 
+class BaseTrainer(ABC):
+    """The model of a run, its checkpoints, and how far it is: `step` train steps are done.
+
+    A subclass sets `model` when it is made, and then calls `_resume`.
+    """
+
+    headline = "loss"  # the number of the log that the progress bar shows
+    held_out: Windows | None = None  # the sampler of held-out actors, None without them
+    model: nn.Module
+
+    def __init__(self, run: Run, device: torch.device):
+        self.run, self.config, self.device = run, run.config, device
+        self.method = build_method(self.config.method)
+        self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
+        self.seconds = 0.0  # of training that are not in the run's timing yet
+
+    @property
+    def train_steps_left(self) -> int:
+        """The number of train steps that are still to be taken."""
+        return self.train_steps - self.step
+
+    @property
+    def train_steps(self) -> int:
+        """The number of train steps of the whole training."""
+        return self.method.train_steps(self.config)
+
+    @property
+    @abstractmethod
+    def transitions_per_train_step(self) -> int:
+        """The number of transitions that a train step learns from."""
+
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """The learning rate of the last train step."""
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the time that the block takes to `seconds`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - begin
+
+    @abstractmethod
+    def compile(self) -> None:
+        """Train with a compiled model from now on, if there is one and it compiles."""
+
+    @abstractmethod
+    def train_step(self) -> None:
+        """Take the present train step."""
+
+    @abstractmethod
+    def sync_nonfinite(self) -> None:
+        """Count the bad batches since the last call. Raises NumericError if they are too many."""
+
+    def is_finite(self) -> bool:
+        """Return whether all weights are finite."""
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+
+    def save(self) -> None:
+        """Write a checkpoint of the present train step."""
+        checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
+
+    def restore(self) -> None:
+        """Return to the newest checkpoint, or to the start if there is none."""
+        self._load(checkpoints.load_newest(self.run.folder / "checkpoints"))
+
+    def _content(self) -> dict:
+        """Return what a checkpoint holds; weights are copied out of memory shared by seeds."""
+        return {
+            "model": {name: value.clone() for name, value in self.model.state_dict().items()},
+            "optimizer": self._optimizer_state(),
+            "metrics": [
+                {name: float(value) for name, value in metrics.items()} for metrics in self.metrics
+            ],
+            "nonfinite": self.guard.state_dict(),
+            "spec": asdict(self.model.spec),
+            "config": dump(self.config),
+            "fingerprint": fingerprint(self.config, self.run.split),
+            "backend": choose_backend(self.config, self.device),
+        }
+
+    def _resume(self) -> None:
+        """Load the newest checkpoint with its count of bad batches, or start."""
+        policy_of(self.config, self.method, self.model)(1)  # its errors come before the training
+        content = checkpoints.load_newest(self.run.folder / "checkpoints")
+        if content is not None:
+            check_fingerprint(content, self.config, self.run.split)
+            self.guard.load_state_dict(content["nonfinite"])
+        self._load(content)
+
+    def _load(self, content: dict | None) -> None:
+        """Set model, optimizer and train step to those of a checkpoint, or of the start for None.
+
+        A subclass sets what it has at the start first.
+        """
+        self.step = 0
+        self.metrics: list[Metrics] = []  # of the train steps since the last entry of the log
+        if content is None:
+            return
+        self.step = content["step"]
+        self.metrics = [
+            {name: torch.tensor(value, device=self.device) for name, value in metrics.items()}
+            for metrics in content["metrics"]
+        ]
+        self.model.load_state_dict(content["model"])
+        self._load_optimizer(content["optimizer"])
+
+    @abstractmethod
+    def _optimizer_state(self) -> dict:
+        """Return the state of the optimizer, or of the learner, between two train steps."""
+
+    @abstractmethod
+    def _load_optimizer(self, state: dict) -> None:
+        """Set the state to one returned by `_optimizer_state`."""
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Samplers of training batches and of those of held-out actors, and the spec.
 
-    `held_out` is None without held-out actors, both are None for an online method.
+    `held_out` is None without held-out actors.
     """
 
-    train: Windows | None
+    train: Windows
     held_out: Windows | None
     spec: Spec
 
@@ -61,10 +177,8 @@ def load_training_data(run: Run, method: Method) -> TrainingData:
     return TrainingData(method.sampler(dataset), held_out, dataset.spec)
 
 
-class Trainer:
-    """The model of a run, its optimizer and how far it is: `step` train steps are done."""
-
-    headline = "loss"  # the number of the log that the progress bar shows
+class Trainer(BaseTrainer):
+    """The sequence model of a run, its optimizer and how far it is."""
 
     def __init__(self, run: Run, data: TrainingData | None = None):
         """Resume from the newest checkpoint of `run`, or begin at train step 0.
@@ -72,27 +186,12 @@ class Trainer:
         `data` may be that of another trainer on the same histories; None reads them. Raises
         ConfigError if the checkpoint belongs to another configuration.
         """
-        self.run, self.config = run, run.config
-        self.device = choose_device(self.config)
-        self.method = build_method(self.config.method)
+        super().__init__(run, choose_device(run.config))
         self.data = data or load_training_data(run, self.method)
-        self.model = self.new_model()
-        self.forward = self.model
+        self.held_out = self.data.held_out
+        self.model = self.forward = self.new_model()
         self.bfloat16 = uses_bfloat16(self.config, self.device)
-        self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
-        self.seconds = 0.0  # of training that are not in the run's timing yet
-        policy_of(self.config, self.method, self.model)(1)  # its errors come before the training
         self._resume()
-
-    @property
-    def train_steps_left(self) -> int:
-        """The number of train steps that are still to be taken."""
-        return self.train_steps - self.step
-
-    @property
-    def train_steps(self) -> int:
-        """The number of train steps of the whole training."""
-        return self.method.train_steps(self.config)
 
     @property
     def transitions_per_train_step(self) -> int:
@@ -104,28 +203,19 @@ class Trainer:
         """The learning rate of the last train step."""
         return learning_rate(self.step - 1, self.config.training)
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Add the time that the block takes to `seconds`."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - begin
-
     def compile(self) -> None:
         """Train with a compiled model from now on, if it compiles."""
         self.forward = compiled(self.model, self._attempt)
 
     def train_step(self) -> None:
-        """Take one optimizer step on the batch of the present step."""
+        """Take one optimizer step on the batch of the present train step."""
         if not self.model.training:  # after a validation
             self.model.train()
         with self.model.training_context(self.bfloat16):
             self.update(*self.loss_and_grad(self.forward))
 
     def update(self, metrics: Metrics, gradient: FlatTensors) -> None:
-        """Take an optimizer step with the `gradient` of the present step; go to the next one.
+        """Take an optimizer step with the `gradient` of the present train step; go to the next one.
 
         `metrics` are the loss and the method's own metrics.
         """
@@ -140,7 +230,7 @@ class Trainer:
         self.step += 1
 
     def loss_and_grad(self, forward: Callable) -> tuple[Metrics, FlatTensors]:
-        """Return the loss and the metrics of the model `forward` on the present step's batch.
+        """Return the loss and the metrics of the model `forward` on the present train step's batch.
 
         The second value is the gradient of the loss.
         """
@@ -162,7 +252,7 @@ class Trainer:
         return {**further, "loss": loss}, gradient
 
     def batch(self) -> Batch:
-        """Return the present step's batch."""
+        """Return the batch of the present train step."""
         rng = np.random.default_rng(self._key("batch", self.step))
         return self.data.train.sample(rng, self.config.training.batch_size)
 
@@ -179,20 +269,8 @@ class Trainer:
                 self.guard.count(step, bad)
             self.pending_nonfinite = []
 
-    def is_finite(self) -> bool:
-        """Return whether all weights are finite."""
-        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
-
-    def save(self) -> None:
-        """Write a checkpoint of the present step."""
-        checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
-
-    def restore(self) -> None:
-        """Return to the newest checkpoint, or to the start if there is none."""
-        self._load(checkpoints.load_newest(self.run.folder / "checkpoints"))
-
     def new_model(self) -> SequenceModel:
-        """Return the model as it is before the first step."""
+        """Return the model as it is before the first train step."""
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
         return build_model(self.method, self.data.spec, self.config, self.device)
 
@@ -201,59 +279,25 @@ class Trainer:
         self.model.train()
         self.loss_and_grad(forward)
 
-    def _content(self) -> dict:
-        """Return what a checkpoint holds; weights are copied out of memory shared by seeds."""
-        return {
-            "model": {name: value.clone() for name, value in self.model.state_dict().items()},
-            "optimizer": self._optimizer_state(),
-            "metrics": [
-                {name: float(value) for name, value in metrics.items()} for metrics in self.metrics
-            ],
-            "nonfinite": self.guard.state_dict(),
-            "spec": asdict(self.model.spec),
-            "config": dump(self.config),
-            "fingerprint": fingerprint(self.config, self.run.split),
-            "backend": choose_backend(self.config, self.device),
-        }
-
     def _optimizer_state(self) -> dict:
         return self.optimizer.state_dict()
 
-    def _resume(self) -> None:
-        """Load the newest checkpoint with its count of bad batches, or start."""
-        content = checkpoints.load_newest(self.run.folder / "checkpoints")
-        if content is not None:
-            check_fingerprint(content, self.config, self.run.split)
-            self.guard.load_state_dict(content["nonfinite"])
-        self._load(content)
-
     def _load(self, content: dict | None) -> None:
-        """Set weights, optimizer and step to those of a checkpoint, or of the start for None."""
         self.optimizer = FlatAdamW(self.model, self.config.training)
-        self.metrics: list[Metrics] = []  # of the steps since the last entry of the log
         self.pending_nonfinite = []
         if content is None:
-            self.step = 0
             self.model.load_state_dict(self.new_model().state_dict())
-            return
-        self.step = content["step"]
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.metrics = self._read_metrics(content)
+        super()._load(content)
 
-    def _read_metrics(self, content: dict) -> list[Metrics]:
-        """Return the metrics since the last entry of the log that a checkpoint holds."""
-        return [
-            {name: torch.tensor(value, device=self.device) for name, value in metrics.items()}
-            for metrics in content["metrics"]
-        ]
+    def _load_optimizer(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state)
 
     @property
     def _seed(self) -> int:
         return self.config.training.train_seed
 
     def _key(self, purpose: str, *where: int) -> int:
-        """Return the random key of a purpose at a step; after a roll-back it is another one."""
+        """Return the random key of a purpose at a train step; a roll-back changes it."""
         roll_backs = len(self.guard.roll_backs)
         again = [f"roll-back {roll_backs}"] if roll_backs else []
         return derive_key(self._seed, "train", purpose, *where, *again)

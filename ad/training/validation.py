@@ -7,13 +7,13 @@ import torch
 
 from ad.data.dataset import to_device
 from ad.rollout.tasks import policy_of, rollout_tasks
-from ad.training.trainer import Trainer
+from ad.training.trainer import BaseTrainer
 from envs.rng import derive_key
 
 HELD_OUT_WINDOWS = 256  # windows of held-out actors over which the held-out loss is a mean
 
 
-def validate(trainer: Trainer) -> dict[str, float]:
+def validate(trainer: BaseTrainer) -> dict[str, float]:
     """Return the numbers of a validation of the trainer's model, by their tags in the log.
 
     One evaluation seed plays `training.eval_episodes` episodes on every task. Raises NumericError
@@ -21,7 +21,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
     """
     trainer.model.eval()
     values, config = {}, trainer.config
-    if trainer.data.held_out is not None:
+    if trainer.held_out is not None:
         values |= _held_out_metrics(trainer)
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
     new_policy = policy_of(config, trainer.method, trainer.model)
@@ -36,7 +36,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _held_out_metrics(trainer: Trainer) -> dict[str, float]:
+def _held_out_metrics(trainer: BaseTrainer) -> dict[str, float]:
     """Return the means of loss and metrics on windows of held-out actors, by their tags.
 
     The windows are the same at every validation.
@@ -45,7 +45,7 @@ def _held_out_metrics(trainer: Trainer) -> dict[str, float]:
     rng = np.random.default_rng(derive_key(settings.train_seed, "train", "held_out_windows"))
     means: dict[str, list[float]] = {}
     for _ in range(math.ceil(HELD_OUT_WINDOWS / settings.batch_size)):
-        batch = to_device(trainer.data.held_out.sample(rng, settings.batch_size), trainer.device)
+        batch = to_device(trainer.held_out.sample(rng, settings.batch_size), trainer.device)
         loss, metrics = trainer.method.loss(trainer.model, batch)
         for name, value in {"loss": loss, **metrics}.items():
             means.setdefault(f"train/held_out_actor_{name}", []).append(float(value))
