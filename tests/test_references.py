@@ -10,7 +10,7 @@ import envs
 from ad.config.parser import load
 from ad.config.schema import EnvConfig, Experiment, SourceConfig, SplitConfig
 from ad.config.world import configured_split, configured_world
-from ad.evaluation import tabular_learner
+from ad.evaluation import references, tabular_learner
 from ad.evaluation.metrics import nauc, search_scores
 from ad.evaluation.references import (
     evaluated_references,
@@ -269,3 +269,24 @@ def test_random_actions_are_played_where_a_world_cannot_tell_what_they_achieve(k
         for member in ("returns", "successes", "found"):
             values, expected = (getattr(line, member) for line in (played[name], exact))
             np.testing.assert_allclose(values, expected, atol=0.05)  # four standard errors
+
+
+def test_random_actions_are_played_once_for_runs_of_the_same_tasks(monkeypatch):
+    splits, rollout_tasks = [], references.rollout_tasks
+
+    def counted(config, split, *further):
+        splits.append(split)
+        return rollout_tasks(config, split, *further)
+
+    def ask(*words: str) -> dict:
+        words = ["--env.kwargs", "{size: 3}", "--split.num_train_tasks", "6", *words]
+        config = load([*words, "--evaluation.episodes", "7"]).config
+        split = configured_split(config.env, config.split)
+        return random_references(configured_world(config.env), config, split)
+
+    monkeypatch.setattr(DarkRoom, "random_return", lambda *_: None)
+    monkeypatch.setattr(references, "rollout_tasks", counted)
+    first = ask()
+    assert ask("--model.width", "32") == first and len(splits) == 1
+    ask("--split.split_seed", "1")
+    assert len(splits) == 2

@@ -6,13 +6,14 @@ from nothing in each task (`ad.evaluation.tabular_learner`). Where a world canno
 `random` actions achieve, they are played.
 """
 
-from dataclasses import replace
-from functools import partial
+import json
+from dataclasses import asdict, replace
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from ad.config.schema import Experiment
+from ad.config.schema import EnvConfig, EvaluationConfig, Experiment
 from ad.config.world import configured_world
 from ad.data.episodes import episodes, known_successes
 from ad.data.histories import training_folders
@@ -72,12 +73,28 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
             name: constant_reference(own, np.full(len(own), np.nan), num_episodes)
             for name, own in known.items()
         }
-    sampling = replace(config.evaluation, action="sample", temperature=1.0, temperature_known=None)
-    seeds = (sampling.eval_seeds, sampling.train_eval_seeds)
-    uniform = partial(UniformPolicy, int(world.single_action_space.n))
-    played = rollout_tasks(
-        replace(config, evaluation=sampling), split, uniform, num_episodes, seeds
-    )
+    indices = split.train_index.tolist(), split.held_out_index.tolist()
+    num_seeds = config.evaluation.eval_seeds, config.evaluation.train_eval_seeds
+    question = [asdict(config.env), split.all_tasks.tolist(), *indices, num_seeds, num_episodes]
+    return dict(_play(json.dumps(question)))
+
+
+@lru_cache(maxsize=4)
+def _play(question: str) -> dict[str, Reference]:
+    """Return the reference of uniform actions in the tasks of each split, by playing them.
+
+    `question` has the world, all its tasks, the indices of the train and of the held-out ones, the
+    numbers of evaluation seeds of the two splits, and E as JSON. Evaluating and reporting a run,
+    and runs that differ in their model only, ask the same question.
+    """
+    env_settings, all_tasks, train, held_out, num_seeds, num_episodes = json.loads(question)
+    env = EnvConfig(**env_settings)
+    split = Split(env.id, env.kwargs, np.array(all_tasks), np.array(train), np.array(held_out))
+    sampling = EvaluationConfig(action="sample", temperature=1.0, temperature_known=None)
+    uniform = partial(UniformPolicy, int(configured_world(env).single_action_space.n))
+    config = Experiment(env=env, evaluation=sampling)
+    played = rollout_tasks(config, split, uniform, num_episodes, num_seeds)
+    tasks = {"held_out": held_out, "train": train}
     return {name: _mean_reference(own, len(tasks[name])) for name, own in played.items()}
 
 
