@@ -43,6 +43,15 @@ def table_problem(world, tasks) -> str | None:
     return "learns a table of one discrete observation"
 
 
+def draw(cumulative: np.ndarray, u: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return the index that each uniform of `u` [K, N] draws, int [K, N].
+
+    `cumulative` [K, N, A] are the cumulative sums of the probabilities. Rounding can leave the last
+    sum below 1, and a uniform between them draws `last`, int [K, 1].
+    """
+    return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), last)
+
+
 class Actors:
     """The K * N environments of K agents, environment (k, n) with a random stream of its own.
 
@@ -118,8 +127,7 @@ class Actors:
 
         `cumulative` [K, N, A] are the cumulative sums of the probabilities of the actions.
         """
-        # Rounding can leave the last sum below 1, and a uniform between them.
-        return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), self.last_action)
+        return draw(cumulative, u, self.last_action)
 
     def uniform_actions(self, u: np.ndarray) -> np.ndarray:
         """Return uniformly random actions of each task, int [K, N], by the uniforms `u` [K, N]."""

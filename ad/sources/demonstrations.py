@@ -13,7 +13,7 @@ from ad.config.fields import field
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
 from ad.errors import ConfigError
-from ad.sources.actors import Actors, Observations
+from ad.sources.actors import Actors, Observations, draw
 from ad.sources.demonstration_entries import (
     Entry,
     assign,
@@ -136,9 +136,8 @@ class Demonstrations:
                 logits = self._logits(k, e, own, seen, starts[k, own])
                 p[k, own, : logits.shape[1]] = entry.probabilities(logits)
         self.entropies.append(-(p * np.log(np.maximum(p, 1e-12))).sum(-1).mean(1))
-        chosen = (u[..., None] >= p.cumsum(-1)[..., :-1]).sum(-1)
-        chosen = np.minimum(chosen, self.actors.num_actions - 1)
-        return self.actors.actions_of_task[self.actors.agent, chosen]
+        rank = draw(p.cumsum(-1), u, self.actors.num_actions - 1)
+        return self.actors.actions_of_task[self.actors.agent, rank]
 
     def _logits(self, k: int, e: int, own: np.ndarray, seen: dict, starts) -> np.ndarray:
         """Return the logits of the actions of task k for the actors `own`, float64 [M, A]."""

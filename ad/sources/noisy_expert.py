@@ -81,7 +81,7 @@ class NoiseDistillation(Source):
         states = self.world.states()
         states = observations if states is None else states.reshape(u.shape)
         cumulative = self.cumulative[self.actors.agent, states]  # [K, N, A]
-        optimal = (u[..., None] >= cumulative[..., :-1]).sum(-1)
+        optimal = self.actors.sample(cumulative, u)
         draws = uniform(self.hold_keys, self.actors.steps) < 1 / self.settings.hold
         draws |= self.actors.steps == 0
         self.held["noise"][draws] = self.actors.steps

@@ -82,8 +82,8 @@ class PosteriorSampling(Source):
         for the purpose "noise" decides.
         """
         self.states = self._states()
-        cumulative = self.cumulative[self.sampled, self.states]  # [K * N, A]
-        optimal = (u.reshape(-1, 1) >= cumulative[:, :-1]).sum(1).reshape(u.shape)
+        cumulative = self.cumulative[self.sampled, self.states].reshape(*u.shape, -1)  # [K, N, A]
+        optimal = self.actors.sample(cumulative, u)
         if not self.settings.noise:
             return optimal
         is_random = uniform(self.noise_keys, self.actors.steps) < self.settings.noise
