@@ -24,6 +24,7 @@ from ad.sweeps.leaderboard.scores import (
     missing_cells,
     records_of_cells,
     tuning_scores,
+    values_of,
 )
 from ad.sweeps.leaderboard.tables import references, summary_table, world_table
 from ad.sweeps.planned import PlannedRun, group_by_training
@@ -121,6 +122,17 @@ def test_the_committed_boards_are_valid():
         assert len(set(keys)) == len(keys)
     small = {run.key for run in load_board(COMMITTED, "small").planned_runs()}
     assert small <= {run.key for run in load_board(COMMITTED).planned_runs()}
+
+
+def test_the_committed_worlds_of_no_board_can_be_chosen():
+    plan = read_file(COMMITTED, LeaderboardConfig)
+    on_boards = {world for board in plan.boards.values() for world in board["worlds"]}
+    others = [world for world in plan.worlds if world not in on_boards]
+    methods = ["algorithm distillation", "algorithm distillation of the searcher"]
+    cells = load_board(COMMITTED, worlds=others, methods=methods).cells
+    assert others and all(len(cell.runs) == 3 for cell in cells)
+    learned = {cell.world: cell.transitions for cell in cells if cell.method == methods[0]}
+    assert learned["Dark Room, 19 x 19"] <= 17_600_000  # of the paper whose result is the aim
 
 
 def test_all_methods_of_the_core_board_have_the_same_tuning_budget_in_other_worlds():
@@ -409,6 +421,14 @@ def test_an_aim_stands_beside_the_best_of_the_methods_that_count(plan, tmp_path)
     found = read_leaderboard(board, tmp_path / "r.csv")
     assert aims_table(board, found.cells, found.aims).rows[2][4] == "1.600 (1 of 2)"
     assert plain in markdown(found) and plain in html(found)
+
+
+def test_a_model_that_learns_as_fast_as_the_tabular_learner_scores_1(plan):
+    run = load_board(plan).cells[0].runs[0]
+    told = {"random_nauc": 0.5, "tabular_learner_nauc": 0.9}
+    made = [record_of(run, score) | told for score in (0.5, 0.7, 0.9)]
+    unknown = record_of(run, 0.7) | {"random_nauc": 0.5}  # no table can be learned
+    assert values_of([*made, unknown], "between_random_and_learner") == pytest.approx([0, 0.5, 1])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from ad.sweeps.records import RunRecord, read_curve
 SCORE = "share_of_optimum_last10"  # the score of a run: its mean over the held-out tasks
 # SCORE / the share of optimum that the source agents reach at the end of the train tasks' histories
 SHARE_OF_SOURCE = "share_of_source"
+# the NAUC, 0 for that of random actions, 1 for that of an agent that learns the task from nothing
+OVER_LEARNER = "between_random_and_learner"
 NORMALIZED = "normalized_return_last10"  # between random and optimal, which worlds have in common
 METRICS = {  # score -> heading and number format
     SCORE: ("share of optimum, last 10", ".3f"),
@@ -34,7 +36,8 @@ OTHER_SCORES = {  # of aims
     SHARE_OF_SOURCE: (
         "share of optimum on held-out tasks / that of its source on train tasks, last 10",
         ".3f",
-    )
+    ),
+    OVER_LEARNER: ("NAUC between random actions and the tabular learner", ".3f"),
 }
 THRESHOLDS = np.linspace(0, 1, 51)
 Records = dict[tuple[str, str], list[RunRecord]]  # of a world and a method
@@ -53,13 +56,18 @@ def values_of(made: Sequence[RunRecord], score: str) -> list[float]:
     """Return the known values of a score in the records of a cell.
 
     `at_<e>` is the share of the optimal return in episode e. SHARE_OF_SOURCE divides shares of the
-    optimal return, since train and held-out tasks have different ones.
+    optimal return, since train and held-out tasks have different ones. OVER_LEARNER is 1 for a
+    model that learns as fast as the tabular learner of the reports.
     """
     if score.startswith("at_"):
         found = [read_curve(record).get(int(score.removeprefix("at_"))) for record in made]
     elif score == SHARE_OF_SOURCE:
         known = [r for r in made if r[SCORE] is not None and r["source_share"]]
         found = [record[SCORE] / record["source_share"] for record in known]
+    elif score == OVER_LEARNER:
+        naucs = ("random_nauc", "nauc", "tabular_learner_nauc")
+        three = [[record[name] for name in naucs] for record in made]
+        found = [(own - low) / (high - low) for low, own, high in three if None not in (low, high)]
     else:
         found = [record[score] for record in made]
     return [value for value in found if value is not None]
