@@ -14,7 +14,7 @@ from ad.sweeps import pipeline
 from envs.gymnasium_vec import GymnasiumVectorEnv
 
 MODES = [mode.value for mode in AutoresetMode]
-ICE = [{"is_slippery": True}, {"is_slippery": False}]  # two tasks of FrozenLake-v1
+ICE = [{"is_slippery": True}, {"is_slippery": False}]  # two tasks of a lake or of a cliff
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
@@ -29,12 +29,13 @@ def test_random_transitions_are_the_same_in_every_autoreset_mode(mode):
     assert trajectories[0] == trajectories[1]
 
 
-def test_an_environment_has_the_same_transitions_alone_as_in_a_batch():
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "CliffWalking-v1"])
+def test_an_environment_has_the_same_transitions_alone_as_in_a_batch(env_id):
     actions = np.random.default_rng(1).integers(4, size=(3, 50))
     together = batch_trajectories(
-        envs.make_vec("FrozenLake-v1", [[0], [1], [0]], 9, "SameStep", ICE), actions, 5
+        envs.make_vec(env_id, [[0], [1], [0]], 9, "SameStep", ICE), actions, 5
     )
-    alone = envs.make_vec("FrozenLake-v1", [[0]], 9, "SameStep", ICE)
+    alone = envs.make_vec(env_id, [[0]], 9, "SameStep", ICE)
     assert batch_trajectories(alone, actions[2:], 7) == together[2:]
 
 
