@@ -8,16 +8,10 @@ from test_contexts import untrained
 from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
-from ad.interpret.analyses.patching import (
-    Pair,
-    Patching,
-    _head_patches,
-    _place_patches,
-    _relation_patches,
-    recovery,
-)
+from ad.interpret.analyses.patching import Patching, relation_patches, steering
 from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed, changes, make_queries
+from ad.interpret.pairs import Pair, head_patches, place_patches, recovery
 from ad.methods import algorithm_distillation, decision_transformer
 from ad.models.sequence_model import SequenceModel
 
@@ -56,16 +50,16 @@ def test_the_head_that_reads_the_reward_carries_its_removal_and_no_other_does(sp
     model = rewarded_model(spec)
     pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
     assert pair.effect()[0] > 0.1
-    assert recoveries(pair, _head_patches) == {"0.0": 0, "0.1": 1, "1.0": 0, "1.1": 0}
+    assert recoveries(pair, head_patches) == {"0.0": 0, "0.1": 1, "1.0": 0, "1.1": 0}
 
 
 def test_the_difference_moves_from_the_rewarded_tokens_to_the_decision(spec, queries):
     model = rewarded_model(spec)
     pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
-    found = recoveries(pair, _relation_patches)
+    found = recoveries(pair, relation_patches)
     assert found["before layer 0, rewarded"] == found["before layer 1, itself"] == 1
     assert found["before layer 0, itself"] == found["before layer 1, rewarded"] == 0
-    found = recoveries(pair, _place_patches)
+    found = recoveries(pair, place_patches)
     first, *others = [value for label, value in found.items() if label.startswith("before layer 1")]
     assert first == 1 and not any(others) and found["before layer 0, 0 to 0 decisions before"] == 0
 
@@ -75,7 +69,7 @@ def test_the_only_reward_is_where_patching_finds_it(spec, queries):
     queries.contexts.window["reward"][:, 1:] = 0.0
     queries.contexts.window["reward"][:, 5] = 1.0  # token 6 tells it, four before the tenth
     pair = Pair(model, queries, changed(queries, "last success removed", model, AD))
-    found = recoveries(pair, _place_patches)
+    found = recoveries(pair, place_patches)
     assert [label for label, value in found.items() if value == 1] == [
         "before layer 0, 4 to 4 decisions before",
         "before layer 1, 0 to 0 decisions before",
@@ -85,7 +79,7 @@ def test_the_only_reward_is_where_patching_finds_it(spec, queries):
 def test_steering_by_the_mean_difference_works_after_the_reward_was_read(spec, queries):
     model = rewarded_model(spec)
     pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
-    np.testing.assert_allclose(pair.steering()[0], [0, 1], atol=1e-3)
+    np.testing.assert_allclose(steering(pair)[0], [0, 1], atol=1e-3)
 
 
 def test_a_recovery_is_one_minus_the_share_that_is_left():
@@ -196,7 +190,7 @@ def test_only_contexts_that_a_change_changes_are_scored(spec, queries):
     distance = pair.distance(pair.after)
     assert pair.effect()[0] == pytest.approx(float(distance[6:].mean()))
     unchanged = Pair(model, queries, queries.contexts)
-    assert np.isnan(unchanged.effect()).all() and np.isnan(unchanged.steering()).all()
+    assert np.isnan(unchanged.effect()).all() and np.isnan(steering(unchanged)).all()
 
 
 def test_an_episode_that_is_cut_is_not_permuted(spec, random_window):
