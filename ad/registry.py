@@ -108,6 +108,7 @@ ANALYSES = Registry(
         "lens": "ad.interpret.analyses.lens:Lens",
         "ablation": "ad.interpret.analyses.ablation:Ablation",
         "patching": "ad.interpret.analyses.patching:Patching",
+        "path_patching": "ad.interpret.analyses.path_patching:PathPatching",
         "probes": "ad.interpret.analyses.probes:Probes",
         "successes": "ad.interpret.analyses.successes:Successes",
         "static": "ad.interpret.analyses.static:Static",

@@ -15,10 +15,10 @@ from ad.interpret.labeled import LabeledArray, load, save
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
 
+PAIRED = {"patching", "path_patching"}  # the analyses of pairs of contexts
+NEEDS_A_CHANGE = "needs a model that reads rewards, earlier episodes or an asked return"
 WITHOUT = {  # the analyses that a method does not have
-    ("patching", "behavior_cloning"): (
-        "needs a model that reads rewards, earlier episodes or an asked return"
-    ),
+    (name, "behavior_cloning"): NEEDS_A_CHANGE for name in PAIRED
 }
 
 
@@ -85,7 +85,7 @@ def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeyp
     subject = Subject(*untrained(collected("inspect")))
     monkeypatch.setattr(type(subject.run.world), "action_mask", lambda self, tasks: tasks > 99)
     problems = {name for name in ANALYSES if ANALYSES.load(name).problem(subject)}
-    assert problems == {"lens", "attribution", "patching"}
+    assert problems == {"lens", "attribution", *PAIRED}
     assert "same number of actions" in ANALYSES.load("lens").problem(subject)
 
 
@@ -122,9 +122,8 @@ def test_an_analysis_of_histories_has_no_in_context_episodes(collected, words):
             assert not any("episode" in array.axes for array in results.values())
             assert "nan" not in analysis.table(results).markdown()
     is_asked = "decision_transformer" in words  # in rollouts alone
-    assert found == {"attention", "lens", "attribution", "static", "patching"} - (
-        {"patching"} if is_asked else set()
-    )
+    of_pairs = set() if is_asked else PAIRED
+    assert found == {"attention", "lens", "attribution", "static"} | of_pairs
 
 
 def test_the_same_run_gives_the_same_bytes(trained):

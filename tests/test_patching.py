@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from test_contexts import untrained
-from windows import labeled, subject_of
+from windows import labeled, rewarded_queries, subject_of
 
 from ad.config.schema import ModelConfig
 from ad.interpret.analyses.patching import Patching, relation_patches, steering
@@ -21,14 +21,8 @@ DT = decision_transformer.DecisionTransformer(decision_transformer.DecisionTrans
 
 @pytest.fixture
 def queries(spec, random_window):
-    """Twelve windows of ten decisions with rewards, in episodes of three, the last one unfinished;
-    the next-to-last transition is never rewarded."""
-    window = random_window(12, 10, 0)
-    window["reward"][:, 9] = 0.0
-    window["reward"][:, 4] = 1.0
-    window["time"][:, 1:] = torch.arange(10) % 3
-    contexts = labeled(window, spec, np.r_[-1, np.arange(10) // 3])
-    return make_queries(contexts, 12)
+    """Twelve windows with a reward at the fourth decision."""
+    return rewarded_queries(spec, random_window)
 
 
 def rewarded_model(spec) -> SequenceModel:

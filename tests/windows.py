@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ad.interpret.analysis import Subject
+from ad.interpret.changes import Queries, make_queries
 from ad.interpret.contexts import Contexts, number_observations
 
 
@@ -24,3 +25,14 @@ def subject_of(model, contexts: Contexts, method=None) -> Subject:
     subject = Subject(None, method, model)
     subject.__dict__["contexts"] = contexts  # which is computed once
     return subject
+
+
+def rewarded_queries(spec, random_window) -> Queries:
+    """Twelve windows of ten decisions with rewards, in episodes of three, the last one unfinished;
+    the next-to-last transition is never rewarded."""
+    window = random_window(12, 10, 0)
+    window["reward"][:, 9] = 0.0
+    window["reward"][:, 4] = 1.0
+    window["time"][:, 1:] = torch.arange(10) % 3
+    contexts = labeled(window, spec, np.r_[-1, np.arange(10) // 3])
+    return make_queries(contexts, 12)

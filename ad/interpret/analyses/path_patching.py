@@ -1,0 +1,145 @@
+"""Path patching: along which edges the output of a head carries a change of the context.
+
+The model runs on the changed context of a pair (`ad/interpret/pairs.py`). A receiver, which is the
+query, the key or the value of a later head, an MLP or the logits, is computed with what a sender, a
+head, wrote on the context as it was. All else that the receiver reads is frozen, and what follows
+the receiver is computed anew (Wang et al. 2023, arXiv 2211.00593, section 3.1, where MLPs between
+the two are not frozen).
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ad.interpret.hooks import Write
+from ad.interpret.pairs import (
+    Pair,
+    PairAnalysis,
+    Patches,
+    effects,
+    head_patches,
+    labeled_recoveries,
+    make_pairs,
+)
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import UNKNOWN, Table
+
+MOST_HEADS = 8  # those whose whole output recovers most of any change
+SHOWN = 3  # edges of each change in the table
+INPUTS = ("q", "k", "v")
+
+Heads = list[tuple[int, int]]  # layer and number
+
+
+class PathPatching(PairAnalysis):
+    """How much of a change of the context one head's output carries to each later component."""
+
+    def run(self, subject):
+        """Return the recovery of each edge by change, and those of the senders' whole outputs."""
+        pairs = make_pairs(subject)
+        whole = np.stack([pair.recoveries(dict(head_patches(pair))) for pair in pairs.values()])
+        heads = strongest_heads(subject.model, whole[:, 0])
+        names = [f"{layer}.{head}" for layer, head in heads]
+        axes = {"change": list(pairs), "sender": names}
+        whole = whole[..., [subject.heads.index(name) for name in names]]
+        found = np.stack([edge_recoveries(pair, heads) for pair in pairs.values()])
+        edges = {**axes, "receiver": receivers(subject.model, heads)}
+        about = "recovery by {} of the sender: 1 - divergence with the patch / divergence without"
+        return {
+            "effect": effects(pairs),
+            **labeled_recoveries("sender", whole, axes, about.format("the whole output")),
+            **labeled_recoveries("edge", found, edges, about.format("one edge")),
+        }
+
+    def table(self, results):
+        """Return the edges that recover most of each change, with their intervals."""
+        edge, interval = results["edge"], results["edge_interval"]
+        header = ["change", "sender", "receiver", "recovery", "95 % interval", "whole sender"]
+        rows = []
+        for change in edge.axes["change"]:
+            values = edge.at(change=change)
+            order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None)[:SHOWN]
+            for sender, receiver in zip(*np.unravel_index(order, values.shape), strict=True):
+                known = not np.isnan(values[sender, receiver])
+                low, high = interval.at(change=change)[:, sender, receiver]
+                whole = results["sender"].at(change=change)[sender]
+                numbers = [
+                    f"{values[sender, receiver]:.2f}",
+                    f"[{low:.2f}, {high:.2f}]",
+                    f"{whole:.2f}",
+                ]
+                labels = [edge.axes["sender"][sender], edge.axes["receiver"][receiver]]
+                rows.append([change, *(labels + numbers if known else [UNKNOWN] * 5)])
+                if not known:
+                    break
+        return Table(header, rows)
+
+
+def strongest_heads(model: SequenceModel, recoveries: np.ndarray) -> Heads:
+    """Return the MOST_HEADS heads of the highest of `recoveries` [changes, heads], in order."""
+    highest = np.nan_to_num(recoveries, nan=-np.inf).max(0)
+    chosen = np.sort(np.argsort(-highest, kind="stable")[:MOST_HEADS])
+    return [divmod(int(index), model.transformer.heads) for index in chosen]
+
+
+def receivers(model: SequenceModel, heads: Heads) -> list[str]:
+    """Return the names of the inputs of `heads`, of the MLPs and of the logits."""
+    of_heads = [f"{letter} {layer}.{head}" for layer, head in heads for letter in INPUTS]
+    return [*of_heads, *(f"mlp {n}" for n in range(len(model.transformer.blocks))), "logits"]
+
+
+def edge_recoveries(pair: Pair, heads: Heads) -> np.ndarray:
+    """Return the recovery of each edge and its interval, [3, senders, receivers].
+
+    NaN where the receiver is not after the sender.
+    """
+    names = receivers(pair.model, heads)
+    found = np.full((3, len(heads), len(names)), np.nan)
+    for row, sender in enumerate(heads):
+        patches = dict(edge_patches(pair, sender, heads))
+        found[:, row, [names.index(name) for name in patches]] = pair.recoveries(patches)
+    return found
+
+
+def edge_patches(pair: Pair, sender: tuple[int, int], heads: Heads) -> Patches:
+    """Yield what writes each receiver after `sender`, by its name in `receivers`."""
+    blocks, added = pair.model.transformer.blocks, sender_difference(pair, *sender)
+    for layer in range(sender[0], len(blocks)):
+        name = f"blocks.{layer}"
+        if layer > sender[0]:
+            read = pair.other_values[f"{name}.hook_resid_pre"] + added
+            inputs = head_inputs(blocks[layer], read)
+            for head in (head for of_layer, head in heads if of_layer == layer):
+                for letter, value in zip(INPUTS, inputs, strict=True):
+                    write = {f"{name}.attn.hook_{letter}": _of_head(value, head)}
+                    yield f"{letter} {layer}.{head}", write
+        out = mlp_output(blocks[layer], pair.other_values[f"{name}.hook_resid_mid"] + added)
+        yield f"mlp {layer}", {f"{name}.hook_mlp_out": lambda value, point, out=out: out}
+    yield "logits", {f"{name}.hook_resid_post": lambda value, point: value + added}
+
+
+@torch.no_grad()
+def sender_difference(pair: Pair, layer: int, head: int) -> torch.Tensor:
+    """Return what a head adds to the residual stream unchanged minus changed, [N * S, L, C]."""
+    name, attention = f"blocks.{layer}.attn.hook_z", pair.model.transformer.blocks[layer].attention
+    difference = (pair.values[name] - pair.other_values[name])[:, :, head]
+    return difference @ attention.out.weight.unflatten(1, (attention.heads, -1))[:, head].T
+
+
+@torch.no_grad()
+def head_inputs(block, residual: torch.Tensor) -> list[torch.Tensor]:
+    """Return queries, keys and values of a block at a residual stream, [N * S, L, H, D] each."""
+    projected = block.attention.qkv(block.norm_attention(residual))
+    return projected.unflatten(2, (3, block.attention.heads, -1)).unbind(2)
+
+
+@torch.no_grad()
+def mlp_output(block, residual: torch.Tensor) -> torch.Tensor:
+    """Return what the MLP of a block adds to the residual stream [N * S, L, C] that it reads."""
+    return block.down(F.gelu(block.up(block.norm_mlp(residual))))
+
+
+def _of_head(new: torch.Tensor, head: int) -> Write:
+    """Return the function that replaces a value [N * S, L, H, D] by `new` in one head."""
+    mask = (torch.arange(new.shape[2], device=new.device) == head)[:, None]
+    return lambda value, point: torch.where(mask, new, value)
