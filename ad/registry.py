@@ -109,6 +109,7 @@ ANALYSES = Registry(
         "ablation": "ad.interpret.analyses.ablation:Ablation",
         "patching": "ad.interpret.analyses.patching:Patching",
         "path_patching": "ad.interpret.analyses.path_patching:PathPatching",
+        "attribution_patching": ("ad.interpret.analyses.attribution_patching:AttributionPatching"),
         "probes": "ad.interpret.analyses.probes:Probes",
         "successes": "ad.interpret.analyses.successes:Successes",
         "static": "ad.interpret.analyses.static:Static",

@@ -15,7 +15,7 @@ from ad.interpret.labeled import LabeledArray, load, save
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
 
-PAIRED = {"patching", "path_patching"}  # the analyses of pairs of contexts
+PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 NEEDS_A_CHANGE = "needs a model that reads rewards, earlier episodes or an asked return"
 WITHOUT = {  # the analyses that a method does not have
     (name, "behavior_cloning"): NEEDS_A_CHANGE for name in PAIRED

@@ -1,0 +1,141 @@
+"""Attribution patching: the recovery of every head at every place, by one gradient a change.
+
+The effect of a patch (`ad/interpret/pairs.py`) is estimated to first order: the gradient of the
+divergence at the values on the changed context, times the unchanged values minus these (Nanda 2023,
+"Attribution Patching"; Syed et al. 2023, arXiv 2310.10348, section 3). One pass backward estimates
+all patches at once, which for long contexts are too many to be made. How far the estimates are to
+be trusted is their correlation with the recoveries of the patches that activation patching makes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from ad.interpret.hooks import Values, hooked
+from ad.interpret.labeled import LabeledArray
+from ad.interpret.pairs import (
+    POINTS,
+    Pair,
+    PairAnalysis,
+    effects,
+    head_patches,
+    labeled_recoveries,
+    make_pairs,
+    place_groups,
+    place_patches,
+    recovery,
+)
+from ad.reporting.tables import UNKNOWN, Table
+
+KINDS = {"head": head_patches, "place": place_patches}  # patches that are made and estimated
+
+
+class AttributionPatching(PairAnalysis):
+    """Estimated recovery of each head at each decision, and its agreement with real patches."""
+
+    def run(self, subject):
+        """Return the estimates by head and decision, by kind of patch, and their agreement."""
+        pairs = make_pairs(subject)
+        axes, results = {"change": list(pairs)}, {"effect": effects(pairs)}
+        values = [estimates(pair) for pair in pairs.values()]  # by kind, [3, ...]
+        named = {"head": subject.heads, "before": list(range(subject.contexts.length))}
+        about = "estimated recovery: gradient of the divergence times the change of the value"
+        by_place = np.stack([value["head_place"] for value in values])
+        results |= labeled_recoveries(
+            "head_place", by_place, {**axes, **named}, f"{about}, by decisions before the last"
+        )
+        agreement = np.full((len(pairs), len(KINDS)), np.nan)
+        for number, (kind, patches) in enumerate(KINDS.items()):
+            labels = [label for label, _ in patches(next(iter(pairs.values())))]
+            estimated = np.stack([value[kind] for value in values])
+            results |= labeled_recoveries(kind, estimated, {**axes, kind: labels}, about)
+            for row, pair in enumerate(pairs.values()):
+                made = pair.recoveries(dict(patches(pair)))[0]
+                agreement[row, number] = correlation(estimated[row, 0], made)
+        results["agreement"] = LabeledArray(
+            agreement,
+            {**axes, "kind": list(KINDS)},
+            "correlation of estimated recoveries with those by activation patching, over patches",
+        )
+        return results
+
+    def table(self, results):
+        """Return the agreement, and the head and decision of the highest estimate by change."""
+        effect, agreement, heads = (results[n] for n in ("effect", "agreement", "head_place"))
+        header = ["change", "divergence (nats)", *(f"agreement by {kind}" for kind in KINDS)]
+        header += ["strongest head", "decisions before the last", "estimated recovery"]
+        rows = []
+        for change in effect.axes["change"]:
+            values = heads.at(change=change)
+            numbers = [effect.at(change=change)[0], *agreement.at(change=change)]
+            cells = [UNKNOWN if np.isnan(value) else f"{value:.2f}" for value in numbers]
+            strongest = [UNKNOWN] * 3
+            if not np.isnan(values).all():
+                head, before = np.unravel_index(np.nanargmax(values), values.shape)
+                strongest = [heads.axes["head"][head], str(before), f"{values[head, before]:.2f}"]
+            rows.append([change, *cells, *strongest])
+        return Table(header, rows)
+
+
+def estimates(pair: Pair) -> dict[str, np.ndarray]:
+    """Return the estimated recoveries and their intervals, [3, ...] each.
+
+    `head_place` is [3, heads, T] by the number of decisions before the last one, `head` [3, heads]
+    and `place` [3, layers * groups] are those of `head_patches` and `place_patches`.
+    """
+    products = first_order(pair, gradients(pair))
+    layers = range(len(pair.model.transformer.blocks))
+    heads = [
+        of_places(pair, value)
+        for layer in layers
+        for value in products[f"blocks.{layer}.attn.hook_z"].sum(-1).unbind(-1)
+    ]
+    stages = [of_places(pair, products[f"blocks.{n}.hook_resid_pre"].sum(-1)) for n in layers]
+    length = pair.queries.contexts.length
+    groups = [stage[:, low:high].sum(1) for stage in stages for low, high in place_groups(length)]
+    changes = {"head_place": np.stack(heads, 1), "place": np.stack(groups, 1)}
+    changes["head"] = changes["head_place"].sum(2)
+    return {name: _recovered(pair, change) for name, change in changes.items()}
+
+
+def gradients(pair: Pair) -> Values:
+    """Return the gradient of the divergence, a sum over contexts, at POINTS on the changed ones."""
+
+    def begin(value: torch.Tensor, point) -> torch.Tensor:
+        return value.detach().requires_grad_()  # the weights of the model are frozen
+
+    with torch.enable_grad(), hooked(pair.model, POINTS, {"hook_embed": begin}) as values:
+        divergence = pair.distance(pair.log_probs(pair.other)).sum()
+        found = torch.autograd.grad(divergence, list(values.values()))
+    return dict(zip(values, found, strict=True))
+
+
+def first_order(pair: Pair, found: Mapping[str, torch.Tensor]) -> Values:
+    """Return the products of the gradients `found` with the unchanged minus the changed values."""
+    return {
+        name: gradient * (pair.values[name] - pair.other_values[name])
+        for name, gradient in found.items()
+    }
+
+
+def of_places(pair: Pair, products: torch.Tensor) -> np.ndarray:
+    """Return the sums [K, T] by task and decisions before the last of `products` [N * S, L]."""
+    length, places = pair.queries.contexts.length, torch.from_numpy(pair.places)
+    total = torch.zeros((len(places), length + 1), dtype=torch.float64)
+    total.scatter_add_(1, places, products.double().cpu())  # later tokens have no gradient
+    of_contexts = total.unflatten(0, (-1, pair.model.tokenizer.streams)).sum(1)
+    return pair.by_task(of_contexts[:, :length])
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Pearson's correlation of `a` and `b`, NaN where one is constant or unknown."""
+    if np.isnan(a + b).any() or np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
+        return np.nan
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _recovered(pair: Pair, change: np.ndarray) -> np.ndarray:
+    """Return the recovery of changes [K, ...] of the divergence and its interval, [3, ...]."""
+    left = pair.divergence[:, None] + change.reshape(len(change), -1)
+    return recovery(left, pair.divergence).reshape(3, *change.shape[1:])

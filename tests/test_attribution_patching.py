@@ -1,0 +1,122 @@
+"""Attribution patching: estimates where they are exact, and their agreement with real patches."""
+
+import numpy as np
+import pytest
+import torch
+from test_patching import AD, rewarded_model
+from test_transformer import random_model
+from windows import rewarded_queries, subject_of
+
+from ad.config.schema import ModelConfig
+from ad.interpret.analyses.attribution_patching import (
+    AttributionPatching,
+    correlation,
+    estimates,
+    first_order,
+    gradients,
+)
+from ad.interpret.changes import changed
+from ad.interpret.hooks import hooked
+from ad.interpret.pairs import Pair, head_patches, place_patches
+
+SIZES = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 40}
+
+
+@pytest.fixture
+def queries(spec, random_window):
+    """Twelve windows with a reward at the fourth decision."""
+    return rewarded_queries(spec, random_window)
+
+
+def weak_model(spec):
+    """Head 0.1 raises the third action so little that the divergence is a parabola of it."""
+    model = rewarded_model(spec)
+    model.transformer.blocks[0].attention.out.weight *= 0.01
+    return model
+
+
+def without_rewards(model, queries) -> Pair:
+    return Pair(model, queries, changed(queries, "no rewards", model, AD))
+
+
+def test_the_head_and_the_decision_that_carry_a_change_are_estimated(spec, queries):
+    pair = without_rewards(weak_model(spec), queries)
+    found = estimates(pair)["head_place"][0]
+    at = np.unravel_index(found.argmax(), found.shape)
+    assert at == (1, 0)  # head 0.1 at the last decision, where nothing else reads it
+    assert found[1, 0] == pytest.approx(2, abs=0.05)  # the slope of a parabola: twice its height
+    assert np.abs(np.delete(found.flatten(), 10)).max() < 1e-6
+
+
+def test_the_only_reward_is_where_the_gradient_finds_it(spec, queries):
+    model = weak_model(spec)
+    queries.contexts.window["reward"][:, 1:] = 0.0
+    queries.contexts.window["reward"][:, 5] = 1.0  # token 6 tells it, four before the tenth
+    other = changed(queries, "last success removed", model, AD)
+    pair = Pair(model, queries, other)
+    found = estimates(pair)["place"][0].reshape(2, 10)
+    assert found[1].argmax() == 0 and np.abs(found[1, 1:]).max() < 1e-6
+    assert np.abs(np.delete(found[0], 4)).max() < 1e-3
+
+
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+def test_a_gradient_times_a_small_change_is_the_change_of_the_divergence(spec, queries, tokenizer):
+    """The directional derivative towards the unchanged value, by finite differences."""
+    torch.manual_seed(1)
+    model = random_model(spec, ModelConfig(**SIZES, tokenizer=tokenizer)).double()
+    queries.contexts.window["reward"] = queries.contexts.window["reward"].double()
+    pair = without_rewards(model, queries)
+    products = first_order(pair, gradients(pair))
+    for name in ("blocks.0.attn.hook_z", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"):
+        step = 1e-5 * (pair.values[name] - pair.other_values[name])
+        with torch.no_grad(), hooked(model, write={name: lambda v, point, s=step: v + s}):
+            moved = pair.distance(pair.log_probs(pair.other)).sum()
+        slope = (moved - pair.distance(pair.after).sum()) / 1e-5
+        torch.testing.assert_close(products[name].sum(), slope, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+def test_estimates_are_summed_over_the_tokens_that_a_patch_writes(spec, queries, tokenizer):
+    model = random_model(spec, ModelConfig(**SIZES, tokenizer=tokenizer))
+    pair = without_rewards(model, queries)
+    products, found = first_order(pair, gradients(pair)), estimates(pair)
+    for kind, patches in {"head": head_patches, "place": place_patches}.items():
+        for number, (_, writes) in enumerate(patches(pair)):
+            ((name, write),) = writes.items()
+            product = products[name]
+            outside = write(torch.full_like(product, np.nan), None).isnan()
+            total = product.masked_fill(outside, 0.0).unflatten(0, (12, -1)).flatten(1).sum(1)
+            expected = -pair.by_task(total).sum() / pair.divergence.sum()
+            assert found[kind][0, number] == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradients_leave_no_trace_in_the_model(spec, queries):
+    model = rewarded_model(spec)
+    gradients(without_rewards(model, queries))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert "forward" not in vars(model.transformer)
+
+
+def test_a_correlation_is_unknown_where_a_side_is_constant():
+    values = np.array([0.0, 1.0, 3.0])
+    assert correlation(values, 2 * values + 1) == pytest.approx(1)
+    assert correlation(values, -values) == pytest.approx(-1)
+    assert np.isnan(correlation(values, np.ones(3)))
+    assert np.isnan(correlation(values, np.array([0.0, np.nan, 1.0])))
+
+
+def test_the_analysis_reports_how_far_its_estimates_agree(spec, queries):
+    analysis = AttributionPatching()
+    model, change = weak_model(spec), {"change": "no rewards"}
+    results = analysis.run(subject_of(model, queries.contexts, AD))
+    assert results["agreement"].at(**change, kind="head") == pytest.approx(1, abs=1e-3)
+    pair = without_rewards(model, queries)
+    made = pair.recoveries(dict(place_patches(pair)))[0]
+    agreement = correlation(results["place"].at(**change), made)
+    assert results["agreement"].at(**change, kind="place") == pytest.approx(agreement, abs=1e-3)
+    assert results["head"].at(**change, head="0.1") == pytest.approx(2, abs=0.05)
+    assert results["head_place"].at(**change, head="0.1", before=0) == pytest.approx(2, abs=0.05)
+    rows = {row[0]: row[1:] for row in analysis.table(results).rows}
+    assert rows["no rewards"][3:5] == ["0.1", "0"]
+    assert rows["last success removed"][1:] == ["–"] * 5
