@@ -108,6 +108,7 @@ ANALYSES = Registry(
         "lens": "ad.interpret.analyses.lens:Lens",
         "ablation": "ad.interpret.analyses.ablation:Ablation",
         "patching": "ad.interpret.analyses.patching:Patching",
+        "context_scan": "ad.interpret.analyses.context_scan:ContextScan",
         "path_patching": "ad.interpret.analyses.path_patching:PathPatching",
         "attribution_patching": ("ad.interpret.analyses.attribution_patching:AttributionPatching"),
         "probes": "ad.interpret.analyses.probes:Probes",

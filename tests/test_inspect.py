@@ -85,7 +85,7 @@ def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeyp
     subject = Subject(*untrained(collected("inspect")))
     monkeypatch.setattr(type(subject.run.world), "action_mask", lambda self, tasks: tasks > 99)
     problems = {name for name in ANALYSES if ANALYSES.load(name).problem(subject)}
-    assert problems == {"lens", "attribution", *PAIRED}
+    assert problems == {"lens", "attribution", "context_scan", *PAIRED}
     assert "same number of actions" in ANALYSES.load("lens").problem(subject)
 
 

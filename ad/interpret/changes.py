@@ -51,6 +51,20 @@ def make_queries(contexts: Contexts, count: int) -> Queries:
     return Queries(contexts.select(rows), last[rows])
 
 
+def shortened(queries: Queries, length: int) -> Queries:
+    """Return the queries with the last `length` decisions of their contexts alone.
+
+    As in a rollout, the transition before them stays.
+    """
+    contexts, start = queries.contexts, np.maximum(queries.last - length, 0)
+    rows, entries = np.arange(len(start))[:, None], start[:, None] + np.arange(length + 1)
+    names = ("episode", "decided", "cell")
+    labels = {name: getattr(contexts, name)[rows, entries] for name in names}
+    index = torch.from_numpy(rows), torch.from_numpy(entries)
+    window = {name: values[index] for name, values in contexts.window.items()}
+    return Queries(replace(contexts, window=window, **labels), queries.last - start)
+
+
 def changes(model: SequenceModel, method: Method, is_asked: bool = False) -> dict[str, Change]:
     """Return the changes that the tokens of a model can tell, by name.
 

@@ -1,0 +1,220 @@
+"""The context scan: what is varied, in which environments, and that nothing else is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_contexts import untrained
+from test_patching import AD, rewarded_model
+from windows import rewarded_queries
+
+from ad.config.schema import ModelConfig
+from ad.interpret.analyses import context_scan
+from ad.interpret.analyses.context_scan import (
+    HELD_OUT,
+    ContextScan,
+    Variant,
+    VariedPolicy,
+    log_probs,
+    periods,
+    play,
+    scaled_rewards,
+    variants,
+)
+from ad.interpret.analysis import Subject
+from ad.interpret.changes import changed, shortened
+from ad.interpret.prompts import EARLY, LATE, Prompt, prompts_of
+from ad.methods.context_policy import ContextPolicy
+from ad.models.sequence_model import SequenceModel
+from ad.rollout.tasks import policy_of, rollout_tasks
+
+SMALL = ["--evaluation.episodes", "3", "--model.layers", "1", "--data.context_length", "8"]
+RAISED = 2  # the action that the hand-made model raises where it reads a reward
+
+
+@pytest.fixture
+def queries(spec, random_window):
+    """Twelve windows with a reward at the fourth decision."""
+    return rewarded_queries(spec, random_window)
+
+
+@pytest.fixture
+def subject(collected):
+    """An untrained model on collected histories."""
+    return Subject(*untrained(collected("scan", *SMALL)))
+
+
+def varied(**settings) -> Variant:
+    return Variant("varied", "intact", **settings)
+
+
+def test_rewards_that_are_scaled_to_nothing_are_rewards_removed(spec, queries):
+    model = rewarded_model(spec)
+    without = replace(queries, contexts=changed(queries, "no rewards", model, AD))
+    expected = log_probs(model, without, HELD_OUT)
+    assert (expected - log_probs(model, queries, HELD_OUT)).abs().max() > 1
+    torch.testing.assert_close(log_probs(model, queries, varied(reward_scale=0.0)), expected)
+    assert "forward" not in vars(model.tokenizer.reward)
+
+
+def test_each_window_has_a_scale_of_its_own(spec, queries):
+    config = ModelConfig(width=16, layers=1, heads=2, reward="projection", positions=40)
+    torch.manual_seed(0)
+    model = SequenceModel(spec, config).eval()
+    window, scales = queries.contexts.window, torch.linspace(0, 2, 12)
+    scaled = window | {"reward": window["reward"] * scales[:, None]}
+    with torch.no_grad(), scaled_rewards(model, scales):
+        found = model(window)
+    torch.testing.assert_close(found, model(scaled).detach())
+    assert (found - model(window)).abs().max() > 1e-4
+
+
+def test_a_shorter_context_forgets_the_reward_that_is_out_of_it(spec, queries):
+    model, window = rewarded_model(spec), queries.contexts.window
+    window["reward"][:, 1:] = 0.0
+    window["reward"][:, 5] = 1.0  # five transitions before the tenth decision
+    raised = {
+        length: log_probs(model, queries, varied(context_length=length)).exp()[:, RAISED].mean()
+        for length in (4, 5, 10)
+    }
+    assert raised[4] == pytest.approx(0.2)
+    assert raised[5] > 0.9 and raised[5] == pytest.approx(raised[10])
+
+
+def test_a_shorter_context_is_the_end_of_the_window(spec, queries):
+    queries.last[3] = 2
+    short = shortened(queries, 4)
+    assert short.contexts.length == 4 and short.last.tolist() == [4] * 3 + [2] + [4] * 8
+    for name, values in short.contexts.window.items():
+        whole = queries.contexts.window[name]
+        np.testing.assert_array_equal(values[0], whole[0, 6:])
+        np.testing.assert_array_equal(values[3], whole[3, :5])
+    np.testing.assert_array_equal(short.contexts.episode[0], queries.contexts.episode[0, 6:])
+
+
+def prompt_of(window, rows) -> Prompt:
+    """The transitions of windows, all of one episode."""
+    fields = ("observation", "action", "reward", "next_observation", "time")
+    arrays = {name: window[name][rows, 1:].numpy() for name in fields}
+    arrays["time"] = arrays["time"].astype(np.uint16)
+    never = np.zeros(arrays["action"].shape, bool)
+    return Prompt(arrays | {"terminated": never, "truncated": never}, [""])
+
+
+def test_a_prompt_is_the_beginning_of_the_context(spec, random_window):
+    model, window = rewarded_model(spec), random_window(4, 6, 0)
+    policy = ContextPolicy(model, 3, 20)
+    prompts = [prompt_of(window, [2, 0]), prompt_of(window, [3])]
+    varied = VariedPolicy(policy, model, torch.ones(3), torch.ones(3), Prompt.together(prompts))
+    with torch.inference_mode():
+        found = varied.act(torch.tensor([1, 5, 7]), torch.tensor([0, 1, 2]))
+        expected = model(policy.window())[:, -1].double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    shown = policy.window()
+    for name in ("observation", "action", "reward", "next_observation"):
+        np.testing.assert_array_equal(shown[name][:, 1:7], window[name][[2, 0, 3], 1:])
+    np.testing.assert_array_equal(shown["time"][:, -1], [0, 1, 2])
+    with torch.inference_mode():
+        varied.act(torch.tensor([1, 5, 7]), torch.tensor([1, 2, 3]))
+    assert policy.length == 8  # a prompt is shown once
+
+
+def test_environments_keep_their_temperature_and_scale_when_others_finish(spec, random_window):
+    model, window = rewarded_model(spec), random_window(4, 6, 0)
+    window["reward"][:, 1:] = 0.0
+    window["reward"][:, 2] = 1.0
+    scales, temperatures = torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.5])
+    policy = VariedPolicy(
+        ContextPolicy(model, 3, 20), model, scales, temperatures, prompt_of(window, [0, 1, 2])
+    )
+    with torch.inference_mode():
+        first = policy.act(torch.tensor([1, 1, 1]), torch.zeros(3, dtype=torch.int64))
+        assert first[:, RAISED].tolist() == pytest.approx([0, 4, 8], abs=1e-4)
+        policy.select(torch.tensor([0, 2]))
+        for values in ((torch.tensor([0, 0]), torch.zeros(2)), (torch.tensor([1, 1]),)):
+            if len(values) == 2:
+                done = torch.zeros(2, dtype=torch.bool)
+                policy.observe(*values, done, done, torch.tensor([1, 1]))
+        second = policy.act(torch.tensor([1, 1]), torch.ones(2, dtype=torch.int64))
+    assert second[:, RAISED].tolist() == pytest.approx([0, 8], abs=1e-4)
+    assert policy.reward_in_context().tolist() == [True, True]  # the temperature knows the truth
+
+
+def test_prompts_end_with_an_episode_at_both_ends_of_a_history(subject):
+    found = prompts_of(subject.dataset, 8)
+    for row, history in enumerate(subject.dataset.histories):
+        arrays = {name: array[-1] for name, array in history.arrays.items()}
+        stops = np.flatnonzero(arrays["terminated"] | arrays["truncated"]) + 1
+        for kind, stop in ((EARLY, stops[stops >= 8][0]), (LATE, stops[-1])):
+            for name, values in found[kind].arrays.items():
+                np.testing.assert_array_equal(values[row], arrays[name][stop - 8 : stop])
+    assert prompts_of(subject.dataset, 10**6) is None
+
+
+def test_the_intact_variant_is_the_evaluation(subject):
+    config, split = subject.run.config, subject.run.split
+    new_policy = policy_of(config, subject.method, subject.model)
+    evaluated = rollout_tasks(config, split, new_policy, 3, (1, 1))
+    half = varied(temperature=0.5)
+    train = Variant("train", "train", on_train_tasks=True)
+    played = play(subject, [HELD_OUT, half, train, varied(context_length=8)])
+    np.testing.assert_array_equal(played["intact"], evaluated["held_out"].returns)
+    np.testing.assert_array_equal(played["train"], evaluated["train"].returns)
+    np.testing.assert_array_equal(played["varied"], evaluated["held_out"].returns)
+
+
+def test_periods_are_means_over_all_the_first_and_the_last_episodes():
+    found = periods(np.arange(30.0)[None])
+    assert found.tolist() == [[14.5, 4.5, 24.5]]
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        ([], {"rewards x0.5": "no token tells a reward of 0.5"}),
+        (["--evaluation.action", "greedy"], {"temperature x2": "actions are greedy"}),
+        (
+            ["--method.name", "decision_transformer"],
+            {
+                "rewards x0": "the tokens tell no rewards",
+                "early learner, train tasks": "a context ends with its episode",
+            },
+        ),
+        (["--source.env_steps", "1200"], {"late learner, train tasks": "histories are not there"}),
+    ],
+)
+def test_a_variant_that_a_model_cannot_have_is_left_out_with_its_reason(collected, words, left_out):
+    subject = Subject(*untrained(collected("scan", *SMALL, *words)))
+    problems = {variant.name: variant.problem for variant in variants(subject)}
+    for name, reason in left_out.items():
+        assert reason in problems[name]
+    assert problems["intact"] is None and problems["context of 4"] is None
+
+
+def test_a_projection_of_rewards_can_be_scaled_at_will(collected):
+    subject = Subject(*untrained(collected("scan", *SMALL, "--model.reward", "projection")))
+    assert not any(variant.problem for variant in variants(subject))
+
+
+def test_the_analysis_compares_each_variant_with_its_own_baseline(subject, monkeypatch):
+    returns = {
+        "intact": [[0, 1, 1], [0, 1, 0]],
+        "context of 2": [[1, 1, 1], [1, 1, 1]],
+        "intact, train tasks": [[1, 1, 1]],
+        "late learner, train tasks": [[1, 1, 0]],
+    }
+    played = {name: np.array(values, float) for name, values in returns.items()}
+    monkeypatch.setattr(context_scan, "play", lambda subject, scanned: played)
+    analysis = ContextScan()
+    results = analysis.run(subject)
+    change = results["change"]
+    assert change.at(variant="context of 2", period="all episodes") == pytest.approx(0.5)
+    low, high = results["change_interval"].at(variant="context of 2", period="all episodes")
+    assert (low, high) == pytest.approx((1 / 3, 2 / 3))
+    late = change.at(variant="late learner, train tasks", period="all episodes")
+    assert late == pytest.approx(-1 / 3)
+    assert np.isnan(change.at(variant="rewards x0.5")).all()
+    assert "rewards x0.5, no token tells a reward of 0.5" in results["returns"].about
+    rows = {row[0]: row[1:] for row in analysis.table(results).rows}
+    assert set(rows["rewards x0.5"]) == {"–"} and rows["intact"][-2] == "+0.000"
