@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ad.interpret.analyses.patching import Pair, recovery
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.changes import Queries, changed
 from ad.interpret.contexts import Contexts
 from ad.interpret.labeled import LabeledArray
+from ad.interpret.pairs import Pair, recovery
 from ad.interpret.relations import tells_rewards
 from ad.reporting.tables import UNKNOWN, Table
 from envs.rng import derive_key
