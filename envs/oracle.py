@@ -59,6 +59,8 @@ class TaskOracle:
     reward_distribution: how the rewards of an action in a state are distributed: "bernoulli", 0 or
     1; "normal", with the standard deviation `reward_noise` everywhere; None for any other way.
     reward_noise: the standard deviation of the normal noise of rewards, None if there is none.
+    can_be_stepped: whether there are environments to act in; False for a world that only has
+    recorded histories, on which a model can be trained but not evaluated.
     """
 
     task_noun: str = "task"
@@ -68,6 +70,7 @@ class TaskOracle:
     observation_factors: tuple[int, ...] | None = None
     reward_distribution: str | None = None
     reward_noise: float | None = None
+    can_be_stepped: bool = True
 
     @abstractmethod
     def all_tasks(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ad.config.schema import EvaluationConfig, Experiment
-from ad.config.world import make_envs
+from ad.config.world import configured_world, make_envs
 from ad.errors import ConfigError
 from ad.rollout.rollout import (
     Observation,
@@ -66,8 +66,14 @@ def rollout_envs(
 ) -> Rollout:
     """Return the rollout of an environment for each pair (evaluation seed, task) of `envs`.
 
-    `record` and `label` are those of `ad.rollout.rollout.rollout`.
+    `record` and `label` are those of `ad.rollout.rollout.rollout`. Raises ConfigError for a world
+    that cannot be stepped.
     """
+    if not configured_world(config.env).can_be_stepped:
+        raise ConfigError(
+            "the world of recorded histories cannot be stepped: a model can be trained on them, "
+            "but not evaluated"
+        )
     return rollout(
         new_policy(len(envs)),
         make_envs(config.env, np.array([task for _, task in envs])),

@@ -16,13 +16,15 @@ HELD_OUT_WINDOWS = 256  # windows of held-out actors over which the held-out los
 def validate(trainer: BaseTrainer) -> dict[str, float]:
     """Return the numbers of a validation of the trainer's model, by their tags in the log.
 
-    One evaluation seed plays `training.eval_episodes` episodes on every task. Raises NumericError
-    if the model's logits are not finite.
+    One evaluation seed plays `training.eval_episodes` episodes on every task, if the world can be
+    stepped. Raises NumericError if the model's logits are not finite.
     """
     trainer.model.eval()
     values, config = {}, trainer.config
     if trainer.held_out is not None:
         values |= _held_out_metrics(trainer)
+    if not trainer.run.world.can_be_stepped:
+        return values
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
     new_policy = policy_of(config, trainer.method, trainer.model)
     results = rollout_tasks(config, trainer.run.split, new_policy, episodes, (1, 1))
