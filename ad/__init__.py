@@ -20,7 +20,7 @@ Packages, each of which imports only packages above it in this list:
     evaluation/       scores on held-out and train tasks, references, transfer to other worlds
     reporting/        report, tables, plots, videos, verification of files
     interpret/        looking inside a trained model: hooks, contexts, analyses
-    exchange/         models in formats that others read
+    exchange/         histories and trained models in formats that others read
     sweeps/           the verbs of a run in turn, and many runs: seeds, studies, tuning, tables
     cli               the console command
 

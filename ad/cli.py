@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
+from ad.exchange.verbs import import_histories
 from ad.runtime import signals
 from ad.sweeps.verbs import (
     findings,
@@ -165,6 +166,29 @@ def release(run: "Run", fresh: bool) -> None:
     info(f"release: {release(run)}")
 
 
+def export_histories(argv: Sequence[str]) -> None:
+    """Write the learning histories of the train tasks in another format: --format minari or xland.
+
+    --to says where. For minari it is the id of a data set, e.g. dark_room/a2c-v0, below the folder
+    MINARI_DATASETS_PATH; for xland the path of a file in the HDF5 layout of XLand-MiniGrid's data
+    sets. Both drop the statistics and checkpoints of the learner. Minari keeps all of a transition;
+    xland drops the last observation of an episode, digits of rewards beyond float16, and whether an
+    episode of full length was terminated. It holds undivided observations from 0 to 255.
+    """
+    if _asks_for_help(argv):
+        return _print_help(export_histories, argv)
+    name, argv = _take_option(argv, "--format")
+    place, argv = _take_option(argv, "--to")
+
+    def on_experiment(config: "Experiment", fresh: bool) -> None:
+        from ad.exchange.export import export_histories
+        from ad.runtime.run import Run
+
+        export_histories(Run(config), name, place, fresh)
+
+    of_experiment(on_experiment)(argv)
+
+
 def verify(config: "Experiment", repair: bool) -> None:
     """Check the histories, checkpoints and results of a run against their hashes.
 
@@ -250,6 +274,8 @@ VERBS: dict[str, Verb] = {
     "tune": of_experiment(tune),
     "verify": of_experiment(verify, flag="repair"),
     "release": of_run(release),
+    "export_histories": export_histories,
+    "import_histories": import_histories,
     "inspect": inspect_model,
     "findings": findings,
 }
@@ -269,7 +295,7 @@ def _dispatch(argv: Sequence[str]) -> None:
 
 
 def _list_of_verbs() -> str:
-    lines = [f"  {name:<9} {verb.__doc__.splitlines()[0]}" for name, verb in VERBS.items()]
+    lines = [f"  {name:<16} {verb.__doc__.splitlines()[0]}" for name, verb in VERBS.items()]
     head = "usage: ad <verb> [options]; `ad <verb> --help` lists the options of a verb\n"
     return "\n".join([head, *lines])
 

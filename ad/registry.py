@@ -119,3 +119,14 @@ ANALYSES = Registry(
     needs=("run", "table"),
     base="ad.interpret.analysis:Analysis",
 )
+
+EXPORTS = Registry(
+    "format of histories",
+    {
+        "minari": "ad.exchange.minari:Minari",
+        "xland": "ad.exchange.xland:XLand",
+    },
+    group="exports",
+    needs=("write", "open"),
+    base="ad.exchange.formats:Format",
+)

@@ -80,9 +80,14 @@ def observation_parts(world) -> dict[str, Part]:
     return _make_parts(world.single_observation_space, world.observation_factors)
 
 
+def parts_of_space(space: gymnasium.Space) -> dict[str, Part]:
+    """Return the parts of the observations of `space` by name. Raises ValueError as above."""
+    return _make_parts(space, None)
+
+
 def check_observation_space(space: gymnasium.Space) -> None:
     """Raise ValueError unless `space` is supported."""
-    _make_parts(space, None)
+    parts_of_space(space)
 
 
 def split_observation(space: gymnasium.Space, observation, name: str = "") -> dict:

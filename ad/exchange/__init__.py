@@ -1,1 +1,1 @@
-"""Exports of trained models to formats that other programs read."""
+"""Learning histories and trained models in formats that other programs read, and back."""

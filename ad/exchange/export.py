@@ -1,0 +1,99 @@
+"""Export: write the learning histories of an experiment in another format."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ad.data.histories import Histories
+from ad.data.manifest import STOPPED, read_manifest
+from ad.data.store import History, load_history
+from ad.errors import ConfigError, CorruptError
+from ad.exchange.formats import Description, Format, new_format
+from ad.runtime.console import info
+from ad.runtime.run import Run
+from envs.tasks import task_name
+
+
+def export_histories(run: Run, format_name: str, place: str = "", fresh: bool = False) -> None:
+    """Write the histories of the train tasks of `run` at `place`, by default beside histories/.
+
+    Does nothing if they are there already. Raises ConfigError without histories, for spaces that
+    the format has no room for, and for another data set at `place` unless `fresh`.
+    """
+    chosen, histories = new_format(format_name), Histories(run.config)
+    if text := chosen.problem(run.world):
+        raise ConfigError(f"the format {format_name} {text}")
+    folders = histories.folders(run.split.train_tasks)
+    if folders is None:
+        raise ConfigError("some train tasks have no history: run scripts.collect first")
+    place = place or chosen.default_place(histories.path)
+    description = describe(run, folders)
+    if chosen.exists(place) and not fresh:
+        _require_same(chosen, place, description)
+        return info(f"export: already done, {place}")
+    total = len(folders) * description.num_actors * description.steps
+    loaded = _LoadedHistories(run.split.train_tasks, folders)
+    with tqdm(total=total, desc="export", unit=" steps", unit_scale=True, disable=None) as bar:
+        chosen.write(place, description, loaded, run.world, bar)
+    info(f"export: {len(folders)} histories in {place}, without {chosen.lost}")
+
+
+def describe(run: Run, folders: list[Path]) -> Description:
+    """Return the description of the histories in `folders`, those of the train tasks of `run`."""
+    config, tasks = run.config, run.split.train_tasks
+    manifests = [_manifest(folder) for folder in folders]
+    hashes = [entry["sha256"] for m in manifests for _, entry in sorted(m["files"].items())]
+    env, source = asdict(config.env), config.source
+    return Description(
+        env=env,
+        split=asdict(config.split),
+        source={
+            "algorithm": source.algorithm,
+            "settings": source.settings,
+            "source_seed": source.source_seed,
+        },
+        tasks=tasks.tolist(),
+        stopped={
+            task_name(task): manifest[STOPPED]
+            for task, manifest in zip(tasks, manifests, strict=True)
+            if STOPPED in manifest
+        },
+        num_actors=source.num_envs,
+        steps=source.env_steps // source.num_envs,
+        fingerprint=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+    )
+
+
+class _LoadedHistories:
+    """The histories in `folders` with their tasks, each read and verified when its turn comes."""
+
+    def __init__(self, tasks: np.ndarray, folders: list[Path]):
+        self.tasks, self.folders = tasks, folders
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, History]]:
+        for task, folder in zip(self.tasks, self.folders, strict=True):
+            yield task, load_history(folder)
+
+
+def _manifest(folder: Path) -> dict:
+    try:
+        return read_manifest(folder)
+    except (OSError, ValueError) as error:
+        raise CorruptError(f"the history {folder} cannot be used: {error}") from error
+
+
+def _require_same(chosen: Format, place: str, description: Description) -> None:
+    """Raise ConfigError unless the data set at `place` holds the histories of `description`."""
+    try:
+        found = chosen.open(place).contents.description
+    except (ConfigError, CorruptError) as error:
+        raise ConfigError(f"{place} is there already ({error}): {OVERWRITE}") from error
+    if found is None or found.dump() != description.dump():
+        raise ConfigError(f"{place} holds other histories: {OVERWRITE}")
+
+
+OVERWRITE = "choose another --to, or overwrite it with --fresh true"

@@ -1,0 +1,103 @@
+"""Import: write the experiment of a data set that was recorded elsewhere, and its histories."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ad.collection.collect import collect
+from ad.config.parser import load_file
+from ad.config.schema import EnvConfig, ModelConfig, SplitConfig
+from ad.config.yaml_io import dump_yaml
+from ad.data.histories import Histories
+from ad.errors import ConfigError
+from ad.exchange.formats import Contents, Description, new_format
+from ad.exchange.recorded import describe_parts
+from ad.registry import ENCODERS
+from ad.runtime.console import info
+from ad.runtime.files import write_text
+from ad.runtime.run import Run
+
+SOURCE, WORLD = "ad.exchange.recorded:Recorded", "ad.exchange.recorded:RecordedWorld"
+ENCODERS_OF_ARRAYS = ("mlp",)  # tried after the default encoder
+
+
+def import_histories(
+    format_name: str, place: str, experiment: Path, root: str = ".", fresh: bool = False
+) -> None:
+    """Write the YAML file `experiment` of the data set at `place`, and collect its histories.
+
+    Histories that are there already are kept unless `fresh`. Raises ConfigError for a data set that
+    the suite cannot read, and if the file holds another experiment unless `fresh`.
+    """
+    if experiment.suffix != ".yaml":
+        raise ConfigError(f"--to must be the path of a .yaml file, not {experiment}")
+    chosen = new_format(format_name)
+    contents = chosen.open(place).contents
+    settings = _experiment(contents, format_name, place, experiment.stem)
+    text = dump_yaml(settings)
+    if experiment.exists() and experiment.read_text(encoding="utf-8") != text and not fresh:
+        raise ConfigError(
+            f"{experiment} holds another experiment: choose another --to, or overwrite it with "
+            "--fresh true"
+        )
+    write_text(experiment, text)
+    run = Run(load_file(experiment, root=root))
+    collected, total = collect(run, fresh), len(run.split.train_tasks)
+    folder = Histories(run.config).path
+    info(f"import: {collected} of {total} histories imported now, all are in {folder}")
+    info(f"import: without {chosen.lost}; the experiment is {experiment}")
+
+
+def _experiment(contents: Contents, format_name: str, place: str, name: str) -> dict:
+    """Return the settings of an experiment with the histories of a data set, in plain types."""
+    steps, num_actors = contents.steps, contents.num_actors
+    known = contents.description
+    env, split = _known_world(known) if known else _recorded_world(contents)
+    settings = {
+        "name": name,
+        "env": env,
+        "split": split,
+        "source": {
+            "algorithm": SOURCE,
+            "env_steps": steps * num_actors,
+            "num_envs": num_actors,
+            "settings": {"format": format_name, "place": place},
+        },
+        "data": {"history_stride": 1, "held_out_actors": int(num_actors > 1)},
+    }
+    return settings | ({} if known else {"model": _model(contents)})
+
+
+def _known_world(description: Description) -> tuple[dict, dict]:
+    """Return the sections env and split of the experiment that was exported, without defaults."""
+    defaults = asdict(EnvConfig()), asdict(SplitConfig())
+    sections = description.env, description.split
+    kept = [
+        {key: value for key, value in section.items() if default.get(key) != value}
+        for section, default in zip(sections, defaults, strict=True)
+    ]
+    env = {"id": description.env["id"], "episode_length": description.env["episode_length"]}
+    return env | kept[0], kept[1]
+
+
+def _recorded_world(contents: Contents) -> tuple[dict, dict]:
+    """Return the sections env and split of a data set that tells only its spaces."""
+    kwargs = {
+        "observation": describe_parts(contents.parts),
+        "num_actions": contents.num_actions,
+        "num_tasks": contents.num_tasks,
+    }
+    env = {"id": WORLD, "kwargs": kwargs, "episode_length": contents.episode_length}
+    return env, {"num_train_tasks": contents.num_tasks}
+
+
+def _model(contents: Contents) -> dict:
+    """Return the section model with encoders that fit; rewards may have any number of values."""
+    encoders = {name: _encoder(part) for name, part in contents.parts.items()}
+    own = {"encoder": encoders.pop("")} if "" in encoders else {"encoders": encoders}
+    return {**own, "reward": "projection"}
+
+
+def _encoder(part) -> str:
+    """Return the name of an encoder of `part`."""
+    tried = (ModelConfig().encoder, *ENCODERS_OF_ARRAYS)
+    return next(name for name in tried if ENCODERS.load(name).supports(part))

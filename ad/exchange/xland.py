@@ -1,0 +1,232 @@
+"""The HDF5 layout of the data sets of XLand-MiniGrid (Nikulin et al. 2024, arXiv 2406.08973).
+
+A group "0", "1", ... for each task, with the attributes env-id, benchmark-id and ruleset-id, holds
+arrays [actors, T, ...]: `states` uint8, `actions` uint8, `rewards` float16, `dones` bool and, where
+the optimal action is known, `expert_actions` uint8. They are compressed by gzip 6 in chunks of
+4,096 transitions of an actor. In the published data sets a state is [5, 5], the tile times the
+number of colors plus the color of each cell in view, and the state after a done is that of a reset.
+"""
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ad.data.derived import knows_optimal_actions
+from ad.data.store import History
+from ad.errors import ConfigError, CorruptError
+from ad.exchange.formats import (
+    KEY,
+    Contents,
+    Description,
+    Format,
+    Reader,
+    parse_description,
+    time_in_episode,
+)
+from ad.runtime.files import atomic_write
+from envs.spaces import Array, Discrete, Part, observation_parts
+
+CHUNK = 4096  # transitions of an actor in a compressed chunk
+CACHE = 2**23  # bytes of decompressed chunks that are kept for an array: those of 32 actors
+NUM_ACTIONS = 6  # of XLand-MiniGrid
+ARRAYS = {"states": "u", "actions": "u", "rewards": "f", "dones": "b"}  # kind of the dtype
+EXACT = 256  # values of uint8
+
+
+class XLand(Format):
+    """Files in the layout of XLand-MiniGrid's data sets; `place` is the path of a file."""
+
+    extra = "xland"
+    packages = ("h5py",)
+    lost = (
+        "the last observation of an episode (after an import the one before it stands there), "
+        "digits of rewards beyond float16, whether an episode of full length was terminated or "
+        "truncated, and the learner's statistics and checkpoints"
+    )
+
+    def default_place(self, dataset: str) -> str:
+        return f"{dataset}.hdf5"
+
+    def problem(self, world) -> str | None:
+        """Return why the observations or the actions do not fit uint8, None if they do."""
+        parts = observation_parts(world)
+        if set(parts) != {""}:
+            return f"holds undivided observations, not the parts {', '.join(parts)}"
+        if not _fits(parts[""]):
+            return f"holds observations of whole numbers from 0 to 255, not {parts['']}"
+        if world.single_action_space.n > EXACT:
+            return f"holds at most 256 actions, not {world.single_action_space.n}"
+        return None
+
+    def exists(self, place: str) -> bool:
+        return Path(place).exists()
+
+    def write(
+        self,
+        place: str,
+        description: Description,
+        histories: Iterable[tuple[np.ndarray, History]],
+        world,
+        bar: tqdm,
+    ) -> None:
+        import h5py
+
+        index_of = {tuple(task): index for index, task in enumerate(world.all_tasks().tolist())}
+        benchmark = f"{description.env['id']}-{description.source['algorithm']}"
+        with atomic_write(Path(place)) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs[KEY] = description.dump()
+            for number, (task, history) in enumerate(histories):
+                group = file.create_group(str(number))
+                group.attrs["env-id"] = description.env["id"]
+                group.attrs["benchmark-id"] = benchmark
+                group.attrs["ruleset-id"] = index_of[tuple(task.tolist())]
+                _write_group(group, task, history, world, bar)
+
+    def open(self, place: str) -> "XLandReader":
+        return XLandReader(place)
+
+
+class XLandReader(Reader):
+    """An open file of the layout; a task is the number of its group."""
+
+    def __init__(self, place: str):
+        import h5py
+
+        if not Path(place).is_file():
+            raise ConfigError(f"there is no file {place}")
+        self.place = place
+        with self._reading():
+            self.file = h5py.File(place, "r", rdcc_nbytes=CACHE)
+            self.contents = self._contents()
+
+    def read(self, task: int, num_actors: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        group, steps = self.file[str(task)], slice(start, stop)
+        with self._reading():
+            # One state more: it is what the last transition leads to, unless that is done.
+            states = group["states"][:num_actors, start : stop + 1]
+            action, reward, done = (
+                group[name][:num_actors, steps] for name in ("actions", "rewards", "dones")
+            )
+        before, after = states[:, : stop - start], states[:, 1:]
+        if after.shape[1] < before.shape[1]:
+            after = np.concatenate([after, before[:, -1:]], axis=1)
+        repeated = done.reshape(*done.shape, *[1] * (states.ndim - 2))
+        return {
+            "observation": before,
+            "action": action,
+            "reward": reward.astype(np.float32),
+            "next_observation": np.where(repeated, before, after),
+            "done": done,
+        }
+
+    def _contents(self) -> Contents:
+        names = [str(number) for number in range(len(self.file))]
+        if not names or {*names} != {*self.file}:
+            raise ConfigError(f"{self.place} has no groups 0, 1, ... of tasks: {LAYOUT}")
+        for name in names:
+            self._check_group(name)
+        states = self.file["0/states"]
+        description = None
+        if KEY in self.file.attrs:
+            description = parse_description(self.file.attrs[KEY], self.place)
+        return Contents(
+            parts={"": Array(tuple(states.shape[2:]), "uint8", 0.0, 255.0)},
+            num_actions=NUM_ACTIONS,
+            num_tasks=len(names),
+            num_actors=min(self.file[name]["states"].shape[0] for name in names),
+            steps=min(self.file[name]["states"].shape[1] for name in names),
+            description=description,
+            episode_length=None if description else self._longest_episode(names),
+        )
+
+    def _check_group(self, name: str) -> None:
+        """Raise ConfigError unless a group has the arrays of the layout."""
+        group = self.file[name]
+        if missing := [array for array in ARRAYS if array not in group]:
+            raise ConfigError(f"group {name} of {self.place} has no {missing[0]}: {LAYOUT}")
+        shape = group["states"].shape[:2]
+        for array, kind in ARRAYS.items():
+            found = group[array]
+            is_byte = kind != "u" or found.dtype.itemsize == 1
+            if found.dtype.kind != kind or not is_byte or found.shape[:2] != shape:
+                raise ConfigError(
+                    f"{array} of group {name} of {self.place} is {found.dtype} "
+                    f"{list(found.shape)}: {LAYOUT}"
+                )
+        if group["states"].shape[2:] != self.file["0/states"].shape[2:] or 0 in shape:
+            raise ConfigError(f"the states of group {name} of {self.place} have another shape")
+
+    def _longest_episode(self, names: list[str]) -> int:
+        """Return the env steps of the longest episode; an array of `dones` is small."""
+        longest = 0
+        for name in tqdm(names, desc="measure episodes", unit=" tasks", disable=None, leave=False):
+            for dones in self.file[name]["dones"]:
+                longest = max(longest, int(time_in_episode(dones[None], np.zeros(1)).max()) + 1)
+        return longest
+
+    @contextmanager
+    def _reading(self):
+        """Turn what h5py raises for a damaged file into a CorruptError."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError) as error:
+            raise CorruptError(f"{self.place} cannot be read: {_words(error)}") from error
+
+
+LAYOUT = "the layout is that of XLand-MiniGrid's data sets"
+
+
+def _fits(part: Part) -> bool:
+    """Return whether all values of `part` are whole numbers from 0 to 255."""
+    if isinstance(part, Discrete):
+        return part.n <= EXACT
+    is_whole = np.dtype(part.dtype).kind in "biu"
+    return is_whole and part.low is not None and part.low >= 0 and (part.high or 0) < EXACT
+
+
+def _write_group(group, task: np.ndarray, history: History, world, bar: tqdm) -> None:
+    """Write the arrays of one history, an actor's chunk at a time."""
+    arrays = history.arrays
+    expert = None
+    if knows_optimal_actions(world):
+        expert = world.optimal_policy(task[None])[0].argmax(-1)
+    source = {"states": "observation", "actions": "action", "rewards": "reward"}
+    dtypes = {"states": np.uint8, "actions": np.uint8, "rewards": np.float16, "dones": np.bool_}
+    if expert is not None:
+        dtypes["expert_actions"] = np.uint8
+    shape = arrays["observation"].shape
+    for name, dtype in dtypes.items():
+        own = shape if name == "states" else shape[:2]
+        chunks = (1, min(CHUNK, shape[1]), *own[2:])
+        group.create_dataset(
+            name, own, dtype, chunks=chunks, compression="gzip", compression_opts=6
+        )
+    for actor in range(shape[0]):
+        kept = {name: arrays[field][actor] for name, field in source.items() if field}
+        kept["dones"] = arrays["terminated"][actor] | arrays["truncated"][actor]
+        for start in range(0, shape[1], CHUNK):
+            steps = slice(start, start + CHUNK)
+            own = {name: values[steps] for name, values in kept.items()}
+            own["rewards"] = _half(own["rewards"])
+            if expert is not None:
+                own["expert_actions"] = expert[own["states"]]
+            for name, values in own.items():
+                group[name][actor, steps] = values
+            bar.update(len(own["dones"]))
+
+
+def _half(rewards: np.ndarray) -> np.ndarray:
+    """Return `rewards` as float16. Raises ConfigError if one is out of its range."""
+    with np.errstate(over="ignore"):
+        half = rewards.astype(np.float16)
+    if not np.isfinite(half).all():
+        wrong = rewards[~np.isfinite(half)][0]
+        raise ConfigError(f"the format xland holds rewards as float16, which has no {wrong:g}")
+    return half
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,6 @@
+"""Read learning histories of another format, and write an experiment to train on them."""
+
+from ad.cli import run_script
+
+if __name__ == "__main__":
+    run_script("import_histories")
