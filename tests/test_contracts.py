@@ -168,7 +168,7 @@ def test_every_verb_takes_it(finished, name):
     if outside:
         with pytest.raises(ConfigError, match=r"needs .*components\.py:"):
             load_release(run.folder / "release")
-    model = load_release(run.folder / "release", trust_code=outside)
+    model = load_release(run.folder / "release", trust_code=outside).model
     torch.testing.assert_close(dict(model.state_dict()), dict(load_model(run).state_dict()))
 
 

@@ -11,7 +11,7 @@ from training_run import checkpoint, train
 
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate, load_model
-from ad.exchange.release import FILES, SUMS, load_release, release
+from ad.exchange.release import EVAL_RESULTS, FILES, SUMS, load_release, release
 from ad.runtime.files import sha256
 from ad.runtime.run import Run
 
@@ -37,7 +37,7 @@ def copy(released, tmp_path) -> Path:
 
 
 def test_the_released_weights_are_those_of_the_last_checkpoint(evaluated, copy):
-    weights = load_release(copy).state_dict()
+    weights = load_release(copy).model.state_dict()
     torch.testing.assert_close(dict(weights), checkpoint(evaluated)["model"], rtol=0, atol=0)
 
 
@@ -55,7 +55,7 @@ def test_a_world_and_a_source_that_the_model_does_not_need_are_not_imported(copy
 
 
 def test_the_released_model_gives_the_logits_of_the_trained_one(evaluated, copy):
-    model, twin = load_model(evaluated), load_release(copy)
+    model, twin = load_model(evaluated), load_release(copy).model
     names = [*model.spec.padding, "step", "valid"]
     window = {name: torch.zeros((2, 6), dtype=torch.int64) for name in names}
     torch.testing.assert_close(twin(window), model(window), rtol=0, atol=0)
@@ -74,7 +74,7 @@ def test_the_card_names_the_world_the_split_and_the_scores(evaluated, released):
     )
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, EVAL_RESULTS])
 def test_a_flipped_bit_in_any_file_of_a_release_is_noticed(copy, name):
     content = bytearray((copy / name).read_bytes())
     content[-3] ^= 1
@@ -83,7 +83,7 @@ def test_a_flipped_bit_in_any_file_of_a_release_is_noticed(copy, name):
         load_release(copy)
 
 
-@pytest.mark.parametrize("name", [*FILES, SUMS])
+@pytest.mark.parametrize("name", [*FILES, EVAL_RESULTS, SUMS])
 def test_a_file_missing_from_a_release_is_noticed(copy, name):
     (copy / name).unlink()
     with pytest.raises(CorruptError):

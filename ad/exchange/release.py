@@ -1,28 +1,29 @@
 """The release of a trained model for others: `logs/<run>/release/`, which holds data and no code.
 
-model.safetensors   the parameters (float32), with the spec of the world in the header
-config.yaml         the resolved configuration
-README.md           the model card
-SHA256SUMS          hashes of the three for `sha256sum -c`, as safetensors has no checksum
+model.safetensors    the parameters (float32), with the spec of the world in the header
+config.yaml          the resolved configuration
+README.md            the model card
+.eval_results/*.yaml the scores on held-out tasks as Hugging Face reads them, if there are any
+SHA256SUMS           hashes of the others for `sha256sum -c`, as safetensors has no checksum
 """
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ad.config.schema import Experiment, config_hash, parse_dump
+from ad.config.schema import Experiment, parse_dump
 from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.evaluation.evaluate import load_model
-from ad.evaluation.summary import SUMMARY, is_evaluated
+from ad.exchange.card import card, eval_results, read_results
+from ad.exchange.policy import ReleasedPolicy
 from ad.methods import build_method
-from ad.models.sequence_model import SequenceModel
 from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, TOKENIZERS
-from ad.reporting.tables import run_table
-from ad.runtime.files import atomic_write, read_checked_json, sha256, write_text
+from ad.runtime.files import atomic_write, remove, sha256, write_text
 from ad.runtime.run import Run
 
 FILES = ("model.safetensors", "config.yaml", "README.md")
+EVAL_RESULTS = ".eval_results/algorithm_distillation.yaml"  # of a run that is evaluated
 SUMS = "SHA256SUMS"
 
 
@@ -45,18 +46,23 @@ def release(run: Run) -> Path:
     config = (run.folder / "config.yaml").read_text(encoding="utf-8")
     write_text(folder / "config.yaml", config)
     write_text(folder / "README.md", card(run, sum(w.numel() for w in weights.values())))
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in FILES))
+    names = list(FILES)
+    remove(folder / EVAL_RESULTS)
+    if results := read_results(run):
+        write_text(folder / EVAL_RESULTS, eval_results(run, results))
+        names.append(EVAL_RESULTS)
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
     return folder
 
 
-def load_release(folder: Path, trust_code: bool = False) -> SequenceModel:
-    """Return the released model, frozen, on the CPU.
+def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy:
+    """Return the policy of the released model, frozen, on the CPU.
 
-    With `trust_code` it may be of classes outside the suite, which its configuration names and
-    which are imported. Raises ConfigError for such a model without it, CorruptError unless all
+    With `trust_code` the model may be of classes outside the suite, which its configuration names
+    and which are imported. Raises ConfigError for such a model without it, CorruptError unless all
     files are as they were written, MachineError without the package safetensors.
     """
-    safetensors = _safetensors()
+    safetensors, folder = _safetensors(), Path(folder)
     _verify(folder)
     try:
         config = parse_dump((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -76,7 +82,7 @@ def load_release(folder: Path, trust_code: bool = False) -> SequenceModel:
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CorruptError(f"{folder} is not a release: {error}") from error
-    return model.eval().requires_grad_(False)
+    return ReleasedPolicy(model.eval().requires_grad_(False), config)
 
 
 def _outside_classes(config: Experiment) -> list[str]:
@@ -92,68 +98,15 @@ def _outside_classes(config: Experiment) -> list[str]:
     return [name for registry, name in chosen if name not in registry]
 
 
-def card(run: Run, num_parameters: int) -> str:
-    """Return the model card of a run as Markdown: its model, training data and scores."""
-    scores = "It is not evaluated."
-    if is_evaluated(run):
-        results = read_checked_json(run.folder / SUMMARY)
-        scores = run_table(results).compact().markdown()
-    return CARD.format(
-        config=run.config,
-        num_parameters=num_parameters,
-        train=len(run.split.train_tasks),
-        held_out=len(run.split.held_out_tasks),
-        method=run.config.method.name.replace("_", " "),
-        config_hash=config_hash(run.config),
-        split_hash=run.split.hash,
-        scores=scores.rstrip(),
-    )
-
-
-CARD = """\
----
-library_name: algorithm-distillation
-license: mit
-tags: [reinforcement-learning, in-context-learning]
----
-
-# {config.name}
-
-A causal transformer of {num_parameters:,} parameters that acts on its past transitions, and so
-learns in context to solve tasks of {config.env.id} that it was not trained on. Method: {method}.
-
-- Trained for {config.training.steps:,} steps on the learning histories of {train} tasks \
-({config.source.algorithm}, {config.source.env_steps:,}
-  env steps each); {held_out} tasks were held out.
-- Configuration {config_hash}
-- Split {split_hash}
-
-## Scores
-
-{scores}
-
-## Use
-
-```python
-from pathlib import Path
-from ad.exchange.release import load_release
-
-model = load_release(Path("."))  # a SequenceModel; checks SHA256SUMS
-```
-
-Made for research: it was trained in the world above and in no other.
-"""
-
-
 def _verify(folder: Path) -> None:
     """Raise CorruptError unless SHA256SUMS lists all files with their hashes."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        if [line.split("  ")[1:] for line in lines] != [[name] for name in FILES]:
+        names = [line.partition("  ")[2] for line in lines]
+        if names not in ([*FILES], [*FILES, EVAL_RESULTS]):
             raise ValueError(f"{SUMS} does not list its files")
-        for line in lines:
-            expected, name = line.split("  ")
-            if sha256(folder / name) != expected:
+        for line, name in zip(lines, names, strict=True):
+            if sha256(folder / name) != line.partition("  ")[0]:
                 raise ValueError(f"the SHA-256 of {name} is not the one in {SUMS}")
     except (FileNotFoundError, ValueError) as error:
         raise CorruptError(f"the release {folder} is not what was written: {error}") from error

@@ -148,7 +148,7 @@ def rollout(
             logits = policy.act(tensors.observation(parts, envs), tensors.array(time[envs]))
             if (begins := active[envs] & (time[envs] == 0)).any():
                 statistics.begin(envs[begins], _reward_in_context(policy, len(envs))[begins])
-            allowed = _finite(_allowed(logits, None if mask is None else mask[envs]))
+            allowed = allowed_logits(logits, None if mask is None else mask[envs])
             action[envs] = select_action(allowed, uniform(keys[envs], len(steps)))
             observation, reward, terminated, truncated, info = env.step(action)
             next_parts = tensors.split(observation)
@@ -178,6 +178,13 @@ def rollout(
     )
 
 
+def as_tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on `device`; torch lacks the wider unsigned integers."""
+    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+        values = values.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+
 class _Tensors:
     """Conversion of what the environments return to what a policy reads."""
 
@@ -186,10 +193,8 @@ class _Tensors:
         self.space = env.single_observation_space
 
     def array(self, values: np.ndarray) -> torch.Tensor:
-        """Return an array as a tensor; torch lacks the wider unsigned integers."""
-        if values.dtype.kind == "u" and values.dtype.itemsize > 1:
-            values = values.astype(np.int64)
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        """Return an array as a tensor."""
+        return as_tensor(values, self.device)
 
     def split(self, observation) -> dict[str, np.ndarray]:
         """Return the parts of the observations of all environments, [N, ...] each, by name."""
@@ -217,16 +222,16 @@ def greedy(logits: np.ndarray, u: np.ndarray) -> np.ndarray:
     return logits.argmax(1)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    if not np.isfinite(values.max(1)).all():  # -inf stands for an action that is never taken
+def allowed_logits(logits: torch.Tensor, mask: np.ndarray | None) -> np.ndarray:
+    """Return `logits` [N, A] as float64 with -inf for the actions outside `mask` [N, A].
+
+    Raises NumericError if logits are not finite.
+    """
+    values = logits.double().cpu().numpy()
+    values = values if mask is None else np.where(mask, values, -np.inf)
+    if not np.isfinite(values.max(1)).all():
         raise NumericError("the model gave logits that are not finite; this checkpoint is unusable")
     return values
-
-
-def _allowed(logits: torch.Tensor, mask: np.ndarray | None) -> np.ndarray:
-    """Return `logits` [N, A] as float64 with -inf for the actions outside `mask` [N, A]."""
-    values = logits.double().cpu().numpy()
-    return values if mask is None else np.where(mask, values, -np.inf)
 
 
 def _reward_in_context(policy: Policy, num_envs: int) -> np.ndarray:

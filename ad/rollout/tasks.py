@@ -79,13 +79,14 @@ def rollout_envs(
         make_envs(config.env, np.array([task for _, task in envs])),
         [derive_key(seed, "evaluate", task_name(task)) for seed, task in envs],
         episodes,
-        _select_action(config.evaluation),
+        selection_of(config.evaluation),
         record,
         label,
     )
 
 
-def _select_action(settings: EvaluationConfig) -> SelectAction:
+def selection_of(settings: EvaluationConfig) -> SelectAction:
+    """Return the function that selects actions as the settings of the evaluation say."""
     if settings.action == "greedy":
         return greedy
     return sampled(settings.temperature if settings.temperature_known is None else 1.0)

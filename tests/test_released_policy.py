@@ -1,0 +1,206 @@
+"""A released policy plays anywhere as it was evaluated, and its card is read by other tools."""
+
+import gymnasium
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from training_run import train
+
+import envs
+from ad.data.spec import make_spec
+from ad.errors import ConfigError
+from ad.evaluation.evaluate import evaluate
+from ad.exchange.policy import ReleasedPolicy
+from ad.exchange.recorded import RecordedWorld
+from ad.exchange.release import EVAL_RESULTS, load_release, release
+from ad.methods import build_method
+from ad.rollout.rollout import greedy, rollout
+from ad.rollout.tasks import policy_of, selection_of
+from ad.runtime.files import read_checked_json
+
+SEEDS, EPISODES = [0, 1, 2], 6
+
+
+@pytest.fixture(scope="module")
+def evaluated(experiment):
+    """A run that is trained and evaluated; only to be read."""
+    run = train(experiment(training__precision="float32"))
+    evaluate(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(evaluated):
+    """The folder of its release; only to be read."""
+    return release(evaluated)
+
+
+@pytest.fixture
+def policy(folder) -> ReleasedPolicy:
+    return load_release(folder)
+
+
+@pytest.fixture
+def played(evaluated, policy):
+    """played(select) returns the returns [N, E] of a rollout of the model on three tasks."""
+
+    def play(select=None) -> np.ndarray:
+        config = policy.config
+        new_policy = policy_of(config, build_method(config.method), policy.model)
+        select = select or selection_of(config.evaluation)
+        vec_env = envs.make_vec(**world(evaluated))
+        return rollout(new_policy(len(SEEDS)), vec_env, SEEDS, EPISODES, select).returns
+
+    return play
+
+
+def world(run) -> dict:
+    """The arguments of `envs.make_vec` for three held-out tasks."""
+    config = run.config.env
+    tasks = run.split.held_out_tasks[: len(SEEDS)]
+    return {
+        **{"env_id": config.id, "tasks": tasks, "episode_length": config.episode_length},
+        **config.kwargs,
+    }
+
+
+def single_envs(run) -> list:
+    arguments = world(run)
+    return [envs.make(**{**arguments, "goal": goal}) for goal in arguments.pop("tasks").tolist()]
+
+
+def returns_of(steps: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The returns [N, E] of the first episodes, from the rewards and the ends of all steps."""
+    rewards, done = (np.array(values).T for values in zip(*steps, strict=True))
+    episode = np.cumsum(done, axis=1) - done
+    return np.stack(
+        [
+            [own[number == e].sum() for e in range(EPISODES)]
+            for own, number in zip(rewards, episode, strict=True)
+        ]
+    )
+
+
+def test_it_plays_as_the_evaluation_does(evaluated, policy, played):
+    vec_env, steps = envs.make_vec(**world(evaluated)), []
+    policy.reset(SEEDS)
+    observation, _ = vec_env.reset(seed=0)
+    for _ in range(EPISODES * evaluated.config.env.episode_length):
+        action = policy.act(observation)
+        observation, reward, terminated, truncated, info = vec_env.step(action)
+        policy.observe(reward, terminated, truncated, info.get("final_obs", observation))
+        steps.append((reward, terminated | truncated))
+    np.testing.assert_array_equal(returns_of(steps), played())
+
+
+def test_it_plays_in_a_single_environment(evaluated, policy, played):
+    env, returns = single_envs(evaluated)[0], np.zeros(EPISODES)
+    policy.reset()
+    for episode in range(EPISODES):
+        (observation, _), done = env.reset(), False
+        while not done:
+            action = policy.act(observation)
+            assert type(action) is int
+            observation, reward, terminated, truncated, _ = env.step(action)
+            policy.observe(reward, terminated, truncated, observation)
+            returns[episode] += reward
+            done = terminated or truncated
+    np.testing.assert_array_equal(returns, played()[0])
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_stable_baselines3_evaluates_it(evaluated, policy, played, deterministic):
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    vec_env = DummyVecEnv([lambda env=env: Monitor(env) for env in single_envs(evaluated)])
+    model = policy.sb3_model(vec_env)
+    mean, deviation = evaluate_policy(
+        model, model.env, len(SEEDS) * EPISODES, deterministic=deterministic
+    )
+    returns = played(greedy if deterministic else None)
+    assert (mean, deviation) == pytest.approx((returns.mean(), returns.std()))
+
+
+def test_a_model_of_stable_baselines3_needs_the_extra(policy, monkeypatch):
+    monkeypatch.setattr("ad.exchange.policy.missing_packages", lambda: "needs packages")
+    with pytest.raises(ConfigError, match="Stable-Baselines3 needs packages"):
+        policy.sb3_model(None)
+
+
+def test_a_reset_forgets_the_context(evaluated, policy):
+    def first_actions() -> list[int]:
+        env, actions = single_envs(evaluated)[0], []
+        policy.reset([7])
+        observation, _ = env.reset()
+        for _ in range(4):
+            actions.append(policy.act(observation))
+            observation, *outcome, _ = env.step(actions[-1])
+            policy.observe(*outcome, observation)
+        return actions
+
+    assert first_actions() == first_actions()
+
+
+def test_actions_that_a_task_lacks_are_not_taken(policy):
+    mask = np.array([[False, False, True, False, False]])
+    policy.reset([0], mask)
+    assert {policy.act(np.array([observation]))[0] for observation in range(9)} == {2}
+
+
+@pytest.mark.parametrize("observation", [np.zeros(2, int), np.zeros((3, 2), int), {"x": 1}])
+def test_observations_of_another_number_or_space_are_refused(policy, observation):
+    policy.reset(SEEDS)
+    with pytest.raises(ConfigError, match="observation"):
+        policy.act(observation)
+
+
+def test_an_outcome_without_an_action_is_refused(policy):
+    with pytest.raises(ConfigError, match=r"observe\(\) comes after act\(\)"):
+        policy.observe(0.0, False, False, 3)
+
+
+def test_parts_are_found_wherever_the_space_has_them(policy):
+    space = gymnasium.spaces.Dict(
+        a=gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3), gymnasium.spaces.Box(0, 1, (2,))]),
+        b=gymnasium.spaces.MultiDiscrete([2, 5]),
+    )
+    base = RecordedWorld()
+    base.single_observation_space = space
+    policy.model.spec = make_spec(base, 5, np.zeros(1))
+    observation = {"a": (2, np.ones(2)), "b": np.array([1, 4])}
+    tensors, is_batched = policy._tensors(observation)
+    assert not is_batched
+    found = {name: tensor.tolist() for name, tensor in tensors.items()}
+    assert found == {"a-0": [2], "a-1": [[1.0, 1.0]], "b-0": [1], "b-1": [4]}
+
+
+def test_hugging_faces_tools_read_the_card(evaluated, folder):
+    data = ModelCard((folder / "README.md").read_text()).data
+    assert (data.library_name, data.license) == ("algorithm-distillation", "mit")
+    assert data.model_name == evaluated.config.name
+    summary = read_checked_json(evaluated.folder / "results.json")["splits"]
+    found = {
+        (entry.dataset_split, entry.metric_type): entry.metric_value for entry in data.eval_results
+    }
+    for split in ("held_out", "train"):
+        for score in ("nauc", "return_last10", "success_last10"):
+            assert found[split, score] == summary[split][score]
+
+
+def test_hugging_faces_tools_read_the_results(evaluated, folder):
+    entries = parse_eval_result_entries(yaml.safe_load((folder / EVAL_RESULTS).read_text()))
+    summary = read_checked_json(evaluated.folder / "results.json")["splits"]["held_out"]
+    scores = {entry.task_id: entry.value for entry in entries}
+    assert scores["nauc"] == summary["nauc"]
+    assert {entry.dataset_id for entry in entries} == {"algorithm-distillation/DarkRoom-v0"}
+
+
+def test_the_card_of_a_run_without_an_evaluation_has_no_results(experiment):
+    folder = release(train(experiment(training__precision="float32")))
+    data = ModelCard((folder / "README.md").read_text()).data
+    assert data.eval_results is None and not (folder / EVAL_RESULTS).exists()
+    assert "It is not evaluated." in (folder / "README.md").read_text()
+    load_release(folder)
