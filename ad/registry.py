@@ -109,6 +109,7 @@ ANALYSES = Registry(
         "ablation": "ad.interpret.analyses.ablation:Ablation",
         "patching": "ad.interpret.analyses.patching:Patching",
         "context_scan": "ad.interpret.analyses.context_scan:ContextScan",
+        "return_scan": "ad.interpret.analyses.return_scan:ReturnScan",
         "path_patching": "ad.interpret.analyses.path_patching:PathPatching",
         "attribution_patching": ("ad.interpret.analyses.attribution_patching:AttributionPatching"),
         "probes": "ad.interpret.analyses.probes:Probes",

@@ -26,8 +26,8 @@ def block(name: str) -> list[int]:
     return list(range(STARTS[name], STARTS[name] + SIZES[name]))
 
 
-def hand_made(spec, layers: int = 1, norm: str = "none") -> SequenceModel:
-    """A model whose tokens fill their blocks, and whose heads and MLPs add nothing."""
+def hand_made(spec, layers: int = 1, norm: str = "none", inputs=None) -> SequenceModel:
+    """A model whose tokens fill their blocks, and whose heads, MLPs and inputs add nothing."""
     config = ModelConfig(
         width=WIDTH,
         layers=layers,
@@ -38,7 +38,7 @@ def hand_made(spec, layers: int = 1, norm: str = "none") -> SequenceModel:
         positions=SIZES["position"],
         norm=norm,
     )
-    model = SequenceModel(spec, config).eval().requires_grad_(False)
+    model = SequenceModel(spec, config, inputs=inputs).eval().requires_grad_(False)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     tokenizer = model.tokenizer

@@ -161,9 +161,13 @@ def permuted_episodes(queries: Queries, model: SequenceModel, rng: np.random.Gen
 
 def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Ask for the lowest return of the histories in the present episode."""
-    left = queries.contexts.window[ASKED]
-    present = torch.from_numpy(queries.present).to(left)
-    return {ASKED: left + (model.spec.return_range[0] - queries.contexts.asked) * present}
+    return asking(queries.contexts, model.spec.return_range[0], queries.present)
+
+
+def asking(contexts: Contexts, value: float, where: np.ndarray) -> Window:
+    """Ask for the return `value` in the episode of the entries `where`, bool [B, T + 1]."""
+    left = contexts.window[ASKED]
+    return {ASKED: left + (value - contexts.asked) * torch.from_numpy(where).to(left)}
 
 
 def _known_rewards(queries: Queries) -> np.ndarray:

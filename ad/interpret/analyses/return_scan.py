@@ -1,0 +1,144 @@
+"""The return-to-go scan: how the asked return moves the preference for each action, and by whom.
+
+Decisions of the rollouts are made again with returns asked from the lowest to the highest of
+the histories, all else as it was. The preference for an action is its output minus the mean output
+of all actions, and a sum over components (`attribution.py`). The slope of a component's
+contribution over the asked return says how much of the preference's slope is its own; the slopes
+sum to that of the preference. Its correlation with the preference, over the asked returns of the
+same decision, says how steadily it moves along.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ad.data.episodes import ratio
+from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
+from ad.interpret.analysis import Analysis, over_tasks
+from ad.interpret.changes import asking
+from ad.interpret.contexts import ASKED, Contexts
+from ad.interpret.labeled import LabeledArray
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import UNKNOWN, Table
+
+NUM_RETURNS = 9
+MOST_WINDOWS = 512  # which are spread over the rollouts
+BATCH = 16  # windows that are scanned at once: each is read once for every asked return
+SHOWN = 3  # components of each action in the table
+
+
+class ReturnScan(Analysis):
+    """How the asked return moves the preference for each action, and through which components."""
+
+    reads_outputs: ClassVar[bool] = True
+
+    @classmethod
+    def problem(cls, subject):
+        """Return why the model does not have this analysis, None if it does."""
+        spec = subject.model.spec
+        if ASKED not in subject.model.tokenizer.inputs or subject.source != "rollout":
+            return "needs contexts from rollouts of a model that is asked for a return"
+        if spec.return_range[0] == spec.return_range[1]:
+            return "needs histories with different returns"
+        if spec.num_actions < 2:
+            return "needs a world with two actions"
+        return super().problem(subject)
+
+    def run(self, subject):
+        """Return probabilities and preferences by asked return, slopes and correlations."""
+        model = subject.model
+        asked = np.linspace(*model.spec.return_range, NUM_RETURNS)
+        every = -(-len(subject.contexts) // MOST_WINDOWS)
+        sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked)
+        count = sums.pop("count")
+        of_tasks = {name: ratio(value.T, count).T for name, value in sums.items()}
+        variances = of_tasks["component_variance"], of_tasks["preference_variance"][..., None]
+        of_tasks["correlation"] = ratio(
+            of_tasks["covariance"], np.sqrt(variances[0] * variances[1])
+        )
+        actions = {"action": list(range(model.spec.num_actions))}
+        by_return = {"asked return": asked.tolist(), **actions}
+        by_component = {**actions, "component": ["preference", *component_names(model)]}
+        abouts = {
+            "probability": (by_return, "probability of an action"),
+            "preference": (by_return, "output of an action minus the mean output"),
+            "slope": (by_component, "slope over the asked return of the contribution to it"),
+            "correlation": (by_component, "correlation of the contribution with the preference"),
+        }
+        results = {}
+        for name, (axes, about) in abouts.items():
+            mean, interval = over_tasks(of_tasks[name])
+            results[name] = LabeledArray(mean, axes, f"{about}: mean over decisions and tasks")
+            results[f"{name}_interval"] = LabeledArray(
+                interval, {"bound": ["low", "high"], **axes}, f"95 % interval of {name} over tasks"
+            )
+        return results
+
+    def table(self, results):
+        """Return how each action depends on the asked return, and its steepest components."""
+        probability, slope, interval, correlation = (
+            results[n] for n in ("probability", "slope", "slope_interval", "correlation")
+        )
+        asked, components = probability.axes["asked return"], slope.axes["component"]
+        header = ["action", *(f"probability, {asked[end]:g} asked" for end in (0, -1))]
+        header += ["slope of the preference", "95 % interval"]
+        header += [f"component {n} (slope, correlation)" for n in range(1, SHOWN + 1)]
+        rows = []
+        for action in slope.axes["action"]:
+            slopes, r = (array.at(action=action) for array in (slope, correlation))
+            low, high = interval.at(action=action, component="preference")
+            order = 1 + np.argsort(-np.abs(slopes[1:]), kind="stable")[:SHOWN]
+            steepest = [
+                f"{components[n]} ({slopes[n]:+.2f}, "
+                + (f"{UNKNOWN})" if np.isnan(r[n]) else f"{r[n]:+.2f})")
+                for n in order
+            ]
+            ends = [f"{probability.at(action=action)[end]:.3f}" for end in (0, -1)]
+            slope_cells = [f"{slopes[0]:+.3f}", f"[{low:+.3f}, {high:+.3f}]"]
+            rows.append([str(action), *ends, *slope_cells, *steepest])
+        return Table(header, rows)
+
+
+def scan_sums(model: SequenceModel, contexts: Contexts, asked: np.ndarray) -> dict[str, np.ndarray]:
+    """Return sums over the decided decisions of each task, [K, ...] by name.
+
+    `probability` and `preference` are [K, R, A] for R asked returns; moments over the asked returns
+    are [K, A, 1 + P], the preference first, with `preference_variance` [K, A]; `count` is [K].
+    """
+    sums: dict[str, np.ndarray] = {}
+    for batch in contexts.batches(BATCH):
+        found = scan(model, batch, asked)
+        count = torch.ones(found["slope"].shape[:2])
+        for name, values in (found | {"count": count}).items():
+            sums[name] = sums.get(name, 0.0) + batch.total(values).sum(1)
+    return sums
+
+
+def scan(model: SequenceModel, batch: Contexts, asked: np.ndarray) -> dict[str, torch.Tensor]:
+    """Return what `scan_sums` adds up, [B, T, ...] by name."""
+    asking_for = (asking(batch, float(value), batch.valid) for value in asked)
+    scanned = [replace(batch, window=batch.window | fields) for fields in asking_for]
+    probability = torch.stack([outputs(model, one).softmax(-1) for one in scanned], 2)
+    parts = torch.stack([preferences(model, one) for one in scanned], 2).double()
+    preference = parts.sum(-1)  # [B, T, R, A]
+    parts = torch.cat([preference[..., None], parts], -1)  # [B, T, R, A, 1 + P]
+    centered, along = parts - parts.mean(2, keepdim=True), torch.from_numpy(asked - asked.mean())
+    of_preference = centered[..., :1]
+    moved = along.to(parts)[:, None, None]
+    return {
+        "probability": probability,
+        "preference": preference,
+        "slope": (centered * moved).mean(2) / moved.square().mean(),
+        "covariance": (centered * of_preference).mean(2),
+        "component_variance": centered.square().mean(2),
+        "preference_variance": of_preference[..., 0].square().mean(2),
+    }
+
+
+def preferences(model: SequenceModel, batch: Contexts) -> torch.Tensor:
+    """Return what each component adds to the preference for each action, [B, T, A, P]."""
+    values, actions = read_values(model, batch), model.spec.num_actions
+    directions = torch.eye(actions, device=model.head.weight.device) - 1 / actions
+    return torch.stack([Reading(model, values, one).components() for one in directions], 2)

@@ -1,0 +1,96 @@
+"""The return-to-go scan: the components that read the asked return are found with their slopes."""
+
+from dataclasses import replace
+
+import hand_made
+import numpy as np
+import pytest
+import torch
+from test_contexts import untrained
+from windows import labeled, subject_of
+
+from ad.interpret.analyses.attribution import component_names
+from ad.interpret.analyses.return_scan import ReturnScan, preferences, scan_sums
+from ad.interpret.analysis import Subject
+from ad.interpret.contexts import ASKED
+from ad.models.rewards import ReturnToGo
+
+ASKED_RETURNS = np.linspace(0, 2, 9)
+TOLD = hand_made.block("other")[0]  # where tokens tell the asked return, over the highest
+DT = ["--method.name", "decision_transformer", "--evaluation.episodes", "3"]
+
+
+@pytest.fixture
+def asked_model(spec):
+    """The embedding raises action 1 by half of the asked return, head 0.1 lowers action 3 by it,
+    as the token before told it; histories had returns from 0 to 2."""
+    spec = replace(spec, return_range=(0.0, 2.0))
+    inputs = {ASKED: ReturnToGo(spec, hand_made.WIDTH)}
+    model = hand_made.hand_made(spec, inputs=inputs)
+    model.tokenizer.inputs[ASKED].linear.weight[TOLD] = 1.0
+    model.head.weight[1, TOLD] = 1.0
+    hand_made.previous_step(model, 0, 1)
+    hand_made.copies(model, 0, 1, [TOLD], hand_made.block("out")[3:4], gain=-2.0)
+    return model
+
+
+@pytest.fixture
+def contexts(asked_model, random_window):
+    """Six windows of eight decisions for which a return of 1 was asked."""
+    window = random_window(6, 8, 0)
+    window[ASKED] = torch.ones(6, 9)
+    return replace(labeled(window, asked_model.spec), asked=1.0)
+
+
+def test_the_components_that_read_the_asked_return_have_its_slopes(asked_model, contexts):
+    sums = scan_sums(asked_model, contexts, ASKED_RETURNS)
+    assert sums["count"].tolist() == [24, 24]
+    slope = sums["slope"].sum(0) / 48
+    found = dict(zip(component_names(asked_model), slope[:, 1:].T.round(5).tolist(), strict=True))
+    of_embedding, of_head = np.full(5, -0.1), np.full(5, 0.2)
+    of_embedding[1], of_head[3] = 0.4, -0.8
+    assert found.pop("embedding") == pytest.approx(of_embedding)
+    assert found.pop("0.1") == pytest.approx(of_head)
+    assert not any(map(any, found.values()))
+    np.testing.assert_allclose(slope[:, 0], slope[:, 1:].sum(1), atol=1e-6)
+
+
+def test_preferences_are_outputs_minus_their_mean(asked_model, contexts):
+    with torch.no_grad():
+        logits = asked_model(contexts.window)
+    expected = logits - logits.mean(-1, keepdim=True)
+    torch.testing.assert_close(preferences(asked_model, contexts).sum(-1), expected)
+
+
+def test_the_windows_are_read_as_if_the_return_had_been_asked(asked_model, contexts):
+    sums = scan_sums(asked_model, contexts, ASKED_RETURNS)
+    window = contexts.window | {ASKED: torch.full((6, 9), 2.0)}
+    with torch.no_grad():
+        expected = asked_model(window).softmax(-1)
+    np.testing.assert_allclose(sums["probability"].sum(0)[-1], expected.sum((0, 1)), rtol=1e-5)
+
+
+def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
+    analysis = ReturnScan()
+    results = analysis.run(subject_of(asked_model, contexts))
+    slope, correlation = results["slope"], results["correlation"]
+    assert slope.at(action=1, component="embedding") == pytest.approx(0.4)
+    low, high = results["slope_interval"].at(action=1, component="embedding")
+    assert low == pytest.approx(0.4) and high == pytest.approx(0.4)
+    assert correlation.at(action=0, component="0.1") == pytest.approx(1)
+    assert correlation.at(action=0, component="embedding") == pytest.approx(-1)  # which is weaker
+    assert correlation.at(action=1, component="preference") == pytest.approx(1)
+    assert np.isnan(correlation.at(action=1, component="0.0"))
+    rows = analysis.table(results).rows
+    assert rows[3][5].startswith("0.1 (-0.80, +1.00)") and rows[1][5].startswith("embedding (+0.40")
+    assert float(rows[1][1]) < float(rows[1][2]) and float(rows[3][1]) > float(rows[3][2])
+
+
+def test_models_that_are_not_asked_are_refused_in_one_sentence(collected):
+    sentence = "needs contexts from rollouts of a model that is asked for a return"
+    assert ReturnScan.problem(Subject(*untrained(collected("asked")))) == sentence
+    run, method, model = untrained(collected("asked", *DT))
+    assert ReturnScan.problem(Subject(run, method, model, source="histories")) == sentence
+    assert ReturnScan.problem(Subject(run, method, model)) is None
+    model.spec = replace(model.spec, return_range=(1.0, 1.0))
+    assert "different returns" in ReturnScan.problem(Subject(run, method, model))
