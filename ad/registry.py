@@ -112,6 +112,7 @@ ANALYSES = Registry(
         "return_scan": "ad.interpret.analyses.return_scan:ReturnScan",
         "path_patching": "ad.interpret.analyses.path_patching:PathPatching",
         "attribution_patching": ("ad.interpret.analyses.attribution_patching:AttributionPatching"),
+        "scrubbing": "ad.interpret.analyses.scrubbing:Scrubbing",
         "probes": "ad.interpret.analyses.probes:Probes",
         "successes": "ad.interpret.analyses.successes:Successes",
         "static": "ad.interpret.analyses.static:Static",

@@ -18,9 +18,11 @@ from ad.runtime.run import Run
 PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 NEEDS_A_CHANGE = "needs a model that reads rewards, earlier episodes or an asked return"
 NEEDS_A_RETURN = "needs contexts from rollouts of a model that is asked for a return"
+NEEDS_REWARDS = "needs a model that reads the rewards of earlier episodes"
 NOT_ASKED = ("algorithm_distillation", "behavior_cloning", "in_context_q", "dpt")
 WITHOUT = {  # the analyses that a method does not have
     **{(name, "behavior_cloning"): NEEDS_A_CHANGE for name in PAIRED},
+    **{("scrubbing", name): NEEDS_REWARDS for name in ("behavior_cloning", "decision_transformer")},
     **{("return_scan", name): NEEDS_A_RETURN for name in NOT_ASKED},
 }
 
@@ -84,7 +86,7 @@ def test_contexts_that_a_policy_changes_are_not_cut_from_rollouts(collected, wor
         if name == "static":
             assert problem is None
         else:
-            assert sentence in problem or problem in (NEEDS_A_CHANGE, NEEDS_A_RETURN)
+            assert sentence in problem or problem in (NEEDS_A_CHANGE, NEEDS_A_RETURN, NEEDS_REWARDS)
     histories = Subject(run, method, model, source="histories")
     assert ANALYSES.load("attention").problem(histories) is None
 
@@ -93,7 +95,7 @@ def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeyp
     subject = Subject(*untrained(collected("inspect")))
     monkeypatch.setattr(type(subject.run.world), "action_mask", lambda self, tasks: tasks > 99)
     problems = {name for name in ANALYSES if ANALYSES.load(name).problem(subject)}
-    assert problems == {"lens", "attribution", "context_scan", "return_scan", *PAIRED}
+    assert problems == {"lens", "attribution", "context_scan", "return_scan", "scrubbing", *PAIRED}
     assert "same number of actions" in ANALYSES.load("lens").problem(subject)
 
 
@@ -130,7 +132,7 @@ def test_an_analysis_of_histories_has_no_in_context_episodes(collected, words):
             assert not any("episode" in array.axes for array in results.values())
             assert "nan" not in analysis.table(results).markdown()
     is_asked = "decision_transformer" in words  # in rollouts alone
-    of_rewards = set() if is_asked else PAIRED
+    of_rewards = set() if is_asked else {"scrubbing", *PAIRED}
     assert found == {"attention", "lens", "attribution", "static"} | of_rewards
 
 

@@ -1,0 +1,224 @@
+"""Causal scrubbing: do some heads read the rewarded transitions and write the action?
+
+If so, all else that a decision's context says can be replaced by what others say, without a loss
+(Chan et al. 2022, "Causal scrubbing"). The model makes a decision of another task at the same
+observation, in which values at the decision's token are taken from elsewhere. Each level of the
+tree takes less from the context itself than the level before:
+
+    their outputs         what the heads write, from the context itself
+    what they read        of that, the terms of rewarded tokens; other terms are the other task's
+    of agreeing contexts  these terms from another context of its task, at the same observation
+    written directly      these terms, which only the logits read; later layers do not
+
+The share kept is 1 - D(level) / D(nothing), where D is the KL divergence from the probabilities of
+the intact model: its loss on its own actions above that of the intact model. Heads are ranked by
+what they read on half of the tasks, and sets of the first ones are scored on the other half.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ad.interpret.analyses.attention import at_tokens
+from ad.interpret.analysis import Analysis
+from ad.interpret.contexts import Contexts
+from ad.interpret.hooks import Write, hooked
+from ad.interpret.labeled import LabeledArray
+from ad.interpret.pairs import recovery
+from ad.interpret.relations import decision_tokens, relations, tells_rewards
+from ad.models.sequence_model import SequenceModel
+from ad.reporting.tables import UNKNOWN, Table
+from envs.rng import derive_key
+
+NUM_DECISIONS = 512
+MOST_HEADS = 4  # of a set
+RELATION = "rewarded"
+LEVELS = ("their outputs", "what they read", "of agreeing contexts", "written directly")
+
+
+class Scrubbing(Analysis):
+    """Share of the loss that is kept if only what some heads read of rewards is the context's."""
+
+    reads_outputs: ClassVar[bool] = True
+
+    @classmethod
+    def problem(cls, subject):
+        """Return why the model does not have this analysis, None if it does."""
+        if not tells_rewards(subject.model) or subject.method.within_episodes:
+            return "needs a model that reads the rewards of earlier episodes"
+        return super().problem(subject)
+
+    def run(self, subject):
+        """Return the share that each set of heads keeps at each level, and the numbers scored."""
+        model, contexts = subject.model, subject.contexts
+        own, agreeing, other = draw(contexts)
+        tree = Tree(*(read(model, contexts, *one) for one in (own, agreeing, other)), model)
+        task, number = contexts.task[own[0]], len(contexts.tasks)
+
+        def by_task(level: str | None, heads: Sequence[int]) -> np.ndarray:
+            return np.bincount(task, tree.divergence(level, heads), number)
+
+        ranked, scored = np.arange(number) % 2 == 0, np.arange(number) % 2 == 1
+        alone = [by_task(LEVELS[1], [head])[ranked].sum() for head in range(len(subject.heads))]
+        order = np.argsort(alone, kind="stable")[:MOST_HEADS]
+        sets = [order[: count + 1] for count in range(len(order))]
+        left = [[by_task(level, heads)[scored] for level in LEVELS] for heads in sets]
+        left = np.array(left).reshape(len(sets) * len(LEVELS), -1).T
+        kept = recovery(left, by_task(None, [])[scored]).reshape(3, len(sets), len(LEVELS))
+        names = ["+".join(subject.heads[head] for head in heads) for heads in sets]
+        axes = {"heads": names, "level": list(LEVELS)}
+        about = "share kept: 1 - divergence / divergence with all of another task"
+        return {
+            "kept": LabeledArray(kept[0], axes, about),
+            "interval": LabeledArray(
+                kept[1:], {"bound": ["low", "high"], **axes}, "95 % interval of kept over tasks"
+            ),
+            "decisions": LabeledArray(
+                np.bincount(task, minlength=number)[scored],
+                {"task": [name for name, kept in zip(contexts.tasks, scored, strict=True) if kept]},
+                "decisions after a reward that are scored",
+            ),
+        }
+
+    def table(self, results):
+        """Return the share that each set of heads keeps at each level."""
+        kept, interval = results["kept"], results["interval"]
+        rows = []
+        for heads in kept.axes["heads"]:
+            bounds = interval.at(heads=heads)
+            cells = [
+                UNKNOWN if np.isnan(share) else f"{share:.2f} [{low:.2f}, {high:.2f}]"
+                for share, low, high in zip(kept.at(heads=heads), *bounds, strict=True)
+            ]
+            rows.append([heads, *cells])
+        return Table(["heads", *LEVELS], rows)
+
+
+Place = tuple[np.ndarray, np.ndarray]  # windows and their entries, int64 [n] each
+
+
+def draw(contexts: Contexts) -> tuple[Place, Place, Place]:
+    """Draw decisions after a reward, those that agree with them, and those of other tasks.
+
+    All three have the same observation; the second are of the same task in another window. A
+    decision for which there are no others is not drawn.
+    """
+    rng = np.random.default_rng(derive_key(0, "interpret", "scrubbing"))
+    row, entry = np.nonzero(contexts.decided & contexts.found)
+    task, cell = contexts.task[row], contexts.cell[row, entry]
+    chosen = []
+    for place in rng.permutation(len(row)):
+        same = cell == cell[place]
+        agreeing = np.flatnonzero(same & (task == task[place]) & (row != row[place]))
+        other = np.flatnonzero(same & (task != task[place]))
+        if len(agreeing) and len(other):
+            chosen.append((place, rng.choice(agreeing), rng.choice(other)))
+        if len(chosen) == NUM_DECISIONS:
+            break
+    columns = np.array(chosen, np.int64).reshape(-1, 3).T
+    own, agreeing, other = ((row[column], entry[column]) for column in columns)
+    return own, agreeing, other
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the heads do at n decisions: outputs z and their terms of tokens in RELATION.
+
+    Both are [n, layers, H, D]. `window` has the decisions' windows, `token` says which of their
+    tokens is the decision's, bool [n * streams, L], and `log_probs` are float64 [n, A].
+    """
+
+    window: dict[str, torch.Tensor]
+    token: torch.Tensor
+    log_probs: torch.Tensor
+    z: torch.Tensor
+    related: torch.Tensor
+
+
+def read(model: SequenceModel, contexts: Contexts, row: np.ndarray, entry: np.ndarray) -> Reads:
+    """Return what the heads of `model` do at the decisions `entry` of the windows `row`."""
+    chosen, streams = contexts.select(row), model.tokenizer.streams
+    at = torch.arange(len(row)), torch.from_numpy(entry) - 1
+    with torch.inference_mode():
+        with hooked(model, ("*.hook_pattern", "*.hook_v", "*.hook_z")) as values:
+            log_probs = model(chosen.window)[at].double().log_softmax(-1)
+        told = model.tokenizer.entries(chosen.length)["observation"]
+        token = (told == torch.from_numpy(entry)[:, None, None]).flatten(0, 1)
+        mask = relations(model, chosen)[RELATION][at].to(log_probs.device)  # [n, K]
+        queries, z, related = decision_tokens(model, chosen.length), [], []
+        for layer in range(len(model.transformer.blocks)):
+            name = f"blocks.{layer}.attn"
+            pattern = at_tokens(values[f"{name}.hook_pattern"], streams, queries)[at[0], :, at[1]]
+            v = values[f"{name}.hook_v"].unflatten(0, (-1, streams)).flatten(1, 2)  # [n, K, H, D]
+            z.append(values[f"{name}.hook_z"][token])
+            related.append(torch.einsum("nhk,nkhd->nhd", pattern * mask[:, None], v))
+    return Reads(chosen.window, token, log_probs, torch.stack(z, 1), torch.stack(related, 1))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What the heads read at n decisions, at agreeing ones, and at those of other tasks."""
+
+    own: Reads
+    agreeing: Reads
+    other: Reads
+    model: SequenceModel
+
+    def divergence(self, level: str | None, heads: Sequence[int]) -> np.ndarray:
+        """Return the divergence (nats) of each decision at a level of the tree, float64 [n].
+
+        `heads` are numbers in the order of layers. Without a level all is of another task.
+        """
+        log_probs = self.other.log_probs if level is None else self._scrubbed(level, heads)
+        own = self.own.log_probs
+        return (own.exp() * (own - log_probs)).sum(-1).cpu().numpy()
+
+    def _scrubbed(self, level: str, heads: Sequence[int]) -> torch.Tensor:
+        """Return the log probabilities with values of `heads` replaced, float64 [n, A]."""
+        before = self.other.z
+        chosen = torch.zeros(before.shape[1:3], dtype=torch.bool, device=before.device)
+        chosen.view(-1)[list(heads)] = True
+        z = torch.where(chosen[..., None], self._outputs(level), before)
+        blocks, writes = self.model.transformer.blocks, {}
+        if level == LEVELS[3]:
+            added = sum(
+                (new - old).flatten(1) @ block.attention.out.weight.T
+                for new, old, block in zip(z.unbind(1), before.unbind(1), blocks, strict=True)
+            )
+            writes[f"blocks.{len(blocks) - 1}.hook_resid_post"] = self._add(added)
+        else:
+            for layer in set(chosen.nonzero()[:, 0].tolist()):
+                writes[f"blocks.{layer}.attn.hook_z"] = self._put(z[:, layer], chosen[layer])
+        with torch.inference_mode(), hooked(self.model, write=writes):
+            hidden = self.model.transformer(self.model.tokenizer(self.other.window))
+            return self.model.head(hidden[self.other.token]).double().log_softmax(-1)
+
+    def _outputs(self, level: str) -> torch.Tensor:
+        """Return what takes the place of the heads' outputs at the decision, [n, layers, H, D]."""
+        if level == LEVELS[0]:
+            return self.own.z
+        source = self.own if level == LEVELS[1] else self.agreeing
+        return source.related + self.other.z - self.other.related
+
+    def _put(self, z: torch.Tensor, heads: torch.Tensor) -> Write:
+        """Return the function that replaces the outputs of `heads`, bool [H], by z [n, H, D]."""
+
+        def write(value: torch.Tensor, point) -> torch.Tensor:
+            value = value.clone()
+            value[self.other.token] = torch.where(heads[:, None], z, value[self.other.token])
+            return value
+
+        return write
+
+    def _add(self, added: torch.Tensor) -> Write:
+        """Return the function that adds `added` [n, C] at the tokens of the decisions."""
+
+        def write(value: torch.Tensor, point) -> torch.Tensor:
+            value = value.clone()
+            value[self.other.token] += added
+            return value
+
+        return write

@@ -1,0 +1,136 @@
+"""Causal scrubbing: hypotheses that hold, and hypotheses that fail at the level where they do."""
+
+import hand_made
+import numpy as np
+import pytest
+import torch
+from test_transformer import random_model
+from windows import labeled, subject_of
+
+from ad.config.schema import ModelConfig
+from ad.interpret.analyses import scrubbing
+from ad.interpret.analyses.scrubbing import LEVELS, Scrubbing, Tree, draw, read
+from ad.methods import algorithm_distillation
+
+AD = algorithm_distillation.AlgorithmDistillation(algorithm_distillation.Settings())
+ACTIONS, OUT = hand_made.block("action")[:5], hand_made.block("out")
+NOTES = hand_made.block("other")[:5]
+
+
+@pytest.fixture
+def contexts(spec, random_window):
+    """Sixteen windows of ten decisions at one cell, in which an action that is the task's own was
+    rewarded at the fourth; the episode after it is looked at."""
+    window = random_window(16, 10, 0)
+    window["observation"][:, 1:], window["reward"][:, 1:] = 4, 0.0
+    window["reward"][:, 4], window["action"][:, 4] = 1.0, 1 + 2 * (torch.arange(16) % 2)
+    contexts = labeled(window, spec)
+    contexts.decided[:, :8] = False  # until the token before is not that of the reward
+    return contexts
+
+
+def reads_rewarded(model, target):
+    """Head 0.1 copies the actions that were rewarded."""
+    hand_made.rewarded(model, 0, 1)
+    hand_made.copies(model, 0, 1, ACTIONS, target, gain=6.0)
+
+
+def direct(model):
+    reads_rewarded(model, OUT)
+
+
+def by_mlp(model):
+    reads_rewarded(model, NOTES)
+    for neuron, (note, out) in enumerate(zip(NOTES, OUT, strict=True)):
+        block = model.transformer.blocks[1]
+        block.up.weight[neuron, note], block.down.weight[out, neuron] = 1.0, 1.0
+
+
+def reads_place(model):
+    """Head 0.1 copies the action of the fifth token, the rewarded one, whatever its reward."""
+    hand_made.attends(model, 0, 1, hand_made.block("one"), hand_made.block("position")[4:5])
+    hand_made.copies(model, 0, 1, ACTIONS, OUT, gain=6.0)
+
+
+def reads_before(model):
+    """Head 0.1 copies the action of the token before."""
+    hand_made.previous_step(model, 0, 1)
+    hand_made.copies(model, 0, 1, ACTIONS, OUT, gain=6.0)
+
+
+def kept(results, heads="0.1") -> list[float]:
+    return results["kept"].at(heads=heads).round(3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("circuit", "expected"),
+    [
+        (direct, [1, 1, 1, 1]),
+        (by_mlp, [1, 1, 1, 0]),
+        (reads_place, [1, 1, 1, 1]),
+        (reads_before, [1, 0, 0, 0]),
+    ],
+)
+def test_a_hypothesis_fails_at_the_level_that_it_is_wrong_about(spec, contexts, circuit, expected):
+    model = hand_made.hand_made(spec, layers=2)
+    circuit(model)
+    results = Scrubbing().run(subject_of(model, contexts, AD))
+    first, *_, all_heads = results["kept"].axes["heads"]
+    assert kept(results, all_heads) == pytest.approx(expected, abs=0.02)  # the others do nothing
+    if circuit is not reads_before:
+        assert first == "0.1" and kept(results) == pytest.approx(expected, abs=0.02)
+
+
+def test_what_agreeing_contexts_do_not_share_is_lost(spec, contexts):
+    contexts.window["action"][:, 4] = torch.arange(16) % 5  # not a feature of the task
+    model = hand_made.hand_made(spec)
+    direct(model)
+    results = Scrubbing().run(subject_of(model, contexts, AD))
+    outputs, terms, agreeing, _ = kept(results)
+    assert outputs == terms == 1 and agreeing < 0.3
+
+
+def test_drawn_decisions_agree_in_what_they_should(spec, random_window):
+    contexts = labeled(random_window(40, 10, 0), spec)
+    own, agreeing, other = draw(contexts)
+    assert len(own[0]) > 100
+    cells = [contexts.cell[place] for place in (own, agreeing, other)]
+    np.testing.assert_array_equal(cells[0], cells[1])
+    np.testing.assert_array_equal(cells[0], cells[2])
+    tasks = [contexts.task[place[0]] for place in (own, agreeing, other)]
+    assert (tasks[0] == tasks[1]).all() and (tasks[0] != tasks[2]).all()
+    assert (own[0] != agreeing[0]).all()
+    assert all(contexts.found[place].all() for place in (own, agreeing, other))
+    assert len({*zip(*own, strict=True)}) == len(own[0])
+
+
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+def test_all_outputs_and_all_else_of_the_own_context_are_the_own_decision(
+    spec, random_window, tokenizer
+):
+    """With itself in the place of the other task nothing is lost at any level."""
+    sizes = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 40}
+    model = random_model(spec, ModelConfig(**sizes, tokenizer=tokenizer))
+    contexts = labeled(random_window(8, 6, 0), spec)
+    own, _, other = (read(model, contexts, *place) for place in draw(contexts))
+    same, mixed = Tree(own, own, own, model), Tree(own, own, other, model)
+    for level in LEVELS:
+        assert np.abs(same.divergence(level, [0, 1, 2, 3])).max() < 1e-6
+    assert mixed.divergence(None, []).max() > 1e-2
+    nothing = mixed.divergence(LEVELS[0], [])
+    np.testing.assert_allclose(nothing, mixed.divergence(None, []), rtol=1e-3, atol=1e-6)
+    everything = read(model, contexts, *draw(contexts)[0])
+    terms = everything.related.abs().amax((1, 2, 3))
+    assert (terms > 0).float().mean() > 0.5  # a reward of the present transition is none
+
+
+def test_the_analysis_writes_its_shares_with_intervals(spec, contexts, monkeypatch):
+    monkeypatch.setattr(scrubbing, "MOST_HEADS", 2)
+    model, analysis = hand_made.hand_made(spec, layers=2), Scrubbing()
+    direct(model)
+    results = analysis.run(subject_of(model, contexts, AD))
+    low, high = results["interval"].at(heads="0.1", level=LEVELS[3])
+    assert low == pytest.approx(1, abs=1e-3) and high == pytest.approx(1, abs=1e-3)
+    assert results["decisions"].axes["task"] == ["1"] and results["decisions"].values[0] == 24
+    rows = analysis.table(results).rows
+    assert rows[0] == ["0.1", *["1.00 [1.00, 1.00]"] * 4] and len(rows) == 2
