@@ -15,16 +15,14 @@ from ad.interpret.analyses.context_scan import (
     HELD_OUT,
     ContextScan,
     Variant,
-    VariedPolicy,
     log_probs,
     periods,
     play,
-    scaled_rewards,
     variants,
 )
 from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed, shortened
-from ad.interpret.prompts import EARLY, LATE, Prompt, prompts_of
+from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of, rollout_tasks

@@ -137,12 +137,13 @@ def test_an_analysis_of_histories_has_no_in_context_episodes(collected, words):
 
 
 def test_the_same_run_gives_the_same_bytes(trained):
-    files = []
+    files, names = [], ["attention", "attribution_patching", "scrubbing"]
     for _ in range(2):
-        inspect_run(Run(trained.config), ["attention"], fresh=True)
+        inspect_run(Run(trained.config), names, fresh=True)
         folder = trained.folder / "inspect"
         files.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert files[0] == files[1] and files[0].keys() == {"attention.npz", "attention.json"}
+    written = {f"{name}.{kind}" for name in names for kind in ("npz", "json")}
+    assert files[0] == files[1] and files[0].keys() == written
 
 
 def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, capsys, monkeypatch):

@@ -134,3 +134,11 @@ def test_the_analysis_writes_its_shares_with_intervals(spec, contexts, monkeypat
     assert results["decisions"].axes["task"] == ["1"] and results["decisions"].values[0] == 24
     rows = analysis.table(results).rows
     assert rows[0] == ["0.1", *["1.00 [1.00, 1.00]"] * 4] and len(rows) == 2
+
+
+def test_without_a_reward_there_is_nothing_to_score(spec, contexts):
+    contexts.window["reward"][:, 1:] = 0.0
+    model, analysis = hand_made.hand_made(spec), Scrubbing()
+    results = analysis.run(subject_of(model, contexts, AD))
+    assert np.isnan(results["kept"].values).all() and not results["decisions"].values.any()
+    assert set(analysis.table(results).rows[0][1:]) == {"–"}

@@ -81,6 +81,12 @@ def decision_tokens(model: SequenceModel, num_decisions: int) -> torch.Tensor:
     return torch.nonzero(model.tokenizer.entries(num_decisions)["observation"].flatten() >= 1)[:, 0]
 
 
+def at_tokens(pattern: torch.Tensor, streams: int, queries: torch.Tensor) -> torch.Tensor:
+    """Return the rows [B, H, T, K] of `queries`, int64 [T], of a pattern [B * streams, H, L, K]."""
+    rows = pattern.unflatten(0, (-1, streams)).transpose(1, 2).flatten(2, 3)  # [B, H, S L, K]
+    return rows[:, :, queries]
+
+
 def _reachable(model: SequenceModel, num_decisions: int) -> torch.Tensor:
     """Return which tokens the token of a decision attends to, bool [T, K]."""
     streams, length = model.tokenizer.entries(num_decisions)["decision"].shape

@@ -14,7 +14,7 @@ from ad.interpret.analysis import Analysis, over_tasks
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import LabeledArray
-from ad.interpret.relations import Masks, decision_tokens, relations
+from ad.interpret.relations import Masks, at_tokens, decision_tokens, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 
@@ -85,12 +85,6 @@ def _masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.T
         of_decisions = at_tokens(pattern.cpu(), model.tokenizer.streams, queries)
         masses += torch.einsum("bhtk,btrk->hbtr", of_decisions, stacked).unbind(0)
     return masses
-
-
-def at_tokens(pattern: torch.Tensor, streams: int, queries: torch.Tensor) -> torch.Tensor:
-    """Return the rows [B, H, T, K] of `queries`, int64 [T], of a pattern [B * streams, H, L, K]."""
-    rows = pattern.unflatten(0, (-1, streams)).transpose(1, 2).flatten(2, 3)  # [B, H, S L, K]
-    return rows[:, :, queries]
 
 
 def _uniform(masks: Masks, model: SequenceModel, batch: Contexts) -> torch.Tensor:

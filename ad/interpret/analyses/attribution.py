@@ -16,12 +16,11 @@ import torch
 from torch import nn
 
 from ad.data.episodes import ratio
-from ad.interpret.analyses.attention import at_tokens
 from ad.interpret.analysis import Analysis, over_tasks
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import LabeledArray, Results
-from ad.interpret.relations import decision_tokens, relation_names, relations
+from ad.interpret.relations import at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 

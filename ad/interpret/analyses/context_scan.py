@@ -8,8 +8,7 @@ compared by action probabilities, at the last decisions of the same contexts. A 
 with a history of its task is played on train tasks, the others on held-out tasks.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -23,8 +22,8 @@ from ad.interpret.analysis import Analysis, Subject, over_tasks
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.labeled import LabeledArray, Results
 from ad.interpret.pairs import NUM_CONTEXTS
-from ad.interpret.prompts import EARLY, LATE, Prompt, prompts_of
 from ad.interpret.relations import tells_rewards
+from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
@@ -210,59 +209,6 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> Rollout:
 
     envs = [(0, task) for task in tasks] * len(group)
     return rollout_envs(config, envs, new_varied, config.evaluation.episodes)
-
-
-class VariedPolicy:
-    """A policy whose N environments differ by reward scale, temperature and prompt.
-
-    `scales` and `temperatures` are [N]. The model reads scaled rewards, and what else depends on
-    them reads the true ones. The context of a policy with a `prompt` begins with it.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        model: SequenceModel,
-        scales: torch.Tensor,
-        temperatures: torch.Tensor,
-        prompt: Prompt | None = None,
-    ):
-        self.policy, self.model, self.prompt = policy, model, prompt
-        self.device = model.head.weight.device
-        self.scales, self.temperatures = scales.to(self.device), temperatures.to(self.device)
-        self.observe = policy.observe
-        for name in ("reward_in_context", "set_action_mask"):
-            if hasattr(policy, name):
-                setattr(self, name, getattr(policy, name))
-
-    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
-        """Return action logits [N, A], float64, divided by the factors of the temperature."""
-        with scaled_rewards(self.model, self.scales):
-            if self.prompt is not None:
-                self.prompt.show(self.policy)
-                self.prompt = None
-            logits = self.policy.act(observation, time)
-        return logits.double() / self.temperatures[:, None]
-
-    def select(self, envs: torch.Tensor) -> None:
-        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
-        self.scales, self.temperatures = self.scales[envs], self.temperatures[envs]
-        self.policy.select(envs)
-
-
-@contextmanager
-def scaled_rewards(model: SequenceModel, scales: torch.Tensor) -> Iterator[None]:
-    """Multiply the rewards that `model` reads in N windows by `scales` [N] in the block."""
-    reward = model.tokenizer.reward
-    if reward is None or bool((scales == 1).all()):
-        yield
-        return
-    forward = reward.forward
-    reward.forward = lambda values: forward(values * scales[:, None])
-    try:
-        yield
-    finally:
-        del reward.forward
 
 
 def periods(returns: np.ndarray) -> np.ndarray:

@@ -22,13 +22,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ad.interpret.analyses.attention import at_tokens
 from ad.interpret.analysis import Analysis
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import LabeledArray
 from ad.interpret.pairs import recovery
-from ad.interpret.relations import decision_tokens, relations, tells_rewards
+from ad.interpret.relations import at_tokens, decision_tokens, relations, tells_rewards
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 from envs.rng import derive_key
@@ -49,6 +48,8 @@ class Scrubbing(Analysis):
         """Return why the model does not have this analysis, None if it does."""
         if not tells_rewards(subject.model) or subject.method.within_episodes:
             return "needs a model that reads the rewards of earlier episodes"
+        if subject.source == "rollout" and len(subject.run.split.held_out_tasks) < 2:
+            return "needs two held-out tasks: it takes what is not a hypothesis's from another one"
         return super().problem(subject)
 
     def run(self, subject):

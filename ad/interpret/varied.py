@@ -1,6 +1,11 @@
-"""Prompts: parts of source agents' learning histories that a rollout's context begins with."""
+"""Rollouts that read, act or begin otherwise than those of the evaluation.
 
-from collections.abc import Mapping, Sequence
+Each environment may have a scale of the rewards that the model reads, a factor of the temperature,
+and a prompt: a part of a source agent's learning history that its context begins with.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +13,7 @@ import torch
 
 from ad.data.dataset import Dataset
 from ad.data.spec import OBSERVATIONS, field_name
+from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Policy
 
 EARLY, LATE = "early learner", "late learner"
@@ -65,3 +71,56 @@ def prompts_of(dataset: Dataset, length: int) -> dict[str, Prompt] | None:
         kind: Prompt({n: np.stack([one[n] for one in taken]) for n in taken[0]}, parts)
         for kind, taken in found.items()
     }
+
+
+class VariedPolicy:
+    """A policy whose N environments differ by reward scale, temperature and prompt.
+
+    `scales` and `temperatures` are [N]. The model reads scaled rewards, and what else depends on
+    them reads the true ones. The context of a policy with a `prompt` begins with it.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        model: SequenceModel,
+        scales: torch.Tensor,
+        temperatures: torch.Tensor,
+        prompt: Prompt | None = None,
+    ):
+        self.policy, self.model, self.prompt = policy, model, prompt
+        self.device = model.head.weight.device
+        self.scales, self.temperatures = scales.to(self.device), temperatures.to(self.device)
+        self.observe = policy.observe
+        for name in ("reward_in_context", "set_action_mask"):
+            if hasattr(policy, name):
+                setattr(self, name, getattr(policy, name))
+
+    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return action logits [N, A], float64, divided by the factors of the temperature."""
+        with scaled_rewards(self.model, self.scales):
+            if self.prompt is not None:
+                self.prompt.show(self.policy)
+                self.prompt = None
+            logits = self.policy.act(observation, time)
+        return logits.double() / self.temperatures[:, None]
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        self.scales, self.temperatures = self.scales[envs], self.temperatures[envs]
+        self.policy.select(envs)
+
+
+@contextmanager
+def scaled_rewards(model: SequenceModel, scales: torch.Tensor) -> Iterator[None]:
+    """Multiply the rewards that `model` reads in N windows by `scales` [N] in the block."""
+    reward = model.tokenizer.reward
+    if reward is None or bool((scales == 1).all()):
+        yield
+        return
+    forward = reward.forward
+    reward.forward = lambda values: forward(values * scales[:, None])
+    try:
+        yield
+    finally:
+        del reward.forward
