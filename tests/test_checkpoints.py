@@ -52,6 +52,15 @@ def test_the_newest_two_are_kept_and_nothing_else(saved):
     assert {path.stem for path in saved.iterdir()} == {"step_0000006", "step_0000009"}
 
 
+def test_checkpoints_at_multiples_of_a_number_of_train_steps_stay_too(tmp_path):
+    for step in (0, 2, 3, 4, 6, 7, 8):
+        checkpoints.save(tmp_path, step, {"model": {"weight": WEIGHTS}}, keep_every=3)
+    assert checkpoints.steps(tmp_path) == [0, 3, 6, 7, 8]
+    assert len(list(tmp_path.iterdir())) == 10
+    checkpoints.save(tmp_path, 9, {"model": {"weight": WEIGHTS}})
+    assert checkpoints.steps(tmp_path) == [8, 9]
+
+
 def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
     assert checkpoints.newest(tmp_path) is None
     assert checkpoints.load_newest(tmp_path) is None

@@ -20,7 +20,7 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
 from ad.models import transformer
 from ad.runtime.run import Run
-from ad.training import precision
+from ad.training import checkpoints, precision
 from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
 
@@ -33,6 +33,16 @@ def test_how_often_a_run_is_validated_saved_and_logged_changes_no_weight(whole, 
     often = {"eval_every": "2", "checkpoint_every": "8", "log_every": "5", "precision": "float32"}
     changes = {f"training__{name}": value for name, value in often.items()}
     assert_same_bits(whole, train(experiment(**changes)))
+
+
+def test_checkpoints_that_are_kept_change_no_weight_and_are_there_after_a_resume(whole, experiment):
+    config = experiment(training__keep_every="2", training__precision="float32")
+    for forget in (False, True):
+        if forget:
+            forget_last_checkpoint(Run(config))
+        run = train(config)
+        assert_same_bits(whole, run)
+        assert checkpoints.steps(run.folder / "checkpoints") == [0, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize(

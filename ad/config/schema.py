@@ -180,6 +180,8 @@ class TrainingConfig:
     """in-context episodes on each task in an evaluation during training"""
     checkpoint_every: int = field(200, at_least=1, affects_results=False)
     """train steps between two checkpoints"""
+    keep_every: int = field(0, at_least=0, affects_results=False, added=True)
+    """train steps between two checkpoints that are kept, from step 0; 0 keeps the newest two"""
     log_every: int = field(20, at_least=1, affects_results=False)
     """train steps between two lines of metrics.jsonl"""
     max_bad_batches: int = field(5, at_least=0, affects_results=False)

@@ -38,16 +38,18 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
     return True
 
 
-def load_model(run: Run, world=None) -> SequenceModel:
+def load_model(run: Run, world=None, step: int | None = None) -> SequenceModel:
     """Load the trained model of `run`, frozen; for the spaces of `world` if it is given.
 
-    Raises ConfigError if the training is not finished or its tasks or settings differ from those
-    configured, CorruptError if the checkpoint is damaged. Earlier checkpoints are not used instead,
-    since they are other models.
+    `step` is the train step of its checkpoint, None for the last one of a finished training. Raises
+    ConfigError if that is not there or its tasks or settings differ from those configured,
+    CorruptError if the checkpoint is damaged. Earlier checkpoints are not used instead, since they
+    are other models.
     """
     device = choose_device(run.config)
     try:
-        content = checkpoints.load(_trained_checkpoint(run))
+        path = _trained_checkpoint(run) if step is None else checkpoint_at(run, step)
+        content = checkpoints.load(path)
     except CorruptError as error:
         raise CorruptError(f"{error}; scripts.train makes it again") from error
     check_fingerprint(content, run.config, run.split)
@@ -68,6 +70,19 @@ def evaluation_rollouts(
     return rollout_tasks(
         config, split, new_policy, settings.episodes, seeds, record=True, show=True
     )
+
+
+def checkpoint_at(run: Run, step: int) -> Path:
+    """Return the path of the checkpoint of a train step. Raises ConfigError if there is none."""
+    folder = run.folder / "checkpoints"
+    path, known = folder / checkpoints.name(step), checkpoints.steps(folder)
+    if step not in known:
+        found = ", ".join(map(str, known)) or "none"
+        raise ConfigError(
+            f"{run.folder} has no checkpoint of train step {step}, only of: {found}; "
+            "training.keep_every keeps more"
+        )
+    return path
 
 
 def _trained_checkpoint(run: Run) -> Path:

@@ -42,6 +42,8 @@ class Callbacks:
             warn("training.compile is for GPUs: on a CPU training continues without it")
         elif self.settings.compile and not stacked:
             trainer.compile()
+        if trainer.step == 0 and self._is_kept():
+            self.save()
         self._speed_since = time.perf_counter(), trainer.step
         title = f"train {num_trainers} seeds" if num_trainers > 1 else "train"
         with self._progress_bar(title, shown) as self.bar:
@@ -58,6 +60,7 @@ class Callbacks:
                 self.settings.checkpoint_every,
             )
         )
+        checkpoint |= self._is_kept()
         if trainer.device.type == "cpu" or trainer.step % SYNC_EVERY == 0 or log or checkpoint:
             trainer.sync_nonfinite()
         if trainer.guard.too_many:
@@ -90,6 +93,11 @@ class Callbacks:
             trainer.save()
         trainer.run.add_timing("train_s", trainer.seconds)
         trainer.seconds = 0.0
+
+    def _is_kept(self) -> bool:
+        """Return whether the checkpoint of the present step is one to keep."""
+        every = self.settings.keep_every
+        return bool(every) and self.trainer.step % every == 0
 
     def _roll_back(self, reason: str) -> None:
         """Return to the newest checkpoint; from there the batches are other ones."""

@@ -2,7 +2,7 @@
 
 `step_<n>.pt` is the content. `step_<n>.json`, written after it, is its manifest: the size and the
 SHA-256, since torch.load does not notice a flipped bit. Training resumes from the newest undamaged
-checkpoint.
+checkpoint. Those at multiples of `training.keep_every` train steps are kept, for analyses.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.runtime.console import warn
 from ad.runtime.files import atomic_write, read_checked_json, sha256, write_checked_json
 
-KEEP = 2  # number of checkpoints kept, the newest ones
+KEEP = 2  # number of newest checkpoints that are always kept
 FORMAT = 3  # of the content; another number where its keys change
 
 
@@ -25,8 +25,11 @@ def name(step: int) -> str:
     return f"step_{step:07d}.pt"
 
 
-def save(folder: Path, step: int, content: dict) -> Path:
-    """Write `content` (tensors and plain types); delete all but the newest `KEEP` checkpoints."""
+def save(folder: Path, step: int, content: dict, keep_every: int = 0) -> Path:
+    """Write `content` (tensors and plain types); delete all but the newest `KEEP` checkpoints.
+
+    Those at multiples of `keep_every` train steps stay too, unless it is 0.
+    """
     path, buffer = folder / name(step), io.BytesIO()
     # Not straight into a file: its temporary name would be in the bytes, and a full disk would be
     # a RuntimeError without its cause.
@@ -37,11 +40,17 @@ def save(folder: Path, step: int, content: dict) -> Path:
     manifest = {"format": FORMAT, "bytes": buffer.tell(), "sha256": digest}
     write_checked_json(path.with_suffix(".json"), manifest)
     kept = sorted(folder.glob("step_*.pt"))[-KEEP:]
+    kept += [folder / name(n) for n in steps(folder) if keep_every and n % keep_every == 0]
     # The .pt file goes first: without its manifest it would look like a damaged checkpoint.
     for old in sorted(folder.glob("step_*.*"), reverse=True):
         if old.with_suffix(".pt") not in kept:
             old.unlink()
     return path
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the train steps of all checkpoints, in order."""
+    return sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("step_*.pt"))
 
 
 def newest(folder: Path) -> Path | None:

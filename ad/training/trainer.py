@@ -100,7 +100,8 @@ class BaseTrainer(ABC):
 
     def save(self) -> None:
         """Write a checkpoint of the present train step."""
-        checkpoints.save(self.run.folder / "checkpoints", self.step, self._content())
+        folder, keep_every = self.run.folder / "checkpoints", self.config.training.keep_every
+        checkpoints.save(folder, self.step, self._content(), keep_every)
 
     def restore(self) -> None:
         """Return to the newest checkpoint, or to the start if there is none."""
