@@ -49,6 +49,8 @@ class TaskOracle:
     the environments, and several threads may ask at once.
 
     task_noun: what a task is called in reports, e.g. "goal".
+    action_names: what the actions are called, in their order; empty if they have no names, or other
+    ones in each task. A task with fewer actions has the first of them.
     task_grid: the (rows, columns) of the grid whose cells are the tasks, for maps; None if a task
     is not a cell.
     max_episode_steps: the env steps after which the world itself truncates an episode, None for
@@ -64,6 +66,7 @@ class TaskOracle:
     """
 
     task_noun: str = "task"
+    action_names: tuple[str, ...] = ()
     task_grid: tuple[int, int] | None = None
     max_episode_steps: int | None = None
     success_ends: bool = False

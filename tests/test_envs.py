@@ -56,6 +56,22 @@ def test_the_product_of_the_factors_is_the_number_of_observations(env_id):
     assert np.prod(world.observation_factors) == world.single_observation_space.n
 
 
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_actions_have_names_or_none(env_id):
+    world = envs.make_base(env_id)
+    assert len(world.action_names) in (0, world.single_action_space.n)
+
+
+def test_the_names_of_moves_say_where_they_lead():
+    room = batch(1, size=5)
+    assert room.action_names == ("stay", "up", "down", "left", "right")
+    assert [room.action_names[move] for move in (UP, DOWN, LEFT)] == ["up", "down", "left"]
+    lakes = envs.make_base("FrozenLakeMaps-v0", num_envs=4, is_slippery=False)
+    lakes.reset(seed=0)
+    reached = dict(zip(lakes.action_names, lakes.step(range(4))[0].tolist(), strict=True))
+    assert reached == {"left": 0, "down": 4, "right": 1, "up": 0}
+
+
 @pytest.mark.parametrize("env_id", ENDING)
 def test_following_the_optimal_policy_takes_the_shortest_episode(env_id):
     world = envs.make_base(env_id)

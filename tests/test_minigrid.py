@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction
 from minigrid.core import constants
+from minigrid.core.actions import Actions
 from minigrid.core.grid import Grid
 from minigrid.wrappers import FullyObsWrapper, OneHotPartialObsWrapper, ViewSizeWrapper
 from trajectories import batch_trajectories
@@ -336,3 +337,10 @@ def test_without_the_package_one_sentence_says_what_to_install(monkeypatch):
         ):
             maker(OBSTACLES)
     assert envs.make_base("HiddenObject-v0").num_envs == 1
+
+
+def test_the_names_of_the_actions_are_in_the_packages_order():
+    names = envs.make_base(DOOR_KEY).action_names
+    assert [name.split()[-1] for name in names] == [
+        action.name.replace("pickup", "up") for action in Actions
+    ]

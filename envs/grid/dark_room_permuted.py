@@ -25,6 +25,7 @@ class DarkRoomPermuted(GridWorld):
     """
 
     task_noun = "permutation"
+    action_names = ()  # they are other moves in each task
 
     def __init__(
         self,

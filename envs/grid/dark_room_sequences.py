@@ -28,6 +28,8 @@ class DarkRoomSequences(DarkRoom):
     `goal_on_start` is that of a Dark Room. Raises ValueError for a bad setting or task.
     """
 
+    action_names = ()
+
     def __init__(
         self,
         num_envs: int | None = None,

@@ -36,6 +36,7 @@ class GridWorld(World):
         "render_fps": 8,
     }
     state_names: ClassVar[tuple[str, ...]] = ("_cells",)
+    action_names = ("stay", "up", "down", "left", "right")
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class FrozenLake(TabularMDP):
     family = "FrozenLakeMaps-v0"
     drawn_by = ("family", "size", "p", "is_slippery")
     task_noun = "map"
+    action_names = ("left", "down", "right", "up")
     success_ends = True
 
     def __init__(

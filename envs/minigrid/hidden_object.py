@@ -66,6 +66,7 @@ class HiddenObject(World):
     }
     state_names: ClassVar[tuple[str, ...]] = ("_grid", "_position", "_direction", "_carried")
     task_noun = "kind"
+    action_names = ("turn left", "turn right", "forward", "pick up")
     task_grid = (len(TYPES), len(COLORS))
     success_ends = True
 

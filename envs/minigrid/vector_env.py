@@ -33,6 +33,7 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
     """
 
     require, single = staticmethod(require), staticmethod(make)
+    action_names = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")
 
     @property
     def max_episode_steps(self) -> int:
