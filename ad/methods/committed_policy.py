@@ -21,12 +21,11 @@ class CommittedPolicy(EpisodePolicy):
         # The newest transitions of the present episode, [N, context_length], the last at the end.
         self.episode = {name: value[:, 1:].clone() for name, value in self.fields.items()}
 
-    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
-        """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
+    def enter(self, observation, time: torch.Tensor) -> None:
+        """Write the decision at `observation` and `time`, int64 [N], after the past episodes."""
         with self.inference_context():
             self._write(time=time, step=self.begun, valid=True, **self.inputs())
             self._write_observation("observation", observation)
-        return self._logits()
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
         """Keep the outcome of the last decision; add the episodes that have ended to the context.

@@ -22,13 +22,17 @@ class EpisodePolicy(ContextPolicy):
 
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
+        self.enter(observation, time)
+        return self._logits()
+
+    def enter(self, observation, time: torch.Tensor) -> None:
+        """Add the decision at `observation` and `time`, int64 [N], to the context."""
         with self.inference_context():
             self._slide(self.length == self.capacity)
             self.length += 1
             self._write(**self.padding)
             self._write(time=time, step=time, valid=True, **self.inputs())
             self._write_observation("observation", observation)
-        return self._logits()
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
         """Add the outcome of the last decision; forget the episodes that have ended."""

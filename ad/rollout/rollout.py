@@ -130,8 +130,7 @@ def rollout(
     are not selected. `record` lists the environments whose trajectories are kept. `label` names the
     progress bar; None hides it. Raises NumericError if logits are not finite.
     """
-    env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
-    keys = np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
+    env_seeds, keys = derive_seeds(seeds)
     tensors, mask = _Tensors(policy, env), env.unwrapped.action_mask(env.unwrapped.tasks)
     if mask is not None and hasattr(policy, "set_action_mask"):
         policy.set_action_mask(tensors.array(mask))
@@ -185,6 +184,12 @@ def as_tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
+def derive_seeds(seeds: Sequence[int]) -> tuple[list[int], np.ndarray]:
+    """Return the seeds of the worlds, and the keys of the draws of actions, uint64 [N]."""
+    env_seeds = [derive_key(int(seed), "world") >> 1 for seed in seeds]
+    return env_seeds, np.array([derive_key(int(seed), "action") for seed in seeds], np.uint64)
+
+
 class _Tensors:
     """Conversion of what the environments return to what a policy reads."""
 
@@ -229,7 +234,7 @@ def allowed_logits(logits: torch.Tensor, mask: np.ndarray | None) -> np.ndarray:
     """
     values = logits.double().cpu().numpy()
     values = values if mask is None else np.where(mask, values, -np.inf)
-    if not np.isfinite(values.max(1)).all():
+    if not np.isfinite(values.max(1)).all():  # -inf stands for an action that is never taken
         raise NumericError("the model gave logits that are not finite; this checkpoint is unusable")
     return values
 

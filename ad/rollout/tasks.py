@@ -77,7 +77,7 @@ def rollout_envs(
     return rollout(
         new_policy(len(envs)),
         make_envs(config.env, np.array([task for _, task in envs])),
-        [derive_key(seed, "evaluate", task_name(task)) for seed, task in envs],
+        [env_seed(seed, task) for seed, task in envs],
         episodes,
         selection_of(config.evaluation),
         record,
@@ -85,11 +85,21 @@ def rollout_envs(
     )
 
 
+def env_seed(eval_seed: int, task: np.ndarray) -> int:
+    """Return the 64-bit key of the environment of a task, int [D], under an evaluation seed."""
+    return derive_key(eval_seed, "evaluate", task_name(task))
+
+
 def selection_of(settings: EvaluationConfig) -> SelectAction:
-    """Return the function that selects actions as the settings of the evaluation say."""
+    """Return how the evaluation chooses actions from the logits of `policy_of`."""
     if settings.action == "greedy":
         return greedy
-    return sampled(settings.temperature if settings.temperature_known is None else 1.0)
+    return sampled(sampling_temperature(settings))
+
+
+def sampling_temperature(settings: EvaluationConfig) -> float:
+    """Return what divides the logits of `policy_of` before an action is sampled."""
+    return settings.temperature if settings.temperature_known is None else 1.0
 
 
 def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
