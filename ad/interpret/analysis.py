@@ -14,6 +14,7 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap
 from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
+from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Results
 from ad.methods import build_method
 from ad.methods.asked_policy import AskedContextPolicy
@@ -21,7 +22,6 @@ from ad.methods.base import Method
 from ad.methods.committed_policy import CommittedPolicy
 from ad.methods.online import OnlineMethod
 from ad.models.sequence_model import SequenceModel
-from ad.models.tokenizer import Tokenizer
 from ad.reporting.tables import Table
 from ad.rollout.rollout import Policy
 from ad.rollout.tasks import policy_of
@@ -40,10 +40,17 @@ class Subject:
     model: SequenceModel
     components: tuple[str, ...] = ()  # names of what an ablation removes; empty for its default
     source: str = "rollout"  # of the contexts: one of SOURCES
+    step: int | None = None  # train step of the checkpoint; None for the last one
 
     @classmethod
-    def load(cls, run: Run, components: Sequence[str] = (), source: str = "rollout") -> "Subject":
-        """Load the trained model of `run`.
+    def load(
+        cls,
+        run: Run,
+        components: Sequence[str] = (),
+        source: str = "rollout",
+        step: int | None = None,
+    ) -> "Subject":
+        """Load the trained model of `run`, or that of its checkpoint of train step `step`.
 
         Raises ConfigError for an online method, whose model is no transformer, and what
         `load_model` does.
@@ -53,7 +60,7 @@ class Subject:
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"
             )
-        return cls(run, method, load_model(run), tuple(components), source)
+        return cls(run, method, load_model(run, step=step), tuple(components), source, step)
 
     @property
     def policy(self) -> Policy:
@@ -111,10 +118,8 @@ class Analysis:
 
         It is the rest of a sentence about the analysis.
         """
-        if not subject.model.transformer.blocks:
-            return "needs a transformer with at least one block"
-        if type(subject.model.tokenizer).entries is Tokenizer.entries:
-            return "needs a tokenizer that tells the entries of its tokens"
+        if problem := model_problem(subject.model):
+            return problem
         if cls.reads_outputs and _lacks_actions(subject):
             return "needs a world whose tasks have the same number of actions"
         if cls.reads_contexts and subject.source == "rollout":

@@ -33,6 +33,7 @@ from ad.errors import ConfigError
 from ad.models.attention import CrossStreamAttention, attend
 from ad.models.kv_cache import Cache
 from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Tokenizer
 from ad.models.transformer import Attention, Block, Transformer
 from envs.registry import did_you_mean
 
@@ -65,6 +66,15 @@ def point_names(transformer: Transformer) -> list[str]:
     if not any(block.attention.rotate for block in blocks):
         left_out.append(".hook_rot_")
     return [name for name in names if not any(word in name for word in left_out)]
+
+
+def model_problem(model: SequenceModel) -> str | None:
+    """Return why no analysis can look inside `model`, None if one can."""
+    if not model.transformer.blocks:
+        return "needs a transformer with at least one block"
+    if type(model.tokenizer).entries is Tokenizer.entries:
+        return "needs a tokenizer that tells the entries of its tokens"
+    return None
 
 
 @contextmanager

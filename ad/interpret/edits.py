@@ -1,0 +1,286 @@
+"""Edits of a history: what a model predicts if its past had been another one.
+
+A History holds the transitions of one environment and the decision after them. An edit changes or
+removes transitions and gives another History. A policy reads it as it reads an environment, so that
+the window has the layout of the method: padding, steps, the time in an episode, what is left of an
+asked return, and what the policy drops, follow from the edited transitions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ad.errors import ConfigError
+from ad.interpret.contexts import Contexts, number_observations
+from ad.interpret.labeled import LabeledArray, Results
+from ad.methods.context_policy import ContextPolicy
+from ad.models.sequence_model import SequenceModel
+from ad.rollout.rollout import Policy
+
+Observation = Mapping[str, np.ndarray]  # by part, "" for an undivided one
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A transition of one environment. A transition with a flag is the last of its episode."""
+
+    observation: Observation
+    action: int
+    reward: float
+    next_observation: Observation
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode ended with it."""
+        return self.terminated or self.truncated
+
+
+@dataclass(frozen=True)
+class History:
+    """M transitions from the beginning of an episode on, and the `observation` after them.
+
+    At that observation the next decision is made. The time in an episode is counted from the
+    transitions.
+    """
+
+    transitions: tuple[Transition, ...]
+    observation: Observation
+
+    def __len__(self) -> int:
+        return len(self.transitions)
+
+    @property
+    def episode(self) -> np.ndarray:
+        """The number of the episode of each transition and of the decision, int64 [M + 1]."""
+        ended = [transition.ended for transition in self.transitions]
+        return np.append(0, np.cumsum(np.array(ended, np.int64)))
+
+    @property
+    def time(self) -> np.ndarray:
+        """The env steps of its episode before each transition and the decision, int64 [M + 1]."""
+        episode = self.episode
+        return np.arange(len(episode)) - np.searchsorted(episode, episode)
+
+    def after(self, transition: Transition, observation: Observation) -> "History":
+        """Return the history with one more transition and the `observation` after it."""
+        return History((*self.transitions, transition), observation)
+
+
+def change(
+    history: History,
+    index: int,
+    action: int | None = None,
+    reward: float | None = None,
+    observation: Observation | None = None,
+    next_observation: Observation | None = None,
+) -> History:
+    """Return the history with other values in transition `index`.
+
+    What a transition leads to within an episode is what the next one begins with: a changed
+    observation is changed in both. Raises ConfigError if there is no such transition.
+    """
+    transitions = _transitions(history, [index])
+    values = {"action": action, "reward": reward, "observation": observation}
+    values = {name: value for name, value in values.items() if value is not None}
+    transitions[index] = replace(transitions[index], **values)
+    if observation is not None and index and not transitions[index - 1].ended:
+        transitions[index - 1] = replace(transitions[index - 1], next_observation=observation)
+    present = history.observation
+    if next_observation is not None:
+        transitions[index] = replace(transitions[index], next_observation=next_observation)
+        if not transitions[index].ended and index + 1 < len(transitions):
+            following = replace(transitions[index + 1], observation=next_observation)
+            transitions[index + 1] = following
+        elif not transitions[index].ended:
+            present = next_observation
+    return History(tuple(transitions), present)
+
+
+def remove(history: History, indices: Sequence[int]) -> History:
+    """Return the history without the transitions `indices`, as if they had not been.
+
+    Later steps of their episodes move up. An episode that loses its last transition ends with the
+    one before. Raises ConfigError if there is no such transition.
+    """
+    transitions, episode, kept = _transitions(history, indices), history.episode, []
+    for index, transition in enumerate(transitions):
+        if index not in indices:
+            kept.append((index, transition))
+        elif transition.ended and kept and episode[kept[-1][0]] == episode[index]:
+            flags = {"terminated": transition.terminated, "truncated": transition.truncated}
+            kept[-1] = kept[-1][0], replace(kept[-1][1], **flags)
+    return History(tuple(transition for _, transition in kept), history.observation)
+
+
+def reset_episode(history: History, number: int) -> History:
+    """Return the history without the transitions of the episode `number`, from 0.
+
+    After that of the present episode, the decision is made as at an episode's beginning. Raises
+    ConfigError if there is no such transition.
+    """
+    indices = np.flatnonzero(history.episode[:-1] == number).tolist()
+    if not indices:
+        raise ConfigError(f"episode {number} has no transitions in the history")
+    return remove(history, indices)
+
+
+def _transitions(history: History, indices: Sequence[int]) -> list[Transition]:
+    for index in indices:
+        if not 0 <= index < len(history):
+            raise ConfigError(f"there is no transition {index}: the history has {len(history)}")
+    return list(history.transitions)
+
+
+class Reader:
+    """A policy of one environment that reads a History; its logits are those of the decision.
+
+    `logits`, [1, A], are the policy's. Raises ConfigError for a policy without a window.
+    """
+
+    def __init__(self, policy: Policy, history: History):
+        inner = getattr(policy, "policy", policy)  # without temperatures around it
+        if not isinstance(inner, ContextPolicy):
+            raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
+        self.policy, self.inner, self.history = policy, inner, history
+        self.spec = inner.model.spec
+        time = history.time
+        with torch.inference_mode():
+            for transition, now in zip(history.transitions, time, strict=False):
+                inner.enter(self._observation(transition.observation), self._tensor(now))
+                self._observe(transition)
+            self._act(time[-1])
+
+    def add(self, transition: Transition, observation: Observation) -> None:
+        """Read one more transition and the `observation` after it."""
+        self.history = self.history.after(transition, observation)
+        with torch.inference_mode():
+            self._observe(transition)
+            self._act(self.history.time[-1])
+
+    def entries(self, within_episodes: bool) -> np.ndarray:
+        """Return which transition of the history each entry of the window is, int64 [T + 1].
+
+        The last is the present decision, and -1 stands for none. `within_episodes` is that of the
+        method.
+        """
+        window = self.inner.window()
+        begin = len(self.history) - self.history.time[-1] if within_episodes else 0
+        numbers = np.where(window["valid"][0].cpu(), window["step"][0].cpu() + begin, -1)
+        numbers[-1] = len(self.history)
+        return numbers
+
+    def contexts(self, within_episodes: bool) -> Contexts:
+        """Return the window as a context of one task; only the last decision counts as decided."""
+        window, entries = self.inner.window(), self.entries(within_episodes)
+        window = {name: values.clone() for name, values in window.items()}
+        episode = np.where(entries >= 0, self.history.episode[entries], -1)[None]
+        decided = np.zeros(episode.shape, bool)
+        decided[0, -1] = True
+        arrays = {name: values.cpu().numpy() for name, values in window.items()}
+        cell = number_observations(arrays, self.spec)
+        return Contexts(window, np.zeros(1, np.int64), [""], episode, decided, cell, 1)
+
+    def _act(self, time: int) -> None:
+        observation = self._observation(self.history.observation)
+        self.logits = self.policy.act(observation, self._tensor(time))
+
+    def _observe(self, transition: Transition) -> None:
+        values = transition.action, transition.reward, transition.terminated, transition.truncated
+        next_observation = self._observation(transition.next_observation)
+        self.policy.observe(*map(self._tensor, values), next_observation)
+
+    def _tensor(self, value: float) -> torch.Tensor:
+        return torch.tensor([value], device=self.inner.device)
+
+    def _observation(self, parts: Observation) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Return the observation of one environment as policies read it."""
+        dtypes = {name: part.window_dtype for name, part in self.spec.observation.items()}
+        tensors = {
+            name: torch.from_numpy(np.asarray(values, dtypes[name])[None].copy())
+            for name, values in parts.items()
+        }
+        tensors = {name: values.to(self.inner.device) for name, values in tensors.items()}
+        return tensors.get("", tensors)
+
+
+def explain(
+    model: SequenceModel,
+    contexts: Contexts,
+    mask: np.ndarray | None = None,
+    preference: tuple[int, int] | None = None,
+) -> Results:
+    """Return what the model computes at the last decision of one context.
+
+    `outputs` of its head by action; `attention` by head and relation, with the row of uniform
+    attention, NaN where no token is in a relation; `components`, what each adds to the `preference`
+    for one action against another: by default for the best against the second. `mask`, bool [A],
+    tells the actions that the task has.
+    """
+    from ad.interpret.analyses.attention import attention_sums
+    from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
+    from ad.interpret.relations import relation_names
+
+    out, components = outputs(model, contexts)[0, -1], component_names(model)
+    best, second = preference or best_two(out.cpu().numpy(), mask)
+    direction = torch.zeros_like(out)
+    direction[best] += 1
+    direction[second] -= 1
+    sums, counts = (values.sum((0, 1)) for values in attention_sums(model, contexts))
+    heads = ["uniform", *(name for name in components if name[0].isdigit())]
+    reading = Reading(model, read_values(model, contexts), direction)
+    return {
+        "outputs": LabeledArray(
+            out.cpu().numpy(), {"action": list(range(len(out)))}, "output of the head"
+        ),
+        "attention": LabeledArray(
+            np.where(counts > 0, sums, np.nan),
+            {"head": heads, "relation": relation_names(model)},
+            "share of attention of the last decision on the tokens of a relation",
+        ),
+        "components": LabeledArray(
+            reading.components()[0, -1].cpu().numpy(),
+            {"component": components},
+            f"contribution to the output of action {best} minus that of action {second}",
+        ),
+    }
+
+
+def best_two(values: np.ndarray, mask: np.ndarray | None = None) -> tuple[int, int]:
+    """Return the best action and the second by their values [A], among those in `mask`, bool [A].
+
+    The only action of a task is both.
+    """
+    allowed = values if mask is None else np.where(mask, values, -np.inf)
+    order = np.argsort(-allowed, kind="stable")
+    second = order[1] if len(order) > 1 and allowed[order[1]] > -np.inf else order[0]
+    return int(order[0]), int(second)
+
+
+def effect(
+    new_policy: Callable[[], Policy],
+    history: History,
+    edited: History,
+    within_episodes: bool = False,
+) -> Results:
+    """Return what an edit changes at the last decision.
+
+    `outputs` of the head and `attention` by relation: those after the edit minus those before, and
+    where no token is in a relation its share counts as 0. `new_policy` returns a policy of one
+    environment, `within_episodes` is that of the method.
+    """
+    readers = Reader(new_policy(), history), Reader(new_policy(), edited)
+    before, after = (
+        explain(reader.inner.model, reader.contexts(within_episodes)) for reader in readers
+    )
+    return {
+        name: replace(
+            after[name],
+            values=np.nan_to_num(after[name].values) - np.nan_to_num(before[name].values),
+            about=f"{after[name].about}: after an edit minus before",
+        )
+        for name in ("outputs", "attention")
+    }

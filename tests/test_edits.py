@@ -1,0 +1,200 @@
+"""Edits of a history: what a policy reads after them, and what heads built by hand make of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hand_made import block, copies, hand_made, rewarded, same_cell
+from test_contexts import METHODS, untrained
+
+from ad.errors import ConfigError
+from ad.interpret.analysis import Subject
+from ad.interpret.contexts import return_left
+from ad.interpret.edits import (
+    History,
+    Reader,
+    Transition,
+    best_two,
+    change,
+    effect,
+    explain,
+    remove,
+    reset_episode,
+)
+from ad.methods import build_method
+from ad.rollout.tasks import policy_of
+from ad.runtime.run import Run
+
+CELLS = [0, 1, 2, 5, 4, 3, 6]
+ACTIONS = [0, 1, 3, 2, 4, 0]
+READERS = METHODS | {
+    "asked across episodes": [
+        *("--method.name", "decision_transformer"),
+        *("--method.settings", "{across_episodes: true}"),
+    ],
+    "committed": ["--method.name", "dpt", "--evaluation.policy", "{commit: episode}"],
+}
+
+
+def cell(number: int) -> dict[str, np.ndarray]:
+    return {"": np.array(number)}
+
+
+@pytest.fixture
+def history() -> History:
+    """Six transitions, of which the third had a reward and the fourth was truncated."""
+    steps = tuple(
+        Transition(
+            *(cell(CELLS[t]), ACTIONS[t], float(t == 2), cell(CELLS[t + 1])), truncated=t == 3
+        )
+        for t in range(6)
+    )
+    return History(steps, cell(CELLS[6]))
+
+
+@pytest.fixture
+def subject(spec, smoke, tmp_path):
+    """One head goes back to what was rewarded, with the logit 2; the other looks for its cell."""
+    model = hand_made(spec)
+    rewarded(model, 0, 0)
+    copies(model, 0, 0, block("action")[:5], block("out"), gain=2.0)
+    same_cell(model, 0, 1)
+    config = smoke(tmp_path, "--data.context_length", "20")
+    return Subject(Run(config), build_method(config.method), model)
+
+
+def one_hot(action: int) -> np.ndarray:
+    return 2.0 * np.eye(5)[action]
+
+
+def outputs(subject, history) -> np.ndarray:
+    reader = Reader(subject.policy, history)
+    np.testing.assert_allclose(
+        reader.logits[0],
+        explain(subject.model, reader.contexts(False))["outputs"].values,
+        atol=1e-5,
+    )
+    return reader.logits[0].numpy()
+
+
+def test_a_head_that_repeats_what_was_rewarded_follows_a_changed_action(subject, history):
+    np.testing.assert_allclose(outputs(subject, history), one_hot(3), atol=1e-4)
+    found = effect(lambda: subject.policy, history, change(history, 2, action=1))
+    np.testing.assert_allclose(found["outputs"].values, one_hot(1) - one_hot(3), atol=1e-4)
+    np.testing.assert_allclose(found["attention"].values, 0, atol=1e-5)
+
+
+def test_a_reward_that_moves_takes_the_attention_along(subject, history):
+    moved = change(change(history, 2, reward=0.0), 4, reward=1.0)
+    np.testing.assert_allclose(outputs(subject, moved), one_hot(ACTIONS[4]), atol=1e-4)
+    explained = explain(subject.model, Reader(subject.policy, moved).contexts(False))
+    assert explained["attention"].at(head="0.0", relation="rewarded") == pytest.approx(1)
+    components = explained["components"]
+    assert components.at(component="0.0") == pytest.approx(2, abs=1e-4)
+    assert abs(components.values).sum() == pytest.approx(2, abs=1e-3)
+
+
+@pytest.mark.parametrize("edit", [lambda h: remove(h, [2]), lambda h: reset_episode(h, 0)])
+def test_without_the_rewarded_transition_its_head_has_nothing_to_attend_to(subject, history, edit):
+    found = effect(lambda: subject.policy, history, edit(history))["attention"]
+    assert found.at(head="0.0", relation="rewarded") == pytest.approx(-1)
+    assert abs(outputs(subject, edit(history))).max() < 1.5
+
+
+def test_a_changed_observation_is_found_again(subject, history):
+    there = change(history, 1, observation=cell(CELLS[6]))
+    found = effect(lambda: subject.policy, history, there)["attention"]
+    assert found.at(head="0.1", relation="same cell") == pytest.approx(1)
+    assert found.at(head="uniform", relation="same cell") == pytest.approx(1 / 7)
+
+
+def test_an_observation_is_changed_in_both_transitions_that_it_joins(history):
+    changed = change(history, 1, observation=cell(8))
+    assert changed.transitions[0].next_observation == changed.transitions[1].observation == cell(8)
+    changed = change(history, 1, next_observation=cell(7))
+    assert changed.transitions[2].observation == cell(7) == changed.transitions[1].next_observation
+    changed = change(history, 5, next_observation=cell(7))
+    assert changed.observation == cell(7)
+    changed = change(history, 3, next_observation=cell(7))  # the last of its episode
+    assert changed.transitions[4] == history.transitions[4]
+    assert change(history, 4, observation=cell(7)).transitions[3] == history.transitions[3]
+
+
+def test_what_is_left_after_a_removal_is_numbered_as_if_it_had_always_been_so(history):
+    assert history.episode.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert history.time.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    shorter = remove(history, [1, 3])
+    assert shorter.episode.tolist() == [0, 0, 1, 1, 1] and shorter.time.tolist() == [0, 1, 0, 1, 2]
+    assert shorter.transitions[1] == replace(history.transitions[2], truncated=True)
+    assert reset_episode(history, 0).transitions == history.transitions[4:]
+    emptied = reset_episode(history, 1)
+    assert emptied.time[-1] == 0 and emptied.episode[-1] == 1
+    assert emptied.observation == history.observation
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda h: change(h, 6, reward=1.0), "there is no transition 6: the history has 6"),
+        (lambda h: remove(h, [-1]), "there is no transition -1"),
+        (lambda h: reset_episode(h, 2), "episode 2 has no transitions in the history"),
+    ],
+)
+def test_an_edit_of_what_is_not_there_is_a_sentence(history, edit, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        edit(history)
+
+
+def test_a_policy_without_a_window_is_refused(history):
+    with pytest.raises(ConfigError, match="object has no window"):
+        Reader(object(), history)
+
+
+@pytest.mark.parametrize("words", READERS.values(), ids=READERS)
+def test_a_history_is_read_as_an_environment_is(collected, history, words):
+    run, method, model = untrained(collected("edits", "--data.context_length", "4", *words))
+    new_policy = policy_of(run.config, method, model)
+    history = change(history, 4, reward=1.0)
+    reader = Reader(new_policy(1), History((), history.transitions[0].observation))
+    following = [step.observation for step in history.transitions[1:]] + [history.observation]
+    for step, observation in zip(history.transitions, following, strict=True):
+        reader.add(step, observation)
+    at_once = Reader(new_policy(1), history)
+    assert at_once.history == reader.history
+    torch.testing.assert_close(at_once.logits, reader.logits)
+    torch.testing.assert_close(at_once.inner.window(), reader.inner.window(), equal_nan=True)
+
+
+@pytest.mark.parametrize("words", READERS.values(), ids=READERS)
+def test_the_entries_of_a_window_are_those_of_the_history(collected, history, words):
+    run, method, model = untrained(collected("edits", "--data.context_length", "6", *words))
+    reader = Reader(policy_of(run.config, method, model)(1), remove(history, [1]))
+    history, window = reader.history, reader.inner.window()
+    entries = reader.entries(method.within_episodes)
+    past = entries[:-1][entries[:-1] >= 0]
+    actions = window["action"][0, :-1][torch.from_numpy(entries[:-1] >= 0)]
+    assert len(past) and actions.tolist() == [history.transitions[n].action for n in past]
+    assert window["time"][0, entries >= 0].tolist() == history.time[entries[entries >= 0]].tolist()
+    contexts = reader.contexts(method.within_episodes)
+    assert contexts.episode[0][entries >= 0].tolist() == (
+        history.episode[entries[entries >= 0]].tolist()
+    )
+    assert contexts.decided.nonzero()[1].tolist() == [contexts.length]
+
+
+def test_an_asked_return_counts_down_the_edited_rewards(collected, history):
+    words = ["--evaluation.policy", "{asked_return: 1.0}", *METHODS["decision transformer"]]
+    run, method, model = untrained(collected("edits", "--data.context_length", "6", *words))
+    edited = change(history, 4, reward=0.5)
+    window = Reader(policy_of(run.config, method, model)(1), edited).inner.window()
+    expected = return_left(np.array([[0.5, 0.0, 0.0]]), np.array([[0, 1, 2]]), 1.0)
+    assert window["return_to_go"][0, 1:].tolist() == expected[0].tolist() == [1.0, 0.5, 0.5]
+
+
+def test_the_best_two_actions_are_among_those_that_a_task_has():
+    values = np.array([0.0, 3.0, 2.0, 1.0])
+    assert best_two(values) == (1, 2)
+    assert best_two(values, np.array([True, False, True, True])) == (2, 3)
+    assert best_two(values, np.array([True, False, False, False])) == (0, 0)
+    assert best_two(np.ones(1)) == (0, 0)
