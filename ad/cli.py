@@ -12,6 +12,7 @@ process at a time works in a run's folder; a second one exits with 3.
 """
 
 import argparse
+import contextlib
 import functools
 import inspect
 import itertools
@@ -235,6 +236,32 @@ def inspect_model(argv: Sequence[str]) -> None:
     of_experiment(on_experiment)(argv)
 
 
+def app(argv: Sequence[str]) -> None:
+    """Play a world beside the trained model in a browser, look inside it, edit what it remembers.
+
+    It listens on the loopback address only and writes nothing. --port is that of the address, 8000
+    by default; 0 takes any free one.
+    """
+    if _asks_for_help(argv):
+        return _print_help(app, argv)
+    from ad.config.parser import load
+
+    word, argv = _take_option(argv, "--port")
+    numbers = whole_numbers("--port", word or "8000")
+    if len(numbers) != 1 or not 0 <= numbers[0] < 2**16:
+        raise ConfigError(f"--port must be a whole number from 0 to 65535, not {word}")
+    arguments = load(argv)
+    if arguments.flag:
+        raise ConfigError("the app writes nothing, so that it has no --fresh")
+    from ad.interpret.app.requests import App
+    from ad.interpret.app.server import serve
+    from ad.runtime.run import Run
+
+    run = Run(arguments.config)
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+        serve(lambda: App(run).answer, numbers[0], run.config.name)
+
+
 def seeds(argv: Sequence[str]) -> None:
     """Run an experiment with several training seeds, e.g. --seeds 0,1,2, and print their table.
 
@@ -278,6 +305,7 @@ VERBS: dict[str, Verb] = {
     "import_histories": import_histories,
     "inspect": inspect_model,
     "findings": findings,
+    "app": app,
 }
 
 

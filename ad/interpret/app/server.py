@@ -1,0 +1,150 @@
+"""The HTTP server of the app: the loopback address only, three files and JSON over POST.
+
+It answers a browser on this machine and no other page in it: the Host header must name the loopback
+address (a name that was rebound to it does not pass), the Origin must be the app's own, and a POST
+must be JSON, which another page cannot send without asking first. Paths are looked up in a table
+and never reach the file system.
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+
+from ad.errors import ADError, MachineError
+from ad.runtime.console import info
+
+ADDRESS = "127.0.0.1"
+MOST_BYTES = 2**16  # of a request
+FILES = {  # path -> file of the package and its type
+    "/": ("page.html", "text/html"),
+    "/app.css": ("app.css", "text/css"),
+    "/app.js": ("app.js", "text/javascript"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+Answer = Callable[[str, dict], dict]  # a route and the body of a request -> the answer
+
+
+class AppServer(ThreadingHTTPServer):
+    """The server of an app on `port` of the loopback address; 0 is any free port.
+
+    `new_answer` makes the function that answers requests; it raises ADError for bad ones. One
+    thread calls both, in the order of the requests; the others only wait, so that an idle
+    connection of a browser keeps nobody out. Raises MachineError if the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, new_answer: Callable[[], Answer], port: int = 0):
+        self.worker = ThreadPoolExecutor(1)
+        self.answer = self.worker.submit(new_answer).result()
+        try:
+            super().__init__((ADDRESS, port), _Handler)
+        except OSError as error:
+            sentence = f"port {port} cannot be used ({error.strerror}): choose another with --port"
+            raise MachineError(sentence) from error
+
+    @property
+    def hosts(self) -> set[str]:
+        """The values of the Host header that are answered."""
+        port = self.server_address[1]
+        return {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+
+    def server_close(self) -> None:
+        """Close the socket and end the thread that computes."""
+        super().server_close()
+        self.worker.shutdown(wait=False, cancel_futures=True)
+
+
+def serve(new_answer: Callable[[], Answer], port: int, name: str) -> None:
+    """Serve the app called `name` until the process is interrupted; raises what AppServer does."""
+    with AppServer(new_answer, port) as server:
+        info(f"the app of {name}: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)")
+        server.serve_forever()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    timeout = 30  # seconds that a connection may be silent
+    server: AppServer
+
+    def do_GET(self) -> None:
+        """Answer with a file of the page."""
+        if self._is_refused():
+            return
+        name, kind = FILES.get(self.path, (None, ""))
+        if name is None:
+            return self._send_error(HTTPStatus.NOT_FOUND, "there is no such page")
+        content = files("ad.interpret.app").joinpath(name).read_bytes()
+        self._send(HTTPStatus.OK, content, f"{kind}; charset=utf-8")
+
+    def do_POST(self) -> None:
+        """Answer a request of the page, JSON for JSON."""
+        if self._is_refused():
+            return
+        try:
+            body = self._body()
+        except ValueError as error:
+            return self._send_error(HTTPStatus.BAD_REQUEST, str(error))
+        try:
+            answer = self.server.worker.submit(self.server.answer, self.path[1:], body).result()
+        except ADError as error:
+            return self._send_error(HTTPStatus.BAD_REQUEST, str(error))
+        except Exception:
+            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, "the app failed: see its terminal")
+            raise
+        self._send_json(HTTPStatus.OK, answer)
+
+    def log_message(self, format: str, *args) -> None:
+        """Print nothing."""
+
+    def _is_refused(self) -> bool:
+        """Refuse what does not come from the app's own page; return whether it was refused."""
+        host, origin = self.headers.get("Host"), self.headers.get("Origin")
+        if host in self.server.hosts and origin in (None, f"http://{host}"):
+            return False
+        self._send_error(HTTPStatus.FORBIDDEN, "the app answers its own page on this machine only")
+        return True
+
+    def _body(self) -> dict:
+        """Return the JSON object of the request. Raises ValueError with a sentence without one."""
+        if self.headers.get_content_type() != "application/json":
+            raise ValueError("a request must be JSON: Content-Type application/json")
+        length = self.headers.get("Content-Length", "")
+        if not length.isascii() or not length.isdigit() or int(length) > MOST_BYTES:
+            raise ValueError(f"a request must have a length of at most {MOST_BYTES} bytes")
+        try:
+            body = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            raise ValueError("a request must be a JSON object")
+        return body
+
+    def _send_error(self, status: HTTPStatus, sentence: str) -> None:
+        self.close_connection = True  # what is left of the request is not read
+        self._send_json(status, {"error": sentence})
+
+    def _send_json(self, status: HTTPStatus, answer: dict) -> None:
+        content = json.dumps(answer, allow_nan=False).encode()
+        self._send(status, content, "application/json")
+
+    def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in {**HEADERS, "Content-Type": kind}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)

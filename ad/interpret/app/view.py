@@ -1,0 +1,189 @@
+"""What the page shows of a session, as plain types: the world, the decision, the context."""
+
+import base64
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image
+
+from ad.data.episodes import episodes
+from ad.interpret.app.session import Session
+from ad.interpret.edits import Observation, best_two, explain
+from ad.interpret.hooks import model_problem
+from ad.interpret.labeled import Results
+from ad.methods.action_values import ActionValueModel
+from ad.rollout.tasks import sampling_temperature
+from ad.runtime.run import Run
+from ad.training import checkpoints
+from envs.spaces import Array, Discrete
+from envs.tasks import SPLITS
+
+DIGITS = 6  # after the point
+MOST_NUMBERS = 4  # of an array that are shown
+
+
+def run_view(run: Run) -> dict:
+    """Return what there is to choose from: train steps of checkpoints, tasks by split, seeds."""
+    world, split = run.world, run.split
+    tasks = {name: world.names(getattr(split, f"{name}_tasks")) for name in SPLITS}
+    return {
+        "name": run.config.name,
+        "checkpoints": checkpoints.steps(run.folder / "checkpoints")[::-1],
+        "tasks": tasks,
+        "task_noun": world.task_noun,
+        "eval_seeds": run.config.evaluation.eval_seeds,
+    }
+
+
+def session_view(session: Session) -> dict:
+    """Return all that the page shows of a session."""
+    return {
+        **_world(session),
+        **_decision(session),
+        **_inside(session),
+        "context": _context(session),
+        "edited": session.edited is not None,
+    }
+
+
+def _world(session: Session) -> dict:
+    """Return the picture, the time, and the episodes so far."""
+    history, spec = session.played.history, session.model.spec
+    frame = session.frame()
+    ended = np.array([[step.ended for step in history.transitions]], bool)
+    rewards = np.array([[step.reward for step in history.transitions]], np.float64)
+    whole = episodes(ended, rewards) if len(history) else None
+    last = history.transitions[-1] if len(history) else None
+    return {
+        "image": None if frame is None else _png(frame),
+        "observation": _text(history.observation, spec.observation),
+        "episode": int(history.episode[-1]),
+        "time": int(history.time[-1]),
+        "episode_length": session.config.env.episode_length,
+        "returns": [] if whole is None else _numbers(whole.returns),
+        "lengths": [] if whole is None else (whole.stop - whole.start).tolist(),
+        "last": None
+        if last is None
+        else {"action": last.action, "reward": last.reward, "ended": last.ended},
+    }
+
+
+def _decision(session: Session) -> dict:
+    """Return what the policy would do at the present decision, and what is asked of it."""
+    model, logits = session.model, session.logits[0]
+    names = session.run.world.action_names
+    low, high = model.spec.return_range
+    probabilities = [_probabilities(session, logits)]
+    if session.edited is not None:
+        played = session.played.logits.double().cpu().numpy()
+        allowed = np.where(np.isneginf(logits), -np.inf, played[0])
+        probabilities.append(_probabilities(session, allowed))
+    return {
+        "actions": [
+            names[action] if action < len(names) else f"action {action}"
+            for action in range(model.spec.num_actions)
+        ],
+        "allowed": np.isfinite(logits).tolist(),
+        "probabilities": _numbers(probabilities[0]),
+        "probabilities_before": _numbers(probabilities[-1]),
+        "model_action": session.model_action(),
+        "asked": None
+        if session.asked is None
+        else {"value": session.asked, "low": low, "high": high},
+    }
+
+
+def _inside(session: Session) -> dict:
+    """Return what the model computes; `inside` is why there is nothing where it cannot be told."""
+    model, mask = session.model, None if session.mask is None else session.mask[0]
+    if problem := model_problem(model):
+        return {"inside": f"What is inside the model is not shown: that {problem}."}
+    within = session.method.within_episodes
+    after = explain(model, session.reader.contexts(within), mask)
+    best, second = best_two(after["outputs"].values, mask)
+    before = after
+    if session.edited is not None:
+        before = explain(model, session.played.contexts(within), mask, (best, second))
+    is_value = isinstance(model, ActionValueModel) and model.q_head is None
+    attention = after["attention"]
+    return {
+        "inside": "",
+        "output": "action value" if is_value else "logit",
+        "best": best,
+        "second": second,
+        "heads": attention.axes["head"],
+        "relations": attention.axes["relation"],
+        "component_names": after["components"].axes["component"],
+        **_arrays(after, ""),
+        **_arrays(before, "_before"),
+    }
+
+
+def _arrays(explained: Results, suffix: str) -> dict:
+    return {f"{name}{suffix}": _numbers(array.values) for name, array in explained.items()}
+
+
+def _probabilities(session: Session, logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities with which an action is sampled, [A]."""
+    scaled = (logits - logits.max()) / sampling_temperature(session.config.evaluation)
+    return np.exp(scaled) / np.exp(scaled).sum()
+
+
+def _context(session: Session) -> list[dict]:
+    """Return the transitions of the model's context, the first one first."""
+    reader = session.reader
+    entries, history = reader.entries(session.method.within_episodes), reader.history
+    played = set(map(id, session.played.history.transitions))
+    parts, episode, time = reader.spec.observation, history.episode, history.time
+    rows = []
+    for index in entries[:-1][entries[:-1] >= 0].tolist():
+        step = history.transitions[index]
+        rows.append(
+            {
+                "index": index,
+                "episode": int(episode[index]),
+                "time": int(time[index]),
+                "observation": _text(step.observation, parts),
+                "action": step.action,
+                "reward": round(step.reward, DIGITS),
+                "next_observation": _text(step.next_observation, parts),
+                "ended": step.ended,
+                "changed": id(step) not in played,
+            }
+        )
+    return rows
+
+
+def _text(observation: Observation, parts: dict[str, Discrete | Array]) -> str:
+    """Return an observation in words: a cell as its row and column, a large array by its shape."""
+    texts = []
+    for name, part in parts.items():
+        value = observation[name]
+        if isinstance(part, Discrete) and len(part.factors) > 1:
+            numbers = np.unravel_index(int(value), part.factors)
+            text = f"({', '.join(str(int(number)) for number in numbers)})"
+        elif np.size(value) <= MOST_NUMBERS:
+            text = ", ".join(f"{number:g}" for number in np.ravel(value))
+        else:
+            text = f"image {_short_hash(value)}"
+        texts.append(f"{name} {text}" if name else text)
+    return "; ".join(texts)
+
+
+def _short_hash(value: np.ndarray) -> str:
+    """Return letters and digits that tell different arrays apart."""
+    return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:4]
+
+
+def _numbers(values: np.ndarray) -> list:
+    """Return numbers for JSON, which has no NaN and no infinity: null."""
+    rounded = np.round(np.asarray(values, np.float64), DIGITS)
+    return np.where(np.isfinite(rounded), rounded, None).tolist()
+
+
+def _png(frame: np.ndarray) -> str:
+    """Return a picture as a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "png", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,485 @@
+"""The app through its HTTP interface: what it plays, shows, edits and refuses."""
+
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from browser import MISSING, browser
+from test_contexts import METHODS, untrained
+from test_edits import READERS
+
+from ad.cli import app, exit_code
+from ad.evaluation.evaluate import load_model
+from ad.interpret.analyses.attention import attention_sums
+from ad.interpret.analyses.attribution import Reading, outputs, preferred, read_values
+from ad.interpret.analysis import Subject
+from ad.interpret.app.requests import App
+from ad.interpret.app.server import AppServer
+from ad.interpret.contexts import rollout_contexts
+from ad.methods import build_method
+from ad.rollout.tasks import policy_of, rollout_envs
+from ad.runtime.run import Run
+
+
+class Page:
+    """What a page does: it posts JSON to its server."""
+
+    def __init__(self, server: AppServer):
+        self.server, self.port = server, server.server_address[1]
+
+    def send(self, method: str, path: str, body: bytes | None = None, headers=None):
+        """Return the status, the headers and the content of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def post(self, route: str, body, headers=None):
+        """Return the status and the answer to a request in JSON."""
+        headers = {"Content-Type": "application/json"} | (headers or {})
+        status, _, content = self.send("POST", f"/{route}", json.dumps(body).encode(), headers)
+        return status, json.loads(content)
+
+    def ask(self, route: str, **body) -> dict:
+        status, answer = self.post(route, body)
+        assert status == 200, answer
+        return answer
+
+    def refused(self, route: str, **body) -> str:
+        status, answer = self.post(route, body)
+        assert status == 400 and list(answer) == ["error"], answer
+        return answer["error"]
+
+
+@contextmanager
+def served(run: Run):
+    with AppServer(lambda: App(run).answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield Page(server)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def page(whole):
+    """The page of a trained run."""
+    with served(whole) as page:
+        yield page
+
+
+@pytest.fixture
+def page_of(collected, monkeypatch):
+    """page_of(*words) serves an untrained model of the method that `words` configure."""
+
+    @contextmanager
+    def serve(*words: str):
+        small = ["--model.layers", "1", "--data.context_length", "8"]
+        subject = Subject(*untrained(collected("app", *small, *words)))
+        monkeypatch.setattr(Subject, "load", lambda run, step=None: subject)
+        with served(subject.run) as page:
+            yield page
+
+    return serve
+
+
+def without_token(answer: dict) -> dict:
+    return {name: value for name, value in answer.items() if name != "token"}
+
+
+def test_the_page_lists_what_there_is_to_choose(page, whole):
+    run = page.ask("run")
+    assert run["name"] == whole.config.name and run["checkpoints"] == [8, 6]
+    assert {name: len(tasks) for name, tasks in run["tasks"].items()} == {
+        "held_out": len(whole.split.held_out_tasks),
+        "train": len(whole.split.train_tasks),
+    }
+    assert run["task_noun"] == "goal"
+
+
+def test_left_to_the_model_it_plays_the_rollout_of_the_evaluation(page, whole):
+    config, task = whole.config, whole.split.held_out_tasks[1]
+    new_policy = policy_of(config, build_method(config.method), load_model(whole))
+    played = rollout_envs(config, [(3, task)], new_policy, 2, [0]).trajectory
+    session = page.ask("start", task=1, seed=3)
+    actions, rewards = [], []
+    while session["episode"] < 2:
+        session = page.ask("model", token=session["token"], until="step") | {
+            "token": session["token"]
+        }
+        actions.append(session["last"]["action"])
+        rewards.append(session["last"]["reward"])
+    assert actions == played["action"][0].tolist() and rewards == played["reward"][0].tolist()
+    ends = [page.ask("start", task=1, seed=3)["token"]] * 2
+    again = [page.ask("model", token=token, until="episode") for token in ends][-1]
+    assert without_token(again) == without_token(session)
+    assert again["done"] and len(again["returns"]) == 2 and sum(again["lengths"]) == len(actions)
+
+
+def test_it_shows_what_the_library_computes(page, whole):
+    subject = Subject.load(whole)
+    token = page.ask("start", task=0, seed=0)["token"]
+    for _ in range(3):
+        page.ask("model", token=token, until="step")
+    shown = page.ask("model", token=token, until="step")
+    contexts = rollout_contexts(
+        whole.config, subject.method, subject.model, whole.split.held_out_tasks[:1], 1
+    ).select(slice(1))
+    window = {name: values[:, :6] for name, values in contexts.window.items()}
+    cut = {name: getattr(contexts, name)[:, :6] for name in ("episode", "decided", "cell")}
+    cut["decided"] = np.arange(6)[None] == 5
+    contexts = replace(contexts, window=window, **cut)
+    out = outputs(subject.model, contexts)[0, -1]
+    np.testing.assert_allclose(shown["outputs"], out, atol=1e-5)
+    temperature = whole.config.evaluation.temperature
+    np.testing.assert_allclose(
+        shown["probabilities"], (out / temperature).softmax(0).numpy(), atol=1e-4
+    )
+    sums, counts = attention_sums(subject.model, contexts)
+    masses = np.array(shown["attention"], float)
+    np.testing.assert_allclose(np.nan_to_num(masses), sums.sum((0, 1)), atol=1e-5)
+    assert (np.isnan(masses).all(0) == (counts.sum((0, 1)) == 0)).all()
+    reading = Reading(subject.model, read_values(subject.model, contexts), preferred(out))
+    np.testing.assert_allclose(shown["components"], reading.components()[0, -1], atol=1e-5)
+    best, second = out.topk(2).indices.tolist()
+    assert (shown["best"], shown["second"]) == (best, second)
+    assert sum(shown["components"]) == pytest.approx(float(out[best] - out[second]), abs=1e-4)
+    assert shown["context"][0]["observation"] == "(1, 1)"
+
+
+def test_a_person_plays_and_the_same_requests_give_the_same_answers(page):
+    def play() -> list[dict]:
+        answers = [page.ask("start", split="train", task=2, seed=1)]
+        token = answers[0]["token"]
+        answers += [page.ask("act", token=token, action=action) for action in (1, 3, 0)]
+        answers.append(page.ask("edit", token=token, edit="change", index=1, reward=1.0))
+        answers.append(page.ask("model", token=token, until="episode"))
+        return [without_token(answer) for answer in answers]
+
+    answers = play()
+    assert answers == play()
+    assert [answer["observation"] for answer in answers[:4]] == [
+        *("(1, 1)", "(0, 1)", "(0, 0)", "(0, 0)"),
+    ]
+    assert answers[0]["actions"][1] == "up" and answers[3]["last"]["action"] == 0
+    assert answers[3]["image"].startswith("data:image/png;base64,")
+    assert answers[3]["image"] != answers[0]["image"]
+
+
+def test_the_model_plays_until_a_reward(page, whole):
+    token = page.ask("start", task=0, seed=0)["token"]
+    for _ in range(200):
+        answer = page.ask("model", token=token, until="found")
+        if answer["done"]:
+            break
+    assert answer["last"]["reward"] == 1 and sum(answer["returns"]) == 1
+
+
+def test_an_edit_shows_both_decisions_until_it_is_undone(page):
+    token = page.ask("start")["token"]
+    for action in (1, 1, 4):
+        before = page.ask("act", token=token, action=action)
+    changed = page.ask("edit", token=token, edit="change", index=1, action=2, observation=[0, 2])
+    assert changed["edited"] and changed["outputs_before"] == before["outputs"]
+    assert changed["probabilities_before"] == before["probabilities"] != changed["probabilities"]
+    assert changed["attention_before"] == before["attention"]
+    first, second, _ = changed["context"]
+    assert [step["changed"] for step in changed["context"]] == [True, True, False]
+    assert second["action"] == 2 and first["next_observation"] == second["observation"] == "(0, 2)"
+    removed = page.ask("edit", token=token, edit="remove", index=1)
+    assert [step["time"] for step in removed["context"]] == [0, 1]
+    further = page.ask("act", token=token, action=0)
+    assert [step["action"] for step in further["context"]] == [1, 4, 0] and further["time"] == 4
+    assert page.ask("edit", token=token, edit="reset", episode=0)["context"] == []
+    undone = page.ask("edit", token=token, edit="undo")
+    assert not undone["edited"] and len(undone["context"]) == 4
+    assert undone["outputs"] == further["outputs_before"]
+
+
+def test_a_checkpoint_is_chosen_from_the_list(page):
+    last, other = (page.ask("start", checkpoint=step)["outputs"] for step in (8, 6))
+    assert page.ask("start")["outputs"] == last != other
+    for step in (7, -1):
+        assert "only of: 6, 8" in page.refused("start", checkpoint=step)
+    for name in ("step_0000006.pt", "../../other/checkpoints/step_0000008.pt", [6], True, 6.0):
+        assert page.refused("start", checkpoint=name).startswith("checkpoint must be the train")
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "sentence"),
+    [
+        ("start", {"split": "test"}, "split must be held_out or train"),
+        ("start", {"task": 9999}, "task must be a whole number from 0 to"),
+        ("start", {"task": "0"}, "task must be a whole number from 0 to"),
+        ("start", {"seed": -1}, "seed must be a whole number from 0 to"),
+        ("act", {"action": 5}, "action must be a whole number from 0 to 4"),
+        ("act", {"action": True}, "action must be a whole number from 0 to 4"),
+        ("act", {}, "action must be a whole number from 0 to 4"),
+        ("act", {"token": "other", "action": 0}, "the session is not there any more: start again"),
+        ("act", {"token": {}, "action": 0}, "the session is not there any more: start again"),
+        ("model", {"until": "tomorrow"}, "until must be step, episode or found"),
+        ("ask", {"value": 1}, "the model is not asked for a return"),
+        ("ask", {"value": "much"}, "value must be a number of at most a million"),
+        ("ask", {"value": float("nan")}, "value must be a number of at most a million"),
+        ("edit", {}, "edit must be change, remove, reset or undo"),
+        ("edit", {"edit": "remove", "index": 1}, "index must be a whole number from 0 to 0"),
+        ("edit", {"edit": "reset", "episode": 1}, "episode must be a whole number from 0 to 0"),
+        ("edit", {"edit": "change", "index": 0}, "a change needs an action, a reward or an obser"),
+        ("edit", {"edit": "change", "index": 0, "action": 9}, "action must be a whole number"),
+        ("edit", {"edit": "change", "index": 0, "reward": 1e9}, "reward must be a number of"),
+        (
+            "edit",
+            {"edit": "change", "index": 0, "observation": [3, 0]},
+            "an observation must be 2 whole numbers: 0 to 2, 0 to 2",
+        ),
+        (
+            "edit",
+            {"edit": "change", "index": 0, "observation": 3},
+            "an observation must be 2 whole",
+        ),
+        ("nothing", {}, "there is nothing at /nothing"),
+        ("../run", {}, "there is nothing at /../run"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(page, route, body, sentence):
+    token = page.ask("start")["token"]
+    before = page.ask("act", token=token, action=1)
+    assert page.refused(route, **({"token": token} | body)).startswith(sentence)
+    assert page.ask("edit", token=token, edit="undo") == before
+
+
+def test_there_is_nothing_to_edit_before_the_first_step(page):
+    token = page.ask("start")["token"]
+    assert page.refused("edit", token=token, edit="remove", index=0) == "there is no index yet"
+    sentence = "episode 0 has no transitions in the history"
+    assert page.refused("edit", token=token, edit="reset", episode=0) == sentence
+
+
+def test_a_request_that_is_no_json_object_is_one_sentence(page):
+    sent = {"Content-Type": "application/json"}
+    for body, headers in [
+        *((b"{", sent), (b"[]", sent), (b"", sent), (b"[" * 60000, sent), (b"\xff", sent)),
+        *((b"{}", {}), (b"{}", {"Content-Type": "text/plain"})),
+        *((b"{}", {"Content-Type": "application/x-www-form-urlencoded"}),),
+        (b"{}", sent | {"Content-Length": str(10**9)}),
+        (b"{}", sent | {"Content-Length": "-1"}),
+    ]:
+        status, _, content = page.send("POST", "/run", body, headers)
+        assert status == 400 and json.loads(content)["error"].startswith("a request must")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "", "[::1]"])
+def test_another_host_is_refused(page, host):
+    host = host.format(port=page.port)
+    for method, path in (("GET", "/"), ("POST", "/run")):
+        headers = {"Host": host, "Content-Type": "application/json"}
+        status, _, content = page.send(method, path, b"{}", headers)
+        assert status == 403 and "this machine only" in json.loads(content)["error"]
+
+
+def test_another_pages_origin_is_refused_and_its_own_is_not(page):
+    for origin, expected in [
+        ("http://evil.example", 403),
+        ("null", 403),
+        (f"http://127.0.0.1:{page.port + 1}", 403),
+        (f"http://127.0.0.1:{page.port}", 200),
+    ]:
+        assert page.post("run", {}, {"Origin": origin})[0] == expected
+    status, headers, _ = page.send("OPTIONS", "/run")
+    assert status == 501 and "Access-Control-Allow-Origin" not in headers
+
+
+def test_only_the_files_of_the_page_are_served(page):
+    for path, kind, word in [
+        ("/", "text/html", b"<h1"),
+        ("/app.js", "text/javascript", b"fetch"),
+        ("/app.css", "text/css", b"main"),
+    ]:
+        status, headers, content = page.send("GET", path)
+        assert status == 200 and word in content
+        assert headers["Content-Type"] == f"{kind}; charset=utf-8"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+    for path in ("/../server.py", "/%2e%2e/server.py", "//etc/passwd", "/app.js/..", "/run", "/?"):
+        assert page.send("GET", path)[0] == 404
+
+
+def test_it_listens_on_the_loopback_address_only(page):
+    assert page.server.server_address[0] == "127.0.0.1"
+
+
+def test_it_writes_nothing(whole):
+    def files() -> dict:
+        return {path: path.stat().st_mtime_ns for path in whole.folder.parent.rglob("*")}
+
+    before = files()
+    with served(whole) as page:
+        token = page.ask("start")["token"]
+        page.ask("model", token=token, until="episode")
+    assert files() == before
+
+
+def test_old_sessions_are_forgotten(page):
+    first = page.ask("start")["token"]
+    for _ in range(16):
+        page.ask("start")
+    assert page.refused("act", token=first, action=0).startswith("the session is not there")
+
+
+def test_a_bug_is_a_sentence_on_the_page_and_a_traceback_in_the_terminal(page, monkeypatch):
+    shown = threading.Event()
+    monkeypatch.setattr(page.server, "answer", None)
+    monkeypatch.setattr(page.server, "handle_error", lambda *request: shown.set())
+    status, answer = page.post("run", {})
+    assert (status, answer) == (500, {"error": "the app failed: see its terminal"})
+    assert shown.wait(10)
+
+
+@pytest.mark.parametrize("words", READERS.values(), ids=READERS)
+def test_every_method_is_played_and_edited(page_of, words):
+    with page_of(*words) as page:
+        token = page.ask("start")["token"]
+        page.ask("model", token=token, until="episode")
+        for action in (0, 1, 2):
+            shown = page.ask("act", token=token, action=action)
+        assert sum(shown["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert shown["output"] == ("action value" if "in_context_q" in words else "logit")
+        newest = shown["context"][-1]["index"]
+        edited = page.ask("edit", token=token, edit="change", index=newest, action=4)
+        assert edited["outputs"] != edited["outputs_before"]
+        number = shown["context"][-1]["episode"]
+        page.ask("edit", token=token, edit="reset", episode=number)
+        assert not page.ask("edit", token=token, edit="undo")["edited"]
+
+
+@pytest.mark.parametrize("across", ["true", "false"])
+def test_an_asked_return_is_chosen(page_of, across):
+    settings = ["--method.settings", f"{{across_episodes: {across}}}"]
+    with page_of(*METHODS["decision transformer"], *settings) as page:
+        first = page.ask("start")
+        token = first["token"]
+        assert first["asked"] == {"value": 1, "low": 0, "high": 1}
+        page.ask("act", token=token, action=1)
+        before = page.ask("act", token=token, action=1)
+        lower = page.ask("ask", token=token, value=0.25)
+        assert lower["asked"]["value"] == 0.25 and lower["outputs"] != before["outputs"]
+        assert lower["context"] == before["context"] and not lower["edited"]
+        assert page.ask("ask", token=token, value=1)["outputs"] == before["outputs"]
+
+
+def test_actions_that_a_task_lacks_are_not_taken(page_of):
+    words = ["--env.id", "tests/worlds.py:Bandit", "--env.kwargs", "{pulls: 3}"]
+    words += ["--split.num_train_tasks", "12", "--source.algorithm", "a2c"]
+    with page_of(*words) as page:
+        shown = page.ask("start", task=0)
+        assert shown["allowed"].count(False) and shown["image"] is None
+        lacking = shown["allowed"].index(False)
+        assert shown["probabilities"][lacking] == 0 and shown["actions"][0] == "action 0"
+        sentence = f"the task has no action {lacking}"
+        assert page.refused("act", token=shown["token"], action=lacking) == sentence
+
+
+def test_a_model_without_blocks_shows_what_it_would_do(page_of):
+    with page_of("--model.layers", "0") as page:
+        shown = page.ask("start")
+        assert "at least one block" in shown["inside"] and len(shown["probabilities"]) == 5
+        assert page.ask("act", token=shown["token"], action=0)["time"] == 1
+
+
+def test_minigrid_is_played_by_its_pictures(page_of):
+    words = ["--env.id", "MiniGrid-Dynamic-Obstacles-5x5-v0", "--env.episode_length", "10"]
+    words += ["--env.kwargs", "{}", "--source.algorithm", "stable_baselines3"]
+    words += ["--env.tasks", "[{seed: 1}, {seed: 2}, {seed: 3}]", "--split.num_train_tasks", "2"]
+    words += ["--model.encoder", "one_hot", *METHODS["decision transformer"]]
+    with page_of(*words) as page:
+        shown = page.ask("start")
+        assert shown["actions"] == ["turn left", "turn right", "forward"]
+        images = [shown["image"]]
+        for action in (0, 1):
+            images.append(page.ask("act", token=shown["token"], action=action)["image"])
+        assert len(set(images)) == 3
+        assert page.ask("model", token=shown["token"], until="episode")["returns"]
+        sentence = "only observations that are one number or one cell can be changed"
+        token = page.ask("start")["token"]
+        page.ask("act", token=token, action=0)
+        body = {"edit": "change", "index": 0, "observation": [1]}
+        assert page.refused("edit", token=token, **body) == sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method.name", "rl2"], "rl2 trains no transformer, which the analyses look inside"),
+        ([], "holds no finished training: run scripts.train first"),
+        (["--port", "65536"], "--port must be a whole number from 0 to 65535, not 65536"),
+        (["--port", "1,2"], "--port must be a whole number from 0 to 65535, not 1,2"),
+        (["--port", "http"], "--port must be whole numbers"),
+        (["--fresh", "true"], "the app writes nothing, so that it has no --fresh"),
+        (["--training.stps", "3"], "did you mean steps?"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):
+    assert exit_code(app, ["--root", str(tmp_path), *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_verb_says_where_the_app_is_and_ends_with_an_interrupt(whole, capsys, monkeypatch):
+    def interrupted(server):
+        assert server.answer("run", {})["name"] == whole.config.name
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AppServer, "serve_forever", interrupted)
+    words = ["--config_path", str(whole.folder / "config.yaml"), "--port", "0"]
+    assert exit_code(app, words) == 0
+    said = capsys.readouterr().out
+    assert f"the app of {whole.config.name}: http://127.0.0.1:" in said
+
+
+def test_a_port_in_use_is_a_sentence_and_exit_code_3(page, whole, capsys):
+    words = ["--config_path", str(whole.folder / "config.yaml"), "--port", str(page.port)]
+    assert exit_code(app, words) == 3
+    assert f"port {page.port} cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"there is no {' and no '.join(MISSING)} on PATH")
+def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(page, tmp_path):
+    with browser("--window-size=1400,1000", f"--user-data-dir={tmp_path}") as chromium:
+        chromium.open(f"http://127.0.0.1:{page.port}/")
+        chromium.wait("shown && !busy")
+        while chromium.script("return shown.episode") == 0:
+            chromium.click("#buttons button[data-action='1']")
+            chromium.wait("!busy")
+        token = chromium.script("return token")
+        shown = page.ask("edit", token=token, edit="undo")
+        assert len(shown["returns"]) == 1
+        chromium.click("button[data-until='step']")
+        chromium.wait("!busy && shown.time === 1")
+        chromium.click("#context button")  # change the newest
+        chromium.script("document.querySelector('#context input[type=number]').value = 1")
+        chromium.click("#context button")  # done
+        chromium.wait("!busy && shown.edited")
+        state = chromium.script("return shown")
+        cells = "return [...document.querySelectorAll(arguments[0])].map((cell) => cell.innerText)"
+        numbers = chromium.script(cells, "#probabilities tbody td:nth-child(3)")
+        assert [float(text.rstrip(" %")) for text in numbers] == pytest.approx(
+            [100 * share for share in state["probabilities"]], abs=0.51
+        )
+        added = chromium.script(cells, "#components tbody td:nth-child(3)")
+        assert [float(text.replace("−", "-")) for text in added] == pytest.approx(
+            state["components"], abs=0.006
+        )
+        assert state["context"][-1]["reward"] == 1 and state["context"][-1]["changed"]
+        rows = chromium.script("return document.querySelectorAll('#context tbody tr').length")
+        assert rows == len(state["context"])
+        chromium.click("#undo")
+        chromium.wait("!busy && !shown.edited")
+        assert not chromium.errors()
