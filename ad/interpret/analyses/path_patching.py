@@ -25,6 +25,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 
 MOST_HEADS = 8  # those whose whole output recovers most of any change
+FAINT = 0.01  # nats: the heads are not chosen by a change whose divergence is smaller
 SHOWN = 3  # edges of each change in the table
 INPUTS = ("q", "k", "v")
 
@@ -38,7 +39,9 @@ class PathPatching(PairAnalysis):
         """Return the recovery of each edge by change, and those of the senders' whole outputs."""
         pairs = make_pairs(subject)
         whole = np.stack([pair.recoveries(dict(head_patches(pair))) for pair in pairs.values()])
-        heads = strongest_heads(subject.model, whole[:, 0])
+        effect = effects(pairs)
+        is_clear = effect.at(measure="divergence (nats)")[:, None] >= FAINT
+        heads = strongest_heads(subject.model, np.where(is_clear, whole[:, 0], np.nan))
         names = [f"{layer}.{head}" for layer, head in heads]
         axes = {"change": list(pairs), "sender": names}
         whole = whole[..., [subject.heads.index(name) for name in names]]
@@ -46,7 +49,7 @@ class PathPatching(PairAnalysis):
         edges = {**axes, "receiver": receivers(subject.model, heads)}
         about = "recovery by {} of the sender: 1 - divergence with the patch / divergence without"
         return {
-            "effect": effects(pairs),
+            "effect": effect,
             **labeled_recoveries("sender", whole, axes, about.format("the whole output")),
             **labeled_recoveries("edge", found, edges, about.format("one edge")),
         }
