@@ -33,6 +33,7 @@ from ad.reporting.tables import UNKNOWN, Table
 from envs.rng import derive_key
 
 NUM_DECISIONS = 512
+BATCH = 64  # decisions whose attention is read at once
 MOST_HEADS = 4  # of a set
 RELATION = "rewarded"
 LEVELS = ("their outputs", "what they read", "of agreeing contexts", "written directly")
@@ -141,22 +142,32 @@ class Reads:
 
 def read(model: SequenceModel, contexts: Contexts, row: np.ndarray, entry: np.ndarray) -> Reads:
     """Return what the heads of `model` do at the decisions `entry` of the windows `row`."""
-    chosen, streams = contexts.select(row), model.tokenizer.streams
-    at = torch.arange(len(row)), torch.from_numpy(entry) - 1
-    with torch.inference_mode():
-        with hooked(model, ("*.hook_pattern", "*.hook_v", "*.hook_z")) as values:
-            log_probs = model(chosen.window)[at].double().log_softmax(-1)
-        told = model.tokenizer.entries(chosen.length)["observation"]
-        token = (told == torch.from_numpy(entry)[:, None, None]).flatten(0, 1)
-        mask = relations(model, chosen)[RELATION][at].to(log_probs.device)  # [n, K]
-        queries, z, related = decision_tokens(model, chosen.length), [], []
-        for layer in range(len(model.transformer.blocks)):
-            name = f"blocks.{layer}.attn"
-            pattern = at_tokens(values[f"{name}.hook_pattern"], streams, queries)[at[0], :, at[1]]
-            v = values[f"{name}.hook_v"].unflatten(0, (-1, streams)).flatten(1, 2)  # [n, K, H, D]
-            z.append(values[f"{name}.hook_z"][token])
-            related.append(torch.einsum("nhk,nkhd->nhd", pattern * mask[:, None], v))
-    return Reads(chosen.window, token, log_probs, torch.stack(z, 1), torch.stack(related, 1))
+    chosen = contexts.select(row)
+    told = model.tokenizer.entries(chosen.length)["observation"]
+    token = (told == torch.from_numpy(entry)[:, None, None]).flatten(0, 1)
+    found = []
+    for start in range(0, max(len(row), 1), BATCH):
+        part = slice(start, start + BATCH)
+        found.append(_read(model, chosen.select(part), entry[part]))
+    return Reads(chosen.window, token, *(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@torch.inference_mode()
+def _read(model: SequenceModel, batch: Contexts, entry: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """Return `log_probs`, `z` and `related` of the decision `entry` of each window."""
+    streams, queries = model.tokenizer.streams, decision_tokens(model, batch.length)
+    at = torch.arange(len(batch)), torch.from_numpy(entry) - 1
+    with hooked(model, ("*.hook_pattern", "*.hook_v", "*.hook_z")) as values:
+        log_probs = model(batch.window)[at].double().log_softmax(-1)
+    mask = relations(model, batch)[RELATION][at].to(log_probs.device)  # [n, K]
+    z, related = [], []
+    for layer in range(len(model.transformer.blocks)):
+        name = f"blocks.{layer}.attn"
+        pattern = at_tokens(values[f"{name}.hook_pattern"], streams, queries)[at[0], :, at[1]]
+        v = values[f"{name}.hook_v"].unflatten(0, (-1, streams)).flatten(1, 2)  # [n, K, H, D]
+        related.append(torch.einsum("nhk,nkhd->nhd", pattern * mask[:, None], v))
+        z.append(model.tokenizer.at_decisions(values[f"{name}.hook_z"])[at])
+    return log_probs, torch.stack(z, 1), torch.stack(related, 1)
 
 
 @dataclass(frozen=True)
