@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 MISSING = [name for name, path in PROGRAMS.items() if path is None]
@@ -27,6 +29,7 @@ class Browser:
         self.url += "/session/" + self._call("/session", body)["sessionId"]
 
     def open(self, url: str) -> None:
+        """Open a page and wait until it is loaded."""
         self._call("/url", {"url": url})
 
     def script(self, code: str, *arguments):
@@ -50,9 +53,11 @@ class Browser:
         return [entry["message"] for entry in self._call("/se/log", {"type": "browser"})]
 
     def screenshot(self) -> bytes:
+        """Return a picture of the window as PNG."""
         return base64.b64decode(self._call("/screenshot"))
 
     def close(self) -> None:
+        """End the browser."""
         self._call("", method="DELETE")
 
     def _call(self, path: str, body: dict | None = None, method: str | None = None):
@@ -64,10 +69,15 @@ class Browser:
 
 
 @contextmanager
-def browser(*arguments: str) -> Iterator[Browser]:
-    """Start the driver and a browser, and end both."""
-    command = [PROGRAMS["chromedriver"], "--port=0"]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def browser(folder: Path, *arguments: str) -> Iterator[Browser]:
+    """Start the driver and a browser, whose files are in `folder`, and end both."""
+    driver = subprocess.Popen(
+        [PROGRAMS["chromedriver"], "--port=0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(folder)},
+        text=True,
+    )
     try:
         port = next(
             found[1] for line in driver.stdout if (found := re.search(r"on port (\d+)\.", line))

@@ -7,6 +7,7 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,10 +31,14 @@ MOST_SEED = 2**31
 
 
 class App:
-    """The sessions of all pages, by token."""
+    """The sessions of all pages, by token.
+
+    It computes with one thread, unless `threads` is set: a decision is too small for more, and
+    threads that wait for each other are slow on a busy machine.
+    """
 
     def __init__(self, run: Run):
-        self.run = run
+        self.run = Run(replace(run.config, threads=run.config.threads or 1))
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.subjects: OrderedDict[int | None, Subject] = OrderedDict()
         self.routes = {"start": self.start, "act": self.act, "model": self.model}
