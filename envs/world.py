@@ -202,13 +202,19 @@ class World(VectorEnv, TaskOracle):
 
 
 class WorldEnv(gymnasium.Env):
-    """A world with one environment as a `gymnasium.Env`: plain int, float and bool."""
+    """A world with one environment as a `gymnasium.Env`: plain int, float and bool.
+
+    If its task has only the first of the world's actions, they are the action space.
+    """
 
     def __init__(self, world: World):
         self.world, self.render_mode = world, world.render_mode
         self.metadata = {k: v for k, v in world.metadata.items() if k.startswith("render")}
         self.observation_space = world.single_observation_space
-        self.action_space = world.single_action_space
+        mask = world.action_mask(world.tasks)
+        is_first = mask is not None and not (np.diff(mask[0].astype(int)) > 0).any()
+        count = int(mask[0].sum()) if is_first else world.single_action_space.n
+        self.action_space = Discrete(count)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Begin an episode; a seed restarts the random stream."""

@@ -58,3 +58,21 @@ print(util.find_spec("ad").origin, util.find_spec("envs").origin, util.find_spec
     ad, envs, scripts = output([installed / "python", "-c", program], tmp_path).split()
     home = str(installed.parent)
     assert ad.startswith(home) and envs.startswith(home) and scripts == "None"
+
+
+FINDS = """
+import sys, gymnasium
+env, vec_env = gymnasium.make("envs:DarkRoom-v0"), gymnasium.make_vec("envs:KeyToDoor-v0", 3)
+print(env.reset(seed=0)[1], vec_env.reset(seed=0)[0].shape, "ad" in sys.modules)
+"""
+
+
+def test_gymnasium_finds_the_worlds_by_the_name_of_their_module():
+    """Gymnasium 1 has no entry points for environments: an id names the module that has it."""
+    command = [sys.executable, "-W", "error", "-c", FINDS]
+    assert output(command, ROOT) == "{'time': 0} (3,) False\n"
+
+
+@pytest.mark.slow
+def test_gymnasium_finds_the_installed_worlds(installed, tmp_path):
+    assert output([installed / "python", "-c", FINDS], tmp_path) == "{'time': 0} (3,) False\n"

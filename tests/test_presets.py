@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 import envs
 from ad.config.help import help_text
@@ -83,6 +84,12 @@ def test_a_preset_is_made_wherever_an_id_is(name):
     for actions in np.random.default_rng(0).integers(5, size=(30, 3)):
         for one, two in zip(mine.step(actions)[:4], plain.step(actions)[:4], strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.filterwarnings("error")
+def test_gymnasiums_environment_checker_warns_of_nothing(name):
+    check_env(gymnasium.make(name).unwrapped)
 
 
 def test_a_world_that_is_no_preset_has_episodes_of_20_steps_unless_told():
