@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +16,17 @@ from training_run import SHORT, words_of
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
+from ad.collection.job import new_source
 from ad.config.parser import load, load_file
 from ad.data.histories import Histories
+from ad.data.manifest import STOPPED
 from ad.data.store import load_history
-from ad.exchange import formats
+from ad.errors import MachineError
+from ad.exchange import export, formats
 from ad.exchange import minari as minari_format
 from ad.exchange.export import export_histories
 from ad.exchange.formats import nested, time_in_episode
+from ad.exchange.hdf5 import new_file
 from ad.exchange.imports import import_histories
 from ad.exchange.recorded import RecordedWorld, describe_parts
 from ad.exchange.xland import XLand
@@ -444,3 +450,70 @@ def test_more_than_the_data_set_has_is_a_sentence(root, capsys):
     assert "asks for 1000 transitions of each actor" in said
     assert "more than env.episode_length (9) steps" in said
     assert load([*arguments, "--source.env_steps", "24"]).config.env == run.config.env
+
+
+def test_a_source_of_recorded_histories_resumes_where_it_was(run, root, monkeypatch):
+    export_histories(run, "xland", "noisy.hdf5")
+    back = imported("xland", "noisy.hdf5", root)
+    monkeypatch.setattr("ad.exchange.recorded.CHUNK_BYTES", 3 * 3 * 7 * 13)
+
+    def chunks(source) -> list[dict]:
+        return [chunk.arrays for chunk in source.run(30)]
+
+    whole = chunks(new_source(back.config, back.split.train_tasks))
+    first, second = (new_source(back.config, back.split.train_tasks) for _ in range(2))
+    next(first.run(30))
+    second.restore(first.state())
+    for wanted, found in zip(whole[1:], chunks(second), strict=True):
+        for field in wanted:
+            np.testing.assert_array_equal(wanted[field], found[field])
+
+
+def test_an_agent_that_failed_is_still_known_after_a_round_trip(run, root, monkeypatch):
+    read = export._manifest
+    failed = Histories(run.config).folder(run.split.train_tasks[1])
+    monkeypatch.setattr(
+        export, "_manifest", lambda path: read(path) | ({STOPPED: 7} if path == failed else {})
+    )
+    export_histories(run, "xland", "noisy.hdf5")
+    back = imported("xland", "noisy.hdf5", root)
+    folders = Histories(back.config).folders(back.split.train_tasks)
+    assert [load_history(folder).stopped_at for folder in folders] == [None, 7, None]
+
+
+def test_leftovers_of_a_killed_export_are_removed(run, root):
+    left = [root / ".noisy.hdf5.999999.tmp", root / "minari/rooms/noisy-v0/.data.999999.tmp/x"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half a file")
+    for name, place in PLACES.items():
+        export_histories(run, name, place)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_file_that_is_too_large_for_the_disk_is_an_error_and_leaves_nothing(root):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), new_file(root / "x.hdf5") as (file, _):
+            file["x"] = np.zeros(2**18, np.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(root.iterdir())
+
+
+def test_a_data_set_of_minari_that_does_not_fit_the_disk_is_a_sentence(run, root, monkeypatch):
+    usage = shutil.disk_usage(root)._replace(free=1000)
+    monkeypatch.setattr("ad.runtime.files.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(MachineError, match=r"the data set rooms/noisy-v0 needs .* MB"):
+        export_histories(run, "minari", "rooms/noisy-v0")
+    assert not [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_minari_takes_no_more_room_than_was_asked_for(run, root):
+    export_histories(run, "minari", "rooms/noisy-v0")
+    (path,) = root.rglob("*.hdf5")
+    folders = Histories(run.config).folders(run.split.train_tasks)
+    loaded = export._LoadedHistories(run.split.train_tasks, folders)
+    needed = minari_format._bytes_needed(loaded, run.world)
+    assert needed / 2 < path.stat().st_size < needed

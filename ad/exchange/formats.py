@@ -136,8 +136,8 @@ class Format:
     ) -> None:
         """Write the `histories`, (task, history) each, whole or not at all, replacing `place`.
 
-        Only one of them need be in memory at a time. `bar` is told of each transition. Raises
-        ConfigError for values that the format cannot hold.
+        They may be iterated again, and only one need be in memory at a time. `bar` is told of each
+        transition. Raises ConfigError for values that the format cannot hold.
         """
         raise NotImplementedError
 

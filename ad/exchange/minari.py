@@ -6,6 +6,7 @@ not. The metadata of the data set hold the description of the histories.
 """
 
 import copy
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ from ad.exchange.formats import (
     parse_description,
     spans,
 )
-from ad.runtime.files import atomic_rename_dir, remove
+from ad.runtime.files import atomic_rename_dir, remove, require_disk_space
+from ad.runtime.locks import locked
 from envs.spaces import (
     check_action_space,
     observation_parts,
@@ -37,6 +39,8 @@ from envs.spaces import (
     split_observation,
 )
 from envs.tasks import task_name
+
+ARRAY_BYTES = 3000  # that an array of an episode takes beside its values
 
 
 class Minari(Format):
@@ -61,7 +65,7 @@ class Minari(Format):
         return None
 
     def exists(self, place: str) -> bool:
-        return _folder(place).exists()
+        return (_folder(place) / "data").exists()
 
     def write(
         self,
@@ -71,36 +75,19 @@ class Minari(Format):
         world,
         bar: tqdm,
     ) -> None:
-        import minari
-        from minari.dataset.minari_storage import MinariStorage
-
         folder = _folder(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".data.{os.getpid()}.tmp"
-        try:
-            storage = MinariStorage.new(
-                temporary,
-                world.single_observation_space,
-                gymnasium.spaces.Discrete(world.single_action_space.n),
-                _env_spec(description.env),
-                jpeg_encoding=False,  # which would change the pictures
-            )
-            own = {
-                "dataset_id": place,
-                "minari_version": minari.__version__,
-                "algorithm_name": description.source["algorithm"],
-                "description": f"Learning histories of {len(description.tasks)} tasks.",
-                KEY: description.dump(),
-            }
-            storage.update_metadata(own)
-            places: list[Place] = []
-            storage.update_episodes(_buffers(histories, world, places, bar))
-            storage.update_episode_metadata(_metadata(places, description))
-            atomic_rename_dir(temporary, folder / "data")
-        finally:
-            remove(temporary)
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        needed = _bytes_needed(histories, world)
+        with locked(folder):
+            require_disk_space(folder, needed, f"the data set {place}")
+            temporary = folder / f".data.{os.getpid()}.tmp"
+            temporary.mkdir(parents=True)
+            try:
+                _write(temporary, place, description, histories, world, bar)
+                atomic_rename_dir(temporary, folder / "data")
+            finally:
+                remove(temporary)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     def open(self, place: str) -> "MinariReader":
         return MinariReader(place)
@@ -228,6 +215,54 @@ def _folder(place: str) -> Path:
             f"{place!r} is no id of a data set of Minari, which is like dark_room/a2c-v0"
         ) from None
     return get_dataset_path(place)
+
+
+def _write(
+    folder: Path,
+    place: str,
+    description: Description,
+    histories: Iterable[tuple[np.ndarray, History]],
+    world,
+    bar: tqdm,
+) -> None:
+    """Write the files of the data set called `place` into `folder`."""
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    storage = MinariStorage.new(
+        folder,
+        world.single_observation_space,
+        gymnasium.spaces.Discrete(world.single_action_space.n),
+        _env_spec(description.env),
+        jpeg_encoding=False,  # which would change the pictures
+    )
+    own = {
+        "dataset_id": place,
+        "minari_version": minari.__version__,
+        "algorithm_name": description.source["algorithm"],
+        "description": f"Learning histories of {len(description.tasks)} tasks.",
+        KEY: description.dump(),
+    }
+    storage.update_metadata(own)
+    places: list[Place] = []
+    storage.update_episodes(_buffers(histories, world, places, bar))
+    storage.update_episode_metadata(_metadata(places, description))
+
+
+def _bytes_needed(histories: Iterable[tuple[np.ndarray, History]], world) -> int:
+    """Return about how many bytes the data set takes, rather too many.
+
+    An array of an episode has an index of its own in HDF5, however short the episode is.
+    """
+    episodes = transitions = 0
+    for _, history in histories:
+        done = history.arrays["terminated"] | history.arrays["truncated"]
+        episodes += int(done.sum()) + len(done)
+        transitions += done.size
+    parts = observation_parts(world)
+    num_arrays = len(parts) + 4
+    values = 8 * 4 + sum(8 * math.prod(part.shape) for part in parts.values())
+    return episodes * num_arrays * ARRAY_BYTES + transitions * values
 
 
 def _env_spec(env: dict):

@@ -26,7 +26,8 @@ from ad.exchange.formats import (
     parse_description,
     time_in_episode,
 )
-from ad.runtime.files import atomic_write
+from ad.exchange.hdf5 import new_file
+from ad.runtime.locks import locked
 from envs.spaces import Array, Discrete, Part, observation_parts
 
 CHUNK = 4096  # transitions of an actor in a compressed chunk
@@ -72,11 +73,9 @@ class XLand(Format):
         world,
         bar: tqdm,
     ) -> None:
-        import h5py
-
         index_of = {tuple(task): index for index, task in enumerate(world.all_tasks().tolist())}
         benchmark = f"{description.env['id']}-{description.source['algorithm']}"
-        with atomic_write(Path(place)) as temporary, h5py.File(temporary, "w") as file:
+        with locked(Path(place)), new_file(Path(place)) as (file, check):
             file.attrs[KEY] = description.dump()
             for number, (task, history) in enumerate(histories):
                 group = file.create_group(str(number))
@@ -84,6 +83,7 @@ class XLand(Format):
                 group.attrs["benchmark-id"] = benchmark
                 group.attrs["ruleset-id"] = index_of[tuple(task.tolist())]
                 _write_group(group, task, history, world, bar)
+                check()
 
     def open(self, place: str) -> "XLandReader":
         return XLandReader(place)

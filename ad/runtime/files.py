@@ -124,6 +124,12 @@ def remove_leftovers(folder: Path) -> None:
             remove(path)
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Remove the temporary files that dead processes left of the file `path`."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        remove(leftover)
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with its content. Does nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
