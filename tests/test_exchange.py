@@ -1,10 +1,6 @@
-"""Histories in other formats: what a round trip keeps, what it says, and training on imports."""
+"""Histories in other formats: what a round trip keeps, and training on what was imported."""
 
-import importlib.util
 import json
-import resource
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,64 +8,33 @@ import h5py
 import minari
 import numpy as np
 import pytest
+from exchanged import PLACES, collected_run, histories, imported, work_in, write_xland
 from training_run import SHORT, words_of
 
 from ad.cli import VERBS, exit_code
-from ad.collection.collect import collect
 from ad.collection.job import new_source
-from ad.config.parser import load, load_file
 from ad.data.histories import Histories
 from ad.data.manifest import STOPPED
 from ad.data.store import load_history
-from ad.errors import MachineError
-from ad.exchange import export, formats
-from ad.exchange import minari as minari_format
+from ad.exchange import export
 from ad.exchange.export import export_histories
 from ad.exchange.formats import nested, time_in_episode
-from ad.exchange.hdf5 import new_file
-from ad.exchange.imports import import_histories
 from ad.exchange.recorded import RecordedWorld, describe_parts
-from ad.exchange.xland import XLand
 from ad.registry import EXPORTS
 from ad.runtime.run import Run
 from envs.spaces import observation_parts, split_observation
 
-HERE = Path(__file__).parent
-PLACES = {"minari": "rooms/noisy-v0", "xland": "noisy.hdf5"}
 LOST = {"minari": (), "xland": ("next_observation", "terminated", "truncated")}
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch) -> Path:
-    """The folder in which a test works, and in which Minari keeps its data sets."""
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-SOURCE = {
-    **{"name": "source", "source.algorithm": "noise_distillation", "source.num_envs": "3"},
-    **{"source.env_steps": "90", "split.num_train_tasks": "3", "data.context_length": "8"},
-}
+    return work_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def run(smoke, tmp_path_factory) -> Run:
-    """A run whose histories are collected: three tasks with three actors of 30 transitions."""
-    run = Run(smoke(tmp_path_factory.mktemp("collected"), *words_of(SOURCE)))
-    collect(run)
-    return run
-
-
-def histories(run: Run) -> list[dict]:
-    """The arrays of the histories of the train tasks, in their order."""
-    folders = Histories(run.config).folders(run.split.train_tasks)
-    return [{**load_history(folder).arrays} for folder in folders]
-
-
-def imported(name: str, place: str, root: Path) -> Run:
-    import_histories(name, place, root / "mine.yaml", str(root))
-    return Run(load_file(root / "mine.yaml", root=str(root)))
+    return collected_run(smoke, tmp_path_factory.mktemp("collected"))
 
 
 @pytest.mark.parametrize("name", EXPORTS)
@@ -112,37 +77,6 @@ def test_the_same_command_says_that_it_is_done(run, root, name, capsys):
     assert "0 of 3 histories imported now" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in files.items())
     assert not [path for path in root.rglob("*") if path.name.endswith(".tmp")]
-
-
-def words(run: Run, name: str, place: str) -> list[str]:
-    """The words of a command that exports the histories of `run`."""
-    settings = SOURCE | {"root": run.config.root, "device": "cpu", "threads": "1"}
-    smoke = HERE.parent / "configs" / "smoke.yaml"
-    chosen = ["--format", name, "--to", place, "--config_path", str(smoke)]
-    return [*chosen, *words_of(settings)]
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_another_data_set_is_overwritten_only_when_asked_for(run, root, name, capsys):
-    arguments = words(run, name, PLACES[name])
-    other = replace(run.config, split=replace(run.config.split, num_train_tasks=2))
-    export_histories(Run(other), name, PLACES[name])
-    assert exit_code(VERBS["export_histories"], arguments) == 2
-    assert "holds other histories: choose another --to" in capsys.readouterr().err
-    assert exit_code(VERBS["export_histories"], [*arguments, "--fresh", "true"]) == 0
-    assert len(imported(name, PLACES[name], root).split.train_tasks) == 3
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_an_interrupted_export_leaves_nothing(run, root, name, monkeypatch):
-    def fail(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ad.exchange.export._LoadedHistories.__iter__", fail)
-    with pytest.raises(KeyboardInterrupt):
-        export_histories(run, name, PLACES[name])
-    assert not [path for path in root.rglob("*") if path.is_file()]
-    assert not formats.new_format(name).exists(PLACES[name])
 
 
 def test_minari_loads_the_episodes_in_learning_order_with_their_metadata(run):
@@ -189,29 +123,6 @@ def test_xland_has_the_arrays_that_its_data_sets_have(run):
         states, expert = file["0/states"][:], file["0/expert_actions"][:]
         assert (best[states, expert] == best[states].max(-1)).all()
         assert file["0/states"].chunks == (1, 30) and file["0/states"].compression_opts == 6
-
-
-def write_xland(path: Path, num_tasks: int = 3, steps: int = 60, length: int = 12) -> list[dict]:
-    """A file in the layout of the published data sets, with episodes that end early or in time."""
-    rng, arrays = np.random.default_rng(0), []
-    with h5py.File(path, "w") as file:
-        for number in range(num_tasks):
-            own = {
-                "states": rng.integers(0, 169, (2, steps, 5, 5), dtype=np.uint8),
-                "actions": rng.integers(0, 6, (2, steps), dtype=np.uint8),
-                "rewards": rng.random((2, steps)).astype(np.float16),
-                "dones": np.zeros((2, steps), bool),
-            }
-            own["dones"][:, length - 1 :: length] = True
-            own["dones"][:, 4] = own["dones"][:, length + 4] = True
-            own["expert_actions"] = own["actions"]
-            group = file.create_group(str(number))
-            group.attrs.update({"env-id": "XLand-MiniGrid-R1-9x9", "benchmark-id": "trivial-1m"})
-            group.attrs["ruleset-id"] = 100 + number
-            for name, values in own.items():
-                group.create_dataset(name, data=values, compression="gzip")
-            arrays.append(own)
-    return arrays
 
 
 def train_words(run: Run, **changes: str) -> list[str]:
@@ -326,132 +237,6 @@ def test_histories_are_read_in_chunks_of_any_size(run, root, name, monkeypatch):
             np.testing.assert_array_equal(before[field], after[field])
 
 
-@pytest.mark.parametrize("name", EXPORTS)
-def test_a_missing_extra_is_a_sentence(run, name, monkeypatch, capsys):
-    package = "minari" if name == "minari" else "h5py"
-    found = importlib.util.find_spec
-    monkeypatch.setattr(formats, "find_spec", lambda n: None if n == package else found(n))
-    assert exit_code(VERBS["export_histories"], words(run, name, PLACES[name])) == 2
-    assert capsys.readouterr().err == (
-        f"the format {name} needs packages that are not installed ({package}): "
-        f'pip install -e ".[{name}]"\n'
-    )
-
-
-def test_an_unknown_format_is_a_sentence(run, capsys):
-    assert exit_code(VERBS["export_histories"], words(run, "minary", "x-v0")) == 2
-    assert "did you mean minari" in capsys.readouterr().err
-
-
-class Words(gymnasium.Space):
-    """A space that Minari does not know."""
-
-    def __init__(self):
-        super().__init__((), np.int64)
-
-
-def test_observations_that_minari_has_no_space_for_are_a_sentence(run, monkeypatch, capsys):
-    monkeypatch.setattr(Run, "world", run.world.__class__(num_envs=1, size=3))
-    monkeypatch.setattr(run.world, "single_observation_space", Words())
-    assert minari_format.Minari().problem(run.world).startswith("has no space for the observations")
-
-
-@pytest.mark.parametrize(
-    ("world", "problem"),
-    [
-        ({"": {"n": 300}}, "from 0 to 255, not Discrete(300)"),
-        ({"": {"shape": [3], "dtype": "float32"}}, "not an array [3] of float32"),
-        ({"a": {"n": 3}, "b": {"n": 3}}, "not the parts a, b"),
-    ],
-)
-def test_observations_that_xland_has_no_room_for_are_a_sentence(world, problem):
-    assert problem in XLand().problem(RecordedWorld(observation=world))
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_a_data_set_of_another_schema_is_a_sentence(run, name, root, capsys, monkeypatch):
-    monkeypatch.setattr(formats, "SCHEMA", 7)
-    export_histories(run, name, PLACES[name])
-    monkeypatch.undo()
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root / "minari"))
-    arguments = ["--format", name, "--from", PLACES[name], "--to", "mine.yaml", "--root", str(root)]
-    if name == "xland":
-        arguments[3] = str(root / PLACES[name])
-    assert exit_code(VERBS["import_histories"], arguments) == 2
-    assert "has schema 7; this version reads schema 1" in capsys.readouterr().err
-    assert not (root / "mine.yaml").exists()
-
-
-def damage(root: Path, name: str) -> None:
-    """Cut the file of the data set in half."""
-    (path,) = [*root.rglob("*.hdf5")]
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_a_damaged_data_set_is_a_sentence(run, root, name, capsys):
-    export_histories(run, name, PLACES[name])
-    damage(root, name)
-    arguments = ["--format", name, "--from", PLACES[name], "--to", "mine.yaml", "--root", "."]
-    assert exit_code(VERBS["import_histories"], arguments) == 4
-    assert "cannot be read" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda file: file.__delitem__("1/dones"), "group 1 of xland.hdf5 has no dones"),
-        (lambda file: file.move("0", "x"), "no groups 0, 1"),
-        (lambda file: file.__delitem__("2/states"), "has no states"),
-    ],
-)
-def test_a_file_of_another_layout_is_a_sentence(root, change, problem, capsys):
-    write_xland(root / "xland.hdf5")
-    with h5py.File("xland.hdf5", "a") as file:
-        change(file)
-    arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", "mine.yaml"]
-    assert exit_code(VERBS["import_histories"], arguments) == 2
-    assert problem in capsys.readouterr().err
-
-
-def test_there_is_no_data_set_where_there_is_none(capsys):
-    for name, place in PLACES.items():
-        arguments = ["--format", name, "--from", place, "--to", "mine.yaml"]
-        assert exit_code(VERBS["import_histories"], arguments) == 2
-    said = capsys.readouterr().err
-    assert "there is no file noisy.hdf5" in said and "no local data set rooms/noisy-v0" in said
-
-
-def test_an_id_that_minari_cannot_have_is_a_sentence(run, capsys):
-    for place in ("noisy", "rooms/no.isy-v0"):
-        assert exit_code(VERBS["export_histories"], words(run, "minari", place)) == 2
-        assert f"'{place}' is no id of a data set of Minari" in capsys.readouterr().err
-
-
-def test_an_experiment_of_ones_own_is_not_overwritten(root, capsys):
-    write_xland(root / "xland.hdf5")
-    (root / "mine.yaml").write_text("name: precious\n")
-    arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", "mine.yaml"]
-    assert exit_code(VERBS["import_histories"], arguments) == 2
-    assert "mine.yaml holds another experiment" in capsys.readouterr().err
-    assert (root / "mine.yaml").read_text() == "name: precious\n"
-
-
-def test_more_than_the_data_set_has_is_a_sentence(root, capsys):
-    write_xland(root / "xland.hdf5")
-    run = imported("xland", "xland.hdf5", root)
-    arguments = ["--config_path", "mine.yaml", "--root", str(root)]
-    actors = {"name": "a", "source.num_envs": "4", "source.env_steps": "240"}
-    steps, length = {"name": "b", "source.env_steps": "2000"}, {"env.episode_length": "9"}
-    for changes in (actors, steps, length):
-        assert exit_code(VERBS["collect"], [*arguments, *words_of(changes)]) == 2
-    said = capsys.readouterr().err
-    assert "source.num_envs is 4, but xland.hdf5 has 2 actors" in said
-    assert "asks for 1000 transitions of each actor" in said
-    assert "more than env.episode_length (9) steps" in said
-    assert load([*arguments, "--source.env_steps", "24"]).config.env == run.config.env
-
-
 def test_a_source_of_recorded_histories_resumes_where_it_was(run, root, monkeypatch):
     export_histories(run, "xland", "noisy.hdf5")
     back = imported("xland", "noisy.hdf5", root)
@@ -481,39 +266,10 @@ def test_an_agent_that_failed_is_still_known_after_a_round_trip(run, root, monke
     assert [load_history(folder).stopped_at for folder in folders] == [None, 7, None]
 
 
-def test_leftovers_of_a_killed_export_are_removed(run, root):
-    left = [root / ".noisy.hdf5.999999.tmp", root / "minari/rooms/noisy-v0/.data.999999.tmp/x"]
-    for path in left:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("half a file")
-    for name, place in PLACES.items():
-        export_histories(run, name, place)
-    assert not any(path.exists() for path in left)
-
-
-def test_a_file_that_is_too_large_for_the_disk_is_an_error_and_leaves_nothing(root):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"), new_file(root / "x.hdf5") as (file, _):
-            file["x"] = np.zeros(2**18, np.uint8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(root.iterdir())
-
-
-def test_a_data_set_of_minari_that_does_not_fit_the_disk_is_a_sentence(run, root, monkeypatch):
-    usage = shutil.disk_usage(root)._replace(free=1000)
-    monkeypatch.setattr("ad.runtime.files.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(MachineError, match=r"the data set rooms/noisy-v0 needs .* MB"):
-        export_histories(run, "minari", "rooms/noisy-v0")
-    assert not [path for path in root.rglob("*") if path.is_file()]
-
-
-def test_minari_takes_no_more_room_than_was_asked_for(run, root):
-    export_histories(run, "minari", "rooms/noisy-v0")
-    (path,) = root.rglob("*.hdf5")
-    folders = Histories(run.config).folders(run.split.train_tasks)
-    loaded = export._LoadedHistories(run.split.train_tasks, folders)
-    needed = minari_format._bytes_needed(loaded, run.world)
-    assert needed / 2 < path.stat().st_size < needed
+def test_data_sets_are_called_like_the_histories_unless_told(run, root, capsys):
+    for name in EXPORTS:
+        export_histories(run, name)
+    folder = Histories(run.config).path
+    said = capsys.readouterr().out
+    assert folder.with_name(f"{folder.name}.hdf5").exists() and f"{folder}.hdf5" in said
+    assert minari.load_dataset(f"{folder.name}-v0").total_steps == 3 * 90

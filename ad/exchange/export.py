@@ -12,7 +12,7 @@ from ad.data.histories import Histories
 from ad.data.manifest import STOPPED, read_manifest
 from ad.data.store import History, load_history
 from ad.errors import ConfigError, CorruptError
-from ad.exchange.formats import Description, Format, new_format
+from ad.exchange.formats import Description, Export, Format, new_format
 from ad.runtime.console import info
 from ad.runtime.run import Run
 from envs.tasks import task_name
@@ -38,7 +38,7 @@ def export_histories(run: Run, format_name: str, place: str = "", fresh: bool = 
     total = len(folders) * description.num_actors * description.steps
     loaded = _LoadedHistories(run.split.train_tasks, folders)
     with tqdm(total=total, desc="export", unit=" steps", unit_scale=True, disable=None) as bar:
-        chosen.write(place, description, loaded, run.world, bar)
+        chosen.write(place, Export(description, loaded, run.world, bar))
     info(f"export: {len(folders)} histories in {place}, without {chosen.lost}")
 
 

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import gymnasium
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from ad.data.store import History
 from ad.errors import ConfigError, CorruptError
 from ad.registry import EXPORTS
+from envs.oracle import TaskOracle
 from envs.spaces import Part
 
 SCHEMA = 1  # of a description
@@ -82,6 +84,20 @@ class Contents:
     episode_length: int | None = None
 
 
+@dataclass(frozen=True)
+class Export:
+    """The histories to write, (task, history) each, with their description and their world.
+
+    They may be iterated again, and only one need be in memory at a time. `bar` is told of each
+    transition.
+    """
+
+    description: Description
+    histories: Iterable[tuple[np.ndarray, History]]
+    world: TaskOracle
+    bar: tqdm
+
+
 class Reader:
     """The open data set of an import, with its `contents`."""
 
@@ -109,8 +125,8 @@ class Format:
     lost: ClassVar[str]
 
     @abstractmethod
-    def default_place(self, dataset: str) -> str:
-        """Return where the histories called `dataset` are written unless the user says it."""
+    def default_place(self, dataset: Path) -> str:
+        """Return where the histories in the folder `dataset` are written unless the user says."""
         raise NotImplementedError
 
     def problem(self, world) -> str | None:
@@ -126,18 +142,10 @@ class Format:
         raise NotImplementedError
 
     @abstractmethod
-    def write(
-        self,
-        place: str,
-        description: Description,
-        histories: Iterable[tuple[np.ndarray, History]],
-        world,
-        bar: tqdm,
-    ) -> None:
-        """Write the `histories`, (task, history) each, whole or not at all, replacing `place`.
+    def write(self, place: str, export: Export) -> None:
+        """Write all histories of `export` or none, replacing `place`.
 
-        They may be iterated again, and only one need be in memory at a time. `bar` is told of each
-        transition. Raises ConfigError for values that the format cannot hold.
+        Raises ConfigError for values that the format cannot hold, OSError.
         """
         raise NotImplementedError
 

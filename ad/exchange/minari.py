@@ -8,36 +8,20 @@ not. The metadata of the data set hold the description of the histories.
 import copy
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
 import numpy as np
-from tqdm import tqdm
 
 from ad.data.spec import field_name
-from ad.data.store import History
-from ad.errors import ConfigError, CorruptError
-from ad.exchange.formats import (
-    KEY,
-    Contents,
-    Description,
-    Format,
-    Reader,
-    nested,
-    parse_description,
-    spans,
-)
+from ad.errors import ConfigError
+from ad.exchange.formats import KEY, Description, Export, Format, nested, spans
+from ad.exchange.minari_reader import MinariReader, dataset_folder
 from ad.runtime.files import atomic_rename_dir, remove, require_disk_space
 from ad.runtime.locks import locked
-from envs.spaces import (
-    check_action_space,
-    observation_parts,
-    parts_of_space,
-    split_observation,
-)
+from envs.spaces import observation_parts
 from envs.tasks import task_name
 
 ARRAY_BYTES = 3000  # that an array of an episode takes beside its values
@@ -50,8 +34,8 @@ class Minari(Format):
     packages = ("minari", "h5py", "PIL")
     lost = "the learner's statistics and checkpoints"
 
-    def default_place(self, dataset: str) -> str:
-        return f"{dataset}-v0"
+    def default_place(self, dataset: Path) -> str:
+        return f"{dataset.name}-v0"
 
     def problem(self, world) -> str | None:
         """Return why Minari has no space for the observations, None if it has one."""
@@ -65,133 +49,25 @@ class Minari(Format):
         return None
 
     def exists(self, place: str) -> bool:
-        return (_folder(place) / "data").exists()
+        return (dataset_folder(place) / "data").exists()
 
-    def write(
-        self,
-        place: str,
-        description: Description,
-        histories: Iterable[tuple[np.ndarray, History]],
-        world,
-        bar: tqdm,
-    ) -> None:
-        folder = _folder(place)
-        needed = _bytes_needed(histories, world)
+    def write(self, place: str, export: Export) -> None:
+        folder = dataset_folder(place)
+        needed = _bytes_needed(export)
         with locked(folder):
             require_disk_space(folder, needed, f"the data set {place}")
             temporary = folder / f".data.{os.getpid()}.tmp"
             temporary.mkdir(parents=True)
             try:
-                _write(temporary, place, description, histories, world, bar)
+                _write(temporary, place, export)
                 atomic_rename_dir(temporary, folder / "data")
             finally:
                 remove(temporary)
                 if not any(folder.iterdir()):
                     folder.rmdir()
 
-    def open(self, place: str) -> "MinariReader":
+    def open(self, place: str) -> MinariReader:
         return MinariReader(place)
-
-
-class MinariReader(Reader):
-    """An open data set of Minari.
-
-    One that this suite did not write is read as the history of a single actor on one task; an
-    episode that has no flag at its end is then truncated there.
-    """
-
-    def __init__(self, place: str):
-        import minari
-
-        folder = _folder(place)
-        if not (folder / "data").exists():
-            raise ConfigError(f"Minari has no local data set {place} in {folder}")
-        self.place = place
-        with self._reading():
-            dataset = minari.load_dataset(place)
-            self.storage, metadata = dataset.storage, dataset.storage.metadata
-            self.space, action_space = dataset.observation_space, dataset.action_space
-            self._index()
-        try:
-            check_action_space(action_space)
-            parts = parts_of_space(self.space)
-        except ValueError as error:
-            raise ConfigError(f"the data set {place} cannot be imported: {error}") from error
-        description = None
-        if KEY in metadata:
-            description = parse_description(metadata[KEY], place)
-        self.is_own = description is not None
-        lengths = self.stop[self.last_of_actor]
-        self.contents = Contents(
-            parts=parts,
-            num_actions=int(action_space.n),
-            num_tasks=1 if description is None else len(description.tasks),
-            num_actors=1 if description is None else description.num_actors,
-            steps=int(lengths.min()),
-            description=description,
-            episode_length=None if self.is_own else int((self.stop - self.start).max()),
-        )
-
-    def _index(self) -> None:
-        """Find the place of each episode: arrays [E] of its actor and its transitions there."""
-        count = self.storage.total_episodes
-        if count == 0:
-            raise ConfigError(f"the data set {self.place} has no episodes")
-        metadata = self.storage.get_episode_metadata(range(count))
-        entries = np.array(
-            [[m.get("history", 0), m.get("actor", 0), m["total_steps"]] for m in metadata]
-        )
-        self.history, self.actor, length = entries.T
-        is_first = np.ones(count, bool)
-        is_first[1:] = (entries[1:, :2] != entries[:-1, :2]).any(1)
-        total = np.append(0, np.cumsum(length))
-        before = np.maximum.accumulate(np.where(is_first, total[:-1], 0))
-        self.start, self.stop = total[:-1] - before, total[1:] - before
-        self.last_of_actor = np.append(is_first[1:], True)
-
-    def read(self, task: int, num_actors: int, start: int, stop: int) -> dict[str, np.ndarray]:
-        actors = [self._read_actor(task, actor, start, stop) for actor in range(num_actors)]
-        return {name: np.stack([own[name] for own in actors]) for name in actors[0]}
-
-    def _read_actor(self, task: int, actor: int, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Return the transitions `start` to before `stop` of an actor, [T, ...] each."""
-        is_own = (self.history == task) & (self.actor == actor)
-        episodes = np.flatnonzero(is_own & (self.start < stop) & (self.stop > start))
-        pieces = []
-        with self._reading():
-            read = self.storage.get_episodes(episodes.tolist())
-            for number, episode in zip(episodes, read, strict=True):
-                own = self._transitions(episode)
-                first = int(self.start[number])
-                part = slice(max(start - first, 0), stop - first)
-                pieces.append({name: values[part] for name, values in own.items()})
-            return {name: np.concatenate([own[name] for own in pieces]) for name in pieces[0]}
-
-    def _transitions(self, episode: dict) -> dict[str, np.ndarray]:
-        """Return the fields of an episode's transitions, [T, ...] each."""
-        parts = split_observation(self.space, episode["observations"])
-        fields = {field_name("observation", name): values[:-1] for name, values in parts.items()}
-        fields |= {field_name("next_observation", name): v[1:] for name, v in parts.items()}
-        truncated = episode["truncations"].astype(bool)
-        terminated = episode["terminations"].astype(bool)
-        if not self.is_own and not terminated[-1]:
-            truncated[-1] = True
-        rewards = episode["rewards"].astype(np.float32)
-        return fields | {
-            "action": episode["actions"],
-            "reward": rewards,
-            "terminated": terminated,
-            "truncated": truncated,
-        }
-
-    @contextmanager
-    def _reading(self):
-        """Turn what Minari and h5py raise for a damaged data set into a CorruptError."""
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-            text = " ".join(str(error).split())
-            raise CorruptError(f"the data set {self.place} cannot be read: {text}") from error
 
 
 class Place(NamedTuple):
@@ -203,63 +79,42 @@ class Place(NamedTuple):
     first_steps: np.ndarray
 
 
-def _folder(place: str) -> Path:
-    """Return the folder of the data set called `place`. Raises ConfigError for a bad name."""
-    from minari.dataset.minari_dataset import parse_dataset_id
-    from minari.storage.datasets_root_dir import get_dataset_path
-
-    try:
-        parse_dataset_id(place)
-    except (ValueError, TypeError):  # TypeError: there is no version
-        raise ConfigError(
-            f"{place!r} is no id of a data set of Minari, which is like dark_room/a2c-v0"
-        ) from None
-    return get_dataset_path(place)
-
-
-def _write(
-    folder: Path,
-    place: str,
-    description: Description,
-    histories: Iterable[tuple[np.ndarray, History]],
-    world,
-    bar: tqdm,
-) -> None:
+def _write(folder: Path, place: str, export: Export) -> None:
     """Write the files of the data set called `place` into `folder`."""
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
     storage = MinariStorage.new(
         folder,
-        world.single_observation_space,
-        gymnasium.spaces.Discrete(world.single_action_space.n),
-        _env_spec(description.env),
+        export.world.single_observation_space,
+        gymnasium.spaces.Discrete(export.world.single_action_space.n),
+        _env_spec(export.description.env),
         jpeg_encoding=False,  # which would change the pictures
     )
     own = {
         "dataset_id": place,
         "minari_version": minari.__version__,
-        "algorithm_name": description.source["algorithm"],
-        "description": f"Learning histories of {len(description.tasks)} tasks.",
-        KEY: description.dump(),
+        "algorithm_name": export.description.source["algorithm"],
+        "description": f"Learning histories of {len(export.description.tasks)} tasks.",
+        KEY: export.description.dump(),
     }
     storage.update_metadata(own)
     places: list[Place] = []
-    storage.update_episodes(_buffers(histories, world, places, bar))
-    storage.update_episode_metadata(_metadata(places, description))
+    storage.update_episodes(_buffers(export, places))
+    storage.update_episode_metadata(_metadata(places, export.description))
 
 
-def _bytes_needed(histories: Iterable[tuple[np.ndarray, History]], world) -> int:
+def _bytes_needed(export: Export) -> int:
     """Return about how many bytes the data set takes, rather too many.
 
     An array of an episode has an index of its own in HDF5, however short the episode is.
     """
     episodes = transitions = 0
-    for _, history in histories:
+    for _, history in export.histories:
         done = history.arrays["terminated"] | history.arrays["truncated"]
         episodes += int(done.sum()) + len(done)
         transitions += done.size
-    parts = observation_parts(world)
+    parts = observation_parts(export.world)
     num_arrays = len(parts) + 4
     values = 8 * 4 + sum(8 * math.prod(part.shape) for part in parts.values())
     return episodes * num_arrays * ARRAY_BYTES + transitions * values
@@ -278,17 +133,15 @@ def _env_spec(env: dict):
     return spec
 
 
-def _buffers(
-    histories: Iterable[tuple[np.ndarray, History]], world, places: list[Place], bar: tqdm
-) -> Iterator:
+def _buffers(export: Export, places: list[Place]) -> Iterator:
     """Yield the episodes in learning order, and append the places of those of each actor.
 
     Raises ConfigError if an observation is not the one that the step before it led to.
     """
     from minari.data_collector import EpisodeBuffer
 
-    names, space = list(observation_parts(world)), world.single_observation_space
-    for number, (task, history) in enumerate(histories):
+    names, space = list(observation_parts(export.world)), export.world.single_observation_space
+    for number, (task, history) in enumerate(export.histories):
         arrays = history.arrays
         for actor in range(arrays["action"].shape[0]):
             own = {name: np.asarray(arrays[name][actor]) for name in arrays}
@@ -303,7 +156,7 @@ def _buffers(
                     terminations=own["terminated"][steps],
                     truncations=own["truncated"][steps],
                 )
-                bar.update(stop - start)
+                export.bar.update(stop - start)
 
 
 def _metadata(places: list[Place], description: Description) -> Iterator[dict]:

@@ -7,7 +7,6 @@ the optimal action is known, `expert_actions` uint8. They are compressed by gzip
 number of colors plus the color of each cell in view, and the state after a done is that of a reset.
 """
 
-from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.exchange.formats import (
     KEY,
     Contents,
-    Description,
+    Export,
     Format,
     Reader,
     parse_description,
@@ -48,7 +47,7 @@ class XLand(Format):
         "truncated, and the learner's statistics and checkpoints"
     )
 
-    def default_place(self, dataset: str) -> str:
+    def default_place(self, dataset: Path) -> str:
         return f"{dataset}.hdf5"
 
     def problem(self, world) -> str | None:
@@ -65,24 +64,18 @@ class XLand(Format):
     def exists(self, place: str) -> bool:
         return Path(place).exists()
 
-    def write(
-        self,
-        place: str,
-        description: Description,
-        histories: Iterable[tuple[np.ndarray, History]],
-        world,
-        bar: tqdm,
-    ) -> None:
-        index_of = {tuple(task): index for index, task in enumerate(world.all_tasks().tolist())}
-        benchmark = f"{description.env['id']}-{description.source['algorithm']}"
+    def write(self, place: str, export: Export) -> None:
+        tasks = export.world.all_tasks().tolist()
+        index_of = {tuple(task): index for index, task in enumerate(tasks)}
+        env_id, source = export.description.env["id"], export.description.source
         with locked(Path(place)), new_file(Path(place)) as (file, check):
-            file.attrs[KEY] = description.dump()
-            for number, (task, history) in enumerate(histories):
+            file.attrs[KEY] = export.description.dump()
+            for number, (task, history) in enumerate(export.histories):
                 group = file.create_group(str(number))
-                group.attrs["env-id"] = description.env["id"]
-                group.attrs["benchmark-id"] = benchmark
+                group.attrs["env-id"] = env_id
+                group.attrs["benchmark-id"] = f"{env_id}-{source['algorithm']}"
                 group.attrs["ruleset-id"] = index_of[tuple(task.tolist())]
-                _write_group(group, task, history, world, bar)
+                _write_group(group, task, history, export)
                 check()
 
     def open(self, place: str) -> "XLandReader":
@@ -187,12 +180,12 @@ def _fits(part: Part) -> bool:
     return is_whole and part.low is not None and part.low >= 0 and (part.high or 0) < EXACT
 
 
-def _write_group(group, task: np.ndarray, history: History, world, bar: tqdm) -> None:
+def _write_group(group, task: np.ndarray, history: History, export: Export) -> None:
     """Write the arrays of one history, an actor's chunk at a time."""
     arrays = history.arrays
     expert = None
-    if knows_optimal_actions(world):
-        expert = world.optimal_policy(task[None])[0].argmax(-1)
+    if knows_optimal_actions(export.world):
+        expert = export.world.optimal_policy(task[None])[0].argmax(-1)
     source = {"states": "observation", "actions": "action", "rewards": "reward"}
     dtypes = {"states": np.uint8, "actions": np.uint8, "rewards": np.float16, "dones": np.bool_}
     if expert is not None:
@@ -215,7 +208,7 @@ def _write_group(group, task: np.ndarray, history: History, world, bar: tqdm) ->
                 own["expert_actions"] = expert[own["states"]]
             for name, values in own.items():
                 group[name][actor, steps] = values
-            bar.update(len(own["dones"]))
+            export.bar.update(len(own["dones"]))
 
 
 def _half(rewards: np.ndarray) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""Small histories for tests of other formats, and where the tests put them."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from training_run import words_of
+
+from ad.collection.collect import collect
+from ad.config.parser import load_file
+from ad.data.histories import Histories
+from ad.data.store import load_history
+from ad.exchange.imports import import_histories
+from ad.runtime.run import Run
+
+HERE = Path(__file__).parent
+PLACES = {"minari": "rooms/noisy-v0", "xland": "noisy.hdf5"}  # where a test exports to
+SOURCE = {
+    **{"name": "source", "source.algorithm": "noise_distillation", "source.num_envs": "3"},
+    **{"source.env_steps": "90", "split.num_train_tasks": "3", "data.context_length": "8"},
+}
+
+
+def work_in(folder: Path, monkeypatch) -> Path:
+    """Make `folder` the one in which a test works, and in which Minari keeps its data sets."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def collected_run(smoke, root: Path) -> Run:
+    """A run whose histories are collected: three tasks with three actors of 30 transitions."""
+    run = Run(smoke(root, *words_of(SOURCE)))
+    collect(run)
+    return run
+
+
+def histories(run: Run) -> list[dict]:
+    """The arrays of the histories of the train tasks, in their order."""
+    folders = Histories(run.config).folders(run.split.train_tasks)
+    return [{**load_history(folder).arrays} for folder in folders]
+
+
+def imported(name: str, place: str, root: Path) -> Run:
+    import_histories(name, place, root / "mine.yaml", str(root))
+    return Run(load_file(root / "mine.yaml", root=str(root)))
+
+
+def words(run: Run, name: str, place: str) -> list[str]:
+    """The words of a command that exports the histories of `run`."""
+    settings = SOURCE | {"root": run.config.root, "device": "cpu", "threads": "1"}
+    smoke = HERE.parent / "configs" / "smoke.yaml"
+    chosen = ["--format", name, "--to", place, "--config_path", str(smoke)]
+    return [*chosen, *words_of(settings)]
+
+
+def write_xland(path: Path, num_tasks: int = 3, steps: int = 60, length: int = 12) -> list[dict]:
+    """A file in the layout of the published data sets, with episodes that end early or in time."""
+    rng, arrays = np.random.default_rng(0), []
+    with h5py.File(path, "w") as file:
+        for number in range(num_tasks):
+            own = {
+                "states": rng.integers(0, 169, (2, steps, 5, 5), dtype=np.uint8),
+                "actions": rng.integers(0, 6, (2, steps), dtype=np.uint8),
+                "rewards": rng.random((2, steps)).astype(np.float16),
+                "dones": np.zeros((2, steps), bool),
+            }
+            own["dones"][:, length - 1 :: length] = True
+            own["dones"][:, 4] = own["dones"][:, length + 4] = True
+            own["expert_actions"] = own["actions"]
+            group = file.create_group(str(number))
+            group.attrs.update({"env-id": "XLand-MiniGrid-R1-9x9", "benchmark-id": "trivial-1m"})
+            group.attrs["ruleset-id"] = 100 + number
+            for name, values in own.items():
+                group.create_dataset(name, data=values, compression="gzip")
+            arrays.append(own)
+    return arrays
