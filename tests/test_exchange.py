@@ -12,6 +12,7 @@ from exchanged import PLACES, collected_run, histories, imported, work_in, write
 from training_run import SHORT, words_of
 
 from ad.cli import VERBS, exit_code
+from ad.collection.collect import collect
 from ad.collection.job import new_source
 from ad.data.histories import Histories
 from ad.data.manifest import STOPPED
@@ -24,6 +25,7 @@ from ad.registry import EXPORTS
 from ad.runtime.run import Run
 from envs.spaces import observation_parts, split_observation
 
+HERE = Path(__file__).parent
 LOST = {"minari": (), "xland": ("next_observation", "terminated", "truncated")}
 
 
@@ -189,6 +191,32 @@ def test_a_data_set_of_minari_that_the_suite_did_not_write_is_one_history(root):
     assert np.flatnonzero(found["truncated"][0]).tolist() == [4, 7, 13, 14]
     assert found["time"][0].tolist() == [*range(5), *range(3), *range(6), 0]
     assert run.config.model.encoders == {"place": "factored", "sight": "mlp"}
+
+
+def test_parts_and_tasks_of_another_library_come_back_through_minari(smoke, root):
+    settings = {
+        **{
+            "name": "grid",
+            "env.id": "MiniGrid-Empty-5x5-v0",
+            "env.tasks": "[{seed: 1}, {seed: 2}]",
+        },
+        **{"env.kwargs": "{observation: index, view: 5, direction: true}", "model.layers": "1"},
+        **{"model.encoders": "{image: bag_of_words, direction: table}", "data.history_stride": "1"},
+        **{"source.algorithm": f"{HERE}/components.py:Uniform", "source.env_steps": "40"},
+        **{"source.num_envs": "2", "split.num_train_tasks": "1", "env.episode_length": "6"},
+    }
+    run = Run(smoke(root, *words_of(settings)))
+    collect(run)
+    export_histories(run, "minari", "grid-v0")
+    back = imported("minari", "grid-v0", root)
+    assert back.config.env == run.config.env and back.split.hash == run.split.hash
+    assert back.config.model.encoders == {"direction": "factored", "image": "bag_of_words"}
+    (before,), (after,) = histories(run), histories(back)
+    assert before.keys() == after.keys() and "next_observation-image" in before
+    for field in before:
+        np.testing.assert_array_equal(before[field], after[field])
+    data = minari.load_dataset("grid-v0")
+    assert data.recover_environment().observation_space == data.observation_space
 
 
 def test_parts_nest_in_a_space_as_they_were_split():

@@ -6,6 +6,7 @@ from pathlib import Path
 from ad.collection.collect import collect
 from ad.config.parser import load_file
 from ad.config.schema import EnvConfig, ModelConfig, SplitConfig
+from ad.config.world import configured_world
 from ad.config.yaml_io import dump_yaml
 from ad.data.histories import Histories
 from ad.errors import ConfigError
@@ -15,9 +16,10 @@ from ad.registry import ENCODERS
 from ad.runtime.console import info
 from ad.runtime.files import write_text
 from ad.runtime.run import Run
+from envs.spaces import Part, observation_parts
 
 SOURCE, WORLD = "ad.exchange.recorded:Recorded", "ad.exchange.recorded:RecordedWorld"
-ENCODERS_OF_ARRAYS = ("mlp",)  # tried after the default encoder
+ENCODERS_OF_ARRAYS = ("bag_of_words", "mlp")  # tried after the default encoder
 
 
 def import_histories(
@@ -50,8 +52,10 @@ def import_histories(
 def _experiment(contents: Contents, format_name: str, place: str, name: str) -> dict:
     """Return the settings of an experiment with the histories of a data set, in plain types."""
     steps, num_actors = contents.steps, contents.num_actors
-    known = contents.description
+    known, parts = contents.description, contents.parts
     env, split = _known_world(known) if known else _recorded_world(contents)
+    if known:
+        parts = observation_parts(configured_world(EnvConfig(**known.env)))
     settings = {
         "name": name,
         "env": env,
@@ -64,7 +68,9 @@ def _experiment(contents: Contents, format_name: str, place: str, name: str) -> 
         },
         "data": {"history_stride": 1, "held_out_actors": int(num_actors > 1)},
     }
-    return settings | ({} if known else {"model": _model(contents)})
+    rewards = {} if known else {"reward": "projection"}  # which takes any number of values
+    model = _encoders(parts) | rewards
+    return settings | ({"model": model} if model else {})
 
 
 def _known_world(description: Description) -> tuple[dict, dict]:
@@ -90,14 +96,15 @@ def _recorded_world(contents: Contents) -> tuple[dict, dict]:
     return env, {"num_train_tasks": contents.num_tasks}
 
 
-def _model(contents: Contents) -> dict:
-    """Return the section model with encoders that fit; rewards may have any number of values."""
-    encoders = {name: _encoder(part) for name, part in contents.parts.items()}
-    own = {"encoder": encoders.pop("")} if "" in encoders else {"encoders": encoders}
-    return {**own, "reward": "projection"}
+def _encoders(parts: dict[str, Part]) -> dict:
+    """Return the settings of the model that name encoders, {} if the default fits all `parts`."""
+    chosen = {name: _encoder(part) for name, part in parts.items()}
+    if set(chosen.values()) == {ModelConfig().encoder}:
+        return {}
+    return {"encoder": chosen[""]} if "" in chosen else {"encoders": chosen}
 
 
-def _encoder(part) -> str:
+def _encoder(part: Part) -> str:
     """Return the name of an encoder of `part`."""
     tried = (ModelConfig().encoder, *ENCODERS_OF_ARRAYS)
     return next(name for name in tried if ENCODERS.load(name).supports(part))

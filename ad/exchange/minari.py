@@ -5,7 +5,6 @@ The metadata of an episode tells its place in the history: `task`, `actor`, `epi
 not. The metadata of the data set hold the description of the histories.
 """
 
-import copy
 import math
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from ad.data.spec import field_name
 from ad.errors import ConfigError
@@ -120,17 +120,16 @@ def _bytes_needed(export: Export) -> int:
     return episodes * num_arrays * ARRAY_BYTES + transitions * values
 
 
-def _env_spec(env: dict):
-    """Return the Gymnasium spec of the environment, from which Minari makes it again, or None.
+def _env_spec(env: dict) -> EnvSpec | None:
+    """Return the Gymnasium spec from which Minari makes the environment of the first task again.
 
-    Without its task it is the environment of the first task.
+    None for an environment that has no id of Gymnasium.
     """
     if env["id"] not in gymnasium.registry:
         return None
-    spec = copy.deepcopy(gymnasium.spec(env["id"]))
-    length = {"episode_length": env["episode_length"]} if "env_id" in spec.kwargs else {}
-    spec.kwargs |= env["kwargs"] | length
-    return spec
+    length = {"env_id": env["id"], "episode_length": env["episode_length"]}
+    first_task = env["tasks"][0] if env["tasks"] else {}
+    return EnvSpec(env["id"], "envs:make", kwargs=length | env["kwargs"] | first_task)
 
 
 def _buffers(export: Export, places: list[Place]) -> Iterator:
