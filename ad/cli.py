@@ -216,22 +216,29 @@ def inspect_model(argv: Sequence[str]) -> None:
     there are for the model. --components names what the ablation removes, e.g.
     1.0,mlp 1,0.1+neuron 2.5 for a head, an MLP, and a head with a neuron; by default each head and
     each MLP. The contexts are the evaluation's episodes on the held-out tasks, or with --contexts
-    histories windows of the learning histories. What is written already is kept; --fresh true makes
-    it again.
+    histories windows of the learning histories. --checkpoints names the train steps of checkpoints
+    to analyze instead of the last one, e.g. 0,100,200, or all: training.keep_every keeps them. What
+    is written already is kept; --fresh true makes it again. The page inspect/index.html shows all
+    that is written.
     """
     if _asks_for_help(argv):
         return _print_help(inspect_model, argv)
     names, argv = _take_option(argv, "--analyses")
     components, argv = _take_option(argv, "--components")
     source, argv = _take_option(argv, "--contexts")
+    word, argv = _take_option(argv, "--checkpoints")
+    steps = word if word in ("", "all") else whole_numbers("--checkpoints", word)
 
     def on_experiment(config: "Experiment", fresh: bool) -> None:
         from ad.interpret.inspect import inspect_run
+        from ad.interpret.page import write_page
+        from ad.runtime.console import info
         from ad.runtime.run import Run
 
-        chosen = names.split(",") if names else None
+        run, chosen = Run(config), names.split(",") if names else None
         removed = components.split(",") if components else ()
-        inspect_run(Run(config), chosen, removed, source or "rollout", fresh)
+        left_out = inspect_run(run, chosen, removed, source or "rollout", fresh, steps or None)
+        info(f"inspect: {write_page(run, left_out)}")
 
     of_experiment(on_experiment)(argv)
 

@@ -11,7 +11,7 @@ from ad.errors import ConfigError
 from ad.interpret.analyses import probes
 from ad.interpret.analysis import Subject
 from ad.interpret.inspect import inspect_run
-from ad.interpret.labeled import LabeledArray, load, save
+from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
 
@@ -181,6 +181,9 @@ def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, c
         (["--analyses", "attention"], "holds no finished training"),
         (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
         (["--contexts", "dreams"], "--contexts must be rollout or histories, not 'dreams'"),
+        (["--checkpoints", "late"], "--checkpoints must be whole numbers with commas between"),
+        (["--checkpoints", "all"], "--checkpoints needs two checkpoints, and"),
+        (["--checkpoints", "5,9"], "has no checkpoint of train step 5, only of: none"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):
@@ -206,3 +209,23 @@ def test_labels_must_fit_the_array_and_choose_from_it(tmp_path):
     ((name, read),) = load(tmp_path / "x").items()
     assert (name, read.axes, read.about) == ("a", array.axes, array.about)
     np.testing.assert_array_equal(read.values, values)
+
+
+def test_results_are_stacked_with_nan_for_coordinates_that_some_lack():
+    def results(number, labels, values):
+        array = LabeledArray(np.array(values), {"x": labels}, "numbers")
+        return {"number": LabeledArray(np.array(number), {}, "a number"), "array": array}
+
+    stacked = stack({0: results(1.0, ["p"], [5.0]), 4: results(2.0, ["q", "p"], [7.0, 6.0])}, "n")
+    assert stacked["number"].axes == {"n": [0, 4]} and stacked["number"].values.tolist() == [1, 2]
+    assert stacked["array"].axes == {"n": [0, 4], "x": ["p", "q"]}
+    np.testing.assert_array_equal(stacked["array"].values, [[5, np.nan], [6, 7]])
+
+
+def test_an_interval_belongs_to_the_array_that_it_names_or_to_the_one_before_it():
+    array = LabeledArray(np.zeros(2), {"x": ["p", "q"]}, "numbers")
+    names = ["loss", "effect", "interval", "curve", "effect_by_task", "curve_interval"]
+    assert intervals(dict.fromkeys(names, array)) == {
+        "effect": "interval",
+        "curve": "curve_interval",
+    }

@@ -1,22 +1,36 @@
 """Run analyses of a trained model: `logs/<run>/inspect/<analysis>.npz` and `.json`.
 
-The npz file holds the arrays, the JSON file their axes, labels and meaning, and of which training
-and contexts they are.
+The npz file holds the arrays, the JSON file their axes, labels and meaning, and of which checkpoint
+and contexts they are. Those over training lie in `over_training/`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ad.config.schema import config_hash
 from ad.errors import ConfigError
+from ad.evaluation.evaluate import checkpoint_at
 from ad.interpret.analysis import SOURCES, Analysis, Subject
 from ad.interpret.components import parse_components
-from ad.interpret.labeled import load, save
+from ad.interpret.labeled import Results, load, save
+from ad.interpret.over_training import (
+    FOLDER,
+    LEARNING,
+    Learning,
+    changes_table,
+    describe,
+    over_training,
+)
+from ad.methods import train_steps
 from ad.registry import ANALYSES
 from ad.runtime.console import info
+from ad.runtime.files import sha256
 from ad.runtime.run import Run
+from ad.training import checkpoints
 from envs.tasks import task_name
+
+ALL = "all"  # checkpoints
 
 
 def inspect_run(
@@ -25,42 +39,39 @@ def inspect_run(
     components: Sequence[str] = (),
     source: str = "rollout",
     fresh: bool = False,
-) -> None:
+    steps: Sequence[int] | str | None = None,
+) -> dict[str, str]:
     """Run the analyses called `names` on the trained model of `run`; write and print what they say.
 
     Without names all run that the model has. `components` are those that an ablation removes,
-    `source` is where the contexts come from. What is written already is kept, or with `fresh` made
-    again. Raises ConfigError for a name that is no analysis, no component or no source, for
-    components that repeat or that no analysis reads, for an analysis that the model does not have,
-    and for what `load_model` does.
+    `source` is where the contexts come from. `steps` are the train steps of the checkpoints to
+    analyze instead of the last one, or ALL. What is written already is kept, or with `fresh` made
+    again. Returns why the model does not have some of the analyses, by name.
+
+    Raises ConfigError for a name that is no analysis, no component or no source, for components
+    that repeat or that no analysis reads, for an analysis that the model does not have, for a
+    checkpoint that is not there, and for what `load_model` does.
     """
     chosen = load_analyses(ANALYSES.names() if names is None else names)
-    if source not in SOURCES:
-        raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
-    if components and not any(analysis.reads_components for analysis in chosen.values()):
-        raise ConfigError("--components is for the ablation, which is not among the analyses")
-    for component in components:
-        if components.count(component) > 1:
-            raise ConfigError(f"--components names {component} twice")
-    subject = Subject.load(run, components, source)
+    _check_options(chosen, components, source)
+    if steps is None:
+        subjects = {train_steps(run.config): Subject.load(run, components, source)}
+    else:
+        subjects = {n: Subject.load(run, components, source, n) for n in _kept(run, steps)}
+    subject = list(subjects.values())[-1]
     for component in components:
         parse_components(component, subject.model.transformer)
-    problems = {name: analysis.problem(subject) for name, analysis in chosen.items()}
-    problems = {name: problem for name, problem in problems.items() if problem}
-    for name, problem in problems.items():
-        sentence = f"the analysis {name} {problem}"
-        if names is not None:
-            raise ConfigError(sentence)
-        info(f"left out: {sentence}")
-    for name in (name for name in chosen if name not in problems):
-        path = run.folder / "inspect" / name
-        about, said = _about(name, chosen[name], subject), ""
-        if not fresh and _is_done(path, about):
-            results, said = load(path), " (already done)"
-        else:
-            results = chosen[name].run(subject)
-            save(path, results, about)
-        info(f"{name}: {path}.npz{said}\n{chosen[name].table(results).markdown()}")
+    problems = _problems(chosen, subject)
+    if names is not None and problems:
+        raise ConfigError(_sentence(*next(iter(problems.items()))))
+    possible = {name: analysis for name, analysis in chosen.items() if name not in problems}
+    if steps is None:
+        _inspect(possible, subject, fresh)
+    else:
+        _inspect_over_training(possible, subjects, fresh)
+    for name in problems:
+        info(f"left out: {_sentence(name, problems[name])}")
+    return _problems(load_analyses(ANALYSES.names()), subject)
 
 
 def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
@@ -71,15 +82,94 @@ def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
         raise ConfigError(str(error)) from error
 
 
+def _check_options(chosen: dict[str, Analysis], components: Sequence[str], source: str) -> None:
+    """Raise ConfigError for options that no model has."""
+    if source not in SOURCES:
+        raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
+    if components and not any(analysis.reads_components for analysis in chosen.values()):
+        raise ConfigError("--components is for the ablation, which is not among the analyses")
+    for component in components:
+        if components.count(component) > 1:
+            raise ConfigError(f"--components names {component} twice")
+
+
+def _kept(run: Run, steps: Sequence[int] | str) -> list[int]:
+    """Return the train steps of the checkpoints to analyze, in order.
+
+    Raises ConfigError for fewer than two, and for one that is not there.
+    """
+    chosen = checkpoints.steps(run.folder / "checkpoints") if steps == ALL else sorted({*steps})
+    for step in chosen:
+        checkpoint_at(run, step)
+    if len(chosen) < 2:
+        raise ConfigError(
+            f"--checkpoints needs two checkpoints, and {run.folder} has {len(chosen)} of them: "
+            "training.keep_every keeps more"
+        )
+    return chosen
+
+
+def _problems(analyses: dict[str, Analysis], subject: Subject) -> dict[str, str]:
+    """Return why the model does not have some of the analyses, by name."""
+    problems = {name: analysis.problem(subject) for name, analysis in analyses.items()}
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def _sentence(name: str, problem: str) -> str:
+    return f"the analysis {name} {problem}"
+
+
+def _inspect(analyses: dict[str, Analysis], subject: Subject, fresh: bool) -> None:
+    """Run analyses of one model; write and print what they say."""
+    for name, analysis in analyses.items():
+        path = subject.run.folder / "inspect" / name
+        about = _about(name, analysis, subject)
+        results, title = _kept_or_made(path, about, fresh, lambda a=analysis: a.run(subject))
+        info(f"{title}\n{analysis.table(results).markdown()}")
+
+
+def _inspect_over_training(
+    analyses: dict[str, Analysis], subjects: dict[int, Subject], fresh: bool
+) -> None:
+    """Run analyses of a model's checkpoints; write and print what changes."""
+    learning: Results = {}
+    folder = next(iter(subjects.values())).run.folder / "inspect" / FOLDER
+    for name, analysis in ({LEARNING: Learning()} | analyses).items():
+        abouts = [_about(name, analysis, subject) for subject in subjects.values()]
+        about = abouts[0] | {
+            key: [about[key] for about in abouts] for key in ("train_steps", "checkpoint")
+        }
+        path = folder / name
+        results, title = _kept_or_made(
+            path, about, fresh, lambda a=analysis: over_training(a, subjects)
+        )
+        learning = learning or results
+        is_learning = name == LEARNING
+        table = analysis.table(results) if is_learning else changes_table(results, learning)
+        info(f"{title}\n{table.markdown()}" + (f"\n{describe(results)}\n" if is_learning else ""))
+
+
+def _kept_or_made(
+    path: Path, about: dict[str, object], fresh: bool, make: Callable[[], Results]
+) -> tuple[Results, str]:
+    """Return the results at `path`, after making them unless they are done, and their title."""
+    if not fresh and _is_done(path, about):
+        return load(path), f"{path.name}: {path}.npz (already done)"
+    save(path, results := make(), about)
+    return results, f"{path.name}: {path}.npz"
+
+
 def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]:
     """Return what the model and the contexts of the analysis called `name` are."""
     config, split = subject.run.config, subject.run.split
+    step = train_steps(config) if subject.step is None else subject.step
     about: dict[str, object] = {
         "analysis": name,
         "name": config.name,
         "config_hash": config_hash(config),
         "split_hash": split.hash,
-        "train_steps": config.training.steps,
+        "train_steps": step,
+        "checkpoint": sha256(checkpoint_at(subject.run, step)),
     }
     if analysis.reads_components:
         about["components"] = list(subject.components)

@@ -1,5 +1,6 @@
 """Arrays whose axes have names and whose coordinates have labels, and their files."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,42 @@ class LabeledArray:
 
 
 Results = dict[str, LabeledArray]  # of an analysis, by name
+BOUND = "bound"  # the axis of an interval: low and high
+
+
+def intervals(results: Results) -> dict[str, str]:
+    """Return the names of the arrays with a 95 % interval, and of the arrays that hold it.
+
+    The interval of an array is `<name>_interval`; `interval` is that of the array before it.
+    """
+    found = {f"{name}_interval": name for name in results}
+    found |= {name: before for before, name in itertools.pairwise(results) if name == "interval"}
+    return {name: interval for interval, name in found.items() if interval in results}
+
+
+def stack(results: Mapping[str | int | float, Results], axis: str) -> Results:
+    """Return the arrays of several results, by their labels, with the further first axis `axis`.
+
+    A coordinate that some of the results do not have is NaN there.
+    """
+    names = dict.fromkeys(name for arrays in results.values() for name in arrays)
+    return {
+        name: _stacked({label: each[name] for label, each in results.items() if name in each}, axis)
+        for name in names
+    }
+
+
+def _stacked(arrays: Mapping[str | int | float, LabeledArray], axis: str) -> LabeledArray:
+    first, *_ = arrays.values()
+    axes = {
+        name: list(dict.fromkeys(label for array in arrays.values() for label in array.axes[name]))
+        for name in first.axes
+    }
+    values = np.full((len(arrays), *map(len, axes.values())), np.nan)
+    for n, array in enumerate(arrays.values()):
+        index = [[axes[name].index(label) for label in array.axes[name]] for name in axes]
+        values[n, *np.ix_(*index)] = array.values
+    return LabeledArray(values, {axis: list(arrays), **axes}, first.about)
 
 
 def save(path: Path, results: Results, about: Mapping[str, object]) -> None:

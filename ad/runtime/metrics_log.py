@@ -102,6 +102,16 @@ def last_value(folder: Path, tag: str) -> float | None:
     return None
 
 
+def value_at(folder: Path, tag: str, step: int, within: int = 1) -> float | None:
+    """Return the newest value of `tag` in the last `within` train steps up to `step`, or None."""
+    value = None
+    with suppress(OSError):
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            if step - within < _step(line) <= step:
+                value = json.loads(line).get(tag, value)
+    return value
+
+
 def _step(line: str) -> float:
     """Return the step of a line of metrics.jsonl; infinity if an interruption cut the line."""
     try:

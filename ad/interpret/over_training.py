@@ -1,0 +1,167 @@
+"""Over training: what analyses say of each checkpoint, and when in-context learning appears.
+
+The arrays of an analysis get a further first axis, the train steps of the checkpoints. Beside them
+stand the losses and what the checkpoints reach on the held-out tasks, in the rollouts of the
+evaluation. In-context learning has appeared at the first checkpoint from which on the interval of
+the gain lies above 0: the mean return of the last ten episodes less that of the first.
+"""
+
+import numpy as np
+
+from ad.evaluation import metrics
+from ad.evaluation.summary import task_facts
+from ad.interpret.analysis import Analysis, Subject, over_tasks
+from ad.interpret.labeled import BOUND, LabeledArray, Results, intervals, stack
+from ad.reporting.tables import UNKNOWN, Table
+from ad.rollout.tasks import policy_of, rollout_envs
+from ad.runtime.metrics_log import value_at
+
+TRAIN_STEPS = "train steps"
+FOLDER = "over_training"  # in that of the analyses
+LEARNING = "learning"  # name of what is measured beside the analyses
+MOST_ROWS = 10  # of a table of changes
+
+
+class Learning(Analysis):
+    """Losses and held-out returns of each checkpoint, by the rollouts of the evaluation."""
+
+    @classmethod
+    def problem(cls, subject):
+        """Return None: every model has returns."""
+        return None
+
+    def run(self, subject):
+        """Return the losses, the NAUC, the gain within the context and the learning curve."""
+        folder, step = subject.run.folder, subject.step
+        log_every = subject.run.config.training.log_every
+        loss = value_at(folder, "train/loss", step, log_every)
+        held_out = value_at(folder, "train/held_out_actor_loss", step)
+        returns = _held_out_returns(subject)  # [K, S, E]
+        world, length = subject.run.world, subject.run.config.env.episode_length
+        facts = task_facts(world, length, subject.run.split.held_out_tasks)
+        nauc = metrics.nauc(returns.mean(1), facts.optimal_return)
+        gain = metrics.last(returns).mean(1) - returns[..., 0].mean(1)
+        episodes = {"episode": list(range(1, returns.shape[2] + 1))}
+        return {
+            **_over_tasks("nauc", nauc, "NAUC on held-out tasks"),
+            **_over_tasks("gain", gain, "return of the last ten episodes less that of the first"),
+            "loss": _number(loss, "loss on training batches, as last logged"),
+            "held_out_loss": _number(held_out, "loss on held-out actors, where it was logged"),
+            "curve": LabeledArray(returns.mean((0, 1)), episodes, "mean return on held-out tasks"),
+        }
+
+    def table(self, results):
+        """Return a row for each checkpoint."""
+        header = [TRAIN_STEPS, "loss", "held-out loss", "NAUC", "first episode", "last ten", "gain"]
+        loss, held_out, nauc, gain, curve = (
+            results[name].values for name in ("loss", "held_out_loss", "nauc", "gain", "curve")
+        )
+        bounds = results["gain_interval"].values
+        rows = [
+            [
+                *(str(step), _text(loss[n]), _text(held_out[n]), _text(nauc[n])),
+                *(_text(curve[n, 0]), _text(metrics.last(curve[n]))),
+                f"{gain[n]:+.3f} [{bounds[n, 0]:+.3f}, {bounds[n, 1]:+.3f}]",
+            ]
+            for n, step in enumerate(results["loss"].axes[TRAIN_STEPS])
+        ]
+        return Table(header, rows)
+
+
+def over_training(analysis: Analysis, subjects: dict[int, Subject]) -> Results:
+    """Return the arrays of `analysis` for each of `subjects`, which are given by train step."""
+    return stack({step: analysis.run(each) for step, each in subjects.items()}, TRAIN_STEPS)
+
+
+def appeared(learning: Results) -> int | None:
+    """Return the train step at which in-context learning has appeared, None if it has not."""
+    low = learning["gain_interval"].values[:, 0]
+    return _first_lasting(low > 0, learning["gain"].axes[TRAIN_STEPS])
+
+
+def describe(learning: Results) -> str:
+    """Return in a sentence when in-context learning appears, and when the NAUC rises."""
+    step, nauc = appeared(learning), learning["nauc"]
+    if step is None:
+        return "In-context learning appears at none of these checkpoints."
+    text = (
+        f"In-context learning appears at train step {step}: from there on the return of the last "
+        "ten episodes is above that of the first by more than the 95 % interval."
+    )
+    halfway = _halfway(nauc.values, nauc.axes[TRAIN_STEPS])
+    return text if halfway is None else f"{text} Half of the rise of the NAUC is made by {halfway}."
+
+
+def changes_table(results: Results, learning: Results) -> Table:
+    """Return the largest changes over training of what an analysis says.
+
+    They are those of the first array with an interval, else of the first one by heads, else of the
+    first one.
+    """
+    by_head = [name for name, array in results.items() if "head" in array.axes]
+    array = results[[*intervals(results), *by_head, *results][0]]
+    steps, (_, *axes) = array.axes[TRAIN_STEPS], array.axes
+    nauc = dict(zip(learning["nauc"].axes[TRAIN_STEPS], learning["nauc"].values, strict=True))
+    beside = np.array([nauc.get(step, np.nan) for step in steps])
+    change = np.nan_to_num(array.values[-1] - array.values[0])
+    order = np.argsort(-np.abs(change), axis=None, kind="stable")[:MOST_ROWS]
+    rows = []
+    for index in zip(*np.unravel_index(order, change.shape), strict=True):
+        values = array.values[(slice(None), *index)]
+        halfway = _halfway(values, steps)
+        rows.append(
+            [
+                *(str(array.axes[axis][n]) for axis, n in zip(axes, index, strict=True)),
+                *(_text(values[0]), _text(values[-1])),
+                UNKNOWN if halfway is None else str(halfway),
+                _text(_correlation(values, beside)),
+            ]
+        )
+    return Table([*axes, "first", "last", "half of it by step", "correlation with NAUC"], rows)
+
+
+def _held_out_returns(subject: Subject) -> np.ndarray:
+    """Return the returns of the evaluation's rollouts on the held-out tasks, [K, S, E]."""
+    config, tasks = subject.run.config, subject.run.split.held_out_tasks
+    seeds = range(config.evaluation.eval_seeds)
+    new_policy = policy_of(config, subject.method, subject.model)
+    envs = [(seed, task) for seed in seeds for task in tasks]
+    played = rollout_envs(config, envs, new_policy, config.evaluation.episodes)
+    return played.returns.reshape(len(seeds), len(tasks), -1).swapaxes(0, 1).astype(float)
+
+
+def _over_tasks(name: str, values: np.ndarray, about: str) -> Results:
+    """Return the mean of `values` [K] over tasks, and its interval."""
+    mean, interval = over_tasks(values)
+    return {
+        name: LabeledArray(mean, {}, f"{about}: mean over tasks"),
+        f"{name}_interval": LabeledArray(interval, {BOUND: ["low", "high"]}, "95 % interval"),
+    }
+
+
+def _number(value: float | None, about: str) -> LabeledArray:
+    return LabeledArray(np.array(np.nan if value is None else value), {}, about)
+
+
+def _first_lasting(is_true: np.ndarray, steps: list[int]) -> int | None:
+    """Return the first of `steps` from which on `is_true` [steps], None if the last is false."""
+    count = int(np.logical_and.accumulate(is_true[::-1]).sum())
+    return steps[len(steps) - count] if count else None
+
+
+def _halfway(values: np.ndarray, steps: list[int]) -> int | None:
+    """Return the first of `steps` from which on half of the change of `values` is made."""
+    change = values[-1] - values[0]
+    return _first_lasting((values - values[0]) / change >= 0.5, steps) if change else None
+
+
+def _correlation(values: np.ndarray, other: np.ndarray) -> float:
+    """Return the correlation where both are known, NaN for fewer than three or constant ones."""
+    known = np.isfinite(values) & np.isfinite(other)
+    if known.sum() < 3 or np.ptp(values[known]) == 0 or np.ptp(other[known]) == 0:
+        return np.nan
+    return float(np.corrcoef(values[known], other[known])[0, 1])
+
+
+def _text(value: float) -> str:
+    return UNKNOWN if np.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,185 @@
+"""The page `logs/<run>/inspect/index.html`: all analyses of a run that lie in its folder.
+
+It needs no other file and no network, and it stays under 10 MB: the largest arrays are left to
+their npz files until the others fit. The same files give the same page.
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from ad.evaluation.summary import identity
+from ad.interpret.analysis import Analysis
+from ad.interpret.labeled import BOUND, LabeledArray, Results, intervals, load
+from ad.interpret.over_training import (
+    FOLDER,
+    LEARNING,
+    Learning,
+    appeared,
+    changes_table,
+    describe,
+)
+from ad.registry import ANALYSES
+from ad.reporting.tables import Table
+from ad.runtime.files import write_text
+from ad.runtime.run import Run
+
+PAGE = "index.html"
+MOST_CHARACTERS = 8_000_000  # of all numbers on the page
+
+
+def write_page(run: Run, left_out: dict[str, str]) -> Path:
+    """Write the page of `run` and return its path.
+
+    `left_out` says of the analyses that the model does not have why, as the rest of a sentence.
+    """
+    path = run.folder / "inspect" / PAGE
+    write_text(path, render(page_data(run, left_out)))
+    return path
+
+
+def render(data: dict) -> str:
+    """Return the page with `data`, that of `page_data`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ad.interpret", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c")  # nothing in the data may end the script
+    return environment.get_template("page.html.j2").render(data=text, name=data["name"])
+
+
+def page_data(run: Run, left_out: dict[str, str]) -> dict:
+    """Return what the page shows, in plain types."""
+    folder = run.folder / "inspect"
+    missing = {f"{name} {problem}" for name, problem in left_out.items()}
+    whole, stale = _read(folder, identity(run))
+    hashes = {name: value for name, value in identity(run).items() if name != "checkpoint"}
+    over, old = _read(folder / FOLDER, hashes)
+    unmade = [name for name in ANALYSES if name not in (*whole, *left_out)]
+    sections = [_section(name, *found) for name, found in whole.items()]
+    learning = over[LEARNING][1] if LEARNING in over else None
+    changes = [_section(name, *found, learning) for name, found in over.items()] if learning else []
+    _drop_largest(array for each in (*sections, *changes) for array in each["arrays"])
+    return {
+        "name": run.config.name,
+        "hash": identity(run)["config_hash"],
+        "sections": sections,
+        "over_training": changes,
+        "answer": describe(learning) if learning else "",
+        "appeared": appeared(learning) if learning else None,
+        "left_out": sorted(missing) + [f"{name} has not been run" for name in unmade] + stale + old,
+    }
+
+
+def _read(folder: Path, expected: dict) -> tuple[dict[str, tuple[dict, Results]], list[str]]:
+    """Return what is known of each analysis in `folder` and its arrays, in the registry's order.
+
+    The second value are sentences about those which are not of this training, whose `expected`
+    entries differ, or cannot be read.
+    """
+    found, unread = {}, []
+    order = [LEARNING, *ANALYSES]
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    for name in sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n)):
+        path = folder / name
+        try:
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            results = load(path)
+            if folder.name != FOLDER:
+                _load(name).table(results)
+        except (OSError, ValueError, KeyError, TypeError):
+            unread.append(f"{name} cannot be read: --fresh true makes it again")
+            continue
+        if {key: about.get(key) for key in expected} == expected:
+            found[name] = about, results
+        else:
+            unread.append(f"{name} is of another training: run it again")
+    return found, unread
+
+
+def _load(name: str) -> Analysis:
+    return Learning() if name == LEARNING else ANALYSES.load(name)()
+
+
+def _section(name: str, about: dict, results: Results, learning: Results | None = None) -> dict:
+    """Return what the page shows of an analysis; over training with those of `learning`."""
+    analysis, table = _load(name), None
+    if learning is None or name == LEARNING:
+        table = analysis.table(results)
+    else:
+        table = changes_table(results, learning)
+    title, _, question = (sys.modules[type(analysis).__module__].__doc__ or "").partition("\n\n")
+    bounds = intervals(results)
+    return {
+        "name": name,
+        "title": inspect.getdoc(analysis).splitlines()[0],
+        "about": [" ".join(text.split()) for text in (title, *question.split("\n\n")) if text],
+        "facts": _facts(about),
+        "table": _table(table),
+        "arrays": [
+            _array(array_name, array, bounds.get(array_name), results)
+            for array_name, array in results.items()
+            if array_name not in bounds.values()
+        ],
+    }
+
+
+def _facts(about: dict) -> str:
+    """Return of which checkpoint and contexts an analysis is."""
+    steps = about["train_steps"]
+    steps = f"{len(steps)} checkpoints" if isinstance(steps, list) else f"train step {steps}"
+    facts = [steps]
+    if "contexts" in about:
+        source = {"rollout": "rollouts"}.get(about["contexts"], about["contexts"])
+        facts.append(f"contexts from {source} on {len(about['tasks'])} tasks")
+    if about.get("components"):
+        facts.append(f"components {', '.join(about['components'])}")
+    return "; ".join(facts)
+
+
+def _table(table: Table) -> dict:
+    return {"header": table.header, "rows": table.rows}
+
+
+def _array(name: str, array: LabeledArray, interval: str | None, results: Results) -> dict:
+    """Return an array with its axes; with `interval`, the name of that array, its bounds."""
+    entry = {
+        "name": name,
+        "about": array.about,
+        "axes": [[axis, list(labels)] for axis, labels in array.axes.items()],
+        "values": _numbers(array.values),
+    }
+    if interval:
+        bounds = {end: _numbers(results[interval].at(**{BOUND: end})) for end in ("low", "high")}
+        entry |= {"interval": interval, **bounds}
+    return entry
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """Return numbers with four significant digits in C order, None for one that is not finite."""
+    finite = (float(f"{value:.4g}") if np.isfinite(value) else None for value in values.flat)
+    return [int(x) if x is not None and x.is_integer() else x for x in finite]
+
+
+def _drop_largest(arrays: Iterable[dict]) -> None:
+    """Take the numbers from the largest arrays until those of the others fit on the page."""
+    keys = ("values", "low", "high")
+    sizes = [
+        (sum(len(json.dumps(entry[key])) for key in keys if key in entry), entry)
+        for entry in arrays
+    ]
+    total = sum(size for size, _ in sizes)
+    for size, entry in sorted(sizes, key=lambda pair: -pair[0]):
+        if total <= MOST_CHARACTERS:
+            return
+        for key in keys:
+            entry.pop(key, None)
+        total -= size
