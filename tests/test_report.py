@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,16 @@ def test_the_page_shows_how_soon_a_success_is_found_and_used(results, page):
 def test_the_report_is_the_same_when_made_again(run, page, results):
     report(run)
     assert (run.folder / "report.html").read_text() == page
+
+
+def test_the_report_links_the_page_of_the_analyses_where_there_is_one(run, page):
+    link = 'href="inspect/index.html"'
+    assert link not in page
+    (run.folder / "inspect").mkdir()
+    (run.folder / "inspect" / "index.html").touch()
+    text = report(run).read_text()
+    shutil.rmtree(run.folder / "inspect")
+    assert link in text
 
 
 def test_the_page_needs_nothing_from_outside(page):

@@ -29,6 +29,7 @@ from envs.tasks import task_name
 
 MAX_VIDEOS = {"held_out": 3, "source": 1}  # in report.html; videos/<run>/ may have more
 VIDEO_TITLES = {"held_out": "Held-out {}", "source": "Source agent, train {}"}
+INSIDE = "inspect/index.html"  # the page of the analyses, in the folder of the run
 SCORE_NOTES = {  # heading of a column -> what it is
     "NAUC": "NAUC: mean over all in-context episodes of return / optimal return.",
     "success, last 10": "Last 10: mean over the last ten episodes.",
@@ -70,7 +71,10 @@ def report(run: Run) -> Path:
     shown = videos(run.videos, noun, names) if can_draw(run) else None
     plot, worlds = calibration_plot(results), world_results(run)
     returns = data_returns(run)
-    page = render(results, curve, maps, shown, run.config, worlds, noun, returns, plot, names)
+    inside = INSIDE if (run.folder / INSIDE).exists() else None
+    page = render(
+        results, curve, maps, shown, run.config, worlds, noun, returns, plot, names, inside
+    )
     write_text(run.folder / "table.md", tables.run_table(results).compact().markdown())
     write_text(run.folder / "report.html", page)
     with atomic_write(run.folder / "curve.png") as temporary:
@@ -160,13 +164,15 @@ def render(
     returns: np.ndarray | None = None,
     calibration: bytes | None = None,
     names: Mapping[str, str] = MappingProxyType({}),
+    inside: str | None = None,
 ) -> str:
     """Return the page report.html, with its images and videos embedded.
 
     curve, maps: PNG images, no maps if None; shown: (title, path) of videos, None if the world
     cannot draw; worlds: `results.json` by title; noun: what a task is called; returns: those of the
     episodes that the run is trained on, [M]; calibration: a PNG image, None without one; names:
-    what each task is called, by its name in files.
+    what each task is called, by its name in files; inside: the path of the page that looks inside
+    the model, from the report's folder.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -205,6 +211,7 @@ def render(
         videos=shown and [(title, _base64(path.read_bytes())) for title, path in shown],
         config=dump(config),
         learned_by=_name(config.method.name),
+        inside=inside,
     )
 
 
