@@ -119,21 +119,34 @@ def test_the_largest_arrays_are_left_to_their_files(inspected, monkeypatch):
     assert sum(size > 2 for size in kept.values()) > len(kept) / 2
 
 
-def test_what_is_not_finite_is_unknown_and_no_text_ends_the_script(changed):
-    path = changed.folder / "inspect" / "attention"
+def add_arrays(run: Run, arrays: dict[str, LabeledArray]) -> None:
+    """Add arrays to those of the analysis attention, and write the page."""
+    path = run.folder / "inspect" / "attention"
     results, about = load(path), json.loads(path.with_suffix(".json").read_text())
+    del about["arrays"]
+    save(path, results | arrays, about)
+    write_page(run, {})
+
+
+def test_what_is_not_finite_is_unknown_and_no_text_ends_the_script(changed):
     labels = ["</script>", "b", "c"]
     values = np.array([1.23456, np.nan, -np.inf])
-    del about["arrays"]
-    save(path, results | {"odd": LabeledArray(values, {"x": labels}, "numbers")}, about)
-    write_page(changed, {})
+    add_arrays(changed, {"odd": LabeledArray(values, {"x": labels}, "numbers")})
     odd = embedded(changed)["sections"][0]["arrays"][-1]
     assert odd["values"] == [1.235, None, None] and odd["axes"] == [["x", labels]]
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH")
-def test_a_browser_draws_every_array_without_an_error(inspected, tmp_path):
-    address = (inspected.folder / "inspect" / "index.html").as_uri()
+def test_a_browser_draws_every_array_without_an_error(changed, tmp_path):
+    odd = {
+        "number": LabeledArray(np.array(1.5), {}, "a number"),
+        "unknown": LabeledArray(np.full((2, 3), np.nan), {"x": [1, 2], "y": [1, 2, 3]}, "NaN"),
+        "empty": LabeledArray(np.zeros((0, 2)), {"x": [], "y": [1, 2]}, "no numbers"),
+        "constant": LabeledArray(np.zeros(3), {"episode": [1, 2, 3]}, "zeros"),
+        "large": LabeledArray(np.eye(200), {"x": list(range(200)), "y": list(range(200))}, "ones"),
+    }
+    add_arrays(changed, odd)
+    address = (changed.folder / "inspect" / "index.html").as_uri()
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     options += ["--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom"]
     done = subprocess.run(
@@ -141,6 +154,7 @@ def test_a_browser_draws_every_array_without_an_error(inspected, tmp_path):
     )
     assert "CONSOLE" not in done.stderr
     figures = re.findall(r"<figure>(.*?)</figure>", done.stdout, re.DOTALL)
-    count = sum(len(section["arrays"]) for section in embedded(inspected)["sections"])
+    count = sum(len(section["arrays"]) for section in embedded(changed)["sections"])
     assert len(figures) == count
-    assert all("<svg" in figure or "<table" in figure for figure in figures)
+    empty = [figure for figure in figures if "<svg" not in figure and "<table" not in figure]
+    assert len(empty) == 2 and all("No number is known." in figure for figure in empty)

@@ -6,6 +6,7 @@ and contexts they are. Those over training lie in `over_training/`.
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ad.config.schema import config_hash
@@ -124,7 +125,7 @@ def _inspect(analyses: dict[str, Analysis], subject: Subject, fresh: bool) -> No
     for name, analysis in analyses.items():
         path = subject.run.folder / "inspect" / name
         about = _about(name, analysis, subject)
-        results, title = _kept_or_made(path, about, fresh, lambda a=analysis: a.run(subject))
+        results, title = _kept_or_made(path, about, fresh, partial(analysis.run, subject))
         info(f"{title}\n{analysis.table(results).markdown()}")
 
 
@@ -135,18 +136,16 @@ def _inspect_over_training(
     learning: Results = {}
     folder = next(iter(subjects.values())).run.folder / "inspect" / FOLDER
     for name, analysis in ({LEARNING: Learning()} | analyses).items():
-        abouts = [_about(name, analysis, subject) for subject in subjects.values()]
-        about = abouts[0] | {
-            key: [about[key] for about in abouts] for key in ("train_steps", "checkpoint")
-        }
-        path = folder / name
-        results, title = _kept_or_made(
-            path, about, fresh, lambda a=analysis: over_training(a, subjects)
-        )
-        learning = learning or results
-        is_learning = name == LEARNING
-        table = analysis.table(results) if is_learning else changes_table(results, learning)
-        info(f"{title}\n{table.markdown()}" + (f"\n{describe(results)}\n" if is_learning else ""))
+        each = [_about(name, analysis, subject) for subject in subjects.values()]
+        several = {key: [about[key] for about in each] for key in ("train_steps", "checkpoint")}
+        about = each[0] | several
+        make = partial(over_training, analysis, subjects)
+        results, title = _kept_or_made(folder / name, about, fresh, make)
+        if name == LEARNING:
+            learning = results
+            info(f"{title}\n{analysis.table(results).markdown()}\n{describe(results)}\n")
+        else:
+            info(f"{title}\n{changes_table(results, learning).markdown()}")
 
 
 def _kept_or_made(

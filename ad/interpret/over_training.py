@@ -6,6 +6,8 @@ evaluation. In-context learning has appeared at the first checkpoint from which 
 the gain lies above 0: the mean return of the last ten episodes less that of the first.
 """
 
+from typing import ClassVar
+
 import numpy as np
 
 from ad.evaluation import metrics
@@ -24,6 +26,8 @@ MOST_ROWS = 10  # of a table of changes
 
 class Learning(Analysis):
     """Losses and held-out returns of each checkpoint, by the rollouts of the evaluation."""
+
+    reads_contexts: ClassVar[bool] = False
 
     @classmethod
     def problem(cls, subject):

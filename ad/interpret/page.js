@@ -5,7 +5,7 @@ const DASHES = ["", "7 3", "2 2"];
 const STEPS = "train steps"; // the axis of what is measured over training
 const ORDERED = [STEPS, "episode", "stage", "position", "number"]; // axes of lines, the first ones before others
 const CELL = /^\d+-\d+$/; // a label that is a cell: row-column
-const MOST = { lines: 16, bars: 60, maps: 6, dots: 40 };
+const MOST = { lines: 16, bars: 60, maps: 6, dots: 40, cells: 20000 };
 const CHARACTER = 7.4; // width of one in a plot, in pixels
 const SVG = ["svg", "g", "line", "path", "text", "rect", "circle"];
 const tip = document.getElementById("tip");
@@ -49,6 +49,7 @@ function layout(axes) {
   const column = all.length - 1;
   if (all.length < 2) return { kind: size(column) > MOST.bars ? "lines" : "bars", column, row: null };
   const row = size(column - 1) > 3 ? column - 1 : largest(all.slice(0, -1));
+  if (size(row) * size(column) > MOST.cells) return { kind: "lines", column, row: null };
   const longest = (n) => Math.max(...axes[n][1].map((label) => String(label).length));
   return longest(column) > Math.max(20, longest(row)) ? { kind: "heat", column: row, row: column } : { kind: "heat", column, row };
 }
@@ -101,6 +102,8 @@ function scale(values) {
 
 const scaleBar = ({ ends, strip }) => element("div", { class: "scale" }, short(ends[0]), element("i", { style: `background:${strip}` }), short(ends[1]));
 
+const unknown = () => element("p", { class: "note" }, "No number is known.");
+
 function ticks(low, high, count) {
   const raw = (high - low || 1) / count, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= raw);
@@ -124,7 +127,7 @@ function drawLines(shown, width, hidden) {
   const visible = range(shown.rows.length).filter((row) => !hidden.has(row));
   const values = (visible.length ? visible : [0]).flatMap((r) => xs.flatMap((_, c) => [shown.value(r, c), shown.low(r, c), shown.high(r, c)]));
   let [low, high] = extent(values);
-  if (!Number.isFinite(low)) return element("p", { class: "note" }, "No number is known.");
+  if (!Number.isFinite(low)) return unknown();
   if (low > 0 && low < 0.5 * high) low = 0;
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
   const y = (v) => box.bottom - ((box.bottom - box.top) * (v - low)) / (high - low);
@@ -253,7 +256,8 @@ function legend(shown, hidden, redraw) {
 }
 
 // The plot of an array, or its table, with the choices that it leaves to the reader.
-function figure(array) {
+function figure({ ...array }) {
+  if (!array.axes.length) array.axes = [["value", [array.name]]];
   const box = element("figure"), state = { ...layout(array.axes), at: firstLabels(array), hidden: new Set() };
   const sizes = array.values.filter((v) => v).map(Math.abs).sort((a, b) => a - b);
   state.isTable = state.kind === "heat" && sizes.length > 1 && sizes[sizes.length - 1] > 1000 * sizes[sizes.length >> 1];
@@ -267,7 +271,8 @@ function figure(array) {
       if (n !== state.column && n !== state.row && labels.length > 1) controls.push(select(name, labels, state.at[n], (k) => ((state.at[n] = k), redraw())));
     });
     const draw = { lines: drawLines, bars: drawBars, heat: drawHeat, map: drawMaps }[state.kind];
-    const parts = [element("div", { class: "controls" }, ...controls, toggle), state.isTable ? drawTable(shown) : draw(shown, width, state.hidden)];
+    const plot = () => (shown.all.every((v) => v === null) ? unknown() : draw(shown, width, state.hidden));
+    const parts = [element("div", { class: "controls" }, ...controls, toggle), state.isTable ? drawTable(shown) : plot()];
     if (!state.isTable && state.kind === "lines" && shown.rows.length > 1) parts.push(legend(shown, state.hidden, redraw));
     box.replaceChildren(...parts);
   };
