@@ -19,6 +19,10 @@ class MachineError(ADError):
     exit_code = 3
 
 
+class LockedError(MachineError):
+    """A folder that another process is writing to."""
+
+
 class CorruptError(ADError):
     """Data on disk that is not what was written."""
 

@@ -306,7 +306,7 @@ def test_a_failed_run_says_why_and_is_made_again_only_if_asked(plan, tmp_path, m
     assert len(made) == 6
     said = capsys.readouterr()
     assert "1 of 6 runs failed" in said.err and "--retry true" in said.err
-    list_runs(path, runs)
+    list_runs(path, runs, tmp_path)
     *lines, total = capsys.readouterr().out.splitlines()
     assert lines[0] == "done     split 0  seed 0  room / distillation: NAUC 0.900"
     assert lines[1] == "failed   split 0  seed 0  room / clone: the loss, 1e39, is not finite"
@@ -328,7 +328,7 @@ def test_without_its_extra_a_board_is_shown_and_only_the_runs_that_need_it_are_r
     made = {"distillation": [0.8, 0.9, 1.0], "rl2": [0.5, 0.6]}
     fill(path, board, made)
     assert "| rl2 | none | online | none | 0.550" in markdown(read_leaderboard(board, path))
-    list_runs(path, board.planned_runs())
+    list_runs(path, board.planned_runs(), tmp_path)
     assert "missing  split 0  seed 2  room / rl2" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"room / rl2: method.settings .* not installed: pip"):
         run_missing(path, board.planned_runs(), tmp_path)
@@ -339,7 +339,7 @@ def test_without_its_extra_a_board_is_shown_and_only_the_runs_that_need_it_are_r
 def test_a_missing_run_is_listed_with_the_time_that_it_takes(plan, tmp_path, capsys):
     board, path = load_board(plan), tmp_path / "r.csv"
     fill(path, board, {"distillation": [0.8]})
-    list_runs(path, board.planned_runs())
+    list_runs(path, board.planned_runs(), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "missing  split 0  seed 0  room / clone: about 1 minute"
 

@@ -493,10 +493,11 @@ def test_seeds_that_train_side_by_side_give_the_records_of_each_alone(folder, tm
     for name in ("together", "alone"):
         whole = load_study(write_study(tmp_path / name / "study"))
         missing, root = group_by_training(whole.planned_runs()), tmp_path / name / "runs"
-        ready = train_side_by_side(missing, root) if name == "together" else missing
+        path = whole.records
+        ready = train_side_by_side(path, missing, root) if name == "together" else missing
         for group in ready:
             for planned in group:
-                make(whole.records, planned, root)
+                make(path, planned, root)
         found.append(scores(whole.folder))
     assert found[0] == found[1] and len(found[0]) == len(study.planned_runs())
 

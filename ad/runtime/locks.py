@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ad.config.schema import Experiment
-from ad.errors import MachineError
+from ad.errors import LockedError
 from ad.runtime.files import remove_leftovers
 
 
@@ -18,17 +18,16 @@ from ad.runtime.files import remove_leftovers
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of `folder`, which need not exist, and remove the leftovers of dead processes.
 
-    Raises MachineError if the lock is held elsewhere; with `wait`, waits for its release. The lock
+    Raises LockedError if the lock is held elsewhere; with `wait`, waits for its release. The lock
     is a file beside the folder, so that the folder may be emptied.
     """
-    path = folder.with_name(f".{folder.name}.lock")
+    path = _lock_file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except Timeout:
-        sentence = f"another process is writing to {folder}: let it finish"
-        raise MachineError(sentence) from None
+        raise LockedError(f"another process is writing to {folder}: let it finish") from None
     try:
         remove_leftovers(folder)
         yield
@@ -45,3 +44,19 @@ def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
         for config in configs:
             locks.enter_context(locked(config.folder))
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of `folder`."""
+    path = _lock_file(folder)
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from ad.config.component_constraints import LIBRARY_CONSTRAINTS
-from ad.errors import ConfigError, NumericError
+from ad.config.schema import Experiment
+from ad.errors import ConfigError, LockedError, NumericError
 from ad.reporting.tables import COLUMNS, number
 from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.devices import choose_device
 from ad.runtime.files import remove
-from ad.runtime.locks import locked, locked_runs
+from ad.runtime.locks import is_locked, locked, locked_runs
 from ad.sweeps import pipeline
 from ad.sweeps.failures import add_failures, forget_failures, read_failures
 from ad.sweeps.planned import PlannedRun, group_by_experiment, group_by_training
@@ -28,65 +30,117 @@ def run_missing(
 ) -> None:
     """Make those of `runs` that have no record at `path` yet, in folders under `root`.
 
-    The folder of a run is removed once its record is written, unless `keep`. A run that fails with
-    a NumericError does not stop the others; its sentence is kept beside the records, and
-    NumericError is raised at the end. Since it would fail again, it is made again only with `retry`
-    or other settings. Raises ConfigError, before any run, for what a library lacks or refuses.
+    Other processes may make some of them at the same time: runs whose folder is locked come last,
+    once the lock is free, and only if they have no record by then. The folder of a run is removed
+    once its record is written, unless `keep`. A run that fails with a NumericError does not stop
+    the others; its sentence is kept beside the records, and NumericError is raised at the end.
+    Since it would fail again, it is made again only with `retry` or other settings. Raises
+    ConfigError, before any run, for what a library lacks or refuses.
     """
     if retry:
         forget_failures(path, runs)
-    records, failures, missing, failed = read_records(path), read_failures(path), [], []
+    records, failures, missing = read_records(path), read_failures(path), []
     for training in group_by_training(runs):
         if any(run.key not in records and run.key not in failures for run in training):
             missing.append(training)
         elif not keep and all(run.key in records for run in training):
-            remove(root / "logs" / training[0].config.name)
+            _remove_finished(_in_root(training[0], root).folder)
     if missing:
-        _check_libraries(missing)
+        check_libraries(missing)
         info(budget(runs, records, failures))
     if count := sum(run.key in failures and run.key not in records for run in runs):
         console.warn(
             f"{count} of {len(runs)} runs failed and are not made again: --status true says why, "
             "--retry true makes them again"
         )
-    on_gpu = bool(missing) and choose_device(missing[0][0].config).type == "cuda"
-    due = train_side_by_side(missing, root) if on_gpu else missing
-    for training in tqdm(due, desc=path.stem, total=len(missing), unit=" trainings", disable=None):
-        new = [r for r in training if r.key not in records and r.key not in failures]
-        try:
-            while new:
-                make(path, new[0], root)
-                new.pop(0)
-            if not keep:
-                remove(root / "logs" / training[0].config.name)
-        except NumericError as error:
-            failed.append(training[0].config.name)
-            console.error(f"{failed[-1]}: {error}")
-            add_failures(path, new, str(error))  # those that share a training fail with it
-    if failed:
+    if failed := _make_all(path, missing, root, keep):
         raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
 
 
-def _check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
+def _make_all(
+    path: Path, trainings: Sequence[list[PlannedRun]], root: Path, keep: bool
+) -> list[str]:
+    """Make `trainings`, those that another process has locked at the end; return who failed."""
+    on_gpu = bool(trainings) and choose_device(trainings[0][0].config).type == "cuda"
+    due = train_side_by_side(path, trainings, root) if on_gpu else trainings
+    busy, failed = [], []
+    with tqdm(desc=path.stem, total=len(trainings), unit=" trainings", disable=None) as bar:
+        for wait in (False, True):
+            for training in due if not wait else busy:
+                try:
+                    make_training(path, training, root, keep, wait)
+                except LockedError:
+                    if wait:
+                        raise
+                    busy.append(training)
+                    continue
+                except NumericError as error:
+                    failed.append(training[0].config.name)
+                    console.error(f"{failed[-1]}: {error}")
+                bar.update()
+    return failed
+
+
+def check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
     """Raise ConfigError for the first of `trainings` of which a library lacks or refuses a part."""
     for run, *_ in trainings:
         for problem in LIBRARY_CONSTRAINTS.violations(run.config):
             raise ConfigError(f"{run.changed}: {problem.path} {problem.text}")
 
 
+def make_training(
+    path: Path, training: Sequence[PlannedRun], root: Path, keep: bool = False, wait: bool = False
+) -> None:
+    """Make the runs of `training` without a record, under the lock of the folder that they share.
+
+    Raises LockedError if another process holds the lock, unless `wait`, and NumericError, which is
+    kept as the failure of all that are left: those that share a training fail with it.
+    """
+    folder = _in_root(training[0], root).folder
+    with locked(folder, wait):
+        left = without_record(path, training)  # other processes may have made some
+        try:
+            while left:
+                make(path, left[0], root)
+                left.pop(0)
+        except NumericError as error:
+            add_failures(path, left, str(error))
+            raise
+        if not keep:
+            remove(folder)
+
+
+def _remove_finished(folder: Path) -> None:
+    """Remove the folder of a finished run, unless a process needs it for another evaluation."""
+    if folder.exists():
+        with suppress(LockedError), locked(folder):
+            remove(folder)
+
+
+def without_record(path: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return those of `runs` that have neither a record at `path` nor a failure beside it."""
+    known = read_records(path).keys() | read_failures(path).keys()
+    return [run for run in runs if run.key not in known]
+
+
 def make(path: Path, planned: PlannedRun, root: Path) -> None:
-    """Collect, train and evaluate one run under `root`, and add its records to those at `path`."""
-    config = replace(planned.config, root=str(root))
-    with locked_runs([config]):
-        (run,) = pipeline.collect_and_train([config], root)
-        pipeline.evaluate(run)
-        records = records_of(planned, run)
+    """Collect, train and evaluate one run under `root`, and add its records to those at `path`.
+
+    The caller has locked the folder of the run.
+    """
+    (run,) = pipeline.collect_and_train([_in_root(planned, root)], root)
+    pipeline.evaluate(run)
+    records = records_of(planned, run)
     with locked(path.parent, wait=True):
         add_records(path, records)
 
 
-def list_runs(path: Path, runs: Sequence[PlannedRun]) -> None:
-    """Print a line for each run: done with its score, failed and why, or missing and its time."""
+def list_runs(path: Path, runs: Sequence[PlannedRun], root: Path) -> None:
+    """Print a line for each run: done with its score, failed and why, or running or missing.
+
+    A run is running while its folder under `root` is locked. A running or missing one has the time
+    that a whole run takes. The last line has the time of all that are left.
+    """
     records, failures = read_records(path), read_failures(path)
     seconds = seconds_of_runs(runs, records)
     for run in runs:
@@ -95,10 +149,27 @@ def list_runs(path: Path, runs: Sequence[PlannedRun]) -> None:
         elif run.key in failures:
             state, about = "failed", failures[run.key]["failure"]
         else:
-            state, about = "missing", _minutes(seconds[run.key]) if seconds else ""
+            state = "running" if is_locked(_in_root(run, root).folder) else "missing"
+            about = _minutes(seconds[run.key]) if seconds else ""
         seeds = f"split {run.config.split.split_seed}  seed {run.config.training.train_seed}"
         info(f"{state:7}  {seeds}  {run.changed}" + (f": {about}" if about else ""))
+    if text := other_versions([records[run.key] for run in runs if run.key in records]):
+        info(text)
     info(f"{path.stem}: {budget(runs, records, failures)}")
+
+
+def other_versions(records: Sequence[RunRecord]) -> str:
+    """Return a sentence about those of `records` that other versions made, "" if none were."""
+    present = {"torch": torch.__version__, "numpy": np.__version__}
+    others = [
+        f"{name} {record[name]}"
+        for record in records
+        for name in present
+        if record[name] != present[name]
+    ]
+    count = sum(any(record[name] != present[name] for name in present) for record in records)
+    made = f"{count} of {len(records)} records were made with other versions than this machine's"
+    return f"{made} ({', '.join(sorted(set(others)))}) and count as done" if count else ""
 
 
 def budget(
@@ -145,14 +216,22 @@ def _score(record: RunRecord) -> str:
 
 
 def train_side_by_side(
-    trainings: Sequence[list[PlannedRun]], root: Path
+    path: Path, trainings: Sequence[list[PlannedRun]], root: Path
 ) -> Iterator[list[PlannedRun]]:
     """Yield `trainings`, each once it is trained; seeds of an experiment train side by side.
 
-    A training that fails here is tried again alone by `make`, which then raises NumericError.
+    One that fails here is tried again alone by `make`, which then raises NumericError. One that
+    another process has locked, or made since, is not trained here.
     """
     for experiment in group_by_experiment(trainings):
-        configs = [replace(training[0].config, root=str(root)) for training in experiment]
-        with locked_runs(configs), suppress(NumericError):
-            pipeline.collect_and_train(configs, root)
+        configs = [_in_root(training[0], root) for training in experiment]
+        with suppress(NumericError, LockedError), locked_runs(configs):
+            due = [without_record(path, training) for training in experiment]
+            if configs := [_in_root(left[0], root) for left in due if left]:
+                pipeline.collect_and_train(configs, root)
         yield from experiment
+
+
+def _in_root(planned: PlannedRun, root: Path) -> Experiment:
+    """Return the configuration of a planned run whose files lie under `root`."""
+    return replace(planned.config, root=str(root))

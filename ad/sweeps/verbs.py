@@ -244,7 +244,7 @@ def _sweep(records: Path, runs: Sequence, write_page: Callable[[], None], option
 
     runs = shard(runs, *_shard(options.shard))
     if options.status == "true":
-        return list_runs(records, runs)
+        return list_runs(records, runs, options.root)
     if options.table == "false":
         keep, retry = options.keep == "true", options.retry == "true"
         run_missing(records, runs, options.root, keep, retry)
