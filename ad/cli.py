@@ -29,9 +29,11 @@ from ad.sweeps.verbs import (
     findings,
     leaderboard,
     results,
+    shard_of,
     sources,
     study,
     table,
+    take_launcher_options,
     whole_numbers,
     worlds,
 )
@@ -202,11 +204,28 @@ def verify(config: "Experiment", repair: bool) -> None:
     verify(Run(config), repair)
 
 
-def tune(config: "Experiment", fresh: bool) -> None:
-    """Search settings of the source algorithm: logs/<run>/tuning/."""
-    from ad.sweeps.tuning.report import tune_and_report
+def tune(argv: Sequence[str]) -> None:
+    """Search settings of the source algorithm: logs/<run>/tuning/.
 
-    tune_and_report(config, fresh)
+    The agents of a search learn side by side, so --launcher starts it as one job; its other
+    options are those of scripts.study.
+    """
+    if _asks_for_help(argv):
+        return _print_help(tune, argv)
+    options, argv = take_launcher_options(argv)
+
+    def search(config: "Experiment", fresh: bool) -> None:
+        from ad.sweeps.tuning.report import tune_and_report
+
+        tune_and_report(config, fresh)
+
+    if options.launcher != "none":
+        from ad.config.parser import load
+        from ad.sweeps.launchers.launch import launch_experiment
+
+        if not launch_experiment(options, "tune", argv, load(argv), 1):
+            return
+    of_experiment(search)(argv)
 
 
 def inspect_model(argv: Sequence[str]) -> None:
@@ -273,22 +292,30 @@ def seeds(argv: Sequence[str]) -> None:
     """Run an experiment with several training seeds, e.g. --seeds 0,1,2, and print their table.
 
     The run of seed 0 is called <name>-seed-0, whatever training.train_seed says. The seeds train
-    side by side. Existing files are kept, and the same command resumes.
+    side by side, or with --shard 1/2, --launcher and the other options of scripts.study in several
+    processes. Existing files are kept, and the same command resumes.
     """
     if _asks_for_help(argv):
         return _print_help(seeds, argv)
     from ad.config.parser import load
 
+    options, words_of_jobs = take_launcher_options(argv)
+    part, argv = _take_option(words_of_jobs, "--shard")
     words, argv = _take_option(argv, "--seeds")
     if not words:
         raise ConfigError("--seeds is missing: the training seeds with commas between, e.g. 0,1,2")
     numbers = whole_numbers("--seeds", words)
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds must be different numbers, not {words}")
-    arguments = load(argv)
+    (number, count), arguments = shard_of(part or "1/1"), load(argv)
     from ad.sweeps import pipeline
+    from ad.sweeps.launchers.launch import launch_experiment
 
-    pipeline.run_seeds(arguments.config, numbers, arguments.flag)
+    if options.launcher == "none":
+        if own := numbers[number - 1 :: count]:
+            pipeline.run_seeds(arguments.config, own, arguments.flag)
+    elif launch_experiment(options, "seeds", words_of_jobs, arguments, len(numbers)):
+        pipeline.print_seeds(arguments.config, numbers)
 
 
 VERBS: dict[str, Verb] = {
@@ -305,7 +332,7 @@ VERBS: dict[str, Verb] = {
     "worlds": worlds,
     "sources": sources,
     "results": results,
-    "tune": of_experiment(tune),
+    "tune": tune,
     "verify": of_experiment(verify, flag="repair"),
     "release": of_run(release),
     "export_histories": export_histories,
@@ -368,3 +395,7 @@ def _open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+
+
+if __name__ == "__main__":  # python -m ad.cli: the command of jobs
+    main()

@@ -132,3 +132,15 @@ EXPORTS = Registry(
     needs=("write", "open"),
     base="ad.exchange.formats:Format",
 )
+
+LAUNCHERS = Registry(
+    "launcher",
+    {
+        "local": "ad.sweeps.launchers.local:Local",
+        "submitit": "ad.sweeps.launchers.submitit:Submitit",
+        "ray": "ad.sweeps.launchers.ray:Ray",
+    },
+    group="launchers",
+    needs=("Settings", "run"),
+    base="ad.sweeps.launchers.base:Launcher",
+)

@@ -14,7 +14,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 echo "Installing into .venv (once, two to three minutes) ..."
 "$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev,interpret,minari,minigrid,sb3,xland]"
+.venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[dev,interpret,minari,minigrid,sb3,submitit,xland]"
 # Compile the numba loops of source agents, training and rollouts once; __pycache__ keeps them.
 empty=$(mktemp -d)
 trap 'rm -rf "$empty"' EXIT

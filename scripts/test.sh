@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Runs the checks before every commit: style, then the tests that are not marked slow or faults.
+# Runs the checks before every commit: style, then the tests that are not marked slow, faults or ray. With --all as the
+# first argument, installs Ray, a large wheel, and runs its tests too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 
+left_out="not slow and not faults and not ray"
+if [ "${1:-}" = --all ]; then
+    shift
+    .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e ".[ray]"
+    left_out="not slow and not faults"
+fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest -q -m "not slow and not faults" -n auto --dist loadfile "$@"
+.venv/bin/python -m pytest -q -m "$left_out" -n auto --dist loadfile "$@"

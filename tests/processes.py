@@ -1,5 +1,6 @@
 """Verbs in processes of their own, as a user starts them."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -34,3 +35,14 @@ def run(verb: str, config_path: Path, root: Path, *words: str, **options) -> tup
     process = start(verb, config_path, root, *words, **options)
     _, err = process.communicate(timeout=900)
     return process.returncode, err or ""
+
+
+def jobs_of(file: Path) -> dict[str, int]:
+    """Return the ids of the processes that make a shard of the runs in `file`, by the shard."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # it has ended
+            words = path.read_bytes().decode().split("\0")
+            if "ad.cli" in words and "--shard" in words and str(file) in words:
+                found[words[words.index("--shard") + 1]] = int(path.parent.name)
+    return found

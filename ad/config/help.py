@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from ad.config.fields import as_yaml, join, settings_class
 from ad.config.parser import COMPONENTS
 from ad.config.schema import Experiment
+from ad.registry import LAUNCHERS
 from envs import REGISTRY
 from envs.presets import PRESETS
 from envs.registry import Registry
@@ -44,6 +45,15 @@ def help_text(options: Mapping[str, str] | None = None) -> str:
             except (ValueError, OSError) as error:  # OSError: its source is not there
                 lines += [f"  it cannot be loaded: {error}"]
     return "\n".join([HEAD, *lines])
+
+
+def launcher_help() -> str:
+    """Return the settings of every launcher with their defaults and meanings."""
+    lines = []
+    for name in LAUNCHERS.names():
+        lines += [f"\nif --launcher is {name}, --launcher_settings '{{setting: value}}' has:"]
+        lines += [line for line in _section(settings_class(LAUNCHERS, name), "") if line[0] == " "]
+    return "\n".join([*lines, ""]).replace("  --", "  ")
 
 
 def _presets() -> Iterator[str]:

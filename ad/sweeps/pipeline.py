@@ -154,6 +154,11 @@ def run_seeds(config: Experiment, seeds: Sequence[int], fresh: bool = False) -> 
             run_all([Run.open(config, fresh) for config in configs], fresh)
         except NumericError as error:
             failure = error
-    print_table(Path(config.root), [config.name for config in configs])
+    print_seeds(config, seeds)
     if failure:
         raise failure
+
+
+def print_seeds(config: Experiment, seeds: Sequence[int]) -> None:
+    """Print the table of the runs of `config` with each of the training `seeds`."""
+    print_table(Path(config.root), [with_seed(config, seed).name for seed in seeds])

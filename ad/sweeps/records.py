@@ -20,13 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ad.errors import CorruptError
+from ad.errors import ConfigError, CorruptError
 from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.metrics import SEARCH_SCORES, json_number
 from ad.evaluation.results import read_results
 from ad.evaluation.summary import SUMMARY
 from ad.methods import train_steps
+from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_write, read_checked_json
+from ad.runtime.locks import locked
 from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, world_folder, world_title
 from ad.sweeps.planned import PlannedRun
@@ -106,6 +108,41 @@ def add_records(path: Path, new: Sequence[RunRecord]) -> None:
         writer.writerow(COLUMNS)
         for record in records:
             writer.writerow([_text(record[name]) for name in COLUMNS])
+
+
+def merge_records(path: Path, others: Sequence[Path]) -> None:
+    """Add the records of the files `others`, to those at `path`.
+
+    A record is that of the same run if the hash of its configuration is the same. Then the one at
+    `path` stays, with a warning if the other has other scores or was made with other versions or
+    hardware. Raises ConfigError for a file that does not exist, CorruptError for a damaged one.
+    """
+    if absent := [str(other) for other in others if not other.exists()]:
+        raise ConfigError(f"--merge: there is no file {', '.join(absent)}")
+    with locked(path.parent, wait=True):
+        records = read_records(path)
+        for other in others:
+            found = read_records(other)
+            for key in found.keys() & records.keys():
+                if changed := _differences(records[key], found[key]):
+                    warn(
+                        f"{other}: {found[key]['changed']}, seed {found[key]['train_seed']:.0f}: "
+                        f"{', '.join(changed)}; the record of {path} stays"
+                    )
+            new = {key: record for key, record in found.items() if key not in records}
+            records |= new
+            info(f"{other}: {len(new)} of {len(found)} records are new")
+        add_records(path, list(records.values()))
+
+
+def _differences(record: RunRecord, other: RunRecord) -> list[str]:
+    """Return in what two records of a run differ, apart from times: versions first, then scores."""
+    names = [name for name in COLUMNS if name not in (*SECONDS, "resumed_with")]
+    names = [name for name in names if name not in ADDED or None not in (record[name], other[name])]
+    differ = [name for name in names if record[name] != other[name]]
+    if made := [name for name in differ if name in HARDWARE]:
+        return [f"{name} {other[name]} in place of {record[name]}" for name in made]
+    return ["other scores of the same versions"] if differ else []
 
 
 def world_key(key: str, world: str) -> str:

@@ -37,6 +37,19 @@ def run_missing(
     Since it would fail again, it is made again only with `retry` or other settings. Raises
     ConfigError, before any run, for what a library lacks or refuses.
     """
+    missing = missing_trainings(path, runs, root, keep, retry)
+    if failed := _make_all(path, missing, root, keep):
+        raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
+
+
+def missing_trainings(
+    path: Path, runs: Sequence[PlannedRun], root: Path, keep: bool = False, retry: bool = False
+) -> list[list[PlannedRun]]:
+    """Return the trainings that `run_missing` makes, and say how many runs are missing or failed.
+
+    The folders of finished runs are removed, unless `keep`. Raises ConfigError for what a library
+    lacks or refuses.
+    """
     if retry:
         forget_failures(path, runs)
     records, failures, missing = read_records(path), read_failures(path), []
@@ -46,15 +59,14 @@ def run_missing(
         elif not keep and all(run.key in records for run in training):
             _remove_finished(_in_root(training[0], root).folder)
     if missing:
-        check_libraries(missing)
+        _check_libraries(missing)
         info(budget(runs, records, failures))
     if count := sum(run.key in failures and run.key not in records for run in runs):
         console.warn(
             f"{count} of {len(runs)} runs failed and are not made again: --status true says why, "
             "--retry true makes them again"
         )
-    if failed := _make_all(path, missing, root, keep):
-        raise NumericError(f"{len(failed)} of {len(missing)} trainings failed: {', '.join(failed)}")
+    return missing
 
 
 def _make_all(
@@ -81,7 +93,7 @@ def _make_all(
     return failed
 
 
-def check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
+def _check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
     """Raise ConfigError for the first of `trainings` of which a library lacks or refuses a part."""
     for run, *_ in trainings:
         for problem in LIBRARY_CONSTRAINTS.violations(run.config):

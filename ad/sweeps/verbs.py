@@ -34,7 +34,7 @@ def study(argv: Sequence[str]) -> None:
     from ad.sweeps.study.report import make_page
 
     plan = load_study(options.folder, questions, seeds)
-    _sweep(plan.records, plan.planned_runs(), lambda: make_page(options.folder), options)
+    _sweep(plan.records, plan.planned_runs(), lambda: make_page(options.folder), options, argv)
 
 
 def results(argv: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ def results(argv: Sequence[str]) -> None:
     runs = plan.planned_runs(titles)
     page = options.page or plan.page
     read_marked(page, [table.name for table in plan.tables])
-    _sweep(plan.records, runs, lambda: write_tables(plan, page), options)
+    _sweep(plan.records, runs, lambda: write_tables(plan, page), options, argv)
 
 
 def findings(argv: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ def leaderboard(argv: Sequence[str]) -> None:
     def write_page() -> None:
         write_leaderboard(board, records, records.parent, page)
 
-    _sweep(records, board.planned_runs(), write_page, options)
+    _sweep(records, board.planned_runs(), write_page, options, argv)
 
 
 def table(argv: Sequence[str]) -> None:
@@ -216,20 +216,56 @@ def _print_table(
         replace_between(options.update, {mark: text})
 
 
+class _SweepParser(argparse.ArgumentParser):
+    """A parser whose help ends with the settings of every launcher."""
+
+    def format_help(self) -> str:
+        from ad.config.help import launcher_help
+
+        return f"{super().format_help()}{launcher_help()}"
+
+
 def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     """Return a parser with the options of a verb that makes many runs."""
-    parser, root = _parser(name, verb), Path("logs") / name
+    parser, root = _parser(name, verb, _SweepParser), Path("logs") / name
+    parser.set_defaults(verb=name)
     parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
     flags = {
         "keep": "keep the folders of finished runs",
-        "status": "list the runs, done, failed or missing, and stop",
-        "retry": "make the runs that failed again",
+        "status": "list the runs, done, running, failed or missing, and stop",
+        "runs": "make the runs and stop",
         "table": "write the page and stop",
     }
     for flag, about in flags.items():
         _add_flag(parser, flag, about)
+    parser.add_argument(
+        "--merge", help="files of records made elsewhere, with commas between: add them and stop"
+    )
+    _add_launcher_options(parser)
     return parser
+
+
+def _add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are for this process and not for the jobs which it starts."""
+    parser.add_argument(
+        "--launcher",
+        default="none",
+        help="local, submitit or ray: make the runs in jobs; none: in this process",
+    )
+    parser.add_argument("--launcher_settings", default="", help="YAML, e.g. '{jobs: 4}'; see below")
+    _add_flag(parser, "dry", "print what the launcher would start, e.g. a script for sbatch")
+    _add_flag(parser, "retry", "make the runs that failed again")
+
+
+def take_launcher_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of launchers and the other words of `argv`. Raises ConfigError."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_launcher_options(parser)
+    options, rest = parser.parse_known_args(argv)
+    if options.launcher == "none" and (options.dry == "true" or options.launcher_settings):
+        raise ConfigError("--dry and --launcher_settings need --launcher local, submitit or ray")
+    return options, rest
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, about: str) -> None:
@@ -237,28 +273,56 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, about: str) -> None:
     parser.add_argument(f"--{name}", choices=("true", "false"), default="false", help=about)
 
 
-def _sweep(records: Path, runs: Sequence, write_page: Callable[[], None], options) -> None:
+def _sweep(
+    records: Path, runs: Sequence, write_page: Callable[[], None], options, argv: Sequence[str]
+) -> None:
     """Make those of `runs` without a line in `records`, then the page, as the `options` say."""
     from ad.sweeps.planned import shard
+    from ad.sweeps.records import merge_records
     from ad.sweeps.runs import list_runs, run_missing
 
-    runs = shard(runs, *_shard(options.shard))
+    _, words = take_launcher_options(argv)
+    if options.merge:
+        return merge_records(records, [Path(name.strip()) for name in options.merge.split(",")])
+    runs = shard(runs, *shard_of(options.shard))
     if options.status == "true":
         return list_runs(records, runs, options.root)
     if options.table == "false":
         keep, retry = options.keep == "true", options.retry == "true"
-        run_missing(records, runs, options.root, keep, retry)
-    write_page()
+        if options.launcher == "none":
+            run_missing(records, runs, options.root, keep, retry)
+        elif not _launch_missing(records, runs, options, words):
+            return
+    if options.runs == "false":
+        write_page()
 
 
-def _parser(name: str, verb: Callable) -> argparse.ArgumentParser:
+def _launch_missing(records: Path, runs: Sequence, options, words: Sequence[str]) -> bool:
+    """Make the missing `runs` in jobs; return False if they are only printed."""
+    from ad.sweeps.launchers.launch import launch
+    from ad.sweeps.planned import group_by_experiment, group_by_training
+    from ad.sweeps.runs import missing_trainings
+
+    if options.shard != "1/1":
+        raise ConfigError("--shard is what --launcher gives to its jobs: leave one of them out")
+    keep, retry = options.keep == "true", options.retry == "true"
+    is_dry = options.dry == "true"
+    if not is_dry and not missing_trainings(records, runs, options.root, keep, retry):
+        return True
+    most = len(group_by_experiment(group_by_training(runs)))  # which is what shards share
+    return launch(options, options.verb, [*words, "--runs", "true"], options.root / "jobs", most)
+
+
+def _parser(
+    name: str, verb: Callable, kind: type = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
     """Return a parser of options for a verb that does not read an experiment."""
     raw = argparse.RawDescriptionHelpFormatter
     about = inspect.getdoc(verb)
-    return argparse.ArgumentParser(prog=f"ad {name}", description=about, formatter_class=raw)
+    return kind(prog=f"ad {name}", description=about, formatter_class=raw, allow_abbrev=False)
 
 
-def _shard(text: str) -> tuple[int, int]:
+def shard_of(text: str) -> tuple[int, int]:
     """Return the number of a shard and of all shards from a text like "1/2". Raises ConfigError."""
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     number, count = map(int, match.groups()) if match else (0, 0)

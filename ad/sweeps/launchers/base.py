@@ -1,0 +1,67 @@
+"""The interface of a launcher: it runs jobs, each the command of a verb in a process of its own.
+
+A job that is lost, since it or its machine was killed, may be started again: the same command
+resumes, and the locks of folders and the records see to it that nothing is made twice.
+"""
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+from ad.config.fields import field
+from ad.errors import ConfigError
+
+LOST = -1  # the exit code of a job of which nobody knows how it ended
+SHARD = "@SHARD@"  # stands in a command for the shard of a job, "1/2" and so on
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """The settings of every launcher."""
+
+    jobs: int = field(2, at_least=1)
+    """number of jobs, which share the runs"""
+
+
+class Launcher(ABC):
+    """Run jobs with `settings`. They are called `name`, and `folder` is for their logs.
+
+    Raises ConfigError if `package`, the extra that it needs, is not installed.
+    """
+
+    Settings: ClassVar[type] = JobSettings
+    package: ClassVar[str] = ""
+
+    def __init__(self, settings: JobSettings, name: str, folder: Path):
+        if self.package and find_spec(self.package) is None:
+            raise ConfigError(
+                f"--launcher {self.package} needs a package that is not installed: "
+                f'pip install -e ".[{self.package}]"'
+            )
+        self.settings, self.name, self.folder = settings, name, folder
+
+    @property
+    def output(self) -> str:
+        """Where the output of the jobs is, as the end of a sentence."""
+        return "above"
+
+    @abstractmethod
+    def run(self, commands: Sequence[list[str]]) -> list[int]:
+        """Run each command to its end. Returns their exit codes, below 0 for a job that was lost.
+
+        Stops the jobs before it raises KeyboardInterrupt or Terminated.
+        """
+
+    def script(self, command: Sequence[str]) -> str:
+        """Return what is run as a shell script; `command` has SHARD where its jobs differ."""
+        jobs = range(1, self.settings.jobs + 1)
+        return "\n".join(shlex.join(of_shard(command, number, len(jobs))) for number in jobs)
+
+
+def of_shard(command: Sequence[str], number: int, count: int) -> list[str]:
+    """Return `command` for the shard `number`, from 1 to `count`."""
+    return [word.replace(SHARD, f"{number}/{count}") for word in command]

@@ -1,0 +1,90 @@
+"""The options --launcher, --launcher_settings and --dry, and the start of the jobs they ask for."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ad.config.fields import settings_class, validate
+from ad.config.parser import Arguments
+from ad.config.yaml_io import YamlFile
+from ad.errors import ConfigError, CorruptError, MachineError, NumericError
+from ad.registry import LAUNCHERS
+from ad.runtime.console import info, warn
+from ad.sweeps.launchers.base import SHARD, Launcher, of_shard
+
+ATTEMPTS = 4  # of a job that is lost
+ERRORS = {error.exit_code: error for error in (ConfigError, CorruptError, NumericError)}
+
+
+def launch(
+    options: argparse.Namespace, verb: str, words: Sequence[str], folder: Path, most: int
+) -> bool:
+    """Run `ad <verb> <words>` in jobs, at most `most`, as the `options` of `take_options` say.
+
+    The logs of a launcher are in `folder`. Returns False if --dry true prints the jobs instead.
+    Raises ConfigError for what the options say wrong, and the error of the first job that fails.
+    """
+    launcher = new_launcher(options.launcher, options.launcher_settings, verb, folder, most)
+    shard = ["--shard", SHARD] if launcher.settings.jobs > 1 else []
+    command = [sys.executable, "-m", "ad.cli", verb, *words, *shard]
+    if options.dry == "true":
+        info(launcher.script(command))
+        return False
+    jobs = launcher.settings.jobs
+    run_jobs(launcher, [of_shard(command, number, jobs) for number in range(1, jobs + 1)])
+    return True
+
+
+def launch_experiment(
+    options: argparse.Namespace, verb: str, words: Sequence[str], arguments: Arguments, most: int
+) -> bool:
+    """Run a verb of one experiment, whose parsed `words` are `arguments`, as `launch` does.
+
+    Raises ConfigError for --fresh true: a job that is started again would begin anew.
+    """
+    if arguments.flag:
+        raise ConfigError("--fresh true cannot be given to a --launcher: remove the folder instead")
+    return launch(options, verb, words, Path(arguments.config.root) / "logs" / "jobs", most)
+
+
+def new_launcher(name: str, settings: str, title: str, folder: Path, most: int) -> Launcher:
+    """Return the launcher called `name` with `settings` (YAML) for at most `most` jobs.
+
+    Raises ConfigError.
+    """
+    if not LAUNCHERS.has(name):
+        raise ConfigError(
+            f"--launcher must be none or another, not {name}{LAUNCHERS.suggest(name)}"
+        )
+    try:
+        launcher, group = LAUNCHERS.load(name), settings_class(LAUNCHERS, name)
+    except ValueError as error:
+        raise ConfigError(f"--launcher cannot be {name}: {error}") from None
+    text = YamlFile(settings)
+    if problems := text.problems or list(validate(group, text.data)):
+        raise ConfigError("; ".join(f"--launcher_settings: {p.path} {p.text}" for p in problems))
+    own = group(**text.data)
+    return launcher(replace(own, jobs=min(own.jobs, most)), title, folder / name)
+
+
+def run_jobs(launcher: Launcher, commands: Sequence[list[str]]) -> None:
+    """Run `commands`, those that are lost up to ATTEMPTS times. Raises the error of the first.
+
+    A job whose process is killed did nothing wrong: it is started again.
+    """
+    ended, left = {}, list(range(len(commands)))
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            warn(f"{len(left)} of {len(commands)} jobs were lost and are started again")
+        codes = launcher.run([commands[number] for number in left])
+        ended |= dict(zip(left, codes, strict=True))
+        if not (left := [number for number, code in ended.items() if code < 0]):
+            break
+    if failed := [code for code in ended.values() if code]:
+        said = "was lost again and again" if failed[0] < 0 else f"with exit code {failed[0]}"
+        raise ERRORS.get(failed[0], MachineError)(
+            f"{len(failed)} of {len(commands)} jobs failed, the first {said}: its output is "
+            f"{launcher.output}; the same command resumes"
+        )

@@ -1,0 +1,61 @@
+"""Jobs as tasks of a Ray cluster, or of one that is started on this machine for them."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ad.config.fields import field
+from ad.sweeps.launchers.base import LOST, JobSettings, Launcher
+
+if TYPE_CHECKING:
+    import ray
+
+RETRIES = 3  # of a task whose worker or machine dies; Ray chooses another one
+
+
+@dataclass(frozen=True)
+class Settings(JobSettings):
+    """Settings of the launcher ray."""
+
+    address: str = field("local")
+    """address of the cluster, or auto for the one of this machine; local starts one for the jobs"""
+    cpus: int = field(1, at_least=1)
+    """CPU cores of a job"""
+    gpus: int = field(0, at_least=0)
+    """GPUs of a job"""
+
+
+class Ray(Launcher):
+    """Run the jobs as tasks, on machines that share this folder. They end with this process."""
+
+    Settings = Settings
+    package = "ray"
+
+    def run(self, commands: Sequence[list[str]]) -> list[int]:
+        """Run each command in a task; Ray passes its output on to this process."""
+        import ray
+
+        own = self.settings
+        # A cluster of its own has room for all jobs, whatever this machine has.
+        room = {"num_cpus": own.jobs * own.cpus} if own.address == "local" else {}
+        ray.init(own.address, include_dashboard=False, logging_level="warning", **room)
+        try:
+            call = ray.remote(num_cpus=own.cpus, num_gpus=own.gpus, max_retries=RETRIES)(
+                subprocess.call
+            )
+            return [
+                _exit_code(task) for task in [call.remote(c, cwd=os.getcwd()) for c in commands]
+            ]
+        finally:
+            ray.shutdown()
+
+
+def _exit_code(task: "ray.ObjectRef") -> int:
+    import ray
+
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayError:
+        return LOST

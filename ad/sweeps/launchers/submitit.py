@@ -1,0 +1,175 @@
+"""Jobs in a SLURM cluster by submitit, as an array; or on this machine, to try it out.
+
+SLURM signals a job before its time limit. The job then stops its verb, which saves its state, and
+is queued again; the same command resumes from the checkpoint of the run.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ad.config.fields import field
+from ad.sweeps.launchers.base import LOST, SHARD, JobSettings, Launcher
+
+if TYPE_CHECKING:
+    from submitit import Executor
+    from submitit import Job as SubmittedJob
+    from submitit.helpers import DelayedSubmission
+
+SIGNAL_SECONDS = 90  # from the signal to the time limit
+SCRIPT = """\
+#!/bin/bash
+{options}
+#SBATCH --requeue
+
+cd {folder}
+srun {command}
+code=$?
+# 143: the verb saved its state, since it was told to stop; the same command resumes.
+[ $code -eq 143 ] && scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+exit $code"""
+
+
+@dataclass(frozen=True)
+class Settings(JobSettings):
+    """Settings of the launcher submitit."""
+
+    cluster: str = field("auto", choices=("auto", "slurm", "local", "debug"))
+    """where jobs run; auto: in SLURM if there is one, otherwise on this machine"""
+    partition: str = field("")
+    """partition of the cluster; empty: its default"""
+    minutes: int = field(240, at_least=1)
+    """time limit of a job, after which it is queued again"""
+    requeues: int = field(100, at_least=0)
+    """number of times that a job may reach its time limit"""
+    cpus: int = field(2, at_least=1)
+    """CPU cores of a job"""
+    gpus: int = field(0, at_least=0)
+    """GPUs of a job"""
+    parallel: int = field(256, at_least=1)
+    """jobs that may run at the same time"""
+    options: dict = field({})
+    """further options of sbatch, e.g. {account: lab, mem: 8G}"""
+
+
+@dataclass
+class Job:
+    """A command as submitit runs it: a call returns the exit code."""
+
+    command: list[str]
+    process: subprocess.Popen | None = None
+
+    def __call__(self) -> int:
+        """Run the command to its end."""
+        self.process = subprocess.Popen(self.command, preexec_fn=_ignore_signals)
+        try:
+            return self.process.wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """Stop the command, which saves its state, and return the job to queue in its place."""
+        from submitit.helpers import DelayedSubmission
+
+        self.stop()
+        return DelayedSubmission(Job(self.command))
+
+    def stop(self) -> None:
+        """Terminate the command and wait for its end.
+
+        This may run inside the handler of a signal that interrupted `Popen.wait`, which must not
+        be called again there.
+        """
+        self.process.terminate()
+        with suppress(ChildProcessError):  # it had ended
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+
+
+class Submitit(Launcher):
+    """Submit the jobs as one array, and wait for them. If this process is killed, they go on."""
+
+    Settings = Settings
+    package = "submitit"
+
+    @property
+    def output(self) -> str:
+        """The folder of submitit's logs."""
+        return f"in {self.folder}"
+
+    def run(self, commands: Sequence[list[str]]) -> list[int]:
+        """Run the commands as the elements of an array."""
+        executor = self._executor()
+        with executor.batch():
+            jobs = [executor.submit(Job(command)) for command in commands]
+        try:
+            return [_exit_code(job) for job in jobs]
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+
+    def script(self, command: Sequence[str]) -> str:
+        """Return a script for sbatch that needs no submitit and does the same."""
+        jobs = self.settings.jobs
+        options = {
+            "job-name": self.name,
+            "array": f"1-{jobs}%{min(self.settings.parallel, jobs)}",
+            "partition": self.settings.partition,
+            "time": self.settings.minutes,
+            "cpus-per-task": self.settings.cpus,
+            "gpus-per-node": self.settings.gpus,
+            **self.settings.options,
+            "signal": f"TERM@{SIGNAL_SECONDS}",
+            "output": f"{self.name}-%A_%a.log",
+            "open-mode": "append",
+        }
+        lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value]
+        words = shlex.join(command).replace(SHARD, f"$SLURM_ARRAY_TASK_ID/{jobs}")
+        return SCRIPT.format(
+            options="\n".join(lines), folder=shlex.quote(os.getcwd()), command=words
+        )
+
+    def _executor(self) -> "Executor":
+        import submitit
+
+        own = self.settings
+        times = {f"{name}_max_num_timeout": own.requeues for name in ("local", "slurm")}
+        executor = submitit.AutoExecutor(
+            self.folder, None if own.cluster == "auto" else own.cluster, **times
+        )
+        executor.update_parameters(
+            name=self.name,
+            timeout_min=own.minutes,
+            cpus_per_task=own.cpus,
+            gpus_per_node=own.gpus,
+            stderr_to_stdout=True,
+            slurm_partition=own.partition or None,
+            slurm_array_parallelism=own.parallel,
+            slurm_signal_delay_s=SIGNAL_SECONDS,
+            slurm_additional_parameters=own.options,
+        )
+        return executor
+
+
+def _exit_code(job: "SubmittedJob") -> int:
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        return job.result()
+    except UncompletedJobError:
+        return LOST
+
+
+def _ignore_signals() -> None:
+    """Ignore the signals of a time limit, which SLURM sends to all processes of a job.
+
+    `Job.checkpoint` tells the verb to stop.
+    """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,92 @@
+"""A leaderboard of one world and two methods, of which a run takes a second."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from processes import ONE_THREAD, ROOT
+
+from ad.sweeps.leaderboard.plan import load_board
+from ad.sweeps.planned import PlannedRun, shard
+from ad.sweeps.records import SECONDS, read_records
+
+EXPERIMENT = {
+    "device": "cpu",
+    "threads": 1,
+    "env": {"kwargs": {"size": 3}, "episode_length": 5},
+    "split": {"num_train_tasks": 5},
+    "source": {"algorithm": "noise_distillation", "env_steps": 800, "num_envs": 4},
+    "data": {"history_stride": 4, "context_length": 16},
+    "model": {"width": 16, "layers": 1, "heads": 2, "feed_forward": 32},
+    "training": {
+        "steps": 20,
+        "batch_size": 8,
+        "warmup_steps": 5,
+        "eval_every": 20,
+        "eval_episodes": 1,
+        "checkpoint_every": 5,
+        "log_every": 5,
+    },
+    "evaluation": {"episodes": 4, "eval_seeds": 1},
+}
+CLONE = {"method.name": "behavior_cloning", "model.reward": "none"}
+
+
+class SmallBoard:
+    """The files of the board in `folder`: its plan, records, and runs in the folder `runs`."""
+
+    def __init__(self, folder: Path, **training: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.plan, self.records = folder / "plan.yaml", folder / "out" / "leaderboard.csv"
+        self.root = folder / "runs"
+        experiment = EXPERIMENT | {"training": EXPERIMENT["training"] | training}
+        (folder / "room.yaml").write_text(yaml.safe_dump(experiment))
+        plan = {
+            "worlds": {"room": {"experiment": str(folder / "room.yaml")}},
+            "methods": {"distillation": {}, "clone": {"settings": CLONE}},
+            "boards": {
+                "core": {"worlds": ["room"], "methods": ["distillation", "clone"], "seeds": [0, 1]}
+            },
+        }
+        self.plan.write_text(yaml.safe_dump(plan))
+
+    @property
+    def words(self) -> list[str]:
+        """The options of scripts.leaderboard that choose these files."""
+        words = ["--file", self.plan, "--records", self.records, "--root", self.root]
+        return [str(word) for word in words]
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """The four runs of the board."""
+        return load_board(self.plan).planned_runs()
+
+    def shard_of(self, name: str) -> str:
+        """Return which shard of two has the run called `name`."""
+        first = {run.config.name for run in shard(self.runs, 1, 2)}
+        return "1/2" if name in first else "2/2"
+
+    def scores(self) -> dict[str, dict]:
+        """Return the records by key without the seconds that they took.
+
+        Each run has one line at most.
+        """
+        found = read_records(self.records)
+        assert len(self.records.read_text().splitlines()) == len(found) + 1
+        return {
+            key: {name: value for name, value in record.items() if name not in SECONDS}
+            for key, record in found.items()
+        }
+
+    def page(self) -> str:
+        """Return the page of the board as Markdown, without the place of its plan."""
+        return self.records.with_suffix(".md").read_text().replace(str(self.plan.parent), "")
+
+
+def start_board(board: SmallBoard, *words: str) -> subprocess.Popen:
+    """Start python -m scripts.leaderboard on `board`, without its output."""
+    command = [sys.executable, "-m", "scripts.leaderboard", *board.words, *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ONE_THREAD, **quiet)
