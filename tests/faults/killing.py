@@ -88,7 +88,7 @@ class Killer:
     def run(self, verb: str, words: list[str], code: int = 0, largest: int | None = None) -> float:
         """Run a verb to its end, assert its exit `code`, and return its seconds."""
         began = time.monotonic()
-        process = self._start(verb, words, largest)
+        process = self.start(verb, words, largest)
         process.join()
         assert process.exitcode == code
         return time.monotonic() - began
@@ -99,7 +99,7 @@ class Killer:
         A process is killed after a time drawn uniformly up to `seconds`. The last must exit with 0.
         """
         for kills in range(most):
-            process = self._start(verb, words)
+            process = self.start(verb, words)
             process.join(self.rng.uniform(0, seconds))
             if process.exitcode is not None:
                 assert process.exitcode == 0
@@ -111,12 +111,13 @@ class Killer:
 
     def changes(self, verb: str, words: list[str], crash: Crash) -> list[str]:
         """Run a verb until `crash` kills it, or to its end; return the changes that it made."""
-        process = self._start(verb, words, None, crash)
+        process = self.start(verb, words, None, crash)
         process.join()
         assert process.exitcode == (-signal.SIGKILL if crash.number else 0)
         return crash.log.read_text().splitlines()
 
-    def _start(self, *arguments) -> multiprocessing.Process:
+    def start(self, *arguments) -> multiprocessing.Process:
+        """Start a process that runs `work` with `arguments`."""
         process = self.context.Process(target=work, args=arguments)
         process.start()
         return process
