@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ad.errors import ADError, ConfigError, MachineError
 from ad.exchange.verbs import import_histories
 from ad.runtime import signals
+from ad.sweeps.launchers.options import take_launcher_options
 from ad.sweeps.verbs import (
     findings,
     leaderboard,
@@ -32,8 +33,8 @@ from ad.sweeps.verbs import (
     shard_of,
     sources,
     study,
+    sweep,
     table,
-    take_launcher_options,
     whole_numbers,
     worlds,
 )
@@ -329,6 +330,7 @@ VERBS: dict[str, Verb] = {
     "table": table,
     "study": study,
     "leaderboard": leaderboard,
+    "sweep": sweep,
     "worlds": worlds,
     "sources": sources,
     "results": results,

@@ -299,3 +299,38 @@ def test_records_of_other_versions_count_as_done_and_are_told(made, tmp_path, ca
         "as done"
     )
     assert total == "records: 0 of 4 runs are missing"
+
+
+def test_a_sweep_is_run_by_the_front_end_of_its_file(made, tmp_path, capsys):
+    words = [*made.words, "--status", "true"]
+    assert exit_code(VERBS["sweep"], words) == 0
+    assert capsys.readouterr().out.endswith("leaderboard: 0 of 4 runs are missing\n")
+    (tmp_path / "other.yaml").write_text("x: 1\n")
+    for argv, sentence in [
+        (["--file", str(tmp_path / "other.yaml")], "is no sweep: it has neither tables nor boards"),
+        (["--shard", "1/2"], "--file is missing: only --status true is for all sweeps"),
+    ]:
+        assert exit_code(VERBS["sweep"], argv) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_the_status_of_all_sweeps_is_that_of_the_files_in_configs(
+    made, tmp_path, monkeypatch, capsys
+):
+    plan = tmp_path / "configs/leaderboard/leaderboard.yaml"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(made.plan.read_text())
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(VERBS["sweep"], ["--status", "true"]) == 0
+    *runs, total = capsys.readouterr().out.splitlines()
+    assert len(runs) == 4 and all(line.startswith("missing  split 0  seed ") for line in runs)
+    assert total == "leaderboard: 4 of 4 runs are missing"
+
+
+@pytest.mark.slow
+def test_the_status_of_the_committed_sweeps_names_each(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert exit_code(VERBS["sweep"], ["--status", "true"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = {line.split(":")[0] for line in lines if "runs are missing" in line}
+    assert names == {"study", "study_obstacles", "results", "minigrid", "leaderboard"}

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ad.errors import ConfigError
+from ad.sweeps.launchers.options import (
+    SweepParser,
+    add_flag,
+    add_launcher_options,
+    take_launcher_options,
+)
 
 if TYPE_CHECKING:
     from ad.reporting.tables import Table
@@ -111,7 +117,7 @@ def leaderboard(argv: Sequence[str]) -> None:
     plan = Path("configs/leaderboard/leaderboard.yaml")
     parser.add_argument("--file", default=plan, type=Path, help="the worlds, methods and boards")
     parser.add_argument("--board", help="the name of a board; by default core")
-    _add_flag(parser, "small", "the same as --board small")
+    add_flag(parser, "small", "the same as --board small")
     parser.add_argument("--worlds", default="", help="titles with semicolons between")
     parser.add_argument("--methods", default="", help="titles with semicolons between")
     parser.add_argument(
@@ -137,6 +143,40 @@ def leaderboard(argv: Sequence[str]) -> None:
         write_leaderboard(board, records, records.parent, page)
 
     _sweep(records, board.planned_runs(), write_page, options, argv)
+
+
+def sweep(argv: Sequence[str]) -> None:
+    """Run the study, the tables or the leaderboard of any file; the other options are theirs.
+
+    With --status true and without --file, list the runs of every sweep in configs/.
+    """
+    parser = _parser("sweep", sweep)
+    parser.add_argument(
+        "--file", type=Path, help="a folder with study.yaml, or a YAML file of tables or boards"
+    )
+    options, words = parser.parse_known_args(argv)
+    if options.file is None and words != ["--status", "true"]:
+        raise ConfigError("--file is missing: only --status true is for all sweeps")
+    configs = Path("configs")
+    committed = [path.parent for path in sorted(configs.glob("*/study.yaml"))]
+    committed += sorted(configs.glob("records/*.yaml")) + sorted(configs.glob("*/leaderboard.yaml"))
+    for file in [options.file] if options.file else committed:
+        verb, option = _front_end(file)
+        verb([option, str(file), *words])
+
+
+def _front_end(file: Path) -> tuple[Callable, str]:
+    """Return the verb that runs the sweep of `file`, and its option. Raises ConfigError."""
+    if file.is_dir():
+        return study, "--folder"
+    from ad.config.parser import read_text
+    from ad.config.yaml_io import YamlFile
+
+    content = YamlFile(read_text(file)).data
+    for name, verb in {"tables": results, "boards": leaderboard}.items():
+        if isinstance(content, dict) and name in content:
+            return verb, "--file"
+    raise ConfigError(f"{file} is no sweep: it has neither tables nor boards")
 
 
 def table(argv: Sequence[str]) -> None:
@@ -216,18 +256,9 @@ def _print_table(
         replace_between(options.update, {mark: text})
 
 
-class _SweepParser(argparse.ArgumentParser):
-    """A parser whose help ends with the settings of every launcher."""
-
-    def format_help(self) -> str:
-        from ad.config.help import launcher_help
-
-        return f"{super().format_help()}{launcher_help()}"
-
-
 def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     """Return a parser with the options of a verb that makes many runs."""
-    parser, root = _parser(name, verb, _SweepParser), Path("logs") / name
+    parser, root = _parser(name, verb, SweepParser), Path("logs") / name
     parser.set_defaults(verb=name)
     parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
@@ -238,39 +269,12 @@ def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
         "table": "write the page and stop",
     }
     for flag, about in flags.items():
-        _add_flag(parser, flag, about)
+        add_flag(parser, flag, about)
     parser.add_argument(
         "--merge", help="files of records made elsewhere, with commas between: add them and stop"
     )
-    _add_launcher_options(parser)
+    add_launcher_options(parser)
     return parser
-
-
-def _add_launcher_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that are for this process and not for the jobs which it starts."""
-    parser.add_argument(
-        "--launcher",
-        default="none",
-        help="local, submitit or ray: make the runs in jobs; none: in this process",
-    )
-    parser.add_argument("--launcher_settings", default="", help="YAML, e.g. '{jobs: 4}'; see below")
-    _add_flag(parser, "dry", "print what the launcher would start, e.g. a script for sbatch")
-    _add_flag(parser, "retry", "make the runs that failed again")
-
-
-def take_launcher_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of launchers and the other words of `argv`. Raises ConfigError."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_launcher_options(parser)
-    options, rest = parser.parse_known_args(argv)
-    if options.launcher == "none" and (options.dry == "true" or options.launcher_settings):
-        raise ConfigError("--dry and --launcher_settings need --launcher local, submitit or ray")
-    return options, rest
-
-
-def _add_flag(parser: argparse.ArgumentParser, name: str, about: str) -> None:
-    """Add an option whose value is true or false, false by default."""
-    parser.add_argument(f"--{name}", choices=("true", "false"), default="false", help=about)
 
 
 def _sweep(
