@@ -19,9 +19,10 @@ Packages, each of which imports only packages above it in this list:
     training/         trainer, loop and its callbacks, optimizer, checkpoints, provenance
     evaluation/       scores on held-out and train tasks, references, transfer to other worlds
     reporting/        report, tables, plots, videos, verification of files
-    interpret/        looking inside a trained model: hooks, contexts, analyses
+    interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
-    sweeps/           the verbs of a run in turn, and many runs: seeds, studies, tuning, tables
+    sweeps/           the verbs of a run in turn, and many runs: seeds, studies, tuning, tables;
+                      launchers/ start verbs as processes
     cli               the console command
 
 Shapes: B windows, N environments in lockstep, T transitions, L tokens, E episodes, H heads, D head

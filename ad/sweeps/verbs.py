@@ -98,7 +98,7 @@ def findings(argv: Sequence[str]) -> None:
 
     plan = load_findings(options.file)
     read_marked(plan.page, plan.tables)
-    runs = shard(plan.planned_runs(), *_shard(options.shard))
+    runs = shard(plan.planned_runs(), *shard_of(options.shard))
     if options.status == "true":
         return list_findings(plan, runs)
     if options.table == "false":

@@ -24,6 +24,7 @@ PARTS = {
     "backends": "backends",
     "encoders": "encoders",
     "workers": "workers",
+    "engines": "engines",
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")
