@@ -242,7 +242,7 @@ def test_the_world_of_recorded_histories_has_the_parts_that_it_is_told():
         c=gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8),
         d=gymnasium.spaces.MultiBinary(3),
     )
-    world = RecordedWorld(observation={"": {"n": 4}})
+    world = RecordedWorld(observation={"n": 4})
     world.single_observation_space = tree
     parts = observation_parts(world)
     plain = json.loads(json.dumps(describe_parts(parts)))

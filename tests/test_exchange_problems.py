@@ -102,8 +102,8 @@ def test_observations_that_minari_has_no_space_for_are_a_sentence(run, monkeypat
 @pytest.mark.parametrize(
     ("world", "problem"),
     [
-        ({"": {"n": 300}}, "from 0 to 255, not Discrete(300)"),
-        ({"": {"shape": [3], "dtype": "float32"}}, "not an array [3] of float32"),
+        ({"n": 300}, "from 0 to 255, not Discrete(300)"),
+        ({"shape": [3], "dtype": "float32"}, "not an array [3] of float32"),
         ({"a": {"n": 3}, "b": {"n": 3}}, "not the parts a, b"),
     ],
 )

@@ -111,7 +111,7 @@ class Recorded:
 class RecordedWorld(World):
     """The world of a data set that tells only its spaces. It cannot be stepped.
 
-    `observation` holds each part as `describe_parts` does. The tasks are the numbers of the
+    `observation` is what `describe_parts` returns. The tasks are the numbers of the
     histories and, last, one without a history, which is held out: a split holds out a task.
     """
 
@@ -126,7 +126,7 @@ class RecordedWorld(World):
         num_tasks: int = 1,
     ):
         self.num_tasks = num_tasks
-        space = _space(observation or {"": {"n": 1}})
+        space = _space({"n": 1} if observation is None else observation)
         super().__init__(num_envs, tasks, space, spaces.Discrete(num_actions))
 
     def all_tasks(self) -> np.ndarray:
@@ -142,17 +142,22 @@ class RecordedWorld(World):
         return create_empty_array(self.single_observation_space, self.num_envs, np.zeros)
 
 
-def describe_parts(parts: dict[str, Part]) -> dict[str, dict]:
-    """Return the parts of an observation as plain values, for `RecordedWorld`."""
+def describe_parts(parts: dict[str, Part]) -> dict:
+    """Return the parts of an observation as plain values, for `RecordedWorld`.
+
+    They are a dict of each part by name, or that of the only part of an undivided observation.
+    """
     plain = {}
     for name, part in parts.items():
         own = {key: v for key, v in asdict(part).items() if key != "factors" and v is not None}
         plain[name] = own | ({"shape": list(part.shape)} if isinstance(part, Array) else {})
-    return plain
+    return plain.get("", plain)
 
 
-def _space(parts: dict[str, dict], prefix: str = "") -> spaces.Space:
+def _space(parts: dict) -> spaces.Space:
     """Return the space with the parts of `describe_parts`, nested as their names say."""
+    if not all(isinstance(part, dict) for part in parts.values()):
+        return _leaf(parts)
     if list(parts) == [""]:
         return _leaf(parts[""])
     groups: dict[str, dict] = {}
