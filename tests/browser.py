@@ -41,7 +41,7 @@ class Browser:
         found = self._call("/element", {"using": "css selector", "value": selector})[ELEMENT]
         self._call(f"/element/{found}/click", {})
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
+    def wait(self, condition: str, seconds: float = 60) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + seconds
         while not self.script(f"return Boolean({condition})"):

@@ -19,6 +19,8 @@ from ad.interpret.analyses.attribution import Reading, outputs, preferred, read_
 from ad.interpret.analysis import Subject
 from ad.interpret.app.requests import App
 from ad.interpret.app.server import AppServer
+from ad.interpret.app.session import Session
+from ad.interpret.app.view import session_view
 from ad.interpret.contexts import rollout_contexts
 from ad.methods import build_method
 from ad.rollout.tasks import policy_of, rollout_envs
@@ -116,8 +118,8 @@ def test_left_to_the_model_it_plays_the_rollout_of_the_evaluation(page, whole):
         session = page.ask("model", token=session["token"], until="step") | {
             "token": session["token"]
         }
-        actions.append(session["last"]["action"])
-        rewards.append(session["last"]["reward"])
+        actions.append(session["last"][0]["action"])
+        rewards.append(session["last"][0]["reward"])
     assert actions == played["action"][0].tolist() and rewards == played["reward"][0].tolist()
     ends = [page.ask("start", task=1, seed=3)["token"]] * 2
     again = [page.ask("model", token=token, until="episode") for token in ends][-1]
@@ -170,7 +172,7 @@ def test_a_person_plays_and_the_same_requests_give_the_same_answers(page):
     assert [answer["observation"] for answer in answers[:4]] == [
         *("(1, 1)", "(0, 1)", "(0, 0)", "(0, 0)"),
     ]
-    assert answers[0]["actions"][1] == "up" and answers[3]["last"]["action"] == 0
+    assert answers[0]["actions"][1] == "up" and answers[3]["last"][0]["action"] == 0
     assert answers[3]["image"].startswith("data:image/png;base64,")
     assert answers[3]["image"] != answers[0]["image"]
 
@@ -181,7 +183,7 @@ def test_the_model_plays_until_a_reward(page, whole):
         answer = page.ask("model", token=token, until="found")
         if answer["done"]:
             break
-    assert answer["last"]["reward"] == 1 and sum(answer["returns"]) == 1
+    assert answer["last"][0]["reward"] == 1 and sum(answer["returns"]) == 1
 
 
 def test_an_edit_shows_both_decisions_until_it_is_undone(page):
@@ -343,6 +345,38 @@ def test_a_bug_is_a_sentence_on_the_page_and_a_traceback_in_the_terminal(page, m
     assert shown.wait(10)
 
 
+def test_a_page_that_is_closed_before_its_answer_is_no_bug(page, capsys):
+    for error, words in ((BrokenPipeError("closed"), ""), (ValueError("a bug"), "a bug")):
+        try:
+            raise error
+        except type(error):
+            page.server.handle_error(None, ("127.0.0.1", 1))
+        said = capsys.readouterr().err
+        assert words in said and bool(said) == bool(words)
+
+
+@pytest.mark.parametrize("world", ["GaussianBandit-v0", "HiddenObject-v0", "WaterMaze-v0"])
+def test_looking_at_a_world_does_not_change_it(smoke, tmp_path, world):
+    config = smoke(tmp_path, "--model.reward", "projection")
+    encoder = "table" if "Bandit" in world else "mlp"
+    run, method, model = untrained(
+        replace(
+            config,
+            env=replace(config.env, id=world, kwargs={}, episode_length=4),
+            model=replace(config.model, encoder=encoder),
+        )
+    )
+    played = []
+    for is_shown in (True, False):
+        session = Session(run, method, model, run.world.all_tasks()[0], 0)
+        for action in (0, 1, 0, 1, 1, 2):
+            if is_shown:
+                assert session_view(session)["image"]
+            session.act(action)
+        played.append(repr(session.played.history))
+    assert played[0] == played[1]
+
+
 @pytest.mark.parametrize("words", READERS.values(), ids=READERS)
 def test_every_method_is_played_and_edited(page_of, words):
     with page_of(*words) as page:
@@ -460,9 +494,9 @@ def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(
             chromium.wait("!busy")
         token = chromium.script("return token")
         shown = page.ask("edit", token=token, edit="undo")
-        assert len(shown["returns"]) == 1
+        assert len(shown["returns"]) == 1 and shown["time"] == 0
         chromium.click("button[data-until='step']")
-        chromium.wait("!busy && shown.time === 1")
+        chromium.wait("!busy && shown.time + (shown.lengths[1] || 0) === 1")
         chromium.click("#context button")  # change the newest
         chromium.script("document.querySelector('#context input[type=number]').value = 1")
         chromium.click("#context button")  # done

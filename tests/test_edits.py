@@ -72,7 +72,7 @@ def outputs(subject, history) -> np.ndarray:
     reader = Reader(subject.policy, history)
     np.testing.assert_allclose(
         reader.logits[0],
-        explain(subject.model, reader.contexts(False))["outputs"].values,
+        explain(subject.model, reader.contexts())["outputs"].values,
         atol=1e-5,
     )
     return reader.logits[0].numpy()
@@ -88,7 +88,7 @@ def test_a_head_that_repeats_what_was_rewarded_follows_a_changed_action(subject,
 def test_a_reward_that_moves_takes_the_attention_along(subject, history):
     moved = change(change(history, 2, reward=0.0), 4, reward=1.0)
     np.testing.assert_allclose(outputs(subject, moved), one_hot(ACTIONS[4]), atol=1e-4)
-    explained = explain(subject.model, Reader(subject.policy, moved).contexts(False))
+    explained = explain(subject.model, Reader(subject.policy, moved).contexts())
     assert explained["attention"].at(head="0.0", relation="rewarded") == pytest.approx(1)
     components = explained["components"]
     assert components.at(component="0.0") == pytest.approx(2, abs=1e-4)
@@ -156,11 +156,12 @@ def test_a_history_is_read_as_an_environment_is(collected, history, words):
     run, method, model = untrained(collected("edits", "--data.context_length", "4", *words))
     new_policy = policy_of(run.config, method, model)
     history = change(history, 4, reward=1.0)
-    reader = Reader(new_policy(1), History((), history.transitions[0].observation))
+    within = method.within_episodes
+    reader = Reader(new_policy(1), History((), history.transitions[0].observation), within)
     following = [step.observation for step in history.transitions[1:]] + [history.observation]
     for step, observation in zip(history.transitions, following, strict=True):
         reader.add(step, observation)
-    at_once = Reader(new_policy(1), history)
+    at_once = Reader(new_policy(1), history, within)
     assert at_once.history == reader.history
     torch.testing.assert_close(at_once.logits, reader.logits)
     torch.testing.assert_close(at_once.inner.window(), reader.inner.window(), equal_nan=True)
@@ -169,14 +170,15 @@ def test_a_history_is_read_as_an_environment_is(collected, history, words):
 @pytest.mark.parametrize("words", READERS.values(), ids=READERS)
 def test_the_entries_of_a_window_are_those_of_the_history(collected, history, words):
     run, method, model = untrained(collected("edits", "--data.context_length", "6", *words))
-    reader = Reader(policy_of(run.config, method, model)(1), remove(history, [1]))
+    policy = policy_of(run.config, method, model)(1)
+    reader = Reader(policy, remove(history, [1]), method.within_episodes)
     history, window = reader.history, reader.inner.window()
-    entries = reader.entries(method.within_episodes)
+    entries = reader.entries()
     past = entries[:-1][entries[:-1] >= 0]
     actions = window["action"][0, :-1][torch.from_numpy(entries[:-1] >= 0)]
     assert len(past) and actions.tolist() == [history.transitions[n].action for n in past]
     assert window["time"][0, entries >= 0].tolist() == history.time[entries[entries >= 0]].tolist()
-    contexts = reader.contexts(method.within_episodes)
+    contexts = reader.contexts()
     assert contexts.episode[0][entries >= 0].tolist() == (
         history.episode[entries[entries >= 0]].tolist()
     )
@@ -187,7 +189,7 @@ def test_an_asked_return_counts_down_the_edited_rewards(collected, history):
     words = ["--evaluation.policy", "{asked_return: 1.0}", *METHODS["decision transformer"]]
     run, method, model = untrained(collected("edits", "--data.context_length", "6", *words))
     edited = change(history, 4, reward=0.5)
-    window = Reader(policy_of(run.config, method, model)(1), edited).inner.window()
+    window = Reader(policy_of(run.config, method, model)(1), edited, True).inner.window()
     expected = return_left(np.array([[0.5, 0.0, 0.0]]), np.array([[0, 1, 2]]), 1.0)
     assert window["return_to_go"][0, 1:].tolist() == expected[0].tolist() == [1.0, 0.5, 0.5]
 

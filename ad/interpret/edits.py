@@ -138,19 +138,23 @@ def _transitions(history: History, indices: Sequence[int]) -> list[Transition]:
 class Reader:
     """A policy of one environment that reads a History; its logits are those of the decision.
 
-    `logits`, [1, A], are the policy's. Raises ConfigError for a policy without a window.
+    `logits`, [1, A], are the policy's. `within_episodes` is that of the method: such a policy
+    forgets an episode that has ended, so that only the present one is read. Raises ConfigError for
+    a policy without a window.
     """
 
-    def __init__(self, policy: Policy, history: History):
+    def __init__(self, policy: Policy, history: History, within_episodes: bool = False):
         inner = getattr(policy, "policy", policy)  # without temperatures around it
         if not isinstance(inner, ContextPolicy):
             raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
         self.policy, self.inner, self.history = policy, inner, history
-        self.spec = inner.model.spec
+        self.spec, self.within_episodes = inner.model.spec, within_episodes
         time = history.time
         with torch.inference_mode():
-            for transition, now in zip(history.transitions, time, strict=False):
-                inner.enter(self._observation(transition.observation), self._tensor(now))
+            for index in range(self._begin, len(history)):
+                transition = history.transitions[index]
+                observation = self._observation(transition.observation)
+                inner.enter(observation, self._tensor(time[index]))
                 self._observe(transition)
             self._act(time[-1])
 
@@ -161,21 +165,19 @@ class Reader:
             self._observe(transition)
             self._act(self.history.time[-1])
 
-    def entries(self, within_episodes: bool) -> np.ndarray:
+    def entries(self) -> np.ndarray:
         """Return which transition of the history each entry of the window is, int64 [T + 1].
 
-        The last is the present decision, and -1 stands for none. `within_episodes` is that of the
-        method.
+        The last is the present decision, and -1 stands for none.
         """
         window = self.inner.window()
-        begin = len(self.history) - self.history.time[-1] if within_episodes else 0
-        numbers = np.where(window["valid"][0].cpu(), window["step"][0].cpu() + begin, -1)
+        numbers = np.where(window["valid"][0].cpu(), window["step"][0].cpu() + self._begin, -1)
         numbers[-1] = len(self.history)
         return numbers
 
-    def contexts(self, within_episodes: bool) -> Contexts:
+    def contexts(self) -> Contexts:
         """Return the window as a context of one task; only the last decision counts as decided."""
-        window, entries = self.inner.window(), self.entries(within_episodes)
+        window, entries = self.inner.window(), self.entries()
         window = {name: values.clone() for name, values in window.items()}
         episode = np.where(entries >= 0, self.history.episode[entries], -1)[None]
         decided = np.zeros(episode.shape, bool)
@@ -183,6 +185,11 @@ class Reader:
         arrays = {name: values.cpu().numpy() for name, values in window.items()}
         cell = number_observations(arrays, self.spec)
         return Contexts(window, np.zeros(1, np.int64), [""], episode, decided, cell, 1)
+
+    @property
+    def _begin(self) -> int:
+        """The first transition of the history that the policy reads."""
+        return len(self.history) - int(self.history.time[-1]) if self.within_episodes else 0
 
     def _act(self, time: int) -> None:
         observation = self._observation(self.history.observation)
@@ -272,10 +279,8 @@ def effect(
     where no token is in a relation its share counts as 0. `new_policy` returns a policy of one
     environment, `within_episodes` is that of the method.
     """
-    readers = Reader(new_policy(), history), Reader(new_policy(), edited)
-    before, after = (
-        explain(reader.inner.model, reader.contexts(within_episodes)) for reader in readers
-    )
+    readers = [Reader(new_policy(), one, within_episodes) for one in (history, edited)]
+    before, after = (explain(reader.inner.model, reader.contexts()) for reader in readers)
     return {
         name: replace(
             after[name],

@@ -82,14 +82,17 @@ function show(state) {
   showContext(state);
 }
 
+const isImage = (observation) => /image/.test(observation);
+
 function showWorld(state) {
   $("image").hidden = !state.image;
   if (state.image) $("image").src = state.image;
   $("text").hidden = Boolean(state.image);
   $("text").textContent = "observation " + state.observation;
-  const last = state.last && `Last: ${state.actions[state.last.action]}, reward ${+state.last.reward.toFixed(3)}`
-    + (state.last.ended ? "; the episode ended, a new one begins." : ".");
-  fill($("status"), `Episode ${state.episode + 1}, step ${state.time + 1} of ${state.episode_length}, at ${state.observation}.`,
+  const [last] = state.last.map(({ action, reward, ended }) => `Last: ${state.actions[action]}, reward ${+reward.toFixed(3)}`
+    + (ended ? "; the episode ended, a new one begins." : "."));
+  const place = isImage(state.observation) ? "" : `, at ${state.observation}`;
+  fill($("status"), `Episode ${state.episode + 1}, step ${state.time + 1} of ${state.episode_length}${place}.`,
     element("br"), last || "Nothing has happened yet.");
   fill($("buttons"), ...state.actions.map((name, action) => actionButton(state, name, action)));
   const most = Math.max(...state.returns.map(Math.abs), 1e-9);
@@ -191,6 +194,7 @@ function showComponents(state) {
 function showContext(state) {
   const body = element("tbody");
   let episode = null;
+  $("images").hidden = !state.context.some((step) => isImage(step.observation));
   for (const step of [...state.context].reverse()) {
     const made = editing === step.index ? editRow(state, step) : contextRow(state, step, step.episode !== episode);
     if (step.episode !== episode && episode !== null) made.classList.add("first");

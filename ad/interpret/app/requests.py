@@ -57,7 +57,10 @@ class App:
         """Return the model of the checkpoint of a train step, None for the last one."""
         if step not in self.subjects:
             self.subjects[step] = Subject.load(self.run, step=step)
-        return _newest(self.subjects, step, MOST_SUBJECTS)
+            while len(self.subjects) > MOST_SUBJECTS:
+                self.subjects.popitem(last=False)
+        self.subjects.move_to_end(step)
+        return self.subjects[step]
 
     def start(self, body: Body) -> dict:
         """Begin a session: {checkpoint, split, task, seed}; the answer has its token."""
@@ -74,7 +77,8 @@ class App:
         subject = self.load(checkpoint)
         session = Session(subject.run, subject.method, subject.model, task, seed)
         self.sessions[token] = session
-        _newest(self.sessions, token, MOST_SESSIONS)
+        while len(self.sessions) > MOST_SESSIONS:
+            self.sessions.popitem(last=False)[1].env.close()
         return {"token": token} | session_view(session)
 
     def act(self, body: Body) -> dict:
@@ -123,15 +127,8 @@ class App:
         token = body.get("token")
         if not isinstance(token, str) or token not in self.sessions:
             raise ConfigError("the session is not there any more: start again")
-        return _newest(self.sessions, token, MOST_SESSIONS)
-
-
-def _newest(kept: OrderedDict, name, most: int):
-    """Return the entry called `name`, now the newest, and forget the oldest but `most`."""
-    kept.move_to_end(name)
-    while len(kept) > most:
-        kept.popitem(last=False)
-    return kept[name]
+        self.sessions.move_to_end(token)
+        return self.sessions[token]
 
 
 def _changes(session: Session, body: Body) -> dict:

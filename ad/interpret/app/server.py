@@ -7,6 +7,7 @@ and never reach the file system.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -60,6 +61,11 @@ class AppServer(ThreadingHTTPServer):
         """The values of the Host header that are answered."""
         port = self.server_address[1]
         return {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+
+    def handle_error(self, request, client_address) -> None:
+        """Print the traceback of a bug; a page that was closed before its answer is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def server_close(self) -> None:
         """Close the socket and end the thread that computes."""

@@ -13,7 +13,7 @@ from ad.interpret.contexts import ASKED
 from ad.interpret.edits import History, Observation, Reader, Transition
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.rollout import Policy, allowed_logits, derive_seeds
+from ad.rollout.rollout import allowed_logits, derive_seeds
 from ad.rollout.tasks import env_seed, policy_of, selection_of
 from ad.runtime.run import Run
 from envs.rng import uniform
@@ -37,18 +37,13 @@ class Session:
         self.mask = self.env.unwrapped.action_mask(self.env.unwrapped.tasks)  # [1, A] or None
         env_seeds, self._key = derive_seeds([env_seed(seed, task)])
         observation, _ = self.env.reset(seed=env_seeds)
-        self.played = Reader(self._policy(), History((), self._parts(observation)))
+        self.played = self._reader(History((), self._parts(observation)))
         self.edited: Reader | None = None
 
     @property
     def reader(self) -> Reader:
         """What the model decides by."""
         return self.played if self.edited is None else self.edited
-
-    @property
-    def logits(self) -> np.ndarray:
-        """The policy's logits of the present decision, float64 [1, A]."""
-        return allowed_logits(self.reader.logits, self.mask)
 
     @property
     def asked(self) -> float | None:
@@ -59,8 +54,9 @@ class Session:
 
     def model_action(self) -> int:
         """Return the action that the model takes here, drawn as in the evaluation."""
+        logits = allowed_logits(self.reader.logits, self.mask)
         draw = uniform(self._key, len(self.played.history))
-        return int(selection_of(self.config.evaluation)(self.logits, draw)[0])
+        return int(selection_of(self.config.evaluation)(logits, draw)[0])
 
     def act(self, action: int) -> Transition:
         """Take `action` and return the transition. Raises ConfigError if the task lacks it."""
@@ -96,7 +92,7 @@ class Session:
 
     def edit(self, edit: Callable[[History], History]) -> None:
         """Let the model decide by the history that `edit` makes of the present one."""
-        self.edited = Reader(self._policy(), edit(self.reader.history))
+        self.edited = self._reader(edit(self.reader.history))
 
     def undo_edits(self) -> None:
         """Let the model decide by what happened."""
@@ -113,9 +109,9 @@ class Session:
         changed = evaluation.policy | {"asked_return": value}
         evaluation = replace(evaluation, policy=changed)
         self.config = replace(self.config, evaluation=evaluation)
-        self.played = Reader(self._policy(), self.played.history)
+        self.played = self._reader(self.played.history)
         if self.edited is not None:
-            self.edited = Reader(self._policy(), self.edited.history)
+            self.edited = self._reader(self.edited.history)
 
     def frame(self) -> np.ndarray | None:
         """Draw the present state, uint8 [H, W, 3], or None if the world does not draw."""
@@ -137,11 +133,12 @@ class Session:
         final = self._parts(info.get("final_obs", observation))
         return Transition(before, action, float(reward[0]), final)
 
-    def _policy(self) -> Policy:
+    def _reader(self, history: History) -> Reader:
+        """Return a new policy of the model that has read `history`."""
         policy = policy_of(self.config, self.method, self.model)(1)
         if self.mask is not None and hasattr(policy, "set_action_mask"):
             policy.set_action_mask(torch.from_numpy(self.mask))
-        return policy
+        return Reader(policy, history, self.method.within_episodes)
 
     def _parts(self, observation) -> Observation:
         """Return the observation of the environment by part."""

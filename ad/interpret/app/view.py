@@ -9,10 +9,11 @@ from PIL import Image
 
 from ad.data.episodes import episodes
 from ad.interpret.app.session import Session
-from ad.interpret.edits import Observation, best_two, explain
+from ad.interpret.edits import Observation, Reader, Transition, best_two, explain
 from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Results
 from ad.methods.action_values import ActionValueModel
+from ad.rollout.rollout import allowed_logits
 from ad.rollout.tasks import sampling_temperature
 from ad.runtime.run import Run
 from ad.training import checkpoints
@@ -24,7 +25,7 @@ MOST_NUMBERS = 4  # of an array that are shown
 
 
 def run_view(run: Run) -> dict:
-    """Return what there is to choose from: train steps of checkpoints, tasks by split, seeds."""
+    """Return what there is to choose from: train steps of checkpoints, tasks by split."""
     world, split = run.world, run.split
     tasks = {name: world.names(getattr(split, f"{name}_tasks")) for name in SPLITS}
     return {
@@ -32,7 +33,6 @@ def run_view(run: Run) -> dict:
         "checkpoints": checkpoints.steps(run.folder / "checkpoints")[::-1],
         "tasks": tasks,
         "task_noun": world.task_noun,
-        "eval_seeds": run.config.evaluation.eval_seeds,
     }
 
 
@@ -53,40 +53,33 @@ def _world(session: Session) -> dict:
     frame = session.frame()
     ended = np.array([[step.ended for step in history.transitions]], bool)
     rewards = np.array([[step.reward for step in history.transitions]], np.float64)
-    whole = episodes(ended, rewards) if len(history) else None
-    last = history.transitions[-1] if len(history) else None
+    whole = episodes(ended, rewards)
     return {
         "image": None if frame is None else _png(frame),
         "observation": _text(history.observation, spec.observation),
         "episode": int(history.episode[-1]),
         "time": int(history.time[-1]),
         "episode_length": session.config.env.episode_length,
-        "returns": [] if whole is None else _numbers(whole.returns),
-        "lengths": [] if whole is None else (whole.stop - whole.start).tolist(),
-        "last": None
-        if last is None
-        else {"action": last.action, "reward": last.reward, "ended": last.ended},
+        "returns": _numbers(whole.returns),
+        "lengths": (whole.stop - whole.start).tolist(),
+        "last": [_outcome(step) for step in history.transitions[-1:]],
     }
+
+
+def _outcome(step: Transition) -> dict:
+    return {"action": step.action, "reward": round(step.reward, DIGITS), "ended": step.ended}
 
 
 def _decision(session: Session) -> dict:
     """Return what the policy would do at the present decision, and what is asked of it."""
-    model, logits = session.model, session.logits[0]
-    names = session.run.world.action_names
-    low, high = model.spec.return_range
-    probabilities = [_probabilities(session, logits)]
-    if session.edited is not None:
-        played = session.played.logits.double().cpu().numpy()
-        allowed = np.where(np.isneginf(logits), -np.inf, played[0])
-        probabilities.append(_probabilities(session, allowed))
+    names, spec = session.run.world.action_names, session.model.spec
+    numbers, (low, high) = range(spec.num_actions), spec.return_range
+    mask = np.ones((1, len(numbers)), bool) if session.mask is None else session.mask
     return {
-        "actions": [
-            names[action] if action < len(names) else f"action {action}"
-            for action in range(model.spec.num_actions)
-        ],
-        "allowed": np.isfinite(logits).tolist(),
-        "probabilities": _numbers(probabilities[0]),
-        "probabilities_before": _numbers(probabilities[-1]),
+        "actions": [names[n] if n < len(names) else f"action {n}" for n in numbers],
+        "allowed": mask[0].tolist(),
+        "probabilities": _numbers(_probabilities(session, session.reader)),
+        "probabilities_before": _numbers(_probabilities(session, session.played)),
         "model_action": session.model_action(),
         "asked": None
         if session.asked is None
@@ -99,12 +92,11 @@ def _inside(session: Session) -> dict:
     model, mask = session.model, None if session.mask is None else session.mask[0]
     if problem := model_problem(model):
         return {"inside": f"What is inside the model is not shown: that {problem}."}
-    within = session.method.within_episodes
-    after = explain(model, session.reader.contexts(within), mask)
+    after = explain(model, session.reader.contexts(), mask)
     best, second = best_two(after["outputs"].values, mask)
     before = after
     if session.edited is not None:
-        before = explain(model, session.played.contexts(within), mask, (best, second))
+        before = explain(model, session.played.contexts(), mask, (best, second))
     is_value = isinstance(model, ActionValueModel) and model.q_head is None
     attention = after["attention"]
     return {
@@ -124,8 +116,9 @@ def _arrays(explained: Results, suffix: str) -> dict:
     return {f"{name}{suffix}": _numbers(array.values) for name, array in explained.items()}
 
 
-def _probabilities(session: Session, logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities with which an action is sampled, [A]."""
+def _probabilities(session: Session, reader: Reader) -> np.ndarray:
+    """Return the probabilities with which each action is sampled, [A]."""
+    logits = allowed_logits(reader.logits, session.mask)[0]
     scaled = (logits - logits.max()) / sampling_temperature(session.config.evaluation)
     return np.exp(scaled) / np.exp(scaled).sum()
 
@@ -133,7 +126,7 @@ def _probabilities(session: Session, logits: np.ndarray) -> np.ndarray:
 def _context(session: Session) -> list[dict]:
     """Return the transitions of the model's context, the first one first."""
     reader = session.reader
-    entries, history = reader.entries(session.method.within_episodes), reader.history
+    entries, history = reader.entries(), reader.history
     played = set(map(id, session.played.history.transitions))
     parts, episode, time = reader.spec.observation, history.episode, history.time
     rows = []
@@ -145,10 +138,8 @@ def _context(session: Session) -> list[dict]:
                 "episode": int(episode[index]),
                 "time": int(time[index]),
                 "observation": _text(step.observation, parts),
-                "action": step.action,
-                "reward": round(step.reward, DIGITS),
                 "next_observation": _text(step.next_observation, parts),
-                "ended": step.ended,
+                **_outcome(step),
                 "changed": id(step) not in played,
             }
         )
