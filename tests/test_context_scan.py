@@ -16,6 +16,7 @@ from ad.interpret.analyses.context_scan import (
     ContextScan,
     Variant,
     log_probs,
+    num_episodes,
     periods,
     play,
     variants,
@@ -160,6 +161,12 @@ def test_the_intact_variant_is_the_evaluation(subject):
     np.testing.assert_array_equal(played["intact"], evaluated["held_out"].returns)
     np.testing.assert_array_equal(played["train"], evaluated["train"].returns)
     np.testing.assert_array_equal(played["varied"], evaluated["held_out"].returns)
+
+
+def test_episodes_without_memory_are_few(collected):
+    words = ["--evaluation.episodes", "30", "--method.name", "decision_transformer"]
+    assert num_episodes(Subject(*untrained(collected("scan", *words)))) == 10
+    assert num_episodes(Subject(*untrained(collected("scan", *words[:2])))) == 30
 
 
 def test_periods_are_means_over_all_the_first_and_the_last_episodes():

@@ -73,7 +73,7 @@ class ContextScan(Analysis):
         names = [variant.name for variant in scanned]
         left_out = [f"{v.name}, {v.problem}" for v in scanned if v.problem]
         played = play(subject, [variant for variant in scanned if not variant.problem])
-        episodes = subject.run.config.evaluation.episodes
+        episodes = num_episodes(subject)
         curves = np.full((len(scanned), episodes), np.nan)
         returns, change = (np.full((len(scanned), len(PERIODS)), np.nan) for _ in range(2))
         interval = np.full((2, *change.shape), np.nan)
@@ -208,7 +208,16 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> Rollout:
         return VariedPolicy(new_policy(num_envs), subject.model, scales, temperatures, prompt)
 
     envs = [(0, task) for task in tasks] * len(group)
-    return rollout_envs(config, envs, new_varied, config.evaluation.episodes)
+    return rollout_envs(config, envs, new_varied, num_episodes(subject))
+
+
+def num_episodes(subject: Subject) -> int:
+    """Return the number of episodes of a rollout: those of the evaluation.
+
+    They are at most PERIOD where a context ends with its episode, since all are alike there.
+    """
+    episodes = subject.run.config.evaluation.episodes
+    return min(episodes, PERIOD) if subject.method.within_episodes else episodes
 
 
 def periods(returns: np.ndarray) -> np.ndarray:
