@@ -4,12 +4,14 @@ import hand_made
 import numpy as np
 import pytest
 import torch
+from test_contexts import untrained
 from test_transformer import random_model
 from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
 from ad.interpret.analyses import scrubbing
 from ad.interpret.analyses.scrubbing import LEVELS, Scrubbing, Tree, draw, read
+from ad.interpret.analysis import Subject
 from ad.methods import algorithm_distillation
 
 AD = algorithm_distillation.AlgorithmDistillation(algorithm_distillation.Settings())
@@ -142,3 +144,12 @@ def test_without_a_reward_there_is_nothing_to_score(spec, contexts):
     results = analysis.run(subject_of(model, contexts, AD))
     assert np.isnan(results["kept"].values).all() and not results["decisions"].values.any()
     assert set(analysis.table(results).rows[0][1:]) == {"–"}
+
+
+def test_a_single_held_out_task_is_refused_in_one_sentence(collected, monkeypatch):
+    run, method, model = untrained(collected("scrubbing"))
+    subject = Subject(run, method, model)
+    assert Scrubbing.problem(subject) is None
+    held_out = property(lambda split: np.zeros((1, 2), int))
+    monkeypatch.setattr(type(run.split), "held_out_tasks", held_out)
+    assert Scrubbing.problem(subject).startswith("needs two held-out tasks")
