@@ -54,12 +54,16 @@ tables:
 HEADS, RELATIONS = ["0.0", "0.1"], ["itself", "rewarded"]
 
 
+def load(file: Path) -> Findings:
+    return load_findings(file, file.with_suffix(".csv"))
+
+
 @pytest.fixture
 def file(tmp_path) -> Path:
     path = tmp_path / "findings.yaml"
     page = tmp_path / "page.md"
     path.write_text(FILE.replace("PAGE", str(page)))
-    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in load_findings(path).tables)
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in load(path).tables)
     page.write_text(f"before\n{marks}after\n")
     return path
 
@@ -88,7 +92,7 @@ def cells(findings: Findings, name: str) -> list[list[str]]:
 
 
 def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(file):
-    findings = load_findings(file)
+    findings = load(file)
     fill(
         findings,
         [
@@ -107,7 +111,7 @@ def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(
 
 
 def test_columns_have_the_mean_over_the_seeds_and_its_interval(file):
-    findings = load_findings(file)
+    findings = load(file)
     fill(
         findings,
         [
@@ -124,7 +128,7 @@ def test_columns_have_the_mean_over_the_seeds_and_its_interval(file):
 
 
 def test_a_seed_that_is_missing_is_a_dash(file):
-    findings = load_findings(file)
+    findings = load(file)
     first, _ = findings.models["wide"]
     values = values_of(findings, "by_seed", first, results_of([0, 0], [[1, 2], [3, 4]]))
     add_values(findings.records, values)
@@ -136,7 +140,7 @@ def test_a_seed_that_is_missing_is_a_dash(file):
 
 
 def test_values_are_kept_once_and_missing_tables_are_those_without(file):
-    findings = load_findings(file)
+    findings = load(file)
     run = findings.models["small"][0]
     assert missing_tables(findings, run) == ["heads", "masses", "all"]
     values = values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
@@ -147,7 +151,7 @@ def test_values_are_kept_once_and_missing_tables_are_those_without(file):
 
 
 def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsys):
-    findings = load_findings(file)
+    findings = load(file)
     run = findings.models["wide"][1]
     make_findings(findings, [run], tmp_path)
     assert not missing_tables(findings, run) and not list((tmp_path / "logs").glob("wide*"))
@@ -176,7 +180,7 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsy
 def test_a_mistake_in_the_file_is_a_sentence(file, old, new, sentence):
     file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(ConfigError, match=sentence):
-        load_findings(file)
+        load(file)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +198,14 @@ def test_a_mistake_in_the_file_is_a_sentence(file, old, new, sentence):
 )
 def test_an_array_that_does_not_fit_a_table_is_a_sentence(file, old, new, sentence):
     file.write_text(file.read_text().replace(old, new, 1))
-    findings = load_findings(file)
+    findings = load(file)
     run = findings.models["small"][0]
     with pytest.raises(ConfigError, match=sentence):
         values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
 
 
 def test_records_that_are_cut_are_refused(file):
-    findings = load_findings(file)
+    findings = load(file)
     fill(findings, [results_of([0, 0], [[1, 2], [3, 4]])] * 2)
     text = findings.records.read_text()
     findings.records.write_text(text[: len(text) // 2])

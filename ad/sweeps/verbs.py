@@ -71,32 +71,35 @@ def results(argv: Sequence[str]) -> None:
 
 
 def findings(argv: Sequence[str]) -> None:
-    """Look inside the models of configs/records/findings.yaml and write the tables of its page.
+    """Look inside the models of configs/interpret/findings.yaml and write the tables of its page.
 
-    A model that is analyzed has its values in the CSV file beside it and is not trained again; the
-    same command resumes the others. Several processes may each make one shard of the models.
+    A model that is analyzed has its values in configs/records/findings.csv and is not trained
+    again; the same command resumes the others. Several processes may each make one shard of the models.
     """
     parser = _parser("findings", findings)
     parser.add_argument(
         "--file",
-        default="configs/records/findings.yaml",
+        default="configs/interpret/findings.yaml",
         type=Path,
         help="the models and the tables",
+    )
+    parser.add_argument(
+        "--records", default="configs/records/findings.csv", type=Path, help="the records"
     )
     parser.add_argument(
         "--root", default=Path("logs") / "findings", type=Path, help="where runs write their files"
     )
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
-    _add_flag(parser, "keep", "keep the folders of finished runs")
-    _add_flag(parser, "status", "list the runs and what they lack, and stop")
-    _add_flag(parser, "table", "write the page and stop")
+    add_flag(parser, "keep", "keep the folders of finished runs")
+    add_flag(parser, "status", "list the runs and what they lack, and stop")
+    add_flag(parser, "table", "write the page and stop")
     options = parser.parse_args(argv)
     from ad.runtime.files import read_marked
     from ad.sweeps.findings.plan import load_findings
     from ad.sweeps.findings.report import list_findings, make_findings, write_findings
     from ad.sweeps.planned import shard
 
-    plan = load_findings(options.file)
+    plan = load_findings(options.file, options.records)
     read_marked(plan.page, plan.tables)
     runs = shard(plan.planned_runs(), *shard_of(options.shard))
     if options.status == "true":

@@ -1,6 +1,6 @@
 """The file of findings: models, and tables of what analyses say about them.
 
-`configs/records/findings.yaml` names the seeds, the models and the tables. A model is an experiment
+`configs/interpret/findings.yaml` names the seeds, the models and the tables. A model is an experiment
 that is trained once for each seed, which is also that of its source agents. A table shows one array
 of one analysis.
 """
@@ -54,18 +54,16 @@ class FindingsConfig:
 
 @dataclass(frozen=True)
 class Findings:
-    """The models and tables of the file `path`: the runs by model, and the tables by name."""
+    """The models and tables of a file: the runs by model, and the tables by name.
 
-    path: Path
+    `records` is the CSV file of the records.
+    """
+
+    records: Path
     page: Path
     seeds: Sequence[int]
     models: dict[str, list[PlannedRun]]
     tables: dict[str, TableConfig]
-
-    @property
-    def records(self) -> Path:
-        """The CSV file of the records."""
-        return self.path.with_suffix(".csv")
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return the runs of all models, the first seed of each first."""
@@ -77,8 +75,8 @@ class Findings:
         return [name for name, table in self.tables.items() if run.changed in table.models]
 
 
-def load_findings(path: Path) -> Findings:
-    """Read the file at `path`. Raises ConfigError with a line for each entry that is wrong."""
+def load_findings(path: Path, records: Path) -> Findings:
+    """Read the file at `path`, whose records are those at `records`. Raises ConfigError with a line for each entry that is wrong."""
     config = read_file(path, FindingsConfig)
     check_seeds(f"{path}: seeds", config.seeds)
     models = dict(
@@ -87,7 +85,7 @@ def load_findings(path: Path) -> Findings:
     tables = dict(
         zip(config.tables, gather(partial(_table, path, config), config.tables), strict=True)
     )
-    return Findings(path, Path(config.page), config.seeds, models, tables)
+    return Findings(records, Path(config.page), config.seeds, models, tables)
 
 
 def _runs(path: Path, config: FindingsConfig, title: str) -> list[PlannedRun]:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ad.evaluation.metrics import json_number, t_interval
-from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import load
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval
 from ad.runtime.console import info
@@ -28,6 +27,8 @@ def make_findings(
 
     Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
     """
+    from ad.interpret.inspect import inspect_run
+
     for run in runs:
         missing = missing_tables(findings, run)
         if not missing:
