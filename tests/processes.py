@@ -46,3 +46,9 @@ def jobs_of(file: Path) -> dict[str, int]:
             if "ad.cli" in words and "--shard" in words and str(file) in words:
                 found[words[words.index("--shard") + 1]] = int(path.parent.name)
     return found
+
+
+def parent_of(process: int) -> int:
+    """Return the id of the parent of a process."""
+    text = Path(f"/proc/{process}/stat").read_text()
+    return int(text.rpartition(")")[2].split()[1])

@@ -6,16 +6,10 @@ import signal
 import time
 
 import pytest
-from processes import jobs_of
+from processes import jobs_of, parent_of
 from small_board import SmallBoard, start_board
 
 pytestmark = pytest.mark.ray
-
-
-def parent(process: int) -> int:
-    """Return the id of the parent of a process."""
-    with open(f"/proc/{process}/stat", encoding="utf-8") as file:
-        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_run_resumes_and_is_recorded_once(tmp_path):
@@ -28,7 +22,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_resumes_and_is_recorded
     trained = found[0].parent.parent.name
     # The worker of Ray and its verb, as if their machine had died.
     job = jobs_of(board.plan)[board.shard_of(trained)]
-    for process in (parent(job), job):
+    for process in (parent_of(job), job):
         os.kill(process, signal.SIGKILL)
     assert driver.wait(900) == 0
     text = (board.root / "logs" / trained / "sessions.json").read_text()

@@ -62,8 +62,8 @@ def test_a_failed_seed_ends_with_5_behind_the_table_of_the_others(tmp_path, monk
     words = ["--seeds", "1,2", "--config_path", str(SMOKE), "--root", str(tmp_path), *SHORT]
     run_all = pipeline.run_all
 
-    def fail_at_last(*given):
-        run_all(*given)
+    def fail_at_last(*given, **named):
+        run_all(*given, **named)
         raise NumericError("smoke-seed-9 failed")
 
     monkeypatch.setattr(pipeline, "run_all", fail_at_last)

@@ -17,13 +17,13 @@ from ad.runtime.run import Run, describe_split
 from envs.tasks import task_name
 
 
-def collect(run: Run, fresh: bool = False) -> int:
+def collect(run: Run, fresh: bool = False, wait: bool = False) -> int:
     """Collect the missing histories of the train tasks, with `fresh` all; returns their number.
 
     Missing histories of other experiments that the source reads are collected first; `fresh` keeps
     them.
-    An interrupted collection is resumed, and gives the same bytes. Raises MachineError while
-    another process collects into the same dataset.
+    An interrupted collection is resumed, and gives the same bytes. Raises LockedError while
+    another process collects into the same dataset; with `wait`, waits for its end.
     """
     histories, split, length = Histories(run.config), run.split, run.config.env.episode_length
     if (limit := run.world.max_episode_steps) and length < limit:
@@ -31,7 +31,7 @@ def collect(run: Run, fresh: bool = False) -> int:
             f"env.episode_length {length} ends episodes that {run.config.env.id} lets last for "
             f"{limit} steps"
         )
-    count = collect_tasks(histories, split.train_tasks, fresh)
+    count = collect_tasks(histories, split.train_tasks, fresh, wait)
     write_json(histories.path / f"split_{split.hash[:12]}.json", describe_split(split))
     return count
 

@@ -26,16 +26,17 @@ from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate
 
 
-def collect(run: Run, fresh: bool = False) -> None:
+def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
     """Collect the learning histories that are missing; with `fresh`, all of them.
 
-    There is nothing to collect for an online method.
+    With `wait`, waits for another process that collects into the same dataset. There is nothing to
+    collect for an online method.
     """
     if run.learns_online:
         name = run.config.method.name
         return info(f"collect: no histories: {name} learns in the worlds themselves")
     with run.timed("collect_s"):
-        collected = collection.collect(run, fresh)
+        collected = collection.collect(run, fresh, wait)
     collection.write_source_curves(run)
     total, folder = len(run.split.train_tasks), Histories(run.config).path
     info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
@@ -116,14 +117,15 @@ def report(run: Run) -> None:
     info(f"report: {path}")
 
 
-def run_all(runs: Sequence[Run], fresh: bool = False) -> None:
+def run_all(runs: Sequence[Run], fresh: bool = False, wait: bool = False) -> None:
     """Collect, train, evaluate, record and report; `fresh` repeats all but the collection.
 
-    The runs differ in their training seeds. A NumericError of one is raised after the others are
-    done. Videos that cannot be made are a warning.
+    With `wait`, waits for another process that collects into the same dataset. The runs differ in
+    their training seeds. A NumericError of one is raised after the others are done. Videos that
+    cannot be made are a warning.
     """
     for run in runs:
-        collect(run)
+        collect(run, wait=wait)
     failures = []
     try:
         train(runs, fresh)
@@ -151,7 +153,8 @@ def run_seeds(config: Experiment, seeds: Sequence[int], fresh: bool = False) -> 
     configs, failure = [with_seed(config, seed) for seed in seeds], None
     with locked_runs(configs):
         try:
-            run_all([Run.open(config, fresh) for config in configs], fresh)
+            # Other seeds may be run by other processes, which need the same histories.
+            run_all([Run.open(config, fresh) for config in configs], fresh, wait=True)
         except NumericError as error:
             failure = error
     print_seeds(config, seeds)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from killing import Killer, campaign
-from processes import jobs_of
+from processes import jobs_of, parent_of
 from small_board import SmallBoard, start_board
 
 FULL = pytest.mark.faults
@@ -68,14 +68,25 @@ def test_processes_that_make_the_same_runs_make_each_once(
     assert not ledger.lost(kind)
 
 
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory) -> SmallBoard:
+    """A board of longer trainings that one process has made; tests only read it."""
+    board = SmallBoard(tmp_path_factory.mktemp("longer"), steps=200)
+    assert start_board(board).wait(900) == 0
+    return board
+
+
 @FULL
-@pytest.mark.parametrize("victim", ["worker", "driver", "both"])
-@pytest.mark.parametrize("launcher", ["local", "submitit"])
-def test_a_killed_worker_or_driver_loses_nothing(untouched, tmp_path, ledger, launcher, victim):
-    kind = f"kill -9 of the {victim} of --launcher {launcher}"
+@pytest.mark.parametrize(
+    ("launcher", "victim"),
+    [
+        *(("local", victim) for victim in ("worker", "driver", "both")),
+        *(("submitit", victim) for victim in ("worker", "driver", "time limit")),
+    ],
+)
+def test_a_killed_worker_or_driver_loses_nothing(longer, tmp_path, ledger, launcher, victim):
+    kind = f"--launcher {launcher}, {victim}"
     board = SmallBoard(tmp_path, steps=200)
-    plain = SmallBoard(tmp_path / "plain", steps=200)
-    assert start_board(plain).wait(900) == 0
     settings = "{cluster: local}" if launcher == "submitit" else ""
     words = ["--launcher", launcher, "--launcher_settings", settings, "--keep", "true"]
     driver = start_board(board, *words)
@@ -83,8 +94,11 @@ def test_a_killed_worker_or_driver_loses_nothing(untouched, tmp_path, ledger, la
         assert driver.poll() is None
         time.sleep(0.02)
     trained = found[0].parent.parent.name
+    job = jobs_of(board.plan)[board.shard_of(trained)]
+    if victim == "time limit":
+        os.kill(parent_of(job), signal.SIGUSR2)
     if victim in ("worker", "both"):
-        os.kill(jobs_of(board.plan)[board.shard_of(trained)], signal.SIGKILL)
+        os.kill(job, signal.SIGKILL)
     if victim in ("driver", "both"):
         driver.kill()
         assert driver.wait(60) == -signal.SIGKILL
@@ -92,5 +106,5 @@ def test_a_killed_worker_or_driver_loses_nothing(untouched, tmp_path, ledger, la
     assert driver.wait(900) == 0
     sessions = json.loads((board.root / "logs" / trained / "sessions.json").read_text())["train"]
     assert len(sessions) == 1 + (victim != "driver")
-    ledger.count(kind, lost(board, plain))
+    ledger.count(kind, lost(board, longer))
     assert not ledger.lost(kind)
