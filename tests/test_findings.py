@@ -51,6 +51,30 @@ tables:
     at: {head: "0.1"}
     rows: relation
 """
+OVER_TRAINING = """
+  learning:
+    models: [wide]
+    analysis: learning
+    over_training: true
+    array: gain
+    rows: train steps
+  strongest:
+    models: [wide]
+    analysis: attention
+    array: scores
+    at: {relation: rewarded}
+    rows: head
+    strongest: 1
+  of_the_strongest:
+    models: [wide]
+    analysis: attention
+    over_training: true
+    array: scores
+    at: {relation: rewarded}
+    rows: train steps
+    columns: head
+    columns_of: strongest
+"""
 HEADS, RELATIONS = ["0.0", "0.1"], ["itself", "rewarded"]
 
 
@@ -165,6 +189,20 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsy
     assert page.count("| wide | rewarded |") == 2
 
 
+def test_checkpoints_are_analyzed_and_the_strongest_head_is_followed_over_training(file, tmp_path):
+    text = file.read_text().replace("{model.width: 32}", "{training.keep_every: 10}")
+    file.write_text(text + OVER_TRAINING)
+    findings = load(file)
+    findings.page.write_text("".join(f"<!-- {n} -->\n<!-- /{n} -->\n" for n in findings.tables))
+    run = findings.models["wide"][0]
+    make_findings(findings, [run], tmp_path)
+    assert [row[1] for row in cells(findings, "learning")] == ["0", "10", "20"]
+    followed, (strongest,) = cells(findings, "of_the_strongest"), cells(findings, "strongest")
+    assert [row[1] for row in followed] == ["0", "10", "20"]
+    assert strongest[2].endswith(f": {followed[-1][2]}")
+    write_findings(findings)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -173,6 +211,8 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsy
         ("    array: head\n", "", "heads must name an array"),
         ("rows_of: heads", "rows_of: all", "names rows_of 'all', which is no table with strongest"),
         ("columns: head", "columns: head\n    strongest: 1", "all has columns"),
+        ("columns: head", "columns: head\n    columns_of: all", "names columns_of 'all', which"),
+        ("columns: head", "columns_of: heads", "all names columns_of, but no columns"),
         ("{model.width: 32}", "{training.train_seed: 1}", "must not set training.train_seed"),
         ("{experiment: configs/smoke.yaml}", "{}", "small must name an experiment"),
     ],

@@ -14,10 +14,8 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import checkpoint_at
 from ad.interpret.analysis import SOURCES, Analysis, Subject
 from ad.interpret.components import parse_components
-from ad.interpret.labeled import Results, load, save
+from ad.interpret.labeled import FOLDER, LEARNING, Results, load, save
 from ad.interpret.over_training import (
-    FOLDER,
-    LEARNING,
     Learning,
     changes_table,
     describe,

@@ -40,6 +40,8 @@ class LabeledArray:
 
 Results = dict[str, LabeledArray]  # of an analysis, by name
 BOUND = "bound"  # the axis of an interval: low and high
+FOLDER = "over_training"  # of arrays of several checkpoints, in that of the analyses
+LEARNING = "learning"  # name of the losses and returns beside analyses over training
 
 
 def intervals(results: Results) -> dict[str, str]:

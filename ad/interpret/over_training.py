@@ -19,8 +19,6 @@ from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.metrics_log import value_at
 
 TRAIN_STEPS = "train steps"
-FOLDER = "over_training"  # in that of the analyses
-LEARNING = "learning"  # name of what is measured beside the analyses
 MOST_ROWS = 10  # of a table of changes
 
 

@@ -15,10 +15,8 @@ import numpy as np
 
 from ad.evaluation.summary import identity
 from ad.interpret.analysis import Analysis
-from ad.interpret.labeled import BOUND, LabeledArray, Results, intervals, load
+from ad.interpret.labeled import BOUND, FOLDER, LEARNING, LabeledArray, Results, intervals, load
 from ad.interpret.over_training import (
-    FOLDER,
-    LEARNING,
     Learning,
     appeared,
     changes_table,

@@ -74,7 +74,8 @@ def findings(argv: Sequence[str]) -> None:
     """Look inside the models of configs/interpret/findings.yaml and write the tables of its page.
 
     A model that is analyzed has its values in configs/records/findings.csv and is not trained
-    again; the same command resumes the others. Several processes may each make one shard of the models.
+    again; the same command resumes the others. Several processes may each make one shard of
+    the models.
     """
     parser = _parser("findings", findings)
     parser.add_argument(

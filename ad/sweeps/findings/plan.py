@@ -1,8 +1,8 @@
 """The file of findings: models, and tables of what analyses say about them.
 
-`configs/interpret/findings.yaml` names the seeds, the models and the tables. A model is an experiment
-that is trained once for each seed, which is also that of its source agents. A table shows one array
-of one analysis.
+`configs/interpret/findings.yaml` names the seeds, the models and the tables. A model is an
+experiment that is trained once for each seed, which is also that of its source agents. A table
+shows one array of one analysis.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ad.config.fields import as_yaml, field
 from ad.errors import ConfigError
+from ad.interpret.labeled import LEARNING
 from ad.registry import ANALYSES
 from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
 from ad.sweeps.planned import SEEDS, PlannedRun, planned_run
@@ -39,6 +40,8 @@ class TableConfig:
     columns: str = field("")  # the axis whose labels are the columns; empty: the seeds
     strongest: int = field(0, at_least=0)  # number of largest rows to show of each seed; 0: all
     rows_of: str = field("")  # the table whose strongest rows of each seed are shown; empty: all
+    columns_of: str = field("")  # the table whose strongest row of each seed is the only column
+    over_training: bool = field(False)  # whether the array is that of all kept checkpoints
     decimals: int = field(2, at_least=0, at_most=6)
 
 
@@ -76,7 +79,10 @@ class Findings:
 
 
 def load_findings(path: Path, records: Path) -> Findings:
-    """Read the file at `path`, whose records are those at `records`. Raises ConfigError with a line for each entry that is wrong."""
+    """Read the file at `path`, whose records are those at `records`.
+
+    Raises ConfigError with a line for each entry that is wrong.
+    """
     config = read_file(path, FindingsConfig)
     check_seeds(f"{path}: seeds", config.seeds)
     models = dict(
@@ -109,8 +115,9 @@ def _table(path: Path, config: FindingsConfig, name: str) -> TableConfig:
 
 def _problem(table: TableConfig, config: FindingsConfig) -> str | None:
     """Return what is wrong with a table, None if nothing is."""
-    if table.analysis not in ANALYSES.names():
-        hint = did_you_mean(table.analysis, ANALYSES.names()) or ""
+    known = [*ANALYSES.names(), *([LEARNING] if table.over_training else [])]
+    if table.analysis not in known:
+        hint = did_you_mean(table.analysis, known) or ""
         return f"names the analysis {as_yaml(table.analysis)}, which is none{hint}"
     if not table.array or not table.rows or not table.models:
         return "must name an array, the axis of its rows, and models"
@@ -119,6 +126,10 @@ def _problem(table: TableConfig, config: FindingsConfig) -> str | None:
         return f"names the model {as_yaml(unknown[0])}, which is none{hint}"
     if table.columns and (table.strongest or table.rows_of):
         return "has columns: rows that differ by seed have the seeds as columns"
-    if table.rows_of and not config.tables.get(table.rows_of, {}).get("strongest"):
-        return f"names rows_of {as_yaml(table.rows_of)}, which is no table with strongest rows"
+    if table.columns_of and not table.columns:
+        return "names columns_of, but no columns"
+    for name in ("rows_of", "columns_of"):
+        other = getattr(table, name)
+        if other and not config.tables.get(other, {}).get("strongest"):
+            return f"names {name} {as_yaml(other)}, which is no table with strongest rows"
     return None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ad.evaluation.metrics import json_number, t_interval
-from ad.interpret.labeled import load
+from ad.interpret.labeled import FOLDER, LEARNING, load
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval
 from ad.runtime.console import info
 from ad.runtime.files import remove, replace_between
@@ -27,7 +27,7 @@ def make_findings(
 
     Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
     """
-    from ad.interpret.inspect import inspect_run
+    from ad.interpret.inspect import ALL, inspect_run
 
     for run in runs:
         missing = missing_tables(findings, run)
@@ -37,12 +37,17 @@ def make_findings(
         config = replace(run.config, root=str(root))
         with locked_runs([config]):
             (trained,) = collect_and_train([config], root)
-            analyses = {name: findings.tables[name].analysis for name in missing}
-            inspect_run(trained, list(dict.fromkeys(analyses.values())))
+            tables = {name: findings.tables[name] for name in missing}
             values = []
-            for name, analysis in analyses.items():
-                results = load(trained.folder / "inspect" / analysis)
-                values += values_of(findings, name, run, results)
+            for over_training in (False, True):
+                own = {n: t for n, t in tables.items() if t.over_training == over_training}
+                names = {table.analysis: None for table in own.values()}
+                if names:
+                    chosen = [name for name in names if name != LEARNING]
+                    inspect_run(trained, chosen, steps=ALL if over_training else None)
+                for name, table in own.items():
+                    folder = trained.folder / "inspect" / (FOLDER if over_training else "")
+                    values += values_of(findings, name, run, load(folder / table.analysis))
         with locked(findings.records.parent, wait=True):
             add_values(findings.records, values)
         if not keep:
@@ -84,8 +89,9 @@ def findings_table(findings: Findings, name: str, values: Sequence[Value]) -> Ta
         if table.strongest or table.rows_of:
             of_model = _ranked_rows(table, [_ranked(findings, name, r, values) for r in runs])
         else:
-            of_seeds = [_of_run(findings, name, run, values) for run in runs]
-            of_model = (_crossed_rows if table.columns else _seed_rows)(table, of_seeds)
+            of_seeds = [_of_column(findings, name, run, values) for run in runs]
+            crossed = table.columns and not table.columns_of
+            of_model = (_crossed_rows if crossed else _seed_rows)(table, of_seeds)
         rows += [[model, *row] for row in of_model]
     return Table(["model", *_header(findings, name, values)], rows)
 
@@ -94,7 +100,7 @@ def _header(findings: Findings, name: str, values: Sequence[Value]) -> list[str]
     table, seeds = findings.tables[name], [f"seed {seed}" for seed in findings.seeds]
     if table.strongest or table.rows_of:
         return ["rank", *seeds]
-    if table.columns:
+    if table.columns and not table.columns_of:
         shown = shown_values(findings, name, values)
         return [table.rows, *dict.fromkeys(value.label(table.columns) for value in shown)]
     return [table.rows, *seeds, "mean of the seeds"]
@@ -103,6 +109,19 @@ def _header(findings: Findings, name: str, values: Sequence[Value]) -> list[str]
 def _of_run(findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]) -> list[Value]:
     """Return the values of a run that a table shows."""
     return [value for value in shown_values(findings, name, values) if value.key == run.key]
+
+
+def _of_column(
+    findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]
+) -> list[Value]:
+    """Return the values of a run, those in the strongest row of another table if there is one."""
+    table, own = findings.tables[name], _of_run(findings, name, run, values)
+    if not table.columns_of:
+        return own
+    strongest = _ranked(findings, table.columns_of, run, values)[:1]
+    rows = findings.tables[table.columns_of].rows
+    labels = [value.label(rows) for value in strongest]
+    return [value for value in own if value.label(table.columns) in labels]
 
 
 def _ranked(findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]) -> list[Value]:
