@@ -3,7 +3,8 @@
 The arrays of an analysis get a further first axis, the train steps of the checkpoints. Beside them
 stand the losses and what the checkpoints reach on the held-out tasks, in the rollouts of the
 evaluation. In-context learning has appeared at the first checkpoint from which on the interval of
-the gain lies above 0: the mean return of the last ten episodes less that of the first.
+the gain lies above 0: the mean return of the last ten episodes less that of the first ten, or of
+the halves of fewer than twenty episodes.
 """
 
 from typing import ClassVar
@@ -42,11 +43,13 @@ class Learning(Analysis):
         world, length = subject.run.world, subject.run.config.env.episode_length
         facts = task_facts(world, length, subject.run.split.held_out_tasks)
         nauc = metrics.nauc(returns.mean(1), facts.optimal_return)
-        gain = metrics.last(returns).mean(1) - returns[..., 0].mean(1)
+        first, last = _ends(returns.mean(1))
         episodes = {"episode": list(range(1, returns.shape[2] + 1))}
         return {
             **_over_tasks("nauc", nauc, "NAUC on held-out tasks"),
-            **_over_tasks("gain", gain, "return of the last ten episodes less that of the first"),
+            **_over_tasks(
+                "gain", last - first, "return of the last ten episodes less the first ten"
+            ),
             "loss": _number(loss, "loss on training batches, as last logged"),
             "held_out_loss": _number(held_out, "loss on held-out actors, where it was logged"),
             "curve": LabeledArray(returns.mean((0, 1)), episodes, "mean return on held-out tasks"),
@@ -54,7 +57,7 @@ class Learning(Analysis):
 
     def table(self, results):
         """Return a row for each checkpoint."""
-        header = [TRAIN_STEPS, "loss", "held-out loss", "NAUC", "first episode", "last ten", "gain"]
+        header = [TRAIN_STEPS, "loss", "held-out loss", "NAUC", "first ten", "last ten", "gain"]
         loss, held_out, nauc, gain, curve = (
             results[name].values for name in ("loss", "held_out_loss", "nauc", "gain", "curve")
         )
@@ -62,7 +65,7 @@ class Learning(Analysis):
         rows = [
             [
                 *(str(step), _text(loss[n]), _text(held_out[n]), _text(nauc[n])),
-                *(_text(curve[n, 0]), _text(metrics.last(curve[n]))),
+                *map(_text, _ends(curve[n])),
                 f"{gain[n]:+.3f} [{bounds[n, 0]:+.3f}, {bounds[n, 1]:+.3f}]",
             ]
             for n, step in enumerate(results["loss"].axes[TRAIN_STEPS])
@@ -88,7 +91,7 @@ def describe(learning: Results) -> str:
         return "In-context learning appears at none of these checkpoints."
     text = (
         f"In-context learning appears at train step {step}: from there on the return of the last "
-        "ten episodes is above that of the first by more than the 95 % interval."
+        "ten episodes is above that of the first ten by more than the 95 % interval."
     )
     halfway = _halfway(nauc.values, nauc.axes[TRAIN_STEPS])
     return text if halfway is None else f"{text} Half of the rise of the NAUC is made by {halfway}."
@@ -130,6 +133,15 @@ def _held_out_returns(subject: Subject) -> np.ndarray:
     envs = [(seed, task) for seed in seeds for task in tasks]
     played = rollout_envs(config, envs, new_policy, config.evaluation.episodes)
     return played.returns.reshape(len(seeds), len(tasks), -1).swapaxes(0, 1).astype(float)
+
+
+def _ends(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means over the first and over the last ten episodes, [..., E] -> [...] each.
+
+    They are those of the halves of fewer than twenty episodes.
+    """
+    count = max(1, min(metrics.LAST, returns.shape[-1] // 2))
+    return returns[..., :count].mean(-1), returns[..., -count:].mean(-1)
 
 
 def _over_tasks(name: str, values: np.ndarray, about: str) -> Results:

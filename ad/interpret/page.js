@@ -277,8 +277,8 @@ function figure({ ...array }) {
     box.replaceChildren(...parts);
   };
   let drawn = 0; // the width of the last plot
-  const fit = () => box.clientWidth && box.clientWidth !== drawn && ((drawn = box.clientWidth), redraw());
-  new ResizeObserver(() => requestAnimationFrame(fit)).observe(box);
+  box.fit = () => box.clientWidth && box.clientWidth !== drawn && ((drawn = box.clientWidth), redraw());
+  new ResizeObserver(() => requestAnimationFrame(box.fit)).observe(box);
   return box;
 }
 
@@ -335,3 +335,4 @@ document.addEventListener("pointermove", (event) => {
   tip.style.top = `${Math.max(4, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8))}px`;
 });
 build();
+document.querySelectorAll("details[open] figure").forEach((figure) => figure.fit());
