@@ -1,8 +1,9 @@
 """A run: the folder `logs/<name>/` of an experiment, its split and its world.
 
 The folder holds config.yaml, split.json, metrics.jsonl, timing.json, sessions.json, checkpoints/,
-results.*, worlds/<world>/results.*, report.html, tensorboard/ (the numbers of metrics.jsonl) and
-source/<task>/ (the learning curves of the source agents for tensorboard).
+results.*, worlds/<world>/results.*, report.html, inspect/ (analyses of the model), tensorboard/
+(the numbers of metrics.jsonl) and source/<task>/ (the learning curves of the source agents for
+tensorboard).
 """
 
 import contextlib
