@@ -492,6 +492,7 @@ def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(
         while chromium.script("return shown.episode") == 0:
             chromium.click("#buttons button[data-action='1']")
             chromium.wait("!busy")
+        assert chromium.script("return document.activeElement.dataset.action") == "1"
         token = chromium.script("return token")
         shown = page.ask("edit", token=token, edit="undo")
         assert len(shown["returns"]) == 1 and shown["time"] == 0

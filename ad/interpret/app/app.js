@@ -94,7 +94,9 @@ function showWorld(state) {
   const place = isImage(state.observation) ? "" : `, at ${state.observation}`;
   fill($("status"), `Episode ${state.episode + 1}, step ${state.time + 1} of ${state.episode_length}${place}.`,
     element("br"), last || "Nothing has happened yet.");
+  const focused = document.activeElement.dataset.action;
   fill($("buttons"), ...state.actions.map((name, action) => actionButton(state, name, action)));
+  if (focused !== undefined) $("buttons").children[focused]?.focus();
   const most = Math.max(...state.returns.map(Math.abs), 1e-9);
   fill($("returns"), ...state.returns.slice(-60).map((value, place, kept) => {
     const bar = element("i", "", value < 0 ? "negative" : "");
@@ -303,8 +305,10 @@ async function open() {
   $("noun").textContent = run.task_noun;
   fill($("checkpoint"), ...run.checkpoints.map((step) => new Option(`${step} train steps`, step)));
   listTasks();
-  $("split").addEventListener("change", () => { listTasks(); start(); });
-  for (const id of ["checkpoint", "task", "seed"]) $(id).addEventListener("change", start);
+  $("split").addEventListener("change", listTasks);
+  for (const id of ["checkpoint", "split", "task", "seed"]) {
+    $(id).addEventListener("change", () => { $(id).blur(); start(); }); // so that keys play again
+  }
   $("setup").addEventListener("submit", (event) => { event.preventDefault(); start(); });
   $("stop").addEventListener("click", () => { stopped = true; });
   $("undo").addEventListener("click", () => ask("edit", { edit: "undo" }));
