@@ -151,6 +151,15 @@ def test_columns_have_the_mean_over_the_seeds_and_its_interval(file):
     ]
 
 
+def test_only_the_rows_that_a_table_names_are_shown(file):
+    file.write_text(
+        file.read_text().replace("rows: relation\n", "rows: relation\n    only: [itself]\n")
+    )
+    findings = load(file)
+    fill(findings, [results_of([0, 0], [[1, 2], [3, 4]])] * 2)
+    assert [row[1] for row in cells(findings, "all")] == ["itself"]
+
+
 def test_a_seed_that_is_missing_is_a_dash(file):
     findings = load(file)
     first, _ = findings.models["wide"]

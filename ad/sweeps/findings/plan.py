@@ -37,6 +37,7 @@ class TableConfig:
     models: list[str] = field([])  # titles of models
     at: dict = field({})  # axis: its label
     rows: str = field("")  # the axis whose labels are the rows
+    only: list[str] = field([])  # labels of the rows to show; empty: all
     columns: str = field("")  # the axis whose labels are the columns; empty: the seeds
     strongest: int = field(0, at_least=0)  # number of largest rows to show of each seed; 0: all
     rows_of: str = field("")  # the table whose strongest rows of each seed are shown; empty: all

@@ -108,7 +108,12 @@ def _header(findings: Findings, name: str, values: Sequence[Value]) -> list[str]
 
 def _of_run(findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]) -> list[Value]:
     """Return the values of a run that a table shows."""
-    return [value for value in shown_values(findings, name, values) if value.key == run.key]
+    table = findings.tables[name]
+    return [
+        value
+        for value in shown_values(findings, name, values)
+        if value.key == run.key and (not table.only or value.label(table.rows) in table.only)
+    ]
 
 
 def _of_column(
