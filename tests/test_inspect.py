@@ -9,7 +9,7 @@ from test_contexts import METHODS, untrained
 from ad.cli import exit_code, inspect_model
 from ad.errors import ConfigError
 from ad.interpret.analyses import probes
-from ad.interpret.analysis import Subject
+from ad.interpret.analysis import Subject, estimate_text, interval_text, over_tasks
 from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.registry import ANALYSES
@@ -220,6 +220,20 @@ def test_results_are_stacked_with_nan_for_coordinates_that_some_lack():
     assert stacked["number"].axes == {"n": [0, 4]} and stacked["number"].values.tolist() == [1, 2]
     assert stacked["array"].axes == {"n": [0, 4], "x": ["p", "q"]}
     np.testing.assert_array_equal(stacked["array"].values, [[5, np.nan], [6, 7]])
+
+
+def test_a_mean_over_a_single_task_has_no_interval():
+    values = np.array([[1.0, 3.0, np.nan], [2.0, np.nan, np.nan], [6.0, np.nan, np.nan]])
+    mean, interval = over_tasks(values)
+    np.testing.assert_array_equal(mean, [3, 3, np.nan])
+    assert interval[0, 0] < 3 < interval[1, 0] and np.isnan(interval[:, 1:]).all()
+    assert np.isnan(over_tasks(values[:1])[1]).all()
+    assert (
+        interval_text(1.0, 2.0, ".1f") == "[1.0, 2.0]" and interval_text(*interval[:, 1], "") == "–"
+    )
+    assert estimate_text(1.5, 1.0, 2.0, ".1f") == "1.5 [1.0, 2.0]"
+    assert estimate_text(1.5, np.nan, np.nan, ".1f") == "1.5"
+    assert estimate_text(np.nan, np.nan, np.nan, ".1f") == "–"
 
 
 def test_an_interval_belongs_to_the_array_that_it_names_or_to_the_one_before_it():

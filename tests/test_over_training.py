@@ -96,6 +96,13 @@ def test_in_context_learning_has_appeared_from_where_on_the_gain_is_above_0():
     assert describe(learning).endswith("Half of the rise of the NAUC is made by 4.")
     assert appeared(learned([0.1, 0.2, 0.1, 0.3, 0.0], nauc)) is None
     assert appeared(learned([0.1, 0.2, 0.1, 0.3, 0.1], nauc)) == 0
+    assert describe(learned([0.1, 0.2], [0.5, 0.4])).endswith("lies above 0.")
+
+
+def test_without_an_interval_nothing_is_said_to_have_appeared():
+    learning = learned([np.nan] * 3, [0.1, 0.2, 0.8])
+    assert appeared(learning) is None
+    assert describe(learning).startswith("When in-context learning appears is unknown")
 
 
 def test_the_largest_changes_come_first_with_when_they_are_made():

@@ -85,6 +85,12 @@ def test_a_recovery_is_one_minus_the_share_that_is_left():
     assert np.isnan(recovery(left[:0], np.zeros(0))).all()
 
 
+def test_a_recovery_on_a_single_task_has_no_interval():
+    for whole in (np.array([4.0]), np.array([0.0, 4.0, 0.0])):
+        found = recovery(whole[:, None] * [0.25, 0.75], whole)
+        assert found[0].tolist() == [0.75, 0.25] and np.isnan(found[1:]).all()
+
+
 def test_a_change_changes_nothing_but_the_past(spec, queries):
     model = rewarded_model(spec)
     window, past = queries.contexts.window, torch.from_numpy(queries.past)

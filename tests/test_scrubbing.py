@@ -1,5 +1,7 @@
 """Causal scrubbing: hypotheses that hold, and hypotheses that fail at the level where they do."""
 
+from dataclasses import replace
+
 import hand_made
 import numpy as np
 import pytest
@@ -130,10 +132,12 @@ def test_the_analysis_writes_its_shares_with_intervals(spec, contexts, monkeypat
     monkeypatch.setattr(scrubbing, "MOST_HEADS", 2)
     model, analysis = hand_made.hand_made(spec, layers=2), Scrubbing()
     direct(model)
+    contexts = replace(contexts, task=np.arange(16) % 4, tasks=list("0123"))
     results = analysis.run(subject_of(model, contexts, AD))
     low, high = results["interval"].at(heads="0.1", level=LEVELS[3])
     assert low == pytest.approx(1, abs=1e-3) and high == pytest.approx(1, abs=1e-3)
-    assert results["decisions"].axes["task"] == ["1"] and results["decisions"].values[0] == 24
+    assert results["decisions"].axes["task"] == ["1", "3"]
+    assert results["decisions"].values.tolist() == [12, 12]
     rows = analysis.table(results).rows
     assert rows[0] == ["0.1", *["1.00 [1.00, 1.00]"] * 4] and len(rows) == 2
 

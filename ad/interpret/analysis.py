@@ -12,7 +12,7 @@ from ad.data.dataset import Dataset
 from ad.data.load import load_dataset
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
-from ad.evaluation.metrics import bootstrap
+from ad.evaluation.metrics import bootstrap, json_number
 from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Results
@@ -22,7 +22,7 @@ from ad.methods.base import Method
 from ad.methods.committed_policy import CommittedPolicy
 from ad.methods.online import OnlineMethod
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.tables import UNKNOWN, Table, interval
 from ad.rollout.rollout import Policy
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
@@ -158,9 +158,19 @@ def _policy_problem(policy: Policy) -> str | None:
 def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over tasks of `values` [K, ...] without NaN, and its 95 % interval [2, ...].
 
-    The interval is that of a bootstrap over tasks.
+    The interval is that of a bootstrap over tasks, NaN where fewer than two tasks are known.
     """
     finite = np.isfinite(values)
     total = np.where(finite, values, 0.0).sum(0)
     mean = np.divide(total, finite.sum(0), out=np.full(total.shape, np.nan), where=finite.any(0))
-    return mean, np.stack(bootstrap(values))
+    return mean, np.where(finite.sum(0) > 1, np.stack(bootstrap(values)), np.nan)
+
+
+def interval_text(low: float, high: float, style: str) -> str:
+    """Format the interval from `low` to `high`, UNKNOWN if they are NaN."""
+    return UNKNOWN if np.isnan(low) else f"[{low:{style}}, {high:{style}}]"
+
+
+def estimate_text(value: float, low: float, high: float, style: str) -> str:
+    """Format `value` with its interval, UNKNOWN if it is NaN, and alone if the interval is."""
+    return interval(json_number(value), None if np.isnan(low) else (low, high), style)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ad.evaluation import metrics
 from ad.evaluation.summary import task_facts
-from ad.interpret.analysis import Analysis, Subject, over_tasks
+from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks
 from ad.interpret.labeled import BOUND, LabeledArray, Results, intervals, stack
 from ad.reporting.tables import UNKNOWN, Table
 from ad.rollout.tasks import policy_of, rollout_envs
@@ -66,7 +66,7 @@ class Learning(Analysis):
             [
                 *(str(step), _text(loss[n]), _text(held_out[n]), _text(nauc[n])),
                 *map(_text, _ends(curve[n])),
-                f"{gain[n]:+.3f} [{bounds[n, 0]:+.3f}, {bounds[n, 1]:+.3f}]",
+                estimate_text(gain[n], *bounds[n], "+.3f"),
             ]
             for n, step in enumerate(results["loss"].axes[TRAIN_STEPS])
         ]
@@ -79,7 +79,10 @@ def over_training(analysis: Analysis, subjects: dict[int, Subject]) -> Results:
 
 
 def appeared(learning: Results) -> int | None:
-    """Return the train step at which in-context learning has appeared, None if it has not."""
+    """Return the train step at which in-context learning has appeared.
+
+    None if it has not, or if the gain has no interval.
+    """
     low = learning["gain_interval"].values[:, 0]
     return _first_lasting(low > 0, learning["gain"].axes[TRAIN_STEPS])
 
@@ -87,14 +90,18 @@ def appeared(learning: Results) -> int | None:
 def describe(learning: Results) -> str:
     """Return in a sentence when in-context learning appears, and when the NAUC rises."""
     step, nauc = appeared(learning), learning["nauc"]
+    if np.isnan(learning["gain_interval"].values).all():
+        return "When in-context learning appears is unknown: a single task gives no interval."
     if step is None:
         return "In-context learning appears at none of these checkpoints."
     text = (
-        f"In-context learning appears at train step {step}: from there on the return of the last "
-        "ten episodes is above that of the first ten by more than the 95 % interval."
+        f"In-context learning appears at train step {step}: from there on the 95 % interval of the "
+        "gain, the return of the last episodes less that of the first ones, lies above 0."
     )
+    if not nauc.values[-1] > nauc.values[0]:
+        return text
     halfway = _halfway(nauc.values, nauc.axes[TRAIN_STEPS])
-    return text if halfway is None else f"{text} Half of the rise of the NAUC is made by {halfway}."
+    return f"{text} Half of the rise of the NAUC is made by {halfway}."
 
 
 def changes_table(results: Results, learning: Results) -> Table:

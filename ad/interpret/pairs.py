@@ -172,7 +172,7 @@ def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return 1 - left / whole over all tasks and its 95 % interval: [3, P].
 
     `left` [K, P] and `whole` [K] are sums by task, which the interval resamples. NaN where the
-    change does nothing.
+    change does nothing; the interval is NaN too where the change does something to one task only.
     """
     if not whole.sum() > 1e-9:
         return np.full((3, left.shape[1]), np.nan)
@@ -181,7 +181,8 @@ def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
     weights = np.concatenate([np.ones((1, len(whole)), int), weights])
     total = weights @ whole
     shares = 1 - (weights @ left) / np.where(total > 1e-9, total, np.nan)[:, None]
-    return np.stack([shares[0], *np.nanquantile(shares[1:], (0.025, 0.975), axis=0)])
+    interval = np.nanquantile(shares[1:], (0.025, 0.975), axis=0)
+    return np.stack([shares[0], *(interval if (whole > 1e-9).sum() > 1 else interval * np.nan)])
 
 
 def labeled_recoveries(

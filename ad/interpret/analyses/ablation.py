@@ -10,7 +10,7 @@ import torch
 from ad.data.dataset import to_device
 from ad.data.episodes import ratio
 from ad.data.histories import Histories
-from ad.interpret.analysis import Analysis, Subject, over_tasks
+from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
 from ad.interpret.components import Components, parse_components
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import LabeledArray
@@ -81,7 +81,7 @@ class Ablation(Analysis):
                 [component, *(f"{value:+.3f}" for value in loss.at(component=component))]
                 + [
                     f"{effect.at(kind='mean', component=component):+.3f}",
-                    f"[{low:+.3f}, {high:+.3f}]",
+                    interval_text(low, high, "+.3f"),
                 ]
                 + [UNKNOWN if np.isnan(value) else f"{value:+.3f}" for value in changes]
             )

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, over_tasks
+from ad.interpret.analysis import Analysis, interval_text, over_tasks
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import LabeledArray, Results
@@ -99,7 +99,7 @@ class Attribution(Analysis):
                 [
                     component,
                     f"{mean.at(component=component):+.3f}",
-                    f"[{low:+.3f}, {high:+.3f}]",
+                    interval_text(low, high, "+.3f"),
                     *numbers,
                 ]
             )

@@ -18,7 +18,7 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.data.histories import Histories
-from ad.interpret.analysis import Analysis, Subject, over_tasks
+from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.labeled import LabeledArray, Results
 from ad.interpret.pairs import NUM_CONTEXTS
@@ -112,8 +112,9 @@ class ContextScan(Analysis):
             low, high = interval.at(variant=name, period=PERIODS[0])
             numbers = [*differences.at(variant=name), *returns.at(variant=name)]
             cells = [UNKNOWN if np.isnan(value) else f"{value:.3f}" for value in numbers]
-            changed = [f"{change.at(variant=name)[0]:+.3f}", f"[{low:+.3f}, {high:+.3f}]"]
-            rows.append([name, *cells, *([UNKNOWN] * 2 if np.isnan(low) else changed)])
+            changed = change.at(variant=name)[0]
+            cells.append(UNKNOWN if np.isnan(changed) else f"{changed:+.3f}")
+            rows.append([name, *cells, interval_text(low, high, "+.3f")])
         return Table(header, rows)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ad.interpret.analysis import interval_text
 from ad.interpret.hooks import Write
 from ad.interpret.pairs import (
     Pair,
@@ -68,7 +69,7 @@ class PathPatching(PairAnalysis):
                 whole = results["sender"].at(change=change)[sender]
                 numbers = [
                     f"{values[sender, receiver]:.2f}",
-                    f"[{low:.2f}, {high:.2f}]",
+                    interval_text(low, high, ".2f"),
                     f"{whole:.2f}",
                 ]
                 labels = [edge.axes["sender"][sender], edge.axes["receiver"][receiver]]

@@ -16,7 +16,7 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
-from ad.interpret.analysis import Analysis, over_tasks
+from ad.interpret.analysis import Analysis, interval_text, over_tasks
 from ad.interpret.changes import asking
 from ad.interpret.contexts import ASKED, Contexts
 from ad.interpret.labeled import LabeledArray
@@ -96,7 +96,7 @@ class ReturnScan(Analysis):
                 for n in order
             ]
             ends = [f"{probability.at(action=action)[end]:.3f}" for end in (0, -1)]
-            slope_cells = [f"{slopes[0]:+.3f}", f"[{low:+.3f}, {high:+.3f}]"]
+            slope_cells = [f"{slopes[0]:+.3f}", interval_text(low, high, "+.3f")]
             rows.append([str(action), *ends, *slope_cells, *steepest])
         return Table(header, rows)
 

@@ -22,14 +22,14 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ad.interpret.analysis import Analysis
+from ad.interpret.analysis import Analysis, estimate_text
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import LabeledArray
 from ad.interpret.pairs import recovery
 from ad.interpret.relations import at_tokens, decision_tokens, relations, tells_rewards
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 from envs.rng import derive_key
 
 NUM_DECISIONS = 512
@@ -92,8 +92,8 @@ class Scrubbing(Analysis):
         for heads in kept.axes["heads"]:
             bounds = interval.at(heads=heads)
             cells = [
-                UNKNOWN if np.isnan(share) else f"{share:.2f} [{low:.2f}, {high:.2f}]"
-                for share, low, high in zip(kept.at(heads=heads), *bounds, strict=True)
+                estimate_text(*numbers, ".2f")
+                for numbers in zip(kept.at(heads=heads), *bounds, strict=True)
             ]
             rows.append([heads, *cells])
         return Table(["heads", *LEVELS], rows)

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.analysis import Analysis, Subject, estimate_text
 from ad.interpret.changes import Queries, changed
 from ad.interpret.contexts import Contexts
 from ad.interpret.labeled import LabeledArray
 from ad.interpret.pairs import Pair, recovery
 from ad.interpret.relations import tells_rewards
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 from envs.rng import derive_key
 
 FIRST = (1, 2, 3, 4, 6, 9)  # the fewest successes of each group of decisions
@@ -72,10 +72,7 @@ class Successes(Analysis):
         rows = []
         for group in found.axes["successes"]:
             numbers = zip(found.at(successes=group), *interval.at(successes=group), strict=True)
-            cells = [
-                UNKNOWN if np.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-                for value, low, high in numbers
-            ]
+            cells = [estimate_text(*each, ".2f") for each in numbers]
             count, nats = (
                 results[name].at(successes=group) for name in ("decisions", "divergence")
             )
