@@ -7,11 +7,12 @@ import pytest
 from test_contexts import METHODS, untrained
 
 from ad.cli import exit_code, inspect_model
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError
 from ad.interpret.analyses import probes
 from ad.interpret.analysis import Subject, estimate_text, interval_text, over_tasks
 from ad.interpret.inspect import inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
+from ad.interpret.page import page_data
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
 
@@ -19,11 +20,15 @@ PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pa
 RARE = {"scrubbing"}  # scores decisions that agree, which a few episodes may not have
 NEEDS_A_CHANGE = "needs a model that reads rewards, earlier episodes or an asked return"
 NEEDS_A_RETURN = "needs contexts from rollouts of a model that is asked for a return"
+NEEDS_A_REWARD = "needs a model that reads rewards"
 NEEDS_REWARDS = "needs a model that reads the rewards of earlier episodes"
+NEEDS = (NEEDS_A_CHANGE, NEEDS_A_RETURN, NEEDS_A_REWARD, NEEDS_REWARDS)
+UNREWARDED = ("behavior_cloning", "decision_transformer")  # whose tokens tell no rewards
 NOT_ASKED = ("algorithm_distillation", "behavior_cloning", "in_context_q", "dpt")
 WITHOUT = {  # the analyses that a method does not have
     **{(name, "behavior_cloning"): NEEDS_A_CHANGE for name in PAIRED},
-    **{("scrubbing", name): NEEDS_REWARDS for name in ("behavior_cloning", "decision_transformer")},
+    **{("scrubbing", name): NEEDS_REWARDS for name in UNREWARDED},
+    **{("successes", name): NEEDS_A_REWARD for name in UNREWARDED},
     **{("return_scan", name): NEEDS_A_RETURN for name in NOT_ASKED},
 }
 
@@ -33,6 +38,12 @@ def few_decisions(monkeypatch):
     """Fit linear probes on few decisions, which takes little time."""
     monkeypatch.setattr(probes, "FITTED", 80)
     monkeypatch.setattr(probes, "PROBES", ("linear",))
+
+
+def unknown(results: dict[str, LabeledArray]) -> set[str]:
+    """Return the names of arrays without a number; an interval needs more tasks than a score."""
+    known = {name for name, array in results.items() if np.isfinite(array.values).any()}
+    return results.keys() - known - {*intervals(results).values()}
 
 
 def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(
@@ -47,7 +58,7 @@ def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(
         assert f"{name}: {path}.npz" in said
         about = json.loads(path.with_suffix(".json").read_text())
         assert about["analysis"] == name and about["split_hash"] == trained.split.hash
-        assert all(np.isfinite(array.values).any() for array in load(path).values()) or name in RARE
+        assert not unknown(load(path)) or name in RARE
 
 
 @pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
@@ -59,8 +70,7 @@ def test_every_method_has_its_analyses(collected, words, few_decisions):
         assert analysis.problem(subject) == WITHOUT.get((name, subject.run.config.method.name))
         if analysis.problem(subject) is None:
             results = analysis.run(subject)
-            known = [np.isfinite(array.values).any() for array in results.values()]
-            assert all(known) or name in RARE, name
+            assert not unknown(results) or name in RARE, name
             table = analysis.table(results)
             assert {len(row) for row in table.rows} == {len(table.header)}
 
@@ -88,7 +98,7 @@ def test_contexts_that_a_policy_changes_are_not_cut_from_rollouts(collected, wor
         if name == "static":
             assert problem is None
         else:
-            assert sentence in problem or problem in (NEEDS_A_CHANGE, NEEDS_A_RETURN, NEEDS_REWARDS)
+            assert sentence in problem or problem in NEEDS
     histories = Subject(run, method, model, source="histories")
     assert ANALYSES.load("attention").problem(histories) is None
 
@@ -97,7 +107,8 @@ def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeyp
     subject = Subject(*untrained(collected("inspect")))
     monkeypatch.setattr(type(subject.run.world), "action_mask", lambda self, tasks: tasks > 99)
     problems = {name for name in ANALYSES if ANALYSES.load(name).problem(subject)}
-    assert problems == {"lens", "attribution", "context_scan", "return_scan", "scrubbing", *PAIRED}
+    of_outputs = {"lens", "attribution", "context_scan", "return_scan", "scrubbing", "successes"}
+    assert problems == of_outputs | PAIRED
     assert "same number of actions" in ANALYSES.load("lens").problem(subject)
 
 
@@ -134,7 +145,7 @@ def test_an_analysis_of_histories_has_no_in_context_episodes(collected, words):
             assert not any("episode" in array.axes for array in results.values())
             assert "nan" not in analysis.table(results).markdown()
     is_asked = "decision_transformer" in words  # in rollouts alone
-    of_rewards = set() if is_asked else {"scrubbing", *PAIRED}
+    of_rewards = set() if is_asked else {"scrubbing", "successes", *PAIRED}
     assert found == {"attention", "lens", "attribution", "static"} | of_rewards
 
 
@@ -170,6 +181,24 @@ def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, c
     (trained.folder / "inspect" / "static.json").write_text("{")
     inspect_run(trained, ["static"])
     assert calls == ["attention", "static", "static"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", None, "half"])
+def test_damaged_arrays_are_made_again_and_are_one_sentence_elsewhere(trained, content):
+    inspect_run(trained, ["static"])
+    path = trained.folder / "inspect" / "static"
+    npz = path.with_suffix(".npz")
+    whole = npz.read_bytes()
+    if content is None:
+        npz.unlink()
+    else:
+        npz.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(CorruptError, match=r"static\.npz cannot be read: --fresh true makes it"):
+        load(path)
+    left_out = page_data(trained, {})["left_out"]
+    assert "static cannot be read: --fresh true makes it again" in left_out
+    inspect_run(trained, ["static"])
+    assert npz.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

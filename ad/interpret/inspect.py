@@ -10,17 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from ad.config.schema import config_hash
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import checkpoint_at
 from ad.interpret.analysis import SOURCES, Analysis, Subject
 from ad.interpret.components import parse_components
-from ad.interpret.labeled import FOLDER, LEARNING, Results, load, save
-from ad.interpret.over_training import (
-    Learning,
-    changes_table,
-    describe,
-    over_training,
-)
+from ad.interpret.labeled import FOLDER, LEARNING, UNREADABLE, Results, load, save
+from ad.interpret.over_training import Learning, changes_table, describe, over_training
 from ad.methods import train_steps
 from ad.registry import ANALYSES
 from ad.runtime.console import info
@@ -101,10 +96,9 @@ def _kept(run: Run, steps: Sequence[int] | str) -> list[int]:
     for step in chosen:
         checkpoint_at(run, step)
     if len(chosen) < 2:
-        raise ConfigError(
-            f"--checkpoints needs two checkpoints, and {run.folder} has {len(chosen)} of them: "
-            "training.keep_every keeps more"
-        )
+        found = f"{run.folder} has {len(chosen)} of them: training.keep_every keeps more"
+        named = f"only that of train step {chosen[0]} is named" if steps != ALL else found
+        raise ConfigError(f"--checkpoints needs two checkpoints, and {named}")
     return chosen
 
 
@@ -150,8 +144,8 @@ def _kept_or_made(
     path: Path, about: dict[str, object], fresh: bool, make: Callable[[], Results]
 ) -> tuple[Results, str]:
     """Return the results at `path`, after making them unless they are done, and their title."""
-    if not fresh and _is_done(path, about):
-        return load(path), f"{path.name}: {path}.npz (already done)"
+    if not fresh and (done := _done(path, about)) is not None:
+        return done, f"{path.name}: {path}.npz (already done)"
     save(path, results := make(), about)
     return results, f"{path.name}: {path}.npz"
 
@@ -176,10 +170,11 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
     return about
 
 
-def _is_done(path: Path, about: dict[str, object]) -> bool:
-    """Return whether `path` holds an analysis of just what `about` says."""
+def _done(path: Path, about: dict[str, object]) -> Results | None:
+    """Return the results at `path`, None unless they are of just what `about` says and readable."""
     try:
         written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return path.with_suffix(".npz").exists() and written == about | {"arrays": written["arrays"]}
+        is_same = written == about | {"arrays": written["arrays"]}
+        return load(path) if is_same else None
+    except (CorruptError, *UNREADABLE):
+        return None

@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ad.errors import CorruptError
 from ad.runtime.files import atomic_write, write_text
 
 
@@ -37,6 +40,11 @@ class LabeledArray:
             raise KeyError(f"there is no axis {next(iter(labels))}")
         return self.values[index]
 
+
+UNREADABLE = (  # errors of files that are missing or damaged
+    *(FileNotFoundError, EOFError, KeyError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 Results = dict[str, LabeledArray]  # of an analysis, by name
 BOUND = "bound"  # the axis of an interval: low and high
@@ -98,10 +106,16 @@ def save(path: Path, results: Results, about: Mapping[str, object]) -> None:
 
 
 def load(path: Path) -> Results:
-    """Return the arrays that `save` wrote to `<path>.npz` and `<path>.json`."""
-    arrays = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["arrays"]
-    with np.load(path.with_suffix(".npz")) as values:
-        return {
-            name: LabeledArray(values[name], entry["axes"], entry["about"])
-            for name, entry in arrays.items()
-        }
+    """Return the arrays that `save` wrote to `<path>.npz` and `<path>.json`.
+
+    Raises CorruptError if a file is missing or damaged.
+    """
+    try:
+        arrays = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["arrays"]
+        with np.load(path.with_suffix(".npz")) as values:
+            return {
+                name: LabeledArray(values[name], entry["axes"], entry["about"])
+                for name, entry in arrays.items()
+            }
+    except UNREADABLE as error:
+        raise CorruptError(f"{path}.npz cannot be read: --fresh true makes it again") from error

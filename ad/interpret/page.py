@@ -13,15 +13,20 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from ad.errors import CorruptError
 from ad.evaluation.summary import identity
 from ad.interpret.analysis import Analysis
-from ad.interpret.labeled import BOUND, FOLDER, LEARNING, LabeledArray, Results, intervals, load
-from ad.interpret.over_training import (
-    Learning,
-    appeared,
-    changes_table,
-    describe,
+from ad.interpret.labeled import (
+    BOUND,
+    FOLDER,
+    LEARNING,
+    UNREADABLE,
+    LabeledArray,
+    Results,
+    intervals,
+    load,
 )
+from ad.interpret.over_training import Learning, appeared, changes_table, describe
 from ad.registry import ANALYSES
 from ad.reporting.tables import Table
 from ad.runtime.files import write_text
@@ -78,10 +83,10 @@ def page_data(run: Run, left_out: dict[str, str]) -> dict:
 
 
 def _read(folder: Path, expected: dict) -> tuple[dict[str, tuple[dict, Results]], list[str]]:
-    """Return what is known of each analysis in `folder` and its arrays, in the registry's order.
+    """Return each analysis in `folder`, its JSON file and its arrays, in the registry's order.
 
-    The second value are sentences about those which are not of this training, whose `expected`
-    entries differ, or cannot be read.
+    The second value is a list of sentences about those that are left out: their files cannot be
+    read, or are of another training, since entries of the JSON file are not the `expected` ones.
     """
     found, unread = {}, []
     order = [LEARNING, *ANALYSES]
@@ -90,10 +95,10 @@ def _read(folder: Path, expected: dict) -> tuple[dict[str, tuple[dict, Results]]
         path = folder / name
         try:
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            results = load(path)
+            results, analysis = load(path), _load(name)
             if folder.name != FOLDER:
-                _load(name).table(results)
-        except (OSError, ValueError, KeyError, TypeError):
+                analysis.table(results)
+        except (CorruptError, *UNREADABLE):
             unread.append(f"{name} cannot be read: --fresh true makes it again")
             continue
         if {key: about.get(key) for key in expected} == expected:
