@@ -255,8 +255,9 @@ def inspect_model(argv: Sequence[str]) -> None:
         from ad.runtime.console import info
         from ad.runtime.run import Run
 
-        run, chosen = Run(config), names.split(",") if names else None
-        removed = components.split(",") if components else ()
+        chosen = [name.strip() for name in names.split(",")] if names else None
+        removed = [name.strip() for name in components.split(",")] if components else ()
+        run = Run(config)
         left_out = inspect_run(run, chosen, removed, source or "rollout", fresh, steps or None)
         info(f"inspect: {write_page(run, left_out)}")
 
@@ -267,7 +268,7 @@ def app(argv: Sequence[str]) -> None:
     """Play a world beside the trained model in a browser, look inside it, edit what it remembers.
 
     It listens on the loopback address only and writes nothing. --port is that of the address, 8000
-    by default; 0 takes any free one.
+    by default; 0 takes any free one. SIGINT (Ctrl-C) or SIGTERM ends it, with exit code 0.
     """
     if _asks_for_help(argv):
         return _print_help(app, argv)
@@ -285,7 +286,7 @@ def app(argv: Sequence[str]) -> None:
     from ad.runtime.run import Run
 
     run = Run(arguments.config)
-    with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+    with contextlib.suppress(KeyboardInterrupt, signals.Terminated):  # which is how it ends
         serve(lambda: App(run).answer, numbers[0], run.config.name)
 
 

@@ -25,6 +25,7 @@ from ad.interpret.contexts import rollout_contexts
 from ad.methods import build_method
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.run import Run
+from ad.runtime.signals import Terminated
 
 
 class Page:
@@ -466,16 +467,24 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sent
     assert not list(tmp_path.iterdir())
 
 
-def test_the_verb_says_where_the_app_is_and_ends_with_an_interrupt(whole, capsys, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])
+def test_the_verb_says_where_the_app_is_and_ends_with_a_signal(whole, capsys, monkeypatch, error):
     def interrupted(server):
         assert server.answer("run", {})["name"] == whole.config.name
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(AppServer, "serve_forever", interrupted)
     words = ["--config_path", str(whole.folder / "config.yaml"), "--port", "0"]
     assert exit_code(app, words) == 0
-    said = capsys.readouterr().out
-    assert f"the app of {whole.config.name}: http://127.0.0.1:" in said
+    said = capsys.readouterr()
+    assert f"the app of {whole.config.name}: http://127.0.0.1:" in said.out and not said.err
+
+
+def test_a_world_that_cannot_be_stepped_is_a_sentence(whole, capsys, monkeypatch):
+    monkeypatch.setattr(type(whole.world), "can_be_stepped", False)
+    words = ["--config_path", str(whole.folder / "config.yaml"), "--port", "0"]
+    assert exit_code(app, words) == 2
+    assert "cannot be stepped, nor played" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_a_sentence_and_exit_code_3(page, whole, capsys):

@@ -112,6 +112,15 @@ def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeyp
     assert "same number of actions" in ANALYSES.load("lens").problem(subject)
 
 
+def test_a_world_that_cannot_be_stepped_has_the_analyses_of_its_histories(collected, monkeypatch):
+    run, method, model = untrained(collected("inspect"))
+    monkeypatch.setattr(type(run.world), "can_be_stepped", False)
+    attention, subject = ANALYSES.load("attention"), Subject(run, method, model)
+    assert attention.problem(subject).endswith("in a world that cannot be stepped")
+    assert attention.problem(Subject(run, method, model, source="histories")) is None
+    assert ANALYSES.load("static").problem(subject) is None
+
+
 def test_an_online_method_is_refused_before_its_model_is_loaded(smoke, tmp_path):
     run = Run(smoke(tmp_path, "--method.name", "rl2"))
     with pytest.raises(ConfigError, match="rl2 trains no transformer"):
@@ -208,6 +217,7 @@ def test_damaged_arrays_are_made_again_and_are_one_sentence_elsewhere(trained, c
         (["--components", "0.0,mlp 1,0.0"], "--components names 0.0 twice"),
         (["--analyses", "attentoin"], "did you mean attention?"),
         (["--analyses", "attention"], "holds no finished training"),
+        (["--analyses", "attention, lens"], "holds no finished training"),
         (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
         (["--contexts", "dreams"], "--contexts must be rollout or histories, not 'dreams'"),
         (["--checkpoints", "late"], "--checkpoints must be whole numbers with commas between"),

@@ -123,7 +123,7 @@ class Analysis:
         if cls.reads_outputs and _lacks_actions(subject):
             return "needs a world whose tasks have the same number of actions"
         if cls.reads_contexts and subject.source == "rollout":
-            return _policy_problem(subject.policy)
+            return _rollout_problem(subject)
         return None
 
     @abstractmethod
@@ -144,8 +144,11 @@ def _lacks_actions(subject: Subject) -> bool:
     return mask is not None and not mask.all()
 
 
-def _policy_problem(policy: Policy) -> str | None:
-    """Return why windows of a rollout's trajectory are not what `policy` read, None if they are."""
+def _rollout_problem(subject: Subject) -> str | None:
+    """Return why windows of a rollout are not there, or not what the policy read; None if both."""
+    if not subject.run.world.can_be_stepped:
+        return "cannot cut contexts from rollouts in a world that cannot be stepped"
+    policy = subject.policy
     if isinstance(policy, AskedContextPolicy):
         changed = "writes the returns of past episodes into its context when they end"
     elif isinstance(policy, CommittedPolicy):

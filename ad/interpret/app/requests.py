@@ -34,10 +34,13 @@ class App:
     """The sessions of all pages, by token.
 
     It computes with one thread, unless `threads` is set: a decision is too small for more, and
-    threads that wait for each other are slow on a busy machine.
+    threads that wait for each other are slow on a busy machine. Raises ConfigError for a world
+    without environments to play in, and what `Subject.load` does.
     """
 
     def __init__(self, run: Run):
+        if not run.world.can_be_stepped:
+            raise ConfigError("the world of recorded histories cannot be stepped, nor played")
         self.run = Run(replace(run.config, threads=run.config.threads or 1))
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.subjects: OrderedDict[int | None, Subject] = OrderedDict()
