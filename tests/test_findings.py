@@ -134,6 +134,19 @@ def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(
     ]
 
 
+def test_an_unknown_value_is_not_among_the_strongest(file):
+    findings = load(file)
+    fill(findings, [results_of([np.nan, 0.5], [[0.1, 0.2], [0.3, 0.4]])] * 2)
+    assert [row[1:3] for row in cells(findings, "heads")] == [["1", "0.1: 0.50 [0.40, 0.60]"]]
+    assert [row[1:3] for row in cells(findings, "masses")] == [["1", "0.1: 0.40"]]
+
+
+def test_an_interval_that_a_table_does_not_name_any_more_is_not_shown(file):
+    fill(load(file), [results_of([0.0, 0.5], [[0.1, 0.2], [0.3, 0.4]])] * 2)
+    file.write_text(file.read_text().replace("    interval: head_interval\n", ""))
+    assert cells(load(file), "heads")[0][2:] == ["0.1: 0.50"] * 2
+
+
 def test_columns_have_the_mean_over_the_seeds_and_its_interval(file):
     findings = load(file)
     fill(
@@ -219,6 +232,7 @@ def test_checkpoints_are_analyzed_and_the_strongest_head_is_followed_over_traini
         ("models: [small, wide]", "models: [smal]", "names the model 'smal', which is none"),
         ("    array: head\n", "", "heads must name an array"),
         ("rows_of: heads", "rows_of: all", "names rows_of 'all', which is no table with strongest"),
+        ("rows_of: heads", "rows_of: none\n  none:", "names rows_of 'none', which is no table"),
         ("columns: head", "columns: head\n    strongest: 1", "all has columns"),
         ("columns: head", "columns: head\n    columns_of: all", "names columns_of 'all', which"),
         ("columns: head", "columns_of: heads", "all names columns_of, but no columns"),

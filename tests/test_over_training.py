@@ -1,12 +1,14 @@
 """Analyses over training: of which checkpoints they are, and what they say of their changes."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from training_run import train
 
-from ad.errors import ConfigError
+from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, load
@@ -127,6 +129,14 @@ def test_the_largest_changes_come_first_with_when_they_are_made():
 def test_a_checkpoint_that_is_not_there_is_refused(kept, steps, sentence):
     with pytest.raises(ConfigError, match=sentence):
         inspect_run(kept, ["static"], steps=steps)
+
+
+def test_a_damaged_checkpoint_is_refused_with_what_makes_it_again(kept, tmp_path):
+    run = Run(replace(kept.config, root=str(tmp_path)))
+    shutil.copytree(kept.folder, run.folder)
+    (run.folder / "checkpoints" / "step_0000004.pt").write_bytes(b"cut")
+    with pytest.raises(CorruptError, match=r"4\.pt .*scripts\.train --fresh true makes it again"):
+        inspect_run(run, ["static"], steps=ALL)
 
 
 def test_a_checkpoint_of_another_code_is_refused(kept, monkeypatch):

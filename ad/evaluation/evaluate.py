@@ -51,7 +51,8 @@ def load_model(run: Run, world=None, step: int | None = None) -> SequenceModel:
         path = _trained_checkpoint(run) if step is None else checkpoint_at(run, step)
         content = checkpoints.load(path)
     except CorruptError as error:
-        raise CorruptError(f"{error}; scripts.train makes it again") from error
+        fresh = "" if step is None else " --fresh true"  # training resumes behind an earlier step
+        raise CorruptError(f"{error}; scripts.train{fresh} makes it again") from error
     check_fingerprint(content, run.config, run.split)
     spec = spec_from_dict(content["spec"])
     if world is not None:

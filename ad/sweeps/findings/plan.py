@@ -39,7 +39,7 @@ class TableConfig:
     rows: str = field("")  # the axis whose labels are the rows
     only: list[str] = field([])  # labels of the rows to show; empty: all
     columns: str = field("")  # the axis whose labels are the columns; empty: the seeds
-    strongest: int = field(0, at_least=0)  # number of largest rows to show of each seed; 0: all
+    strongest: int = field(0, at_least=0)  # rows of largest absolute value for each seed; 0: all
     rows_of: str = field("")  # the table whose strongest rows of each seed are shown; empty: all
     columns_of: str = field("")  # the table whose strongest row of each seed is the only column
     over_training: bool = field(False)  # whether the array is that of all kept checkpoints
@@ -131,6 +131,7 @@ def _problem(table: TableConfig, config: FindingsConfig) -> str | None:
         return "names columns_of, but no columns"
     for name in ("rows_of", "columns_of"):
         other = getattr(table, name)
-        if other and not config.tables.get(other, {}).get("strongest"):
+        entry = config.tables.get(other)
+        if other and not (isinstance(entry, dict) and entry.get("strongest")):
             return f"names {name} {as_yaml(other)}, which is no table with strongest rows"
     return None

@@ -1,7 +1,7 @@
 """Make the findings that are missing, and write their tables.
 
-An interval in the column of a seed is that of its analysis, most often over tasks. That of a mean
-is over the seeds (Student's t).
+The column of a seed has the intervals of the analysis, most often over tasks; the mean of the seeds
+has one over the seeds (Student's t).
 """
 
 from collections.abc import Sequence
@@ -130,10 +130,14 @@ def _of_column(
 
 
 def _ranked(findings: Findings, name: str, run: PlannedRun, values: Sequence[Value]) -> list[Value]:
-    """Return the strongest values of a run, or those of the strongest rows of another table."""
+    """Return the strongest values of a run, or those of the strongest rows of another table.
+
+    A value is strong by its size; one that is unknown is not among the strongest.
+    """
     table, own = findings.tables[name], _of_run(findings, name, run, values)
     if not table.rows_of:
-        return sorted(own, key=lambda value: -abs(value.value))[: table.strongest]
+        known = [value for value in own if not _unknown(value.value)]
+        return sorted(known, key=lambda value: -abs(value.value))[: table.strongest]
     rows = findings.tables[table.rows_of].rows
     by_row = {value.label(table.rows): value for value in own}
     ranked = _ranked(findings, table.rows_of, run, values)
@@ -183,9 +187,10 @@ def _crossed_rows(table: TableConfig, of_seeds: Sequence[list[Value]]) -> list[l
 
 
 def _cell(table: TableConfig, value: Value) -> str:
+    """Return a value as text, with its interval if the table names one and it is known."""
     limits = (value.low, value.high)
-    known = None if any(map(_unknown, limits)) else limits
-    return interval(json_number(value.value), known, f".{table.decimals}f")
+    known = table.interval and not any(map(_unknown, limits))
+    return interval(json_number(value.value), limits if known else None, f".{table.decimals}f")
 
 
 def _mean(table: TableConfig, values: Sequence[Value]) -> str:
