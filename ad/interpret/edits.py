@@ -119,8 +119,8 @@ def remove(history: History, indices: Sequence[int]) -> History:
 def reset_episode(history: History, number: int) -> History:
     """Return the history without the transitions of the episode `number`, from 0.
 
-    After that of the present episode, the decision is made as at an episode's beginning. Raises
-    ConfigError if there is no such transition.
+    If it is the present episode, the decision is made as at the beginning of an episode. Raises
+    ConfigError if the episode has no transitions in the history.
     """
     indices = np.flatnonzero(history.episode[:-1] == number).tolist()
     if not indices:

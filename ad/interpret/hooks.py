@@ -39,7 +39,7 @@ from envs.registry import did_you_mean
 
 
 class Point(NamedTuple):
-    """Where a value is: the name of the point, and the number of the first token in its window."""
+    """The place of a value: a point's name, and the number of its first token in the window."""
 
     name: str
     start: int

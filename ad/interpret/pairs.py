@@ -94,9 +94,9 @@ class Pair:
 
     @property
     def places(self) -> np.ndarray:
-        """How many decisions before the last one each token is, int64 [N * streams, L].
+        """The number of decisions from each token to the last one, int64 [N * streams, L].
 
-        It is the window's length for later tokens.
+        It is the window's length for tokens after the last decision.
         """
         length = self.queries.contexts.length
         entries = self.model.tokenizer.entries(length)["decision"].numpy()

@@ -23,7 +23,7 @@ class Attention(Analysis):
     """Attention of each head by relation, over heads and over in-context episodes."""
 
     def run(self, subject):
-        """Return the masses by relation: `scores`, their intervals, `by_episode`, `uniform`."""
+        """Return the masses by relation: `scores`, their intervals, and `by_episode`."""
         contexts, heads = subject.contexts, ["uniform", *subject.heads]
         sums, counts = attention_sums(subject.model, contexts)  # [K, E, heads, R], [K, E, R]
         names = list(relations(subject.model, contexts.select(slice(1))))

@@ -3,9 +3,10 @@
 Four things are varied without training: the scale of the rewards that the tokens tell, the length
 of the context, the temperature of the actions, and the learning history that a rollout begins with,
 the early part of a source agent's or its end (as the prompts of Laskin et al. 2022, arXiv
-2210.14215, section 5). Each variant plays the evaluation's episodes; the first two are also
-compared by action probabilities, at the last decisions of the same contexts. A rollout that begins
-with a history of its task is played on train tasks, the others on held-out tasks.
+2210.14215, section 5). Each variant plays the evaluation's episodes; the first three are also
+compared by action probabilities, at the last decisions of the same contexts, where the intact model
+has a temperature of 1. A rollout that begins with a history of its task is played on train tasks,
+the others on held-out tasks.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ PERIODS = ("all episodes", f"first {PERIOD}", f"last {PERIOD}")
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the evaluation. `baseline` names the variant that it is compared with."""
+    """A difference from the evaluation. `baseline` names the variant that it is compared with."""
 
     name: str
     baseline: str
@@ -56,7 +57,7 @@ TRAIN = Variant("intact, train tasks", "intact, train tasks", on_train_tasks=Tru
 
 
 class ContextScan(Analysis):
-    """How returns and action probabilities depend on rewards, length and learner of the context."""
+    """Returns and action probabilities by rewards, length, temperature and learner in context."""
 
     reads_outputs: ClassVar[bool] = True
 

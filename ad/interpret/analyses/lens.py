@@ -19,7 +19,7 @@ from ad.reporting.tables import UNKNOWN, Table
 
 
 class Lens(Analysis):
-    """How far the action probabilities after each layer are from the final ones."""
+    """Divergence of the action probabilities after each layer from the final ones."""
 
     reads_outputs: ClassVar[bool] = True
 

@@ -25,7 +25,7 @@ from ad.reporting.tables import UNKNOWN, Table
 
 
 class Patching(PairAnalysis):
-    """How much of a change of the context is undone by one value of the unchanged run."""
+    """Recovery of each change of the context by single values of the unchanged run."""
 
     def run(self, subject):
         """Return the effect of each change, and recoveries by head, place, relation and layer."""

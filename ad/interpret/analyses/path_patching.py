@@ -34,7 +34,7 @@ Heads = list[tuple[int, int]]  # layer and number
 
 
 class PathPatching(PairAnalysis):
-    """How much of a change of the context one head's output carries to each later component."""
+    """Recovery of each change of the context by the edge from a head to each later component."""
 
     def run(self, subject):
         """Return the recovery of each edge by change, and those of the senders' whole outputs."""

@@ -44,7 +44,7 @@ class Decisions:
 
 
 class Probes(Analysis):
-    """What linear and MLP probes read after each layer: goal, distance, episode, found, visited."""
+    """Scores of linear and MLP probes after each layer: goal, distance, episode, found, visited."""
 
     @classmethod
     def problem(cls, subject):

@@ -1,4 +1,4 @@
-"""The return-to-go scan: how the asked return moves the preference for each action, and by whom.
+"""The return-to-go scan: how the asked return moves preferences, and through which components.
 
 Decisions of the rollouts are made again with returns asked from the lowest to the highest of
 the histories, all else as it was. The preference for an action is its output minus the mean output
@@ -30,7 +30,7 @@ SHOWN = 3  # components of each action in the table
 
 
 class ReturnScan(Analysis):
-    """How the asked return moves the preference for each action, and through which components."""
+    """Slopes of the preference for each action over the asked return, by component."""
 
     reads_outputs: ClassVar[bool] = True
 

@@ -50,7 +50,9 @@ class Scrubbing(Analysis):
         if not tells_rewards(subject.model) or subject.method.within_episodes:
             return "needs a model that reads the rewards of earlier episodes"
         if subject.source == "rollout" and len(subject.run.split.held_out_tasks) < 2:
-            return "needs two held-out tasks: it takes what is not a hypothesis's from another one"
+            return (
+                "needs two held-out tasks: it takes values outside its hypothesis from another one"
+            )
         return super().problem(subject)
 
     def run(self, subject):
@@ -127,7 +129,7 @@ def draw(contexts: Contexts) -> tuple[Place, Place, Place]:
 
 @dataclass(frozen=True)
 class Reads:
-    """What the heads do at n decisions: outputs z and their terms of tokens in RELATION.
+    """The outputs z of the heads at n decisions, and their terms of tokens in RELATION.
 
     Both are [n, layers, H, D]. `window` has the decisions' windows, `token` says which of their
     tokens is the decision's, bool [n * streams, L], and `log_probs` are float64 [n, A].
@@ -172,7 +174,7 @@ def _read(model: SequenceModel, batch: Contexts, entry: np.ndarray) -> tuple[tor
 
 @dataclass(frozen=True)
 class Tree:
-    """What the heads read at n decisions, at agreeing ones, and at those of other tasks."""
+    """The Reads of n decisions, of agreeing ones, and of those of other tasks."""
 
     own: Reads
     agreeing: Reads

@@ -1,4 +1,4 @@
-"""What the weights say without any context: embeddings, circuits of heads, statistics.
+"""The weights alone, without any context: embeddings, circuits of heads, statistics.
 
 A head is two maps of the residual stream (Elhage et al. 2021): W_Q W_K^T says which tokens attend
 to which, W_V W_O what is moved. A head composes with an earlier one as far as its queries, keys or

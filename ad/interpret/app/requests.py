@@ -1,4 +1,4 @@
-"""What a page may ask for: requests are checked here, and answered with plain types.
+"""The requests of a page: they are checked here, and answered with plain types.
 
 A request that asks for what there is not raises ConfigError with one sentence.
 """

@@ -42,7 +42,7 @@ class Session:
 
     @property
     def reader(self) -> Reader:
-        """What the model decides by."""
+        """The reader of the history by which the model decides: the edited one if there is one."""
         return self.played if self.edited is None else self.edited
 
     @property

@@ -1,4 +1,4 @@
-"""What the page shows of a session, as plain types: the world, the decision, the context."""
+"""The view of a session on the page, as plain types: the world, the decision, the context."""
 
 import base64
 import hashlib

@@ -43,7 +43,7 @@ class Value:
 
     @property
     def place(self) -> tuple[str, ...]:
-        """What tells the value apart from all others."""
+        """The entries that tell the value apart from all others."""
         return self.key, self.table, self.analysis, self.array, self.labels
 
 

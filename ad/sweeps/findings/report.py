@@ -4,7 +4,7 @@ The column of a seed has the intervals of the analysis, most often over tasks; t
 has one over the seeds (Student's t).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ad.reporting.tables import UNKNOWN, Table, bounds, interval
 from ad.runtime.console import info
 from ad.runtime.files import remove, replace_between
 from ad.runtime.locks import locked, locked_runs
+from ad.runtime.run import Run
 from ad.sweeps.findings.plan import Findings, TableConfig
 from ad.sweeps.findings.records import Value, add_values, read_values, shown_values, values_of
 from ad.sweeps.pipeline import collect_and_train
@@ -27,8 +28,6 @@ def make_findings(
 
     Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
     """
-    from ad.interpret.inspect import ALL, inspect_run
-
     for run in runs:
         missing = missing_tables(findings, run)
         if not missing:
@@ -37,21 +36,29 @@ def make_findings(
         config = replace(run.config, root=str(root))
         with locked_runs([config]):
             (trained,) = collect_and_train([config], root)
-            tables = {name: findings.tables[name] for name in missing}
-            values = []
-            for over_training in (False, True):
-                own = {n: t for n, t in tables.items() if t.over_training == over_training}
-                names = {table.analysis: None for table in own.values()}
-                if names:
-                    chosen = [name for name in names if name != LEARNING]
-                    inspect_run(trained, chosen, steps=ALL if over_training else None)
-                for name, table in own.items():
-                    folder = trained.folder / "inspect" / (FOLDER if over_training else "")
-                    values += values_of(findings, name, run, load(folder / table.analysis))
+            values = [*_analyzed(findings, run, trained, missing)]
         with locked(findings.records.parent, wait=True):
             add_values(findings.records, values)
         if not keep:
             remove(trained.folder)
+
+
+def _analyzed(
+    findings: Findings, run: PlannedRun, trained: Run, names: Sequence[str]
+) -> Iterator[Value]:
+    """Analyze the `trained` run of `run`; yield the values of it in the tables called `names`."""
+    from ad.interpret.inspect import ALL, inspect_run
+
+    for over_training in (False, True):
+        own = {n: findings.tables[n] for n in names}
+        own = {n: table for n, table in own.items() if table.over_training == over_training}
+        analyses = dict.fromkeys(table.analysis for table in own.values())
+        if analyses:
+            chosen = [analysis for analysis in analyses if analysis != LEARNING]
+            inspect_run(trained, chosen, steps=ALL if over_training else None)
+        folder = trained.folder / "inspect" / (FOLDER if over_training else "")
+        for name, table in own.items():
+            yield from values_of(findings, name, run, load(folder / table.analysis))
 
 
 def missing_tables(findings: Findings, run: PlannedRun) -> list[str]:
