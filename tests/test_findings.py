@@ -252,6 +252,7 @@ def test_a_mistake_in_the_file_is_a_sentence(file, old, new, sentence):
         ("array: head\n", "array: heads\n", "has no array 'heads'; did you mean"),
         ("{change: no rewards}", "{change: nothing}", "the axis 'change' has no label 'nothing'"),
         ("{change: no rewards}", "{chance: no rewards}", "the axis 'chance' has no label"),
+        ("strongest: 2", "strongest: 2\n    only: ['0.2']", r"the axis 'head' has no label '0\.2'"),
         (
             "rows: head\n    strongest",
             "rows: bound\n    strongest",

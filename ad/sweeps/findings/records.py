@@ -90,6 +90,8 @@ def values_of(findings: Findings, name: str, run: PlannedRun, results: Results) 
             f"the array {table.array} of {table.analysis} has the axes {', '.join(array.axes)}: "
             f"rows and columns must be those that `at` leaves, {', '.join(left) or 'none'}"
         )
+    for label in table.only:
+        _label(array, table.rows, label)
     selected = array.at(**at)
     bounds = np.full((2, *selected.shape), np.nan)
     if table.interval:
