@@ -12,7 +12,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, load
-from ad.interpret.over_training import appeared, changes_table, describe
+from ad.interpret.over_training import Learning, appeared, changes_table, describe
 from ad.interpret.page import page_data
 from ad.runtime.run import Run
 from ad.training import provenance
@@ -62,6 +62,10 @@ def test_the_scores_of_the_last_checkpoint_are_those_of_the_evaluation(inspected
     assert learning["nauc"].values[-1] == pytest.approx(held_out["nauc"])
     assert learning["nauc_interval"].values[-1] == pytest.approx(held_out["ci95"]["nauc"])
     curve = learning["curve"].values
+    end = min(10, curve.shape[1] // 2)
+    assert Learning().table(learning).header[4:6] == [f"first {end}", f"last {end}"]
+    gain = curve[:, -end:].mean(1) - curve[:, :end].mean(1)
+    np.testing.assert_allclose(learning["gain"].values, gain, atol=1e-6)
     assert curve[-1, -10:].mean() == pytest.approx(held_out["return_last10"])
     losses = [json.loads(line) for line in (inspected.folder / "metrics.jsonl").open()]
     logged = {line["step"]: line["train/loss"] for line in losses if "train/loss" in line}

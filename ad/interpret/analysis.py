@@ -145,7 +145,7 @@ def _lacks_actions(subject: Subject) -> bool:
 
 
 def _rollout_problem(subject: Subject) -> str | None:
-    """Return why windows of a rollout are not there, or not what the policy read; None if both."""
+    """Return why no windows of what the policy reads can be cut from rollouts, None if they can."""
     if not subject.run.world.can_be_stepped:
         return "cannot cut contexts from rollouts in a world that cannot be stepped"
     policy = subject.policy

@@ -3,8 +3,8 @@
 The arrays of an analysis get a further first axis, the train steps of the checkpoints. Beside them
 stand the losses and what the checkpoints reach on the held-out tasks, in the rollouts of the
 evaluation. In-context learning has appeared at the first checkpoint from which on the interval of
-the gain lies above 0: the mean return of the last ten episodes less that of the first ten, or of
-the halves of fewer than twenty episodes.
+the gain lies above 0: the mean return of the last ten episodes less that of the first ten, or, of
+fewer than twenty episodes, the second half less the first.
 """
 
 from typing import ClassVar
@@ -44,11 +44,12 @@ class Learning(Analysis):
         facts = task_facts(world, length, subject.run.split.held_out_tasks)
         nauc = metrics.nauc(returns.mean(1), facts.optimal_return)
         first, last = _ends(returns.mean(1))
+        end = _num_ends(returns.shape[2])
         episodes = {"episode": list(range(1, returns.shape[2] + 1))}
         return {
             **_over_tasks("nauc", nauc, "NAUC on held-out tasks"),
             **_over_tasks(
-                "gain", last - first, "return of the last ten episodes less the first ten"
+                "gain", last - first, f"return of the last {end} episodes less the first"
             ),
             "loss": _number(loss, "loss on training batches, as last logged"),
             "held_out_loss": _number(held_out, "loss on held-out actors, where it was logged"),
@@ -57,10 +58,19 @@ class Learning(Analysis):
 
     def table(self, results):
         """Return a row for each checkpoint."""
-        header = [TRAIN_STEPS, "loss", "held-out loss", "NAUC", "first ten", "last ten", "gain"]
         loss, held_out, nauc, gain, curve = (
             results[name].values for name in ("loss", "held_out_loss", "nauc", "gain", "curve")
         )
+        end = _num_ends(curve.shape[1])
+        header = [
+            TRAIN_STEPS,
+            "loss",
+            "held-out loss",
+            "NAUC",
+            f"first {end}",
+            f"last {end}",
+            "gain",
+        ]
         bounds = results["gain_interval"].values
         rows = [
             [
@@ -143,12 +153,14 @@ def _held_out_returns(subject: Subject) -> np.ndarray:
 
 
 def _ends(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means over the first and over the last ten episodes, [..., E] -> [...] each.
-
-    They are those of the halves of fewer than twenty episodes.
-    """
-    count = max(1, min(metrics.LAST, returns.shape[-1] // 2))
+    """Return the means over the first and over the last episodes, [..., E] -> [...] each."""
+    count = _num_ends(returns.shape[-1])
     return returns[..., :count].mean(-1), returns[..., -count:].mean(-1)
+
+
+def _num_ends(episodes: int) -> int:
+    """Return the number of first and of last episodes: ten, or half of fewer than twenty."""
+    return max(1, min(metrics.LAST, episodes // 2))
 
 
 def _over_tasks(name: str, values: np.ndarray, about: str) -> Results:
