@@ -20,7 +20,7 @@ from ad.data.store import is_complete, load_history
 from ad.errors import CorruptError, MachineError
 from ad.runtime import arrays as array_files
 from ad.runtime.files import require_disk_space, write_checked_json
-from ad.runtime.locks import locked
+from ad.runtime.locks import is_locked, locked, locked_files
 from ad.runtime.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +80,25 @@ def test_what_a_dead_process_left_half_written_is_removed(tmp_path):
     with locked(tmp_path / "run"):
         assert [path.name for path in below.iterdir()] == [".hidden"]
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+def test_the_lock_of_files_leaves_the_folders_of_other_processes_alone(tmp_path, monkeypatch):
+    written = tmp_path / "runs" / ".step_5.pt.345.tmp"
+    written.parent.mkdir()
+    written.write_text("another process writes this")
+    (tmp_path / ".records.csv.12.tmp").write_text("half")
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path()):
+        with locked_files(folder):
+            assert sorted(os.listdir(tmp_path)) == [".files.lock", "runs"]
+    assert os.listdir(tmp_path) == ["runs"] and written.exists()
+
+
+def test_a_question_for_a_lock_leaves_nothing_behind(holder, tmp_path):
+    (tmp_path / ".run.lock").touch()  # of a process that was killed
+    assert not is_locked(tmp_path / "run") and os.listdir(tmp_path) == []
+    holder(tmp_path / "run")
+    assert is_locked(tmp_path / "run") and os.listdir(tmp_path) == [".run.lock"]
 
 
 def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, capsys):

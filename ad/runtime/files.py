@@ -117,9 +117,12 @@ def atomic_rename_dir(temporary: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that dead processes left in and below `folder`."""
-    for path in list(folder.rglob(".*.tmp")):
+def remove_leftovers(folder: Path, is_recursive: bool = True) -> None:
+    """Remove the temporary files that dead processes left in `folder`.
+
+    If `is_recursive`, those in the folders below it, too.
+    """
+    for path in list(folder.rglob(".*.tmp") if is_recursive else folder.glob(".*.tmp")):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             remove(path)
 

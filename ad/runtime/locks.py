@@ -21,20 +21,21 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises LockedError if the lock is held elsewhere; with `wait`, waits for its release. The lock
     is a file beside the folder, so that the folder may be emptied.
     """
-    path = _lock_file(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise LockedError(f"another process is writing to {folder}: let it finish") from None
-    try:
+    with _held(_lock_file(folder), folder, wait):
         remove_leftovers(folder)
         yield
-    finally:
-        # While the lock is held: filelock >= 3.25 discards a removed file and tries again.
-        path.unlink(missing_ok=True)
-        lock.release()
+
+
+@contextmanager
+def locked_files(folder: Path) -> Iterator[None]:
+    """Wait for the lock of the files in `folder`, hold it, and remove their leftovers.
+
+    Folders in it have locks of their own: other processes may be writing there. The lock is a file
+    in the folder.
+    """
+    with _held(folder / ".files.lock", folder, wait=True):
+        remove_leftovers(folder, is_recursive=False)
+        yield
 
 
 @contextmanager
@@ -48,14 +49,30 @@ def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Return whether a process holds the lock of `folder`."""
-    path = _lock_file(folder)
-    if not path.exists():
+    if not _lock_file(folder).exists():
         return False
     try:
-        with FileLock(path, timeout=0):
+        with locked(folder):  # which leaves no file, unlike a lock that is only tried
             return False
-    except Timeout:
+    except LockedError:
         return True
+
+
+@contextmanager
+def _held(path: Path, folder: Path, wait: bool) -> Iterator[None]:
+    """Hold the lock whose file is `path`. Raises LockedError, which names `folder`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockedError(f"another process is writing to {folder}: let it finish") from None
+    try:
+        yield
+    finally:
+        # While the lock is held: filelock >= 3.25 discards a removed file and tries again.
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _lock_file(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ad.errors import CorruptError
 from ad.runtime.files import atomic_write
-from ad.runtime.locks import locked
+from ad.runtime.locks import locked_files
 from ad.sweeps.planned import PlannedRun
 
 COLUMNS = ("key", "changed", "split_seed", "train_seed", "failure")
@@ -46,13 +46,13 @@ def add_failures(records: Path, runs: Sequence[PlannedRun], failure: str) -> Non
         }
         for run in runs
     }
-    with locked(records.parent, wait=True):
+    with locked_files(records.parent):
         _write(records, read_failures(records) | new)
 
 
 def forget_failures(records: Path, runs: Sequence[PlannedRun]) -> None:
     """Remove `runs` from the file beside `records`, and the file with its last line."""
-    with locked(records.parent, wait=True):
+    with locked_files(records.parent):
         failures, keys = read_failures(records), {run.key for run in runs}
         if failures.keys() & keys:
             _write(records, {key: f for key, f in failures.items() if key not in keys})

@@ -17,7 +17,7 @@ from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
 from ad.methods import train_steps
 from ad.runtime.console import info, warn
-from ad.runtime.locks import locked, locked_runs
+from ad.runtime.locks import locked_runs
 from ad.runtime.run import Run, with_seed
 from ad.runtime.signals import defer_signals
 from ad.sweeps.results_table import print_table
@@ -66,12 +66,11 @@ def train(runs: Sequence[Run], fresh: bool = False) -> None:
                 info(f"train: {trainer.step} steps, {newest}")
 
 
-def collect_and_train(configs: Sequence[Experiment], root: Path) -> list[Run]:
+def collect_and_train(configs: Sequence[Experiment]) -> list[Run]:
     """Return the runs of `configs`, whose folders the caller has locked, trained side by side."""
     runs = [Run.open(config) for config in configs]
-    with locked(root / "histories", wait=True):  # another shard may need them too
-        for run in runs:
-            collect(run)
+    for run in runs:
+        collect(run, wait=True)  # another process may make runs on the same histories
     train(runs)
     return runs
 

@@ -28,7 +28,7 @@ from ad.evaluation.summary import SUMMARY
 from ad.methods import train_steps
 from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_write, read_checked_json
-from ad.runtime.locks import locked
+from ad.runtime.locks import locked_files
 from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, world_folder, world_title
 from ad.sweeps.planned import PlannedRun
@@ -119,7 +119,7 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
     """
     if absent := [str(other) for other in others if not other.exists()]:
         raise ConfigError(f"--merge: there is no file {', '.join(absent)}")
-    with locked(path.parent, wait=True):
+    with locked_files(path.parent):
         records = read_records(path)
         for other in others:
             found = read_records(other)

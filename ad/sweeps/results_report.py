@@ -17,7 +17,7 @@ from ad.evaluation.metrics import over_splits
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
 from ad.runtime.console import info
 from ad.runtime.files import replace_between
-from ad.runtime.locks import locked
+from ad.runtime.locks import locked_files
 from ad.runtime.run import world_title
 from ad.sources import told
 from ad.sweeps.columns import SCORE_COLUMNS
@@ -43,7 +43,7 @@ def write_tables(results: Results, page: Path) -> None:
     texts = {name: table.compact().markdown() for name, table in tables.items() if table.rows}
     for text in texts.values():
         info(text.rstrip())
-    with locked(results.records.parent, wait=True):
+    with locked_files(results.records.parent):
         replace_between(page, texts)
 
 

@@ -18,7 +18,7 @@ from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.devices import choose_device
 from ad.runtime.files import remove
-from ad.runtime.locks import is_locked, locked, locked_runs
+from ad.runtime.locks import is_locked, locked, locked_files, locked_runs
 from ad.sweeps import pipeline
 from ad.sweeps.failures import add_failures, forget_failures, read_failures
 from ad.sweeps.planned import PlannedRun, group_by_experiment, group_by_training
@@ -140,10 +140,10 @@ def make(path: Path, planned: PlannedRun, root: Path) -> None:
 
     The caller has locked the folder of the run.
     """
-    (run,) = pipeline.collect_and_train([_in_root(planned, root)], root)
+    (run,) = pipeline.collect_and_train([_in_root(planned, root)])
     pipeline.evaluate(run)
     records = records_of(planned, run)
-    with locked(path.parent, wait=True):
+    with locked_files(path.parent):
         add_records(path, records)
 
 
@@ -240,7 +240,7 @@ def train_side_by_side(
         with suppress(NumericError, LockedError), locked_runs(configs):
             due = [without_record(path, training) for training in experiment]
             if configs := [_in_root(left[0], root) for left in due if left]:
-                pipeline.collect_and_train(configs, root)
+                pipeline.collect_and_train(configs)
         yield from experiment
 
 

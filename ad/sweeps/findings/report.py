@@ -13,7 +13,7 @@ from ad.interpret.labeled import FOLDER, LEARNING, load
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval
 from ad.runtime.console import info
 from ad.runtime.files import remove, replace_between
-from ad.runtime.locks import locked, locked_runs
+from ad.runtime.locks import locked_files, locked_runs
 from ad.runtime.run import Run
 from ad.sweeps.findings.plan import Findings, TableConfig
 from ad.sweeps.findings.records import Value, add_values, read_values, shown_values, values_of
@@ -35,9 +35,9 @@ def make_findings(
         info(f"{run.changed}, seed {run.config.training.train_seed}: {len(missing)} tables")
         config = replace(run.config, root=str(root))
         with locked_runs([config]):
-            (trained,) = collect_and_train([config], root)
+            (trained,) = collect_and_train([config])
             values = [*_analyzed(findings, run, trained, missing)]
-        with locked(findings.records.parent, wait=True):
+        with locked_files(findings.records.parent):
             add_values(findings.records, values)
         if not keep:
             remove(trained.folder)

@@ -13,7 +13,7 @@ from ad.evaluation.metrics import t_interval
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.console import info, warn
 from ad.runtime.files import is_marked, replace_between, write_text
-from ad.runtime.locks import locked
+from ad.runtime.locks import locked_files
 from ad.sources import told
 from ad.sweeps.files import read_file
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
@@ -82,7 +82,7 @@ def write_leaderboard(board: Board, records_file: Path, folder: Path, name: str)
     """
     found = read_leaderboard(board, records_file)
     summary, page = summary_table(board, found.cells), Path(board.page)
-    with locked(folder, wait=True):
+    with locked_files(folder):
         write_text(folder / f"{name}.md", markdown(found))
         write_text(folder / f"{name}_scores.csv", as_csv(long_table(board, found.cells)))
         write_text(folder / f"{name}.tex", latex(summary))

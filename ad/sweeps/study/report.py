@@ -11,7 +11,7 @@ from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.runtime import console
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, write_text
-from ad.runtime.locks import locked
+from ad.runtime.locks import locked_files
 from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.records import SECONDS, RunRecord, read_records
 from ad.sweeps.study.plan import STUDY_FILE, Question, Study, load_study
@@ -42,7 +42,7 @@ def make_page(folder: Path) -> None:
     Warns of each question whose file states other verdicts than the records, once all are there.
     """
     study = load_study(folder)
-    with locked(folder, wait=True):
+    with locked_files(folder):
         records = read_records(study.records)
         results = study_results(study, records)
         write_text(folder / "README.md", page(study, records, results))
