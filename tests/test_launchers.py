@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from processes import ROOT
@@ -14,11 +16,13 @@ from small_board import SmallBoard
 
 from ad.cli import VERBS, exit_code
 from ad.config.help import launcher_help
-from ad.errors import ConfigError, MachineError, NumericError
+from ad.data.histories import Histories
+from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
-from ad.runtime.locks import locked
+from ad.runtime.locks import is_locked, locked
 from ad.sweeps.launchers.base import LOST, SHARD
 from ad.sweeps.launchers.launch import new_launcher, run_jobs
+from ad.sweeps.launchers.submitit import Job
 from ad.sweeps.planned import shard
 from ad.sweeps.records import add_records, merge_records, read_records
 from ad.sweeps.runs import list_runs, run_missing
@@ -202,6 +206,8 @@ def test_verbs_of_one_experiment_start_jobs_too(verb, tmp_path, capsys):
     assert all(f"ad.cli {verb} --config_path" in job for job in jobs)
     assert exit_code(VERBS[verb], [*words, *launch, "--fresh", "true"]) == 2
     assert "--fresh true cannot be given to a --launcher" in capsys.readouterr().err
+    assert exit_code(VERBS[verb], [*words, *launch, "--shard", "1/2"]) == 2
+    assert "--shard is what --launcher gives to its jobs" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -230,6 +236,28 @@ def test_an_extra_that_is_missing_gets_a_sentence(name, tmp_path, monkeypatch):
     monkeypatch.setattr("ad.sweeps.launchers.base.find_spec", lambda package: None)
     with pytest.raises(ConfigError, match=rf'--launcher {name} needs .* -e "\.\[{name}\]"'):
         new_launcher(name, "", "test", tmp_path, 9)
+
+
+def test_jobs_that_slurm_does_not_take_get_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # without sbatch and srun
+    launcher = new_launcher("submitit", "{cluster: slurm}", "test", tmp_path / "jobs", 9)
+    with pytest.raises(MachineError, match='submitit cannot submit the jobs: Could not detect "'):
+        launcher.run([sh("exit 0")])
+
+
+def test_a_cluster_of_ray_that_cannot_be_reached_gets_a_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **options):
+        raise ConnectionError("no cluster\nanswers")
+
+    monkeypatch.setattr("ad.sweeps.launchers.base.find_spec", lambda package: "installed")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=refuse))
+    launcher = new_launcher("ray", "{address: here}", "test", tmp_path, 9)
+    with pytest.raises(MachineError, match="ray cannot reach here: no cluster answers"):
+        launcher.run([sh("exit 0")])
+
+
+def test_a_job_of_submitit_that_has_not_started_its_command_is_queued_again():
+    assert Job(["true"]).checkpoint().function == Job(["true"])
 
 
 def test_the_help_names_every_setting_of_every_launcher():
@@ -261,6 +289,24 @@ def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, 
     assert "train: already done" not in capsys.readouterr().out and not folder.exists()
 
 
+def test_a_run_waits_for_a_process_that_collects_its_histories(made, tmp_path):
+    board = SmallBoard(tmp_path)
+    first = board.runs[0]
+    histories = Histories(replace(first.config, root=str(board.root))).path
+    written = histories.with_name("other") / ".history.345.tmp"
+    written.mkdir(parents=True)  # by a process that collects other histories
+    process = threading.Thread(
+        target=run_missing, args=(board.records, [first], board.root), daemon=True
+    )
+    with locked(histories):
+        process.start()
+        while not is_locked(board.root / "logs" / first.config.name):
+            time.sleep(0.05)
+        time.sleep(0.5)  # long enough to ask for the histories
+    process.join(60)
+    assert board.scores() == {first.key: made.scores()[first.key]} and written.exists()
+
+
 def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):
     whole, path = read_records(made.records), tmp_path / "records.csv"
     lines = made.records.read_text().splitlines(keepends=True)
@@ -286,6 +332,9 @@ def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):
     assert "other scores of the same versions" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"there is no file .*none\.csv"):
         merge_records(path, [tmp_path / "none.csv"])
+    other.write_bytes(b"\xff\x00")
+    with pytest.raises(CorruptError, match=r"c\.csv is not a whole file of records"):
+        merge_records(path, [other])
 
 
 def test_records_of_other_versions_count_as_done_and_are_told(made, tmp_path, capsys):
@@ -301,10 +350,14 @@ def test_records_of_other_versions_count_as_done_and_are_told(made, tmp_path, ca
     assert total == "records: 0 of 4 runs are missing"
 
 
-def test_a_sweep_is_run_by_the_front_end_of_its_file(made, tmp_path, capsys):
+def test_a_sweep_is_run_by_the_front_end_of_its_file(made, tmp_path, monkeypatch, capsys):
     words = [*made.words, "--status", "true"]
     assert exit_code(VERBS["sweep"], words) == 0
     assert capsys.readouterr().out.endswith("leaderboard: 0 of 4 runs are missing\n")
+    findings = ["--file", str(ROOT / "configs/interpret/findings.yaml"), "--status", "true"]
+    monkeypatch.chdir(ROOT)
+    assert exit_code(VERBS["sweep"], [*findings, "--records", str(tmp_path / "none.csv")]) == 0
+    assert "tables missing" in capsys.readouterr().out
     (tmp_path / "other.yaml").write_text("x: 1\n")
     for argv, sentence in [
         (["--file", str(tmp_path / "other.yaml")], "is no sweep: it has neither tables nor boards"),

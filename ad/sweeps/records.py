@@ -85,15 +85,15 @@ def read_records(path: Path) -> dict[str, RunRecord]:
     """
     if not path.exists():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *lines = list(csv.reader(file)) or [[]]
     try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
         if header != [name for name in COLUMNS if name in header or name not in ADDED]:
             raise ValueError("its columns are others")
         older = dict.fromkeys(ADDED, "")
         cells = [older | dict(zip(header, line, strict=True)) for line in lines]
         records = [{name: _parse(name, cell) for name, cell in line.items()} for line in cells]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise CorruptError(f"{path} is not a whole file of records: {error}") from error
     return {record["key"]: record for record in records}
 
@@ -111,7 +111,7 @@ def add_records(path: Path, new: Sequence[RunRecord]) -> None:
 
 
 def merge_records(path: Path, others: Sequence[Path]) -> None:
-    """Add the records of the files `others`, to those at `path`.
+    """Add the records of the files `others` to those at `path`.
 
     A record is that of the same run if the hash of its configuration is the same. Then the one at
     `path` stays, with a warning if the other has other scores or was made with other versions or

@@ -150,13 +150,13 @@ def leaderboard(argv: Sequence[str]) -> None:
 
 
 def sweep(argv: Sequence[str]) -> None:
-    """Run the study, the tables or the leaderboard of any file; the other options are theirs.
+    """Run the study, tables, leaderboard or findings of any file; the other options are theirs.
 
     With --status true and without --file, list the runs of every sweep in configs/.
     """
     parser = _parser("sweep", sweep)
     parser.add_argument(
-        "--file", type=Path, help="a folder with study.yaml, or a YAML file of tables or boards"
+        "--file", type=Path, help="a folder with study.yaml, or a YAML file of the others"
     )
     options, words = parser.parse_known_args(argv)
     if options.file is None and words != ["--status", "true"]:
@@ -177,7 +177,8 @@ def _front_end(file: Path) -> tuple[Callable, str]:
     from ad.config.yaml_io import YamlFile
 
     content = YamlFile(read_text(file)).data
-    for name, verb in {"tables": results, "boards": leaderboard}.items():
+    # Findings have tables too.
+    for name, verb in {"models": findings, "tables": results, "boards": leaderboard}.items():
         if isinstance(content, dict) and name in content:
             return verb, "--file"
     raise ConfigError(f"{file} is no sweep: it has neither tables nor boards")
@@ -311,8 +312,6 @@ def _launch_missing(records: Path, runs: Sequence, options, words: Sequence[str]
     from ad.sweeps.planned import group_by_experiment, group_by_training
     from ad.sweeps.runs import missing_trainings
 
-    if options.shard != "1/1":
-        raise ConfigError("--shard is what --launcher gives to its jobs: leave one of them out")
     keep, retry = options.keep == "true", options.retry == "true"
     is_dry = options.dry == "true"
     if not is_dry and not missing_trainings(records, runs, options.root, keep, retry):

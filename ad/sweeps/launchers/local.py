@@ -11,9 +11,11 @@ class Local(Launcher):
 
     def run(self, commands: Sequence[list[str]]) -> list[int]:
         """Run the commands side by side; their output is this process's."""
-        # Their own process groups: Ctrl-C reaches them through this process, and only once.
-        jobs = [subprocess.Popen(command, process_group=0) for command in commands]
+        jobs = []
         try:
+            for command in commands:
+                # Its own process group: Ctrl-C reaches it through this process, and only once.
+                jobs.append(subprocess.Popen(command, process_group=0))
             return [job.wait() for job in jobs]
         except BaseException:
             for job in jobs:

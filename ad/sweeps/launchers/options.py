@@ -34,6 +34,8 @@ def take_launcher_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list
     options, rest = parser.parse_known_args(argv)
     if options.launcher == "none" and (options.dry == "true" or options.launcher_settings):
         raise ConfigError("--dry and --launcher_settings need --launcher local, submitit or ray")
+    if options.launcher != "none" and any(word.split("=")[0] == "--shard" for word in rest):
+        raise ConfigError("--shard is what --launcher gives to its jobs: leave one of them out")
     return options, rest
 
 

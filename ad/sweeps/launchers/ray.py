@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ad.config.fields import field
+from ad.errors import MachineError
 from ad.sweeps.launchers.base import LOST, JobSettings, Launcher
 
 if TYPE_CHECKING:
@@ -34,13 +35,20 @@ class Ray(Launcher):
     package = "ray"
 
     def run(self, commands: Sequence[list[str]]) -> list[int]:
-        """Run each command in a task; Ray passes its output on to this process."""
+        """Run each command in a task; Ray passes its output on to this process.
+
+        Raises MachineError if the cluster at `address` cannot be reached.
+        """
         import ray
 
         own = self.settings
         # A cluster of its own has room for all jobs, whatever this machine has.
         room = {"num_cpus": own.jobs * own.cpus} if own.address == "local" else {}
-        ray.init(own.address, include_dashboard=False, logging_level="warning", **room)
+        try:
+            ray.init(own.address, include_dashboard=False, logging_level="warning", **room)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise MachineError(f"--launcher ray cannot reach {own.address}: {text}") from error
         try:
             call = ray.remote(num_cpus=own.cpus, num_gpus=own.gpus, max_retries=RETRIES)(
                 subprocess.call

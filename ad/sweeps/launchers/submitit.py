@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ad.config.fields import field
+from ad.errors import MachineError
 from ad.sweeps.launchers.base import LOST, SHARD, JobSettings, Launcher
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Job:
             raise
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Stop the command, which saves its state, and return the job to queue in its place."""
+        """Stop the command, which saves its state, and return the job that is queued instead."""
         from submitit.helpers import DelayedSubmission
 
         self.stop()
@@ -84,8 +85,10 @@ class Job:
         """Terminate the command and wait for its end.
 
         This may run inside the handler of a signal that interrupted `Popen.wait`, which must not
-        be called again there.
+        be called again there. Does nothing before the command is started.
         """
+        if self.process is None:
+            return
         self.process.terminate()
         with suppress(ChildProcessError):  # it had ended
             os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
@@ -103,10 +106,14 @@ class Submitit(Launcher):
         return f"in {self.folder}"
 
     def run(self, commands: Sequence[list[str]]) -> list[int]:
-        """Run the commands as the elements of an array."""
-        executor = self._executor()
-        with executor.batch():
-            jobs = [executor.submit(Job(command)) for command in commands]
+        """Run the commands as the elements of an array. Raises MachineError if SLURM refuses it."""
+        try:
+            executor = self._executor()
+            with executor.batch():
+                jobs = [executor.submit(Job(command)) for command in commands]
+        except RuntimeError as error:  # there is no SLURM, or sbatch failed
+            text = " ".join(str(error).split())
+            raise MachineError(f"--launcher submitit cannot submit the jobs: {text}") from error
         try:
             return [_exit_code(job) for job in jobs]
         except BaseException:
