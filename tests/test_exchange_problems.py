@@ -17,12 +17,13 @@ from training_run import words_of
 from ad.cli import VERBS, exit_code
 from ad.config.parser import load
 from ad.data.histories import Histories
-from ad.errors import MachineError
+from ad.errors import ConfigError, MachineError
 from ad.exchange import export, formats
 from ad.exchange import minari as minari_format
 from ad.exchange.export import export_histories
 from ad.exchange.formats import Export
 from ad.exchange.hdf5 import new_file
+from ad.exchange.minari_reader import MinariReader
 from ad.exchange.recorded import RecordedWorld
 from ad.exchange.xland import XLand
 from ad.registry import EXPORTS
@@ -173,6 +174,34 @@ def test_an_experiment_of_ones_own_is_not_overwritten(root, capsys):
     assert exit_code(VERBS["import_histories"], arguments) == 2
     assert "mine.yaml holds another experiment" in capsys.readouterr().err
     assert (root / "mine.yaml").read_text() == "name: precious\n"
+
+
+def test_a_file_that_cannot_be_an_experiment_is_a_sentence(root, capsys):
+    write_xland(root / "xland.hdf5")
+    (root / "mine.yaml").write_bytes(b"\xff\x00")
+    for name, problem in [
+        ("mine.yaml", "mine.yaml holds another experiment"),
+        ("my room.yaml", "the name of the experiment must be a plain folder name"),
+    ]:
+        arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", name]
+        assert exit_code(VERBS["import_histories"], arguments) == 2
+        assert problem in capsys.readouterr().err
+    assert not (root / "my room.yaml").exists()
+
+
+@pytest.mark.parametrize(("field", "wrong"), [("action", -1), ("observation", 2**16)])
+def test_values_that_would_wrap_round_are_refused(run, root, field, wrong, monkeypatch):
+    export_histories(run, "minari", PLACES["minari"])
+    read = MinariReader.read
+
+    def damaged(*arguments):
+        arrays = read(*arguments)
+        arrays[field].flat[3] = wrong
+        return arrays
+
+    monkeypatch.setattr(MinariReader, "read", damaged)
+    with pytest.raises(ConfigError, match=f"has {wrong} as {field}, which uint"):
+        imported("minari", PLACES["minari"], root)
 
 
 def test_more_than_the_data_set_has_is_a_sentence(root, capsys):

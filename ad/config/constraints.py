@@ -31,7 +31,7 @@ def root_is_a_folder(root):
 
 
 @constraint("env.kwargs")
-def env_kwargs_are_notreserved_problem(kwargs):
+def env_kwargs_are_not_reserved(kwargs):
     return reserved_problem(kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Formats of recorded histories: what a data set says of itself, and the interface of a format.
+"""Formats of recorded histories: the description of a data set, and the interface of a format.
 
 To add a format: a file here with a subclass of `Format`, and a line in `ad.registry.EXPORTS`. The
 verbs export_histories and import_histories then take its name.
@@ -28,7 +28,7 @@ KEY = "learning_histories"  # the name of the description in the metadata of a f
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set of this suite says of itself, in plain types: the same in every format.
+    """The description of a data set of this suite in plain types, the same in every format.
 
     `env` and `split` are the sections of the experiment. `source` has the algorithm, its settings
     and the source seed. `tasks` are the train tasks, `stopped` the steps from which failed agents
@@ -69,10 +69,10 @@ def parse_description(text: str, place: str) -> Description:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds: K tasks of N actors with T transitions each.
+    """The contents of a data set: K tasks of N actors with T transitions each.
 
-    `parts` are those of an observation. `description` is None unless this suite wrote the data set;
-    `episode_length` is then None, else that of the longest episode in env steps.
+    `parts` are those of an observation. `description` is None for a data set that this suite did
+    not write; only such a one has an `episode_length`, the env steps of its longest episode.
     """
 
     parts: dict[str, Part]
@@ -88,8 +88,8 @@ class Contents:
 class Export:
     """The histories to write, (task, history) each, with their description and their world.
 
-    They may be iterated again, and only one need be in memory at a time. `bar` is told of each
-    transition.
+    `histories` may be iterated again, and holds one history in memory at a time. The progress bar
+    `bar` counts transitions.
     """
 
     description: Description
@@ -173,8 +173,9 @@ def new_format(name: str) -> Format:
 
 
 def nested(space: gymnasium.Space, parts: dict[str, np.ndarray], name: str = ""):
-    """Return the arrays `parts` [M, ...] as `space` nests them: `envs.spaces.split_observation`
-    gives them back.
+    """Return the arrays `parts` [M, ...] as `space` nests them.
+
+    `envs.spaces.split_observation` is the inverse.
     """
 
     def inner(key, child: gymnasium.Space):

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ad.collection.collect import collect
+from ad.config.constraints import name_is_a_folder_name
 from ad.config.parser import load_file
 from ad.config.schema import EnvConfig, ModelConfig, SplitConfig
 from ad.config.world import configured_world
@@ -32,11 +33,13 @@ def import_histories(
     """
     if experiment.suffix != ".yaml":
         raise ConfigError(f"--to must be the path of a .yaml file, not {experiment}")
+    if text := name_is_a_folder_name(experiment.stem):
+        raise ConfigError(f"--to: the name of the experiment {text}")
     chosen = new_format(format_name)
     contents = chosen.open(place).contents
     settings = _experiment(contents, format_name, place, experiment.stem)
     text = dump_yaml(settings)
-    if experiment.exists() and experiment.read_text(encoding="utf-8") != text and not fresh:
+    if experiment.exists() and experiment.read_bytes() != text.encode() and not fresh:
         raise ConfigError(
             f"{experiment} holds another experiment: choose another --to, or overwrite it with "
             "--fresh true"

@@ -105,7 +105,17 @@ class Recorded:
         self.time[k] = np.where(done[:, -1], 0, time[:, -1] + 1)
         if missing := self.fields.keys() - {*arrays, "time"}:
             raise ConfigError(f"{self.place} has no {', '.join(sorted(missing))}")
-        return {name: ({"time": time} | arrays)[name] for name in self.fields}
+        arrays["time"] = time
+        return {name: self._cast(name, arrays[name]) for name in self.fields}
+
+    def _cast(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return the values of a field in its dtype. Raises ConfigError if one wraps round."""
+        dtype = self.fields[name].dtype
+        kept = values.astype(dtype)
+        if dtype.kind in "iu" and (kept != values).any():
+            wrong = values[kept != values].ravel()[0]
+            raise ConfigError(f"{self.place} has {wrong} as {name}, which {dtype} does not hold")
+        return kept
 
 
 class RecordedWorld(World):
@@ -145,7 +155,8 @@ class RecordedWorld(World):
 def describe_parts(parts: dict[str, Part]) -> dict:
     """Return the parts of an observation as plain values, for `RecordedWorld`.
 
-    They are a dict of each part by name, or that of the only part of an undivided observation.
+    The result has a dict for each part by its name; that of an undivided observation is itself the
+    result.
     """
     plain = {}
     for name, part in parts.items():

@@ -1,4 +1,4 @@
-"""The command line of import_histories, which does not read an experiment but writes one."""
+"""The command line of import_histories, which writes the experiment that other verbs read."""
 
 import argparse
 import inspect
