@@ -15,8 +15,8 @@ from typing import ClassVar
 from ad.config.fields import field
 from ad.errors import ConfigError
 
-LOST = -1  # the exit code of a job of which nobody knows how it ended
-SHARD = "@SHARD@"  # stands in a command for the shard of a job, "1/2" and so on
+LOST = -1  # the exit code of a job that ended without one
+SHARD = "@SHARD@"  # the placeholder in a command for the shard of a job, "1/2" and so on
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class JobSettings:
 
 
 class Launcher(ABC):
-    """Run jobs with `settings`. They are called `name`, and `folder` is for their logs.
+    """Run jobs called `name` with `settings`; their logs are in `folder`.
 
-    Raises ConfigError if `package`, the extra that it needs, is not installed.
+    `package` is the one that the launcher needs, and the name of its extra. Raises ConfigError if
+    it is not installed.
     """
 
     Settings: ClassVar[type] = JobSettings
@@ -46,7 +47,7 @@ class Launcher(ABC):
 
     @property
     def output(self) -> str:
-        """Where the output of the jobs is, as the end of a sentence."""
+        """The place of the jobs' output, as the end of a sentence."""
         return "above"
 
     @abstractmethod
@@ -57,7 +58,7 @@ class Launcher(ABC):
         """
 
     def script(self, command: Sequence[str]) -> str:
-        """Return what is run as a shell script; `command` has SHARD where its jobs differ."""
+        """Return the jobs as a shell script; `command` has SHARD where they differ."""
         jobs = range(1, self.settings.jobs + 1)
         return "\n".join(shlex.join(of_shard(command, number, len(jobs))) for number in jobs)
 

@@ -1,4 +1,4 @@
-"""The options --launcher, --launcher_settings and --dry, and the start of the jobs they ask for."""
+"""Start the jobs that the options --launcher, --launcher_settings and --dry ask for."""
 
 import argparse
 import sys
@@ -21,10 +21,10 @@ ERRORS = {error.exit_code: error for error in (ConfigError, CorruptError, Numeri
 def launch(
     options: argparse.Namespace, verb: str, words: Sequence[str], folder: Path, most: int
 ) -> bool:
-    """Run `ad <verb> <words>` in jobs, at most `most`, as the `options` of `take_options` say.
+    """Run `ad <verb> <words>` in at most `most` jobs, as `options` of `take_launcher_options` say.
 
     The logs of a launcher are in `folder`. Returns False if --dry true prints the jobs instead.
-    Raises ConfigError for what the options say wrong, and the error of the first job that fails.
+    Raises ConfigError for wrong options, and the error of the first job that fails.
     """
     launcher = new_launcher(options.launcher, options.launcher_settings, verb, folder, most)
     shard = ["--shard", SHARD] if launcher.settings.jobs > 1 else []
@@ -40,7 +40,7 @@ def launch(
 def launch_experiment(
     options: argparse.Namespace, verb: str, words: Sequence[str], arguments: Arguments, most: int
 ) -> bool:
-    """Run a verb of one experiment, whose parsed `words` are `arguments`, as `launch` does.
+    """Run a verb of one experiment in jobs, as `launch` does; `arguments` are its parsed `words`.
 
     Raises ConfigError for --fresh true: a job that is started again would begin anew.
     """
@@ -70,9 +70,9 @@ def new_launcher(name: str, settings: str, title: str, folder: Path, most: int) 
 
 
 def run_jobs(launcher: Launcher, commands: Sequence[list[str]]) -> None:
-    """Run `commands`, those that are lost up to ATTEMPTS times. Raises the error of the first.
+    """Run `commands` to their ends. Raises the error of the first that fails.
 
-    A job whose process is killed did nothing wrong: it is started again.
+    A job that is lost, since its process was killed, is started up to ATTEMPTS times.
     """
     ended, left = {}, list(range(len(commands)))
     for attempt in range(ATTEMPTS):

@@ -1,4 +1,4 @@
-"""What the leaderboard is to show: for a world and a score, an aim and the best result so far."""
+"""Aims of the leaderboard: for a world and a score, the number to reach and the best so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
