@@ -23,7 +23,8 @@ Packages, each of which imports only packages above it in this list:
     exchange/         histories and trained models in formats that others read
     sweeps/           the verbs of a run in turn, and many runs: seeds, studies, tuning, tables;
                       launchers/ start verbs as processes
-    cli               the console command
+    verbs             the verbs of one experiment
+    cli               the console command, and every verb by its name
 
 Shapes: B windows, N environments in lockstep, T transitions, L tokens, E episodes, H heads, D head
 width, C model width, A actions, K tasks, S observations; a docstring says where a letter differs.

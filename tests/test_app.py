@@ -12,7 +12,7 @@ from browser import MISSING, browser
 from test_contexts import METHODS, untrained
 from test_edits import READERS
 
-from ad.cli import app, exit_code
+from ad.cli import exit_code
 from ad.evaluation.evaluate import load_model
 from ad.interpret.analyses.attention import attention_sums
 from ad.interpret.analyses.attribution import Reading, outputs, preferred, read_values
@@ -26,6 +26,7 @@ from ad.methods import build_method
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.run import Run
 from ad.runtime.signals import Terminated
+from ad.verbs import app
 
 
 class Page:

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ad.cli import VERBS, exit_code, of_experiment
+from ad.cli import VERBS, exit_code
 from ad.config.help import help_text
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
+from ad.verbs import of_experiment
 
 ROOT = Path(__file__).parent.parent
 
 VERB = """
 import sys, time
-from ad.cli import of_experiment, run_and_exit
+from ad.cli import run_and_exit
+from ad.verbs import of_experiment
 
 def main(config, fresh):
     print("started", flush=True)

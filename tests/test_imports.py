@@ -25,6 +25,7 @@ LAYERS = (
     ("ad.reporting",),
     ("ad.interpret", "ad.exchange"),
     ("ad.sweeps",),
+    ("ad.verbs",),
     ("ad.cli",),
     ("scripts",),
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_contexts import METHODS, untrained
 
-from ad.cli import exit_code, inspect_model
+from ad.cli import exit_code
 from ad.errors import ConfigError, CorruptError
 from ad.interpret.analyses import probes
 from ad.interpret.analysis import Subject, estimate_text, interval_text, over_tasks
@@ -15,6 +15,7 @@ from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.interpret.page import page_data
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
+from ad.verbs import inspect_model
 
 PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 RARE = {"scrubbing"}  # scores decisions that agree, which a few episodes may not have

@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WORK = """
 import time
-from ad.cli import of_experiment, run_and_exit
+from ad.cli import run_and_exit
 from ad.runtime.signals import defer_signals
+from ad.verbs import of_experiment
 
 def main(config, fresh):
     with defer_signals() as stop_requested:

@@ -8,12 +8,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from ad.cli import inspect_model
 from ad.interpret import page
 from ad.interpret.labeled import LabeledArray, intervals, load, save
 from ad.interpret.page import page_data, write_page
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
+from ad.verbs import inspect_model
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ad.cli import exit_code, of_experiment
+from ad.cli import exit_code
 from ad.collection.collect import collect
 from ad.data.histories import Histories
 from ad.data.store import is_complete, load_history
@@ -22,6 +22,7 @@ from ad.runtime import arrays as array_files
 from ad.runtime.files import require_disk_space, write_checked_json
 from ad.runtime.locks import is_locked, locked, locked_files
 from ad.runtime.run import Run
+from ad.verbs import of_experiment
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
