@@ -1,4 +1,4 @@
-"""Writing HDF5 files so that a full disk is an error and not the end of the process."""
+"""Write HDF5 files: a full disk raises an error and does not crash the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Reading a local data set of Minari."""
+"""The reader of local data sets of Minari."""
 
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line of verbs that do not read one experiment, as study, results and leaderboard.
+"""The command line of verbs of many runs, such as study, results and leaderboard.
 
 Modules that read configurations or import torch are imported inside a function, so that `--help`
 and a wrong option take no time.
@@ -77,23 +77,11 @@ def findings(argv: Sequence[str]) -> None:
     again; the same command resumes the others. Several processes may each make one shard of
     the models.
     """
-    parser = _parser("findings", findings)
-    parser.add_argument(
-        "--file",
-        default="configs/interpret/findings.yaml",
-        type=Path,
-        help="the models and the tables",
-    )
+    parser, file = _runs_parser("findings", findings), Path("configs/interpret/findings.yaml")
+    parser.add_argument("--file", default=file, type=Path, help="the models and the tables")
     parser.add_argument(
         "--records", default="configs/records/findings.csv", type=Path, help="the records"
     )
-    parser.add_argument(
-        "--root", default=Path("logs") / "findings", type=Path, help="where runs write their files"
-    )
-    parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
-    add_flag(parser, "keep", "keep the folders of finished runs")
-    add_flag(parser, "status", "list the runs and what they lack, and stop")
-    add_flag(parser, "table", "write the page and stop")
     options = parser.parse_args(argv)
     from ad.runtime.files import read_marked
     from ad.sweeps.findings.plan import load_findings
@@ -261,20 +249,24 @@ def _print_table(
         replace_between(options.update, {mark: text})
 
 
-def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
-    """Return a parser with the options of a verb that makes many runs."""
-    parser, root = _parser(name, verb, SweepParser), Path("logs") / name
-    parser.set_defaults(verb=name)
+def _runs_parser(
+    name: str, verb: Callable, kind: type = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of a verb that makes many runs and a page of them."""
+    parser, root = _parser(name, verb, kind), Path("logs") / name
     parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
-    flags = {
-        "keep": "keep the folders of finished runs",
-        "status": "list the runs, done, running, failed or missing, and stop",
-        "runs": "make the runs and stop",
-        "table": "write the page and stop",
-    }
-    for flag, about in flags.items():
-        add_flag(parser, flag, about)
+    add_flag(parser, "keep", "keep the folders of finished runs")
+    add_flag(parser, "status", "list the runs with their state, and stop")
+    add_flag(parser, "table", "write the page and stop")
+    return parser
+
+
+def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
+    """Return a parser with the options of a verb that also merges records and starts jobs."""
+    parser = _runs_parser(name, verb, SweepParser)
+    parser.set_defaults(verb=name)
+    add_flag(parser, "runs", "make the runs and stop")
     parser.add_argument(
         "--merge", help="files of records made elsewhere, with commas between: add them and stop"
     )
