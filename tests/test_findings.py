@@ -1,5 +1,6 @@
 """Findings: what analyses of models of several seeds say, from the file to the page."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,7 @@ OVER_TRAINING = """
     analysis: learning
     over_training: true
     array: gain
+    interval: gain_interval
     rows: train steps
   strongest:
     models: [wide]
@@ -218,7 +220,11 @@ def test_checkpoints_are_analyzed_and_the_strongest_head_is_followed_over_traini
     findings.page.write_text("".join(f"<!-- {n} -->\n<!-- /{n} -->\n" for n in findings.tables))
     run = findings.models["wide"][0]
     make_findings(findings, [run], tmp_path)
-    assert [row[1] for row in cells(findings, "learning")] == ["0", "10", "20"]
+    learning = cells(findings, "learning")
+    assert [row[1] for row in learning] == ["0", "10", "20"]
+    for _, _, gain, *_ in learning:
+        mean, low, high = map(float, re.findall(r"-?\d+\.\d+", gain))
+        assert low <= mean <= high
     followed, (strongest,) = cells(findings, "of_the_strongest"), cells(findings, "strongest")
     assert [row[1] for row in followed] == ["0", "10", "20"]
     assert strongest[2].endswith(f": {followed[-1][2]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import ConfigError, CorruptError
-from ad.interpret.labeled import LabeledArray, Results
+from ad.interpret.labeled import BOUND, LabeledArray, Results
 from ad.runtime.files import atomic_write
 from ad.sweeps.findings.plan import Findings, TableConfig
 from ad.sweeps.planned import PlannedRun
@@ -93,15 +93,16 @@ def values_of(findings: Findings, name: str, run: PlannedRun, results: Results) 
     for label in table.only:
         _label(array, table.rows, label)
     selected = array.at(**at)
-    bounds = np.full((2, *selected.shape), np.nan)
+    low = high = np.full(selected.shape, np.nan)
     if table.interval:
-        bounds = _array(table.interval, results).at(**at)
+        interval = _array(table.interval, results)
+        low, high = (interval.at(**at, **{BOUND: bound}) for bound in interval.axes[BOUND])
     seed = run.config.training.train_seed
     return [
         Value(
             *(run.key, run.changed, seed, name, table.analysis, table.array),
             json.dumps(labels, ensure_ascii=False),
-            *(float(values[index]) for values in (selected, *bounds)),
+            *(float(values[index]) for values in (selected, low, high)),
         )
         for index, labels in _labels(array, {axis: str(label) for axis, label in at.items()})
     ]
