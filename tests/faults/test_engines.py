@@ -33,7 +33,10 @@ def lost(board: SmallBoard, untouched: SmallBoard) -> list[str]:
     return [key for key in expected | found if expected.get(key) != found.get(key)]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(15, marks=FULL)])
+# test_kills.py covers a killed run at each run of the tests.
+@pytest.mark.parametrize(
+    "kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(15, marks=FULL)]
+)
 def test_kills_at_random_moments_of_a_sweep_lose_no_record(
     untouched, killer, tmp_path, ledger, kills
 ):
