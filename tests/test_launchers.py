@@ -15,11 +15,13 @@ from processes import ROOT
 from small_board import SmallBoard
 
 from ad.cli import VERBS, exit_code
+from ad.collection.collect import collect
 from ad.config.help import launcher_help
 from ad.data.histories import Histories
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
 from ad.runtime.locks import is_locked, locked
+from ad.runtime.run import Run
 from ad.sweeps.launchers.base import LOST, SHARD
 from ad.sweeps.launchers.launch import new_launcher, run_jobs
 from ad.sweeps.launchers.submitit import Job
@@ -305,6 +307,18 @@ def test_a_run_waits_for_a_process_that_collects_its_histories(made, tmp_path):
         time.sleep(0.5)  # long enough to ask for the histories
     process.join(60)
     assert board.scores() == {first.key: made.scores()[first.key]} and written.exists()
+
+
+def test_all_that_a_collection_writes_is_written_under_its_lock(tmp_path, monkeypatch):
+    board, held = SmallBoard(tmp_path), []
+    config = replace(board.runs[0].config, root=str(board.root))
+
+    def write(path, value):
+        held.append(is_locked(path.parent))
+
+    monkeypatch.setattr("ad.collection.collect.write_json", write)
+    collect(Run(config))
+    assert held == [True]
 
 
 def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):

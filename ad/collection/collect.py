@@ -14,7 +14,7 @@ from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_rename_dir, remove, write_json
 from ad.runtime.locks import locked
 from ad.runtime.run import Run, describe_split
-from envs.tasks import task_name
+from envs.tasks import Split, task_name
 
 
 def collect(run: Run, fresh: bool = False, wait: bool = False) -> int:
@@ -31,17 +31,20 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> int:
             f"env.episode_length {length} ends episodes that {run.config.env.id} lets last for "
             f"{limit} steps"
         )
-    count = collect_tasks(histories, split.train_tasks, fresh, wait)
-    write_json(histories.path / f"split_{split.hash[:12]}.json", describe_split(split))
-    return count
+    return collect_tasks(histories, split.train_tasks, fresh, wait, split)
 
 
 def collect_tasks(
-    histories: Histories, tasks: np.ndarray, fresh: bool = False, wait: bool = False
+    histories: Histories,
+    tasks: np.ndarray,
+    fresh: bool = False,
+    wait: bool = False,
+    split: Split | None = None,
 ) -> int:
     """Collect the missing histories of `tasks` [K, ...] as `collect` does; returns their number.
 
-    With `wait`, waits for another process that collects into the same dataset.
+    With `wait`, waits for another process that collects into the same dataset. The `split` that the
+    tasks are of is described beside the histories.
     """
     # No lock is held meanwhile, so two processes never wait for each other.
     for needed in histories.needed:
@@ -56,6 +59,9 @@ def collect_tasks(
             job.collect()
         for tasks_of_job in _split_tasks(histories, histories.missing(missing)):
             CollectionJob(histories, tasks_of_job).collect()
+        if split is not None:  # under the lock, whose next holder removes unfinished files
+            path = histories.path / f"split_{split.hash[:12]}.json"
+            write_json(path, describe_split(split))
     return len(missing)
 
 
