@@ -16,9 +16,11 @@ from training_run import (
 )
 
 from ad.config.schema import TrainingConfig
+from ad.data.dataset import to_device
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
 from ad.models import transformer
+from ad.models.backend import choose_backend
 from ad.runtime.run import Run
 from ad.training import checkpoints, precision
 from ad.training.optimizer import learning_rate
@@ -110,6 +112,64 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(experiment, monkeypa
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         torch.testing.assert_close(loss, losses[0])
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-6)
+
+
+WITHOUT_DRAWS = {
+    "backend": "torch",
+    "training__precision": "float32",
+    "model__dropout": "0",
+    "model__attention_dropout": "0",
+}
+
+
+@pytest.mark.parametrize("count", ["3", "16"])
+def test_accumulated_gradients_of_micro_batches_train_on_the_same_losses(experiment, count):
+    losses = [
+        logged(train(experiment(**WITHOUT_DRAWS, training__micro_batches=n)), "train/loss")
+        for n in ("1", count)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_a_batch_is_split_into_at_least_the_micro_batches_that_are_asked_for(experiment):
+    trainer = Trainer(Run.open(experiment(training__micro_batches="5")))
+    slices = trainer.micro_batches(16)
+    assert [n for part in slices for n in range(part.start, part.stop)] == list(range(16))
+    assert len(slices) == 5
+    assert len(trainer.micro_batches(2)) == 2
+
+
+@pytest.mark.parametrize("dropout", ["0", "0.2"])
+def test_activation_checkpointing_changes_no_bit(experiment, dropout):
+    changes = WITHOUT_DRAWS | {"model__dropout": dropout, "model__attention_dropout": dropout}
+    runs = [
+        train(experiment(**changes, training__activation_checkpointing=word))
+        for word in ("false", "true")
+    ]
+    assert_same_bits(*runs)
+
+
+def test_activation_checkpointing_saves_less_for_the_backward_pass(experiment):
+    sizes = []
+    for word in ("false", "true"):
+        changes = {"backend": "torch", "training__activation_checkpointing": word}
+        trainer, saved = Trainer(Run.open(experiment(**changes))), []
+
+        def count(tensor, saved=saved):
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            trainer.loss(trainer.model.train(), to_device(trainer.batch(), trainer.device))
+        sizes.append(sum(saved))
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_activation_checkpointing_runs_on_a_backend_that_can(experiment):
+    on = {"training__activation_checkpointing": "true"}
+    assert choose_backend(experiment(**on), torch.device("cpu")) == "torch"
+    with pytest.raises(ConfigError, match=r"compiled has no training\.activation_checkpointing"):
+        choose_backend(experiment(**on, backend="compiled"), torch.device("cpu"))
 
 
 def test_the_learning_rate_warms_up_in_equal_steps_to_its_height():

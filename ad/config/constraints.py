@@ -158,6 +158,12 @@ def only_separate_tokens_have_an_order(reward_token, tokenizer):
         return f"must be after with model.tokenizer {tokenizer}: before is for separate only"
 
 
+@constraint("training.micro_batches", "training.batch_size")
+def micro_batches_have_windows(micro_batches, batch_size):
+    if micro_batches > batch_size:
+        return f"must be at most training.batch_size ({batch_size}), not {micro_batches}"
+
+
 @constraint("training.warmup_steps", "training.steps")
 def warmup_fits_into_training(warmup_steps, steps):
     if warmup_steps > steps:

@@ -152,6 +152,10 @@ class TrainingConfig:
     """number of train steps; with many more the model memorizes the train tasks"""
     batch_size: int = field(32, at_least=1)
     """windows in a training batch"""
+    micro_batches: int = field(1, at_least=1, added=True)
+    """least number of micro-batches that a training batch is split into, to save memory"""
+    activation_checkpointing: bool = field(False, affects_results=False, added=True)
+    """whether the backward pass computes the activations of blocks again, to save memory"""
     learning_rate: float = field(3e-3, above=0)
     """peak learning rate, reached at the end of the warm-up"""
     final_learning_rate: float = field(0.0, at_least=0)

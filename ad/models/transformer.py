@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ad.config.schema import ModelConfig
 from ad.models.attention import CrossStreamAttention, attend
@@ -93,10 +94,16 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Maps tokens [B, L, C] to hidden states [B, L, C]."""
+    """Maps tokens [B, L, C] to hidden states [B, L, C].
+
+    With `activation_checkpointing` a training step saves the inputs of the blocks alone, and the
+    backward pass computes a block's other activations again (Chen et al. 2016).
+    """
 
     # CPU features any one of which makes training in bfloat16 faster than in float32.
     bfloat16_features: ClassVar[frozenset[str]] = frozenset({"avx512_bf16", "amx_bf16"})
+    can_checkpoint_activations: ClassVar[bool] = True
+    activation_checkpointing = False
 
     def __init__(
         self,
@@ -133,8 +140,12 @@ class Transformer(nn.Module):
         With a cache a backend may return the state of the last token alone, [B, 1, C].
         """
         x = tokens
+        recompute = self.activation_checkpointing and self.training and cache is None
         for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer)
+            if recompute:
+                x = checkpoint(block, x, cache, layer, use_reentrant=False)
+            else:
+                x = block(x, cache, layer)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.norm(x)

@@ -50,9 +50,14 @@ def stacking_is_faster(trainers: Sequence[BaseTrainer]) -> bool:
 
 
 def can_be_stacked(trainer: Trainer) -> bool:
-    """Return whether the method's class says so, and the model draws no random numbers."""
+    """Return whether the method's class says so, and the model draws no random numbers.
+
+    A pass of several seeds takes whole batches, and saves all activations.
+    """
     declared = vars(type(trainer.method)).get("can_be_stacked", False)
-    return declared and not draws_random_numbers(trainer.config, trainer.model)
+    settings = trainer.config.training
+    saves_memory = settings.micro_batches > 1 or settings.activation_checkpointing
+    return declared and not saves_memory and not draws_random_numbers(trainer.config, trainer.model)
 
 
 def draws_random_numbers(config: Experiment, model: torch.nn.Module) -> bool:

@@ -25,6 +25,7 @@ from ad.models.backend import choose_backend
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of
 from ad.runtime.devices import choose_device, seed_torch
+from ad.runtime.parallel import split_evenly
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.compiling import compiled
@@ -246,11 +247,22 @@ class Trainer(BaseTrainer):
             metrics.append({name: value.detach() * share for name, value in further.items()})
             return loss * share
 
-        length = self.config.data.context_length
-        micro_batches = self.model.micro_batches(len(valid), length, self.bfloat16)
+        micro_batches = self.micro_batches(len(valid))
         loss, gradient = loss_and_grad(self.optimizer, loss_of, micro_batches)
         further = {name: sum(each[name] for each in metrics) for name in metrics[0]}
         return {**further, "loss": loss}, gradient
+
+    def micro_batches(self, num_windows: int) -> list[slice]:
+        """Return the slices of a batch of `num_windows` windows that train one after the other.
+
+        They are those of the model, or smaller ones where `training.micro_batches` asks for more.
+        """
+        length = self.config.data.context_length
+        slices = self.model.micro_batches(num_windows, length, self.bfloat16)
+        least = min(self.config.training.micro_batches, num_windows)
+        if len(slices) >= least:
+            return slices
+        return [slice(*bounds) for bounds in split_evenly(num_windows, least)]
 
     def batch(self) -> Batch:
         """Return the batch of the present train step."""
@@ -273,7 +285,10 @@ class Trainer(BaseTrainer):
     def new_model(self) -> SequenceModel:
         """Return the model as it is before the first train step."""
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
-        return build_model(self.method, self.data.spec, self.config, self.device)
+        model = build_model(self.method, self.data.spec, self.config, self.device)
+        recomputes = self.config.training.activation_checkpointing
+        model.transformer.activation_checkpointing = recomputes
+        return model
 
     def _attempt(self, forward: Callable) -> None:
         """Run forward and backward of one batch to see whether `forward` works."""

@@ -28,6 +28,7 @@ class CompiledTransformer(Transformer):
 
     # The loops take bfloat16 at no cost where there are vectors of AVX2.
     bfloat16_features = Transformer.bfloat16_features | {"avx2"}
+    can_checkpoint_activations = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
