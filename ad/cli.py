@@ -81,7 +81,7 @@ def exit_code(verb: Verb, argv: Sequence[str]) -> int:
 
 VERBS: dict[str, Verb] = {
     "collect": of_run(collect, discards=True),
-    "train": of_run(train, discards=True),
+    "train": train,
     "evaluate": of_run(evaluate),
     "record": of_run(record),
     "report": of_run(report),

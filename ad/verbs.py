@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -68,11 +69,35 @@ def collect(run: "Run", fresh: bool) -> None:
     pipeline.collect(run, fresh)
 
 
-def train(run: "Run", fresh: bool) -> None:
-    """Train the sequence model on the histories: logs/<run>/checkpoints/."""
+def train(argv: Sequence[str]) -> None:
+    """Train the sequence model on the histories: logs/<run>/checkpoints/.
+
+    torchrun --nproc-per-node 2 -m scripts.train --config_path ... trains in two processes, each on
+    half of every batch. The same command resumes, with any number of processes.
+    """
+    if asks_for_help(argv):
+        return _print_help(train, argv)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        return _train_in_processes(argv)
+
+    def on_run(run: "Run", fresh: bool) -> None:
+        from ad.sweeps import pipeline
+
+        pipeline.train([run], fresh)
+
+    of_run(on_run, discards=True)(argv)
+
+
+def _train_in_processes(argv: Sequence[str]) -> None:
+    """Train as one of the processes that torchrun started; one of a machine says what is wrong."""
+    from ad.config.parser import load
+    from ad.runtime import console
+
+    console.silence(os.environ.get("LOCAL_RANK", "0") != "0")
+    arguments = load(argv)
     from ad.sweeps import pipeline
 
-    pipeline.train([run], fresh)
+    pipeline.train_in_processes(arguments.config, arguments.flag)
 
 
 def evaluate(run: "Run", fresh: bool) -> None:

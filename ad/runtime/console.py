@@ -9,9 +9,19 @@ import sys
 
 from tqdm import tqdm
 
+_silent = False
+
+
+def silence(silent: bool) -> None:
+    """Print nothing from now on, or again if `silent` is false: one of many processes speaks."""
+    global _silent
+    _silent = silent
+
 
 def info(sentence: str) -> None:
     """Print one line to stdout. If stdout cannot be written, warn once and print nothing more."""
+    if _silent:
+        return
     try:
         print(sentence, flush=True)
     except OSError as error:
@@ -26,6 +36,8 @@ def warn(sentence: str) -> None:
 
 def error(text: str) -> None:
     """Print `text` to stderr, above any progress bar. Does nothing if stderr is closed."""
+    if _silent:
+        return
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()

@@ -28,10 +28,15 @@ MESSAGE = b"\nstopping after this step; a second signal stops at once\n"
 
 @dataclass
 class _Signals:
-    """The number of open `defer_signals` sections, and the signal that waits for their end."""
+    """The number of open `defer_signals` sections, and the signal that waits for their end.
+
+    `agreed` is a signal that another process of the same training has received.
+    """
 
     sections: int = 0
     waiting: int | None = None
+    agreed: int | None = None
+    message: bytes = MESSAGE
 
 
 _signals = _Signals()
@@ -51,15 +56,19 @@ def defer_signals() -> Iterator[Callable[[], bool]]:
     The signal is raised at the end of the outermost section. Yields `stop_requested`.
     """
     _signals.sections += 1
-    waiting = None
+    waiting = agreed = None
     try:
         yield stop_requested
     finally:
         _signals.sections -= 1
         if not _signals.sections:
             waiting, _signals.waiting = _signals.waiting, None
+            agreed, _signals.agreed = _signals.agreed, None
     if waiting is not None:
         raise EXCEPTIONS[waiting]
+    if agreed is not None:
+        ignore()  # that of this process is still to come
+        raise EXCEPTIONS[agreed]
 
 
 def stop_requested() -> bool:
@@ -67,8 +76,29 @@ def stop_requested() -> bool:
     return _signals.waiting is not None
 
 
+def agree(largest: Callable[[int], int]) -> bool:
+    """Return whether a signal waits in any of several processes, which all ask at the same time.
+
+    `largest` returns the largest of the numbers that the processes call it with. The signal is
+    raised at the end of the section in all of them.
+    """
+    _signals.agreed = largest(_signals.waiting or 0) or None
+    return _signals.agreed is not None
+
+
+def ignore() -> None:
+    """Ignore signals from now on: this process ends already."""
+    for number in EXCEPTIONS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def silence() -> None:
+    """Print nothing when a signal is received: another process does."""
+    _signals.message = b""
+
+
 def _handle(number: int, _: object) -> None:
     if not _signals.sections or stop_requested():
         raise EXCEPTIONS[number]
     _signals.waiting = number
-    os.write(2, MESSAGE)  # a print could be interrupted by this very handler
+    os.write(2, _signals.message)  # a print could be interrupted by this very handler

@@ -4,6 +4,7 @@ Each takes opened runs, so that a split and a world are built once in a process.
 and reporting are imported where they are needed: importing matplotlib takes half a second.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -17,11 +18,12 @@ from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
 from ad.methods import train_steps
 from ad.runtime.console import info, warn
-from ad.runtime.locks import locked_runs
+from ad.runtime.locks import locked, locked_runs
 from ad.runtime.run import Run, with_seed
 from ad.runtime.signals import defer_signals
 from ad.sweeps.results_table import print_table
 from ad.training import checkpoints
+from ad.training.data_parallel import ALONE, OneProcess, for_processes, joined
 from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate
 
@@ -42,28 +44,45 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
     info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
 
 
-def train(runs: Sequence[Run], fresh: bool = False) -> None:
+def train(runs: Sequence[Run], fresh: bool = False, processes: OneProcess = ALONE) -> None:
     """Train runs that differ in their training seeds side by side, from the newest checkpoints.
 
-    With `fresh` they train from the start. Raises NumericError if a run cannot be trained.
+    With `fresh` they train from the start. Several `processes` train one run. Raises NumericError
+    if a run cannot be trained.
     """
     for run in runs if fresh else ():
         run.discard_training()
-    trainers = new_trainers(runs)
+    trainers = new_trainers(runs, processes)
     for trainer in trainers:
         if not trainer.train_steps_left:
             info(f"train: already done ({trainer.step} steps), in {trainer.run.folder}")
     waiting = [trainer for trainer in trainers if trainer.train_steps_left]
     try:
-        with defer_signals() as stop_requested, ExitStack() as logs:
+        with defer_signals(), ExitStack() as logs:
             for trainer in waiting:
                 logs.enter_context(closing(trainer.run.log))
-            train_seeds(waiting, validate, stop_requested)
+            train_seeds(waiting, validate, processes.stop_requested)
     finally:
         for trainer in waiting:
             newest = checkpoints.newest(trainer.run.folder / "checkpoints")
             if not trainer.train_steps_left and newest:  # None if a last validation failed
                 info(f"train: {trainer.step} steps, {newest}")
+
+
+def train_in_processes(config: Experiment, fresh: bool = False) -> None:
+    """Train the run of `config` as one of the processes that torchrun started.
+
+    The first of them locks and opens the folder of the run, and the others wait for that.
+    """
+    config = for_processes(config, os.environ["WORLD_SIZE"])
+    with ExitStack() as held, joined(config) as processes:
+
+        def open_folder() -> None:
+            held.enter_context(locked(config.folder))
+            Run.open(config, fresh)
+
+        processes.first(open_folder)
+        train([processes.run(config)], fresh, processes)
 
 
 def collect_and_train(configs: Sequence[Experiment]) -> list[Run]:

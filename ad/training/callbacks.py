@@ -36,8 +36,10 @@ class Callbacks:
         The trainer is one of `num_trainers` in this process, `stacked` in one pass or in turns.
         """
         trainer, num_models = self.trainer, num_trainers if stacked else 1
+        processes = trainer.processes
         present = hardware(self.config, trainer.device) | {"models": num_models}
-        log_session(trainer.run.folder, trainer.step, present)
+        present |= {"processes": processes.size}
+        processes.only_first(log_session, trainer.run.folder, trainer.step, present)
         if self.settings.compile and trainer.device.type != "cuda":
             warn("training.compile is for GPUs: on a CPU training continues without it")
         elif self.settings.compile and not stacked:
@@ -46,7 +48,7 @@ class Callbacks:
             self.save()
         self._speed_since = time.perf_counter(), trainer.step
         title = f"train {num_trainers} seeds" if num_trainers > 1 else "train"
-        with self._progress_bar(title, shown) as self.bar:
+        with self._progress_bar(title, shown and processes.rank == 0) as self.bar:
             yield
 
     def after_step(self) -> None:
@@ -69,7 +71,7 @@ class Callbacks:
             self._log()
         if validation:
             try:
-                self.log.write(trainer.step, self.validate(trainer))
+                self.log.write(trainer.step, trainer.processes.first(self.validate, trainer))
             except NumericError:
                 return self._roll_back(
                     f"the model's logits are not finite after step {trainer.step}"

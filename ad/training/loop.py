@@ -11,6 +11,7 @@ from ad.errors import NumericError
 from ad.runtime import console
 from ad.runtime.run import Run
 from ad.training.callbacks import Callbacks, Validate
+from ad.training.data_parallel import ALONE, OneProcess
 from ad.training.multi_seed import stacking_is_faster, step_function
 from ad.training.online import OnlineTrainer
 from ad.training.trainer import BaseTrainer, Trainer
@@ -21,12 +22,15 @@ def never() -> bool:
     return False
 
 
-def new_trainers(runs: Sequence[Run]) -> list[BaseTrainer]:
-    """Return a trainer for each of `runs`, which differ in their seeds and share the data."""
+def new_trainers(runs: Sequence[Run], processes: OneProcess = ALONE) -> list[BaseTrainer]:
+    """Return a trainer for each of `runs`, which differ in their seeds and share the data.
+
+    Several `processes` train one run.
+    """
     first, *others = runs
     if first.learns_online:
         return [OnlineTrainer(run) for run in runs]
-    shared = Trainer(first)
+    shared = Trainer(first, processes=processes)
     return [shared, *(Trainer(run, shared.data) for run in others)]
 
 

@@ -19,8 +19,8 @@ from ad.config.schema import Experiment
 from ad.data.dataset import to_device
 from ad.runtime.console import warn
 from ad.training.compiling import compiled
-from ad.training.optimizer import FlatTensors
-from ad.training.trainer import BaseTrainer, Metrics, Trainer
+from ad.training.optimizer import FlatTensors, Metrics
+from ad.training.trainer import BaseTrainer, Trainer
 
 # Attention kernels that save activations for the backward pass under vmap too. The others save them
 # only if their inputs require a gradient, and tensors that vmap has wrapped say that they do not.

@@ -9,6 +9,7 @@ import torch
 from ad.config.schema import TrainingConfig
 
 FlatTensors = list[torch.Tensor]  # the values of all matrices, then those of all vectors: [P] each
+Metrics = dict[str, torch.Tensor]  # the loss and a method's metrics, 0-d each
 LossFunction = Callable[[slice], torch.Tensor]  # micro-batch -> its share of the batch's loss, 0-d
 LossAndGrad = tuple[torch.Tensor, FlatTensors]  # loss, 0-d and detached, and its gradient
 

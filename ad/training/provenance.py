@@ -113,6 +113,7 @@ def resumed_with(sessions: list[dict]) -> list[str]:
 
 
 def _changes(before: dict, after: dict) -> list[str]:
+    before = {"processes": 1} | before  # which the first version did not record
     names = [name for name in after if name != "from_step"]
     return [
         f"{name} {before.get(name)} -> {after[name]}"

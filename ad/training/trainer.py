@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,13 +30,18 @@ from ad.runtime.parallel import split_evenly
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.compiling import compiled
+from ad.training.data_parallel import ALONE, OneProcess
 from ad.training.nonfinite import NonFiniteGuard
-from ad.training.optimizer import FlatAdamW, FlatTensors, learning_rate, loss_and_grad
+from ad.training.optimizer import (
+    FlatAdamW,
+    FlatTensors,
+    Metrics,
+    learning_rate,
+    loss_and_grad,
+)
 from ad.training.precision import uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
-
-Metrics = dict[str, torch.Tensor]  # the loss and a method's metrics, 0-d each
 
 
 class BaseTrainer(ABC):
@@ -48,8 +54,9 @@ class BaseTrainer(ABC):
     held_out: Windows | None = None  # the sampler of held-out actors, None without them
     model: nn.Module
 
-    def __init__(self, run: Run, device: torch.device):
+    def __init__(self, run: Run, device: torch.device, processes: OneProcess = ALONE):
         self.run, self.config, self.device = run, run.config, device
+        self.processes = processes
         self.method = build_method(self.config.method)
         self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
         self.seconds = 0.0  # of training that are not in the run's timing yet
@@ -101,12 +108,23 @@ class BaseTrainer(ABC):
 
     def save(self) -> None:
         """Write a checkpoint of the present train step."""
-        folder, keep_every = self.run.folder / "checkpoints", self.config.training.keep_every
-        checkpoints.save(folder, self.step, self._content(), keep_every)
+        self.processes.only_first(self._save)
 
     def restore(self) -> None:
         """Return to the newest checkpoint, or to the start if there is none."""
-        self._load(checkpoints.load_newest(self.run.folder / "checkpoints"))
+        self._load(self._newest())
+
+    def _save(self) -> None:
+        keep_every = self.config.training.keep_every
+        checkpoints.save(self._checkpoints, self.step, self._content(), keep_every)
+
+    def _newest(self) -> dict | None:
+        """Return the newest readable checkpoint, None if there is none."""
+        return self.processes.first(checkpoints.load_newest, self._checkpoints)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.run.folder / "checkpoints"
 
     def _content(self) -> dict:
         """Return what a checkpoint holds; weights are copied out of memory shared by seeds."""
@@ -126,7 +144,7 @@ class BaseTrainer(ABC):
     def _resume(self) -> None:
         """Load the newest checkpoint with its count of bad batches, or start."""
         policy_of(self.config, self.method, self.model)(1)  # its errors come before the training
-        content = checkpoints.load_newest(self.run.folder / "checkpoints")
+        content = self._newest()
         if content is not None:
             check_fingerprint(content, self.config, self.run.split)
             self.guard.load_state_dict(content["nonfinite"])
@@ -182,13 +200,14 @@ def load_training_data(run: Run, method: Method) -> TrainingData:
 class Trainer(BaseTrainer):
     """The sequence model of a run, its optimizer and how far it is."""
 
-    def __init__(self, run: Run, data: TrainingData | None = None):
+    def __init__(self, run: Run, data: TrainingData | None = None, processes: OneProcess = ALONE):
         """Resume from the newest checkpoint of `run`, or begin at train step 0.
 
-        `data` may be that of another trainer on the same histories; None reads them. Raises
-        ConfigError if the checkpoint belongs to another configuration.
+        `data` may be that of another trainer on the same histories; None reads them. `processes`
+        train the model together. Raises ConfigError if the checkpoint belongs to another
+        configuration.
         """
-        super().__init__(run, choose_device(run.config))
+        super().__init__(run, choose_device(run.config), processes)
         self.data = data or load_training_data(run, self.method)
         self.held_out = self.data.held_out
         self.model = self.forward = self.new_model()
@@ -214,7 +233,7 @@ class Trainer(BaseTrainer):
         if not self.model.training:  # after a validation
             self.model.train()
         with self.model.training_context(self.bfloat16):
-            self.update(*self.loss_and_grad(self.forward))
+            self.update(*self.processes.add_up(*self.loss_and_grad(self.forward)))
 
     def update(self, metrics: Metrics, gradient: FlatTensors) -> None:
         """Take an optimizer step with the `gradient` of the present train step; go to the next one.
@@ -234,15 +253,20 @@ class Trainer(BaseTrainer):
     def loss_and_grad(self, forward: Callable) -> tuple[Metrics, FlatTensors]:
         """Return the loss and the metrics of the model `forward` on the present train step's batch.
 
-        The second value is the gradient of the loss.
+        The second value is the gradient of the loss. They are the share of this process: those of
+        the batch are the sums over all processes.
         """
-        batch, metrics = to_device(self.batch(), self.device), []
+        whole, metrics = self.batch(), []
+        part = self.processes.part(len(whole["valid"]))
+        batch = to_device({name: values[part] for name, values in whole.items()}, self.device)
         valid = batch["valid"][:, 1:]
+        decisions = torch.tensor(whole["valid"][:, 1:].sum(), device=self.device)
 
         def loss_of(micro_batch: slice) -> torch.Tensor:
             own = {name: values[micro_batch] for name, values in batch.items()}
-            seed_torch(self._key("dropout", self.step, micro_batch.start), self.device)
-            share = valid[micro_batch].sum() / valid.sum()
+            first = part.start + micro_batch.start
+            seed_torch(self._key("dropout", self.step, first), self.device)
+            share = valid[micro_batch].sum() / decisions
             loss, further = self.loss(forward, own)
             metrics.append({name: value.detach() * share for name, value in further.items()})
             return loss * share

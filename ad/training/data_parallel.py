@@ -1,0 +1,256 @@
+"""Data-parallel training: processes that torchrun starts train one model on slices of each batch.
+
+All processes draw the batch of a train step by its number, take the gradient of their own slice of
+its windows, and add the gradients up (`torch.distributed.all_reduce`). Then all take the same
+optimizer step. So the batches are those of one process, the loss is that of one process but for
+rounding, and a checkpoint may be resumed by another number of processes. Dropout is drawn as in one
+process with as many micro-batches (`training.micro_batches`).
+
+Only the first process, of rank 0, writes: the lock, config.yaml, the log, checkpoints and messages.
+What is known to one process alone, as the newest checkpoint or a signal, is agreed on before it is
+acted on, since a process that takes another step than the others would wait for them forever.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from ad.config.schema import Experiment
+from ad.errors import ADError, ConfigError, MachineError
+from ad.registry import METHODS
+from ad.runtime import console, signals
+from ad.runtime.metrics_log import MetricsLog
+from ad.runtime.run import Run
+from ad.training.optimizer import FlatTensors, Metrics
+
+Value = TypeVar("Value")
+ANSWER = timedelta(seconds=5)  # for which a process that fails waits for the store
+
+
+class OneProcess:
+    """A training in one process. `rank` numbers the `size` processes of a training from 0."""
+
+    rank, size = 0, 1
+
+    def part(self, num_windows: int) -> slice:
+        """Return the slice of a batch of `num_windows` windows that this process trains on."""
+        return slice(0, num_windows)
+
+    def add_up(self, metrics: Metrics, gradient: FlatTensors) -> tuple[Metrics, FlatTensors]:
+        """Return the sums of `metrics` and `gradient` over all processes."""
+        return metrics, gradient
+
+    def first(self, function: Callable[..., Value], *args) -> Value:
+        """Call the function in the first process; return its value, or raise its error, in all."""
+        return function(*args)
+
+    def only_first(self, function: Callable[..., object], *args) -> None:
+        """Call the function in the first process, without waiting for it in the others."""
+        function(*args)
+
+    def stop_requested(self) -> bool:
+        """Return whether a signal to any process asks to stop."""
+        return signals.stop_requested()
+
+    def run(self, config: Experiment) -> Run:
+        """Return the run of `config`, whose folder the first process has opened."""
+        return Run(config)
+
+
+class ManyProcesses(OneProcess):
+    """A training in processes of a torch.distributed group, from inside one of them.
+
+    Raises MachineError from every call if another process ended or does not answer within
+    `seconds`.
+    """
+
+    def __init__(self, store: distributed.Store, rank: int, size: int, seconds: float):
+        self.store, self.rank, self.size, self.seconds = store, rank, size, seconds
+
+    def part(self, num_windows: int) -> slice:
+        """Return the slice of a batch of `num_windows` windows that this process trains on."""
+        count = num_windows // self.size
+        return slice(self.rank * count, (self.rank + 1) * count)
+
+    def add_up(self, metrics: Metrics, gradient: FlatTensors) -> tuple[Metrics, FlatTensors]:
+        """Return the sums of `metrics` and `gradient` over all processes, by one all-reduce."""
+        parts = [torch.stack([value.float() for value in metrics.values()]), *gradient]
+        flat = torch.cat(parts)
+        with self._others():
+            distributed.all_reduce(flat)
+        numbers, *gradient = flat.split([len(part) for part in parts])
+        return dict(zip(metrics, numbers, strict=True)), gradient
+
+    def first(self, function: Callable[..., Value], *args) -> Value:
+        """Call the function in the first process; return its value, or raise its error, in all.
+
+        The error must be an ADError, the value one that pickle can write.
+        """
+        told = [None, None]
+        if self.rank == 0:
+            try:
+                told = [function(*args), None]
+            except ADError as error:
+                told = [None, error]
+        with self._others():
+            distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+        value, error = told
+        if error is not None:
+            raise error
+        return value
+
+    def only_first(self, function: Callable[..., object], *args) -> None:
+        """Call the function in the first process, without waiting for it in the others."""
+        if self.rank == 0:
+            function(*args)
+
+    def stop_requested(self) -> bool:
+        """Return whether a signal to any process asks to stop; all processes must ask."""
+        return signals.agree(self._largest)
+
+    def run(self, config: Experiment) -> Run:
+        """Return the run of `config`, in all but the first process as one that writes nothing."""
+        return Run(config) if self.rank == 0 else ReadRun(config)
+
+    def is_first_to_fail(self) -> bool:
+        """Return whether no other process has asked this; true if it cannot be known."""
+        try:
+            self.store.set_timeout(ANSWER)
+            return self.store.add("failed", 1) == 1
+        except RuntimeError:  # the process that held the store is gone
+            return True
+
+    def _largest(self, number: int) -> int:
+        """Return the largest `number` of all processes."""
+        value = torch.tensor(number)
+        with self._others():
+            distributed.all_reduce(value, distributed.ReduceOp.MAX)
+        return int(value)
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        """Turn an error of the communication with the other processes into a MachineError."""
+        try:
+            yield
+        except RuntimeError as error:
+            signals.ignore()  # torchrun will terminate the processes that are left
+            late = "imed out" in str(error)
+            what = f"does not answer within {self.seconds:g} s" if late else "has ended"
+            raise MachineError(
+                f"another of the {self.size} processes {what}: run the same command to resume"
+            ) from error
+
+
+ALONE = OneProcess()
+
+
+class ReadRun(Run):
+    """A run whose folder another process writes to."""
+
+    def __init__(self, config: Experiment):
+        super().__init__(config)
+        self.log = NoLog(self.folder)
+
+    def discard_training(self) -> None:
+        """Leave it to the process that writes."""
+
+    def add_timing(self, name: str, seconds: float, reset: bool = False) -> None:
+        """Leave it to the process that writes."""
+
+
+class NoLog(MetricsLog):
+    """A log that is written by another process."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write nothing."""
+
+    def truncate_after(self, step: int) -> None:
+        """Remove nothing."""
+
+    def sync(self) -> None:
+        """Flush nothing."""
+
+
+def for_processes(config: Experiment, world_size: str) -> Experiment:
+    """Return `config` for a training in several processes, which runs on the plain backend.
+
+    `world_size`, their number, is what the variable WORLD_SIZE says. Raises ConfigError if it is
+    none, or if the method or a setting is not one for several processes.
+    """
+    if not world_size.isdecimal() or not int(world_size):
+        raise ConfigError(f"the variable WORLD_SIZE must be a whole number, not {world_size!r}")
+    settings, size, problems = config.training, int(world_size), []
+    if METHODS.load(config.method.name).online:
+        problems.append(f"method.name must not be {config.method.name}, which learns in the worlds")
+    if settings.batch_size % size:
+        problems.append(
+            f"training.batch_size must be a multiple of their number, not {settings.batch_size}"
+        )
+    if config.backend not in ("auto", "torch"):
+        problems.append(f"backend must be auto or torch, not {config.backend}")
+    if problems:
+        raise ConfigError(f"for {size} processes {', and '.join(problems)}")
+    return replace(config, backend="torch")
+
+
+@contextmanager
+def joined(config: Experiment) -> Iterator[ManyProcesses]:
+    """Join the group of the processes that torchrun started, for a training of `config`.
+
+    Raises MachineError if the others cannot be reached within `training.process_timeout`. Of
+    several processes that fail, the first one alone says why.
+    """
+    processes = _join(config)
+    if processes.rank > 0:
+        console.silence(True)
+        signals.silence()
+    try:
+        yield processes
+    except BaseException:
+        signals.ignore()  # torchrun terminates all processes where one has ended
+        console.silence(not processes.is_first_to_fail())
+        raise
+    distributed.destroy_process_group()
+
+
+def _join(config: Experiment) -> ManyProcesses:
+    seconds = config.training.process_timeout
+    timeout = timedelta(seconds=seconds)
+    uses_gpu = _take_gpu(config)
+    try:
+        store, rank, size = next(distributed.rendezvous("env://", timeout=timeout))
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if uses_gpu else "gloo",
+            **{"store": store, "rank": rank, "world_size": size, "timeout": timeout},
+        )
+    except (RuntimeError, ValueError) as error:
+        place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        rank, size = (os.environ.get(name, "?") for name in ("RANK", "WORLD_SIZE"))
+        raise MachineError(
+            f"the process of rank {rank} cannot reach the others of {size} at {place} within "
+            f"{seconds:g} s (training.process_timeout)"
+        ) from error
+    return ManyProcesses(store, rank, size, seconds)
+
+
+def _take_gpu(config: Experiment) -> bool:
+    """Return whether the training runs on GPUs, and make that of this process the current one.
+
+    Raises MachineError if this machine has fewer GPUs than processes.
+    """
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return False
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise MachineError(
+            f"the process of local rank {number} finds {count} GPUs, and each process needs one: "
+            "start fewer, or use --device cpu"
+        )
+    torch.cuda.set_device(number)
+    return True
