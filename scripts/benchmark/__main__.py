@@ -25,6 +25,7 @@ PARTS = {
     "encoders": "encoders",
     "workers": "workers",
     "engines": "engines",
+    "processes": "processes",
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")

@@ -65,7 +65,12 @@ def run_verb(verb: str, options: list[str]) -> tuple[float, int]:
 
     The seconds include the start of Python. Raises MachineError if it fails.
     """
-    command = [sys.executable, "-m", f"scripts.{verb}", *options]
+    return run_module([f"scripts.{verb}", *options])
+
+
+def run_module(words: list[str]) -> tuple[float, int]:
+    """Run `python -m <words>` and return what `run_verb` returns."""
+    command = [sys.executable, "-m", *words]
     begin, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)
