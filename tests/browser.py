@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 MISSING = [name for name, path in PROGRAMS.items() if path is None]
@@ -69,13 +69,22 @@ class Browser:
 
 
 @contextmanager
-def browser(folder: Path, *arguments: str) -> Iterator[Browser]:
-    """Start the driver and a browser, whose files are in `folder`, and end both."""
+def browser(*arguments: str) -> Iterator[Browser]:
+    """Start the driver and a browser, and end both.
+
+    Their files are in a temporary folder of a short name: the path of a socket has 107 characters.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _browser(folder, arguments)
+
+
+def _browser(folder: str, arguments: tuple[str, ...]) -> Iterator[Browser]:
+    """Yield a browser whose files are in `folder`."""
     driver = subprocess.Popen(
         [PROGRAMS["chromedriver"], "--port=0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": folder},
         text=True,
     )
     try:

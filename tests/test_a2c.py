@@ -270,6 +270,7 @@ sys.stdout.buffer.write(source.parameters.tobytes())
 """
 
 
+@pytest.mark.slow  # compiles the loops twice
 def test_a_process_that_compiles_and_one_that_loads_the_cache_have_the_same_bits(tmp_path):
     first, second = compiled_and_loaded(LEARN, tmp_path)
     assert first and first == second

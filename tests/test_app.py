@@ -495,8 +495,8 @@ def test_a_port_in_use_is_a_sentence_and_exit_code_3(page, whole, capsys):
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"there is no {' and no '.join(MISSING)} on PATH")
-def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(page, tmp_path):
-    with browser(tmp_path, "--window-size=1400,1000") as chromium:
+def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(page):
+    with browser("--window-size=1400,1000") as chromium:
         chromium.open(f"http://127.0.0.1:{page.port}/")
         chromium.wait("shown && !busy")
         while chromium.script("return shown.episode") == 0:

@@ -69,6 +69,7 @@ def test_micro_batches_are_all_windows_in_their_order(backend, bfloat16, count, 
     assert all(part.start < part.stop for part in split)
 
 
+@pytest.mark.slow
 def test_the_package_runs_without_the_folder_of_compiled_loops_and_its_registry_line(tmp_path):
     for name in ("ad", "envs", "scripts"):
         ignored = shutil.ignore_patterns("__pycache__", "kernels")

@@ -149,7 +149,9 @@ def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, ki
     assert not ledger.lost(kind)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=FULL)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(25, marks=FULL)]
+)
 def test_kills_at_random_moments_of_a_collection_on_minigrid_lose_nothing(
     obstacles, tmp_path, ledger, kills
 ):
