@@ -16,7 +16,7 @@ from ad.interpret.components import Components
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Point, Write, hooked
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.rollout import Policy
+from ad.rollout.rollout import Policy, PolicyWrapper
 from envs.rng import derive_key
 
 KINDS = ("zero", "mean", "resample")
@@ -119,27 +119,22 @@ class Ablated:
         return mask
 
 
-class AblatedPolicy:
+class AblatedPolicy(PolicyWrapper):
     """A policy whose environments are those of an Ablated, and stay so when some have finished."""
 
     def __init__(self, policy: Policy, ablated: Ablated):
-        self.policy, self.ablated = policy, ablated
-        self.rows = torch.arange(len(ablated.choices))
-        self.observe, self.device = policy.observe, ablated.model.head.weight.device
-        if hasattr(policy, "reward_in_context"):
-            self.reward_in_context = policy.reward_in_context
-        if hasattr(policy, "set_action_mask"):
-            self.set_action_mask = policy.set_action_mask
+        super().__init__(policy)
+        self.ablated, self.rows = ablated, torch.arange(len(ablated.choices))
 
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A] with the components of each environment replaced."""
         with hooked(self.ablated.model, write=self.ablated.writes(self.rows)):
-            return self.policy.act(observation, time)
+            return super().act(observation, time)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.rows = self.rows[envs.cpu()]
-        self.policy.select(envs)
+        super().select(envs)
 
 
 def _donors(contexts: Contexts) -> Contexts:

@@ -14,7 +14,7 @@ import torch
 from ad.data.dataset import Dataset
 from ad.data.spec import OBSERVATIONS, field_name
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.rollout import Policy
+from ad.rollout.rollout import Policy, PolicyWrapper, as_tensor
 
 EARLY, LATE = "early learner", "late learner"
 
@@ -36,7 +36,10 @@ class Prompt:
     def show(self, policy: Policy) -> None:
         """Let `policy` act and observe as in the transitions, whatever it would do itself."""
         for step in range(self.arrays["action"].shape[1]):
-            fields = {name: self._tensor(array[:, step]) for name, array in self.arrays.items()}
+            fields = {
+                name: as_tensor(array[:, step], policy.device)
+                for name, array in self.arrays.items()
+            }
             before, after = (self._observation(fields, role) for role in OBSERVATIONS)
             policy.act(before, fields["time"])
             outcome = (fields[name] for name in ("action", "reward", "terminated", "truncated"))
@@ -45,10 +48,6 @@ class Prompt:
     def _observation(self, fields: Mapping[str, torch.Tensor], role: str):
         parts = {part: fields[field_name(role, part)] for part in self.parts}
         return parts.get("", parts)
-
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        is_count = values.dtype.kind == "u" and values.dtype.itemsize > 1  # which torch lacks
-        return torch.from_numpy(values.astype(np.int64) if is_count else values.copy())
 
 
 def prompts_of(dataset: Dataset, length: int) -> dict[str, Prompt] | None:
@@ -73,7 +72,7 @@ def prompts_of(dataset: Dataset, length: int) -> dict[str, Prompt] | None:
     }
 
 
-class VariedPolicy:
+class VariedPolicy(PolicyWrapper):
     """A policy whose N environments differ by reward scale, temperature and prompt.
 
     `scales` and `temperatures` are [N]. The model reads scaled rewards, and what else depends on
@@ -88,13 +87,9 @@ class VariedPolicy:
         temperatures: torch.Tensor,
         prompt: Prompt | None = None,
     ):
-        self.policy, self.model, self.prompt = policy, model, prompt
-        self.device = model.head.weight.device
+        super().__init__(policy)
+        self.model, self.prompt = model, prompt
         self.scales, self.temperatures = scales.to(self.device), temperatures.to(self.device)
-        self.observe = policy.observe
-        for name in ("reward_in_context", "set_action_mask"):
-            if hasattr(policy, name):
-                setattr(self, name, getattr(policy, name))
 
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A], float64, divided by the factors of the temperature."""
@@ -102,13 +97,13 @@ class VariedPolicy:
             if self.prompt is not None:
                 self.prompt.show(self.policy)
                 self.prompt = None
-            logits = self.policy.act(observation, time)
+            logits = super().act(observation, time)
         return logits.double() / self.temperatures[:, None]
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.scales, self.temperatures = self.scales[envs], self.temperatures[envs]
-        self.policy.select(envs)
+        super().select(envs)
 
 
 @contextmanager

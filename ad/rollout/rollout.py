@@ -51,6 +51,36 @@ class Policy(Protocol):
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
 
 
+class PolicyWrapper:
+    """A policy that acts as `policy` does unless a subclass says otherwise."""
+
+    def __init__(self, policy: Policy):
+        self.policy = policy
+        self.device = getattr(policy, "device", torch.device("cpu"))
+        for name in ("reward_in_context", "set_action_mask"):  # which not every policy has
+            if hasattr(policy, name):
+                setattr(self, name, getattr(policy, name))
+
+    def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
+        """Return action logits [N, A] at `observation` and the `time` in the episode, int64 [N]."""
+        return self.policy.act(observation, time)
+
+    def observe(
+        self,
+        action: torch.Tensor,
+        reward: torch.Tensor,
+        terminated: torch.Tensor,
+        truncated: torch.Tensor,
+        next_observation: Observation,
+    ) -> None:
+        """Take note of the outcome of the last decision, [N, ...] each."""
+        self.policy.observe(action, reward, terminated, truncated, next_observation)
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        self.policy.select(envs)
+
+
 @dataclass
 class Rollout:
     """Returns, lengths and successes [N, E] of N environments and E episodes each.

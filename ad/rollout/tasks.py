@@ -11,6 +11,7 @@ from ad.errors import ConfigError
 from ad.rollout.rollout import (
     Observation,
     Policy,
+    PolicyWrapper,
     Rollout,
     SelectAction,
     greedy,
@@ -130,19 +131,15 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
     return new_policy
 
 
-class TwoTemperatures:
+class TwoTemperatures(PolicyWrapper):
     """A policy whose logits are divided by one temperature before the first reward in its context.
 
     After that they are divided by another: a search needs other randomness than what it has found.
     """
 
     def __init__(self, policy: Policy, unknown: float, known: float):
-        self.policy, self.unknown, self.known = policy, unknown, known
-        self.observe, self.select = policy.observe, policy.select
-        self.reward_in_context = policy.reward_in_context
-        if hasattr(policy, "set_action_mask"):
-            self.set_action_mask = policy.set_action_mask
-        self.device = getattr(policy, "device", torch.device("cpu"))
+        super().__init__(policy)
+        self.unknown, self.known = unknown, known
 
     def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
         """Return action logits [N, A], float64."""
