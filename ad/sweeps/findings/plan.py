@@ -45,6 +45,16 @@ class TableConfig:
     over_training: bool = field(False)  # whether the array is that of all kept checkpoints
     decimals: int = field(2, at_least=0, at_most=6)
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the rows are ranks, in which each seed has its own labels."""
+        return bool(self.strongest or self.rows_of)
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether the columns are labels of a second axis, each with the mean over the seeds."""
+        return bool(self.columns and not self.columns_of)
+
 
 @dataclass(frozen=True)
 class FindingsConfig:
@@ -125,7 +135,7 @@ def _problem(table: TableConfig, config: FindingsConfig) -> str | None:
     if unknown := [title for title in table.models if title not in config.models]:
         hint = did_you_mean(unknown[0], config.models) or ""
         return f"names the model {as_yaml(unknown[0])}, which is none{hint}"
-    if table.columns and (table.strongest or table.rows_of):
+    if table.columns and table.is_ranked:
         return "has columns: rows that differ by seed have the seeds as columns"
     if table.columns_of and not table.columns:
         return "names columns_of, but no columns"

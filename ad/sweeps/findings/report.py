@@ -37,10 +37,10 @@ def make_findings(
         with locked_runs([config]):
             (trained,) = collect_and_train([config])
             values = [*_analyzed(findings, run, trained, missing)]
-        with locked_files(findings.records.parent):
-            add_values(findings.records, values)
-        if not keep:
-            remove(trained.folder)
+            with locked_files(findings.records.parent):
+                add_values(findings.records, values)
+            if not keep:
+                remove(trained.folder)
 
 
 def _analyzed(
@@ -50,8 +50,8 @@ def _analyzed(
     from ad.interpret.inspect import ALL, inspect_run
 
     for over_training in (False, True):
-        own = {n: findings.tables[n] for n in names}
-        own = {n: table for n, table in own.items() if table.over_training == over_training}
+        tables = {name: findings.tables[name] for name in names}
+        own = {n: table for n, table in tables.items() if table.over_training == over_training}
         analyses = dict.fromkeys(table.analysis for table in own.values())
         if analyses:
             chosen = [analysis for analysis in analyses if analysis != LEARNING]
@@ -93,21 +93,20 @@ def findings_table(findings: Findings, name: str, values: Sequence[Value]) -> Ta
     table, rows = findings.tables[name], []
     for model in table.models:
         runs = findings.models[model]
-        if table.strongest or table.rows_of:
+        if table.is_ranked:
             of_model = _ranked_rows(table, [_ranked(findings, name, r, values) for r in runs])
         else:
             of_seeds = [_of_column(findings, name, run, values) for run in runs]
-            crossed = table.columns and not table.columns_of
-            of_model = (_crossed_rows if crossed else _seed_rows)(table, of_seeds)
+            of_model = (_crossed_rows if table.is_crossed else _seed_rows)(table, of_seeds)
         rows += [[model, *row] for row in of_model]
     return Table(["model", *_header(findings, name, values)], rows)
 
 
 def _header(findings: Findings, name: str, values: Sequence[Value]) -> list[str]:
     table, seeds = findings.tables[name], [f"seed {seed}" for seed in findings.seeds]
-    if table.strongest or table.rows_of:
+    if table.is_ranked:
         return ["rank", *seeds]
-    if table.columns and not table.columns_of:
+    if table.is_crossed:
         shown = shown_values(findings, name, values)
         return [table.rows, *dict.fromkeys(value.label(table.columns) for value in shown)]
     return [table.rows, *seeds, "mean of the seeds"]
