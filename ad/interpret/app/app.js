@@ -173,7 +173,7 @@ function attentionCell(state, share, index, relation) {
 function showComponents(state) {
   const best = state.actions[state.best], second = state.actions[state.second];
   const total = state.components.reduce((sum, value) => sum + value, 0);
-  $("preference").textContent = `What each part of the model adds to the ${state.output} of its best action, ${best}, `
+  $("preference").textContent = `What each component of the model adds to the ${state.output} of its best action, ${best}, `
     + `minus that of the second, ${second}: together ${signed(total)}. Heads and MLPs are numbered from layer 0.`;
   const all = state.edited ? [...state.components, ...state.components_before] : state.components;
   const most = Math.max(...all.map(Math.abs), 1e-9), body = element("tbody");
@@ -188,7 +188,7 @@ function showComponents(state) {
     if (state.edited) cells.push(signed(before));
     return row(cells);
   }));
-  const names = ["part", "", "adds"];
+  const names = ["component", "", "adds"];
   if (state.edited) names.push("before");
   fill($("components"), head(names), body);
 }
