@@ -231,6 +231,6 @@ def test_what_several_processes_cannot_train_is_refused():
 
 def test_the_parts_of_a_batch_are_all_windows_once():
     for size in (2, 4):
-        parts = [ManyProcesses(None, rank, size, 1.0).part(16) for rank in range(size)]
+        parts = [ManyProcesses(None, rank, size, 1.0).batch_slice(16) for rank in range(size)]
         assert [n for part in parts for n in range(16)[part]] == list(range(16))
-    assert range(16)[ALONE.part(16)] == range(16)
+    assert range(16)[ALONE.batch_slice(16)] == range(16)

@@ -39,7 +39,7 @@ class Callbacks:
         processes = trainer.processes
         present = hardware(self.config, trainer.device) | {"models": num_models}
         present |= {"processes": processes.size}
-        processes.only_first(log_session, trainer.run.folder, trainer.step, present)
+        processes.on_first(log_session, trainer.run.folder, trainer.step, present)
         if self.settings.compile and trainer.device.type != "cuda":
             warn("training.compile is for GPUs: on a CPU training continues without it")
         elif self.settings.compile and not stacked:

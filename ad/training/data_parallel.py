@@ -38,11 +38,11 @@ class OneProcess:
 
     rank, size = 0, 1
 
-    def part(self, num_windows: int) -> slice:
+    def batch_slice(self, num_windows: int) -> slice:
         """Return the slice of a batch of `num_windows` windows that this process trains on."""
         return slice(0, num_windows)
 
-    def add_up(self, metrics: Metrics, gradient: FlatTensors) -> tuple[Metrics, FlatTensors]:
+    def all_reduce(self, metrics: Metrics, gradient: FlatTensors) -> tuple[Metrics, FlatTensors]:
         """Return the sums of `metrics` and `gradient` over all processes."""
         return metrics, gradient
 
@@ -50,7 +50,7 @@ class OneProcess:
         """Call the function in the first process; return its value, or raise its error, in all."""
         return function(*args)
 
-    def only_first(self, function: Callable[..., object], *args) -> None:
+    def on_first(self, function: Callable[..., object], *args) -> None:
         """Call the function in the first process, without waiting for it in the others."""
         function(*args)
 
@@ -73,12 +73,12 @@ class ManyProcesses(OneProcess):
     def __init__(self, store: distributed.Store, rank: int, size: int, seconds: float):
         self.store, self.rank, self.size, self.seconds = store, rank, size, seconds
 
-    def part(self, num_windows: int) -> slice:
+    def batch_slice(self, num_windows: int) -> slice:
         """Return the slice of a batch of `num_windows` windows that this process trains on."""
         count = num_windows // self.size
         return slice(self.rank * count, (self.rank + 1) * count)
 
-    def add_up(self, metrics: Metrics, gradient: FlatTensors) -> tuple[Metrics, FlatTensors]:
+    def all_reduce(self, metrics: Metrics, gradient: FlatTensors) -> tuple[Metrics, FlatTensors]:
         """Return the sums of `metrics` and `gradient` over all processes, by one all-reduce."""
         parts = [torch.stack([value.float() for value in metrics.values()]), *gradient]
         flat = torch.cat(parts)
@@ -105,7 +105,7 @@ class ManyProcesses(OneProcess):
             raise error
         return value
 
-    def only_first(self, function: Callable[..., object], *args) -> None:
+    def on_first(self, function: Callable[..., object], *args) -> None:
         """Call the function in the first process, without waiting for it in the others."""
         if self.rank == 0:
             function(*args)

@@ -108,7 +108,7 @@ class BaseTrainer(ABC):
 
     def save(self) -> None:
         """Write a checkpoint of the present train step."""
-        self.processes.only_first(self._save)
+        self.processes.on_first(self._save)
 
     def restore(self) -> None:
         """Return to the newest checkpoint, or to the start if there is none."""
@@ -233,7 +233,7 @@ class Trainer(BaseTrainer):
         if not self.model.training:  # after a validation
             self.model.train()
         with self.model.training_context(self.bfloat16):
-            self.update(*self.processes.add_up(*self.loss_and_grad(self.forward)))
+            self.update(*self.processes.all_reduce(*self.loss_and_grad(self.forward)))
 
     def update(self, metrics: Metrics, gradient: FlatTensors) -> None:
         """Take an optimizer step with the `gradient` of the present train step; go to the next one.
@@ -257,14 +257,14 @@ class Trainer(BaseTrainer):
         the batch are the sums over all processes.
         """
         whole, metrics = self.batch(), []
-        part = self.processes.part(len(whole["valid"]))
-        batch = to_device({name: values[part] for name, values in whole.items()}, self.device)
+        rows = self.processes.batch_slice(len(whole["valid"]))
+        batch = to_device({name: values[rows] for name, values in whole.items()}, self.device)
         valid = batch["valid"][:, 1:]
         decisions = torch.tensor(whole["valid"][:, 1:].sum(), device=self.device)
 
         def loss_of(micro_batch: slice) -> torch.Tensor:
             own = {name: values[micro_batch] for name, values in batch.items()}
-            first = part.start + micro_batch.start
+            first = rows.start + micro_batch.start
             seed_torch(self._key("dropout", self.step, first), self.device)
             share = valid[micro_batch].sum() / decisions
             loss, further = self.loss(forward, own)
