@@ -303,14 +303,14 @@ def config_hash(*configs: Any) -> str:
 
     `configs`: an Experiment or some of its sections.
     """
-    settings = [_result_settings(config, hashed=True) for config in configs]
+    settings = [result_settings(config, hashed=True) for config in configs]
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def diff(old: Any, new: Any) -> dict[str, Any]:
     """Return dotted path -> value in `new` of each setting that differs and affects results."""
-    before, after = _result_settings(old), _result_settings(new)
+    before, after = result_settings(old), result_settings(new)
     return {
         path: after.get(path)
         for path in before | after
@@ -320,11 +320,11 @@ def diff(old: Any, new: Any) -> dict[str, Any]:
 
 def diff_text(old: Any, new: Any) -> list[str]:
     """Return 'source.env_steps: 200000 -> 100000' for each setting of `diff`."""
-    before, after = _result_settings(old), _result_settings(new)
+    before, after = result_settings(old), result_settings(new)
     return [f"{path}: {_value(before, path)} -> {_value(after, path)}" for path in diff(old, new)]
 
 
-def _result_settings(value: Any, path: str = "", hashed: bool = False) -> dict[str, Any]:
+def result_settings(value: Any, path: str = "", hashed: bool = False) -> dict[str, Any]:
     """Return dotted path -> value of each setting below `path` that affects results.
 
     `hashed` leaves out the added ones (`ad.config.fields.field`) that have their default.
@@ -338,7 +338,7 @@ def _result_settings(value: Any, path: str = "", hashed: bool = False) -> dict[s
         }
     if not isinstance(value, dict):
         return {path: value}
-    parts = [_result_settings(inner, join(path, name), hashed) for name, inner in value.items()]
+    parts = [result_settings(inner, join(path, name), hashed) for name, inner in value.items()]
     return {path: leaf for part in parts for path, leaf in part.items()}
 
 

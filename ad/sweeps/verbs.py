@@ -270,6 +270,9 @@ def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--merge", help="files of records made elsewhere, with commas between: add them and stop"
     )
+    parser.add_argument(
+        "--hparams", type=Path, help="write the records for TensorBoard into this folder and stop"
+    )
     add_launcher_options(parser)
     return parser
 
@@ -286,6 +289,10 @@ def _sweep(
     if options.merge:
         return merge_records(records, [Path(name.strip()) for name in options.merge.split(",")])
     runs = shard(runs, *shard_of(options.shard))
+    if options.hparams:
+        from ad.sweeps.hparams import write_hparams
+
+        return write_hparams(records, runs, options.hparams)
     if options.status == "true":
         return list_runs(records, runs, options.root)
     if options.table == "false":
