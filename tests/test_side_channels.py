@@ -7,13 +7,16 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import SMOKE
 from processes import ROOT, run
 from training_run import assert_same_bits, train
 
+from ad.errors import ConfigError
 from ad.runtime.metrics_log import MetricsLog
 from ad.runtime.run import Run
 
@@ -39,6 +42,35 @@ def nothing_on_path(tmp_path) -> dict[str, str]:
     }
 
 
+class FakeWandb(ModuleType):
+    """The calls of the package wandb, of which one may fail."""
+
+    def __init__(self, fails_in: str | None):
+        super().__init__("wandb")
+        self.__spec__ = ModuleSpec("wandb", None)
+        self.fails_in, self.logged = fails_in, []
+        self.Settings = dict
+
+    def init(self, **arguments) -> "FakeWandb":
+        self._fail("init")
+        self.arguments = arguments
+        return self
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        assert (name, step_metric) == ("*", "train_step")
+
+    def log(self, values: dict) -> None:
+        self._fail("log")
+        self.logged.append(values)
+
+    def finish(self) -> None:
+        self._fail("finish")
+
+    def _fail(self, call: str) -> None:
+        if call == self.fails_in:
+            raise ConnectionError("no network")
+
+
 def warnings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning")]
 
@@ -61,6 +93,31 @@ def test_a_tensorboard_that_dies_costs_one_warning_and_no_line(tmp_path, capsys)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 100
     (warning,) = warnings(capsys.readouterr().err)
     assert "tensorboard cannot be written" in warning
+
+
+@pytest.mark.parametrize("fails_in", [None, "init", "log", "finish"])
+def test_weights_and_biases_have_every_line_and_cannot_stop_a_training(
+    whole, experiment, monkeypatch, capsys, fails_in
+):
+    wandb = FakeWandb(fails_in)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config = experiment(training__precision="float32", training__wandb_project="rooms")
+    run = train(config)
+    assert_same_bits(whole, run)
+    text = [line for line in warnings(capsys.readouterr().err) if "wandb cannot be written" in line]
+    assert len(text) == (fails_in is not None)
+    if fails_in is None:
+        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["step"] for line in lines]
+        assert [values["train_step"] for values in wandb.logged] == steps
+        assert wandb.arguments["project"] == "rooms" and wandb.arguments["mode"] == "offline"
+        assert wandb.arguments["config"]["training"]["steps"] == config.training.steps
+
+
+def test_without_its_extra_weights_and_biases_are_refused(experiment, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r'wandb_project .* pip install -e "\.\[wandb\]"'):
+        experiment(training__wandb_project="rooms")
 
 
 def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, experiment, capsys):

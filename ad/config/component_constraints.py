@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from ad.config.checks import Constraints
@@ -184,6 +185,12 @@ def online_method_has_its_library(settings, name, env):
     if method.online:
         own = _built_settings(METHODS, name, settings)
         return method.library_problem(own, configured_world(env))
+
+
+@component_constraint("training.wandb_project", constraints=LIBRARY_CONSTRAINTS)
+def weights_and_biases_are_installed(project):
+    if project and find_spec("wandb") is None:
+        return 'needs a package that is not installed: pip install -e ".[wandb]"'
 
 
 @component_constraint("evaluation.policy", "method.name")

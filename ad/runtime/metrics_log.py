@@ -1,11 +1,9 @@
-"""The log of a training run: metrics.jsonl, and the same numbers for tensorboard.
+"""The log of a training run: metrics.jsonl, and the same numbers for TensorBoard and other sinks.
 
 No result depends on the log. If it cannot be written, one warning says so and training continues.
 """
 
 import json
-import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,14 +12,14 @@ import numpy as np
 
 from ad.runtime.console import warn
 from ad.runtime.files import sync, write_text
+from ad.runtime.metric_sinks import TensorBoard
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and `tensorboard/` in `folder`."""
+    """Appends to `metrics.jsonl` in `folder`, and writes to TensorBoard and further `sinks`."""
 
-    def __init__(self, folder: Path):
-        self.path, self.events = folder / "metrics.jsonl", folder / "tensorboard"
-        self._writer = None
+    def __init__(self, folder: Path, *sinks):
+        self.path, self.sinks = folder / "metrics.jsonl", (TensorBoard(folder), *sinks)
         self._is_cut = False  # whether the last line may be incomplete
         self._warned: set[str] = set()  # what could not be written, after the warning
 
@@ -34,7 +32,10 @@ class MetricsLog:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(before + json.dumps(line) + "\n")
             self._is_cut = False
-        self._write_event(step, values)
+        for sink in self.sinks:
+            if sink.name not in self._warned:
+                with self._warning_once(sink.name, Exception):
+                    sink.write(step, values)
 
     def truncate_after(self, step: int) -> None:
         """Remove the lines after `step`, and a last line that was cut off."""
@@ -46,10 +47,11 @@ class MetricsLog:
                 write_text(self.path, rest)
 
     def discard(self) -> None:
-        """Remove metrics.jsonl and the tensorboard files."""
+        """Remove metrics.jsonl and what the sinks have written."""
         self.close()
         self.path.unlink(missing_ok=True)
-        shutil.rmtree(self.events, ignore_errors=True)
+        for sink in self.sinks:
+            sink.discard()
 
     def sync(self) -> None:
         """Flush metrics.jsonl to the disk, before the checkpoint that it belongs to."""
@@ -57,23 +59,10 @@ class MetricsLog:
             sync(self.path)
 
     def close(self) -> None:
-        """Flush and close the tensorboard files."""
-        writer, self._writer = self._writer, None
-        with self._warning_once("tensorboard", Exception):
-            if writer is not None:
-                writer.close()
-
-    def _write_event(self, step: int, values: dict[str, float]) -> None:
-        if "tensorboard" in self._warned:
-            return
-        with self._warning_once("tensorboard", Exception):  # its thread raises anything
-            if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                threading.excepthook = _without_tensorboard
-                self._writer = SummaryWriter(str(self.events), purge_step=step)
-            for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+        """Flush and close the sinks."""
+        for sink in self.sinks:
+            with self._warning_once(sink.name, Exception):
+                sink.close()
 
     @contextmanager
     def _warning_once(self, what: str, kind: type[Exception] = OSError) -> Iterator[None]:
@@ -84,12 +73,6 @@ class MetricsLog:
             if what not in self._warned:
                 self._warned.add(what)
                 warn(f"{what} cannot be written ({error}); training continues without it")
-
-
-def _without_tensorboard(args: threading.ExceptHookArgs) -> None:
-    """Print no traceback for tensorboard's writer thread: the next write raises its error."""
-    if type(args.thread).__name__ != "_AsyncWriterThread":
-        threading.__excepthook__(args)
 
 
 def last_value(folder: Path, tag: str) -> float | None:

@@ -2,8 +2,8 @@
 
 The folder holds config.yaml, split.json, metrics.jsonl, timing.json, sessions.json, checkpoints/,
 results.*, worlds/<world>/results.*, report.html, inspect/ (analyses of the model), tensorboard/
-(the numbers of metrics.jsonl) and source/<task>/ (the learning curves of the source agents for
-tensorboard).
+(the numbers of metrics.jsonl), wandb/ (the same, if asked for) and source/<task>/ (the learning
+curves of the source agents for tensorboard).
 """
 
 import contextlib
@@ -17,6 +17,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import pyrallis
+
 from ad.config import schema as configuration
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world
@@ -24,6 +26,7 @@ from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
+from ad.runtime.metric_sinks import WeightsAndBiases
 from ad.runtime.metrics_log import MetricsLog
 from envs.tasks import Split
 
@@ -39,7 +42,7 @@ class Run:
 
     def __init__(self, config: Experiment):
         self.config, self.folder = config, config.folder
-        self.log = MetricsLog(self.folder)
+        self.log = MetricsLog(self.folder, *_further_sinks(config))
 
     @classmethod
     def open(cls, config: Experiment, fresh: bool = False) -> "Run":
@@ -158,3 +161,11 @@ def world_title(kwargs: dict) -> str:
     """Return the settings of another world as a title: {"size": 11} gives "size 11"."""
     texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in kwargs.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
+def _further_sinks(config: Experiment) -> list[WeightsAndBiases]:
+    """Return where the numbers of a training go beside its log and TensorBoard."""
+    if not (project := config.training.wandb_project):
+        return []
+    key, settings = configuration.config_hash(config)[:8], pyrallis.encode(config)
+    return [WeightsAndBiases(config.folder, project, config.name, key, settings)]
