@@ -17,14 +17,16 @@ class ActionValueModel(SequenceModel):
     """A sequence model with action values Q on the hidden states, and a target network.
 
     With `has_policy`, `head` gives the logits of a policy, `q_head` the action values and `v_head`
-    a state value. Without it `head` gives the action values, which the logits are computed from.
+    a state value. Without it `head` gives the action values, which the logits are computed from:
+    `value_range` is the difference of the largest and the smallest value that is possible.
     `target` is a whole model, the slow copy of what the action values are computed with.
     """
 
-    def __init__(self, spec: Spec, config: ModelConfig, backend: str, has_policy: bool):
+    def __init__(
+        self, spec: Spec, config: ModelConfig, backend: str, has_policy: bool, value_range: float
+    ):
         super().__init__(spec, config, backend)
-        low, high = spec.return_range
-        self.tenths = TENTHS / (high - low) if high > low else TENTHS
+        self.tenths = TENTHS / value_range if value_range else TENTHS
         self.q_head = nn.Linear(config.width, spec.num_actions) if has_policy else None
         self.v_head = nn.Linear(config.width, 1) if has_policy else None
         for head in filter(None, (self.q_head, self.v_head)):
@@ -36,7 +38,7 @@ class ActionValueModel(SequenceModel):
     def forward(self, window, cache=None, start: int = 0) -> torch.Tensor:
         """Return the logits [B, T, A] of the policy head.
 
-        Without one they are the action values in tenths of the range of the histories' returns.
+        Without one they are the action values in tenths of their range.
         """
         logits = super().forward(window, cache, start)
         return logits * self.tenths if self.q_head is None else logits

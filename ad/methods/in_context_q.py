@@ -57,8 +57,10 @@ class InContextQ(Method):
     """Temporal-difference learning of the action values at every decision of a window.
 
     A rollout acts by the policy head (iql) or by the action values, whose logits are the values in
-    tenths of the range of the histories' returns: at `evaluation.temperature` 1, an action whose
-    value is lower by a tenth of that range is taken e times less often.
+    tenths of their range: at `evaluation.temperature` 1, an action whose value is lower by a tenth
+    of it is taken e times less often. The range is that of the histories' returns, or that of
+    discounted rewards where it is smaller: in a long episode with many rewards the discount, not
+    the end of the episode, bounds the values.
     """
 
     Settings = Settings
@@ -68,7 +70,10 @@ class InContextQ(Method):
         """Return a model with action values and a target network."""
         from ad.methods.action_values import ActionValueModel
 
-        return ActionValueModel(spec, config, backend, self.settings.loss == "iql")
+        low, high = spec.reward_range
+        discounted = (high - low) / max(1 - self.settings.discount, 1 / spec.episode_length)
+        value_range = min(spec.return_range[1] - spec.return_range[0], discounted)
+        return ActionValueModel(spec, config, backend, self.settings.loss == "iql", value_range)
 
     def loss(
         self, model: "ActionValueModel", batch: "Batch"
