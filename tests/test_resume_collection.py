@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,25 +36,36 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 # Agents of Stable-Baselines3 learn slowly: tests/test_stable_baselines3.py interrupts one.
-@pytest.fixture(params=[name for name in SOURCES if name != "stable_baselines3"])
-def words(request) -> list[str]:
-    """The words that choose each registered source, for five chunks."""
-    return [*SOURCE_WORDS[request.param], *LONG]
+@pytest.fixture(scope="module", params=[name for name in SOURCES if name != "stable_baselines3"])
+def source(request) -> str:
+    """The name of each registered source."""
+    return request.param
 
 
-@pytest.fixture
-def rows(smoke, tmp_path):
-    """rows(words): the runs of one configuration in two folders, one of them with histories."""
+@pytest.fixture(scope="module")
+def whole(smoke, source, tmp_path_factory) -> Run:
+    """A run of the source with five chunks of histories; tests only read it."""
+    return whole_run(smoke, source, tmp_path_factory)
 
-    def make(words: list[str]) -> tuple[Run, Run]:
-        runs = []
-        for name in ("whole", "cut"):
-            (tmp_path / name).mkdir()
-            runs.append(Run.open(smoke(tmp_path / name, *words)))
-        collect(runs[0])
-        return tuple(runs)
 
-    return make
+# What a collection does about its files does not depend on the source.
+@pytest.fixture(scope="module", params=["a2c", "q_learning"])
+def whole_of_two(smoke, request, tmp_path_factory) -> Run:
+    """A run of a neural source and one of a tabular source; tests only read them."""
+    return whole_run(smoke, request.param, tmp_path_factory)
+
+
+def whole_run(smoke, source: str, tmp_path_factory) -> Run:
+    """Collect the histories of the source without an interruption."""
+    root = tmp_path_factory.mktemp(source)
+    run = Run.open(smoke(root, *SOURCE_WORDS[source], *LONG))
+    collect(run)
+    return run
+
+
+def other_run(whole: Run, root: Path) -> Run:
+    """Return a run of the same configuration in another folder, without histories."""
+    return Run.open(replace(whole.config, root=str(root)))
 
 
 def cut(run: Run, chunks: int) -> None:
@@ -66,9 +78,9 @@ def cut(run: Run, chunks: int) -> None:
         job.save()
 
 
-@pytest.mark.parametrize("chunks", [2, 3, 5])
-def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, chunks, capsys):
-    whole, other = rows(words)
+@pytest.mark.parametrize("chunks", [2, 5])
+def test_histories_that_were_cut_off_come_out_with_the_same_bytes(whole, tmp_path, chunks, capsys):
+    other = other_run(whole, tmp_path)
     cut(other, chunks)
     assert collect(other) == 5
     said = capsys.readouterr().err
@@ -76,25 +88,27 @@ def test_histories_that_were_cut_off_come_out_with_the_same_bytes(rows, words, c
     assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
 
 
-def test_what_was_written_behind_the_last_state_does_not_count(rows, words):
-    whole, other = rows(words)
+def test_what_was_written_behind_the_last_state_does_not_count(whole_of_two, tmp_path):
+    other = other_run(whole_of_two, tmp_path)
     cut(other, 3)
     for path in Histories(other.config).path.glob(f"{PARTIAL}*/*/action.npy"):
         np.load(path, mmap_mode="r+")[:, 2 * CHUNK_STEPS :] = 3
     collect(other)
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
 
 
-def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(rows, words, capsys):
-    whole, other = rows(words)
+def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(
+    whole_of_two, tmp_path, capsys
+):
+    other = other_run(whole_of_two, tmp_path)
     cut(other, 1)
     collect(other)
     assert "starts again: it left no snapshot" in capsys.readouterr().err
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
 
 
-def test_a_damaged_state_is_refused_and_the_collection_starts_again(rows, words, capsys):
-    whole, other = rows(words)
+def test_a_damaged_state_is_refused_and_the_collection_starts_again(whole_of_two, tmp_path, capsys):
+    other = other_run(whole_of_two, tmp_path)
     cut(other, 3)
     (path,) = Histories(other.config).path.glob(f"{PARTIAL}*/state_*.npz")
     content = bytearray(path.read_bytes())
@@ -102,21 +116,23 @@ def test_a_damaged_state_is_refused_and_the_collection_starts_again(rows, words,
     path.write_bytes(content)
     collect(other)
     assert "starts again: the state in" in capsys.readouterr().err
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
 
 
-def test_a_partial_array_that_was_cut_makes_the_collection_start_again(rows, words, capsys):
-    whole, other = rows(words)
+def test_a_partial_array_that_was_cut_makes_the_collection_start_again(
+    whole_of_two, tmp_path, capsys
+):
+    other = other_run(whole_of_two, tmp_path)
     cut(other, 3)
     path = next(Histories(other.config).path.glob(f"{PARTIAL}*/*/reward.npy"))
     path.write_bytes(path.read_bytes()[:-1])
     collect(other)
     assert "starts again" in capsys.readouterr().err
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
 
 
-def test_histories_that_are_published_are_not_computed_again(rows, words):
-    whole, other = rows(words)
+def test_histories_that_are_published_are_not_computed_again(whole_of_two, tmp_path):
+    other = other_run(whole_of_two, tmp_path)
     job = CollectionJob(Histories(other.config), other.split.train_tasks)
     for chunk in job.source.run(job.steps):
         job.writer.append(chunk)
@@ -124,14 +140,16 @@ def test_histories_that_are_published_are_not_computed_again(rows, words):
     histories = [Histories(other.config).folder(task) for task in other.split.train_tasks]
     published = {histories[0]: None, histories[1]: None}
     for source, folder in zip(job.writer.temporary[:2], histories, strict=False):
-        made = Histories(whole.config).folder(other.split.train_tasks[histories.index(folder)])
+        made = Histories(whole_of_two.config).folder(
+            other.split.train_tasks[histories.index(folder)]
+        )
         for path in made.iterdir():  # as `close` leaves it, before it comes to the third history
             (source / path.name).write_bytes(path.read_bytes())
         os.replace(source, folder)
         published[folder] = folder.stat().st_mtime_ns
     collect(other)
     assert {folder: folder.stat().st_mtime_ns for folder in published} == published
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
+    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
 
 
 def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_path):
@@ -209,15 +227,15 @@ def start(root: Path, *words: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_same_command_goes_on(smoke, tmp_path, number, code):
+# tests/test_cli.py has the exit codes of both signals.
+def test_a_signal_saves_and_the_same_command_goes_on(smoke, tmp_path):
     words = ["--source.env_steps", "4000000", "--source.state_every", "0.2"]
     process, run = start(tmp_path, *words), smoke(tmp_path, *words)
     while not list(Histories(run).path.glob(f"{PARTIAL}*/state.json")):
         assert process.poll() is None
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in err
+    assert process.returncode == 143 and "Traceback" not in err
     again = start(tmp_path, *words)
     while "resuming" not in (line := again.stderr.readline()):
         assert line

@@ -144,7 +144,13 @@ def test_a_checkpoint_is_the_policy_of_its_time_and_the_library_reads_it(run):
         assert json.loads(file.read("settings.json"))["algorithm"] == "PPO"
 
 
-@pytest.mark.parametrize("world", [[], OBSTACLES], ids=["DarkRoom", "MiniGrid"])
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param([], id="DarkRoom"),
+        pytest.param(OBSTACLES, id="MiniGrid", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path, capsys, world):
     words = [*SB3, "--source.settings.algorithm", "RecurrentPPO", "--source.settings.arguments"]
     words += [SHORT["RecurrentPPO"], "--source.env_steps", "4400"]

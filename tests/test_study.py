@@ -462,9 +462,8 @@ def test_an_interrupted_study_resumes_its_run_to_the_same_records(folder, tmp_pa
     (half,) = runs.glob("logs/*/checkpoints")
     steps = max(half.glob("step_*.pt")).stem
 
-    for part in ("1/2", "2/2"):
-        code, _, err = run(folder, "--shard", part, "--keep", "true")
-        assert code == 0, err
+    code, _, err = run(folder, "--keep", "true")
+    assert code == 0, err
     text = (half.parent / "sessions.json").read_text()
     assert f'"from_step": {int(steps.removeprefix("step_"))}' in text
 
@@ -488,6 +487,7 @@ def test_trainings_of_an_experiment_differ_in_their_training_seeds_alone(folder)
         assert len({group[0].changed for group in family}) == 1
 
 
+@pytest.mark.slow  # twelve runs; test_multi_seed.py compares single trainings
 def test_seeds_that_train_side_by_side_give_the_records_of_each_alone(folder, tmp_path):
     study, found = load_study(folder), []
     for name in ("together", "alone"):

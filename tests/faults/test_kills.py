@@ -133,7 +133,9 @@ def test_a_process_that_compiles_and_one_that_loads_the_cache_write_the_same_byt
     assert not ledger.lost(kind)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=FULL)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(25, marks=FULL)]
+)
 @pytest.mark.parametrize("verb", VERBS)
 def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, kills):
     killer, kind = Killer(seed=kills), f"kill -9 at a random moment of {verb}"
