@@ -22,6 +22,8 @@ from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
 from ad.runtime.locks import is_locked, locked
 from ad.runtime.run import Run
+from ad.runtime.signals import Terminated
+from ad.sweeps.failures import failures_file
 from ad.sweeps.launchers.base import LOST, SHARD
 from ad.sweeps.launchers.launch import new_launcher, run_jobs
 from ad.sweeps.launchers.submitit import Job
@@ -84,8 +86,8 @@ def test_the_error_of_a_failed_job_is_that_of_its_exit_code(start):
     launcher = start("local")
     with pytest.raises(NumericError, match="2 of 3 jobs failed, the first with exit code 5"):
         run_jobs(launcher, [sh("exit 0"), sh("exit 5"), sh("exit 3")])
-    with pytest.raises(MachineError, match="1 of 1 jobs failed, the first with exit code 143"):
-        run_jobs(launcher, [sh("exit 143")])
+    with pytest.raises(MachineError, match="1 of 1 jobs failed, the first with exit code 1:"):
+        run_jobs(launcher, [sh("exit 1")])
 
 
 def test_a_job_that_is_killed_is_started_again_and_the_others_are_not(start, tmp_path, capsys):
@@ -100,6 +102,34 @@ def test_a_job_that_is_always_killed_is_given_up(start, tmp_path):
     with pytest.raises(MachineError, match="lost again and again"):
         run_jobs(start("local"), [sh(f"echo x >> {tmp_path}/tries; kill -9 $$")])
     assert (tmp_path / "tries").read_text() == 4 * "x\n"
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_job_that_is_told_to_stop_has_not_failed_and_is_started_again(
+    start, tmp_path, capsys, code
+):
+    preempted = sh(f"echo x >> {tmp_path}/starts; mkdir {tmp_path}/saved && exit {code}; exit 0")
+    run_jobs(start("local"), [preempted])
+    assert (tmp_path / "starts").read_text() == 2 * "x\n"
+    assert "1 of 1 jobs were interrupted and are started again" in capsys.readouterr().err
+    with pytest.raises(MachineError, match=r"1 of 2 jobs were interrupted again .* resumes"):
+        run_jobs(start("local"), [sh("exit 0"), sh(f"exit {code}")])
+    with pytest.raises(MachineError, match="2 of 2 jobs were lost or interrupted again and again"):
+        run_jobs(start("local"), [sh("kill -9 $$"), sh(f"exit {code}")])
+
+
+def test_a_run_that_is_told_to_stop_has_not_failed(tmp_path, monkeypatch, capsys):
+    def stop(configs):
+        raise Terminated
+
+    board = SmallBoard(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("ad.sweeps.pipeline.collect_and_train", stop)
+        assert exit_code(VERBS["leaderboard"], board.words) == 143
+    assert "terminated; run the same command to resume" in capsys.readouterr().err
+    assert not failures_file(board.records).exists()
+    list_runs(board.records, board.runs, board.root)
+    assert "leaderboard: 4 of 4 runs are missing" in capsys.readouterr().out
 
 
 def test_a_job_in_the_debug_executor_of_submitit_runs_in_this_process(tmp_path, capfd):

@@ -14,7 +14,8 @@ from ad.registry import LAUNCHERS
 from ad.runtime.console import info, warn
 from ad.sweeps.launchers.base import SHARD, Launcher, of_shard
 
-ATTEMPTS = 4  # of a job that is lost
+ATTEMPTS = 4  # of a job that is lost or interrupted
+INTERRUPTED = (130, 143)  # exit codes of a verb that a signal stopped, as a cluster's does
 ERRORS = {error.exit_code: error for error in (ConfigError, CorruptError, NumericError)}
 
 
@@ -72,19 +73,37 @@ def new_launcher(name: str, settings: str, title: str, folder: Path, most: int) 
 def run_jobs(launcher: Launcher, commands: Sequence[list[str]]) -> None:
     """Run `commands` to their ends. Raises the error of the first that fails.
 
-    A job that is lost, since its process was killed, is started up to ATTEMPTS times.
+    A job that did not end by itself, since its process was killed or told to stop, is started up to
+    ATTEMPTS times. It has not failed: MachineError says so, and the same command resumes.
     """
     ended, left = {}, list(range(len(commands)))
     for attempt in range(ATTEMPTS):
         if attempt:
-            warn(f"{len(left)} of {len(commands)} jobs were lost and are started again")
+            how = _how(ended, left)
+            warn(f"{len(left)} of {len(commands)} jobs were {how} and are started again")
         codes = launcher.run([commands[number] for number in left])
         ended |= dict(zip(left, codes, strict=True))
-        if not (left := [number for number, code in ended.items() if code < 0]):
+        if not (left := [number for number, code in ended.items() if _is_stopped(code)]):
             break
-    if failed := [code for code in ended.values() if code]:
-        said = "was lost again and again" if failed[0] < 0 else f"with exit code {failed[0]}"
+    resumes = f"its output is {launcher.output}; the same command resumes"
+    if failed := [code for code in ended.values() if code and not _is_stopped(code)]:
         raise ERRORS.get(failed[0], MachineError)(
-            f"{len(failed)} of {len(commands)} jobs failed, the first {said}: its output is "
-            f"{launcher.output}; the same command resumes"
+            f"{len(failed)} of {len(commands)} jobs failed, the first with exit code {failed[0]}: "
+            f"{resumes}"
         )
+    if left:
+        raise MachineError(
+            f"{len(left)} of {len(commands)} jobs were {_how(ended, left)} again and again: "
+            f"{resumes}"
+        )
+
+
+def _is_stopped(code: int) -> bool:
+    """Return whether a job with this exit code did not end by itself."""
+    return code < 0 or code in INTERRUPTED
+
+
+def _how(ended: dict[int, int], left: Sequence[int]) -> str:
+    """Return how the jobs that are `left` ended: lost, interrupted, or both."""
+    lost = {"lost" if ended[number] < 0 else "interrupted" for number in left}
+    return " or ".join(sorted(lost, reverse=True))
