@@ -273,7 +273,7 @@ def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--hparams", type=Path, help="write the records for TensorBoard into this folder and stop"
     )
-    add_launcher_options(parser)
+    add_launcher_options(parser, keeps_failures=True)
     return parser
 
 
@@ -285,7 +285,7 @@ def _sweep(
     from ad.sweeps.records import merge_records
     from ad.sweeps.runs import list_runs, run_missing
 
-    _, words = take_launcher_options(argv)
+    _, words = take_launcher_options(argv, keeps_failures=True)
     if options.merge:
         return merge_records(records, [Path(name.strip()) for name in options.merge.split(",")])
     runs = shard(runs, *shard_of(options.shard))

@@ -15,8 +15,11 @@ class SweepParser(argparse.ArgumentParser):
         return f"{super().format_help()}{launcher_help()}"
 
 
-def add_launcher_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that are for this process and not for the jobs which it starts."""
+def add_launcher_options(parser: argparse.ArgumentParser, keeps_failures: bool = False) -> None:
+    """Add the options that are for this process and not for the jobs which it starts.
+
+    A verb that `keeps_failures` beside its records has --retry too.
+    """
     parser.add_argument(
         "--launcher",
         default="none",
@@ -24,13 +27,19 @@ def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--launcher_settings", default="", help="YAML, e.g. '{jobs: 4}'; see below")
     add_flag(parser, "dry", "print what the launcher would start, e.g. a script for sbatch")
-    add_flag(parser, "retry", "make the runs that failed again")
+    if keeps_failures:
+        add_flag(parser, "retry", "make the runs that failed again")
 
 
-def take_launcher_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of launchers and the other words of `argv`. Raises ConfigError."""
+def take_launcher_options(
+    argv: Sequence[str], keeps_failures: bool = False
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of `add_launcher_options` and the other words of `argv`.
+
+    Raises ConfigError.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_launcher_options(parser)
+    add_launcher_options(parser, keeps_failures)
     options, rest = parser.parse_known_args(argv)
     if options.launcher == "none" and (options.dry == "true" or options.launcher_settings):
         raise ConfigError("--dry and --launcher_settings need --launcher local, submitit or ray")
