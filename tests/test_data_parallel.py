@@ -150,10 +150,11 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_the_same_command_re
 
     step = checkpoint(run)["step"]
     _, processes = begun("lost", after=step + 3)
-    processes.signal(signal.SIGTERM, 0, 1)
+    for _ in range(3):  # torchrun passes on what the terminal has sent
+        processes.signal(signal.SIGTERM, 0, 1)
     codes, output = processes.end()
-    assert codes == [143, 143] and output.count("terminated; run the same command to resume") == 1
-    assert output.count("a second signal stops at once") == 1 and "Traceback" not in output
+    sentences = ["", "stopping after this step", "terminated; run the same command to resume"]
+    assert (codes, output.splitlines()) == ([143, 143], sentences)
     steps = [line["step"] for line in log(run)]
     assert steps == list(range(1, checkpoint(run)["step"] + 1))
 

@@ -8,7 +8,8 @@ asks between its steps whether to stop:
             step += 1
         save()
 
-The signal is raised where the section ends. Outside of such a section it is raised at once.
+The signal is raised where the section ends. Outside of such a section it is raised at once. In a
+process of torchrun a second signal does nothing: it is the first one, passed on.
 """
 
 import os
@@ -16,6 +17,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 
 class Terminated(BaseException):
@@ -23,27 +25,34 @@ class Terminated(BaseException):
 
 
 EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-MESSAGE = b"\nstopping after this step; a second signal stops at once\n"
+MESSAGE = b"\nstopping after this step"
+SECOND = b"; a second signal stops at once"
 
 
 @dataclass
 class _Signals:
     """The number of open `defer_signals` sections, and the signal that waits for their end.
 
-    `agreed` is a signal that another process of the same training has received.
+    `agreed` is a signal that a process of the same training has received. `are_repeated` says
+    whether a signal is received more than once, and `are_told` whether this process says so.
     """
 
     sections: int = 0
     waiting: int | None = None
     agreed: int | None = None
-    message: bytes = MESSAGE
+    are_repeated: bool = False
+    are_told: bool = True
 
 
 _signals = _Signals()
 
 
 def install() -> None:
-    """Install the handlers of SIGINT and SIGTERM. A signal that is ignored stays ignored."""
+    """Install the handlers of SIGINT and SIGTERM. A signal that is ignored stays ignored.
+
+    A process of torchrun, which sets WORLD_SIZE, receives those of the terminal and again from it.
+    """
+    _signals.are_repeated = "WORLD_SIZE" in os.environ
     for number in EXCEPTIONS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is in a shell's background job
             signal.signal(number, _handle)
@@ -64,11 +73,8 @@ def defer_signals() -> Iterator[Callable[[], bool]]:
         if not _signals.sections:
             waiting, _signals.waiting = _signals.waiting, None
             agreed, _signals.agreed = _signals.agreed, None
-    if waiting is not None:
-        raise EXCEPTIONS[waiting]
-    if agreed is not None:
-        ignore()  # that of this process is still to come
-        raise EXCEPTIONS[agreed]
+    if number := agreed or waiting:
+        _stop(number)
 
 
 def stop_requested() -> bool:
@@ -94,11 +100,22 @@ def ignore() -> None:
 
 def silence() -> None:
     """Print nothing when a signal is received: another process does."""
-    _signals.message = b""
+    _signals.are_told = False
 
 
 def _handle(number: int, _: object) -> None:
-    if not _signals.sections or stop_requested():
-        raise EXCEPTIONS[number]
-    _signals.waiting = number
-    os.write(2, _signals.message)  # a print could be interrupted by this very handler
+    if not _signals.sections:
+        _stop(number)
+    if not stop_requested():
+        _signals.waiting = number
+        if _signals.are_told:
+            second = b"" if _signals.are_repeated else SECOND
+            os.write(2, MESSAGE + second + b"\n")  # this handler could interrupt a print
+    elif not _signals.are_repeated:
+        _stop(number)
+
+
+def _stop(number: int) -> NoReturn:
+    if _signals.are_repeated:
+        ignore()  # it is still to come again
+    raise EXCEPTIONS[number]

@@ -54,6 +54,9 @@ class OneProcess:
         """Call the function in the first process, without waiting for it in the others."""
         function(*args)
 
+    def wait(self) -> None:
+        """Wait until all processes have come to this call."""
+
     def stop_requested(self) -> bool:
         """Return whether a signal to any process asks to stop."""
         return signals.stop_requested()
@@ -109,6 +112,10 @@ class ManyProcesses(OneProcess):
         """Call the function in the first process, without waiting for it in the others."""
         if self.rank == 0:
             function(*args)
+
+    def wait(self) -> None:
+        """Wait until all processes have come to this call."""
+        self._largest(0)
 
     def stop_requested(self) -> bool:
         """Return whether a signal to any process asks to stop; all processes must ask."""
