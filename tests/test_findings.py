@@ -1,16 +1,22 @@
 """Findings: what analyses of models of several seeds say, from the file to the page."""
 
 import re
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ROOT
 
 from ad.errors import ConfigError, CorruptError
 from ad.interpret.labeled import LabeledArray
+from ad.runtime.locks import locked, locked_files
+from ad.runtime.run import Run
 from ad.sweeps.findings.plan import Findings, load_findings
 from ad.sweeps.findings.records import add_values, read_values, values_of
 from ad.sweeps.findings.report import (
+    check_table,
     findings_table,
     make_findings,
     missing_tables,
@@ -257,7 +263,8 @@ def test_a_mistake_in_the_file_is_a_sentence(file, old, new, sentence):
     [
         ("array: head\n", "array: heads\n", "has no array 'heads'; did you mean"),
         ("{change: no rewards}", "{change: nothing}", "the axis 'change' has no label 'nothing'"),
-        ("{change: no rewards}", "{chance: no rewards}", "the axis 'chance' has no label"),
+        ("{change: no rewards}", "{chance: no rewards}", "at` leaves, change, head, not head"),
+        ("interval: head_interval", "interval: head", "the array head is no interval of head"),
         ("strongest: 2", "strongest: 2\n    only: ['0.2']", r"the axis 'head' has no label '0\.2'"),
         (
             "rows: head\n    strongest",
@@ -272,6 +279,63 @@ def test_an_array_that_does_not_fit_a_table_is_a_sentence(file, old, new, senten
     run = findings.models["small"][0]
     with pytest.raises(ConfigError, match=sentence):
         values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("array: head\n", "array: heads\n", "table heads: .* no array 'heads'; did you mean"),
+        ("head_interval", "head_intervals", "table heads: .* no array 'head_intervals'; did you"),
+        ("{relation: rewarded}", "{relations: rewarded}", "table masses: .* axes head, relation:"),
+        ("array: gain\n", "array: gains\n", "table learning: .* learning has no array 'gains'"),
+        ("rows: train steps", "rows: steps", "table learning: .* has the axes train steps:"),
+    ],
+)
+def test_a_table_that_an_analysis_does_not_have_is_refused_before_any_training(
+    file, tmp_path, old, new, sentence
+):
+    file.write_text((file.read_text() + OVER_TRAINING).replace(old, new, 1))
+    findings, root = load(file), tmp_path / "root"
+    with pytest.raises(ConfigError, match=sentence):
+        make_findings(findings, findings.planned_runs(), root)
+    assert not root.exists()
+
+
+def test_the_committed_tables_are_those_of_their_analyses():
+    findings = load_findings(ROOT / "configs/interpret/findings.yaml", Path("none.csv"))
+    for name in findings.tables:
+        check_table(findings, name)
+
+
+def test_a_model_that_another_process_makes_comes_last_and_is_made_once(
+    file, tmp_path, monkeypatch
+):
+    findings, made = load(file), []
+    first, second = findings.models["wide"]
+
+    def train(configs):
+        made.extend(configs)
+        return map(Run, configs)
+
+    def analyze(findings, run, trained, names):
+        results = results_of([0, 0], [[1, 2], [3, 4]])
+        return [value for name in names for value in values_of(findings, name, run, results)]
+
+    monkeypatch.setattr("ad.sweeps.findings.report.collect_and_train", train)
+    monkeypatch.setattr("ad.sweeps.findings.report._analyzed", analyze)
+    arguments = findings, [first, second], tmp_path, True
+    driver = threading.Thread(target=make_findings, args=arguments, daemon=True)
+    with locked(tmp_path / "logs" / first.config.name):  # by another driver
+        driver.start()
+        while missing_tables(findings, second):
+            assert driver.is_alive()
+            time.sleep(0.01)
+        with locked_files(findings.records.parent):
+            names = missing_tables(findings, first)
+            add_values(findings.records, analyze(findings, first, None, names))
+    driver.join(60)
+    assert not driver.is_alive()
+    assert [config.name for config in made] == [second.config.name]
 
 
 def test_records_that_are_cut_are_refused(file):

@@ -15,7 +15,7 @@ from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap, json_number
 from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.hooks import model_problem
-from ad.interpret.labeled import Results
+from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.asked_policy import AskedContextPolicy
 from ad.methods.base import Method
@@ -105,12 +105,14 @@ class Analysis:
 
     It is built without arguments; its first line of documentation is its title. `reads_contexts`,
     `reads_outputs` and `reads_components` say whether it looks at contexts, at all outputs of the
-    head, and at the components of a Subject.
+    head, and at the components of a Subject. `arrays` has the axes of every array that it may have,
+    by name; it is empty if they depend on the model.
     """
 
     reads_contexts: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
     reads_components: ClassVar[bool] = False
+    arrays: ClassVar[Axes] = {}
 
     @classmethod
     def problem(cls, subject: Subject) -> str | None:

@@ -47,6 +47,7 @@ UNREADABLE = (  # errors of files that are missing or damaged
 )
 
 Results = dict[str, LabeledArray]  # of an analysis, by name
+Axes = Mapping[str, Sequence[str]]  # the axes of arrays, by name
 BOUND = "bound"  # the axis of an interval: low and high
 FOLDER = "over_training"  # of arrays of several checkpoints, in that of the analyses
 LEARNING = "learning"  # name of the losses and returns beside analyses over training

@@ -14,7 +14,7 @@ import numpy as np
 from ad.evaluation import metrics
 from ad.evaluation.summary import task_facts
 from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks
-from ad.interpret.labeled import BOUND, LabeledArray, Results, intervals, stack
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, intervals, stack
 from ad.reporting.tables import UNKNOWN, Table
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.metrics_log import value_at
@@ -27,6 +27,15 @@ class Learning(Analysis):
     """Losses and held-out returns of each checkpoint, by the rollouts of the evaluation."""
 
     reads_contexts: ClassVar[bool] = False
+    arrays: ClassVar[Axes] = {
+        "nauc": (),
+        "nauc_interval": (BOUND,),
+        "gain": (),
+        "gain_interval": (BOUND,),
+        "loss": (),
+        "held_out_loss": (),
+        "curve": ("episode",),
+    }
 
     @classmethod
     def problem(cls, subject):

@@ -1,10 +1,11 @@
 """Many runs: make those without a record, each in a folder of its own, or list them."""
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def missing_trainings(
         elif not keep and all(run.key in records for run in training):
             _remove_finished(_in_root(training[0], root).folder)
     if missing:
-        _check_libraries(missing)
+        check_libraries(training[0] for training in missing)
         info(budget(runs, records, failures))
     if count := sum(run.key in failures and run.key not in records for run in runs):
         console.warn(
@@ -75,27 +76,39 @@ def _make_all(
     """Make `trainings`, those that another process has locked at the end; return who failed."""
     on_gpu = bool(trainings) and choose_device(trainings[0][0].config).type == "cuda"
     due = train_side_by_side(path, trainings, root) if on_gpu else trainings
-    busy, failed = [], []
+    failed = []
     with tqdm(desc=path.stem, total=len(trainings), unit=" trainings", disable=None) as bar:
-        for wait in (False, True):
-            for training in due if not wait else busy:
-                try:
-                    make_training(path, training, root, keep, wait)
-                except LockedError:
-                    if wait:
-                        raise
-                    busy.append(training)
-                    continue
-                except NumericError as error:
-                    failed.append(training[0].config.name)
-                    console.error(f"{failed[-1]}: {error}")
-                bar.update()
+
+        def make_or_fail(training: list[PlannedRun], wait: bool) -> None:
+            try:
+                make_training(path, training, root, keep, wait)
+            except NumericError as error:
+                failed.append(training[0].config.name)
+                console.error(f"{failed[-1]}: {error}")
+            bar.update()
+
+        locked_last(make_or_fail, due)
     return failed
 
 
-def _check_libraries(trainings: Sequence[list[PlannedRun]]) -> None:
-    """Raise ConfigError for the first of `trainings` of which a library lacks or refuses a part."""
-    for run, *_ in trainings:
+def locked_last(make: Callable[[Any, bool], None], due: Iterable) -> None:
+    """Call `make(one, wait)` for each of `due`, without waiting for the locks of other processes.
+
+    Those for which it raises LockedError come last, and wait.
+    """
+    busy = []
+    for one in due:
+        try:
+            make(one, False)
+        except LockedError:
+            busy.append(one)
+    for one in busy:
+        make(one, True)
+
+
+def check_libraries(runs: Iterable[PlannedRun]) -> None:
+    """Raise ConfigError for the first of `runs` of which a library lacks or refuses a part."""
+    for run in runs:
         for problem in LIBRARY_CONSTRAINTS.violations(run.config):
             raise ConfigError(f"{run.changed}: {problem.path} {problem.text}")
 

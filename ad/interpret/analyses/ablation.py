@@ -13,7 +13,7 @@ from ad.data.histories import Histories
 from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
 from ad.interpret.components import Components, parse_components
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.replacements import KINDS, Ablated, AblatedPolicy, Replacements
 from ad.reporting.tables import UNKNOWN, Table
 from ad.rollout.rollout import Policy, Rollout
@@ -28,6 +28,16 @@ class Ablation(Analysis):
     """Effect of replacing each component on the loss and on the in-context learning curve."""
 
     reads_components: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "loss": ("kind", "component"),
+        "intact_loss": ("component",),
+        "effect": ("kind", "component"),
+        "interval": (BOUND, "kind", "component"),
+        "by_reward_in_context": ("kind", "component", "reward in context"),
+        "by_reward_in_context_interval": (BOUND, "kind", "component", "reward in context"),
+        "curves": ("kind", "component", "episode"),
+        "intact_curve": ("episode",),
+    }
 
     @classmethod
     def problem(cls, subject):

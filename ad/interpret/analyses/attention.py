@@ -6,6 +6,8 @@ cell (a duplicate-token head), on the step after it (an induction head; Olsson e
 arXiv 2209.11895) and on rewarded transitions, beside those of uniform attention.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 
@@ -13,7 +15,7 @@ from ad.data.episodes import ratio
 from ad.interpret.analysis import Analysis, over_tasks
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.relations import Masks, at_tokens, decision_tokens, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
@@ -21,6 +23,12 @@ from ad.reporting.tables import UNKNOWN, Table
 
 class Attention(Analysis):
     """Attention of each head by relation, over heads and over in-context episodes."""
+
+    arrays: ClassVar[Axes] = {
+        "scores": ("head", "relation"),
+        "interval": (BOUND, "head", "relation"),
+        "by_episode": ("episode", "head", "relation"),
+    }
 
     def run(self, subject):
         """Return the masses by relation: `scores`, their intervals, and `by_episode`."""

@@ -19,7 +19,7 @@ from ad.data.episodes import ratio
 from ad.interpret.analysis import Analysis, interval_text, over_tasks
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Values, hooked
-from ad.interpret.labeled import LabeledArray, Results
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results
 from ad.interpret.relations import at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
@@ -39,6 +39,15 @@ class Attribution(Analysis):
     """Contribution of each component to the preference for the best action, and to each pair."""
 
     reads_outputs: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "preferred": ("component",),
+        "interval": (BOUND, "component"),
+        "by_relation": ("head", "relation"),
+        "neurons": ("layer", "neuron"),
+        "by_episode": ("episode", "component"),
+        "pairs": ("pair", "component"),
+        "spread": ("pair", "component"),
+    }
 
     @classmethod
     def problem(cls, subject):

@@ -8,12 +8,13 @@ be trusted is their correlation with the recoveries of the patches that activati
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from ad.interpret.hooks import Values, hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.pairs import (
     POINTS,
     Pair,
@@ -33,6 +34,17 @@ KINDS = {"head": head_patches, "place": place_patches}  # patches that are made 
 
 class AttributionPatching(PairAnalysis):
     """Estimated recovery of each head at each decision, and its agreement with real patches."""
+
+    arrays: ClassVar[Axes] = {
+        "effect": ("change", "measure"),
+        "head_place": ("change", "head", "before"),
+        "head_place_interval": (BOUND, "change", "head", "before"),
+        "head": ("change", "head"),
+        "head_interval": (BOUND, "change", "head"),
+        "place": ("change", "place"),
+        "place_interval": (BOUND, "change", "place"),
+        "agreement": ("change", "kind"),
+    }
 
     def run(self, subject):
         """Return the estimates by head and decision, by kind of patch, and their agreement."""

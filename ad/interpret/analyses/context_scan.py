@@ -21,7 +21,7 @@ from ad.data.episodes import ratio
 from ad.data.histories import Histories
 from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
 from ad.interpret.changes import Queries, make_queries, shortened
-from ad.interpret.labeled import LabeledArray, Results
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results
 from ad.interpret.pairs import NUM_CONTEXTS
 from ad.interpret.relations import tells_rewards
 from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
@@ -60,6 +60,14 @@ class ContextScan(Analysis):
     """Returns and action probabilities by rewards, length, temperature and learner in context."""
 
     reads_outputs: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "returns": ("variant", "period"),
+        "change": ("variant", "period"),
+        "change_interval": (BOUND, "variant", "period"),
+        "curves": ("variant", "episode"),
+        "probabilities": ("variant", "measure"),
+        "probabilities_interval": (BOUND, "variant", "measure"),
+    }
 
     @classmethod
     def problem(cls, subject):

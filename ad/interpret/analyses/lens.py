@@ -13,7 +13,7 @@ from ad.data.episodes import ratio
 from ad.interpret.analysis import Analysis
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import Axes, LabeledArray
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 
@@ -22,6 +22,12 @@ class Lens(Analysis):
     """Divergence of the action probabilities after each layer from the final ones."""
 
     reads_outputs: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "divergence": ("stage",),
+        "divergence_by_episode": ("episode", "stage"),
+        "agreement": ("stage",),
+        "agreement_by_episode": ("episode", "stage"),
+    }
 
     def run(self, subject):
         """Return `divergence` (nats) and `agreement`, by stage, and both by episode."""

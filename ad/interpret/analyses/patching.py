@@ -6,9 +6,12 @@ recovery is that of `pairs.py`. Steering adds the mean difference of the two res
 last decision, taken from half of the tasks, and is scored on the other half.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 
+from ad.interpret.labeled import BOUND, Axes
 from ad.interpret.pairs import (
     Pair,
     PairAnalysis,
@@ -26,6 +29,18 @@ from ad.reporting.tables import UNKNOWN, Table
 
 class Patching(PairAnalysis):
     """Recovery of each change of the context by single values of the unchanged run."""
+
+    arrays: ClassVar[Axes] = {
+        "effect": ("change", "measure"),
+        "head": ("change", "head"),
+        "head_interval": (BOUND, "change", "head"),
+        "place": ("change", "place"),
+        "place_interval": (BOUND, "change", "place"),
+        "relation": ("change", "relation"),
+        "relation_interval": (BOUND, "change", "relation"),
+        "steering": ("change", "stage"),
+        "steering_interval": (BOUND, "change", "stage"),
+    }
 
     def run(self, subject):
         """Return the effect of each change, and recoveries by head, place, relation and layer."""

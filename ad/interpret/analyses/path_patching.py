@@ -7,12 +7,15 @@ the receiver is computed anew (Wang et al. 2023, arXiv 2211.00593, section 3.1, 
 the two are not frozen).
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ad.interpret.analysis import interval_text
 from ad.interpret.hooks import Write
+from ad.interpret.labeled import BOUND, Axes
 from ad.interpret.pairs import (
     Pair,
     PairAnalysis,
@@ -35,6 +38,14 @@ Heads = list[tuple[int, int]]  # layer and number
 
 class PathPatching(PairAnalysis):
     """Recovery of each change of the context by the edge from a head to each later component."""
+
+    arrays: ClassVar[Axes] = {
+        "effect": ("change", "measure"),
+        "sender": ("change", "sender"),
+        "sender_interval": (BOUND, "change", "sender"),
+        "edge": ("change", "sender", "receiver"),
+        "edge_interval": (BOUND, "change", "sender", "receiver"),
+    }
 
     def run(self, subject):
         """Return the recovery of each edge by change, and those of the senders' whole outputs."""

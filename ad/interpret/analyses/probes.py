@@ -10,6 +10,7 @@ Liang 2019, arXiv 1909.03368).
 import importlib.util
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import Axes, LabeledArray
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 from envs.oracle import knows_its_state
@@ -45,6 +46,13 @@ class Decisions:
 
 class Probes(Analysis):
     """Scores of linear and MLP probes after each layer: goal, distance, episode, found, visited."""
+
+    arrays: ClassVar[Axes] = {
+        "scores": ("target", "stage", "probe"),
+        "control": ("target", "stage", "probe"),
+        "over_context": ("target", "stage", "probe", "decisions"),
+        "chance": ("target",),
+    }
 
     @classmethod
     def problem(cls, subject):

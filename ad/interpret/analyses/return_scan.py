@@ -19,7 +19,7 @@ from ad.interpret.analyses.attribution import Reading, component_names, outputs,
 from ad.interpret.analysis import Analysis, interval_text, over_tasks
 from ad.interpret.changes import asking
 from ad.interpret.contexts import ASKED, Contexts
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 
@@ -33,6 +33,16 @@ class ReturnScan(Analysis):
     """Slopes of the preference for each action over the asked return, by component."""
 
     reads_outputs: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "probability": ("asked return", "action"),
+        "probability_interval": (BOUND, "asked return", "action"),
+        "preference": ("asked return", "action"),
+        "preference_interval": (BOUND, "asked return", "action"),
+        "slope": ("action", "component"),
+        "slope_interval": (BOUND, "action", "component"),
+        "correlation": ("action", "component"),
+        "correlation_interval": (BOUND, "action", "component"),
+    }
 
     @classmethod
     def problem(cls, subject):

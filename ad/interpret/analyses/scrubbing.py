@@ -25,7 +25,7 @@ import torch
 from ad.interpret.analysis import Analysis, estimate_text
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.pairs import recovery
 from ad.interpret.relations import at_tokens, decision_tokens, relations, tells_rewards
 from ad.models.sequence_model import SequenceModel
@@ -43,6 +43,11 @@ class Scrubbing(Analysis):
     """Share of the loss that is kept if only what some heads read of rewards is the context's."""
 
     reads_outputs: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "kept": ("heads", "level"),
+        "interval": (BOUND, "heads", "level"),
+        "decisions": ("task",),
+    }
 
     @classmethod
     def problem(cls, subject):

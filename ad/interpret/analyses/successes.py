@@ -13,7 +13,7 @@ import numpy as np
 from ad.interpret.analysis import Analysis, Subject, estimate_text
 from ad.interpret.changes import Queries, changed
 from ad.interpret.contexts import Contexts
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.pairs import Pair, recovery
 from ad.interpret.relations import tells_rewards
 from ad.reporting.tables import Table
@@ -28,6 +28,12 @@ class Successes(Analysis):
     """Recovery of the effect of rewards by the last success, or by all others, by their number."""
 
     reads_outputs: ClassVar[bool] = True
+    arrays: ClassVar[Axes] = {
+        "divergence": ("successes",),
+        "decisions": ("successes",),
+        "recovery": ("successes", "rewards left"),
+        "recovery_interval": (BOUND, "successes", "rewards left"),
+    }
 
     @classmethod
     def problem(cls, subject):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.errors import ConfigError, CorruptError
-from ad.interpret.labeled import BOUND, LabeledArray, Results
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results
 from ad.runtime.files import atomic_write
 from ad.sweeps.findings.plan import Findings, TableConfig
 from ad.sweeps.planned import PlannedRun
@@ -76,26 +76,40 @@ def add_values(path: Path, new: Sequence[Value]) -> None:
             writer.writerow([*texts, *map(_text, (number, low, high))])
 
 
+def check_axes(table: TableConfig, arrays: Axes) -> None:
+    """Raise ConfigError unless `arrays`, those of the analysis, are what `table` can show."""
+    for name in filter(None, (table.array, table.interval)):
+        if name not in arrays:
+            hint = did_you_mean(name, arrays) or f" (arrays: {', '.join(arrays)})"
+            raise ConfigError(f"the analysis {table.analysis} has no array {name!r}{hint}")
+    axes = arrays[table.array]
+    left = [axis for axis in axes if axis not in table.at]
+    shown = [axis for axis in (table.rows, table.columns) if axis]
+    if sorted([*shown, *table.at]) != sorted(axes):
+        raise ConfigError(
+            f"the array {table.array} of {table.analysis} has the axes {', '.join(axes)}: rows and "
+            f"columns must be those that `at` leaves, {', '.join(left) or 'none'}, "
+            f"not {', '.join(shown)}"
+        )
+    if table.interval and sorted(arrays[table.interval]) != sorted([BOUND, *axes]):
+        raise ConfigError(f"the array {table.interval} is no interval of {table.array}")
+
+
 def values_of(findings: Findings, name: str, run: PlannedRun, results: Results) -> list[Value]:
     """Return the values of `results` that the table called `name` shows of `run`.
 
     Raises ConfigError for an array, an axis or a label that the analysis does not have.
     """
     table = findings.tables[name]
-    array = _array(table.array, results)
+    check_axes(table, {own: list(array.axes) for own, array in results.items()})
+    array = results[table.array]
     at = {axis: _label(array, axis, str(label)) for axis, label in table.at.items()}
-    left = [axis for axis in array.axes if axis not in at]
-    if sorted(left) != sorted(axis for axis in (table.rows, table.columns) if axis):
-        raise ConfigError(
-            f"the array {table.array} of {table.analysis} has the axes {', '.join(array.axes)}: "
-            f"rows and columns must be those that `at` leaves, {', '.join(left) or 'none'}"
-        )
     for label in table.only:
         _label(array, table.rows, label)
     selected = array.at(**at)
     low = high = np.full(selected.shape, np.nan)
     if table.interval:
-        interval = _array(table.interval, results)
+        interval = results[table.interval]
         low, high = (interval.at(**at, **{BOUND: bound}) for bound in interval.axes[BOUND])
     seed = run.config.training.train_seed
     return [
@@ -131,13 +145,6 @@ def _labels(
     for index in np.ndindex(*(len(array.axes[axis]) for axis in left)):
         free = {axis: str(array.axes[axis][k]) for axis, k in zip(left, index, strict=True)}
         yield index, {axis: (at | free)[axis] for axis in array.axes}
-
-
-def _array(name: str, results: Results) -> LabeledArray:
-    if name not in results:
-        hint = did_you_mean(name, results) or f" (arrays: {', '.join(results)})"
-        raise ConfigError(f"the analysis has no array {name!r}{hint}")
-    return results[name]
 
 
 def _label(array: LabeledArray, axis: str, label: str) -> str | int | float:

@@ -6,19 +6,31 @@ has one over the seeds (Student's t).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from ad.config.schema import Experiment
+from ad.errors import ConfigError
 from ad.evaluation.metrics import json_number, t_interval
 from ad.interpret.labeled import FOLDER, LEARNING, load
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval
 from ad.runtime.console import info
 from ad.runtime.files import remove, replace_between
-from ad.runtime.locks import locked_files, locked_runs
+from ad.runtime.locks import locked, locked_files
 from ad.runtime.run import Run
+from ad.sweeps.files import gather
 from ad.sweeps.findings.plan import Findings, TableConfig
-from ad.sweeps.findings.records import Value, add_values, read_values, shown_values, values_of
+from ad.sweeps.findings.records import (
+    Value,
+    add_values,
+    check_axes,
+    read_values,
+    shown_values,
+    values_of,
+)
 from ad.sweeps.pipeline import collect_and_train
 from ad.sweeps.planned import PlannedRun
+from ad.sweeps.runs import check_libraries, locked_last
 
 
 def make_findings(
@@ -27,20 +39,51 @@ def make_findings(
     """Train the models of `runs` and analyze them, where tables lack values.
 
     Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
+    Other processes may make some of the runs at the same time: runs whose folder is locked come
+    last, once the lock is free, and only if values are missing by then. Raises ConfigError, before
+    any run, for what a library lacks or refuses, and for tables that do not fit their analyses.
     """
-    for run in runs:
-        missing = missing_tables(findings, run)
-        if not missing:
-            continue
-        info(f"{run.changed}, seed {run.config.training.train_seed}: {len(missing)} tables")
+    due = [run for run in runs if missing_tables(findings, run)]
+    check_libraries(due)
+    names = dict.fromkeys(name for run in due for name in missing_tables(findings, run))
+    gather(partial(check_table, findings), names)
+
+    def make(run: PlannedRun, wait: bool) -> None:
         config = replace(run.config, root=str(root))
-        with locked_runs([config]):
-            (trained,) = collect_and_train([config])
-            values = [*_analyzed(findings, run, trained, missing)]
-            with locked_files(findings.records.parent):
-                add_values(findings.records, values)
-            if not keep:
-                remove(trained.folder)
+        with locked(config.folder, wait):
+            _make(findings, run, config, keep)
+
+    locked_last(make, due)
+
+
+def _make(findings: Findings, run: PlannedRun, config: Experiment, keep: bool) -> None:
+    """Add the values of `run` that are missing; the caller has locked the folder of `config`."""
+    if not (names := missing_tables(findings, run)):  # another process has made them
+        return
+    info(f"{run.changed}, seed {run.config.training.train_seed}: {len(names)} tables")
+    (trained,) = collect_and_train([config])
+    values = [*_analyzed(findings, run, trained, names)]
+    with locked_files(findings.records.parent):
+        add_values(findings.records, values)
+    if not keep:
+        remove(trained.folder)
+
+
+def check_table(findings: Findings, name: str) -> None:
+    """Raise ConfigError if the analysis of the table called `name` lacks what it shows."""
+    from ad.interpret.inspect import load_analyses
+    from ad.interpret.over_training import TRAIN_STEPS, Learning
+
+    table = findings.tables[name]
+    is_learning = table.analysis == LEARNING
+    analysis = Learning if is_learning else load_analyses([table.analysis])[table.analysis]
+    first = [TRAIN_STEPS] if table.over_training else []
+    arrays = {own: [*first, *axes] for own, axes in analysis.arrays.items()}
+    try:
+        if arrays:
+            check_axes(table, arrays)
+    except ConfigError as error:
+        raise ConfigError(f"the table {name}: {error}") from None
 
 
 def _analyzed(
