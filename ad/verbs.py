@@ -94,6 +94,8 @@ def _train_in_processes(argv: Sequence[str]) -> None:
     from ad.runtime import console
 
     console.silence(os.environ.get("LOCAL_RANK", "0") != "0")
+    # PyTorch logs stack frames for each rank that it cannot reach. Read when torch is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     arguments = load(argv)
     from ad.sweeps import pipeline
 

@@ -27,7 +27,7 @@ from ad.config.schema import Experiment, MethodConfig
 from ad.errors import ConfigError
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
-from ad.training.data_parallel import ALONE, ManyProcesses, for_processes
+from ad.training.data_parallel import ALONE, ManyProcesses, for_processes, joined
 
 EXACT = SHORT | {
     "backend": "torch",
@@ -228,6 +228,15 @@ def test_what_several_processes_cannot_train_is_refused():
         with pytest.raises(ConfigError, match="WORLD_SIZE must be a whole number"):
             for_processes(Experiment(), word)
     assert for_processes(Experiment(), "4").backend == "torch"
+
+
+def test_processes_that_torchrun_has_not_started_are_refused(monkeypatch):
+    for name in ("RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    sentence = "WORLD_SIZE is set, but not RANK, MASTER_PORT: start the processes with torchrun"
+    with pytest.raises(ConfigError, match=sentence), joined(Experiment()):
+        pass
 
 
 def test_the_parts_of_a_batch_are_all_windows_once():

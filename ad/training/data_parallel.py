@@ -30,6 +30,7 @@ from ad.runtime.run import Run
 from ad.training.optimizer import FlatTensors, Metrics
 
 Value = TypeVar("Value")
+PLACE = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that torchrun sets
 ANSWER = timedelta(seconds=5)  # for which a process that fails waits for the store
 
 
@@ -210,8 +211,9 @@ def for_processes(config: Experiment, world_size: str) -> Experiment:
 def joined(config: Experiment) -> Iterator[ManyProcesses]:
     """Join the group of the processes that torchrun started, for a training of `config`.
 
-    Raises MachineError if the others cannot be reached within `training.process_timeout`. Of
-    several processes that fail, the first one alone says why.
+    Raises ConfigError if torchrun has not said where the others are, and MachineError if they
+    cannot be reached within `training.process_timeout`. Of several processes that fail, the first
+    one alone says why.
     """
     processes = _join(config)
     if processes.rank > 0:
@@ -227,6 +229,11 @@ def joined(config: Experiment) -> Iterator[ManyProcesses]:
 
 
 def _join(config: Experiment) -> ManyProcesses:
+    if missing := [name for name in PLACE if name not in os.environ]:
+        raise ConfigError(
+            f"the variable WORLD_SIZE is set, but not {', '.join(missing)}: start the processes "
+            "with torchrun"
+        )
     seconds = config.training.process_timeout
     timeout = timedelta(seconds=seconds)
     uses_gpu = _take_gpu(config)
@@ -237,11 +244,10 @@ def _join(config: Experiment) -> ManyProcesses:
             **{"store": store, "rank": rank, "world_size": size, "timeout": timeout},
         )
     except (RuntimeError, ValueError) as error:
-        place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
-        rank, size = (os.environ.get(name, "?") for name in ("RANK", "WORLD_SIZE"))
+        rank, address, port = (os.environ[name] for name in PLACE)
         raise MachineError(
-            f"the process of rank {rank} cannot reach the others of {size} at {place} within "
-            f"{seconds:g} s (training.process_timeout)"
+            f"the process of rank {rank} cannot reach the others of {os.environ['WORLD_SIZE']} at "
+            f"{address}:{port} within {seconds:g} s (training.process_timeout)"
         ) from error
     return ManyProcesses(store, rank, size, seconds)
 
