@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -37,7 +38,7 @@ CLONE = {"method.name": "behavior_cloning", "model.reward": "none"}
 class SmallBoard:
     """The files of the board in `folder`: its plan, records, and runs in the folder `runs`."""
 
-    def __init__(self, folder: Path, **training: int):
+    def __init__(self, folder: Path, seeds: Sequence[int] = (0, 1), **training: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.plan, self.records = folder / "plan.yaml", folder / "out" / "leaderboard.csv"
         self.root = folder / "runs"
@@ -47,7 +48,11 @@ class SmallBoard:
             "worlds": {"room": {"experiment": str(folder / "room.yaml")}},
             "methods": {"distillation": {}, "clone": {"settings": CLONE}},
             "boards": {
-                "core": {"worlds": ["room"], "methods": ["distillation", "clone"], "seeds": [0, 1]}
+                "core": {
+                    "worlds": ["room"],
+                    "methods": ["distillation", "clone"],
+                    "seeds": [*seeds],
+                }
             },
         }
         self.plan.write_text(yaml.safe_dump(plan))
@@ -60,7 +65,7 @@ class SmallBoard:
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """The four runs of the board."""
+        """The runs of the board: two for each seed."""
         return load_board(self.plan).planned_runs()
 
     def shard_of(self, name: str) -> str:
