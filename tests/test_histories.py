@@ -1,6 +1,5 @@
 """The store of histories: what is written comes back whole or not at all; damage is noticed."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ad.data.episodes import episodes
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, is_complete, load_history
 from ad.errors import CorruptError
+from ad.runtime.files import read_checked_json, write_checked_json
 
 TASKS, ENVS, LENGTHS = 2, 3, (5, 4, 8)  # histories, actors, and transitions of each chunk
 STEPS = sum(LENGTHS)
@@ -172,9 +172,9 @@ def test_a_missing_history_is_noticed(tmp_path):
 
 
 def test_a_history_of_another_schema_is_refused(history):
-    manifest = json.loads((history / "unit.json").read_text())
-    (history / "unit.json").write_text(json.dumps(manifest | {"schema": manifest["schema"] + 1}))
-    with pytest.raises(CorruptError):
+    path = history / "unit.json"
+    write_checked_json(path, read_checked_json(path) | {"schema": 7})
+    with pytest.raises(CorruptError, match="has schema 7, this version reads schema 2"):
         load_history(history)
 
 

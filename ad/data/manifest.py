@@ -46,7 +46,10 @@ def read_manifest(folder: Path) -> dict:
         raise ValueError(f"{MANIFEST} is too large")
     manifest = read_checked_json(path)
     if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"{MANIFEST} has schema {manifest.get('schema')}, not {SCHEMA}")
+        raise ValueError(
+            f"{MANIFEST} has schema {manifest.get('schema')}, this version reads schema {SCHEMA}, "
+            "and scripts.collect makes it again"
+        )
     files, columns = manifest.get("files"), manifest.get("curve_columns")
     if not isinstance(files, dict) or not _are_of_history(set(files)):
         raise ValueError(f"{MANIFEST} lists other files than those of a history")
