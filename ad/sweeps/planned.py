@@ -1,12 +1,14 @@
 """Planned runs: the configurations that a study or a table of results needs, and their order."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ad.config.component_constraints import LIBRARY_CONSTRAINTS
 from ad.config.fields import label
 from ad.config.schema import EvaluationConfig, Experiment, config_hash
+from ad.errors import ConfigError, LockedError
 
 BASE = "base"  # what an experiment without changed settings is called
 SEEDS = ("source.source_seed", "training.train_seed")  # what the seed of a run sets
@@ -82,3 +84,25 @@ def shard(runs: Sequence[PlannedRun], number: int, num_shards: int) -> list[Plan
     own = group_by_experiment(group_by_training(runs))[number - 1 :: num_shards]
     keys = {run.key for experiment in own for training in experiment for run in training}
     return [run for run in runs if run.key in keys]
+
+
+def locked_last(make: Callable[[Any, bool], None], due: Iterable) -> None:
+    """Call `make(one, wait)` for each of `due`, without waiting for the locks of other processes.
+
+    Those for which it raises LockedError come last, and wait.
+    """
+    busy = []
+    for one in due:
+        try:
+            make(one, False)
+        except LockedError:
+            busy.append(one)
+    for one in busy:
+        make(one, True)
+
+
+def check_libraries(runs: Iterable[PlannedRun]) -> None:
+    """Raise ConfigError for the first of `runs` of which a library lacks or refuses a part."""
+    for run in runs:
+        for problem in LIBRARY_CONSTRAINTS.violations(run.config):
+            raise ConfigError(f"{run.changed}: {problem.path} {problem.text}")

@@ -1,19 +1,17 @@
 """Many runs: make those without a record, each in a folder of its own, or list them."""
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ad.config.component_constraints import LIBRARY_CONSTRAINTS
 from ad.config.schema import Experiment
-from ad.errors import ConfigError, LockedError, NumericError
+from ad.errors import LockedError, NumericError
 from ad.reporting.tables import COLUMNS, number
 from ad.runtime import console
 from ad.runtime.console import info
@@ -22,7 +20,13 @@ from ad.runtime.files import remove
 from ad.runtime.locks import is_locked, locked, locked_files, locked_runs
 from ad.sweeps import pipeline
 from ad.sweeps.failures import add_failures, forget_failures, read_failures
-from ad.sweeps.planned import PlannedRun, group_by_experiment, group_by_training
+from ad.sweeps.planned import (
+    PlannedRun,
+    check_libraries,
+    group_by_experiment,
+    group_by_training,
+    locked_last,
+)
 from ad.sweeps.records import SECONDS, RunRecord, add_records, read_records, records_of
 
 
@@ -89,28 +93,6 @@ def _make_all(
 
         locked_last(make_or_fail, due)
     return failed
-
-
-def locked_last(make: Callable[[Any, bool], None], due: Iterable) -> None:
-    """Call `make(one, wait)` for each of `due`, without waiting for the locks of other processes.
-
-    Those for which it raises LockedError come last, and wait.
-    """
-    busy = []
-    for one in due:
-        try:
-            make(one, False)
-        except LockedError:
-            busy.append(one)
-    for one in busy:
-        make(one, True)
-
-
-def check_libraries(runs: Iterable[PlannedRun]) -> None:
-    """Raise ConfigError for the first of `runs` of which a library lacks or refuses a part."""
-    for run in runs:
-        for problem in LIBRARY_CONSTRAINTS.violations(run.config):
-            raise ConfigError(f"{run.changed}: {problem.path} {problem.text}")
 
 
 def make_training(

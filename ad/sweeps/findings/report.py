@@ -29,8 +29,7 @@ from ad.sweeps.findings.records import (
     values_of,
 )
 from ad.sweeps.pipeline import collect_and_train
-from ad.sweeps.planned import PlannedRun
-from ad.sweeps.runs import check_libraries, locked_last
+from ad.sweeps.planned import PlannedRun, check_libraries, locked_last
 
 
 def make_findings(
