@@ -1,7 +1,9 @@
 """Fixtures of many tests: a tiny experiment, its histories, and random windows."""
 
+import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numba
@@ -58,6 +60,24 @@ def one_thread():
     """
     numba.set_num_threads(1)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small_disk():
+    """small_disk(folder, kib) mounts a disk there; skips the test without the right to mount."""
+    mounted = []
+
+    def mount(folder: Path, kib: int = 256) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
+        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a small disk")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 """A full disk and a limit on the size of files: one sentence, exit code 3, and no bit lost."""
 
-import os
 import re
 import resource
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,24 +25,6 @@ def said(verb: str, root: Path, *words: str, limit: int | None = None) -> tuple[
 
     options = {"preexec_fn": restrict} if limit else {}
     return run(verb, SMOKE, root, *QUICK, *words, **options)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """small_disk(folder) mounts a disk of 256 KiB there; skips the test without the right to."""
-    mounted = []
-
-    def mount(folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("only root can mount a small disk")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
