@@ -161,6 +161,16 @@ def export_histories(argv: Sequence[str]) -> None:
     of_experiment(on_experiment)(argv)
 
 
+def synthesize(config: "Experiment", fresh: bool) -> None:
+    """Write a made-up data set in XLand-MiniGrid's layout, where the experiment's source reads it.
+
+    It has the experiment's split.num_train_tasks, source.num_envs and source.env_steps.
+    """
+    from ad.exchange.synthetic import synthesize
+
+    synthesize(config, fresh)
+
+
 def verify(config: "Experiment", repair: bool) -> None:
     """Check the histories, checkpoints and results of a run against their hashes.
 

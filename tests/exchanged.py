@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import h5py
-import numpy as np
 from training_run import words_of
 
 from ad.collection.collect import collect
@@ -11,10 +9,12 @@ from ad.config.parser import load_file
 from ad.data.histories import Histories
 from ad.data.store import load_history
 from ad.exchange.imports import import_histories
+from ad.exchange.synthetic import synthetic_history, write_synthetic
 from ad.runtime.run import Run
 
 HERE = Path(__file__).parent
 PLACES = {"minari": "rooms/noisy-v0", "xland": "noisy.hdf5"}  # where a test exports to
+SYNTHETIC = 3, 2, 60, 12  # tasks, actors, transitions of each, env steps of an episode
 SOURCE = {
     **{"name": "source", "source.algorithm": "noise_distillation", "source.num_envs": "3"},
     **{"source.env_steps": "90", "split.num_train_tasks": "3", "data.context_length": "8"},
@@ -54,24 +54,8 @@ def words(run: Run, name: str, place: str) -> list[str]:
     return [*chosen, *words_of(settings)]
 
 
-def write_xland(path: Path, num_tasks: int = 3, steps: int = 60, length: int = 12) -> list[dict]:
-    """A file in the layout of the published data sets, with episodes that end early or in time."""
-    rng, arrays = np.random.default_rng(0), []
-    with h5py.File(path, "w") as file:
-        for number in range(num_tasks):
-            own = {
-                "states": rng.integers(0, 169, (2, steps, 5, 5), dtype=np.uint8),
-                "actions": rng.integers(0, 6, (2, steps), dtype=np.uint8),
-                "rewards": rng.random((2, steps)).astype(np.float16),
-                "dones": np.zeros((2, steps), bool),
-            }
-            own["dones"][:, length - 1 :: length] = True
-            own["dones"][:, 4] = own["dones"][:, length + 4] = True
-            own["expert_actions"] = own["actions"]
-            group = file.create_group(str(number))
-            group.attrs.update({"env-id": "XLand-MiniGrid-R1-9x9", "benchmark-id": "trivial-1m"})
-            group.attrs["ruleset-id"] = 100 + number
-            for name, values in own.items():
-                group.create_dataset(name, data=values, compression="gzip")
-            arrays.append(own)
-    return arrays
+def write_xland(path: Path) -> list[dict]:
+    """A file in the layout of the published data sets: three tasks, two actors, 60 steps."""
+    write_synthetic(path, *SYNTHETIC)
+    num_tasks, *shape = SYNTHETIC
+    return [synthetic_history(task, *shape) for task in range(num_tasks)]

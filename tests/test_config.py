@@ -195,6 +195,8 @@ BAD_WORDS = [
     # combinations
     ("--model.heads 3", "model.heads (command line) must divide model.width (64), not be 3"),
     ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
+    ("--training.warmup_steps 3000 --training.schedule_steps 2000", "must be at most "
+     "training.schedule_steps (2000), not 3000"),
     ("--training.micro_batches 64", "must be at most training.batch_size (32), not 64"),
     ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
     ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),

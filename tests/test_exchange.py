@@ -15,7 +15,7 @@ from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import new_source
 from ad.data.histories import Histories
-from ad.data.manifest import STOPPED
+from ad.data.manifest import MANIFEST, STOPPED
 from ad.data.store import load_history
 from ad.exchange import export
 from ad.exchange.export import export_histories
@@ -301,3 +301,37 @@ def test_data_sets_are_called_like_the_histories_unless_told(run, root, capsys):
     said = capsys.readouterr().out
     assert folder.with_name(f"{folder.name}.hdf5").exists() and f"{folder}.hdf5" in said
     assert minari.load_dataset(f"{folder.name}-v0").total_steps == 3 * 90
+
+
+def large_words(**changes: str) -> list[str]:
+    small = {
+        **{"root": ".", "device": "cpu", "threads": "1", "env.episode_length": "20"},
+        **{"source.num_envs": "2", "source.env_steps": "160", "data.context_length": "16"},
+        **{"model.layers": "1", "training.steps": "10", "training.batch_size": "2"},
+        **{"training.micro_batches": "2", "model.width": "64", "model.feed_forward": "64"},
+    }
+    experiment = HERE.parent / "configs/xland_large.yaml"
+    return ["--config_path", str(experiment), *words_of(small | changes)]
+
+
+def test_the_large_experiment_trains_on_made_up_data(root, capsys):
+    for verb in ("synthesize", "synthesize", "collect", "train"):
+        assert exit_code(VERBS[verb], large_words()) == 0
+    out = capsys.readouterr().out
+    assert "synthesize: 4 tasks, 2 actors, 80 steps each" in out and "already done" in out
+    assert "train: 10 steps" in out
+    done, solved = np.concatenate(
+        [[own["terminated"] | own["truncated"], own["reward"] > 0] for own in histories_in(root)], 1
+    )
+    assert solved[:, 40:].sum() > solved[:, :40].sum() and done[solved].all()
+
+
+def histories_in(root: Path) -> list[dict]:
+    """The arrays of all histories below `root`."""
+    return [{**load_history(path.parent).arrays} for path in root.rglob(MANIFEST)]
+
+
+def test_only_a_source_that_reads_a_file_of_the_layout_gets_made_up_data(capsys):
+    words = ["--config_path", str(HERE.parent / "configs/smoke.yaml")]
+    assert exit_code(VERBS["synthesize"], words) == 2
+    assert "as in configs/xland_large.yaml" in capsys.readouterr().err

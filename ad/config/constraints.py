@@ -164,10 +164,11 @@ def micro_batches_have_windows(micro_batches, batch_size):
         return f"must be at most training.batch_size ({batch_size}), not {micro_batches}"
 
 
-@constraint("training.warmup_steps", "training.steps")
-def warmup_fits_into_training(warmup_steps, steps):
-    if warmup_steps > steps:
-        return f"must be at most training.steps ({steps}), not {warmup_steps}"
+@constraint("training.warmup_steps", "training.steps", "training.schedule_steps")
+def warmup_fits_into_schedule(warmup_steps, steps, schedule_steps):
+    name = "schedule_steps" if schedule_steps else "steps"
+    if warmup_steps > (most := schedule_steps or steps):
+        return f"must be at most training.{name} ({most}), not {warmup_steps}"
 
 
 @constraint("training.schedule_steps", "training.steps")

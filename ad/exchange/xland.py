@@ -180,6 +180,15 @@ def _fits(part: Part) -> bool:
     return is_whole and part.low is not None and part.low >= 0 and (part.high or 0) < EXACT
 
 
+def create_arrays(group, arrays: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Create compressed arrays [actors, T, ...] in an HDF5 group, from their shapes and dtypes."""
+    for name, (shape, dtype) in arrays.items():
+        chunks = (1, min(CHUNK, shape[1]), *shape[2:])
+        group.create_dataset(
+            name, shape, dtype, chunks=chunks, compression="gzip", compression_opts=6
+        )
+
+
 def _write_group(group, task: np.ndarray, history: History, export: Export) -> None:
     """Write the arrays of one history, an actor's chunk at a time."""
     arrays = history.arrays
@@ -191,12 +200,8 @@ def _write_group(group, task: np.ndarray, history: History, export: Export) -> N
     if expert is not None:
         dtypes["expert_actions"] = np.uint8
     shape = arrays["observation"].shape
-    for name, dtype in dtypes.items():
-        own = shape if name == "states" else shape[:2]
-        chunks = (1, min(CHUNK, shape[1]), *own[2:])
-        group.create_dataset(
-            name, own, dtype, chunks=chunks, compression="gzip", compression_opts=6
-        )
+    shapes = {name: shape if name == "states" else shape[:2] for name in dtypes}
+    create_arrays(group, {name: (shapes[name], dtype) for name, dtype in dtypes.items()})
     for actor in range(shape[0]):
         kept = {name: arrays[field][actor] for name, field in source.items() if field}
         kept["dones"] = arrays["terminated"][actor] | arrays["truncated"][actor]
