@@ -188,7 +188,7 @@ def test_a_peer_that_is_not_installed_is_a_warning(capsys):
 
 def test_every_part_has_benchmarks():
     parts = {"collect", "train", "rollout", "backends", "encoders", "workers", "engines"}
-    parts |= {"processes", "end_to_end"}
+    parts |= {"processes", "start", "end_to_end"}
     assert set(PARTS) == parts
     for name in PARTS.values():
         assert importlib.import_module(f"scripts.benchmark.{name}").BENCHMARKS

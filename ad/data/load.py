@@ -9,6 +9,7 @@ from ad.data.sampler import TaskHistory
 from ad.data.schema import transition_fields
 from ad.data.spec import make_spec
 from ad.data.store import describe_stopped, load_history
+from ad.data.verified import VerifiedFiles
 from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.runtime.run import Run
@@ -25,7 +26,9 @@ def load_dataset(run: Run) -> Dataset:
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    loaded = {name: load_history(folder) for name, folder in folders.items()}
+    verified = VerifiedFiles(histories.path)
+    loaded = {n: load_history(folder, check=verified.check) for n, folder in folders.items()}
+    verified.save()
     fields = transition_fields(run.world)
     for name, history in loaded.items():
         if history.fields != fields:

@@ -4,7 +4,7 @@
 of a transition (`ad.data.schema.transition_fields`), `curve.npy` (the learner's statistics) and the
 manifest `unit.json` (what made the history, shapes, the SHA-256 of each file), and the checkpoints
 of a source that keeps some (`ad.data.checkpoints`). A history is published by one rename when it is
-complete, and verified whenever it is read. `histories/README.md` draws the arrays.
+complete, and verified when it is read (`ad.data.verified`). `histories/README.md` draws the arrays.
 """
 
 import hashlib
@@ -219,10 +219,13 @@ def partial_folder(folders: list[Path]) -> Path:
     return folders[0].parent / f"{PARTIAL}{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def load_history(folder: Path, fields: Sequence[str] | None = None) -> History:
+def load_history(
+    folder: Path, fields: Sequence[str] | None = None, check: Callable = check_file
+) -> History:
     """Read `fields` of a history; None reads all, and checks its checkpoints too.
 
-    Sizes and hashes are checked before an array is mapped. Raises CorruptError.
+    `check(path, entry)` raises ValueError or OSError unless a file is what its entry in the
+    manifest says; it is called before an array is mapped. Raises CorruptError.
     """
     try:
         manifest = read_manifest(folder)
@@ -230,9 +233,9 @@ def load_history(folder: Path, fields: Sequence[str] | None = None) -> History:
         if fields is None:
             fields = [name.removesuffix(".npy") for name in files if name != CURVE]
             for name, entry in manifest.get(KEY, {}).items():
-                check_file(folder / name, entry)
+                check(folder / name, entry)
         for name in (*fields, "curve"):
-            check_file(folder / f"{name}.npy", files[f"{name}.npy"])
+            check(folder / f"{name}.npy", files[f"{name}.npy"])
     except (OSError, ValueError) as error:
         raise CorruptError(
             f"the history {folder} cannot be used: {error}; scripts.verify lists all damaged files"

@@ -19,6 +19,7 @@ from ad.runtime.console import info
 
 PARTS = {
     "collect": "collection",
+    "start": "start",
     "train": "training",
     "rollout": "rollouts",
     "backends": "backends",
