@@ -52,7 +52,7 @@ class CollectionJob:
         self.can_be_saved = state is not None
         if not resume:
             self._require_disk_space(flatten(state or {}))
-        folders = [histories.folder(task) for task in tasks]
+        folders = [histories.new_folder(task) for task in tasks]
         num_envs = config.source.num_envs
         self.writer = HistoryWriter(folders, histories.fields, num_envs, self.steps, resume)
         if resume:

@@ -28,7 +28,8 @@ class Histories:
     """The learning histories of an experiment's source under its source seed.
 
     `path` is the folder `histories/<dataset>/`, one for each world and source configuration. It
-    holds the histories of all splits and of all source seeds.
+    holds the histories of all splits and of all source seeds. `paths` has that folder and those of
+    the same name in `data.extra_roots`, in which there may be further ones.
     """
 
     def __init__(self, config: Experiment):
@@ -36,7 +37,9 @@ class Histories:
         source = replace(config.source, source_seed=0)
         name = f"{_slug(config.env.id)}-{_slug(source.algorithm)}"
         name += f"-{config_hash(config.env, source)[:8]}"
-        self.path = Path(config.root) / "histories" / name
+        roots = (config.root, *config.data.extra_roots)
+        self.paths = [Path(root) / "histories" / name for root in roots]
+        self.path = self.paths[0]
 
     @cached_property
     def fields(self) -> Fields:
@@ -63,7 +66,22 @@ class Histories:
             raise ConfigError(f"source.settings {error}") from error
 
     def folder(self, task: np.ndarray) -> Path:
-        """Return the folder of the history of `task`."""
+        """Return the folder of the history of `task`, in `path` if there is none yet.
+
+        Raises ConfigError if there are histories of it in several roots.
+        """
+        new = self.new_folder(task)
+        if len(self.paths) == 1:
+            return new
+        first, *others = [f for path in self.paths if (f := path / new.name).exists()] or [new]
+        if others:
+            raise ConfigError(
+                f"task {task_name(task)} has two histories, {first} and {others[0]}: remove one"
+            )
+        return first
+
+    def new_folder(self, task: np.ndarray) -> Path:
+        """Return the folder in `path` where the history of `task` is collected."""
         return self.path / f"task_{task_name(task)}_seed_{self.config.source.source_seed}"
 
     def folders(self, tasks: np.ndarray) -> list[Path] | None:

@@ -19,16 +19,20 @@ from envs.tasks import task_name
 def load_dataset(run: Run) -> Dataset:
     """Read and verify the histories of the train tasks of `run`, up to where an agent failed.
 
-    Raises ConfigError if a history is missing or of other spaces than those of the world,
-    CorruptError if a history is damaged.
+    Raises ConfigError if a history is missing, in several roots, or of other spaces than those of
+    the world, CorruptError if a history is damaged.
     """
     histories = Histories(run.config)
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    verified = VerifiedFiles(histories.path)
-    loaded = {n: load_history(folder, check=verified.check) for n, folder in folders.items()}
-    verified.save()
+    verified = {path: VerifiedFiles(path) for path in histories.paths}
+    loaded = {
+        name: load_history(folder, check=verified[folder.parent].check)
+        for name, folder in folders.items()
+    }
+    for files in verified.values():
+        files.save()
     fields = transition_fields(run.world)
     for name, history in loaded.items():
         if history.fields != fields:

@@ -58,7 +58,7 @@ def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
         return {}
     own = Histories(run.config)
     found = {own.folder(task): (own, task) for task in run.split.train_tasks}
-    for path in sorted(own.path.glob("task_*_seed_*")):
+    for path in sorted(path for each in own.paths for path in each.glob("task_*_seed_*")):
         if match := HISTORY_NAME.fullmatch(path.name):
             task = np.array([int(part) for part in match[1].split("-")])
             source = replace(run.config.source, source_seed=int(match[2]))

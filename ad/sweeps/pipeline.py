@@ -40,8 +40,8 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
     with run.timed("collect_s"):
         collected = collection.collect(run, fresh, wait)
     collection.write_source_curves(run)
-    total, folder = len(run.split.train_tasks), Histories(run.config).path
-    info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
+    total, folders = len(run.split.train_tasks), ", ".join(map(str, Histories(run.config).paths))
+    info(f"collect: {collected} of {total} histories collected now, all are in {folders}")
 
 
 def train(runs: Sequence[Run], fresh: bool = False, processes: OneProcess = ALONE) -> None:
