@@ -14,7 +14,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
 from envs import make_vec
-from scripts.benchmark import encoders, measure, peers, rollouts, show, training, workers
+from scripts.benchmark import encoders, measure, memory, peers, rollouts, show, training, workers
 from scripts.benchmark.__main__ import PARTS, main
 from scripts.benchmark.collection import collect_histories
 from scripts.benchmark.measure import (
@@ -186,9 +186,46 @@ def test_a_peer_that_is_not_installed_is_a_warning(capsys):
     assert "no_such_package is not installed" in capsys.readouterr().err
 
 
+def test_the_peak_of_a_call_counts_the_tensors_that_are_alive_at_once():
+    x = torch.ones(1000, requires_grad=True)
+
+    def one_after_the_other():
+        for _ in range(3):
+            torch.ones(500) + 1
+
+    assert memory.peak_bytes(one_after_the_other) == 2 * 500 * 4
+    assert memory.peak_bytes(lambda: x.exp().view(10, 100).sum().backward()) >= 2 * 1000 * 4
+    assert memory.peak_bytes(lambda: x.view(10, 100)) == 0
+
+
+def test_a_deeper_model_saves_more_for_a_transition_and_one_that_recomputes_less():
+    trainer = small_trainer(*memory.OPTIONS, "--data.context_length", "64")
+    found = {
+        (layers, recompute): memory.bytes_of_transition(
+            trainer.data, Run(memory.shaped(trainer.config, 64, layers, recompute))
+        )
+        for layers in (1, 4)
+        for recompute in (False, True)
+    }
+    assert found[4, False] > 2.5 * found[1, False] and found[4, True] < found[4, False] / 2
+
+
+def test_what_a_gpu_could_hold_is_computed_from_the_fit():
+    bytes_of = {(8, c, n): c * (100.0 + 30 * n) for c in (64, 128) for n in (2, 4)}
+    found = memory.fit(bytes_of)
+    assert found == {"all": 100.0, "a layer": 30.0, "error, %": 0.0}
+    measured = measurement(detail={memory.FIT: {"saved": found, "recomputed": found}})
+    first = memory.capacity_table([measurement(), measured]).rows[0]
+    context, width, layers = memory.SHAPES[0]
+    state = memory.STATE_BYTES * 12 * layers * width**2
+    windows = int((72e9 - state) / (context * width * (100 + 30 * layers)))
+    assert first[:3] == ["4,096", "512", "8"] and first[4:] == [str(windows)] * 2
+    assert memory.capacity_table([measurement()]).rows == []
+
+
 def test_every_part_has_benchmarks():
     parts = {"collect", "train", "rollout", "backends", "encoders", "workers", "engines"}
-    parts |= {"processes", "start", "end_to_end"}
+    parts |= {"processes", "start", "memory", "end_to_end"}
     assert set(PARTS) == parts
     for name in PARTS.values():
         assert importlib.import_module(f"scripts.benchmark.{name}").BENCHMARKS

@@ -4,7 +4,8 @@ Prints a table and writes it, with every repeat, the versions and the number of 
 logs/benchmark/results.json, beside the plot growth.png and profiles of training steps. Takes six to
 ten minutes on two cores, one with --quick. The peers come with the extra `bench`. With --update
 FILE the table replaces the text between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE,
-and logs/growth.png is drawn anew. With --only the measurements of the other parts stay those of the
+what a GPU could hold that between `<!-- memory -->` and `<!-- /memory -->`, and logs/growth.png is
+drawn anew. With --only the measurements of the other parts stay those of the
 last benchmark on this machine.
 """
 
@@ -21,6 +22,7 @@ PARTS = {
     "collect": "collection",
     "start": "start",
     "train": "training",
+    "memory": "memory",
     "rollout": "rollouts",
     "backends": "backends",
     "encoders": "encoders",
@@ -35,7 +37,7 @@ FOLDER = Path("logs/benchmark")
 def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) -> None:
     """Run the benchmarks of `parts`, show their measurements and write them below `root`."""
     from ad.runtime.files import replace_between, write_json
-    from scripts.benchmark import show
+    from scripts.benchmark import memory, show
     from scripts.benchmark.measure import FULL, QUICK, progress
 
     effort = QUICK if quick else FULL
@@ -60,7 +62,8 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     write_json(results, content)
     show.write_plot(root / FOLDER / "growth.png", measurements)
     if update is not None:
-        replace_between(update, {"speed": show.table(measurements).markdown()})
+        tables = {"speed": show.table(measurements), "memory": memory.capacity_table(measurements)}
+        replace_between(update, {mark: table.markdown() for mark, table in tables.items()})
         show.write_plot(root / "logs/growth.png", measurements)
     info(f"benchmark: {len(measurements)} measurements in {seconds:.0f} s, {results}")
 
@@ -78,8 +81,8 @@ def benchmark(argv: Sequence[str]) -> None:
         "--update",
         type=Path,
         metavar="FILE",
-        help="write the table into this file, e.g. scripts/benchmark/README.md, between the lines "
-        "<!-- speed --> and <!-- /speed -->",
+        help="write the tables into this file, e.g. scripts/benchmark/README.md, between the lines "
+        "<!-- speed --> and <!-- /speed -->, and likewise for memory",
     )
     options = parser.parse_args(argv)
     parts = [options.only] if options.only else list(PARTS)

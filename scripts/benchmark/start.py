@@ -41,7 +41,7 @@ def first_step(effort: Effort) -> Measurement:
                 seconds, peak = _start(count, root)
                 rates[name].append(1 / seconds)
         grown = peak - _start(fewer, root)[1]
-    stored = sum(path.stat().st_size for path in Path(root).glob("histories/*/*/*"))
+        stored = sum(path.stat().st_size for path in Path(root).glob("histories/*/*/*"))
     name = f"first train step, {count:,} histories of {ENV_STEPS:,} steps"
     result = Measurement("start", name, "starts", median(rates["ours"]), rates, peak_memory=peak)
     result.peer_name, result.peer = "verifies all", median(rates["verifies all"])
