@@ -156,3 +156,15 @@ def test_hidden_actions_stay_the_targets_and_no_longer_reach_the_logits(
         taken = surprise.gather(-1, actions[:, 1:, None])
         loss, _ = method.loss(model, window | {"action": actions, "hidden": hidden})
         torch.testing.assert_close(loss, taken.mean())
+
+
+def test_windows_of_transitions_in_files_are_those_of_transitions_in_memory(numbered):
+    configs = [numbered(1, "--data.in_memory", value) for value in ("true", "false")]
+    inside, outside = (training_data(config).train for config in configs)
+    assert all(isinstance(values, np.memmap) for values in outside.data.values())
+    batches = [each.sample(np.random.default_rng(0), 8) for each in (inside, outside)]
+    for name in batches[0]:
+        assert batches[0][name].dtype == batches[1][name].dtype
+        np.testing.assert_array_equal(batches[0][name], batches[1][name])
+    folder = Path(configs[0].root) / "histories"
+    assert not [path for path in folder.iterdir() if path.is_file()]

@@ -92,6 +92,8 @@ class DataConfig:
     """weight of a steady return beside its improvement, for data.best_actors below 1"""
     permute: str = field("none", added=True, choices=("none", "actions", "observations", "both"))
     """what is permuted at random in each training window, which the context must then reveal"""
+    in_memory: bool = field(True, added=True, affects_results=False)
+    """whether training holds its transitions in memory; else in unnamed files in histories/"""
     extra_roots: list[str] = field([], added=True, affects_results=False)
     """further folders that hold histories/, e.g. on other disks: a history may be in any of them"""
 

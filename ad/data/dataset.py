@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -65,6 +66,7 @@ class Dataset:
             0.0 if held_out else data.windows_to_end,
             best_fraction,
             within_episodes,
+            None if data.in_memory else Path(self.config.root) / "histories",
         )
         longest = sampler.lengths.max()
         if longest < data.context_length and not held_out:

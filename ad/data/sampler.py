@@ -10,6 +10,7 @@ ends with its episode, each episode is a sequence.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from ad.data.derived import DERIVED, Derive, Sequences
 from ad.data.episodes import episodes, index_in_actor
 from ad.data.spec import OBSERVATIONS, Spec, field_name
 from ad.errors import ConfigError
+from ad.runtime.arrays import FlatArray
 from envs.oracle import TaskOracle
 
 Batch = dict[str, np.ndarray]  # fields of windows, [B, T + 1, ...] each
@@ -48,7 +50,8 @@ class WindowSampler:
     `from_start` of windows begins at the first transition of a sequence, with all sequences equally
     likely; a fraction `to_end` ends with an episode, with all episodes equally likely, as far as
     its sequence is long enough; the others begin anywhere, with all places equally likely.
-    `within_episodes`: whether windows stay inside an episode.
+    `within_episodes`: whether windows stay inside an episode. The flat arrays are in memory, or in
+    unnamed files in the folder `spill`, which are gone when the process ends.
 
     Raises ConfigError if there is no whole episode.
     """
@@ -66,23 +69,26 @@ class WindowSampler:
         to_end: float = 0.0,
         best_fraction: float = 1.0,
         within_episodes: bool = False,
+        spill: Path | None = None,
     ):
         self.context_length, self.from_start, self.to_end = context_length, from_start, to_end
         derived = DERIVED | dict(derived or {})
         self.padding = spec.padding
         self.dtypes = {name: part.window_dtype for name, part in spec.observation_fields.items()}
         names = [path for name in fields for path in _paths(spec, name)]
-        parts, lengths, episode_lengths = [], [], []
+        flat = {name: FlatArray(spill) for name in names}
+        lengths, episode_lengths = [], []
         for arrays, task, world in histories:
             strided = strided_episodes(arrays, history_stride, history_part, best_fraction)
             ordered = _Ordered(arrays, strided.order)
             sequences = Sequences(ordered, strided.sequence_lengths(), task, world)
-            parts.append({n: derived[n](sequences) if n in derived else ordered[n] for n in names})
+            for name, array in flat.items():
+                array.append(derived[name](sequences) if name in derived else ordered[name])
             lengths.append(strided.length if within_episodes else sequences.lengths)
             episode_lengths.append(strided.length)
         if not sum(map(len, lengths)):
             raise ConfigError("this part of the histories holds no whole episode to train on")
-        self.data = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        self.data = {name: array.close() for name, array in flat.items()}
         self.lengths = np.concatenate(lengths)
         self.starts = np.cumsum(self.lengths) - self.lengths
         # A sequence shorter than a window still gives one window, which is padded.

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import resource
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,6 +41,35 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class FlatArray:
+    """An array that is put together from pieces [n, ...], in memory or in a file without a name.
+
+    With a `folder` the file is there; the system removes it when the array is gone.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.pieces: list[np.ndarray] = []
+        self.file = tempfile.TemporaryFile(dir=folder) if folder else None  # noqa: SIM115
+        self.length, self.dtype, self.shape = 0, np.dtype(np.uint8), ()
+
+    def append(self, piece: np.ndarray) -> None:
+        """Add `piece` at the end. Raises OSError, e.g. for a full disk."""
+        self.length += len(piece)
+        self.dtype, self.shape = piece.dtype, piece.shape[1:]
+        if self.file is None:
+            self.pieces.append(piece)
+        elif piece.size:
+            self.file.write(memoryview(np.ascontiguousarray(piece)).cast("B"))
+
+    def close(self) -> np.ndarray:
+        """Return all pieces as one array; one in a file is mapped for reading."""
+        if self.file is None:
+            pieces, self.pieces = self.pieces, []
+            return np.concatenate(pieces)
+        self.file.flush()
+        return np.memmap(self.file, self.dtype, "r", shape=(self.length, *self.shape))
 
 
 def max_open_maps() -> int:

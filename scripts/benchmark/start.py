@@ -1,5 +1,6 @@
 """The start of a training: time and memory to its first train step, by the size of the dataset."""
 
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -31,15 +32,18 @@ def first_step(effort: Effort) -> Measurement:
     how its memory grows.
     """
     count, fewer = (effort.scaled(number, 4) for number in (HISTORIES, FEWER))
-    rates: dict[str, list[float]] = {"ours": [], "verifies all": []}
+    names = "verifies all", "ours"
+    rates, busy = ({name: [] for name in names} for _ in range(2))  # of a CPU: seconds
     with tempfile.TemporaryDirectory() as root:
         run_verb("collect", _options(count, root))
         for _ in range(min(effort.repeats, 2)):
             for record in Path(root).glob(f"histories/*/{VERIFIED}"):
                 record.unlink()
-            for name in ("verifies all", "ours"):
+            for name in names:
+                before = _cpu_seconds()
                 seconds, peak = _start(count, root)
                 rates[name].append(1 / seconds)
+                busy[name].append(_cpu_seconds() - before)
         grown = peak - _start(fewer, root)[1]
         stored = sum(path.stat().st_size for path in Path(root).glob("histories/*/*/*"))
     name = f"first train step, {count:,} histories of {ENV_STEPS:,} steps"
@@ -48,6 +52,7 @@ def first_step(effort: Effort) -> Measurement:
     result.detail["seconds"] = {
         name: round(1 / median(values), 1) for name, values in rates.items()
     }
+    result.detail["CPU seconds"] = {name: round(median(v), 1) for name, v in busy.items()}
     files = stored * (count - fewer) / count
     result.detail["dataset, MB"] = round(stored / 1e6)
     result.detail["further resident bytes for a stored byte"] = round(grown / files, 2)
@@ -62,6 +67,12 @@ def take_first_step(words: list[str]) -> None:
 def _start(count: int, root: str) -> tuple[float, int]:
     """Return the seconds of a start with `count` histories, and its peak of resident bytes."""
     return run_module(["scripts.benchmark.start", *_options(count, root)])
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of the child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _options(count: int, root: str) -> list[str]:
