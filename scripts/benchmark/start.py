@@ -1,10 +1,11 @@
 """The start of a training: time and memory to its first train step, by the size of the dataset."""
 
 import resource
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from ad.cli import run_and_exit
 from ad.config.parser import load
 from ad.data.verified import VERIFIED
 from ad.runtime.run import Run
@@ -59,7 +60,7 @@ def first_step(effort: Effort) -> Measurement:
     return result
 
 
-def take_first_step(words: list[str]) -> None:
+def take_first_step(words: Sequence[str]) -> None:
     """Take the first train step of the experiment that the command line `words` describes."""
     Trainer(Run.open(load(words).config)).train_step()
 
@@ -83,4 +84,4 @@ def _options(count: int, root: str) -> list[str]:
 BENCHMARKS = [first_step]
 
 if __name__ == "__main__":  # a start that `first_step` measures
-    take_first_step(sys.argv[1:])
+    run_and_exit(take_first_step)
