@@ -177,14 +177,18 @@ def test_the_target_network_drops_nothing_out(spec, batch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
-    ("returns", "scale"),
-    [((-1.0, 4.0), 2.0), ((0.0, 40.0), 0.5)],  # the second is above 2 rewards / (1 - 0.9)
+    ("returns", "rewards", "scale"),
+    [
+        ((-1.0, 4.0), (-1.0, 1.0), 2.0),
+        ((0.0, 40.0), (-1.0, 1.0), 0.5),  # more than 2 / (1 - 0.9)
+        ((-40.0, 0.0), (-1.0, -1.0), 1.0),  # each step costs 1, and an end is worth 0
+    ],
 )
 def test_logits_are_the_values_in_tenths_of_their_range_or_the_policys(
-    loss, spec, batch, returns, scale
+    loss, spec, batch, returns, rewards, scale
 ):
     method = method_of(loss, discount=0.9)
-    spec = replace(spec, return_range=returns, reward_range=(-1.0, 1.0), episode_length=50)
+    spec = replace(spec, return_range=returns, reward_range=rewards, episode_length=50)
     model = random_model(method, spec)
     hidden = model.hidden(batch)
     expected = model.head(hidden) if loss == "iql" else scale * model.action_values(hidden)

@@ -111,6 +111,7 @@ def test_weights_and_biases_have_every_line_and_cannot_stop_a_training(
         steps = [json.loads(line)["step"] for line in lines]
         assert [values["train_step"] for values in wandb.logged] == steps
         assert wandb.arguments["project"] == "rooms" and wandb.arguments["mode"] == "offline"
+        assert wandb.arguments["dir"] == config.root and "id" not in wandb.arguments
         assert wandb.arguments["config"]["training"]["steps"] == config.training.steps
 
 

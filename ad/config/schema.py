@@ -193,7 +193,8 @@ class TrainingConfig:
     log_every: int = field(20, at_least=1, affects_results=False)
     """train steps between two lines of metrics.jsonl"""
     wandb_project: str = field("", affects_results=False, added=True)
-    """project of Weights & Biases (extra wandb) for the numbers of metrics.jsonl; empty: none"""
+    """project of Weights & Biases (extra wandb) for the numbers of metrics.jsonl; empty: none;
+    they are written to <root>/wandb for `wandb sync`, or uploaded with WANDB_MODE=online"""
     max_bad_batches: int = field(5, at_least=0, affects_results=False)
     """consecutive batches with a non-finite loss or gradient to skip before training rolls back"""
     process_timeout: float = field(1800.0, above=0, affects_results=False, added=True)

@@ -41,19 +41,20 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases (package wandb) in `wandb/` of the folder of a run.
+    """A run of Weights & Biases (package wandb) in `wandb/` of `root`.
 
     It is written offline, so that no login and no network can delay a training: `wandb sync
-    <folder>/wandb/offline-run-*` uploads it. The variable WANDB_MODE=online uploads it at once. A
-    training that is resumed continues the same run of Weights & Biases, which is found by the name
-    `name` and the hash `key` of its settings `config`.
+    wandb/offline-run-*` uploads it. The variable WANDB_MODE=online uploads it at once. A training
+    that is resumed is a further run of the same group, since runs written offline cannot be
+    continued. `name` is shown, and `group` must be that of one configuration.
     """
 
     name = "wandb"
 
-    def __init__(self, folder: Path, project: str, name: str, key: str, config: dict[str, Any]):
-        self.folder, self._run = folder, None
-        self.about = {"project": project, "name": name, "id": f"{name}-{key}", "config": config}
+    def __init__(self, root: str, project: str, name: str, group: str, config: dict[str, Any]):
+        self.arguments = {"dir": root, "project": project, "name": name, "group": group}
+        self.arguments["config"] = config
+        self._run = None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log `values` (tag -> number) at the train step `step`."""
@@ -62,8 +63,7 @@ class WeightsAndBiases:
         self._run.log({**values, "train_step": step})
 
     def discard(self) -> None:
-        """Remove what was written."""
-        shutil.rmtree(self.folder / "wandb", ignore_errors=True)
+        """Leave what was written: it may be uploaded already, and has its own name and time."""
 
     def close(self) -> None:
         """Finish the run."""
@@ -75,14 +75,12 @@ class WeightsAndBiases:
         import wandb
 
         run = wandb.init(
-            **self.about,
-            dir=str(self.folder),
+            **self.arguments,
             mode=os.environ.get("WANDB_MODE", "offline"),
-            resume="allow",
             reinit="create_new",  # seeds that train side by side have a run each
             settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
         )
-        # A resumed training writes train steps again: they are an axis, not the run's own steps.
+        # A resumed training begins at the train step of its checkpoint.
         run.define_metric("*", step_metric="train_step")
         return run
 

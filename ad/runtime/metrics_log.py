@@ -51,7 +51,8 @@ class MetricsLog:
         self.close()
         self.path.unlink(missing_ok=True)
         for sink in self.sinks:
-            sink.discard()
+            with self._warning_once(sink.name, Exception):
+                sink.discard()
 
     def sync(self) -> None:
         """Flush metrics.jsonl to the disk, before the checkpoint that it belongs to."""

@@ -2,8 +2,8 @@
 
 The folder holds config.yaml, split.json, metrics.jsonl, timing.json, sessions.json, checkpoints/,
 results.*, worlds/<world>/results.*, report.html, inspect/ (analyses of the model), tensorboard/
-(the numbers of metrics.jsonl), wandb/ (the same, if asked for) and source/<task>/ (the learning
-curves of the source agents for tensorboard).
+(the numbers of metrics.jsonl) and source/<task>/ (the learning curves of the source agents for
+tensorboard).
 """
 
 import contextlib
@@ -167,5 +167,7 @@ def _further_sinks(config: Experiment) -> list[WeightsAndBiases]:
     """Return where the numbers of a training go beside its log and TensorBoard."""
     if not (project := config.training.wandb_project):
         return []
-    key, settings = configuration.config_hash(config)[:8], pyrallis.encode(config)
-    return [WeightsAndBiases(config.folder, project, config.name, key, settings)]
+    group = f"{config.name}-{configuration.config_hash(config)[:8]}"
+    return [
+        WeightsAndBiases(config.root, project, config.name, group, pyrallis.encode(config)),
+    ]

@@ -33,15 +33,16 @@ SECOND = b"; a second signal stops at once"
 class _Signals:
     """The number of open `defer_signals` sections, and the signal that waits for their end.
 
-    `agreed` is a signal that a process of the same training has received. `are_repeated` says
-    whether a signal is received more than once, and `are_told` whether this process says so.
+    `agreed` is a signal that a process of the same training has received. `from_torchrun` says
+    whether torchrun started this process, which then receives each signal more than once, and
+    `prints_message` whether this process prints that it stops.
     """
 
     sections: int = 0
     waiting: int | None = None
     agreed: int | None = None
-    are_repeated: bool = False
-    are_told: bool = True
+    from_torchrun: bool = False
+    prints_message: bool = True
 
 
 _signals = _Signals()
@@ -50,9 +51,10 @@ _signals = _Signals()
 def install() -> None:
     """Install the handlers of SIGINT and SIGTERM. A signal that is ignored stays ignored.
 
-    A process of torchrun, which sets WORLD_SIZE, receives those of the terminal and again from it.
+    torchrun, which sets WORLD_SIZE, passes the signals of the terminal on to its processes: each of
+    them receives a signal twice.
     """
-    _signals.are_repeated = "WORLD_SIZE" in os.environ
+    _signals.from_torchrun = "WORLD_SIZE" in os.environ
     for number in EXCEPTIONS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is in a shell's background job
             signal.signal(number, _handle)
@@ -100,7 +102,7 @@ def ignore() -> None:
 
 def silence() -> None:
     """Print nothing when a signal is received: another process does."""
-    _signals.are_told = False
+    _signals.prints_message = False
 
 
 def _handle(number: int, _: object) -> None:
@@ -108,14 +110,14 @@ def _handle(number: int, _: object) -> None:
         _stop(number)
     if not stop_requested():
         _signals.waiting = number
-        if _signals.are_told:
-            second = b"" if _signals.are_repeated else SECOND
+        if _signals.prints_message:
+            second = b"" if _signals.from_torchrun else SECOND
             os.write(2, MESSAGE + second + b"\n")  # this handler could interrupt a print
-    elif not _signals.are_repeated:
+    elif not _signals.from_torchrun:
         _stop(number)
 
 
 def _stop(number: int) -> NoReturn:
-    if _signals.are_repeated:
+    if _signals.from_torchrun:
         ignore()  # it is still to come again
     raise EXCEPTIONS[number]

@@ -29,14 +29,14 @@ def write_hparams(records: Path, runs: Sequence[PlannedRun], folder: Path) -> No
         raise ConfigError(f"{records} has a record of none of the {len(runs)} runs")
     settings = {run.key: result_settings(run.config) for run in done}
     paths = list(dict.fromkeys(path for values in settings.values() for path in values))
-    varied = [path for path in paths if len({_hashable(settings, run, path) for run in done}) > 1]
+    varied = [path for path in paths if len({_scalar(settings, run, path) for run in done}) > 1]
     for run in done:
-        values = {path: _hashable(settings, run, path) for path in varied}
+        values = {path: _scalar(settings, run, path) for path in varied}
         _write_run(folder / run.key, {"run": run.changed} | values, known[run.key])
     info(f"{len(done)} of {len(runs)} runs are in {folder}: tensorboard --logdir {folder}")
 
 
-def _hashable(settings: dict[str, dict], run: PlannedRun, path: str) -> bool | int | float | str:
+def _scalar(settings: dict[str, dict], run: PlannedRun, path: str) -> bool | int | float | str:
     """Return the value at `path` of a run's settings: a number or a text, "" if it has none."""
     value = settings[run.key].get(path, "")
     return value if isinstance(value, bool | int | float | str) else label(value)

@@ -35,7 +35,6 @@ def lost(board: SmallBoard, untouched: SmallBoard) -> list[str]:
     return [key for key in expected | found if expected.get(key) != found.get(key)]
 
 
-# test_kills.py covers a killed run at each run of the tests.
 @pytest.mark.parametrize(
     "kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(15, marks=FULL)]
 )

@@ -12,6 +12,7 @@ from killing import Crash, Killer, campaign
 from training_run import words_of
 
 from ad.collection.collect import collect
+from ad.data.verified import VERIFIED
 from ad.reporting.verify import verify
 from ad.runtime.run import Run
 from ad.sweeps import pipeline
@@ -87,7 +88,7 @@ def fingerprints(config, root: Path, verb: str) -> dict[str, str]:
     folder = root / "logs" / config.name
     found = {}
     for path in sorted((root / "histories").rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != VERIFIED:  # which has the times of the files
             found[str(path.relative_to(root))] = sha256(path.read_bytes())
     if verb in ("train", "evaluate"):
         content = checkpoints.load(checkpoints.newest(folder / "checkpoints"))

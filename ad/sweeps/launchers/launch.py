@@ -74,12 +74,13 @@ def run_jobs(launcher: Launcher, commands: Sequence[list[str]]) -> None:
     """Run `commands` to their ends. Raises the error of the first that fails.
 
     A job that did not end by itself, since its process was killed or told to stop, is started up to
-    ATTEMPTS times. It has not failed: MachineError says so, and the same command resumes.
+    ATTEMPTS times. Raises MachineError for a job that is still interrupted then: its runs have not
+    failed, and the same command resumes them.
     """
     ended, left = {}, list(range(len(commands)))
     for attempt in range(ATTEMPTS):
         if attempt:
-            how = _how(ended, left)
+            how = _how_stopped(ended, left)
             warn(f"{len(left)} of {len(commands)} jobs were {how} and are started again")
         codes = launcher.run([commands[number] for number in left])
         ended |= dict(zip(left, codes, strict=True))
@@ -93,8 +94,8 @@ def run_jobs(launcher: Launcher, commands: Sequence[list[str]]) -> None:
         )
     if left:
         raise MachineError(
-            f"{len(left)} of {len(commands)} jobs were {_how(ended, left)} again and again: "
-            f"{resumes}"
+            f"{len(left)} of {len(commands)} jobs were {_how_stopped(ended, left)} "
+            f"{ATTEMPTS} times: {resumes}"
         )
 
 
@@ -103,7 +104,7 @@ def _is_stopped(code: int) -> bool:
     return code < 0 or code in INTERRUPTED
 
 
-def _how(ended: dict[int, int], left: Sequence[int]) -> str:
+def _how_stopped(ended: dict[int, int], left: Sequence[int]) -> str:
     """Return how the jobs that are `left` ended: lost, interrupted, or both."""
     lost = {"lost" if ended[number] < 0 else "interrupted" for number in left}
     return " or ".join(sorted(lost, reverse=True))
