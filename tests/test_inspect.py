@@ -73,7 +73,10 @@ def test_every_method_has_its_analyses(collected, words, few_decisions):
             results = analysis.run(subject)
             assert not unknown(results) or name in RARE, name
             axes = {own: tuple(array.axes) for own, array in results.items()}
-            assert not analysis.arrays or axes.items() <= analysis.arrays.items()
+            if name == "static":  # whose arrays depend on the encoder
+                assert not analysis.arrays
+            else:
+                assert axes and axes.items() <= analysis.arrays.items()
             table = analysis.table(results)
             assert {len(row) for row in table.rows} == {len(table.header)}
 
