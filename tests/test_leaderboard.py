@@ -272,6 +272,13 @@ def test_comparisons_and_aggregates_use_the_first_method_as_reference(plan, tmp_
     assert np.all(np.diff(found["clone"]["profile"][0]) <= 0)
 
 
+def test_a_board_with_one_run_a_cell_has_no_aggregates(plan, tmp_path):
+    plan.write_text(plan.read_text().replace("seeds: [0, 1, 2]", "seeds: [0]"))
+    board, path = load_board(plan), tmp_path / "r.csv"
+    fill(path, board, {"distillation": [0.8], "clone": [0.4]})
+    assert aggregate(board, records_of_cells(board, read_records(path))) == {}
+
+
 def test_a_method_without_all_runs_is_left_out_of_the_aggregates(plan, tmp_path):
     board = load_board(plan)
     fill(tmp_path / "r.csv", board, {"distillation": [0.8, 0.9, 1.0], "clone": [0.1, 0.2]})

@@ -145,11 +145,13 @@ def aggregate(board: Board, cells: Records) -> dict[str, dict]:
 
     Each is (value, low, high): interquartile_mean, optimality_gap, and improvement, the probability
     to beat a run of the first method, which itself has None; `profile` has lists over THRESHOLDS.
+    There are none for a board with one run a cell, which has no interval.
     """
     scores, reference = complete_scores(board, cells), next(iter(board.methods))
+    if not scores or len(scores[reference]) < 2:
+        return {}
     found = {m: _aggregates(own, scores[reference]) for m, own in scores.items()}
-    if found:
-        found[reference]["improvement"] = None
+    found[reference]["improvement"] = None
     return found
 
 
