@@ -1,6 +1,7 @@
 """Collection: run the source algorithm on every train task that has no history, and store it."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -12,7 +13,7 @@ from ad.data.store import load_history
 from ad.runtime.arrays import max_open_maps
 from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_rename_dir, remove, write_json
-from ad.runtime.locks import locked
+from ad.runtime.locks import locked_all
 from ad.runtime.run import Run, describe_split
 from envs.tasks import Split, task_name
 
@@ -51,7 +52,7 @@ def collect_tasks(
         if collected := collect_tasks(needed, tasks, wait=True):
             info(f"collect: {collected} histories that the source reads, in {needed.path}")
     limit_threads(histories.config)
-    with locked(histories.path, wait):
+    with locked_all(_changed_folders(histories, tasks, fresh), wait):
         if fresh:
             _discard(histories, tasks)
         missing = histories.missing(tasks)
@@ -92,6 +93,17 @@ def _split_tasks(histories: Histories, tasks: np.ndarray) -> list[np.ndarray]:
         return []
     most = max(max_open_maps() // len(histories.fields), 1)
     return np.array_split(tasks, range(most, len(tasks), most))
+
+
+def _changed_folders(histories: Histories, tasks: np.ndarray, fresh: bool) -> set[Path]:
+    """Return the folders of the dataset that collecting `tasks` adds to or removes from.
+
+    Those of extra roots that keep what they have are not among them: they may be read-only.
+    """
+    if len(histories.paths) == 1:
+        return {histories.path}
+    replaced = tasks if fresh else histories.missing(tasks)
+    return {histories.path, *(histories.folder(task).parent for task in replaced)}
 
 
 def _discard(histories: Histories, tasks: np.ndarray) -> None:

@@ -119,12 +119,23 @@ class CollectionJob:
         stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
         for k, step in stopped.items():
             self.manifests[k][STOPPED] = step
+        self._remove_replaced()
         self.writer.close(self.manifests)
         if stopped:
             named = describe_stopped(
                 {task_name(self.tasks[k]): step for k, step in stopped.items()}
             )
             warn(f"{named}: their loss or gradient was not finite; the others are not affected")
+
+    def _remove_replaced(self) -> None:
+        """Remove the histories in extra roots that those of this job replace.
+
+        This comes before publishing: a process that is killed in between resumes from its snapshot,
+        whereas a task with two histories is refused.
+        """
+        for task in self.tasks:
+            if (found := self.histories.folder(task)) != self.histories.new_folder(task):
+                remove(found)
 
     def save(self) -> None:
         """Write a snapshot of the agents and the histories, if the source supports it."""

@@ -29,7 +29,7 @@ class Histories:
 
     `path` is the folder `histories/<dataset>/`, one for each world and source configuration. It
     holds the histories of all splits and of all source seeds. `paths` has that folder and those of
-    the same name in `data.extra_roots`, in which there may be further ones.
+    the same name in `data.extra_roots`, in which there may be further ones; each folder once.
     """
 
     def __init__(self, config: Experiment):
@@ -38,7 +38,10 @@ class Histories:
         name = f"{_slug(config.env.id)}-{_slug(source.algorithm)}"
         name += f"-{config_hash(config.env, source)[:8]}"
         roots = (config.root, *config.data.extra_roots)
-        self.paths = [Path(root) / "histories" / name for root in roots]
+        paths: dict[Path, Path] = {}
+        for path in (Path(root) / "histories" / name for root in roots):
+            paths.setdefault(path.resolve(), path)  # --root of a sweep may name an extra root
+        self.paths = list(paths.values())
         self.path = self.paths[0]
 
     @cached_property

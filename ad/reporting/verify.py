@@ -17,6 +17,7 @@ from ad.errors import CorruptError
 from ad.evaluation import summary
 from ad.runtime.console import info
 from ad.runtime.files import remove
+from ad.runtime.locks import locked_all
 from ad.runtime.run import Run
 from ad.training import checkpoints
 
@@ -105,13 +106,16 @@ def damaged_results(run: Run) -> Damage:
 def repair_histories(run: Run, damaged: Damage) -> None:
     """Remove the `damaged` histories and collect them again, with the same bytes.
 
-    The history of a task that the world does not have is only removed.
+    The history of a task that the world does not have is only removed. Raises LockedError, and
+    removes nothing, while another process collects into one of their datasets.
     """
     found, all_tasks = histories(run), set(map(tuple, run.split.all_tasks.tolist()))
     due: dict[int, tuple[Histories, list[np.ndarray]]] = {}  # by source seed
+    with locked_all({path.parent for path in damaged}):
+        for path in damaged:
+            remove(path)
     for path in damaged:
         seed_histories, task = found[path]
-        remove(path)
         if tuple(task.tolist()) in all_tasks:
             seed = seed_histories.config.source.source_seed
             due.setdefault(seed, (seed_histories, []))[1].append(task)

@@ -3,7 +3,7 @@
 The operating system drops the lock of a process that dies.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -39,11 +39,21 @@ def locked_files(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def locked_all(folders: Iterable[Path], wait: bool = False) -> Iterator[None]:
+    """Hold the locks of several folders, as `locked` does.
+
+    They are taken in the order of the paths, so that two processes never wait for each other.
+    """
+    with ExitStack() as locks:
+        for folder in sorted(folders, key=Path.resolve):
+            locks.enter_context(locked(folder, wait))
+        yield
+
+
+@contextmanager
 def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
     """Hold the locks of the folders of the runs of `configs`."""
-    with ExitStack() as locks:
-        for config in configs:
-            locks.enter_context(locked(config.folder))
+    with locked_all(config.folder for config in configs):
         yield
 
 
