@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ad.data import verified
+from ad.data import load, verified
 from ad.data.histories import Histories
 from ad.data.load import load_dataset
 from ad.data.manifest import check_file
+from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.runtime.run import Run
 
@@ -20,7 +21,10 @@ def run(collected, tmp_path, monkeypatch) -> Run:
     """A run with its own copy of the histories, which are old enough to be recorded."""
     monkeypatch.setattr(verified, "CLOCK_TICK", 0)
     config = collected("verified")
-    shutil.copytree(Histories(config).path, tmp_path / "histories" / Histories(config).path.name)
+    folder = Histories(config).path
+    # Without the record that other tests may have made.
+    own = tmp_path / "histories" / folder.name
+    shutil.copytree(folder, own, ignore=shutil.ignore_patterns(verified.VERIFIED))
     return Run(replace(config, root=str(tmp_path)))
 
 
@@ -103,3 +107,56 @@ def test_a_dataset_that_cannot_be_written_to_is_read_every_time(run, read, monke
     load_dataset(run)
     load_dataset(run)
     assert len(read) == 2 * len(files_of(run))
+
+
+def test_an_interrupted_start_keeps_what_it_has_verified(run, read, monkeypatch):
+    def interrupt(folder, **options):
+        if folder == Histories(run.config).folder(run.split.train_tasks[2]):
+            raise KeyboardInterrupt
+        return load_history(folder, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(load, "load_history", interrupt)
+        load_dataset(run)
+    before = set(read)
+    assert 0 < len(before) < len(files_of(run))
+    load_dataset(run)
+    assert sorted(read) == sorted(files_of(run))
+
+
+def test_the_record_is_saved_from_time_to_time(run, monkeypatch):
+    saved, write = [], verified.write_checked_json
+    monkeypatch.setattr(verified, "SAVE_EVERY", 0)
+    monkeypatch.setattr(
+        verified, "write_checked_json", lambda path, value: (saved.append(path), write(path, value))
+    )
+    load_dataset(run)
+    assert len(saved) == len(files_of(run))
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_recorded(run, monkeypatch):
+    touched = files_of(run)[0]
+
+    def check(path, entry):
+        check_file(path, entry)
+        if path == touched:
+            os.utime(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(verified, "check_file", check)
+        load_dataset(run)
+    record = (touched.parent.parent / verified.VERIFIED).read_text()
+    names = [f"{path.parent.name}/{path.name}" for path in files_of(run)]
+    assert [name for name in names if f'"{name}"' not in record] == names[:1]
+
+
+def test_other_processes_read_nothing_that_the_first_has_verified(run, read):
+    def first(function, *arguments):  # as it is in a process that is not the first
+        if not read:
+            load_dataset(Run(run.config))
+        before.extend(read[len(before) :])
+
+    before: list[Path] = []
+    dataset = load_dataset(run, first)
+    assert read == before and sorted(read) == sorted(files_of(run))
+    assert len(dataset.histories) == len(run.split.train_tasks)

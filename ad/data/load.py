@@ -1,5 +1,9 @@
 """Read the histories of a run's train tasks."""
 
+from collections.abc import Callable, Iterable
+from operator import call
+from pathlib import Path
+
 import numpy as np
 
 from ad.data.dataset import Dataset
@@ -8,7 +12,7 @@ from ad.data.histories import Histories
 from ad.data.sampler import TaskHistory
 from ad.data.schema import transition_fields
 from ad.data.spec import make_spec
-from ad.data.store import describe_stopped, load_history
+from ad.data.store import History, describe_stopped, load_history
 from ad.data.verified import VerifiedFiles
 from ad.errors import ConfigError
 from ad.runtime.console import warn
@@ -16,8 +20,11 @@ from ad.runtime.run import Run
 from envs.tasks import task_name
 
 
-def load_dataset(run: Run) -> Dataset:
+def load_dataset(run: Run, first: Callable = call) -> Dataset:
     """Read and verify the histories of the train tasks of `run`, up to where an agent failed.
+
+    `first(function, *args)` calls a function in the first of several processes, while the others
+    wait: they then read only the files that it could not record as verified.
 
     Raises ConfigError if a history is missing, in several roots, or of other spaces than those of
     the world, CorruptError if a history is damaged.
@@ -26,13 +33,7 @@ def load_dataset(run: Run) -> Dataset:
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    verified = {path: VerifiedFiles(path) for path in histories.paths}
-    loaded = {
-        name: load_history(folder, check=verified[folder.parent].check)
-        for name, folder in folders.items()
-    }
-    for files in verified.values():
-        files.save()
+    loaded = _load(folders, histories.paths, first)
     fields = transition_fields(run.world)
     for name, history in loaded.items():
         if history.fields != fields:
@@ -49,3 +50,30 @@ def load_dataset(run: Run) -> Dataset:
     spec = make_spec(run.world, run.config.env.episode_length, rewards, returns)
     tasks = zip(learned, run.split.train_tasks, strict=True)
     return Dataset([TaskHistory(*both, run.world) for both in tasks], spec, run.config)
+
+
+def _load(
+    folders: dict[str, Path], datasets: Iterable[Path], first: Callable
+) -> dict[str, History]:
+    """Return the verified histories in `folders` by task name, and record what was verified."""
+    verified = {path: VerifiedFiles(path) for path in datasets}
+    loaded: dict[str, History] = {}
+
+    def load(name: str) -> None:
+        folder = folders[name]
+        loaded[name] = load_history(folder, check=verified[folder.parent].check)
+
+    def save() -> None:
+        for files in verified.values():
+            files.save()
+
+    try:
+        for name in folders:  # one by one: the other processes wait for an answer a limited time
+            first(load, name)
+        first(save)
+        for name in folders:
+            if name not in loaded:
+                load(name)
+    finally:  # also when interrupted: reading a large dataset takes hours
+        save()
+    return loaded

@@ -188,9 +188,12 @@ class TrainingData:
     spec: Spec
 
 
-def load_training_data(run: Run, method: Method) -> TrainingData:
-    """Read the histories of the train tasks of `run` and return the samplers of `method`."""
-    dataset = load_dataset(run)
+def load_training_data(run: Run, method: Method, processes: OneProcess = ALONE) -> TrainingData:
+    """Read the histories of the train tasks of `run` and return the samplers of `method`.
+
+    The first of several `processes` verifies the histories.
+    """
+    dataset = load_dataset(run, processes.first)
     held_out = None
     if run.config.data.held_out_actors:
         held_out = method.sampler(dataset, held_out=True)
@@ -208,7 +211,7 @@ class Trainer(BaseTrainer):
         configuration.
         """
         super().__init__(run, choose_device(run.config), processes)
-        self.data = data or load_training_data(run, self.method)
+        self.data = data or load_training_data(run, self.method, processes)
         self.held_out = self.data.held_out
         self.model = self.forward = self.new_model()
         self.bfloat16 = uses_bfloat16(self.config, self.device)
