@@ -93,7 +93,7 @@ class DataConfig:
     permute: str = field("none", added=True, choices=("none", "actions", "observations", "both"))
     """what is permuted at random in each training window, which the context must then reveal"""
     in_memory: bool = field(True, added=True, affects_results=False)
-    """whether training holds its transitions in memory; else in unnamed files in histories/"""
+    """whether training data is in memory, else uncompressed in temporary files: <root>/histories"""
     extra_roots: list[str] = field([], added=True, affects_results=False)
     """further folders that hold histories/, e.g. on other disks: a history may be in any of them"""
 

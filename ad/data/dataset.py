@@ -11,9 +11,10 @@ from ad.config.schema import Experiment
 from ad.data.derived import Derive
 from ad.data.filtering import best_actors
 from ad.data.permutation import PermutedWindows
-from ad.data.sampler import Batch, TaskHistory, Windows, WindowSampler
+from ad.data.sampler import Batch, TaskHistory, Windows, WindowSampler, bytes_of_transition
 from ad.data.spec import Spec
 from ad.runtime.console import warn
+from ad.runtime.files import require_disk_space
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Dataset:
         The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere,
         and so do those within episodes, but for the fraction `data.windows_to_end`. `data.permute`
         is for windows of held-out actors too, `data.best_actors` is not: all of them are kept.
-        `action_mask` is among the fields if not all tasks have all actions.
+        `action_mask` is among the fields if not all tasks have all actions. Raises MachineError if
+        the temporary files without `data.in_memory` do not fit the disk.
         """
         tasks = np.array([history.task for history in self.histories])
         if self.histories[0].world.action_mask(tasks) is not None:
@@ -54,6 +56,9 @@ class Dataset:
             kept = best_actors(chosen, data.best_actors, data.stability_weight)
             return {name: array[kept] for name, array in chosen.items()}
 
+        share = (history_part[1] - history_part[0]) * best_fraction
+        share *= 1 if held_out else data.best_actors
+        transitions = int(share * len(tasks) * len(range(num_envs)[actors]) * steps)
         sampler = WindowSampler(
             (history._replace(arrays=part(history.arrays)) for history in self.histories),
             self.spec,
@@ -66,7 +71,7 @@ class Dataset:
             0.0 if held_out else data.windows_to_end,
             best_fraction,
             within_episodes,
-            None if data.in_memory else Path(self.config.root) / "histories",
+            None if data.in_memory else self._folder_of_files(fields, transitions),
         )
         longest = sampler.lengths.max()
         if longest < data.context_length and not held_out:
@@ -77,6 +82,14 @@ class Dataset:
         if data.permute == "none":
             return sampler
         return PermutedWindows(sampler, self.spec, data.permute)
+
+    def _folder_of_files(self, fields: Sequence[str], transitions: int) -> Path:
+        """Return the folder of the temporary files of a sampler of about so many `transitions`."""
+        folder = Path(self.config.root) / "histories"
+        folder.mkdir(parents=True, exist_ok=True)
+        needed = transitions * bytes_of_transition(self.histories[0].arrays, self.spec, fields)
+        require_disk_space(folder, needed, "training with data.in_memory: false")
+        return folder
 
 
 def training_part(config: Experiment) -> tuple[slice, int]:

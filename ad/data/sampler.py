@@ -51,7 +51,7 @@ class WindowSampler:
     likely; a fraction `to_end` ends with an episode, with all episodes equally likely, as far as
     its sequence is long enough; the others begin anywhere, with all places equally likely.
     `within_episodes`: whether windows stay inside an episode. The flat arrays are in memory, or in
-    unnamed files in the folder `spill`, which are gone when the process ends.
+    temporary files in the folder `files_in`, which the system removes when the process ends.
 
     Raises ConfigError if there is no whole episode.
     """
@@ -69,14 +69,14 @@ class WindowSampler:
         to_end: float = 0.0,
         best_fraction: float = 1.0,
         within_episodes: bool = False,
-        spill: Path | None = None,
+        files_in: Path | None = None,
     ):
         self.context_length, self.from_start, self.to_end = context_length, from_start, to_end
         derived = DERIVED | dict(derived or {})
         self.padding = spec.padding
         self.dtypes = {name: part.window_dtype for name, part in spec.observation_fields.items()}
         names = [path for name in fields for path in _paths(spec, name)]
-        flat = {name: FlatArray(spill) for name in names}
+        flat = {name: FlatArray(files_in) for name in names}
         lengths, episode_lengths = [], []
         for arrays, task, world in histories:
             strided = strided_episodes(arrays, history_stride, history_part, best_fraction)
@@ -156,6 +156,21 @@ class _Ordered(Mapping):
 def _paths(spec: Spec, name: str) -> list[str]:
     """Return the stored fields that the field `name` of a method stands for."""
     return [field_name(name, part) for part in spec.observation] if name in OBSERVATIONS else [name]
+
+
+def bytes_of_transition(arrays: Mapping[str, np.ndarray], spec: Spec, fields: Sequence[str]) -> int:
+    """Return at most how many bytes a transition takes in the flat arrays of a WindowSampler.
+
+    `arrays` [actors, T, ...] are those of a history; a derived field is a number or a mask.
+    """
+    total = 0
+    for path in (path for name in fields for path in _paths(spec, name)):
+        if path in arrays:
+            array = arrays[path]
+            total += array.itemsize * math.prod(array.shape[2:])
+        else:
+            total += max(8, spec.num_actions)
+    return total
 
 
 @dataclass(frozen=True)

@@ -44,32 +44,38 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
 
 class FlatArray:
-    """An array that is put together from pieces [n, ...], in memory or in a file without a name.
+    """An array that is put together from pieces [n, ...], in memory or in a temporary file.
 
-    With a `folder` the file is there; the system removes it when the array is gone.
+    With a `folder` the file is there, and the system removes it when the array is gone.
     """
 
     def __init__(self, folder: Path | None = None):
         self.pieces: list[np.ndarray] = []
         self.file = tempfile.TemporaryFile(dir=folder) if folder else None  # noqa: SIM115
-        self.length, self.dtype, self.shape = 0, np.dtype(np.uint8), ()
+        self.length, self.kind = 0, None
 
     def append(self, piece: np.ndarray) -> None:
-        """Add `piece` at the end. Raises OSError, e.g. for a full disk."""
-        self.length += len(piece)
-        self.dtype, self.shape = piece.dtype, piece.shape[1:]
+        """Add `piece` at the end. Raises OSError, e.g. for a full disk.
+
+        Raises ValueError if it has another dtype or shape [...] than the pieces before it.
+        """
+        kind = piece.dtype, piece.shape[1:]
+        if self.kind not in (None, kind):
+            raise ValueError(f"a piece is of {kind}, those before it of {self.kind}")
+        self.length, self.kind = self.length + len(piece), kind
         if self.file is None:
             self.pieces.append(piece)
         elif piece.size:
             self.file.write(memoryview(np.ascontiguousarray(piece)).cast("B"))
 
     def close(self) -> np.ndarray:
-        """Return all pieces as one array; one in a file is mapped for reading."""
+        """Return all pieces, at least one, as one array; that in a file is mapped for reading."""
         if self.file is None:
             pieces, self.pieces = self.pieces, []
             return np.concatenate(pieces)
         self.file.flush()
-        return np.memmap(self.file, self.dtype, "r", shape=(self.length, *self.shape))
+        dtype, shape = self.kind
+        return np.memmap(self.file, dtype, "r", shape=(self.length, *shape))
 
 
 def max_open_maps() -> int:
