@@ -162,9 +162,10 @@ def export_histories(argv: Sequence[str]) -> None:
 
 
 def synthesize(config: "Experiment", fresh: bool) -> None:
-    """Write a made-up data set in XLand-MiniGrid's layout, where the experiment's source reads it.
+    """Write a synthetic data set in XLand-MiniGrid's layout, where the experiment's source reads.
 
-    It has the experiment's split.num_train_tasks, source.num_envs and source.env_steps.
+    It has the experiment's split.num_train_tasks, source.num_envs, source.env_steps and
+    env.episode_length. A file that is not synthetic is kept, also with --fresh true.
     """
     from ad.exchange.synthetic import synthesize
 

@@ -1,4 +1,4 @@
-"""Write a made-up data set for an experiment that reads one in XLand-MiniGrid's layout."""
+"""Write a synthetic data set for an experiment that reads one in XLand-MiniGrid's layout."""
 
 from ad.cli import run_script
 
