@@ -9,6 +9,7 @@ import torch
 
 from ad.config.parser import load
 from ad.data.spec import make_spec
+from ad.errors import ConfigError
 from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
@@ -221,6 +222,16 @@ def test_what_a_gpu_could_hold_is_computed_from_the_fit():
     windows = int((72e9 - state) / (context * width * (100 + 30 * layers)))
     assert first[:3] == ["4,096", "512", "8"] and first[4:] == [str(windows)] * 2
     assert memory.capacity_table([measurement()]).rows == []
+
+
+def test_a_file_without_the_lines_for_the_tables_is_refused_before_anything_is_measured(
+    tmp_path, monkeypatch
+):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- speed -->\n<!-- /speed -->\n")
+    monkeypatch.setattr(importlib, "import_module", None)  # of the benchmarks of a part
+    with pytest.raises(ConfigError, match="<!-- memory -->"):
+        main(list(PARTS), quick=True, root=tmp_path, update=page)
 
 
 def test_every_part_has_benchmarks():

@@ -32,14 +32,17 @@ PARTS = {
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")
+MARKS = "speed", "memory"  # of the tables that --update writes
 
 
 def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) -> None:
     """Run the benchmarks of `parts`, show their measurements and write them below `root`."""
-    from ad.runtime.files import replace_between, write_json
+    from ad.runtime.files import read_marked, replace_between, write_json
     from scripts.benchmark import memory, show
     from scripts.benchmark.measure import FULL, QUICK, progress
 
+    if update is not None:
+        read_marked(update, MARKS)  # its error comes before the measurements
     effort = QUICK if quick else FULL
     begin, measurements = time.perf_counter(), []
     for part in parts:
@@ -62,8 +65,9 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     write_json(results, content)
     show.write_plot(root / FOLDER / "growth.png", measurements)
     if update is not None:
-        tables = {"speed": show.table(measurements), "memory": memory.capacity_table(measurements)}
-        replace_between(update, {mark: table.markdown() for mark, table in tables.items()})
+        tables = show.table(measurements), memory.capacity_table(measurements)
+        texts = [table.markdown() for table in tables]
+        replace_between(update, dict(zip(MARKS, texts, strict=True)))
         show.write_plot(root / "logs/growth.png", measurements)
     info(f"benchmark: {len(measurements)} measurements in {seconds:.0f} s, {results}")
 

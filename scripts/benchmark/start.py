@@ -29,8 +29,8 @@ SETTINGS = {
 def first_step(effort: Effort) -> Measurement:
     """Measure starts with histories that were verified before against starts that verify them.
 
-    A start is a whole process up to its first train step. A last one, with fewer histories, tells
-    how its memory grows.
+    A start is a whole process up to its first train step. One with fewer histories tells how its
+    memory grows, and one with `data.in_memory: false` what it takes without the transitions.
     """
     count, fewer = (effort.scaled(number, 4) for number in (HISTORIES, FEWER))
     names = "verifies all", "ours"
@@ -46,6 +46,7 @@ def first_step(effort: Effort) -> Measurement:
                 rates[name].append(1 / seconds)
                 busy[name].append(_cpu_seconds() - before)
         grown = peak - _start(fewer, root)[1]
+        in_files = _start(count, root, "--data.in_memory", "false")[1]
         stored = sum(path.stat().st_size for path in Path(root).glob("histories/*/*/*"))
     name = f"first train step, {count:,} histories of {ENV_STEPS:,} steps"
     result = Measurement("start", name, "starts", median(rates["ours"]), rates, peak_memory=peak)
@@ -57,6 +58,7 @@ def first_step(effort: Effort) -> Measurement:
     files = stored * (count - fewer) / count
     result.detail["dataset, MB"] = round(stored / 1e6)
     result.detail["further resident bytes for a stored byte"] = round(grown / files, 2)
+    result.detail["peak with data.in_memory: false, MB"] = round(in_files / 1e6)
     return result
 
 
@@ -65,9 +67,12 @@ def take_first_step(words: Sequence[str]) -> None:
     Trainer(Run.open(load(words).config)).train_step()
 
 
-def _start(count: int, root: str) -> tuple[float, int]:
-    """Return the seconds of a start with `count` histories, and its peak of resident bytes."""
-    return run_module(["scripts.benchmark.start", *_options(count, root)])
+def _start(count: int, root: str, *words: str) -> tuple[float, int]:
+    """Return the seconds of a start with `count` histories, and its peak of resident bytes.
+
+    `words` are further options of its command line.
+    """
+    return run_module(["scripts.benchmark.start", *_options(count, root), *words])
 
 
 def _cpu_seconds() -> float:
