@@ -390,6 +390,7 @@ UNFIT = {
     "is not a setting; did you mean source?": LEARNING + "sorce: {}\n",
     "source.algorithm is not stable_baselines3": "source: {algorithm: a2c}\n",
     "source.settings.checkpoints is 0": LEARNING.replace("checkpoints: 4", "checkpoints: 0"),
+    "has data.extra_roots, but its agents are read": LEARNING + "data: {extra_roots: [/]}\n",
     "with env.kwargs {'size': 4}, not {'size': 3}": LEARNING.replace("size: 3", "size: 4"),
     "with env.id 'FrozenLake-v1', not 'DarkRoom-v0'": LAKES,
 }

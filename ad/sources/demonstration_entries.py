@@ -12,7 +12,8 @@ An entry is a dict, for YAML:
 `dataset` names the histories of another source, `run` those of a run's experiment, `experiment`
 those of the source of an experiment's file: each task is played by the agent that learned it, at
 the checkpoint nearest to the fraction `at` of its history (default 1, the last one). The histories
-of `experiment` have the root and the source seed of the demonstrations, and are collected first.
+of `experiment` have the root and the source seed of the demonstrations, and are collected first;
+they cannot lie in extra roots.
 """
 
 from collections.abc import Sequence
@@ -197,6 +198,8 @@ def _experiment_of_agents(path: str, config: Experiment) -> Experiment:
     learned = load_file(path)
     if learned.source.settings["checkpoints"] == 0:
         raise ValueError(f"{path} keeps no checkpoints: its source.settings.checkpoints is 0")
+    if learned.data.extra_roots:
+        raise ValueError(f"{path} has data.extra_roots, but its agents are read from root alone")
     for name in ("id", "kwargs", "tasks"):
         own, other = getattr(config.env, name), getattr(learned.env, name)
         if own != other:
