@@ -32,7 +32,8 @@ def write_hparams(records: Path, runs: Sequence[PlannedRun], folder: Path) -> No
     varied = [path for path in paths if len({_scalar(settings, run, path) for run in done}) > 1]
     for run in done:
         values = {path: _scalar(settings, run, path) for path in varied}
-        _write_run(folder / run.key, {"run": run.changed} | values, known[run.key])
+        own = folder / f"{run.config.name}-{run.key[:8]}"  # runs of one training share the name
+        _write_run(own, {"run": run.changed} | values, known[run.key])
     info(f"{len(done)} of {len(runs)} runs are in {folder}: tensorboard --logdir {folder}")
 
 
