@@ -281,7 +281,7 @@ def test_wrong_options_get_a_sentence(words, sentence, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["submitit", "ray"])
 def test_an_extra_that_is_missing_gets_a_sentence(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("ad.sweeps.launchers.base.find_spec", lambda package: None)
+    monkeypatch.setattr("ad.config.checks.find_spec", lambda package: None)
     with pytest.raises(ConfigError, match=rf'--launcher {name} needs .* -e "\.\[{name}\]"'):
         new_launcher(name, "", "test", tmp_path, 9)
 
@@ -297,7 +297,7 @@ def test_a_cluster_of_ray_that_cannot_be_reached_gets_a_sentence(tmp_path, monke
     def refuse(*_, **options):
         raise ConnectionError("no cluster\nanswers")
 
-    monkeypatch.setattr("ad.sweeps.launchers.base.find_spec", lambda package: "installed")
+    monkeypatch.setattr("ad.config.checks.find_spec", lambda package: "installed")
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=refuse))
     launcher = new_launcher("ray", "{address: here}", "test", tmp_path, 9)
     with pytest.raises(MachineError, match="ray cannot reach here: no cluster answers"):

@@ -151,12 +151,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_recorded(run, monkeypatch):
 
 
 def test_other_processes_read_nothing_that_the_first_has_verified(run, read):
-    def first(function, *arguments):  # as it is in a process that is not the first
+    def broadcast(function, *arguments):  # as it is in a process that is not the first
         if not read:
             load_dataset(Run(run.config))
         before.extend(read[len(before) :])
 
     before: list[Path] = []
-    dataset = load_dataset(run, first)
+    dataset = load_dataset(run, broadcast)
     assert read == before and sorted(read) == sorted(files_of(run))
     assert len(dataset.histories) == len(run.split.train_tasks)

@@ -8,10 +8,9 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from ad.config.checks import Constraints
+from ad.config.checks import Constraints, package_problem
 from ad.config.fields import as_yaml, settings_class, validate, value_problem
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world, reserved_problem
@@ -189,8 +188,7 @@ def online_method_has_its_library(settings, name, env):
 
 @component_constraint("training.wandb_project", constraints=LIBRARY_CONSTRAINTS)
 def weights_and_biases_are_installed(project):
-    if project and find_spec("wandb") is None:
-        return 'needs a package that is not installed: pip install -e ".[wandb]"'
+    return package_problem("wandb") if project else None
 
 
 @component_constraint("evaluation.policy", "method.name")

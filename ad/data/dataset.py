@@ -84,7 +84,7 @@ class Dataset:
         return PermutedWindows(sampler, self.spec, data.permute)
 
     def _folder_of_files(self, fields: Sequence[str], transitions: int) -> Path:
-        """Return the folder of the temporary files of a sampler of about so many `transitions`."""
+        """Return the folder of a sampler's temporary files, which has room for `transitions`."""
         folder = Path(self.config.root) / "histories"
         folder.mkdir(parents=True, exist_ok=True)
         needed = transitions * bytes_of_transition(self.histories[0].arrays, self.spec, fields)

@@ -20,11 +20,11 @@ from ad.runtime.run import Run
 from envs.tasks import task_name
 
 
-def load_dataset(run: Run, first: Callable = call) -> Dataset:
+def load_dataset(run: Run, broadcast: Callable = call) -> Dataset:
     """Read and verify the histories of the train tasks of `run`, up to where an agent failed.
 
-    `first(function, *args)` calls a function in the first of several processes, while the others
-    wait: they then read only the files that it could not record as verified.
+    `broadcast(function, *args)` calls a function in the first of several processes, while the
+    others wait: they then read only the files that it could not record as verified.
 
     Raises ConfigError if a history is missing, in several roots, or of other spaces than those of
     the world, CorruptError if a history is damaged.
@@ -33,7 +33,7 @@ def load_dataset(run: Run, first: Callable = call) -> Dataset:
     folders = {task_name(task): histories.folder(task) for task in run.split.train_tasks}
     if missing := sum(not folder.exists() for folder in folders.values()):
         raise ConfigError(f"{missing} train tasks have no history: run scripts.collect first")
-    loaded = _load(folders, histories.paths, first)
+    loaded = _load(folders, histories.paths, broadcast)
     fields = transition_fields(run.world)
     for name, history in loaded.items():
         if history.fields != fields:
@@ -53,7 +53,7 @@ def load_dataset(run: Run, first: Callable = call) -> Dataset:
 
 
 def _load(
-    folders: dict[str, Path], datasets: Iterable[Path], first: Callable
+    folders: dict[str, Path], datasets: Iterable[Path], broadcast: Callable
 ) -> dict[str, History]:
     """Return the verified histories in `folders` by task name, and record what was verified."""
     verified = {path: VerifiedFiles(path) for path in datasets}
@@ -69,8 +69,8 @@ def _load(
 
     try:
         for name in folders:  # one by one: the other processes wait for an answer a limited time
-            first(load, name)
-        first(save)
+            broadcast(load, name)
+        broadcast(save)
         for name in folders:
             if name not in loaded:
                 load(name)

@@ -81,7 +81,7 @@ def train_in_processes(config: Experiment, fresh: bool = False) -> None:
             held.enter_context(locked(config.folder))
             Run.open(config, fresh)
 
-        processes.first(open_folder)
+        processes.broadcast(open_folder)
         train([processes.run(config)], fresh, processes)
 
 

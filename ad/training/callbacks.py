@@ -71,7 +71,7 @@ class Callbacks:
             self._log()
         if validation:
             try:
-                self.log.write(trainer.step, trainer.processes.first(self.validate, trainer))
+                self.log.write(trainer.step, trainer.processes.broadcast(self.validate, trainer))
             except NumericError:
                 return self._roll_back(
                     f"the model's logits are not finite after step {trainer.step}"

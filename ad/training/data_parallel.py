@@ -30,8 +30,8 @@ from ad.runtime.run import Run
 from ad.training.optimizer import FlatTensors, Metrics
 
 Value = TypeVar("Value")
-PLACE = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that torchrun sets
-ANSWER = timedelta(seconds=5)  # for which a process that fails waits for the store
+TORCHRUN_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+STORE_TIMEOUT = timedelta(seconds=5)  # of a process that fails
 
 
 class OneProcess:
@@ -47,7 +47,7 @@ class OneProcess:
         """Return the sums of `metrics` and `gradient` over all processes."""
         return metrics, gradient
 
-    def first(self, function: Callable[..., Value], *args) -> Value:
+    def broadcast(self, function: Callable[..., Value], *args) -> Value:
         """Call the function in the first process; return its value, or raise its error, in all."""
         return function(*args)
 
@@ -55,7 +55,7 @@ class OneProcess:
         """Call the function in the first process, without waiting for it in the others."""
         function(*args)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes have come to this call."""
 
     def stop_requested(self) -> bool:
@@ -91,7 +91,7 @@ class ManyProcesses(OneProcess):
         numbers, *gradient = flat.split([len(part) for part in parts])
         return dict(zip(metrics, numbers, strict=True)), gradient
 
-    def first(self, function: Callable[..., Value], *args) -> Value:
+    def broadcast(self, function: Callable[..., Value], *args) -> Value:
         """Call the function in the first process; return its value, or raise its error, in all.
 
         The error must be an ADError, the value one that pickle can write.
@@ -114,7 +114,7 @@ class ManyProcesses(OneProcess):
         if self.rank == 0:
             function(*args)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes have come to this call."""
         self._largest(0)
 
@@ -129,7 +129,7 @@ class ManyProcesses(OneProcess):
     def is_first_to_fail(self) -> bool:
         """Return whether no other process has asked this; true if it cannot be known."""
         try:
-            self.store.set_timeout(ANSWER)
+            self.store.set_timeout(STORE_TIMEOUT)
             return self.store.add("failed", 1) == 1
         except RuntimeError:  # the process that held the store is gone
             return True
@@ -229,7 +229,7 @@ def joined(config: Experiment) -> Iterator[ManyProcesses]:
 
 
 def _join(config: Experiment) -> ManyProcesses:
-    if missing := [name for name in PLACE if name not in os.environ]:
+    if missing := [name for name in TORCHRUN_VARIABLES if name not in os.environ]:
         raise ConfigError(
             f"the variable WORLD_SIZE is set, but not {', '.join(missing)}: start the processes "
             "with torchrun"
@@ -244,7 +244,7 @@ def _join(config: Experiment) -> ManyProcesses:
             **{"store": store, "rank": rank, "world_size": size, "timeout": timeout},
         )
     except (RuntimeError, ValueError) as error:
-        rank, address, port = (os.environ[name] for name in PLACE)
+        rank, address, port = (os.environ[name] for name in TORCHRUN_VARIABLES)
         raise MachineError(
             f"the process of rank {rank} cannot reach the others of {os.environ['WORLD_SIZE']} at "
             f"{address}:{port} within {seconds:g} s (training.process_timeout)"

@@ -89,6 +89,6 @@ def _train(
         if stop_requested():
             for callbacks in left:
                 callbacks.save()
-                callbacks.trainer.processes.wait()  # torchrun stops all when one has ended
+                callbacks.trainer.processes.barrier()  # torchrun stops all when one has ended
             return {}  # a training that failed will fail again when it resumes
     return failed

@@ -120,7 +120,7 @@ class BaseTrainer(ABC):
 
     def _newest(self) -> dict | None:
         """Return the newest readable checkpoint, None if there is none."""
-        return self.processes.first(checkpoints.load_newest, self._checkpoints)
+        return self.processes.broadcast(checkpoints.load_newest, self._checkpoints)
 
     @property
     def _checkpoints(self) -> Path:
@@ -193,7 +193,7 @@ def load_training_data(run: Run, method: Method, processes: OneProcess = ALONE) 
 
     The first of several `processes` verifies the histories.
     """
-    dataset = load_dataset(run, processes.first)
+    dataset = load_dataset(run, processes.broadcast)
     held_out = None
     if run.config.data.held_out_actors:
         held_out = method.sampler(dataset, held_out=True)

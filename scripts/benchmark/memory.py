@@ -23,7 +23,7 @@ from scripts.benchmark.measure import Effort, Measurement, alternate, median
 from scripts.benchmark.training import new_trainer, steps
 
 CONTEXTS, WIDTHS, LAYERS = (128, 256), (64, 128), (2, 4)
-WINDOWS = 16, 32  # so many that activations, not gradients, are the most of the peak
+WINDOWS = 16, 32  # enough for activations to be the largest part of the peak
 HEAD_DIM = 64
 GPU_BYTES, USABLE = 80e9, 0.9  # the rest is for the workspaces of operations and for gaps
 STATE_BYTES = 20  # of a parameter: weight, two moments, and two copies of the gradient, float32

@@ -8,10 +8,10 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
+from ad.config.checks import package_problem
 from ad.config.fields import field
 from ad.errors import ConfigError
 
@@ -38,11 +38,8 @@ class Launcher(ABC):
     package: ClassVar[str] = ""
 
     def __init__(self, settings: JobSettings, name: str, folder: Path):
-        if self.package and find_spec(self.package) is None:
-            raise ConfigError(
-                f"--launcher {self.package} needs a package that is not installed: "
-                f'pip install -e ".[{self.package}]"'
-            )
+        if self.package and (text := package_problem(self.package)):
+            raise ConfigError(f"--launcher {self.package} {text}")
         self.settings, self.name, self.folder = settings, name, folder
 
     @property
