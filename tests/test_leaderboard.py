@@ -15,6 +15,7 @@ from ad.errors import ConfigError, CorruptError, NumericError
 from ad.sweeps.failures import failures_file, read_failures
 from ad.sweeps.files import read_file, read_lines
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
+from ad.sweeps.leaderboard.further_runs import with_further_runs
 from ad.sweeps.leaderboard.plan import LeaderboardConfig, load_board
 from ad.sweeps.leaderboard.published import Published, read_published
 from ad.sweeps.leaderboard.report import html, latex, markdown, read_leaderboard, write_leaderboard
@@ -220,6 +221,7 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
         ("histories: searcher,", "tuned: {}, histories: searcher,", "tuned must be an entry"),
         ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
+        ("seeds: [0, 1, 2]", "seeds: [0, 1], further_seeds: [1]", "each once"),
         ("worlds: [room]", "worlds: []", "needs worlds and methods, each once"),
         ("worlds: [room]", "worlds: [room, room]", "needs worlds and methods, each once"),
         ("method.name: behavior_cloning", "method.name: cloning", "unknown method"),
@@ -285,6 +287,31 @@ def test_a_method_without_all_runs_is_left_out_of_the_aggregates(plan, tmp_path)
     cells = records_of_cells(board, read_records(tmp_path / "r.csv"))
     assert set(aggregate(board, cells)) == {"distillation"}
     assert [cell.method for cell in missing_cells(board, cells)] == ["clone"]
+
+
+LEVEL = {"distillation": [0.8, 0.9, 1.0], "clone": [0.7, 0.8, 0.9]}
+APART = {"distillation": [0.89, 0.9, 0.91], "clone": [0.1, 0.11, 0.12]}
+
+
+@pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3])])
+def test_methods_level_at_the_top_of_a_world_have_further_runs(plan, tmp_path, scores, counts):
+    plan.write_text(plan.read_text().replace("2]}", "2], further_seeds: [3, 4]}"))
+    board, path = load_board(plan), tmp_path / "r.csv"
+    fill(path, board, scores)
+    widened = with_further_runs(board, read_records(path))
+    assert [len(cell.runs) for cell in widened.cells] == counts
+    fill(path, widened, {method: [*own, 0.1, 0.1] for method, own in scores.items()})
+    again = with_further_runs(board, read_records(path))
+    assert again.planned_runs() == widened.planned_runs()  # the first runs alone decide
+
+
+def test_further_runs_wait_for_the_first_ones_of_a_world(plan, tmp_path):
+    plan.write_text(plan.read_text().replace("2]}", "2], further_seeds: [3, 4]}"))
+    board, path = load_board(plan), tmp_path / "r.csv"
+    assert with_further_runs(board, {}).planned_runs() == board.planned_runs()
+    fill(path, board, {**LEVEL, "clone": [0.8, 0.9]})
+    assert with_further_runs(board, read_records(path)).planned_runs() == board.planned_runs()
+    assert "its best methods have further runs" in markdown(read_leaderboard(board, path))
 
 
 def test_the_budget_is_known_from_the_records(plan, tmp_path):

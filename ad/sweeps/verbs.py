@@ -21,6 +21,7 @@ from ad.sweeps.launchers.options import (
 
 if TYPE_CHECKING:
     from ad.reporting.tables import Table
+    from ad.sweeps.leaderboard.plan import Board
 
 
 def study(argv: Sequence[str]) -> None:
@@ -102,8 +103,9 @@ def leaderboard(argv: Sequence[str]) -> None:
     """Evaluate every method in every world of a board, and write the page of the leaderboard.
 
     A finished run is a line of configs/records/leaderboard.csv and is not made again; the same
-    command resumes the others. `--small true` takes the small board. `--worlds` and `--methods`
-    choose others than those of a board, and write a page of their own.
+    command resumes the others. When a world has all its runs, its best methods have further ones if
+    their intervals overlap: the same command makes them. `--small true` takes the small board.
+    `--worlds` and `--methods` choose others than those of a board, and write a page of their own.
     """
     parser = _sweep_parser("leaderboard", leaderboard)
     plan = Path("configs/leaderboard/leaderboard.yaml")
@@ -116,8 +118,10 @@ def leaderboard(argv: Sequence[str]) -> None:
         "--records", default="configs/records/leaderboard.csv", type=Path, help="the records"
     )
     options = parser.parse_args(argv)
+    from ad.sweeps.leaderboard.further_runs import with_further_runs
     from ad.sweeps.leaderboard.plan import load_board
     from ad.sweeps.leaderboard.report import write_leaderboard
+    from ad.sweeps.records import read_records
 
     if options.small == "true" and options.board not in (None, "small"):
         raise ConfigError(f"--small true is --board small, not --board {options.board}")
@@ -126,15 +130,18 @@ def leaderboard(argv: Sequence[str]) -> None:
         [title.strip() for title in text.split(";") if title.strip()]
         for text in (options.worlds, options.methods)
     )
-    board = load_board(options.file, name, worlds, methods)
     records = options.records
+    plain = load_board(options.file, name, worlds, methods)
     page = "leaderboard_selection" if worlds or methods else f"leaderboard_{name}"
     page = page.removesuffix("_core")
 
-    def write_page() -> None:
-        write_leaderboard(board, records, records.parent, page)
+    def board() -> "Board":  # the runs that were made may show that further ones are needed
+        return with_further_runs(plain, read_records(records))
 
-    _sweep(records, board.planned_runs(), write_page, options, argv)
+    def write_page() -> None:
+        write_leaderboard(board(), records, records.parent, page)
+
+    _sweep(records, board().planned_runs(), write_page, options, argv)
 
 
 def sweep(argv: Sequence[str]) -> None:

@@ -58,6 +58,8 @@ class BoardConfig:
     worlds: list[str] = field([])
     methods: list[str] = field([])
     seeds: list[int] = field([0, 1, 2])
+    # of the runs that a world's best methods have in addition while their intervals overlap
+    further_seeds: list[int] = field([])
     settings: dict = field({})  # dotted setting: its value, in every cell
     tuning: bool = field(False)  # whether a method has a row for each entry of `tried`
 
@@ -74,12 +76,16 @@ class LeaderboardConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """A world and a method, with their runs; or with why the method cannot learn there."""
+    """A world and a method, with their runs; or with why the method cannot learn there.
+
+    further_runs: those that the cell has in addition if it is among the best of its world.
+    """
 
     world: str
     method: str
     runs: list[PlannedRun]
     problem: str = ""
+    further_runs: Sequence[PlannedRun] = ()
 
     @property
     def config(self) -> Experiment:
@@ -137,7 +143,7 @@ def load_board(
             f"{path} has no board {as_yaml(name)} (known: {', '.join(config.boards)})"
         )
     board = group_of(BoardConfig, config.boards[name], f"{path}: {name}")
-    check_seeds(f"{path}: {name}: seeds", board.seeds)
+    check_seeds(f"{path}: {name}: seeds and further_seeds", board.seeds + board.further_seeds)
     own_worlds = _chosen(path, WorldConfig, config.worlds, worlds or board.worlds)
     own_methods = _chosen(path, MethodConfig, config.methods, methods or board.methods)
     tried, tuned = {}, {}
@@ -160,8 +166,11 @@ def load_board(
             return Cell(world, method, [], problem)
         config = _experiment(where, own_worlds[world], settings, board)
         folder = f"{world} / {folders.get(method, method)}"  # rows may share a training
-        runs = [planned_run(title, config, seed, folder=folder) for seed in board.seeds]
-        return Cell(world, method, runs)
+        runs, further = (
+            [planned_run(title, config, seed, folder=folder) for seed in seeds]
+            for seeds in (board.seeds, board.further_seeds)
+        )
+        return Cell(world, method, runs, further_runs=further)
 
     return Board(path, config.page, own_worlds, own_methods, gather(cell, pairs), tried, tuned)
 

@@ -103,7 +103,8 @@ def markdown(found: Leaderboard) -> str:
         "# Leaderboard\n",
         f"`{SCORE}` on held-out tasks: the mean return of the last ten in-context episodes, as a "
         "share of the optimal return. Brackets: 95 % intervals over runs (Student's t), whose "
-        "seeds of the source agents and of training differ; all have one split of the tasks.\n",
+        "seeds of the source agents and of training differ; all have one split of the tasks."
+        f"{further_text(board)}\n",
         summary_table(board, cells).markdown(),
     ]
     if found.aggregates:
@@ -157,6 +158,17 @@ def missing_text(board: Board, cells: Records) -> str:
         return ""
     runs = sum(len(cell.runs) - len(cells.get((cell.world, cell.method), [])) for cell in missing)
     return f"\n{runs} runs of {len(missing)} cells are not made yet.\n"
+
+
+def further_text(board: Board) -> str:
+    """Return a sentence about cells with more runs than others, "" if there can be none."""
+    if not any(cell.further_runs for cell in board.cells):
+        return ""
+    number = min(len(cell.runs) for cell in board.cells if cell.runs)
+    return (
+        f" Where the intervals of {number} runs overlap at the top of a world, its best methods "
+        "have further runs."
+    )
 
 
 def untuned_text(board: Board) -> str:
