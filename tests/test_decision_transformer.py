@@ -141,13 +141,13 @@ ASKED = [0.0, 0.5, 1.0]  # of three environments
 TASKS = np.array([[0, 0], [1, 2], [2, 2]])
 
 
-def play(method, model, context_length: int):
+def play(method, model, context_length: int, terminate: bool = True):
     """Play three episodes of three rooms; return the logits and the trajectory of each one.
 
     A trajectory also has `earned`, the rewards before each transition in its episode.
     """
     policy = Recorded(method.policy(model, 3, context_length, ASKED))
-    world = make_vec("DarkRoom-v0", TASKS, 6, size=3, terminate=True)
+    world = make_vec("DarkRoom-v0", TASKS, 6, size=3, terminate=terminate)
     played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
     trajectories = []
     for env in range(3):
@@ -189,11 +189,12 @@ POSITIONS = ["env_time", "window", "history", "rotary"]
 @pytest.mark.parametrize("tokenizer", ["conditioned", "fused", "separate"])
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("context_length", [1, 3, 10])
+@pytest.mark.parametrize("terminate", [True, False])  # without it all episodes end together
 def test_a_rollout_shows_what_a_training_window_shows_at_the_same_positions(
-    tokenizer, position, context_length
+    tokenizer, position, context_length, terminate
 ):
     method, model = random_model("decision_transformer", tokenizer=tokenizer, position=position)
-    logits, trajectories = play(method, model, context_length)
+    logits, trajectories = play(method, model, context_length, terminate)
     for env, arrays in enumerate(trajectories):
         left = ASKED[env] - arrays["earned"]
         windows = windows_of(arrays, TASKS[env], method, context_length, left)
@@ -256,6 +257,20 @@ def test_an_episode_is_forgotten_when_it_ends_and_the_return_is_asked_for_anew()
     third = policy.act(here[[0, 0, 0]], torch.tensor([2, 2, 1]))
     torch.testing.assert_close(third[0], third[1])
     assert not torch.equal(third[0], third[2])
+
+
+def test_decisions_that_were_entered_without_logits_count_in_those_of_the_next_one():
+    method, model = random_model("decision_transformer")
+    here, no = torch.tensor([4, 4]), torch.zeros(2) > 0
+    logits = []
+    for look in ("act", "enter"):
+        policy = method.policy(model, 2, 8, 1.0)
+        for time in range(4):
+            step = policy.act if time in (0, 3) else getattr(policy, look)
+            found = step(here, torch.full((2,), time))
+            policy.observe(torch.tensor([time, 1]), torch.tensor([0.25, 0.5]), no, no, here)
+        logits.append(found)
+    torch.testing.assert_close(logits[1], logits[0])
 
 
 def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest():

@@ -10,8 +10,8 @@ class CommittedPolicy(EpisodePolicy):
 
     The window of an environment holds the newest transitions of its past episodes, at most
     `context_length - 1`, and the present decision after them. The transitions of an episode enter
-    it when the episode ends. Episodes end at different times, so that no keys can be kept: each
-    decision is a forward pass over its window.
+    it when the episode ends. The present decision moves on without being kept, so that a cache
+    would have no use: each decision is a forward pass over its window.
     """
 
     def __init__(self, model, num_envs: int, context_length: int):
@@ -48,6 +48,9 @@ class CommittedPolicy(EpisodePolicy):
         super().select(envs)
         self.begun = self.begun[envs]
         self.episode = {name: value[envs] for name, value in self.episode.items()}
+
+    def _logits(self) -> torch.Tensor:
+        return self._uncached_logits()
 
     def _add_episodes(self, ended: torch.Tensor) -> None:
         """Add the present episodes of the environments `ended`, int64 [M], to their contexts."""

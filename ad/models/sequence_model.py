@@ -62,9 +62,13 @@ class SequenceModel(nn.Module):
         new = self.tokenizer.num_tokens(num_decisions) - cache.length
         return self.tokenizer.at_last_decision(self.transformer(tokens[:, -new:], cache))
 
-    def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
-        """Return an empty cache for windows of at most `num_decisions` decisions."""
-        return self.transformer.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
+    def new_cache(self, num_envs: int, num_decisions: int, exact: bool = False) -> Cache:
+        """Return an empty cache for windows of at most `num_decisions` decisions.
+
+        One that is `exact` keeps keys and values in the precision of the weights.
+        """
+        capacity = self.tokenizer.num_tokens(num_decisions)
+        return self.transformer.new_cache(num_envs, capacity, exact)
 
     def micro_batches(self, num_windows: int, num_decisions: int, bfloat16: bool) -> list[slice]:
         """Return the slices of a batch of windows that train one after the other."""

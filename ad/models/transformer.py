@@ -150,10 +150,11 @@ class Transformer(nn.Module):
             cache.advance(tokens.shape[1])
         return self.norm(x)
 
-    def new_cache(self, num_envs: int, capacity: int) -> Cache:
+    def new_cache(self, num_envs: int, capacity: int, exact: bool = False) -> Cache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
 
-        It is valid for the present weights, without dropout.
+        It is valid for the present weights, without dropout. A backend may round keys and values
+        unless the cache is to be `exact`.
         """
         head_dim = self.width // self.heads
         shape = len(self.blocks), num_envs, self.heads, capacity, head_dim

@@ -33,10 +33,7 @@ METRICS = {  # score -> heading and number format
     "train_nauc": ("NAUC, train tasks", ".3f"),
 }
 OTHER_SCORES = {  # of aims
-    SHARE_OF_SOURCE: (
-        "share of optimum on held-out tasks / that of its source on train tasks, last 10",
-        ".3f",
-    ),
+    SHARE_OF_SOURCE: ("share of optimum / that of its source, last 10", ".3f"),
     OVER_LEARNER: ("NAUC between random actions and the tabular learner", ".3f"),
 }
 THRESHOLDS = np.linspace(0, 1, 51)
