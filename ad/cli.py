@@ -2,7 +2,7 @@
 
 `python -m scripts.<verb>` runs the same verb from the root of a checkout. A verb is a function of
 the arguments after its name. VERBS names all: those of one experiment are in `ad.verbs`, those of
-many runs in `ad.sweeps.verbs`.
+many runs in `ad.sweeps.verbs`, and those that print tables in `ad.reporting.verbs`.
 
 Exit codes: 0 done, 2 bad input or configuration, 3 the machine, 4 corrupt data, 5 numeric failure,
 130 interrupted, 143 terminated. Any other failure is a bug and shows its traceback. Only one
@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.exchange.verbs import import_histories
+from ad.reporting.verbs import sources, worlds
 from ad.runtime import signals
-from ad.sweeps.verbs import findings, leaderboard, results, sources, study, sweep, table, worlds
+from ad.sweeps.verbs import findings, leaderboard, results, study, sweep, table
 from ad.verbs import (
     Verb,
     app,

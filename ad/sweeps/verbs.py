@@ -20,7 +20,6 @@ from ad.sweeps.launchers.options import (
 )
 
 if TYPE_CHECKING:
-    from ad.reporting.tables import Table
     from ad.sweeps.leaderboard.plan import Board
 
 
@@ -196,64 +195,11 @@ def table(argv: Sequence[str]) -> None:
     print_table(options.root, options.runs, options.update, options.mark)
 
 
-def worlds(argv: Sequence[str]) -> None:
-    """Print the table of worlds, with the mean returns of random, optimal and searching agents.
-
-    With --update, the table also replaces what is between the lines `<!-- table of worlds -->` and
-    `<!-- /table of worlds -->` of a file. The speed of stepping is that of one core of this
-    machine.
-    """
-
-    def make() -> "Table":
-        from ad.reporting.worlds import worlds_table
-
-        return worlds_table()
-
-    _print_table(argv, worlds, make, "envs/README.md")
-
-
-def sources(argv: Sequence[str]) -> None:
-    """Print the table of source algorithms: what each is told, where it runs, and how fast.
-
-    With --update, the table also replaces what is between the lines `<!-- table of sources -->` and
-    `<!-- /table of sources -->` of a file. The speeds are those of one core of this machine.
-    """
-
-    def make() -> "Table":
-        from ad.reporting.sources import sources_table
-
-        return sources_table()
-
-    _print_table(argv, sources, make, "ad/sources/README.md")
-
-
 def whole_numbers(option: str, text: str) -> list[int]:
     """Return the whole numbers in a text like "0,1,2". Raises ConfigError."""
     if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
         raise ConfigError(f"{option} must be whole numbers with commas between, not {text!r}")
     return [int(number) for number in text.split(",")]
-
-
-def _print_table(
-    argv: Sequence[str], verb: Callable, make: Callable[[], "Table"], page: str
-) -> None:
-    """Print the table that `make` returns, and put it in the file that `--update` names.
-
-    `page` is an example of such a file. Raises ConfigError, before `make` is called, if the file
-    has no lines `<!-- table of <verb> -->` and `<!-- /table of <verb> -->`.
-    """
-    parser, mark = _parser(verb.__name__, verb), f"table of {verb.__name__}"
-    parser.add_argument("--update", type=Path, help=f"a file with the two lines: {page}")
-    options = parser.parse_args(argv)
-    from ad.runtime.console import info
-    from ad.runtime.files import read_marked, replace_between
-
-    if options.update:
-        read_marked(options.update, [mark])
-    text = make().markdown()
-    info(text.rstrip())
-    if options.update:
-        replace_between(options.update, {mark: text})
 
 
 def _runs_parser(
