@@ -31,7 +31,7 @@ from torch import nn
 
 from ad.errors import ConfigError
 from ad.models.attention import CrossStreamAttention, attend
-from ad.models.kv_cache import Cache
+from ad.models.kv_cache import Cache, EpisodeCache
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.models.transformer import Attention, Block, Transformer
@@ -39,10 +39,13 @@ from envs.registry import did_you_mean
 
 
 class Point(NamedTuple):
-    """The place of a value: a point's name, and the number of its first token in the window."""
+    """The place of a value: a point's name, and the number of its first token in the window.
+
+    The number is int64 [N, 1] where the windows of a cache begin at different times.
+    """
 
     name: str
-    start: int
+    start: int | torch.Tensor
 
 
 Write = Callable[[torch.Tensor, Point], torch.Tensor]  # a value -> its replacement
@@ -112,7 +115,7 @@ def _forward(
     write: dict[str, Write],
     values: Values,
     tokens: torch.Tensor,
-    cache: Cache | None = None,
+    cache: Cache | EpisodeCache | None = None,
 ) -> torch.Tensor:
     """Return what `Transformer.forward` does."""
     return _HookedPass(read, write, values, cache).transformer(transformer, tokens)
@@ -121,7 +124,7 @@ def _forward(
 class _HookedPass:
     """One forward pass through the points: the arithmetic of `transformer.py`, step by step."""
 
-    def __init__(self, read, write, values: Values, cache: Cache | None):
+    def __init__(self, read, write, values: Values, cache: Cache | EpisodeCache | None):
         self.read, self.write, self.values, self.cache = read, write, values, cache
         self.start = 0 if cache is None else cache.length
 
@@ -183,12 +186,16 @@ class _HookedPass:
                 for letter, value in (("q", q), ("k", k))
             )
         q, k, v = (value.transpose(1, 2) for value in (q, k, v))
+        mask = None
         if self.cache is not None:
             k, v = self.cache.append(layer, k, v)
+            mask = self.cache.mask(x.shape[1])
         if self.names(f"{name}.hook_attn_scores", f"{name}.hook_pattern"):
-            z = self.explicit_mix(attention.across, q, k, v, name)
+            z = self.explicit_mix(attention.across, q, k, v, mask, name)
+        elif attention.across is not None:
+            z = attention.across(q, k, v)
         else:
-            z = (attend if attention.across is None else attention.across)(q, k, v)
+            z = attend(q, k, v, mask=mask)
         z = self.at(f"{name}.hook_z", z.transpose(1, 2))
         if not self.names(f"{name}.hook_result"):
             return attention.out(z.flatten(2))
@@ -200,14 +207,17 @@ class _HookedPass:
         """Rotate queries or keys [B, L, H, D] by their positions."""
         return attention.rotate(x.transpose(1, 2), self.start).transpose(1, 2)
 
-    def explicit_mix(self, across: CrossStreamAttention | None, q, k, v, name: str) -> torch.Tensor:
+    def explicit_mix(
+        self, across: CrossStreamAttention | None, q, k, v, mask: torch.Tensor | None, name: str
+    ) -> torch.Tensor:
         """Return the outputs of heads [B, H, Lq, D] by their scores and patterns."""
         streams = 1 if across is None else len(across.gates)
         k, v = (_all_streams(value, streams) for value in (k, v))  # [B, H, S Lk, D]
         scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).unflatten(-1, (streams, -1))
         new, total = q.shape[2], scores.shape[-1]
-        mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril(total - new)
-        scores = scores.masked_fill(~mask[:, None], float("-inf")).flatten(-2)
+        if mask is None:
+            mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril(total - new)
+        scores = scores.masked_fill(~mask.unsqueeze(-2), float("-inf")).flatten(-2)
         scores = self.at(f"{name}.hook_attn_scores", scores).unflatten(-1, (streams, -1))
         pattern = scores.softmax(-1)  # [B, H, Lq, S, Lk]
         if across is not None:

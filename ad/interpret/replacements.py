@@ -76,8 +76,8 @@ class Replacements:
 
         def replace(value: torch.Tensor, point: Point) -> torch.Tensor:
             table = self.tables[point.name]
-            place = torch.arange(point.start, point.start + value.shape[1])
-            place = place.clamp(max=table.shape[2] - 1)  # a rollout may last longer than contexts
+            place = point.start + torch.arange(value.shape[1])  # [L], or [N, L]
+            place = place.clamp(0, table.shape[2] - 1)  # a rollout may last longer than contexts
             chosen = table[choices[:, None], :, place].transpose(1, 2).flatten(0, 1)
             mask = masks.repeat_interleave(self.streams, dim=0)[:, None]
             return torch.where(mask.to(value.device), chosen, value)

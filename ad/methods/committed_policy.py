@@ -16,6 +16,7 @@ class CommittedPolicy(EpisodePolicy):
 
     def __init__(self, model, num_envs: int, context_length: int):
         super().__init__(model, num_envs, context_length)
+        self.cache = None
         self.length += 1  # the entry of the present decision
         self.begun = torch.zeros_like(self.length)  # decisions before the present episode
         # The newest transitions of the present episode, [N, context_length], the last at the end.
@@ -48,9 +49,6 @@ class CommittedPolicy(EpisodePolicy):
         super().select(envs)
         self.begun = self.begun[envs]
         self.episode = {name: value[envs] for name, value in self.episode.items()}
-
-    def _logits(self) -> torch.Tensor:
-        return self._uncached_logits()
 
     def _add_episodes(self, ended: torch.Tensor) -> None:
         """Add the present episodes of the environments `ended`, int64 [M], to their contexts."""

@@ -11,16 +11,18 @@ class EpisodePolicy(ContextPolicy):
 
     The window of an environment begins at its episode's first decision, or `context_length`
     decisions ago: what a training window within an episode shows at that decision, at the same
-    positions. As long as all windows have the same number of decisions and none slides, a cache
-    keeps their keys. Where episodes end at different times, each decision is a forward pass over
-    its window. The cache is exact, so that logits do not depend on the other environments.
+    positions. Where an episode fits into the window, a cache keeps the keys of its decisions. A
+    window that slides by one decision changes all of them: then, and with parallel streams, each
+    decision is a forward pass over its window.
     """
 
     def __init__(self, model, num_envs: int, context_length: int):
         super().__init__(model, num_envs, context_length)
-        self.cache = model.new_cache(num_envs, context_length, exact=True)
-        self.cached = 0  # first decisions of all windows, whose tokens are in the cache
+        self.cache = None
+        if model.spec.episode_length <= context_length and model.tokenizer.streams == 1:
+            self.cache = model.new_episode_cache(num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.cached = self.length.clone()  # decisions whose tokens are in the cache
 
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
@@ -42,15 +44,16 @@ class EpisodePolicy(ContextPolicy):
         ended = terminated | truncated
         for name, value in self.fields.items():
             value[ended] = self.padding[name]
-        self.length[ended] = 0
-        if ended.any():
-            self._reset_cache()
+        self.length[ended] = self.cached[ended] = 0
+        if self.cache is not None:
+            self.cache.begin(ended)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.fields = {name: value[envs] for name, value in self.fields.items()}
-        self.length = self.length[envs]
-        self.cache.select(envs)
+        self.length, self.cached = self.length[envs], self.cached[envs]
+        if self.cache is not None:
+            self.cache.select(envs)
 
     def window(self) -> Window:
         """Return the windows [N, T + 1], T the longest: `valid` ends with each one's decisions."""
@@ -58,15 +61,15 @@ class EpisodePolicy(ContextPolicy):
         return {name: value[:, : longest + 1] for name, value in self.fields.items()}
 
     def _logits(self) -> torch.Tensor:
-        longest = int(self.length.max())
-        if (self.length < longest).any():
+        # A decision that was entered without logits, or a window that slid, is not in the cache.
+        if self.cache is None or (self.cached + 1 < self.length).any():
             return self._uncached_logits()
-        if self.cached < longest - 1:  # decisions without logits came between
-            self._reset_cache()
+        self.cached = self.length.clone()
         # The decision before has its outcome now, which is not in the cache yet.
-        start = longest - 2 if self.cached else 0
-        self.cached = longest
-        window = {name: value[:, start:] for name, value in self.window().items()}
+        start = self.length[:, None] - 2
+        entries = (start + torch.arange(3, device=self.device)).clamp(min=0)
+        envs = torch.arange(len(entries), device=self.device)[:, None]
+        window = {name: value[envs, entries] for name, value in self.fields.items()}
         with self.model.tokenizer.caching(self.tables), self.inference_context():
             return self.model(window, self.cache, start)[:, -1]
 
@@ -75,17 +78,13 @@ class EpisodePolicy(ContextPolicy):
             logits = self.model(self.window())  # [N, T, A]
         return logits[torch.arange(len(logits), device=self.device), self.length - 1]
 
-    def _reset_cache(self) -> None:
-        self.cache.reset()
-        self.cached = 0
-
     def _slide(self, full: torch.Tensor) -> None:
         """Forget the oldest entry of the windows `full`, bool [N]."""
         if full.any():
             for value in self.fields.values():
                 value[full, :-1] = value[full, 1:]
             self.length -= full.long()
-            self._reset_cache()
+            self.cached[full] = -1  # the keys of what is left are others now
 
     def _write(self, **values) -> None:
         """Set fields of the last decision, each to a number or a tensor [N]."""

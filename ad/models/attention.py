@@ -5,16 +5,22 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dropout: float = 0.0,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return causal attention [B, H, Lq, D] of queries that are the last Lq of Lk positions.
 
-    q [B, H, Lq, D]; k, v [B, H, Lk, D]. Each position attends to all up to itself.
+    q [B, H, Lq, D]; k, v [B, H, Lk, D]. Each position attends to all up to itself, unless `mask`,
+    bool [B, 1, Lq, Lk], says to which.
     """
     new, total = q.shape[2], k.shape[2]
-    if new == total:
+    if mask is None and new == total:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=new > 1)
-    mask = None
-    if new > 1:
+    if mask is None and new > 1:
         mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril(total - new)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 

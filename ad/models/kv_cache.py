@@ -56,6 +56,9 @@ class KVCache:
         self.values[layer, :, :, self.length : stop] = values
         return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
 
+    def mask(self, new: int) -> None:
+        """Return that each of the `new` tokens attends to all up to itself."""
+
     def advance(self, tokens: int) -> None:
         """Add `tokens` to the length."""
         self.length += tokens
@@ -70,3 +73,67 @@ class KVCache:
             x.unflatten(1, (-1, self.streams)).index_select(1, envs).flatten(1, 2)
             for x in (self.keys, self.values)
         )
+
+
+class EpisodeCache:
+    """Keys and values of N environments whose episodes begin and end at different times.
+
+    Each environment has one sequence. A step adds `new` tokens to all of them. An episode begins
+    with `first` tokens, which are the last of those `new` ones: the others, before them, belong to
+    no episode, so that `length`, int64 [N, 1], is then negative. They stand in the first slots,
+    which no token of an episode attends to.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        num_envs: int,
+        heads: int,
+        capacity: int,
+        head_dim: int,
+        like: torch.Tensor,
+        first: int,
+        new: int,
+    ):
+        self.extra = new - first
+        shape = (layers, num_envs, heads, capacity + self.extra, head_dim)
+        # A slot that is not attended to has the weight 0, which would not hide a NaN.
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros_like(self.keys)
+        self.capacity = capacity
+        self.length = torch.full((num_envs, 1), -self.extra, device=like.device)
+
+    def append(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store the new `keys` and `values` [N, H, L, D] of a layer; return all, [N, H, S, D]."""
+        slots = self._slots(keys.shape[2])
+        envs, used = torch.arange(len(slots), device=slots.device)[:, None], int(slots.max()) + 1
+        self.keys[layer][envs, :, slots] = keys.transpose(1, 2)
+        self.values[layer][envs, :, slots] = values.transpose(1, 2)
+        return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
+
+    def mask(self, new: int) -> torch.Tensor:
+        """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S]."""
+        own = self._slots(new)[..., None]
+        slots = torch.arange(int(own.max()) + 1, device=own.device)
+        # A token that belongs to no episode attends to itself alone.
+        visible = ((slots >= self.extra) & (slots <= own)) | (slots == own)
+        return visible[:, None]
+
+    def advance(self, tokens: int) -> None:
+        """Add `tokens` to the lengths."""
+        self.length = self.length + tokens
+
+    def begin(self, envs: torch.Tensor) -> None:
+        """Begin an episode in the environments `envs`, bool [N]."""
+        self.length[envs] = -self.extra
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order."""
+        self.keys, self.values = (x.index_select(1, envs) for x in (self.keys, self.values))
+        self.length = self.length[envs]
+
+    def _slots(self, new: int) -> torch.Tensor:
+        """Return the slots of the `new` tokens of each environment, int64 [N, L]."""
+        return self.length + self.extra + torch.arange(new, device=self.length.device)

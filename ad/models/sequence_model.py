@@ -8,7 +8,7 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.kv_cache import Cache
+from ad.models.kv_cache import Cache, EpisodeCache
 from ad.models.tokenizer import Window
 from ad.registry import BACKENDS, TOKENIZERS
 
@@ -48,27 +48,40 @@ class SequenceModel(nn.Module):
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
         return self.head(self.hidden(window, cache, start))
 
-    def hidden(self, window: Window, cache: Cache | None = None, start: int = 0) -> torch.Tensor:
+    def hidden(
+        self,
+        window: Window,
+        cache: Cache | EpisodeCache | None = None,
+        start: int | torch.Tensor = 0,
+    ) -> torch.Tensor:
         """Return the hidden states [B, T, C] of the decisions of a window [B, T + 1].
 
         With a `cache`, which holds the tokens of the window's beginning, the other tokens are added
         to it, and the state of the last decision is returned, [B, 1, C]. `window` may then be the
-        part from decision `start` on, if it holds these other tokens.
+        part from decision `start` on, if it holds these other tokens. With an `EpisodeCache`,
+        `start` is int64 [B, 1], and -1 where an episode begins.
         """
         tokens = self.tokenizer(window, start)
         if cache is None:
             return self.tokenizer.at_decisions(self.transformer(tokens))
         num_decisions = start + window["time"].shape[1] - 1
-        new = self.tokenizer.num_tokens(num_decisions) - cache.length
+        missing = self.tokenizer.num_tokens(num_decisions) - cache.length
+        new = missing if isinstance(missing, int) else int(missing[0])  # as many in each sequence
         return self.tokenizer.at_last_decision(self.transformer(tokens[:, -new:], cache))
 
-    def new_cache(self, num_envs: int, num_decisions: int, exact: bool = False) -> Cache:
-        """Return an empty cache for windows of at most `num_decisions` decisions.
+    def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
+        """Return an empty cache for windows of at most `num_decisions` decisions."""
+        return self.transformer.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
 
-        One that is `exact` keeps keys and values in the precision of the weights.
+    def new_episode_cache(self, num_envs: int, num_decisions: int) -> EpisodeCache:
+        """Return an empty cache for episodes of at most `num_decisions` decisions.
+
+        Each step adds the tokens of a decision. Raises ValueError for parallel streams.
         """
-        capacity = self.tokenizer.num_tokens(num_decisions)
-        return self.transformer.new_cache(num_envs, capacity, exact)
+        if self.tokenizer.streams > 1:
+            raise ValueError("an EpisodeCache has one stream of tokens")
+        first, two, capacity = map(self.tokenizer.num_tokens, (1, 2, num_decisions))
+        return self.transformer.new_episode_cache(num_envs, capacity, first, two - first)
 
     def micro_batches(self, num_windows: int, num_decisions: int, bfloat16: bool) -> list[slice]:
         """Return the slices of a batch of windows that train one after the other."""

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ad.config.schema import ModelConfig
 from ad.models.attention import CrossStreamAttention, attend
-from ad.models.kv_cache import Cache, KVCache
+from ad.models.kv_cache import Cache, EpisodeCache, KVCache
 from ad.runtime.parallel import split_max
 
 LARGEST_ACTIVATION = 10**7  # elements of the largest activation of a micro-batch on a CPU
@@ -41,7 +41,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.across = CrossStreamAttention(streams, heads) if streams > 1 else None
 
-    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, cache: KVCache | EpisodeCache | None, layer: int
+    ) -> torch.Tensor:
         """Attend from each of the positions of `x`, [B, L, C] -> [B, L, C]."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
@@ -49,10 +51,15 @@ class Attention(nn.Module):
         if self.rotate is not None:
             start = 0 if cache is None else cache.length
             q, k = self.rotate(q, start), self.rotate(k, start)
+        mask = None
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        mix = attend if self.across is None else self.across
-        mixed = mix(q, k, v, self.dropout if self.training else 0.0)
+            mask = cache.mask(length)
+        dropout = self.dropout if self.training else 0.0
+        if self.across is not None:
+            mixed = self.across(q, k, v, dropout)
+        else:
+            mixed = attend(q, k, v, dropout, mask)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -84,7 +91,9 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.dropout = dropout
 
-    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, cache: KVCache | EpisodeCache | None, layer: int
+    ) -> torch.Tensor:
         """Transform the residual stream, [B, L, C] -> [B, L, C]."""
         x = x + self._drop(self.attention(self.norm_attention(x), cache, layer))
         return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))
@@ -150,15 +159,16 @@ class Transformer(nn.Module):
             cache.advance(tokens.shape[1])
         return self.norm(x)
 
-    def new_cache(self, num_envs: int, capacity: int, exact: bool = False) -> Cache:
+    def new_cache(self, num_envs: int, capacity: int) -> Cache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
 
-        It is valid for the present weights, without dropout. A backend may round keys and values
-        unless the cache is to be `exact`.
+        It is valid for the present weights, without dropout.
         """
-        head_dim = self.width // self.heads
-        shape = len(self.blocks), num_envs, self.heads, capacity, head_dim
-        return KVCache(*shape, self.like, self.streams)
+        return KVCache(*self._cache_shape(num_envs, capacity), self.like, self.streams)
+
+    def new_episode_cache(self, num_envs: int, capacity: int, first: int, new: int) -> EpisodeCache:
+        """Return an empty `EpisodeCache`, which no backend rounds; the arguments are its own."""
+        return EpisodeCache(*self._cache_shape(num_envs, capacity), self.like, first, new)
 
     def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:
         """Return the slices of a batch of `num_windows` windows that train one after the other.
@@ -181,6 +191,9 @@ class Transformer(nn.Module):
     def inference_context(self) -> AbstractContextManager:
         """Return the context manager that a step of a rollout runs in."""
         return nullcontext()
+
+    def _cache_shape(self, num_envs: int, capacity: int) -> tuple[int, int, int, int, int]:
+        return len(self.blocks), num_envs, self.heads, capacity, self.width // self.heads
 
     def _initialize(self, layers: int) -> None:
         # The additions to the residual stream shrink with depth (Radford et al. 2019, section 2.3).

@@ -52,15 +52,12 @@ class CompiledTransformer(Transformer):
             return self.compiled_blocks(tokens, self.training)
         return super().forward(tokens, cache)
 
-    def new_cache(self, num_envs: int, capacity: int, exact: bool = False) -> Cache:
-        """Return an empty cache, as `Transformer.new_cache` does.
-
-        In float32, unless `exact`, it is a compiled one.
-        """
+    def new_cache(self, num_envs: int, capacity: int) -> Cache:
+        """Return an empty cache, as `Transformer.new_cache` does; in float32 a compiled one."""
         weight = self.norm.weight
-        if not exact and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
             return CompiledDecoder(self, num_envs, capacity)
-        return super().new_cache(num_envs, capacity, exact)
+        return super().new_cache(num_envs, capacity)
 
     def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:
         """Return slices whose sizes are multiples of the number of threads, but for the last."""

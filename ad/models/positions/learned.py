@@ -24,11 +24,13 @@ class IndexTable(nn.Module):
 class WindowIndex(IndexTable):
     """The index of a decision in its window, from 0 for the oldest."""
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
-        """Return the vectors of the places in the window, [1, T, C]."""
+    def forward(
+        self, window: dict[str, torch.Tensor], start: int | torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Return the vectors of the places in the window, [B or 1, T, C]."""
         time = window["time"][:, 1:]
-        index = torch.arange(start, start + time.shape[1], device=time.device)[None]
-        return [F.embedding(index, self.vectors)]
+        index = start + torch.arange(time.shape[1], device=time.device)[None]
+        return [F.embedding(index.clamp(min=0), self.vectors)]  # -1: before an episode
 
 
 class HistoryIndex(IndexTable):
