@@ -147,6 +147,8 @@ def play(method, model, context_length: int, terminate: bool = True):
     A trajectory also has `earned`, the rewards before each transition in its episode.
     """
     policy = Recorded(method.policy(model, 3, context_length, ASKED))
+    keeps_keys = context_length >= model.spec.episode_length or not method.within_episodes
+    assert (policy.policy.cache is not None) == keeps_keys
     world = make_vec("DarkRoom-v0", TASKS, 6, size=3, terminate=terminate)
     played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
     trajectories = []

@@ -219,6 +219,7 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
         ("clone: {settings: {", "clone: {settings: {training.train_seed: 1, ", "must not set"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "each once"),
         ("seeds: [0, 1, 2]", "seeds: [0, 1], further_seeds: [1]", "each once"),
+        ("seeds: [0, 1, 2]", "seeds: [], further_seeds: [1]", "each once"),
         ("worlds: [room]", "worlds: []", "needs worlds and methods, each once"),
         ("worlds: [room]", "worlds: [room, room]", "needs worlds and methods, each once"),
         ("method.name: behavior_cloning", "method.name: cloning", "unknown method"),
@@ -286,20 +287,25 @@ def test_a_method_without_all_runs_is_left_out_of_the_aggregates(plan, tmp_path)
     assert [cell.method for cell in missing_cells(board, cells)] == ["clone"]
 
 
-LEVEL = {"distillation": [0.8, 0.9, 1.0], "clone": [0.7, 0.8, 0.9]}
+LEVEL = {"distillation": [0.9, 0.91, 0.92], "clone": [0.87, 0.88, 0.89]}
+CEILING = {"distillation": [1.0, 1.0, 1.0], "clone": [1.0, 1.0, 1.0]}
 APART = {"distillation": [0.89, 0.9, 0.91], "clone": [0.1, 0.11, 0.12]}
 
 
-@pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3])])
+@pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3]), (CEILING, [3, 3])])
 def test_methods_level_at_the_top_of_a_world_have_further_runs(plan, tmp_path, scores, counts):
     plan.write_text(plan.read_text().replace("2]}", "2], further_seeds: [3, 4]}"))
     board, path = load_board(plan), tmp_path / "r.csv"
     fill(path, board, scores)
     widened = with_further_runs(board, read_records(path))
     assert [len(cell.runs) for cell in widened.cells] == counts
-    fill(path, widened, {method: [*own, 0.1, 0.1] for method, own in scores.items()})
+    made = aggregate(widened, records_of_cells(widened, read_records(path)))
+    assert set(made) == {"distillation", "clone"}  # by the first runs
+    fill(path, widened, {method: [*own, own[1], own[1]] for method, own in scores.items()})
     again = with_further_runs(board, read_records(path))
-    assert again.planned_runs() == widened.planned_runs()  # the first runs alone decide
+    # The first runs alone decide: by five, the intervals of LEVEL no longer overlap.
+    assert again.planned_runs() == widened.planned_runs()
+    assert "these methods have further runs" in markdown(read_leaderboard(again, path))
 
 
 def test_further_runs_wait_for_the_first_ones_of_a_world(plan, tmp_path):
@@ -308,7 +314,6 @@ def test_further_runs_wait_for_the_first_ones_of_a_world(plan, tmp_path):
     assert with_further_runs(board, {}).planned_runs() == board.planned_runs()
     fill(path, board, {**LEVEL, "clone": [0.8, 0.9]})
     assert with_further_runs(board, read_records(path)).planned_runs() == board.planned_runs()
-    assert "its best methods have further runs" in markdown(read_leaderboard(board, path))
 
 
 def test_the_budget_is_known_from_the_records(plan, tmp_path):

@@ -16,7 +16,8 @@
 Models without normalization have no `hook_scale`. With S streams B is windows × S; scores and
 patterns are [B, H, L, S L], where a query's probabilities of all streams, times their gates, sum
 to 1. With a cache L is the number of new tokens, and the last dimension of a pattern is that of all
-tokens in the cache.
+tokens in the cache. With an `EpisodeCache` it is that of the slots of the longest episode, of which
+the first ones may be padding.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +42,7 @@ from envs.registry import did_you_mean
 class Point(NamedTuple):
     """The place of a value: a point's name, and the number of its first token in the window.
 
-    The number is int64 [N, 1] where the windows of a cache begin at different times.
+    With an `EpisodeCache` the number is int64 [N, 1], negative for padding before an episode.
     """
 
     name: str
@@ -193,6 +194,7 @@ class _HookedPass:
         if self.names(f"{name}.hook_attn_scores", f"{name}.hook_pattern"):
             z = self.explicit_mix(attention.across, q, k, v, mask, name)
         elif attention.across is not None:
+            assert mask is None
             z = attention.across(q, k, v)
         else:
             z = attend(q, k, v, mask=mask)

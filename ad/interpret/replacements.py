@@ -76,8 +76,9 @@ class Replacements:
 
         def replace(value: torch.Tensor, point: Point) -> torch.Tensor:
             table = self.tables[point.name]
-            place = point.start + torch.arange(value.shape[1])  # [L], or [N, L]
-            place = place.clamp(0, table.shape[2] - 1)  # a rollout may last longer than contexts
+            place = torch.arange(value.shape[1], device=value.device) + point.start  # [N or 1, L]
+            # A rollout may last longer than contexts.
+            place = place.clamp(0, table.shape[2] - 1).to(choices.device)
             chosen = table[choices[:, None], :, place].transpose(1, 2).flatten(0, 1)
             mask = masks.repeat_interleave(self.streams, dim=0)[:, None]
             return torch.where(mask.to(value.device), chosen, value)

@@ -10,13 +10,12 @@ class CommittedPolicy(EpisodePolicy):
 
     The window of an environment holds the newest transitions of its past episodes, at most
     `context_length - 1`, and the present decision after them. The transitions of an episode enter
-    it when the episode ends. The present decision moves on without being kept, so that a cache
-    would have no use: each decision is a forward pass over its window.
+    it when the episode ends. Each decision is a forward pass over its window: a cache would keep
+    the present decision, which the next one replaces.
     """
 
     def __init__(self, model, num_envs: int, context_length: int):
         super().__init__(model, num_envs, context_length)
-        self.cache = None
         self.length += 1  # the entry of the present decision
         self.begun = torch.zeros_like(self.length)  # decisions before the present episode
         # The newest transitions of the present episode, [N, context_length], the last at the end.
@@ -49,6 +48,9 @@ class CommittedPolicy(EpisodePolicy):
         super().select(envs)
         self.begun = self.begun[envs]
         self.episode = {name: value[envs] for name, value in self.episode.items()}
+
+    def _new_cache(self, num_envs: int) -> None:
+        """Return None: no keys are kept."""
 
     def _add_episodes(self, ended: torch.Tensor) -> None:
         """Add the present episodes of the environments `ended`, int64 [M], to their contexts."""

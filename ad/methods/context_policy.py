@@ -41,7 +41,7 @@ class ContextPolicy:
             for name, padding in self.padding.items()
         }
         self.tables: TableCache = {}  # computed at the first decision: the model is frozen
-        self.cache = model.new_cache(num_envs, context_length)
+        self.cache = self._new_cache(num_envs)
         self.inference_context = model.transformer.inference_context
 
     def act(
@@ -106,6 +106,10 @@ class ContextPolicy:
     def window(self) -> Window:
         """Return the window [N, T + 1] of T decisions; the last one has no outcome yet."""
         return self._window_from(0)
+
+    def _new_cache(self, num_envs: int):
+        """Return an empty cache for windows of `capacity` decisions."""
+        return self.model.new_cache(num_envs, self.capacity)
 
     def _logits(self, start: int) -> torch.Tensor:
         """Return the logits of the last decision from the window's part that begins at `start`."""

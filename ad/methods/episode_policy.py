@@ -11,18 +11,17 @@ class EpisodePolicy(ContextPolicy):
 
     The window of an environment begins at its episode's first decision, or `context_length`
     decisions ago: what a training window within an episode shows at that decision, at the same
-    positions. Where an episode fits into the window, a cache keeps the keys of its decisions. A
-    window that slides by one decision changes all of them: then, and with parallel streams, each
-    decision is a forward pass over its window.
+    positions. If the episodes of the histories fit into the window, a cache keeps the keys of an
+    episode's decisions. It is not used with parallel streams, nor while an environment has
+    decisions that were entered without logits, a window that slid, or an episode that is longer
+    than those of the histories: a decision is then a forward pass over the windows.
     """
 
     def __init__(self, model, num_envs: int, context_length: int):
         super().__init__(model, num_envs, context_length)
-        self.cache = None
-        if model.spec.episode_length <= context_length and model.tokenizer.streams == 1:
-            self.cache = model.new_episode_cache(num_envs, context_length)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self.cached = self.length.clone()  # decisions whose tokens are in the cache
+        # Decisions whose tokens are in the cache; -1 for a window that slid.
+        self.cached = self.length.clone()
 
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
@@ -61,8 +60,7 @@ class EpisodePolicy(ContextPolicy):
         return {name: value[:, : longest + 1] for name, value in self.fields.items()}
 
     def _logits(self) -> torch.Tensor:
-        # A decision that was entered without logits, or a window that slid, is not in the cache.
-        if self.cache is None or (self.cached + 1 < self.length).any():
+        if self.cache is None or not self._follows_the_cache():
             return self._uncached_logits()
         self.cached = self.length.clone()
         # The decision before has its outcome now, which is not in the cache yet.
@@ -72,6 +70,18 @@ class EpisodePolicy(ContextPolicy):
         window = {name: value[envs, entries] for name, value in self.fields.items()}
         with self.model.tokenizer.caching(self.tables), self.inference_context():
             return self.model(window, self.cache, start)[:, -1]
+
+    def _follows_the_cache(self) -> bool:
+        """Return whether the present decisions are the next ones of a cache that has room."""
+        follows = self.cached + 1 == self.length
+        return bool((follows & (self.length <= self.model.spec.episode_length)).all())
+
+    def _new_cache(self, num_envs: int):
+        """Return an empty cache for an episode, None if there is no use for one."""
+        longest = self.model.spec.episode_length
+        if longest > self.capacity or self.model.tokenizer.streams > 1:
+            return None
+        return self.model.new_episode_cache(num_envs, longest)
 
     def _uncached_logits(self) -> torch.Tensor:
         with self.model.tokenizer.caching(self.tables), self.inference_context():
@@ -84,7 +94,7 @@ class EpisodePolicy(ContextPolicy):
             for value in self.fields.values():
                 value[full, :-1] = value[full, 1:]
             self.length -= full.long()
-            self.cached[full] = -1  # the keys of what is left are others now
+            self.cached[full] = -1  # every key depends on the decision that was dropped
 
     def _write(self, **values) -> None:
         """Set fields of the last decision, each to a number or a tensor [N]."""

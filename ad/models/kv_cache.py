@@ -57,7 +57,7 @@ class KVCache:
         return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
 
     def mask(self, new: int) -> None:
-        """Return that each of the `new` tokens attends to all up to itself."""
+        """Return None: each of the `new` tokens attends to all up to itself."""
 
     def advance(self, tokens: int) -> None:
         """Add `tokens` to the length."""
@@ -78,10 +78,11 @@ class KVCache:
 class EpisodeCache:
     """Keys and values of N environments whose episodes begin and end at different times.
 
-    Each environment has one sequence. A step adds `new` tokens to all of them. An episode begins
-    with `first` tokens, which are the last of those `new` ones: the others, before them, belong to
-    no episode, so that `length`, int64 [N, 1], is then negative. They stand in the first slots,
-    which no token of an episode attends to.
+    Each environment has one sequence. Each step adds `new` tokens to it. The first decision of an
+    episode has only `first` of them, which are the last ones: the `extra` = new - first before them
+    are padding, to which no token of the episode attends. `length`, int64 [N, 1], counts the tokens
+    of an episode, so that it is -extra before the first step. `capacity`: tokens of the longest
+    episode. Keys and values are [layers, N, H, capacity + extra, D].
     """
 
     def __init__(
@@ -95,9 +96,9 @@ class EpisodeCache:
         first: int,
         new: int,
     ):
-        self.extra = new - first
+        self.new, self.extra = new, new - first
         shape = (layers, num_envs, heads, capacity + self.extra, head_dim)
-        # A slot that is not attended to has the weight 0, which would not hide a NaN.
+        # Zeros, not empty memory: a masked slot has weight 0, and 0 times NaN is NaN.
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.capacity = capacity
@@ -109,25 +110,25 @@ class EpisodeCache:
         """Store the new `keys` and `values` [N, H, L, D] of a layer; return all, [N, H, S, D]."""
         slots = self._slots(keys.shape[2])
         envs, used = torch.arange(len(slots), device=slots.device)[:, None], int(slots.max()) + 1
-        self.keys[layer][envs, :, slots] = keys.transpose(1, 2)
-        self.values[layer][envs, :, slots] = values.transpose(1, 2)
+        for kept, added in ((self.keys, keys), (self.values, values)):
+            kept[layer][envs, :, slots] = added.transpose(1, 2).to(kept.dtype)
         return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
 
     def mask(self, new: int) -> torch.Tensor:
         """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S]."""
         own = self._slots(new)[..., None]
         slots = torch.arange(int(own.max()) + 1, device=own.device)
-        # A token that belongs to no episode attends to itself alone.
+        # Padding attends to itself alone.
         visible = ((slots >= self.extra) & (slots <= own)) | (slots == own)
         return visible[:, None]
 
     def advance(self, tokens: int) -> None:
         """Add `tokens` to the lengths."""
-        self.length = self.length + tokens
+        self.length = self.length + tokens  # a new tensor: others may hold the one before
 
     def begin(self, envs: torch.Tensor) -> None:
         """Begin an episode in the environments `envs`, bool [N]."""
-        self.length[envs] = -self.extra
+        self.length = self.length.masked_fill(envs[:, None], -self.extra)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order."""

@@ -64,9 +64,11 @@ class SequenceModel(nn.Module):
         tokens = self.tokenizer(window, start)
         if cache is None:
             return self.tokenizer.at_decisions(self.transformer(tokens))
-        num_decisions = start + window["time"].shape[1] - 1
-        missing = self.tokenizer.num_tokens(num_decisions) - cache.length
-        new = missing if isinstance(missing, int) else int(missing[0])  # as many in each sequence
+        if isinstance(cache, EpisodeCache):
+            new = cache.new
+        else:
+            num_decisions = start + window["time"].shape[1] - 1
+            new = self.tokenizer.num_tokens(num_decisions) - cache.length
         return self.tokenizer.at_last_decision(self.transformer(tokens[:, -new:], cache))
 
     def new_cache(self, num_envs: int, num_decisions: int) -> Cache:

@@ -57,6 +57,7 @@ class Attention(nn.Module):
             mask = cache.mask(length)
         dropout = self.dropout if self.training else 0.0
         if self.across is not None:
+            assert mask is None
             mixed = self.across(q, k, v, dropout)
         else:
             mixed = attend(q, k, v, dropout, mask)
@@ -143,7 +144,9 @@ class Transformer(nn.Module):
         """Return whether this class can be the transformer of such a model on `device`."""
         return True
 
-    def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, cache: Cache | EpisodeCache | None = None
+    ) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and are added to it.
 
         With a cache a backend may return the state of the last token alone, [B, 1, C].
@@ -167,7 +170,11 @@ class Transformer(nn.Module):
         return KVCache(*self._cache_shape(num_envs, capacity), self.like, self.streams)
 
     def new_episode_cache(self, num_envs: int, capacity: int, first: int, new: int) -> EpisodeCache:
-        """Return an empty `EpisodeCache`, which no backend rounds; the arguments are its own."""
+        """Return an empty `EpisodeCache`: of `capacity` tokens in each environment.
+
+        An episode's first decision has `first` tokens, a further one `new`. It is in the precision
+        of the weights on every backend, and read by the blocks of this class.
+        """
         return EpisodeCache(*self._cache_shape(num_envs, capacity), self.like, first, new)
 
     def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:

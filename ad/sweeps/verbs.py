@@ -102,9 +102,10 @@ def leaderboard(argv: Sequence[str]) -> None:
     """Evaluate every method in every world of a board, and write the page of the leaderboard.
 
     A finished run is a line of configs/records/leaderboard.csv and is not made again; the same
-    command resumes the others. When a world has all its runs, its best methods have further ones if
-    their intervals overlap: the same command makes them. `--small true` takes the small board.
-    `--worlds` and `--methods` choose others than those of a board, and write a page of their own.
+    command resumes the others. If the intervals of a world's best methods overlap when all its runs
+    are made, calling the command again makes further runs of them. `--small true` takes the small
+    board. `--worlds` and `--methods` choose others than those of a board, and write a page of their
+    own; chosen methods have no further runs.
     """
     parser = _sweep_parser("leaderboard", leaderboard)
     plan = Path("configs/leaderboard/leaderboard.yaml")
@@ -135,7 +136,7 @@ def leaderboard(argv: Sequence[str]) -> None:
     page = page.removesuffix("_core")
 
     def board() -> "Board":  # the runs that were made may show that further ones are needed
-        return with_further_runs(plain, read_records(records))
+        return plain if methods else with_further_runs(plain, read_records(records))
 
     def write_page() -> None:
         write_leaderboard(board(), records, records.parent, page)

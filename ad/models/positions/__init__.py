@@ -4,8 +4,8 @@ A position is built as `Position(spec, width, entries)` (`entries`: the length o
 called as `position(window, start)`. It returns a list of vectors, [B, T, C] or [1, T, C], that are
 added to the tokens of the decisions of a window; `start` is the number of the first decision where
 the window is the end of a longer one. `rotate(x, start)`, if it is not None, rotates queries and
-keys instead, from token `start` on. Both also take one start for each sequence, int64 [B, 1]. To
-add one: a file here and a line in `ad/registry.py`.
+keys instead, from token `start` on. Both also take one start for each sequence, int64 [B, 1], which
+is negative for padding before an episode. To add one: a file here and a line in `ad/registry.py`.
 
 A full context drops its oldest half and encodes the rest anew as a window of its own. The indices
 then begin at 0 again (window, rotary), continue (history), or come from the environment (env_time),

@@ -30,7 +30,7 @@ class WindowIndex(IndexTable):
         """Return the vectors of the places in the window, [B or 1, T, C]."""
         time = window["time"][:, 1:]
         index = start + torch.arange(time.shape[1], device=time.device)[None]
-        return [F.embedding(index.clamp(min=0), self.vectors)]  # -1: before an episode
+        return [F.embedding(index.clamp(min=0), self.vectors)]  # -1: padding before an episode
 
 
 class HistoryIndex(IndexTable):

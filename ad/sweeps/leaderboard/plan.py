@@ -58,7 +58,7 @@ class BoardConfig:
     worlds: list[str] = field([])
     methods: list[str] = field([])
     seeds: list[int] = field([0, 1, 2])
-    # of the runs that a world's best methods have in addition while their intervals overlap
+    # of further runs of a world's best methods, if the intervals of their first runs overlap
     further_seeds: list[int] = field([])
     settings: dict = field({})  # dotted setting: its value, in every cell
     tuning: bool = field(False)  # whether a method has a row for each entry of `tried`
@@ -78,7 +78,8 @@ class LeaderboardConfig:
 class Cell:
     """A world and a method, with their runs; or with why the method cannot learn there.
 
-    further_runs: those that the cell has in addition if it is among the best of its world.
+    further_runs: those that the cell has in addition if it is level with the best of its world.
+    num_first: the number of runs without them.
     """
 
     world: str
@@ -86,6 +87,7 @@ class Cell:
     runs: list[PlannedRun]
     problem: str = ""
     further_runs: Sequence[PlannedRun] = ()
+    num_first: int = 0
 
     @property
     def config(self) -> Experiment:
@@ -143,6 +145,7 @@ def load_board(
             f"{path} has no board {as_yaml(name)} (known: {', '.join(config.boards)})"
         )
     board = group_of(BoardConfig, config.boards[name], f"{path}: {name}")
+    check_seeds(f"{path}: {name}: seeds", board.seeds)
     check_seeds(f"{path}: {name}: seeds and further_seeds", board.seeds + board.further_seeds)
     own_worlds = _chosen(path, WorldConfig, config.worlds, worlds or board.worlds)
     own_methods = _chosen(path, MethodConfig, config.methods, methods or board.methods)
@@ -170,7 +173,7 @@ def load_board(
             [planned_run(title, config, seed, folder=folder) for seed in seeds]
             for seeds in (board.seeds, board.further_seeds)
         )
-        return Cell(world, method, runs, further_runs=further)
+        return Cell(world, method, runs, further_runs=further, num_first=len(runs))
 
     return Board(path, config.page, own_worlds, own_methods, gather(cell, pairs), tried, tuned)
 
@@ -249,5 +252,5 @@ def _experiment(
     source = world.searcher if method.histories == "searcher" else {}
     if method.histories == "searcher" and not source:
         raise ConfigError(f"{where}: the world has no searcher")
-    seeds = dict.fromkeys(SEEDS, min(board.seeds))
+    seeds = dict.fromkeys(SEEDS, min(board.seeds + board.further_seeds))
     return experiment_of(world.experiment, source | settings | seeds, where)

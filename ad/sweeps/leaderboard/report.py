@@ -164,10 +164,10 @@ def further_text(board: Board) -> str:
     """Return a sentence about cells with more runs than others, "" if there can be none."""
     if not any(cell.further_runs for cell in board.cells):
         return ""
-    number = min(len(cell.runs) for cell in board.cells if cell.runs)
+    number = max(cell.num_first for cell in board.cells)
     return (
-        f" Where the intervals of {number} runs overlap at the top of a world, its best methods "
-        "have further runs."
+        f" In a world where the intervals of {number} runs of other methods reach that of the best "
+        "one, these methods have further runs."
     )
 
 

@@ -102,15 +102,14 @@ def missing_cells(board: Board, cells: Records, score: str | None = None) -> lis
 
 
 def complete_scores(board: Board, cells: Records) -> dict[str, np.ndarray]:
-    """Return the normalized returns [R, W] of each method with all its runs, the first one first.
+    """Return the normalized returns [R, W] of each method with all first runs, the first one first.
 
-    W are the worlds in which the first method has all its runs; a method that lacks one there is
+    W are the worlds in which the first method has its first runs; a method that lacks one there is
     left out. R is the smallest number of runs of a cell.
     """
-    missing = {(cell.world, cell.method) for cell in missing_cells(board, cells, NORMALIZED)}
-    scores = {
-        cell: values_of(own, NORMALIZED) for cell, own in cells.items() if cell not in missing
-    }
+    first = {(cell.world, cell.method): cell.num_first for cell in board.cells}
+    known = {cell: values_of(own, NORMALIZED) for cell, own in cells.items()}
+    scores = {cell: values for cell, values in known.items() if len(values) >= first[cell]}
     reference = next(iter(board.methods))
     worlds = [world for world in board.worlds if (world, reference) in scores]
     methods = [m for m in board.methods if worlds and all((w, m) in scores for w in worlds)]
