@@ -38,6 +38,7 @@ PLAN = """
 worlds:
   room:
     experiment: configs/smoke.yaml
+    settings: {evaluation.episodes: 7}
     searcher: {source.algorithm: posterior_sampling}
   dense:
     experiment: configs/smoke.yaml
@@ -185,6 +186,7 @@ def test_the_best_of_a_tuning_board_is_named_where_the_plan_names_another(plan, 
 
 def test_runs_of_a_cell_differ_in_the_seeds_of_sources_and_of_training(plan):
     cell = load_board(plan).cells[0]
+    assert cell.config.evaluation.episodes == 7  # as the world says
     seeds = [(r.config.source.source_seed, r.config.training.train_seed) for r in cell.runs]
     assert seeds == [(0, 0), (1, 1), (2, 2)]
     assert len({run.key for run in cell.runs}) == 3

@@ -33,6 +33,7 @@ class WorldConfig:
     """A world of the leaderboard."""
 
     experiment: str = field("")  # the YAML file of its experiment
+    settings: dict = field({})  # dotted settings that replace those of the experiment
     searcher: dict = field({})  # dotted settings of a source that knows the family of tasks
 
 
@@ -217,7 +218,7 @@ def _plain(where: str, world: WorldConfig) -> Experiment:
     """Return the experiment of a world, without the settings of a method."""
     if not world.experiment:
         raise ConfigError(f"{where}: the world must name an experiment")
-    return experiment_of(world.experiment, {}, where)
+    return experiment_of(world.experiment, world.settings, where)
 
 
 def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
@@ -253,4 +254,4 @@ def _experiment(
     if method.histories == "searcher" and not source:
         raise ConfigError(f"{where}: the world has no searcher")
     seeds = dict.fromkeys(SEEDS, min(board.seeds + board.further_seeds))
-    return experiment_of(world.experiment, source | settings | seeds, where)
+    return experiment_of(world.experiment, world.settings | source | settings | seeds, where)
