@@ -277,6 +277,20 @@ def test_decisions_that_were_entered_without_logits_count_in_those_of_the_next_o
     torch.testing.assert_close(logits[1], logits[0])
 
 
+def test_environments_are_selected_with_the_keys_of_their_episodes():
+    method, model = random_model("decision_transformer")
+    kept, plain = (method.policy(model, 2, 8, 1.0) for _ in range(2))
+    plain.cache = None
+    no, ended = torch.zeros(2) > 0, torch.tensor([False, True])
+    for policy in (kept, plain):
+        for time, ends in ((torch.tensor([0, 0]), ended), (torch.tensor([1, 0]), no)):
+            policy.act(time + 3, time)
+            policy.observe(time, torch.tensor([0.25, 0.5]), ends, no, time + 4)
+        policy.select(torch.tensor([1, 0, 0]))
+    state = torch.tensor([4, 5, 6]), torch.tensor([1, 2, 2])
+    torch.testing.assert_close(kept.act(*state), plain.act(*state))
+
+
 def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest():
     method, model = random_model("behavior_cloning")
     window = window_of(4, 6)
