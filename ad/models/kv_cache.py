@@ -61,7 +61,7 @@ class KVCache:
 
     def advance(self, tokens: int) -> None:
         """Add `tokens` to the length."""
-        self.length += tokens
+        self.length = self.length + tokens  # not in place: others may hold a tensor of lengths
 
     def reset(self) -> None:
         """Forget every token; the memory stays allocated."""
@@ -75,14 +75,14 @@ class KVCache:
         )
 
 
-class EpisodeCache:
+class EpisodeCache(KVCache):
     """Keys and values of N environments whose episodes begin and end at different times.
 
     Each environment has one sequence. Each step adds `new` tokens to it. The first decision of an
     episode has only `first` of them, which are the last ones: the `extra` = new - first before them
     are padding, to which no token of the episode attends. `length`, int64 [N, 1], counts the tokens
-    of an episode, so that it is -extra before the first step. `capacity`: tokens of the longest
-    episode. Keys and values are [layers, N, H, capacity + extra, D].
+    of an episode, so that it is -extra before the first step. The argument `capacity` is the number
+    of tokens of the longest episode; the slots of the padding are added to it.
     """
 
     def __init__(
@@ -97,12 +97,10 @@ class EpisodeCache:
         new: int,
     ):
         self.new, self.extra = new, new - first
-        shape = (layers, num_envs, heads, capacity + self.extra, head_dim)
-        # Zeros, not empty memory: a masked slot has weight 0, and 0 times NaN is NaN.
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros_like(self.keys)
-        self.capacity = capacity
-        self.length = torch.full((num_envs, 1), -self.extra, device=like.device)
+        super().__init__(layers, num_envs, heads, capacity + self.extra, head_dim, like)
+        for kept in (self.keys, self.values):
+            kept.zero_()  # a masked slot has weight 0, and 0 times NaN is NaN
+        self.reset()
 
     def append(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -122,9 +120,9 @@ class EpisodeCache:
         visible = ((slots >= self.extra) & (slots <= own)) | (slots == own)
         return visible[:, None]
 
-    def advance(self, tokens: int) -> None:
-        """Add `tokens` to the lengths."""
-        self.length = self.length + tokens  # a new tensor: others may hold the one before
+    def reset(self) -> None:
+        """Begin an episode in every environment."""
+        self.length = torch.full((self.keys.shape[1], 1), -self.extra, device=self.keys.device)
 
     def begin(self, envs: torch.Tensor) -> None:
         """Begin an episode in the environments `envs`, bool [N]."""
@@ -132,7 +130,7 @@ class EpisodeCache:
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order."""
-        self.keys, self.values = (x.index_select(1, envs) for x in (self.keys, self.values))
+        super().select(envs)
         self.length = self.length[envs]
 
     def _slots(self, new: int) -> torch.Tensor:

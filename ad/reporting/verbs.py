@@ -1,4 +1,4 @@
-"""The command line of the verbs that print a table of what the project has.
+"""The command line of the verbs that print a table of what the project has, and their parser.
 
 The tables are imported inside a function, so that `--help` and a wrong option take no time.
 """
@@ -44,6 +44,15 @@ def sources(argv: Sequence[str]) -> None:
     _print_table(argv, sources, make, "ad/sources/README.md")
 
 
+def verb_parser(
+    name: str, verb: Callable, kind: type = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Return a parser of options for a verb that does not read an experiment."""
+    raw = argparse.RawDescriptionHelpFormatter
+    about = inspect.getdoc(verb)
+    return kind(prog=f"ad {name}", description=about, formatter_class=raw, allow_abbrev=False)
+
+
 def _print_table(
     argv: Sequence[str], verb: Callable, make: Callable[[], "Table"], page: str
 ) -> None:
@@ -52,11 +61,7 @@ def _print_table(
     `page` is an example of such a file. Raises ConfigError, before `make` is called, if the file
     has no lines `<!-- table of <verb> -->` and `<!-- /table of <verb> -->`.
     """
-    name, mark = verb.__name__, f"table of {verb.__name__}"
-    raw, about = argparse.RawDescriptionHelpFormatter, inspect.getdoc(verb)
-    parser = argparse.ArgumentParser(
-        f"ad {name}", description=about, formatter_class=raw, allow_abbrev=False
-    )
+    parser, mark = verb_parser(verb.__name__, verb), f"table of {verb.__name__}"
     parser.add_argument("--update", type=Path, help=f"a file with the two lines: {page}")
     options = parser.parse_args(argv)
     from ad.runtime.console import info

@@ -5,13 +5,13 @@ and a wrong option take no time.
 """
 
 import argparse
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ad.errors import ConfigError
+from ad.reporting.verbs import verb_parser
 from ad.sweeps.launchers.options import (
     SweepParser,
     add_flag,
@@ -149,7 +149,7 @@ def sweep(argv: Sequence[str]) -> None:
 
     With --status true and without --file, list the runs of every sweep in configs/.
     """
-    parser = _parser("sweep", sweep)
+    parser = verb_parser("sweep", sweep)
     parser.add_argument(
         "--file", type=Path, help="a folder with study.yaml, or a YAML file of the others"
     )
@@ -185,7 +185,7 @@ def table(argv: Sequence[str]) -> None:
     With --update, the table also replaces what is between the lines `<!-- results -->` and
     `<!-- /results -->` of a file.
     """
-    parser = _parser("table", table)
+    parser = verb_parser("table", table)
     parser.add_argument("runs", nargs="*", help="names of runs; by default all")
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
     parser.add_argument("--update", type=Path, help="a file with the two lines, e.g. README.md")
@@ -207,7 +207,7 @@ def _runs_parser(
     name: str, verb: Callable, kind: type = argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
     """Return a parser with the options of a verb that makes many runs and a page of them."""
-    parser, root = _parser(name, verb, kind), Path("logs") / name
+    parser, root = verb_parser(name, verb, kind), Path("logs") / name
     parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
     add_flag(parser, "keep", "keep the folders of finished runs")
@@ -271,15 +271,6 @@ def _launch_missing(records: Path, runs: Sequence, options, words: Sequence[str]
         return True
     most = len(group_by_experiment(group_by_training(runs)))  # which is what shards share
     return launch(options, options.verb, [*words, "--runs", "true"], options.root / "jobs", most)
-
-
-def _parser(
-    name: str, verb: Callable, kind: type = argparse.ArgumentParser
-) -> argparse.ArgumentParser:
-    """Return a parser of options for a verb that does not read an experiment."""
-    raw = argparse.RawDescriptionHelpFormatter
-    about = inspect.getdoc(verb)
-    return kind(prog=f"ad {name}", description=about, formatter_class=raw, allow_abbrev=False)
 
 
 def shard_of(text: str) -> tuple[int, int]:
