@@ -41,9 +41,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.across = CrossStreamAttention(streams, heads) if streams > 1 else None
 
-    def forward(
-        self, x: torch.Tensor, cache: KVCache | EpisodeCache | None, layer: int
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
         """Attend from each of the positions of `x`, [B, L, C] -> [B, L, C]."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
@@ -92,9 +90,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.dropout = dropout
 
-    def forward(
-        self, x: torch.Tensor, cache: KVCache | EpisodeCache | None, layer: int
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
         """Transform the residual stream, [B, L, C] -> [B, L, C]."""
         x = x + self._drop(self.attention(self.norm_attention(x), cache, layer))
         return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))

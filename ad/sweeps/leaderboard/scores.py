@@ -92,13 +92,9 @@ def compare(board: Board, cells: Records) -> dict[tuple[str, str], Comparison]:
     }
 
 
-def missing_cells(board: Board, cells: Records, score: str | None = None) -> list[Cell]:
-    """Return the cells that could be made and lack records of some of their runs.
-
-    With `score`, a record in which it is not known does not count.
-    """
-    made = {cell: values_of(own, score) if score else own for cell, own in cells.items()}
-    return [c for c in board.cells if len(made.get((c.world, c.method), [])) < len(c.runs)]
+def missing_cells(board: Board, cells: Records) -> list[Cell]:
+    """Return the cells that could be made and lack records of some of their runs."""
+    return [c for c in board.cells if len(cells.get((c.world, c.method), [])) < len(c.runs)]
 
 
 def complete_scores(board: Board, cells: Records) -> dict[str, np.ndarray]:
