@@ -132,6 +132,7 @@ def test_the_extended_board_learns_from_at_most_as_much_as_the_paper_of_an_aim()
         cell.world: cell.transitions for cell in cells if cell.method == "algorithm distillation"
     }
     assert learned["Dark Room, 19 x 19"] <= 17_600_000
+    assert learned["Dark Room, few transitions"] <= 768_396
 
 
 def test_all_methods_of_the_core_board_have_the_same_tuning_budget_in_other_worlds():
@@ -527,14 +528,16 @@ def test_the_summary_is_put_between_the_marks_of_its_board_on_a_page_that_has_th
     page = tmp_path / "page.md"
     page.write_text("first\n<!-- board -->\nold\n<!-- /board -->\nlast\n")
     plan.write_text(f"page: {page}\n{plan.read_text()}")
-    board, records = load_board(plan, worlds=["room", "dense"]), tmp_path / "r.csv"
-    fill(records, board, {"distillation": [0.5, 0.75, 1.0]})
+    methods = ["distillation", "clone", "tuned"]
+    board = load_board(plan, worlds=["room", "hall"], methods=methods)
+    records = tmp_path / "r.csv"
+    fill(records, board, {"distillation": [0.5, 0.75, 1.0], "clone": [0.25, 0.75]})
     write_leaderboard(board, records, tmp_path, "other")
     assert "old" in page.read_text()
     write_leaderboard(board, records, tmp_path, "board")
-    begin, *_, room, dense, _, end, last = page.read_text().splitlines()[1:]
+    begin, *_, room, hall, _, end, last = page.read_text().splitlines()[1:]
     assert (begin, end, last) == ("<!-- board -->", "<!-- /board -->", "last")
-    assert (room, dense) == ("| room | 75.0 (3) | – |", "| dense | 75.0 (3) | – |")
+    assert (room, hall) == ("| room | 75.0 | 50.0 (2) | – |", "| hall | 75.0 | 50.0 (2) | – |")
     assert "old" not in page.read_text()
 
 

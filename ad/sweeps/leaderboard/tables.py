@@ -43,14 +43,18 @@ def summary_table(board: Board, cells: Records) -> Table:
 
 
 def short_table(board: Board, cells: Records) -> Table:
-    """Return a row for each world: per cent of optimal of each method (and its number of runs)."""
-    problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
+    """Return a row for each world: per cent of optimal of each method.
+
+    In brackets is the number of runs, where it is not that of a cell's first runs.
+    """
+    planned = {(cell.world, cell.method): cell for cell in board.cells}
 
     def text(world: str, method: str) -> str:
-        values = values_of(cells.get((world, method), []), SCORE)
+        cell, values = planned[world, method], values_of(cells.get((world, method), []), SCORE)
         if not values:
-            return "not applicable" if problems[world, method] else UNKNOWN
-        return f"{100 * t_interval(values)['mean']:.1f} ({len(values)})"
+            return "not applicable" if cell.problem else UNKNOWN
+        mean = f"{100 * t_interval(values)['mean']:.1f}"
+        return mean if len(values) == cell.num_first else f"{mean} ({len(values)})"
 
     rows = [[world, *(text(world, method) for method in board.methods)] for world in board.worlds]
     return Table(["world", *board.methods], rows)
