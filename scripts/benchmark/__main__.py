@@ -1,8 +1,8 @@
 """Time every stage beside its peers: python -m scripts.benchmark [--only PART] [--quick]
 
 Prints a table and writes it, with every repeat, the versions and the number of threads, to
-logs/benchmark/results.json, beside the plot growth.png and profiles of training steps. Takes six to
-ten minutes on two cores, one with --quick. The peers come with the extra `bench`. With --update
+logs/benchmark/results.json, beside the plot growth.png and profiles of training steps. Takes twenty
+minutes on two cores, one with --quick. The peers come with the extra `bench`. With --update
 FILE the table replaces the text between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE,
 what a GPU could hold that between `<!-- memory -->` and `<!-- /memory -->`, and logs/growth.png is
 drawn anew. With --only the measurements of the other parts stay those of the

@@ -45,7 +45,7 @@ def summary_table(board: Board, cells: Records) -> Table:
 def short_table(board: Board, cells: Records) -> Table:
     """Return a row for each world: per cent of optimal of each method.
 
-    In brackets is the number of runs, where it is not that of a cell's first runs.
+    A bracket has the number of runs, unless it is `Cell.num_first`, that without further runs.
     """
     planned = {(cell.world, cell.method): cell for cell in board.cells}
 
