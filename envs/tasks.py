@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +52,14 @@ class Split:
     def held_out_tasks(self) -> np.ndarray:
         """The tasks that are not trained on, int64 [m, ...]."""
         return self.all_tasks[self.held_out_index]
+
+    def with_train_tasks(self, most: int | None) -> "Split":
+        """Return the split with at most `most` of its train tasks, spread evenly over them."""
+        number = len(self.train_index)
+        if most is None or most >= number:
+            return self
+        kept = np.linspace(0, number - 1, most).round().astype(int)
+        return replace(self, train_index=self.train_index[kept])
 
     @property
     def hash(self) -> str:

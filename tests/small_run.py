@@ -21,7 +21,8 @@ def evaluated_run(config: Experiment) -> Run:
     model = SequenceModel(spec, config.model).eval()
     seeds = (settings.eval_seeds, settings.train_eval_seeds)
     new_policy = policy_of(config, build_method(config.method), model)
-    results = rollout_tasks(config, run.split, new_policy, settings.episodes, seeds, record=True)
-    write_results(run.folder, run.split, results)
+    split = run.evaluated_split
+    results = rollout_tasks(config, split, new_policy, settings.episodes, seeds, record=True)
+    write_results(run.folder, split, results)
     write_summary(run)
     return run

@@ -50,6 +50,14 @@ def test_the_order_of_a_held_out_list_does_not_matter():
     assert split.hash == make_split(*ROOM, 0, 6, held_out=[[0, 1], [2, 0]]).hash
 
 
+def test_some_of_the_train_tasks_are_spread_over_all_of_them():
+    split = make_split("DarkRoom-v0", {}, 0, 57)
+    some = split.with_train_tasks(4)
+    assert some.train_index.tolist() == split.train_index[[0, 19, 37, 56]].tolist()
+    np.testing.assert_array_equal(some.held_out_tasks, split.held_out_tasks)
+    assert split.with_train_tasks(None) is split.with_train_tasks(57) is split
+
+
 def test_a_number_of_held_out_tasks_leaves_the_rest_out_and_the_train_tasks_as_they_are():
     every, few = make_split(*ROOM, 0, 4), make_split(*ROOM, 0, 4, num_held_out=3)
     assert (len(every.held_out_tasks), len(few.held_out_tasks)) == (4, 3)

@@ -31,9 +31,9 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
         return False
     model = load_model(run)
     with run.timed("evaluate_s", reset=True):
-        results = evaluation_rollouts(run.config, run.split, model)
+        results = evaluation_rollouts(run.config, run.evaluated_split, model)
         write_calibration(run.folder, run.config, run.split, model)
-    write_results(run.folder, run.split, results)
+    write_results(run.folder, run.evaluated_split, results)
     write_summary(run)
     return True
 

@@ -32,7 +32,7 @@ References = dict[str, dict[str, Reference]]  # reference name -> split -> Refer
 
 def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
     """Compute all references of `run`, those of its source from its histories."""
-    references = evaluated_references(run.config, run.split, evaluations)
+    references = evaluated_references(run.config, run.evaluated_split, evaluations)
     source = history_references(run, evaluations["held_out"].returns.shape[2])
     return references | {name: {"train": reference} for name, reference in source.items()}
 
@@ -128,10 +128,11 @@ def _mean_reference(played: Rollout, num_tasks: int) -> Reference:
 def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
     """Compute the references of the source agents' first `num_episodes` and last ten episodes.
 
-    Returns {} if a train task has no history. Agents that stopped learning are left out, since a
-    policy frozen half-way does not represent the source algorithm.
+    The agents are those of the train tasks that are evaluated. Returns {} if one has no history.
+    Agents that stopped learning are left out, since a policy frozen half-way does not represent the
+    source algorithm.
     """
-    folders = training_folders(run.config, run.split.train_tasks)
+    folders = training_folders(run.config, run.evaluated_split.train_tasks)
     if folders is None:
         return {}
     returns = {}

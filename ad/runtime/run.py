@@ -71,6 +71,11 @@ class Run:
         return configured_split(self.config.env, self.config.split)
 
     @property
+    def evaluated_split(self) -> Split:
+        """The split with the train tasks that the model is evaluated on."""
+        return self.split.with_train_tasks(self.config.evaluation.num_train_tasks)
+
+    @property
     def world(self):
         """The base vector environment of the experiment, which knows all its tasks."""
         return configured_world(self.config.env)
