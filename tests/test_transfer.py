@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones
     trained = {f"{row + 1}-{column + 1}" for row, column in run.split.train_tasks}
     assert tasks["train"] == trained
     assert len(tasks["held_out"]) == 24 - 5 and not tasks["held_out"] & trained
+
+
+def test_the_number_of_train_tasks_that_are_evaluated_holds_in_other_worlds_too(run, tmp_path):
+    fewer = replace(run.config.evaluation, num_train_tasks=2)
+    root = shutil.copytree(run.config.root, tmp_path / "root")
+    config = replace(run.config, root=str(root), evaluation=fewer)
+    there = TransferEvaluation(Run(config), WORLDS[0])
+    assert there.results() is None, "results of all train tasks are others"
+    there.evaluate()
+    with open(there.folder / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    trained = {f"{row + 1}-{column + 1}" for row, column in run.split.train_tasks}
+    played = {r["task"] for r in rows if r["split"] == "train"}
+    assert len(played) == 2 and played < trained
+    assert len({r["task"] for r in rows if r["split"] == "held_out"}) == 24 - 5
 
 
 @pytest.mark.parametrize("kwargs", WORLDS)

@@ -3,9 +3,10 @@
 Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`. The
 results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
 `world` it is. Its train tasks are those that are equal to a train task of the run by the world's
-`relative_tasks`: for rooms the goals with the same offset from the center. All other tasks are held
-out, but see `envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must
-come from the run's own world.
+`relative_tasks`: for rooms the goals with the same offset from the center; of these at most
+`evaluation.num_train_tasks` are played. All other tasks are held out, but see
+`envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must come from the
+run's own world.
 """
 
 from dataclasses import replace
@@ -27,7 +28,8 @@ class TransferEvaluation:
         self.run, self.kwargs = run, kwargs
         merged = run.config.env.kwargs | kwargs
         self.config = replace(run.config, env=replace(run.config.env, kwargs=merged))
-        self.split = other_split(run.split, merged)
+        split = other_split(run.split, merged)
+        self.split = split.with_train_tasks(run.config.evaluation.num_train_tasks)
         self.base_env = configured_world(self.config.env)
         self.folder = world_folder(run.folder, kwargs)
         self.title = f"{run.config.name}, {world_title(kwargs)}"
