@@ -130,7 +130,7 @@ class Exact:
         return SimpleNamespace(length=0, select=lambda envs: None, reset=lambda: None)
 
     def features(self, hidden, action):
-        return torch.stack([hidden[..., 0], action], -1)
+        return torch.stack(torch.broadcast_tensors(hidden[..., 0], action), -1)
 
     def outcome(self, features):
         here = features.unbind(-1)

@@ -53,9 +53,14 @@ class DynamicsModel(SequenceModel):
             nn.init.zeros_(head.bias)
 
     def features(self, hidden: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Return the features [..., F] of hidden states [..., C] and actions, int64 [...]."""
-        embedded = F.embedding(action, self.tokenizer.action.weight).to(hidden.dtype)
-        return F.gelu(self.joint(torch.cat([hidden, embedded], -1)))
+        """Return the features [..., F] of hidden states [..., C] and actions, int64 [...].
+
+        The leading dimensions are broadcast, so that a state may have several actions.
+        """
+        # A linear map of both is the sum of two, of which that of the actions is a small table.
+        of_hidden, of_action = self.joint.weight.split(hidden.shape[-1], dim=1)
+        actions = F.linear(self.tokenizer.action.weight, of_action, self.joint.bias)
+        return F.gelu(F.linear(hidden, of_hidden) + F.embedding(action, actions))
 
     def outcome(self, features: torch.Tensor) -> Outcome:
         """Return what follows the actions of `features` [..., F], without the observation."""

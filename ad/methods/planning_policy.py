@@ -136,9 +136,7 @@ class PlanningPolicy(ContextPolicy):
         `logits` [R * K, A] are those of the decisions after `plans`, which are at `time` [R].
         """
         scores, action = logits.topk(self.num_samples, 1)  # [R * K, M]
-        features = self.model.features(
-            self.hidden[:, None].expand(-1, self.num_samples, -1), action
-        )
+        features = self.model.features(self.hidden[:, None], action)
         scores, action = (values.view(len(time), -1) for values in (scores, action))
         features = features.view(*action.shape, -1)  # [R, K * M, F]
         outcome = self.model.outcome(features)
