@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from processes import ROOT
 
+from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError
 from ad.interpret.labeled import LabeledArray
 from ad.runtime.locks import locked, locked_files
@@ -217,6 +218,37 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsy
     assert page.startswith("before") and page.endswith("after\n")
     assert "| wide | previous step | – |" in page and "| small |" not in page
     assert page.count("| wide | rewarded |") == 2
+
+
+def test_a_launcher_is_asked_for_jobs_that_share_the_missing_models(file, tmp_path, capsys):
+    words = ["--file", str(file), "--records", str(file.with_suffix(".csv"))]
+    words += ["--root", str(tmp_path / "root")]
+    launch = ["--launcher", "local", "--launcher_settings", "{jobs: 2}"]
+    page = Path(load(file).page).read_text()
+    assert exit_code(VERBS["findings"], [*words, *launch, "--dry", "true"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(f"ad.cli findings {' '.join(words)} --runs true --shard 1/2")
+    assert second == first.replace("1/2", "2/2")
+    assert exit_code(VERBS["findings"], [*words, *launch, "--shard", "1/2"]) == 2
+    assert "--shard is what --launcher gives to its jobs" in capsys.readouterr().err
+    assert not (tmp_path / "root").exists() and Path(load(file).page).read_text() == page
+
+
+@pytest.mark.slow
+def test_jobs_of_a_launcher_make_the_values_of_one_process(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = file.read_text()
+    file.write_text(text[: text.index("  heads:")] + text[text.index("  by_seed:") :])
+    findings = load(file)
+    make_findings(findings, findings.planned_runs(), tmp_path / "one")
+    records = tmp_path / "jobs.csv"
+    words = ["--file", str(file), "--records", str(records), "--root", str(tmp_path / "jobs")]
+    launch = ["--launcher", "local", "--launcher_settings", "{jobs: 2}"]
+    assert exit_code(VERBS["findings"], [*words, *launch]) == 0
+    jobs, one = (set(map(repr, read_values(path))) for path in (records, findings.records))
+    assert jobs == one and one
+    assert "| wide | rewarded |" in findings.page.read_text()
+    assert not list((tmp_path / "jobs" / "logs").iterdir())
 
 
 def test_checkpoints_are_analyzed_and_the_strongest_head_is_followed_over_training(file, tmp_path):

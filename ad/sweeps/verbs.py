@@ -78,6 +78,7 @@ def findings(argv: Sequence[str]) -> None:
     the models.
     """
     parser, file = _runs_parser("findings", findings), Path("configs/interpret/findings.yaml")
+    add_launcher_options(parser)
     parser.add_argument("--file", default=file, type=Path, help="the models and the tables")
     parser.add_argument(
         "--records", default="configs/records/findings.csv", type=Path, help="the records"
@@ -85,17 +86,27 @@ def findings(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     from ad.runtime.files import read_marked
     from ad.sweeps.findings.plan import load_findings
-    from ad.sweeps.findings.report import list_findings, make_findings, write_findings
+    from ad.sweeps.findings.report import (
+        list_findings,
+        make_findings,
+        missing_runs,
+        write_findings,
+    )
     from ad.sweeps.planned import shard
 
+    _, words = take_launcher_options(argv)
     plan = load_findings(options.file, options.records)
     read_marked(plan.page, plan.tables)
     runs = shard(plan.planned_runs(), *shard_of(options.shard))
     if options.status == "true":
         return list_findings(plan, runs)
     if options.table == "false":
-        make_findings(plan, runs, options.root, options.keep == "true")
-    write_findings(plan)
+        if options.launcher == "none":
+            make_findings(plan, runs, options.root, options.keep == "true")
+        elif not _launch(runs, options, words, lambda: missing_runs(plan, runs)):
+            return
+    if options.runs == "false":
+        write_findings(plan)
 
 
 def leaderboard(argv: Sequence[str]) -> None:
@@ -203,24 +214,22 @@ def whole_numbers(option: str, text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _runs_parser(
-    name: str, verb: Callable, kind: type = argparse.ArgumentParser
-) -> argparse.ArgumentParser:
+def _runs_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     """Return a parser with the options of a verb that makes many runs and a page of them."""
-    parser, root = verb_parser(name, verb, kind), Path("logs") / name
+    parser, root = verb_parser(name, verb, SweepParser), Path("logs") / name
+    parser.set_defaults(verb=name)
     parser.add_argument("--root", type=Path, default=root, help="where runs write their files")
     parser.add_argument("--shard", default="1/1", help="which part of the runs, e.g. 1/2 and 2/2")
     add_flag(parser, "keep", "keep the folders of finished runs")
     add_flag(parser, "status", "list the runs with their state, and stop")
     add_flag(parser, "table", "write the page and stop")
+    add_flag(parser, "runs", "make the runs and stop")
     return parser
 
 
 def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
-    """Return a parser with the options of a verb that also merges records and starts jobs."""
-    parser = _runs_parser(name, verb, SweepParser)
-    parser.set_defaults(verb=name)
-    add_flag(parser, "runs", "make the runs and stop")
+    """Return a parser with the options of a verb that also merges its records."""
+    parser = _runs_parser(name, verb)
     parser.add_argument(
         "--merge", help="files of records made elsewhere, with commas between: add them and stop"
     )
@@ -237,7 +246,7 @@ def _sweep(
     """Make those of `runs` without a line in `records`, then the page, as the `options` say."""
     from ad.sweeps.planned import shard
     from ad.sweeps.records import merge_records
-    from ad.sweeps.runs import list_runs, run_missing
+    from ad.sweeps.runs import list_runs, missing_trainings, run_missing
 
     _, words = take_launcher_options(argv, keeps_failures=True)
     if options.merge:
@@ -250,24 +259,21 @@ def _sweep(
     if options.status == "true":
         return list_runs(records, runs, options.root)
     if options.table == "false":
-        keep, retry = options.keep == "true", options.retry == "true"
+        which = records, runs, options.root, options.keep == "true", options.retry == "true"
         if options.launcher == "none":
-            run_missing(records, runs, options.root, keep, retry)
-        elif not _launch_missing(records, runs, options, words):
+            run_missing(*which)
+        elif not _launch(runs, options, words, lambda: missing_trainings(*which)):
             return
     if options.runs == "false":
         write_page()
 
 
-def _launch_missing(records: Path, runs: Sequence, options, words: Sequence[str]) -> bool:
-    """Make the missing `runs` in jobs; return False if they are only printed."""
+def _launch(runs: Sequence, options, words: Sequence[str], missing: Callable[[], Sequence]) -> bool:
+    """Make those of `runs` that are `missing()` in jobs; return False if they are only printed."""
     from ad.sweeps.launchers.launch import launch
     from ad.sweeps.planned import group_by_experiment, group_by_training
-    from ad.sweeps.runs import missing_trainings
 
-    keep, retry = options.keep == "true", options.retry == "true"
-    is_dry = options.dry == "true"
-    if not is_dry and not missing_trainings(records, runs, options.root, keep, retry):
+    if options.dry == "false" and not missing():
         return True
     most = len(group_by_experiment(group_by_training(runs)))  # which is what shards share
     return launch(options, options.verb, [*words, "--runs", "true"], options.root / "jobs", most)

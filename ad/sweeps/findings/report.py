@@ -32,6 +32,19 @@ from ad.sweeps.pipeline import collect_and_train
 from ad.sweeps.planned import PlannedRun, check_libraries, locked_last
 
 
+def missing_runs(findings: Findings, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return those of `runs` of which tables lack values.
+
+    Raises ConfigError for what a library lacks or refuses, and for tables that do not fit their
+    analyses.
+    """
+    due = [run for run in runs if missing_tables(findings, run)]
+    check_libraries(due)
+    names = dict.fromkeys(name for run in due for name in missing_tables(findings, run))
+    gather(partial(check_table, findings), names)
+    return due
+
+
 def make_findings(
     findings: Findings, runs: Sequence[PlannedRun], root: Path, keep: bool = False
 ) -> None:
@@ -40,12 +53,9 @@ def make_findings(
     Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
     Other processes may make some of the runs at the same time: runs whose folder is locked come
     last, once the lock is free, and only if values are missing by then. Raises ConfigError, before
-    any run, for what a library lacks or refuses, and for tables that do not fit their analyses.
+    any run, as `missing_runs` does.
     """
-    due = [run for run in runs if missing_tables(findings, run)]
-    check_libraries(due)
-    names = dict.fromkeys(name for run in due for name in missing_tables(findings, run))
-    gather(partial(check_table, findings), names)
+    due = missing_runs(findings, runs)
 
     def make(run: PlannedRun, wait: bool) -> None:
         config = replace(run.config, root=str(root))
