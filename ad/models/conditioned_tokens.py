@@ -2,6 +2,7 @@
 
 import torch
 
+from ad.models.positions import Start
 from ad.models.tokenizer import (
     CURRENT,
     TableCache,
@@ -41,7 +42,7 @@ class ConditionedTokens(Tokenizer):
         """Return the hidden states of the observations."""
         return hidden[:, self._num_each - 2 :: self._num_each]
 
-    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
         parts = [
             self._embed_inputs(window),
             self._embed_observation(window, "observation", CURRENT, tables),

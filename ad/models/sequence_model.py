@@ -9,6 +9,7 @@ from torch import nn
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
 from ad.models.kv_cache import Cache, EpisodeCache
+from ad.models.positions import Start
 from ad.models.tokenizer import Window
 from ad.registry import BACKENDS, TOKENIZERS
 
@@ -44,7 +45,7 @@ class SequenceModel(nn.Module):
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialize()
 
-    def forward(self, window: Window, cache: Cache | None = None, start: int = 0) -> torch.Tensor:
+    def forward(self, window: Window, cache: Cache | None = None, start: Start = 0) -> torch.Tensor:
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
         return self.head(self.hidden(window, cache, start))
 
@@ -52,7 +53,7 @@ class SequenceModel(nn.Module):
         self,
         window: Window,
         cache: Cache | EpisodeCache | None = None,
-        start: int | torch.Tensor = 0,
+        start: Start = 0,
     ) -> torch.Tensor:
         """Return the hidden states [B, T, C] of the decisions of a window [B, T + 1].
 

@@ -32,6 +32,7 @@ from torch import nn
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec, field_name
 from ad.models.encoders.base import Encoder, TabularEncoder
+from ad.models.positions import Start
 from ad.registry import ENCODERS, POSITIONS, REWARDS
 
 Window = dict[str, torch.Tensor]
@@ -113,7 +114,7 @@ class Tokenizer(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, window: Window, start: int = 0) -> torch.Tensor:
+    def forward(self, window: Window, start: Start = 0) -> torch.Tensor:
         """Return the tokens [B * streams, L, C] of a window [B, T + 1].
 
         `start` is the number of the first decision where `window` is the end of a longer one.
@@ -131,7 +132,7 @@ class Tokenizer(nn.Module):
         """Return the hidden state [B, 1, C] of the last decision, of the last tokens' states."""
         return hidden[:, -1:]
 
-    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
         raise NotImplementedError
 
     def _make_tables(self) -> TableCache:
@@ -244,7 +245,7 @@ class FusedTokens(Tokenizer):
     def _projections(self) -> list[nn.Linear]:
         return [self.prev_obs_proj, *super()._projections()]
 
-    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
         previous = self.prev_obs_proj
         return add_vectors(
             [
@@ -286,7 +287,7 @@ class InterleavedTokens(Tokenizer):
         """Return every third hidden state, those of the observations."""
         return hidden[:, int(self.reward_first) :: 3]
 
-    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
         parts = [
             self._embed_current(window, tables),
             self._embed_action(window, CURRENT),
@@ -333,7 +334,7 @@ class ParallelStreams(Tokenizer):
         """Return the last hidden state of the stream of observations."""
         return self.at_decisions(hidden)[:, -1:]
 
-    def _tokens(self, window: Window, start: int, tables: TableCache) -> torch.Tensor:
+    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
         parts = (
             self._embed_current(window, tables),
             self._embed_action(window, PREVIOUS),

@@ -11,3 +11,7 @@ A full context drops its oldest half and encodes the rest anew as a window of it
 then begin at 0 again (window, rotary), continue (history), or come from the environment (env_time),
 so every position is the same with a cache as without one.
 """
+
+import torch
+
+Start = int | torch.Tensor  # one for all sequences, or int64 [B, 1]

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ad.models.positions import Start
+
 SCALE = 0.1  # root mean square of an entry at initialization, as in the other tables
 
 
@@ -24,9 +26,7 @@ class IndexTable(nn.Module):
 class WindowIndex(IndexTable):
     """The index of a decision in its window, from 0 for the oldest."""
 
-    def forward(
-        self, window: dict[str, torch.Tensor], start: int | torch.Tensor
-    ) -> list[torch.Tensor]:
+    def forward(self, window: dict[str, torch.Tensor], start: Start) -> list[torch.Tensor]:
         """Return the vectors of the places in the window, [B or 1, T, C]."""
         time = window["time"][:, 1:]
         index = start + torch.arange(time.shape[1], device=time.device)[None]
@@ -39,7 +39,7 @@ class HistoryIndex(IndexTable):
     Indices beyond the table read its last entry.
     """
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
+    def forward(self, window: dict[str, torch.Tensor], start: Start) -> list[torch.Tensor]:
         """Return the vectors of the places in the history, [B, T, C]."""
         index = window["step"][:, 1:].clamp(max=len(self.vectors) - 1)
         return [F.embedding(index, self.vectors)]

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from ad.models.positions import Start
+
 
 class NoPosition(nn.Module):
     """Adds nothing to the tokens."""
@@ -12,6 +14,6 @@ class NoPosition(nn.Module):
     def __init__(self, spec, width: int, entries: int):
         super().__init__()
 
-    def forward(self, window: dict[str, torch.Tensor], start: int) -> list[torch.Tensor]:
+    def forward(self, window: dict[str, torch.Tensor], start: Start) -> list[torch.Tensor]:
         """Return no vectors."""
         return []

@@ -2,6 +2,7 @@
 
 import torch
 
+from ad.models.positions import Start
 from ad.models.positions.none import NoPosition
 
 
@@ -9,11 +10,8 @@ class Rotary(NoPosition):
     """Rotates queries and keys by angles proportional to the token's index; adds no vectors."""
 
     @staticmethod
-    def rotate(x: torch.Tensor, start: int | torch.Tensor) -> torch.Tensor:
-        """Rotate `x` [B, H, L, D], tokens `start` to start + L - 1; D is even.
-
-        `start` is one for all sequences, or int64 [B, 1].
-        """
+    def rotate(x: torch.Tensor, start: Start) -> torch.Tensor:
+        """Rotate `x` [B, H, L, D], tokens `start` to start + L - 1; D is even."""
         length, width = x.shape[2:]
         frequency = 10_000.0 ** -(torch.arange(0, width, 2, device=x.device) / width)
         index = start + torch.arange(length, device=x.device)[None]  # [B or 1, L]
