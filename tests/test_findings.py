@@ -220,31 +220,53 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsy
     assert page.count("| wide | rewarded |") == 2
 
 
-def test_a_launcher_is_asked_for_jobs_that_share_the_missing_models(file, tmp_path, capsys):
+def test_a_launcher_is_asked_for_jobs_that_share_the_models(file, tmp_path, capsys):
     words = ["--file", str(file), "--records", str(file.with_suffix(".csv"))]
     words += ["--root", str(tmp_path / "root")]
     launch = ["--launcher", "local", "--launcher_settings", "{jobs: 2}"]
-    page = Path(load(file).page).read_text()
+    page = load(file).page.read_text()
     assert exit_code(VERBS["findings"], [*words, *launch, "--dry", "true"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith(f"ad.cli findings {' '.join(words)} --runs true --shard 1/2")
     assert second == first.replace("1/2", "2/2")
     assert exit_code(VERBS["findings"], [*words, *launch, "--shard", "1/2"]) == 2
     assert "--shard is what --launcher gives to its jobs" in capsys.readouterr().err
-    assert not (tmp_path / "root").exists() and Path(load(file).page).read_text() == page
+    assert not (tmp_path / "root").exists() and load(file).page.read_text() == page
+
+
+def test_without_missing_values_or_with_a_wrong_table_no_job_starts(file, monkeypatch, capsys):
+    words = ["--file", str(file), "--records", str(file.with_suffix(".csv")), "--launcher", "local"]
+    monkeypatch.setattr("ad.sweeps.launchers.launch.launch", lambda *_: pytest.fail("a job starts"))
+    text = file.read_text()
+    file.write_text(text.replace("array: head\n", "array: heads\n"))
+    assert exit_code(VERBS["findings"], words) == 2
+    assert "the analysis patching has no array 'heads'" in capsys.readouterr().err
+    file.write_text(text[: text.index("  heads:")] + text[text.index("  by_seed:") :])
+    findings = load(file)
+    for run in findings.models["wide"]:
+        own = results_of([0, 0], [[1, 2], [3, 4]])
+        add_values(findings.records, values_of(findings, "by_seed", run, own))
+    assert exit_code(VERBS["findings"], words) == 0
+    assert "| wide | rewarded |" in findings.page.read_text()
 
 
 @pytest.mark.slow
-def test_jobs_of_a_launcher_make_the_values_of_one_process(file, tmp_path, monkeypatch):
+def test_jobs_of_a_launcher_share_the_seeds_and_make_the_values_of_one_process(
+    file, tmp_path, monkeypatch
+):
     monkeypatch.chdir(ROOT)
     text = file.read_text()
     file.write_text(text[: text.index("  heads:")] + text[text.index("  by_seed:") :])
     findings = load(file)
     make_findings(findings, findings.planned_runs(), tmp_path / "one")
-    records = tmp_path / "jobs.csv"
-    words = ["--file", str(file), "--records", str(records), "--root", str(tmp_path / "jobs")]
+    records, first = tmp_path / "jobs.csv", tmp_path / "first.csv"
+    words = ["--file", str(file), "--root", str(tmp_path / "jobs"), "--records"]
+    shard = ["--shard", "1/2", "--runs", "true"]
+    assert exit_code(VERBS["findings"], [*words, str(first), *shard]) == 0
+    assert {value.seed for value in read_values(first)} == {0}
+    assert "| wide |" not in findings.page.read_text()
     launch = ["--launcher", "local", "--launcher_settings", "{jobs: 2}"]
-    assert exit_code(VERBS["findings"], [*words, *launch]) == 0
+    assert exit_code(VERBS["findings"], [*words, str(records), *launch]) == 0
     jobs, one = (set(map(repr, read_values(path))) for path in (records, findings.records))
     assert jobs == one and one
     assert "| wide | rewarded |" in findings.page.read_text()

@@ -420,7 +420,10 @@ def test_a_sweep_is_run_by_the_front_end_of_its_file(made, tmp_path, monkeypatch
     assert "tables missing" in capsys.readouterr().out
     (tmp_path / "other.yaml").write_text("x: 1\n")
     for argv, sentence in [
-        (["--file", str(tmp_path / "other.yaml")], "is no sweep: it has neither tables nor boards"),
+        (
+            ["--file", str(tmp_path / "other.yaml")],
+            "is no sweep: it has no models, tables or boards",
+        ),
         (["--shard", "1/2"], "--file is missing: only --status true is for all sweeps"),
     ]:
         assert exit_code(VERBS["sweep"], argv) == 2

@@ -212,7 +212,7 @@ class EvaluationConfig:
     train_eval_seeds: int = field(1, at_least=1)
     """rollouts on each train task"""
     num_train_tasks: Optional[int] = field(None, at_least=1, added=True)
-    """number of train tasks to evaluate on in each world, spread over them; null, or more: all"""
+    """number of train tasks to evaluate on, spread over those of the world; null, or more: all"""
     action: str = field("sample", choices=("sample", "greedy"))
     """how an action is chosen from the logits"""
     temperature: float = field(0.85, above=0)

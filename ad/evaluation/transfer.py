@@ -3,10 +3,10 @@
 Each entry of `evaluation.worlds` is a dict of settings that replace those in `env.kwargs`. The
 results of such a world are in `logs/<run>/worlds/<name>/`, and its `results.json` says which
 `world` it is. Its train tasks are those that are equal to a train task of the run by the world's
-`relative_tasks`: for rooms the goals with the same offset from the center; of these at most
-`evaluation.num_train_tasks` are played. All other tasks are held out, but see
-`envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must come from the
-run's own world.
+`relative_tasks`: for rooms the goals with the same offset from the center. The model is evaluated
+on at most `evaluation.num_train_tasks` of them. Tasks that are not train tasks are held out, but
+see `envs.tasks.other_split` for runs that hold out some tasks only. The checkpoint must come from
+the run's own world.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ class TransferEvaluation:
         merged = run.config.env.kwargs | kwargs
         self.config = replace(run.config, env=replace(run.config.env, kwargs=merged))
         split = other_split(run.split, merged)
-        self.split = split.with_train_tasks(run.config.evaluation.num_train_tasks)
+        self.evaluated_split = split.with_train_tasks(run.config.evaluation.num_train_tasks)
         self.base_env = configured_world(self.config.env)
         self.folder = world_folder(run.folder, kwargs)
         self.title = f"{run.config.name}, {world_title(kwargs)}"
@@ -37,12 +37,12 @@ class TransferEvaluation:
     def evaluate(self) -> None:
         """Evaluate the trained model of the run in this world and write its result files."""
         model = load_model(self.run, self.base_env)
-        results = evaluation_rollouts(self.config, self.split, model)
+        results = evaluation_rollouts(self.config, self.evaluated_split, model)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_results(self.folder, self.split, results)
+        write_results(self.folder, self.evaluated_split, results)
         evaluations = read_results(self.folder / "results.csv")
         world, length = self.base_env, self.config.env.episode_length
-        references = evaluated_references(self.config, self.split, evaluations)
+        references = evaluated_references(self.config, self.evaluated_split, evaluations)
         summary = scores(world, length, evaluations, references)
         about = {"name": self.title, "world": self.kwargs, "timing": self.run.timing()}
         write_results_json(self.folder, about | summary | self._identity())
@@ -56,7 +56,7 @@ class TransferEvaluation:
         return matches(self.folder, self._identity())
 
     def _identity(self) -> dict:
-        return identity(self.run) | {"split_hash": self.split.hash}
+        return identity(self.run) | {"split_hash": self.evaluated_split.hash}
 
 
 def evaluate_worlds(run: Run, fresh: bool = False) -> list[TransferEvaluation]:

@@ -33,6 +33,7 @@ from torch import nn
 from ad.errors import ConfigError
 from ad.models.attention import CrossStreamAttention, attend
 from ad.models.kv_cache import Cache, EpisodeCache
+from ad.models.positions import Start
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.models.transformer import Attention, Block, Transformer
@@ -46,7 +47,7 @@ class Point(NamedTuple):
     """
 
     name: str
-    start: int | torch.Tensor
+    start: Start
 
 
 Write = Callable[[torch.Tensor, Point], torch.Tensor]  # a value -> its replacement

@@ -8,6 +8,7 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
+from ad.models.positions import Start
 from ad.models.sequence_model import SequenceModel
 
 TENTHS = 10.0
@@ -35,7 +36,7 @@ class ActionValueModel(SequenceModel):
         self.target = SequenceModel(spec, config, backend).requires_grad_(False)
         self.move_target(1.0)
 
-    def forward(self, window, cache=None, start: int = 0) -> torch.Tensor:
+    def forward(self, window, cache=None, start: Start = 0) -> torch.Tensor:
         """Return the logits [B, T, A] of the policy head.
 
         Without one they are the action values in tenths of their range.

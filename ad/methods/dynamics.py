@@ -55,12 +55,14 @@ class DynamicsModel(SequenceModel):
     def features(self, hidden: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Return the features [..., F] of hidden states [..., C] and actions, int64 [...].
 
-        The leading dimensions are broadcast, so that a state may have several actions.
+        Leading dimensions are broadcast: of hidden states [N, 1, C] and actions [N, M], the
+        features are [N, M, F].
         """
-        # A linear map of both is the sum of two, of which that of the actions is a small table.
-        of_hidden, of_action = self.joint.weight.split(hidden.shape[-1], dim=1)
-        actions = F.linear(self.tokenizer.action.weight, of_action, self.joint.bias)
-        return F.gelu(F.linear(hidden, of_hidden) + F.embedding(action, actions))
+        # The joint layer is applied to the hidden states and to the table of actions separately:
+        # each hidden state is multiplied once, however many actions follow it.
+        hidden_weight, action_weight = self.joint.weight.split(hidden.shape[-1], dim=1)
+        actions = F.linear(self.tokenizer.action.weight, action_weight, self.joint.bias)  # [A+1, F]
+        return F.gelu(F.linear(hidden, hidden_weight) + F.embedding(action, actions))
 
     def outcome(self, features: torch.Tensor) -> Outcome:
         """Return what follows the actions of `features` [..., F], without the observation."""

@@ -45,7 +45,12 @@ class SequenceModel(nn.Module):
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialize()
 
-    def forward(self, window: Window, cache: Cache | None = None, start: Start = 0) -> torch.Tensor:
+    def forward(
+        self,
+        window: Window,
+        cache: Cache | EpisodeCache | None = None,
+        start: Start = 0,
+    ) -> torch.Tensor:
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
         return self.head(self.hidden(window, cache, start))
 

@@ -78,7 +78,6 @@ def findings(argv: Sequence[str]) -> None:
     the models.
     """
     parser, file = _runs_parser("findings", findings), Path("configs/interpret/findings.yaml")
-    add_launcher_options(parser)
     parser.add_argument("--file", default=file, type=Path, help="the models and the tables")
     parser.add_argument(
         "--records", default="configs/records/findings.csv", type=Path, help="the records"
@@ -169,7 +168,8 @@ def sweep(argv: Sequence[str]) -> None:
         raise ConfigError("--file is missing: only --status true is for all sweeps")
     configs = Path("configs")
     committed = [path.parent for path in sorted(configs.glob("*/study.yaml"))]
-    committed += sorted(configs.glob("records/*.yaml")) + sorted(configs.glob("*/leaderboard.yaml"))
+    for pattern in ("records/*.yaml", "*/leaderboard.yaml", "*/findings.yaml"):
+        committed += sorted(configs.glob(pattern))
     for file in [options.file] if options.file else committed:
         verb, option = _front_end(file)
         verb([option, str(file), *words])
@@ -187,7 +187,7 @@ def _front_end(file: Path) -> tuple[Callable, str]:
     for name, verb in {"models": findings, "tables": results, "boards": leaderboard}.items():
         if isinstance(content, dict) and name in content:
             return verb, "--file"
-    raise ConfigError(f"{file} is no sweep: it has neither tables nor boards")
+    raise ConfigError(f"{file} is no sweep: it has no models, tables or boards")
 
 
 def table(argv: Sequence[str]) -> None:
@@ -214,7 +214,9 @@ def whole_numbers(option: str, text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _runs_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
+def _runs_parser(
+    name: str, verb: Callable, keeps_failures: bool = False
+) -> argparse.ArgumentParser:
     """Return a parser with the options of a verb that makes many runs and a page of them."""
     parser, root = verb_parser(name, verb, SweepParser), Path("logs") / name
     parser.set_defaults(verb=name)
@@ -224,19 +226,19 @@ def _runs_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
     add_flag(parser, "status", "list the runs with their state, and stop")
     add_flag(parser, "table", "write the page and stop")
     add_flag(parser, "runs", "make the runs and stop")
+    add_launcher_options(parser, keeps_failures)
     return parser
 
 
 def _sweep_parser(name: str, verb: Callable) -> argparse.ArgumentParser:
-    """Return a parser with the options of a verb that also merges its records."""
-    parser = _runs_parser(name, verb)
+    """Return a parser with the options of a verb whose runs have records, and failures."""
+    parser = _runs_parser(name, verb, keeps_failures=True)
     parser.add_argument(
         "--merge", help="files of records made elsewhere, with commas between: add them and stop"
     )
     parser.add_argument(
         "--hparams", type=Path, help="write the records for TensorBoard into this folder and stop"
     )
-    add_launcher_options(parser, keeps_failures=True)
     return parser
 
 
@@ -259,17 +261,21 @@ def _sweep(
     if options.status == "true":
         return list_runs(records, runs, options.root)
     if options.table == "false":
-        which = records, runs, options.root, options.keep == "true", options.retry == "true"
+        keep, retry = options.keep == "true", options.retry == "true"
+        arguments = records, runs, options.root, keep, retry
         if options.launcher == "none":
-            run_missing(*which)
-        elif not _launch(runs, options, words, lambda: missing_trainings(*which)):
+            run_missing(*arguments)
+        elif not _launch(runs, options, words, lambda: missing_trainings(*arguments)):
             return
     if options.runs == "false":
         write_page()
 
 
 def _launch(runs: Sequence, options, words: Sequence[str], missing: Callable[[], Sequence]) -> bool:
-    """Make those of `runs` that are `missing()` in jobs; return False if they are only printed."""
+    """Start jobs that share `runs`, unless none is `missing()`.
+
+    Returns False if the jobs are only printed.
+    """
     from ad.sweeps.launchers.launch import launch
     from ad.sweeps.planned import group_by_experiment, group_by_training
 

@@ -14,4 +14,5 @@ so every position is the same with a cache as without one.
 
 import torch
 
-Start = int | torch.Tensor  # one for all sequences, or int64 [B, 1]
+# The number of the first decision (in `rotate`, token), of all sequences or int64 [B, 1].
+Start = int | torch.Tensor

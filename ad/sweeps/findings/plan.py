@@ -80,9 +80,11 @@ class Findings:
     tables: dict[str, TableConfig]
 
     def planned_runs(self) -> list[PlannedRun]:
-        """Return the runs of all models, the first seed of each first."""
-        by_seed = zip(*self.models.values(), strict=True)
-        return [run for runs in by_seed for run in runs]
+        """Return the runs of all models, those of a model together.
+
+        So the shards of a sweep, which take turns, share the seeds of each model.
+        """
+        return [run for runs in self.models.values() for run in runs]
 
     def tables_of(self, run: PlannedRun) -> list[str]:
         """Return the names of the tables that show the model of `run`."""

@@ -33,7 +33,7 @@ from ad.sweeps.planned import PlannedRun, check_libraries, locked_last
 
 
 def missing_runs(findings: Findings, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Return those of `runs` of which tables lack values.
+    """Return the runs whose values are missing from a table.
 
     Raises ConfigError for what a library lacks or refuses, and for tables that do not fit their
     analyses.
@@ -53,7 +53,7 @@ def make_findings(
     Files are under `root`, from which the folder of a run is removed at its end, unless `keep`.
     Other processes may make some of the runs at the same time: runs whose folder is locked come
     last, once the lock is free, and only if values are missing by then. Raises ConfigError, before
-    any run, as `missing_runs` does.
+    any run, if a library lacks or refuses something or a table does not fit its analysis.
     """
     due = missing_runs(findings, runs)
 
