@@ -16,8 +16,8 @@ HELD_OUT_WINDOWS = 256  # windows of held-out actors over which the held-out los
 def validate(trainer: BaseTrainer) -> dict[str, float]:
     """Return the numbers of a validation of the trainer's model, by their tags in the log.
 
-    One evaluation seed plays `training.eval_episodes` episodes on every task, if the world can be
-    stepped. Raises NumericError if the model's logits are not finite.
+    One evaluation seed plays `training.eval_episodes` episodes on every task that the model will be
+    evaluated on, if the world can be stepped. Raises NumericError if the model's logits are not finite.
     """
     trainer.model.eval()
     values, config = {}, trainer.config
@@ -27,7 +27,7 @@ def validate(trainer: BaseTrainer) -> dict[str, float]:
         return values
     episodes = min(config.training.eval_episodes, config.evaluation.episodes)
     new_policy = policy_of(config, trainer.method, trainer.model)
-    results = rollout_tasks(config, trainer.run.split, new_policy, episodes, (1, 1))
+    results = rollout_tasks(config, trainer.run.evaluated_split, new_policy, episodes, (1, 1))
     for split, result in results.items():
         last = slice(-min(10, episodes), None)
         values[f"evaluate/{split}/return"] = result.returns.mean()
