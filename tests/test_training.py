@@ -22,7 +22,7 @@ from ad.evaluation.evaluate import evaluate
 from ad.models import transformer
 from ad.models.backend import choose_backend
 from ad.runtime.run import Run
-from ad.training import checkpoints, precision
+from ad.training import checkpoints, precision, validation
 from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
 
@@ -35,6 +35,22 @@ def test_how_often_a_run_is_validated_saved_and_logged_changes_no_weight(whole, 
     often = {"eval_every": "2", "checkpoint_every": "8", "log_every": "5", "precision": "float32"}
     changes = {f"training__{name}": value for name, value in often.items()}
     assert_same_bits(whole, train(experiment(**changes)))
+
+
+def test_a_validation_plays_the_train_tasks_that_are_evaluated(whole, experiment, monkeypatch):
+    config = experiment(evaluation__num_train_tasks="2", training__precision="float32")
+    validated = validation.validate(Trainer(whole))
+    played, play = [], validation.rollout_tasks
+
+    def rollout_tasks(config, split, *arguments):
+        played.append(split)
+        return play(config, split, *arguments)
+
+    monkeypatch.setattr(validation, "rollout_tasks", rollout_tasks)
+    assert validation.validate(Trainer(Run(config))).keys() == validated.keys()
+    (split,) = played
+    assert len(split.train_tasks) == 2 < len(whole.split.train_tasks)
+    assert (split.held_out_tasks == whole.split.held_out_tasks).all()
 
 
 def test_checkpoints_that_are_kept_change_no_weight_and_are_there_after_a_resume(whole, experiment):
