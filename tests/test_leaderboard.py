@@ -288,6 +288,12 @@ def test_a_method_without_all_runs_is_left_out_of_the_aggregates(plan, tmp_path)
     assert [cell.method for cell in missing_cells(board, cells)] == ["clone"]
 
 
+def page_data(page: str) -> dict:
+    """Return the data that the script of an HTML page shows."""
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    return json.loads(data)
+
+
 LEVEL = {"distillation": [0.9, 0.91, 0.92], "clone": [0.87, 0.88, 0.89]}
 CEILING = {"distillation": [1.0, 1.0, 1.0], "clone": [1.0, 1.0, 1.0]}
 APART = {"distillation": [0.89, 0.9, 0.91], "clone": [0.1, 0.11, 0.12]}
@@ -302,6 +308,8 @@ def test_methods_level_at_the_top_of_a_world_have_further_runs(plan, tmp_path, s
     assert [len(cell.runs) for cell in widened.cells] == counts
     made = aggregate(widened, records_of_cells(widened, read_records(path)))
     assert set(made) == {"distillation", "clone"}  # by the first runs
+    shown = page_data(html(read_leaderboard(widened, path)))["cells"]
+    assert [(cell["first"], cell["planned"]) for cell in shown] == [(3, count) for count in counts]
     fill(path, widened, {method: [*own, own[1], own[1]] for method, own in scores.items()})
     again = with_further_runs(board, read_records(path))
     # The first runs alone decide: by five, the intervals of LEVEL no longer overlap.
@@ -418,8 +426,7 @@ def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):
     )
     page = html(read_leaderboard(board, tmp_path / "r.csv"))
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
-    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
-    data = json.loads(data)
+    data = page_data(page)
     assert [m["name"] for m in data["methods"]] == ["distillation", "<b>clone</b></script>"]
     assert data["worlds"][0]["published"][0]["value"] == "0.9"
     (cell, other) = data["cells"]

@@ -17,7 +17,8 @@ def validate(trainer: BaseTrainer) -> dict[str, float]:
     """Return the numbers of a validation of the trainer's model, by their tags in the log.
 
     One evaluation seed plays `training.eval_episodes` episodes on every task that the model will be
-    evaluated on, if the world can be stepped. Raises NumericError if the model's logits are not finite.
+    evaluated on, if the world can be stepped. Raises NumericError if the model's logits are not
+    finite.
     """
     trainer.model.eval()
     values, config = {}, trainer.config

@@ -243,7 +243,8 @@ def page_data(found: Leaderboard) -> dict:
 def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
     """Return what the page shows of a cell."""
     made = cells.get((cell.world, cell.method), [])
-    found = {"world": cell.world, "method": cell.method, "planned": len(cell.runs)}
+    found = {"world": cell.world, "method": cell.method}
+    found |= {"planned": len(cell.runs), "first": cell.num_first}  # with further runs, and without
     found |= {"problem": cell.problem, "runs": [_run(record) for record in made]}
     if made:
         algorithm, is_online = cell.config.source.algorithm, cell.built_method.online
