@@ -82,7 +82,7 @@ class Findings:
     def planned_runs(self) -> list[PlannedRun]:
         """Return the runs of all models, those of a model together.
 
-        So the shards of a sweep, which take turns, share the seeds of each model.
+        Shards take turns over this order, so that each has some of the seeds of a model.
         """
         return [run for runs in self.models.values() for run in runs]
 
