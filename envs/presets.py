@@ -34,7 +34,11 @@ def _room(
 
 
 def _key_room(
-    size: int, episode_length: int, start: str, door_pays: str, see_key: bool = False
+    size: int | list[int],
+    episode_length: int,
+    start: str,
+    door_pays: str,
+    see_key: bool = False,
 ) -> Preset:
     """Return the preset of a Key-to-Door."""
     kwargs = {"size": size, "start": start, "see_key": see_key, "door_pays": door_pays}
@@ -83,9 +87,18 @@ PRESETS = {
     "KeyToDoor-9x9-SeeKey-v1": _key_room(9, 50, "random", "once", see_key=True),
     "KeyToDoor-13x13-v1": _key_room(13, 100, "random", "once"),
     "KeyToDoor-13x13-SeeKey-v1": _key_room(13, 100, "random", "once", see_key=True),
-    # After Schmied et al. 2024, whose horizon is not printed: that of their dark rooms.
-    "KeyToDoor-10x10-Dense-v1": _key_room(10, 100, "corner", "every_step"),
-    "KeyToDoor-10x10-Dense-SeeKey-v1": _key_room(10, 100, "corner", "every_step", see_key=True),
+    # After Schmied et al. 2024, who do not print the horizons: those of their dark rooms.
+    **{
+        f"KeyToDoor-{name}-Dense{'-SeeKey' if see_key else ''}-v1": _key_room(
+            size, episode_length, "corner", "every_step", see_key
+        )
+        for name, size, episode_length in (
+            ("10x10", 10, 100),
+            ("20x20", 20, 400),
+            ("40x20", [40, 20], 800),
+        )
+        for see_key in (False, True)
+    },
     # Duan et al. 2016 (arXiv 1611.02779), section 3.1: total rewards over 1,000 test tasks.
     **{
         f"BernoulliBandit-{arms}arms-{pulls}pulls-v1": _bandit(

@@ -10,18 +10,26 @@ TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
 DOOR, WATER, PATH = (213, 94, 0), (226, 240, 250), (120, 175, 215)
 END = (120, 120, 125)  # a hole, a terminal state
+SIDE = 288  # pixels along the longer side of a room, at most
+LARGEST_CELL = 32  # pixels along a side of a cell, at most
+
+
+def cell_pixels(rows: int, columns: int) -> int:
+    """Return the pixels along a side of a cell: few in large rooms, whose episodes are long."""
+    return min(max(SIDE // max(rows, columns), 1), LARGEST_CELL)
 
 
 def room_frames(
     shape: tuple[int, int],
     cells: np.ndarray,
     goal: tuple[int, int],
-    pixels: int = 32,
+    pixels: int | None = None,
     reached: np.ndarray | None = None,
     holes: Sequence[int] = (),
 ) -> np.ndarray:
     """Draw an episode seen from above, uint8 [T, rows * pixels, columns * pixels, 3].
 
+    pixels: those along a side of a cell; None for those of `cell_pixels`.
     cells: the agent's cell in each frame, int [T]; the cells of earlier frames are tinted.
     reached: whether the goal counts as found in each frame, bool [T]; by default it does while the
     agent is on it. holes: cells that are drawn dark.
@@ -29,6 +37,7 @@ def room_frames(
     cells, goal_cell = np.asarray(cells), goal[0] * shape[1] + goal[1]
     if reached is None:
         reached = cells == goal_cell
+    pixels = pixels or cell_pixels(*shape)
     tiles = _floor(shape, cells, pixels)
     for hole in holes:
         _paint(tiles, hole, np.array(END), _square(pixels, 0.42))
@@ -44,15 +53,17 @@ def key_door_frames(
     key: int,
     door: int,
     held: np.ndarray,
-    pixels: int = 32,
+    pixels: int | None = None,
 ) -> np.ndarray:
     """Draw an episode with a key and a door, uint8 [T, rows * pixels, columns * pixels, 3].
 
+    pixels: those along a side of a cell; None for those of `cell_pixels`.
     cells: the agent's cell in each frame, int [T]; held: whether it has the key, bool [T]. A key
     that is held is drawn on the agent. The door changes its color while the agent is on it with the
     key.
     """
     cells, held = np.asarray(cells), np.asarray(held)
+    pixels = pixels or cell_pixels(*shape)
     tiles = _floor(shape, cells, pixels)
     opened = held & (cells == door)
     _paint(tiles, door, np.where(opened[:, None], FOUND, DOOR), _square(pixels, 0.42))

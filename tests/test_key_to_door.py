@@ -26,14 +26,15 @@ def world(num_envs: int | None = None, **kwargs):
 class Room:
     """One environment, by the definition."""
 
-    def __init__(self, size: int, task, door_pays: str):
-        self.size, self.key, self.door = size, tuple(task[:2]), tuple(task[2:])
+    def __init__(self, shape: tuple[int, int], task, door_pays: str):
+        self.shape, self.key, self.door = shape, tuple(task[:2]), tuple(task[2:])
         self.door_pays = door_pays
 
     def next(self, place: tuple, held: bool, action: int):
         """Return the place, whether the key is held, the reward and the end of a step."""
         place = tuple(
-            min(max(x + dx, 0), self.size - 1) for x, dx in zip(place, MOVES[action], strict=True)
+            min(max(x + dx, 0), most - 1)
+            for x, dx, most in zip(place, MOVES[action], self.shape, strict=True)
         )
         if not held:
             return place, place == self.key, float(place == self.key), False
@@ -42,7 +43,7 @@ class Room:
 
     def value(self, place: tuple, held: bool, steps: int, combine) -> float:
         """Return the expected return of `steps` steps, where `combine` joins those of actions."""
-        values = {(at, has): 0.0 for at in np.ndindex(self.size, self.size) for has in (0, 1)}
+        values = {(at, has): 0.0 for at in np.ndindex(self.shape) for has in (0, 1)}
         for _ in range(steps):
             before = dict(values)
             for at, has in values:
@@ -55,43 +56,44 @@ class Room:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    size=st.integers(2, 5),
+    shape=st.tuples(st.integers(2, 5), st.integers(2, 5)),
     start=st.sampled_from(["random", "center", "corner"]),
     see_key=st.booleans(),
     door_pays=st.sampled_from(DOOR_PAYS),
     seed=st.integers(0, 10**6),
 )
-def test_a_batch_steps_as_single_rooms_do_by_the_definition(size, start, see_key, door_pays, seed):
+def test_a_batch_steps_as_single_rooms_do_by_the_definition(shape, start, see_key, door_pays, seed):
+    columns, cells = shape[1], shape[0] * shape[1]
     rng = np.random.default_rng(seed)
-    rooms = world(12, size=size, start=start, see_key=see_key, door_pays=door_pays)
+    rooms = world(12, size=list(shape), start=start, see_key=see_key, door_pays=door_pays)
     rooms = world(
         tasks=rng.permutation(rooms.all_tasks())[:12],
-        size=size,
+        size=list(shape),
         start=start,
         see_key=see_key,
         door_pays=door_pays,
     )
-    theirs = [Room(size, task, door_pays) for task in rooms.tasks.tolist()]
+    theirs = [Room(shape, task, door_pays) for task in rooms.tasks.tolist()]
     observation, _ = rooms.reset(seed=seed)
-    places = [tuple(map(int, divmod(cell % size**2, size))) for cell in observation]
+    places = [tuple(map(int, divmod(cell % cells, columns))) for cell in observation]
     held = [False] * len(theirs)
     if start != "random":
-        assert set(places) == {(0, 0) if start == "corner" else (size // 2, size // 2)}
+        assert set(places) == {(0, 0) if start == "corner" else (shape[0] // 2, columns // 2)}
     for _ in range(40):
         actions = rng.integers(5, size=len(theirs))
         observation, reward, terminated, truncated, _ = rooms.step(actions)
         for env, room in enumerate(theirs):
             places[env], held[env], paid, ends = room.next(places[env], held[env], actions[env])
             row, column = places[env]
-            expected = row * size + column + (see_key and held[env]) * size**2
+            expected = row * columns + column + (see_key and held[env]) * cells
             assert (observation[env], reward[env], terminated[env]) == (expected, paid, ends)
         assert not truncated.any()
         if terminated.any():
             observation, _ = rooms.reset(options={"reset_mask": terminated})
             for env in np.flatnonzero(terminated):
-                places[env] = tuple(map(int, divmod(observation[env] % size**2, size)))
+                places[env] = tuple(map(int, divmod(observation[env] % cells, columns)))
                 held[env] = False
-                assert observation[env] < size**2  # without the key
+                assert observation[env] < cells  # without the key
 
 
 def test_random_starts_are_uniform_over_all_cells_that_of_the_key_too():
@@ -127,20 +129,22 @@ def test_the_tasks_are_all_pairs_of_different_cells():
 
 @pytest.mark.parametrize("start", ["random", "center", "corner"])
 @pytest.mark.parametrize("door_pays", DOOR_PAYS)
-@pytest.mark.parametrize("limit", [1, 2, 5, 9])
-def test_returns_are_those_of_dynamic_programming_over_the_definition(start, door_pays, limit):
-    rooms = world(size=3, start=start, door_pays=door_pays)
+@pytest.mark.parametrize(("limit", "shape"), [(1, (3, 3)), (2, (3, 3)), (5, (2, 4)), (9, (3, 3))])
+def test_returns_are_those_of_dynamic_programming_over_the_definition(
+    start, door_pays, limit, shape
+):
+    rooms = world(size=shape, start=start, door_pays=door_pays)
     tasks = rooms.all_tasks()[::7]
-    starts = [divmod(cell, 3) for cell in rooms.start_cells().tolist()]
+    starts = [divmod(cell, shape[1]) for cell in rooms.start_cells().tolist()]
     facts = (rooms.optimal_return(tasks, limit), max), (rooms.random_return(tasks, limit), np.mean)
     for values, combine in facts:
         for k, task in enumerate(tasks.tolist()):
-            room = Room(3, task, door_pays)
+            room = Room(shape, task, door_pays)
             expected = np.mean([room.value(place, False, limit, combine) for place in starts])
             assert values[k] == pytest.approx(expected)
     random = rooms.references(tasks, limit, 4)["random"]
     assert random.returns == pytest.approx(np.tile(rooms.random_return(tasks, limit), (4, 1)).T)
-    once = world(size=3, start=start)
+    once = world(size=shape, start=start)
     to_key = once.random_return(tasks, limit) - random.successes[:, 0]  # the key's probability
     assert (to_key >= random.successes[:, 0] - 1e-12).all() and (to_key <= 1).all()
     assert random.found[:, 1] == pytest.approx(1 - (1 - random.successes[:, 0]) ** 2)
@@ -203,7 +207,7 @@ def test_possible_tasks_are_those_that_would_have_given_the_same_rewards(see_key
             }
             found &= rooms.possible(seen, tasks) | ~running[:, None]
             for env, k in np.argwhere(consistent & running[:, None]):
-                room = Room(2, tasks[k].tolist(), door_pays)
+                room = Room((2, 2), tasks[k].tolist(), door_pays)
                 step = room.next(places[env], held[env, k], actions[env])
                 held[env, k] = step[1]
                 consistent[env, k] = step[2:] == (reward[env], terminated[env])
@@ -276,8 +280,9 @@ def test_a_text_shows_key_door_and_agent():
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [
-        ({"size": 1}, "size must be an integer from 2 to 20, got 1"),
-        ({"size": True}, "size must be an integer from 2 to 20, got True"),
+        ({"size": 1}, "size must be an integer from 2 to 40, got 1"),
+        ({"size": True}, "size must be an integer from 2 to 40, got True"),
+        ({"size": [3]}, r"size must be an integer or \[rows, columns\], got \[3\]"),
         ({"start": "middle"}, "start must be one of random, center, corner"),
         ({"door_pays": True}, "door_pays one of once, every_step, got 'random' and True"),
         ({"see_key": 1}, "see_key must be true or false, got 1"),

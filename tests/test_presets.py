@@ -13,7 +13,7 @@ from ad.errors import ConfigError
 from envs.presets import PRESETS
 
 # Tasks of a Key-to-Door whose door is where the key lies are in print, but not here.
-SAME = {size: size**2 for size in (9, 10, 13)}
+SAME = {size: size**2 for size in (9, 10, 13, 20)}
 
 # The number of tasks, the env steps of an episode, and the mean optimal return where it is printed.
 # Train tasks of bandits and MDPs are drawn without end in the papers, here there are 1,000 of them.
@@ -35,6 +35,10 @@ PRINTED = {
     "KeyToDoor-13x13-SeeKey-v1": (13**4 - SAME[13], 100, 2),
     "KeyToDoor-10x10-Dense-v1": (10**4 - SAME[10], 100, None),
     "KeyToDoor-10x10-Dense-SeeKey-v1": (10**4 - SAME[10], 100, None),
+    "KeyToDoor-20x20-Dense-v1": (400**2 - SAME[20], 400, None),
+    "KeyToDoor-20x20-Dense-SeeKey-v1": (400**2 - SAME[20], 400, None),
+    "KeyToDoor-40x20-Dense-v1": (800**2 - 800, 800, None),
+    "KeyToDoor-40x20-Dense-SeeKey-v1": (800**2 - 800, 800, None),
     "BernoulliBandit-5arms-10pulls-v1": (1000 + 1000, 10, None),
     "BernoulliBandit-5arms-100pulls-v1": (1000 + 1000, 100, None),
     "BernoulliBandit-5arms-500pulls-v1": (1000 + 1000, 500, None),

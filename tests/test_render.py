@@ -26,6 +26,14 @@ def test_an_environment_renders_a_frame_or_a_text():
     assert vec_env.render()[0] == room_text((3, 3), 4, (0, 0)) == "G . .\n. A .\n. . ."
 
 
+def test_a_large_room_has_small_cells_so_that_a_long_episode_fits_the_memory():
+    sizes = {9: (288, 288), 20: (280, 280), (40, 20): (280, 140), 181: (181, 181)}
+    for size, shape in sizes.items():
+        env = envs.make("DarkRoom-v0", size=size, render_mode="rgb_array")
+        env.reset()
+        assert env.render().shape == (*shape, 3)
+
+
 def test_the_text_marks_the_agent_on_the_goal():
     assert room_text((2, 2), 3, (1, 1)) == ". .\n. *"
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.checks import check_integer, check_tasks
+from envs.checks import check_tasks
 from envs.grid.goal_search import GoalSearch
-from envs.grid.grid_world import GridWorld
+from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference
 from envs.render import room_frames, room_text
 from envs.world import WorldEnv
@@ -21,7 +21,6 @@ from envs.world import WorldEnv
 MAX_SIZE = 181  # cells along a side; the tables of all cells grow with its square
 REWARDS = ("every_step", "once")
 Start = str | list[int] | tuple[int, int]
-Size = int | list[int] | tuple[int, int]
 
 
 class DarkRoom(GridWorld):
@@ -54,10 +53,7 @@ class DarkRoom(GridWorld):
         terminate: bool = True,
         render_mode: str | None = None,
     ):
-        pair = size if isinstance(size, list | tuple) else [size, size]
-        if len(pair) != 2:
-            raise ValueError(f"size must be an integer or [rows, columns], got {list(pair)}")
-        rows, columns = (check_integer("size", part, 2, MAX_SIZE) for part in pair)
+        rows, columns = room_shape(size, MAX_SIZE)
         for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
             if type(value) is not bool:
                 raise ValueError(f"{name} must be true or false, got {value!r}")

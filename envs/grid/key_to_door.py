@@ -1,4 +1,4 @@
-"""Key-to-Door: a square dark room with a hidden key, and a hidden door that only the key opens.
+"""Key-to-Door: a dark room with a hidden key, and a hidden door that only the key opens.
 
 Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4,
 "Dark Key-to-Door": 9 x 9 cells, 50 steps, episodes start on random cells, reward 1 for reaching the
@@ -17,12 +17,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.checks import check_integer, check_tasks
-from envs.grid.grid_world import GridWorld
+from envs.checks import check_tasks
+from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference, constant_reference
 from envs.render import key_door_frames, key_door_text
 
-MAX_SIZE = 20  # cells along a side: there are size ** 4 tasks
+MAX_SIZE = 40  # cells along a side: a room of S cells has S * (S - 1) tasks
 STARTS = ("random", "center", "corner")
 DOOR_PAYS = ("once", "every_step")
 BOTH = 2  # the return of an episode that reached the key and, once, the door
@@ -31,9 +31,10 @@ BOTH = 2  # the return of an episode that reached the key and, once, the door
 class KeyToDoor(GridWorld):
     """N dark rooms; a task is (key row, key column, door row, door column), two different cells.
 
+    size: the number of rows and of columns, or [rows, columns].
     start: where episodes start: on a random cell of all, in the center, or in the corner (0, 0).
     see_key: whether an observation tells if the key is held. It is then the index
-    held * size ** 2 + row * size + column, else row * size + column.
+    held * S + row * columns + column in a room of S cells, else row * columns + column.
     door_pays: once, which ends the episode, or at every step that ends on the door with the key.
     A reward is 0 or 1. Raises ValueError for a bad setting or task.
     """
@@ -44,13 +45,13 @@ class KeyToDoor(GridWorld):
         self,
         num_envs: int | None = None,
         tasks=None,
-        size: int = 9,
+        size: Size = 9,
         start: str = "random",
         see_key: bool = False,
         door_pays: str = "once",
         render_mode: str | None = None,
     ):
-        check_integer("size", size, 2, MAX_SIZE)
+        shape = room_shape(size, MAX_SIZE)
         if start not in STARTS or door_pays not in DOOR_PAYS:
             raise ValueError(
                 f"start must be one of {', '.join(STARTS)} and door_pays one of "
@@ -58,8 +59,9 @@ class KeyToDoor(GridWorld):
             )
         if type(see_key) is not bool:
             raise ValueError(f"see_key must be true or false, got {see_key!r}")
-        self.size, self.start, self.see_key, self.door_pays = size, start, see_key, door_pays
-        super().__init__(num_envs, tasks, (size, size), render_mode)
+        self.shape, self._num_cells = shape, shape[0] * shape[1]
+        self.start, self.see_key, self.door_pays = start, see_key, door_pays
+        super().__init__(num_envs, tasks, shape, render_mode)
         self._key_cells, self._door_cells = self._task_cells(self.tasks)
         self._held = np.zeros(self.num_envs, bool)
 
@@ -74,9 +76,10 @@ class KeyToDoor(GridWorld):
         return self.door_pays == "once"
 
     def all_tasks(self) -> np.ndarray:
-        """Return all pairs of different cells, int64 [S * (S - 1), 4], S = size ** 2."""
-        key, door = np.divmod(np.arange(self.size**4), self.size**2)
-        pairs = np.stack([*np.divmod(key, self.size), *np.divmod(door, self.size)], axis=1)
+        """Return all pairs of different cells, int64 [S * (S - 1), 4]."""
+        key, door = np.divmod(np.arange(self._num_cells**2), self._num_cells)
+        columns = self.shape[1]
+        pairs = np.stack([*np.divmod(key, columns), *np.divmod(door, columns)], axis=1)
         return pairs[key != door]
 
     def names(self, tasks) -> list[str]:
@@ -86,20 +89,20 @@ class KeyToDoor(GridWorld):
 
     def relative_tasks(self, tasks) -> np.ndarray:
         """Return keys and doors as offsets from the center, equal in rooms of any size, [K, 4]."""
-        return np.asarray(tasks) - self.size // 2
+        return np.asarray(tasks) - np.tile(np.array(self.shape) // 2, 2)
 
     def start_cells(self) -> np.ndarray:
         """Return the cells where episodes may start, int64, all equally likely."""
         return self._named_starts()[self.start]
 
     def states(self) -> np.ndarray | None:
-        """Return held * size ** 2 + cell, int64 [N]; None with `see_key`: it is the observation."""
+        """Return held * S + cell, int64 [N]; None with `see_key`: it is the observation."""
         return None if self.see_key else self._state_index()
 
     def steps_to_success(self, tasks) -> np.ndarray:
         """Return the fewest steps to the door with the key from each state, float [K, 2 * S]."""
         keys, doors = self._task_cells(tasks)
-        cells = np.arange(self.size**2)
+        cells = np.arange(self._num_cells)
         without = self._steps(cells, keys[:, None]) + self._steps(keys, doors)[:, None]
         return np.concatenate([without, self._steps(cells, doors[:, None])], axis=1).astype(float)
 
@@ -150,10 +153,10 @@ class KeyToDoor(GridWorld):
         it is known whether the key was held.
         """
         known = transitions["observation" if self.see_key else "state"]
-        held = np.asarray(known, np.int64) // self.size**2  # before the step
-        cells = np.asarray(transitions["next_observation"], np.int64) % self.size**2
+        held = np.asarray(known, np.int64) // self._num_cells  # before the step
+        cells = np.asarray(transitions["next_observation"], np.int64) % self._num_cells
         paid = np.asarray(transitions["reward"]) > 0
-        pays = np.stack(self._task_cells(tasks))[:, None] == np.arange(self.size**2)[:, None]
+        pays = np.stack(self._task_cells(tasks))[:, None] == np.arange(self._num_cells)[:, None]
         ends = paid & (held > 0) & self.success_ends
         agrees = np.asarray(transitions["terminated"]) == ends
         return (pays[held, cells] == paid[..., None]) & agrees[..., None]
@@ -164,7 +167,7 @@ class KeyToDoor(GridWorld):
         total = np.append(0, np.cumsum(transitions["reward"]))  # the return so far
         keys, doors = self._task_cells([task])
         return key_door_frames(
-            self.shape, cells.astype(np.int64) % self.size**2, keys[0], doors[0], total > 0
+            self.shape, cells.astype(np.int64) % self._num_cells, keys[0], doors[0], total > 0
         )
 
     def _begin(self, envs):
@@ -184,7 +187,7 @@ class KeyToDoor(GridWorld):
         return self._state_index() if self.see_key else self._cells.copy()
 
     def _state_index(self) -> np.ndarray:
-        return self._held * self.size**2 + self._cells
+        return self._held * self._num_cells + self._cells
 
     def _draw(self, env):
         cell, held = self._cells[env], self._held[env]
@@ -196,10 +199,13 @@ class KeyToDoor(GridWorld):
     def _task_cells(self, tasks) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells of keys and doors, int64 [K] each; ValueError for no such task."""
         places = check_tasks(tasks, 4)
-        room = f"{self.size} x {self.size} room"
-        for task in places[((places < 0) | (places >= self.size)).any(axis=1)].tolist():
-            raise ValueError(f"the key or the door of task {task} is outside the {room}")
-        keys, doors = places[:, :2] @ [self.size, 1], places[:, 2:] @ [self.size, 1]
+        rows, columns = self.shape
+        outside = (places < 0) | (places >= [rows, columns, rows, columns])
+        for task in places[outside.any(axis=1)].tolist():
+            raise ValueError(
+                f"the key or the door of task {task} is outside the {rows} x {columns} room"
+            )
+        keys, doors = places[:, :2] @ [columns, 1], places[:, 2:] @ [columns, 1]
         for task in places[keys == doors].tolist():
             raise ValueError(f"the key of task {task} lies where its door is")
         return keys, doors
@@ -218,30 +224,31 @@ class KeyToDoor(GridWorld):
         expected rewards of the door.
         """
         keys, doors = self._task_cells(tasks)
+        goals, columns = np.unique([keys, doors], return_inverse=True)
+        key_column, door_column = columns.reshape(2, -1)
         starts = self.start_cells()
-        to_key = [first[starts].mean(0) for first in self._first_arrivals(episode_length)]  # [t][g]
+        to_key = [first[starts].mean(0) for first in self._first_arrivals(goals, episode_length)]
         reached, paid = np.zeros((2, len(keys)))
-        arrived = np.zeros((self.size**2, self.size**2))  # P(g is reached from c within n steps)
-        walk = np.eye(self.size**2)  # P(at g after n steps from c)
+        arrived = np.zeros((self._num_cells, len(goals)))  # P(g is reached from c within n steps)
+        walk = np.eye(self._num_cells)[:, goals]  # P(at g after n steps from c)
         visits = np.zeros_like(walk)  # expected steps that end on g, of n steps from c
-        for n, first in enumerate(self._first_arrivals(episode_length - 1), start=1):
+        for n, first in enumerate(self._first_arrivals(goals, episode_length - 1), start=1):
             arrived += first
             walk = walk[self._table].mean(1)
             visits += walk
-            when = to_key[episode_length - n - 1][keys]  # P(key reached with n steps left)
-            reached += when * arrived[keys, doors]
-            paid += when * (arrived if self.success_ends else visits)[keys, doors]
-        return sum(to_key)[keys], reached, paid
+            when = to_key[episode_length - n - 1][key_column]  # P(key reached with n steps left)
+            reached += when * arrived[keys, door_column]
+            paid += when * (arrived if self.success_ends else visits)[keys, door_column]
+        return sum(to_key)[key_column], reached, paid
 
-    def _first_arrivals(self, steps: int) -> Iterator[np.ndarray]:
+    def _first_arrivals(self, goals: np.ndarray, steps: int) -> Iterator[np.ndarray]:
         """Yield, for n = 1 .. `steps`, P(step n of a random walk from c is the first to end on g).
 
-        Each is float [c, g].
+        goals: the cells g, int64 [G]. Each result is float [S, G], by c and the number of g.
         """
-        cells = np.arange(self.size**2)
-        first = (self._table[:, :, None] == cells).mean(1)
+        first = (self._table[:, :, None] == goals).mean(1)
         for _ in range(steps):
             yield first
             later = first.copy()
-            later[cells, cells] = 0  # a walk that is on g has arrived
+            later[goals, np.arange(len(goals))] = 0  # a walk that is on g has arrived
             first = later[self._table].mean(1)

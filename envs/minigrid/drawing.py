@@ -5,9 +5,8 @@ import numpy as np
 
 from envs.minigrid.encoding import OBJECTS, from_one_hot
 from envs.minigrid.observation import Settings, current
+from envs.render import SIDE, cell_pixels
 
-WIDTH = 256  # pixels along the longer side of a frame, at most
-LARGEST = 32  # pixels of a cell, at most
 UP = 3  # the direction of the agent in its own view
 
 
@@ -24,7 +23,7 @@ def draw_replay(env: gymnasium.Env, images: np.ndarray, actions: np.ndarray) -> 
             frames = None
             break
         grid_env = current(env)
-        pixels = _pixels(grid_env.width, grid_env.height)
+        pixels = cell_pixels(grid_env.width, grid_env.height)
         frames.append(grid_env.get_frame(tile_size=pixels))
         if action is not None:
             observation, *_ = env.step(int(action))
@@ -38,7 +37,7 @@ def draw_observation(images: np.ndarray, settings: Settings) -> np.ndarray:
     A partial view is drawn from the agent, which looks up; cells that it does not see are black.
     """
     if settings.observation == "rgb":
-        factor = max(WIDTH // images.shape[1], 1)
+        factor = max(SIDE // images.shape[1], 1)
         return images.repeat(factor, axis=1).repeat(factor, axis=2)
     if settings.observation == "one_hot":
         images = from_one_hot(images)
@@ -52,7 +51,7 @@ def _draw_view(cells: np.ndarray) -> np.ndarray:
     grid, visible = Grid.decode(cells)
     width, height = visible.shape
     position = width // 2, height - 1
-    return grid.render(_pixels(width, height), position, UP, highlight_mask=visible)
+    return grid.render(cell_pixels(width, height), position, UP, highlight_mask=visible)
 
 
 def _draw_grid(cells: np.ndarray) -> np.ndarray:
@@ -60,8 +59,4 @@ def _draw_grid(cells: np.ndarray) -> np.ndarray:
 
     grid, _ = Grid.decode(np.where(cells[..., :1] == OBJECTS.index("agent"), 0, cells))
     position = tuple(np.argwhere(cells[..., 0] == OBJECTS.index("agent"))[0])
-    return grid.render(_pixels(grid.width, grid.height), position, int(cells[position][2]))
-
-
-def _pixels(width: int, height: int) -> int:
-    return min(max(WIDTH // max(width, height), 1), LARGEST)
+    return grid.render(cell_pixels(grid.width, grid.height), position, int(cells[position][2]))
