@@ -18,6 +18,7 @@ from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.further_runs import with_further_runs
 from ad.sweeps.leaderboard.plan import LeaderboardConfig, load_board
 from ad.sweeps.leaderboard.published import Published, read_published
+from ad.sweeps.leaderboard.references import references
 from ad.sweeps.leaderboard.report import html, latex, markdown, read_leaderboard, write_leaderboard
 from ad.sweeps.leaderboard.scores import (
     aggregate,
@@ -27,7 +28,7 @@ from ad.sweeps.leaderboard.scores import (
     tuning_scores,
     values_of,
 )
-from ad.sweeps.leaderboard.tables import references, summary_table, world_table
+from ad.sweeps.leaderboard.tables import summary_table, world_table
 from ad.sweeps.planned import PlannedRun, group_by_training
 from ad.sweeps.records import COLUMNS, TEXT, add_records, read_records
 from ad.sweeps.runs import budget, list_runs, run_missing
@@ -410,9 +411,30 @@ def test_records_that_are_older_than_a_reference_are_read_and_its_row_is_that_of
     new = record_of(board.cells[0].runs[2], 0.9) | {"tabular_learner_nauc": 0.7}
     add_records(path, [new])
     cells = records_of_cells(board, read_records(path))
-    assert references(board, cells, "room") == {"tabular learner from nothing": 0.7}
+    assert references(board, cells, "room") == {"tabular learner from nothing": {"nauc": 0.7}}
     row = world_table(board, cells, "room", {}).rows[-1]
     assert row[0] == "*tabular learner from nothing*" and row.count("0.700") == 1
+
+
+def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(plan):
+    board = load_board(plan, methods=["distillation", "searcher", "clone"])
+    known = {"optimal_return": 16.0, "random_nauc": 0.125, "source_share": 0.75}
+    runs = {cell.method: cell.runs for cell in board.cells}
+    cells = {
+        ("room", "distillation"): [record_of(runs["distillation"][0], 0.5) | known],
+        ("room", "clone"): [record_of(runs["clone"][0], 0.5) | {"source_share": 0.625}],
+        ("room", "searcher"): [record_of(runs["searcher"][0], 0.5) | {"source_share": 0.875}],
+    }
+    found = {row[0]: row[4] for row in summary_table(board, cells).rows[3:]}
+    assert found == {
+        "*optimal policy*": "1.000",
+        "*random actions*": "0.125",
+        "*the learner itself, on train tasks*": "0.688",
+        "*the searcher itself, on train tasks*": "0.875",
+    }
+    rows = {row[0]: row[1:4] for row in world_table(board, cells, "room", {}).rows}
+    assert rows["*random actions*"] == ["0.125", "0.000", "0.125"]
+    assert rows["*the searcher itself, on train tasks*"] == ["0.875", "–", "–"]
 
 
 def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):

@@ -19,6 +19,7 @@ from ad.sweeps.files import read_file
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.plan import Board, Cell, LeaderboardConfig
 from ad.sweeps.leaderboard.published import Published, read_published
+from ad.sweeps.leaderboard.references import references
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     SCORE,
@@ -36,7 +37,6 @@ from ad.sweeps.leaderboard.tables import (
     aggregates_table,
     kind,
     long_table,
-    references,
     short_table,
     summary_table,
     tuning_table,

@@ -3,6 +3,7 @@
 from ad.evaluation.metrics import t_interval
 from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.sweeps.leaderboard.plan import Board, MethodConfig
+from ad.sweeps.leaderboard.references import references
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     NORMALIZED,
@@ -20,15 +21,10 @@ AGGREGATES = {
     "optimality_gap": "optimality gap",
     "improvement": "probability to beat {}",
 }
-REFERENCES = {
-    "random": "random actions",
-    "tabular_learner": "tabular learner from nothing",
-    "explorer": "best known searcher",
-}
 
 
 def summary_table(board: Board, cells: Records) -> Table:
-    """Return a row for each method, with its score in each world."""
+    """Return a row for each method, with its score in each world, then the references."""
     problems = {(cell.world, cell.method): cell.problem for cell in board.cells}
     rows = []
     for method, entry in board.methods.items():
@@ -39,6 +35,12 @@ def summary_table(board: Board, cells: Records) -> Table:
             for world in board.worlds
         ]
         rows.append([method, *kind(entry), *scores])
+    of_worlds = [references(board, cells, world) for world in board.worlds]
+    for title in dict.fromkeys(title for found in of_worlds for title in found):
+        scores = [found.get(title, {}).get(SCORE) for found in of_worlds]
+        if any(score is not None for score in scores):
+            texts = [number(score, ".3f") for score in scores]
+            rows.append([f"*{title}*", *[UNKNOWN] * 3, *texts])
     return Table(["method", "histories of", "regime", "labels", *board.worlds], rows)
 
 
@@ -97,8 +99,8 @@ def world_table(board: Board, cells: Records, world: str, compared: dict) -> Tab
             against = str(compared.get((world, method), UNKNOWN))
             taken = f"{transitions[world, method]:,}"
             rows.append([method, *scores, against, taken, str(len(made))])
-    for title, nauc in references(board, cells, world).items():
-        scores = [number(nauc if metric == "nauc" else None, ".3f") for metric in METRICS]
+    for title, known in references(board, cells, world).items():
+        scores = [number(known.get(metric), ".3f") for metric in METRICS]
         rows.append([f"*{title}*", *scores, UNKNOWN, UNKNOWN, UNKNOWN])
     headings = [heading for heading, _ in METRICS.values()]
     against = f"share of optimum minus that of {first}"
@@ -114,21 +116,6 @@ def long_table(board: Board, cells: Records) -> Table:
         rows.append([world, method, *kind(board.methods[method]), *scores, *counts])
     about = ("histories", "regime", "labels")
     return Table(["world", "method", *about, *METRICS, "transitions", "runs"], rows)
-
-
-def references(board: Board, cells: Records, world: str) -> dict[str, float]:
-    """Return the mean NAUC of each reference in a world, by title.
-
-    Runs on the histories of the world's learner count, where there are some: the tabular learner
-    has the settings of a source that is the same algorithm.
-    """
-    made = {"learner": [], "searcher": [], "none": []}
-    for (place, method), records in cells.items():
-        if place == world:
-            made[board.methods[method].histories] += records
-    made = made["learner"] or made["searcher"] or made["none"]
-    naucs = {title: values_of(made, f"{name}_nauc") for name, title in REFERENCES.items()}
-    return {title: t_interval(values)["mean"] for title, values in naucs.items() if values}
 
 
 def _transitions(board: Board) -> dict[tuple[str, str], int]:
