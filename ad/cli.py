@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from ad.errors import ADError, ConfigError, MachineError
 from ad.exchange.verbs import import_histories
-from ad.reporting.verbs import sources, worlds
+from ad.reporting.verbs import sources, totals, worlds
 from ad.runtime import signals
 from ad.sweeps.verbs import findings, leaderboard, results, study, sweep, table
 from ad.verbs import (
@@ -95,6 +95,7 @@ VERBS: dict[str, Verb] = {
     "sweep": sweep,
     "worlds": worlds,
     "sources": sources,
+    "totals": totals,
     "results": results,
     "tune": tune,
     "verify": of_experiment(verify, flag="repair"),

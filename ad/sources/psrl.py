@@ -5,10 +5,14 @@ from a Dirichlet distribution, and their mean reward is normal, with normal nois
 When an episode begins it samples an MDP from its posterior and follows that MDP's optimal policy
 for the rest of the episode (Osband et al. 2013, section 3). A life is one actor.
 
+With several `samples` it is optimistic (Osband and Van Roy 2017, "Why is posterior sampling better
+than optimism for reinforcement learning?", call it OPSRL): the value of an action is the largest
+that it has in the MDPs that were sampled for the episode.
+
 A termination is an outcome with no prior weight: the agent expects it where it has seen it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Optional
 
@@ -31,7 +35,7 @@ MAX_BYTES = 4 * 2**30  # of the counts and sums of all lives
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of PSRL: its prior. A world may know the prior from which its tasks are drawn."""
+    """Settings of PSRL. A world may know the prior from which its tasks are drawn."""
 
     concentration: Optional[float] = field(None, at_least=0.05, at_most=1e6)  # noqa: UP045
     """Dirichlet parameter of each next state; null: that of the world's prior, or 1"""
@@ -41,6 +45,8 @@ class Settings:
     """prior standard deviation of mean rewards; null: that of the world's prior, or 1"""
     reward_noise: Optional[float] = field(None, at_least=0, at_most=1e6)  # noqa: UP045
     """known standard deviation of rewards around their mean; null: that of the world, or 1"""
+    samples: int = field(1, at_least=1, at_most=1000, added=True)
+    """MDPs that are sampled for an episode; an action has the largest value of those in them"""
 
 
 class PSRL(Source):
@@ -73,8 +79,9 @@ class PSRL(Source):
         if problem := self.problem(world, tasks):
             raise ConfigError(f"psrl {problem}")
         own = settings_of_agents(settings, len(tasks), self.SHARED)[0]
-        chosen = {name: value for name, value in vars(own).items() if value is not None}
-        self.prior = DEFAULTS | world.prior() | chosen
+        chosen = {name: getattr(own, name) for name in DEFAULTS}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        self.prior, self.samples = DEFAULTS | world.prior() | given, own.samples
         self.horizon = min(env.episode_length, world.max_episode_steps or env.episode_length)
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = {
@@ -90,7 +97,7 @@ class PSRL(Source):
         self._plan(self.actor)
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Return the actions [K, N] of the optimal policies of the sampled MDPs."""
+        """Return the actions [K, N] that are best in the MDPs sampled for the episodes."""
         return self.policy[self.actor, self.actors.time, observations.ravel()].reshape(u.shape)
 
     def _learn(self, rollout: TransitionChunk) -> None:
@@ -108,30 +115,34 @@ class PSRL(Source):
         return {"tried_pairs": tried.mean(1).astype(np.float32)}
 
     def _plan(self, lives: np.ndarray) -> None:
-        """Sample an MDP for each of `lives`, int [M], and find its optimal policy."""
-        size = max(BLOCK // self.counts[0].size, 1)
+        """Sample MDPs for each of `lives`, int [M], and find the best actions in them."""
+        size = max(BLOCK // (self.counts[0].size * self.samples), 1)
         for start in range(0, len(lives), size):
             self._plan_block(lives[start : start + size])
         self.episodes[lives] += 1
 
     def _plan_block(self, lives: np.ndarray) -> None:
-        transitions = self._sample_transitions(lives)[..., :-1]  # without terminations
-        rewards = self._sample_rewards(lives)
-        mask = self.actors.action_mask[lives // self.actors.shape[1]]
-        rewards = np.where(mask[:, None], rewards, -np.inf)
-        for to_go, values in enumerate(action_values(transitions, rewards, self.horizon), 1):
-            self.policy[lives, self.horizon - to_go] = values.argmax(-1)
+        sampled = [self._sample_values(lives, sample) for sample in range(self.samples)]
+        for to_go, values in enumerate(zip(*sampled, strict=True), 1):
+            self.policy[lives, self.horizon - to_go] = np.max(values, axis=0).argmax(-1)
 
-    def _sample_transitions(self, lives: np.ndarray) -> np.ndarray:
+    def _sample_values(self, lives: np.ndarray, sample: int) -> Iterator[np.ndarray]:
+        """Yield the action values in MDP number `sample`, [M, S, A], with 1, 2, ... steps to go."""
+        transitions = self._sample_transitions(lives, sample)[..., :-1]  # without terminations
+        mask = self.actors.action_mask[lives // self.actors.shape[1]]
+        rewards = np.where(mask[:, None], self._sample_rewards(lives, sample), -np.inf)
+        return action_values(transitions, rewards, self.horizon)
+
+    def _sample_transitions(self, lives: np.ndarray, sample: int = 0) -> np.ndarray:
         """Sample the probabilities of the outcomes from the posterior, [M, S, A, S + 1]."""
         prior = np.full(self.counts.shape[-1], self.prior["concentration"])
         prior[-1] = 0  # a termination
         shapes = prior + self.counts[lives]
         keys = self.keys["transitions"][lives].reshape(-1, 1, 1, 1)
-        weights = standard_gamma(keys, self._counters(lives, shapes.shape[1:]), shapes)
+        weights = standard_gamma(keys, self._counters(lives, shapes.shape[1:], sample), shapes)
         return weights / weights.sum(-1, keepdims=True)
 
-    def _sample_rewards(self, lives: np.ndarray) -> np.ndarray:
+    def _sample_rewards(self, lives: np.ndarray, sample: int = 0) -> np.ndarray:
         """Sample the mean rewards from the posterior, [M, S, A].
 
         With n rewards of noise σ and the prior N(m, τ²) the posterior is normal with the precision
@@ -141,13 +152,14 @@ class PSRL(Source):
         weight = self.prior["reward_sd"] ** -2.0
         precision = weight + noise * self.counts[lives].sum(-1)
         total = weight * self.prior["reward_mean"] + noise * self.reward_sums[lives]
-        counters = 2 * self._counters(lives, precision.shape[1:])
+        counters = 2 * self._counters(lives, precision.shape[1:], sample)
         keys = self.keys["rewards"][lives].reshape(-1, 1, 1)
         draws = normal(uniform(keys, counters), uniform(keys, counters + np.uint64(1)))
         return total / precision + draws / np.sqrt(precision)
 
-    def _counters(self, lives: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a counter for each number of `shape` in this episode of each life, uint64."""
+    def _counters(self, lives: np.ndarray, shape: tuple[int, ...], sample: int) -> np.ndarray:
+        """Return a counter for each number of `shape` in one MDP of each life, uint64."""
         numbers = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
-        first = self.episodes[lives].astype(np.uint64) * np.uint64(numbers.size)
+        mdp = self.episodes[lives] * self.samples + sample  # of all that a life samples
+        first = mdp.astype(np.uint64) * np.uint64(numbers.size)
         return first.reshape(-1, *[1] * len(shape)) + numbers

@@ -5,6 +5,9 @@ rewards are 0 or 1, s successes in n pulls make the posterior Beta(1 + s, 1 + n 
 normal with a known standard deviation σ, the posterior of a prior with the mean m and the precision
 p is normal, with the precision p + n / σ² and the mean (p m + Σr / σ²) / (p + n / σ²); with p = 0,
 a flat prior, arms that were not pulled yet come first.
+
+With `optimistic`, a mean that was drawn below the posterior mean is raised to it (May et al. 2012,
+"Optimistic Bayesian sampling in contextual-bandit problems").
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from envs.rng import uniform
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of Thompson sampling, for normal rewards only; for 0 and 1 the prior is Beta(1, 1).
+    """Settings of Thompson sampling. The prior is that of normal rewards; for 0 and 1: Beta(1, 1).
 
     Means uniform on [0, 1] have the mean 0.5 and the precision 12 (Lee et al. 2023).
     """
@@ -29,13 +32,15 @@ class Settings:
     """mean of the normal prior of an arm's mean"""
     prior_precision: float = field(0.0, at_least=0)
     """precision, 1 / variance, of the normal prior of an arm's mean; 0: a flat prior"""
+    optimistic: bool = field(False, added=True)
+    """whether a mean that was drawn below its posterior mean is raised to it"""
 
 
 class ThompsonSampling(BanditLearner):
     """K agents with N lives each, of a bandit that says how its rewards are distributed."""
 
     Settings = Settings
-    SHARED = ("prior_mean", "prior_precision")
+    SHARED = ("prior_mean", "prior_precision", "optimistic")
     NAME = "thompson_sampling"
     TOLD = "family"  # of which the distribution of the rewards is a part
     PAPER = "Thompson 1933"
@@ -52,10 +57,17 @@ class ThompsonSampling(BanditLearner):
         arms = self.counts.shape[1]
         u = uniform(self.keys[:, None], self.actors.steps * arms + np.arange(arms))
         if self.world.reward_distribution == "bernoulli":
-            return betaincinv(1 + self.sums, 1 + self.counts - self.sums, u)
+            mean = (1 + self.sums) / (2 + self.counts)
+            drawn = betaincinv(1 + self.sums, 1 + self.counts - self.sums, u)
+        else:
+            mean, drawn = self._draw_normal(u)
+        return np.maximum(drawn, mean) if self.settings.optimistic else drawn
+
+    def _draw_normal(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the posterior means of arms with normal rewards, and draws; inf without one."""
         own, variance = self.settings, self.world.reward_noise**2
         precision = own.prior_precision + self.counts / variance
         proper = precision > 0
         precision = np.where(proper, precision, 1)
         mean = (own.prior_precision * own.prior_mean + self.sums / variance) / precision
-        return np.where(proper, mean + ndtri(u) / np.sqrt(precision), np.inf)
+        return mean, np.where(proper, mean + ndtri(u) / np.sqrt(precision), np.inf)
