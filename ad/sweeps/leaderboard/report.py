@@ -103,7 +103,9 @@ def markdown(found: Leaderboard) -> str:
         "# Leaderboard\n",
         f"`{SCORE}` on held-out tasks: the mean return of the last ten in-context episodes, as a "
         "share of the optimal return. Brackets: 95 % intervals over runs (Student's t), whose "
-        "seeds of the source agents and of training differ; all have one split of the tasks."
+        "seeds of the source agents and of training differ; all have one split of the tasks. "
+        "Learner and searcher are scored in the last ten episodes of their histories, on train "
+        "tasks."
         f"{further_text(board)}\n",
         summary_table(board, cells).markdown(),
     ]
