@@ -10,13 +10,14 @@ TRAIL = (206, 229, 245)
 AGENT, GOAL, FOUND = (0, 114, 178), (230, 159, 0), (0, 158, 115)
 DOOR, WATER, PATH = (213, 94, 0), (226, 240, 250), (120, 175, 215)
 END = (120, 120, 125)  # a hole, a terminal state
-SIDE = 288  # pixels along the longer side of a room, at most
+FRAME_SIDE = 288  # pixels along the longer side of a frame, at most
 LARGEST_CELL = 32  # pixels along a side of a cell, at most
+SMALLEST_LINED = 4  # pixels along a side of a cell, below which no line is drawn around it
 
 
 def cell_pixels(rows: int, columns: int) -> int:
     """Return the pixels along a side of a cell: few in large rooms, whose episodes are long."""
-    return min(max(SIDE // max(rows, columns), 1), LARGEST_CELL)
+    return min(max(FRAME_SIDE // max(rows, columns), 1), LARGEST_CELL)
 
 
 def room_frames(
@@ -135,7 +136,7 @@ def _square(pixels: int, half: float) -> np.ndarray:
 
 def _edge(pixels: int) -> np.ndarray:
     """Return the mask of the upper and left line of a tile, bool [pixels, pixels]."""
-    first = np.arange(pixels) == 0
+    first = (np.arange(pixels) == 0) & (pixels >= SMALLEST_LINED)
     return first[:, None] | first
 
 

@@ -418,23 +418,33 @@ def test_records_that_are_older_than_a_reference_are_read_and_its_row_is_that_of
 
 def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(plan):
     board = load_board(plan, methods=["distillation", "searcher", "clone"])
-    known = {"optimal_return": 16.0, "random_nauc": 0.125, "source_share": 0.75}
+    known = {"optimal_return": 16.0, "random_nauc": 0.125}
+    shares = {"distillation": [0.75, 0.5, None], "clone": [0.1, 0.1, 0.1], "searcher": [0.875]}
     runs = {cell.method: cell.runs for cell in board.cells}
     cells = {
-        ("room", "distillation"): [record_of(runs["distillation"][0], 0.5) | known],
-        ("room", "clone"): [record_of(runs["clone"][0], 0.5) | {"source_share": 0.625}],
-        ("room", "searcher"): [record_of(runs["searcher"][0], 0.5) | {"source_share": 0.875}],
+        ("room", method): [
+            record_of(run, 0.5) | known | {"source_share": share}
+            for run, share in zip(runs[method], own, strict=False)
+        ]
+        for method, own in shares.items()
     }
     found = {row[0]: row[4] for row in summary_table(board, cells).rows[3:]}
     assert found == {
         "*optimal policy*": "1.000",
         "*random actions*": "0.125",
-        "*the learner itself, on train tasks*": "0.688",
+        "*the learner itself, on train tasks*": "0.625",
         "*the searcher itself, on train tasks*": "0.875",
     }
     rows = {row[0]: row[1:4] for row in world_table(board, cells, "room", {}).rows}
     assert rows["*random actions*"] == ["0.125", "0.000", "0.125"]
     assert rows["*the searcher itself, on train tasks*"] == ["0.875", "–", "–"]
+    assert r"\emph{random actions} & --" in latex(summary_table(board, cells))
+
+
+def test_a_world_without_positive_returns_has_no_share_of_the_optimum(plan):
+    board = load_board(plan, methods=["distillation"])
+    record = record_of(board.cells[0].runs[0], 0.5) | {"optimal_return": -2.0}
+    assert references(board, {("room", "distillation"): [record]}, "room") == {}
 
 
 def test_the_page_holds_all_data_and_needs_no_other_file(plan, tmp_path):

@@ -96,13 +96,22 @@ def test_the_policy_is_optimal_in_the_sampled_mdp(monkeypatch):
         values = of_actions.max(-1)
 
 
-def test_with_several_samples_an_action_is_worth_the_most_that_it_is_in_one_of_them():
+def test_with_several_samples_an_action_has_its_largest_value_in_one_of_them():
     one, several = agents(), agents(settings=Settings(samples=3))
     several.episodes[:] = 0  # as when the first plan was made
     values = [np.stack(list(several._sample_values(several.actor, i))) for i in range(3)]
     best = np.max(values, axis=0).argmax(-1)[::-1]  # [H, M, S], by the time of an episode
     np.testing.assert_array_equal(several.policy, best.swapaxes(0, 1))
     assert (several.policy != one.policy).any()
+
+
+def test_no_two_samples_share_random_numbers():
+    source, counters = agents(settings=Settings(samples=3)), []
+    for episode in range(4):
+        source.episodes[:] = episode
+        counters += [source._counters(source.actor, (2, 5), sample) for sample in range(3)]
+    per_life = np.stack(counters, axis=1).reshape(len(source.actor), -1)
+    assert all(len(np.unique(numbers)) == 4 * 3 * 10 for numbers in per_life)
 
 
 def test_an_actor_follows_one_plan_for_an_episode():

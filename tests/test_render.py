@@ -26,7 +26,14 @@ def test_an_environment_renders_a_frame_or_a_text():
     assert vec_env.render()[0] == room_text((3, 3), 4, (0, 0)) == "G . .\n. A .\n. . ."
 
 
-def test_a_large_room_has_small_cells_so_that_a_long_episode_fits_the_memory():
+def test_in_the_largest_room_agent_goal_trail_and_floor_differ():
+    frames = room_frames((181, 181), np.array([0, 1]), goal=(0, 2))
+    assert frames.shape == (2, 181, 181, 3)
+    trail, agent, goal, floor = frames[1, 0, :4].tolist()
+    assert len({tuple(color) for color in (trail, agent, goal, floor)}) == 4
+
+
+def test_a_frame_has_at_most_288_pixels_along_a_side():
     sizes = {9: (288, 288), 20: (280, 280), (40, 20): (280, 140), 181: (181, 181)}
     for size, shape in sizes.items():
         env = envs.make("DarkRoom-v0", size=size, render_mode="rgb_array")

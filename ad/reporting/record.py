@@ -26,7 +26,7 @@ from ad.runtime.run import Run
 from envs.oracle import TaskOracle
 from envs.tasks import task_name
 
-MAX_WORKERS = 4  # videos made at once; each holds its frames three times, 30 MB in rooms of 9 x 9
+MAX_WORKERS = 4  # videos made at once; each has its frames in memory up to three times
 EARLY_DIVISOR = 10  # the second episode of a held-out video is number episodes // 10
 EDGE = 215  # gray of the line around an episode
 PLACES = ("split", "task", "episode", "time")  # fields of trajectories.npz beside the transitions

@@ -5,9 +5,9 @@ from a Dirichlet distribution, and their mean reward is normal, with normal nois
 When an episode begins it samples an MDP from its posterior and follows that MDP's optimal policy
 for the rest of the episode (Osband et al. 2013, section 3). A life is one actor.
 
-With several `samples` it is optimistic (Osband and Van Roy 2017, "Why is posterior sampling better
-than optimism for reinforcement learning?", call it OPSRL): the value of an action is the largest
-that it has in the MDPs that were sampled for the episode.
+With several `samples` it is OPSRL, optimistic PSRL (Osband and Van Roy 2017, "Why is posterior
+sampling better than optimism for reinforcement learning?"): the value of an action is the largest
+that it has in the MDPs sampled for the episode.
 
 A termination is an outcome with no prior weight: the agent expects it where it has seen it.
 """
@@ -29,7 +29,7 @@ from envs.rng import normal, uniform
 
 DEFAULTS = {"concentration": 1.0, "reward_mean": 1.0, "reward_sd": 1.0, "reward_noise": 1.0}
 LEAST_NOISE = 1e-3  # standard deviation of noise that is reckoned with where there is none
-BLOCK = 1 << 20  # transition probabilities that are sampled together
+BLOCK = 1 << 20  # transition probabilities, or action values, that are in memory together
 MAX_BYTES = 4 * 2**30  # of the counts and sums of all lives
 
 
@@ -46,7 +46,7 @@ class Settings:
     reward_noise: Optional[float] = field(None, at_least=0, at_most=1e6)  # noqa: UP045
     """known standard deviation of rewards around their mean; null: that of the world, or 1"""
     samples: int = field(1, at_least=1, at_most=1000, added=True)
-    """MDPs that are sampled for an episode; an action has the largest value of those in them"""
+    """MDPs sampled for each episode; with more than one, an action has its largest value in them"""
 
 
 class PSRL(Source):
@@ -116,15 +116,19 @@ class PSRL(Source):
 
     def _plan(self, lives: np.ndarray) -> None:
         """Sample MDPs for each of `lives`, int [M], and find the best actions in them."""
-        size = max(BLOCK // (self.counts[0].size * self.samples), 1)
+        largest = max(self.counts[0].size, self.horizon * self.reward_sums[0].size)
+        size = max(BLOCK // largest, 1)
         for start in range(0, len(lives), size):
             self._plan_block(lives[start : start + size])
         self.episodes[lives] += 1
 
     def _plan_block(self, lives: np.ndarray) -> None:
-        sampled = [self._sample_values(lives, sample) for sample in range(self.samples)]
-        for to_go, values in enumerate(zip(*sampled, strict=True), 1):
-            self.policy[lives, self.horizon - to_go] = np.max(values, axis=0).argmax(-1)
+        best = list(self._sample_values(lives, 0))
+        for sample in range(1, self.samples):
+            for values, largest in zip(self._sample_values(lives, sample), best, strict=True):
+                np.maximum(largest, values, out=largest)
+        for to_go, values in enumerate(best, 1):
+            self.policy[lives, self.horizon - to_go] = values.argmax(-1)
 
     def _sample_values(self, lives: np.ndarray, sample: int) -> Iterator[np.ndarray]:
         """Yield the action values in MDP number `sample`, [M, S, A], with 1, 2, ... steps to go."""

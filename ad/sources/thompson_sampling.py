@@ -23,9 +23,10 @@ from envs.rng import uniform
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of Thompson sampling. The prior is that of normal rewards; for 0 and 1: Beta(1, 1).
+    """Settings of Thompson sampling.
 
-    Means uniform on [0, 1] have the mean 0.5 and the precision 12 (Lee et al. 2023).
+    The prior is that of normal rewards; rewards of 0 and 1 have the prior Beta(1, 1). Means uniform
+    on [0, 1] have the mean 0.5 and the precision 12 (Lee et al. 2023).
     """
 
     prior_mean: float = field(0.5, at_least=-1e6, at_most=1e6)

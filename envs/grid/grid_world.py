@@ -16,19 +16,18 @@ from envs.world import Envs, World
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
 MOVES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # (row, column), in action order
-Size = int | list[int] | tuple[int, int]  # rows and columns, or [rows, columns]
+Size = int | list[int] | tuple[int, int]  # an integer for both, or [rows, columns]
 
 
-def room_shape(size: Size, most: int) -> tuple[int, int]:
+def room_shape(size: Size, max_size: int) -> tuple[int, int]:
     """Return the rows and columns that the setting `size` names.
 
-    most: the limit of both. Raises ValueError for anything else than one integer from 2 to `most`,
-    or two of them.
+    Raises ValueError for anything else than one integer from 2 to `max_size`, or two of them.
     """
     pair = size if isinstance(size, list | tuple) else [size, size]
     if len(pair) != 2:
         raise ValueError(f"size must be an integer or [rows, columns], got {list(pair)}")
-    rows, columns = (check_integer("size", part, 2, most) for part in pair)
+    rows, columns = (check_integer("size", part, 2, max_size) for part in pair)
     return rows, columns
 
 

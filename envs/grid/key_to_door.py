@@ -224,8 +224,8 @@ class KeyToDoor(GridWorld):
         expected rewards of the door.
         """
         keys, doors = self._task_cells(tasks)
-        goals, columns = np.unique([keys, doors], return_inverse=True)
-        key_column, door_column = columns.reshape(2, -1)
+        goals, index = np.unique([keys, doors], return_inverse=True)
+        key_index, door_index = index.reshape(2, -1)
         starts = self.start_cells()
         to_key = [first[starts].mean(0) for first in self._first_arrivals(goals, episode_length)]
         reached, paid = np.zeros((2, len(keys)))
@@ -236,10 +236,10 @@ class KeyToDoor(GridWorld):
             arrived += first
             walk = walk[self._table].mean(1)
             visits += walk
-            when = to_key[episode_length - n - 1][key_column]  # P(key reached with n steps left)
-            reached += when * arrived[keys, door_column]
-            paid += when * (arrived if self.success_ends else visits)[keys, door_column]
-        return sum(to_key)[key_column], reached, paid
+            when = to_key[episode_length - n - 1][key_index]  # P(key reached with n steps left)
+            reached += when * arrived[keys, door_index]
+            paid += when * (arrived if self.success_ends else visits)[keys, door_index]
+        return sum(to_key)[key_index], reached, paid
 
     def _first_arrivals(self, goals: np.ndarray, steps: int) -> Iterator[np.ndarray]:
         """Yield, for n = 1 .. `steps`, P(step n of a random walk from c is the first to end on g).

@@ -5,7 +5,7 @@ import numpy as np
 
 from envs.minigrid.encoding import OBJECTS, from_one_hot
 from envs.minigrid.observation import Settings, current
-from envs.render import SIDE, cell_pixels
+from envs.render import FRAME_SIDE, cell_pixels
 
 UP = 3  # the direction of the agent in its own view
 
@@ -37,7 +37,7 @@ def draw_observation(images: np.ndarray, settings: Settings) -> np.ndarray:
     A partial view is drawn from the agent, which looks up; cells that it does not see are black.
     """
     if settings.observation == "rgb":
-        factor = max(SIDE // images.shape[1], 1)
+        factor = max(FRAME_SIDE // images.shape[1], 1)
         return images.repeat(factor, axis=1).repeat(factor, axis=2)
     if settings.observation == "one_hot":
         images = from_one_hot(images)

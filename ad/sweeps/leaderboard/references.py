@@ -1,12 +1,11 @@
-"""What stands beside the methods of a world: optimal and random play, searchers, the source agents.
+"""What stands beside the methods of a world: optimal and random play, searchers, source agents.
 
-The scores are those of the records of a world's runs. The reports of single runs have the same
-references (`ad.evaluation.references`).
+The scores are read from the records of the world's runs.
 """
 
 from ad.evaluation.metrics import t_interval
 from ad.sweeps.leaderboard.plan import Board
-from ad.sweeps.leaderboard.scores import NORMALIZED, SCORE, Records, values_of
+from ad.sweeps.leaderboard.scores import METRICS, NORMALIZED, SCORE, Records, values_of
 
 OPTIMAL = "optimal policy"
 TITLES = {
@@ -14,10 +13,11 @@ TITLES = {
     "tabular_learner": "tabular learner from nothing",
     "explorer": "best known searcher",
 }
-SOURCES = {  # histories -> title of the agents that they are of
+SOURCE_TITLES = {  # by the histories that the source agents made
     "learner": "the learner itself, on train tasks",
     "searcher": "the searcher itself, on train tasks",
 }
+SHARES = [SCORE, "nauc", *(name for name in METRICS if name.startswith("at_"))]  # of the optimum
 
 
 def references(board: Board, cells: Records, world: str) -> dict[str, dict[str, float]]:
@@ -26,22 +26,36 @@ def references(board: Board, cells: Records, world: str) -> dict[str, dict[str, 
     A score that no record tells is left out, and so is a reference without scores. The share of
     source agents is that of the last ten episodes of their histories.
     """
-    made = {"learner": [], "searcher": [], "none": []}
-    for (place, method), records in cells.items():
-        if place == world:
-            made[board.methods[method].histories] += records
-    # The tabular learner has the settings of a source that is the same algorithm.
-    main = made["learner"] or made["searcher"] or made["none"]
     found = {}
-    if values_of(main, "optimal_return"):
-        found[OPTIMAL] = dict.fromkeys((SCORE, NORMALIZED, "nauc"), 1.0)
-    naucs = {name: values_of(main, f"{name}_nauc") for name in TITLES}
-    found |= {TITLES[name]: {"nauc": _mean(values)} for name, values in naucs.items() if values}
-    if naucs["random"]:  # it is as good in every episode
-        found[TITLES["random"]] |= {SCORE: _mean(naucs["random"]), NORMALIZED: 0.0}
-    shares = {name: values_of(made[name], "source_share") for name in SOURCES}
-    return found | {SOURCES[n]: {SCORE: _mean(values)} for n, values in shares.items() if values}
+    if max(_values(board, cells, world, "optimal_return"), default=0) > 0:
+        found[OPTIMAL] = dict.fromkeys([NORMALIZED, *SHARES], 1.0)
+    for name, title in TITLES.items():
+        if naucs := _values(board, cells, world, f"{name}_nauc"):
+            found[title] = {"nauc": t_interval(naucs)["mean"]}
+    if random := found.get(TITLES["random"]):  # whose expected return is that of every episode
+        random |= dict.fromkeys(SHARES, random["nauc"]) | {NORMALIZED: 0.0}
+    for histories, title in SOURCE_TITLES.items():
+        if shares := _values(board, cells, world, "source_share", (histories,)):
+            found[title] = {SCORE: t_interval(shares)["mean"]}
+    return found
 
 
-def _mean(values: list[float]) -> float:
-    return t_interval(values)["mean"]
+def _values(
+    board: Board,
+    cells: Records,
+    world: str,
+    score: str,
+    histories: tuple[str, ...] = ("learner", "searcher", "none"),
+) -> list[float]:
+    """Return the known values of a score in the runs of one method, that of the first that has any.
+
+    Methods come in the order of `histories`, then of the board: they share the references of a
+    world, but a method may be evaluated on fewer train tasks than the first one, and the tabular
+    learner has the settings of a source that is the same algorithm, which a learner may be.
+    """
+    order = sorted(
+        (method for method, entry in board.methods.items() if entry.histories in histories),
+        key=lambda method: histories.index(board.methods[method].histories),
+    )
+    known = (values_of(cells.get((world, method), []), score) for method in order)
+    return next(filter(None, known), [])

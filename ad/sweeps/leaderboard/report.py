@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def markdown(found: Leaderboard) -> str:
         f"`{SCORE}` on held-out tasks: the mean return of the last ten in-context episodes, as a "
         "share of the optimal return. Brackets: 95 % intervals over runs (Student's t), whose "
         "seeds of the source agents and of training differ; all have one split of the tasks. "
-        "Learner and searcher are scored in the last ten episodes of their histories, on train "
-        "tasks."
+        "A learner is told nothing, a searcher the family of tasks; both are scored in the last "
+        "ten episodes of their histories, on train tasks."
         f"{further_text(board)}\n",
         summary_table(board, cells).markdown(),
     ]
@@ -197,8 +198,10 @@ def latex(table: Table) -> str:
 
 
 def _escape(text: str) -> str:
+    """Return the text of a cell in LaTeX; *text* is emphasized."""
     for sign in "&%#_":
         text = text.replace(sign, f"\\{sign}")
+    text = re.sub(r"^\*(.*)\*$", r"\\emph{\1}", text)
     return text.replace("–", "--").replace("×", r"$\times$")
 
 
