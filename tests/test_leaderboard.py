@@ -210,6 +210,14 @@ def test_a_cell_that_cannot_be_made_says_why(plan):
     assert row[0] == "labels" and row[-2:] == ["–", "not applicable"]
 
 
+def test_a_choice_of_impossible_cells_is_refused_before_anything_is_written(plan, tmp_path, capsys):
+    argv = ["--file", str(plan), "--records", str(tmp_path / "r.csv"), "--worlds", "cart"]
+    assert exit_code(VERBS["leaderboard"], [*argv, "--methods", "labels"]) == 2
+    error = capsys.readouterr().err
+    assert "no cell can be made" in error and "cart / labels: " in error
+    assert not list(tmp_path.glob("leaderboard*"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -245,6 +253,13 @@ def test_a_method_whose_optimal_actions_are_no_label_of_its_entry_is_refused(pla
     plan.write_text(text.replace("labels: {labels: optimal actions, ", "labels: {"))
     with pytest.raises(ConfigError, match=r"labels must be optimal actions, which .*Labeled has"):
         load_board(plan, methods=["labels"])
+
+
+def test_each_page_has_the_note_of_the_plan(plan, tmp_path):
+    plan.write_text(plan.read_text() + "note: All methods are small.\n")
+    found = read_leaderboard(load_board(plan), tmp_path / "none.csv")
+    assert "\nAll methods are small.\n" in markdown(found)
+    assert page_data(html(found))["note"] == "All methods are small."
 
 
 def test_methods_without_a_tuning_are_named(plan, tmp_path):
@@ -412,7 +427,13 @@ def test_records_that_are_older_than_a_reference_are_read_and_its_row_is_that_of
     add_records(path, [new])
     cells = records_of_cells(board, read_records(path))
     assert references(board, cells, "room") == {"tabular learner from nothing": {"nauc": 0.7}}
-    row = world_table(board, cells, "room", {}).rows[-1]
+    page = page_data(html(read_leaderboard(board, path)))
+    assert page["worlds"][0]["least_nauc"] == 0.7
+    table = world_table(board, cells, "room", {})
+    assert "†" not in table.markdown()
+    slow = {("room", "distillation"): [new | {"nauc": 0.69}]}
+    assert world_table(board, slow, "room", {}).rows[0][3] == "0.690 †"
+    row = table.rows[-1]
     assert row[0] == "*tabular learner from nothing*" and row.count("0.700") == 1
 
 

@@ -142,6 +142,9 @@ def leaderboard(argv: Sequence[str]) -> None:
     )
     records = options.records
     plain = load_board(options.file, name, worlds, methods)
+    if not any(cell.runs for cell in plain.cells):
+        problems = (f"{cell.world} / {cell.method}: {cell.problem}" for cell in plain.cells)
+        raise ConfigError("no cell can be made:\n  " + "\n  ".join(problems))
     page = "leaderboard_selection" if worlds or methods else f"leaderboard_{name}"
     page = page.removesuffix("_core")
 

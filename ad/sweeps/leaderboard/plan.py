@@ -73,6 +73,7 @@ class LeaderboardConfig:
     methods: dict = field({})  # title: a MethodConfig
     boards: dict = field({})  # name: a BoardConfig
     page: str = field("")  # a file that the summary is put into, if it has the marks of the board
+    note: str = field("")  # what a reader of any page must know about the settings
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,14 @@ class Cell:
 class Board:
     """The cells of a board, world by world, of the plan in the file `path`.
 
-    page: the file that the summary is put into, "" for none. tried: the titles of a tuning board's
-    rows for each method; tuned: what the file says that it chose. Both are empty for other boards.
+    page: the file that the summary is put into, "" for none; note: a text on every page. tried: the
+    titles of a tuning board's rows for each method; tuned: what the file says that it chose. Both
+    are empty for other boards.
     """
 
     path: Path
     page: str
+    note: str
     worlds: dict[str, WorldConfig]
     methods: dict[str, MethodConfig]
     cells: list[Cell]
@@ -176,7 +179,8 @@ def load_board(
         )
         return Cell(world, method, runs, further_runs=further, num_first=len(runs))
 
-    return Board(path, config.page, own_worlds, own_methods, gather(cell, pairs), tried, tuned)
+    cells = gather(cell, pairs)
+    return Board(path, config.page, config.note, own_worlds, own_methods, cells, tried, tuned)
 
 
 def _variants(title: str, method: MethodConfig) -> dict[str, MethodConfig]:

@@ -7,10 +7,10 @@ from ad.evaluation.metrics import t_interval
 from ad.sweeps.leaderboard.plan import Board
 from ad.sweeps.leaderboard.scores import METRICS, NORMALIZED, SCORE, Records, values_of
 
-OPTIMAL = "optimal policy"
+OPTIMAL, TABULAR_LEARNER = "optimal policy", "tabular learner from nothing"
 TITLES = {
     "random": "random actions",
-    "tabular_learner": "tabular learner from nothing",
+    "tabular_learner": TABULAR_LEARNER,
     "explorer": "best known searcher",
 }
 SOURCE_TITLES = {  # by the histories that the source agents made

@@ -20,7 +20,7 @@ from ad.sweeps.files import read_file
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.plan import Board, Cell, LeaderboardConfig
 from ad.sweeps.leaderboard.published import Published, read_published
-from ad.sweeps.leaderboard.references import references
+from ad.sweeps.leaderboard.references import TABULAR_LEARNER, references
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     SCORE,
@@ -35,6 +35,7 @@ from ad.sweeps.leaderboard.scores import (
 )
 from ad.sweeps.leaderboard.tables import (
     AGGREGATES,
+    BELOW_LEARNER,
     aggregates_table,
     kind,
     long_table,
@@ -123,9 +124,14 @@ def markdown(found: Leaderboard) -> str:
             "tasks, as the mean over these worlds.\n",
             tuning_table(board, cells).markdown(),
         ]
-    parts += [missing_text(board, cells), untuned_text(board)]
+    parts += [f"\n{board.note}\n" if board.note else "", missing_text(board, cells)]
+    parts += [untuned_text(board)]
     if found.aims:
         parts += ["\n## Aims\n", aims_table(board, cells, found.aims).markdown()]
+    parts += [
+        f"\nBelow,{BELOW_LEARNER} marks an NAUC under that of a tabular learner, which learns each "
+        "held-out task from nothing: such a model has not learned to learn.\n"
+    ]
     compared = compare(board, cells)
     for world in board.worlds:
         if any(own == world for own, _ in cells):
@@ -229,7 +235,8 @@ def page_data(found: Leaderboard) -> dict:
             {
                 "name": world,
                 "experiment": entry.experiment,
-                "references": references(board, cells, world),
+                "references": (beside := references(board, cells, world)),
+                "least_nauc": beside.get(TABULAR_LEARNER, {}).get("nauc"),
                 "published": [vars(line) for line in found.published if line.world == world],
             }
             for world, entry in board.worlds.items()
@@ -237,6 +244,7 @@ def page_data(found: Leaderboard) -> dict:
         "cells": [_cell(cell, cells, compared) for cell in board.cells],
         "aims": asdict(aims_table(board, cells, found.aims)),
         "untuned": untuned_text(board).strip(),
+        "note": board.note,
         "aggregates": found.aggregates,
         "aggregate_titles": {
             name: heading.format(next(iter(board.methods))) for name, heading in AGGREGATES.items()

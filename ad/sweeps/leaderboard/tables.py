@@ -1,9 +1,12 @@
 """The tables of the leaderboard: the summary, the aggregates, a world, and a line for each cell."""
 
+import math
+from statistics import fmean
+
 from ad.evaluation.metrics import t_interval
 from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.sweeps.leaderboard.plan import Board, MethodConfig
-from ad.sweeps.leaderboard.references import references
+from ad.sweeps.leaderboard.references import TABULAR_LEARNER, references
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     NORMALIZED,
@@ -15,6 +18,7 @@ from ad.sweeps.leaderboard.scores import (
 )
 from ad.sweeps.planned import settings_text
 
+BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
 INTERVALS = (SCORE, NORMALIZED, "nauc")  # scores that are shown with intervals
 AGGREGATES = {
     "interquartile_mean": "interquartile mean",
@@ -91,15 +95,22 @@ def tuning_table(board: Board, cells: Records) -> Table:
 
 
 def world_table(board: Board, cells: Records, world: str, compared: dict) -> Table:
-    """Return all scores of each method in a world, then the references."""
+    """Return all scores of each method in a world, then the references.
+
+    BELOW_LEARNER marks methods that learn a task worse than the tabular learner does from nothing.
+    """
     first, rows, transitions = next(iter(board.methods)), [], _transitions(board)
+    beside = references(board, cells, world)
+    least = beside.get(TABULAR_LEARNER, {}).get("nauc", -math.inf)
     for method in board.methods:
         if made := cells.get((world, method)):
-            scores = [mean_text(made, name, name in INTERVALS) for name in METRICS]
+            scores = {name: mean_text(made, name, name in INTERVALS) for name in METRICS}
+            if (naucs := values_of(made, "nauc")) and fmean(naucs) < least:
+                scores["nauc"] += BELOW_LEARNER
             against = str(compared.get((world, method), UNKNOWN))
             taken = f"{transitions[world, method]:,}"
-            rows.append([method, *scores, against, taken, str(len(made))])
-    for title, known in references(board, cells, world).items():
+            rows.append([method, *scores.values(), against, taken, str(len(made))])
+    for title, known in beside.items():
         scores = [number(known.get(metric), ".3f") for metric in METRICS]
         rows.append([f"*{title}*", *scores, UNKNOWN, UNKNOWN, UNKNOWN])
     headings = [heading for heading, _ in METRICS.values()]
