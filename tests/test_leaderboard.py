@@ -117,7 +117,7 @@ def record_of(run: PlannedRun, score: float) -> dict:
 
 
 def test_the_committed_boards_are_valid():
-    for name in ("core", "small", "extended"):
+    for name in ("core", "small", "extended", "temperature", "training"):
         board = load_board(COMMITTED, name)
         assert all(len(cell.runs) > 1 or cell.problem for cell in board.cells)
         assert not board.tried
