@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,15 @@ from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.further_runs import with_further_runs
 from ad.sweeps.leaderboard.plan import LeaderboardConfig, load_board
 from ad.sweeps.leaderboard.published import Published, read_published
-from ad.sweeps.leaderboard.references import references
-from ad.sweeps.leaderboard.report import html, latex, markdown, read_leaderboard, write_leaderboard
+from ad.sweeps.leaderboard.references import TABULAR_LEARNER, references
+from ad.sweeps.leaderboard.report import (
+    FOOTNOTE,
+    html,
+    latex,
+    markdown,
+    read_leaderboard,
+    write_leaderboard,
+)
 from ad.sweeps.leaderboard.scores import (
     aggregate,
     compare,
@@ -125,6 +132,24 @@ def test_the_committed_boards_are_valid():
         assert len(set(keys)) == len(keys)
     small = {run.key for run in load_board(COMMITTED, "small").planned_runs()}
     assert small <= {run.key for run in load_board(COMMITTED).planned_runs()}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("temperature", ("evaluation", "temperature")), ("training", ("training", "steps"))],
+)
+def test_a_method_that_looks_for_a_reason_has_one_other_setting_than_a_tuned_one(name, setting):
+    cells = {(cell.world, cell.method): cell.config for cell in load_board(COMMITTED, name).cells}
+    for (world, method), config in cells.items():
+        own, tuned = asdict(config), asdict(cells[world, method.split(",")[0]])
+        differing = {
+            (section, key)
+            for section, values in own.items()
+            if isinstance(values, dict)
+            for key, value in values.items()
+            if value != tuned[section][key]
+        }
+        assert differing == ({setting} if "," in method else set())
 
 
 def test_the_extended_board_learns_from_at_most_as_much_as_the_paper_of_an_aim():
@@ -431,8 +456,11 @@ def test_records_that_are_older_than_a_reference_are_read_and_its_row_is_that_of
     assert page["worlds"][0]["least_nauc"] == 0.7
     table = world_table(board, cells, "room", {})
     assert "†" not in table.markdown()
+    assert FOOTNOTE not in markdown(read_leaderboard(board, path))
     slow = {("room", "distillation"): [new | {"nauc": 0.69}]}
     assert world_table(board, slow, "room", {}).rows[0][3] == "0.690 †"
+    add_records(path, [new | {"key": board.cells[0].runs[1].key, "nauc": 0.1}])
+    assert markdown(read_leaderboard(board, path)).endswith(FOOTNOTE)
     row = table.rows[-1]
     assert row[0] == "*tabular learner from nothing*" and row.count("0.700") == 1
 
@@ -460,6 +488,19 @@ def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(plan)
     assert rows["*random actions*"] == ["0.125", "0.000", "0.125"]
     assert rows["*the searcher itself, on train tasks*"] == ["0.875", "–", "–"]
     assert r"\emph{random actions} & --" in latex(summary_table(board, cells))
+
+
+def test_the_tabular_learner_is_not_that_of_a_run_on_a_searcher(plan):
+    board = load_board(plan, methods=["searcher", "distillation"])
+    runs = {cell.method: cell.runs[0] for cell in board.cells}
+    known = {"searcher": 0.9, "distillation": 0.6}
+    cells = {
+        ("room", method): [record_of(runs[method], 0.5) | {"tabular_learner_nauc": nauc}]
+        for method, nauc in known.items()
+    }
+    assert references(board, cells, "room")[TABULAR_LEARNER] == {"nauc": 0.6}
+    del cells["room", "distillation"]
+    assert references(board, cells, "room") == {}
 
 
 def test_a_world_without_positive_returns_has_no_share_of_the_optimum(plan):

@@ -18,7 +18,9 @@ CHECKS = [baseline for baseline in BASELINES if baseline.constants_known]
 def test_totals_over_1000_tasks_are_the_published_ones(baseline):
     found = totals.total_rewards(baseline)
     for (periods, published), total in zip(baseline.published.items(), found, strict=True):
-        assert agrees(total, DIFFERENT.get((baseline.name, periods), published))
+        measured = DIFFERENT.get((baseline.name, periods))
+        assert agrees(total, published) == (measured is None)
+        assert measured is None or total.mean() == pytest.approx(measured, abs=totals.ROUNDING)
 
 
 def test_the_table_has_each_published_total_beside_that_of_a_source(monkeypatch, tmp_path, capsys):

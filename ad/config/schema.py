@@ -73,7 +73,7 @@ class DataConfig:
     """The training windows, cut from the learning histories."""
 
     history_stride: int = field(40, at_least=1)
-    """k: training sequences hold every k-th episode of an actor: k episodes of look-ahead"""
+    """k: a training sequence has every k-th episode of an actor, and improves k times as fast"""
     context_length: int = field(64, at_least=1)
     """transitions in the context of the model"""
     env_steps: int = field(0, at_least=0)

@@ -38,7 +38,7 @@ class Family:
 class Baseline:
     """A source with settings, and its published total rewards by the number of periods.
 
-    constants_known: whether the publication says with which settings, or there are none.
+    constants_known: whether the settings are published, or the source has none but the prior.
     """
 
     name: str

@@ -38,7 +38,7 @@ class About:
 SCALAR = "a scalar reference"
 DYNAMIC = "a scalar reference; values by brute force"
 ROOMS = "a scalar reference; exact walks"
-TOTALS = "printed totals of Thompson sampling"
+TOTALS = "published totals of Thompson sampling"
 LASKIN, DUAN, LEE = "arXiv 2210.14215", "arXiv 1611.02779", "arXiv 2306.14892"
 TARASOV, SCHMIED = "arXiv 2502.17666", "arXiv 2410.07071"
 WORLDS = {
@@ -78,8 +78,8 @@ WORLDS = {
     "OddEvenBandit-v0": About(f"after {LASKIN}", SCALAR, 1),
     "OddEvenBandit-10arms-100pulls-v1": About(f"after {LASKIN}", SCALAR),
     "OddEvenBandit-4to20arms-300pulls-v1": About("arXiv 2312.13327", SCALAR),
-    "RandomMDP-v0": About(DUAN, "printed totals of PSRL", 10),
-    "RandomMDP-10x5-v1": About(DUAN, "printed totals of PSRL"),
+    "RandomMDP-v0": About(DUAN, "published totals of PSRL", 10),
+    "RandomMDP-10x5-v1": About(DUAN, "published totals of PSRL"),
     "FrozenLakeMaps-v0": About("Gymnasium", "the environments of Gymnasium", 100),
     "Garnet-v0": About("Archibald et al. 1995", DYNAMIC, 10),
     "Garnet-16x5x2-v1": About("after arXiv 2502.02869", DYNAMIC),

@@ -17,6 +17,10 @@ SOURCE_TITLES = {  # by the histories that the source agents made
     "learner": "the learner itself, on train tasks",
     "searcher": "the searcher itself, on train tasks",
 }
+HISTORIES = ("learner", "none", "searcher")
+# The tabular learner has the settings of the source if that is the same algorithm. The runs of
+# online methods have the learner of the world as their source.
+LEARNERS = ("learner", "none")
 SHARES = [SCORE, "nauc", *(name for name in METRICS if name.startswith("at_"))]  # of the optimum
 
 
@@ -30,7 +34,8 @@ def references(board: Board, cells: Records, world: str) -> dict[str, dict[str, 
     if max(_values(board, cells, world, "optimal_return"), default=0) > 0:
         found[OPTIMAL] = dict.fromkeys([NORMALIZED, *SHARES], 1.0)
     for name, title in TITLES.items():
-        if naucs := _values(board, cells, world, f"{name}_nauc"):
+        histories = LEARNERS if title == TABULAR_LEARNER else HISTORIES
+        if naucs := _values(board, cells, world, f"{name}_nauc", histories):
             found[title] = {"nauc": t_interval(naucs)["mean"]}
     if random := found.get(TITLES["random"]):  # whose expected return is that of every episode
         random |= dict.fromkeys(SHARES, random["nauc"]) | {NORMALIZED: 0.0}
@@ -41,17 +46,13 @@ def references(board: Board, cells: Records, world: str) -> dict[str, dict[str, 
 
 
 def _values(
-    board: Board,
-    cells: Records,
-    world: str,
-    score: str,
-    histories: tuple[str, ...] = ("learner", "searcher", "none"),
+    board: Board, cells: Records, world: str, score: str, histories: tuple[str, ...] = HISTORIES
 ) -> list[float]:
     """Return the known values of a score in the runs of one method, that of the first that has any.
 
-    Methods come in the order of `histories`, then of the board: they share the references of a
-    world, but a method may be evaluated on fewer train tasks than the first one, and the tabular
-    learner has the settings of a source that is the same algorithm, which a learner may be.
+    Methods come in the order of `histories`, then of the board. One method is enough, since they
+    share the references of a world, and it is the same for all runs: methods differ in the train
+    tasks that they are evaluated on.
     """
     order = sorted(
         (method for method, entry in board.methods.items() if entry.histories in histories),

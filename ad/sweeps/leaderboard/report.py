@@ -46,6 +46,13 @@ from ad.sweeps.leaderboard.tables import (
 )
 from ad.sweeps.records import SECONDS, RunRecord, read_curve, read_per_task, read_records
 
+FOOTNOTE = (
+    f"\n{BELOW_LEARNER.strip()} A mean NAUC below that of the tabular learner from nothing: over "
+    "all its episodes the model has a lower return than an agent that learns the task without any "
+    "training. The tabular learner is UCB1 on bandits and Q-learning elsewhere, with the settings "
+    "of the world's learner where that is the same algorithm, otherwise with the defaults.\n"
+)
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -128,14 +135,12 @@ def markdown(found: Leaderboard) -> str:
     parts += [untuned_text(board)]
     if found.aims:
         parts += ["\n## Aims\n", aims_table(board, cells, found.aims).markdown()]
-    parts += [
-        f"\nBelow,{BELOW_LEARNER} marks an NAUC under that of a tabular learner, which learns each "
-        "held-out task from nothing: such a model has not learned to learn.\n"
-    ]
     compared = compare(board, cells)
     for world in board.worlds:
         if any(own == world for own, _ in cells):
             parts += world_parts(found, world, compared)
+    if any(BELOW_LEARNER in part for part in parts):
+        parts.append(FOOTNOTE)
     return "\n".join(part for part in parts if part)
 
 

@@ -97,7 +97,7 @@ def tuning_table(board: Board, cells: Records) -> Table:
 def world_table(board: Board, cells: Records, world: str, compared: dict) -> Table:
     """Return all scores of each method in a world, then the references.
 
-    BELOW_LEARNER marks methods that learn a task worse than the tabular learner does from nothing.
+    BELOW_LEARNER marks a mean NAUC below that of the tabular learner.
     """
     first, rows, transitions = next(iter(board.methods)), [], _transitions(board)
     beside = references(board, cells, world)
