@@ -688,4 +688,4 @@ def test_chosen_cells_have_a_page_of_their_own(plan, tmp_path, capsys):
 
 def test_a_board_without_records_has_a_page(plan, tmp_path):
     write_leaderboard(load_board(plan), tmp_path / "none.csv", tmp_path, "board")
-    assert "6 runs of 2 cells are not made yet" in (tmp_path / "board.md").read_text()
+    assert "\nMissing runs: 6 of 6.\n" in (tmp_path / "board.md").read_text()

@@ -166,12 +166,12 @@ def world_parts(found: Leaderboard, world: str, compared: dict) -> list[str]:
 
 
 def missing_text(board: Board, cells: Records) -> str:
-    """Return a sentence about the cells without all their runs, "" if there are none."""
+    """Return how many runs are not made yet, "" if all are made."""
     missing = missing_cells(board, cells)
     if not missing:
         return ""
     runs = sum(len(cell.runs) - len(cells.get((cell.world, cell.method), [])) for cell in missing)
-    return f"\n{runs} runs of {len(missing)} cells are not made yet.\n"
+    return f"\nMissing runs: {runs} of {len(board.planned_runs())}.\n"
 
 
 def further_text(board: Board) -> str:
