@@ -18,7 +18,6 @@ from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.further_runs import with_further_runs
 from ad.sweeps.leaderboard.plan import LeaderboardConfig, load_board
 from ad.sweeps.leaderboard.published import Published, read_published
-from ad.sweeps.leaderboard.references import TABULAR_LEARNER, references
 from ad.sweeps.leaderboard.report import (
     FOOTNOTE,
     html,
@@ -28,10 +27,12 @@ from ad.sweeps.leaderboard.report import (
     write_leaderboard,
 )
 from ad.sweeps.leaderboard.scores import (
+    TABULAR_LEARNER,
     aggregate,
     compare,
     missing_cells,
     records_of_cells,
+    references,
     tuning_scores,
     values_of,
 )

@@ -20,16 +20,17 @@ from ad.sweeps.files import read_file
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.plan import Board, Cell, LeaderboardConfig
 from ad.sweeps.leaderboard.published import Published, read_published
-from ad.sweeps.leaderboard.references import TABULAR_LEARNER, references
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     SCORE,
+    TABULAR_LEARNER,
     THRESHOLDS,
     Records,
     aggregate,
     compare,
     missing_cells,
     records_of_cells,
+    references,
     tuning_scores,
     values_of,
 )

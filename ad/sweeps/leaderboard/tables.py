@@ -6,13 +6,14 @@ from statistics import fmean
 from ad.evaluation.metrics import t_interval
 from ad.reporting.tables import UNKNOWN, Table, interval, number
 from ad.sweeps.leaderboard.plan import Board, MethodConfig
-from ad.sweeps.leaderboard.references import TABULAR_LEARNER, references
 from ad.sweeps.leaderboard.scores import (
     METRICS,
     NORMALIZED,
     SCORE,
+    TABULAR_LEARNER,
     Records,
     mean_text,
+    references,
     tuning_scores,
     values_of,
 )
