@@ -45,7 +45,7 @@ def sources(argv: Sequence[str]) -> None:
 
 
 def totals(argv: Sequence[str]) -> None:
-    """Print the total rewards of sources over 1,000 tasks beside those that a paper prints.
+    """Print the total rewards of sources over 1,000 tasks beside published ones.
 
     With --update, the table also replaces what is between the lines `<!-- table of totals -->` and
     `<!-- /table of totals -->` of a file. It takes two minutes.

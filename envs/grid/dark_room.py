@@ -53,13 +53,12 @@ class DarkRoom(GridWorld):
         terminate: bool = True,
         render_mode: str | None = None,
     ):
-        rows, columns = room_shape(size, MAX_SIZE)
         for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
             if type(value) is not bool:
                 raise ValueError(f"{name} must be true or false, got {value!r}")
         if reward not in REWARDS:
             raise ValueError(f"reward must be {' or '.join(REWARDS)}, got {reward!r}")
-        self.shape, self._num_cells = (rows, columns), rows * columns
+        self.shape = room_shape(size, MAX_SIZE)
         self._starts, self.goal_on_start = self._start_cells(start), goal_on_start
         self.terminate, self.pays_once = terminate, terminate or reward == "once"
         super().__init__(num_envs, tasks, self.shape, render_mode)

@@ -70,6 +70,11 @@ class GridWorld(World):
         """The shape for `np.unravel_index(observation, observation_factors)`: (rows, columns)."""
         return self.shape
 
+    @property
+    def _num_cells(self) -> int:
+        """The number S of cells of the room."""
+        return self.shape[0] * self.shape[1]
+
     def _named_starts(self) -> dict[str, np.ndarray]:
         """Return the cells where episodes may start, int64, by the name of the setting."""
         rows, columns = self.shape

@@ -59,7 +59,6 @@ class KeyToDoor(GridWorld):
             )
         if type(see_key) is not bool:
             raise ValueError(f"see_key must be true or false, got {see_key!r}")
-        self.shape, self._num_cells = shape, shape[0] * shape[1]
         self.start, self.see_key, self.door_pays = start, see_key, door_pays
         super().__init__(num_envs, tasks, shape, render_mode)
         self._key_cells, self._door_cells = self._task_cells(self.tasks)
