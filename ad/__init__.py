@@ -19,10 +19,10 @@ Packages, each of which imports only packages above it in this list:
     training/         trainer, loop and its callbacks, optimizer, checkpoints, provenance
     evaluation/       scores on held-out and train tasks, references, transfer to other worlds
     reporting/        report, tables, plots, videos, verification of files
+    pipeline          the verbs of one run in turn: collect, train, evaluate, record, report
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
-    sweeps/           the verbs of a run in turn, and many runs: seeds, studies, tuning, tables;
-                      launchers/ start verbs as processes
+    sweeps/           many runs: seeds, studies, tuning, tables; launchers/ start verbs as processes
     verbs             the verbs of one experiment
     cli               the console command, and every verb by its name
 

@@ -64,7 +64,7 @@ def of_run(function: Callable[["Run", bool], None], discards: bool = False) -> V
 
 def collect(run: "Run", fresh: bool) -> None:
     """Collect the learning histories of all train tasks: histories/<dataset>/."""
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     pipeline.collect(run, fresh)
 
@@ -81,7 +81,7 @@ def train(argv: Sequence[str]) -> None:
         return _train_in_processes(argv)
 
     def on_run(run: "Run", fresh: bool) -> None:
-        from ad.sweeps import pipeline
+        from ad import pipeline
 
         pipeline.train([run], fresh)
 
@@ -97,35 +97,35 @@ def _train_in_processes(argv: Sequence[str]) -> None:
     # PyTorch logs stack frames for each rank that it cannot reach. Read when torch is imported.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     arguments = load(argv)
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     pipeline.train_in_processes(arguments.config, arguments.flag)
 
 
 def evaluate(run: "Run", fresh: bool) -> None:
     """Evaluate the trained model in context on held-out and train tasks: logs/<run>/results.csv."""
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     pipeline.evaluate(run, fresh)
 
 
 def record(run: "Run", fresh: bool) -> None:
     """Record videos of the source agents and of the trained model: videos/<run>/."""
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     pipeline.record(run, fresh)
 
 
 def report(run: "Run", fresh: bool) -> None:
     """Write the report of an evaluated run: logs/<run>/report.html."""
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     pipeline.report(run)
 
 
 def run_all(run: "Run", fresh: bool) -> None:
     """Collect, train, evaluate, record and report; what is done already is kept."""
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     pipeline.run_all([run], fresh)
 
@@ -289,14 +289,14 @@ def seeds(argv: Sequence[str]) -> None:
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds must be different numbers, not {words}")
     (number, count), arguments = shard_of(part or "1/1"), load(argv)
-    from ad.sweeps import pipeline
     from ad.sweeps.launchers.launch import launch_experiment
+    from ad.sweeps.seeds import print_seeds, run_seeds
 
     if options.launcher == "none":
         if own := numbers[number - 1 :: count]:
-            pipeline.run_seeds(arguments.config, own, arguments.flag)
+            run_seeds(arguments.config, own, arguments.flag)
     elif launch_experiment(options, "seeds", words_of_jobs, arguments, len(numbers)):
-        pipeline.print_seeds(arguments.config, numbers)
+        print_seeds(arguments.config, numbers)
 
 
 def _take_option(argv: Sequence[str], name: str) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch.distributed import TCPStore
 
 IMPORTS = [
-    *("ad.cli", "ad.config.parser", "ad.sweeps.pipeline", "ad.sources.noisy_expert"),
+    *("ad.cli", "ad.config.parser", "ad.pipeline", "ad.sources.noisy_expert"),
     *("ad.methods.algorithm_distillation", "ad.methods.context_policy"),
     *("ad.models.encoders.factored", "ad.models.positions.env_time"),
     *("ad.models.kernels.transformer", "torch._dynamo", "torch.utils.tensorboard"),

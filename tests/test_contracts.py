@@ -24,12 +24,12 @@ from ad.methods.context_policy import ContextPolicy
 from ad.models import transformer
 from ad.models.encoders.mlp import MLPEncoder
 from ad.models.sequence_model import SequenceModel
+from ad.pipeline import run_all
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
 from ad.rollout.rollout import greedy, rollout, sampled
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
-from ad.sweeps.pipeline import run_all
 from ad.training.multi_seed import can_be_stacked
 from ad.training.trainer import Trainer
 from envs import make_base, make_vec

@@ -18,11 +18,11 @@ from ad.errors import ConfigError
 from ad.evaluation.calibration import read_calibration
 from ad.evaluation.evaluate import evaluate
 from ad.methods import asked_policy
+from ad.pipeline import run_all
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
-from ad.sweeps.pipeline import run_all
 from envs import make_vec
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete

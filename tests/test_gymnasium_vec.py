@@ -9,8 +9,8 @@ from gymnasium.vector import AutoresetMode
 from trajectories import batch_trajectories
 
 import envs
+from ad import pipeline
 from ad.runtime.run import Run
-from ad.sweeps import pipeline
 from envs.gymnasium_vec import GymnasiumVectorEnv
 
 MODES = [mode.value for mode in AutoresetMode]

@@ -23,6 +23,7 @@ LAYERS = (
     ("ad.training",),
     ("ad.evaluation",),
     ("ad.reporting",),
+    ("ad.pipeline",),
     ("ad.interpret", "ad.exchange"),
     ("ad.sweeps",),
     ("ad.verbs",),

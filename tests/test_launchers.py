@@ -138,7 +138,7 @@ def test_a_run_that_is_told_to_stop_has_not_failed(tmp_path, monkeypatch, capsys
 
     board = SmallBoard(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ad.sweeps.pipeline.collect_and_train", stop)
+        patch.setattr("ad.pipeline.collect_and_train", stop)
         assert exit_code(VERBS["leaderboard"], board.words) == 143
     assert "terminated; run the same command to resume" in capsys.readouterr().err
     assert not failures_file(board.records).exists()

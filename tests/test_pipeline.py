@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from training_run import train_seeds
 
+from ad import pipeline
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.data.histories import Histories
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
-from ad.sweeps import pipeline
 from ad.training.trainer import Trainer
 from envs.tasks import task_name
 

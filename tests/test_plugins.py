@@ -10,13 +10,13 @@ import pytest
 from processes import ROOT
 
 import envs
+from ad import pipeline
 from ad.config.help import help_text
 from ad.config.parser import load_file
 from ad.data.histories import Histories
 from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.runtime.run import Run
-from ad.sweeps import pipeline
 from envs.gymnasium_vec import GymnasiumVectorEnv
 
 PACKAGE = """\

@@ -9,6 +9,7 @@ import pytest
 from small_run import evaluated_run
 
 import envs
+from ad import pipeline
 from ad.data.histories import Histories
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
@@ -18,7 +19,6 @@ from ad.reporting.data_returns import data_returns
 from ad.reporting.plots import returns_histogram
 from ad.reporting.record import record
 from ad.reporting.report import render, report
-from ad.sweeps import pipeline
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ad.sources.sb3.settings
+from ad import pipeline
 from ad.cli import VERBS, exit_code
 from ad.config.parser import load
 from ad.config.schema import EnvConfig, Experiment, MethodConfig
@@ -24,7 +25,6 @@ from ad.rollout.rollout import rollout, sampled
 from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, with_seed
 from ad.sources.sb3.settings import SB3Settings
-from ad.sweeps import pipeline
 from ad.training import checkpoints
 from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate

@@ -5,10 +5,10 @@ import json
 import pytest
 from processes import ROOT, run, start
 
+from ad import pipeline
 from ad.cli import VERBS
 from ad.errors import NumericError
 from ad.runtime.run import Run
-from ad.sweeps import pipeline
 
 SMOKE = ROOT / "configs/smoke.yaml"
 SHORT = ("--training.steps", "6", "--source.env_steps", "2000", "--record.source_videos", "false")

@@ -157,7 +157,7 @@ def test_a_stdout_that_takes_nothing_costs_at_most_one_warning(kind):
 @pytest.fixture(scope="module")
 def done(smoke, tmp_path_factory) -> Path:
     """A folder in which the smoke experiment is collected."""
-    from ad.sweeps import pipeline
+    from ad import pipeline
 
     root = tmp_path_factory.mktemp("done")
     pipeline.collect(Run.open(smoke(root, "--training.compile", "true")))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from training_run import train
 
+from ad import pipeline
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate, load_model
 from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_results
@@ -19,7 +20,6 @@ from ad.reporting import verify as verification
 from ad.reporting.report import report
 from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
-from ad.sweeps import pipeline
 from ad.sweeps.results_table import print_table
 from envs import make_base
 from envs.spaces import Discrete

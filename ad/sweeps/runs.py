@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ad import pipeline
 from ad.config.schema import Experiment
 from ad.errors import LockedError, NumericError
 from ad.reporting.tables import COLUMNS, number
@@ -18,7 +19,6 @@ from ad.runtime.console import info
 from ad.runtime.devices import choose_device
 from ad.runtime.files import remove
 from ad.runtime.locks import is_locked, locked, locked_files, locked_runs
-from ad.sweeps import pipeline
 from ad.sweeps.failures import add_failures, forget_failures, read_failures
 from ad.sweeps.planned import (
     PlannedRun,

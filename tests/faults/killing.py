@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-HEAVY = ["ad.sweeps.pipeline"]
+HEAVY = ["ad.pipeline"]
 HEAVY += ["ad.collection.collect", "ad.sources.sb3.agent", "ad.training.trainer"]
 HEAVY += ["ad.evaluation.evaluate", "ad.evaluation.summary"]
 # Python's audit events of changes in a folder, and which argument is the path.

@@ -11,11 +11,11 @@ import pytest
 from killing import Crash, Killer, campaign
 from training_run import words_of
 
+from ad import pipeline
 from ad.collection.collect import collect
 from ad.data.verified import VERIFIED
 from ad.reporting.verify import verify
 from ad.runtime.run import Run
-from ad.sweeps import pipeline
 from ad.training import checkpoints
 
 FULL = pytest.mark.faults

@@ -13,6 +13,7 @@ from ad.config.schema import Experiment
 from ad.errors import ConfigError
 from ad.evaluation.metrics import json_number, t_interval
 from ad.interpret.labeled import FOLDER, LEARNING, load
+from ad.pipeline import collect_and_train
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval
 from ad.runtime.console import info
 from ad.runtime.files import remove, replace_between
@@ -28,7 +29,6 @@ from ad.sweeps.findings.records import (
     shown_values,
     values_of,
 )
-from ad.sweeps.pipeline import collect_and_train
 from ad.sweeps.planned import PlannedRun, check_libraries, locked_last
 
 

@@ -1,14 +1,13 @@
-"""The five verbs of a run: collect, train, evaluate, record and report, alone or in turn.
+"""The verbs of one run, alone or in turn: collect, train, evaluate, record and report.
 
-Each takes opened runs, so that a split and a world are built once in a process. Recording
-and reporting are imported where they are needed: importing matplotlib takes half a second.
+A verb takes an opened run, so that a process builds its split and its world once. Recording and
+reporting are imported inside functions, since importing matplotlib takes half a second.
 """
 
 import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 from ad.collection import collect as collection
 from ad.config.schema import Experiment
@@ -18,10 +17,9 @@ from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
 from ad.methods import train_steps
 from ad.runtime.console import info, warn
-from ad.runtime.locks import locked, locked_runs
-from ad.runtime.run import Run, with_seed
+from ad.runtime.locks import locked
+from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
-from ad.sweeps.results_table import print_table
 from ad.training import checkpoints
 from ad.training.data_parallel import ALONE, OneProcess, for_processes, joined
 from ad.training.loop import new_trainers, train_seeds
@@ -161,25 +159,3 @@ def run_all(runs: Sequence[Run], fresh: bool = False, wait: bool = False) -> Non
             failures.append(f"{run.config.name}: {error}")
     if failures:
         raise NumericError("; ".join(failures))
-
-
-def run_seeds(config: Experiment, seeds: Sequence[int], fresh: bool = False) -> None:
-    """Run `config` with each of the training `seeds` and print the table of these runs.
-
-    A NumericError of one is raised after the table.
-    """
-    configs, failure = [with_seed(config, seed) for seed in seeds], None
-    with locked_runs(configs):
-        try:
-            # Other seeds may be run by other processes, which need the same histories.
-            run_all([Run.open(config, fresh) for config in configs], fresh, wait=True)
-        except NumericError as error:
-            failure = error
-    print_seeds(config, seeds)
-    if failure:
-        raise failure
-
-
-def print_seeds(config: Experiment, seeds: Sequence[int]) -> None:
-    """Print the table of the runs of `config` with each of the training `seeds`."""
-    print_table(Path(config.root), [with_seed(config, seed).name for seed in seeds])
