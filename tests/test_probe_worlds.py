@@ -10,14 +10,14 @@ from ad.sources.sb3 import source as stable_baselines3
 from envs.wrappers import VectorEpisodeLength
 
 DISCOUNT, NUM_ENVS = 0.5, 8
-ONE_TASK = np.array([[0]])
 
 
-def make(source_class, settings, world_class):
-    """Return a source of one agent in a probe world."""
-    world = world_class(tasks=np.repeat(ONE_TASK, NUM_ENVS, axis=0))
+def make(source_class, settings, world_class, num_agents: int = 1):
+    """Return a source of agents with different random streams in a probe world."""
+    tasks = np.zeros((num_agents, 1), np.int64)
+    world = world_class(tasks=np.repeat(tasks, NUM_ENVS, axis=0))
     env = VectorEpisodeLength(world, world_class.limit)
-    return source_class(settings, env, ONE_TASK, NUM_ENVS, [7])
+    return source_class(settings, env, tasks, NUM_ENVS, list(range(num_agents)))
 
 
 def last_return(source, steps: int) -> float:
@@ -31,11 +31,16 @@ def last_return(source, steps: int) -> float:
 
 
 def actor_critic(world_class):
+    """Return the mean return and the median values of ten agents.
+
+    The values of one agent in ten leave the exact ones by up to 0.4 for some updates, and which one
+    does depends on the last bit of its arithmetic; the median stays within 0.02.
+    """
     settings = a2c.Settings(
         learning_rate=0.01, discount=DISCOUNT, entropy_coefficient=0, rollout_length=4
     )
-    source = make(a2c.A2C, settings, world_class)
-    return last_return(source, 2000), source.table.values[0]
+    source = make(a2c.A2C, settings, world_class, num_agents=10)
+    return last_return(source, 2000), np.median(source.table.values, axis=0)
 
 
 def q_values(world_class):
