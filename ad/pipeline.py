@@ -21,7 +21,7 @@ from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
 from ad.training import checkpoints
-from ad.training.data_parallel import ALONE, OneProcess, for_processes, joined
+from ad.training.data_parallel import ALONE, OneProcess, check_processes, joined
 from ad.training.loop import new_trainers, train_seeds
 from ad.training.validation import validate
 
@@ -72,7 +72,7 @@ def train_in_processes(config: Experiment, fresh: bool = False) -> None:
 
     The first of them locks and opens the folder of the run, and the others wait for that.
     """
-    config = for_processes(config, os.environ["WORLD_SIZE"])
+    check_processes(config, os.environ["WORLD_SIZE"])
     with ExitStack() as held, joined(config) as processes:
 
         def open_folder() -> None:

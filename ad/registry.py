@@ -82,14 +82,6 @@ POSITIONS = Registry(
     group="positions",
 )
 
-BACKENDS = Registry(
-    "backend of the transformer",
-    {  # in the order of preference: `auto` takes the first that supports the model and device
-        "compiled": "ad.models.kernels.transformer:CompiledTransformer",
-        "torch": "ad.models.transformer:Transformer",
-    },
-)
-
 REWARDS = Registry(
     "reward embedding",
     {

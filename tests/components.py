@@ -223,9 +223,9 @@ class ValueModel(SequenceModel):
 class Critic(AlgorithmDistillation):
     """Algorithm distillation beside temporal-difference learning of a value (Sutton 1988)."""
 
-    def build(self, spec, config, backend):
+    def build(self, spec, config):
         """Return a model with a value head."""
-        return ValueModel(spec, config, backend)
+        return ValueModel(spec, config)
 
     def loss(self, model, batch):
         """Return the sum of both losses, and each of them."""
@@ -276,10 +276,10 @@ class ReturnConditioned(AlgorithmDistillation):
 
     fields = (*Method.fields, "return_to_go")
 
-    def build(self, spec, config, backend):
+    def build(self, spec, config):
         """Return a model that reads the return to go."""
         inputs = {"return_to_go": nn.Linear(1, config.width)}
-        return SequenceModel(spec, config, backend, inputs)
+        return SequenceModel(spec, config, inputs)
 
     def policy(self, model, num_envs, context_length, target_return: float = 1.0):
         """Return a policy that is asked for `target_return` in each episode."""

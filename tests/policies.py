@@ -20,7 +20,7 @@ def random_model(name: str, own: dict | None = None, **settings):
     """
     torch.manual_seed(0)
     method = build_method(MethodConfig(name, own or {}))
-    model = method.build(SPEC, replace(SMALL, **settings), "torch").double().eval()
+    model = method.build(SPEC, replace(SMALL, **settings)).double().eval()
     torch.nn.init.normal_(model.head.weight)
     return method, model.requires_grad_(False)
 

@@ -235,7 +235,7 @@ def test_a_file_without_the_lines_for_the_tables_is_refused_before_anything_is_m
 
 
 def test_every_part_has_benchmarks():
-    parts = {"collect", "train", "rollout", "backends", "encoders", "workers", "engines"}
+    parts = {"collect", "train", "rollout", "encoders", "workers", "engines"}
     parts |= {"processes", "start", "memory", "end_to_end"}
     assert set(PARTS) == parts
     for name in PARTS.values():

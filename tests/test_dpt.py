@@ -32,7 +32,7 @@ def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(
 ):
     method = build_method(MethodConfig("dpt"))
     torch.manual_seed(0)
-    model, window = method.build(spec, SMALL, "torch"), random_window(4, 6, seed=0)
+    model, window = method.build(spec, SMALL), random_window(4, 6, seed=0)
     window["valid"][1, 5:] = False
     window["optimal_action"] = window["observation"] % 5
     loss, metrics = method.loss(model, window)

@@ -68,7 +68,7 @@ def by_hand(model, batch) -> dict[str, float]:
 
 
 def test_a_hidden_state_has_the_features_of_each_of_several_actions(spec):
-    model = build_method(MethodConfig(NAME)).build(spec, SMALL, "torch")
+    model = build_method(MethodConfig(NAME)).build(spec, SMALL)
     hidden, action = torch.randn(3, 1, model.joint.in_features // 2), torch.tensor([[0, 1]] * 3)
     embedded = model.tokenizer.action.weight[action]
     known = torch.cat([hidden.expand(-1, 2, -1), embedded], -1)
@@ -80,7 +80,7 @@ def test_the_loss_is_the_one_by_hand(rewards, spec, batch):
     method = build_method(MethodConfig(NAME, {"dynamics_weight": 0.3}))
     torch.manual_seed(0)
     spec = replace(spec, rewards=rewards, return_range=(-1.0, 1.0))
-    model = method.build(spec, replace(SMALL, reward="projection"), "torch")
+    model = method.build(spec, replace(SMALL, reward="projection"))
     for head in (model.head, model.outcome_head, model.observation_head):
         torch.nn.init.normal_(head.weight)
     loss, metrics = method.loss(model, batch)
@@ -94,7 +94,7 @@ def test_the_loss_is_the_one_by_hand(rewards, spec, batch):
 
 def test_actions_that_a_task_lacks_have_no_part_in_the_loss(spec, batch):
     method = build_method(MethodConfig(NAME))
-    model = method.build(spec, SMALL, "torch")
+    model = method.build(spec, SMALL)
     batch["action"][:, 1:] %= 3
     batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5)
     before, _ = method.loss(model, batch)
@@ -105,7 +105,7 @@ def test_actions_that_a_task_lacks_have_no_part_in_the_loss(spec, batch):
 
 def test_a_hidden_action_is_not_in_the_context_but_its_outcome_is_learned(spec, batch):
     method = build_method(MethodConfig(NAME))
-    model = method.build(spec, SMALL, "torch")
+    model = method.build(spec, SMALL)
     absent = batch | {"action": batch["action"].clone()}
     absent["action"][:, 2] = spec.num_actions
     batch["hidden"] = torch.zeros(4, 7, dtype=torch.bool)
@@ -132,7 +132,6 @@ class Exact:
         self.return_scale = 2.0
         self.head = SimpleNamespace(weight=torch.zeros(1))
         self.tokenizer = SimpleNamespace(inputs={}, caching=lambda tables: nullcontext())
-        self.transformer = SimpleNamespace(inference_context=nullcontext)
 
     def new_cache(self, num_envs, num_decisions):
         return SimpleNamespace(length=0, select=lambda envs: None, reset=lambda: None)
@@ -266,7 +265,7 @@ def test_the_imagined_context_has_the_likeliest_reward():
 def test_the_outcome_has_the_likeliest_and_the_mean_reward(rewards, spec):
     method = build_method(MethodConfig(NAME))
     spec = replace(spec, rewards=rewards, return_range=(-1.0, 2.0))
-    model = method.build(spec, replace(SMALL, reward="projection"), "torch")
+    model = method.build(spec, replace(SMALL, reward="projection"))
     torch.nn.init.zeros_(model.outcome_head.weight)
     with torch.no_grad():
         model.outcome_head.bias[2:] = torch.tensor([0.5, 0.2, 0.3]).log() if rewards else 0.7
@@ -364,7 +363,7 @@ def test_a_rollout_takes_actions_of_the_task_alone():
     spec = replace(SPEC, observation={"": Discrete(1, (1,))}, num_actions=6)
     torch.manual_seed(0)
     method = build_method(MethodConfig(NAME))
-    model = method.build(spec, replace(SMALL, encoder="table"), "torch").eval()
+    model = method.build(spec, replace(SMALL, encoder="table")).eval()
     with torch.no_grad():
         model.head.bias[5] = 10.0
     policy = method.policy(model, 3, 8, num_samples=3)

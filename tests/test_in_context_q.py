@@ -35,7 +35,7 @@ def method_of(loss: str, **settings):
 def random_model(method, spec):
     """Return a model whose heads and target network are large and differ."""
     torch.manual_seed(0)
-    model = method.build(spec, SMALL, "torch").eval()
+    model = method.build(spec, SMALL).eval()
     for head in (model.head, model.q_head, model.v_head, model.target.head):
         if head is not None:
             torch.nn.init.normal_(head.weight)
@@ -151,7 +151,7 @@ def test_nothing_is_added_at_an_episodes_end_and_the_last_decision_has_no_target
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_target_network_begins_as_a_copy_and_follows_at_its_rate(loss, spec, batch):
     method = method_of(loss, target_rate=0.25)
-    model = method.build(spec, SMALL, "torch")
+    model = method.build(spec, SMALL)
     torch.testing.assert_close(
         model.action_values(model.hidden(batch)), model.target_values(batch), rtol=0, atol=0
     )
@@ -169,7 +169,7 @@ def test_the_target_network_begins_as_a_copy_and_follows_at_its_rate(loss, spec,
 
 
 def test_the_target_network_drops_nothing_out(spec, batch):
-    model = method_of("dqn").build(spec, replace(SMALL, dropout=0.5), "torch").train()
+    model = method_of("dqn").build(spec, replace(SMALL, dropout=0.5)).train()
     torch.testing.assert_close(model.target_values(batch), model.target_values(batch))
     hidden = [model.hidden(batch) for _ in range(2)]
     assert not torch.equal(*hidden)
@@ -245,7 +245,7 @@ def test_values_of_probe_worlds_are_those_of_an_optimal_policy(name):
     )
     windows = WindowSampler([history], spec, method.fields, 8, 1)
     torch.manual_seed(0)
-    model = method.build(spec, replace(SMALL, encoder="table"), "torch")
+    model = method.build(spec, replace(SMALL, encoder="table"))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     rng = np.random.default_rng(0)
     for _ in range(150):

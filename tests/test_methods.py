@@ -32,7 +32,7 @@ def method(request):
 @pytest.fixture(params=TOKENIZERS)
 def model(request, method, spec) -> SequenceModel:
     torch.manual_seed(0)
-    return method.build(spec, replace(CONFIG, tokenizer=request.param), "torch")
+    return method.build(spec, replace(CONFIG, tokenizer=request.param))
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def test_another_tasks_episodes_end_where_the_present_one_begins(spec, random_wi
 
 
 def test_a_model_that_is_asked_for_a_return_has_that_change_alone(spec):
-    model = DT.build(spec, ModelConfig(width=16, heads=2), "torch")
+    model = DT.build(spec, ModelConfig(width=16, heads=2))
     assert [*changes(model, DT, is_asked=True)] == ["lowest return asked"]
     assert not changes(model, DT)  # of histories, which ask for nothing
 

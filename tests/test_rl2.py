@@ -83,7 +83,7 @@ def policy(num_envs: int, seed: int = 0) -> TrialPolicy:
     """Return the policy of an untrained model for `num_envs` rooms of 3 x 3 cells."""
     torch.manual_seed(seed)
     world, method = make_base("DarkRoom-v0", **ROOM), build_method(MethodConfig("rl2", TINY))
-    model = method.build(make_spec(world, 4, np.zeros(0)), None, "torch")
+    model = method.build(make_spec(world, 4, np.zeros(0)), None)
     return method.policy(model, num_envs, 5)
 
 

@@ -19,10 +19,9 @@ from ad.config.schema import TrainingConfig
 from ad.data.dataset import to_device
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
-from ad.models import transformer
-from ad.models.backend import choose_backend
 from ad.runtime.run import Run
 from ad.training import checkpoints, precision, validation
+from ad.training import trainer as trainer_module
 from ad.training.optimizer import learning_rate
 from ad.training.trainer import Trainer
 
@@ -121,7 +120,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(experiment, monkeypa
     trainer = Trainer(Run.open(experiment(**exact, model__attention_dropout="0")))
     gradients, losses = [], []
     for most in (10**9, 10**3, 1):
-        monkeypatch.setattr(transformer, "LARGEST_ACTIVATION", most)
+        monkeypatch.setattr(trainer_module, "LARGEST_ACTIVATION", most)
         metrics, gradient = trainer.loss_and_grad(trainer.model)
         losses.append(metrics["loss"])
         gradients.append(gradient)
@@ -131,7 +130,6 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(experiment, monkeypa
 
 
 WITHOUT_DRAWS = {
-    "backend": "torch",
     "training__precision": "float32",
     "model__dropout": "0",
     "model__attention_dropout": "0",
@@ -168,7 +166,7 @@ def test_activation_checkpointing_changes_no_bit(experiment, dropout):
 def test_activation_checkpointing_saves_less_for_the_backward_pass(experiment):
     sizes = []
     for word in ("false", "true"):
-        changes = {"backend": "torch", "training__activation_checkpointing": word}
+        changes = {"training__activation_checkpointing": word}
         trainer, saved = Trainer(Run.open(experiment(**changes))), []
 
         def count(tensor, saved=saved):
@@ -179,13 +177,6 @@ def test_activation_checkpointing_saves_less_for_the_backward_pass(experiment):
             trainer.loss(trainer.model.train(), to_device(trainer.batch(), trainer.device))
         sizes.append(sum(saved))
     assert sizes[1] < sizes[0] / 2
-
-
-def test_activation_checkpointing_runs_on_a_backend_that_can(experiment):
-    on = {"training__activation_checkpointing": "true"}
-    assert choose_backend(experiment(**on), torch.device("cpu")) == "torch"
-    with pytest.raises(ConfigError, match=r"compiled has no training\.activation_checkpointing"):
-        choose_backend(experiment(**on, backend="compiled"), torch.device("cpu"))
 
 
 def test_the_learning_rate_warms_up_in_equal_steps_to_its_height():
@@ -249,20 +240,18 @@ def test_what_is_drawn_at_random_is_drawn_again_on_a_resume(experiment):
 
 
 @pytest.mark.parametrize(
-    ("flags", "settings", "expected"),
+    ("flags", "setting", "expected"),
     [
-        ({"avx2", "avx512_bf16"}, {"model__position": "rotary"}, True),
-        ({"avx2", "amx_bf16"}, {}, True),
-        ({"avx2"}, {}, True),
-        ({"avx2"}, {"model__position": "rotary"}, False),
-        ({"avx2"}, {"model__tokenizer": "modal", "model__heads": "2"}, False),
-        ({"avx2"}, {"backend": "torch"}, False),
-        ({"avx2"}, {"training__precision": "float32"}, False),
-        (set(), {}, False),
+        ({"avx2", "avx512_bf16"}, "auto", True),
+        ({"avx2", "amx_bf16"}, "auto", True),
+        ({"avx2"}, "auto", False),
+        ({"avx2"}, "bfloat16", True),
+        ({"avx2", "avx512_bf16"}, "float32", False),
     ],
 )
-def test_auto_is_bfloat16_where_the_processor_or_the_loops_are_fast_at_it(
-    flags, settings, expected, experiment, monkeypatch
+def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
+    flags, setting, expected, experiment, monkeypatch
 ):
     monkeypatch.setattr(precision, "_cpu_features", lambda: flags)
-    assert precision.uses_bfloat16(experiment(**settings), torch.device("cpu")) == expected
+    config = experiment(training__precision=setting)
+    assert precision.uses_bfloat16(config, torch.device("cpu")) == expected

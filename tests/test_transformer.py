@@ -14,7 +14,7 @@ from ad.models.positions.rotary import Rotary
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.models.transformer import Transformer
-from ad.registry import BACKENDS, ENCODERS, POSITIONS, REWARDS, TOKENIZERS
+from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
 from envs.spaces import Discrete
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, feed_forward=32, positions=40)
@@ -44,11 +44,6 @@ def outcomes(config: ModelConfig) -> list[str]:
     return [name for name in OUTCOMES if name != "reward" or config.reward != "none"]
 
 
-def is_compiled(variant: dict[str, str]) -> bool:
-    config = replace(CONFIG, **variant)
-    return BACKENDS.load("compiled").supports(config, torch.device("cpu"))
-
-
 def words(variant: dict[str, str]) -> str:
     return " ".join(variant.values())
 
@@ -72,9 +67,9 @@ def model(spec, config) -> SequenceModel:
     return random_model(spec, config)
 
 
-def random_model(spec, config, backend="torch") -> SequenceModel:
+def random_model(spec, config) -> SequenceModel:
     torch.manual_seed(0)
-    module = SequenceModel(spec, config, backend).eval()
+    module = SequenceModel(spec, config).eval()
     torch.nn.init.normal_(module.head.weight)
     return module.requires_grad_(False)
 
@@ -244,16 +239,6 @@ def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_move
     model = model.to(dtype)
     trajectory = RandomTrajectory(random_window, spec, num_envs=3, steps=30)
     check_cached_logits(trajectory, model, context_length, error)
-
-
-@pytest.mark.parametrize("context_length", LENGTHS)
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if is_compiled(v)], ids=words)
-def test_the_compiled_backend_rounds_keys_and_values_and_is_the_same_otherwise(
-    variant, spec, random_window, context_length
-):
-    model = random_model(spec, replace(CONFIG, **variant), "compiled")
-    trajectory = RandomTrajectory(random_window, spec, num_envs=3, steps=30)
-    check_cached_logits(trajectory, model, context_length, error=0.2)  # logits are of size 4 here
 
 
 def check_cached_logits(trajectory, model, context_length: int, error: float) -> None:

@@ -17,7 +17,7 @@ import pyrallis
 
 from ad.config.fields import as_yaml, field, is_unused, join
 from ad.config.yaml_io import YamlFile, dump_yaml
-from ad.registry import BACKENDS, ENCODERS, METHODS, POSITIONS, REWARDS, SOURCES, TOKENIZERS
+from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, SOURCES, TOKENIZERS
 
 
 @dataclass(frozen=True)
@@ -267,8 +267,6 @@ class Experiment:
     """folder that holds histories/, logs/ and videos/"""
     device: str = field("auto", choices=("auto", "cpu", "cuda"), affects_results=False)
     """device of training and evaluation; auto takes cuda if there is a GPU"""
-    backend: str = field("auto", choices=("auto", *BACKENDS), affects_results=False)
-    """implementation of the transformer; auto takes compiled if it supports model and device"""
     threads: int = field(0, at_least=0, affects_results=False)
     """number of CPU threads; 0 takes all"""
     env: EnvConfig = field(EnvConfig())

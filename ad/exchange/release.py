@@ -78,7 +78,7 @@ def load_release(folder: str | Path, trust_code: bool = False) -> ReleasedPolicy
         with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
             spec = spec_from_dict(json.loads(file.metadata()["spec"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = build_method(config.method).build(spec, config.model, "torch")
+        model = build_method(config.method).build(spec, config.model)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CorruptError(f"{folder} is not a release: {error}") from error

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -33,7 +33,7 @@ HISTORY_WINDOWS = 512  # contexts from the histories
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model, frozen and on the plain backend, with its run and its method."""
+    """A trained model, frozen, with its run and its method."""
 
     run: Run
     method: Method
@@ -55,7 +55,7 @@ class Subject:
         Raises ConfigError for an online method, whose model is no transformer, and what
         `load_model` does.
         """
-        run, method = Run(replace(run.config, backend="torch")), build_method(run.config.method)
+        method = build_method(run.config.method)
         if isinstance(method, OnlineMethod):
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"

@@ -93,8 +93,8 @@ def hooked(
     written. The logits are those without hooks: to the last bit if neither scores, patterns,
     results nor scales are named, which attention and normalization otherwise do not compute.
 
-    Raises ConfigError for a name that is no point. The model is a frozen one on the plain backend,
-    and blocks do not nest.
+    Raises ConfigError for a name that is no point. The model is a frozen one, and
+    blocks do not nest.
     """
     transformer, write = model.transformer, dict(write or {})
     assert type(transformer) is Transformer and not model.training

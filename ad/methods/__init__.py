@@ -21,10 +21,8 @@ def train_steps(config) -> int:
 
 
 def build_model(method, spec, config, device):
-    """Return a new model of `method` on `device`, with the backend that `choose_backend` names.
+    """Return a new model of `method` on `device`; `config` is the Experiment.
 
-    `spec` is that of the histories, `config` the Experiment.
+    `spec` describes the histories.
     """
-    from ad.models.backend import choose_backend
-
-    return method.build(spec, config.model, choose_backend(config, device)).to(device)
+    return method.build(spec, config.model).to(device)

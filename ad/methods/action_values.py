@@ -23,17 +23,15 @@ class ActionValueModel(SequenceModel):
     `target` is a whole model, the slow copy of what the action values are computed with.
     """
 
-    def __init__(
-        self, spec: Spec, config: ModelConfig, backend: str, has_policy: bool, value_range: float
-    ):
-        super().__init__(spec, config, backend)
+    def __init__(self, spec: Spec, config: ModelConfig, has_policy: bool, value_range: float):
+        super().__init__(spec, config)
         self.tenths = TENTHS / value_range if value_range else TENTHS
         self.q_head = nn.Linear(config.width, spec.num_actions) if has_policy else None
         self.v_head = nn.Linear(config.width, 1) if has_policy else None
         for head in filter(None, (self.q_head, self.v_head)):
             nn.init.normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
-        self.target = SequenceModel(spec, config, backend).requires_grad_(False)
+        self.target = SequenceModel(spec, config).requires_grad_(False)
         self.move_target(1.0)
 
     def forward(self, window, cache=None, start: Start = 0) -> torch.Tensor:

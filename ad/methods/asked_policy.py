@@ -71,8 +71,7 @@ class AskedContextPolicy(Asked):
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
         """Add the outcome of the last decision; write down what the episodes achieved that end."""
-        with self.inference_context():
-            self._write_achieved(self.left - reward.float(), terminated | truncated)
+        self._write_achieved(self.left - reward.float(), terminated | truncated)
         super().observe(action, reward, terminated, truncated, next_observation)
 
     def _write_achieved(self, missing: torch.Tensor, ended: torch.Tensor) -> None:

@@ -71,7 +71,7 @@ class Method:
         """Return the number of transitions of the histories that it learns from."""
         return config.source.env_steps * config.split.num_train_tasks
 
-    def build(self, spec: "Spec", config: "ModelConfig", backend: str) -> "SequenceModel":
+    def build(self, spec: "Spec", config: "ModelConfig") -> "SequenceModel":
         """Return a new model: a SequenceModel, or a subclass with further heads on `hidden`.
 
         Its argument `inputs` maps further fields to vectors, e.g. {"return_to_go":
@@ -80,7 +80,7 @@ class Method:
         """
         from ad.models.sequence_model import SequenceModel
 
-        return SequenceModel(spec, config, backend)
+        return SequenceModel(spec, config)
 
     def sampler(self, dataset: "Dataset", held_out: bool = False) -> "Windows":
         """Return the sampler of training batches, or of those of held-out actors.

@@ -34,11 +34,11 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
         super().__init__(settings)
         self.best_fraction = getattr(settings, "best_fraction", 1.0)
 
-    def build(self, spec, config, backend):
+    def build(self, spec, config):
         """Return a model whose tokens tell no rewards."""
         from ad.models.sequence_model import SequenceModel
 
-        return SequenceModel(spec, replace(config, reward="none"), backend)
+        return SequenceModel(spec, replace(config, reward="none"))
 
     def loss(self, model, batch):
         """Return the mean cross entropy (nats), and the accuracy of the most likely actions."""

@@ -23,25 +23,23 @@ class CommittedPolicy(EpisodePolicy):
 
     def enter(self, observation, time: torch.Tensor) -> None:
         """Write the decision at `observation` and `time`, int64 [N], after the past episodes."""
-        with self.inference_context():
-            self._write(time=time, step=self.begun, valid=True, **self.inputs())
-            self._write_observation("observation", observation)
+        self._write(time=time, step=self.begun, valid=True, **self.inputs())
+        self._write_observation("observation", observation)
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
         """Keep the outcome of the last decision; add the episodes that have ended to the context.
 
         `next_observation` is the true one, also at the end of an episode.
         """
-        with self.inference_context():
-            self._write(action=action, reward=reward, step=self.step)
-            self._write_observation("next_observation", next_observation)
-            self.step += 1
-            envs = torch.arange(len(self.length), device=self.device)
-            for name, value in self.fields.items():
-                newest = value[envs, self.length][:, None]
-                self.episode[name] = torch.cat([self.episode[name][:, 1:], newest], 1)
-            self._write(**self.padding)
-            self._add_episodes(torch.nonzero(terminated | truncated)[:, 0])
+        self._write(action=action, reward=reward, step=self.step)
+        self._write_observation("next_observation", next_observation)
+        self.step += 1
+        envs = torch.arange(len(self.length), device=self.device)
+        for name, value in self.fields.items():
+            newest = value[envs, self.length][:, None]
+            self.episode[name] = torch.cat([self.episode[name][:, 1:], newest], 1)
+        self._write(**self.padding)
+        self._add_episodes(torch.nonzero(terminated | truncated)[:, 0])
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""

@@ -11,10 +11,10 @@ from ad.models.tokenizer import TableCache, Window
 class ContextPolicy:
     """Action logits for N environments in lockstep, from the window of each.
 
-    The logits are those of a full forward pass over the window, but for the rounding of a backend's
-    cache. When the window of `context_length` decisions is full, its oldest half is dropped and
-    the cache is filled again from the rest, since the keys of every layer depend on what was
-    dropped. Raises ConfigError if the model has further inputs and the class does not give them.
+    The logits are those of a full forward pass over the window. When the window of
+    `context_length` decisions is full, its oldest half is dropped and the cache is filled again
+    from the rest, since the keys of every layer depend on what was dropped. Raises ConfigError if
+    the model has further inputs and the class does not give them.
     """
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
@@ -42,7 +42,6 @@ class ContextPolicy:
         }
         self.tables: TableCache = {}  # computed at the first decision: the model is frozen
         self.cache = self._new_cache(num_envs)
-        self.inference_context = model.transformer.inference_context
 
     def act(
         self, observation: torch.Tensor | dict[str, torch.Tensor], time: torch.Tensor
@@ -89,9 +88,8 @@ class ContextPolicy:
 
         `next_observation` is the true one, also at the end of an episode.
         """
-        with self.inference_context():
-            self._write(action=action, reward=reward)
-            self._write_observation("next_observation", next_observation)
+        self._write(action=action, reward=reward)
+        self._write_observation("next_observation", next_observation)
 
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
@@ -100,8 +98,7 @@ class ContextPolicy:
 
     def reward_in_context(self) -> torch.Tensor:
         """Return whether a reward above 0 is in the window or right before it, bool [N]."""
-        with self.inference_context():
-            return (self.fields["reward"] > 0).any(1)
+        return (self.fields["reward"] > 0).any(1)
 
     def window(self) -> Window:
         """Return the window [N, T + 1] of T decisions; the last one has no outcome yet."""
@@ -113,7 +110,7 @@ class ContextPolicy:
 
     def _logits(self, start: int) -> torch.Tensor:
         """Return the logits of the last decision from the window's part that begins at `start`."""
-        with self.model.tokenizer.caching(self.tables), self.inference_context():
+        with self.model.tokenizer.caching(self.tables):
             return self.model(self._window_from(start), self.cache, start)[:, -1]
 
     def _dtype(self, name: str, padding: float) -> torch.dtype:

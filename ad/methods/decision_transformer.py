@@ -40,13 +40,13 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         super().__init__(settings)
         self.within_episodes = not getattr(settings, "across_episodes", False)
 
-    def build(self, spec, config, backend):
+    def build(self, spec, config):
         """Return a model that reads the return to go, and no rewards."""
         from ad.models.rewards import ReturnToGo
         from ad.models.sequence_model import SequenceModel
 
         inputs = {"return_to_go": ReturnToGo(spec, config.width)}
-        return SequenceModel(spec, replace(config, reward="none"), backend, inputs)
+        return SequenceModel(spec, replace(config, reward="none"), inputs)
 
     def policy(
         self,

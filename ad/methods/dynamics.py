@@ -39,8 +39,8 @@ class DynamicsModel(SequenceModel):
     context, and a hidden layer lets the action and the state interact.
     """
 
-    def __init__(self, spec: Spec, config: ModelConfig, backend: str):
-        super().__init__(spec, config, backend)
+    def __init__(self, spec: Spec, config: ModelConfig):
+        super().__init__(spec, config)
         self.register_buffer("rewards", torch.tensor(spec.rewards), persistent=False)
         low, high = spec.return_range
         self.return_scale = high - low or 1.0

@@ -30,12 +30,11 @@ class EpisodePolicy(ContextPolicy):
 
     def enter(self, observation, time: torch.Tensor) -> None:
         """Add the decision at `observation` and `time`, int64 [N], to the context."""
-        with self.inference_context():
-            self._slide(self.length == self.capacity)
-            self.length += 1
-            self._write(**self.padding)
-            self._write(time=time, step=time, valid=True, **self.inputs())
-            self._write_observation("observation", observation)
+        self._slide(self.length == self.capacity)
+        self.length += 1
+        self._write(**self.padding)
+        self._write(time=time, step=time, valid=True, **self.inputs())
+        self._write_observation("observation", observation)
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
         """Add the outcome of the last decision; forget the episodes that have ended."""
@@ -68,7 +67,7 @@ class EpisodePolicy(ContextPolicy):
         entries = (start + torch.arange(3, device=self.device)).clamp(min=0)
         envs = torch.arange(len(entries), device=self.device)[:, None]
         window = {name: value[envs, entries] for name, value in self.fields.items()}
-        with self.model.tokenizer.caching(self.tables), self.inference_context():
+        with self.model.tokenizer.caching(self.tables):
             return self.model(window, self.cache, start)[:, -1]
 
     def _follows_the_cache(self) -> bool:
@@ -84,7 +83,7 @@ class EpisodePolicy(ContextPolicy):
         return self.model.new_episode_cache(num_envs, longest)
 
     def _uncached_logits(self) -> torch.Tensor:
-        with self.model.tokenizer.caching(self.tables), self.inference_context():
+        with self.model.tokenizer.caching(self.tables):
             logits = self.model(self.window())  # [N, T, A]
         return logits[torch.arange(len(logits), device=self.device), self.length - 1]
 

@@ -57,11 +57,11 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
                 )
         return super().problem(world)
 
-    def build(self, spec, config, backend):
+    def build(self, spec, config):
         """Return a model that also predicts what follows an action."""
         from ad.methods.dynamics import DynamicsModel
 
-        return DynamicsModel(spec, config, backend)
+        return DynamicsModel(spec, config)
 
     def loss(self, model, batch):
         """Return the sum of the parts of the loss, and each of them without its weight."""

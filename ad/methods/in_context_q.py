@@ -66,14 +66,14 @@ class InContextQ(Method):
     Settings = Settings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "terminated", "truncated")
 
-    def build(self, spec, config, backend):
+    def build(self, spec, config):
         """Return a model with action values and a target network."""
         from ad.methods.action_values import ActionValueModel
 
         low, high = min(0.0, *spec.reward_range), max(0.0, *spec.reward_range)  # 0 after an end
         discounted = (high - low) / max(1 - self.settings.discount, 1 / spec.episode_length)
         value_range = min(spec.return_range[1] - spec.return_range[0], discounted)
-        return ActionValueModel(spec, config, backend, self.settings.loss == "iql", value_range)
+        return ActionValueModel(spec, config, self.settings.loss == "iql", value_range)
 
     def loss(
         self, model: "ActionValueModel", batch: "Batch"

@@ -90,8 +90,7 @@ class PlanningPolicy(ContextPolicy):
         logits = self._decide(observation, time)
         if not self.plan_steps:
             return logits
-        with self.inference_context():
-            first, value = self._plan(logits, time)
+        first, value = self._plan(logits, time)
         best = value.new_full(logits.shape, float("-inf")).scatter(1, first, value)
         behind = (best - best.amax(1, keepdim=True)) / self.model.return_scale
         return logits.log_softmax(1) + self.plan_weight * behind
@@ -102,7 +101,7 @@ class PlanningPolicy(ContextPolicy):
         return logits.masked_fill(~self.action_mask, float("-inf"))
 
     def _logits(self, start: int) -> torch.Tensor:
-        with self.model.tokenizer.caching(self.tables), self.inference_context():
+        with self.model.tokenizer.caching(self.tables):
             self.hidden = self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
             return self.model.head(self.hidden)
 

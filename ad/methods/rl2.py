@@ -101,8 +101,8 @@ class RL2(OnlineMethod):
         """Return the budget in env steps."""
         return self.settings.env_steps
 
-    def build(self, spec, config, backend):
-        """Return an untrained recurrent policy; `config` and `backend` are not used."""
+    def build(self, spec, config):
+        """Return an untrained recurrent policy; `config` is not used."""
         from ad.methods.rl2_policy import RecurrentModel
         from ad.methods.rl2_trials import trial_parts
         from ad.sources.sb3.policies import Spaces, make_policy

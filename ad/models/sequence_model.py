@@ -1,7 +1,6 @@
 """The sequence model: a tokenizer, a transformer and a linear head for action logits."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -11,7 +10,8 @@ from ad.data.spec import Spec
 from ad.models.kv_cache import Cache, EpisodeCache
 from ad.models.positions import Start
 from ad.models.tokenizer import Window
-from ad.registry import BACKENDS, TOKENIZERS
+from ad.models.transformer import Transformer
+from ad.registry import TOKENIZERS
 
 
 class SequenceModel(nn.Module):
@@ -25,13 +25,12 @@ class SequenceModel(nn.Module):
         self,
         spec: Spec,
         config: ModelConfig,
-        backend: str = "torch",
         inputs: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         self.spec = spec
         self.tokenizer = TOKENIZERS.load(config.tokenizer)(spec, config, inputs)
-        self.transformer = BACKENDS.load(backend)(
+        self.transformer = Transformer(
             config.width,
             config.layers,
             config.heads,
@@ -90,15 +89,6 @@ class SequenceModel(nn.Module):
             raise ValueError("an EpisodeCache has one stream of tokens")
         first, two, capacity = map(self.tokenizer.num_tokens, (1, 2, num_decisions))
         return self.transformer.new_episode_cache(num_envs, capacity, first, two - first)
-
-    def micro_batches(self, num_windows: int, num_decisions: int, bfloat16: bool) -> list[slice]:
-        """Return the slices of a batch of windows that train one after the other."""
-        length = self.tokenizer.num_tokens(num_decisions)
-        return self.transformer.micro_batches(num_windows, length, bfloat16)
-
-    def training_context(self, bfloat16: bool) -> AbstractContextManager:
-        """Return the context manager that a training step runs in."""
-        return self.transformer.training_context(bfloat16)
 
     def _initialize(self) -> None:
         for module in self.tokenizer.modules():

@@ -1,27 +1,19 @@
 """A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) over token vectors.
 
 The same `forward` trains and decodes: with a cache it continues after the tokens in the cache.
-Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them. This
-class is the backend "torch" of `ad.registry.BACKENDS`; another backend is a subclass of it with the
-same parameters.
+Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them.
 """
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ad.config.schema import ModelConfig
 from ad.models.attention import CrossStreamAttention, attend
 from ad.models.kv_cache import Cache, EpisodeCache, KVCache
-from ad.runtime.parallel import split_max
-
-LARGEST_ACTIVATION = 10**7  # elements of the largest activation of a micro-batch on a CPU
 
 
 class Attention(nn.Module):
@@ -106,9 +98,6 @@ class Transformer(nn.Module):
     backward pass computes a block's other activations again (Chen et al. 2016).
     """
 
-    # CPU features any one of which makes training in bfloat16 faster than in float32.
-    bfloat16_features: ClassVar[frozenset[str]] = frozenset({"avx512_bf16", "amx_bf16"})
-    can_checkpoint_activations: ClassVar[bool] = True
     activation_checkpointing = False
 
     def __init__(
@@ -135,18 +124,10 @@ class Transformer(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)
         self._initialize(layers)
 
-    @staticmethod
-    def supports(config: ModelConfig, device: torch.device) -> bool:
-        """Return whether this class can be the transformer of such a model on `device`."""
-        return True
-
     def forward(
         self, tokens: torch.Tensor, cache: Cache | EpisodeCache | None = None
     ) -> torch.Tensor:
-        """Return the hidden states of `tokens`, which follow those in `cache` and are added to it.
-
-        With a cache a backend may return the state of the last token alone, [B, 1, C].
-        """
+        """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
         x = tokens
         recompute = self.activation_checkpointing and self.training and cache is None
         for layer, block in enumerate(self.blocks):
@@ -168,32 +149,9 @@ class Transformer(nn.Module):
     def new_episode_cache(self, num_envs: int, capacity: int, first: int, new: int) -> EpisodeCache:
         """Return an empty `EpisodeCache`: of `capacity` tokens in each environment.
 
-        An episode's first decision has `first` tokens, a further one `new`. It is in the precision
-        of the weights on every backend, and read by the blocks of this class.
+        An episode's first decision has `first` tokens, a further one `new`.
         """
         return EpisodeCache(*self._cache_shape(num_envs, capacity), self.like, first, new)
-
-    def micro_batches(self, num_windows: int, length: int, bfloat16: bool) -> list[slice]:
-        """Return the slices of a batch of `num_windows` windows that train one after the other.
-
-        `length`: tokens of a window; `bfloat16`: whether training runs under that autocast. A CPU
-        is slower on tensors that its allocator maps anew each time, and a laptop's memory is small;
-        the gradient is that of the whole batch in any case.
-        """
-        if self.like.device.type != "cpu":
-            return [slice(0, num_windows)]
-        # Elements of a window's largest activation: attention weights, or the MLP's hidden layer.
-        largest = length * max(self.heads * length, self.feed_forward)
-        most = max(LARGEST_ACTIVATION // largest, 1)
-        return [slice(*bounds) for bounds in split_max(num_windows, most)]
-
-    def training_context(self, bfloat16: bool) -> AbstractContextManager:
-        """Return the context manager that a training step runs in."""
-        return nullcontext()
-
-    def inference_context(self) -> AbstractContextManager:
-        """Return the context manager that a step of a rollout runs in."""
-        return nullcontext()
 
     def _cache_shape(self, num_envs: int, capacity: int) -> tuple[int, int, int, int, int]:
         return len(self.blocks), num_envs, self.heads, capacity, self.width // self.heads

@@ -27,11 +27,6 @@ def split_evenly(count: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(round(i * count / parts) for i in range(parts + 1)))
 
 
-def split_max(count: int, most: int) -> list[tuple[int, int]]:
-    """Split `range(count)` evenly into the fewest ranges of at most `most` items: (start, stop)."""
-    return split_evenly(count, -(-count // most))
-
-
 def parallel_for(count: int, threads: int, loop: Callable[[int, int], None]) -> None:
     """Split `range(count)` among at most `threads` threads; each calls `loop(start, stop)`."""
     parts = max(min(threads, count), 1)

@@ -14,7 +14,6 @@ acted on, since a process that takes another step than the others would wait for
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -185,11 +184,10 @@ class NoLog(MetricsLog):
         """Flush nothing."""
 
 
-def for_processes(config: Experiment, world_size: str) -> Experiment:
-    """Return `config` for a training in several processes, which runs on the plain backend.
+def check_processes(config: Experiment, world_size: str) -> None:
+    """Raise ConfigError unless `world_size` processes can train the model of `config` together.
 
-    `world_size`, their number, is what the variable WORLD_SIZE says. Raises ConfigError if it is
-    none, or if the method or a setting is not one for several processes.
+    `world_size` is the value of the variable WORLD_SIZE.
     """
     if not world_size.isdecimal() or not int(world_size):
         raise ConfigError(f"the variable WORLD_SIZE must be a whole number, not {world_size!r}")
@@ -200,11 +198,8 @@ def for_processes(config: Experiment, world_size: str) -> Experiment:
         problems.append(
             f"training.batch_size must be a multiple of their number, not {settings.batch_size}"
         )
-    if config.backend not in ("auto", "torch"):
-        problems.append(f"backend must be auto or torch, not {config.backend}")
     if problems:
         raise ConfigError(f"for {size} processes {', and '.join(problems)}")
-    return replace(config, backend="torch")
 
 
 @contextmanager

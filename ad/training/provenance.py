@@ -14,13 +14,11 @@ import json
 import platform
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
 
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
-from ad.models.backend import choose_backend
 from ad.runtime.console import warn
 from ad.runtime.files import write_json
 from ad.training.precision import uses_bfloat16
@@ -76,11 +74,9 @@ def hardware(config: Experiment, device: torch.device) -> dict[str, str | int]:
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
         "precision": "bfloat16" if uses_bfloat16(config, device) else "float32",
-        "backend": choose_backend(config, device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "numba": numba.__version__,  # training and evaluations on a CPU
     }
 
 

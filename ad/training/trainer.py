@@ -22,7 +22,6 @@ from ad.data.sampler import Batch, Windows
 from ad.data.spec import Spec
 from ad.methods import build_method, build_model
 from ad.methods.base import Method
-from ad.models.backend import choose_backend
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of
 from ad.runtime.devices import choose_device, seed_torch
@@ -42,6 +41,8 @@ from ad.training.optimizer import (
 from ad.training.precision import uses_bfloat16
 from ad.training.provenance import check_fingerprint, fingerprint
 from envs.rng import derive_key
+
+LARGEST_ACTIVATION = 10**7  # elements of the largest activation of a micro-batch on a CPU
 
 
 class BaseTrainer(ABC):
@@ -138,7 +139,6 @@ class BaseTrainer(ABC):
             "spec": asdict(self.model.spec),
             "config": dump(self.config),
             "fingerprint": fingerprint(self.config, self.run.split),
-            "backend": choose_backend(self.config, self.device),
         }
 
     def _resume(self) -> None:
@@ -235,8 +235,7 @@ class Trainer(BaseTrainer):
         """Take one optimizer step on the batch of the present train step."""
         if not self.model.training:  # after a validation
             self.model.train()
-        with self.model.training_context(self.bfloat16):
-            self.update(*self.processes.all_reduce(*self.loss_and_grad(self.forward)))
+        self.update(*self.processes.all_reduce(*self.loss_and_grad(self.forward)))
 
     def update(self, metrics: Metrics, gradient: FlatTensors) -> None:
         """Take an optimizer step with the `gradient` of the present train step; go to the next one.
@@ -282,14 +281,20 @@ class Trainer(BaseTrainer):
     def micro_batches(self, num_windows: int) -> list[slice]:
         """Return the slices of a batch of `num_windows` windows that train one after the other.
 
-        They are those of the model, or smaller ones where `training.micro_batches` asks for more.
+        There are `training.micro_batches` of them, on a CPU more if an activation would have more
+        than `LARGEST_ACTIVATION` elements: a CPU is slower on tensors that its allocator maps anew
+        each time, and a laptop's memory is small.
         """
-        length = self.config.data.context_length
-        slices = self.model.micro_batches(num_windows, length, self.bfloat16)
-        least = min(self.config.training.micro_batches, num_windows)
-        if len(slices) >= least:
-            return slices
-        return [slice(*bounds) for bounds in split_evenly(num_windows, least)]
+        count, model = self.config.training.micro_batches, self.model
+        if self.device.type == "cpu":
+            transformer = model.transformer
+            length = model.tokenizer.num_tokens(self.config.data.context_length)
+            # Elements of a window's largest activation: attention weights, or the hidden layer.
+            largest = length * max(transformer.heads * length, transformer.feed_forward)
+            most = max(LARGEST_ACTIVATION // largest, 1)
+            count = max(count, -(-num_windows // most))
+        bounds = split_evenly(num_windows, min(count, num_windows))
+        return [slice(*bound) for bound in bounds]
 
     def batch(self) -> Batch:
         """Return the batch of the present train step."""

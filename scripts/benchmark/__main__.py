@@ -24,7 +24,6 @@ PARTS = {
     "train": "training",
     "memory": "memory",
     "rollout": "rollouts",
-    "backends": "backends",
     "encoders": "encoders",
     "workers": "workers",
     "engines": "engines",

@@ -29,7 +29,7 @@ GPU_BYTES, USABLE = 80e9, 0.9  # the rest is for the workspaces of operations an
 STATE_BYTES = 20  # of a parameter: weight, two moments, and two copies of the gradient, float32
 # Context length, width, layers: the first is configs/xland_large.yaml.
 SHAPES = [(4096, 512, 8), (1024, 512, 8), (4096, 1024, 16), (4096, 2048, 24), (32768, 512, 8)]
-OPTIONS = ("--backend", "torch", "--training.precision", "bfloat16", "--data.held_out_actors", "0")
+OPTIONS = ("--training.precision", "bfloat16", "--data.held_out_actors", "0")
 FIT = "bytes of a transition in training, for a unit of width"
 HEADER = ["context", "width", "layers", "parameters", "windows in 80 GB", "with checkpointing"]
 

@@ -1,4 +1,4 @@
-"""Data-parallel training in two processes against one process, on the plain backend."""
+"""Data-parallel training in two processes against one process."""
 
 import json
 import tempfile
@@ -48,7 +48,6 @@ def _options(root: str, steps: int) -> list[str]:
         "root": root,
         "name": "processes",
         "device": "cpu",
-        "backend": "torch",
         "source.algorithm": "noise_distillation",
         "source.env_steps": 20_000,
         "data.history_stride": 1,

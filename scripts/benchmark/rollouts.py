@@ -1,7 +1,6 @@
 """Rollouts of a frozen model with a KV cache, against a full forward pass for each decision."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -148,9 +147,9 @@ def _operations(config) -> float:
     """Return the floating-point operations of one environment's step with the cache.
 
     The window is three quarters full, which is the average of a cache that is refilled with half of
-    it. The plain backend runs: PyTorch's counter does not see the operations of the compiled one.
+    it.
     """
-    model = _frozen_model(replace(config, backend="torch"))
+    model = _frozen_model(config)
     policy = build_method(config.method).policy(model, 1, config.data.context_length)
     zeros = torch.zeros(1, dtype=torch.int64, device=model.head.weight.device)
     never = zeros > 0

@@ -25,7 +25,6 @@ from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.precision import uses_bfloat16
 from ad.training.trainer import Trainer
 from scripts.benchmark import peers, show
-from scripts.benchmark.gemm import matrix_products
 from scripts.benchmark.measure import (
     MATRIX_SIZE,
     Effort,
@@ -217,8 +216,7 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
 def write_profile(folder: Path) -> None:
     """Write `profile_<shape>.txt`, the time of each operation in a train step.
 
-    On a CPU the step has one thread. The compiled backend is `CompiledBlocksFunction` and its
-    backward pass.
+    On a CPU the step has one thread.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # no messages when it starts and stops
     for name, options in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):
@@ -248,11 +246,9 @@ def _transitions(config: Experiment) -> int:
 def _operations(trainer: Trainer) -> float:
     """Return the floating-point operations of the matrix products in a train step.
 
-    PyTorch's counter sees those of the plain backend only, which runs here on one window and on
-    two: every further window adds the difference.
+    They are counted on one window and on two: every further window adds the difference.
     """
-    config = replace(trainer.config, backend="torch")
-    model = build_model(trainer.method, trainer.data.spec, config, trainer.device)
+    model = build_model(trainer.method, trainer.data.spec, trainer.config, trainer.device)
     batch = to_device(trainer.batch(), trainer.device)
 
     def counted(count: int) -> float:
@@ -302,4 +298,4 @@ def _sampler_share(trainer: Trainer, rate: float) -> float:
     return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)
 
 
-BENCHMARKS = [quickstart, wide, seed, seeds, compiled_steps, matrix_products, growth]
+BENCHMARKS = [quickstart, wide, seed, seeds, compiled_steps, growth]

@@ -1,1 +1,0 @@
-"""The compiled CPU backend of the transformer, behind one class."""
