@@ -4,11 +4,11 @@ A table is a header and rows of text. The report shows the tables of one run as 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ad.evaluation.metrics import FOUND_BY, across_runs
+from ad.evaluation.scores import UNKNOWN, number
+from ad.reporting.page import Table
 
-UNKNOWN = "–"
 SPLIT_TITLES = {"held_out": "held-out tasks", "train": "train tasks"}
 REFERENCE_TITLES = {
     "source": "source, first episodes",
@@ -43,24 +43,6 @@ SEARCH_COLUMNS = {
     "first_success": ("first success, episode", ".1f"),
     "success_seen": ("success, reward in context", ".3f"),
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """A header and rows of text, all with the same number of cells."""
-
-    header: list[str]
-    rows: list[list[str]]
-
-    def compact(self) -> "Table":
-        """Return the table without the columns in which every row is unknown."""
-        kept = [j for j in range(len(self.header)) if any(row[j] != UNKNOWN for row in self.rows)]
-        return Table([self.header[j] for j in kept], [[row[j] for j in kept] for row in self.rows])
-
-    def markdown(self) -> str:
-        """Return the table as Markdown, all but the first column aligned right."""
-        rule = ["---", *["---:"] * (len(self.header) - 1)]
-        return "".join(f"| {' | '.join(row)} |\n" for row in (self.header, rule, *self.rows))
 
 
 def calibration_table(results: dict) -> Table:
@@ -201,11 +183,6 @@ def _solved(task: dict) -> float:
     """Return the success of a task, or its return if the world cannot tell successes."""
     known = task["success_last10"] is not None
     return task["success_last10"] if known else task["return_last10"]
-
-
-def number(value: float | None, style: str) -> str:
-    """Format `value`; a dash if it is None."""
-    return UNKNOWN if value is None else f"{value:{style}}"
 
 
 def _cells(summary: dict, columns: dict) -> list[str]:
