@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 
 from ad.collection import collect as collection
 from ad.config.schema import Experiment
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import MachineError, NumericError
 from ad.evaluation import evaluate as evaluation
 from ad.evaluation.transfer import evaluate_worlds
@@ -38,8 +38,8 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
     with run.timed("collect_s"):
         collected = collection.collect(run, fresh, wait)
     collection.write_source_curves(run)
-    total, folders = len(run.split.train_tasks), ", ".join(map(str, Histories(run.config).paths))
-    info(f"collect: {collected} of {total} histories collected now, all are in {folders}")
+    total, folder = len(run.split.train_tasks), HistoryStore(run.config).path
+    info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
 
 
 def train(runs: Sequence[Run], fresh: bool = False, processes: OneProcess = ALONE) -> None:

@@ -16,7 +16,7 @@ from training_run import SHORT, train, words_of
 
 from ad.collection.collect import collect
 from ad.config.parser import load
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.spec import Spec
 from ad.runtime.run import Run
 from envs.spaces import Discrete
@@ -167,7 +167,7 @@ def original(smoke, tmp_path_factory) -> Path:
     words += ["--split.num_train_tasks", "1", "--data.context_length", "8"]
     run = Run.open(smoke(tmp_path_factory.mktemp("original"), *words))
     collect(run)
-    return Histories(run.config).folder(run.split.train_tasks[0])
+    return HistoryStore(run.config).folder(run.split.train_tasks[0])
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from training_run import words_of
 
 from ad.collection.collect import collect
 from ad.config.parser import load_file
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.exchange.imports import import_histories
 from ad.exchange.synthetic import synthetic_history, write_synthetic
@@ -37,7 +37,7 @@ def collected_run(smoke, root: Path) -> Run:
 
 def histories(run: Run) -> list[dict]:
     """The arrays of the histories of the train tasks, in their order."""
-    folders = Histories(run.config).folders(run.split.train_tasks)
+    folders = HistoryStore(run.config).folders(run.split.train_tasks)
     return [{**load_history(folder).arrays} for folder in folders]
 
 

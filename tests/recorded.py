@@ -3,7 +3,7 @@
 import numpy as np
 
 from ad.collection.collect import collect
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.runtime.run import Run
 from ad.sources.actors import CHUNK_STEPS
 
@@ -30,7 +30,7 @@ def assert_a_restored_source_has_the_same_bits(one, other) -> None:
 def assert_a_missing_history_comes_back_with_the_same_bytes(run: Run) -> None:
     """Collect five histories, remove the files of one, and collect it again."""
     assert collect(run) == 5
-    folder = Histories(run.config).folder(run.split.train_tasks[2])
+    folder = HistoryStore(run.config).folder(run.split.train_tasks[2])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for path in folder.iterdir():
         path.unlink()

@@ -16,7 +16,7 @@ from source_words import BANDIT_SOURCES
 from ad.config.fields import field
 from ad.config.parser import COMPONENTS, load, load_file
 from ad.config.schema import Experiment, config_hash, diff, diff_text, dump
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -372,7 +372,7 @@ def tmp_folder(tmp_path_factory):
 
 
 def test_the_default_histories_lie_where_they_always_did(tmp_path):
-    assert Histories(config("--root", str(tmp_path))).path.name == "darkroom_v0-a2c-492660f8"
+    assert HistoryStore(config("--root", str(tmp_path))).path.name == "darkroom_v0-a2c-492660f8"
 
 
 def test_an_added_setting_enters_the_hash_only_where_it_differs_from_its_default():

@@ -12,7 +12,7 @@ from training_run import checkpoint, words_of
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.config.schema import ModelConfig
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.load import load_dataset
 from ad.data.spec import make_spec
 from ad.data.store import load_history
@@ -174,7 +174,7 @@ def test_every_verb_takes_it(finished, name):
 
 def test_pictures_are_stored_and_recorded_as_they_are(finished):
     run = finished("pictures")
-    history = load_history(Histories(run.config).folder(run.split.train_tasks[0]))
+    history = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0]))
     image = history.arrays["observation-image"]
     assert (image.dtype, image.shape) == (np.uint8, (4, 120, 5, 5, 3))
     assert (image.sum((2, 3, 4)) == 255 + 40).all()
@@ -189,7 +189,7 @@ def test_pictures_are_stored_and_recorded_as_they_are(finished):
 
 def test_numbers_above_16_and_8_bits_are_stored_as_they_are(finished):
     run = finished("large numbers")
-    arrays = load_history(Histories(run.config).folder(run.split.train_tasks[0])).arrays
+    arrays = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0])).arrays
     observation, action = arrays["next_observation"], arrays["action"]
     assert (observation.dtype, action.dtype) == (np.uint32, np.uint16)
     np.testing.assert_array_equal(observation, 69_999 - action.astype(int))
@@ -204,7 +204,7 @@ def test_a_source_and_a_rollout_take_only_the_actions_that_a_task_has(finished):
     run = finished("arms")
     taken = set()
     for task in run.split.train_tasks:
-        action = load_history(Histories(run.config).folder(task)).arrays["action"]
+        action = load_history(HistoryStore(run.config).folder(task)).arrays["action"]
         assert action.max() < task[0]
         taken |= {(int(task[0]), int(a)) for a in np.unique(action)}
     assert {(arms, arms - 1) for arms, _ in taken} <= taken
@@ -289,7 +289,7 @@ def run_method(run: Run):
 
 def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(finished):
     run = finished("other dtypes")
-    arrays = load_history(Histories(run.config).folder(run.split.train_tasks[0])).arrays
+    arrays = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0])).arrays
     dtypes = {name: arrays[f"observation-{name}"].dtype for name in ("wide", "double", "flag")}
     assert dtypes == {"wide": np.uint16, "double": np.float64, "flag": np.int8}
     assert arrays["observation-wide"].max() == 65_535
@@ -338,10 +338,10 @@ def test_a_changed_file_of_a_users_class_is_noticed(what, tmp_path):
     config = configured(tmp_path, what, *words, "--training.steps", "1")
     run = Run.open(config)
     run_all([run])
-    assert len(Histories(config).missing(run.split.train_tasks)) == 0
+    assert len(HistoryStore(config).missing(run.split.train_tasks)) == 0
     own.write_text(text + "# changed\n")
     kept = what == "--method.name"
-    assert len(Histories(config).missing(run.split.train_tasks)) == (0 if kept else 3)
+    assert len(HistoryStore(config).missing(run.split.train_tasks)) == (0 if kept else 3)
     with pytest.raises(ConfigError, match="another version of the files of its classes"):
         load_model(Run(config))
 

@@ -14,7 +14,7 @@ from ad.collection.collect import collect, collect_tasks
 from ad.collection.job import CollectionJob, new_source
 from ad.config.parser import load_file
 from ad.data.checkpoints import checkpoint_at
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
@@ -63,7 +63,7 @@ def record(config, tasks, steps: int = 100) -> dict[str, np.ndarray]:
 def test_a_data_set_of_mixed_quality_has_its_shares_of_actors(smoke, tmp_path, learned):
     run = learned()
     entries = f"[{{run: {run.folder}, act: greedy, share: 0.5}}, "
-    entries += f"{{dataset: {Histories(run.config).path}, at: 0, share: 0.25}}, "
+    entries += f"{{dataset: {HistoryStore(run.config).path}, at: 0, share: 0.25}}, "
     entries += "{act: random, share: 0.25}]"
     config = smoke(tmp_path, *words(entries))
     assert collect(Run.open(config)) == 2
@@ -77,7 +77,7 @@ def test_each_task_is_played_by_the_agent_that_learned_it(smoke, tmp_path, learn
     data = record(config, run.split.train_tasks)
     env = Spaces(1, observation_parts(run.world), 5)
     for k, task in enumerate(run.split.train_tasks):
-        folder = Histories(run.config).folder(task)
+        folder = HistoryStore(run.config).folder(task)
         path = checkpoint_at(folder, read_manifest(folder), 1.0)
         player = Player(load_policy(path, env), env, 1)
         logits = player({"": data["observation"][:, k, 0]}, np.zeros(100, bool))
@@ -99,7 +99,7 @@ def test_a_policy_of_any_algorithm_plays_the_same_alone_as_among_others(
 
 def test_a_recurrent_policy_forgets_where_an_episode_begins(learned):
     run = learned("RecurrentPPO")
-    folder = Histories(run.config).folder(run.split.train_tasks[0])
+    folder = HistoryStore(run.config).folder(run.split.train_tasks[0])
     env = Spaces(1, observation_parts(run.world), 5)
     policy = load_policy(folder / "checkpoint_1600.zip", env)
     seen, begins = {"": np.array([3, 3])}, np.array([True, False])
@@ -112,14 +112,14 @@ def test_a_recurrent_policy_forgets_where_an_episode_begins(learned):
 
 def test_checkpoints_are_chosen_by_the_fraction_of_the_history(learned):
     run = learned()
-    folder = Histories(run.config).folder(run.split.train_tasks[0])
+    folder = HistoryStore(run.config).folder(run.split.train_tasks[0])
     manifest = read_manifest(folder)
     chosen = [checkpoint_at(folder, manifest, at).name for at in (0, 0.3, 0.625, 1)]
     assert chosen == [f"checkpoint_{steps}.zip" for steps in (400, 400, 1200, 1600)]
 
 
 def test_another_checkpoint_makes_another_data_set(smoke, tmp_path, learned):
-    folder = Histories(learned().config).folder(learned().split.train_tasks[0])
+    folder = HistoryStore(learned().config).folder(learned().split.train_tasks[0])
     path = tmp_path / "policy.zip"
     path.write_bytes((folder / "checkpoint_400.zip").read_bytes())
     run = Run.open(smoke(tmp_path, *words(f"[{{checkpoint: {path}, share: 1}}]")))
@@ -212,7 +212,7 @@ def refused(root, capsys, reason: str, options: list[str]) -> None:
 
 
 def test_a_checkpoint_of_another_world_is_refused(tmp_path, capsys, learned):
-    folder = Histories(learned().config).folder(learned().split.train_tasks[0])
+    folder = HistoryStore(learned().config).folder(learned().split.train_tasks[0])
     entries = f"[{{checkpoint: {folder / 'checkpoint_400.zip'}, share: 1}}]"
     refused(
         tmp_path,
@@ -263,12 +263,12 @@ def played_by(path, *others: str) -> list[str]:
 def collected_folders(root) -> list[str]:
     """The folders of all histories in `root`, relative to that of all datasets."""
     histories = root / "histories"
-    return sorted(str(p.parent.relative_to(histories)) for p in histories.rglob("unit.json"))
+    return sorted(str(p.parent.relative_to(histories)) for p in histories.rglob("manifest.json"))
 
 
 def inputs(run: Run) -> list[dict[str, str]]:
     """The files that the histories of `run` were made of, with their hashes."""
-    folders = map(Histories(run.config).folder, run.split.train_tasks)
+    folders = map(HistoryStore(run.config).folder, run.split.train_tasks)
     return [read_manifest(folder)["inputs"] for folder in folders]
 
 
@@ -284,9 +284,9 @@ def test_the_agents_of_an_experiment_learn_first(smoke, tmp_path, learning):
         names = [path.rpartition("/")[2] for path in own]
         assert names == ["checkpoint_400.zip", "checkpoint_1600.zip"]
         assert all((tmp_path / path).is_file() for path in own)
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("unit.json")}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("manifest.json")}
     assert collect(run) == 0
-    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("unit.json")}
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("manifest.json")}
 
 
 def test_an_experiment_has_the_histories_that_its_own_run_collects(smoke, tmp_path, learning):
@@ -329,16 +329,16 @@ def test_a_changed_experiment_makes_other_demonstrations(smoke, tmp_path, learni
     assert collect(run) == 2
     before = inputs(run)
     learning.write_text(LEARNING.replace("1e-2", "1e-3"))
-    assert len(Histories(run.config).missing(run.split.train_tasks)) == 2  # no agents yet
+    assert len(HistoryStore(run.config).missing(run.split.train_tasks)) == 2  # no agents yet
     assert collect(run) == 2 and collect(run) == 0
     for old, new in zip(before, inputs(run), strict=True):
         assert set(old.values()).isdisjoint(new.values())
     assert len(collected_folders(tmp_path)) == 6
 
 
-def interrupted(run: Run) -> Histories:
+def interrupted(run: Run) -> HistoryStore:
     """Leave an unfinished collection of `run` with a snapshot, once its agents have learned."""
-    histories = Histories(run.config)
+    histories = HistoryStore(run.config)
     for needed in histories.needed:
         collect_tasks(needed, run.split.train_tasks)
     job = CollectionJob(histories, run.split.train_tasks)
@@ -365,7 +365,7 @@ def test_interrupted_demonstrations_resume_with_the_same_agents_only(
 
 def test_a_collection_waits_for_agents_that_learn_elsewhere(smoke, tmp_path, learning):
     run = Run.open(smoke(tmp_path, *played_by(learning)))
-    histories = Histories(run.config)
+    histories = HistoryStore(run.config)
     (agents,) = histories.needed
     held = Event()
 
@@ -390,7 +390,6 @@ UNFIT = {
     "is not a setting; did you mean source?": LEARNING + "sorce: {}\n",
     "source.algorithm is not stable_baselines3": "source: {algorithm: a2c}\n",
     "source.settings.checkpoints is 0": LEARNING.replace("checkpoints: 4", "checkpoints: 0"),
-    "has data.extra_roots, but its agents are read": LEARNING + "data: {extra_roots: [/]}\n",
     "with env.kwargs {'size': 4}, not {'size': 3}": LEARNING.replace("size: 3", "size: 4"),
     "with env.id 'FrozenLake-v1', not 'DarkRoom-v0'": LAKES,
 }

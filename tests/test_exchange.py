@@ -14,7 +14,7 @@ from training_run import SHORT, words_of
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import new_source
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import MANIFEST, STOPPED
 from ad.data.store import load_history
 from ad.exchange import export
@@ -285,20 +285,20 @@ def test_a_source_of_recorded_histories_resumes_where_it_was(run, root, monkeypa
 
 def test_an_agent_that_failed_is_still_known_after_a_round_trip(run, root, monkeypatch):
     read = export._manifest
-    failed = Histories(run.config).folder(run.split.train_tasks[1])
+    failed = HistoryStore(run.config).folder(run.split.train_tasks[1])
     monkeypatch.setattr(
         export, "_manifest", lambda path: read(path) | ({STOPPED: 7} if path == failed else {})
     )
     export_histories(run, "xland", "noisy.hdf5")
     back = imported("xland", "noisy.hdf5", root)
-    folders = Histories(back.config).folders(back.split.train_tasks)
+    folders = HistoryStore(back.config).folders(back.split.train_tasks)
     assert [load_history(folder).stopped_at for folder in folders] == [None, 7, None]
 
 
 def test_data_sets_are_called_like_the_histories_unless_told(run, root, capsys):
     for name in EXPORTS:
         export_histories(run, name)
-    folder = Histories(run.config).path
+    folder = HistoryStore(run.config).path
     said = capsys.readouterr().out
     assert folder.with_name(f"{folder.name}.hdf5").exists() and f"{folder}.hdf5" in said
     assert minari.load_dataset(f"{folder.name}-v0").total_steps == 3 * 90

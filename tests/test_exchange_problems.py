@@ -16,7 +16,7 @@ from training_run import words_of
 
 from ad.cli import VERBS, exit_code
 from ad.config.parser import load
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError, MachineError
 from ad.exchange import export, formats
 from ad.exchange import minari as minari_format
@@ -251,7 +251,7 @@ def test_a_data_set_of_minari_that_does_not_fit_the_disk_is_a_sentence(run, root
 def test_minari_takes_no_more_room_than_was_asked_for(run, root):
     export_histories(run, "minari", "rooms/noisy-v0")
     (path,) = root.rglob("*.hdf5")
-    folders = Histories(run.config).folders(run.split.train_tasks)
+    folders = HistoryStore(run.config).folders(run.split.train_tasks)
     loaded = export._LoadedHistories(run.split.train_tasks, folders)
     needed = minari_format._bytes_needed(Export(None, loaded, run.world, None))
     assert needed / 2 < path.stat().st_size < needed

@@ -11,7 +11,7 @@ from small_run import evaluated_run
 
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.methods import build_method
@@ -52,7 +52,9 @@ def lakes(smoke, tmp_path):
         tasks = f"[{{reward: 0.0}}, {{reward: {reward}}}, {{}}]"
         run = Run.open(smoke(tmp_path / reward, *LAKES, "--env.tasks", tasks, *WORDS))
         collect(run)
-        return [load_history(Histories(run.config).folder(task)) for task in run.split.train_tasks]
+        return [
+            load_history(HistoryStore(run.config).folder(task)) for task in run.split.train_tasks
+        ]
 
     return play
 
@@ -75,7 +77,7 @@ def test_the_history_of_a_failed_agent_is_whole(lakes):
 
 def break_agent(run: Run) -> None:
     """Begin to collect; one agent fails in the second chunk; leave it as an interruption does."""
-    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    job = CollectionJob(HistoryStore(run.config), run.split.train_tasks)
     for count, chunk in enumerate(job.source.run(job.steps), 1):
         job.writer.append(chunk)
         job.source.moments[0, BROKEN] = np.inf
@@ -101,7 +103,7 @@ def failed(smoke, tmp_path_factory) -> Run:
 
 
 def files(run: Run, agent: int) -> dict:
-    return load_history(Histories(run.config).folder(run.split.train_tasks[agent])).manifest[
+    return load_history(HistoryStore(run.config).folder(run.split.train_tasks[agent])).manifest[
         "files"
     ]
 
@@ -113,7 +115,7 @@ def test_the_other_agents_have_the_bits_of_a_run_without_the_fault(healthy, fail
 
 def test_what_it_recorded_before_has_the_bits_of_a_run_without_the_fault(healthy, failed):
     good, bad = (
-        load_history(Histories(run.config).folder(run.split.train_tasks[BROKEN]))
+        load_history(HistoryStore(run.config).folder(run.split.train_tasks[BROKEN]))
         for run in (healthy, failed)
     )
     assert bad.stopped_at == CHUNK_STEPS
@@ -145,7 +147,7 @@ def test_training_without_any_history_to_learn_from_is_a_sentence(failed, tmp_pa
     root = shutil.copytree(failed.config.root, tmp_path / "root")
     run = Run.open(type(failed.config)(**(vars(failed.config) | {"root": str(root)})))
     for task in run.split.train_tasks:
-        path = Histories(run.config).folder(task) / "unit.json"
+        path = HistoryStore(run.config).folder(task) / "manifest.json"
         write_checked_json(path, read_checked_json(path) | {"stopped_at_step": 0})
     with pytest.raises(ConfigError, match="no whole episode"):
         load_training_data(run, build_method(run.config.method))
@@ -164,9 +166,9 @@ def test_the_results_and_the_report_name_it_and_the_sources_line_leaves_it_out(f
 
 @pytest.mark.parametrize("step", [-1, 2201, 2.5, True, "9", None])
 def test_a_manifest_that_stops_where_no_agent_can_is_refused(failed, tmp_path, step):
-    history = Histories(failed.config).folder(failed.split.train_tasks[0])
+    history = HistoryStore(failed.config).folder(failed.split.train_tasks[0])
     copy = shutil.copytree(history, tmp_path / "history")
-    manifest = read_checked_json(copy / "unit.json") | {"stopped_at_step": step}
-    write_checked_json(copy / "unit.json", manifest)
+    manifest = read_checked_json(copy / "manifest.json") | {"stopped_at_step": step}
+    write_checked_json(copy / "manifest.json", manifest)
     with pytest.raises(CorruptError, match="invalid stopped_at_step"):
         load_history(copy)

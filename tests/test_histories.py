@@ -125,7 +125,7 @@ def test_a_history_that_is_written_again_replaces_the_old_one(tmp_path):
 
 def test_the_same_transitions_are_the_same_bytes(tmp_path):
     one, other = (write(tmp_path / name, random_chunks())[0] for name in "ab")
-    assert [path.name for path in sorted(one.iterdir())] == [*sorted(FILES), "unit.json"]
+    assert {path.name for path in one.iterdir()} == {*FILES, "manifest.json"}
     for path in one.iterdir():
         assert path.read_bytes() == (other / path.name).read_bytes()
 
@@ -140,7 +140,7 @@ def test_a_flipped_bit_is_noticed(history, name, place):
         load_history(history)
 
 
-@pytest.mark.parametrize("name", [*FILES, "unit.json"])
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 @pytest.mark.parametrize("kept", [0, 20, -2], ids=["empty", "20 bytes", "two bytes short"])
 def test_a_truncated_file_is_noticed(history, name, kept):
     (history / name).write_bytes((history / name).read_bytes()[:kept])
@@ -149,7 +149,7 @@ def test_a_truncated_file_is_noticed(history, name, kept):
     assert not is_complete(history)
 
 
-@pytest.mark.parametrize("name", [*FILES, "unit.json"])
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_a_missing_file_is_noticed(history, name):
     (history / name).unlink()
     with pytest.raises(CorruptError):
@@ -159,7 +159,7 @@ def test_a_missing_file_is_noticed(history, name):
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"files": []}', '{"files": {}}'])
 def test_a_manifest_of_another_form_is_noticed(history, text):
-    (history / "unit.json").write_text(text)
+    (history / "manifest.json").write_text(text)
     with pytest.raises(CorruptError):
         load_history(history)
     assert not is_complete(history)
@@ -172,10 +172,17 @@ def test_a_missing_history_is_noticed(tmp_path):
 
 
 def test_a_history_of_another_schema_is_refused(history):
-    path = history / "unit.json"
+    path = history / "manifest.json"
     write_checked_json(path, read_checked_json(path) | {"schema": 7})
     with pytest.raises(CorruptError, match="has schema 7, this version reads schema 2"):
         load_history(history)
+
+
+def test_a_history_of_an_earlier_version_is_refused(history):
+    (history / "manifest.json").rename(history / "unit.json")
+    with pytest.raises(CorruptError, match="scripts.collect makes it again"):
+        load_history(history)
+    assert not is_complete(history)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -183,7 +190,7 @@ def test_a_history_of_another_schema_is_refused(history):
 def test_no_flipped_bit_of_the_manifest_changes_what_is_read_or_shows_a_traceback(
     shared_history, data
 ):
-    path = shared_history / "unit.json"
+    path = shared_history / "manifest.json"
     good, expected = path.read_bytes(), load_history(shared_history)
     place = data.draw(st.integers(0, len(good) - 1))
     bad = bytearray(good)

@@ -17,7 +17,7 @@ from small_board import SmallBoard
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.config.help import launcher_help
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
 from ad.runtime.locks import is_locked, locked
@@ -340,7 +340,7 @@ def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, 
 def test_a_run_waits_for_a_process_that_collects_its_histories(made, tmp_path):
     board = SmallBoard(tmp_path)
     first = board.runs[0]
-    histories = Histories(replace(first.config, root=str(board.root))).path
+    histories = HistoryStore(replace(first.config, root=str(board.root))).path
     written = histories.with_name("other") / ".history.345.tmp"
     written.mkdir(parents=True)  # by a process that collects other histories
     process = threading.Thread(

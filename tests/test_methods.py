@@ -156,7 +156,7 @@ def numbers_seen(method) -> list[int]:
     history["reward"] = np.zeros((1, 40), np.float32)
     history = TaskHistory(history, np.zeros(1, int), TaskOracle())
     spec = Spec({"": Discrete(40, (40,))}, 40, (0.0,), (0.0, 0.0), 40)
-    windows = WindowSampler([history], spec, method.fields, 5, 1, method.history_part)
+    windows = WindowSampler([history], spec, method.fields, 5, 1, history_part=method.history_part)
     content = windows.sample(np.random.default_rng(0), 500)
     return sorted(set(content["observation"][:, 1:][content["valid"][:, 1:]].tolist()))
 

@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 import envs
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import PARTIAL
 from ad.runtime.run import Run
 from ad.runtime.snapshots import flatten
@@ -134,9 +134,9 @@ def test_a_collection_whose_replay_is_refused_starts_again_and_says_so(
     words += ["--model.reward", "projection", "--source.algorithm", "demonstrations"]
     words += ["--source.settings.entries", "[{act: random, share: 1}]"]
     run = Run.open(smoke(tmp_path, *words))
-    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    job = CollectionJob(HistoryStore(run.config), run.split.train_tasks)
     job.writer.append(next(job.source.run(job.steps)))
     job.save()
     collect(run)
     assert "starts again: the environments cannot be restored" in capsys.readouterr().err
-    assert not list(Histories(run.config).path.glob(f"{PARTIAL}*"))
+    assert not list(HistoryStore(run.config).path.glob(f"{PARTIAL}*"))

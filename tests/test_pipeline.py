@@ -13,7 +13,7 @@ from training_run import train_seeds
 from ad import pipeline
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer
@@ -72,10 +72,11 @@ def test_it_leaves_what_the_design_names(config):
 def test_only_train_tasks_have_histories(config):
     split = Run.open(config).split
     units = {
-        path.name for path in Histories(config).folder(split.train_tasks[0]).parent.glob("task_*")
+        path.name
+        for path in HistoryStore(config).folder(split.train_tasks[0]).parent.glob("task_*")
     }
-    assert units == {Histories(config).folder(task).name for task in split.train_tasks}
-    assert not units & {Histories(config).folder(task).name for task in split.held_out_tasks}
+    assert units == {HistoryStore(config).folder(task).name for task in split.train_tasks}
+    assert not units & {HistoryStore(config).folder(task).name for task in split.held_out_tasks}
 
 
 def test_there_is_one_row_of_results_for_each_split_task_seed_and_episode(config):

@@ -13,7 +13,7 @@ import envs
 from ad import pipeline
 from ad.config.help import help_text
 from ad.config.parser import load_file
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.runtime.run import Run
@@ -220,7 +220,7 @@ def test_a_run_is_made_of_components_of_an_own_file(own, smoke, tmp_path):
     words += ["--model.encoder", f"{own}:Encoder", "--method.settings.factor", "3"]
     config = smoke(tmp_path, *words)
     assert config.method.settings == {"factor": 3.0, "name": "x"}
-    assert Histories(config).path.name.startswith("own_parts_py_world-own_parts_py_source-")
+    assert HistoryStore(config).path.name.startswith("own_parts_py_world-own_parts_py_source-")
     run = Run.open(config)
     pipeline.collect(run, False)
     pipeline.train([run], False)
@@ -269,7 +269,7 @@ def test_a_path_of_any_length_gives_the_folder_of_histories_a_short_name(own, sm
     folder.mkdir(parents=True)
     (folder / "parts.py").write_text(COMPONENTS)
     config = smoke(tmp_path, "--source.algorithm", f"{folder}/parts.py:Source")
-    assert len(Histories(config).path.name) < 150
+    assert len(HistoryStore(config).path.name) < 150
 
 
 BAD = [

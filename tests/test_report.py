@@ -10,7 +10,7 @@ from small_run import evaluated_run
 
 import envs
 from ad import pipeline
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.results import read_results
@@ -251,7 +251,7 @@ def test_what_a_world_tells_is_shown_under_the_name_that_it_has(worlds, smoke, t
 
 def test_the_page_shows_the_returns_of_the_training_data(run, page):
     returns = data_returns(run)
-    histories = Histories(run.config)
+    histories = HistoryStore(run.config)
     counted = 0
     for task in run.split.train_tasks:  # three of four actors are trained on
         arrays = load_history(histories.folder(task)).arrays

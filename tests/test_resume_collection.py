@@ -16,7 +16,7 @@ from source_words import ROOM_SOURCES, SOURCE_WORDS
 import envs
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob, new_source
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import PARTIAL, is_complete
 from ad.registry import SOURCES
 from ad.runtime.run import Run
@@ -70,7 +70,7 @@ def other_run(whole: Run, root: Path) -> Run:
 
 def cut(run: Run, chunks: int) -> None:
     """Collect until `chunks` chunks are appended, and stop there."""
-    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    job = CollectionJob(HistoryStore(run.config), run.split.train_tasks)
     for count, chunk in enumerate(job.source.run(job.steps), 1):
         job.writer.append(chunk)
         if count == chunks:
@@ -85,16 +85,16 @@ def test_histories_that_were_cut_off_come_out_with_the_same_bytes(whole, tmp_pat
     assert collect(other) == 5
     said = capsys.readouterr().err
     assert f"at step {(chunks - 1) * CHUNK_STEPS} of 2200" in said
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole.config).path)
+    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole.config).path)
 
 
 def test_what_was_written_behind_the_last_state_does_not_count(whole_of_two, tmp_path):
     other = other_run(whole_of_two, tmp_path)
     cut(other, 3)
-    for path in Histories(other.config).path.glob(f"{PARTIAL}*/*/action.npy"):
+    for path in HistoryStore(other.config).path.glob(f"{PARTIAL}*/*/action.npy"):
         np.load(path, mmap_mode="r+")[:, 2 * CHUNK_STEPS :] = 3
     collect(other)
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
+    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
 def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(
@@ -104,19 +104,19 @@ def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(
     cut(other, 1)
     collect(other)
     assert "starts again: it left no snapshot" in capsys.readouterr().err
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
+    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
 def test_a_damaged_state_is_refused_and_the_collection_starts_again(whole_of_two, tmp_path, capsys):
     other = other_run(whole_of_two, tmp_path)
     cut(other, 3)
-    (path,) = Histories(other.config).path.glob(f"{PARTIAL}*/state_*.npz")
+    (path,) = HistoryStore(other.config).path.glob(f"{PARTIAL}*/state_*.npz")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     collect(other)
     assert "starts again: the state in" in capsys.readouterr().err
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
+    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
 def test_a_partial_array_that_was_cut_makes_the_collection_start_again(
@@ -124,23 +124,23 @@ def test_a_partial_array_that_was_cut_makes_the_collection_start_again(
 ):
     other = other_run(whole_of_two, tmp_path)
     cut(other, 3)
-    path = next(Histories(other.config).path.glob(f"{PARTIAL}*/*/reward.npy"))
+    path = next(HistoryStore(other.config).path.glob(f"{PARTIAL}*/*/reward.npy"))
     path.write_bytes(path.read_bytes()[:-1])
     collect(other)
     assert "starts again" in capsys.readouterr().err
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
+    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
 def test_histories_that_are_published_are_not_computed_again(whole_of_two, tmp_path):
     other = other_run(whole_of_two, tmp_path)
-    job = CollectionJob(Histories(other.config), other.split.train_tasks)
+    job = CollectionJob(HistoryStore(other.config), other.split.train_tasks)
     for chunk in job.source.run(job.steps):
         job.writer.append(chunk)
     job.save()
-    histories = [Histories(other.config).folder(task) for task in other.split.train_tasks]
+    histories = [HistoryStore(other.config).folder(task) for task in other.split.train_tasks]
     published = {histories[0]: None, histories[1]: None}
     for source, folder in zip(job.writer.temporary[:2], histories, strict=False):
-        made = Histories(whole_of_two.config).folder(
+        made = HistoryStore(whole_of_two.config).folder(
             other.split.train_tasks[histories.index(folder)]
         )
         for path in made.iterdir():  # as `close` leaves it, before it comes to the third history
@@ -149,7 +149,7 @@ def test_histories_that_are_published_are_not_computed_again(whole_of_two, tmp_p
         published[folder] = folder.stat().st_mtime_ns
     collect(other)
     assert {folder: folder.stat().st_mtime_ns for folder in published} == published
-    assert hashes(Histories(other.config).path) == hashes(Histories(whole_of_two.config).path)
+    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
 def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_path):
@@ -157,7 +157,7 @@ def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_pat
     cut(run, 3)
     fewer = Run.open(smoke(tmp_path, "--name", "b", *LONG, "--split.num_train_tasks", "1"))
     collect(fewer)
-    assert len(list(Histories(run.config).path.glob(f"{PARTIAL}*"))) == 1
+    assert len(list(HistoryStore(run.config).path.glob(f"{PARTIAL}*"))) == 1
 
 
 def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
@@ -165,13 +165,13 @@ def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
     cut(run, 3)
     collect(run, fresh=True)
     assert "go on" not in capsys.readouterr().err
-    assert all(is_complete(Histories(run.config).folder(task)) for task in run.split.train_tasks)
-    assert not list(Histories(run.config).path.glob(f"{PARTIAL}*"))
+    assert all(is_complete(HistoryStore(run.config).folder(task)) for task in run.split.train_tasks)
+    assert not list(HistoryStore(run.config).path.glob(f"{PARTIAL}*"))
 
 
 def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):
     run = Run.open(smoke(tmp_path, *ICE, "--source.algorithm", "a2c", *LONG))
-    job = CollectionJob(Histories(run.config), run.split.train_tasks)
+    job = CollectionJob(HistoryStore(run.config), run.split.train_tasks)
     assert not job.can_be_saved
     job.save()
     assert collect(run) == 1
@@ -231,7 +231,7 @@ def start(root: Path, *words: str) -> subprocess.Popen:
 def test_a_signal_saves_and_the_same_command_goes_on(smoke, tmp_path):
     words = ["--source.env_steps", "4000000", "--source.state_every", "0.2"]
     process, run = start(tmp_path, *words), smoke(tmp_path, *words)
-    while not list(Histories(run).path.glob(f"{PARTIAL}*/state.json")):
+    while not list(HistoryStore(run).path.glob(f"{PARTIAL}*/state.json")):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

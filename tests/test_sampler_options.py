@@ -11,7 +11,7 @@ from training_run import assert_same_bits, forget_last_checkpoint, train
 
 from ad.config.parser import load
 from ad.config.schema import DataConfig, config_hash
-from ad.data.filtering import actor_scores, best_actors
+from ad.data.dataset import actor_scores, best_actors
 from ad.data.load import load_dataset
 from ad.data.permutation import PermutedWindows, permutations
 from ad.data.sampler import TaskHistory, WindowSampler

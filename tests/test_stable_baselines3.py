@@ -14,7 +14,7 @@ import ad.sources.sb3.settings
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob, new_source
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
 from ad.data.store import is_complete, load_history
 from ad.errors import CorruptError, NumericError
@@ -114,7 +114,7 @@ def run(smoke, tmp_path) -> Run:
 
 def test_checkpoints_are_published_with_the_history_and_checked(run):
     collect(run)
-    folder = Histories(run.config).folder(run.split.train_tasks[0])
+    folder = HistoryStore(run.config).folder(run.split.train_tasks[0])
     assert [path.name for path in sorted(folder.glob("*.zip"))] == [
         "checkpoint_200.zip",
         "checkpoint_400.zip",
@@ -132,7 +132,7 @@ def test_checkpoints_are_published_with_the_history_and_checked(run):
 
 def test_a_checkpoint_is_the_policy_of_its_time_and_the_library_reads_it(run):
     collect(run)
-    history = load_history(Histories(run.config).folder(run.split.train_tasks[0]))
+    history = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0]))
     path = history.arrays.folder / "checkpoint_400.zip"
     env = Spaces(1, observation_parts(run.world), 5)
     model = PPO("MlpPolicy", env, device="cpu")
@@ -159,7 +159,7 @@ def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path, 
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
         run = Run.open(smoke(tmp_path / name, *words))
-        histories = Histories(run.config)
+        histories = HistoryStore(run.config)
         if name == "cut":
             job = CollectionJob(histories, run.split.train_tasks)
             chunks = job.source.run(job.steps)

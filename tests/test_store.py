@@ -1,7 +1,6 @@
 """The store: one writer at a time, nothing left behind, room taken first, no lie believed."""
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -15,11 +14,11 @@ import pytest
 
 from ad.cli import exit_code
 from ad.collection.collect import collect
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import is_complete, load_history
 from ad.errors import CorruptError, MachineError
 from ad.runtime import arrays as array_files
-from ad.runtime.files import require_disk_space, write_checked_json
+from ad.runtime.files import read_checked_json, require_disk_space, write_checked_json
 from ad.runtime.locks import is_locked, locked, locked_files
 from ad.runtime.run import Run
 from ad.verbs import of_experiment
@@ -111,7 +110,7 @@ def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, 
 
 def test_a_second_process_on_a_dataset_is_refused(holder, smoke, tmp_path):
     run = Run.open(smoke(tmp_path))
-    holder(Histories(run.config).path)
+    holder(HistoryStore(run.config).path)
     with pytest.raises(MachineError, match="another process"):
         collect(run)
 
@@ -126,7 +125,7 @@ def test_a_collection_that_the_disk_has_no_room_for_is_refused_before_it_starts(
     run = Run.open(smoke(tmp_path, "--source.env_steps", str(10**15)))
     with pytest.raises(MachineError, match=r"collecting 5 histories needs \d+\.\d MB"):
         collect(run)
-    assert not Histories(run.config).path.exists()
+    assert not HistoryStore(run.config).path.exists()
 
 
 def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tmp_path):
@@ -138,10 +137,9 @@ def test_a_file_that_is_made_has_its_room_on_the_disk_and_the_header_of_numpy(tm
 
 def forge(history: Path, change) -> None:
     """Change the manifest by `change(manifest)` and hash it again, as an attacker could."""
-    manifest = json.loads((history / "unit.json").read_text())
-    del manifest["seal"]
+    manifest = read_checked_json(history / "manifest.json")
     change(manifest)
-    write_checked_json(history / "unit.json", manifest)
+    write_checked_json(history / "manifest.json", manifest)
 
 
 def refused(history: Path) -> bool:
@@ -208,23 +206,23 @@ def test_a_manifest_with_other_columns_is_refused(history, columns):
 
 
 def test_a_manifest_nested_without_end_is_refused(history):
-    (history / "unit.json").write_text("[" * 100_000)
+    (history / "manifest.json").write_text("[" * 100_000)
     assert refused(history) and not is_complete(history)
 
 
 def test_a_manifest_too_large_to_be_one_is_refused(history):
-    (history / "unit.json").write_text(" " * (2 << 20))
+    (history / "manifest.json").write_text(" " * (2 << 20))
     assert refused(history) and not is_complete(history)
 
 
-@pytest.mark.parametrize("name", ["action.npy", "unit.json"])
+@pytest.mark.parametrize("name", ["action.npy", "manifest.json"])
 def test_a_link_in_place_of_a_file_is_refused(history, name, tmp_path):
     (history / name).rename(tmp_path / "elsewhere")
     (history / name).symlink_to(tmp_path / "elsewhere")
     assert refused(history) and not is_complete(history)
 
 
-@pytest.mark.parametrize("name", ["action.npy", "unit.json"])
+@pytest.mark.parametrize("name", ["action.npy", "manifest.json"])
 def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(history, name):
     (history / name).unlink()
     os.mkfifo(history / name)

@@ -11,7 +11,7 @@ from training_run import train_seeds
 
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data import dataset
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.load import load_dataset
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter
@@ -30,14 +30,14 @@ def write_numbered_histories(config) -> None:
     """Write a history for every task; all observations of an actor are its number."""
     tasks = Run(config).split.all_tasks
     steps = config.source.env_steps // config.source.num_envs
-    fields = Histories(config).fields
+    fields = HistoryStore(config).fields
     chunk = TransitionChunk.empty(fields, steps, len(tasks), config.source.num_envs)
     for array in chunk.arrays.values():
         array[:] = 0
     numbers = np.arange(len(tasks) * config.source.num_envs)
     chunk.arrays["observation"][:] = numbers.reshape(len(tasks), -1)
     chunk.arrays["truncated"][4::5] = True
-    folders = [Histories(config).folder(task) for task in tasks]
+    folders = [HistoryStore(config).folder(task) for task in tasks]
     writer = HistoryWriter(folders, fields, config.source.num_envs, steps)
     writer.append(chunk)
     writer.close([{} for _ in tasks])
@@ -111,14 +111,14 @@ def own_histories(numbered, tmp_path):
 
 
 def test_a_train_task_without_a_history_stops_training_in_one_sentence(own_histories):
-    folder = Histories(own_histories).folder(Run(own_histories).split.train_tasks[2])
+    folder = HistoryStore(own_histories).folder(Run(own_histories).split.train_tasks[2])
     shutil.rmtree(folder)
     with pytest.raises(ConfigError, match=r"1 train tasks have no history.*scripts\.collect"):
         Trainer(Run.open(own_histories))
 
 
 def test_a_damaged_history_stops_training_in_one_sentence(own_histories):
-    folder = Histories(own_histories).folder(Run(own_histories).split.train_tasks[2])
+    folder = HistoryStore(own_histories).folder(Run(own_histories).split.train_tasks[2])
     content = bytearray((folder / "reward.npy").read_bytes())
     content[-1] ^= 1
     (folder / "reward.npy").write_bytes(content)
@@ -185,14 +185,6 @@ def test_transitions_in_files_that_do_not_fit_the_disk_are_a_sentence(numbered, 
     monkeypatch.setattr("ad.runtime.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(MachineError, match=r"data\.in_memory: false needs"):
         training_data(config)
-
-
-def test_transitions_in_files_need_no_folder_of_histories(numbered, tmp_path):
-    config = numbered(1, "--data.in_memory", "false")
-    data = replace(config.data, extra_roots=[config.root])
-    moved = replace(config, root=str(tmp_path), data=data)
-    assert len(training_data(moved).train) == len(training_data(config).train)
-    assert list((tmp_path / "histories").iterdir()) == []
 
 
 @pytest.mark.parametrize("in_file", [False, True])

@@ -10,7 +10,7 @@ from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.data.curves import LearningCurves
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.schema import TransitionChunk
 from ad.data.store import load_history
 from ad.runtime.run import Run
@@ -71,7 +71,7 @@ def test_a_tuned_curve_is_that_of_the_history_collected_with_its_settings(search
     assert Settings(**run.config.source.settings) == own
     collect(run)
     for n, task in enumerate(tuning.tasks):
-        arrays = load_history(Histories(run.config).folder(task)).arrays
+        arrays = load_history(HistoryStore(run.config).folder(task)).arrays
         curves = LearningCurves(run.world, 1, 4, 1000, 4)
         curves.add(TransitionChunk({name: array.T[:, None] for name, array in arrays.items()}))
         for name, row in curves.curves().items():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ad.data import load, verified
-from ad.data.histories import Histories
+from ad.data import load
+from ad.data.histories import HistoryStore
 from ad.data.load import load_dataset
 from ad.data.manifest import check_file
 from ad.data.store import load_history
@@ -19,12 +19,12 @@ from ad.runtime.run import Run
 @pytest.fixture
 def run(collected, tmp_path, monkeypatch) -> Run:
     """A run with its own copy of the histories, which are old enough to be recorded."""
-    monkeypatch.setattr(verified, "CLOCK_TICK", 0)
+    monkeypatch.setattr(load, "CLOCK_TICK", 0)
     config = collected("verified")
-    folder = Histories(config).path
+    folder = HistoryStore(config).path
     # Without the record that other tests may have made.
     own = tmp_path / "histories" / folder.name
-    shutil.copytree(folder, own, ignore=shutil.ignore_patterns(verified.VERIFIED))
+    shutil.copytree(folder, own, ignore=shutil.ignore_patterns(load.VERIFIED))
     return Run(replace(config, root=str(tmp_path)))
 
 
@@ -33,13 +33,13 @@ def read(monkeypatch) -> list[Path]:
     """The files of which every byte is read, in their order."""
     paths = []
     monkeypatch.setattr(
-        verified, "check_file", lambda path, entry: (paths.append(path), check_file(path, entry))
+        load, "check_file", lambda path, entry: (paths.append(path), check_file(path, entry))
     )
     return paths
 
 
 def files_of(run: Run) -> list[Path]:
-    folders = Histories(run.config).folders(run.split.train_tasks)
+    folders = HistoryStore(run.config).folders(run.split.train_tasks)
     return [path for folder in folders for path in folder.glob("*.npy")]
 
 
@@ -73,18 +73,10 @@ def test_a_changed_byte_is_found_although_the_file_was_verified(run, keeps_time)
         load_dataset(run)
 
 
-def test_another_manifest_is_another_hash_to_verify(run, read):
-    load_dataset(run)
-    first, second, *_ = Histories(run.config).folders(run.split.train_tasks)
-    shutil.copy(second / "unit.json", first / "unit.json")
-    with pytest.raises(CorruptError, match="SHA-256 differs"):
-        load_dataset(run)
-
-
 @pytest.mark.parametrize("content", ["{", '{"task/action.npy": "1 2 3"}', "[]"])
 def test_a_damaged_record_is_made_again(run, read, content):
     load_dataset(run)
-    record = Histories(run.config).path / verified.VERIFIED
+    record = HistoryStore(run.config).path / load.VERIFIED
     good = record.read_text()
     record.write_text(content)
     read.clear()
@@ -93,7 +85,7 @@ def test_a_damaged_record_is_made_again(run, read, content):
 
 
 def test_a_file_that_was_written_just_now_is_not_recorded(run, read, monkeypatch):
-    monkeypatch.setattr(verified, "CLOCK_TICK", 10**15)
+    monkeypatch.setattr(load, "CLOCK_TICK", 10**15)
     load_dataset(run)
     load_dataset(run)
     assert len(read) == 2 * len(files_of(run))
@@ -103,7 +95,7 @@ def test_a_dataset_that_cannot_be_written_to_is_read_every_time(run, read, monke
     def refuse(*arguments):
         raise PermissionError
 
-    monkeypatch.setattr(verified, "write_checked_json", refuse)
+    monkeypatch.setattr(load, "write_checked_json", refuse)
     load_dataset(run)
     load_dataset(run)
     assert len(read) == 2 * len(files_of(run))
@@ -111,7 +103,7 @@ def test_a_dataset_that_cannot_be_written_to_is_read_every_time(run, read, monke
 
 def test_an_interrupted_start_keeps_what_it_has_verified(run, read, monkeypatch):
     def interrupt(folder, **options):
-        if folder == Histories(run.config).folder(run.split.train_tasks[2]):
+        if folder == HistoryStore(run.config).folder(run.split.train_tasks[2]):
             raise KeyboardInterrupt
         return load_history(folder, **options)
 
@@ -124,16 +116,6 @@ def test_an_interrupted_start_keeps_what_it_has_verified(run, read, monkeypatch)
     assert sorted(read) == sorted(files_of(run))
 
 
-def test_the_record_is_saved_from_time_to_time(run, monkeypatch):
-    saved, write = [], verified.write_checked_json
-    monkeypatch.setattr(verified, "SAVE_EVERY", 0)
-    monkeypatch.setattr(
-        verified, "write_checked_json", lambda path, value: (saved.append(path), write(path, value))
-    )
-    load_dataset(run)
-    assert len(saved) == len(files_of(run))
-
-
 def test_a_file_that_changes_while_it_is_read_is_not_recorded(run, monkeypatch):
     touched = files_of(run)[0]
 
@@ -143,9 +125,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_recorded(run, monkeypatch):
             os.utime(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(verified, "check_file", check)
+        patched.setattr(load, "check_file", check)
         load_dataset(run)
-    record = (touched.parent.parent / verified.VERIFIED).read_text()
+    record = (touched.parent.parent / load.VERIFIED).read_text()
     names = [f"{path.parent.name}/{path.name}" for path in files_of(run)]
     assert [name for name in names if f'"{name}"' not in record] == names[:1]
 

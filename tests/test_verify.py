@@ -12,7 +12,7 @@ from small_run import evaluated_run
 
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect, collect_tasks
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.evaluation import summary
 from ad.runtime.run import Run
 from ad.training import checkpoints
@@ -60,7 +60,7 @@ def whole_with(histories: int, results: int = 0) -> str:
 
 
 def history(config, index: int = 0) -> Path:
-    return Histories(config).folder(Run.open(config).split.train_tasks[index])
+    return HistoryStore(config).folder(Run.open(config).split.train_tasks[index])
 
 
 def flip(path: Path, place: int = -1) -> None:
@@ -97,14 +97,14 @@ def test_verify_changes_nothing_by_itself(config, verified):
 def test_repair_makes_bad_histories_again_with_the_same_bytes_and_leaves_the_others(
     config, verified
 ):
-    before, folder = hashes(Histories(config).path), history(config, 2)
+    before, folder = hashes(HistoryStore(config).path), history(config, 2)
     age = folder.stat().st_ctime_ns
     flip(history(config, 0) / "reward.npy", 200)
-    flip(history(config, 1) / "unit.json", 30)
+    flip(history(config, 1) / "manifest.json", 30)
     shutil.rmtree(history(config, 4))
     code, said = verified("--repair", "true")
     assert code == 0 and "3 histories collected again" in said
-    assert hashes(Histories(config).path) == before
+    assert hashes(HistoryStore(config).path) == before
     assert folder.stat().st_ctime_ns == age
 
 
@@ -118,19 +118,19 @@ def test_repair_removes_a_bad_checkpoint_and_keeps_the_good_one(config, verified
 
 def of_another_split_and_seed(config) -> list[Path]:
     """Collect another split's and another source seed's histories; the folders only they have."""
-    before = set(Histories(config).path.iterdir())
+    before = set(HistoryStore(config).path.iterdir())
     others = (
         replace(config, split=replace(config.split, split_seed=1)),
         replace(config, source=replace(config.source, source_seed=1)),
     )
     for other in others:
-        collect_tasks(Histories(other), Run(other).split.train_tasks)
-    return sorted(set(Histories(config).path.iterdir()) - before)
+        collect_tasks(HistoryStore(other), Run(other).split.train_tasks)
+    return sorted(set(HistoryStore(config).path.iterdir()) - before)
 
 
 def test_histories_of_other_splits_and_seeds_are_verified_and_repaired_too(config, verified):
     others = of_another_split_and_seed(config)
-    before = hashes(Histories(config).path)
+    before = hashes(HistoryStore(config).path)
     assert verified() == (0, whole_with(5 + len(others)))
     for folder in others:
         flip(folder / "time.npy")
@@ -138,11 +138,11 @@ def test_histories_of_other_splits_and_seeds_are_verified_and_repaired_too(confi
     assert code == 4 and all(f"{folder} cannot be used" in said for folder in others)
     code, said = verified("--repair", "true")
     assert code == 0 and f"{len(others)} histories collected again" in said
-    assert hashes(Histories(config).path) == before
+    assert hashes(HistoryStore(config).path) == before
 
 
 def test_a_history_of_a_task_that_the_world_has_not_is_removed_by_repair(config, verified):
-    stranger = shutil.copytree(history(config), Histories(config).path / "task_77-7_seed_0")
+    stranger = shutil.copytree(history(config), HistoryStore(config).path / "task_77-7_seed_0")
     code, said = verified()
     assert code == 4 and f"{stranger} is another one, by its task" in said
     assert verified("--repair", "true")[0] == 0
@@ -162,10 +162,10 @@ def test_damaged_results_are_named_and_repair_leaves_them_to_evaluate(config, ve
 
 
 def test_a_history_under_another_ones_name_is_found_and_collected_again(config, verified):
-    before = hashes(Histories(config).path)
+    before = hashes(HistoryStore(config).path)
     shutil.rmtree(history(config, 0))
     shutil.copytree(history(config, 1), history(config, 0))
     code, said = verified()
     assert code == 4 and "is another one, by its task" in said
     assert collect(Run.open(config)) == 1
-    assert hashes(Histories(config).path) == before
+    assert hashes(HistoryStore(config).path) == before

@@ -6,7 +6,7 @@ import pytest
 from fields import FIELDS
 from small_run import evaluated_run
 
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError, CorruptError, MachineError
 from ad.reporting import video
 from ad.reporting.record import history_episodes, record, rollout_episodes
@@ -128,7 +128,7 @@ def test_the_episodes_of_a_held_out_task_lie_end_to_end(run):
 
 def test_a_history_starts_each_episode_at_the_start(run):
     task = run.split.train_tasks[0]
-    episodes = history_episodes(task, Histories(run.config).folder(task))
+    episodes = history_episodes(task, HistoryStore(run.config).folder(task))
     starts = episodes.transitions["observation"][episodes.start]
     assert len(episodes.start) > 10 and (starts == 4).all()
 
@@ -144,7 +144,7 @@ def test_the_world_is_asked_to_draw_every_recorded_field_of_an_episode(run):
     assert episodes.frames(world, 1) is None
     assert world.transitions.keys() == {"observation", "action", "reward", "next_observation"}
     assert world.transitions["reward"].sum() == episodes.returns[1]
-    history = history_episodes(task, Histories(run.config).folder(task))
+    history = history_episodes(task, HistoryStore(run.config).folder(task))
     history.frames(world, 2)
     assert world.task is task and world.transitions.keys() == FIELDS.keys()
     assert len(world.transitions["action"]) == history.stop[2] - history.start[2]

@@ -36,8 +36,8 @@ class Histories:
 
     def windows(self, context_length: int, from_start: float = 0.0) -> WindowSampler:
         tasks = [TaskHistory(arrays, np.zeros(1, int), TaskOracle()) for arrays in self.arrays]
-        settings = context_length, self.stride, self.part, from_start
-        return WindowSampler(tasks, SPEC, FIELDS, *settings)
+        settings = {"history_part": self.part, "from_start": from_start}
+        return WindowSampler(tasks, SPEC, FIELDS, context_length, self.stride, **settings)
 
     def episodes(self) -> list[list[list[int]]]:
         """The transition numbers of each whole episode inside the part, actor after actor."""

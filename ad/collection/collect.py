@@ -1,19 +1,18 @@
 """Collection: run the source algorithm on every train task that has no history, and store it."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from ad.collection.job import CollectionJob, limit_threads, resumable_folders, resumable_jobs
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import CURVE_START
 from ad.data.store import load_history
 from ad.runtime.arrays import max_open_maps
 from ad.runtime.console import info, warn
 from ad.runtime.files import atomic_rename_dir, remove, write_json
-from ad.runtime.locks import locked_all
+from ad.runtime.locks import locked
 from ad.runtime.run import Run, describe_split
 from envs.tasks import Split, task_name
 
@@ -26,7 +25,7 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> int:
     An interrupted collection is resumed, and gives the same bytes. Raises LockedError while
     another process collects into the same dataset; with `wait`, waits for its end.
     """
-    histories, split, length = Histories(run.config), run.split, run.config.env.episode_length
+    histories, split, length = HistoryStore(run.config), run.split, run.config.env.episode_length
     if (limit := run.world.max_episode_steps) and length < limit:
         warn(
             f"env.episode_length {length} ends episodes that {run.config.env.id} lets last for "
@@ -36,7 +35,7 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> int:
 
 
 def collect_tasks(
-    histories: Histories,
+    histories: HistoryStore,
     tasks: np.ndarray,
     fresh: bool = False,
     wait: bool = False,
@@ -52,7 +51,7 @@ def collect_tasks(
         if collected := collect_tasks(needed, tasks, wait=True):
             info(f"collect: {collected} histories that the source reads, in {needed.path}")
     limit_threads(histories.config)
-    with locked_all(_changed_folders(histories, tasks, fresh), wait):
+    with locked(histories.path, wait):
         if fresh:
             _discard(histories, tasks)
         missing = histories.missing(tasks)
@@ -68,7 +67,7 @@ def collect_tasks(
 
 def write_source_curves(run: Run) -> None:
     """Write the learning curve of each source agent for tensorboard, under `source/<task>/`."""
-    histories = Histories(run.config)
+    histories = HistoryStore(run.config)
     for task in run.split.train_tasks:
         folder = run.folder / "source" / task_name(task)
         if folder.exists():
@@ -84,7 +83,7 @@ def write_source_curves(run: Run) -> None:
         atomic_rename_dir(temporary, folder)
 
 
-def _split_tasks(histories: Histories, tasks: np.ndarray) -> list[np.ndarray]:
+def _split_tasks(histories: HistoryStore, tasks: np.ndarray) -> list[np.ndarray]:
     """Split `tasks` so that the arrays of each job can be open at once.
 
     A history does not depend on the other histories of its job.
@@ -95,18 +94,7 @@ def _split_tasks(histories: Histories, tasks: np.ndarray) -> list[np.ndarray]:
     return np.array_split(tasks, range(most, len(tasks), most))
 
 
-def _changed_folders(histories: Histories, tasks: np.ndarray, fresh: bool) -> set[Path]:
-    """Return the folders of the dataset that collecting `tasks` adds to or removes from.
-
-    Those of extra roots that keep what they have are not among them: they may be read-only.
-    """
-    if len(histories.paths) == 1:
-        return {histories.path}
-    replaced = tasks if fresh else histories.missing(tasks)
-    return {histories.path, *(histories.folder(task).parent for task in replaced)}
-
-
-def _discard(histories: Histories, tasks: np.ndarray) -> None:
+def _discard(histories: HistoryStore, tasks: np.ndarray) -> None:
     """Remove the histories of `tasks` and the partial folders of interrupted collections."""
     for task in tasks:
         remove(histories.folder(task))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ad.config.schema import Experiment
 from ad.config.world import configured_world, make_envs
-from ad.data.histories import Histories, versions
+from ad.data.histories import HistoryStore, versions
 from ad.data.manifest import STOPPED
 from ad.data.schema import TransitionChunk
 from ad.data.spec import field_name
@@ -40,7 +40,7 @@ class CollectionJob:
     damaged; MachineError if a new job needs more disk space than there is.
     """
 
-    def __init__(self, histories: Histories, tasks: np.ndarray, resume: bool = False):
+    def __init__(self, histories: HistoryStore, tasks: np.ndarray, resume: bool = False):
         self.histories, self.config, self.tasks = histories, histories.config, tasks
         config = self.config
         self.steps = config.source.env_steps // config.source.num_envs
@@ -52,7 +52,7 @@ class CollectionJob:
         self.can_be_saved = state is not None
         if not resume:
             self._require_disk_space(flatten(state or {}))
-        folders = [histories.new_folder(task) for task in tasks]
+        folders = [histories.folder(task) for task in tasks]
         num_envs = config.source.num_envs
         self.writer = HistoryWriter(folders, histories.fields, num_envs, self.steps, resume)
         if resume:
@@ -119,23 +119,12 @@ class CollectionJob:
         stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
         for k, step in stopped.items():
             self.manifests[k][STOPPED] = step
-        self._remove_replaced()
         self.writer.close(self.manifests)
         if stopped:
             named = describe_stopped(
                 {task_name(self.tasks[k]): step for k, step in stopped.items()}
             )
             warn(f"{named}: their loss or gradient was not finite; the others are not affected")
-
-    def _remove_replaced(self) -> None:
-        """Remove the histories in extra roots that those of this job replace.
-
-        This comes before publishing: a process that is killed in between resumes from its snapshot,
-        whereas a task with two histories is refused.
-        """
-        for task in self.tasks:
-            if (found := self.histories.folder(task)) != self.histories.new_folder(task):
-                remove(found)
 
     def save(self) -> None:
         """Write a snapshot of the agents and the histories, if the source supports it."""
@@ -167,7 +156,7 @@ class CollectionJob:
         )
 
 
-def resumable_jobs(histories: Histories, missing: np.ndarray) -> Iterator[CollectionJob]:
+def resumable_jobs(histories: HistoryStore, missing: np.ndarray) -> Iterator[CollectionJob]:
     """Yield the interrupted jobs whose tasks are all among `missing`, to be resumed.
 
     A partial folder that cannot be resumed is removed, with a warning.
@@ -185,7 +174,7 @@ def resumable_jobs(histories: Histories, missing: np.ndarray) -> Iterator[Collec
         yield job
 
 
-def resumable_folders(histories: Histories, missing: np.ndarray) -> list[tuple[Path, dict]]:
+def resumable_folders(histories: HistoryStore, missing: np.ndarray) -> list[tuple[Path, dict]]:
     """Return the partial folders of jobs whose tasks are all among `missing`, with their metadata.
 
     A folder that cannot be resumed is removed. Those of other tasks or source seeds are kept.
@@ -225,7 +214,7 @@ def new_source(config: Experiment, tasks: np.ndarray, settings=None):
     vec_env = make_envs(config.env, np.repeat(tasks, source.num_envs, axis=0))
     name = source.algorithm.rpartition("/")[2]  # wherever the file of a user's class lies
     keys = [derive_key(source.source_seed, name, task_name(task)) for task in tasks]
-    settings = settings or source_class.Settings(**Histories(config).settings)
+    settings = settings or source_class.Settings(**HistoryStore(config).settings)
     return source_class(settings, vec_env, tasks, source.num_envs, keys)
 
 

@@ -30,15 +30,6 @@ def root_is_a_folder(root):
         return f"must be an existing folder, not {as_yaml(root)}"
 
 
-@constraint("data.extra_roots", "root")
-def roots_are_different_folders(extra_roots, root):
-    for extra in extra_roots:
-        if not Path(extra).is_dir():
-            return f"must list existing folders, not {as_yaml(extra)}"
-    if len({Path(folder).resolve() for folder in (root, *extra_roots)}) <= len(extra_roots):
-        return "must list folders that differ from one another and from root"
-
-
 @constraint("env.kwargs")
 def env_kwargs_are_not_reserved(kwargs):
     return reserved_problem(kwargs)

@@ -94,8 +94,6 @@ class DataConfig:
     """what is permuted at random in each training window, which the context must then reveal"""
     in_memory: bool = field(True, added=True, affects_results=False)
     """whether training data is in memory, else uncompressed in temporary files: <root>/histories"""
-    extra_roots: list[str] = field([], added=True, affects_results=False)
-    """further folders that hold histories/, e.g. on other disks: a history may be in any of them"""
 
 
 @dataclass(frozen=True)

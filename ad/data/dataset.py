@@ -1,5 +1,12 @@
-"""The histories of the train tasks, from which methods cut their training windows."""
+"""The training set: the histories of the train tasks, from which methods cut their windows.
 
+`data.best_actors` selects actors after learning history filtering (Chen et al. 2025, arXiv
+2505.15143), which prefers the histories with the largest improvement + weight * stability. There
+histories are drawn with a probability; here the best ones are kept, so that no random numbers
+decide.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +16,18 @@ import torch
 
 from ad.config.schema import Experiment
 from ad.data.derived import Derive
-from ad.data.filtering import best_actors
+from ad.data.episodes import episodes
 from ad.data.permutation import PermutedWindows
 from ad.data.sampler import Batch, TaskHistory, Windows, WindowSampler, bytes_of_transition
 from ad.data.spec import Spec
 from ad.runtime.console import warn
 from ad.runtime.files import require_disk_space
 
+ENDS = 10  # improvement compares the first and the last of ENDS equal parts of a history
+
 
 @dataclass(frozen=True)
-class Dataset:
+class TrainingSet:
     """The histories of the train tasks of an experiment, and the spec of a model for them."""
 
     histories: list[TaskHistory]
@@ -34,11 +43,11 @@ class Dataset:
         best_fraction: float = 1.0,
         within_episodes: bool = False,
     ) -> Windows:
-        """Return a sampler of windows of the actors to train on, or of those `held_out`.
+        """Return a sampler of windows of the actors to train on, or of the `held_out` actors.
 
-        The other arguments are those of `WindowSampler`. Windows of held-out actors begin anywhere,
-        and so do those within episodes, but for the fraction `data.windows_to_end`. `data.permute`
-        is for windows of held-out actors too, `data.best_actors` is not: all of them are kept.
+        `WindowSampler` explains the other arguments. Windows of held-out actors and windows within
+        episodes begin anywhere, except for the fraction `data.windows_to_end`. `data.permute`
+        applies to held-out actors too, `data.best_actors` does not: all of them are kept.
         `action_mask` is among the fields if not all tasks have all actions. Raises MachineError if
         the temporary files without `data.in_memory` do not fit the disk.
         """
@@ -63,15 +72,15 @@ class Dataset:
             (history._replace(arrays=part(history.arrays)) for history in self.histories),
             self.spec,
             fields,
-            data.context_length,
-            data.history_stride,
-            history_part,
-            0.0 if held_out or within_episodes else data.windows_from_start,
-            derived,
-            0.0 if held_out else data.windows_to_end,
-            best_fraction,
-            within_episodes,
-            None if data.in_memory else self._folder_of_files(fields, transitions),
+            context_length=data.context_length,
+            history_stride=data.history_stride,
+            history_part=history_part,
+            from_start=0.0 if held_out or within_episodes else data.windows_from_start,
+            to_end=0.0 if held_out else data.windows_to_end,
+            best_fraction=best_fraction,
+            within_episodes=within_episodes,
+            derived=derived,
+            files_in=None if data.in_memory else self._folder_of_files(fields, transitions),
         )
         longest = sampler.lengths.max()
         if longest < data.context_length and not held_out:
@@ -97,6 +106,40 @@ def training_part(config: Experiment) -> tuple[slice, int]:
     data, num_envs = config.data, config.source.num_envs
     actors = slice(data.actors_per_task or num_envs - data.held_out_actors)
     return actors, (data.env_steps or config.source.env_steps) // num_envs
+
+
+def best_actors(
+    history: Mapping[str, np.ndarray], fraction: float, stability_weight: float
+) -> np.ndarray:
+    """Return the indices of the actors with the highest scores, ascending.
+
+    Keeps ceil(fraction * N) of N actors, the first ones where scores are equal. `history` has the
+    arrays [actors, T] of the fields terminated, truncated and reward.
+    """
+    scores = actor_scores(history, stability_weight)
+    count = math.ceil(fraction * len(scores))
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def actor_scores(history: Mapping[str, np.ndarray], stability_weight: float) -> np.ndarray:
+    """Return improvement + stability_weight * stability of each actor, float64 [actors].
+
+    Improvement is the mean return of the last tenth of an actor's whole episodes minus that of the
+    first tenth (an episode at least). Stability is minus the mean absolute difference between the
+    returns of an episode and the next. Both are divided by the range of the task's returns. An
+    actor without a whole episode has -inf.
+    """
+    done = history["terminated"] | history["truncated"]
+    whole = episodes(done, history["reward"])
+    scores = np.full(len(done), -np.inf)
+    scale = np.ptp(whole.returns) if len(whole.returns) else 0.0
+    for actor in np.unique(whole.actor):
+        returns = whole.returns[whole.actor == actor]
+        end = math.ceil(len(returns) / ENDS)
+        improvement = returns[-end:].mean() - returns[:end].mean()
+        changes = np.abs(np.diff(returns)).sum() / max(len(returns) - 1, 1)
+        scores[actor] = (improvement - stability_weight * changes) / (scale or 1.0)
+    return scores
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

@@ -24,12 +24,11 @@ from envs.registry import file_hashes
 from envs.tasks import task_name
 
 
-class Histories:
+class HistoryStore:
     """The learning histories of an experiment's source under its source seed.
 
     `path` is the folder `histories/<dataset>/`, one for each world and source configuration. It
-    holds the histories of all splits and of all source seeds. `paths` has that folder and those of
-    the same name in `data.extra_roots`, in which there may be further ones; each folder once.
+    holds the histories of all splits and of all source seeds.
     """
 
     def __init__(self, config: Experiment):
@@ -37,12 +36,7 @@ class Histories:
         source = replace(config.source, source_seed=0)
         name = f"{_slug(config.env.id)}-{_slug(source.algorithm)}"
         name += f"-{config_hash(config.env, source)[:8]}"
-        roots = (config.root, *config.data.extra_roots)
-        paths: dict[Path, Path] = {}
-        for path in (Path(root) / "histories" / name for root in roots):
-            paths.setdefault(path.resolve(), path)  # --root of a sweep may name an extra root
-        self.paths = list(paths.values())
-        self.path = self.paths[0]
+        self.path = Path(config.root) / "histories" / name
 
     @cached_property
     def fields(self) -> Fields:
@@ -55,9 +49,9 @@ class Histories:
         return self._resolved[0]
 
     @property
-    def needed(self) -> list["Histories"]:
+    def needed(self) -> list["HistoryStore"]:
         """The histories of other experiments that the source reads. Raises ConfigError."""
-        return [Histories(config) for config in self._resolved[1]]
+        return [HistoryStore(config) for config in self._resolved[1]]
 
     @cached_property
     def _resolved(self) -> tuple[dict, list[Experiment]]:
@@ -69,22 +63,7 @@ class Histories:
             raise ConfigError(f"source.settings {error}") from error
 
     def folder(self, task: np.ndarray) -> Path:
-        """Return the folder of the history of `task`, in `path` if there is none yet.
-
-        Raises ConfigError if there are histories of it in several roots.
-        """
-        new = self.new_folder(task)
-        if len(self.paths) == 1:
-            return new
-        first, *others = [f for path in self.paths if (f := path / new.name).exists()] or [new]
-        if others:
-            raise ConfigError(
-                f"task {task_name(task)} has two histories, {first} and {others[0]}: remove one"
-            )
-        return first
-
-    def new_folder(self, task: np.ndarray) -> Path:
-        """Return the folder in `path` where the history of `task` is collected."""
+        """Return the folder of the history of `task`."""
         return self.path / f"task_{task_name(task)}_seed_{self.config.source.source_seed}"
 
     def folders(self, tasks: np.ndarray) -> list[Path] | None:
@@ -107,7 +86,7 @@ class Histories:
         }
 
     def has_inputs(self, inputs: dict[str, str], tasks: Iterable[np.ndarray]) -> bool:
-        """Return whether `inputs` are still those of `tasks`, and no file is missing."""
+        """Return whether `inputs` still are the inputs of `tasks`, and no file is missing."""
         try:
             return inputs == self.inputs(tasks)
         except ValueError:
@@ -135,10 +114,10 @@ class Histories:
         }
 
     def manifest_mismatch(self, manifest: dict, task: np.ndarray) -> str:
-        """Return the keys in which `manifest` is not that of `task`, with commas; "" if none.
+        """Return the keys, joined by commas, in which `manifest` differs from that of `task`.
 
-        Other versions of Python and its packages are no mismatch. Where a file that the source
-        reads is missing, the inputs are.
+        Returns "" if there is none. Other versions of Python and its packages do not count. If a
+        file that the source reads is missing, returns "inputs".
         """
         try:
             wanted = json.loads(json.dumps(self.manifest(task)))  # as it is read from the disk
@@ -153,7 +132,7 @@ class Histories:
         return is_complete(folder) and not self.manifest_mismatch(read_manifest(folder), task)
 
     def missing(self, tasks: np.ndarray) -> np.ndarray:
-        """Return those of `tasks` [K, ...] that have no complete history."""
+        """Return the `tasks` [K, ...] that have no complete history."""
         return tasks[[not self.is_complete(task) for task in tasks]]
 
     def partial_folders(self) -> list[tuple[Path, dict | None]]:
@@ -170,7 +149,7 @@ def training_folders(config: Experiment, tasks: np.ndarray) -> list[Path] | None
     None if one is missing, or if the method learns in the worlds themselves.
     """
     is_online = METHODS.load(config.method.name).online
-    return None if is_online else Histories(config).folders(tasks)
+    return None if is_online else HistoryStore(config).folders(tasks)
 
 
 def _slug(name: str) -> str:

@@ -63,12 +63,13 @@ class WindowSampler:
         fields: Sequence[str],
         context_length: int,
         history_stride: int,
+        *,
         history_part: tuple[float, float] = (0.0, 1.0),
         from_start: float = 0.0,
-        derived: Mapping[str, Derive] | None = None,
         to_end: float = 0.0,
         best_fraction: float = 1.0,
         within_episodes: bool = False,
+        derived: Mapping[str, Derive] | None = None,
         files_in: Path | None = None,
     ):
         self.context_length, self.from_start, self.to_end = context_length, from_start, to_end

@@ -1,10 +1,10 @@
 """The store of learning histories: one folder for each task and source seed.
 
 `histories/<dataset>/task_<task>_seed_<seed>/` holds a `.npy` file [actors, T, ...] for each field
-of a transition (`ad.data.schema.transition_fields`), `curve.npy` (the learner's statistics) and the
-manifest `unit.json` (what made the history, shapes, the SHA-256 of each file), and the checkpoints
-of a source that keeps some (`ad.data.checkpoints`). A history is published by one rename when it is
-complete, and verified when it is read (`ad.data.verified`). `histories/README.md` draws the arrays.
+of a transition (`ad.data.schema.transition_fields`), `curve.npy` (the learner's statistics),
+`manifest.json` (what made the history, shapes, the SHA-256 of each file), and the checkpoints of a
+source that keeps some (`ad.data.checkpoints`). A history is published by one rename when it is
+complete, and verified when it is read (`ad.data.load`). `histories/README.md` draws the arrays.
 """
 
 import hashlib

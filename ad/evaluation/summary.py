@@ -7,7 +7,7 @@ import numpy as np
 
 from ad.config.schema import config_hash
 from ad.data.episodes import known
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
@@ -109,7 +109,7 @@ def identity(run: Run) -> dict[str, str | None]:
 
 def stopped_agents(run: Run) -> dict[str, int]:
     """Return the step at which source agents with a non-finite loss stopped, by task name."""
-    stopped, histories = {}, Histories(run.config)
+    stopped, histories = {}, HistoryStore(run.config)
     for task in () if run.learns_online else run.split.train_tasks:
         folder = histories.folder(task)
         if (folder / MANIFEST).exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import STOPPED, read_manifest
 from ad.data.store import History, load_history
 from ad.errors import ConfigError, CorruptError
@@ -24,7 +24,7 @@ def export_histories(run: Run, format_name: str, place: str = "", fresh: bool = 
     Does nothing if they are there already. Raises ConfigError without histories, for spaces that
     the format has no room for, and for another data set at `place` unless `fresh`.
     """
-    chosen, histories = new_format(format_name), Histories(run.config)
+    chosen, histories = new_format(format_name), HistoryStore(run.config)
     if text := chosen.problem(run.world):
         raise ConfigError(f"the format {format_name} {text}")
     folders = histories.folders(run.split.train_tasks)

@@ -9,7 +9,7 @@ from ad.config.parser import load_file
 from ad.config.schema import EnvConfig, ModelConfig, SplitConfig
 from ad.config.world import configured_world
 from ad.config.yaml_io import dump_yaml
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 from ad.exchange.formats import Contents, Description, new_format
 from ad.exchange.recorded import describe_parts
@@ -47,7 +47,7 @@ def import_histories(
     write_text(experiment, text)
     run = Run(load_file(experiment, root=root))
     collected, total = collect(run, fresh), len(run.split.train_tasks)
-    folder = Histories(run.config).path
+    folder = HistoryStore(run.config).path
     info(f"import: {collected} of {total} histories imported now, all are in {folder}")
     info(f"import: without {chosen.lost}; the experiment is {experiment}")
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ad.data.dataset import Dataset
+from ad.data.dataset import TrainingSet
 from ad.data.load import load_dataset
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
@@ -88,7 +88,7 @@ class Subject:
         return rollout_contexts(config, self.method, self.model, tasks, config.evaluation.episodes)
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> TrainingSet:
         """The learning histories. Raises ConfigError if a train task has none."""
         return load_dataset(self.run)
 

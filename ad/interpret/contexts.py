@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ad.config.schema import Experiment
-from ad.data.dataset import Dataset, to_device
+from ad.data.dataset import TrainingSet, to_device
 from ad.data.derived import Sequences
 from ad.data.sampler import Batch
 from ad.data.spec import Spec, field_name
@@ -147,7 +147,7 @@ def rollout_contexts(
 
 
 def history_contexts(
-    dataset: Dataset, method: Method, model: SequenceModel, count: int
+    dataset: TrainingSet, method: Method, model: SequenceModel, count: int
 ) -> Contexts:
     """Return `count` windows of the histories' held-out actors, or of all if none is held out.
 

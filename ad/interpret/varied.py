@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ad.data.dataset import Dataset
+from ad.data.dataset import TrainingSet
 from ad.data.spec import OBSERVATIONS, field_name
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Policy, PolicyWrapper, as_tensor
@@ -50,7 +50,7 @@ class Prompt:
         return parts.get("", parts)
 
 
-def prompts_of(dataset: Dataset, length: int) -> dict[str, Prompt] | None:
+def prompts_of(dataset: TrainingSet, length: int) -> dict[str, Prompt] | None:
     """Return `length` transitions of each history by EARLY and LATE, None if one is too short.
 
     They end with an episode: the first that is complete after as many, and the last. They are

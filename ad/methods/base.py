@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs o
     import torch
 
     from ad.config.schema import Experiment, ModelConfig
-    from ad.data.dataset import Dataset
+    from ad.data.dataset import TrainingSet
     from ad.data.sampler import Windows
     from ad.data.spec import Spec
     from ad.models.sequence_model import SequenceModel
@@ -82,7 +82,7 @@ class Method:
 
         return SequenceModel(spec, config)
 
-    def sampler(self, dataset: "Dataset", held_out: bool = False) -> "Windows":
+    def sampler(self, dataset: "TrainingSet", held_out: bool = False) -> "Windows":
         """Return the sampler of training batches, or of those of held-out actors.
 
         It has `sample(rng, count)`, which returns a dict of arrays [count, T + 1, ...], among them

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.data.episodes import episodes
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.reporting import video
@@ -147,7 +147,7 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
             frames = partial(episode_montage, world, sequence, chosen, title, settings.fps)
             yield run.videos / f"held_out_{name}.mp4", frames
     if _records_sources(run):
-        histories = Histories(run.config)
+        histories = HistoryStore(run.config)
         for task in run.split.train_tasks:
             frames = partial(_source_montage, world, task, histories.folder(task), settings.fps)
             yield run.videos / f"source_{task_name(task)}.mp4", frames

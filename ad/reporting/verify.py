@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.collection.collect import collect_tasks
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.evaluation import summary
@@ -49,7 +49,7 @@ def verify(run: Run, repair: bool = False) -> None:
     info(f"verify: {whole} are what was written")
 
 
-def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
+def histories(run: Run) -> dict[Path, tuple[HistoryStore, np.ndarray]]:
     """Return folder -> (histories of its source seed, task) of each history to check.
 
     These are the histories of the train tasks, and all others that the dataset has: of other splits
@@ -57,13 +57,13 @@ def histories(run: Run) -> dict[Path, tuple[Histories, np.ndarray]]:
     """
     if run.learns_online:
         return {}
-    own = Histories(run.config)
+    own = HistoryStore(run.config)
     found = {own.folder(task): (own, task) for task in run.split.train_tasks}
-    for path in sorted(path for each in own.paths for path in each.glob("task_*_seed_*")):
+    for path in sorted(own.path.glob("task_*_seed_*")):
         if match := HISTORY_NAME.fullmatch(path.name):
             task = np.array([int(part) for part in match[1].split("-")])
             source = replace(run.config.source, source_seed=int(match[2]))
-            found.setdefault(path, (Histories(replace(run.config, source=source)), task))
+            found.setdefault(path, (HistoryStore(replace(run.config, source=source)), task))
     return found
 
 
@@ -110,7 +110,7 @@ def repair_histories(run: Run, damaged: Damage) -> None:
     removes nothing, while another process collects into one of their datasets.
     """
     found, all_tasks = histories(run), set(map(tuple, run.split.all_tasks.tolist()))
-    due: dict[int, tuple[Histories, list[np.ndarray]]] = {}  # by source seed
+    due: dict[int, tuple[HistoryStore, list[np.ndarray]]] = {}  # by source seed
     with locked_all({path.parent for path in damaged}):
         for path in damaged:
             remove(path)
@@ -138,7 +138,7 @@ def remove_results(run: Run, damaged: Damage) -> None:
             remove(path)
 
 
-def _history_damage(folder: Path, seed_histories: Histories, task: np.ndarray) -> str:
+def _history_damage(folder: Path, seed_histories: HistoryStore, task: np.ndarray) -> str:
     """Return a sentence about the damage of the history of `task`; "" if it has none."""
     if not folder.exists():
         return f"the history {folder} is missing"

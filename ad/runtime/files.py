@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ad.errors import ConfigError, MachineError
 
+CONTENT_HASH = "content_sha256"  # key of the SHA-256 of the other entries of a checked JSON file
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -84,8 +86,8 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def write_checked_json(path: Path, value: dict) -> None:
-    """Write `value` as JSON with a hash of its content, so that a later change is detected."""
-    write_json(path, value | {"seal": _content_hash(value)})
+    """Write `value` as JSON with the SHA-256 of its content, so that a later change is detected."""
+    write_json(path, value | {CONTENT_HASH: _content_hash(value)})
 
 
 def read_checked_json(path: Path) -> dict:
@@ -97,7 +99,7 @@ def read_checked_json(path: Path) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
-    if not isinstance(value, dict) or value.pop("seal", None) != _content_hash(value):
+    if not isinstance(value, dict) or value.pop(CONTENT_HASH, None) != _content_hash(value):
         raise ValueError(f"{path.name} is not what was written")
     return value
 

@@ -27,7 +27,7 @@ from ad.config.parser import load_file, read_text
 from ad.config.schema import Experiment, parse_dump
 from ad.config.yaml_io import YamlFile
 from ad.data.checkpoints import checkpoint_at
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
 from ad.errors import ConfigError
 from envs.tasks import task_name
@@ -76,7 +76,7 @@ class Entry:
 
     def _folder(self, place: Path, task: np.ndarray) -> Path:
         if self.origin == "run":
-            return Histories(parse_dump((place / "config.yaml").read_text())).folder(task)
+            return HistoryStore(parse_dump((place / "config.yaml").read_text())).folder(task)
         return place / f"task_{task_name(task)}_seed_{self.source_seed}"
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ def resolve_entries(
             except (ConfigError, ValueError) as error:
                 text = " ".join(str(error).split())
                 raise ValueError(f"cannot have entry {number}: {text}") from None
-            folder = Histories(experiments[entry.place]).path
+            folder = HistoryStore(experiments[entry.place]).path
             origin = {"dataset": str(folder), "source_seed": config.source.source_seed}
             plain = {key: value for key, value in plain.items() if key != "experiment"} | origin
         resolved.append(plain)
@@ -198,8 +198,6 @@ def _experiment_of_agents(path: str, config: Experiment) -> Experiment:
     learned = load_file(path)
     if learned.source.settings["checkpoints"] == 0:
         raise ValueError(f"{path} keeps no checkpoints: its source.settings.checkpoints is 0")
-    if learned.data.extra_roots:
-        raise ValueError(f"{path} has data.extra_roots, but its agents are read from root alone")
     for name in ("id", "kwargs", "tasks"):
         own, other = getattr(config.env, name), getattr(learned.env, name)
         if own != other:

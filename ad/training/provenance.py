@@ -6,7 +6,7 @@ the task; so this is checked against the checkpoint itself, not against the fold
 `sessions.json` has an entry for each process that trained. Bits depend on versions, device, threads
 and the number of models in one pass. A run may resume with other ones: a warning says so once, and
 `results.json` records it (`resumed_with`, `evaluated_on`), from where the report shows it.
-Histories depend on neither device nor threads; their `unit.json` has the versions.
+Histories depend on neither device nor threads; their `manifest.json` has the versions.
 """
 
 import itertools

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ad.cli import run_and_exit
 from ad.config.parser import load
-from ad.data.verified import VERIFIED
+from ad.data.load import VERIFIED
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer
 from scripts.benchmark.end_to_end import run_module, run_verb

@@ -28,9 +28,9 @@ ARRAYS = [*(f"{name}.npy" for name in FIELDS), "curve.npy"]
 
 def describe(history: Path, path: Path) -> None:
     """Write the true size and hash of the file `path` to the manifest of `history`."""
-    manifest = read_checked_json(history / "unit.json")
+    manifest = read_checked_json(history / "manifest.json")
     manifest["files"][path.name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_checked_json(history / "unit.json", manifest)
+    write_checked_json(history / "manifest.json", manifest)
 
 
 class Canary:
@@ -176,10 +176,10 @@ def forged(manifest: dict, rng: random.Random) -> dict:
 def test_a_forged_manifest_is_refused_or_changes_nothing(history, ledger, count):
     kind, rng = "forged manifests", random.Random(0)
     expected = {name: np.array(array) for name, array in load_history(history).arrays.items()}
-    honest = (history / "unit.json").read_bytes()
+    honest = (history / "manifest.json").read_bytes()
     for number in range(count):
         write_checked_json(
-            history / "unit.json", forged(read_checked_json(history / "unit.json"), rng)
+            history / "manifest.json", forged(read_checked_json(history / "manifest.json"), rng)
         )
         try:
             read = load_history(history)
@@ -187,7 +187,7 @@ def test_a_forged_manifest_is_refused_or_changes_nothing(history, ledger, count)
         except CorruptError:
             fine = True
         ledger.count(kind, None if fine else f"number {number}")
-        (history / "unit.json").write_bytes(honest)
+        (history / "manifest.json").write_bytes(honest)
     assert not ledger.lost(kind)
 
 
@@ -228,7 +228,7 @@ def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_without_waiting(
     original, tmp_path, ledger, full
 ):
     kind = "links, pipes and folders in place of a file"
-    for name in [*ARRAYS, "unit.json"]:
+    for name in [*ARRAYS, "manifest.json"]:
         for put in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(original / path.name)):
             history = shutil.copytree(original, tmp_path / "history")
             (history / name).unlink()

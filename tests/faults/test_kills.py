@@ -13,7 +13,7 @@ from training_run import words_of
 
 from ad import pipeline
 from ad.collection.collect import collect
-from ad.data.verified import VERIFIED
+from ad.data.load import VERIFIED
 from ad.reporting.verify import verify
 from ad.runtime.run import Run
 from ad.training import checkpoints

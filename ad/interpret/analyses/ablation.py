@@ -9,7 +9,7 @@ import torch
 
 from ad.data.dataset import to_device
 from ad.data.episodes import ratio
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
 from ad.interpret.components import Components, parse_components
 from ad.interpret.hooks import hooked
@@ -43,7 +43,7 @@ class Ablation(Analysis):
     def problem(cls, subject):
         """Return why the model does not have this analysis, None if it does."""
         run = subject.run
-        if Histories(run.config).folders(run.split.train_tasks) is None:
+        if HistoryStore(run.config).folders(run.split.train_tasks) is None:
             return "needs the learning histories: run scripts.collect first"
         if subject.source != "rollout":
             return "needs contexts from rollouts, which are of other tasks than its losses"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.data.histories import Histories
+from ad.data.histories import HistoryStore
 from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results
@@ -174,7 +174,7 @@ def _prompt_problem(subject: Subject) -> str | None:
     run, needed = subject.run, subject.run.config.data.context_length // 2
     if subject.method.within_episodes:
         return "a context ends with its episode"
-    if Histories(run.config).folders(run.split.train_tasks) is None:
+    if HistoryStore(run.config).folders(run.split.train_tasks) is None:
         return "the learning histories are not there"
     if prompts_of(subject.dataset, needed) is None:
         return f"some histories are shorter than {needed} transitions"
