@@ -13,6 +13,14 @@ class ConfigError(ADError):
     exit_code = 2
 
 
+class SettingError(ConfigError):
+    """A setting that is refused: `path` is its dotted path, `text` the rest of the sentence."""
+
+    def __init__(self, path: str, text: str):
+        super().__init__(f"{path} {text}")
+        self.path, self.text = path, text
+
+
 class MachineError(ADError):
     """A failure of the machine: a full disk, no permission, a missing program or device."""
 

@@ -22,6 +22,7 @@ SOURCES = Registry(
     },
     group="sources",
     needs=("Settings", "run"),
+    base="ad.sources.base:Source",
 )
 
 METHODS = Registry(

@@ -14,6 +14,7 @@ from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
 from ad.models.sequence_model import SequenceModel
 from ad.sources.actors import Actors
+from ad.sources.base import Source
 from envs.world import World
 
 
@@ -146,7 +147,7 @@ class SearchSettings:
     """standard deviation of a change of the weights"""
 
 
-class RandomSearch:
+class RandomSearch(Source):
     """Hill climbing on linear policies: a change of the weights that does not harm is kept.
 
     A step of the search is a rollout of 20 env steps.
@@ -185,7 +186,7 @@ class RandomSearch:
         return (features @ self.weights).argmax(-1)
 
 
-class Uniform:
+class Uniform(Source):
     """Uniformly random actions: a source that learns nothing and has no settings."""
 
     @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class Critic(AlgorithmDistillation):
             slow.lerp_(fast, 0.1)
 
 
-class AskedPolicy(ContextPolicy):
+class TargetPolicy(ContextPolicy):
     """A policy that is asked for a return in each episode, and counts what is left of it."""
 
     def __init__(self, model, num_envs, context_length, target_return: float):
@@ -276,14 +277,21 @@ class ReturnConditioned(AlgorithmDistillation):
 
     fields = (*Method.fields, "return_to_go")
 
+    @dataclass(frozen=True)
+    class PolicySettings:
+        """Settings of a policy that is conditioned on a return."""
+
+        target_return: float = field(1.0)
+        """return that each episode is conditioned on"""
+
     def build(self, spec, config):
         """Return a model that reads the return to go."""
         inputs = {"return_to_go": nn.Linear(1, config.width)}
         return SequenceModel(spec, config, inputs)
 
-    def policy(self, model, num_envs, context_length, target_return: float = 1.0):
-        """Return a policy that is asked for `target_return` in each episode."""
-        return AskedPolicy(model, num_envs, context_length, target_return)
+    def policy(self, model, num_envs, context_length, settings):
+        """Return a policy that is conditioned on `target_return` in each episode."""
+        return TargetPolicy(model, num_envs, context_length, settings.target_return)
 
 
 class Forgetful(ReturnConditioned):
@@ -294,14 +302,6 @@ class Forgetful(ReturnConditioned):
 
 class Lossless(Method):
     """A method without a loss."""
-
-
-class Demanding(ReturnConditioned):
-    """A method whose policy has no default for the return that it is asked for."""
-
-    def policy(self, model, num_envs, context_length, target_return):
-        """Return a policy that is asked for `target_return` in each episode."""
-        return super().policy(model, num_envs, context_length, target_return)
 
 
 class TimeLeft(AlgorithmDistillation):

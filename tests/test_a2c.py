@@ -222,7 +222,7 @@ OTHER = {  # each setting that agents of one batch may differ in, changed
 
 
 def test_an_agent_has_the_same_bits_among_agents_of_other_settings(agents, smoke, tmp_path):
-    assert {*OTHER, *A2C.SHARED} == {field.name for field in dataclasses.fields(Settings)}
+    assert {*OTHER, *A2C.shared_settings} == {field.name for field in dataclasses.fields(Settings)}
     each = [Settings(), *(Settings(**{name: value}) for name, value in OTHER.items())]
     tasks = np.array([[0, 1]] * len(each))
     together = learn(new_source(smoke(tmp_path, *A2C_WORDS), tasks, each))

@@ -14,8 +14,8 @@ from source_words import BANDIT_SOURCES, SOURCE_WORDS
 from worlds import Bandit
 
 from ad.collection.job import new_source
-from ad.config.parser import load
-from ad.errors import ConfigError
+from ad.config.schema import Experiment
+from ad.errors import SettingError
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.demonstrations import Demonstrations
@@ -171,30 +171,18 @@ def test_a_missing_history_is_collected_again_with_the_same_bytes(smoke, tmp_pat
 
 
 @pytest.mark.parametrize("name", BANDIT_SOURCES)
-def test_a_world_with_several_states_is_refused_before_anything_runs(name, tmp_path):
-    words = ["--root", str(tmp_path), "--source.algorithm", name]
-    with pytest.raises(ConfigError, match=f"cannot be {name} with DarkRoom-v0: {name} needs a"):
-        load(words)
-    assert not list(tmp_path.iterdir())
-    tasks = np.array([[0, 0]])
-    source = SOURCES.load(name)
-    with pytest.raises(ConfigError, match=f"^{name} needs a world"):
-        source(source.Settings(), make_vec("DarkRoom-v0", tasks), tasks, 1, [1])
-
-
-def test_a_world_with_several_states_has_a_sentence_of_its_own():
-    world = make_base("BernoulliBandit-v0")
-    assert ThompsonSampling.problem(world, TASKS) is None
+def test_a_world_with_several_states_is_refused(name):
+    world, source = make_base("BernoulliBandit-v0"), SOURCES.load(name)
+    source.check(Experiment(), world)
     world.single_observation_space = make_base("DarkRoom-v0").single_observation_space
-    expected = "needs a world with a single state, which is a Discrete(1) observation"
-    assert ThompsonSampling.problem(world, TASKS) == UCB.problem(world, TASKS) == expected
+    with pytest.raises(SettingError):
+        source.check(Experiment(), world)
 
 
-def test_thompson_sampling_needs_a_world_that_says_how_rewards_are_distributed():
-    world = Bandit(2)
-    expected = "needs a world whose rewards are known to be 0 and 1, or normal"
-    assert ThompsonSampling.problem(world, world.tasks) == expected
-    assert UCB.problem(world, world.tasks) is None
+def test_thompson_sampling_needs_a_world_that_tells_how_rewards_are_distributed():
+    UCB.check(Experiment(), Bandit(2))
+    with pytest.raises(SettingError):
+        ThompsonSampling.check(Experiment(), Bandit(2))
 
 
 @pytest.mark.parametrize("kind", WORLDS)

@@ -21,7 +21,6 @@ from ad.evaluation.evaluate import load_model
 from ad.exchange.release import load_release, release
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
-from ad.models import transformer
 from ad.models.encoders.mlp import MLPEncoder
 from ad.models.sequence_model import SequenceModel
 from ad.pipeline import run_all
@@ -30,6 +29,7 @@ from ad.reporting.verify import verify
 from ad.rollout.rollout import greedy, rollout, sampled
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
+from ad.training import trainer as trainer_module
 from ad.training.multi_seed import can_be_stacked
 from ad.training.trainer import Trainer
 from envs import make_base, make_vec
@@ -110,7 +110,12 @@ CASES = {
     ],
     "decision-pretrained transformer": [
         *("--method.name", "dpt", "--method.settings.contexts", "shuffled"),
-        *("--evaluation.policy", "{commit: episode}", "--evaluation.temperature_known", "0.5"),
+        *(
+            "--evaluation.policy",
+            "{context_update: episode}",
+            "--evaluation.temperature_known",
+            "0.5",
+        ),
     ],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
@@ -271,7 +276,7 @@ def test_what_is_asked_of_a_rollout_reaches_the_model(finished):
     model, method = load_model(run), run_method(run)
     logits = []
     for asked in (0.0, 2.0):
-        policy = method.policy(model, 2, 12, target_return=asked)
+        policy = method.policy(model, 2, 12, method.PolicySettings(asked))
         start = torch.full((2,), 40), torch.zeros(2, dtype=torch.int64)
         logits.append(policy.act(*start))
     assert (logits[0] - logits[1]).abs().max() > 1e-4
@@ -310,7 +315,7 @@ def test_metrics_are_those_of_the_whole_batch_in_micro_batches_too(tmp_path, mon
     collect(run)
     trainer = Trainer(run)
     whole, _ = trainer.loss_and_grad(trainer.model)
-    monkeypatch.setattr(transformer, "LARGEST_ACTIVATION", 1)
+    monkeypatch.setattr(trainer_module, "LARGEST_ACTIVATION", 1)
     pieces, _ = trainer.loss_and_grad(trainer.model)
     assert set(whole) == {"loss", "actor_loss", "value_loss"}
     torch.testing.assert_close(pieces, whole)
@@ -551,7 +556,7 @@ BAD = {
     "must not be table: the part image of the observation": [
         *(*PICTURES, *SEARCH, "--model.encoder", "table"),
     ],
-    "asks for the field surprise, which nothing computes": [
+    "reads the field surprise, which nothing computes": [
         *("--method.name", f"{HERE}/components.py:Unknowing"),
     ],
     "needs a world that knows its optimal actions": [
@@ -563,9 +568,8 @@ BAD = {
         *("--source.algorithm", "noise_distillation"),
     ],
     "learns a table of one discrete observation": [*CARTPOLE, "--model.encoder", "mlp"],
-    "must not set target_return": ["--evaluation.policy", "{target_return: 1}"],
-    "must set target_return, which the policy of": [
-        *("--method.name", f"{HERE}/components.py:Demanding"),
+    r"evaluation\.policy\.target_return .*is not a setting": [
+        *("--evaluation.policy", "{target_return: 1}"),
     ],
     "unknown observation encoder 'mpl'; did you mean mlp": [
         *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: mpl}"),

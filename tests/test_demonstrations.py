@@ -182,7 +182,7 @@ def test_the_memory_of_recurrent_policies_is_restored(smoke, tmp_path, learned):
 
 
 REFUSED = {
-    "shares add up to 1, not to 0.75": "[{act: random, share: 0.75}]",
+    "shares that add up to 1, not to 0.75": "[{act: random, share: 0.75}]",
     "must give entry 2 an actor: its share of source.num_envs (4) is 0.4": (
         "[{act: random, share: 0.9}, {policy: optimal, share: 0.1}]"
     ),

@@ -102,7 +102,7 @@ def test_every_order_of_a_shuffled_window_is_equally_likely():
 def played_logits(context_length: int, **settings):
     """Return model, trajectories and logits of a rollout that commits to episodes."""
     method, model = random_model("dpt", **settings)
-    policy = Recorded(method.policy(model, 3, context_length, commit="episode"))
+    policy = Recorded(method.policy(model, 3, context_length, method.PolicySettings("episode")))
     tasks = np.array([[0, 0], [1, 2], [2, 2]])
     world = make_vec("DarkRoom-v0", tasks, 6, size=3)
     played = rollout(policy, world, [1, 2, 3], 4, sampled(), record=range(3)).trajectory
@@ -134,7 +134,7 @@ def test_a_committed_decision_is_that_of_a_window_of_the_past_episodes_and_its_q
 
 def test_a_committed_context_does_not_change_within_an_episode_and_does_after_it():
     method, model = random_model("dpt")
-    policy = method.policy(model, 2, 10, commit="episode")
+    policy = method.policy(model, 2, 10, method.PolicySettings("episode"))
     here, zero, no = torch.tensor([4, 4]), torch.zeros(2, dtype=torch.int64), torch.zeros(2) > 0
     first = policy.act(here, zero)
     policy.observe(zero, torch.tensor([1.0, 1.0]), no, torch.tensor([False, True]), here)
@@ -146,7 +146,10 @@ def test_a_committed_context_does_not_change_within_an_episode_and_does_after_it
 
 def test_branched_contexts_go_on_alike():
     method, model = random_model("dpt")
-    policy, generator = method.policy(model, 3, 5, commit="episode"), torch.Generator()
+    policy, generator = (
+        method.policy(model, 3, 5, method.PolicySettings("episode")),
+        torch.Generator(),
+    )
     for step in range(12):
         envs = torch.tensor([0, 1, 2] if step < 4 else [0, 1, 0])
         if step == 4:
@@ -163,11 +166,11 @@ def test_branched_contexts_go_on_alike():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--evaluation.policy", "{commit: day}"], "must set commit to step or episode, not 'day'"),
+        (["--evaluation.policy", "{context_update: day}"], r"evaluation\.policy\.context_update"),
         (["--method.settings.contexts", "sorted"], r"method\.settings\.contexts"),
         (
             ["--env.id", f"{HERE}/worlds.py:Silent", "--model.encoder", "table"],
-            "dpt needs a world that knows its optimal actions by the observation",
+            "method.name .*needs a world that knows its optimal actions by the observation",
         ),
     ],
 )

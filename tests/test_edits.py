@@ -33,7 +33,7 @@ READERS = METHODS | {
         *("--method.name", "decision_transformer"),
         *("--method.settings", "{across_episodes: true}"),
     ],
-    "committed": ["--method.name", "dpt", "--evaluation.policy", "{commit: episode}"],
+    "committed": ["--method.name", "dpt", "--evaluation.policy", "{context_update: episode}"],
 }
 
 

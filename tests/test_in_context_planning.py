@@ -18,6 +18,7 @@ from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.dynamics import Outcome
+from ad.methods.in_context_planning import PolicySettings
 from ad.methods.losses import masked_mean
 from ad.methods.planning_policy import PlanningPolicy, Plans
 from ad.rollout.rollout import rollout, sampled
@@ -161,7 +162,7 @@ def plan(model, observation, time=0, mask=None, **changes):
     arguments = {"plan_steps": 3, "beam_size": 100, "num_samples": 3, "plan_weight": 5.0}
     here = torch.as_tensor(observation)
     arguments = arguments | {"return_weight": 1.0, "rewards": "likely"} | changes
-    policy = ExactPlanning(model, len(here), 5, **arguments)
+    policy = ExactPlanning(model, len(here), 5, PolicySettings(**arguments))
     if mask is not None:
         policy.set_action_mask(mask)
     return policy.act(here, torch.zeros_like(here) + torch.as_tensor(time))
@@ -249,7 +250,7 @@ def test_the_mean_reward_tells_arms_apart_whose_likeliest_reward_is_the_same():
 def test_the_imagined_context_has_the_likeliest_reward():
     model = Exact()
     model.mean = model.reward + 0.5
-    policy = ExactPlanning(model, 6, 5, 1, 1, 3, 5.0, 1.0, "mean")
+    policy = ExactPlanning(model, 6, 5, PolicySettings(1, 1, 3, 5.0, 1.0, "mean"))
     policy.act(torch.arange(6), torch.zeros(6, dtype=torch.int64))
     nothing = torch.zeros(6, 1)
     logits = model.logits[torch.arange(6)]
@@ -318,8 +319,8 @@ def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, toke
     method, model = sharp_model(tokenizer=tokenizer, position="rotary")
     arguments = {"plan_steps": 4, "beam_size": beam_size, "num_samples": 2, "plan_weight": 1.0}
     arguments |= {"return_weight": 1.0, "rewards": "likely"}
-    cached = method.policy(model, 3, context_length, **arguments)
-    whole = Uncached(model, 3, context_length, *arguments.values())
+    cached = method.policy(model, 3, context_length, method.PolicySettings(**arguments))
+    whole = Uncached(model, 3, context_length, PolicySettings(**arguments))
     for cells, time, outcome in transitions(9, 3):
         logits = cached.act(cells, time)
         torch.testing.assert_close(logits, whole.act(cells, time))
@@ -330,7 +331,10 @@ def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, toke
 
 def test_what_is_imagined_is_not_in_the_context():
     method, model = sharp_model()
-    planning, plain = method.policy(model, 3, 4), ContextPolicy(model, 3, 4)
+    planning, plain = (
+        method.policy(model, 3, 4, method.PolicySettings()),
+        ContextPolicy(model, 3, 4),
+    )
     for cells, time, outcome in transitions(7, 3):
         planning.act(cells, time)
         expected = plain.act(cells, time)
@@ -342,7 +346,7 @@ def test_what_is_imagined_is_not_in_the_context():
 
 def test_branched_contexts_plan_alike_with_the_masks_that_they_came_with():
     method, model = sharp_model()
-    policy = method.policy(model, 3, 5)
+    policy = method.policy(model, 3, 5, method.PolicySettings())
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [False, True, True, True, True]])
     policy.set_action_mask(mask)
     for step, (cells, time, outcome) in enumerate(transitions(8, 3)):
@@ -366,7 +370,7 @@ def test_a_rollout_takes_actions_of_the_task_alone():
     model = method.build(spec, replace(SMALL, encoder="table")).eval()
     with torch.no_grad():
         model.head.bias[5] = 10.0
-    policy = method.policy(model, 3, 8, num_samples=3)
+    policy = method.policy(model, 3, 8, method.PolicySettings(num_samples=3))
     played = rollout(policy, world, range(3), 4, sampled(), record=range(3)).trajectory
     assert policy.action_mask.sum(1).tolist() == [3, 4, 6]
     for actions, number in zip(played["action"], (3, 4, 6), strict=True):
@@ -376,15 +380,12 @@ def test_a_rollout_takes_actions_of_the_task_alone():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--evaluation.policy", "{beam_size: 0}"], "sets beam_size, which must be at least 1"),
-        (["--evaluation.policy", "{num_samples: 0}"], "sets num_samples, which must be at least 1"),
-        (["--evaluation.policy", "{plan_steps: 1.5}"], "sets plan_steps, .* a whole number"),
-        (["--evaluation.policy", "{plan_weight: 0}"], "sets plan_weight, which must be above 0"),
-        (["--evaluation.policy", "{rewards: mode}"], "must set rewards to likely or mean, not"),
+        (["--evaluation.policy", "{plan_steps: 1.5}"], r"evaluation\.policy\.plan_steps"),
+        (["--evaluation.policy", "{rewards: mode}"], r"evaluation\.policy\.rewards"),
         (["--method.settings.dynamics_weight", "0"], r"method\.settings\.dynamics_weight"),
         (
             ["--env.id", "WaterMaze-v0", "--model.encoder", "mlp"],
-            "in_context_planning needs observations that are indices below 4096",
+            r"method\.name .*observations that are indices below 4096",
         ),
         (
             ["--model.encoder", "offsets", "--evaluation.worlds", "[{size: 11}]"],

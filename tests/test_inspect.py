@@ -92,7 +92,7 @@ def test_every_method_has_its_analyses(collected, words, few_decisions):
             "writes the returns of past episodes into its context",
         ),
         (
-            ["--method.name", "dpt", "--evaluation.policy", "{commit: episode}"],
+            ["--method.name", "dpt", "--evaluation.policy", "{context_update: episode}"],
             "does not read the present episode",
         ),
     ],

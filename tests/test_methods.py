@@ -140,7 +140,7 @@ def test_every_parameter_of_the_model_learns(method, model, batch):
 def test_a_context_turns_observations_into_logits(method, model):
     envs = torch.arange(3)
     with torch.inference_mode():
-        context = method.policy(model.eval(), 3, context_length=2)
+        context = method.policy(model.eval(), 3, 2, method.PolicySettings())
         for step in range(4):
             logits = context.act(envs, torch.full((3,), step))
             assert logits.shape == (3, 5) and logits.amax(1).isfinite().all()

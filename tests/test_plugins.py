@@ -290,7 +290,7 @@ BAD = [
     ("--method.settings.factr", "1", "method.settings.factr", "is not a setting; did you mean fac"),
     ("--method.settings.factor", "-1", "method.name", "cannot be used: factor must not be neg"),
     ("--source.algorithm", "own/parts.py:Method", "source.algorithm", "is no source algorithm: it "
-     "has no run"),
+     "is no subclass of ad.sources.base:Source"),
     ("--model.encoder", "own/parts.py:Env", "model.encoder", "is no observation encoder: it is"),
     ("--model.tokenizer", "own/gone.py:T", "model.tokenizer", "there is no file own/gone.py"),
     ("--env.id", "own/gone.py:World", "env", "cannot be created: there is no file own/gone.py"),

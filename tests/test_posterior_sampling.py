@@ -7,7 +7,8 @@ from recorded import played
 
 from ad.collection.job import new_source
 from ad.config.parser import load
-from ad.errors import ConfigError
+from ad.config.schema import Experiment
+from ad.errors import SettingError
 from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs import make_base, make_vec
 from envs.grid.dark_room import DarkRoom
@@ -82,13 +83,6 @@ def test_nearness_prefers_near_tasks():
     assert near[0] == pytest.approx(0.5, abs=0.06) and near[1] > 0.85
 
 
-def test_what_the_source_needs_is_a_sentence(tmp_path):
-    words = ["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"]
-    with pytest.raises(ConfigError, match="needs a world that knows its optimal policy"):
-        load([*words, "--env.id", "FrozenLake-v1", "--env.tasks", "[{}, {}]",
-              "--split.num_train_tasks", "1", "--model.encoder", "table"])  # fmt: skip
-
-
 class Closed(DarkRoom):
     """A dark room that does not tell which of its tasks are possible."""
 
@@ -96,14 +90,15 @@ class Closed(DarkRoom):
 
 
 def test_a_world_that_does_not_tell_what_is_possible_is_refused():
-    problem = PosteriorSampling.problem(Closed(tasks=TASKS, size=3), TASKS)
-    assert problem == "needs a world that knows which of its tasks are possible"
+    with pytest.raises(SettingError, match="possible"):
+        PosteriorSampling.check(Experiment(), Closed(tasks=TASKS, size=3))
 
 
 def test_a_world_that_does_not_tell_its_state_is_refused():
     world = DarkRoom(tasks=TASKS, size=3)
     world.single_observation_space = Box(0, 1, (2,))
-    assert PosteriorSampling.problem(world, TASKS) == "needs a world that knows its optimal policy"
+    with pytest.raises(SettingError, match="optimal policy"):
+        PosteriorSampling.check(Experiment(), world)
 
 
 def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):

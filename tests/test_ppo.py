@@ -125,7 +125,7 @@ def test_the_last_rollout_may_be_shorter_and_smaller_than_the_minibatches():
 
 
 def test_an_agent_has_the_same_bits_among_agents_of_other_settings():
-    assert {*OTHER, *PPO.SHARED} == {field.name for field in dataclasses.fields(Settings)}
+    assert {*OTHER, *PPO.shared_settings} == {field.name for field in dataclasses.fields(Settings)}
     each = [Settings(), *(Settings(**{name: value}) for name, value in OTHER.items())]
     tasks = np.array([[0, 1]] * len(each))
     batch = agents(each, tasks, [7] * len(each))
@@ -187,5 +187,5 @@ def test_a_bad_setting_is_refused_by_its_name(name, value, tmp_path):
 
 def test_a_world_that_is_no_table_is_refused(tmp_path):
     words = ["--root", str(tmp_path), "--source.algorithm", "ppo", "--env.id", "HiddenObject-v0"]
-    with pytest.raises(ConfigError, match="ppo learns a table of one discrete observation"):
+    with pytest.raises(ConfigError, match=r"source\.algorithm"):
         load([*words, "--model.encoder", "one_hot", "--split.num_train_tasks", "3"])

@@ -168,12 +168,6 @@ def test_psrl_plays_the_tables_of_gymnasium(smoke, tmp_path, env_id):
     assert data["observation"].max() > 1
 
 
-def test_what_the_source_needs_is_a_sentence(tmp_path):
-    words = ["--root", str(tmp_path), "--source.algorithm", "psrl", "--env.id", "HiddenObject-v0"]
-    with pytest.raises(ConfigError, match="psrl learns a table of one discrete observation"):
-        load([*words, "--model.encoder", "one_hot", "--split.num_train_tasks", "3"])
-
-
 WORDS = ["--source.algorithm", "psrl", "--model.encoder", "table"]
 
 
@@ -182,7 +176,7 @@ def test_tables_that_would_not_fit_the_memory_are_refused(tmp_path):
     words += ["--env.kwargs", "{num_states: 128, num_actions: 32}", "--split.num_train_tasks", "40"]
     words += ["--source.env_steps", "1000000"]
     load([*words, "--source.num_envs", "10"])
-    with pytest.raises(ConfigError, match=r"would make psrl count outcomes in 85\.9 GB, too many"):
+    with pytest.raises(ConfigError, match=r"source\.num_envs"):
         load([*words, "--source.num_envs", "1000"])
 
 

@@ -125,7 +125,7 @@ def test_stable_baselines3_evaluates_it(evaluated, policy, played, deterministic
 
 
 def test_a_model_of_stable_baselines3_needs_the_extra(policy, monkeypatch):
-    monkeypatch.setattr("ad.exchange.policy.missing_packages", lambda: "needs packages")
+    monkeypatch.setattr("ad.exchange.policy.has_packages", lambda: False)
     with pytest.raises(ConfigError, match="Stable-Baselines3 needs packages"):
         policy.sb3_model(None)
 

@@ -184,7 +184,7 @@ def test_a_real_model_plays_reproducibly_and_changes_nothing_of_itself(spec):
     method, results = AlgorithmDistillation(Settings()), []
     for _ in range(2):
         env = make_vec("DarkRoom-v0", TASKS, 4, size=3)
-        policy = method.policy(model, 4, context_length=6)
+        policy = method.policy(model, 4, 6, method.PolicySettings())
         results.append(rollout(policy, env, SEEDS, 5, sampled(), record=range(4)))
     for name, values in results[0].trajectory.items():
         np.testing.assert_array_equal(values, results[1].trajectory[name])
@@ -210,13 +210,13 @@ def test_a_model_plays_as_before_when_other_environments_are_over(spec, tokenize
     model = SequenceModel(spec, config).eval()
     method, near = AlgorithmDistillation(Settings()), np.array([[1, 0], [0, 0], [1, 2], [2, 2]])
     env = make_vec("DarkRoom-v0", near, 4, size=3)
-    policy = method.policy(model, 4, context_length=6)
+    policy = method.policy(model, 4, 6, method.PolicySettings())
     together = rollout(policy, env, SEEDS, 9, sampled(), record=range(4))
     ends = (together.trajectory["episode"] >= 0).sum(1)
     assert len(set(ends)) >= 3  # so that the context shrinks twice at least
     for index in range(4):
         env = make_vec("DarkRoom-v0", near[[index]], 4, size=3)
-        policy = method.policy(model, 1, context_length=6)
+        policy = method.policy(model, 1, 6, method.PolicySettings())
         alone = rollout(policy, env, SEEDS[index : index + 1], 9, sampled())
         np.testing.assert_array_equal(alone.lengths[0], together.lengths[index])
         np.testing.assert_array_equal(alone.reward_in_context[0], together.reward_in_context[index])

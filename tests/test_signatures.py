@@ -97,7 +97,7 @@ def test_dpt_explores_by_sampling(smoke, tmp_path):
         "training.steps": 500,
         "evaluation.episodes": 20,
         "evaluation.temperature": 1.0,
-        "evaluation.policy": "{commit: episode}",
+        "evaluation.policy": "{context_update: episode}",
     }
     run = trained_run(smoke, tmp_path, settings)
     cells = {

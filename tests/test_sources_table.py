@@ -8,7 +8,6 @@ import pytest
 from ad.cli import VERBS, exit_code
 from ad.registry import SOURCES
 from ad.reporting import sources
-from envs import make_base
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,15 +58,15 @@ def test_the_table_has_every_source_with_what_it_is_told_and_where_it_runs(rows)
 
 def test_a_source_that_names_no_paper_has_a_row(monkeypatch):
     name = f"{ROOT}/tests/components.py:Uniform"
-    monkeypatch.setattr(SOURCES.load(name), "TOLD", "nothing", raising=False)
+    monkeypatch.setattr(SOURCES.load(name), "privileged_info", "nothing")
     monkeypatch.setattr(sources, "_speed", lambda name, timed: [timed.world, str(timed.steps)])
-    row = sources._row(name, {"DarkRoom-v0": make_base("DarkRoom-v0")})
+    row = sources._row(name, ["DarkRoom-v0"])
     assert row[1:] == ["–", "nothing", "all", "DarkRoom-v0", "DarkRoom-v0", "200"]
 
 
 def test_a_source_that_cannot_run_is_not_timed(monkeypatch):
-    monkeypatch.setattr(SOURCES.load("ppo"), "problem", lambda world, tasks: "needs a package")
-    row = sources._row("ppo", {"DarkRoom-v0": make_base("DarkRoom-v0")})
+    monkeypatch.setattr(sources, "fits", lambda name, env, world: False)
+    row = sources._row("ppo", ["DarkRoom-v0"])
     assert row[3:] == ["–", "DarkRoom-v0", "–", "–"]
 
 

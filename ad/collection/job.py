@@ -28,6 +28,7 @@ from ad.runtime.console import warn
 from ad.runtime.files import remove, require_disk_space
 from ad.runtime.signals import defer_signals
 from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
+from ad.sources.base import Source
 from envs.rng import derive_key
 from envs.spaces import Discrete, observation_parts
 from envs.tasks import task_name
@@ -48,7 +49,7 @@ class CollectionJob:
         self.manifests = [histories.manifest(task) for task in tasks]
         settings = SOURCES.load(config.source.algorithm).Settings(**histories.settings)
         self.source = new_source(config, tasks, settings)
-        state = _state(self.source)
+        state = self.source.state()
         self.can_be_saved = state is not None
         if not resume:
             self._require_disk_space(flatten(state or {}))
@@ -115,8 +116,8 @@ class CollectionJob:
 
     def _publish(self) -> None:
         """Publish the histories; mark those of failed agents and warn about them."""
-        stopped_at = getattr(self.source, "stopped_at", np.full(len(self.tasks), -1))
-        stopped = {k: int(stopped_at[k]) for k in np.flatnonzero(stopped_at >= 0)}
+        at = self.source.stopped_at
+        stopped = {} if at is None else {k: int(at[k]) for k in np.flatnonzero(at >= 0)}
         for k, step in stopped.items():
             self.manifests[k][STOPPED] = step
         self.writer.close(self.manifests)
@@ -204,7 +205,7 @@ def _give_up(partial: Path, reason: str) -> None:
     remove(partial)
 
 
-def new_source(config: Experiment, tasks: np.ndarray, settings=None):
+def new_source(config: Experiment, tasks: np.ndarray, settings=None) -> Source:
     """Return the configured source algorithm on `tasks` [K, ...], an agent for each task.
 
     `settings` replaces the configured ones: one `Settings` for all agents or a list of K.
@@ -222,10 +223,6 @@ def limit_threads(config: Experiment) -> None:
     """Limit numba's threads to the configured number."""
     if config.threads:
         numba.set_num_threads(min(config.threads, numba.config.NUMBA_NUM_THREADS))
-
-
-def _state(source) -> dict | None:
-    return source.state() if hasattr(source, "state") else None
 
 
 def _mean_return(chunk: TransitionChunk) -> float:

@@ -1,271 +1,207 @@
 """Constraints between settings that import the components which a configuration names.
 
-They are checked only if nothing else is wrong. Those of LIBRARY_CONSTRAINTS import further
-packages, too: they are checked only where a run is to be made.
+They are checked only where the sections that they read have no other problem. Those of
+LIBRARY_CONSTRAINTS import further packages, too, and are checked only where a run is to be made.
 """
 
-import inspect
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields, replace
 
-from ad.config.checks import Constraints, package_problem
-from ad.config.fields import as_yaml, settings_class, validate, value_problem
+from ad.config.checks import package_problem
+from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world, reserved_problem
+from ad.errors import SettingError
 from ad.registry import ENCODERS, METHODS, SOURCES
-from envs.registry import Registry
 from envs.spaces import Discrete, Part, observation_parts
 from envs.tasks import other_split
 
-COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS = Constraints(), Constraints()
-ASKED = "asked_return"  # the argument of a policy that a calibration varies
 MOST_PERMUTED = 2**16  # observations: a batch holds a permutation of them for each window
 
+Check = Callable[..., Iterator[Problem] | None]
 
-def component_constraint(*paths: str, constraints: Constraints = COMPONENT_CONSTRAINTS) -> Callable:
-    """Register the decorated function as a constraint that asks components, of a user perhaps.
 
-    What they raise is a problem of the first of the settings at `paths`.
+class ComponentConstraints:
+    """Checks `check(config, world)` of components, which a user may have written.
+
+    A check yields problems or raises SettingError. What else it raises is a problem, too.
     """
 
-    def register(function: Callable) -> Callable:
-        @constraints.register(*paths)
-        def check(*values):
-            try:
-                return function(*values)
-            except Exception as error:  # a user's component may raise anything
-                text = " ".join(str(error).split())
-                return f"cannot be checked: {type(error).__name__}: {text}"
+    def __init__(self):
+        self._checks: list[tuple[tuple[str, ...], Check]] = []
 
-        return function
+    def register(self, *paths: str) -> Callable[[Check], Check]:
+        """Add the decorated function as a check of the first of the settings at `paths`."""
 
-    return register
+        def add(check: Check) -> Check:
+            self._checks.append((paths, check))
+            return check
 
+        return add
 
-def history_constraint(*paths: str) -> Callable:
-    """Register a component constraint that holds unless the method learns in the worlds.
+    def violations(self, config: Experiment, bad: Collection[str] = ()) -> Iterator[Problem]:
+        """Yield the problems of `config`.
 
-    An online method reads no histories and has no sequence model.
-    """
-
-    def register(function: Callable) -> Callable:
-        @component_constraint(*paths, "method.name")
-        def check(*values):
-            *own, method = values
-            return None if METHODS.load(method).online else function(*own)
-
-        return function
-
-    return register
+        `bad` are the dotted paths of settings that already have a problem.
+        """
+        bad, world = set(bad), configured_world(config.env)
+        for paths, check in self._checks:
+            if not any(overlaps(path, other) for path in paths for other in bad):
+                found = _problems(check, paths[0], config, world)
+                bad |= {problem.path for problem in found}
+                yield from found
 
 
-@history_constraint("source.algorithm", "env")
-def source_can_learn_in_the_world(algorithm, env):
-    problem = getattr(SOURCES.load(algorithm), "problem", lambda world, tasks: None)
-    world = configured_world(env)
-    if text := problem(world, world.all_tasks()):
-        return f"cannot be {algorithm} with {env.id}: {algorithm} {text}"
+COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS = ComponentConstraints(), ComponentConstraints()
+constraint, library_constraint = COMPONENT_CONSTRAINTS.register, LIBRARY_CONSTRAINTS.register
 
 
-@history_constraint("source.settings", "source.algorithm", "source.num_envs", "env", "split")
-def source_can_run_with_its_settings(settings, algorithm, num_envs, env, split):
-    problem = getattr(SOURCES.load(algorithm), "settings_problem", None)
-    own = _built_settings(SOURCES, algorithm, settings) if problem else None
-    if own is None:
-        return None
-    tasks = configured_split(env, split).train_tasks
-    return problem(own, configured_world(env), tasks, num_envs)
-
-
-@history_constraint("source.settings", "source", "env")
-def source_can_read_the_experiments_that_it_names(settings, source, env):
-    resolve = getattr(SOURCES.load(source.algorithm), "resolve", None)
-    if resolve is None or _built_settings(SOURCES, source.algorithm, settings) is None:
-        return None
+def _problems(check: Check, path: str, config: Experiment, world) -> list[Problem]:
     try:
-        resolve(Experiment(env=env, source=source))
-    except ValueError as error:
-        return str(error)
+        return list(check(config, world) or ())
+    except SettingError as error:
+        return [Problem(error.path, error.text)]
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return [Problem(path, f"cannot be checked: {type(error).__name__}: {text}")]
 
 
-@component_constraint("evaluation.worlds", "env", "split", "model", "method.name")
-def model_can_be_evaluated_on_worlds(worlds, env, split, model, method):
-    if not worlds:
-        return None
-    trained_split, world = configured_split(env, split), configured_world(env)
-    trained = observation_parts(world)
-    for number, kwargs in enumerate(worlds):
-        if kwargs in worlds[:number]:
-            return f"must not list {as_yaml(kwargs)} twice"
-        if text := reserved_problem(kwargs):
-            return text
-        merged = env.kwargs | kwargs
-        try:
-            other_split(trained_split, merged)
-            other_world = configured_world(replace(env, kwargs=merged))
-            evaluated = observation_parts(other_world)
-        except Exception as error:  # another package's environment may raise anything
-            return f"must not list {as_yaml(kwargs)}: {' '.join(str(error).split())}"
-        if other_world.single_action_space != world.single_action_space:
-            return f"must not list {as_yaml(kwargs)}: it has other actions than training"
-        for name in {**trained, **evaluated}:
-            part, other = trained.get(name), evaluated.get(name)
-            if part == other:
-                continue
-            if not METHODS.load(method).any_size:
-                return (
-                    f"must not list {as_yaml(kwargs)}: {method} is for the {_size(part)} "
-                    f"observations of training, not {_size(other)}"
-                )
-            encoder = model.encoder_of(name)
-            if None in (part, other) or not ENCODERS.load(encoder).any_size:
-                fitting = ", ".join(known for known in ENCODERS if ENCODERS.load(known).any_size)
-                return (
-                    f"must not list {as_yaml(kwargs)}: model.encoder {encoder} is for the "
-                    f"{_size(part)} observations of training, not for {_size(other)} "
-                    f"({fitting} is for any size)"
-                )
+@constraint("method", "env")
+def method_can_learn(config, world):
+    _method(config).check(config, world)
 
 
-@component_constraint("data.permute", "env", "method.name")
-def windows_can_be_permuted(permute, env, method):
+@library_constraint("method", "env")
+def method_has_its_libraries(config, world):
+    _method(config).check_libraries(config, world)
+
+
+@library_constraint("training.wandb_project")
+def weights_and_biases_are_installed(config, world):
+    if config.training.wandb_project and (text := package_problem("wandb")):
+        yield Problem("training.wandb_project", text)
+
+
+@constraint("source", "env", "split", "method.name")
+def source_can_run(config, world):
+    if not METHODS.load(config.method.name).online:
+        SOURCES.load(config.source.algorithm).check(config, world)
+
+
+@constraint("evaluation.policy", "method.name")
+def settings_of_the_policy_are_valid(config, world):
+    group = settings_class(METHODS, config.method.name, "PolicySettings")
+    yield from validate(group, config.evaluation.policy, "evaluation.policy")
+
+
+@constraint("evaluation.calibration", "method.name")
+def policy_of_a_calibration_is_return_conditioned(config, world):
+    group = METHODS.load(config.method.name).PolicySettings
+    if config.evaluation.calibration and "asked_return" not in {one.name for one in fields(group)}:
+        text = f"must be [] with {config.method.name}: its policy is not conditioned on a return"
+        yield Problem("evaluation.calibration", text)
+
+
+@constraint("data.permute", "env", "method.name")
+def windows_can_be_permuted(config, world):
+    permute, name = config.data.permute, config.method.name
     if permute == "none":
-        return None
-    if METHODS.load(method).derived:
-        return f"must be none with {method}: what it computes itself cannot be permuted alike"
-    part = observation_parts(configured_world(env)).get("")
-    is_index = isinstance(part, Discrete) and part.n <= MOST_PERMUTED
-    if permute != "actions" and not is_index:
-        return (
-            f"must be none or actions with {env.id}: its observation is not one index below "
-            f"{MOST_PERMUTED}"
-        )
+        return
+    if METHODS.load(name).derived:
+        text = f"must be none with {name}: what it computes itself cannot be permuted alike"
+        yield Problem("data.permute", text)
+        return
+    part = observation_parts(world).get("")
+    if permute != "actions" and not (isinstance(part, Discrete) and part.n <= MOST_PERMUTED):
+        text = f"its observation is not one index below {MOST_PERMUTED}"
+        yield Problem("data.permute", f"must be none or actions with {config.env.id}: {text}")
 
 
-@history_constraint("model.encoders", "env")
-def encoders_fit_parts_of_the_observation(encoders, env):
-    parts = observation_parts(configured_world(env))
-    for name, encoder in encoders.items():
+@constraint("model.encoders", "env", "method.name")
+def encoders_fit_parts_of_the_observation(config, world):
+    if METHODS.load(config.method.name).online:
+        return
+    parts = observation_parts(world)
+    for name, encoder in config.model.encoders.items():
         if not isinstance(encoder, str):
-            return f"must name the encoder of {name}, not {as_yaml(encoder)}"
+            text = f"must name the encoder of {name}, not {as_yaml(encoder)}"
+            raise SettingError("model.encoders", text)
         if name not in parts:
-            known = ", ".join(filter(None, parts)) or "no parts with names"
-            return f"cannot have one for the part {name}: the observation has {known}"
-        if text := _encoder_problem(encoder, name, parts[name]):
-            return text
+            names = ", ".join(filter(None, parts)) or "no parts with names"
+            text = f"cannot have one for the part {name}: the observation has {names}"
+            raise SettingError("model.encoders", text)
+        _check_encoder("model.encoders", encoder, name, parts[name])
 
 
-@history_constraint("model.encoder", "model.encoders", "env")
-def encoder_fits_the_other_parts(encoder, encoders, env):
-    for name, part in observation_parts(configured_world(env)).items():
-        if name not in encoders and (text := _encoder_problem(encoder, name, part)):
-            return text
+@constraint("model.encoder", "model.encoders", "env", "method.name")
+def encoder_fits_the_other_parts(config, world):
+    if METHODS.load(config.method.name).online:
+        return
+    for name, part in observation_parts(world).items():
+        if name not in config.model.encoders:
+            _check_encoder("model.encoder", config.model.encoder, name, part)
 
 
-@component_constraint("method.name", "env")
-def method_can_learn_from_the_world(name, env):
-    if text := METHODS.load(name).problem(configured_world(env)):
-        return f"cannot be {name} with {env.id}: {name} {text}"
+@constraint("evaluation.worlds", "env", "split", "model", "method.name")
+def model_can_be_evaluated_on_worlds(config, world):
+    worlds = config.evaluation.worlds
+    for number, kwargs in enumerate(worlds):
+        where = f"must not list {as_yaml(kwargs)}"
+        if kwargs in worlds[:number]:
+            raise SettingError("evaluation.worlds", f"{where} twice")
+        if text := reserved_problem(kwargs):
+            raise SettingError("evaluation.worlds", text)
+        env = replace(config.env, kwargs=config.env.kwargs | kwargs)
+        try:
+            other_split(configured_split(config.env, config.split), env.kwargs)
+            _check_evaluated_world(config, world, configured_world(env))
+        except Exception as error:  # another package's environment may raise anything
+            text = f"{where}: {' '.join(str(error).split())}"
+            raise SettingError("evaluation.worlds", text) from error
 
 
-@component_constraint("method.settings", "method.name", "env")
-def online_method_can_learn_with_its_settings(settings, name, env):
-    method = METHODS.load(name)
-    own = _built_settings(METHODS, name, settings) if method.online else None
-    if own is not None:
-        return method.settings_problem(own, configured_world(env), env.episode_length)
+def _method(config: Experiment):
+    """Return the method of `config`, built with its settings."""
+    method = METHODS.load(config.method.name)
+    return method(method.Settings(**config.method.settings))
 
 
-@component_constraint("method.settings", "method.name", "env", constraints=LIBRARY_CONSTRAINTS)
-def online_method_has_its_library(settings, name, env):
-    method = METHODS.load(name)
-    if method.online:
-        own = _built_settings(METHODS, name, settings)
-        return method.library_problem(own, configured_world(env))
+def _check_evaluated_world(config: Experiment, world, other) -> None:
+    """Raise ValueError if a model of `world` cannot be evaluated on the world `other`."""
+    if other.single_action_space != world.single_action_space:
+        raise ValueError("it has other actions than training")
+    trained, evaluated = observation_parts(world), observation_parts(other)
+    for name in {**trained, **evaluated}:
+        part, changed = trained.get(name), evaluated.get(name)
+        if part == changed:
+            continue
+        if not METHODS.load(config.method.name).any_size:
+            raise ValueError(
+                f"{config.method.name} is for the {_size(part)} observations of training, "
+                f"not {_size(changed)}"
+            )
+        encoder = config.model.encoder_of(name)
+        if None in (part, changed) or not ENCODERS.load(encoder).any_size:
+            fitting = ", ".join(one for one in ENCODERS if ENCODERS.load(one).any_size)
+            raise ValueError(
+                f"model.encoder {encoder} is for the {_size(part)} observations of training, "
+                f"not for {_size(changed)} ({fitting} is for any size)"
+            )
 
 
-@component_constraint("training.wandb_project", constraints=LIBRARY_CONSTRAINTS)
-def weights_and_biases_are_installed(project):
-    return package_problem("wandb") if project else None
-
-
-@component_constraint("evaluation.policy", "method.name")
-def policy_takes_the_arguments(arguments, name):
-    known = _policy_arguments(name)
-    if unknown := [argument for argument in arguments if argument not in known]:
-        takes = ", ".join(known) or "no further arguments"
-        return f"must not set {unknown[0]}: the policy of {name} takes {takes}"
-    needed = [own.name for own in known.values() if own.default is own.empty]
-    if missing := [argument for argument in needed if argument not in arguments]:
-        return f"must set {missing[0]}, which the policy of {name} needs"
-
-
-@component_constraint("evaluation.policy", "method.name")
-def arguments_of_the_policy_are_numbers_where_they_must_be(arguments, name):
-    for argument, value, annotation in _annotated(arguments, name):
-        kinds = {annotation, *get_args(annotation)}
-        allowed = value is None if type(None) in kinds else False
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if float in kinds and not allowed and not (is_number and math.isfinite(value)):
-            return f"must set {argument} to a number, not {as_yaml(value)}"
-
-
-@component_constraint("evaluation.policy", "method.name")
-def arguments_of_the_policy_are_among_their_choices(arguments, name):
-    for argument, value, annotation in _annotated(arguments, name):
-        if get_origin(annotation) is Literal and value not in get_args(annotation):
-            choices = " or ".join(get_args(annotation))
-            return f"must set {argument} to {choices}, not {as_yaml(value)}"
-
-
-@component_constraint("evaluation.policy", "method.name")
-def arguments_of_the_policy_are_within_their_limits(arguments, name):
-    for argument, value, annotation in _annotated(arguments, name):
-        if get_origin(annotation) is Annotated:
-            kind, *limits = get_args(annotation)
-            if text := value_problem(value, kind, dict(limits)):
-                return f"sets {argument}, which {text}"
-
-
-@component_constraint("evaluation.calibration", "method.name")
-def a_calibration_asks_for_returns(calibration, name):
-    if calibration and ASKED not in _policy_arguments(name):
-        return f"must be [] with {name}: its policy is not asked for a return"
-
-
-def _built_settings(registry: Registry, name: str, settings: dict) -> Any | None:
-    """Return the `Settings` of a component with plain `settings`, None if some are not valid."""
-    group = settings_class(registry, name)
-    return None if next(validate(group, settings), None) else group(**settings)
-
-
-def _policy_arguments(method: str) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a method's policy that `evaluation.policy` may set, by name."""
-    parameters = inspect.signature(METHODS.load(method).policy).parameters
-    return dict(list(parameters.items())[4:])
-
-
-def _annotated(arguments: dict, method: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name, the value and the annotation of each argument for a method's policy."""
-    known = _policy_arguments(method)
-    for argument, value in arguments.items():
-        yield argument, value, known[argument].annotation
-
-
-def _encoder_problem(encoder: str, name: str, part: Part) -> str | None:
-    """Return why `encoder` cannot encode the part called `name`, None if it can."""
+def _check_encoder(setting: str, encoder: str, name: str, part: Part) -> None:
+    """Raise SettingError about `setting` unless `encoder` can encode the part called `name`."""
     try:
         if ENCODERS.load(encoder).supports(part):
-            return None
+            return
     except ValueError as error:
-        return f"cannot be used: {error}"
-    fitting = [known for known in ENCODERS if ENCODERS.load(known).supports(part)]
+        raise SettingError(setting, f"cannot be used: {error}") from error
+    fitting = [one for one in ENCODERS if ENCODERS.load(one).supports(part)]
     what = f"the part {name} of the observation" if name else "the observation"
     hint = f", as in model.encoders {{{name}: {fitting[0]}}}" if name else ""
     names = ", ".join(fitting)
-    return f"must not be {encoder}: {what} is {part}, which {names} can encode{hint}"
+    text = f"must not be {encoder}: {what} is {part}, which {names} can encode{hint}"
+    raise SettingError(setting, text)
 
 
 def _size(part: Part | None) -> str:

@@ -107,9 +107,12 @@ def _component_problem(name: str, registry: Registry) -> str:
     return ""
 
 
-def settings_class(registry: Registry, name: str) -> type:
-    """Return the `Settings` of a component. Raises ValueError unless all its defaults are valid."""
-    group = registry.load(name).Settings
+def settings_class(registry: Registry, name: str, attribute: str = "Settings") -> type:
+    """Return the settings of a component, the dataclass that is its `attribute`.
+
+    Raises ValueError unless all its defaults are valid.
+    """
+    group = getattr(registry.load(name), attribute)
     if name in registry:
         return group
     try:
@@ -120,7 +123,7 @@ def settings_class(registry: Registry, name: str) -> type:
     except Exception as error:  # another package's class may be anything
         problems = [" ".join(str(error).split())]
     if problems:
-        raise ValueError(f"the Settings of {name} are no group of settings: {problems[0]}")
+        raise ValueError(f"the {attribute} of {name} are no group of settings: {problems[0]}")
     return group
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from ad.config.fields import as_yaml, join, settings_class
 from ad.config.parser import COMPONENTS
 from ad.config.schema import Experiment
-from ad.registry import LAUNCHERS
+from ad.registry import LAUNCHERS, METHODS
 from envs import REGISTRY
 from envs.presets import PRESETS
 from envs.registry import Registry
@@ -42,6 +42,9 @@ def help_text(options: Mapping[str, str] | None = None) -> str:
             lines += [f"\nif {section}.{field} is {name}"]
             try:
                 lines += _section(settings_class(registry, name), f"{section}.settings")
+                if registry is METHODS:
+                    policy = settings_class(registry, name, "PolicySettings")
+                    lines += _section(policy, "evaluation.policy")
             except (ValueError, OSError) as error:  # OSError: its source is not there
                 lines += [f"  it cannot be loaded: {error}"]
     return "\n".join([HEAD, *lines])

@@ -164,10 +164,12 @@ def _build(data: Any, problems: list[Problem]) -> Experiment:
     bad = {problem.path for problem in problems}
     config = pyrallis.decode(Experiment, _without(data, bad))
     problems += CONSTRAINTS.violations(config, bad)
-    if not problems:
-        problems += COMPONENT_CONSTRAINTS.violations(config)
+    is_sound = not problems
     for section in COMPONENTS:
         config = _complete_settings(config, section, problems)
+    if is_sound:
+        bad = {problem.path for problem in problems}
+        problems += COMPONENT_CONSTRAINTS.violations(config, bad)
     if not problems and config.tune.grid:
         problems += _grid_problems(config)
     return config

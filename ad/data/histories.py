@@ -16,7 +16,6 @@ from ad.config.world import configured_world
 from ad.data.manifest import MANIFEST, read_manifest
 from ad.data.schema import Fields, transition_fields
 from ad.data.store import PARTIAL, is_complete
-from ad.errors import ConfigError
 from ad.registry import METHODS, SOURCES
 from ad.runtime.files import sha256
 from ad.runtime.snapshots import read_metadata
@@ -45,7 +44,7 @@ class HistoryStore:
 
     @property
     def settings(self) -> dict:
-        """The settings of the source, resolved (`ad.sources`). Raises ConfigError."""
+        """The settings of the source, resolved (`Source.resolve`). Raises ConfigError."""
         return self._resolved[0]
 
     @property
@@ -55,12 +54,7 @@ class HistoryStore:
 
     @cached_property
     def _resolved(self) -> tuple[dict, list[Experiment]]:
-        source = self.config.source
-        resolve = getattr(SOURCES.load(source.algorithm), "resolve", None)
-        try:
-            return resolve(self.config) if resolve else (source.settings, [])
-        except ValueError as error:
-            raise ConfigError(f"source.settings {error}") from error
+        return SOURCES.load(self.config.source.algorithm).resolve(self.config)
 
     def folder(self, task: np.ndarray) -> Path:
         """Return the folder of the history of `task`."""
@@ -77,8 +71,8 @@ class HistoryStore:
         Paths inside the root are relative to it, so that they do not depend on where it is. Raises
         ValueError if a file is missing.
         """
-        files = getattr(SOURCES.load(self.config.source.algorithm), "files", None)
-        paths = [path for task in tasks for path in files(self.settings, task)] if files else []
+        source = SOURCES.load(self.config.source.algorithm)
+        paths = [path for task in tasks for path in source.files(self.settings, task)]
         root = Path(self.config.root)
         return {
             str(path.relative_to(root) if path.is_relative_to(root) else path): sha256(path)

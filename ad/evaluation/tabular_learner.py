@@ -17,6 +17,7 @@ from ad.config.world import configured_world, make_envs
 from ad.data.episodes import episodes
 from ad.evaluation.results import Evaluation
 from ad.registry import SOURCES
+from ad.sources import fits
 from envs.rng import derive_key
 from envs.tasks import task_name
 
@@ -55,7 +56,7 @@ def _algorithm(env: EnvConfig, num_envs: int, num_episodes: int) -> str | None:
     """Return the name of the first source that learns in the world, None if none can or may."""
     world = configured_world(env)
     for name in LEARNERS:
-        if SOURCES.load(name).problem(world, world.all_tasks()) is None:
+        if fits(name, env, world):
             values = num_envs * world.single_observation_space.n * world.single_action_space.n
             steps = num_episodes * env.episode_length
             return name if values <= MOST_VALUES and steps <= MOST_STEPS else None

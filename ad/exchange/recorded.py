@@ -15,6 +15,8 @@ from ad.config.fields import field
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.errors import ConfigError
 from ad.exchange.formats import Contents, new_format, time_in_episode
+from ad.sources.actors import settings_of_agents
+from ad.sources.base import Source
 from envs.spaces import Array, Part
 from envs.world import World
 
@@ -31,7 +33,7 @@ class Settings:
     """where the data set is: for minari its id, for xland the path of a file"""
 
 
-class Recorded:
+class Recorded(Source):
     """A source whose K agents have learned already: it reads what their N actors did.
 
     In a `RecordedWorld` a task is the number of a history in the data set; in another world the
@@ -39,10 +41,9 @@ class Recorded:
     """
 
     Settings = Settings
-    TOLD = None
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        settings = settings if isinstance(settings, Settings) else settings[0]
+        settings = settings_of_agents(settings, len(tasks))[0]
         self.reader, self.place = new_format(settings.format).open(settings.place), settings.place
         self.env, self.shape = env, (len(tasks), num_envs)
         contents = self.reader.contents

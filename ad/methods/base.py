@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ad.data.derived import DERIVED, Derive, knows_optimal_actions
 from ad.data.schema import STORED
+from ad.errors import SettingError
 from envs.oracle import TaskOracle
 
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
@@ -34,6 +35,10 @@ class Method:
     class Settings:
         """This method has no settings of its own."""
 
+    @dataclass(frozen=True)
+    class PolicySettings:
+        """The policy of this method has no settings."""
+
     fields: ClassVar[tuple[str, ...]] = (
         *("observation", "action", "reward", "next_observation", "time"),
     )
@@ -51,17 +56,24 @@ class Method:
     def __init__(self, settings):
         self.settings = settings
 
-    @classmethod
-    def problem(cls, world: TaskOracle) -> str | None:
-        """Return why this method cannot learn from histories of `world`, None if it can.
+    def check(self, config: "Experiment", world: TaskOracle) -> None:
+        """Raise SettingError if this method cannot learn as `config` says.
 
-        It is the rest of a sentence about the method.
+        It is called before anything runs. `world` is the base environment of `config.env`, which is
+        only asked.
         """
-        if unknown := [f for f in cls.fields if f not in {*STORED, *DERIVED, *cls.derived}]:
-            return f"asks for the field {unknown[0]}, which nothing computes"
-        if "optimal_action" in cls.fields and not knows_optimal_actions(world):
-            return "needs a world that knows its optimal actions by the observation"
-        return None
+        if unknown := [f for f in self.fields if f not in {*STORED, *DERIVED, *self.derived}]:
+            raise unfit(config, f"it reads the field {unknown[0]}, which nothing computes")
+        if "optimal_action" in self.fields and not knows_optimal_actions(world):
+            raise unfit(
+                config, "it needs a world that knows its optimal actions by the observation"
+            )
+
+    def check_libraries(self, config: "Experiment", world: TaskOracle) -> None:
+        """Raise SettingError if a library is missing, or refuses the settings.
+
+        It is called only where a run is to be made: plans and records of many runs need no library.
+        """
 
     def train_steps(self, config: "Experiment") -> int:
         """Return the number of train steps of a whole training."""
@@ -112,13 +124,18 @@ class Method:
     def after_step(self, model: "SequenceModel") -> None:
         """Do what follows an optimizer step, without gradients, e.g. move a target network."""
 
-    def policy(self, model: "SequenceModel", num_envs: int, context_length: int):
+    def policy(self, model: "SequenceModel", num_envs: int, context_length: int, settings):
         """Return the policy of a rollout of `num_envs` environments (`ad.rollout.rollout.Policy`).
 
-        A method may have further arguments, which `evaluation.policy` gives. One that is annotated
-        `Annotated[int, ("at_least", 1)]` has a type and limits, as `ad.config.fields` names them. A
-        model with further inputs needs a subclass of ContextPolicy with `inputs()`.
+        `settings` are the method's `PolicySettings`, which `evaluation.policy` sets. A model with
+        further inputs needs a subclass of ContextPolicy with `inputs()`.
         """
         from ad.methods.context_policy import ContextPolicy
 
         return ContextPolicy(model, num_envs, context_length)
+
+
+def unfit(config: "Experiment", reason: str) -> SettingError:
+    """Return the error of a method that cannot learn in the world of `config`."""
+    text = f"cannot be {config.method.name} with {config.env.id}: {reason}"
+    return SettingError("method.name", text)

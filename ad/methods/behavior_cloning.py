@@ -46,7 +46,7 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
         loss = cross_entropy(logits, batch, self.label_smoothing)
         return loss, {"accuracy": accuracy(logits, batch)}
 
-    def policy(self, model, num_envs, context_length):
+    def policy(self, model, num_envs, context_length, settings):
         """Return the policy whose context is the present episode."""
         from ad.methods.episode_policy import EpisodePolicy
 

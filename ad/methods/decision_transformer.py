@@ -10,8 +10,8 @@ returns to go tell what they achieved, and the task can be found out in context.
 do not show the last observation of a past episode, e.g. the goal's cell; other tokens do.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Optional
 
 from ad.config.fields import field
 from ad.methods import behavior_cloning
@@ -26,13 +26,21 @@ class Settings(behavior_cloning.Settings):
     """whether the context of a decision transformer spans episodes"""
 
 
+@dataclass(frozen=True)
+class PolicySettings:
+    """Settings of the policy of the decision transformer."""
+
+    asked_return: Optional[float] = field(None, at_least=-1e9, at_most=1e9)  # noqa: UP045
+    """return that each episode is conditioned on; null: the highest of the histories"""
+
+
 class DecisionTransformer(behavior_cloning.BehaviorCloning):
     """Cross entropy of the actions of an episode given the return to go at each decision.
 
     The model is told no other rewards.
     """
 
-    Settings = Settings
+    Settings, PolicySettings = Settings, PolicySettings
     fields = (*Method.fields, "return_to_go")
     can_be_stacked = True
 
@@ -48,18 +56,12 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
         inputs = {"return_to_go": ReturnToGo(spec, config.width)}
         return SequenceModel(spec, replace(config, reward="none"), inputs)
 
-    def policy(
-        self,
-        model,
-        num_envs,
-        context_length,
-        asked_return: float | Sequence[float] | None = None,
-    ):
-        """Return a policy that is asked for `asked_return` in each episode.
+    def policy(self, model, num_envs, context_length, settings):
+        """Return a policy that is conditioned on `settings.asked_return` in each episode.
 
         It is a number or one for each environment; None is the highest return in the histories.
         """
         from ad.methods.asked_policy import AskedContextPolicy, AskedPolicy
 
         policy = AskedPolicy if self.within_episodes else AskedContextPolicy
-        return policy(model, num_envs, context_length, asked_return)
+        return policy(model, num_envs, context_length, settings.asked_return)

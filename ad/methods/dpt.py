@@ -14,7 +14,7 @@ context (section 5 of the paper). The training differs from Algorithm 1 of the p
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -35,13 +35,27 @@ class Settings(algorithm_distillation.Settings):
     """order of the transitions in a training window: that of the history, or a random one"""
 
 
+@dataclass(frozen=True)
+class PolicySettings:
+    """Settings of the policy of the decision-pretrained transformer.
+
+    With `step` a decision reads all transitions before it. With `episode` it reads those of the
+    episodes before the present one, as in the paper's online deployment (Algorithm 1), which fits
+    models that were trained on shuffled contexts. `evaluation.action` says how actions are chosen;
+    in the paper they are sampled at every step.
+    """
+
+    context_update: str = field("step", choices=("step", "episode"))
+    """when transitions enter the context: after each step, or at the end of their episode"""
+
+
 class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation):
     """Cross entropy of the optimal actions at every decision of a window.
 
     Only for worlds that know their optimal actions by the observation.
     """
 
-    Settings = Settings
+    Settings, PolicySettings = Settings, PolicySettings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "optimal_action")
     can_be_stacked = True
 
@@ -57,16 +71,10 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
         loss = cross_entropy(logits, targets, self.label_smoothing)
         return loss, {"accuracy": accuracy(logits, targets)}
 
-    def policy(self, model, num_envs, context_length, commit: Literal["step", "episode"] = "step"):
-        """Return the policy of a rollout, which sees the same context for a `step` or an `episode`.
-
-        With `step` a decision sees all transitions before it. With `episode` it sees those of the
-        episodes before the present one, as in the paper's online deployment (Algorithm 1), which
-        fits models that were trained on shuffled contexts. Either way `evaluation.action` says how
-        actions are chosen; in the paper they are sampled at every step.
-        """
-        if commit == "step":
-            return super().policy(model, num_envs, context_length)
+    def policy(self, model, num_envs, context_length, settings):
+        """Return the policy of a rollout, whose context grows after each step or each episode."""
+        if settings.context_update == "step":
+            return super().policy(model, num_envs, context_length, settings)
         from ad.methods.committed_policy import CommittedPolicy
 
         return CommittedPolicy(model, num_envs, context_length)

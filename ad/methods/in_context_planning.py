@@ -16,11 +16,11 @@ planning and 0.94 with 8 steps and no predicted return, 0.18 [0.13, 0.23] more.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from ad.config.fields import field
 from ad.methods import algorithm_distillation
-from ad.methods.base import Method
+from ad.methods.base import Method, unfit
 from ad.methods.losses import cross_entropy, masked_mean
 from envs.spaces import Discrete, observation_parts
 
@@ -35,27 +35,48 @@ class Settings(algorithm_distillation.Settings):
     """weight of the losses of rewards, observations, ends and returns beside that of actions"""
 
 
+@dataclass(frozen=True)
+class PolicySettings:
+    """Settings of the policy that plans in context.
+
+    Before the goal of a room is known the mean reward is a little above 0 in all unvisited cells,
+    where the errors of the model decide; the most likely reward is 0 in all of them, and the
+    imitated policy explores. Where rewards are random the most likely one misleads: it is 1 for a
+    Bernoulli arm of 0.6 as for one of 0.9.
+    """
+
+    plan_steps: int = field(8, at_least=0)
+    """steps of a plan; 0: no plans, the policy imitates"""
+    beam_size: int = field(1, at_least=1)
+    """largest number of plans that are kept for each first action"""
+    num_samples: int = field(8, at_least=1)
+    """largest number of actions that continue a plan"""
+    plan_weight: float = field(100.0, above=0)
+    """weight of the value of a plan, in ranges of the histories' returns, over a log probability"""
+    return_weight: float = field(0.05, at_least=0)
+    """weight of the predicted return after a plan over the rewards of the plan"""
+    rewards: str = field("likely", choices=("likely", "mean"))
+    """predicted reward that ranks plans: the most likely one of the histories, or the mean"""
+
+
 class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
     """Cross entropy of the actions, and losses of what follows them, at every decision.
 
     Only for worlds whose observations are indices.
     """
 
-    Settings = Settings
+    Settings, PolicySettings = Settings, PolicySettings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "terminated", "return_to_go")
     can_be_stacked = True
     any_size: ClassVar[bool] = False
 
-    @classmethod
-    def problem(cls, world):
-        """Return why this method cannot learn from histories of `world`, None if it can."""
+    def check(self, config, world):
+        """Raise SettingError unless the observations are indices that can be predicted."""
         for part in observation_parts(world).values():
             if not isinstance(part, Discrete) or part.n > MOST_OBSERVATIONS:
-                return (
-                    f"needs observations that are indices below {MOST_OBSERVATIONS}, which it "
-                    f"predicts, not {part}"
-                )
-        return super().problem(world)
+                text = f"it predicts observations that are indices below {MOST_OBSERVATIONS}, not "
+                raise unfit(config, f"{text}{part}")
+        super().check(config, world)
 
     def build(self, spec, config):
         """Return a model that also predicts what follows an action."""
@@ -73,32 +94,8 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
         loss = action_loss + self.settings.dynamics_weight * sum(parts.values())
         return loss, {"action_loss": action_loss, **parts}
 
-    def policy(
-        self,
-        model,
-        num_envs,
-        context_length,
-        plan_steps: Annotated[int, ("at_least", 0)] = 8,
-        beam_size: Annotated[int, ("at_least", 1)] = 1,
-        num_samples: Annotated[int, ("at_least", 1)] = 8,
-        plan_weight: Annotated[float, ("above", 0)] = 100.0,
-        return_weight: Annotated[float, ("at_least", 0)] = 0.05,
-        rewards: Literal["likely", "mean"] = "likely",
-    ):
-        """Return a policy that plans `plan_steps` steps ahead; with 0 it imitates.
-
-        `beam_size` is the largest number of plans that are kept for each first action,
-        `num_samples` that of the actions that continue a plan. `plan_weight` weighs the value of a
-        plan, in units of the range of the histories' returns, beside the log probability of its
-        first action, and `return_weight` the predicted return after a plan beside its rewards.
-
-        `rewards` says which prediction of a reward ranks plans: the most likely of the histories'
-        rewards, or the mean. Before the goal of a room is known the mean is a little above 0 in
-        all unvisited cells, where the errors of the model decide; the most likely reward is 0 in
-        all of them, and the imitated policy searches. Where rewards are random the most likely one
-        misleads: it is 1 for a Bernoulli arm of 0.6 as for one of 0.9.
-        """
+    def policy(self, model, num_envs, context_length, settings):
+        """Return a policy that plans ahead with the model's own predictions."""
         from ad.methods.planning_policy import PlanningPolicy
 
-        settings = plan_steps, beam_size, num_samples, plan_weight, return_weight, rewards
-        return PlanningPolicy(model, num_envs, context_length, *settings)
+        return PlanningPolicy(model, num_envs, context_length, settings)

@@ -1,12 +1,11 @@
 """The interface of online methods, which learn in the worlds themselves and read no histories."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
 from ad.methods.base import Method
-from envs.oracle import TaskOracle
 
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
     from torch import nn
@@ -47,21 +46,6 @@ class OnlineMethod(Method):
 
     online: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
-
-    @classmethod
-    def settings_problem(cls, settings: Any, world: TaskOracle, episode_length: int) -> str | None:
-        """Return why this method cannot learn with `settings` in `world`, None if it can.
-
-        It is the rest of a sentence about `method.settings`.
-        """
-
-    @classmethod
-    def library_problem(cls, settings: Any, world: TaskOracle) -> str | None:
-        """Return why a library that this method needs is missing or refuses `settings`, else None.
-
-        It is the rest of a sentence about `method.settings`. It is asked where a run is to be made;
-        a plan of many runs, their state and their records need no library.
-        """
 
     def loss(self, model, batch) -> NoReturn:
         """Raise TypeError: an online method has a learner, no windows."""

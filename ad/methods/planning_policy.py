@@ -7,6 +7,7 @@ import torch
 
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.dynamics import DynamicsModel, Outcome
+from ad.methods.in_context_planning import PolicySettings
 
 
 class Plans(NamedTuple):
@@ -61,18 +62,11 @@ class PlanningPolicy(ContextPolicy):
         model: DynamicsModel,
         num_envs: int,
         context_length: int,
-        plan_steps: int,
-        beam_size: int,
-        num_samples: int,
-        plan_weight: float,
-        return_weight: float,
-        rewards: str,
+        settings: PolicySettings,
     ):
         super().__init__(model, num_envs, context_length)
-        self.plan_steps, self.beam_size = plan_steps, beam_size
-        self.num_samples = min(num_samples, model.spec.num_actions)
-        self.plan_weight, self.return_weight = plan_weight, return_weight
-        self.rewards = rewards
+        self.settings, self.plan_steps = settings, settings.plan_steps
+        self.num_samples = min(settings.num_samples, model.spec.num_actions)
         shape = num_envs, model.spec.num_actions
         self.action_mask = torch.ones(shape, dtype=torch.bool, device=self.device)
 
@@ -93,7 +87,7 @@ class PlanningPolicy(ContextPolicy):
         first, value = self._plan(logits, time)
         best = value.new_full(logits.shape, float("-inf")).scatter(1, first, value)
         behind = (best - best.amax(1, keepdim=True)) / self.model.return_scale
-        return logits.log_softmax(1) + self.plan_weight * behind
+        return logits.log_softmax(1) + self.settings.plan_weight * behind
 
     def _decide(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return the imitated policy's logits [N, A], -inf for actions that the task lacks."""
@@ -120,11 +114,11 @@ class PlanningPolicy(ContextPolicy):
         for step in range(1, self.plan_steps):
             if plans.ended.all():
                 break
-            if imagined is self or self.beam_size > 1:  # one plan alone continues itself
+            if imagined is self or self.settings.beam_size > 1:  # one plan alone continues itself
                 imagined = imagined._branch(last.parent)
             logits = imagined._imagine(last, time + step)
             time_of_row = (time + step).repeat_interleave(shape[1])
-            plans, last = imagined._continue(plans, logits, time_of_row, self.beam_size)
+            plans, last = imagined._continue(plans, logits, time_of_row, self.settings.beam_size)
         return first, plans.value.amax(1).view(shape)
 
     def _continue(
@@ -140,9 +134,9 @@ class PlanningPolicy(ContextPolicy):
         features = features.view(*action.shape, -1)  # [R, K * M, F]
         outcome = self.model.outcome(features)
         ended = outcome.terminated | (time + 1 >= self.model.spec.episode_length)[:, None]
-        return_after = self.return_weight * outcome.return_after
+        return_after = self.settings.return_weight * outcome.return_after
         outcome = outcome._replace(terminated=ended, return_after=return_after)
-        rewards = outcome.mean_reward if self.rewards == "mean" else outcome.reward
+        rewards = outcome.mean_reward if self.settings.rewards == "mean" else outcome.reward
         candidates = _continuations(plans, outcome, rewards, scores.isneginf())
         chosen = candidates.value.sort(dim=1, descending=True, stable=True).indices
         chosen = chosen[:, :beam_size]

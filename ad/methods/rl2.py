@@ -15,8 +15,10 @@ the sections `source`, `data` and `model` are not.
 from dataclasses import dataclass
 
 from ad.config.fields import field
+from ad.errors import SettingError
+from ad.methods.base import unfit
 from ad.methods.online import OnlineMethod
-from ad.sources.sb3.settings import SB3Settings, missing_packages
+from ad.sources.sb3.settings import SB3Settings, check_packages
 from envs.rng import derive_key
 from envs.spaces import observation_parts
 
@@ -58,40 +60,30 @@ class RL2(OnlineMethod):
 
     Settings = Settings
 
-    @classmethod
-    def problem(cls, world):
-        """Return that the tasks of `world` have different actions, None if they do not."""
+    def check(self, config, world):
+        """Raise SettingError unless all tasks have the same actions and the settings fit."""
+        settings, length = self.settings, config.env.episode_length
         mask = world.action_mask(world.all_tasks())
         if mask is not None and not mask.all():
-            return "needs a world whose tasks have the same number of actions"
-        return None
-
-    @classmethod
-    def settings_problem(cls, settings, world, episode_length):
-        """Return which setting does not fit the others, None if all do."""
+            raise unfit(config, "it needs a world whose tasks have the same number of actions")
         each = settings.num_envs * settings.trial_steps
         if settings.env_steps % each:
-            return (
-                f"must have env_steps that are a multiple of {each}, num_envs * trial_steps, not "
-                f"{settings.env_steps}"
-            )
-        if settings.trial_steps < episode_length:
-            return (
-                f"must have trial_steps of at least {episode_length}, an episode of "
-                f"env.episode_length, not {settings.trial_steps}"
-            )
+            text = f"must be a multiple of {each}, num_envs * trial_steps, not {settings.env_steps}"
+            raise SettingError("method.settings.env_steps", text)
+        if settings.trial_steps < length:
+            text = f"must be at least env.episode_length ({length}), not {settings.trial_steps}"
+            raise SettingError("method.settings.trial_steps", text)
         if "n_steps" in settings.arguments:
-            return "must not have n_steps among its arguments: trial_steps sets it"
-        return None
+            text = "must not have n_steps: method.settings.trial_steps sets it"
+            raise SettingError("method.settings.arguments", text)
 
-    @classmethod
-    def library_problem(cls, settings, world):
-        """Return what is not installed, or which argument RecurrentPPO does not take."""
-        if problem := missing_packages():
-            return f"cannot be used: rl2 {problem}"
-        from ad.sources.sb3.agent import agent_problem
+    def check_libraries(self, config, world):
+        """Raise SettingError if a package is missing, or RecurrentPPO refuses an argument."""
+        check_packages("method.name")
+        from ad.sources.sb3.agent import check_agent
 
-        return agent_problem(_sb3_settings(settings), _spaces(settings.num_envs, world))
+        env = _spaces(self.settings.num_envs, world)
+        check_agent(_sb3_settings(self.settings), env, "method.settings.arguments")
 
     def train_steps(self, config):
         """Return the number of train steps, each of a trial in every environment."""
@@ -110,7 +102,7 @@ class RL2(OnlineMethod):
         env = Spaces(1, trial_parts(spec.observation, spec.num_actions), spec.num_actions)
         return RecurrentModel(spec, make_policy(_sb3_settings(self.settings), env))
 
-    def policy(self, model, num_envs, context_length):
+    def policy(self, model, num_envs, context_length, settings):
         """Return the policy of a rollout, which is one trial; `context_length` is not used."""
         from ad.methods.rl2_policy import TrialPolicy
 

@@ -14,7 +14,7 @@ from ad.config.schema import EnvConfig, Experiment, SourceConfig
 from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table
 from ad.reporting.worlds import WORLDS
-from ad.sources import told
+from ad.sources import fits
 
 NUM_TASKS = 80  # of the batch, with an agent each; as many as DarkRoom-v0 has
 NUM_ENVS = 10  # of an agent
@@ -54,18 +54,16 @@ def sources_table() -> Table:
     The batch has NUM_TASKS tasks with NUM_ENVS environments each; a single environment is that of
     one agent on one task, for as many steps. Seconds are those of the process on one core.
     """
-    worlds = {name: envs.make_base(name) for name in envs.REGISTRY}
-    return Table(HEADER, [_row(name, worlds) for name in sorted(SOURCES)])
+    return Table(HEADER, [_row(name, list(envs.REGISTRY)) for name in sorted(SOURCES)])
 
 
-def _row(name: str, worlds: dict) -> list[str]:
+def _row(name: str, worlds: list[str]) -> list[str]:
     timed, source_class = TIMED.get(name, DEFAULT), SOURCES.load(name)
-    paper = getattr(source_class, "PAPER", UNKNOWN)
-    problem = getattr(source_class, "problem", lambda world, tasks: None)
-    fitting = [one for one, world in worlds.items() if problem(world, world.all_tasks()) is None]
+    paper = source_class.paper or UNKNOWN
+    fitting = [world for world in worlds if fits(name, EnvConfig(id=world), envs.make_base(world))]
     speed = _speed(name, timed) if timed.world in fitting else [UNKNOWN, UNKNOWN]
-    is_told = told(name) or UNKNOWN
-    return [name, paper, is_told, _names(fitting, list(worlds)), timed.world, *speed]
+    is_told = source_class.privileged_info or UNKNOWN
+    return [name, paper, is_told, _names(fitting, worlds), timed.world, *speed]
 
 
 def _names(some: list[str], every: list[str]) -> str:

@@ -118,7 +118,8 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
         )
 
     def new_policy(num_envs: int) -> Policy:
-        policy = method.policy(model, num_envs, context_length, **settings.policy)
+        own = method.PolicySettings(**settings.policy)
+        policy = method.policy(model, num_envs, context_length, own)
         if None in temperatures:
             return policy
         if not hasattr(policy, "reward_in_context"):

@@ -16,8 +16,8 @@ import numpy as np
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
 from ad.sources import a2c_kernel
-from ad.sources.actors import IMPOSSIBLE, Actors, settings_of_agents, table_problem
-from ad.sources.base import Source
+from ad.sources.actors import IMPOSSIBLE, Actors, settings_of_agents
+from ad.sources.base import TabularSource
 from ad.sources.returns import n_step_returns
 
 STATISTICS = ("entropy", "value_error", "gradient_norm")  # what `a2c_kernel.update` returns
@@ -49,22 +49,17 @@ class Settings:
     """Adam's term that is added to the denominator"""
 
 
-class A2C(Source):
-    """K independent A2C agents with N actors each.
-
-    `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
-    `keys` holds one 64-bit key for each agent.
-    """
+class A2C(TabularSource):
+    """K independent A2C agents with N actors each."""
 
     Settings = Settings
-    SHARED = ("rollout_length", "hidden")  # they decide the shapes of arrays
-    TOLD = "nothing"
-    PAPER = "arXiv 1602.01783"
+    shared_settings = ("rollout_length", "hidden")  # they decide the shapes of arrays
+    privileged_info = "nothing"
+    paper = "arXiv 1602.01783"
     state_names = ("parameters", "moments", "stopped_at")
-    problem = staticmethod(table_problem)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = settings_of_agents(settings, len(tasks), self.SHARED)
+        each = settings_of_agents(settings, len(tasks), self.shared_settings)
         self.rollout_length, self.hidden = each[0].rollout_length, each[0].hidden
         self.actors = Actors(env, len(tasks), num_envs, keys)
         states = int(env.single_observation_space.n)

@@ -1,9 +1,10 @@
 """The actors of a source: K agents with N environments each, stepped and recorded together."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.data.spec import field_name
@@ -24,23 +25,17 @@ def actor_keys(keys, num_envs: int, purpose: str) -> np.ndarray:
     return np.array(derived, np.uint64)
 
 
-def settings_of_agents(settings, num_agents: int, shared: Sequence[str]) -> list:
-    """Return the settings of each of the agents, from one for all of them or a list of them.
+def settings_of_agents(settings, num_agents: int, shared: Sequence[str] | None = None) -> list[Any]:
+    """Return the settings of each agent, from one for all agents or a list.
 
-    Raises ValueError if they differ in a field of `shared`, which all agents of a batch share.
+    Raises ValueError if they differ in a field of `shared`, or in any field if that is None.
     """
     each = list(settings) if isinstance(settings, Sequence) else [settings] * num_agents
-    for name in shared:
-        if len(values := {getattr(own, name) for own in each}) > 1:
-            raise ValueError(f"agents of one batch have the same {name}, not {values}")
+    for name in [field.name for field in fields(each[0])] if shared is None else shared:
+        first, *others = (getattr(own, name) for own in each)
+        if any(other != first for other in others):
+            raise ValueError(f"the agents of one batch must have the same {name}")
     return each
-
-
-def table_problem(world, tasks) -> str | None:
-    """Return why agents cannot learn a table of the observations of `world`, None if they can."""
-    if isinstance(world.single_observation_space, Discrete):
-        return None
-    return "learns a table of one discrete observation"
 
 
 def draw(cumulative: np.ndarray, u: np.ndarray, last: np.ndarray) -> np.ndarray:

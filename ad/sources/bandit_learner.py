@@ -6,44 +6,39 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys, settings_of_agents
-from ad.sources.base import Source
+from ad.sources.base import RolloutSource, unfit
 from envs.oracle import TaskOracle
 
 
-class BanditLearner(Source):
+class BanditLearner(RolloutSource):
     """K agents with N actors each; each actor is a life that learns one task from nothing.
 
-    A subclass has `Settings`, all of which the agents of a batch share, and the hook `_index`.
+    A subclass has `Settings`, in which the agents of a batch agree, and the hook `_index`.
     `counts` and `sums` are the pulls and the total reward of each arm, int64 and float64
-    [K * N, A]. Raises ConfigError for a world that `problem` refuses.
+    [K * N, A].
     """
 
-    Settings: ClassVar[type]
-    SHARED: ClassVar[tuple[str, ...]]
     NAME: ClassVar[str]  # in the table of sources
     state_names = ("counts", "sums")
 
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError unless `world` is a bandit."""
+        space = world.single_observation_space
+        if not (isinstance(space, Discrete) and space.n == 1):
+            raise unfit(config, "it needs a world with a single state, a Discrete(1) observation")
+
     def __init__(self, settings, env, tasks, num_envs: int, keys):
-        if problem := self.problem(env.unwrapped, tasks):
-            raise ConfigError(f"{self.NAME} {problem}")
-        self.settings = settings_of_agents(settings, len(tasks), self.SHARED)[0]
+        self.settings = settings_of_agents(settings, len(tasks))[0]
         self.world = env.unwrapped
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, num_envs, self.NAME)
         self.mask = np.repeat(self.actors.action_mask, num_envs, axis=0)  # [K * N, A]
         self.counts = np.zeros(self.mask.shape, np.int64)
         self.sums = np.zeros(self.mask.shape)
-
-    @staticmethod
-    def problem(world: TaskOracle, tasks) -> str | None:
-        """Return why `world` is no bandit, None if it is one."""
-        space = world.single_observation_space
-        if isinstance(space, Discrete) and space.n == 1:
-            return None
-        return "needs a world with a single state, which is a Discrete(1) observation"
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Pull the arms [K, N] with the highest index, of equal ones any by `u` [K, N]."""

@@ -1,21 +1,101 @@
-"""What sources of the suite share: how a history is run, and how its state is saved."""
+"""The interface of sources: algorithms whose learning is recorded as histories."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
+from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
+from ad.errors import SettingError
 from ad.sources.actors import Actors
+from envs.oracle import TaskOracle, knows_its_state
 
 
 class Source:
+    """K agents with N actors each, which learn one task each and are recorded.
+
+    It is built as `Source(settings, env, tasks, num_envs, keys)`. `settings` are one `Settings` for
+    all K agents, or a list of K that agree in `shared_settings`. `env` is a vector environment with
+    SAME_STEP autoreset and K * N environments, those of a task next to each other; its `unwrapped`
+    is the world. `tasks` is int [K, ...], `num_envs` is N, `keys` has a 64-bit key for each agent,
+    from which all its random numbers are derived. `ad.sources.actors.Actors` steps and records the
+    environments.
+
+    A subclass needs `Settings`, a frozen dataclass of `ad.config.fields`, and `run`; the other
+    members have a default. Only actions that a task has are taken (`Actors.action_mask`). A short
+    life of an agent is an actor with a short sequence: many lives are many actors.
+    """
+
+    Settings: ClassVar[type]
+    # Settings in which the agents of one batch agree; None: all.
+    shared_settings: ClassVar[tuple[str, ...] | None] = None
+    # What the source knows of its task besides observations and rewards, for tables of results.
+    # "nothing"; "family": all tasks of the world and how to solve each, or the prior from which
+    # they are drawn, but not the present one; "optimum": the optimal policy; None: unknown.
+    privileged_info: ClassVar[str | None] = None
+    paper: ClassVar[str | None] = None  # of the algorithm, for the table of sources
+    # int [K], the number of steps that each agent learned from before it failed, -1 for all;
+    # None for a source whose agents cannot fail.
+    stopped_at: np.ndarray | None = None
+
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError if the source cannot run as `config` says.
+
+        It is called before anything runs, with valid `config.source.settings`. `world` is the base
+        environment of `config.env`, which is only asked.
+        """
+
+    @classmethod
+    def resolve(cls, config: Experiment) -> tuple[dict, list[Experiment]]:
+        """Return the settings of the source in `config`, and the experiments that it reads.
+
+        The settings are in plain types. The histories of the same tasks of these experiments are
+        collected first. Raises SettingError.
+        """
+        return config.source.settings, []
+
+    @classmethod
+    def files(cls, settings: dict, task: np.ndarray) -> list[Path]:
+        """Return the paths of the files that the resolved `settings` name for `task`.
+
+        Their SHA-256 is part of what determines a history. Raises ValueError if one is missing.
+        """
+        return []
+
+    @abstractmethod
+    def run(self, steps: int) -> Iterator[TransitionChunk]:
+        """Learn until each environment has taken `steps` steps; yield the transitions in chunks.
+
+        A chunk can hold checkpoints of the policies, which are stored with the history.
+        """
+        raise NotImplementedError
+
+    def state(self) -> dict | None:
+        """Return the state between two chunks as nested dicts of arrays.
+
+        None: it cannot be saved, and an interrupted collection starts again.
+        """
+        return None
+
+    def restore(self, state: dict) -> None:
+        """Set the state to one returned by `state`: the source resumes with the same bits.
+
+        Raises CorruptError if that is not possible.
+        """
+        raise NotImplementedError
+
+
+class RolloutSource(Source):
     """K agents with N actors each, `actors`, that learn after every rollout of `rollout_length`.
 
     `state_names` are the attributes that make up the state of the agents: arrays, or dicts of
-    arrays by name. A subclass has `act` and those of `_begin_rollout`, `_learn` and `_statistics`
-    that it needs.
+    arrays by name. A subclass has `act`, and overrides `_begin_rollout`, `_learn` and `_statistics`
+    where it needs them.
     """
 
     actors: Actors
@@ -65,6 +145,27 @@ class Source:
     def _statistics(self) -> dict[str, np.ndarray]:
         """Return the statistics of a chunk that is complete, arrays [K] by name; none."""
         return {}
+
+
+class TabularSource(RolloutSource):
+    """A RolloutSource that learns a table of the observations, which are one discrete number."""
+
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError unless the observations of `world` are one discrete number."""
+        if not isinstance(world.single_observation_space, Discrete):
+            raise unfit(config, "it learns a table of one discrete observation")
+
+
+def knows_optimal_policy(world: TaskOracle) -> bool:
+    """Return whether `world` knows its optimal policy and the state that it is in."""
+    return world.optimal_policy(world.all_tasks()[:1]) is not None and knows_its_state(world)
+
+
+def unfit(config: Experiment, reason: str) -> SettingError:
+    """Return the error of a source that cannot learn in the world of `config`."""
+    text = f"cannot be {config.source.algorithm} with {config.env.id}: {reason}"
+    return SettingError("source.algorithm", text)
 
 
 def _copy(names: dict, values: dict) -> dict:

@@ -29,9 +29,10 @@ from ad.config.yaml_io import YamlFile
 from ad.data.checkpoints import checkpoint_at
 from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
-from ad.errors import ConfigError
+from ad.errors import ConfigError, SettingError
 from envs.tasks import task_name
 
+ENTRIES = "source.settings.entries"
 # The origins of a policy, of which an entry has at most one.
 ORIGINS = ("checkpoint", "dataset", "run", "experiment", "policy")
 KEYS = (*ORIGINS, "at", "source_seed", "act", "share")
@@ -97,16 +98,16 @@ class Entry:
 
 
 def parse_entries(entries: Sequence[dict]) -> list[Entry]:
-    """Return the valid entries. Raises ValueError with the rest of a sentence about them."""
+    """Return the valid entries. Raises SettingError if one is not, or the shares do not fit."""
     parsed = []
     for number, plain in enumerate(entries, 1):
         try:
             parsed.append(_parse(plain))
         except ValueError as error:
-            raise ValueError(f"cannot have entry {number}: {error}") from None
+            raise SettingError(ENTRIES, f"cannot have entry {number}: {error}") from None
     total = sum(entry.share for entry in parsed)
     if abs(total - 1) > 1e-6:
-        raise ValueError(f"must have entries whose shares add up to 1, not to {total:g}")
+        raise SettingError(ENTRIES, f"must have shares that add up to 1, not to {total:g}")
     return parsed
 
 
@@ -115,7 +116,7 @@ def resolve_entries(
 ) -> tuple[list[dict], list[Experiment]]:
     """Return the entries with a dataset in place of each experiment, and these experiments.
 
-    `config` is the experiment of the demonstrations. Raises ValueError with the rest of a sentence.
+    `config` is the experiment of the demonstrations. Raises SettingError.
     """
     resolved, experiments = [], {}
     for number, (entry, plain) in enumerate(zip(parse_entries(entries), entries, strict=True), 1):
@@ -125,7 +126,7 @@ def resolve_entries(
                     experiments[entry.place] = _experiment_of_agents(entry.place, config)
             except (ConfigError, ValueError) as error:
                 text = " ".join(str(error).split())
-                raise ValueError(f"cannot have entry {number}: {text}") from None
+                raise SettingError(ENTRIES, f"cannot have entry {number}: {text}") from None
             folder = HistoryStore(experiments[entry.place]).path
             origin = {"dataset": str(folder), "source_seed": config.source.source_seed}
             plain = {key: value for key, value in plain.items() if key != "experiment"} | origin
@@ -134,12 +135,13 @@ def resolve_entries(
 
 
 def check_actors(entries: Sequence[Entry], num_envs: int) -> None:
-    """Raise ValueError unless each entry gets an actor."""
+    """Raise SettingError unless each entry gets an actor."""
     if idle := set(range(len(entries))) - set(assign(entries, num_envs).tolist()):
         number = min(idle) + 1
-        raise ValueError(
+        raise SettingError(
+            ENTRIES,
             f"must give entry {number} an actor: its share of source.num_envs ({num_envs}) is "
-            f"{entries[number - 1].share * num_envs:g}"
+            f"{entries[number - 1].share * num_envs:g}",
         )
 
 

@@ -6,23 +6,27 @@ shows two policies: the shares are shares of the actors.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ad.config.fields import field
 from ad.config.schema import Experiment
+from ad.config.world import configured_split
 from ad.data.schema import TransitionChunk
-from ad.errors import ConfigError
-from ad.sources.actors import Actors, Observations, draw
+from ad.errors import SettingError
+from ad.sources.actors import Actors, Observations, draw, settings_of_agents
+from ad.sources.base import Source, knows_optimal_policy
 from ad.sources.demonstration_entries import (
+    ENTRIES,
     Entry,
     assign,
     check_actors,
     parse_entries,
     resolve_entries,
 )
-from ad.sources.sb3.settings import missing_packages
-from envs.oracle import knows_its_state
+from ad.sources.sb3.settings import check_packages
+from envs.oracle import TaskOracle
 from envs.spaces import observation_parts
 
 NEVER = -1e9  # the logit of an action that an optimal policy does not take
@@ -39,59 +43,45 @@ class Settings:
         return hash(repr(self))
 
 
-class Demonstrations:
-    """K tasks with N actors each, played by the policies of `settings.entries`.
-
-    `settings` is one `Settings` for all tasks, or a list of K equal ones.
-    """
+class Demonstrations(Source):
+    """K tasks with N actors each, played by the policies of `settings.entries`."""
 
     Settings = Settings
-    SHARED = ("entries",)
-    TOLD = None  # what its policies were told
 
-    @staticmethod
-    def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
-        """Return what is wrong with the entries, None if they can play in `world`.
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError unless all entries can play in `world`.
 
-        The agents of experiments are not looked for: they may not have learned yet.
+        The agents of experiments may not have learned yet.
         """
-        try:
-            entries = parse_entries(settings.entries)
-            check_actors(entries, num_envs)
-            _load_all([e for e in entries if e.origin != "experiment"], world, tasks)
-        except ValueError as error:
-            return str(error)
-        return None
+        entries = parse_entries(Settings(**config.source.settings).entries)
+        check_actors(entries, config.source.num_envs)
+        tasks = configured_split(config.env, config.split).train_tasks
+        _load_all([e for e in entries if e.origin != "experiment"], world, tasks)
+        cls.resolve(config)
 
-    @staticmethod
-    def resolve(config: Experiment) -> tuple[dict, list[Experiment]]:
-        """Return the settings with a dataset for each experiment that they name, and these.
-
-        Raises ValueError with the rest of a sentence about the settings.
-        """
+    @classmethod
+    def resolve(cls, config: Experiment) -> tuple[dict, list[Experiment]]:
+        """Return the settings with a dataset for each experiment that they name, and these."""
         entries, experiments = resolve_entries(Settings(**config.source.settings).entries, config)
         return {"entries": entries}, experiments
 
-    @staticmethod
-    def files(settings: dict, task: np.ndarray) -> list:
+    @classmethod
+    def files(cls, settings: dict, task: np.ndarray) -> list[Path]:
         """Return the paths of the checkpoints that play `task`."""
         entries = parse_entries(settings["entries"])
         return [entry.checkpoint(task) for entry in entries if entry.has_checkpoint]
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        settings = settings if isinstance(settings, Settings) else settings[0]
-        world = env.unwrapped
-        try:
-            self.entries = parse_entries(settings.entries)
-            check_actors(self.entries, num_envs)
-            policies = _load_all(self.entries, world, tasks)
-        except ValueError as error:
-            raise ConfigError(f"demonstrations {error}") from error
-        self.actors, self.world = Actors(env, len(tasks), num_envs, keys), world
+        self.world = env.unwrapped
+        self.entries = parse_entries(settings_of_agents(settings, len(tasks))[0].entries)
+        check_actors(self.entries, num_envs)
+        policies = _load_all(self.entries, self.world, tasks)
+        self.actors = Actors(env, len(tasks), num_envs, keys)
         self.entry_of_actor = assign(self.entries, num_envs)
         self.optimal = None
         if any(entry.origin == "policy" for entry in self.entries):
-            self.optimal = world.optimal_policy(tasks)  # [K, S, A]
+            self.optimal = self.world.optimal_policy(tasks)  # [K, S, A]
         self.players = {  # of each task and entry with a checkpoint
             (k, e): player(int((self.entry_of_actor == e).sum()))
             for (k, e), player in policies.items()
@@ -155,24 +145,24 @@ class Demonstrations:
 def _load_all(entries: list[Entry], world, tasks: np.ndarray) -> dict:
     """Return what makes the player of each (task, entry) with a checkpoint, by `num_envs`.
 
-    Raises ValueError if an entry cannot play in `world`.
+    Raises SettingError if an entry cannot play in `world`.
     """
-    if any(entry.origin == "policy" for entry in entries) and (
-        world.optimal_policy(tasks[:1]) is None or not knows_its_state(world)
-    ):
-        raise ValueError("cannot play an optimal policy: the world does not know it")
+    if any(entry.origin == "policy" for entry in entries) and not knows_optimal_policy(world):
+        raise SettingError(ENTRIES, "cannot play an optimal policy: the world does not know it")
     if not any(entry.has_checkpoint for entry in entries):
         return {}
-    if problem := missing_packages():
-        raise ValueError(problem)
+    check_packages(ENTRIES)
     from ad.sources.sb3.policies import make_players
 
     mask = world.action_mask(tasks)
     counts = mask.sum(1) if mask is not None else [int(world.single_action_space.n)] * len(tasks)
-    paths = {
-        (k, e): entry.checkpoint(task)
-        for k, task in enumerate(tasks)
-        for e, entry in enumerate(entries)
-        if entry.has_checkpoint
-    }
-    return make_players(paths, observation_parts(world), counts)
+    try:
+        paths = {
+            (k, e): entry.checkpoint(task)
+            for k, task in enumerate(tasks)
+            for e, entry in enumerate(entries)
+            if entry.has_checkpoint
+        }
+        return make_players(paths, observation_parts(world), counts)
+    except ValueError as error:
+        raise SettingError(ENTRIES, f"cannot be played: {error}") from error

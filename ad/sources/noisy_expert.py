@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import field
-from ad.errors import ConfigError
+from ad.config.schema import Experiment
 from ad.sources.actors import Actors, actor_keys, settings_of_agents
-from ad.sources.base import Source
+from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
 from ad.sources.schedules import linear
-from envs.oracle import TaskOracle, knows_its_state
+from envs.oracle import TaskOracle
 from envs.rng import uniform
 
 
@@ -34,22 +34,25 @@ class Settings:
     """steps for which a random action is held while it changes the state, on average; 1: none"""
 
 
-class NoiseDistillation(Source):
+class NoiseDistillation(RolloutSource):
     """K noisy experts with N actors each, of a world that knows its `optimal_policy`.
 
-    `settings` is one `Settings` for all agents, or a list of K equal ones.
+    All agents have one schedule.
     """
 
     Settings = Settings
-    SHARED = ("noise_start", "noise_end", "decay_fraction", "hold")  # one schedule for all agents
-    TOLD = "optimum"
-    PAPER = "arXiv 2312.12275"
+    privileged_info = "optimum"
+    paper = "arXiv 2312.12275"
     state_names = ("held",)
 
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError if `world` does not know its optimal policy."""
+        if not knows_optimal_policy(world):
+            raise unfit(config, "it needs a world that knows its optimal policy")
+
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        if problem := self.problem(env.unwrapped, tasks):
-            raise ConfigError(f"noise_distillation {problem}")
-        self.settings = settings_of_agents(settings, len(tasks), self.SHARED)[0]
+        self.settings = settings_of_agents(settings, len(tasks))[0]
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.noise_keys = actor_keys(keys, num_envs, "noise")
         self.hold_keys = actor_keys(keys, num_envs, "hold")
@@ -60,13 +63,6 @@ class NoiseDistillation(Source):
         self.world = env.unwrapped
         self.cumulative = self.world.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
         self.noise = self.settings.noise_start
-
-    @staticmethod
-    def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
-        """Return a problem if `world` does not know its optimal policy, else None."""
-        if world.optimal_policy(tasks[:1]) is None or not knows_its_state(world):
-            return "needs a world that knows its optimal policy"
-        return None
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N]: with probability `noise` uniformly random, otherwise optimal ones.

@@ -2,7 +2,7 @@
 
 An agent keeps the set of tasks that are consistent with all that it has seen in its life, which is
 one actor. It samples one of them and follows that task's optimal policy until the task is refuted;
-then it samples again. Once a single task is left, it acts optimally. It is told the family of
+then it samples again. Once a single task is left, it acts optimally. It knows the family of
 tasks, but not which one it is in. A small `noise` puts the agents into states that these policies
 would not reach, so that a model learns what to do there (as in DART, Laskey et al. 2017).
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import field
+from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.errors import ConfigError
 from ad.sources.actors import Actors, actor_keys, settings_of_agents
-from ad.sources.base import Source
-from envs.oracle import TaskOracle, knows_its_state
+from ad.sources.base import RolloutSource, knows_optimal_policy, unfit
+from envs.oracle import TaskOracle
 from envs.rng import uniform
 
 MAX_POLICY_BYTES = 2**30  # of the optimal policies of all tasks
@@ -33,22 +33,32 @@ class Settings:
     """probability of a random action, which shows how to return to a path after leaving it"""
 
 
-class PosteriorSampling(Source):
+class PosteriorSampling(RolloutSource):
     """K agents with N lives each, of a world that knows its tasks and their optimal policies.
 
-    `settings` is one `Settings` for all agents, or a list of K equal ones.
+    All agents have the same settings.
     """
 
     Settings = Settings
-    SHARED = ("nearness", "noise")
-    TOLD = "family"
-    PAPER = "Strens 2000"
+    privileged_info = "family"
+    paper = "Strens 2000"
     state_names = ("possible", "sampled", "draws")
 
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError unless `world` knows its optimal policies and the possible tasks."""
+        if not knows_optimal_policy(world):
+            raise unfit(config, "it needs a world that knows its optimal policy")
+        if type(world).possible is TaskOracle.possible:
+            raise unfit(config, "it needs a world that knows which of its tasks are possible")
+        tasks = world.all_tasks()
+        num_bytes = world.optimal_policy(tasks[:1]).nbytes * len(tasks)
+        if num_bytes > MAX_POLICY_BYTES:
+            size = f"{num_bytes / 1e9:.1f} GB"
+            raise unfit(config, f"it needs {size} for the optimal policies of all tasks, too many")
+
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        if problem := self.problem(env.unwrapped, tasks):
-            raise ConfigError(f"posterior_sampling {problem}")
-        self.settings = settings_of_agents(settings, len(tasks), self.SHARED)[0]
+        self.settings = settings_of_agents(settings, len(tasks))[0]
         self.world = env.unwrapped
         self.tasks = self.world.all_tasks()  # M of them
         self.actors = Actors(env, len(tasks), num_envs, keys)
@@ -61,19 +71,6 @@ class PosteriorSampling(Source):
         self.possible = np.ones((lives, len(self.tasks)), bool)
         self.sampled, self.draws = np.zeros(lives, np.int64), np.zeros(lives, np.uint64)
         self._sample(np.arange(lives))
-
-    @staticmethod
-    def problem(world: TaskOracle, tasks: np.ndarray) -> str | None:
-        """Return what `world` does not know that posterior sampling needs, else None."""
-        policy = world.optimal_policy(tasks[:1])
-        if policy is None or not knows_its_state(world):
-            return "needs a world that knows its optimal policy"
-        if type(world).possible is TaskOracle.possible:
-            return "needs a world that knows which of its tasks are possible"
-        num_bytes = policy.nbytes * len(world.all_tasks())
-        if num_bytes > MAX_POLICY_BYTES:
-            return f"needs {num_bytes / 1e9:.1f} GB for the optimal policies of all tasks, too many"
-        return None
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Sample actions [K, N] of the optimal policies of the sampled tasks, by `u` [K, N].

@@ -27,9 +27,8 @@ from ad.sources.actors import (
     Actors,
     actor_keys,
     settings_of_agents,
-    table_problem,
 )
-from ad.sources.base import Source
+from ad.sources.base import TabularSource
 from ad.sources.returns import generalized_advantages
 from envs.rng import uniform
 
@@ -83,28 +82,30 @@ class Samples(NamedTuple):
         return Samples(*(np.take_along_axis(values, chosen, axis=1) for values in self))
 
 
-class PPO(Source):
+class PPO(TabularSource):
     """K independent PPO agents with N actors each.
 
-    `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
     `parameters`, float64 [K, S, A + 1], are the logits and, in the last column, the values.
     """
 
     Settings = Settings
-    SHARED = ("rollout_length", "epochs", "minibatches")  # they decide the shapes of arrays
-    TOLD = "nothing"
-    PAPER = "arXiv 1707.06347"
-    problem = staticmethod(table_problem)
+    shared_settings = (
+        "rollout_length",
+        "epochs",
+        "minibatches",
+    )  # they decide the shapes of arrays
+    privileged_info = "nothing"
+    paper = "arXiv 1707.06347"
     state_names = ("parameters", "moments", "updates", "stopped_at")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = settings_of_agents(settings, len(tasks), self.SHARED)
+        each = settings_of_agents(settings, len(tasks), self.shared_settings)
         self.settings = each[0]  # for the shared fields
         self.rollout_length = self.settings.rollout_length
         self.own = {
             name: np.array([[getattr(own, name)] for own in each])  # [K, 1]
             for name in Settings.__dataclass_fields__
-            if name not in self.SHARED
+            if name not in self.shared_settings
         }
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.keys = actor_keys(keys, 1, "minibatch")[:, None]

@@ -13,18 +13,20 @@ A termination is an outcome with no prior weight: the agent expects it where it 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
 from ad.config.fields import field
+from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.errors import ConfigError
-from ad.sources.actors import Actors, actor_keys, settings_of_agents, table_problem
-from ad.sources.base import Source
+from ad.errors import SettingError
+from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.base import TabularSource
 from ad.sources.gamma import standard_gamma
 from envs.mdps.planning import action_values
+from envs.oracle import TaskOracle
 from envs.rng import normal, uniform
 
 DEFAULTS = {"concentration": 1.0, "reward_mean": 1.0, "reward_sd": 1.0, "reward_noise": 1.0}
@@ -49,36 +51,28 @@ class Settings:
     """MDPs sampled for each episode; with more than one, an action has its largest value in them"""
 
 
-class PSRL(Source):
-    """K agents with N lives each, in worlds whose observations are one discrete number.
-
-    `settings` is one `Settings` for all agents, or a list of K equal ones.
-    """
+class PSRL(TabularSource):
+    """K agents with N lives each, in worlds whose observations are one discrete number."""
 
     Settings = Settings
-    SHARED = tuple(one.name for one in fields(Settings))
-    TOLD = "family"
-    PAPER = "arXiv 1306.0940"
-    problem = staticmethod(table_problem)
+    privileged_info = "family"
+    paper = "arXiv 1306.0940"
     state_names = ("counts", "reward_sums", "policy", "episodes")
 
-    @staticmethod
-    def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
-        """Return why the tables of all lives would not fit the memory, None if they would."""
-        if table_problem(world, tasks):
-            return None
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError for other observations, and for tables that would not fit memory."""
+        super().check(config, world)
         states, actions = int(world.single_observation_space.n), int(world.single_action_space.n)
         each = states * actions * (4 * (states + 1) + 8)  # bytes: int32 counts, float64 sums
-        num_bytes = len(tasks) * num_envs * each
-        if num_bytes <= MAX_BYTES:
-            return None
-        return f"would make psrl count outcomes in {num_bytes / 1e9:.1f} GB, too many"
+        num_bytes = config.split.num_train_tasks * config.source.num_envs * each
+        if num_bytes > MAX_BYTES:
+            text = f"would make psrl count outcomes in {num_bytes / 1e9:.1f} GB, too many"
+            raise SettingError("source.num_envs", text)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         world = env.unwrapped
-        if problem := self.problem(world, tasks):
-            raise ConfigError(f"psrl {problem}")
-        own = settings_of_agents(settings, len(tasks), self.SHARED)[0]
+        own = settings_of_agents(settings, len(tasks))[0]
         chosen = {name: getattr(own, name) for name in DEFAULTS}
         given = {name: value for name, value in chosen.items() if value is not None}
         self.prior, self.samples = DEFAULTS | world.prior() | given, own.samples

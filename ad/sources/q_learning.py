@@ -1,4 +1,4 @@
-"""Tabular Q-learning (Watkins 1989; Watkins and Dayan 1992), told nothing of the world.
+"""Tabular Q-learning (Watkins 1989; Watkins and Dayan 1992), without knowledge of the world.
 
     Q(s, a) += α (r + bonus / sqrt(n(s, a)) + γ (1 - terminated) max Q(s', ·) - Q(s, a))
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, settings_of_agents, table_problem
-from ad.sources.base import Source
+from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.base import TabularSource
 from ad.sources.schedules import linear
 from envs.rng import uniform
 
@@ -55,23 +55,21 @@ class Settings:
     """tried actions that each actor backs up again after a step, in a deterministic world"""
 
 
-class QLearning(Source):
+class QLearning(TabularSource):
     """K agents with N actors each; G tables, one for each agent if `shared`, else for each actor.
 
-    `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
     The actors of a shared table act at the same time: a pair that several of them try in one step
     moves once, toward the mean of their targets, and the last of them is what planning remembers.
     """
 
     Settings = Settings
-    SHARED = ("shared", "planning_steps")  # they decide the shapes of arrays
-    TOLD = "nothing"
-    PAPER = "Watkins and Dayan 1992; Sutton 1990"
+    shared_settings = ("shared", "planning_steps")  # they decide the shapes of arrays
+    privileged_info = "nothing"
+    paper = "Watkins and Dayan 1992; Sutton 1990"
     state_names = ("values", "counts", "last_action", "model")
-    problem = staticmethod(table_problem)
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        each = settings_of_agents(settings, len(tasks), self.SHARED)
+        each = settings_of_agents(settings, len(tasks), self.shared_settings)
         self.settings = {
             name: np.repeat([getattr(own, name) for own in each], num_envs)  # [K * N]
             for name in Settings.__dataclass_fields__

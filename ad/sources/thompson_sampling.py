@@ -16,7 +16,9 @@ import numpy as np
 from scipy.special import betaincinv, ndtri
 
 from ad.config.fields import field
+from ad.config.schema import Experiment
 from ad.sources.bandit_learner import BanditLearner
+from ad.sources.base import unfit
 from envs.oracle import TaskOracle
 from envs.rng import uniform
 
@@ -41,17 +43,16 @@ class ThompsonSampling(BanditLearner):
     """K agents with N lives each, of a bandit that says how its rewards are distributed."""
 
     Settings = Settings
-    SHARED = ("prior_mean", "prior_precision", "optimistic")
     NAME = "thompson_sampling"
-    TOLD = "family"  # of which the distribution of the rewards is a part
-    PAPER = "Thompson 1933"
+    privileged_info = "family"  # of which the distribution of the rewards is a part
+    paper = "Thompson 1933"
 
-    @staticmethod
-    def problem(world: TaskOracle, tasks) -> str | None:
-        """Return what `world` lacks that Thompson sampling needs, else None."""
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError unless `world` is a bandit that tells how rewards are distributed."""
         if world.reward_distribution not in ("bernoulli", "normal"):
-            return "needs a world whose rewards are known to be 0 and 1, or normal"
-        return BanditLearner.problem(world, tasks)
+            raise unfit(config, "it needs a world whose rewards are 0 and 1, or normal")
+        super().check(config, world)
 
     def _index(self) -> np.ndarray:
         """Draw a mean of each arm from its posterior, float64 [K * N, A]."""

@@ -27,10 +27,9 @@ class UCB(BanditLearner):
     """K agents with N lives each, of a bandit."""
 
     Settings = Settings
-    SHARED = ("exploration",)
     NAME = "ucb"
-    TOLD = "nothing"
-    PAPER = "Auer et al. 2002"
+    privileged_info = "nothing"
+    paper = "Auer et al. 2002"
 
     def _index(self) -> np.ndarray:
         """Return the upper confidence bound of each arm, float64 [K * N, A]; inf if not pulled."""

@@ -14,12 +14,12 @@ import numpy as np
 from ad.evaluation.calibration import ACTIONS
 from ad.evaluation.comparisons import Comparison, group_means, holm, pool
 from ad.evaluation.metrics import over_splits
+from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table, bounds, interval, number
 from ad.runtime.console import info
 from ad.runtime.files import replace_between
 from ad.runtime.locks import locked_files
 from ad.runtime.run import world_title
-from ad.sources import told
 from ad.sweeps.columns import SCORE_COLUMNS
 from ad.sweeps.records import RunRecord, read_calibration, read_records, world_key
 from ad.sweeps.results import Results, ResultTable, Row
@@ -60,7 +60,7 @@ def results_table(
     compared, rows, shown = _compared(table, records), [], table.columns or SHOWN
     for row in table.rows:
         experiment = row.runs[0].config
-        source_told = told(experiment.source.algorithm) or UNKNOWN
+        source_told = SOURCES.load(experiment.source.algorithm).privileged_info or UNKNOWN
         for world in ("", *map(world_title, experiment.evaluation.worlds)):
             if not (made := _records_of(row, world, records)):
                 continue

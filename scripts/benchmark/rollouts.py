@@ -98,7 +98,7 @@ def play(model, method, config, num_envs: int, episodes: int) -> Work:
 
     def work() -> float:
         env, seeds = _environments(config, num_envs), np.arange(num_envs, dtype=np.uint64)
-        policy = method.policy(model, num_envs, config.data.context_length)
+        policy = method.policy(model, num_envs, config.data.context_length, method.PolicySettings())
         return rollout(policy, env, seeds, episodes, sampled()).env_steps
 
     return work
@@ -129,7 +129,7 @@ def _device(model) -> str:
 def _window_seconds(model, method, config, count: int) -> list[float]:
     """Return the seconds of each of `count` times WINDOW decisions, without environments."""
     device = model.head.weight.device
-    policy = method.policy(model, NUM_ENVS, config.data.context_length)
+    policy = method.policy(model, NUM_ENVS, config.data.context_length, method.PolicySettings())
     zeros = torch.zeros(NUM_ENVS, dtype=torch.int64, device=device)
     never = zeros > 0
     seconds = []
@@ -149,8 +149,8 @@ def _operations(config) -> float:
     The window is three quarters full, which is the average of a cache that is refilled with half of
     it.
     """
-    model = _frozen_model(config)
-    policy = build_method(config.method).policy(model, 1, config.data.context_length)
+    model, method = _frozen_model(config), build_method(config.method)
+    policy = method.policy(model, 1, config.data.context_length, method.PolicySettings())
     zeros = torch.zeros(1, dtype=torch.int64, device=model.head.weight.device)
     never = zeros > 0
 

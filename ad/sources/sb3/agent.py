@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from ad.errors import ADError, ConfigError, CorruptError, NumericError
+from ad.errors import ADError, ConfigError, CorruptError, NumericError, SettingError
 from ad.sources.sb3.policies import Spaces, checkpoint, make_algorithm
 from ad.sources.sb3.settings import SB3Settings
 from ad.sources.sb3.turns import Stage, Turns, get_generators, set_generators
@@ -200,17 +200,14 @@ def failure(settings: SB3Settings, model: BaseAlgorithm, error: Exception) -> AD
     return ConfigError(f"{failed}: {reason}")
 
 
-def agent_problem(settings: SB3Settings, env: Spaces) -> str | None:
-    """Return why `settings` make no agent with the spaces of `env`, None if they do.
-
-    It is the rest of a sentence.
-    """
+def check_agent(settings: SB3Settings, env: Spaces, setting: str) -> None:
+    """Raise SettingError about `setting` if `settings` make no agent with the spaces of `env`."""
     outside = get_generators()
     try:
         with warnings.catch_warnings(action="ignore"):
             make_algorithm(settings, env)
     except ValueError as error:
-        return f"cannot make an agent of Stable-Baselines3: {error}"
+        text = f"cannot make an agent of Stable-Baselines3: {error}"
+        raise SettingError(setting, text) from error
     finally:
         set_generators(outside)
-    return None

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ad.config.fields import field
+from ad.errors import SettingError
 
+ALGORITHM = "source.settings.algorithm"
 ALGORITHMS = {  # name -> package; those that learn with discrete actions
     "PPO": "stable_baselines3",
     "A2C": "stable_baselines3",
@@ -35,15 +37,20 @@ class SB3Settings:
         return hash(repr(self))  # a dict has none
 
 
-def algorithm_problem(name: str) -> str | None:
-    """Return why no agent can learn by the algorithm `name`, None if one can."""
-    if name in ALGORITHMS:
-        return None
+def check_algorithm(name: str) -> None:
+    """Raise SettingError unless an agent can learn by the algorithm `name`."""
     if name in CONTINUOUS:
-        return f"must not have the algorithm {name}, which is for continuous actions only"
-    return f"must have one of the algorithms {', '.join(ALGORITHMS)}, not {name}"
+        raise SettingError(ALGORITHM, f"must not be {name}, which is for continuous actions only")
+    if name not in ALGORITHMS:
+        raise SettingError(ALGORITHM, f"must be one of {', '.join(ALGORITHMS)}, not {name}")
 
 
-def missing_packages() -> str | None:
-    """Return what to install if a package of the extra sb3 is missing, else None."""
-    return INSTALL if None in map(find_spec, set(ALGORITHMS.values())) else None
+def has_packages() -> bool:
+    """Return whether the packages of the extra sb3 are installed."""
+    return None not in map(find_spec, set(ALGORITHMS.values()))
+
+
+def check_packages(setting: str) -> None:
+    """Raise SettingError about `setting` if a package of the extra sb3 is missing."""
+    if not has_packages():
+        raise SettingError(setting, INSTALL)

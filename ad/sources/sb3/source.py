@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ad.config.fields import field
+from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
 from ad.data.spec import field_name
-from ad.errors import ConfigError
 from ad.runtime.console import warn
 from ad.sources.actors import Actors, settings_of_agents
-from ad.sources.sb3.settings import SB3Settings, algorithm_problem, missing_packages
+from ad.sources.base import Source
+from ad.sources.sb3.settings import SB3Settings, check_algorithm, check_packages
+from envs.oracle import TaskOracle
 from envs.spaces import observation_parts
 
 
@@ -32,38 +34,30 @@ class Settings(SB3Settings):
         return hash(repr(self))
 
 
-class StableBaselines3:
-    """K agents of Stable-Baselines3 with N environments each, which step at the same time.
-
-    `settings` is one `Settings` for all agents, or a list of K that agree in the `SHARED` fields.
-    """
+class StableBaselines3(Source):
+    """K agents of Stable-Baselines3 with N environments each, which step at the same time."""
 
     Settings = Settings
-    SHARED = ("algorithm", "checkpoints")
-    TOLD = "nothing"
-    PAPER = "Raffin et al. 2021"
+    shared_settings = ("algorithm", "checkpoints")
+    privileged_info = "nothing"
+    paper = "Raffin et al. 2021"
 
-    @staticmethod
-    def problem(world, tasks) -> str | None:
-        """Return what is not installed, None if nothing is missing."""
-        return missing_packages()
-
-    @staticmethod
-    def settings_problem(settings: Settings, world, tasks, num_envs: int) -> str | None:
-        """Return why no agent with these settings can learn in `world`, None if one can."""
-        if problem := algorithm_problem(settings.algorithm):
-            return problem
-        from ad.sources.sb3.agent import Spaces, agent_problem
+    @classmethod
+    def check(cls, config: Experiment, world: TaskOracle) -> None:
+        """Raise SettingError if a package is missing, or the library refuses the settings."""
+        settings = Settings(**config.source.settings)
+        check_algorithm(settings.algorithm)
+        check_packages("source.algorithm")
+        from ad.sources.sb3.agent import Spaces, check_agent
 
         num_actions = int(world.single_action_space.n)
-        return agent_problem(settings, Spaces(num_envs, observation_parts(world), num_actions))
+        env = Spaces(config.source.num_envs, observation_parts(world), num_actions)
+        check_agent(settings, env, "source.settings")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        if problem := missing_packages():
-            raise ConfigError(f"stable_baselines3 {problem}")
         from ad.sources.sb3.agent import Agent, Stage
 
-        each = settings_of_agents(settings, len(tasks), self.SHARED)
+        each = settings_of_agents(settings, len(tasks), self.shared_settings)
         self.actors, self.stage = Actors(env, len(tasks), num_envs, keys), Stage()
         self.num_checkpoints = each[0].checkpoints
         self.parts = observation_parts(env.unwrapped)

@@ -11,11 +11,11 @@ import jinja2
 
 from ad.config.fields import as_yaml
 from ad.evaluation.metrics import t_interval
+from ad.registry import SOURCES
 from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.console import info, warn
 from ad.runtime.files import is_marked, replace_between, write_text
 from ad.runtime.locks import locked_files
-from ad.sources import told
 from ad.sweeps.files import read_file
 from ad.sweeps.leaderboard.aims import Aim, aims_table, read_aims
 from ad.sweeps.leaderboard.plan import Board, Cell, LeaderboardConfig
@@ -268,7 +268,7 @@ def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
     if made:
         algorithm, is_online = cell.config.source.algorithm, cell.built_method.online
         found |= {
-            "told": "nothing" if is_online else told(algorithm) or UNKNOWN,
+            "told": "nothing" if is_online else SOURCES.load(algorithm).privileged_info or UNKNOWN,
             "source": "itself, online" if is_online else algorithm,
             "transitions": cell.transitions,
             "train_steps": cell.built_method.train_steps(cell.config),

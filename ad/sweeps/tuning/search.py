@@ -2,8 +2,8 @@
 
 Every setting is tried on the same few train tasks, with the random keys that collection derives for
 them, so that an agent learns bit for bit as in a collection with that setting; held-out tasks would
-no longer be unseen. Only learning curves are kept. Settings that agree in what the source calls
-`SHARED` run in one group. The curves are saved in `logs/<name>/tuning/` after each group, and an
+no longer be unseen. Only learning curves are kept. Settings that agree in the `shared_settings` of
+the source run in one group. The curves are saved in `logs/<name>/tuning/` after each group, and an
 interrupted search resumes after the last one.
 """
 
@@ -68,7 +68,8 @@ def tune(config: Experiment, fresh: bool = False) -> Tuning:
     saved = None if fresh else read_metadata(folder)
     is_same = saved is not None and saved | metadata == saved
     tried = load_state(folder) if is_same else {}  # groups of an earlier process, by name
-    shared = getattr(SOURCES.load(config.source.algorithm), "SHARED", tuple(config.source.settings))
+    shared = SOURCES.load(config.source.algorithm).shared_settings
+    shared = tuple(config.source.settings) if shared is None else shared
     groups = group_settings(settings, shared, max(MAX_AGENTS // len(tasks), 1))
     steps_each = len(tasks) * config.source.num_envs * _steps(config)
     progress = {"desc": "tune", "unit": " steps", "unit_scale": True, "disable": None}
@@ -168,7 +169,7 @@ def _try(settings: list, tasks: np.ndarray, run: Run, bar: tqdm) -> dict:
             statistics.setdefault(name, []).append(mean_in_order(values))
         bar.update(chunk.arrays["action"].size)
     final = {name: learning_curves.final_mean(np.stack(s, 1)) for name, s in statistics.items()}
-    stopped = getattr(source, "stopped_at", np.full(num_agents, -1)) >= 0
+    stopped = np.zeros(num_agents) if source.stopped_at is None else source.stopped_at >= 0
     return {"curves": curves.curves(), "statistics": final | {"stopped": stopped.astype(float)}}
 
 
