@@ -121,7 +121,7 @@ REFUSED = {  # the first setting is wrong
     ],
     "HiddenObject-v0": [
         *({"size": 8}, {"min_objects": 6}, {"view": 4}, {"observation": "full"}),
-        *({"tasks": [[3, 0]]}),
+        {"tasks": [[3, 0]]},
     ],
 }
 TASK_WORDS = "task|goal|key|door|kind"  # what a world calls its tasks
