@@ -14,6 +14,7 @@ from ad.config.schema import Experiment
 from ad.data.histories import HistoryStore
 from ad.errors import MachineError, NumericError
 from ad.evaluation import evaluate as evaluation
+from ad.evaluation.source_returns import source_warning
 from ad.evaluation.transfer import evaluate_worlds
 from ad.methods import train_steps
 from ad.runtime.console import info, warn
@@ -40,6 +41,8 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
     collection.write_source_curves(run)
     total, folder = len(run.split.train_tasks), HistoryStore(run.config).path
     info(f"collect: {collected} of {total} histories collected now, all are in {folder}")
+    if warning := source_warning(run):
+        warn(warning)
 
 
 def train(runs: Sequence[Run], fresh: bool = False, processes: OneProcess = ALONE) -> None:

@@ -18,7 +18,7 @@ from ad.data.episodes import returns_of
 from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.errors import CorruptError
-from ad.evaluation.metrics import t_interval
+from ad.evaluation.scores import estimate
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of, rollout_envs
@@ -44,6 +44,14 @@ def write_calibration(folder: Path, config: Experiment, split: Split, model: Seq
         writer.writerow(COLUMNS)
         for action in ACTIONS:
             writer.writerows(_played(config, split, model, action))
+
+
+def asked_return(config: Experiment, model: SequenceModel) -> float | None:
+    """Return the return that every evaluated episode is conditioned on; None for other methods."""
+    if "return_to_go" not in build_method(config.method).fields:
+        return None
+    asked = config.evaluation.policy.get("asked_return")
+    return model.spec.return_range[1] if asked is None else asked
 
 
 def summarize_calibration(run: Run) -> dict:
@@ -119,11 +127,6 @@ def _played(config: Experiment, split: Split, model: SequenceModel, action: str)
 
 
 def _entry(asked: float, returns: list[float]) -> dict:
-    interval = t_interval(returns)
-    return {
-        "asked": asked,
-        "achieved": interval["mean"],
-        "low": interval["lo"],
-        "high": interval["hi"],
-        "episodes": len(returns),
-    }
+    own = estimate(returns)
+    ends = {"achieved": own.mean, "low": own.low, "high": own.high}
+    return {"asked": asked, **ends, "episodes": own.n}

@@ -6,7 +6,7 @@ from pathlib import Path
 from ad.config.schema import Experiment
 from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError
-from ad.evaluation.calibration import write_calibration
+from ad.evaluation.calibration import asked_return, write_calibration
 from ad.evaluation.results import write_results
 from ad.evaluation.summary import is_evaluated, write_summary
 from ad.methods import build_method, build_model, train_steps
@@ -34,7 +34,7 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
         results = evaluation_rollouts(run.config, run.evaluated_split, model)
         write_calibration(run.folder, run.config, run.split, model)
     write_results(run.folder, run.evaluated_split, results)
-    write_summary(run)
+    write_summary(run, asked_return(run.config, model))
     return True
 
 

@@ -1,13 +1,13 @@
-"""Scores of in-context learning: pure functions of returns, lengths and successes [K, S, E].
+"""Statistics of in-context episodes: pure functions of returns, lengths and successes [K, S, E].
 
 K tasks, S evaluation seeds, E in-context episodes. A score is computed for each task first (over
-its seeds), then averaged over tasks. NaN means unknown: the world cannot tell its optimal return or
-its successes, or the task was never solved. Such tasks are left out of that score's mean; the score
-is None if all tasks are.
+its seeds), then averaged over tasks. NaN means unknown: the world has no optimal return or no
+success, or the task was never solved. Such tasks are left out of that score's mean; the score is
+None if all tasks are.
 
-Intervals: the tasks of one run share one trained model, so `summarize` resamples tasks only, and
-its `ci95_method` says so. `across_runs` treats runs (trained models), or splits, as independent:
-quote that one.
+Intervals: the tasks of one run share one trained model, so `bootstrap` resamples tasks only, and
+the `ci95_method` of `results.json` says so. `ad.evaluation.scores.estimate` treats runs (trained
+models), or splits, as independent: quote that one.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -19,28 +19,16 @@ from scipy.special import stdtrit
 
 from ad.data.episodes import episodes_to, ratio
 from ad.evaluation.comparisons import group_means
-from envs.oracle import Reference
 from envs.rng import derive_key
 
 LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
 SOLVED = 0.8  # a task counts as solved from this mean success over the last ten episodes
 RESAMPLES = 10_000
-SCORES = (
-    "nauc",
-    "success_last10",
-    "return_last10",
-    "share_of_optimum_last10",
-    "normalized_return_last10",
-    "length_last10",
-    "path_ratio_last10",
-)
-FOUND_BY = (1, 5, 10, 25)  # episodes by whose end a rollout has had its first success or not
-SEARCH_SCORES = (*(f"found_by_{episode}" for episode in FOUND_BY), "first_success")
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """Properties of K tasks that a world can tell, float [K] each, NaN where it cannot.
+    """Facts about K tasks, float [K] each, NaN where the world does not have them.
 
     success_ends: whether success ends an episode, which makes its length that of the path.
     """
@@ -49,6 +37,23 @@ class TaskFacts:
     random_return: np.ndarray
     shortest: np.ndarray  # steps of the shortest successful episode
     success_ends: bool
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The episodes that scores are computed from, float [K, S, E] each, NaN for unknown.
+
+    lengths: env steps. successes: 0, 1, or the probability of a success. p_success: [K, E], the
+    probability that a rollout has had a success by the end of each episode. reward_in_context: 1 if
+    a reward above 0 was in the context when the episode began, otherwise 0.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    successes: np.ndarray
+    p_success: np.ndarray
+    reward_in_context: np.ndarray
+    facts: TaskFacts
 
 
 def nauc(returns: np.ndarray, optimal_return: np.ndarray) -> np.ndarray:
@@ -70,16 +75,18 @@ def last(values: np.ndarray) -> np.ndarray:
     return np.mean(values[..., -LAST:], -1)
 
 
-def path_ratio(lengths: np.ndarray, successes: np.ndarray, shortest: np.ndarray) -> np.ndarray:
+def path_ratio(lengths: np.ndarray, successes: np.ndarray, facts: TaskFacts) -> np.ndarray:
     """Mean length of the successful episodes among the last ten / shortest length: [K].
 
-    lengths (steps), successes (0/1/NaN) [K, S, E]; shortest (steps) [K]. NaN for a task without a
-    success among the last ten episodes, so read the ratio together with the success. The length of
-    an episode is that of its path only where success ends the episode.
+    lengths (steps), successes (0/1/NaN) [K, S, E]. NaN for a task without a success among the last
+    ten episodes, so read the ratio together with the success, and NaN where success does not end an
+    episode, whose length then is not that of the path.
     """
+    if not facts.success_ends:
+        return np.full(len(lengths), np.nan)
     lengths, successes = lengths[..., -LAST:], successes[..., -LAST:]
     mean_length = ratio((lengths * successes).sum((1, 2)), successes.sum((1, 2)))
-    return ratio(mean_length, shortest)
+    return ratio(mean_length, facts.shortest)
 
 
 def episodes_to_80pct(curve: np.ndarray, optimal_return: np.ndarray) -> int | None:
@@ -110,38 +117,22 @@ def bootstrap(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return low.reshape(scores.shape[1:]), high.reshape(scores.shape[1:])
 
 
-def task_scores(
-    returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray, facts: TaskFacts
-) -> dict[str, np.ndarray]:
-    """Compute the scores named in SCORES, float [K] each; the other arguments are [K, S, E]."""
-    return_last10 = last(returns).mean(1)
-    paths = path_ratio(lengths, successes, facts.shortest)
-    normalized_last10 = normalized(return_last10, facts.random_return, facts.optimal_return)
-    return {
-        "nauc": nauc(returns.mean(1), facts.optimal_return),
-        "success_last10": last(successes).mean(1),
-        "return_last10": return_last10,
-        "share_of_optimum_last10": nauc(return_last10[:, None], facts.optimal_return),
-        "normalized_return_last10": normalized_last10,
-        "length_last10": last(lengths).mean(1),
-        "path_ratio_last10": paths if facts.success_ends else np.full(len(paths), np.nan),
-    }
+def first_success(p_success: np.ndarray) -> np.ndarray:
+    """Return the mean number of the first successful episode, from 1: [K, E] -> [K].
 
-
-def search_scores(found: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the scores named in SEARCH_SCORES, float [K] each: how soon a task is first solved.
-
-    found [K, E]: the probability that a rollout has had a success by the end of each episode.
-
-    `found_by_<e>` is that probability at episode e, NaN where there are fewer episodes.
-    `first_success` is the mean of the first successful episode, from 1; a rollout without a success
-    counts as E, the last episode, so the mean is a lower bound.
+    A rollout without a success counts as E, the last episode, so the mean is a lower bound. NaN
+    where successes are unknown.
     """
-    episodes = found.shape[1]
-    unknown = np.full(len(found), np.nan)
-    shares = [found[:, e - 1] if e <= episodes else unknown for e in FOUND_BY]
-    first = 1 + (1 - found[:, :-1]).sum(1) + 0 * found[:, -1]  # NaN where it is unknown
-    return dict(zip(SEARCH_SCORES, (*shares, first), strict=True))
+    return 1 + (1 - p_success[:, :-1]).sum(1) + 0 * p_success[:, -1]
+
+
+def success_by(p_success: np.ndarray, episode: int) -> np.ndarray:
+    """Return the probability of a success by the end of `episode`, from 1: [K, E] -> [K].
+
+    NaN where there are fewer episodes.
+    """
+    known = episode <= p_success.shape[1]
+    return p_success[:, episode - 1] if known else np.full(len(p_success), np.nan)
 
 
 def success_seen(successes: np.ndarray, reward_in_context: np.ndarray) -> np.ndarray:
@@ -154,126 +145,18 @@ def success_seen(successes: np.ndarray, reward_in_context: np.ndarray) -> np.nda
     return ratio(hits, reward_in_context.sum((1, 2)))
 
 
-def summarize(
-    returns: np.ndarray,
-    lengths: np.ndarray,
-    successes: np.ndarray,
-    facts: TaskFacts,
-    tasks: Sequence[str],
-    reward_in_context: np.ndarray,
-) -> dict:
-    """Return a split's entry in `results.json`: means over tasks, 95 % intervals, `per_task`.
-
-    returns, lengths (steps), successes (0/1/NaN) and reward_in_context (0/1) are [K, S, E]; `tasks`
-    are the names of the K tasks.
-    """
-    scores = task_scores(returns, lengths, successes, facts)
-    scores |= search_scores(np.maximum.accumulate(successes, axis=2).mean(1))
-    scores["success_seen"] = success_seen(successes, reward_in_context)
-    columns = {"optimal_return": facts.optimal_return, "optimal_length": facts.shortest}
-    curve = returns.mean((0, 1))
-    return {
-        **{name: json_number(_mean(score)) for name, score in scores.items()},
-        **{name: json_number(column.mean()) for name, column in columns.items()},
-        "return_first10": json_number(curve[:LAST].mean()),
-        "episodes_to_80pct": episodes_to_80pct(curve, facts.optimal_return),
-        "tasks_solved": _solved(scores["success_last10"]),
-        "num_tasks": len(tasks),
-        "num_seeds": returns.shape[1],
-        "num_episodes": returns.shape[2],
-        "ci95": _intervals(scores),
-        "ci95_method": _interval_method(len(tasks)),
-        "per_task": [
-            {"task": name, **{key: json_number(v[k]) for key, v in (scores | columns).items()}}
-            for k, name in enumerate(tasks)
-        ],
-    }
-
-
-def summarize_reference(reference: Reference, optimal_return: np.ndarray) -> dict:
-    """Return a reference's entry in `results.json`; optimal_return is [K]."""
-    returns, successes = reference.returns, reference.successes
-    found = np.full_like(returns, np.nan) if reference.found is None else reference.found
-    return {
-        "nauc": json_number(_mean(nauc(returns, optimal_return))),
-        "success_last10": json_number(_mean(last(successes))),
-        "return_last10": json_number(_mean(last(returns))),
-        "share_of_optimum_last10": json_number(_mean(nauc(last(returns)[:, None], optimal_return))),
-        "episodes_to_80pct": episodes_to_80pct(returns.mean(0), optimal_return),
-        "num_episodes": returns.shape[1],
-        **{name: json_number(_mean(score)) for name, score in search_scores(found).items()},
-    }
-
-
-def across_runs(summaries: Sequence[dict], splits: Sequence[Hashable] = ()) -> dict[str, dict]:
-    """Mean and 95 % interval of each score over runs (trained models): name -> `over_splits`.
-
-    summaries: the entry of one split in `results.json` of each run. splits: what names the split of
-    each run. Where there are several, the interval is for a new split, since the runs of a split
-    share their tasks.
-    """
-    names = [*SCORES, "episodes_to_80pct", "tasks_solved"]
-    return {name: over_splits([s[name] for s in summaries], splits) for name in names}
-
-
-def over_splits(values: Sequence[float | None], splits: Sequence[Hashable]) -> dict:
-    """Mean of a score of several runs and its 95 % interval, as `t_interval` returns them.
-
-    values: one for each run, None where it is unknown; splits: what names the split of each run, or
-    empty. The independent values are the means of the splits where there are several, otherwise the
-    runs; n is their number.
-    """
-    known = [k for k, value in enumerate(values) if value is not None]
-    scores = [values[k] for k in known]
-    if len(set(splits)) < 2:
-        return t_interval(scores)
-    means = group_means(scores, [splits[k] for k in known])
-    over = t_interval(list(means.values()))
-    if over["n"] < 2:
-        return over
-    return over | {"method": f"t-interval over the means of {len(means)} splits"}
-
-
-def t_interval(values: list[float]) -> dict:
-    """Mean and 95 % interval by Student's t of independent values: mean, lo, hi, n, method.
-
-    With a single value, lo and hi are None; with none, the mean is None too.
-    """
-    n = len(values)
-    mean = float(np.mean(values)) if n else None
-    if n < 2:
-        return {"mean": mean, "lo": None, "hi": None, "n": n, "method": "one run" if n else "none"}
-    half = stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n)
-    method = f"t-interval over {n} runs"
-    return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n, "method": method}
-
-
 def json_number(value: float) -> float | None:
     """Return `value` as JSON has it: a Python float, or None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
-def _intervals(scores: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
-    low, high = bootstrap(np.stack(list(scores.values()), axis=1))
-    bounds = zip(scores, low.tolist(), high.tolist(), strict=True)
-    return {name: None if np.isnan(a) else [a, b] for name, a, b in bounds}
-
-
-def _interval_method(num_tasks: int) -> str:
-    if num_tasks == 1:
-        return "one task: no interval, low = high"
-    return (
-        f"percentile bootstrap over {num_tasks} tasks of one trained model, {RESAMPLES:,} resamples"
-        " (low = high where all tasks score the same)"
-    )
-
-
-def _solved(success: np.ndarray) -> int | None:
-    """Return the number of tasks solved, from their success [K]; None if none is known."""
+def solved(success: np.ndarray) -> int | None:
+    """Return the number of tasks with a `success` [K] of at least SOLVED; None if unknown."""
     return None if np.isnan(success).all() else int((success >= SOLVED - 1e-9).sum())
 
 
-def _mean(score: np.ndarray) -> float:
+def mean(score: np.ndarray) -> float:
+    """Return the mean of the finite entries of `score` [K]; NaN if there are none."""
     finite = score[np.isfinite(score)]
     return finite.mean() if len(finite) else np.nan
 
@@ -282,3 +165,25 @@ def _reduce_columns(reduce: Callable, table: np.ndarray) -> np.ndarray:
     """Reduce the finite entries of each column, [R, C] -> [C]; NaN where a column has none."""
     columns = (column[np.isfinite(column)] for column in table.T)
     return np.array([reduce(column) if len(column) else np.nan for column in columns])
+
+
+SEARCH_SCORES = ("found_by_1", "found_by_5", "found_by_10", "found_by_25", "first_success")
+
+
+def over_splits(values: Sequence[float | None], splits: Sequence[Hashable]) -> dict:
+    """Mean of a score of several runs and its 95 % interval, as `t_interval` returns them."""
+    known = [k for k, value in enumerate(values) if value is not None]
+    scores = [values[k] for k in known]
+    if len(set(splits)) < 2:
+        return t_interval(scores)
+    return t_interval(list(group_means(scores, [splits[k] for k in known]).values()))
+
+
+def t_interval(values: list[float]) -> dict:
+    """Mean and 95 % interval by Student's t of independent values: mean, lo, hi, n."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else None
+    if n < 2:
+        return {"mean": mean, "lo": None, "hi": None, "n": n}
+    half = stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n)
+    return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n}

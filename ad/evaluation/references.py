@@ -1,19 +1,19 @@
 """References of a learning curve: the returns that agents other than the model would reach.
 
-The world's own references come from `world.references`. The source agents' come from their
-histories: `source` has their first episodes, `source_end` the last ten. `tabular_learner` starts
-from nothing in each task (`ad.evaluation.tabular_learner`). Where a world cannot tell what
-`random` actions achieve, they are played.
+The world computes its own references, `world.references`. `source` and `source_end` are the first
+and the last ten episodes of the source agents' histories. `tabular_learner` starts from nothing in
+each task (`ad.evaluation.tabular_learner`). `random` actions are played where the world has no
+exact value. But for the world, the tasks and the evaluation's seeds and episodes, no reference
+reads a setting of the run.
 """
 
-import json
-from dataclasses import asdict, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from ad.config.schema import EnvConfig, EvaluationConfig, Experiment
+from ad.config.schema import EvaluationConfig, Experiment
 from ad.config.world import configured_world
 from ad.data.episodes import episodes, known_successes
 from ad.data.histories import training_folders
@@ -31,7 +31,7 @@ References = dict[str, dict[str, Reference]]  # reference name -> split -> Refer
 
 
 def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
-    """Compute all references of `run`, those of its source from its histories."""
+    """Compute all references of `run`, including those from its histories."""
     references = evaluated_references(run.config, run.evaluated_split, evaluations)
     source = history_references(run, evaluations["held_out"].returns.shape[2])
     return references | {name: {"train": reference} for name, reference in source.items()}
@@ -40,20 +40,20 @@ def all_references(run: Run, evaluations: dict[str, Evaluation]) -> References:
 def evaluated_references(
     config: Experiment, split: Split, evaluations: dict[str, Evaluation]
 ) -> References:
-    """Return what the world of `config`, random actions and the tabular learner tell of `split`.
+    """Compute the references that need no histories: random, the world's, the tabular learner.
 
     A model below the tabular learner learns a task worse than an agent without any training.
     """
     world = configured_world(config.env)
     references = {"random": random_references(world, config, split)}
-    for name, evaluation in evaluations.items():
+    for split_name, evaluation in evaluations.items():
         num_episodes = evaluation.returns.shape[2]
-        known = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
-        for reference in known:
-            references.setdefault(reference, {})[name] = known[reference]
-    if learned := learned_returns(config, evaluations):
+        own = world.references(evaluation.tasks, config.env.episode_length, num_episodes)
+        for name, reference in own.items():
+            references.setdefault(name, {})[split_name] = reference
+    if learned := learned_returns(config.env, evaluations):
         references["tabular_learner"] = {
-            name: _reference(world, returns) for name, returns in learned.items()
+            split_name: _reference(world, returns) for split_name, returns in learned.items()
         }
     return references
 
@@ -61,45 +61,35 @@ def evaluated_references(
 def random_references(world: TaskOracle, config: Experiment, split: Split) -> dict[str, Reference]:
     """Return the reference of uniform actions in the tasks of each split.
 
-    It has the `random_return` of `world` where that is known. Otherwise the evaluation of `config`
+    It is the exact `random_return` of `world` if there is one. Otherwise the evaluation of `config`
     is played: actions that learn nothing have the same expected return in each episode, which is
     the mean over all episodes and evaluation seeds.
     """
-    tasks = {name: getattr(split, f"{name}_tasks") for name in SPLITS}
-    length, num_episodes = config.env.episode_length, config.evaluation.episodes
-    known = {name: world.random_return(own, length) for name, own in tasks.items()}
-    if known["held_out"] is not None:
+    settings, length = config.evaluation, config.env.episode_length
+    exact = {n: world.random_return(getattr(split, f"{n}_tasks"), length) for n in SPLITS}
+    if exact["held_out"] is not None:
         return {
-            name: constant_reference(own, np.full(len(own), np.nan), num_episodes)
-            for name, own in known.items()
+            name: constant_reference(returns, np.full(len(returns), np.nan), settings.episodes)
+            for name, returns in exact.items()
         }
-    indices = split.train_index.tolist(), split.held_out_index.tolist()
-    num_seeds = config.evaluation.eval_seeds, config.evaluation.train_eval_seeds
-    question = [asdict(config.env), split.all_tasks.tolist(), *indices, num_seeds, num_episodes]
-    return dict(_play(json.dumps(question)))
-
-
-@lru_cache(maxsize=4)
-def _play(question: str) -> dict[str, Reference]:
-    """Return the reference of uniform actions in the tasks of each split, by playing them.
-
-    `question` has the world, all its tasks, the indices of the train and of the held-out ones, the
-    numbers of evaluation seeds of the two splits, and E as JSON. Evaluating and reporting a run,
-    and runs that differ in their model only, ask the same question.
-    """
-    env_settings, all_tasks, train, held_out, num_seeds, num_episodes = json.loads(question)
-    env = EnvConfig(**env_settings)
-    split = Split(env.id, env.kwargs, np.array(all_tasks), np.array(train), np.array(held_out))
     sampling = EvaluationConfig(action="sample", temperature=1.0, temperature_known=None)
-    uniform = partial(UniformPolicy, int(configured_world(env).single_action_space.n))
-    config = Experiment(env=env, evaluation=sampling)
-    played = rollout_tasks(config, split, uniform, num_episodes, num_seeds)
-    tasks = {"held_out": held_out, "train": train}
-    return {name: _mean_reference(own, len(tasks[name])) for name, own in played.items()}
+    uniform = partial(UniformPolicy, int(world.single_action_space.n))
+    num_seeds = settings.eval_seeds, settings.train_eval_seeds
+    played = rollout_tasks(
+        Experiment(env=config.env, evaluation=sampling),
+        split,
+        uniform,
+        settings.episodes,
+        num_seeds,
+    )
+    return {
+        name: _mean_reference(own, len(getattr(split, f"{name}_tasks")))
+        for name, own in played.items()
+    }
 
 
 class UniformPolicy:
-    """The policy of a rollout that prefers none of its `num_actions` actions."""
+    """A policy of uniform actions."""
 
     def __init__(self, num_actions: int, num_envs: int):
         self.num_actions = num_actions

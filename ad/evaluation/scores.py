@@ -5,12 +5,15 @@ independent run (a trained model): no other module computes an interval or a p v
 interval of one run, over its tasks, is `metrics.bootstrap`.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
+
+from ad.evaluation import metrics
+from ad.evaluation.metrics import Episodes
 
 UNKNOWN = "–"  # in place of a number that does not exist
 LEVEL = 0.05  # "better" and "worse" need a corrected p value below it
@@ -25,7 +28,9 @@ class Score:
     """A number that says how good a run is.
 
     heading: its name in tables. format: a format specification of Python. note: what it is, as a
-    sentence. low, high: the bounds of its expectation, None for no bound.
+    sentence. low, high: the bounds of its expectation, None for no bound. tables: the tables of a
+    report that have it as a column: "run", "task" or "search". per_task: what computes it for each
+    task, float [K]; None for a score that is computed elsewhere.
     """
 
     name: str
@@ -34,6 +39,8 @@ class Score:
     note: str
     low: float | None = None
     high: float | None = None
+    tables: tuple[str, ...] = ()
+    per_task: Callable[[Episodes], np.ndarray] | None = None
 
     def estimate(
         self, values: Sequence[float | None], splits: Sequence[Hashable] = ()
@@ -42,7 +49,13 @@ class Score:
         return estimate(values, splits, self.low, self.high)
 
 
+RUN, TASK, SEARCH = ("run",), ("task",), ("search",)
 LAST_10 = "Last 10: mean over the last ten episodes, or all episodes where there are fewer."
+SHARE = "Share of optimum: return / optimal return."
+SUCCESS_BY = (
+    "Success by episode n: the share of pairs of task and rollout with a success in one of the "
+    "first n episodes."
+)
 SCORES: dict[str, Score] = {
     score.name: score
     for score in (
@@ -52,15 +65,37 @@ SCORES: dict[str, Score] = {
             ".3f",
             "NAUC: mean over all in-context episodes of return / optimal return.",
             high=1,
+            tables=RUN + TASK,
+            per_task=lambda e: metrics.nauc(e.returns.mean(1), e.facts.optimal_return),
         ),
-        Score("success_last10", "success, last 10", ".3f", LAST_10, 0, 1),
-        Score("return_last10", "return, last 10", ".2f", LAST_10),
+        Score(
+            "success_last10",
+            "success, last 10",
+            ".3f",
+            LAST_10,
+            low=0,
+            high=1,
+            tables=RUN + TASK,
+            per_task=lambda e: metrics.last(e.successes).mean(1),
+        ),
+        Score(
+            "return_last10",
+            "return, last 10",
+            ".2f",
+            LAST_10,
+            tables=RUN + TASK,
+            per_task=lambda e: metrics.last(e.returns).mean(1),
+        ),
         Score(
             "share_of_optimum_last10",
             "share of optimum, last 10",
             ".3f",
-            "Share of optimum: return / optimal return.",
+            SHARE,
             high=1,
+            tables=RUN,
+            per_task=lambda e: metrics.nauc(
+                metrics.last(e.returns).mean(1, keepdims=True), e.facts.optimal_return
+            ),
         ),
         Score(
             "normalized_return_last10",
@@ -69,17 +104,33 @@ SCORES: dict[str, Score] = {
             "Between random and optimal: 0 is the return of random actions, 1 the optimal return, "
             "over the last ten episodes.",
             high=1,
+            per_task=lambda e: metrics.normalized(
+                metrics.last(e.returns).mean(1), e.facts.random_return, e.facts.optimal_return
+            ),
         ),
         Score(
-            "optimal_return", "optimal return", ".2f", "Optimal return: that of the best policy."
+            "optimal_return",
+            "optimal return",
+            ".2f",
+            "Optimal return: the return of the optimal policy.",
+            tables=TASK,
         ),
-        Score("length_last10", "length, last 10", ".1f", LAST_10, low=1),
+        Score(
+            "length_last10",
+            "length, last 10",
+            ".1f",
+            LAST_10,
+            low=1,
+            tables=TASK,
+            per_task=lambda e: metrics.last(e.lengths).mean(1),
+        ),
         Score(
             "optimal_length",
             "shortest length",
             ".1f",
             "Shortest length: env steps of the shortest successful episode.",
             low=0,
+            tables=TASK,
         ),
         Score(
             "path_ratio_last10",
@@ -88,6 +139,8 @@ SCORES: dict[str, Score] = {
             "Path / shortest: mean length of the successful episodes among the last ten, divided "
             "by the shortest possible length.",
             low=1,
+            tables=RUN + TASK,
+            per_task=lambda e: metrics.path_ratio(e.lengths, e.successes, e.facts),
         ),
         Score(
             "episodes_to_80pct",
@@ -96,6 +149,7 @@ SCORES: dict[str, Score] = {
             "80 % at episode: the first episode at which the mean return of five episodes reaches "
             "80 % of the optimal return.",
             low=1,
+            tables=RUN,
         ),
         Score(
             "tasks_solved",
@@ -103,16 +157,18 @@ SCORES: dict[str, Score] = {
             ".1f",
             "Tasks solved: tasks with a success of at least 0.8 over the last ten episodes.",
             low=0,
+            tables=RUN,
         ),
         *(
             Score(
                 f"found_by_{episode}",
                 f"success by episode {episode}",
                 ".3f",
-                "Success by episode n: the share of pairs of task and rollout with a success in "
-                "one of the first n episodes.",
-                0,
-                1,
+                SUCCESS_BY,
+                low=0,
+                high=1,
+                tables=SEARCH,
+                per_task=lambda e, episode=episode: metrics.success_by(e.p_success, episode),
             )
             for episode in FOUND_BY
         ),
@@ -123,14 +179,18 @@ SCORES: dict[str, Score] = {
             "First success: the mean episode of the first success. A rollout without one counts "
             "as the last episode, so the mean is a lower bound.",
             low=1,
+            tables=SEARCH,
+            per_task=lambda e: metrics.first_success(e.p_success),
         ),
         Score(
             "success_seen",
             "success, reward in context",
             ".3f",
             "Success, reward in context: of the episodes that began with a reward in the context.",
-            0,
-            1,
+            low=0,
+            high=1,
+            tables=SEARCH,
+            per_task=lambda e: metrics.success_seen(e.successes, e.reward_in_context),
         ),
         *(
             Score(
@@ -138,19 +198,13 @@ SCORES: dict[str, Score] = {
                 f"success, fifth {k} of 5",
                 ".3f",
                 "Success by fifths: the mean success of each fifth of the in-context episodes.",
-                0,
-                1,
+                low=0,
+                high=1,
             )
             for k in range(1, 6)
         ),
         *(
-            Score(
-                f"at_{episode}",
-                f"share of optimum, episode {episode}",
-                ".3f",
-                "Share of optimum: return / optimal return.",
-                high=1,
-            )
+            Score(f"at_{episode}", f"share of optimum, episode {episode}", ".3f", SHARE, high=1)
             for episode in CURVE_EPISODES
         ),
         Score("train_nauc", "NAUC, train tasks", ".3f", "The NAUC on train tasks.", high=1),
@@ -163,12 +217,17 @@ SCORES: dict[str, Score] = {
             "accuracy, held-out actors",
             ".3f",
             "Accuracy: how often the most likely action is that of an actor outside the training.",
-            0,
-            1,
+            low=0,
+            high=1,
         ),
         Score("train_s", "training, s", ".0f", "Seconds of training.", low=0),
     )
 }
+
+
+def columns(table: str) -> list[Score]:
+    """Return the scores that are columns of a table of a report, in their order."""
+    return [score for score in SCORES.values() if table in score.tables]
 
 
 @dataclass(frozen=True)

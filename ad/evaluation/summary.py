@@ -1,6 +1,5 @@
 """Write and read `results.json`: the scores of each split and of the references."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +12,32 @@ from ad.data.store import load_history
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation import metrics
 from ad.evaluation.calibration import CALIBRATION, summarize_calibration
+from ad.evaluation.metrics import Episodes, TaskFacts, json_number
 from ad.evaluation.references import References, all_references
 from ad.evaluation.results import Evaluation, read_results
+from ad.evaluation.scores import SCORES, columns
 from ad.methods import build_method
 from ad.runtime.devices import choose_device
 from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.provenance import hardware, read_sessions, resumed_with
-from envs.oracle import TaskOracle
+from envs.oracle import Reference, TaskOracle
 from envs.tasks import task_name
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
 FILES = (*HASHED, CALIBRATION, SUMMARY)  # of which the calibration is not always there
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Evaluations by split, references by name and split, and the content of results.json."""
+def write_summary(run: Run, asked_return: float | None = None) -> None:
+    """Write `results.json` from the `results.csv` of `run`.
 
-    evaluations: dict[str, Evaluation]
-    references: References
-    results: dict
-
-
-def write_summary(run: Run) -> None:
-    """Write `results.json` from the `results.csv` of `run`."""
+    asked_return: the return that the evaluated episodes were conditioned on, if they were.
+    """
     evaluations = read_results(run.folder / "results.csv")
     references = all_references(run, evaluations)
-    write_results_json(run.folder, compile_results(run, evaluations, references))
+    results = compile_results(run, evaluations, references)
+    write_results_json(run.folder, results | {"asked_return": asked_return})
 
 
 def write_results_json(folder: Path, results: dict) -> None:
@@ -51,20 +47,24 @@ def write_results_json(folder: Path, results: dict) -> None:
     write_checked_json(folder / SUMMARY, results | {"files": hashes})
 
 
-def read_summary(run: Run) -> Summary:
-    """Read the result files of `run` and compute its references.
+def read_summary(run: Run) -> dict:
+    """Read the `results.json` of `run`.
 
-    Raises ConfigError unless they are those of the present settings, CorruptError if a file is
-    damaged.
+    Raises ConfigError unless it was made with the present settings, CorruptError if a result file
+    is damaged.
     """
     complete = all((run.folder / name).exists() for name in (*HASHED, SUMMARY))
     if complete and (damaged := damaged_results(run.folder)):
         raise CorruptError(f"{'; '.join(damaged.values())}; scripts.evaluate makes it again")
     if not is_evaluated(run):
         raise ConfigError(f"{run.folder} has no results of these settings: run scripts.evaluate")
-    evaluations = read_results(run.folder / "results.csv")
     results = read_checked_json(run.folder / SUMMARY)
-    return Summary(evaluations, all_references(run, evaluations), results)
+    entries = [entry for by_split in results["references"].values() for entry in by_split.values()]
+    if any("curve" not in entry for entry in entries):
+        raise ConfigError(
+            f"{run.folder} has results of an older version: run scripts.evaluate --fresh true"
+        )
+    return results
 
 
 def is_evaluated(run: Run) -> bool:
@@ -143,45 +143,97 @@ def scores(
 ) -> dict:
     """Return the entries `splits` and `references` of `results.json`, in `world`."""
     facts = {split: task_facts(world, episode_length, e.tasks) for split, e in evaluations.items()}
-    optimal_returns = {split: fact.optimal_return for split, fact in facts.items()}
-    splits = {
-        split: metrics.summarize(
-            evaluation.returns,
-            evaluation.lengths,
-            evaluation.successes,
-            facts[split],
-            [task_name(task) for task in evaluation.tasks],
-            evaluation.reward_in_context,
-        )
-        for split, evaluation in evaluations.items()
+    return {
+        "splits": {split: split_entry(e, facts[split]) for split, e in evaluations.items()},
+        "references": {
+            name: {split: reference_entry(name, r, facts[split]) for split, r in by_split.items()}
+            for name, by_split in references.items()
+        },
     }
-    return {"splits": splits, "references": _summarize_references(references, optimal_returns)}
 
 
-def _summarize_references(
-    references: References, optimal_returns: dict[str, np.ndarray]
-) -> dict[str, dict[str, dict]]:
-    """Return the scores of each reference by name and split.
+def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
+    """Return a split's entry in `results.json`: means over tasks, 95 % intervals, `per_task`."""
+    found_by_end = np.maximum.accumulate(evaluation.successes, axis=2).mean(1)
+    episodes = Episodes(
+        evaluation.returns,
+        evaluation.lengths,
+        evaluation.successes,
+        found_by_end,
+        evaluation.reward_in_context,
+        facts,
+    )
+    per_task = _per_task(episodes)
+    columns = {"optimal_return": facts.optimal_return, "optimal_length": facts.shortest}
+    tasks, curve = evaluation.tasks, evaluation.returns.mean((0, 1))
+    return {
+        **{name: json_number(metrics.mean(values)) for name, values in per_task.items()},
+        **{name: json_number(column.mean()) for name, column in columns.items()},
+        "return_first10": json_number(curve[: metrics.LAST].mean()),
+        "episodes_to_80pct": metrics.episodes_to_80pct(curve, facts.optimal_return),
+        "tasks_solved": metrics.solved(per_task["success_last10"]),
+        "num_tasks": len(tasks),
+        "num_seeds": evaluation.returns.shape[1],
+        "num_episodes": evaluation.returns.shape[2],
+        "ci95": _intervals(per_task),
+        "ci95_method": _interval_method(len(tasks)),
+        "per_task": [
+            {"task": task_name(task)}
+            | {name: json_number(values[k]) for name, values in (per_task | columns).items()}
+            for k, task in enumerate(tasks)
+        ],
+    }
+
+
+def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
+    """Return a reference's entry in `results.json`; `curve` is its mean return in each episode.
 
     Scores of a whole curve are None for source_end, which has the last episodes only.
     """
-    summaries = {
-        name: {
-            split: metrics.summarize_reference(curve, optimal_returns[split][curve.tasks])
-            for split, curve in by_split.items()
-        }
-        for name, by_split in references.items()
+    returns, successes = (values[:, None] for values in (reference.returns, reference.successes))
+    unknown, own = np.full_like(returns, np.nan), reference.tasks
+    found = unknown[:, 0] if reference.found is None else reference.found
+    own_facts = (values[own] for values in (facts.optimal_return, facts.random_return))
+    facts = TaskFacts(*own_facts, facts.shortest[own], facts.success_ends)
+    episodes = Episodes(returns, unknown, successes, found, unknown, facts)
+    curve = returns.mean((0, 1))
+    entry = {
+        **{score: json_number(metrics.mean(v)) for score, v in _per_task(episodes).items()},
+        "episodes_to_80pct": metrics.episodes_to_80pct(curve, facts.optimal_return),
+        "num_episodes": len(curve),
+        "curve": [json_number(value) for value in curve],
     }
-    for summary in summaries.get("source_end", {}).values():
-        summary |= dict.fromkeys(("nauc", "episodes_to_80pct", *metrics.SEARCH_SCORES))
-    return summaries
+    if name == "source_end":
+        entry |= dict.fromkeys(("nauc", "episodes_to_80pct", *(s.name for s in columns("search"))))
+    return entry
 
 
-def task_facts(world: TaskOracle, episode_length: int, tasks: np.ndarray) -> metrics.TaskFacts:
-    """Return what `world` can tell about `tasks` (int [K, D]); NaN for what it cannot."""
+def _per_task(episodes: Episodes) -> dict[str, np.ndarray]:
+    """Return the scores of each task, float [K], NaN for unknown."""
+    computed = (score for score in SCORES.values() if score.per_task)
+    return {score.name: score.per_task(episodes) for score in computed}
+
+
+def _intervals(per_task: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
+    low, high = metrics.bootstrap(np.stack(list(per_task.values()), axis=1))
+    bounds = zip(per_task, low.tolist(), high.tolist(), strict=True)
+    return {name: None if np.isnan(a) else [a, b] for name, a, b in bounds}
+
+
+def _interval_method(num_tasks: int) -> str:
+    if num_tasks == 1:
+        return "one task: no interval, low = high"
+    return (
+        f"percentile bootstrap over {num_tasks} tasks of one trained model, "
+        f"{metrics.RESAMPLES:,} resamples (low = high where all tasks score the same)"
+    )
+
+
+def task_facts(world: TaskOracle, episode_length: int, tasks: np.ndarray) -> TaskFacts:
+    """Return the facts that `world` has about `tasks` (int [K, D]); NaN for unknown ones."""
     facts = (
         world.optimal_return(tasks, episode_length),
         world.random_return(tasks, episode_length),
         world.shortest_episode(tasks),
     )
-    return metrics.TaskFacts(*(known(fact, len(tasks)) for fact in facts), world.success_ends)
+    return TaskFacts(*(known(fact, len(tasks)) for fact in facts), world.success_ends)

@@ -4,8 +4,9 @@ import re
 
 from ad.config.schema import config_hash
 from ad.config.yaml_io import dump_yaml
+from ad.evaluation.scores import SCORES, columns
 from ad.evaluation.summary import SUMMARY, is_evaluated
-from ad.reporting.tables import COLUMNS, SPLIT_TITLES, run_table
+from ad.reporting.tables import SPLIT_TITLES, run_table
 from ad.runtime.files import read_checked_json
 from ad.runtime.run import Run
 
@@ -46,7 +47,7 @@ def eval_results(run: Run, results: dict) -> str:
         {
             "dataset": {"id": f"{LIBRARY}/{world}", "task_id": name},
             "value": value,
-            "notes": f"{notes}: {COLUMNS[name][0]}",
+            "notes": f"{notes}: {SCORES[name].heading}",
         }
         for name, value in _scores(results["splits"]["held_out"]).items()
     ]
@@ -72,7 +73,7 @@ def _front_matter(run: Run, results: dict | None) -> dict:
                 "split": split,
             },
             "metrics": [
-                {"type": name, "value": value, "name": COLUMNS[name][0]}
+                {"type": name, "value": value, "name": SCORES[name].heading}
                 for name, value in _scores(summary).items()
             ],
         }
@@ -83,7 +84,8 @@ def _front_matter(run: Run, results: dict | None) -> dict:
 
 def _scores(summary: dict) -> dict[str, float]:
     """Return the scores of a split that are known, by name."""
-    return {name: summary[name] for name in COLUMNS if summary.get(name) is not None}
+    known = (score.name for score in columns("run"))
+    return {name: summary[name] for name in known if summary.get(name) is not None}
 
 
 CARD = """\

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ad.reporting.plots import INK, MUTED, STYLES, style_axes, to_png
+from ad.reporting.plots import INK, MUTED, style_axes, to_png
 from ad.sweeps.records import FIFTHS
 from ad.sweeps.study.verdicts import ValueResults
 
@@ -36,7 +36,7 @@ def question_picture(
     left.set_xticks(range(1, 6))
     left.set_ylim(0, 1.02)
     if random_walk is not None:
-        style = STYLES["random_then_optimal"]
+        style = {"color": "#CC79A7", "linestyle": STROKES[-1], "linewidth": 1.8}
         right.axvline(random_walk, **style, label="random walk, then shortest path")
         right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     style_axes(right, f"{heading}, held-out tasks (dots: seeds)", "")

@@ -1,0 +1,151 @@
+"""The charts of a run's report: learning curve, calibration, maps of tasks, histograms."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ad.data.episodes import ratio
+from ad.evaluation import metrics
+from ad.evaluation.calibration import ACTIONS
+from ad.evaluation.results import Evaluation
+from ad.reporting.page import Chart
+from ad.reporting.tables import SPLIT_TITLES, reference_title
+from envs.oracle import TaskOracle
+
+HISTOGRAM_BINS = 50
+STYLES = {  # of the lines of the learning curve, in the order of the legend
+    "held_out": {"color": 0, "width": 3},
+    "train": {"color": 5, "width": 1.5},
+    "optimal": {"color": 6, "dash": 2},
+    "explorer": {"color": 2, "dash": 1},
+    "random_then_optimal": {"color": 3, "dash": 3},
+    "tabular_learner": {"color": 7, "dash": 1},
+    "source": {"color": 1, "width": 1.5},
+    "random": {"color": 6, "dash": 1},
+}
+OTHER_STYLE = {"color": 4, "dash": 2}  # of a reference that only its world has
+
+
+def learning_curve(evaluations: dict[str, Evaluation], references: dict) -> Chart:
+    """Return the mean returns of both splits and of the `references` of a `results.json`.
+
+    References are those on held-out tasks; the source agents have train tasks only.
+    """
+    lines = {}  # name -> label, values, low, high
+    for split, evaluation in evaluations.items():
+        returns = evaluation.returns.mean(1)  # [K, E]
+        band = metrics.bootstrap(returns) if split == "held_out" else (None, None)
+        label = f"model, {SPLIT_TITLES[split]} ({len(returns)})"
+        lines[split] = label, returns.mean(0), *band
+    for name, by_split in references.items():
+        if name != "source_end":  # which has the last episodes only
+            own = by_split.get("held_out") or by_split["train"]
+            lines[name] = reference_title(name), own["curve"], None, None
+    order = list(STYLES)
+    names = sorted(lines, key=lambda name: order.index(name) if name in order else len(order))
+    episodes = max(len(lines[name][1]) for name in names)
+    labels, values, low, high = zip(*(lines[name] for name in names), strict=True)
+    return Chart(
+        "lines",
+        list(range(1, episodes + 1)),
+        [_padded(line, episodes) for line in values],
+        labels,
+        [_padded(line, episodes) for line in low],
+        [_padded(line, episodes) for line in high],
+        column_name="in-context episode (weights frozen)",
+        value_name="return, mean over tasks",
+        styles=[STYLES.get(name, OTHER_STYLE) for name in names],
+    )
+
+
+def calibration(by_action: dict[str, list[dict]]) -> Chart:
+    """Return achieved against asked returns, a line for each way to choose actions."""
+    asked = sorted({entry["asked"] for entries in by_action.values() for entry in entries})
+    ordered = [{entry["asked"]: entry for entry in entries} for entries in by_action.values()]
+
+    def lines(name: str) -> list[list[float | None]]:
+        return [[entries[value][name] for value in asked] for entries in ordered]
+
+    unknown = [None] * len(asked)
+    return Chart(
+        "lines",
+        asked,
+        [*lines("achieved"), asked],
+        [*(f"{ACTIONS[action]} actions" for action in by_action), "achieved = asked"],
+        [*lines("low"), unknown],
+        [*lines("high"), unknown],
+        column_name="asked return",
+        value_name="achieved return",
+        styles=[{"color": 0}, {"color": 1}, {"color": 6, "dash": 1, "width": 1.5}],
+    )
+
+
+def room_maps(world: TaskOracle, results: dict) -> Chart | None:
+    """Return maps of the last ten episodes over the grid of tasks of `world`.
+
+    Returns None if its tasks are not cells of a grid, or if no score of a map is known.
+    """
+    if world.task_grid is None:
+        return None
+    by_split = {split: entry["per_task"] for split, entry in results["splits"].items()}
+    tasks = [task for own in by_split.values() for task in own]
+
+    def values(name: str) -> np.ndarray:
+        return np.array([task[name] for task in tasks], float)
+
+    best = values("optimal_return")
+    share = ratio(values("return_last10"), np.where(best > 0, best, np.nan))
+    shown = {"success": values("success_last10"), "return / optimal return": share}
+    if np.isfinite(values("path_ratio_last10")).any():
+        shown["shortest path / path"] = ratio(np.ones(len(tasks)), values("path_ratio_last10"))
+        del shown["return / optimal return"]
+    shown = {name: own for name, own in shown.items() if np.isfinite(own).any()}
+    if not shown:
+        return None
+    return Chart(
+        "map",
+        [task["task"] for task in tasks],
+        list(shown.values()),
+        list(shown),
+        title="Last ten episodes, a cell for each " + world.task_noun,
+        column_name=world.task_noun,
+        domain=(0, 1),
+        digits=2,
+        framed=[task["task"] for task in by_split["held_out"]],
+        framed_name=f"held-out {world.task_noun}",
+    )
+
+
+def history_histogram(histogram: dict) -> Chart:
+    """Return the numbers of episodes by their return, from counts and edges of a `results.json`."""
+    title = "Returns of all episodes in the histories"
+    return _histogram(histogram["counts"], histogram["edges"], "episodes", title)
+
+
+def returns_histogram(returns: np.ndarray) -> Chart:
+    """Return the shares of episodes by their `returns` [M]."""
+    is_constant = returns.min() == returns.max()
+    edges = returns[0] + np.array([-0.5, 0.5]) if is_constant else HISTOGRAM_BINS
+    counts, edges = np.histogram(returns, edges)
+    return _histogram(counts / len(returns), edges, "share of episodes")
+
+
+def _histogram(
+    counts: Sequence[float], edges: Sequence[float], value_name: str, title: str = ""
+) -> Chart:
+    centers = (np.array(edges[1:]) + np.array(edges[:-1])) / 2
+    return Chart(
+        "columns",
+        centers.tolist(),
+        [counts],
+        title=title,
+        column_name="return of an episode",
+        value_name=value_name,
+        styles=[{"color": 1}],
+    )
+
+
+def _padded(line: Sequence[float | None] | None, length: int) -> list[float | None]:
+    """Return `line` as a list with None behind its end."""
+    values = [] if line is None else [None if x is None else float(x) for x in line]
+    return values + [None] * (length - len(values))
