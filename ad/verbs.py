@@ -209,16 +209,16 @@ def tune(argv: Sequence[str]) -> None:
 
 
 def inspect_model(argv: Sequence[str]) -> None:
-    """Look inside the trained model and print what each analysis says: logs/<run>/inspect/.
+    """Look inside the trained model and print a table for each analysis: logs/<run>/inspect/.
 
-    --analyses names those to run, with commas between, e.g. attention,lens; by default all that
-    there are for the model. --components names what the ablation removes, e.g.
-    1.0,mlp 1,0.1+neuron 2.5 for a head, an MLP, and a head with a neuron; by default each head and
-    each MLP. The contexts are the evaluation's episodes on the held-out tasks, or with --contexts
-    histories windows of the learning histories. --checkpoints names the train steps of checkpoints
-    to analyze instead of the last one, e.g. 0,100,200, or all: training.keep_every keeps them. What
-    is written already is kept; --fresh true makes it again. The page inspect/index.html shows all
-    that is written.
+    --analyses names the analyses to run, with commas between, e.g. attention,lens, or all; without
+    it the quick ones run, in less than two minutes for the model of configs/quickstart.yaml.
+    --components names what the ablation removes, e.g. 1.0,mlp 1,0.1+neuron 2.5 for a head, an MLP,
+    and a head with a neuron; by default each head and each MLP. The contexts are the evaluation's
+    episodes on the held-out tasks, or with --contexts histories windows of the learning histories.
+    --checkpoints names the train steps of checkpoints to analyze instead of the last one, e.g.
+    0,100,200, or all: training.keep_every keeps them. Existing arrays are kept; --fresh true makes
+    them again. The page inspect/index.html shows all arrays, and is written after each analysis.
     """
     if asks_for_help(argv):
         return _print_help(inspect_model, argv)
@@ -229,16 +229,18 @@ def inspect_model(argv: Sequence[str]) -> None:
     steps = word if word in ("", "all") else whole_numbers("--checkpoints", word)
 
     def on_experiment(config: "Experiment", fresh: bool) -> None:
-        from ad.interpret.inspect import inspect_run
+        from ad.interpret.inspect import DEFAULT, inspect_run
         from ad.interpret.page import write_page
         from ad.runtime.console import info
         from ad.runtime.run import Run
 
-        chosen = [name.strip() for name in names.split(",")] if names else None
+        chosen = [name.strip() for name in names.split(",")] if names else DEFAULT
         removed = [name.strip() for name in components.split(",")] if components else ()
         run = Run(config)
-        left_out = inspect_run(run, chosen, removed, source or "rollout", fresh, steps or None)
-        info(f"inspect: {write_page(run, left_out)}")
+        write = functools.partial(write_page, run)
+        contexts = source or "rollout"
+        left_out = inspect_run(run, chosen, removed, contexts, fresh, steps or None, write)
+        info(f"inspect: {write(left_out)}")
 
     of_experiment(on_experiment)(argv)
 

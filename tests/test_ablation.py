@@ -15,17 +15,15 @@ from windows import labeled
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
 from ad.interpret.analyses import ablation
-from ad.interpret.analyses.ablation import (
+from ad.interpret.analyses.ablation import Ablation, _curves, ablated_rollout
+from ad.interpret.analysis import Subject
+from ad.interpret.components import (
     KINDS,
     Ablated,
     AblatedPolicy,
-    Ablation,
     Replacements,
-    _curves,
-    ablated_rollout,
+    parse_components,
 )
-from ad.interpret.analysis import Subject
-from ad.interpret.components import parse_components
 from ad.interpret.hooks import hooked
 from ad.methods.context_policy import ContextPolicy
 from ad.rollout.tasks import policy_of, rollout_tasks
@@ -50,8 +48,8 @@ def logits_without(model, contexts, name: str, kind: str, reference=None) -> tor
     """The logits of `contexts` with the components called `name` replaced in each window."""
     components = parse_components(name, model.transformer)
     table = replacements(model, reference or contexts, *name.split("+"))
-    choices = table.choices(kind, [None] * len(contexts))
-    ablated = Ablated(model, table, [components] * len(contexts), choices)
+    rows = table.rows(kind, [None] * len(contexts))
+    ablated = Ablated(model, table, [components] * len(contexts), rows)
     with hooked(model, write=ablated.writes()):
         return model(contexts.window)
 
@@ -67,6 +65,8 @@ def test_the_copies_of_a_head_are_gone_without_it_and_stay_without_others(spec, 
     assert logits_without(model, contexts, "mlp 1+1.0", "zero").abs().max() == 0
     for others in ("1.1", "0.0", "0.0+0.1+1.1+mlp 0+mlp 1", "neuron 1.3"):
         torch.testing.assert_close(logits_without(model, contexts, others, "zero"), intact)
+    with pytest.raises(ConfigError, match=r"no component 1\.2"):
+        parse_components("0.0+1.2", model.transformer)
     mean = logits_without(model, contexts, "1.0", "mean")
     torch.testing.assert_close(mean, intact.mean(0, keepdim=True).expand_as(intact))
     other = labeled(random_window(3, 8, 5), spec)  # each is drawn once
@@ -77,22 +77,6 @@ def test_the_copies_of_a_head_are_gone_without_it_and_stay_without_others(spec, 
     torch.testing.assert_close(resampled, drawn[of_windows])
 
 
-def test_a_neuron_is_a_term_of_its_mlp(spec, random_window):
-    model, contexts = small(spec), labeled(random_window(3, 6, 0), spec)
-    with hooked(model, ("blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out")) as before:
-        model(contexts.window)
-    block = model.transformer.blocks[1]
-    expected = before["blocks.1.hook_mlp_out"] - torch.einsum(
-        "bln,cn->blc", before["blocks.1.mlp.hook_post"][..., [2, 7]], block.down.weight[:, [2, 7]]
-    )
-    components = parse_components("neuron 1.2+neuron 1.7", model.transformer)
-    table = replacements(model, contexts, "neuron 1.2")
-    ablated = Ablated(model, table, [components] * 3, table.choices("zero", [None] * 3))
-    with hooked(model, ("blocks.1.hook_mlp_out",), ablated.writes()) as values:
-        model(contexts.window)
-    torch.testing.assert_close(values["blocks.1.hook_mlp_out"], expected)
-
-
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_each_window_has_its_own_parts_and_replacements(spec, random_window, tokenizer):
     model = small(spec, tokenizer)
@@ -101,12 +85,12 @@ def test_each_window_has_its_own_parts_and_replacements(spec, random_window, tok
     table = replacements(model, contexts, *(n for name in names for n in name.split("+")))
     components = [(), *(parse_components(name, model.transformer) for name in names)]
     kinds = ("zero", "mean", "resample", "zero", "mean")
-    choices = torch.cat([table.choices(kind, [None]) for kind in kinds])
-    ablated = Ablated(model, table, components, choices)
+    rows = torch.cat([table.rows(kind, [None]) for kind in kinds])
+    ablated = Ablated(model, table, components, rows)
     with hooked(model, write=ablated.writes()):
         together = model(contexts.window)
     torch.testing.assert_close(together[:1], model(contexts.window)[:1])
-    for row, (of_window, choice) in enumerate(zip(components, choices, strict=True)):
+    for row, (of_window, choice) in enumerate(zip(components, rows, strict=True)):
         alone = Ablated(model, table, [of_window], choice[None])
         with hooked(model, write=alone.writes()):
             expected = model(contexts.select([row]).window)
@@ -122,7 +106,7 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
     reference = labeled(random_window(5, 4, 0), spec)
     components = parse_components("0.1+mlp 1", model.transformer)
     table = replacements(model, reference, "0.1", "mlp 1")
-    ablated = Ablated(model, table, [(), components, components], table.choices(kind, [None] * 3))
+    ablated = Ablated(model, table, [(), components, components], table.rows(kind, [None] * 3))
     policy = AblatedPolicy(ContextPolicy(model, 3, 4), ablated)
     flags = torch.zeros(3, dtype=torch.bool)
     for time in range(6):  # the context of four decisions is dropped once
@@ -130,11 +114,11 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
             policy.select(torch.tensor([2, 0, 1]))
         state = torch.tensor([time, 8 - time, 4])
         logits = policy.act(state, torch.full((3,), time % 4))
-        with hooked(model, write=ablated.writes(policy.rows)):
+        with hooked(model, write=ablated.writes(policy.windows)):
             expected = model(policy.policy.window())[:, -1]
         torch.testing.assert_close(logits, expected)
         policy.observe(state % 5, torch.ones(3) * (time == 1), flags, flags, state)
-    assert policy.rows.tolist() == [2, 0, 1]
+    assert policy.windows.tolist() == [2, 0, 1]
 
 
 def test_nothing_is_replaced_in_the_first_rollout_and_others_do_not_depend_on_the_batch(collected):
@@ -160,10 +144,10 @@ def test_a_window_is_resampled_from_another_task_and_tasks_have_as_many_donors(s
     table = replacements(model, contexts, "0.1")
     assert len(table.tasks) == 8 and set(table.tasks[:3]) == {"a", "b", "c"}
     tasks = ["a", "b", "c", "a", "b", "c", "d", None]
-    chosen = table.choices("resample", tasks) - 2
+    chosen = table.rows("resample", tasks) - 2
     assert all(table.tasks[row] != task for row, task in zip(chosen, tasks, strict=True))
     assert len(set(chosen.tolist())) > 3
-    assert table.choices("mean", tasks).tolist() == [1] * 8
+    assert table.rows("mean", tasks).tolist() == [1] * 8
 
 
 def test_curves_and_changes_are_those_of_their_kind_and_part():
@@ -236,30 +220,16 @@ def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_acti
     words = ["--method.name", "in_context_planning", "--data.context_length", "9"]
     words += ["--evaluation.episodes", "2"]
     subject = Subject(*untrained(collected("ablation", *words)))
-    assert "does not plan" in Ablation.problem(subject)
+    with pytest.raises(ConfigError, match="plan_steps"):
+        Ablation.check(subject)
     config = collected("ablation", *words, "--evaluation.policy", "{plan_steps: 0}")
     subject = Subject(*untrained(config))
-    assert Ablation.problem(subject) is None
+    Ablation.check(subject)
     (head,) = parse_components("0.1", subject.model.transformer)
     table = replacements(subject.model, subject.contexts, "0.1")
-    ablated = Ablated(subject.model, table, [(head,)] * 2, table.choices("zero", [None] * 2))
+    ablated = Ablated(subject.model, table, [(head,)] * 2, table.rows("zero", [None] * 2))
     policy = AblatedPolicy(policy_of(config, subject.method, subject.model)(2), ablated)
     policy.set_action_mask(torch.tensor([[True, False, True, True, True]] * 2))
     logits = policy.act(torch.tensor([1, 2]), torch.zeros(2, dtype=torch.int64))
     assert logits[:, 1].isneginf().all() and logits[:, [0, 2, 3, 4]].isfinite().all()
     assert ablated_rollout(subject, table, [(head,)]).lengths.all()
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("2.0", "no component 2.0: the model has 2 layers"),
-        ("1.2", "no component 1.2: a layer has 2 heads"),
-        ("0.0+mlp 7", "no component mlp 7: the model has 2 layers"),
-        ("neuron 0.12", "no component neuron 0.12: a layer has 12 neurons"),
-        ("head 1", "'head 1' is no component"),
-    ],
-)
-def test_a_part_that_is_not_there_is_a_sentence(spec, name, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        parse_components(name, small(spec).transformer)

@@ -182,7 +182,7 @@ def test_a_person_plays_and_the_same_requests_give_the_same_answers(page):
 def test_the_model_plays_until_a_reward(page, whole):
     token = page.ask("start", task=0, seed=0)["token"]
     for _ in range(200):
-        answer = page.ask("model", token=token, until="found")
+        answer = page.ask("model", token=token, until="reward")
         if answer["done"]:
             break
     assert answer["last"][0]["reward"] == 1 and sum(answer["returns"]) == 1
@@ -197,7 +197,7 @@ def test_an_edit_shows_both_decisions_until_it_is_undone(page):
     assert changed["probabilities_before"] == before["probabilities"] != changed["probabilities"]
     assert changed["attention_before"] == before["attention"]
     first, second, _ = changed["context"]
-    assert [step["changed"] for step in changed["context"]] == [True, True, False]
+    assert [step["edited"] for step in changed["context"]] == [True, True, False]
     assert second["action"] == 2 and first["next_observation"] == second["observation"] == "(0, 2)"
     removed = page.ask("edit", token=token, edit="remove", index=1)
     assert [step["time"] for step in removed["context"]] == [0, 1]
@@ -230,7 +230,7 @@ def test_a_checkpoint_is_chosen_from_the_list(page):
         ("act", {}, "action must be a whole number from 0 to 4"),
         ("act", {"token": "other", "action": 0}, "the session is not there any more: start again"),
         ("act", {"token": {}, "action": 0}, "the session is not there any more: start again"),
-        ("model", {"until": "tomorrow"}, "until must be step, episode or found"),
+        ("model", {"until": "tomorrow"}, "until must be step, episode or reward"),
         ("ask", {"value": 1}, "the model is not asked for a return"),
         ("ask", {"value": "much"}, "value must be a number of at most a million"),
         ("ask", {"value": float("nan")}, "value must be a number of at most a million"),
@@ -522,7 +522,7 @@ def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(
         assert [float(text.replace("−", "-")) for text in added] == pytest.approx(
             state["components"], abs=0.006
         )
-        assert state["context"][-1]["reward"] == 1 and state["context"][-1]["changed"]
+        assert state["context"][-1]["reward"] == 1 and state["context"][-1]["edited"]
         rows = chromium.script("return document.querySelectorAll('#context tbody tr').length")
         assert rows == len(state["context"])
         chromium.click("#undo")

@@ -16,8 +16,6 @@ from ad.interpret.analyses.context_scan import (
     ContextScan,
     Variant,
     log_probs,
-    num_episodes,
-    periods,
     play,
     variants,
 )
@@ -54,7 +52,7 @@ def test_rewards_that_are_scaled_to_nothing_are_rewards_removed(spec, queries):
     expected = log_probs(model, without, HELD_OUT)
     assert (expected - log_probs(model, queries, HELD_OUT)).abs().max() > 1
     torch.testing.assert_close(log_probs(model, queries, varied(reward_scale=0.0)), expected)
-    assert "forward" not in vars(model.tokenizer.reward)
+    assert not model.tokenizer.reward._forward_pre_hooks
 
 
 def test_each_window_has_a_scale_of_its_own(spec, queries):
@@ -163,30 +161,19 @@ def test_the_intact_variant_is_the_evaluation(subject):
     np.testing.assert_array_equal(played["varied"], evaluated["held_out"].returns)
 
 
-def test_episodes_without_memory_are_few(collected):
-    words = ["--evaluation.episodes", "30", "--method.name", "decision_transformer"]
-    assert num_episodes(Subject(*untrained(collected("scan", *words)))) == 10
-    assert num_episodes(Subject(*untrained(collected("scan", *words[:2])))) == 30
-
-
-def test_periods_are_means_over_all_the_first_and_the_last_episodes():
-    found = periods(np.arange(30.0)[None])
-    assert found.tolist() == [[14.5, 4.5, 24.5]]
-
-
 @pytest.mark.parametrize(
     ("words", "left_out"),
     [
-        ([], {"rewards x0.5": "no token tells a reward of 0.5"}),
+        ([], {"rewards x0.5": "no token encodes a reward of 0.5"}),
         (["--evaluation.action", "greedy"], {"temperature x2": "actions are greedy"}),
         (
             ["--method.name", "decision_transformer"],
             {
-                "rewards x0": "the tokens tell no rewards",
+                "rewards x0": "the tokens encode no rewards",
                 "early learner, train tasks": "a context ends with its episode",
             },
         ),
-        (["--source.env_steps", "1200"], {"late learner, train tasks": "histories are not there"}),
+        (["--source.env_steps", "1200"], {"late learner, train tasks": "histories are missing"}),
     ],
 )
 def test_a_variant_that_a_model_cannot_have_is_left_out_with_its_reason(collected, words, left_out):
@@ -195,11 +182,6 @@ def test_a_variant_that_a_model_cannot_have_is_left_out_with_its_reason(collecte
     for name, reason in left_out.items():
         assert reason in problems[name]
     assert problems["intact"] is None and problems["context of 4"] is None
-
-
-def test_a_projection_of_rewards_can_be_scaled_at_will(collected):
-    subject = Subject(*untrained(collected("scan", *SMALL, "--model.reward", "projection")))
-    assert not any(variant.problem for variant in variants(subject))
 
 
 def test_the_analysis_compares_each_variant_with_its_own_baseline(subject, monkeypatch):
@@ -220,6 +202,6 @@ def test_the_analysis_compares_each_variant_with_its_own_baseline(subject, monke
     late = change.at(variant="late learner, train tasks", period="all episodes")
     assert late == pytest.approx(-1 / 3)
     assert np.isnan(change.at(variant="rewards x0.5")).all()
-    assert "rewards x0.5, no token tells a reward of 0.5" in results["returns"].about
+    assert "rewards x0.5, no token encodes a reward of 0.5" in results["returns"].about
     rows = {row[0]: row[1:] for row in analysis.table(results).rows}
     assert set(rows["rewards x0.5"]) == {"–"} and rows["intact"][-2] == "+0.000"

@@ -52,7 +52,7 @@ def test_the_labels_of_a_window_are_those_counted_entry_by_entry(collected):
     run, method, model = untrained(collected("contexts", *words))
     contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
     observation, valid = contexts.window["observation"].numpy(), contexts.valid
-    visited, found, reward = contexts.visited, contexts.found, contexts.reward
+    visited, found, reward = contexts.visited, contexts.reward_seen, contexts.reward
     for row, t in zip(*np.nonzero(valid), strict=True):
         before = [s for s in range(t) if valid[row, s]]
         assert visited[row, t] == (observation[row, t] in observation[row, before])

@@ -12,7 +12,7 @@ from ad.errors import ConfigError
 from ad.interpret.analysis import Subject
 from ad.interpret.contexts import return_left
 from ad.interpret.edits import (
-    History,
+    EditedHistory,
     Reader,
     Transition,
     best_two,
@@ -42,7 +42,7 @@ def cell(number: int) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def history() -> History:
+def history() -> EditedHistory:
     """Six transitions, of which the third had a reward and the fourth was truncated."""
     steps = tuple(
         Transition(
@@ -50,7 +50,7 @@ def history() -> History:
         )
         for t in range(6)
     )
-    return History(steps, cell(CELLS[6]))
+    return EditedHistory(steps, cell(CELLS[6]))
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_history_is_read_as_an_environment_is(collected, history, words):
     new_policy = policy_of(run.config, method, model)
     history = change(history, 4, reward=1.0)
     within = method.within_episodes
-    reader = Reader(new_policy(1), History((), history.transitions[0].observation), within)
+    reader = Reader(new_policy(1), EditedHistory((), history.transitions[0].observation), within)
     following = [step.observation for step in history.transitions[1:]] + [history.observation]
     for step, observation in zip(history.transitions, following, strict=True):
         reader.add(step, observation)

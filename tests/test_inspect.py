@@ -8,29 +8,24 @@ from test_contexts import METHODS, untrained
 
 from ad.cli import exit_code
 from ad.errors import ConfigError, CorruptError
+from ad.interpret import inspect
 from ad.interpret.analyses import probes
-from ad.interpret.analysis import Subject, estimate_text, interval_text, over_tasks
-from ad.interpret.inspect import inspect_run
+from ad.interpret.analysis import Subject, over_tasks
+from ad.interpret.inspect import ALL, DEFAULT, SECONDS, inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
-from ad.interpret.page import page_data
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
 from ad.verbs import inspect_model
 
 PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 RARE = {"scrubbing"}  # scores decisions that agree, which a few episodes may not have
-NEEDS_A_CHANGE = "needs a model that reads rewards, earlier episodes or an asked return"
-NEEDS_A_RETURN = "needs contexts from rollouts of a model that is asked for a return"
-NEEDS_A_REWARD = "needs a model that reads rewards"
-NEEDS_REWARDS = "needs a model that reads the rewards of earlier episodes"
-NEEDS = (NEEDS_A_CHANGE, NEEDS_A_RETURN, NEEDS_A_REWARD, NEEDS_REWARDS)
-UNREWARDED = ("behavior_cloning", "decision_transformer")  # whose tokens tell no rewards
-NOT_ASKED = ("algorithm_distillation", "behavior_cloning", "in_context_q", "dpt")
-WITHOUT = {  # the analyses that a method does not have
-    **{(name, "behavior_cloning"): NEEDS_A_CHANGE for name in PAIRED},
-    **{("scrubbing", name): NEEDS_REWARDS for name in UNREWARDED},
-    **{("successes", name): NEEDS_A_REWARD for name in UNREWARDED},
-    **{("return_scan", name): NEEDS_A_RETURN for name in NOT_ASKED},
+WITHOUT_REWARDS = {"scrubbing", "successes"}  # left out if the tokens encode no rewards
+LEFT_OUT = {  # by method
+    "algorithm_distillation": {"return_scan"},
+    "behavior_cloning": {"return_scan", *WITHOUT_REWARDS, *PAIRED},
+    "decision_transformer": WITHOUT_REWARDS,
+    "dpt": {"return_scan"},
+    "in_context_q": {"return_scan"},
 }
 
 
@@ -41,20 +36,22 @@ def few_decisions(monkeypatch):
     monkeypatch.setattr(probes, "PROBES", ("linear",))
 
 
+def possible(subject: Subject) -> set[str]:
+    """The analyses that a subject can have."""
+    return {*ANALYSES} - {*inspect._left_out(subject)}
+
+
 def unknown(results: dict[str, LabeledArray]) -> set[str]:
     """Return the names of arrays without a number; an interval needs more tasks than a score."""
     known = {name for name, array in results.items() if np.isfinite(array.values).any()}
     return results.keys() - known - {*intervals(results).values()}
 
 
-def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(
-    trained, capsys, few_decisions
-):
-    inspect_run(trained)
+def test_all_analyses_are_written_and_printed(trained, capsys, few_decisions):
+    inspect_run(trained, [ALL])
     said = capsys.readouterr().out
-    left_out = {"return_scan"}
-    assert f"left out: the analysis return_scan {NEEDS_A_RETURN}" in said
-    for name in {*ANALYSES} - left_out:
+    assert "left out: the analysis return_scan" in said
+    for name in {*ANALYSES} - {"return_scan"}:
         path = trained.folder / "inspect" / name
         assert f"{name}: {path}.npz" in said
         about = json.loads(path.with_suffix(".json").read_text())
@@ -62,106 +59,63 @@ def test_the_verb_writes_the_arrays_of_every_analysis_and_prints_a_table(
         assert not unknown(load(path)) or name in RARE
 
 
+def test_the_page_is_written_after_each_of_the_quick_analyses(trained, capsys, monkeypatch):
+    pages = []
+
+    def write_page(left_out):
+        assert list(left_out) == ["return_scan"]
+        pages.append({path.stem for path in (trained.folder / "inspect").glob("*.npz")})
+
+    monkeypatch.setattr(inspect, "DEFAULT", ("lens", "static"))
+    inspect_run(trained, inspect.DEFAULT, write_page=write_page)
+    assert pages == [set(), {"lens"}, {"lens", "static"}]
+    assert "--analyses all also runs: attention, attribution" in capsys.readouterr().out
+    assert {*DEFAULT} < {*SECONDS} == {*ANALYSES} and sum(SECONDS[n] for n in DEFAULT) <= 120
+
+
 @pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
 def test_every_method_has_its_analyses(collected, words, few_decisions):
     small = ["--evaluation.episodes", "5", "--model.layers", "1", "--data.context_length", "8"]
     subject = Subject(*untrained(collected("inspect", *small, *words)))
-    for name in ANALYSES:
+    assert possible(subject) == {*ANALYSES} - LEFT_OUT[subject.run.config.method.name]
+    for name in possible(subject):
         analysis = ANALYSES.load(name)()
-        assert analysis.problem(subject) == WITHOUT.get((name, subject.run.config.method.name))
-        if analysis.problem(subject) is None:
-            results = analysis.run(subject)
-            assert not unknown(results) or name in RARE, name
-            axes = {own: tuple(array.axes) for own, array in results.items()}
-            if name == "static":  # whose arrays depend on the encoder
-                assert not analysis.arrays
-            else:
-                assert axes and axes.items() <= analysis.arrays.items()
-            table = analysis.table(results)
-            assert {len(row) for row in table.rows} == {len(table.header)}
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            [
-                *("--method.name", "decision_transformer"),
-                *("--method.settings", "{across_episodes: true}"),
-            ],
-            "writes the returns of past episodes into its context",
-        ),
-        (
-            ["--method.name", "dpt", "--evaluation.policy", "{context_update: episode}"],
-            "does not read the present episode",
-        ),
-    ],
-)
-def test_contexts_that_a_policy_changes_are_not_cut_from_rollouts(collected, words, sentence):
-    run, method, model = untrained(collected("inspect", *words))
-    for name in ANALYSES:
-        problem = ANALYSES.load(name).problem(Subject(run, method, model))
-        if name == "static":
-            assert problem is None
+        results = analysis.run(subject)
+        assert not unknown(results) or name in RARE, name
+        axes = {own: tuple(array.axes) for own, array in results.items()}
+        if name == "static":  # whose arrays depend on the encoder
+            assert not analysis.arrays
         else:
-            assert sentence in problem or problem in NEEDS
-    histories = Subject(run, method, model, source="histories")
-    assert ANALYSES.load("attention").problem(histories) is None
+            assert axes and axes.items() <= analysis.arrays.items()
+        table = analysis.table(results)
+        assert {len(row) for row in table.rows} == {len(table.header)}
 
 
 def test_analyses_of_outputs_need_tasks_with_the_same_actions(collected, monkeypatch):
     subject = Subject(*untrained(collected("inspect")))
     monkeypatch.setattr(type(subject.run.world), "action_mask", lambda self, tasks: tasks > 99)
-    problems = {name for name in ANALYSES if ANALYSES.load(name).problem(subject)}
-    of_outputs = {"lens", "attribution", "context_scan", "return_scan", "scrubbing", "successes"}
-    assert problems == of_outputs | PAIRED
-    assert "same number of actions" in ANALYSES.load("lens").problem(subject)
+    assert possible(subject) == {"attention", "ablation", "probes", "static"}
 
 
 def test_a_world_that_cannot_be_stepped_has_the_analyses_of_its_histories(collected, monkeypatch):
     run, method, model = untrained(collected("inspect"))
     monkeypatch.setattr(type(run.world), "can_be_stepped", False)
-    attention, subject = ANALYSES.load("attention"), Subject(run, method, model)
-    assert attention.problem(subject).endswith("in a world that cannot be stepped")
-    assert attention.problem(Subject(run, method, model, source="histories")) is None
-    assert ANALYSES.load("static").problem(subject) is None
-
-
-def test_an_online_method_is_refused_before_its_model_is_loaded(smoke, tmp_path):
-    run = Run(smoke(tmp_path, "--method.name", "rl2"))
-    with pytest.raises(ConfigError, match="rl2 trains no transformer"):
-        inspect_run(run)
-
-
-def test_the_static_analysis_plays_no_rollout(trained, monkeypatch):
-    monkeypatch.setattr(Subject, "contexts", None)
-    inspect_run(trained, ["static"])
-    about = json.loads((trained.folder / "inspect" / "static.json").read_text())
-    assert "contexts" not in about and about["split_hash"] == trained.split.hash
-
-
-def test_contexts_may_come_from_the_histories(trained):
-    inspect_run(trained, ["attention"], source="histories")
-    about = json.loads((trained.folder / "inspect" / "attention.json").read_text())
-    assert about["contexts"] == "histories"
-    assert len(about["tasks"]) == len(trained.split.train_tasks)
+    assert possible(Subject(run, method, model)) == {"static"}
+    assert "attention" in possible(Subject(run, method, model, source="histories"))
 
 
 @pytest.mark.parametrize("words", [METHODS["three tokens"], METHODS["decision transformer"]])
 def test_an_analysis_of_histories_has_no_in_context_episodes(collected, words):
     small = ["--model.layers", "1", "--data.context_length", "8"]
     subject = Subject(*untrained(collected("inspect", *small, *words)), source="histories")
-    found = set()
-    for name in ANALYSES:
-        analysis = ANALYSES.load(name)()
-        if analysis.problem(subject) is None:
-            found.add(name)
-            results = analysis.run(subject)
-            assert not any("episode" in array.axes for array in results.values())
-            assert "nan" not in analysis.table(results).markdown()
     is_asked = "decision_transformer" in words  # in rollouts alone
     of_rewards = set() if is_asked else {"scrubbing", "successes", *PAIRED}
-    assert found == {"attention", "lens", "attribution", "static"} | of_rewards
+    assert possible(subject) == {"attention", "lens", "attribution", "static"} | of_rewards
+    for name in possible(subject):
+        analysis = ANALYSES.load(name)()
+        results = analysis.run(subject)
+        assert not any("episode" in array.axes for array in results.values())
+        assert "nan" not in analysis.table(results).markdown()
 
 
 def test_the_same_run_gives_the_same_bytes(trained):
@@ -196,49 +150,50 @@ def test_what_is_done_is_kept_unless_it_is_of_something_else_or_fresh(trained, c
     (trained.folder / "inspect" / "static.json").write_text("{")
     inspect_run(trained, ["static"])
     assert calls == ["attention", "static", "static"]
+    about = json.loads((trained.folder / "inspect" / "attention.json").read_text())
+    assert about["contexts"] == "histories"
+    assert len(about["tasks"]) == len(trained.split.train_tasks)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", None, "half"])
-def test_damaged_arrays_are_made_again_and_are_one_sentence_elsewhere(trained, content):
+def test_damaged_arrays_are_made_again(trained, content):
     inspect_run(trained, ["static"])
-    path = trained.folder / "inspect" / "static"
-    npz = path.with_suffix(".npz")
+    npz = trained.folder / "inspect" / "static.npz"
     whole = npz.read_bytes()
     if content is None:
         npz.unlink()
     else:
         npz.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(CorruptError, match=r"static\.npz cannot be read: --fresh true makes it"):
-        load(path)
-    left_out = page_data(trained, {})["left_out"]
-    assert "static cannot be read: --fresh true makes it again" in left_out
+    with pytest.raises(CorruptError, match=r"static\.npz"):
+        load(npz.with_suffix(""))
     inspect_run(trained, ["static"])
     assert npz.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "setting"),
     [
-        (["--analyses", "lens", "--components", "0.0"], "--components is for the ablation"),
-        (["--components", "0.0,mlp 1,0.0"], "--components names 0.0 twice"),
-        (["--analyses", "attentoin"], "did you mean attention?"),
-        (["--analyses", "attention"], "holds no finished training"),
-        (["--analyses", "attention, lens"], "holds no finished training"),
-        (["--analyses", "attention", "--fresh", "1"], "must be true or false"),
-        (["--contexts", "dreams"], "--contexts must be rollout or histories, not 'dreams'"),
-        (["--checkpoints", "late"], "--checkpoints must be whole numbers with commas between"),
-        (["--checkpoints", "all"], "--checkpoints needs two checkpoints, and"),
-        (["--checkpoints", "5,9"], "has no checkpoint of train step 5, only of: none"),
+        (["--analyses", "lens", "--components", "0.0"], "--components"),
+        (["--components", "0.0,mlp 1,0.0"], "--components"),
+        (["--analyses", "attentoin"], "attention"),
+        (["--analyses", "attention, lens"], "scripts.train"),
+        (["--contexts", "dreams"], "--contexts"),
+        (["--checkpoints", "late"], "--checkpoints"),
+        (["--checkpoints", "all"], "--checkpoints"),
+        (["--checkpoints", "5,9"], "train step 5"),
+        (["--method.name", "rl2"], "rl2"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):
+def test_bad_input_names_the_setting_with_exit_code_2(tmp_path, capsys, words, setting):
     assert exit_code(inspect_model, ["--root", str(tmp_path), *words]) == 2
-    assert sentence in capsys.readouterr().err
+    assert setting in capsys.readouterr().err
 
 
-def test_a_part_that_the_model_lacks_is_refused_before_anything_runs(trained):
+def test_what_the_model_cannot_have_is_refused_before_anything_runs(trained):
     with pytest.raises(ConfigError, match=r"no component 9\.0"):
         inspect_run(trained, ["attention", "ablation"], ["9.0"])
+    with pytest.raises(ConfigError, match="analysis return_scan is not possible"):
+        inspect_run(trained, ["attention", "return_scan"])
     assert not (trained.folder / "inspect").exists()
 
 
@@ -273,12 +228,6 @@ def test_a_mean_over_a_single_task_has_no_interval():
     np.testing.assert_array_equal(mean, [3, 3, np.nan])
     assert interval[0, 0] < 3 < interval[1, 0] and np.isnan(interval[:, 1:]).all()
     assert np.isnan(over_tasks(values[:1])[1]).all()
-    assert (
-        interval_text(1.0, 2.0, ".1f") == "[1.0, 2.0]" and interval_text(*interval[:, 1], "") == "–"
-    )
-    assert estimate_text(1.5, 1.0, 2.0, ".1f") == "1.5 [1.0, 2.0]"
-    assert estimate_text(1.5, np.nan, np.nan, ".1f") == "1.5"
-    assert estimate_text(np.nan, np.nan, np.nan, ".1f") == "–"
 
 
 def test_an_interval_belongs_to_the_array_that_it_names_or_to_the_one_before_it():

@@ -99,7 +99,7 @@ def test_the_page_says_what_it_leaves_out_and_why(changed):
     (folder / "unknown.json").write_text(json.dumps({"arrays": {}}))
     data = page_data(changed, {"probes": "needs scikit-learn"})
     assert data["sections"] == []
-    assert data["left_out"][0] == "probes needs scikit-learn"
+    assert data["left_out"][0] == "probes is not possible: needs scikit-learn"
     assert "lens has not been run" in data["left_out"]
     assert "attention is of another training: run it again" in data["left_out"]
     for name in ("static", "unknown"):

@@ -8,6 +8,7 @@ import pytest
 from test_contexts import untrained
 from windows import labeled
 
+from ad.errors import ConfigError
 from ad.interpret.analyses.probes import (
     EPISODE_BINS,
     PROBES,
@@ -30,7 +31,7 @@ pytest.importorskip("sklearn")
 
 def decisions(model, contexts) -> Decisions:
     """All decisions of `contexts`, with `found` as their label."""
-    found = contexts.found[:, 1:].flatten()
+    found = contexts.reward_seen[:, 1:].flatten()
     cell, episode = contexts.cell[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
     labels = {"found": found.astype(np.int64)}
     return Decisions(activations(model, contexts), cell, episode, found, labels)
@@ -83,23 +84,6 @@ def test_classes_weigh_the_same_and_numbers_are_compared_with_their_mean():
     assert not is_probed(np.array([np.nan, np.inf, 2.0]), numbers)
 
 
-def test_a_class_that_is_held_out_is_not_probed_and_a_number_is():
-    fitted, held_out = np.array([0, 1, 2, 4]), np.array([1, 3])
-    assert not is_probed(fitted, held_out) and is_probed(fitted, held_out[:1])
-    assert is_probed(fitted.astype(float), held_out.astype(float))
-
-
-@pytest.mark.parametrize("kind", PROBES)
-def test_large_numbers_are_read_as_well_as_small_ones(kind):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 1, 500, 3)).astype(np.float32)
-    numbers = 25.0 + 8 * x[:, 0, :, 0]
-    ones = np.ones(500)
-    fit, held_out = (Decisions(of_half, ones, ones, ones > 0, {}) for of_half in x)
-    scores = [probe_scores(fit, held_out, [*(a * numbers)], 0, kind)[0] for a in (1, 0.01)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.01) and scores[0] > 0.95
-
-
 def test_control_labels_are_a_function_of_the_observation():
     rng = np.random.default_rng(0)
     fit, held_out = (
@@ -135,15 +119,16 @@ def test_decisions_are_drawn_with_their_own_labels(collected):
     drawn = draw(subject, subject.contexts, 30)
     decided = subject.contexts.decided[:, 1:].flatten()
     every = activations(subject.model, subject.contexts)[:, decided]
-    found = subject.contexts.found[:, 1:].flatten()[decided]
+    found = subject.contexts.reward_seen[:, 1:].flatten()[decided]
     for number in range(30):
         same = (every == drawn.activations[:, number : number + 1]).all((0, 2))
         assert same.any() and drawn.labels["found"][number] in found[same]
-        assert drawn.found[number] == drawn.labels["found"][number]
+        assert drawn.reward_seen[number] == drawn.labels["found"][number]
 
 
 def test_without_scikit_learn_there_are_no_probes(collected, monkeypatch):
     subject = Subject(*untrained(collected("probes")))
-    assert Probes.problem(subject) is None
+    Probes.check(subject)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "needs scikit-learn" in Probes.problem(subject)
+    with pytest.raises(ConfigError, match="scikit-learn"):
+        Probes.check(subject)

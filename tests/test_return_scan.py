@@ -9,14 +9,15 @@ import torch
 from test_contexts import untrained
 from windows import labeled, subject_of
 
+from ad.errors import ConfigError
 from ad.interpret.analyses.attribution import component_names
 from ad.interpret.analyses.return_scan import ReturnScan, preferences, scan_sums
 from ad.interpret.analysis import Subject
-from ad.interpret.contexts import ASKED
+from ad.interpret.contexts import RETURN_TO_GO
 from ad.models.rewards import ReturnToGo
 
 ASKED_RETURNS = np.linspace(0, 2, 9)
-TOLD = hand_made.block("other")[0]  # where tokens tell the asked return, over the highest
+ASKED = hand_made.block("other")[0]  # where tokens encode the asked return, over the highest
 DT = ["--method.name", "decision_transformer", "--evaluation.episodes", "3"]
 
 
@@ -25,12 +26,12 @@ def asked_model(spec):
     """The embedding raises action 1 by half of the asked return, head 0.1 lowers action 3 by it,
     as the token before told it; histories had returns from 0 to 2."""
     spec = replace(spec, return_range=(0.0, 2.0))
-    inputs = {ASKED: ReturnToGo(spec, hand_made.WIDTH)}
+    inputs = {RETURN_TO_GO: ReturnToGo(spec, hand_made.WIDTH)}
     model = hand_made.hand_made(spec, inputs=inputs)
-    model.tokenizer.inputs[ASKED].linear.weight[TOLD] = 1.0
-    model.head.weight[1, TOLD] = 1.0
+    model.tokenizer.inputs[RETURN_TO_GO].linear.weight[ASKED] = 1.0
+    model.head.weight[1, ASKED] = 1.0
     hand_made.previous_step(model, 0, 1)
-    hand_made.copies(model, 0, 1, [TOLD], hand_made.block("out")[3:4], gain=-2.0)
+    hand_made.copies(model, 0, 1, [ASKED], hand_made.block("out")[3:4], gain=-2.0)
     return model
 
 
@@ -38,7 +39,7 @@ def asked_model(spec):
 def contexts(asked_model, random_window):
     """Six windows of eight decisions for which a return of 1 was asked."""
     window = random_window(6, 8, 0)
-    window[ASKED] = torch.ones(6, 9)
+    window[RETURN_TO_GO] = torch.ones(6, 9)
     return replace(labeled(window, asked_model.spec), asked=1.0)
 
 
@@ -64,7 +65,7 @@ def test_preferences_are_outputs_minus_their_mean(asked_model, contexts):
 
 def test_the_windows_are_read_as_if_the_return_had_been_asked(asked_model, contexts):
     sums = scan_sums(asked_model, contexts, ASKED_RETURNS)
-    window = contexts.window | {ASKED: torch.full((6, 9), 2.0)}
+    window = contexts.window | {RETURN_TO_GO: torch.full((6, 9), 2.0)}
     with torch.no_grad():
         expected = asked_model(window).softmax(-1)
     np.testing.assert_allclose(sums["probability"].sum(0)[-1], expected.sum((0, 1)), rtol=1e-5)
@@ -86,11 +87,9 @@ def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
     assert float(rows[1][1]) < float(rows[1][2]) and float(rows[3][1]) > float(rows[3][2])
 
 
-def test_models_that_are_not_asked_are_refused_in_one_sentence(collected):
-    sentence = "needs contexts from rollouts of a model that is asked for a return"
-    assert ReturnScan.problem(Subject(*untrained(collected("asked")))) == sentence
+def test_histories_of_one_return_are_refused(collected):
     run, method, model = untrained(collected("asked", *DT))
-    assert ReturnScan.problem(Subject(run, method, model, source="histories")) == sentence
-    assert ReturnScan.problem(Subject(run, method, model)) is None
+    ReturnScan.check(Subject(run, method, model))
     model.spec = replace(model.spec, return_range=(1.0, 1.0))
-    assert "different returns" in ReturnScan.problem(Subject(run, method, model))
+    with pytest.raises(ConfigError, match="the same return"):
+        ReturnScan.check(Subject(run, method, model))

@@ -11,6 +11,7 @@ from test_transformer import random_model
 from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
+from ad.errors import ConfigError
 from ad.interpret.analyses import scrubbing
 from ad.interpret.analyses.scrubbing import LEVELS, Scrubbing, Tree, draw, read
 from ad.interpret.analysis import Subject
@@ -104,7 +105,7 @@ def test_drawn_decisions_agree_in_what_they_should(spec, random_window):
     tasks = [contexts.task[place[0]] for place in (own, agreeing, other)]
     assert (tasks[0] == tasks[1]).all() and (tasks[0] != tasks[2]).all()
     assert (own[0] != agreeing[0]).all()
-    assert all(contexts.found[place].all() for place in (own, agreeing, other))
+    assert all(contexts.reward_seen[place].all() for place in (own, agreeing, other))
     assert len({*zip(*own, strict=True)}) == len(own[0])
 
 
@@ -153,7 +154,8 @@ def test_without_a_reward_there_is_nothing_to_score(spec, contexts):
 def test_a_single_held_out_task_is_refused_in_one_sentence(collected, monkeypatch):
     run, method, model = untrained(collected("scrubbing"))
     subject = Subject(run, method, model)
-    assert Scrubbing.problem(subject) is None
+    Scrubbing.check(subject)
     held_out = property(lambda split: np.zeros((1, 2), int))
     monkeypatch.setattr(type(run.split), "held_out_tasks", held_out)
-    assert Scrubbing.problem(subject).startswith("needs two held-out tasks")
+    with pytest.raises(ConfigError, match="one held-out task"):
+        Scrubbing.check(subject)

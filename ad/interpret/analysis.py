@@ -1,7 +1,7 @@
 """The interface of an analysis, and the model that it looks at."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -17,9 +17,7 @@ from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
-from ad.methods.asked_policy import AskedContextPolicy
 from ad.methods.base import Method
-from ad.methods.committed_policy import CommittedPolicy
 from ad.methods.online import OnlineMethod
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table, interval
@@ -38,7 +36,7 @@ class Subject:
     run: Run
     method: Method
     model: SequenceModel
-    components: tuple[str, ...] = ()  # names of what an ablation removes; empty for its default
+    components: tuple[str, ...] = ()  # that an ablation removes; empty for its default
     source: str = "rollout"  # of the contexts: one of SOURCES
     step: int | None = None  # train step of the checkpoint; None for the last one
 
@@ -50,10 +48,10 @@ class Subject:
         source: str = "rollout",
         step: int | None = None,
     ) -> "Subject":
-        """Load the trained model of `run`, or that of its checkpoint of train step `step`.
+        """Load the last checkpoint of `run`, or the checkpoint of train step `step`.
 
-        Raises ConfigError for an online method, whose model is no transformer, and what
-        `load_model` does.
+        Raises ConfigError for an online method, whose model is no transformer, and the errors of
+        `load_model`.
         """
         method = build_method(run.config.method)
         if isinstance(method, OnlineMethod):
@@ -64,7 +62,7 @@ class Subject:
 
     @property
     def policy(self) -> Policy:
-        """A policy of the evaluation for one environment, without temperatures around it."""
+        """The policy of the evaluation for one environment, without the temperatures around it."""
         policy = policy_of(self.run.config, self.method, self.model)(1)
         return getattr(policy, "policy", policy)
 
@@ -72,18 +70,18 @@ class Subject:
     def contexts(self) -> Contexts:
         """The windows of a rollout on the held-out tasks, or windows of the histories.
 
-        The rollout is that of the first evaluation seed.
+        The rollout has the first evaluation seed.
         """
         if self.source == "histories":
             return history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
-        return self._rolled_out(self.run.split.held_out_tasks)
+        return self._rollout_contexts(self.run.split.held_out_tasks)
 
     @cached_property
     def train_contexts(self) -> Contexts:
         """The windows of a rollout on the train tasks."""
-        return self._rolled_out(self.run.split.train_tasks)
+        return self._rollout_contexts(self.run.split.train_tasks)
 
-    def _rolled_out(self, tasks: np.ndarray) -> Contexts:
+    def _rollout_contexts(self, tasks: np.ndarray) -> Contexts:
         config = self.run.config
         return rollout_contexts(config, self.method, self.model, tasks, config.evaluation.episodes)
 
@@ -103,10 +101,10 @@ class Subject:
 class Analysis:
     """An analysis of a trained model: a subclass for each, named in `ad.registry.ANALYSES`.
 
-    It is built without arguments; its first line of documentation is its title. `reads_contexts`,
-    `reads_outputs` and `reads_components` say whether it looks at contexts, at all outputs of the
-    head, and at the components of a Subject. `arrays` has the axes of every array that it may have,
-    by name; it is empty if they depend on the model.
+    It is built without arguments; the first line of its docstring is its title. `reads_contexts`,
+    `reads_outputs` and `reads_components` say whether it reads the contexts of a Subject, the
+    outputs of all actions, and the components of a Subject. `arrays` has the axes of every array
+    that it may return, by name; it is empty if they depend on the model.
     """
 
     reads_contexts: ClassVar[bool] = True
@@ -115,18 +113,16 @@ class Analysis:
     arrays: ClassVar[Axes] = {}
 
     @classmethod
-    def problem(cls, subject: Subject) -> str | None:
-        """Return why the model does not have this analysis, None if it does.
+    def check(cls, subject: Subject) -> None:
+        """Raise ConfigError with the reason if the subject cannot be analyzed.
 
-        It is the rest of a sentence about the analysis.
+        The reason is a sentence about the model, its run or its contexts.
         """
-        if problem := model_problem(subject.model):
-            return problem
+        check_model(subject.model)
         if cls.reads_outputs and _lacks_actions(subject):
-            return "needs a world whose tasks have the same number of actions"
+            raise ConfigError("some tasks of the world have fewer actions than others")
         if cls.reads_contexts and subject.source == "rollout":
-            return _rollout_problem(subject)
-        return None
+            _check_rollouts(subject)
 
     @abstractmethod
     def run(self, subject: Subject) -> Results:
@@ -135,8 +131,14 @@ class Analysis:
 
     @abstractmethod
     def table(self, results: Results) -> Table:
-        """Return what the arrays say in short."""
+        """Return a table that sums the arrays up."""
         raise NotImplementedError
+
+
+def check_model(model: SequenceModel) -> None:
+    """Raise ConfigError if no analysis can look inside `model`."""
+    if problem := model_problem(model):
+        raise ConfigError(f"looking inside {problem}")
 
 
 def _lacks_actions(subject: Subject) -> bool:
@@ -146,29 +148,36 @@ def _lacks_actions(subject: Subject) -> bool:
     return mask is not None and not mask.all()
 
 
-def _rollout_problem(subject: Subject) -> str | None:
-    """Return why no windows of what the policy reads can be cut from rollouts, None if they can."""
+def _check_rollouts(subject: Subject) -> None:
+    """Raise ConfigError if the windows that the policy reads cannot be cut from rollouts."""
     if not subject.run.world.can_be_stepped:
-        return "cannot cut contexts from rollouts in a world that cannot be stepped"
+        raise ConfigError(
+            "the world cannot be stepped: --contexts histories takes windows of the histories"
+        )
+    from ad.methods.asked_policy import AskedContextPolicy
+    from ad.methods.committed_policy import CommittedPolicy
+
     policy = subject.policy
     if isinstance(policy, AskedContextPolicy):
-        changed = "writes the returns of past episodes into its context when they end"
-    elif isinstance(policy, CommittedPolicy):
-        changed = "does not read the present episode"
-    else:
-        return None
-    return f"cannot cut contexts from rollouts of a policy that {changed}"
+        raise ConfigError("the policy writes the returns of past episodes when they end")
+    if isinstance(policy, CommittedPolicy):
+        raise ConfigError("the policy does not read the present episode")
 
 
 def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over tasks of `values` [K, ...] without NaN, and its 95 % interval [2, ...].
+    """Return the mean over K tasks of `values` [K, ...] without NaN, and its 95 % interval.
 
-    The interval is that of a bootstrap over tasks, NaN where fewer than two tasks are known.
+    The interval [2, ...] is a bootstrap over tasks, NaN where fewer than two tasks have a value.
     """
     finite = np.isfinite(values)
     total = np.where(finite, values, 0.0).sum(0)
     mean = np.divide(total, finite.sum(0), out=np.full(total.shape, np.nan), where=finite.any(0))
     return mean, np.where(finite.sum(0) > 1, np.stack(bootstrap(values)), np.nan)
+
+
+def texts(values: Iterable[float], style: str) -> list[str]:
+    """Format each of `values`, UNKNOWN if it is NaN."""
+    return [UNKNOWN if np.isnan(value) else f"{value:{style}}" for value in values]
 
 
 def interval_text(low: float, high: float, style: str) -> str:
@@ -177,5 +186,5 @@ def interval_text(low: float, high: float, style: str) -> str:
 
 
 def estimate_text(value: float, low: float, high: float, style: str) -> str:
-    """Format `value` with its interval, UNKNOWN if it is NaN, and alone if the interval is."""
+    """Format `value` with its interval; without it if the interval is NaN."""
     return interval(json_number(value), None if np.isnan(low) else (low, high), style)

@@ -1,4 +1,4 @@
-"""Contexts that differ in one thing, and the decision at the end of each."""
+"""Changes of contexts: each changes one thing before the last decision of a context."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ad.interpret.contexts import ASKED, Contexts
-from ad.interpret.relations import tells_rewards
+from ad.interpret.contexts import RETURN_TO_GO, Contexts
+from ad.interpret.relations import encodes_rewards
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
@@ -16,14 +16,14 @@ from envs.rng import derive_key
 
 @dataclass(frozen=True)
 class Queries:
-    """N contexts whose last decision, an entry `last` int64 [N] of its window, is looked at."""
+    """N contexts and one decision of each: the entry `last`, int64 [N], of its window."""
 
     contexts: Contexts
     last: np.ndarray
 
     @property
     def past(self) -> np.ndarray:
-        """The entries whose outcome is known at the last decision, bool [N, T + 1]."""
+        """The entries before the last decision, bool [N, T + 1]."""
         entry = np.arange(self.contexts.length + 1)
         return self.contexts.valid & (entry < self.last[:, None])
 
@@ -42,19 +42,18 @@ Change = Callable[[Queries, SequenceModel, np.random.Generator], Window]
 
 
 def make_queries(contexts: Contexts, count: int) -> Queries:
-    """Return `count` of the contexts, those with a reward first, and of these the longest."""
+    """Return `count` of the contexts: first contexts with a reward, longer ones before shorter."""
     last = contexts.length - contexts.valid[:, ::-1].argmax(1)
-    found = contexts.found[np.arange(len(contexts)), last]
+    reward_seen = contexts.reward_seen[np.arange(len(contexts)), last]
     order = np.random.default_rng(derive_key(0, "interpret", "queries")).permutation(len(contexts))
-    best = order[np.lexsort((-last[order], ~found[order]))][:count]
-    rows = np.sort(best)
+    rows = np.sort(order[np.lexsort((-last[order], ~reward_seen[order]))][:count])
     return Queries(contexts.select(rows), last[rows])
 
 
 def shortened(queries: Queries, length: int) -> Queries:
-    """Return the queries with the last `length` decisions of their contexts alone.
+    """Return the queries with contexts cut to their last `length` decisions.
 
-    As in a rollout, the transition before them stays.
+    As in a rollout, the transition before these decisions stays.
     """
     contexts, start = queries.contexts, np.maximum(queries.last - length, 0)
     rows, entries = np.arange(len(start))[:, None], start[:, None] + np.arange(length + 1)
@@ -66,20 +65,20 @@ def shortened(queries: Queries, length: int) -> Queries:
 
 
 def changes(model: SequenceModel, method: Method, is_asked: bool = False) -> dict[str, Change]:
-    """Return the changes that the tokens of a model can tell, by name.
+    """Return the changes that the tokens of a model can encode, by name.
 
-    `is_asked` says whether the contexts are those of rollouts that ask for a return.
+    `is_asked`: whether the contexts come from rollouts that ask for a return.
     """
-    found: dict[str, Change] = {}
-    if tells_rewards(model):
-        found |= {"no rewards": no_rewards, "rewards shuffled": shuffled_rewards}
-        found |= {"rewards flipped": flipped_rewards, "last success removed": no_last_success}
-        found["earlier successes removed"] = only_last_success
+    possible: dict[str, Change] = {}
+    if encodes_rewards(model):
+        possible |= {"no rewards": no_rewards, "rewards shuffled": shuffled_rewards}
+        possible |= {"rewards flipped": flipped_rewards, "last success removed": no_last_success}
+        possible["earlier successes removed"] = only_last_success
     if not method.within_episodes:
-        found |= {"another task": another_task, "episodes permuted": permuted_episodes}
-    if is_asked and ASKED in model.tokenizer.inputs:
-        found["lowest return asked"] = lowest_asked
-    return found
+        possible |= {"another task": another_task, "episodes permuted": permuted_episodes}
+    if is_asked and RETURN_TO_GO in model.tokenizer.inputs:
+        possible["lowest return asked"] = lowest_asked
+    return possible
 
 
 def changed(queries: Queries, name: str, model: SequenceModel, method: Method) -> Contexts:
@@ -92,45 +91,46 @@ def changed(queries: Queries, name: str, model: SequenceModel, method: Method) -
 
 def no_rewards(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Set every reward to 0."""
-    return _rewards(queries, np.where(queries.past, 0.0, _known_rewards(queries)))
+    return _with_rewards(queries, np.where(queries.past, 0.0, _rewards(queries)))
 
 
 def shuffled_rewards(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Give the rewards of each context to its transitions in random order."""
-    reward = _known_rewards(queries)
+    reward = _rewards(queries)
     for row, past in zip(reward, queries.past, strict=True):
         row[past] = rng.permutation(row[past])
-    return _rewards(queries, reward)
+    return _with_rewards(queries, reward)
 
 
 def flipped_rewards(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Mirror the rewards in the middle of their range: 0 and 1 change places."""
-    reward = _known_rewards(queries)
-    return _rewards(queries, np.where(queries.past, sum(model.spec.reward_range) - reward, reward))
+    reward = _rewards(queries)
+    flipped = sum(model.spec.reward_range) - reward
+    return _with_rewards(queries, np.where(queries.past, flipped, reward))
 
 
 def no_last_success(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Set the last reward above 0 to 0."""
-    return _rewards(queries, np.where(last_success(queries), 0.0, _known_rewards(queries)))
+    return _with_rewards(queries, np.where(last_success(queries), 0.0, _rewards(queries)))
 
 
 def only_last_success(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Set every reward but the last above 0 to 0."""
     removed = queries.past & ~last_success(queries)
-    return _rewards(queries, np.where(removed, 0.0, _known_rewards(queries)))
+    return _with_rewards(queries, np.where(removed, 0.0, _rewards(queries)))
 
 
 def last_success(queries: Queries) -> np.ndarray:
-    """Return the entry of the last reward above 0 before each last decision, bool [N, T + 1]."""
+    """Return which entry has the last reward above 0 before the last decision, bool [N, T + 1]."""
     success = queries.past & (queries.contexts.reward > 0)
     following = np.cumsum(success[:, ::-1], axis=1)[:, ::-1]  # this one and later ones
     return success & (following == 1)
 
 
 def another_task(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Put the newest earlier episodes of a context of another task in the place of its own.
+    """Replace the earlier episodes of each context by the newest ones of another task's context.
 
-    A context keeps its own where no other one has as many transitions in earlier episodes.
+    A context keeps its own where no other context has as many transitions in earlier episodes.
     """
     task, earlier = queries.contexts.task, queries.past & ~queries.present
     count = earlier.sum(1)
@@ -145,7 +145,7 @@ def another_task(queries: Queries, model: SequenceModel, rng: np.random.Generato
 
 
 def permuted_episodes(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Put the episodes before the present one in random order, without one that is cut."""
+    """Permute the episodes before the present one, without an episode that the window cuts."""
     contexts, entries = queries.contexts, []
     earlier = queries.past & ~queries.present
     for number, time, past in zip(contexts.episode, contexts.time, earlier, strict=True):
@@ -166,23 +166,23 @@ def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generato
 
 def asking(contexts: Contexts, value: float, where: np.ndarray) -> Window:
     """Ask for the return `value` in the episode of the entries `where`, bool [B, T + 1]."""
-    left = contexts.window[ASKED]
-    return {ASKED: left + (value - contexts.asked) * torch.from_numpy(where).to(left)}
+    left = contexts.window[RETURN_TO_GO]
+    return {RETURN_TO_GO: left + (value - contexts.asked) * torch.from_numpy(where).to(left)}
 
 
-def _known_rewards(queries: Queries) -> np.ndarray:
+def _rewards(queries: Queries) -> np.ndarray:
     return queries.contexts.window["reward"].cpu().numpy().copy()
 
 
-def _rewards(queries: Queries, reward: np.ndarray) -> Window:
+def _with_rewards(queries: Queries, reward: np.ndarray) -> Window:
     before = queries.contexts.window["reward"]
     return {"reward": torch.from_numpy(reward).to(before)}
 
 
 def _taken(queries: Queries, rows: np.ndarray, entries: np.ndarray, where: np.ndarray) -> Window:
-    """Return the fields of other entries of the contexts `where`, bool [N, T + 1], is true.
+    """Return fields that are replaced by those at (rows, entries) where a mask [N, T + 1] is true.
 
-    `step` and `valid` tell the place in a window and stay.
+    The fields `step` and `valid` depend on the place in a window and stay.
     """
     fields = {}
     for name, values in queries.contexts.window.items():

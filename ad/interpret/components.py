@@ -1,29 +1,47 @@
-"""Names of components of a transformer: heads, MLPs and neurons."""
+"""Components of a transformer: their names, and what replaces what they write.
+
+A component's output is replaced by zero, by its mean over contexts at the same position, or by its
+output at that position in a context of another task (resample). The mean keeps what the component
+always does, and resampling also keeps the spread, so that later layers read what they were trained
+on (Wang et al. 2023, arXiv 2211.00593, and Chan et al. 2022, "Causal scrubbing").
+"""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import torch
+
 from ad.errors import ConfigError
+from ad.interpret.contexts import Contexts
+from ad.interpret.hooks import Point, Write, hooked
+from ad.models.sequence_model import SequenceModel
 from ad.models.transformer import Transformer
+from ad.rollout.rollout import Policy, PolicyWrapper
+from envs.rng import derive_key
 
 HEAD, MLP, NEURON = "blocks.{}.attn.hook_z", "blocks.{}.hook_mlp_out", "blocks.{}.mlp.hook_post"
+KINDS = ("zero", "mean", "resample")
+NUM_SAMPLES = 64  # contexts that resampling draws from
 
 
 class Component(NamedTuple):
-    """A set of coordinates that one point of a layer writes; all of them where `index` is None."""
+    """Coordinates that one point of a layer writes: `index`, or all of them if it is None."""
 
     point: str
     index: int | None = None
 
 
-Components = tuple[Component, ...]  # components that are ablated together
+Components = tuple[Component, ...]  # components that are replaced together
 
 
 def parse_components(name: str, transformer: Transformer) -> Components:
     """Return the components called `name`: "1.0" (layer and head), "mlp 1", "neuron 1.37".
 
-    A + between them makes a set. Raises ConfigError for a name that is none, and for a layer, head
-    or neuron that is not there.
+    A + joins several names. Raises ConfigError for a name that is none of these, and for a layer,
+    head or neuron that the transformer lacks.
     """
     return tuple(_parse_component(word.strip(), transformer) for word in name.split("+"))
 
@@ -47,3 +65,151 @@ def _parse_component(name: str, transformer: Transformer) -> Component:
                 )
             return Component(point.format(layer), *index)
     raise ConfigError(f"{name!r} is no component: write 1.0 (a head), mlp 1 or neuron 1.37")
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """Values that replace components, by point.
+
+    A table is [2 + M, streams, L, ...]: zeros, the mean, and the values in M contexts, at L
+    positions. `tasks` are the names of the M contexts' tasks.
+    """
+
+    tables: dict[str, torch.Tensor]
+    streams: int
+    tasks: Sequence[str]
+
+    @classmethod
+    def of_contexts(
+        cls, model: SequenceModel, contexts: Contexts, points: Sequence[str]
+    ) -> "Replacements":
+        """Return the replacements at `points`, with samples of all tasks of `contexts`."""
+        drawn = _draw_samples(contexts)
+        sums, count = {}, 0.0
+        for batch in contexts.batches():
+            exists = _token_exists(model, batch)
+            count = count + exists.sum(0)
+            for name, value in _values(model, batch, points).items():
+                sums[name] = sums.get(name, 0.0) + (value * _like(exists, value)).sum(0)
+        samples = _values(model, drawn, points)
+        tables = {}
+        for name, total in sums.items():
+            mean = total / _like(count.clamp(min=1), total)
+            tables[name] = torch.cat([torch.zeros_like(mean)[None], mean[None], samples[name]])
+        tasks = [contexts.tasks[task] for task in drawn.task]
+        return cls(tables, model.tokenizer.streams, tasks)
+
+    def rows(self, kind: str, tasks: Sequence[str | None]) -> torch.Tensor:
+        """Return the row of the tables for each of N windows of `tasks`, int64 [N].
+
+        With `kind` resample it is a context of another task. None stands for a task that no
+        context has.
+        """
+        if kind != "resample":
+            return torch.full((len(tasks),), KINDS.index(kind))
+        others = {
+            task: [row for row, other in enumerate(self.tasks, 2) if other != task]
+            for task in set(tasks)
+        }
+        return torch.tensor([others[t][n % len(others[t])] for n, t in enumerate(tasks)])
+
+    def write(self, masks: torch.Tensor, rows: torch.Tensor) -> Write:
+        """Return a hook that puts the `rows`, int64 [N], of a table where `masks` are true.
+
+        `masks` [N, ...] have the dimensions of the point's value after its positions.
+        """
+
+        def replace(value: torch.Tensor, point: Point) -> torch.Tensor:
+            table = self.tables[point.name]
+            place = torch.arange(value.shape[1], device=value.device) + point.start  # [N or 1, L]
+            # A rollout may last longer than contexts.
+            place = place.clamp(0, table.shape[2] - 1).to(rows.device)
+            replacement = table[rows[:, None], :, place].transpose(1, 2).flatten(0, 1)
+            mask = masks.repeat_interleave(self.streams, dim=0)[:, None]
+            return torch.where(mask.to(value.device), replacement, value)
+
+        return replace
+
+
+class Ablated:
+    """N windows with the components that are replaced in each: `components[n]` by row `rows[n]`."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        replacements: Replacements,
+        components: Sequence[Components],
+        rows: torch.Tensor,
+    ):
+        self.model, self.replacements, self.rows = model, replacements, rows
+        points = dict.fromkeys(component.point for window in components for component in window)
+        self.masks = {point: self._mask(point, components) for point in points}
+
+    def writes(self, windows: torch.Tensor | slice = slice(None)) -> dict[str, Write]:
+        """Return the hooks for `hooked` that replace the components of `windows`."""
+        rows = self.rows[windows]
+        return {
+            point: self.replacements.write(mask[windows], rows)
+            for point, mask in self.masks.items()
+        }
+
+    def _mask(self, point: str, components: Sequence[Components]) -> torch.Tensor:
+        """Return which coordinates at `point` are replaced in each window, bool [N, ...]."""
+        table = self.replacements.tables[point]
+        sizes = (*table.shape[3:-1], 1) if table.dim() > 4 else table.shape[3:]
+        mask = torch.zeros((len(components), *sizes), dtype=torch.bool)
+        for number, window in enumerate(components):
+            for component in window:
+                if component.point == point:
+                    index = slice(None) if component.index is None else component.index
+                    mask[number, index] = True
+        return mask
+
+
+class AblatedPolicy(PolicyWrapper):
+    """A policy whose N environments have the components of the N windows of `ablated` replaced."""
+
+    def __init__(self, policy: Policy, ablated: Ablated):
+        super().__init__(policy)
+        self.ablated, self.windows = ablated, torch.arange(len(ablated.rows))
+
+    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return action logits [N, A] with the components of each environment replaced."""
+        with hooked(self.ablated.model, write=self.ablated.writes(self.windows)):
+            return super().act(observation, time)
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        self.windows = self.windows[envs.cpu()]
+        super().select(envs)
+
+
+def _draw_samples(contexts: Contexts) -> Contexts:
+    """Return NUM_SAMPLES contexts: equally many of each task, the longest first."""
+    rng = np.random.default_rng(derive_key(0, "interpret", "resample"))
+    order = rng.permutation(len(contexts))
+    order = order[np.argsort(-contexts.valid[order].sum(1), kind="stable")]
+    same_task = contexts.task[order][:, None] == contexts.task[order]
+    rank = np.tril(same_task, -1).sum(1)  # of a context within its task
+    return contexts.select(order[np.argsort(rank, kind="stable")][:NUM_SAMPLES])
+
+
+def _values(
+    model: SequenceModel, batch: Contexts, points: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Return the values at `points`, [B, streams, L, ...]."""
+    with torch.inference_mode(), hooked(model, tuple(points)) as values:
+        model(batch.window)
+    streams = model.tokenizer.streams
+    return {name: value.unflatten(0, (-1, streams)) for name, value in values.items()}
+
+
+def _token_exists(model: SequenceModel, batch: Contexts) -> torch.Tensor:
+    """Return which tokens belong to a decision of their window, [B, streams, L] of 0 and 1."""
+    decision = model.tokenizer.entries(batch.length)["decision"]
+    return torch.from_numpy(batch.valid)[:, decision].to(model.head.weight)
+
+
+def _like(values: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return `values` with dimensions of 1 appended until they broadcast to `other`."""
+    return values.reshape(*values.shape, *[1] * (other.dim() - values.dim()))

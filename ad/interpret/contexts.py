@@ -1,7 +1,7 @@
-"""Contexts: windows that a model reads, and what is known of each of their entries.
+"""Contexts: windows that a model reads, with labels of their entries.
 
 They come from rollouts of the frozen model, or from the histories. Entry t of a window is decision
-t, entry 0 the transition before them (`ad/models/tokenizer.py`).
+t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`).
 """
 
 import itertools
@@ -25,11 +25,11 @@ from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
 
-ASKED = "return_to_go"  # the only further input of a model that contexts have
+RETURN_TO_GO = "return_to_go"  # the only further input of a model that contexts have
 
 
 class Span(NamedTuple):
-    """The steps `start` to before `stop` of an environment; the first that is decided in them."""
+    """The steps of a window, from `start` to before `stop`; its decisions from `first_decided`."""
 
     env: int
     start: int
@@ -41,13 +41,14 @@ class Span(NamedTuple):
 class Contexts:
     """B windows of T decisions and their labels, arrays [B, T + 1] unless stated.
 
-    `window` holds the tensors [B, T + 1, ...] that a SequenceModel reads. `task`, int64 [B], is an
-    index into the names `tasks`. `episode` is the number of an episode in its rollout or sequence,
-    from 0, and -1 where an entry does not exist. Sums tell `num_episodes` of them apart, or none
-    where it is 1: those of the histories are thousands. `decided`, bool, marks
-    each decision in one window only: the one that the policy read when it made it. Equal
-    observations have the same number `cell`. `asked` is the return that a rollout asked for in each
-    episode, None if none was asked.
+    window: the tensors [B, T + 1, ...] that a SequenceModel reads.
+    task: int64 [B], indices into the names `tasks`.
+    episode: the number of an entry's episode in its rollout or history from 0, -1 without an entry.
+    decided: bool, whether the decision was made in this window. Each decision is in one window.
+    cell: the same number for equal observations.
+    num_episodes: the number of episodes that `total` keeps apart. It is 1 for contexts of the
+    histories, which have thousands of episodes.
+    asked: the return that the rollout asked for in each episode, None for no return.
     """
 
     window: dict[str, torch.Tensor]
@@ -83,13 +84,13 @@ class Contexts:
         return self.window["time"].cpu().numpy()
 
     @property
-    def found(self) -> np.ndarray:
-        """Whether a reward above 0 stands before an entry."""
+    def reward_seen(self) -> np.ndarray:
+        """Whether an earlier entry has a reward above 0."""
         return _before(np.logical_or.accumulate(self.reward > 0, axis=1))
 
     @property
     def visited(self) -> np.ndarray:
-        """Whether the observation of an entry is that of an earlier decision."""
+        """Whether an earlier entry has the same observation."""
         same = self.cell[:, :, None] == self.cell[:, None, :]  # [B, T + 1, T + 1]
         same &= self.valid[:, None, :] & np.tri(same.shape[1], k=-1, dtype=bool)
         return same.any(2)
@@ -103,7 +104,7 @@ class Contexts:
         return replace(self, window=window, **labels)
 
     def total(self, values: torch.Tensor) -> np.ndarray:
-        """Add up `values` [B, T, ...] of the decided decisions: float64 [tasks, episodes, ...]."""
+        """Sum `values` [B, T, ...] over the decided decisions: float64 [tasks, episodes, ...]."""
         decided = torch.from_numpy(self.decided[:, 1:])
         place = self.task[:, None] * self.num_episodes + self.episode[:, 1:].clip(
             0, self.num_episodes - 1
@@ -151,7 +152,7 @@ def history_contexts(
 ) -> Contexts:
     """Return `count` windows of the histories' held-out actors, or of all if none is held out.
 
-    `decided` marks every decision.
+    Every decision is marked as decided.
     """
     derived = {**method.derived, "task": _task_of, "episode": _episode_of}
     sampler = dataset.windows(
@@ -184,10 +185,7 @@ def _labeled(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Co
 
 
 def number_observations(arrays: Batch, spec: Spec) -> np.ndarray:
-    """Return a number for each observation, int64 [B, T + 1].
-
-    Observations have the same number where they are equal in all parts.
-    """
+    """Return a number for each observation, int64 [B, T + 1]: the same for equal observations."""
     shape = arrays["valid"].shape
     parts = [arrays[field_name("observation", part)] for part in spec.observation]
     rows = np.concatenate([part.reshape(shape[0] * shape[1], -1) for part in parts], axis=1)
@@ -203,18 +201,18 @@ def _before(values: np.ndarray) -> np.ndarray:
 def _with_inputs(config: Experiment, model: SequenceModel, played: Rollout) -> Batch:
     """Return the transitions of a rollout, [N, steps, ...], with the model's further inputs."""
     fields = dict(played.trajectory)
-    unknown = set(model.tokenizer.inputs) - {ASKED}
+    unknown = set(model.tokenizer.inputs) - {RETURN_TO_GO}
     if unknown:
-        raise ConfigError(f"the model reads {unknown.pop()}, which the analyses do not know")
-    if ASKED in model.tokenizer.inputs:
+        raise ConfigError(f"the model reads {unknown.pop()}, which the analyses cannot provide")
+    if RETURN_TO_GO in model.tokenizer.inputs:
         asked = _asked_return(config, model)
-        fields[ASKED] = return_left(fields["reward"], fields["time"], asked)
+        fields[RETURN_TO_GO] = return_left(fields["reward"], fields["time"], asked)
     return fields
 
 
 def _asked_return(config: Experiment, model: SequenceModel) -> float | None:
-    """Return what a rollout asks for in each episode, None for a model that is not asked."""
-    if ASKED not in model.tokenizer.inputs:
+    """Return the return that a rollout asks for, None for a model without a return to go."""
+    if RETURN_TO_GO not in model.tokenizer.inputs:
         return None
     asked = config.evaluation.policy.get("asked_return")
     if np.ndim(0.0 if asked is None else asked):
@@ -223,7 +221,7 @@ def _asked_return(config: Experiment, model: SequenceModel) -> float | None:
 
 
 def return_left(reward: np.ndarray, time: np.ndarray, asked: float) -> np.ndarray:
-    """Return what is left of the return `asked` at each decision, float32 [N, steps]."""
+    """Return the return to go at each decision if `asked` is the episode's: float32 [N, steps]."""
     total = np.cumsum(reward, axis=1, dtype=np.float64)
     before = total - reward
     begins = np.where(time == 0, np.arange(time.shape[1]), 0)

@@ -1,9 +1,9 @@
 """Edits of a history: what a model predicts if its past had been another one.
 
-A History holds the transitions of one environment and the decision after them. An edit changes or
-removes transitions and gives another History. A policy reads it as it reads an environment, so that
-the window has the layout of the method: padding, steps, the time in an episode, what is left of an
-asked return, and what the policy drops, follow from the edited transitions.
+An EditedHistory holds the transitions of one environment and the observation after them. An edit
+changes or removes transitions and returns another EditedHistory. A policy reads it as it reads an
+environment, so that padding, steps, the time in an episode, the return to go and dropped decisions
+follow from the edited transitions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ Observation = Mapping[str, np.ndarray]  # by part, "" for an undivided one
 
 @dataclass(frozen=True)
 class Transition:
-    """A transition of one environment. A transition with a flag is the last of its episode."""
+    """A transition of one environment, the last of its episode if it terminated or truncated."""
 
     observation: Observation
     action: int
@@ -35,16 +35,15 @@ class Transition:
 
     @property
     def ended(self) -> bool:
-        """Whether the episode ended with it."""
+        """Whether the episode ended with this transition."""
         return self.terminated or self.truncated
 
 
 @dataclass(frozen=True)
-class History:
-    """M transitions from the beginning of an episode on, and the `observation` after them.
+class EditedHistory:
+    """M transitions from the beginning of an episode on, and the next decision's `observation`.
 
-    At that observation the next decision is made. The time in an episode is counted from the
-    transitions.
+    The time in an episode is counted from the transitions.
     """
 
     transitions: tuple[Transition, ...]
@@ -65,23 +64,23 @@ class History:
         episode = self.episode
         return np.arange(len(episode)) - np.searchsorted(episode, episode)
 
-    def after(self, transition: Transition, observation: Observation) -> "History":
+    def after(self, transition: Transition, observation: Observation) -> "EditedHistory":
         """Return the history with one more transition and the `observation` after it."""
-        return History((*self.transitions, transition), observation)
+        return EditedHistory((*self.transitions, transition), observation)
 
 
 def change(
-    history: History,
+    history: EditedHistory,
     index: int,
     action: int | None = None,
     reward: float | None = None,
     observation: Observation | None = None,
     next_observation: Observation | None = None,
-) -> History:
+) -> EditedHistory:
     """Return the history with other values in transition `index`.
 
-    What a transition leads to within an episode is what the next one begins with: a changed
-    observation is changed in both. Raises ConfigError if there is no such transition.
+    Within an episode, a transition's next observation is the observation of the following one: both
+    change together. Raises ConfigError if there is no such transition.
     """
     transitions = _transitions(history, [index])
     values = {"action": action, "reward": reward, "observation": observation}
@@ -97,14 +96,14 @@ def change(
             transitions[index + 1] = following
         elif not transitions[index].ended:
             present = next_observation
-    return History(tuple(transitions), present)
+    return EditedHistory(tuple(transitions), present)
 
 
-def remove(history: History, indices: Sequence[int]) -> History:
-    """Return the history without the transitions `indices`, as if they had not been.
+def remove(history: EditedHistory, indices: Sequence[int]) -> EditedHistory:
+    """Return the history without the transitions `indices`.
 
     Later steps of their episodes move up. An episode that loses its last transition ends with the
-    one before. Raises ConfigError if there is no such transition.
+    transition before it. Raises ConfigError if there is no such transition.
     """
     transitions, episode, kept = _transitions(history, indices), history.episode, []
     for index, transition in enumerate(transitions):
@@ -113,10 +112,10 @@ def remove(history: History, indices: Sequence[int]) -> History:
         elif transition.ended and kept and episode[kept[-1][0]] == episode[index]:
             flags = {"terminated": transition.terminated, "truncated": transition.truncated}
             kept[-1] = kept[-1][0], replace(kept[-1][1], **flags)
-    return History(tuple(transition for _, transition in kept), history.observation)
+    return EditedHistory(tuple(transition for _, transition in kept), history.observation)
 
 
-def reset_episode(history: History, number: int) -> History:
+def reset_episode(history: EditedHistory, number: int) -> EditedHistory:
     """Return the history without the transitions of the episode `number`, from 0.
 
     If it is the present episode, the decision is made as at the beginning of an episode. Raises
@@ -128,7 +127,7 @@ def reset_episode(history: History, number: int) -> History:
     return remove(history, indices)
 
 
-def _transitions(history: History, indices: Sequence[int]) -> list[Transition]:
+def _transitions(history: EditedHistory, indices: Sequence[int]) -> list[Transition]:
     for index in indices:
         if not 0 <= index < len(history):
             raise ConfigError(f"there is no transition {index}: the history has {len(history)}")
@@ -136,14 +135,13 @@ def _transitions(history: History, indices: Sequence[int]) -> list[Transition]:
 
 
 class Reader:
-    """A policy of one environment that reads a History; its logits are those of the decision.
+    """A policy of one environment that reads an EditedHistory; `logits` [1, A] are of its decision.
 
-    `logits`, [1, A], are the policy's. `within_episodes` is that of the method: such a policy
-    forgets an episode that has ended, so that only the present one is read. Raises ConfigError for
-    a policy without a window.
+    `within_episodes` is the method's: such a policy forgets an episode that has ended, so that only
+    the present episode is read. Raises ConfigError for a policy without a window.
     """
 
-    def __init__(self, policy: Policy, history: History, within_episodes: bool = False):
+    def __init__(self, policy: Policy, history: EditedHistory, within_episodes: bool = False):
         inner = getattr(policy, "policy", policy)  # without temperatures around it
         if not isinstance(inner, ContextPolicy):
             raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
@@ -166,9 +164,9 @@ class Reader:
             self._act(self.history.time[-1])
 
     def entries(self) -> np.ndarray:
-        """Return which transition of the history each entry of the window is, int64 [T + 1].
+        """Return the index in the history of each entry of the window, int64 [T + 1].
 
-        The last is the present decision, and -1 stands for none.
+        The last entry is the present decision; -1 stands for an entry that does not exist.
         """
         window = self.inner.window()
         numbers = np.where(window["valid"][0].cpu(), window["step"][0].cpu() + self._begin, -1)
@@ -176,7 +174,7 @@ class Reader:
         return numbers
 
     def contexts(self) -> Contexts:
-        """Return the window as a context of one task; only the last decision counts as decided."""
+        """Return the window as a context of one task; only its last decision counts as decided."""
         window, entries = self.inner.window(), self.entries()
         window = {name: values.clone() for name, values in window.items()}
         episode = np.where(entries >= 0, self.history.episode[entries], -1)[None]
@@ -222,10 +220,10 @@ def explain(
 ) -> Results:
     """Return what the model computes at the last decision of one context.
 
-    `outputs` of its head by action; `attention` by head and relation, with the row of uniform
-    attention, NaN where no token is in a relation; `components`, what each adds to the `preference`
-    for one action against another: by default for the best against the second. `mask`, bool [A],
-    tells the actions that the task has.
+    outputs: by action. attention: by head and relation, with a row of uniform attention, NaN where
+    no token is in a relation. components: the contribution of each to the `preference` for one
+    action against another, by default the best against the second. `mask`, bool [A], marks the
+    actions of the task.
     """
     from ad.interpret.analyses.attention import attention_sums
     from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
@@ -269,15 +267,14 @@ def best_two(values: np.ndarray, mask: np.ndarray | None = None) -> tuple[int, i
 
 def effect(
     new_policy: Callable[[], Policy],
-    history: History,
-    edited: History,
+    history: EditedHistory,
+    edited: EditedHistory,
     within_episodes: bool = False,
 ) -> Results:
-    """Return what an edit changes at the last decision.
+    """Return the effect of an edit on `outputs` and `attention` at the last decision.
 
-    `outputs` of the head and `attention` by relation: those after the edit minus those before, and
-    where no token is in a relation its share counts as 0. `new_policy` returns a policy of one
-    environment, `within_episodes` is that of the method.
+    The values are after the edit minus before; the attention on a relation without tokens counts as
+    0. `new_policy` returns a policy of one environment, `within_episodes` is the method's.
     """
     readers = [Reader(new_policy(), one, within_episodes) for one in (history, edited)]
     before, after = (explain(reader.inner.model, reader.contexts()) for reader in readers)

@@ -1,13 +1,16 @@
 """Run analyses of a trained model: `logs/<run>/inspect/<analysis>.npz` and `.json`.
 
-The npz file holds the arrays, the JSON file their axes, labels and meaning, and of which checkpoint
-and contexts they are. Those over training lie in `over_training/`.
+The npz file of an analysis holds its arrays; the JSON file holds their axes, labels and meaning,
+and the checkpoint and contexts that they were computed from. The arrays of several checkpoints are
+in `over_training/`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from ad.config.schema import config_hash
 from ad.errors import ConfigError, CorruptError
@@ -24,30 +27,46 @@ from ad.runtime.run import Run
 from ad.training import checkpoints
 from envs.tasks import task_name
 
-ALL = "all"  # checkpoints
+ALL = "all"  # analyses, or checkpoints
+SECONDS = {  # of each analysis of the quickstart's model on one core; others count as 10
+    **{"attention": 1, "attribution": 4, "lens": 3, "ablation": 39, "patching": 25},
+    **{"path_patching": 28, "attribution_patching": 20, "scrubbing": 10, "context_scan": 19},
+    **{"return_scan": 15, "probes": 34, "successes": 3, "static": 1},
+}
+DEFAULT = (  # analyses that run if none is named: 90 seconds together
+    *("attention", "attribution", "lens", "ablation", "patching", "scrubbing"),
+    *("return_scan", "successes", "static"),
+)
 
 
 def inspect_run(
     run: Run,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = DEFAULT,
     components: Sequence[str] = (),
     source: str = "rollout",
     fresh: bool = False,
     steps: Sequence[int] | str | None = None,
+    write_page: Callable[[dict[str, str]], object] = lambda left_out: None,
 ) -> dict[str, str]:
-    """Run the analyses called `names` on the trained model of `run`; write and print what they say.
+    """Run the analyses called `names` and print their tables.
 
-    Without names all run that the model has. `components` are those that an ablation removes,
-    `source` is where the contexts come from. `steps` are the train steps of the checkpoints to
-    analyze instead of the last one, or ALL. What is written already is kept, or with `fresh` made
-    again. Returns why the model does not have some of the analyses, by name.
+    names: names of ANALYSES, or (ALL,). An analysis that the model cannot have is left out if
+        `names` is DEFAULT or (ALL,), else it is an error.
+    components: components that an ablation removes; empty for its default.
+    source: where the contexts come from, one of SOURCES.
+    fresh: run the analyses again whose arrays are written already.
+    steps: train steps of the checkpoints to analyze instead of the last one, or ALL.
+    write_page: called before the first and after each analysis, with the value that is returned.
 
-    Raises ConfigError for a name that is no analysis, no component or no source, for components
-    that repeat or that no analysis reads, for an analysis that the model does not have, for a
-    checkpoint that is not there, and for what `load_model` does.
+    Returns the analyses that are not possible for the model, each with the reason as a sentence.
+
+    Raises ConfigError for an unknown analysis, component or source, for components that repeat or
+    that no analysis reads, for an analysis that the model cannot have, for a missing checkpoint,
+    and the errors of `load_model`.
     """
-    chosen = load_analyses(ANALYSES.names() if names is None else names)
-    _check_options(chosen, components, source)
+    is_chosen = tuple(names) not in (DEFAULT, (ALL,))
+    analyses = load_analyses(ANALYSES.names() if ALL in names else names)
+    _check_options(analyses, components, source)
     if steps is None:
         subjects = {train_steps(run.config): Subject.load(run, components, source)}
     else:
@@ -55,32 +74,40 @@ def inspect_run(
     subject = list(subjects.values())[-1]
     for component in components:
         parse_components(component, subject.model.transformer)
-    problems = _problems(chosen, subject)
-    if names is not None and problems:
-        raise ConfigError(_sentence(*next(iter(problems.items()))))
-    possible = {name: analysis for name, analysis in chosen.items() if name not in problems}
+    left_out = _left_out(subject)
+    for name in left_out.keys() & analyses.keys():
+        sentence = f"the analysis {name} is not possible: {left_out[name]}"
+        if is_chosen:
+            raise ConfigError(sentence)
+        info(f"left out: {sentence}")
+    possible = {name: analysis for name, analysis in analyses.items() if name not in left_out}
     if steps is None:
-        _inspect(possible, subject, fresh)
+        made = _inspect(possible, subject, fresh)
     else:
-        _inspect_over_training(possible, subjects, fresh)
-    for name in problems:
-        info(f"left out: {_sentence(name, problems[name])}")
-    return _problems(load_analyses(ANALYSES.names()), subject)
+        made = _inspect_over_training(possible, subjects, fresh)
+    write_page(left_out)
+    for text in _with_time_left(made, [LEARNING] * (steps is not None) + [*possible]):
+        write_page(left_out)
+        info(text)
+    unmade = [name for name in ANALYSES if name not in analyses]
+    if unmade and not is_chosen:
+        info(f"--analyses all also runs: {', '.join(unmade)}")
+    return left_out
 
 
 def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
-    """Return the analyses called `names`. Raises ConfigError for a name that is none."""
+    """Return the analyses called `names`. Raises ConfigError for a name of no analysis."""
     try:
         return {name: ANALYSES.load(name)() for name in names}
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _check_options(chosen: dict[str, Analysis], components: Sequence[str], source: str) -> None:
-    """Raise ConfigError for options that no model has."""
+def _check_options(analyses: dict[str, Analysis], components: Sequence[str], source: str) -> None:
+    """Raise ConfigError for options that are wrong for every model."""
     if source not in SOURCES:
         raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
-    if components and not any(analysis.reads_components for analysis in chosen.values()):
+    if components and not any(analysis.reads_components for analysis in analyses.values()):
         raise ConfigError("--components is for the ablation, which is not among the analyses")
     for component in components:
         if components.count(component) > 1:
@@ -90,54 +117,64 @@ def _check_options(chosen: dict[str, Analysis], components: Sequence[str], sourc
 def _kept(run: Run, steps: Sequence[int] | str) -> list[int]:
     """Return the train steps of the checkpoints to analyze, in order.
 
-    Raises ConfigError for fewer than two, and for one that is not there.
+    Raises ConfigError for fewer than two checkpoints, and for a missing one.
     """
     chosen = checkpoints.steps(run.folder / "checkpoints") if steps == ALL else sorted({*steps})
     for step in chosen:
         checkpoint_at(run, step)
     if len(chosen) < 2:
-        found = f"{run.folder} has {len(chosen)} of them: training.keep_every keeps more"
-        named = f"only that of train step {chosen[0]} is named" if steps != ALL else found
+        kept = f"{run.folder} has {len(chosen)} of them: training.keep_every keeps more"
+        named = f"only that of train step {chosen[0]} is named" if steps != ALL else kept
         raise ConfigError(f"--checkpoints needs two checkpoints, and {named}")
     return chosen
 
 
-def _problems(analyses: dict[str, Analysis], subject: Subject) -> dict[str, str]:
-    """Return why the model does not have some of the analyses, by name."""
-    problems = {name: analysis.problem(subject) for name, analysis in analyses.items()}
-    return {name: problem for name, problem in problems.items() if problem}
+def _left_out(subject: Subject) -> dict[str, str]:
+    """Return the analyses that are not possible, each with the reason as a sentence."""
+    reasons = {}
+    for name in ANALYSES.names():
+        try:
+            ANALYSES.load(name).check(subject)
+        except ConfigError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
-def _sentence(name: str, problem: str) -> str:
-    return f"the analysis {name} {problem}"
+def _with_time_left(texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
+    """Yield `texts`, one for each analysis of `names`, with a bar of the time that is left."""
+    seconds = [SECONDS.get(name, 10) for name in names]
+    layout = "{desc}: {percentage:3.0f} % |{bar}| {elapsed} < {remaining} left"
+    with tqdm(total=sum(seconds), desc="inspect", bar_format=layout, disable=None) as bar:
+        for text, duration in zip(texts, seconds, strict=True):
+            bar.update(duration)
+            yield text
 
 
-def _inspect(analyses: dict[str, Analysis], subject: Subject, fresh: bool) -> None:
-    """Run analyses of one model; write and print what they say."""
+def _inspect(analyses: dict[str, Analysis], subject: Subject, fresh: bool) -> Iterable[str]:
+    """Run analyses of one model and write their arrays; yield the title and table of each."""
     for name, analysis in analyses.items():
         path = subject.run.folder / "inspect" / name
         about = _about(name, analysis, subject)
         results, title = _kept_or_made(path, about, fresh, partial(analysis.run, subject))
-        info(f"{title}\n{analysis.table(results).markdown()}")
+        yield f"{title}\n{analysis.table(results).markdown()}"
 
 
 def _inspect_over_training(
     analyses: dict[str, Analysis], subjects: dict[int, Subject], fresh: bool
-) -> None:
-    """Run analyses of a model's checkpoints; write and print what changes."""
+) -> Iterable[str]:
+    """Run analyses of a model's checkpoints and write their arrays; yield title and table."""
     learning: Results = {}
     folder = next(iter(subjects.values())).run.folder / "inspect" / FOLDER
     for name, analysis in ({LEARNING: Learning()} | analyses).items():
         each = [_about(name, analysis, subject) for subject in subjects.values()]
         several = {key: [about[key] for about in each] for key in ("train_steps", "checkpoint")}
-        about = each[0] | several
         make = partial(over_training, analysis, subjects)
-        results, title = _kept_or_made(folder / name, about, fresh, make)
+        results, title = _kept_or_made(folder / name, each[0] | several, fresh, make)
         if name == LEARNING:
             learning = results
-            info(f"{title}\n{analysis.table(results).markdown()}\n{describe(results)}\n")
+            yield f"{title}\n{analysis.table(results).markdown()}\n{describe(results)}\n"
         else:
-            info(f"{title}\n{changes_table(results, learning).markdown()}")
+            yield f"{title}\n{changes_table(results, learning).markdown()}"
 
 
 def _kept_or_made(
@@ -151,7 +188,7 @@ def _kept_or_made(
 
 
 def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]:
-    """Return what the model and the contexts of the analysis called `name` are."""
+    """Return the model and the contexts that the analysis called `name` depends on."""
     config, split = subject.run.config, subject.run.split
     step = train_steps(config) if subject.step is None else subject.step
     about: dict[str, object] = {
@@ -171,7 +208,7 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
 
 
 def _done(path: Path, about: dict[str, object]) -> Results | None:
-    """Return the results at `path`, None unless they are of just what `about` says and readable."""
+    """Return the results at `path`, None unless they are readable and depend on just `about`."""
     try:
         written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         is_same = written == about | {"arrays": written["arrays"]}

@@ -31,14 +31,14 @@ class LabeledArray:
             raise ValueError(f"an array {list(self.values.shape)} has labels for {list(shape)}")
 
     def at(self, **labels: str | int | float) -> np.ndarray:
-        """Return the values at one label of each of the axes given, with the other axes left."""
-        index = tuple(
-            list(known).index(labels.pop(name)) if name in labels else slice(None)
-            for name, known in self.axes.items()
+        """Return the values at one label of each axis that is named, with the other axes left."""
+        if unknown := labels.keys() - self.axes.keys():
+            raise KeyError(f"there is no axis {unknown.pop()}")
+        index = (
+            list(own).index(labels[name]) if name in labels else slice(None)
+            for name, own in self.axes.items()
         )
-        if labels:
-            raise KeyError(f"there is no axis {next(iter(labels))}")
-        return self.values[index]
+        return self.values[tuple(index)]
 
 
 UNREADABLE = (  # errors of files that are missing or damaged
@@ -48,25 +48,44 @@ UNREADABLE = (  # errors of files that are missing or damaged
 
 Results = dict[str, LabeledArray]  # of an analysis, by name
 Axes = Mapping[str, Sequence[str]]  # the axes of arrays, by name
-BOUND = "bound"  # the axis of an interval: low and high
-FOLDER = "over_training"  # of arrays of several checkpoints, in that of the analyses
-LEARNING = "learning"  # name of the losses and returns beside analyses over training
+BOUND, BOUNDS = "bound", ["low", "high"]  # the axis of an interval and its labels
+FOLDER = "over_training"  # holds the arrays of several checkpoints, in the folder of the analyses
+LEARNING = "learning"  # name of the losses and returns that analyses over training come with
+
+
+def with_interval(
+    name: str,
+    values: np.ndarray,
+    interval: np.ndarray,
+    axes: Mapping[str, Sequence],
+    about: str,
+    interval_name: str = "",
+) -> Results:
+    """Return `values` [...] and their 95 % interval [2, ...] over tasks as two labeled arrays.
+
+    The second is called `<name>_interval`, or `interval_name` if it is given.
+    """
+    bounds = LabeledArray(interval, {BOUND: BOUNDS, **axes}, f"95 % interval of {name} over tasks")
+    return {
+        name: LabeledArray(values, dict(axes), about),
+        interval_name or f"{name}_interval": bounds,
+    }
 
 
 def intervals(results: Results) -> dict[str, str]:
-    """Return the names of the arrays with a 95 % interval, and of the arrays that hold it.
+    """Return the name of the array that holds the 95 % interval, by the name of its array.
 
-    The interval of an array is `<name>_interval`; `interval` is that of the array before it.
+    The interval of an array is called `<name>_interval`, or `interval` right behind its array.
     """
-    found = {f"{name}_interval": name for name in results}
-    found |= {name: before for before, name in itertools.pairwise(results) if name == "interval"}
-    return {name: interval for interval, name in found.items() if interval in results}
+    owners = {f"{name}_interval": name for name in results}
+    owners |= {name: before for before, name in itertools.pairwise(results) if name == "interval"}
+    return {name: interval for interval, name in owners.items() if interval in results}
 
 
 def stack(results: Mapping[str | int | float, Results], axis: str) -> Results:
-    """Return the arrays of several results, by their labels, with the further first axis `axis`.
+    """Stack `results`, given by label, along a new first axis `axis`.
 
-    A coordinate that some of the results do not have is NaN there.
+    Coordinates that some of the results lack are NaN there.
     """
     names = dict.fromkeys(name for arrays in results.values() for name in arrays)
     return {
@@ -93,7 +112,7 @@ def save(path: Path, results: Results, about: Mapping[str, object]) -> None:
 
     The same arrays give the same bytes.
     """
-    path.with_suffix(".json").unlink(missing_ok=True)  # which says that the arrays are complete
+    path.with_suffix(".json").unlink(missing_ok=True)  # the JSON file marks complete arrays
     with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{name: array.values for name, array in results.items()})
     arrays = {

@@ -1,10 +1,10 @@
 """Over training: what analyses say of each checkpoint, and when in-context learning appears.
 
-The arrays of an analysis get a further first axis, the train steps of the checkpoints. Beside them
-stand the losses and what the checkpoints reach on the held-out tasks, in the rollouts of the
-evaluation. In-context learning has appeared at the first checkpoint from which on the interval of
-the gain lies above 0: the mean return of the last ten episodes less that of the first ten, or, of
-fewer than twenty episodes, the second half less the first.
+The arrays of an analysis get a new first axis, the train steps of the checkpoints. The analysis
+`learning` adds the losses and the held-out returns of each checkpoint. In-context learning has
+appeared at the first checkpoint from which on the interval of the gain lies above 0. The gain is
+the mean return of the last ten episodes minus the mean of the first ten, or, of fewer than twenty
+episodes, the second half minus the first.
 """
 
 from typing import ClassVar
@@ -13,8 +13,16 @@ import numpy as np
 
 from ad.evaluation import metrics
 from ad.evaluation.summary import task_facts
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, intervals, stack
+from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
+from ad.interpret.labeled import (
+    BOUND,
+    Axes,
+    LabeledArray,
+    Results,
+    intervals,
+    stack,
+    with_interval,
+)
 from ad.reporting.tables import UNKNOWN, Table
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.metrics_log import value_at
@@ -38,9 +46,8 @@ class Learning(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return None: every model has returns."""
-        return None
+    def check(cls, subject):
+        """Pass: every model has returns."""
 
     def run(self, subject):
         """Return the losses, the NAUC, the gain within the context and the learning curve."""
@@ -56,9 +63,14 @@ class Learning(Analysis):
         end = _num_ends(returns.shape[2])
         episodes = {"episode": list(range(1, returns.shape[2] + 1))}
         return {
-            **_over_tasks("nauc", nauc, "NAUC on held-out tasks"),
-            **_over_tasks(
-                "gain", last - first, f"return of the last {end} episodes less the first"
+            **with_interval(
+                "nauc", *over_tasks(nauc), {}, "NAUC on held-out tasks: mean over tasks"
+            ),
+            **with_interval(
+                "gain",
+                *over_tasks(last - first),
+                {},
+                f"return of the last {end} episodes minus the first: mean over tasks",
             ),
             "loss": _number(loss, "loss on training batches, as last logged"),
             "held_out_loss": _number(held_out, "loss on held-out actors, where it was logged"),
@@ -67,25 +79,17 @@ class Learning(Analysis):
 
     def table(self, results):
         """Return a row for each checkpoint."""
-        loss, held_out, nauc, gain, curve = (
-            results[name].values for name in ("loss", "held_out_loss", "nauc", "gain", "curve")
-        )
+        curve = results["curve"].values
         end = _num_ends(curve.shape[1])
-        header = [
-            TRAIN_STEPS,
-            "loss",
-            "held-out loss",
-            "NAUC",
-            f"first {end}",
-            f"last {end}",
-            "gain",
-        ]
-        bounds = results["gain_interval"].values
+        header = [TRAIN_STEPS, "loss", "held-out loss", "NAUC"]
+        header += [f"first {end}", f"last {end}", "gain"]
+        scores = [results[name].values for name in ("loss", "held_out_loss", "nauc")]
+        gains = np.column_stack([results["gain"].values, results["gain_interval"].values])
         rows = [
             [
-                *(str(step), _text(loss[n]), _text(held_out[n]), _text(nauc[n])),
-                *map(_text, _ends(curve[n])),
-                estimate_text(gain[n], *bounds[n], "+.3f"),
+                str(step),
+                *texts([*(values[n] for values in scores), *_ends(curve[n])], ".3f"),
+                estimate_text(*gains[n], "+.3f"),
             ]
             for n, step in enumerate(results["loss"].axes[TRAIN_STEPS])
         ]
@@ -115,7 +119,7 @@ def describe(learning: Results) -> str:
         return "In-context learning appears at none of these checkpoints."
     text = (
         f"In-context learning appears at train step {step}: from there on the 95 % interval of the "
-        "gain, the return of the last episodes less that of the first ones, lies above 0."
+        "gain, the return of the last episodes minus that of the first ones, lies above 0."
     )
     if not nauc.values[-1] > nauc.values[0]:
         return text
@@ -124,16 +128,15 @@ def describe(learning: Results) -> str:
 
 
 def changes_table(results: Results, learning: Results) -> Table:
-    """Return the largest changes over training of what an analysis says.
+    """Return the largest changes over training of one array of an analysis.
 
-    They are those of the first array with an interval, else of the first one by heads, else of the
-    first one.
+    It is the first array with an interval, else the first one by heads, else the first one.
     """
     by_head = [name for name, array in results.items() if "head" in array.axes]
     array = results[[*intervals(results), *by_head, *results][0]]
     steps, (_, *axes) = array.axes[TRAIN_STEPS], array.axes
     nauc = dict(zip(learning["nauc"].axes[TRAIN_STEPS], learning["nauc"].values, strict=True))
-    beside = np.array([nauc.get(step, np.nan) for step in steps])
+    nauc = np.array([nauc.get(step, np.nan) for step in steps])
     change = np.nan_to_num(array.values[-1] - array.values[0])
     order = np.argsort(-np.abs(change), axis=None, kind="stable")[:MOST_ROWS]
     rows = []
@@ -143,9 +146,9 @@ def changes_table(results: Results, learning: Results) -> Table:
         rows.append(
             [
                 *(str(array.axes[axis][n]) for axis, n in zip(axes, index, strict=True)),
-                *(_text(values[0]), _text(values[-1])),
+                *texts(values[[0, -1]], ".3f"),
                 UNKNOWN if halfway is None else str(halfway),
-                _text(_correlation(values, beside)),
+                *texts([_correlation(values, nauc)], ".3f"),
             ]
         )
     return Table([*axes, "first", "last", "half of it by step", "correlation with NAUC"], rows)
@@ -172,15 +175,6 @@ def _num_ends(episodes: int) -> int:
     return max(1, min(metrics.LAST, episodes // 2))
 
 
-def _over_tasks(name: str, values: np.ndarray, about: str) -> Results:
-    """Return the mean of `values` [K] over tasks, and its interval."""
-    mean, interval = over_tasks(values)
-    return {
-        name: LabeledArray(mean, {}, f"{about}: mean over tasks"),
-        f"{name}_interval": LabeledArray(interval, {BOUND: ["low", "high"]}, "95 % interval"),
-    }
-
-
 def _number(value: float | None, about: str) -> LabeledArray:
     return LabeledArray(np.array(np.nan if value is None else value), {}, about)
 
@@ -198,12 +192,8 @@ def _halfway(values: np.ndarray, steps: list[int]) -> int | None:
 
 
 def _correlation(values: np.ndarray, other: np.ndarray) -> float:
-    """Return the correlation where both are known, NaN for fewer than three or constant ones."""
-    known = np.isfinite(values) & np.isfinite(other)
-    if known.sum() < 3 or np.ptp(values[known]) == 0 or np.ptp(other[known]) == 0:
+    """Return the correlation over finite pairs, NaN for fewer than three or constant values."""
+    finite = np.isfinite(values) & np.isfinite(other)
+    if finite.sum() < 3 or np.ptp(values[finite]) == 0 or np.ptp(other[finite]) == 0:
         return np.nan
-    return float(np.corrcoef(values[known], other[known])[0, 1])
-
-
-def _text(value: float) -> str:
-    return UNKNOWN if np.isnan(value) else f"{value:.3f}"
+    return float(np.corrcoef(values[finite], other[finite])[0, 1])

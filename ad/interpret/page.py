@@ -1,7 +1,7 @@
 """The page `logs/<run>/inspect/index.html`: all analyses of a run that lie in its folder.
 
-It needs no other file and no network, and it stays under 10 MB: the largest arrays are left to
-their npz files until the others fit. The same files give the same page.
+It needs no other file and no network, and stays under 10 MB: the largest arrays are left out until
+the others fit. The same files give the same page.
 """
 
 import inspect
@@ -39,7 +39,7 @@ MOST_CHARACTERS = 8_000_000  # of all numbers on the page
 def write_page(run: Run, left_out: dict[str, str]) -> Path:
     """Write the page of `run` and return its path.
 
-    `left_out` says of the analyses that the model does not have why, as the rest of a sentence.
+    `left_out` has the reason, a sentence, for each analysis that is not possible.
     """
     path = run.folder / "inspect" / PAGE
     write_text(path, render(page_data(run, left_out)))
@@ -47,7 +47,7 @@ def write_page(run: Run, left_out: dict[str, str]) -> Path:
 
 
 def render(data: dict) -> str:
-    """Return the page with `data`, that of `page_data`."""
+    """Return the page that shows `data`, the value of `page_data`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ad.interpret", "."),
         autoescape=True,
@@ -60,16 +60,16 @@ def render(data: dict) -> str:
 
 
 def page_data(run: Run, left_out: dict[str, str]) -> dict:
-    """Return what the page shows, in plain types."""
+    """Return the content of the page in plain types."""
     folder = run.folder / "inspect"
-    missing = {f"{name} {problem}" for name, problem in left_out.items()}
+    missing = {f"{name} is not possible: {reason}" for name, reason in left_out.items()}
     whole, stale = _read(folder, identity(run))
     hashes = {name: value for name, value in identity(run).items() if name != "checkpoint"}
     over, old = _read(folder / FOLDER, hashes)
     unmade = [name for name in ANALYSES if name not in (*whole, *left_out)]
-    sections = [_section(name, *found) for name, found in whole.items()]
+    sections = [_section(name, *entry) for name, entry in whole.items()]
     learning = over[LEARNING][1] if LEARNING in over else None
-    changes = [_section(name, *found, learning) for name, found in over.items()] if learning else []
+    changes = [_section(name, *entry, learning) for name, entry in over.items()] if learning else []
     _drop_largest(array for each in (*sections, *changes) for array in each["arrays"])
     return {
         "name": run.config.name,
@@ -83,12 +83,12 @@ def page_data(run: Run, left_out: dict[str, str]) -> dict:
 
 
 def _read(folder: Path, expected: dict) -> tuple[dict[str, tuple[dict, Results]], list[str]]:
-    """Return each analysis in `folder`, its JSON file and its arrays, in the registry's order.
+    """Return the JSON file and the arrays of each analysis in `folder`, in the registry's order.
 
-    The second value is a list of sentences about those that are left out: their files cannot be
-    read, or are of another training, since entries of the JSON file are not the `expected` ones.
+    The second value is a list of sentences about analyses whose files cannot be read, or belong to
+    another training: entries of the JSON file differ from `expected`.
     """
-    found, unread = {}, []
+    read, unread = {}, []
     order = [LEARNING, *ANALYSES]
     names = sorted(path.stem for path in folder.glob("*.json"))
     for name in sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n)):
@@ -102,10 +102,10 @@ def _read(folder: Path, expected: dict) -> tuple[dict[str, tuple[dict, Results]]
             unread.append(f"{name} cannot be read: --fresh true makes it again")
             continue
         if {key: about.get(key) for key in expected} == expected:
-            found[name] = about, results
+            read[name] = about, results
         else:
             unread.append(f"{name} is of another training: run it again")
-    return found, unread
+    return read, unread
 
 
 def _load(name: str) -> Analysis:
@@ -113,7 +113,7 @@ def _load(name: str) -> Analysis:
 
 
 def _section(name: str, about: dict, results: Results, learning: Results | None = None) -> dict:
-    """Return what the page shows of an analysis; over training with those of `learning`."""
+    """Return the page's section of an analysis; over training `learning` holds the NAUC."""
     analysis, table = _load(name), None
     if learning is None or name == LEARNING:
         table = analysis.table(results)
@@ -136,7 +136,7 @@ def _section(name: str, about: dict, results: Results, learning: Results | None 
 
 
 def _facts(about: dict) -> str:
-    """Return of which checkpoint and contexts an analysis is."""
+    """Return the checkpoint and the contexts of an analysis as text."""
     steps = about["train_steps"]
     steps = f"{len(steps)} checkpoints" if isinstance(steps, list) else f"train step {steps}"
     facts = [steps]
@@ -153,7 +153,7 @@ def _table(table: Table) -> dict:
 
 
 def _array(name: str, array: LabeledArray, interval: str | None, results: Results) -> dict:
-    """Return an array with its axes; with `interval`, the name of that array, its bounds."""
+    """Return an array with its axes, and the bounds that the array called `interval` holds."""
     entry = {
         "name": name,
         "about": array.about,
@@ -173,7 +173,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 
 def _drop_largest(arrays: Iterable[dict]) -> None:
-    """Take the numbers from the largest arrays until those of the others fit on the page."""
+    """Remove the numbers of the largest arrays until the numbers of the others fit on the page."""
     keys = ("values", "low", "high")
     sizes = [
         (sum(len(json.dumps(entry[key])) for key in keys if key in entry), entry)

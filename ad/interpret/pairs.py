@@ -1,9 +1,9 @@
 """Pairs of contexts that differ in one change, and how much of the change a patch undoes.
 
-The model runs on the changed context, with some values taken from its run on the context as it was.
+The model runs on the changed context, with some values taken from its run on the original context.
 The recovery is 1 - D(patched) / D(changed), where D is the KL divergence of the action
-probabilities at the last decision from those on the context as it was: 0 if the values do nothing,
-1 if they carry all.
+probabilities at the last decision from the probabilities on the original context: 0 if the patch
+has no effect, 1 if it undoes the change.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
+from ad.errors import ConfigError
 from ad.evaluation.metrics import RESAMPLES
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.changes import Queries, changed, changes, make_queries
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
-from ad.interpret.labeled import LabeledArray
+from ad.interpret.labeled import LabeledArray, Results, with_interval
 from ad.models.sequence_model import SequenceModel
 from envs.rng import derive_key
 
@@ -26,15 +27,15 @@ NUM_CONTEXTS = 64
 MOST_PLACES = 16  # groups of adjacent decisions that are patched together
 POINTS = ("*.hook_resid_pre", "*.hook_resid_mid", "*.hook_resid_post", "*.hook_z")
 
-Patches = Iterator[tuple[str, dict[str, Write]]]  # label -> what writes the unchanged values
+Patches = Iterator[tuple[str, dict[str, Write]]]  # label, and hooks that write original values
 
 
 class Pair:
-    """N contexts as they were and changed, with the values of the model on both at POINTS."""
+    """N contexts, original and changed, with the values of the model on both at POINTS."""
 
     def __init__(self, model: SequenceModel, queries: Queries, other: Contexts):
         self.model, self.queries, self.other = model, queries, other
-        with torch.no_grad():  # inference tensors could not be part of what has a gradient
+        with torch.no_grad():  # inference tensors could not be part of a graph with gradients
             with hooked(model, POINTS) as self.values:
                 self.before = self.log_probs(queries.contexts)
             with hooked(model, POINTS) as self.other_values:
@@ -48,7 +49,7 @@ class Pair:
         return logits.double().log_softmax(-1)
 
     def distance(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """Return the KL divergence (nats) of `log_probs` from the unchanged ones, [N]."""
+        """Return the KL divergence (nats) of `log_probs` from the original ones, [N]."""
         return (self.before.exp() * (self.before - log_probs)).sum(-1)
 
     def by_task(self, values: torch.Tensor) -> np.ndarray:
@@ -61,20 +62,20 @@ class Pair:
     def effect(self) -> np.ndarray:
         """Return the mean divergence and the share of contexts with another best action.
 
-        They are those of the contexts that are changed, NaN if there are none.
+        Both are over the contexts that differ, NaN if there are none.
         """
         another = self.before.argmax(-1) != self.after.argmax(-1)
         measures = torch.stack([self.distance(self.after), another.double()]).cpu().numpy()
         return ratio(measures[:, self.differs].sum(1), self.differs.sum())
 
     def _differs(self) -> np.ndarray:
-        """Return which contexts are changed, bool [N]."""
+        """Return which contexts the change alters, bool [N]."""
         before, other = self.queries.contexts.window, self.other.window
         same = [(other[name] == before[name]) | (other[name] != other[name]) for name in before]
         return ~torch.stack([values.flatten(1).all(1) for values in same]).all(0).cpu().numpy()
 
     def patched(self, writes: dict[str, Write]) -> np.ndarray:
-        """Return the sums [K] of the divergence that is left with `writes`."""
+        """Return the sums [K] of the remaining divergence with `writes`."""
         with torch.inference_mode(), hooked(self.model, write=writes):
             return self.by_task(self.distance(self.log_probs(self.other)))
 
@@ -84,7 +85,7 @@ class Pair:
         return recovery(left, self.divergence)
 
     def patch(self, name: str, mask: torch.Tensor) -> Write:
-        """Return the function that puts the unchanged value at `name` where `mask` is true."""
+        """Return a hook that writes the original value at `name` where `mask` is true."""
         return lambda value, point: torch.where(mask, self.values[name], value)
 
     @property
@@ -96,7 +97,7 @@ class Pair:
     def places(self) -> np.ndarray:
         """The number of decisions from each token to the last one, int64 [N * streams, L].
 
-        It is the window's length for tokens after the last decision.
+        Tokens after the last decision have the window's length.
         """
         length = self.queries.contexts.length
         entries = self.model.tokenizer.entries(length)["decision"].numpy()
@@ -113,20 +114,20 @@ class Pair:
 
 
 class PairAnalysis(Analysis):
-    """An analysis of what carries the changes of `ad.interpret.changes` through the model."""
+    """An analysis of the values that carry changes of a context through the model."""
 
     reads_outputs: ClassVar[bool] = True
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if not changes(subject.model, subject.method, subject.source == "rollout"):
-            return "needs a model that reads rewards, earlier episodes or an asked return"
-        return super().problem(subject)
+            raise ConfigError("the model reads no rewards, earlier episodes or asked return")
+        super().check(subject)
 
 
 def make_pairs(subject: Subject) -> dict[str, Pair]:
-    """Return the pair of each change that the tokens of the model can tell, by its name."""
+    """Return the pair of each change that the tokens of the model can encode, by its name."""
     model, method = subject.model, subject.method
     queries = make_queries(subject.contexts, NUM_CONTEXTS)
     names = changes(model, method, queries.contexts.asked is not None)
@@ -141,7 +142,7 @@ def effects(pairs: dict[str, Pair]) -> LabeledArray:
 
 
 def head_patches(pair: Pair) -> Patches:
-    """Yield the output of each head at all positions."""
+    """Yield patches of the output of each head, at all positions."""
     transformer = pair.model.transformer
     for layer in range(len(transformer.blocks)):
         name = f"blocks.{layer}.attn.hook_z"
@@ -151,7 +152,7 @@ def head_patches(pair: Pair) -> Patches:
 
 
 def place_patches(pair: Pair) -> Patches:
-    """Yield the residual stream before each layer, at groups of decisions counted from the last."""
+    """Yield patches of the residual stream before each layer, at groups of adjacent decisions."""
     places = torch.from_numpy(pair.places).to(pair.model.head.weight.device)
     length = pair.queries.contexts.length
     for layer in range(len(pair.model.transformer.blocks)):
@@ -163,16 +164,16 @@ def place_patches(pair: Pair) -> Patches:
 
 
 def place_groups(length: int) -> list[tuple[int, int]]:
-    """Return the first decision of each group, counted from the last one, and that after it."""
+    """Return each group of decisions as (start, stop), counted back from the last decision."""
     size = -(-length // MOST_PLACES)
     return [(start, start + size) for start in range(0, length, size)]
 
 
 def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return 1 - left / whole over all tasks and its 95 % interval: [3, P].
+    """Return the recovery 1 - left / whole over all tasks, and its 95 % interval: [3, P].
 
-    `left` [K, P] and `whole` [K] are sums by task, which the interval resamples. NaN where the
-    change does nothing; the interval is NaN too where the change does something to one task only.
+    `left` [K, P] and `whole` [K] are sums by task, which the interval resamples. All are NaN if the
+    change has no effect, and the interval is NaN if it has an effect in one task only.
     """
     if not whole.sum() > 1e-9:
         return np.full((3, left.shape[1]), np.nan)
@@ -187,12 +188,6 @@ def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def labeled_recoveries(
     name: str, values: np.ndarray, axes: dict[str, list[str]], about: str
-) -> dict[str, LabeledArray]:
-    """Return the recoveries [changes, 3, ...] and their intervals as labeled arrays."""
-    bounds = {"bound": ["low", "high"], **axes}
-    return {
-        name: LabeledArray(values[:, 0], axes, about),
-        f"{name}_interval": LabeledArray(
-            values[:, 1:].swapaxes(0, 1), bounds, "95 % interval over tasks"
-        ),
-    }
+) -> Results:
+    """Return recoveries and their intervals, [changes, 3, ...], as two labeled arrays."""
+    return with_interval(name, values[:, 0], values[:, 1:].swapaxes(0, 1), axes, about)

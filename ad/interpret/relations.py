@@ -1,17 +1,17 @@
-"""Relations of a decision to the tokens before it, which replace the N x N pictures of attention.
+"""Relations of a decision to the tokens before it: sums of attention over them can be averaged.
 
-A key token is related to decision t by what it tells:
+The relation of a key token to decision t says what the token encodes:
 
-    itself         the tokens at the position of decision t
-    previous step  those at the position of decision t - 1
-    same cell      the observation of decision t, seen at an earlier decision
-    step after it  an action that was taken at that observation before, or what it led to
-    rewarded       a reward above 0
-    same episode   the tokens at earlier positions of the episode
-    episode start  those at the first position of any earlier episode or of this one
+    itself         the token is at the position of decision t
+    previous step  the token is at the position of decision t - 1
+    same cell      it encodes the observation of decision t, at an earlier decision
+    step after it  it encodes an earlier action at that observation, or its outcome
+    rewarded       it encodes a reward above 0
+    same episode   the token is at an earlier position of the episode
+    episode start  the token is at the first position of an earlier episode or of this one
 
-All but `itself` are tokens at earlier positions. A token may be in several relations: in a world
-whose reward ends the episode, a fused token that tells a reward is at an episode's start.
+All relations but `itself` are to tokens at earlier positions. A token may be in several relations:
+in a world whose reward ends the episode, a fused token with a reward is at an episode's start.
 """
 
 import torch
@@ -23,16 +23,16 @@ from ad.models.sequence_model import SequenceModel
 Masks = dict[str, torch.Tensor]  # bool [B, T, K] by relation
 
 
-def tells_rewards(model: SequenceModel) -> bool:
-    """Return whether the tokens of `model` tell rewards."""
+def encodes_rewards(model: SequenceModel) -> bool:
+    """Return whether the tokens of `model` encode rewards."""
     reward = model.tokenizer.reward
     return reward is not None and not isinstance(reward, NoReward)
 
 
 def relation_names(model: SequenceModel) -> list[str]:
-    """Return the relations that tokens of `model` can be in."""
+    """Return the names of the relations that tokens of `model` can be in."""
     names = ["itself", "previous step", "same cell", "step after it"]
-    rewarded = ["rewarded"] if tells_rewards(model) else []
+    rewarded = ["rewarded"] if encodes_rewards(model) else []
     return [*names, *rewarded, "same episode", "episode start"]
 
 
@@ -42,33 +42,33 @@ def relations(model: SequenceModel, contexts: Contexts) -> Masks:
     The tokens of all streams follow each other, K = streams × L. Tokens that a decision cannot
     attend to are in no relation.
     """
-    told = {role: x.flatten() for role, x in model.tokenizer.entries(contexts.length).items()}
+    entries = {role: x.flatten() for role, x in model.tokenizer.entries(contexts.length).items()}
     decision = torch.arange(1, contexts.length + 1)[:, None]
-    at = told["decision"]
+    at = entries["decision"]
     earlier = at < decision  # [T, K]
     labels = (contexts.valid, contexts.cell, contexts.time, contexts.episode, contexts.reward)
     valid, cell, time, episode, reward = map(torch.from_numpy, labels)
 
     def of_key(values: torch.Tensor, role: str) -> torch.Tensor:
-        """Return [B, 1, K]: the values [B, T + 1] of the entries that the tokens tell."""
-        return values[:, told[role].clamp(min=0)][:, None]
+        """Return [B, 1, K]: the values [B, T + 1] of the entries whose `role` the tokens encode."""
+        return values[:, entries[role].clamp(min=0)][:, None]
 
     def of_query(values: torch.Tensor) -> torch.Tensor:
         return values[:, 1:, None]  # [B, T, 1]
 
-    tells_action, tells_outcome = (
-        (told[role] >= 0) & (told[role] < decision) & of_key(valid, role)
+    has_action, has_outcome = (
+        (entries[role] >= 0) & (entries[role] < decision) & of_key(valid, role)
         for role in ("action", "outcome")
     )
-    after = tells_action & (of_key(cell, "action") == of_query(cell))
-    after |= tells_outcome & (of_key(cell, "outcome") == of_query(cell))
-    seen = (told["observation"] >= 0) & (of_key(cell, "observation") == of_query(cell))
+    after = has_action & (of_key(cell, "action") == of_query(cell))
+    after |= has_outcome & (of_key(cell, "outcome") == of_query(cell))
+    seen = (entries["observation"] >= 0) & (of_key(cell, "observation") == of_query(cell))
     masks = {
         "itself": (at == decision).expand(len(contexts), -1, -1),
         "previous step": (at == decision - 1).expand(len(contexts), -1, -1),
         "same cell": seen & earlier,
         "step after it": after & earlier,
-        "rewarded": tells_outcome & (of_key(reward, "outcome") > 0) & earlier,
+        "rewarded": has_outcome & (of_key(reward, "outcome") > 0) & earlier,
         "same episode": (of_key(episode, "decision") == of_query(episode)) & earlier,
         "episode start": (of_key(time, "decision") == 0) & earlier,
     }
@@ -77,7 +77,7 @@ def relations(model: SequenceModel, contexts: Contexts) -> Masks:
 
 
 def decision_tokens(model: SequenceModel, num_decisions: int) -> torch.Tensor:
-    """Return the numbers of the tokens that predict actions among all of a window, int64 [T]."""
+    """Return the index of each decision's token among all tokens of a window, int64 [T]."""
     return torch.nonzero(model.tokenizer.entries(num_decisions)["observation"].flatten() >= 1)[:, 0]
 
 

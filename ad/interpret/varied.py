@@ -1,4 +1,4 @@
-"""Rollouts that read, act or begin otherwise than those of the evaluation.
+"""Rollouts that differ from the evaluation's in rewards, temperature or the beginning of contexts.
 
 Each environment may have a scale of the rewards that the model reads, a factor of the temperature,
 and a prompt: a part of a source agent's learning history that its context begins with.
@@ -16,7 +16,7 @@ from ad.data.spec import OBSERVATIONS, field_name
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import Policy, PolicyWrapper, as_tensor
 
-EARLY, LATE = "early learner", "late learner"
+PROMPTS = EARLY, LATE = "early learner", "late learner"
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Prompt:
 
     @classmethod
     def together(cls, prompts: Sequence["Prompt"]) -> "Prompt":
-        """Return the prompts of all environments of several, in order."""
+        """Return one prompt for the environments of all `prompts`, in order."""
         first = prompts[0]
         fields = {name: [prompt.arrays[name] for prompt in prompts] for name in first.arrays}
         return cls({name: np.concatenate(arrays) for name, arrays in fields.items()}, first.parts)
 
     def show(self, policy: Policy) -> None:
-        """Let `policy` act and observe as in the transitions, whatever it would do itself."""
+        """Let `policy` observe the transitions, whatever actions it would take itself."""
         for step in range(self.arrays["action"].shape[1]):
             fields = {
                 name: as_tensor(array[:, step], policy.device)
@@ -51,12 +51,13 @@ class Prompt:
 
 
 def prompts_of(dataset: TrainingSet, length: int) -> dict[str, Prompt] | None:
-    """Return `length` transitions of each history by EARLY and LATE, None if one is too short.
+    """Return the prompts EARLY and LATE of `length` transitions, None if a history is too short.
 
-    They end with an episode: the first that is complete after as many, and the last. They are
-    those of the last actor, which is held out of training if any is.
+    A prompt ends with an episode of the history: EARLY with the first episode that leaves `length`
+    transitions, LATE with the last one. The actor is the last one, which is held out of training if
+    any actor is.
     """
-    found: dict[str, list[dict[str, np.ndarray]]] = {EARLY: [], LATE: []}
+    cut: dict[str, list[dict[str, np.ndarray]]] = {EARLY: [], LATE: []}
     for history in dataset.histories:
         actor = {name: array[-1] for name, array in history.arrays.items()}
         stops = np.flatnonzero(actor["terminated"] | actor["truncated"]) + 1
@@ -64,19 +65,19 @@ def prompts_of(dataset: TrainingSet, length: int) -> dict[str, Prompt] | None:
         if not len(stops):
             return None
         for kind, stop in ((EARLY, stops[0]), (LATE, stops[-1])):
-            found[kind].append({name: array[stop - length : stop] for name, array in actor.items()})
+            cut[kind].append({name: array[stop - length : stop] for name, array in actor.items()})
     parts = list(dataset.spec.observation)
     return {
-        kind: Prompt({n: np.stack([one[n] for one in taken]) for n in taken[0]}, parts)
-        for kind, taken in found.items()
+        kind: Prompt({n: np.stack([each[n] for each in taken]) for n in taken[0]}, parts)
+        for kind, taken in cut.items()
     }
 
 
 class VariedPolicy(PolicyWrapper):
     """A policy whose N environments differ by reward scale, temperature and prompt.
 
-    `scales` and `temperatures` are [N]. The model reads scaled rewards, and what else depends on
-    them reads the true ones. The context of a policy with a `prompt` begins with it.
+    `scales` and `temperatures` are [N]. Only the model reads scaled rewards; the context keeps the
+    true rewards. The contexts begin with the `prompt`, if there is one.
     """
 
     def __init__(
@@ -113,9 +114,5 @@ def scaled_rewards(model: SequenceModel, scales: torch.Tensor) -> Iterator[None]
     if reward is None or bool((scales == 1).all()):
         yield
         return
-    forward = reward.forward
-    reward.forward = lambda values: forward(values * scales[:, None])
-    try:
+    with reward.register_forward_pre_hook(lambda module, values: values[0] * scales[:, None]):
         yield
-    finally:
-        del reward.forward

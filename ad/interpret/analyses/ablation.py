@@ -1,7 +1,6 @@
 """Ablation: components are replaced, and the loss and the in-context learning curve compared."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -10,12 +9,19 @@ import torch
 from ad.data.dataset import to_device
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
-from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
-from ad.interpret.components import Components, parse_components
+from ad.errors import ConfigError
+from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks, texts
+from ad.interpret.components import (
+    KINDS,
+    Ablated,
+    AblatedPolicy,
+    Components,
+    Replacements,
+    parse_components,
+)
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
-from ad.interpret.replacements import KINDS, Ablated, AblatedPolicy, Replacements
-from ad.reporting.tables import UNKNOWN, Table
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
+from ad.reporting.tables import Table
 from ad.rollout.rollout import Policy, Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
@@ -40,27 +46,24 @@ class Ablation(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
         run = subject.run
         if HistoryStore(run.config).folders(run.split.train_tasks) is None:
-            return "needs the learning histories: run scripts.collect first"
+            raise ConfigError("the learning histories are missing: run scripts.collect first")
         if subject.source != "rollout":
-            return "needs contexts from rollouts, which are of other tasks than its losses"
+            raise ConfigError("the contexts are not of rollouts on held-out tasks")
         if len(run.split.held_out_tasks) < 2:
-            return "needs two held-out tasks: it resamples from another one"
+            raise ConfigError("there is one held-out task, and resampling takes another one")
+        super().check(subject)
         if getattr(subject.policy, "plan_steps", 0):
-            return (
-                "needs a policy that does not plan, which reads each environment once a decision: "
-                "evaluation.policy {plan_steps: 0}"
-            )
-        return super().problem(subject)
+            raise ConfigError("the policy plans: set evaluation.policy {plan_steps: 0}")
 
     def run(self, subject):
         """Return the effect on loss and return by kind and component, and the learning curves."""
         names = list(subject.components or default_components(subject))
         components = [parse_components(name, subject.model.transformer) for name in names]
-        points = tuple(dict.fromkeys(component.point for row in components for component in row))
+        points = tuple(dict.fromkeys(component.point for each in components for component in each))
         replacements = Replacements.of_contexts(subject.model, subject.contexts, points)
         axes = {"kind": list(KINDS), "component": names}
         loss, intact = ablated_losses(subject, replacements, components)
@@ -74,27 +77,17 @@ class Ablation(Analysis):
 
     def table(self, results):
         """Return the rise of the loss, and the change of the return for ablation by the mean."""
-        loss, effect, interval = (results[name] for name in ("loss", "effect", "interval"))
-        by_reward = results["by_reward_in_context"]
-        header = [
-            "component",
-            *(f"loss, {kind}" for kind in KINDS),
-            "return, mean",
-            "95 % interval",
-        ]
-        header += ["reward in context", "no reward in context"]
+        header = ["component", *(f"loss, {kind}" for kind in KINDS), "return, mean"]
+        header += ["95 % interval", "reward in context", "no reward in context"]
         rows = []
-        for component in loss.axes["component"]:
-            low, high = interval.at(kind="mean", component=component)
-            changes = by_reward.at(kind="mean", component=component)
-            rows.append(
-                [component, *(f"{value:+.3f}" for value in loss.at(component=component))]
-                + [
-                    f"{effect.at(kind='mean', component=component):+.3f}",
-                    interval_text(low, high, "+.3f"),
-                ]
-                + [UNKNOWN if np.isnan(value) else f"{value:+.3f}" for value in changes]
+        for component in results["loss"].axes["component"]:
+            effect, bounds, by_reward = (
+                results[name].at(kind="mean", component=component)
+                for name in ("effect", "interval", "by_reward_in_context")
             )
+            numbers = [*results["loss"].at(component=component), effect]
+            cells = [*texts(numbers, "+.3f"), interval_text(*bounds, "+.3f")]
+            rows.append([component, *cells, *texts(by_reward, "+.3f")])
         return Table(header, rows)
 
 
@@ -107,18 +100,18 @@ def default_components(subject: Subject) -> list[str]:
 def ablated_losses(
     subject: Subject, replacements: Replacements, components: Sequence[Components]
 ) -> tuple[np.ndarray, float]:
-    """Return the loss on the windows of held-out actors by kind and row, and the intact loss.
+    """Return the loss by kind and components, [kinds, n], and the intact loss.
 
-    The windows are those of all actors where none is held out.
+    It is a mean over windows of held-out actors, or of all actors where none is held out.
     """
     model, dataset = subject.model, subject.dataset
     sampler = subject.method.sampler(dataset, bool(dataset.config.data.held_out_actors))
     rng = np.random.default_rng(derive_key(0, "interpret", "loss"))
     batch = to_device(sampler.sample(rng, LOSS_WINDOWS), model.head.weight.device)
 
-    def loss(kind: str = "zero", of_windows: Components = ()) -> float:
-        choices = replacements.choices(kind, [None] * LOSS_WINDOWS)  # of train tasks
-        ablated = Ablated(model, replacements, [of_windows] * LOSS_WINDOWS, choices)
+    def loss(kind: str = "zero", replaced: Components = ()) -> float:
+        rows = replacements.rows(kind, [None] * LOSS_WINDOWS)  # of train tasks
+        ablated = Ablated(model, replacements, [replaced] * LOSS_WINDOWS, rows)
         with torch.inference_mode(), hooked(model, write=ablated.writes()):
             return float(subject.method.loss(model, batch)[0])
 
@@ -128,19 +121,19 @@ def ablated_losses(
 def ablated_rollout(
     subject: Subject, replacements: Replacements, components: Sequence[Components]
 ) -> Rollout:
-    """Return the rollout on the held-out tasks with nothing replaced, then by kind and row.
+    """Return the rollout on the held-out tasks, intact and then by kind and entry of `components`.
 
-    A row of `components` is replaced together. All are played in one rollout of (1 + kinds × rows)
-    × tasks environments, with the same seeds.
+    All are played in one rollout of (1 + kinds × entries) × tasks environments, with the same
+    seeds.
     """
     run, tasks = subject.run, subject.run.split.held_out_tasks
     names = [task_name(task) for task in tasks]
-    of_windows, choices = [()] * len(tasks), [replacements.choices("zero", names)]
+    replaced, rows = [()] * len(tasks), [replacements.rows("zero", names)]
     for kind in KINDS:
-        for one in components:
-            of_windows += [one] * len(tasks)
-            choices.append(replacements.choices(kind, names))
-    ablated = Ablated(subject.model, replacements, of_windows, torch.cat(choices))
+        for entry in components:
+            replaced += [entry] * len(tasks)
+            rows.append(replacements.rows(kind, names))
+    ablated = Ablated(subject.model, replacements, replaced, torch.cat(rows))
     new_policy = policy_of(run.config, subject.method, subject.model)
 
     def new_ablated(num_envs: int) -> Policy:
@@ -151,43 +144,46 @@ def ablated_rollout(
 
 
 def _curves(played: Rollout, axes: dict[str, list[str]]) -> dict[str, LabeledArray]:
-    """Return the learning curves of `ablated_rollout` and the changes of the mean return.
+    """Return the learning curves of `ablated_rollout`, and the changes of the mean return.
 
-    An episode of the intact rollout and that of the same number in another are compared, those
-    apart that the intact rollout began with a reward in the context.
+    An ablated episode is compared with the intact episode of the same number. The changes by reward
+    in context are means over episodes that the intact rollout began with, or without, a reward in
+    the context.
     """
     kinds, components = map(len, axes.values())
     returns, reward_in_context = (
         values.reshape(1 + kinds * components, -1, values.shape[1]).astype(float)  # [., K, E]
         for values in (played.returns, played.reward_in_context)
     )
-    shape = partial(np.reshape, shape=(kinds, components, -1))
-    episodes = {"episode": list(range(1, returns.shape[2] + 1))}
     change = (returns - returns[:1])[1:].swapaxes(0, 1)  # [K, kinds * components, E]
+    has_reward = reward_in_context[0][:, None]  # [K, 1, E] of the intact rollout
+    groups = [ratio((change * mask).sum(2), mask.sum(2)) for mask in (has_reward, 1 - has_reward)]
+
+    def by_component(values: np.ndarray, *leading: int) -> np.ndarray:
+        size = values.shape[len(leading) + 1 :]
+        return values.reshape(*leading, kinds, components, *size)
+
     effect, interval = over_tasks(change.mean(2))
-    known = reward_in_context[0][:, None]  # [K, 1, E] of the intact rollout
-    of_masks = [ratio((change * mask).sum(2), mask.sum(2)) for mask in (known, 1 - known)]
-    by_reward, by_reward_interval = over_tasks(np.stack(of_masks, 2))
-    bound = {"bound": ["low", "high"], **axes}
-    asked = {"reward in context": ["yes", "no"]}
+    by_reward, by_reward_interval = over_tasks(np.stack(groups, 2))
     about = "change of the mean return over in-context episodes"
+    episodes = {"episode": list(range(1, returns.shape[2] + 1))}
+    curves = by_component(returns.mean(1)[1:])
     return {
-        "effect": LabeledArray(
-            effect.reshape(kinds, components), axes, f"{about}: mean over tasks"
+        **with_interval(
+            "effect",
+            by_component(effect),
+            by_component(interval, 2),
+            axes,
+            f"{about}: mean over tasks",
+            "interval",
         ),
-        "interval": LabeledArray(
-            interval.reshape(2, kinds, components), bound, "95 % interval of effect"
-        ),
-        "by_reward_in_context": LabeledArray(
-            shape(by_reward),
-            {**axes, **asked},
+        **with_interval(
+            "by_reward_in_context",
+            by_component(by_reward),
+            by_component(by_reward_interval, 2),
+            {**axes, "reward in context": ["yes", "no"]},
             f"{about} that began with a reward in the context of the intact model: mean over tasks",
         ),
-        "by_reward_in_context_interval": LabeledArray(
-            by_reward_interval.reshape(2, kinds, components, 2),
-            {**bound, **asked},
-            "95 % interval of by_reward_in_context",
-        ),
-        "curves": LabeledArray(shape(returns.mean(1)[1:]), {**axes, **episodes}, "mean return"),
+        "curves": LabeledArray(curves, {**axes, **episodes}, "mean return"),
         "intact_curve": LabeledArray(returns[0].mean(0), episodes, "mean return, intact"),
     }

@@ -1,9 +1,9 @@
 """Attention by relation: how much of each head's attention goes to which kind of token.
 
 A matrix of all tokens by all tokens differs in every context; its sums over the relations of
-`relations.py` do not. The scores of a head are its mean masses on the previous step, on the same
-cell (a duplicate-token head), on the step after it (an induction head; Olsson et al. 2022,
-arXiv 2209.11895) and on rewarded transitions, beside those of uniform attention.
+`relations.py` can be averaged. The scores of a head are its mean attention on each relation, e.g.
+on the same cell (a duplicate-token head), on the step after it (an induction head; Olsson et al.
+2022, arXiv 2209.11895) and on rewarded transitions. The row "uniform" is uniform attention.
 """
 
 from typing import ClassVar
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, over_tasks
+from ad.interpret.analysis import Analysis, over_tasks, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
 from ad.interpret.relations import Masks, at_tokens, decision_tokens, relations
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 
 
 class Attention(Analysis):
@@ -31,23 +31,17 @@ class Attention(Analysis):
     }
 
     def run(self, subject):
-        """Return the masses by relation: `scores`, their intervals, and `by_episode`."""
+        """Return the attention by relation: `scores`, their intervals, and `by_episode`."""
         contexts, heads = subject.contexts, ["uniform", *subject.heads]
         sums, counts = attention_sums(subject.model, contexts)  # [K, E, heads, R], [K, E, R]
         names = list(relations(subject.model, contexts.select(slice(1))))
         counts = counts[:, :, None]
-        of_tasks = ratio(sums.sum(1), counts.sum(1))
-        mean, interval = over_tasks(of_tasks)
+        estimate = over_tasks(ratio(sums.sum(1), counts.sum(1)))
         axes = {"head": heads, "relation": names}
-        episodes = list(range(1, sums.shape[1] + 1))
         about = "share of attention on the tokens of a relation, where there are some"
-        results = {
-            "scores": LabeledArray(mean, axes, f"{about}: mean over tasks"),
-            "interval": LabeledArray(
-                interval, {"bound": ["low", "high"], **axes}, "95 % interval of scores over tasks"
-            ),
-        }
+        results = with_interval("scores", *estimate, axes, f"{about}: mean over tasks", "interval")
         if contexts.num_episodes > 1:
+            episodes = list(range(1, sums.shape[1] + 1))
             results["by_episode"] = LabeledArray(
                 ratio(sums.sum(0), counts.sum(0)),
                 {"episode": episodes, **axes},
@@ -56,21 +50,20 @@ class Attention(Analysis):
         return results
 
     def table(self, results):
-        """Return the score of each head, and that of uniform attention."""
+        """Return the scores of each head and of uniform attention."""
         scores = results["scores"]
-        header = ["head", *scores.axes["relation"]]
         rows = [
-            [head, *(UNKNOWN if np.isnan(value) else f"{value:.3f}" for value in row)]
+            [head, *texts(row, ".3f")]
             for head, row in zip(scores.axes["head"], scores.values, strict=True)
         ]
-        return Table(header, rows)
+        return Table(["head", *scores.axes["relation"]], rows)
 
 
 def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of the masses and the number of decisions by task and episode.
+    """Return sums of the attention by relation, and the number of decisions, by task and episode.
 
-    The sums are [K, E, heads + 1, R], uniform attention first; the numbers [K, E, R]. Counted are
-    the decisions that were made in a window and have a token in the relation.
+    The sums are [K, E, heads + 1, R], uniform attention first; the numbers are [K, E, R]. A
+    decision counts in the window that it was made in, if that has a token in the relation.
     """
     sums = counts = 0.0
     for batch in contexts.batches():
@@ -83,7 +76,7 @@ def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray
 
 
 def _masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.Tensor]:
-    """Return the mass of each head on each relation, [B, T, R] in the order of the heads."""
+    """Return the attention of each head on each relation, [B, T, R] in the order of the heads."""
     with torch.inference_mode(), hooked(model, ("*.hook_pattern",)) as values:
         model(batch.window)
     stacked = torch.stack(list(masks.values()), 2).float()  # [B, T, R, K]
@@ -96,9 +89,8 @@ def _masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.T
 
 
 def _uniform(masks: Masks, model: SequenceModel, batch: Contexts) -> torch.Tensor:
-    """Return the mass of uniform attention on each relation, [B, T, R]."""
+    """Return the attention of a uniform head on each relation, [B, T, R]."""
     counts = torch.stack([mask.sum(2) for mask in masks.values()], 2)
-    told = model.tokenizer.entries(batch.length)["decision"]
-    queries = decision_tokens(model, batch.length)
-    visible = (queries % told.shape[1] + 1) * len(told)
+    streams, length = model.tokenizer.entries(batch.length)["decision"].shape
+    visible = (decision_tokens(model, batch.length) % length + 1) * streams
     return counts / visible[:, None]

@@ -1,11 +1,11 @@
 """Direct attribution: what each component of the model adds to the preference for one action.
 
-The head reads the sum of what the embedding, the heads and the MLPs have written into the residual
-stream. With the scale of the final normalization as it is in the forward pass, the head's output
-for action a minus that for action b is a sum over these components; that of a head is a sum over
-the tokens that it attends to, and that of an MLP over its neurons (Elhage et al. 2021, "A
-mathematical framework for transformer circuits"). The outputs are logits, or action values where a
-method learns those.
+The output layer reads the residual stream: the sum of the outputs of the embedding, the attention
+heads and the MLPs. With the scale of the final normalization fixed at its value in the forward
+pass, the output for action a minus the output for action b is a sum over these components. The term
+of a head is a sum over the tokens that it attends to, and the term of an MLP over its neurons
+(Elhage et al. 2021, "A mathematical framework for transformer circuits"). The outputs are logits,
+or action values where a method learns those.
 """
 
 import itertools
@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, interval_text, over_tasks
+from ad.errors import ConfigError
+from ad.interpret.analysis import Analysis, interval_text, over_tasks, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Values, hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 
-MOST_PAIRS = 45  # of actions: those of ten; with more actions the pairs are left out
+MOST_PAIRS = 45  # of actions, which ten have; with more actions the pairs are left out
 POINTS = (
     "hook_embed",
     "*.hook_pattern",
@@ -50,33 +51,28 @@ class Attribution(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if subject.model.spec.num_actions < 2:
-            return "needs a world with two actions"
-        return super().problem(subject)
+            raise ConfigError("the world has a single action")
+        super().check(subject)
 
     def run(self, subject):
         """Return mean contributions by component, episode, relation, pair and neuron."""
         model, contexts = subject.model, subject.contexts
         sums, counts = _preferred_sums(model, contexts)
-        components, episodes = (
-            {"component": component_names(model)},
-            range(1, contexts.num_episodes + 1),
-        )
-        mean, interval = over_tasks(ratio(sums["components"].sum(1), counts.sum(1)))
+        axes = {"component": component_names(model)}
+        estimate = over_tasks(ratio(sums["components"].sum(1), counts.sum(1)))
         totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
-        names = relation_names(model)
         neurons = totals["neurons"]
         about = "contribution to the output of the best action minus that of the second"
-        results = {
-            "preferred": LabeledArray(mean, components, f"{about}: mean over tasks"),
-            "interval": LabeledArray(
-                interval, {"bound": ["low", "high"], **components}, "95 % interval of preferred"
-            ),
+        results = with_interval(
+            "preferred", *estimate, axes, f"{about}: mean over tasks", "interval"
+        )
+        results |= {
             "by_relation": LabeledArray(
                 totals["relations"],
-                {"head": subject.heads, "relation": names},
+                {"head": subject.heads, "relation": relation_names(model)},
                 f"{about}, of the tokens in a relation: mean over all decisions",
             ),
             "neurons": LabeledArray(
@@ -88,31 +84,23 @@ class Attribution(Analysis):
         if contexts.num_episodes > 1:
             results["by_episode"] = LabeledArray(
                 ratio(sums["components"].sum(0), counts.sum(0)),
-                {"episode": list(episodes), **components},
+                {"episode": list(range(1, contexts.num_episodes + 1)), **axes},
                 f"{about}: mean over the decisions of an in-context episode",
             )
-        return results | _pairs(model, contexts, components)
+        return results | _pairs(model, contexts, axes)
 
     def table(self, results):
-        """Return the contribution of each component, and that of a head by relation of tokens."""
+        """Return the contribution of each component, and of each head by relation of tokens."""
         mean, interval = results["preferred"], results["interval"]
         relations = results["by_relation"]
-        header = ["component", "best - second", "95 % interval", *relations.axes["relation"]]
-        rows = []
+        names, rows = relations.axes["relation"], []
         for component in mean.axes["component"]:
-            low, high = interval.at(component=component)
             is_head = component in relations.axes["head"]
-            cells = relations.at(head=component) if is_head else [np.nan] * (len(header) - 3)
-            numbers = [UNKNOWN if np.isnan(value) else f"{value:+.3f}" for value in cells]
-            rows.append(
-                [
-                    component,
-                    f"{mean.at(component=component):+.3f}",
-                    interval_text(low, high, "+.3f"),
-                    *numbers,
-                ]
-            )
-        return Table(header, rows)
+            by_relation = relations.at(head=component) if is_head else [np.nan] * len(names)
+            estimate = f"{mean.at(component=component):+.3f}"
+            bounds = interval_text(*interval.at(component=component), "+.3f")
+            rows.append([component, estimate, bounds, *texts(by_relation, "+.3f")])
+        return Table(["component", "best - second", "95 % interval", *names], rows)
 
 
 def component_names(model: SequenceModel) -> list[str]:
@@ -127,8 +115,9 @@ class Reading:
     """Contributions to the head's outputs along `directions` at T decisions of B windows.
 
     `directions` are [B, T, A] or [A]: with 1 at action a and -1 at action b, the preference for a
-    against b. `values` are those of `read_values`. `components` sum to the difference of outputs,
-    `tokens` to the component of its head, and `neurons` to that of its MLP but for a bias.
+    against b. `values` come from `read_values`. `components` sum to the difference of outputs,
+    `tokens` to the component of its head, and `neurons` to the component of its MLP without the
+    MLP's bias.
     """
 
     def __init__(self, model: SequenceModel, values: Values, directions: torch.Tensor):
@@ -142,25 +131,25 @@ class Reading:
             reader = reader - reader.mean(-1, keepdim=True)
             reader = reader / self.at(values["ln_final.hook_scale"])
         embedded = self.at(values["hook_embed"])
-        self.reader = reader.expand(embedded.shape)  # of the residual stream
+        self.reader = reader.expand(embedded.shape)  # d difference / d residual stream
         self.embedding = (embedded * reader).sum(-1)
         self.bias = (directions @ bias).expand(embedded.shape[:2])
 
     def components(self) -> torch.Tensor:
-        """Return what each of `component_names` adds, [B, T, P]."""
+        """Return the contribution of each of `component_names`, [B, T, P]."""
         components, bias = [self.embedding[..., None]], self.bias
         for layer, block in enumerate(self.model.transformer.blocks):
             z = self.at(self.values[f"blocks.{layer}.attn.hook_z"])
             mlp = self.at(self.values[f"blocks.{layer}.hook_mlp_out"])
             components += [
-                (z * self._of_heads(layer)).sum(-1),
+                (z * self._head_readers(layer)).sum(-1),
                 (mlp * self.reader).sum(-1)[..., None],
             ]
             bias = bias + self.reader @ block.attention.out.bias
         return torch.cat([*components, bias[..., None]], 2)
 
     def neurons(self) -> torch.Tensor:
-        """Return what each neuron adds, [B, T, layers, F]."""
+        """Return the contribution of each neuron, [B, T, layers, F]."""
         added = [
             self.at(self.values[f"blocks.{layer}.mlp.hook_post"])
             * (self.reader @ block.down.weight)
@@ -169,19 +158,19 @@ class Reading:
         return torch.stack(added, 2)
 
     def tokens(self) -> torch.Tensor:
-        """Return what each of K tokens adds through each head, [B, T, heads, K]."""
+        """Return the contribution of each of K tokens through each head, [B, T, heads, K]."""
         streams, added = self.model.tokenizer.streams, []
         queries = decision_tokens(self.model, self.reader.shape[1])
         for layer in range(len(self.model.transformer.blocks)):
             name = f"blocks.{layer}.attn"
             pattern = at_tokens(self.values[f"{name}.hook_pattern"], streams, queries)
             v = self.values[f"{name}.hook_v"].unflatten(0, (-1, streams)).flatten(1, 2)
-            of_heads = self._of_heads(layer)
-            added.append(torch.einsum("bhtk,bthd,bkhd->bthk", pattern, of_heads, v))
+            readers = self._head_readers(layer)
+            added.append(torch.einsum("bhtk,bthd,bkhd->bthk", pattern, readers, v))
         return torch.cat(added, 2)
 
-    def _of_heads(self, layer: int) -> torch.Tensor:
-        """Return what reads the outputs of the heads of a layer, [B, T, H, D]."""
+    def _head_readers(self, layer: int) -> torch.Tensor:
+        """Return `reader` as a map of the outputs z of a layer's heads, [B, T, H, D]."""
         out = self.model.transformer.blocks[layer].attention.out.weight
         by_head = out.unflatten(1, (self.model.transformer.heads, -1))  # [C, H, D]
         return torch.einsum("btc,chd->bthd", self.reader, by_head)
@@ -206,10 +195,10 @@ def preferred(outputs: torch.Tensor) -> torch.Tensor:
 def _preferred_sums(
     model: SequenceModel, contexts: Contexts
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return sums over decisions by task and episode, [K, E, ...], and the numbers [K, E, 1].
+    """Return sums of contributions by task and episode, and the numbers of decisions [K, E, 1].
 
-    `relations` [K, E, heads, R] are those of the tokens in each relation, `neurons` [K, E, layers,
-    F] those of absolute values.
+    The sums are `components` [K, E, P], `relations` [K, E, heads, R], over the tokens in each
+    relation, and `neurons` [K, E, layers, F], of absolute values.
     """
     sums: dict[str, np.ndarray] = {}
     counts = 0.0
@@ -217,16 +206,18 @@ def _preferred_sums(
         directions = preferred(outputs(model, batch))
         reading = Reading(model, read_values(model, batch), directions)
         masks = torch.stack(list(relations(model, batch).values()), 2).float()
-        of_relations = torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks)
-        values = {"components": reading.components(), "relations": of_relations}
-        values["neurons"] = reading.neurons().abs()
+        values = {
+            "components": reading.components(),
+            "relations": torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks),
+            "neurons": reading.neurons().abs(),
+        }
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + batch.total(value)
         counts = counts + batch.total(torch.ones(*directions.shape[:2], 1))
     return sums, counts
 
 
-def _pairs(model: SequenceModel, contexts: Contexts, components: dict[str, list[str]]) -> Results:
+def _pairs(model: SequenceModel, contexts: Contexts, axes: dict[str, list[str]]) -> Results:
     """Return the mean and the standard deviation of the contributions by pair of actions."""
     actions = range(model.spec.num_actions)
     pairs = list(itertools.combinations(actions, 2))
@@ -236,13 +227,13 @@ def _pairs(model: SequenceModel, contexts: Contexts, components: dict[str, list[
     for batch in contexts.batches():
         values = read_values(model, batch)
         directions = torch.eye(len(actions), device=model.head.weight.device)
-        of_actions = [Reading(model, values, direction).components() for direction in directions]
-        added = torch.stack([of_actions[a] - of_actions[b] for a, b in pairs], 2)
+        by_action = [Reading(model, values, direction).components() for direction in directions]
+        added = torch.stack([by_action[a] - by_action[b] for a, b in pairs], 2)
         total = total + batch.total(added).sum((0, 1))
         square = square + batch.total(added.double() ** 2).sum((0, 1))
         count = count + batch.total(torch.ones(added.shape[:2])).sum()
     mean = total / count
-    axes = {"pair": [f"{a} - {b}" for a, b in pairs], **components}
+    axes = {"pair": [f"{a} - {b}" for a, b in pairs], **axes}
     about = "contribution to the output of an action minus that of another, over all decisions"
     deviation = np.sqrt(np.maximum(square / count - mean**2, 0))
     return {

@@ -1,10 +1,10 @@
 """Attribution patching: the recovery of every head at every place, by one gradient a change.
 
 The effect of a patch (`ad/interpret/pairs.py`) is estimated to first order: the gradient of the
-divergence at the values on the changed context, times the unchanged values minus these (Nanda 2023,
-"Attribution Patching"; Syed et al. 2023, arXiv 2310.10348, section 3). One pass backward estimates
-all patches at once, which for long contexts are too many to be made. How far the estimates are to
-be trusted is their correlation with the recoveries of the patches that activation patching makes.
+divergence at the values on the changed context, times the difference of the original values from
+these (Nanda 2023, "Attribution Patching"; Syed et al. 2023, arXiv 2310.10348, section 3). One
+backward pass estimates all patches at once; for long contexts there are too many to make each one.
+The agreement is the correlation of the estimates with the recoveries of activation patching.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.interpret.analysis import texts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.pairs import (
@@ -51,11 +52,11 @@ class AttributionPatching(PairAnalysis):
         pairs = make_pairs(subject)
         axes, results = {"change": list(pairs)}, {"effect": effects(pairs)}
         values = [estimates(pair) for pair in pairs.values()]  # by kind, [3, ...]
-        named = {"head": subject.heads, "before": list(range(subject.contexts.length))}
+        places = {"head": subject.heads, "before": list(range(subject.contexts.length))}
         about = "estimated recovery: gradient of the divergence times the change of the value"
         by_place = np.stack([value["head_place"] for value in values])
         results |= labeled_recoveries(
-            "head_place", by_place, {**axes, **named}, f"{about}, by decisions before the last"
+            "head_place", by_place, {**axes, **places}, f"{about}, by decisions before the last"
         )
         agreement = np.full((len(pairs), len(KINDS)), np.nan)
         for number, (kind, patches) in enumerate(KINDS.items()):
@@ -81,7 +82,7 @@ class AttributionPatching(PairAnalysis):
         for change in effect.axes["change"]:
             values = heads.at(change=change)
             numbers = [effect.at(change=change)[0], *agreement.at(change=change)]
-            cells = [UNKNOWN if np.isnan(value) else f"{value:.2f}" for value in numbers]
+            cells = texts(numbers, ".2f")
             strongest = [UNKNOWN] * 3
             if not np.isnan(values).all():
                 head, before = np.unravel_index(np.nanargmax(values), values.shape)
@@ -93,8 +94,8 @@ class AttributionPatching(PairAnalysis):
 def estimates(pair: Pair) -> dict[str, np.ndarray]:
     """Return the estimated recoveries and their intervals, [3, ...] each.
 
-    `head_place` is [3, heads, T] by the number of decisions before the last one, `head` [3, heads]
-    and `place` [3, layers * groups] are those of `head_patches` and `place_patches`.
+    `head_place` is [3, heads, T] by the number of decisions before the last one. `head` [3, heads]
+    and `place` [3, layers * groups] estimate `head_patches` and `place_patches`.
     """
     products = first_order(pair, gradients(pair))
     layers = range(len(pair.model.transformer.blocks))
@@ -112,22 +113,22 @@ def estimates(pair: Pair) -> dict[str, np.ndarray]:
 
 
 def gradients(pair: Pair) -> Values:
-    """Return the gradient of the divergence, a sum over contexts, at POINTS on the changed ones."""
+    """Return the gradient of the summed divergence at POINTS on the changed contexts."""
 
     def begin(value: torch.Tensor, point) -> torch.Tensor:
         return value.detach().requires_grad_()  # the weights of the model are frozen
 
     with torch.enable_grad(), hooked(pair.model, POINTS, {"hook_embed": begin}) as values:
         divergence = pair.distance(pair.log_probs(pair.other)).sum()
-        found = torch.autograd.grad(divergence, list(values.values()))
-    return dict(zip(values, found, strict=True))
+        derivatives = torch.autograd.grad(divergence, list(values.values()))
+    return dict(zip(values, derivatives, strict=True))
 
 
-def first_order(pair: Pair, found: Mapping[str, torch.Tensor]) -> Values:
-    """Return the products of the gradients `found` with the unchanged minus the changed values."""
+def first_order(pair: Pair, gradients: Mapping[str, torch.Tensor]) -> Values:
+    """Return the products of `gradients` with the original minus the changed values."""
     return {
         name: gradient * (pair.values[name] - pair.other_values[name])
-        for name, gradient in found.items()
+        for name, gradient in gradients.items()
     }
 
 
@@ -136,8 +137,8 @@ def of_places(pair: Pair, products: torch.Tensor) -> np.ndarray:
     length, places = pair.queries.contexts.length, torch.from_numpy(pair.places)
     total = torch.zeros((len(places), length + 1), dtype=torch.float64)
     total.scatter_add_(1, places, products.double().cpu())  # later tokens have no gradient
-    of_contexts = total.unflatten(0, (-1, pair.model.tokenizer.streams)).sum(1)
-    return pair.by_task(of_contexts[:, :length])
+    by_context = total.unflatten(0, (-1, pair.model.tokenizer.streams)).sum(1)
+    return pair.by_task(by_context[:, :length])
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,12 +1,12 @@
-"""The context scan: what a model does when its context is not that of the evaluation.
+"""The context scan: what a model does when its context differs from the evaluation's.
 
-Four things are varied without training: the scale of the rewards that the tokens tell, the length
-of the context, the temperature of the actions, and the learning history that a rollout begins with,
-the early part of a source agent's or its end (as the prompts of Laskin et al. 2022, arXiv
-2210.14215, section 5). Each variant plays the evaluation's episodes; the first three are also
-compared by action probabilities, at the last decisions of the same contexts, where the intact model
-has a temperature of 1. A rollout that begins with a history of its task is played on train tasks,
-the others on held-out tasks.
+Four things are varied without training: the scale of the rewards that the tokens encode, the length
+of the context, the temperature of the actions, and a prompt. A prompt is the early or the last part
+of a source agent's learning history, which the context of a rollout begins with (Laskin et al.
+2022, arXiv 2210.14215, section 5). Each variant plays the evaluation's episodes, with a prompt on
+train tasks, else on held-out tasks. Variants without a prompt are also compared by action
+probabilities at the last decisions of the same contexts, where the intact model has a temperature
+of 1.
 """
 
 from collections.abc import Sequence
@@ -19,34 +19,35 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
-from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks
+from ad.errors import ConfigError
+from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks, texts
 from ad.interpret.changes import Queries, make_queries, shortened
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.pairs import NUM_CONTEXTS
-from ad.interpret.relations import tells_rewards
-from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
+from ad.interpret.relations import encodes_rewards
+from ad.interpret.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 from ad.rollout.rollout import Policy, Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 
 REWARD_SCALES = (0.0, 0.5, 2.0)
 SHORTER = (8, 4, 2)  # the context length is divided by them
-TEMPERATURES = (0.25, 0.5, 2.0)  # times that of the evaluation
+TEMPERATURES = (0.25, 0.5, 2.0)  # times the temperature of the evaluation
 PERIOD = 10  # episodes of the first and the last period
 PERIODS = ("all episodes", f"first {PERIOD}", f"last {PERIOD}")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A difference from the evaluation. `baseline` names the variant that it is compared with."""
+    """A difference from the evaluation; `baseline` names the variant that it is compared with."""
 
     name: str
     baseline: str
     reward_scale: float = 1.0
     temperature: float = 1.0  # a factor
-    context_length: int | None = None  # None for that of the experiment
+    context_length: int | None = None  # None: the context length of the experiment
     prompt: str | None = None  # EARLY or LATE
     on_train_tasks: bool = False
     problem: str | None = None  # why it is left out
@@ -70,11 +71,11 @@ class ContextScan(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if subject.source != "rollout":
-            return "needs contexts from rollouts, with which it compares others"
-        return super().problem(subject)
+            raise ConfigError("the contexts are not of rollouts, which others are compared with")
+        super().check(subject)
 
     def run(self, subject):
         """Return the learning curves and returns by variant, and how probabilities differ."""
@@ -92,80 +93,63 @@ class ContextScan(Analysis):
                 curves[row], returns[row] = own.mean(0), periods(own).mean(0)
                 change[row], interval[:, row] = over_tasks(periods(own) - periods(other))
         axes = {"variant": names, "period": list(PERIODS)}
-        bound = {"bound": ["low", "high"]}
         about = "mean return over the episodes of a period and over tasks"
         about += f"; left out: {'; '.join(left_out)}" if left_out else ""
-        results = {
+        over_episodes = {"variant": names, "episode": list(range(1, episodes + 1))}
+        return {
             "returns": LabeledArray(returns, axes, about),
-            "change": LabeledArray(change, axes, "mean return minus that of the intact variant"),
-            "change_interval": LabeledArray(
-                interval, {**bound, **axes}, "95 % interval of change over tasks"
+            **with_interval(
+                "change", change, interval, axes, "mean return minus the intact variant's"
             ),
-            "curves": LabeledArray(
-                curves,
-                {"variant": names, "episode": list(range(1, episodes + 1))},
-                "mean return over tasks",
-            ),
+            "curves": LabeledArray(curves, over_episodes, "mean return over tasks"),
+            **_probabilities(subject, scanned),
         }
-        return results | _probabilities(subject, scanned)
 
     def table(self, results):
-        """Return what each variant does to probabilities and returns."""
-        returns, change, interval = (results[n] for n in ("returns", "change", "change_interval"))
-        differences = results["probabilities"]
-        header = ["variant", *differences.axes["measure"]]
+        """Return the effect of each variant on probabilities and returns."""
+        header = ["variant", *results["probabilities"].axes["measure"]]
         header += [f"return, {period}" for period in PERIODS]
         header += [f"change, {PERIODS[0]}", "95 % interval"]
         rows = []
-        for name in returns.axes["variant"]:
-            low, high = interval.at(variant=name, period=PERIODS[0])
-            numbers = [*differences.at(variant=name), *returns.at(variant=name)]
-            cells = [UNKNOWN if np.isnan(value) else f"{value:.3f}" for value in numbers]
-            changed = change.at(variant=name)[0]
-            cells.append(UNKNOWN if np.isnan(changed) else f"{changed:+.3f}")
-            rows.append([name, *cells, interval_text(low, high, "+.3f")])
+        for name in results["returns"].axes["variant"]:
+            differences, returns, change, interval = (
+                results[array].at(variant=name)
+                for array in ("probabilities", "returns", "change", "change_interval")
+            )
+            cells = [*texts([*differences, *returns], ".3f"), *texts(change[:1], "+.3f")]
+            rows.append([name, *cells, interval_text(*interval[:, 0], "+.3f")])
         return Table(header, rows)
 
 
 def variants(subject: Subject) -> list[Variant]:
-    """Return all variants, with why those are left out that the model or its policy cannot have."""
+    """Return all variants; those that the model or its policy cannot have with the reason."""
     length = subject.run.config.data.context_length
     shorter = sorted({max(length // divisor, 2) for divisor in SHORTER} - {length})
-    greedy = subject.run.config.evaluation.action == "greedy"
-    no_temperature = "the evaluation's actions are greedy" if greedy else None
+    is_greedy = subject.run.config.evaluation.action == "greedy"
     varied = partial(Variant, baseline=HELD_OUT.name)
-    no_prompt = _prompt_problem(subject)
-    return [
-        HELD_OUT,
-        *(
-            varied(
-                f"rewards x{scale:g}", reward_scale=scale, problem=_scale_problem(subject, scale)
-            )
-            for scale in REWARD_SCALES
-        ),
-        *(varied(f"context of {count}", context_length=count) for count in shorter),
-        *(
-            varied(f"temperature x{factor:g}", temperature=factor, problem=no_temperature)
-            for factor in TEMPERATURES
-        ),
-        replace(TRAIN, problem=no_prompt),
-        *(
-            replace(TRAIN, name=f"{p}, train tasks", prompt=p, problem=no_prompt)
-            for p in (EARLY, LATE)
-        ),
-    ]
+    found = [HELD_OUT]
+    for scale in REWARD_SCALES:
+        problem = _scale_problem(subject, scale)
+        found.append(varied(f"rewards x{scale:g}", reward_scale=scale, problem=problem))
+    found += [varied(f"context of {count}", context_length=count) for count in shorter]
+    problem = "the evaluation's actions are greedy" if is_greedy else None
+    for factor in TEMPERATURES:
+        found.append(varied(f"temperature x{factor:g}", temperature=factor, problem=problem))
+    train = replace(TRAIN, problem=_prompt_problem(subject))
+    prompted = (replace(train, name=f"{prompt}, train tasks", prompt=prompt) for prompt in PROMPTS)
+    return [*found, train, *prompted]
 
 
 def _scale_problem(subject: Subject, scale: float) -> str | None:
     """Return why the rewards of contexts cannot be scaled, None if they can."""
     spec = subject.model.spec
-    if not tells_rewards(subject.model):
-        return "the tokens tell no rewards"
+    if not encodes_rewards(subject.model):
+        return "the tokens encode no rewards"
     if getattr(subject.policy, "plan_steps", 0):
         return "the policy plans with rewards"
     unknown = [r * scale for r in spec.rewards if r * scale not in spec.rewards]
     if isinstance(subject.model.tokenizer.reward, RewardTable) and unknown:
-        return f"no token tells a reward of {unknown[0]:g}"
+        return f"no token encodes a reward of {unknown[0]:g}"
     return None
 
 
@@ -175,7 +159,7 @@ def _prompt_problem(subject: Subject) -> str | None:
     if subject.method.within_episodes:
         return "a context ends with its episode"
     if HistoryStore(run.config).folders(run.split.train_tasks) is None:
-        return "the learning histories are not there"
+        return "the learning histories are missing"
     if prompts_of(subject.dataset, needed) is None:
         return f"some histories are shorter than {needed} transitions"
     return None
@@ -193,8 +177,8 @@ def play(subject: Subject, scanned: Sequence[Variant]) -> dict[str, np.ndarray]:
     played = {}
     for group in groups.values():
         returns = _rollout(subject, group).returns
-        of_variants = returns.reshape(len(group), -1, returns.shape[1])
-        played |= {variant.name: of_variants[row] for row, variant in enumerate(group)}
+        by_variant = returns.reshape(len(group), -1, returns.shape[1])
+        played |= {variant.name: by_variant[row] for row, variant in enumerate(group)}
     return played
 
 
@@ -211,8 +195,8 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> Rollout:
     )
     new_policy, prompt = policy_of(config, subject.method, subject.model), None
     if first.prompt is not None:
-        of_kinds = prompts_of(subject.dataset, run.config.data.context_length // 2)
-        prompt = Prompt.together([of_kinds[variant.prompt] for variant in group])
+        prompts = prompts_of(subject.dataset, run.config.data.context_length // 2)
+        prompt = Prompt.together([prompts[variant.prompt] for variant in group])
 
     def new_varied(num_envs: int) -> Policy:
         return VariedPolicy(new_policy(num_envs), subject.model, scales, temperatures, prompt)
@@ -222,9 +206,9 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> Rollout:
 
 
 def num_episodes(subject: Subject) -> int:
-    """Return the number of episodes of a rollout: those of the evaluation.
+    """Return the number of episodes of a rollout: as many as the evaluation's.
 
-    They are at most PERIOD where a context ends with its episode, since all are alike there.
+    It is at most PERIOD where a context ends with its episode, since all episodes are alike there.
     """
     episodes = subject.run.config.evaluation.episodes
     return min(episodes, PERIOD) if subject.method.within_episodes else episodes
@@ -237,7 +221,7 @@ def periods(returns: np.ndarray) -> np.ndarray:
 
 
 def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
-    """Return how far each variant's action probabilities are from the intact ones, over tasks."""
+    """Return the distance of each variant's action probabilities from the intact ones."""
     queries = make_queries(subject.contexts, NUM_CONTEXTS)
     intact, task = log_probs(subject.model, queries, HELD_OUT), queries.contexts.task
     count = np.bincount(task, minlength=len(queries.contexts.tasks))
@@ -252,13 +236,8 @@ def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
             mean[row], interval[:, row] = over_tasks(ratio(np.stack(sums, 1), count[:, None]))
     measures = ["divergence (nats)", "another best action"]
     axes = {"variant": [variant.name for variant in scanned], "measure": measures}
-    about = "action probabilities at the same last decisions, against those of the intact variant"
-    return {
-        "probabilities": LabeledArray(mean, axes, f"{about}: mean over tasks"),
-        "probabilities_interval": LabeledArray(
-            interval, {"bound": ["low", "high"], **axes}, "95 % interval of probabilities"
-        ),
-    }
+    about = "action probabilities at the same last decisions, against the intact variant: mean"
+    return with_interval("probabilities", mean, interval, axes, f"{about} over tasks")
 
 
 def log_probs(model: SequenceModel, queries: Queries, variant: Variant) -> torch.Tensor:

@@ -1,21 +1,20 @@
 """The logit lens: what the model would do if it stopped after a layer.
 
-The residual stream after each attention and each MLP goes through the final normalization and the
-head in place of the last one (nostalgebraist 2020, "interpreting GPT: the logit lens").
+The final normalization and the head read the residual stream after each attention and each MLP, in
+place of the last one (nostalgebraist 2020, "interpreting GPT: the logit lens").
 """
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis
+from ad.interpret.analysis import Analysis, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 
 
 class Lens(Analysis):
@@ -60,7 +59,7 @@ class Lens(Analysis):
             columns += list(results["agreement_by_episode"].values[[0, -1]])
             header += ["in episode 1", "in the last episode"]
         rows = [
-            [stage, *(UNKNOWN if np.isnan(value) else f"{value:.3f}" for value in numbers)]
+            [stage, *texts(numbers, ".3f")]
             for stage, *numbers in zip(results["agreement"].axes["stage"], *columns, strict=True)
         ]
         return Table(header, rows)

@@ -1,9 +1,9 @@
 """Activation patching: which values carry what differs between two contexts.
 
-A context is changed in one thing (`changes.py`). The model runs on the changed one, with the value
-at a point taken from its run on the context as it was (Meng et al. 2022, arXiv 2202.05262), and the
-recovery is that of `pairs.py`. Steering adds the mean difference of the two residual streams at the
-last decision, taken from half of the tasks, and is scored on the other half.
+A context is changed in one thing (`changes.py`). The model runs on the changed context, with the
+value at a point taken from its run on the original context (Meng et al. 2022, arXiv 2202.05262);
+`pairs.py` defines the recovery. Steering adds the mean difference of the two residual streams at
+the last decision, taken from half of the tasks, and is scored on the other half.
 """
 
 from typing import ClassVar
@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.interpret.analysis import texts
 from ad.interpret.labeled import BOUND, Axes
 from ad.interpret.pairs import (
     Pair,
@@ -24,7 +25,7 @@ from ad.interpret.pairs import (
     recovery,
 )
 from ad.interpret.relations import relation_names, relations
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 
 
 class Patching(PairAnalysis):
@@ -50,9 +51,10 @@ class Patching(PairAnalysis):
         kinds = {"head": head_patches, "place": place_patches, "relation": relation_patches}
         for kind, patches in kinds.items():
             labels = [label for label, _ in patches(next(iter(pairs.values())))]
-            found = [pair.recoveries(dict(patches(pair))) for pair in pairs.values()]
-            named = {**axes, kind: labels}
-            results |= labeled_recoveries(kind, np.stack(found), named, about.format(kind))
+            values = [pair.recoveries(dict(patches(pair))) for pair in pairs.values()]
+            results |= labeled_recoveries(
+                kind, np.stack(values), {**axes, kind: labels}, about.format(kind)
+            )
         layers = range(len(subject.model.transformer.blocks))
         named = {**axes, "stage": [f"before layer {layer}" for layer in layers]}
         steered = np.stack([steering(pair) for pair in pairs.values()])
@@ -65,14 +67,14 @@ class Patching(PairAnalysis):
         header += [f"steering, {stage}" for stage in steered.axes["stage"]]
         values = np.concatenate([effect.values, heads.values, steered.values], axis=1)
         rows = [
-            [name, *(UNKNOWN if np.isnan(value) else f"{value:.2f}" for value in row)]
+            [name, *texts(row, ".2f")]
             for name, row in zip(effect.axes["change"], values, strict=True)
         ]
         return Table(header, rows)
 
 
 def relation_patches(pair: Pair) -> Patches:
-    """Yield the residual stream before each layer, at the tokens in a relation to the decision."""
+    """Yield patches of the residual stream before each layer, at the tokens in a relation."""
     model, streams = pair.model, pair.model.tokenizer.streams
     masks = relations(model, pair.queries.contexts)
     for layer in range(len(model.transformer.blocks)):
@@ -86,7 +88,7 @@ def relation_patches(pair: Pair) -> Patches:
 def steering(pair: Pair) -> np.ndarray:
     """Return the recovery by the mean difference before each layer, and its interval: [3, layers].
 
-    The difference is that of the tasks of even numbers, the recovery that of the others.
+    The difference is a mean over the tasks of even numbers, the recovery one over the others.
     """
     contexts, layers = pair.queries.contexts, range(len(pair.model.transformer.blocks))
     fitted = torch.from_numpy((contexts.task % 2 == 0) & pair.differs)

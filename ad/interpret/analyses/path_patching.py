@@ -1,10 +1,10 @@
 """Path patching: along which edges the output of a head carries a change of the context.
 
-The model runs on the changed context of a pair (`ad/interpret/pairs.py`). A receiver, which is the
-query, the key or the value of a later head, an MLP or the logits, is computed with what a sender, a
-head, wrote on the context as it was. All else that the receiver reads is frozen, and what follows
-the receiver is computed anew (Wang et al. 2023, arXiv 2211.00593, section 3.1, where MLPs between
-the two are not frozen).
+The model runs on the changed context of a pair (`ad/interpret/pairs.py`). A sender is a head; a
+receiver is the query, key or value of a later head, an MLP, or the logits. The receiver is computed
+with the sender's output on the original context, while its other inputs are frozen. Whatever
+follows the receiver is computed anew (Wang et al. 2023, arXiv 2211.00593, section 3.1, where MLPs
+between sender and receiver are not frozen).
 """
 
 from typing import ClassVar
@@ -28,8 +28,8 @@ from ad.interpret.pairs import (
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table
 
-MOST_HEADS = 8  # those whose whole output recovers most of any change
-FAINT = 0.01  # nats: the heads are not chosen by a change whose divergence is smaller
+MOST_HEADS = 8  # the heads whose whole output recovers most of any change
+FAINT = 0.01  # nats: changes of smaller divergence have no part in the choice of heads
 SHOWN = 3  # edges of each change in the table
 INPUTS = ("q", "k", "v")
 
@@ -48,7 +48,7 @@ class PathPatching(PairAnalysis):
     }
 
     def run(self, subject):
-        """Return the recovery of each edge by change, and those of the senders' whole outputs."""
+        """Return the recoveries of each edge and of the senders' whole outputs, by change."""
         pairs = make_pairs(subject)
         whole = np.stack([pair.recoveries(dict(head_patches(pair))) for pair in pairs.values()])
         effect = effects(pairs)
@@ -57,13 +57,13 @@ class PathPatching(PairAnalysis):
         names = [f"{layer}.{head}" for layer, head in heads]
         axes = {"change": list(pairs), "sender": names}
         whole = whole[..., [subject.heads.index(name) for name in names]]
-        found = np.stack([edge_recoveries(pair, heads) for pair in pairs.values()])
-        edges = {**axes, "receiver": receivers(subject.model, heads)}
+        edges = np.stack([edge_recoveries(pair, heads) for pair in pairs.values()])
+        edge_axes = {**axes, "receiver": receivers(subject.model, heads)}
         about = "recovery by {} of the sender: 1 - divergence with the patch / divergence without"
         return {
             "effect": effect,
             **labeled_recoveries("sender", whole, axes, about.format("the whole output")),
-            **labeled_recoveries("edge", found, edges, about.format("one edge")),
+            **labeled_recoveries("edge", edges, edge_axes, about.format("one edge")),
         }
 
     def table(self, results):
@@ -73,34 +73,33 @@ class PathPatching(PairAnalysis):
         rows = []
         for change in edge.axes["change"]:
             values = edge.at(change=change)
+            if np.isnan(values).all():
+                rows.append([change, *[UNKNOWN] * 5])
+                continue
             order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None)[:SHOWN]
-            for sender, receiver in zip(*np.unravel_index(order, values.shape), strict=True):
-                known = not np.isnan(values[sender, receiver])
-                low, high = interval.at(change=change)[:, sender, receiver]
-                whole = results["sender"].at(change=change)[sender]
-                numbers = [
-                    f"{values[sender, receiver]:.2f}",
-                    interval_text(low, high, ".2f"),
-                    f"{whole:.2f}",
-                ]
-                labels = [edge.axes["sender"][sender], edge.axes["receiver"][receiver]]
-                rows.append([change, *(labels + numbers if known else [UNKNOWN] * 5)])
-                if not known:
+            for place in zip(*np.unravel_index(order, values.shape), strict=True):
+                if np.isnan(values[place]):
                     break
+                sender, receiver = place
+                whole = results["sender"].at(change=change)[sender]
+                bounds = interval.at(change=change)[:, sender, receiver]
+                labels = [edge.axes["sender"][sender], edge.axes["receiver"][receiver]]
+                numbers = [f"{values[place]:.2f}", interval_text(*bounds, ".2f"), f"{whole:.2f}"]
+                rows.append([change, *labels, *numbers])
         return Table(header, rows)
 
 
 def strongest_heads(model: SequenceModel, recoveries: np.ndarray) -> Heads:
-    """Return the MOST_HEADS heads of the highest of `recoveries` [changes, heads], in order."""
+    """Return the MOST_HEADS heads with the highest `recoveries` [changes, heads], in order."""
     highest = np.nan_to_num(recoveries, nan=-np.inf).max(0)
     chosen = np.sort(np.argsort(-highest, kind="stable")[:MOST_HEADS])
     return [divmod(int(index), model.transformer.heads) for index in chosen]
 
 
 def receivers(model: SequenceModel, heads: Heads) -> list[str]:
-    """Return the names of the inputs of `heads`, of the MLPs and of the logits."""
-    of_heads = [f"{letter} {layer}.{head}" for layer, head in heads for letter in INPUTS]
-    return [*of_heads, *(f"mlp {n}" for n in range(len(model.transformer.blocks))), "logits"]
+    """Return the names of all receivers: the inputs of `heads`, the MLPs and the logits."""
+    inputs = [f"{letter} {layer}.{head}" for layer, head in heads for letter in INPUTS]
+    return [*inputs, *(f"mlp {n}" for n in range(len(model.transformer.blocks))), "logits"]
 
 
 def edge_recoveries(pair: Pair, heads: Heads) -> np.ndarray:
@@ -109,15 +108,15 @@ def edge_recoveries(pair: Pair, heads: Heads) -> np.ndarray:
     NaN where the receiver is not after the sender.
     """
     names = receivers(pair.model, heads)
-    found = np.full((3, len(heads), len(names)), np.nan)
+    values = np.full((3, len(heads), len(names)), np.nan)
     for row, sender in enumerate(heads):
         patches = dict(edge_patches(pair, sender, heads))
-        found[:, row, [names.index(name) for name in patches]] = pair.recoveries(patches)
-    return found
+        values[:, row, [names.index(name) for name in patches]] = pair.recoveries(patches)
+    return values
 
 
 def edge_patches(pair: Pair, sender: tuple[int, int], heads: Heads) -> Patches:
-    """Yield what writes each receiver after `sender`, by its name in `receivers`."""
+    """Yield the hook that writes each receiver after `sender`, by its name in `receivers`."""
     blocks, added = pair.model.transformer.blocks, sender_difference(pair, *sender)
     for layer in range(sender[0], len(blocks)):
         name = f"blocks.{layer}"
@@ -135,7 +134,7 @@ def edge_patches(pair: Pair, sender: tuple[int, int], heads: Heads) -> Patches:
 
 @torch.no_grad()
 def sender_difference(pair: Pair, layer: int, head: int) -> torch.Tensor:
-    """Return what a head adds to the residual stream unchanged minus changed, [N * S, L, C]."""
+    """Return the head's output on the original minus that on the changed context, [N * S, L, C]."""
     name, attention = f"blocks.{layer}.attn.hook_z", pair.model.transformer.blocks[layer].attention
     difference = (pair.values[name] - pair.other_values[name])[:, :, head]
     return difference @ attention.out.weight.unflatten(1, (attention.heads, -1))[:, head].T
@@ -150,11 +149,11 @@ def head_inputs(block, residual: torch.Tensor) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def mlp_output(block, residual: torch.Tensor) -> torch.Tensor:
-    """Return what the MLP of a block adds to the residual stream [N * S, L, C] that it reads."""
+    """Return the output of the MLP of a block at a residual stream [N * S, L, C]."""
     return block.down(F.gelu(block.up(block.norm_mlp(residual))))
 
 
 def _of_head(new: torch.Tensor, head: int) -> Write:
-    """Return the function that replaces a value [N * S, L, H, D] by `new` in one head."""
+    """Return a hook that replaces a value [N * S, L, H, D] by `new` in one head."""
     mask = (torch.arange(new.shape[2], device=new.device) == head)[:, None]
     return lambda value, point: torch.where(mask, new, value)

@@ -1,9 +1,9 @@
-"""Probes: what can be read off the residual stream at a decision, on tasks that no probe saw.
+"""Probes: what can be read off the residual stream at a decision, on held-out tasks.
 
-A probe is fitted on decisions in rollouts on the train tasks and scored on those on the held-out
+A probe is fitted on decisions in rollouts on the train tasks and scored in rollouts on the held-out
 tasks, after the embedding and after each layer. A class is scored by balanced accuracy, a number by
 R². The control task gives each observation a random label of the same kind, which the model has no
-reason to represent: a probe that reaches a like score there has learned it by itself (Hewitt and
+reason to represent: a probe with a similar score there has learned the task by itself (Hewitt and
 Liang 2019, arXiv 1909.03368).
 """
 
@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.errors import ConfigError
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
@@ -35,12 +36,12 @@ EPISODE_BINS = (1, 2, 4, 8, 16, 32, 64)  # first episodes of the bins, from 1
 
 @dataclass(frozen=True)
 class Decisions:
-    """n decisions: activations [stages, n, C], the number of the observation and labels, [n]."""
+    """n decisions: activations [stages, n, C], and arrays [n] by decision."""
 
     activations: np.ndarray
-    cell: np.ndarray
+    cell: np.ndarray  # the number of the observation
     episode: np.ndarray  # from 1
-    found: np.ndarray
+    reward_seen: np.ndarray
     labels: dict[str, np.ndarray]  # classes are int64, numbers float64, NaN for unknown
 
 
@@ -55,25 +56,24 @@ class Probes(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if importlib.util.find_spec("sklearn") is None:
-            return 'needs scikit-learn: pip install -e ".[interpret]"'
+            raise ConfigError('scikit-learn is missing: pip install -e ".[interpret]"')
         if subject.source != "rollout":
-            return "needs contexts from rollouts: those of the histories are all of train tasks"
-        return super().problem(subject)
+            raise ConfigError("the contexts are not of rollouts on held-out tasks")
+        super().check(subject)
 
     def run(self, subject):
-        """Return the scores by target, stage and probe, of control tasks, and over the context."""
+        """Return the scores by target, stage and probe, of the control task, and over context."""
         model = subject.model
         fit = draw(subject, subject.train_contexts, FITTED)
         held_out = draw(subject, subject.contexts, SCORED)
         names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
         stages = ["embedding", *(f"after layer {n}" for n in range(len(model.transformer.blocks)))]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
-        bins = [
-            f"from episode {first}" for first in EPISODE_BINS if first <= held_out.episode.max()
-        ]
+        last = held_out.episode.max()
+        bins = [f"from episode {first}" for first in EPISODE_BINS if first <= last]
         groups = ["all", "found", "not found", *bins]
         scores = np.full((len(names), len(stages), len(PROBES), len(groups)), np.nan)
         control = np.full(scores.shape[:-1], np.nan)
@@ -98,7 +98,7 @@ class Probes(Analysis):
         }
 
     def table(self, results):
-        """Return the scores after each layer, with those of the control task in brackets."""
+        """Return the scores after each layer, with the score of the control task in brackets."""
         scores, control, chances = (results[n] for n in ("scores", "control", "chance"))
         stages = scores.axes["stage"]
         header = ["target", "probe", "chance", *stages]
@@ -118,40 +118,39 @@ def draw(subject: Subject, contexts: Contexts, count: int) -> Decisions:
     rng = np.random.default_rng(derive_key(0, "interpret", "probes"))
     place = np.sort(rng.permutation(place)[:count])
 
-    def chosen(values: np.ndarray) -> np.ndarray:
+    def at_place(values: np.ndarray) -> np.ndarray:
         return values[:, 1:].flatten()[place]
 
     labels = {
-        **{name: chosen(values) for name, values in task_labels(subject, contexts).items()},
-        "episode": chosen(contexts.episode + 1.0),
-        "found": chosen(contexts.found.astype(np.int64)),
-        "visited": chosen(contexts.visited.astype(np.int64)),
+        **task_labels(subject, contexts),
+        "episode": contexts.episode + 1.0,
+        "found": contexts.reward_seen.astype(np.int64),
+        "visited": contexts.visited.astype(np.int64),
     }
-    observed = observed_labels(subject, contexts)
     return Decisions(
         activations(subject.model, contexts)[:, place],
-        chosen(observed),
-        chosen(contexts.episode + 1),
-        chosen(contexts.found),
-        labels,
+        at_place(observation_hashes(subject, contexts)),
+        at_place(contexts.episode + 1),
+        at_place(contexts.reward_seen),
+        {name: at_place(values) for name, values in labels.items()},
     )
 
 
-def observed_labels(subject: Subject, contexts: Contexts) -> np.ndarray:
-    """Return a number for each observation that is the same in all contexts, uint64 [B, T + 1]."""
+def observation_hashes(subject: Subject, contexts: Contexts) -> np.ndarray:
+    """Return a hash of each observation that is the same in all contexts, uint64 [B, T + 1]."""
     fields = [name for name in subject.model.spec.observation_fields if "next" not in name]
     number = np.zeros(contexts.valid.shape, np.uint64)
     for name in fields:
         part = contexts.window[name].cpu().numpy().astype(np.float64).view(np.uint64)
         for column in part.reshape(*number.shape, -1).transpose(2, 0, 1):
-            number = number * np.uint64(1_000_003) + column  # a hash, modulo 2^64
+            number = number * np.uint64(1_000_003) + column  # modulo 2^64
     return number
 
 
 def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
-    """Return what the world tells of the task, [B, T + 1] by name: its numbers and the distance.
+    """Return labels of the task, [B, T + 1] by name: its numbers, and the distance to a success.
 
-    The distance is that to a success in env steps, where the observation tells the state.
+    The distance, in env steps, needs a world whose observation is its state.
     """
     world, shape = subject.run.world, contexts.valid.shape
     by_name = {task_name(task): task for task in world.all_tasks()}
@@ -170,9 +169,9 @@ def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
 
 
 def is_probed(labels: np.ndarray, held_out: np.ndarray) -> bool:
-    """Return whether there are several values, and as classes not too many and none unseen.
+    """Return whether a probe can be fitted on `labels` and scored on the labels `held_out`.
 
-    A probe is fitted on `labels`; a class that is among the `held_out` alone it cannot predict.
+    There must be several values. Classes must be at most MOST_CLASSES, and no held-out class new.
     """
     if labels.dtype.kind == "f":
         return len(np.unique(labels[np.isfinite(labels)])) > 1
@@ -185,13 +184,13 @@ def activations(model: SequenceModel, contexts: Contexts) -> np.ndarray:
 
     The first is the embedding, the others follow each layer.
     """
-    points, found = ("blocks.0.hook_resid_pre", "*.hook_resid_post"), []
+    points, batches = ("blocks.0.hook_resid_pre", "*.hook_resid_post"), []
     for batch in contexts.batches():
         with torch.inference_mode(), hooked(model, points) as values:
             model(batch.window)
         at_decisions = [model.tokenizer.at_decisions(value) for value in values.values()]
-        found.append(torch.stack(at_decisions).flatten(1, 2).float().cpu().numpy())
-    return np.concatenate(found, axis=1)
+        batches.append(torch.stack(at_decisions).flatten(1, 2).float().cpu().numpy())
+    return np.concatenate(batches, axis=1)
 
 
 def control_labels(
@@ -200,8 +199,7 @@ def control_labels(
     """Return labels that are a random function of the observation, drawn from `labels`."""
     cells = np.unique(np.concatenate([fit.cell, held_out.cell]))
     rng = np.random.default_rng(derive_key(0, "interpret", "control task", name))
-    known = labels[np.isfinite(labels)]
-    drawn = rng.choice(known, len(cells))
+    drawn = rng.choice(labels[np.isfinite(labels)], len(cells))
     return [drawn[np.searchsorted(cells, decisions.cell)] for decisions in (fit, held_out)]
 
 
@@ -210,11 +208,11 @@ def probe_scores(
 ) -> np.ndarray:
     """Return the scores of a probe on all held-out decisions, and on groups of them.
 
-    `labels` are those of both. The groups are found, not found, and the bins of episodes. NaN
-    where there are fewer than FEWEST decisions, or a single class or number.
+    `labels` are the labels of `fit` and of `held_out`. The groups are decisions with a reward seen,
+    without one, and the bins of episodes. A score is NaN with fewer than FEWEST decisions, or a
+    single class or number.
     """
-    known = [np.isfinite(values) for values in labels]
-    fitted, scored = known
+    fitted, scored = (np.isfinite(values) for values in labels)
     probe = make_probe(kind, labels[0].dtype.kind == "f")
     if len(np.unique(labels[0][fitted])) < 2:
         return np.full(3 + len(EPISODE_BINS), np.nan)
@@ -223,7 +221,7 @@ def probe_scores(
         probe.fit(fit.activations[stage][fitted], labels[0][fitted])
     predicted = probe.predict(held_out.activations[stage])
     ends = (*EPISODE_BINS[1:], np.inf)
-    groups = [scored, scored & held_out.found, scored & ~held_out.found]
+    groups = [scored, scored & held_out.reward_seen, scored & ~held_out.reward_seen]
     groups += [
         scored & (first <= held_out.episode) & (held_out.episode < end)
         for first, end in zip(EPISODE_BINS, ends, strict=True)

@@ -1,11 +1,10 @@
-"""The return-to-go scan: how the asked return moves preferences, and through which components.
+"""The return-to-go scan: how the asked return changes preferences, and through which components.
 
-Decisions of the rollouts are made again with returns asked from the lowest to the highest of
-the histories, all else as it was. The preference for an action is its output minus the mean output
-of all actions, and a sum over components (`attribution.py`). The slope of a component's
-contribution over the asked return says how much of the preference's slope is its own; the slopes
-sum to that of the preference. Its correlation with the preference, over the asked returns of the
-same decision, says how steadily it moves along.
+Decisions of the rollouts are made again with asked returns from the lowest to the highest of the
+histories, everything else unchanged. The preference for an action is its output minus the mean
+output of all actions, and a sum over components (`attribution.py`). The slopes of the components'
+contributions over the asked return sum to the slope of the preference. The correlation of a
+component with the preference is over the asked returns of the same decision.
 """
 
 from dataclasses import replace
@@ -15,16 +14,17 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
+from ad.errors import ConfigError
 from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
-from ad.interpret.analysis import Analysis, interval_text, over_tasks
+from ad.interpret.analysis import Analysis, interval_text, over_tasks, texts
 from ad.interpret.changes import asking
-from ad.interpret.contexts import ASKED, Contexts
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
+from ad.interpret.contexts import RETURN_TO_GO, Contexts
+from ad.interpret.labeled import BOUND, Axes, Results, with_interval
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.tables import Table
 
 NUM_RETURNS = 9
-MOST_WINDOWS = 512  # which are spread over the rollouts
+MOST_WINDOWS = 512  # spread over the rollouts
 BATCH = 16  # windows that are scanned at once: each is read once for every asked return
 SHOWN = 3  # components of each action in the table
 
@@ -45,16 +45,16 @@ class ReturnScan(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
         spec = subject.model.spec
-        if ASKED not in subject.model.tokenizer.inputs or subject.source != "rollout":
-            return "needs contexts from rollouts of a model that is asked for a return"
+        if RETURN_TO_GO not in subject.model.tokenizer.inputs or subject.source != "rollout":
+            raise ConfigError("the contexts are not of rollouts that ask for a return")
         if spec.return_range[0] == spec.return_range[1]:
-            return "needs histories with different returns"
+            raise ConfigError("all histories have the same return")
         if spec.num_actions < 2:
-            return "needs a world with two actions"
-        return super().problem(subject)
+            raise ConfigError("the world has a single action")
+        super().check(subject)
 
     def run(self, subject):
         """Return probabilities and preferences by asked return, slopes and correlations."""
@@ -63,11 +63,9 @@ class ReturnScan(Analysis):
         every = -(-len(subject.contexts) // MOST_WINDOWS)
         sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked)
         count = sums.pop("count")
-        of_tasks = {name: ratio(value.T, count).T for name, value in sums.items()}
-        variances = of_tasks["component_variance"], of_tasks["preference_variance"][..., None]
-        of_tasks["correlation"] = ratio(
-            of_tasks["covariance"], np.sqrt(variances[0] * variances[1])
-        )
+        means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
+        variances = means["component_variance"] * means["preference_variance"][..., None]
+        means["correlation"] = ratio(means["covariance"], np.sqrt(variances))
         actions = {"action": list(range(model.spec.num_actions))}
         by_return = {"asked return": asked.tolist(), **actions}
         by_component = {**actions, "component": ["preference", *component_names(model)]}
@@ -77,17 +75,14 @@ class ReturnScan(Analysis):
             "slope": (by_component, "slope over the asked return of the contribution to it"),
             "correlation": (by_component, "correlation of the contribution with the preference"),
         }
-        results = {}
+        results: Results = {}
         for name, (axes, about) in abouts.items():
-            mean, interval = over_tasks(of_tasks[name])
-            results[name] = LabeledArray(mean, axes, f"{about}: mean over decisions and tasks")
-            results[f"{name}_interval"] = LabeledArray(
-                interval, {"bound": ["low", "high"], **axes}, f"95 % interval of {name} over tasks"
-            )
+            about = f"{about}: mean over decisions and tasks"
+            results |= with_interval(name, *over_tasks(means[name]), axes, about)
         return results
 
     def table(self, results):
-        """Return how each action depends on the asked return, and its steepest components."""
+        """Return each action's dependence on the asked return, and its steepest components."""
         probability, slope, interval, correlation = (
             results[n] for n in ("probability", "slope", "slope_interval", "correlation")
         )
@@ -98,15 +93,13 @@ class ReturnScan(Analysis):
         rows = []
         for action in slope.axes["action"]:
             slopes, r = (array.at(action=action) for array in (slope, correlation))
-            low, high = interval.at(action=action, component="preference")
             order = 1 + np.argsort(-np.abs(slopes[1:]), kind="stable")[:SHOWN]
             steepest = [
-                f"{components[n]} ({slopes[n]:+.2f}, "
-                + (f"{UNKNOWN})" if np.isnan(r[n]) else f"{r[n]:+.2f})")
-                for n in order
+                f"{components[n]} ({', '.join(texts((slopes[n], r[n]), '+.2f'))})" for n in order
             ]
-            ends = [f"{probability.at(action=action)[end]:.3f}" for end in (0, -1)]
-            slope_cells = [f"{slopes[0]:+.3f}", interval_text(low, high, "+.3f")]
+            ends = texts(probability.at(action=action)[[0, -1]], ".3f")
+            bounds = interval.at(action=action, component="preference")
+            slope_cells = [f"{slopes[0]:+.3f}", interval_text(*bounds, "+.3f")]
             rows.append([str(action), *ends, *slope_cells, *steepest])
         return Table(header, rows)
 
@@ -119,17 +112,17 @@ def scan_sums(model: SequenceModel, contexts: Contexts, asked: np.ndarray) -> di
     """
     sums: dict[str, np.ndarray] = {}
     for batch in contexts.batches(BATCH):
-        found = scan(model, batch, asked)
-        count = torch.ones(found["slope"].shape[:2])
-        for name, values in (found | {"count": count}).items():
+        scanned = scan(model, batch, asked)
+        scanned["count"] = torch.ones(scanned["slope"].shape[:2])
+        for name, values in scanned.items():
             sums[name] = sums.get(name, 0.0) + batch.total(values).sum(1)
     return sums
 
 
 def scan(model: SequenceModel, batch: Contexts, asked: np.ndarray) -> dict[str, torch.Tensor]:
-    """Return what `scan_sums` adds up, [B, T, ...] by name."""
-    asking_for = (asking(batch, float(value), batch.valid) for value in asked)
-    scanned = [replace(batch, window=batch.window | fields) for fields in asking_for]
+    """Return the terms of the sums of `scan_sums`, [B, T, ...] by name."""
+    fields = (asking(batch, float(value), batch.valid) for value in asked)
+    scanned = [replace(batch, window=batch.window | changed) for changed in fields]
     probability = torch.stack([outputs(model, one).softmax(-1) for one in scanned], 2)
     parts = torch.stack([preferences(model, one) for one in scanned], 2).double()
     preference = parts.sum(-1)  # [B, T, R, A]
@@ -148,7 +141,7 @@ def scan(model: SequenceModel, batch: Contexts, asked: np.ndarray) -> dict[str, 
 
 
 def preferences(model: SequenceModel, batch: Contexts) -> torch.Tensor:
-    """Return what each component adds to the preference for each action, [B, T, A, P]."""
+    """Return each component's contribution to the preference for each action, [B, T, A, P]."""
     values, actions = read_values(model, batch), model.spec.num_actions
     directions = torch.eye(actions, device=model.head.weight.device) - 1 / actions
     return torch.stack([Reading(model, values, one).components() for one in directions], 2)

@@ -1,18 +1,17 @@
 """Causal scrubbing: do some heads read the rewarded transitions and write the action?
 
-If so, all else that a decision's context says can be replaced by what others say, without a loss
-(Chan et al. 2022, "Causal scrubbing"). The model makes a decision of another task at the same
-observation, in which values at the decision's token are taken from elsewhere. Each level of the
-tree takes less from the context itself than the level before:
+If so, everything else in a decision's context can be replaced without a loss (Chan et al. 2022,
+"Causal scrubbing"). The model makes a decision of another task at the same observation, with some
+values at the decision's token replaced. Each level of the tree keeps less of the context:
 
-    their outputs         what the heads write, from the context itself
-    what they read        of that, the terms of rewarded tokens; other terms are the other task's
-    of agreeing contexts  these terms from another context of its task, at the same observation
-    written directly      these terms, which only the logits read; later layers do not
+    their outputs         the outputs of the heads, from the context itself
+    what they read        only their terms from rewarded tokens; the others from the other task
+    of agreeing contexts  these terms from another context of the task, at the same observation
+    written directly      these terms added for the logits alone, without effect on later layers
 
 The share kept is 1 - D(level) / D(nothing), where D is the KL divergence from the probabilities of
-the intact model: its loss on its own actions above that of the intact model. Heads are ranked by
-what they read on half of the tasks, and sets of the first ones are scored on the other half.
+the intact model. Heads are ranked by the second level on half of the tasks; sets of the first heads
+are scored on the other half.
 """
 
 from collections.abc import Sequence
@@ -22,12 +21,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.errors import ConfigError
 from ad.interpret.analysis import Analysis, estimate_text
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
 from ad.interpret.pairs import recovery
-from ad.interpret.relations import at_tokens, decision_tokens, relations, tells_rewards
+from ad.interpret.relations import at_tokens, decision_tokens, encodes_rewards, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import Table
 from envs.rng import derive_key
@@ -40,7 +40,7 @@ LEVELS = ("their outputs", "what they read", "of agreeing contexts", "written di
 
 
 class Scrubbing(Analysis):
-    """Share of the loss that is kept if only what some heads read of rewards is the context's."""
+    """Share of the loss that is kept if only some heads' reading of rewards is the context's."""
 
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
@@ -50,18 +50,16 @@ class Scrubbing(Analysis):
     }
 
     @classmethod
-    def problem(cls, subject):
-        """Return why the model does not have this analysis, None if it does."""
-        if not tells_rewards(subject.model) or subject.method.within_episodes:
-            return "needs a model that reads the rewards of earlier episodes"
+    def check(cls, subject):
+        """Raise ConfigError with the reason if the subject cannot be analyzed."""
+        if not encodes_rewards(subject.model) or subject.method.within_episodes:
+            raise ConfigError("the model does not read the rewards of earlier episodes")
         if subject.source == "rollout" and len(subject.run.split.held_out_tasks) < 2:
-            return (
-                "needs two held-out tasks: it takes values outside its hypothesis from another one"
-            )
-        return super().problem(subject)
+            raise ConfigError("there is one held-out task, and values are taken from another one")
+        super().check(subject)
 
     def run(self, subject):
-        """Return the share that each set of heads keeps at each level, and the numbers scored."""
+        """Return the share that each set of heads keeps, and the number of scored decisions."""
         model, contexts = subject.model, subject.contexts
         own, agreeing, other = draw(contexts)
         tree = Tree(*(read(model, contexts, *one) for one in (own, agreeing, other)), model)
@@ -80,17 +78,13 @@ class Scrubbing(Analysis):
         names = ["+".join(subject.heads[head] for head in heads) for heads in sets]
         axes = {"heads": names, "level": list(LEVELS)}
         about = "share kept: 1 - divergence / divergence with all of another task"
-        return {
-            "kept": LabeledArray(kept[0], axes, about),
-            "interval": LabeledArray(
-                kept[1:], {"bound": ["low", "high"], **axes}, "95 % interval of kept over tasks"
-            ),
-            "decisions": LabeledArray(
-                np.bincount(task, minlength=number)[scored],
-                {"task": [name for name, kept in zip(contexts.tasks, scored, strict=True) if kept]},
-                "decisions after a reward that are scored",
-            ),
-        }
+        decisions = LabeledArray(
+            np.bincount(task, minlength=number)[scored],
+            {"task": [name for name, used in zip(contexts.tasks, scored, strict=True) if used]},
+            "decisions after a reward that are scored",
+        )
+        results = with_interval("kept", kept[0], kept[1:], axes, about, "interval")
+        return results | {"decisions": decisions}
 
     def table(self, results):
         """Return the share that each set of heads keeps at each level."""
@@ -110,13 +104,13 @@ Place = tuple[np.ndarray, np.ndarray]  # windows and their entries, int64 [n] ea
 
 
 def draw(contexts: Contexts) -> tuple[Place, Place, Place]:
-    """Draw decisions after a reward, those that agree with them, and those of other tasks.
+    """Draw decisions after a reward, and for each an agreeing decision and one of another task.
 
-    All three have the same observation; the second are of the same task in another window. A
-    decision for which there are no others is not drawn.
+    The three have the same observation. The agreeing decision has the same task and is in another
+    window. A decision without both is not drawn.
     """
     rng = np.random.default_rng(derive_key(0, "interpret", "scrubbing"))
-    row, entry = np.nonzero(contexts.decided & contexts.found)
+    row, entry = np.nonzero(contexts.decided & contexts.reward_seen)
     task, cell = contexts.task[row], contexts.cell[row, entry]
     chosen = []
     for place in rng.permutation(len(row)):
@@ -134,10 +128,10 @@ def draw(contexts: Contexts) -> tuple[Place, Place, Place]:
 
 @dataclass(frozen=True)
 class Reads:
-    """The outputs z of the heads at n decisions, and their terms of tokens in RELATION.
+    """The outputs `z` of the heads at n decisions, and `related`, their terms of rewarded tokens.
 
-    Both are [n, layers, H, D]. `window` has the decisions' windows, `token` says which of their
-    tokens is the decision's, bool [n * streams, L], and `log_probs` are float64 [n, A].
+    Both are [n, layers, H, D]. `window` holds the decisions' windows, `token` marks the token of
+    each decision, bool [n * streams, L], and `log_probs` are float64 [n, A].
     """
 
     window: dict[str, torch.Tensor]
@@ -148,15 +142,13 @@ class Reads:
 
 
 def read(model: SequenceModel, contexts: Contexts, row: np.ndarray, entry: np.ndarray) -> Reads:
-    """Return what the heads of `model` do at the decisions `entry` of the windows `row`."""
-    chosen = contexts.select(row)
-    told = model.tokenizer.entries(chosen.length)["observation"]
-    token = (told == torch.from_numpy(entry)[:, None, None]).flatten(0, 1)
-    found = []
-    for start in range(0, max(len(row), 1), BATCH):
-        part = slice(start, start + BATCH)
-        found.append(_read(model, chosen.select(part), entry[part]))
-    return Reads(chosen.window, token, *(torch.cat(parts) for parts in zip(*found, strict=True)))
+    """Return the Reads of the decisions `entry` of the windows `row`."""
+    windows = contexts.select(row)
+    decision = model.tokenizer.entries(windows.length)["observation"]
+    token = (decision == torch.from_numpy(entry)[:, None, None]).flatten(0, 1)
+    batches = [slice(start, start + BATCH) for start in range(0, max(len(row), 1), BATCH)]
+    values = [_read(model, windows.select(batch), entry[batch]) for batch in batches]
+    return Reads(windows.window, token, *(torch.cat(each) for each in zip(*values, strict=True)))
 
 
 @torch.inference_mode()
@@ -179,7 +171,7 @@ def _read(model: SequenceModel, batch: Contexts, entry: np.ndarray) -> tuple[tor
 
 @dataclass(frozen=True)
 class Tree:
-    """The Reads of n decisions, of agreeing ones, and of those of other tasks."""
+    """The Reads of n decisions, of n agreeing decisions, and of n decisions of other tasks."""
 
     own: Reads
     agreeing: Reads
@@ -189,7 +181,7 @@ class Tree:
     def divergence(self, level: str | None, heads: Sequence[int]) -> np.ndarray:
         """Return the divergence (nats) of each decision at a level of the tree, float64 [n].
 
-        `heads` are numbers in the order of layers. Without a level all is of another task.
+        `heads` are numbers in the order of layers. Without a level, everything is of another task.
         """
         log_probs = self.other.log_probs if level is None else self._scrubbed(level, heads)
         own = self.own.log_probs
@@ -198,9 +190,9 @@ class Tree:
     def _scrubbed(self, level: str, heads: Sequence[int]) -> torch.Tensor:
         """Return the log probabilities with values of `heads` replaced, float64 [n, A]."""
         before = self.other.z
-        chosen = torch.zeros(before.shape[1:3], dtype=torch.bool, device=before.device)
-        chosen.view(-1)[list(heads)] = True
-        z = torch.where(chosen[..., None], self._outputs(level), before)
+        replaced = torch.zeros(before.shape[1:3], dtype=torch.bool, device=before.device)
+        replaced.view(-1)[list(heads)] = True
+        z = torch.where(replaced[..., None], self._outputs(level), before)
         blocks, writes = self.model.transformer.blocks, {}
         if level == LEVELS[3]:
             added = sum(
@@ -209,21 +201,21 @@ class Tree:
             )
             writes[f"blocks.{len(blocks) - 1}.hook_resid_post"] = self._add(added)
         else:
-            for layer in set(chosen.nonzero()[:, 0].tolist()):
-                writes[f"blocks.{layer}.attn.hook_z"] = self._put(z[:, layer], chosen[layer])
+            for layer in set(replaced.nonzero()[:, 0].tolist()):
+                writes[f"blocks.{layer}.attn.hook_z"] = self._put(z[:, layer], replaced[layer])
         with torch.inference_mode(), hooked(self.model, write=writes):
             hidden = self.model.transformer(self.model.tokenizer(self.other.window))
             return self.model.head(hidden[self.other.token]).double().log_softmax(-1)
 
     def _outputs(self, level: str) -> torch.Tensor:
-        """Return what takes the place of the heads' outputs at the decision, [n, layers, H, D]."""
+        """Return the values that replace the heads' outputs at the decision, [n, layers, H, D]."""
         if level == LEVELS[0]:
             return self.own.z
         source = self.own if level == LEVELS[1] else self.agreeing
         return source.related + self.other.z - self.other.related
 
     def _put(self, z: torch.Tensor, heads: torch.Tensor) -> Write:
-        """Return the function that replaces the outputs of `heads`, bool [H], by z [n, H, D]."""
+        """Return a hook that replaces the outputs of `heads`, bool [H], by z [n, H, D]."""
 
         def write(value: torch.Tensor, point) -> torch.Tensor:
             value = value.clone()
@@ -233,7 +225,7 @@ class Tree:
         return write
 
     def _add(self, added: torch.Tensor) -> Write:
-        """Return the function that adds `added` [n, C] at the tokens of the decisions."""
+        """Return a hook that adds `added` [n, C] at the tokens of the decisions."""
 
         def write(value: torch.Tensor, point) -> torch.Tensor:
             value = value.clone()

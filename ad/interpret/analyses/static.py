@@ -1,10 +1,10 @@
 """The weights alone, without any context: embeddings, circuits of heads, statistics.
 
 A head is two maps of the residual stream (Elhage et al. 2021): W_Q W_K^T says which tokens attend
-to which, W_V W_O what is moved. A head composes with an earlier one as far as its queries, keys or
-values read what the earlier one writes: |A B| / (|A| |B|) in Frobenius norms, less that of random
-maps of the same rank (section "Composition" of that paper). The weights of a normalization, and the
-mean that it subtracts, are part of the maps that read it; its scale in a context is not.
+to which, W_V W_O what is moved. The composition of a head's queries, keys or values with an earlier
+head's output is |A B| / (|A| |B|) in Frobenius norms, less the mean over random maps of the same
+rank (section "Composition" of that paper). The maps contain the weights of the normalization before
+them and the mean that it subtracts, but not its scale, which depends on the context.
 """
 
 import itertools
@@ -44,7 +44,7 @@ class Static(Analysis):
             return results | _circuits(subject) | _parameters(subject.model)
 
     def table(self, results):
-        """Return of each head its rank, how much it copies, and what it composes with most."""
+        """Return the ranks of each head, its copying score, and its strongest compositions."""
         singular, copying = results["singular_values"], results["copying"]
         composition = results.get("composition")
         kinds = composition.axes["kind"] if composition else ()
@@ -86,7 +86,7 @@ def embedding_tables(tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
 
 
 def row_names(part: Part | None, count: int) -> list[str | int]:
-    """Return what the `count` rows of a table are: cells, e.g. "3-7", and the number of others."""
+    """Return the names of the `count` rows of a table: cells, e.g. "3-7", else their numbers."""
     cells = np.stack(np.unravel_index(np.arange(part.n), part.factors), 1) if part else []
     names = [task_name(cell) for cell in cells]
     return [*names, *range(len(names), count)]
@@ -120,7 +120,7 @@ def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Return W_Q W_K^T and W_V W_O of all heads, [heads, C, C] each, without rotations.
 
     A row vector x is the residual stream divided by the scale of the normalization. Without biases
-    x QK y^T is the score of x attending to y, and x OV what attending to x adds.
+    x QK y^T is the score of x attending to y, and x OV the head's output for attending to x.
     """
     heads = model.transformer.heads
     qk, ov = [], []
@@ -134,7 +134,7 @@ def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _reading(weights: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    """Return `weights` [n, C] as a map of what `norm` normalizes, but for its scale."""
+    """Return `weights` [n, C] as a map of the input of `norm`, without its scale."""
     if not isinstance(norm, nn.LayerNorm):
         return weights
     weights = weights * norm.weight
@@ -142,9 +142,9 @@ def _reading(weights: torch.Tensor, norm: nn.Module) -> torch.Tensor:
 
 
 def composition_scores(model: SequenceModel) -> np.ndarray:
-    """Return how a head composes with earlier ones by Q, K and V, float [heads, 3, heads].
+    """Return the composition of each head with earlier heads by Q, K and V, [heads, 3, heads].
 
-    NaN for a head that is not in an earlier layer.
+    It is NaN for a head that is not in an earlier layer.
     """
     qk, ov = head_circuits(model)
     number, per_layer = len(qk), model.transformer.heads
@@ -217,7 +217,7 @@ def _circuits(subject: Subject) -> Results:
 
 
 def action_scores(model: SequenceModel) -> np.ndarray:
-    """Return what the actions of a query and of a key add to the score of each head.
+    """Return the part of each head's score due to the actions of a query and a key.
 
     float64 [heads, A, A], less the means over the actions of either, without scale and biases.
     """
@@ -227,9 +227,9 @@ def action_scores(model: SequenceModel) -> np.ndarray:
 
 
 def token_copying(model: SequenceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a head adds to the outputs [A] by attending to a token with each action.
+    """Return each head's effect on the outputs [A] of attending to a token with each action.
 
-    float64 [heads, A, A], less the means over outputs and over actions, and their correlation with
+    float64 [heads, A, A], less the means over outputs and over actions, and its correlation with
     the identity, [heads]: 1 for a head that repeats the actions that it attends to.
     """
     num_actions = model.spec.num_actions

@@ -200,7 +200,7 @@ function showContext(state) {
   for (const step of [...state.context].reverse()) {
     const made = editing === step.index ? editRow(state, step) : contextRow(state, step, step.episode !== episode);
     if (step.episode !== episode && episode !== null) made.classList.add("first");
-    if (step.changed) made.classList.add("changed");
+    if (step.edited) made.classList.add("edited");
     episode = step.episode;
     body.append(made);
   }
@@ -288,7 +288,7 @@ function listTasks() {
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
   if (event.key === " " && event.target.tagName === "BUTTON") return;
-  const until = { m: "step", e: "episode", f: "found" }[event.key];
+  const until = { m: "step", e: "episode", f: "reward" }[event.key];
   const named = shown ? shown.actions.findIndex((name) => (KEYS[event.key] || []).includes(name)) : -1;
   const action = /^\d$/.test(event.key) ? +event.key : named;
   if (until) play(until);

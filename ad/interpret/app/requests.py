@@ -1,6 +1,6 @@
-"""The requests of a page: they are checked here, and answered with plain types.
+"""The requests of a page: checked here, and answered with plain types.
 
-A request that asks for what there is not raises ConfigError with one sentence.
+A bad request raises ConfigError with one sentence.
 """
 
 import math
@@ -24,9 +24,9 @@ from envs.tasks import SPLITS
 
 Body = Mapping[str, object]  # of a request, from JSON
 
-MOST_SESSIONS = 16  # kept at a time, those that were used last
-MOST_SUBJECTS = 4  # checkpoints that are kept in memory
-MOST_STEPS = 40  # that the model plays for one request
+MOST_SESSIONS = 16  # kept at a time: the sessions that were used last
+MOST_SUBJECTS = 4  # checkpoints in memory
+MOST_STEPS = 40  # of the model for one request
 MOST_SEED = 2**31
 
 
@@ -35,7 +35,7 @@ class App:
 
     It computes with one thread, unless `threads` is set: a decision is too small for more, and
     threads that wait for each other are slow on a busy machine. Raises ConfigError for a world
-    without environments to play in, and what `Subject.load` does.
+    that cannot be stepped, and the errors of `Subject.load`.
     """
 
     def __init__(self, run: Run):
@@ -57,7 +57,7 @@ class App:
         return self.routes[route](body)
 
     def load(self, step: int | None) -> Subject:
-        """Return the model of the checkpoint of a train step, None for the last one."""
+        """Return the model of the checkpoint of train step `step`, None for the last one."""
         if step not in self.subjects:
             self.subjects[step] = Subject.load(self.run, step=step)
             while len(self.subjects) > MOST_SUBJECTS:
@@ -91,7 +91,7 @@ class App:
         return session_view(session)
 
     def model(self, body: Body) -> dict:
-        """Let the model play: {token, until}; `done` says whether it came to that end."""
+        """Let the model play: {token, until}; `done` says whether it reached that end."""
         session, until = self._session(body), body.get("until", "step")
         if until not in UNTIL:
             raise ConfigError(f"until must be {', '.join(UNTIL[:-1])} or {UNTIL[-1]}")
@@ -136,23 +136,23 @@ class App:
 
 def _changes(session: Session, body: Body) -> dict:
     """Return the arguments of `edits.change` that a request has."""
-    spec, found = session.model.spec, {}
+    spec, arguments = session.model.spec, {}
     if "action" in body:
-        found["action"] = _whole(body, "action", spec.num_actions - 1)
+        arguments["action"] = _whole(body, "action", spec.num_actions - 1)
     if "reward" in body:
-        found["reward"] = _number(body, "reward")
+        arguments["reward"] = _number(body, "reward")
     for role in ("observation", "next_observation"):
         if role in body:
-            found[role] = _observation(body[role], spec.observation)
-    if not found:
+            arguments[role] = _observation(body[role], spec.observation)
+    if not arguments:
         raise ConfigError("a change needs an action, a reward or an observation")
-    return found
+    return arguments
 
 
 def _observation(value: object, parts: Mapping) -> Observation:
-    """Return the undivided discrete observation that a list of whole numbers names.
+    """Return the discrete observation that a list of whole numbers names.
 
-    It is the index alone, or the numbers of a cell, e.g. its row and column.
+    The list holds the index alone, or the numbers of a cell, e.g. its row and column.
     """
     part = parts.get("")
     if not isinstance(part, Discrete):

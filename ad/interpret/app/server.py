@@ -1,9 +1,9 @@
 """The HTTP server of the app: the loopback address only, three files and JSON over POST.
 
-It answers a browser on this machine and no other page in it: the Host header must name the loopback
-address (a name that was rebound to it does not pass), the Origin must be the app's own, and a POST
-must be JSON, which another page cannot send without asking first. Paths are looked up in a table
-and never reach the file system.
+It answers its own page in a browser on this machine, and no other page: the Host header must name
+the loopback address (against DNS rebinding), the Origin must be the app's own, and a POST must be
+JSON, for which another page needs a preflight request. Paths are looked up in a table and never
+reach the file system.
 """
 
 import json
@@ -40,9 +40,9 @@ Answer = Callable[[str, dict], dict]  # a route and the body of a request -> the
 class AppServer(ThreadingHTTPServer):
     """The server of an app on `port` of the loopback address; 0 is any free port.
 
-    `new_answer` makes the function that answers requests; it raises ADError for bad ones. One
-    thread calls both, in the order of the requests; the others only wait, so that an idle
-    connection of a browser keeps nobody out. Raises MachineError if the port is taken.
+    `new_answer` makes the function that answers requests; it raises ADError for bad requests. One
+    thread calls both, in the order of the requests. The thread of a connection only waits, so that
+    an idle connection of a browser blocks no other. Raises MachineError if the port is taken.
     """
 
     daemon_threads = True
@@ -63,18 +63,18 @@ class AppServer(ThreadingHTTPServer):
         return {f"{name}:{port}" for name in (ADDRESS, "localhost")}
 
     def handle_error(self, request, client_address) -> None:
-        """Print the traceback of a bug; a page that was closed before its answer is none."""
+        """Print the traceback of a bug, but not of a page that was closed before its answer."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def server_close(self) -> None:
-        """Close the socket and end the thread that computes."""
+        """Close the socket and end the thread that answers."""
         super().server_close()
         self.worker.shutdown(wait=False, cancel_futures=True)
 
 
 def serve(new_answer: Callable[[], Answer], port: int, name: str) -> None:
-    """Serve the app called `name` until the process is interrupted; raises what AppServer does."""
+    """Serve the app called `name` until the process is interrupted. Raises as AppServer does."""
     with AppServer(new_answer, port) as server:
         info(f"the app of {name}: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)")
         server.serve_forever()
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def _is_refused(self) -> bool:
-        """Refuse what does not come from the app's own page; return whether it was refused."""
+        """Refuse a request that is not from the app's own page; return whether it was refused."""
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
         if host in self.server.hosts and origin in (None, f"http://{host}"):
             return False
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _body(self) -> dict:
-        """Return the JSON object of the request. Raises ValueError with a sentence without one."""
+        """Return the JSON object of the request. Raises ValueError with a sentence."""
         if self.headers.get_content_type() != "application/json":
             raise ValueError("a request must be JSON: Content-Type application/json")
         length = self.headers.get("Content-Length", "")

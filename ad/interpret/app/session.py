@@ -9,8 +9,8 @@ import torch
 from ad.config.world import make_envs
 from ad.data.spec import OBSERVATIONS, field_name
 from ad.errors import ConfigError
-from ad.interpret.contexts import ASKED
-from ad.interpret.edits import History, Observation, Reader, Transition
+from ad.interpret.contexts import RETURN_TO_GO
+from ad.interpret.edits import EditedHistory, Observation, Reader, Transition
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import allowed_logits, derive_seeds
@@ -19,15 +19,15 @@ from ad.runtime.run import Run
 from envs.rng import uniform
 from envs.spaces import split_observation
 
-UNTIL = ("step", "episode", "found")  # where the model stops playing
+UNTIL = ("step", "episode", "reward")  # where the model stops playing
 
 
 class Session:
     """A task under an evaluation seed, played by a person and the model in turn.
 
-    Left to the model it is the rollout of the evaluation. `played` reads what happened; `edited`,
-    None without edits, reads the edited history, by which the model then decides. Nothing else than
-    task, seed, actions, edits and asked returns changes the state.
+    Played by the model alone, it is the rollout of the evaluation. `played` reads the environment's
+    transitions; `edited`, None without edits, reads the edited history, by which the model then
+    decides. Only task, seed, actions, edits and asked returns change the state.
     """
 
     def __init__(self, run: Run, method: Method, model: SequenceModel, task: np.ndarray, seed: int):
@@ -37,23 +37,23 @@ class Session:
         self.mask = self.env.unwrapped.action_mask(self.env.unwrapped.tasks)  # [1, A] or None
         env_seeds, self._key = derive_seeds([env_seed(seed, task)])
         observation, _ = self.env.reset(seed=env_seeds)
-        self.played = self._reader(History((), self._parts(observation)))
+        self.played = self._reader(EditedHistory((), self._parts(observation)))
         self.edited: Reader | None = None
 
     @property
     def reader(self) -> Reader:
-        """The reader of the history by which the model decides: the edited one if there is one."""
+        """The reader by which the model decides: `edited` if there is one, else `played`."""
         return self.played if self.edited is None else self.edited
 
     @property
     def asked(self) -> float | None:
-        """The return that is asked for in an episode, None for a model that is not asked."""
-        if ASKED not in self.model.tokenizer.inputs:
+        """The return that is asked for in an episode, None for a model without a return to go."""
+        if RETURN_TO_GO not in self.model.tokenizer.inputs:
             return None
         return float(self.reader.inner.asked[0])
 
     def model_action(self) -> int:
-        """Return the action that the model takes here, drawn as in the evaluation."""
+        """Return the model's action at the present decision, drawn as in the evaluation."""
         logits = allowed_logits(self.reader.logits, self.mask)
         draw = uniform(self._key, len(self.played.history))
         return int(selection_of(self.config.evaluation)(logits, draw)[0])
@@ -79,23 +79,23 @@ class Session:
         return transition
 
     def play(self, until: str, most: int) -> bool:
-        """Let the model play at most `most` steps; return whether it came to the end `until`.
+        """Let the model play at most `most` steps; return whether it reached the end `until`.
 
         `until` is one of UNTIL: one step, the end of the episode, or a reward above 0.
         """
         for _ in range(most):
             transition = self.act(self.model_action())
-            found = transition.reward > 0
-            if until == "step" or (transition.ended if until == "episode" else found):
+            ends = {"step": True, "episode": transition.ended, "reward": transition.reward > 0}
+            if ends[until]:
                 return True
         return False
 
-    def edit(self, edit: Callable[[History], History]) -> None:
+    def edit(self, edit: Callable[[EditedHistory], EditedHistory]) -> None:
         """Let the model decide by the history that `edit` makes of the present one."""
         self.edited = self._reader(edit(self.reader.history))
 
     def undo_edits(self) -> None:
-        """Let the model decide by what happened."""
+        """Let the model decide by the transitions of the environment."""
         self.edited = None
 
     def ask(self, value: float) -> None:
@@ -106,9 +106,8 @@ class Session:
         if self.asked is None:
             raise ConfigError("the model is not asked for a return")
         evaluation = self.config.evaluation
-        changed = evaluation.policy | {"asked_return": value}
-        evaluation = replace(evaluation, policy=changed)
-        self.config = replace(self.config, evaluation=evaluation)
+        policy = evaluation.policy | {"asked_return": value}
+        self.config = replace(self.config, evaluation=replace(evaluation, policy=policy))
         self.played = self._reader(self.played.history)
         if self.edited is not None:
             self.edited = self._reader(self.edited.history)
@@ -122,7 +121,7 @@ class Session:
         return None if frames is None else frames[time]
 
     def _imagined(self) -> Transition:
-        """Return a transition from the present state, after which the world is as it was."""
+        """Return a transition from the present state, and restore the state."""
         action = 0 if self.mask is None else int(self.mask[0].argmax())
         before = self.played.history.observation
         state = self.env.state()
@@ -133,7 +132,7 @@ class Session:
         final = self._parts(info.get("final_obs", observation))
         return Transition(before, action, float(reward[0]), final)
 
-    def _reader(self, history: History) -> Reader:
+    def _reader(self, history: EditedHistory) -> Reader:
         """Return a new policy of the model that has read `history`."""
         policy = policy_of(self.config, self.method, self.model)(1)
         if self.mask is not None and hasattr(policy, "set_action_mask"):

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from ad.data.episodes import episodes
+from ad.errors import ConfigError
+from ad.interpret.analysis import check_model
 from ad.interpret.app.session import Session
 from ad.interpret.edits import Observation, Reader, Transition, best_two, explain
-from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Results
 from ad.methods.action_values import ActionValueModel
 from ad.rollout.rollout import allowed_logits
@@ -25,7 +26,7 @@ MOST_NUMBERS = 4  # of an array that are shown
 
 
 def run_view(run: Run) -> dict:
-    """Return what there is to choose from: train steps of checkpoints, tasks by split."""
+    """Return the choices of the page: train steps of checkpoints, tasks by split."""
     world, split = run.world, run.split
     tasks = {name: world.names(getattr(split, f"{name}_tasks")) for name in SPLITS}
     return {
@@ -37,7 +38,7 @@ def run_view(run: Run) -> dict:
 
 
 def session_view(session: Session) -> dict:
-    """Return all that the page shows of a session."""
+    """Return everything that the page shows of a session."""
     return {
         **_world(session),
         **_decision(session),
@@ -71,7 +72,7 @@ def _outcome(step: Transition) -> dict:
 
 
 def _decision(session: Session) -> dict:
-    """Return what the policy would do at the present decision, and what is asked of it."""
+    """Return the policy's probabilities at the present decision, and the asked return."""
     names, spec = session.run.world.action_names, session.model.spec
     numbers, (low, high) = range(spec.num_actions), spec.return_range
     mask = np.ones((1, len(numbers)), bool) if session.mask is None else session.mask
@@ -88,10 +89,12 @@ def _decision(session: Session) -> dict:
 
 
 def _inside(session: Session) -> dict:
-    """Return what the model computes; `inside` is why there is nothing where it cannot be told."""
+    """Return what the model computes; `inside` is empty, or says why that cannot be shown."""
     model, mask = session.model, None if session.mask is None else session.mask[0]
-    if problem := model_problem(model):
-        return {"inside": f"What is inside the model is not shown: that {problem}."}
+    try:
+        check_model(model)
+    except ConfigError as error:
+        return {"inside": f"The model's computation is not shown: {error}."}
     after = explain(model, session.reader.contexts(), mask)
     best, second = best_two(after["outputs"].values, mask)
     before = after
@@ -124,7 +127,7 @@ def _probabilities(session: Session, reader: Reader) -> np.ndarray:
 
 
 def _context(session: Session) -> list[dict]:
-    """Return the transitions of the model's context, the first one first."""
+    """Return the transitions of the model's context in order."""
     reader = session.reader
     entries, history = reader.entries(), reader.history
     played = set(map(id, session.played.history.transitions))
@@ -140,14 +143,14 @@ def _context(session: Session) -> list[dict]:
                 "observation": _text(step.observation, parts),
                 "next_observation": _text(step.next_observation, parts),
                 **_outcome(step),
-                "changed": id(step) not in played,
+                "edited": id(step) not in played,
             }
         )
     return rows
 
 
 def _text(observation: Observation, parts: dict[str, Discrete | Array]) -> str:
-    """Return an observation in words: a cell as its row and column, a large array by its shape."""
+    """Return an observation as text: a cell as its row and column, a large array as its hash."""
     texts = []
     for name, part in parts.items():
         value = observation[name]
@@ -163,7 +166,7 @@ def _text(observation: Observation, parts: dict[str, Discrete | Array]) -> str:
 
 
 def _short_hash(value: np.ndarray) -> str:
-    """Return letters and digits that tell different arrays apart."""
+    """Return four characters that differ for most different arrays."""
     return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:4]
 
 
