@@ -66,7 +66,7 @@ def attends(
 
     With `not_itself` it never attends to the token itself.
     """
-    attention = model.transformer.blocks[layer].attention
+    attention = model.transformer.blocks[layer].attn
     q, k, _ = attention.qkv.weight.unflatten(0, (3, HEADS, -1))[:, head]
     scale = (STRENGTH * len(q) ** 0.5) ** 0.5
     for row, (query, key) in enumerate(zip(queries, keys, strict=True)):
@@ -80,7 +80,7 @@ def copies(
     model: SequenceModel, layer: int, head: int, source: list[int], target: list[int], gain=1.0
 ) -> None:
     """Make a head add the coordinates `source` of what it attends to, times `gain`, to `target`."""
-    attention = model.transformer.blocks[layer].attention
+    attention = model.transformer.blocks[layer].attn
     value = attention.qkv.weight.unflatten(0, (3, HEADS, -1))[2, head]
     out = attention.out.weight.unflatten(1, (HEADS, -1))[:, head]
     for row, (one, other) in enumerate(zip(source, target, strict=True)):

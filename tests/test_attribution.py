@@ -59,8 +59,8 @@ def test_tokens_sum_to_their_head_and_neurons_to_their_mlp(spec, model, random_w
         torch.testing.assert_close(
             reading.tokens()[:, :, number].sum(-1), components[head], **close
         )
-    for layer, mlp in enumerate(model.transformer.blocks):
-        of_bias = reading.reader @ mlp.down.bias
+    for layer, each in enumerate(model.transformer.blocks):
+        of_bias = reading.reader @ each.mlp.down.bias
         added = reading.neurons()[:, :, layer].sum(-1) + of_bias
         torch.testing.assert_close(added, components[f"mlp {layer}"], **close)
 

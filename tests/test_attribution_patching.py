@@ -31,7 +31,7 @@ def queries(spec, random_window):
 def weak_model(spec):
     """Head 0.1 raises the third action so little that the divergence is a parabola of it."""
     model = rewarded_model(spec)
-    model.transformer.blocks[0].attention.out.weight *= 0.01
+    model.transformer.blocks[0].attn.out.weight *= 0.01
     return model
 
 

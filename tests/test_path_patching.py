@@ -53,7 +53,7 @@ def reads_queries(model):
 def reads_by_mlp(model):
     """A neuron of layer 1 moves the note to the third action."""
     block = model.transformer.blocks[1]
-    block.up.weight[3, NOTE], block.down.weight[OUT, 3] = 4.0, 1.0
+    block.mlp.up.weight[3, NOTE], block.mlp.down.weight[OUT, 3] = 4.0, 1.0
 
 
 def writes_logits(model):

@@ -48,7 +48,7 @@ def by_mlp(model):
     reads_rewarded(model, NOTES)
     for neuron, (note, out) in enumerate(zip(NOTES, OUT, strict=True)):
         block = model.transformer.blocks[1]
-        block.up.weight[neuron, note], block.down.weight[out, neuron] = 1.0, 1.0
+        block.mlp.up.weight[neuron, note], block.mlp.down.weight[out, neuron] = 1.0, 1.0
 
 
 def reads_place(model):

@@ -28,7 +28,7 @@ def test_the_circuits_give_the_scores_and_what_heads_add(spec, random_window, no
     model = random_model(spec, replace(CONFIG, norm=norm))
     for block in model.transformer.blocks:
         if norm == "pre":
-            torch.nn.init.normal_(block.norm_attention.weight)
+            torch.nn.init.normal_(block.ln1.weight)
     points = ("*.hook_resid_pre", "*.hook_attn_scores", "*.hook_pattern", "*.hook_result", "*ln1*")
     with hooked(model, points) as values:
         model(random_window(2, 5, 0))

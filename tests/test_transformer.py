@@ -8,8 +8,8 @@ import torch
 
 from ad.config.schema import ModelConfig
 from ad.methods.context_policy import ContextPolicy
-from ad.models.attention import CrossStreamAttention, attend
-from ad.models.kv_cache import KVCache
+from ad.models.attention import Attention, fused_attention, product_attention
+from ad.models.cache import KVCache
 from ad.models.positions.rotary import Rotary
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
@@ -24,15 +24,10 @@ PRESENT = ("observation", "time")  # arguments of `ContextPolicy.act`, which cou
 FIELD_OF_POSITION = {"env_time": "time", "history": "step"}
 
 VARIANTS = [
-    *(
-        {"tokenizer": tokenizer, "encoder": encoder}
-        for tokenizer in TOKENIZERS
-        for encoder in ENCODERS
-        if ENCODERS.load(encoder).supports(Discrete(9, (3, 3)))
-    ),
+    *({"encoder": name} for name in ENCODERS if ENCODERS.load(name).supports(Discrete(9, (3, 3)))),
     *({"tokenizer": tokenizer, "position": name} for tokenizer in TOKENIZERS for name in POSITIONS),
-    *({"tokenizer": tokenizer, "reward": reward} for tokenizer in TOKENIZERS for reward in REWARDS),
-    *({"tokenizer": "separate", "reward_token": "before", "position": name} for name in POSITIONS),
+    *({"tokenizer": "separate", "reward": reward} for reward in REWARDS),
+    {"tokenizer": "separate", "reward_token": "before", "position": "rotary"},
     *({"tokenizer": tokenizer, "norm": "none"} for tokenizer in ("fused", "conditioned")),
 ]
 
@@ -88,14 +83,16 @@ def attention_by_hand(q, k, v):
     return scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v
 
 
+@pytest.mark.parametrize("attend", [fused_attention, product_attention])
 @pytest.mark.parametrize(("new", "total"), [(1, 1), (5, 5), (1, 7), (3, 7)])
-def test_attention_is_the_definition(new, total):
+def test_attention_is_the_definition(attend, new, total):
     q, k, v = random_qkv(2, 3, total, 4)
     q = q[:, :, total - new :]
     torch.testing.assert_close(attend(q, k, v), attention_by_hand(q, k, v))
 
 
-def test_attention_dropout_keeps_the_mean():
+@pytest.mark.parametrize("attend", [fused_attention, product_attention])
+def test_attention_dropout_keeps_the_mean(attend):
     q, k, v = (tensor.detach() for tensor in random_qkv(1, 1, 6, 4))
     torch.manual_seed(0)
     mean = sum(attend(q, k, v, 0.3) for _ in range(3000)) / 3000
@@ -228,37 +225,31 @@ class RandomTrajectory:
         return part
 
 
-LENGTHS = [1, 2, 3, 4, 7, 12]
+LENGTHS = [1, 2, 7]
 
 
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_moves(
-    model, spec, random_window, context_length, dtype, error
+    model, spec, random_window, context_length
 ):
-    model = model.to(dtype)
-    trajectory = RandomTrajectory(random_window, spec, num_envs=3, steps=30)
-    check_cached_logits(trajectory, model, context_length, error)
-
-
-def check_cached_logits(trajectory, model, context_length: int, error: float) -> None:
-    policy = ContextPolicy(model, 3, context_length)
-    for step in range(1, 31):
+    policy = ContextPolicy(model.double(), 3, context_length)
+    trajectory = RandomTrajectory(random_window, spec, num_envs=3, steps=20)
+    for step in range(1, 21):
         logits = trajectory.act(policy, step)
         full = model(policy.window())[:, -1]
-        torch.testing.assert_close(logits, full, atol=error, rtol=0, msg=f"step {step}")
+        torch.testing.assert_close(logits, full, atol=1e-9, rtol=0, msg=f"step {step}")
         trajectory.observe(policy, step)
 
 
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_a_reward_is_in_context_as_long_as_the_window_holds_one_above_0(
-    model, spec, random_window, context_length
+    spec, random_window, context_length
 ):
     trajectory = RandomTrajectory(random_window, spec, num_envs=3, steps=30)
     trajectory.window["reward"][:] = 0
     # Environment 1 has one reward of 1, environment 2 has it at every step.
     trajectory.window["reward"][1, 5] = trajectory.window["reward"][2, 1:] = 1
-    policy, seen = ContextPolicy(model, 3, context_length), []
+    policy, seen = ContextPolicy(random_model(spec, CONFIG), 3, context_length), []
     for step in range(1, 31):
         trajectory.act(policy, step)
         shown = policy.window()["reward"][:, :-1]
@@ -271,10 +262,10 @@ def test_a_reward_is_in_context_as_long_as_the_window_holds_one_above_0(
 
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_a_policy_holds_the_newest_transitions_and_the_one_before_them(
-    model, spec, random_window, context_length
+    spec, random_window, context_length
 ):
     trajectory = RandomTrajectory(random_window, spec, num_envs=2, steps=30)
-    policy = ContextPolicy(model, 2, context_length)
+    policy = ContextPolicy(random_model(spec, CONFIG), 2, context_length)
     for step in range(1, 31):
         trajectory.act(policy, step)
         window = policy.window()
@@ -287,9 +278,9 @@ def test_a_policy_holds_the_newest_transitions_and_the_one_before_them(
         trajectory.observe(policy, step)
 
 
-def test_a_policy_drops_nothing_until_its_window_is_full(model, spec, random_window):
+def test_a_policy_drops_nothing_until_its_window_is_full(spec, random_window):
     trajectory = RandomTrajectory(random_window, spec, num_envs=2, steps=6)
-    policy = ContextPolicy(model, 2, 6)
+    policy = ContextPolicy(random_model(spec, CONFIG), 2, 6)
     for step in range(1, 7):
         trajectory.act(policy, step)
         assert policy.window()["time"].shape[1] - 1 == step
@@ -302,28 +293,30 @@ def test_a_reward_that_no_history_had_is_read_as_the_nearest_one(spec):
     torch.testing.assert_close(near, table.weight[[0, 0, 1, 1, 2]])
 
 
-def test_a_stream_attends_to_each_stream_by_a_softmax_of_its_own_and_weighs_the_results():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])  # fused, and as products
+def test_a_stream_attends_to_each_stream_by_a_softmax_of_its_own_and_weighs_the_results(dtype):
     # Two windows of three streams.
-    q, k, v = (tensor.detach() for tensor in random_qkv(2 * 3, 2, 5, 4))
-    across = CrossStreamAttention(3, 2).requires_grad_(False)
-    torch.nn.init.normal_(across.gates)
-    mixed = across(q, k, v)
+    q, k, v = (tensor.detach() for tensor in random_qkv(2 * 3, 2, 5, 4, dtype=dtype))
+    attention = Attention(8, 2, dropout=0.0, streams=3).requires_grad_(False)
+    torch.nn.init.normal_(attention.gates)
+    mixed = attention._mix(q, k, v, None)
     for window, reader in itertools.product(range(2), range(3)):
-        shares = across.gates[reader].softmax(1)  # [H, S]
+        shares = attention.gates[reader].softmax(1).to(dtype)  # [H, S]
         here = [3 * window + reader]
         by_hand = 0.0
         for source in range(3):
             there = [3 * window + source]
             found = attention_by_hand(q[here], k[there], v[there])
             by_hand = by_hand + shares[:, source, None, None] * found
-        torch.testing.assert_close(mixed[here], by_hand)
+        error = {} if dtype == torch.float64 else {"atol": 0.03, "rtol": 0.03}
+        torch.testing.assert_close(mixed[here], by_hand, **error)
 
 
 def test_every_gate_that_reaches_the_logits_has_a_gradient(spec, random_window):
     model = SequenceModel(spec, replace(CONFIG, tokenizer="modal"))
     torch.nn.init.normal_(model.head.weight)
     model(random_window(2, 6, seed=4)).square().sum().backward()
-    first, *_, last = (block.attention.across.gates.grad for block in model.transformer.blocks)
+    first, *_, last = (block.attn.gates.grad for block in model.transformer.blocks)
     assert (first != 0).all()
     assert (last[0] != 0).all() and (last[1:] == 0).all()  # logits read the observations' stream
 
@@ -340,9 +333,9 @@ def test_all_tokenizers_have_about_equally_many_parameters(spec, tokenizer):
 
 def test_without_norm_what_is_added_to_the_residual_stream_by_values_is_linear():
     block = Transformer(8, 1, 2, 16, norm="none").eval().requires_grad_(False).blocks[0]
-    assert not any("norm" in name for name, _ in block.named_parameters())
+    assert not any("ln" in name for name, _ in block.named_parameters())
     one, other = torch.randn(2, 1, 1, 8, generator=torch.Generator().manual_seed(0))
-    of = [block.attention(x, None, 0) for x in (one, other, one + other, 0 * one)]
+    of = [block.attn(x) for x in (one, other, one + other, 0 * one)]
     torch.testing.assert_close(of[0] + of[1], of[2] + of[3])
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.kv_cache import Cache, EpisodeCache
+from ad.models.cache import EpisodeCache, KVCache
 from ad.models.positions import Start
 from ad.models.tokenizer import Window
 from ad.models.transformer import Transformer
@@ -47,7 +47,7 @@ class SequenceModel(nn.Module):
     def forward(
         self,
         window: Window,
-        cache: Cache | EpisodeCache | None = None,
+        cache: KVCache | None = None,
         start: Start = 0,
     ) -> torch.Tensor:
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
@@ -56,7 +56,7 @@ class SequenceModel(nn.Module):
     def hidden(
         self,
         window: Window,
-        cache: Cache | EpisodeCache | None = None,
+        cache: KVCache | None = None,
         start: Start = 0,
     ) -> torch.Tensor:
         """Return the hidden states [B, T, C] of the decisions of a window [B, T + 1].
@@ -76,7 +76,7 @@ class SequenceModel(nn.Module):
             new = self.tokenizer.num_tokens(num_decisions) - cache.length
         return self.tokenizer.at_last_decision(self.transformer(tokens[:, -new:], cache))
 
-    def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
+    def new_cache(self, num_envs: int, num_decisions: int) -> KVCache:
         """Return an empty cache for windows of at most `num_decisions` decisions."""
         return self.transformer.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
 

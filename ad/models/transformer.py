@@ -1,7 +1,8 @@
 """A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) over token vectors.
 
 The same `forward` trains and decodes: with a cache it continues after the tokens in the cache.
-Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them.
+Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them. Every
+intermediate value that analyses read or change is the output of a `HookPoint` (`points.py`).
 """
 
 import math
@@ -12,51 +13,56 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ad.models.attention import CrossStreamAttention, attend
-from ad.models.kv_cache import Cache, EpisodeCache, KVCache
+from ad.models.attention import Attention
+from ad.models.cache import EpisodeCache, KVCache
+from ad.models.points import HookPoint
 
 
-class Attention(nn.Module):
-    """Multi-head causal self-attention, within a sequence or across the `streams` of a window."""
+class Norm(nn.LayerNorm):
+    """Layer normalization, with its scale and its output at points."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        dropout: float,
-        rotate: Callable | None = None,
-        streams: int = 1,
-    ):
+    def __init__(self, width: int):
+        super().__init__(width)
+        self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize the last dimension of `x` [B, L, C]."""
+        if not self.hook_scale.is_hooked:
+            return self.hook_normalized(super().forward(x))
+        centered = x - x.mean(-1, keepdim=True)
+        variance = centered.square().mean(-1, keepdim=True)
+        scale = self.hook_scale((variance + self.eps).sqrt())
+        return self.hook_normalized(centered / scale * self.weight + self.bias)
+
+
+class NoNorm(nn.Module):
+    """The identity in place of a layer normalization."""
+
+    def __init__(self):
         super().__init__()
-        self.heads, self.dropout, self.rotate = heads, dropout, rotate
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.across = CrossStreamAttention(streams, heads) if streams > 1 else None
+        self.hook_normalized = HookPoint()
 
-    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
-        """Attend from each of the positions of `x`, [B, L, C] -> [B, L, C]."""
-        batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D]
-        if self.rotate is not None:
-            start = 0 if cache is None else cache.length
-            q, k = self.rotate(q, start), self.rotate(k, start)
-        mask = None
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-            mask = cache.mask(length)
-        dropout = self.dropout if self.training else 0.0
-        if self.across is not None:
-            assert mask is None
-            mixed = self.across(q, k, v, dropout)
-        else:
-            mixed = attend(q, k, v, dropout, mask)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x`."""
+        return self.hook_normalized(x)
 
 
 def make_norm(norm: str, width: int) -> nn.Module:
     """Return the layer normalization that `model.norm` names: "pre", or "none" for the identity."""
-    return nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+    return Norm(width) if norm == "pre" else NoNorm()
+
+
+class MLP(nn.Module):
+    """Two linear maps with a GELU between them."""
+
+    def __init__(self, width: int, feed_forward: int):
+        super().__init__()
+        self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
+        self.hook_pre, self.hook_post = HookPoint(), HookPoint()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Transform each position of `x`, [B, L, C] -> [B, L, C]."""
+        return self.down(self.hook_post(F.gelu(self.hook_pre(self.up(x)))))
 
 
 class Block(nn.Module):
@@ -77,15 +83,23 @@ class Block(nn.Module):
         norm: str = "pre",
     ):
         super().__init__()
-        self.norm_attention, self.norm_mlp = make_norm(norm, width), make_norm(norm, width)
-        self.attention = Attention(width, heads, attention_dropout, rotate, streams)
-        self.up, self.down = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.dropout = dropout
+        self.hook_resid_pre = HookPoint()
+        self.ln1 = make_norm(norm, width)
+        self.attn = Attention(width, heads, attention_dropout, rotate, streams)
+        self.hook_attn_out, self.hook_resid_mid = HookPoint(), HookPoint()
+        self.ln2 = make_norm(norm, width)
+        self.mlp = MLP(width, feed_forward)
+        self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
 
-    def forward(self, x: torch.Tensor, cache: KVCache | None, layer: int) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, cache: KVCache | None = None, layer: int = 0
+    ) -> torch.Tensor:
         """Transform the residual stream, [B, L, C] -> [B, L, C]."""
-        x = x + self._drop(self.attention(self.norm_attention(x), cache, layer))
-        return x + self._drop(self.down(F.gelu(self.up(self.norm_mlp(x)))))
+        x = self.hook_resid_pre(x)
+        attention = self.hook_attn_out(self.attn(self.ln1(x), cache, layer))
+        x = self.hook_resid_mid(x + self._drop(attention))
+        return self.hook_resid_post(x + self._drop(self.hook_mlp_out(self.mlp(self.ln2(x)))))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
         return F.dropout(x, self.dropout, self.training)
@@ -115,20 +129,19 @@ class Transformer(nn.Module):
         super().__init__()
         self.width, self.heads, self.streams = width, heads, streams
         self.feed_forward = feed_forward
+        self.hook_embed = HookPoint()
         self.blocks = nn.ModuleList(
             Block(width, heads, feed_forward, dropout, attention_dropout, rotate, streams, norm)
             for _ in range(layers)
         )
-        self.norm = make_norm(norm, width)
+        self.ln_final = make_norm(norm, width)
         # Of the weights' dtype and device: without blocks and norm there are no weights.
         self.register_buffer("like", torch.empty(0), persistent=False)
         self._initialize(layers)
 
-    def forward(
-        self, tokens: torch.Tensor, cache: Cache | EpisodeCache | None = None
-    ) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
-        x = tokens
+        x = self.hook_embed(tokens)
         recompute = self.activation_checkpointing and self.training and cache is None
         for layer, block in enumerate(self.blocks):
             if recompute:
@@ -137,9 +150,9 @@ class Transformer(nn.Module):
                 x = block(x, cache, layer)
         if cache is not None:
             cache.advance(tokens.shape[1])
-        return self.norm(x)
+        return self.ln_final(x)
 
-    def new_cache(self, num_envs: int, capacity: int) -> Cache:
+    def new_cache(self, num_envs: int, capacity: int) -> KVCache:
         """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
 
         It is valid for the present weights, without dropout.
@@ -147,7 +160,7 @@ class Transformer(nn.Module):
         return KVCache(*self._cache_shape(num_envs, capacity), self.like, self.streams)
 
     def new_episode_cache(self, num_envs: int, capacity: int, first: int, new: int) -> EpisodeCache:
-        """Return an empty `EpisodeCache`: of `capacity` tokens in each environment.
+        """Return an empty `EpisodeCache` for episodes of at most `capacity` tokens.
 
         An episode's first decision has `first` tokens, a further one `new`.
         """

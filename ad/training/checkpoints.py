@@ -17,7 +17,7 @@ from ad.runtime.console import warn
 from ad.runtime.files import atomic_write, read_checked_json, sha256, write_checked_json
 
 KEEP = 2  # number of newest checkpoints that are always kept
-FORMAT = 3  # of the content; another number where its keys change
+FORMAT = 4  # of the content; another number where its keys change
 
 
 def name(step: int) -> str:

@@ -64,10 +64,10 @@ class GPT2(nn.Module):
             n_embd=model.transformer.width,
             n_layer=len(blocks),
             n_head=model.transformer.heads,
-            n_inner=blocks[0].up.out_features,
+            n_inner=blocks[0].mlp.up.out_features,
             resid_pdrop=blocks[0].dropout,
             embd_pdrop=0.0,
-            attn_pdrop=blocks[0].attention.dropout,
+            attn_pdrop=blocks[0].attn.dropout,
         )
         self.tokenizer, self.transformer = model.tokenizer, GPT2Model(config)
         self.head = nn.Linear(config.n_embd, model.spec.num_actions)

@@ -122,7 +122,7 @@ class Reading:
 
     def __init__(self, model: SequenceModel, values: Values, directions: torch.Tensor):
         self.model, self.values, self.at = model, values, model.tokenizer.at_decisions
-        norm, head = model.transformer.norm, model.head
+        norm, head = model.transformer.ln_final, model.head
         directions = directions.to(head.weight.dtype)
         reader, bias = directions @ head.weight, head.bias  # [B, T, C]
         if isinstance(norm, nn.LayerNorm):
@@ -145,14 +145,14 @@ class Reading:
                 (z * self._head_readers(layer)).sum(-1),
                 (mlp * self.reader).sum(-1)[..., None],
             ]
-            bias = bias + self.reader @ block.attention.out.bias
+            bias = bias + self.reader @ block.attn.out.bias
         return torch.cat([*components, bias[..., None]], 2)
 
     def neurons(self) -> torch.Tensor:
         """Return the contribution of each neuron, [B, T, layers, F]."""
         added = [
             self.at(self.values[f"blocks.{layer}.mlp.hook_post"])
-            * (self.reader @ block.down.weight)
+            * (self.reader @ block.mlp.down.weight)
             for layer, block in enumerate(self.model.transformer.blocks)
         ]
         return torch.stack(added, 2)
@@ -171,14 +171,14 @@ class Reading:
 
     def _head_readers(self, layer: int) -> torch.Tensor:
         """Return `reader` as a map of the outputs z of a layer's heads, [B, T, H, D]."""
-        out = self.model.transformer.blocks[layer].attention.out.weight
+        out = self.model.transformer.blocks[layer].attn.out.weight
         by_head = out.unflatten(1, (self.model.transformer.heads, -1))  # [C, H, D]
         return torch.einsum("btc,chd->bthd", self.reader, by_head)
 
 
 def read_values(model: SequenceModel, batch: Contexts) -> Values:
     """Return the values at the points that a Reading needs."""
-    scales = isinstance(model.transformer.norm, nn.LayerNorm)
+    scales = isinstance(model.transformer.ln_final, nn.LayerNorm)
     points = (*POINTS, "ln_final.hook_scale") if scales else POINTS
     with torch.inference_mode(), hooked(model, points) as values:
         model(batch.window)

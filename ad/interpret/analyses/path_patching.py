@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ad.interpret.analysis import interval_text
 from ad.interpret.hooks import Write
@@ -135,7 +134,7 @@ def edge_patches(pair: Pair, sender: tuple[int, int], heads: Heads) -> Patches:
 @torch.no_grad()
 def sender_difference(pair: Pair, layer: int, head: int) -> torch.Tensor:
     """Return the head's output on the original minus that on the changed context, [N * S, L, C]."""
-    name, attention = f"blocks.{layer}.attn.hook_z", pair.model.transformer.blocks[layer].attention
+    name, attention = f"blocks.{layer}.attn.hook_z", pair.model.transformer.blocks[layer].attn
     difference = (pair.values[name] - pair.other_values[name])[:, :, head]
     return difference @ attention.out.weight.unflatten(1, (attention.heads, -1))[:, head].T
 
@@ -143,14 +142,14 @@ def sender_difference(pair: Pair, layer: int, head: int) -> torch.Tensor:
 @torch.no_grad()
 def head_inputs(block, residual: torch.Tensor) -> list[torch.Tensor]:
     """Return queries, keys and values of a block at a residual stream, [N * S, L, H, D] each."""
-    projected = block.attention.qkv(block.norm_attention(residual))
-    return projected.unflatten(2, (3, block.attention.heads, -1)).unbind(2)
+    projected = block.attn.qkv(block.ln1(residual))
+    return projected.unflatten(2, (3, block.attn.heads, -1)).unbind(2)
 
 
 @torch.no_grad()
 def mlp_output(block, residual: torch.Tensor) -> torch.Tensor:
     """Return the output of the MLP of a block at a residual stream [N * S, L, C]."""
-    return block.down(F.gelu(block.up(block.norm_mlp(residual))))
+    return block.mlp(block.ln2(residual))
 
 
 def _of_head(new: torch.Tensor, head: int) -> Write:

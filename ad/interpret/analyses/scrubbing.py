@@ -196,7 +196,7 @@ class Tree:
         blocks, writes = self.model.transformer.blocks, {}
         if level == LEVELS[3]:
             added = sum(
-                (new - old).flatten(1) @ block.attention.out.weight.T
+                (new - old).flatten(1) @ block.attn.out.weight.T
                 for new, old, block in zip(z.unbind(1), before.unbind(1), blocks, strict=True)
             )
             writes[f"blocks.{len(blocks) - 1}.hook_resid_post"] = self._add(added)

@@ -125,9 +125,9 @@ def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
     heads = model.transformer.heads
     qk, ov = [], []
     for block in model.transformer.blocks:
-        weights = _reading(block.attention.qkv.weight, block.norm_attention)
+        weights = _reading(block.attn.qkv.weight, block.ln1)
         q, k, v = weights.unflatten(0, (3, heads, -1)).unbind(0)  # [H, D, C]
-        out = block.attention.out.weight.unflatten(1, (heads, -1))  # [C, H, D]
+        out = block.attn.out.weight.unflatten(1, (heads, -1))  # [C, H, D]
         qk.append(torch.einsum("hdc,hde->hce", q, k) / q.shape[1] ** 0.5)
         ov.append(torch.einsum("hdc,ehd->hce", v, out))
     return torch.cat(qk), torch.cat(ov)
@@ -233,7 +233,7 @@ def token_copying(model: SequenceModel) -> tuple[np.ndarray, np.ndarray]:
     the identity, [heads]: 1 for a head that repeats the actions that it attends to.
     """
     num_actions = model.spec.num_actions
-    readout = _reading(model.head.weight, model.transformer.norm)  # [A, C]
+    readout = _reading(model.head.weight, model.transformer.ln_final)  # [A, C]
     embedded = _action_vectors(model)
     moved = torch.einsum("ac,hcd,bd->hab", embedded, head_circuits(model)[1], readout).double()
     moved = (moved - moved.mean(2, keepdim=True)).cpu()
