@@ -30,10 +30,9 @@ from ad.training.validation import validate
 def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
     """Collect the learning histories that are missing; with `fresh`, all of them.
 
-    With `wait`, waits for another process that collects into the same dataset. There is nothing to
-    collect for an online method.
+    With `wait`, waits for another process that collects into the same dataset.
     """
-    if run.learns_online:
+    if not len(run.history_tasks):
         name = run.config.method.name
         return info(f"collect: no histories: {name} learns in the worlds themselves")
     with run.timed("collect_s"):

@@ -38,7 +38,6 @@ METHODS = Registry(
         "rl2": "ad.methods.rl2:RL2",
     },
     group="methods",
-    needs=("loss",),
     base="ad.methods.base:Method",
 )
 

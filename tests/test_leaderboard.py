@@ -417,7 +417,7 @@ def test_without_its_extra_a_board_is_shown_and_only_the_runs_that_need_it_are_r
     assert "| rl2 | none | online | none | 0.550" in markdown(read_leaderboard(board, path))
     list_runs(path, board.planned_runs(), tmp_path)
     assert "missing  split 0  seed 2  room / rl2" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"room / rl2: method.settings .* not installed: pip"):
+    with pytest.raises(ConfigError, match=r"room / rl2: method.name .* not installed: pip"):
         run_missing(path, board.planned_runs(), tmp_path)
     fill(path, board, made | {"rl2": [0.5, 0.6, 0.7]})
     run_missing(path, board.planned_runs(), tmp_path)

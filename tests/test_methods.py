@@ -17,7 +17,7 @@ from ad.registry import METHODS, TOKENIZERS
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
-OFFLINE = [name for name in METHODS if not METHODS.load(name).online]
+OFFLINE = [name for name in METHODS if METHODS.load(name).reads_histories]
 # The methods whose loss is that of the actions taken.
 IMITATORS = [name for name in OFFLINE if name not in ("dpt", "in_context_q", "in_context_planning")]
 imitators = pytest.mark.parametrize("method", IMITATORS, indirect=True)

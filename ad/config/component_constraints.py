@@ -84,7 +84,7 @@ def weights_and_biases_are_installed(config, world):
 
 @constraint("source", "env", "split", "method.name")
 def source_can_run(config, world):
-    if not METHODS.load(config.method.name).online:
+    if METHODS.load(config.method.name).reads_histories:
         SOURCES.load(config.source.algorithm).check(config, world)
 
 
@@ -119,7 +119,7 @@ def windows_can_be_permuted(config, world):
 
 @constraint("model.encoders", "env", "method.name")
 def encoders_fit_parts_of_the_observation(config, world):
-    if METHODS.load(config.method.name).online:
+    if not METHODS.load(config.method.name).reads_histories:
         return
     parts = observation_parts(world)
     for name, encoder in config.model.encoders.items():
@@ -135,7 +135,7 @@ def encoders_fit_parts_of_the_observation(config, world):
 
 @constraint("model.encoder", "model.encoders", "env", "method.name")
 def encoder_fits_the_other_parts(config, world):
-    if METHODS.load(config.method.name).online:
+    if not METHODS.load(config.method.name).reads_histories:
         return
     for name, part in observation_parts(world).items():
         if name not in config.model.encoders:

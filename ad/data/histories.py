@@ -142,8 +142,8 @@ def training_folders(config: Experiment, tasks: np.ndarray) -> list[Path] | None
 
     None if one is missing, or if the method learns in the worlds themselves.
     """
-    is_online = METHODS.load(config.method.name).online
-    return None if is_online else HistoryStore(config).folders(tasks)
+    reads_histories = METHODS.load(config.method.name).reads_histories
+    return HistoryStore(config).folders(tasks) if reads_histories else None
 
 
 def _slug(name: str) -> str:

@@ -110,7 +110,7 @@ def identity(run: Run) -> dict[str, str | None]:
 def stopped_agents(run: Run) -> dict[str, int]:
     """Return the step at which source agents with a non-finite loss stopped, by task name."""
     stopped, histories = {}, HistoryStore(run.config)
-    for task in () if run.learns_online else run.split.train_tasks:
+    for task in run.history_tasks:
         folder = histories.folder(task)
         if (folder / MANIFEST).exists():
             history = load_history(folder, ())

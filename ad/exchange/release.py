@@ -18,6 +18,7 @@ from ad.evaluation.evaluate import load_model
 from ad.exchange.card import card, eval_results, read_results
 from ad.exchange.policy import ReleasedPolicy
 from ad.methods import build_method
+from ad.models.sequence_model import SequenceModel
 from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, TOKENIZERS
 from ad.runtime.files import atomic_write, remove, sha256, write_text
 from ad.runtime.run import Run
@@ -30,14 +31,14 @@ SUMS = "SHA256SUMS"
 def release(run: Run) -> Path:
     """Write the release of a trained run. Returns its folder.
 
-    Raises ConfigError if the run is not trained or its model is that of an online method,
-    MachineError without the package safetensors.
+    Raises ConfigError if the run is not trained or its model is no sequence model, MachineError
+    without the package safetensors.
     """
-    if run.learns_online:
+    safetensors, model = _safetensors(), load_model(run)
+    if not isinstance(model, SequenceModel):
         raise ConfigError(
             f"a release holds a sequence model, which {run.config.method.name} has not"
         )
-    safetensors, model = _safetensors(), load_model(run)
     folder = run.folder / "release"
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"format": "pt", "spec": json.dumps(asdict(model.spec))}

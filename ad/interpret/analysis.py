@@ -18,7 +18,6 @@ from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.base import Method
-from ad.methods.online import OnlineMethod
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import UNKNOWN, Table, interval
 from ad.rollout.rollout import Policy
@@ -50,15 +49,14 @@ class Subject:
     ) -> "Subject":
         """Load the last checkpoint of `run`, or the checkpoint of train step `step`.
 
-        Raises ConfigError for an online method, whose model is no transformer, and the errors of
-        `load_model`.
+        Raises ConfigError for a model that is no sequence model, and the errors of `load_model`.
         """
-        method = build_method(run.config.method)
-        if isinstance(method, OnlineMethod):
+        method, model = build_method(run.config.method), load_model(run, step=step)
+        if not isinstance(model, SequenceModel):
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"
             )
-        return cls(run, method, load_model(run, step=step), tuple(components), source, step)
+        return cls(run, method, model, tuple(components), source, step)
 
     @property
     def policy(self) -> Policy:

@@ -2,8 +2,8 @@
 
 A method is a subclass of `ad.methods.base.Method`: a loss, and where they differ from the defaults
 its settings, the fields of its windows, its model, its sampler and its policy. A method that learns
-in the worlds has a learner in place of loss and sampler (`ad.methods.online`). Another method is
-one file here and one line of `ad.registry`.
+in the worlds brings a learner in place of loss and sampler. Another method is one file here and one
+line of `ad.registry`, or a class in a file of the user.
 """
 
 from ad.registry import METHODS

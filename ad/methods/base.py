@@ -1,9 +1,10 @@
 """The interface of methods: what is learned from windows of histories, and how it acts."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
 
 from ad.data.derived import DERIVED, Derive, knows_optimal_actions
 from ad.data.schema import STORED
@@ -12,12 +13,38 @@ from envs.oracle import TaskOracle
 
 if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs only the class
     import torch
+    from torch import nn
 
     from ad.config.schema import Experiment, ModelConfig
     from ad.data.dataset import TrainingSet
     from ad.data.sampler import Windows
     from ad.data.spec import Spec
     from ad.models.sequence_model import SequenceModel
+
+
+class Learner(Protocol):
+    """What takes the train steps of a method that brings it, driven by `ad.training.learner`.
+
+    A train step depends on the seed and its number, not on the process that takes it.
+    `model` has the spec in `spec` and is what the method's `build` returns. `learning_rate` is that
+    of the last train step. `state` holds tensors and plain types.
+    """
+
+    model: "nn.Module"
+    learning_rate: float
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """Take train step number `step`, from 0, and return numbers for the log by name.
+
+        `trial_return`, the mean return of the trials, is among them. Raises NumericError if the
+        model is not finite any more.
+        """
+
+    def state(self) -> dict:
+        """Return the state between two train steps, without the model's."""
+
+    def load_state(self, state: dict) -> None:
+        """Set the state to one returned by `state`."""
 
 
 class Method:
@@ -51,7 +78,8 @@ class Method:
     # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
     # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
     can_be_stacked: ClassVar[bool] = False
-    online: ClassVar[bool] = False  # `ad.methods.online.OnlineMethod` learns without histories
+    # Whether it learns from histories; one that does not brings a learner.
+    reads_histories: ClassVar[bool] = True
 
     def __init__(self, settings):
         self.settings = settings
@@ -62,6 +90,8 @@ class Method:
         It is called before anything runs. `world` is the base environment of `config.env`, which is
         only asked.
         """
+        if type(self).loss is Method.loss and type(self).learner is Method.learner:
+            raise SettingError("method.name", f"cannot be {config.method.name}: it has no loss")
         if unknown := [f for f in self.fields if f not in {*STORED, *DERIVED, *self.derived}]:
             raise unfit(config, f"it reads the field {unknown[0]}, which nothing computes")
         if "optimal_action" in self.fields and not knows_optimal_actions(world):
@@ -109,7 +139,16 @@ class Method:
             self.within_episodes,
         )
 
-    @abstractmethod
+    def learner(self, config: "Experiment", tasks: np.ndarray) -> "Learner | None":
+        """Return what takes the train steps, as it is before the first one.
+
+        None: the trainer does, with `sampler`, `loss` and `after_step`. A method with a learner of
+        its own reads no histories (`reads_histories`) and learns in the worlds of the train
+        `tasks`, int [K, ...]. `train_steps` says for how many train steps, `training.steps` is not
+        used; what the learner draws is derived from `training.train_seed`.
+        """
+        return None
+
     def loss(
         self, model: "SequenceModel", batch: dict[str, "torch.Tensor"]
     ) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from ad.config.fields import field
 from ad.errors import SettingError
-from ad.methods.base import unfit
-from ad.methods.online import OnlineMethod
+from ad.methods.base import Method, unfit
 from ad.sources.sb3.settings import SB3Settings, check_packages
 from envs.rng import derive_key
 from envs.spaces import observation_parts
@@ -55,10 +54,12 @@ class Settings:
     ad/methods/rl2.py one by one, e.g. {learning_rate: lin_1e-3}; policy_kwargs as a whole"""
 
 
-class RL2(OnlineMethod):
+class RL2(Method):
     """A recurrent policy that RecurrentPPO trains on trials in the train tasks."""
 
     Settings = Settings
+    any_size = False
+    reads_histories = False
 
     def check(self, config, world):
         """Raise SettingError unless all tasks have the same actions and the settings fit."""

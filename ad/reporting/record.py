@@ -63,7 +63,7 @@ def record(run: Run) -> tuple[int, int] | None:
     if not can_draw(run):
         return None
     total = min(settings.held_out_videos, len(run.split.held_out_tasks))
-    total += len(run.split.train_tasks) * _records_sources(run)
+    total += len(run.history_tasks) * run.config.record.source_videos
     threads, written = run.config.threads or os.cpu_count() or 1, {}
     with (
         tqdm(total=total, desc="record", unit=" videos", disable=None) as bar,
@@ -146,16 +146,11 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
             title = f"Frozen model on held-out {noun} {text}: one context, no training"
             frames = partial(episode_montage, world, sequence, chosen, title, settings.fps)
             yield run.videos / f"held_out_{name}.mp4", frames
-    if _records_sources(run):
+    if settings.source_videos:
         histories = HistoryStore(run.config)
-        for task in run.split.train_tasks:
+        for task in run.history_tasks:
             frames = partial(_source_montage, world, task, histories.folder(task), settings.fps)
             yield run.videos / f"source_{task_name(task)}.mp4", frames
-
-
-def _records_sources(run: Run) -> bool:
-    """Return whether there are to be videos of source agents, which an online method lacks."""
-    return run.config.record.source_videos and not run.learns_online
 
 
 def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path, fps: int) -> np.ndarray:

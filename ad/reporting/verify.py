@@ -53,9 +53,9 @@ def histories(run: Run) -> dict[Path, tuple[HistoryStore, np.ndarray]]:
     """Return folder -> (histories of its source seed, task) of each history to check.
 
     These are the histories of the train tasks, and all others that the dataset has: of other splits
-    and other source seeds. A run of an online method has none.
+    and other source seeds. There are none for a method that reads no histories.
     """
-    if run.learns_online:
+    if not len(run.history_tasks):
         return {}
     own = HistoryStore(run.config)
     found = {own.folder(task): (own, task) for task in run.split.train_tasks}

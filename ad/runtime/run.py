@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyrallis
 
 from ad.config import schema as configuration
@@ -81,9 +82,10 @@ class Run:
         return configured_world(self.config.env)
 
     @property
-    def learns_online(self) -> bool:
-        """Whether its method learns in the worlds themselves, without histories."""
-        return METHODS.load(self.config.method.name).online
+    def history_tasks(self) -> np.ndarray:
+        """The train tasks, of which the method reads histories; none if it reads no histories."""
+        tasks = self.split.train_tasks
+        return tasks if METHODS.load(self.config.method.name).reads_histories else tasks[:0]
 
     @property
     def videos(self) -> Path:

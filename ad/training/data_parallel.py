@@ -192,7 +192,7 @@ def check_processes(config: Experiment, world_size: str) -> None:
     if not world_size.isdecimal() or not int(world_size):
         raise ConfigError(f"the variable WORLD_SIZE must be a whole number, not {world_size!r}")
     settings, size, problems = config.training, int(world_size), []
-    if METHODS.load(config.method.name).online:
+    if not METHODS.load(config.method.name).reads_histories:
         problems.append(f"method.name must not be {config.method.name}, which learns in the worlds")
     if settings.batch_size % size:
         problems.append(

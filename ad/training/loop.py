@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from ad.errors import NumericError
+from ad.methods import build_method
 from ad.runtime import console
 from ad.runtime.run import Run
 from ad.training.callbacks import Callbacks, Validate
 from ad.training.data_parallel import ALONE, OneProcess
+from ad.training.learner import LearnerTrainer
 from ad.training.multi_seed import stacking_is_faster, step_function
-from ad.training.online import OnlineTrainer
 from ad.training.trainer import BaseTrainer, Trainer
 
 
@@ -27,9 +28,12 @@ def new_trainers(runs: Sequence[Run], processes: OneProcess = ALONE) -> list[Bas
 
     Several `processes` train one run.
     """
+    learners = [
+        build_method(run.config.method).learner(run.config, run.split.train_tasks) for run in runs
+    ]
+    if None not in learners:
+        return [LearnerTrainer(*both) for both in zip(runs, learners, strict=True)]
     first, *others = runs
-    if first.learns_online:
-        return [OnlineTrainer(run) for run in runs]
     shared = Trainer(first, processes=processes)
     return [shared, *(Trainer(run, shared.data) for run in others)]
 

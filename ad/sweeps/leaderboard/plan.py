@@ -19,7 +19,7 @@ from typing import Optional
 from ad.config.fields import as_yaml, field
 from ad.config.schema import Experiment
 from ad.config.world import configured_world
-from ad.errors import ConfigError
+from ad.errors import ConfigError, SettingError
 from ad.methods import build_method
 from ad.methods.base import Method
 from ad.registry import METHODS
@@ -231,7 +231,7 @@ def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
     if not METHODS.has(name):
         raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
     method_class = METHODS.load(name)
-    is_online = method_class.online
+    is_online = not method_class.reads_histories
     if (method.regime == "online", method.histories == "none") != (is_online, is_online):
         kind = "an online" if is_online else "an offline"
         raise ConfigError(f"{where}: {name} is {kind} method: regime and histories must say so")
@@ -239,7 +239,12 @@ def _problem(where: str, plain: Experiment, method: MethodConfig) -> str:
     if has_labels != (method.labels == "optimal actions"):
         labels = "optimal actions" if has_labels else "none"
         raise ConfigError(f"{where}: labels must be {labels}, which {name} has")
-    return method_class.problem(configured_world(plain.env)) or ""
+    config = replace(plain, method=replace(plain.method, name=name, settings={}))
+    try:
+        build_method(config.method).check(config, configured_world(config.env))
+    except SettingError as error:
+        return error.text if error.path == "method.name" else ""
+    return ""
 
 
 def _experiment(

@@ -266,7 +266,7 @@ def _cell(cell: Cell, cells: Records, compared: dict) -> dict:
     found |= {"planned": len(cell.runs), "first": cell.num_first}  # with further runs, and without
     found |= {"problem": cell.problem, "runs": [_run(record) for record in made]}
     if made:
-        algorithm, is_online = cell.config.source.algorithm, cell.built_method.online
+        algorithm, is_online = cell.config.source.algorithm, not cell.built_method.reads_histories
         found |= {
             "told": "nothing" if is_online else SOURCES.load(algorithm).privileged_info or UNKNOWN,
             "source": "itself, online" if is_online else algorithm,

@@ -1,13 +1,14 @@
-"""Train steps of an online method, whose learner takes them in the worlds of the train tasks."""
+"""Train steps of a method that brings a learner of its own (`ad.methods.base.Learner`)."""
 
 import torch
 
 from ad.errors import NumericError
+from ad.methods.base import Learner
 from ad.runtime.run import Run
 from ad.training.trainer import BaseTrainer
 
 
-class OnlineTrainer(BaseTrainer):
+class LearnerTrainer(BaseTrainer):
     """The learner of a run and how far it is: `step` train steps are done.
 
     A train step depends on the seed and its number only, so a run that resumes from a checkpoint
@@ -16,14 +17,13 @@ class OnlineTrainer(BaseTrainer):
 
     headline = "trial_return"
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, learner: Learner):
         """Resume from the newest checkpoint of `run`, or begin at train step 0.
 
         Raises ConfigError if the checkpoint belongs to another configuration.
         """
         super().__init__(run, torch.device("cpu"))
-        self.learner = self.method.learner(self.config, run.split.train_tasks)
-        self.model, self.failure = self.learner.model, None
+        self.learner, self.model, self.failure = learner, learner.model, None
         self._resume()
 
     @property
