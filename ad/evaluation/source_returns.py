@@ -21,7 +21,7 @@ def source_warning(run: Run) -> str:
     histories.
     """
     source = SOURCES.load(run.config.source.algorithm)
-    if run.learns_online or source.privileged_info != "nothing":
+    if not len(run.history_tasks) or source.privileged_info != "nothing":
         return ""
     tasks = run.split.train_tasks
     folders = training_folders(run.config, tasks)
