@@ -205,18 +205,6 @@ def test_step_and_render_before_the_first_reset_are_refused():
         batch(1, render_mode="ansi").render()
 
 
-@pytest.mark.parametrize("action", NOT_ACTIONS, ids=repr)
-def test_a_value_that_is_not_an_action_is_refused_and_changes_nothing(action):
-    env, vec_env = envs.make("DarkRoom-v0").unwrapped, batch(2)
-    env.reset()
-    vec_env.reset()
-    with pytest.raises(InvalidAction):
-        env.step(action)
-    with pytest.raises(InvalidAction):
-        vec_env.step([UP, action])
-    assert env.step(STAY)[0] == 40 and vec_env.step([STAY, STAY])[0].tolist() == [40, 40]
-
-
 @pytest.mark.parametrize(
     "actions",
     [1, [1], [1, 1, 1], [[1, 1]], np.array([1.0, 2.0]), np.array([True, False]), {}, [1, [1]]],

@@ -17,11 +17,8 @@ from ad.data.permutation import PermutedWindows, permutations
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.errors import ConfigError
-from ad.methods import build_method
 from ad.methods.base import Method
 from ad.runtime.run import Run
-from ad.training.multi_seed import can_be_stacked
-from ad.training.trainer import Trainer
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
@@ -170,36 +167,6 @@ def test_a_training_with_the_options_that_resumes_has_the_same_bits(experiment, 
     assert_same_bits(whole, train(again.config))
 
 
-def test_batches_are_equal_for_equal_seeds_and_several_seeds_may_share_a_pass(experiment):
-    words = [*OPTIONS, "--model.dropout", "0", "--model.attention_dropout", "0"]
-    one, same = (Trainer(Run.open(experiment(*words))) for _ in range(2))
-    other = Trainer(Run.open(experiment(*words, "--training.train_seed", "1")))
-    for name, values in one.batch().items():
-        np.testing.assert_array_equal(values, same.batch()[name])
-    assert not np.array_equal(one.batch()["action"], other.batch()["action"])
-    assert can_be_stacked(one)
-
-
-def test_every_method_reads_permuted_windows(collected):
-    for name in ("algorithm_distillation", "behavior_cloning", "decision_transformer", "dpt"):
-        config = collected(f"permuted_{name}", *OPTIONS, "--method.name", name)
-        dataset, method = load_dataset(Run.open(config)), build_method(config.method)
-        as_recorded = replace(config, data=replace(config.data, permute="none"))
-        plain, batch = (
-            method.sampler(each).sample(np.random.default_rng(0), 4)
-            for each in (replace(dataset, config=as_recorded), dataset)
-        )
-        actions = [role for role in ("action", "optimal_action") if role in plain]
-        observations = [role for role in ROLES if role in plain]
-        for roles, size in ((actions, 5), (observations, 9)):
-            old, new = (np.stack([b[role] for role in roles], axis=1) for b in (plain, batch))
-            assert (old != new).any()
-            for window in range(4):
-                renaming(old[window], new[window], size + 1)  # padding is the last number
-        for name in set(plain) - {*actions, *observations}:
-            np.testing.assert_array_equal(batch[name], plain[name])
-
-
 def test_an_experiment_without_the_options_keeps_its_hash():
     assert config_hash(DataConfig()) == (
         "87608c60b58a66d795593437957fe356517b4755dd13561e5fc0ec2c95f27fd9"
@@ -219,9 +186,6 @@ def test_an_experiment_without_the_options_keeps_its_hash():
             ["--data.permute", "actions", "--method.name", f"{HERE}/components.py:TimeLeft"],
             "what it computes itself cannot be permuted",
         ),
-        (["--data.permute", "rewards"], "must be one of none, actions, observations, both"),
-        (["--data.best_actors", "0"], r"data\.best_actors"),
-        (["--data.stability_weight", "-1"], r"data\.stability_weight"),
     ],
 )
 def test_what_cannot_be_is_refused(words, sentence, tmp_path):

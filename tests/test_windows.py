@@ -154,29 +154,6 @@ def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
 
 
 @PROPERTY
-@given(histories(), st.integers(1, 8), st.integers(0, 1000))
-def test_only_a_sequence_shorter_than_a_window_is_padded(case, context_length, seed):
-    windows = case.windows(context_length)
-    content = windows.sample(np.random.default_rng(seed), 20)
-    valid = content["valid"][:, 1:]
-    lengths = {sequence[0]: len(sequence) for sequence in case.sequences()}
-    for first, real in zip(content["observation"][:, 1], valid, strict=True):
-        count = real.sum()
-        assert real[:count].all()  # the padding is behind
-        assert count == context_length or count == lengths[first]
-
-
-@PROPERTY
-@given(histories(), st.integers(1, 8), st.integers(0, 1000))
-def test_a_share_from_start_of_one_gives_only_beginnings(case, context_length, seed):
-    content = case.windows(context_length, 1.0).sample(np.random.default_rng(seed), 20)
-    for name in FIELDS:
-        np.testing.assert_array_equal(content[name][:, 0], np.full(20, NONE[name]))
-    firsts = {sequence[0] for sequence in case.sequences()}
-    assert set(content["observation"][:, 1].tolist()) <= firsts
-
-
-@PROPERTY
 @given(histories(), st.integers(1, 8))
 def test_there_are_as_many_choices_as_places_for_a_window(case, context_length):
     places = [max(len(sequence) - context_length + 1, 1) for sequence in case.sequences()]
@@ -209,12 +186,6 @@ def test_the_share_of_windows_from_the_start_is_what_was_asked_for():
     assert share == pytest.approx(0.25 + 0.75 * 3 / 6, abs=0.025)
 
 
-def test_the_same_generator_gives_the_same_windows():
-    one, other = (three_sequences(0.5).sample(np.random.default_rng(5), 30) for _ in range(2))
-    for name in FIELDS:
-        np.testing.assert_array_equal(one[name], other[name])
-
-
 def test_windows_hold_int64_indices_and_float32_rewards():
     content = three_sequences().sample(np.random.default_rng(0), 4)
     assert content.keys() == {*FIELDS, "step", "valid"}
@@ -224,22 +195,3 @@ def test_windows_hold_int64_indices_and_float32_rewards():
     assert set(dtypes.values()) == {np.dtype(np.int64)}
     rewards = content["reward"][:, 1:]
     np.testing.assert_array_equal(rewards, REWARDS[content["observation"][:, 1:] % 3])
-
-
-def test_an_unfinished_episode_is_never_shown():
-    done = np.isin(np.arange(9), [3, 5])[None]
-    windows = Histories([numbered(done, ~done, 0)], 1, (0.0, 1.0)).windows(20)
-    assert read_whole(windows) == [[0, 1, 2, 3, 4, 5]]
-
-
-def test_a_part_counts_its_own_episodes_from_zero():
-    # Eight episodes of one step; the last half with stride two: 4, 6 and 5, 7.
-    done = np.ones((1, 8), bool)
-    windows = Histories([numbered(done, done, 0)], 2, (0.5, 1.0)).windows(20)
-    assert read_whole(windows) == [[4, 6], [5, 7]]
-
-
-def test_histories_of_different_lengths_go_together():
-    one, other = np.ones((1, 2), bool), np.ones((2, 1), bool)
-    windows = Histories([numbered(one, one, 0), numbered(other, other, 2)], 1, (0.0, 1.0))
-    assert read_whole(windows.windows(20)) == [[0, 1], [2], [3]]
