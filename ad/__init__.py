@@ -23,8 +23,7 @@ Packages, each of which imports only packages above it in this list:
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
     sweeps/           many runs: seeds, studies, tuning, tables; launchers/ start verbs as processes
-    verbs             the verbs of one experiment
-    cli               the console command, and every verb by its name
+    cli               the command line: one table of verbs and their options
 
 Shapes: B windows, N environments in lockstep, T transitions, L tokens, E episodes, H heads, D head
 width, C model width, A actions, K tasks, S observations; a docstring says where a letter differs.

@@ -1,45 +1,444 @@
 """The command line: `ad <verb> --config_path configs/<experiment>.yaml [--section.field value]`.
 
-`python -m scripts.<verb>` runs the same verb from the root of a checkout. A verb is a function of
-the arguments after its name. VERBS names all: those of one experiment are in `ad.verbs`, those of
-many runs in `ad.sweeps.verbs`, and those that print tables in `ad.reporting.verbs`.
+`python -m scripts.<verb>` runs the same verb from the root of a checkout. VERBS is the table of all
+verbs: the function that a verb calls, what it takes from the experiment, and its own options. A
+function is named by a string, so that `--help` and a wrong option import nothing heavy.
 
 Exit codes: 0 done, 2 bad input or configuration, 3 the machine, 4 corrupt data, 5 numeric failure,
 130 interrupted, 143 terminated. Any other failure is a bug and shows its traceback. Only one
 process at a time works in a run's folder; a second one exits with 3.
 """
 
+import importlib
+import itertools
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ad.errors import ADError, ConfigError, MachineError
-from ad.exchange.verbs import import_histories
-from ad.reporting.verbs import sources, totals, worlds
-from ad.runtime import signals
-from ad.sweeps.verbs import findings, leaderboard, results, study, sweep, table
-from ad.verbs import (
-    Verb,
-    app,
-    asks_for_help,
-    collect,
-    evaluate,
-    export_histories,
-    inspect_model,
-    of_experiment,
-    of_run,
-    print_text,
-    record,
-    release,
-    report,
-    run_all,
-    seeds,
-    synthesize,
-    train,
-    tune,
-    verify,
+from ad.config.options import (
+    Option,
+    flag,
+    help_topic,
+    names,
+    path,
+    port,
+    read_words,
+    shard,
+    take_options,
+    titles,
+    unknown_options,
+    whole_numbers,
 )
+from ad.errors import ADError, ConfigError, MachineError
+from ad.runtime import signals
+from ad.sweeps.launchers.options import LAUNCHER_OPTIONS, take_jobs
+
+if TYPE_CHECKING:
+    from ad.config.schema import Experiment
+    from ad.runtime.run import Run
+
+
+@contextmanager
+def new_run(config: "Experiment", fresh: bool) -> Iterator["Run"]:
+    """Open the locked run of `config`; `fresh` discards a run of other settings in its folder."""
+    from ad.runtime.locks import locked
+    from ad.runtime.run import Run
+
+    with locked(config.folder):
+        yield Run.open(config, fresh)
+
+
+def run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]:
+    """Open the locked run of `config`, whose settings must be those in its folder."""
+    return new_run(config, fresh=False)
+
+
+@contextmanager
+def files(config: "Experiment", fresh: bool) -> Iterator["Run"]:
+    """Lock the folder of the run of `config`, which may hold a run of other settings."""
+    from ad.runtime.locks import locked
+    from ad.runtime.run import Run
+
+    with locked(config.folder):
+        yield Run(config)
+
+
+@contextmanager
+def experiment(config: "Experiment", fresh: bool) -> Iterator["Experiment"]:
+    """Give the configuration itself: the function locks what it writes."""
+    yield config
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    `function` is called with what `takes` makes of the experiment, if the verb reads one, and with
+    its own `options` as keyword arguments. LAUNCHER_OPTIONS among them become the argument `jobs`.
+    """
+
+    name: str
+    function: str  # "module:function"
+    about: str  # the text of --help; its first line is also in the list of verbs
+    options: tuple[Option, ...] = ()
+    takes: Callable[["Experiment", bool], AbstractContextManager] | None = None
+
+    def __call__(self, argv: Sequence[str]) -> None:
+        """Run the verb with the words after its name, or print its help."""
+        if (topic := help_topic(argv)) is not None:
+            return _print_help(self, topic, argv)
+        words, problems = read_words(argv)
+        given = dict(words)
+        values = take_options(self.options, words, problems)
+        own = [option.name for option in self.options]
+        config = None
+        if self.takes:
+            from ad.config.parser import load_words
+
+            config = load_words(words, problems, own)
+        elif problems := [*problems, *unknown_options(words, own)]:
+            raise ConfigError("\n  ".join(" ".join(problem) for problem in problems))
+        if self.starts_jobs:
+            values["jobs"] = take_jobs(self.name, self.options, given, values)
+        if config is None:
+            return self.load()(**values)
+        with self.takes(config, values.get("fresh", False)) as taken:
+            self.load()(taken, **values)
+
+    @property
+    def starts_jobs(self) -> bool:
+        """Whether the verb can be run in jobs."""
+        return LAUNCHER_OPTIONS[0] in self.options
+
+    def load(self) -> Callable[..., Any]:
+        """Import and return the function."""
+        module, name = self.function.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+def _fresh(about: str) -> Option:
+    return Option("fresh", about, "false", flag)
+
+
+SHARD = Option("shard", "part of the runs to make, e.g. 1/2 and 2/2 in two processes", "1/1", shard)
+SWEEP_OPTIONS = (
+    Option("root", "folder in which runs write their files; empty: logs/<verb>", "", path),
+    SHARD,
+    Option("keep", "keep the folders of finished runs", "false", flag),
+    Option("status", "list the runs with their state, and stop", "false", flag),
+    Option("table", "write the page from the records, and stop", "false", flag),
+    Option("runs", "make the runs without the page, and stop", "false", flag),
+    *LAUNCHER_OPTIONS,
+)
+RECORDED_OPTIONS = (
+    *SWEEP_OPTIONS,
+    Option("retry", "make the runs that failed again", "false", flag, for_jobs=False),
+    Option("merge", "files of records made elsewhere, with commas between: add them", "", names),
+    Option("hparams", "folder to write the records to, for TensorBoard", "", path),
+)
+RESUMES = """
+A finished run has its record and is not made again; the same command resumes the others. Several
+processes may each make one shard of the runs.
+"""
+UPDATE = Option("update", "file whose table is replaced, between its two lines", "", path)
+MARKED = """
+With --update, the table also replaces what is between the lines `<!-- table of {0} -->` and
+`<!-- /table of {0} -->` of a file, e.g. {1}.
+"""
+TABLE = [
+    Verb(
+        "collect",
+        "ad.pipeline:collect",
+        "Collect the learning histories of all train tasks: histories/<dataset>/.",
+        (_fresh("collect all histories again"),),
+        new_run,
+    ),
+    Verb(
+        "train",
+        "ad.pipeline:train_experiment",
+        """Train the sequence model on the histories: logs/<run>/checkpoints/.
+
+torchrun --nproc-per-node 2 -m scripts.train --config_path ... trains in two processes, each on half
+of every batch. The same command resumes, with any number of processes.""",
+        (_fresh("discard the checkpoints and train from the start"),),
+        experiment,
+    ),
+    Verb(
+        "evaluate",
+        "ad.pipeline:evaluate",
+        "Evaluate the model in context on held-out and train tasks: logs/<run>/results.csv.",
+        (_fresh("evaluate again"),),
+        run,
+    ),
+    Verb(
+        "record",
+        "ad.pipeline:record",
+        "Record videos of the source agents and of the trained model: videos/<run>/.",
+        (_fresh("record all videos again"),),
+        run,
+    ),
+    Verb(
+        "report",
+        "ad.pipeline:report",
+        "Write the report of an evaluated run: logs/<run>/report.html.",
+        takes=run,
+    ),
+    Verb(
+        "run",
+        "ad.pipeline:run_experiment",
+        "Collect, train, evaluate, record and report; what is done already is kept.",
+        (_fresh("discard the run and start again; its histories are kept"),),
+        new_run,
+    ),
+    Verb(
+        "seeds",
+        "ad.sweeps.verbs:seeds",
+        """Run an experiment with several training seeds, and print their table.
+
+The run of seed 0 is called <name>-seed-0, whatever training.train_seed says. Existing files are
+kept, and the same command resumes.""",
+        (
+            Option("seeds", "training seeds with commas between, e.g. 0,1,2", None, whole_numbers),
+            _fresh("discard the runs and start again"),
+            SHARD,
+            *LAUNCHER_OPTIONS,
+        ),
+        experiment,
+    ),
+    Verb(
+        "table",
+        "ad.sweeps.verbs:table",
+        "Print the results of all runs under logs/ as a Markdown table, grouped by experiment.",
+        (
+            Option("runs", "names of runs with commas between; empty: all", "", names),
+            Option("root", "folder of logs/", ".", path),
+            Option("update", "file whose table is replaced, e.g. README.md", "", path),
+            Option(
+                "mark",
+                "name of the lines <!-- name --> and <!-- /name --> around the table",
+                "results",
+            ),
+        ),
+    ),
+    Verb(
+        "study",
+        "ad.sweeps.verbs:study",
+        "Run a study, which asks what single settings change, and write its page." + RESUMES,
+        (
+            Option("folder", "folder of the study", "configs/study", path),
+            Option("questions", "names with commas between; empty: all", "", names),
+            Option("seeds", "training seeds with commas between, e.g. 0,1", "", whole_numbers),
+            *RECORDED_OPTIONS,
+        ),
+    ),
+    Verb(
+        "leaderboard",
+        "ad.sweeps.verbs:leaderboard",
+        f"""Evaluate every method in every world of a board, and write the page of the leaderboard.
+{RESUMES}
+If the intervals of a world's best methods overlap when all its runs are made, calling the command
+again makes further runs of them. --worlds and --methods choose others than those of a board, and
+write a page of their own; chosen methods have no further runs.""",
+        (
+            Option(
+                "file", "worlds, methods and boards", "configs/leaderboard/leaderboard.yaml", path
+            ),
+            Option("board", "name of a board; empty: core"),
+            Option("small", "the same as --board small", "false", flag),
+            Option(
+                "worlds", "titles with semicolons between; empty: those of the board", "", titles
+            ),
+            Option(
+                "methods", "titles with semicolons between; empty: those of the board", "", titles
+            ),
+            Option("records", "file of the records", "configs/records/leaderboard.csv", path),
+            *RECORDED_OPTIONS,
+        ),
+    ),
+    Verb(
+        "results",
+        "ad.sweeps.verbs:results",
+        "Run the rows of a file in configs/records and write its tables, e.g. in README.md."
+        + RESUMES,
+        (
+            Option("file", "file of the rows", "configs/records/results.yaml", path),
+            Option("page", "file with the tables; empty: the one that the rows name", "", path),
+            Option("rows", "titles with commas between; empty: all", "", names),
+            *RECORDED_OPTIONS,
+        ),
+    ),
+    Verb(
+        "findings",
+        "ad.sweeps.verbs:findings",
+        "Analyze the models of a file and write the tables of its page." + RESUMES,
+        (
+            Option("file", "models and tables", "configs/interpret/findings.yaml", path),
+            Option("records", "file of the records", "configs/records/findings.csv", path),
+            *SWEEP_OPTIONS,
+        ),
+    ),
+    Verb(
+        "sweep",
+        "ad.sweeps.verbs:sweep",
+        """Run the study, tables, leaderboard or findings of any file.
+
+With --status true and without --file, list the runs of every sweep in configs/.""",
+        (
+            Option("file", "folder with study.yaml, or YAML file of another sweep", "", path),
+            Option("records", "file of the records of a leaderboard or findings", "", path),
+            *RECORDED_OPTIONS,
+        ),
+    ),
+    Verb(
+        "tune",
+        "ad.sweeps.verbs:tune",
+        """Search settings of the source algorithm: logs/<run>/tuning/.
+
+The agents of a search learn side by side, so that --launcher starts it as one job.""",
+        (_fresh("search again from the start"), *LAUNCHER_OPTIONS),
+        experiment,
+    ),
+    Verb(
+        "worlds",
+        "ad.reporting.verbs:worlds",
+        "Print the table of worlds, with the returns of random, optimal and informed agents."
+        + MARKED.format("worlds", "envs/README.md")
+        + "The speed of stepping is that of one core of this machine.",
+        (UPDATE,),
+    ),
+    Verb(
+        "sources",
+        "ad.reporting.verbs:sources",
+        "Print the table of source algorithms: what each knows, where it runs, and how fast."
+        + MARKED.format("sources", "ad/sources/README.md")
+        + "The speeds are those of one core of this machine.",
+        (UPDATE,),
+    ),
+    Verb(
+        "totals",
+        "ad.reporting.verbs:totals",
+        "Print the total rewards of sources over 1,000 tasks, with published ones."
+        + MARKED.format("totals", "envs/README.md")
+        + "It takes two minutes.",
+        (UPDATE,),
+    ),
+    Verb(
+        "verify",
+        "ad.reporting.verify:verify",
+        "Check the histories, checkpoints and results of a run against their hashes.",
+        (
+            Option(
+                "repair",
+                "collect damaged histories again, and remove damaged checkpoints and results",
+                "false",
+                flag,
+            ),
+        ),
+        files,
+    ),
+    Verb(
+        "release",
+        "ad.exchange.release:release",
+        "Write the trained model as safetensors, with a model card: logs/<run>/release/.",
+        takes=run,
+    ),
+    Verb(
+        "export_histories",
+        "ad.exchange.export:export_histories",
+        """Write the learning histories of the train tasks in another format.
+
+Both formats drop the statistics and checkpoints of the learner. Minari keeps all of a transition;
+xland drops the last observation of an episode, digits of rewards beyond float16, and whether an
+episode of full length was terminated. It holds undivided observations from 0 to 255.""",
+        (
+            Option("format", "minari, or xland for the HDF5 layout of XLand-MiniGrid's data sets"),
+            Option(
+                "to",
+                "for minari the id of a data set below MINARI_DATASETS_PATH, e.g. "
+                "dark_room/a2c-v0; for xland the path of a file",
+                argument="place",
+            ),
+            _fresh("overwrite another data set"),
+        ),
+        files,
+    ),
+    Verb(
+        "import_histories",
+        "ad.exchange.imports:import_histories",
+        """Read learning histories in another format, and write an experiment to train on them.
+
+A data set of export_histories keeps its world and its split. Another one is a world of its own that
+can be trained on, but not stepped: there is no evaluation. A data set of Minari is the history of
+one actor. XLand-MiniGrid's layout lacks the last observation of an episode: the one before it is
+repeated. Then train with the file that --to names.""",
+        (
+            Option("format", "minari or xland", None),
+            Option(
+                "from",
+                "the data set: for minari its id, for xland the path of a file",
+                None,
+                argument="place",
+            ),
+            Option(
+                "to", "file of the experiment, e.g. configs/mine.yaml", None, path, "experiment"
+            ),
+            Option("root", "folder of histories/", "."),
+            _fresh("import the histories again, and overwrite another experiment"),
+        ),
+    ),
+    Verb(
+        "analyze",
+        "ad.interpret.inspect:analyze",
+        """Look inside the trained model and print a table for each analysis: logs/<run>/inspect/.
+
+Existing arrays are kept. The page inspect/index.html shows all arrays, and is written after each
+analysis.""",
+        (
+            Option(
+                "analyses",
+                "names with commas between, e.g. attention,lens, or all; empty: the quick ones, in "
+                "less than two minutes for the model of configs/quickstart.yaml",
+                "",
+                names,
+            ),
+            Option(
+                "components",
+                "what the ablation removes, e.g. 1.0,mlp 1,0.1+neuron 2.5 for a head, an MLP, and "
+                "a head with a neuron; empty: each head and each MLP",
+                "",
+                names,
+            ),
+            Option(
+                "contexts",
+                "rollout: the evaluation's episodes on the held-out tasks; histories: windows of "
+                "the learning histories",
+                "rollout",
+            ),
+            Option(
+                "checkpoints",
+                "train steps of the checkpoints to analyze, e.g. 0,100,200, or all that "
+                "training.keep_every kept; empty: the last one",
+            ),
+            _fresh("analyze again"),
+        ),
+        files,
+    ),
+    Verb(
+        "app",
+        "ad.interpret.app.server:serve_run",
+        """Play a world beside the trained model in a browser, and look inside the model.
+
+The app listens on the loopback address only and writes nothing. SIGINT (Ctrl-C) or SIGTERM ends it,
+with exit code 0.""",
+        (Option("port", "port of the address; 0 takes any free one", "8000", port),),
+        experiment,
+    ),
+]
+VERBS = {verb.name: verb for verb in TABLE}
 
 
 def main() -> NoReturn:
@@ -47,19 +446,21 @@ def main() -> NoReturn:
     run_and_exit(_dispatch)
 
 
-def run_script(name: str) -> NoReturn:
-    """Run the verb called `name` on the command-line arguments, and exit."""
-    run_and_exit(VERBS[name])
+def run_script(name: str, module: str = "__main__") -> None:
+    """Run the verb called `name` and exit, if `module` is the one that Python runs."""
+    if module == "__main__":
+        run_and_exit(VERBS[name])
 
 
-def run_and_exit(verb: Verb) -> NoReturn:
+def run_and_exit(verb: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call `verb` with the command-line arguments and exit with its code."""
     signals.install()
     _open_closed_streams()
+    _mute_other_ranks()
     sys.exit(exit_code(verb, sys.argv[1:]))
 
 
-def exit_code(verb: Verb, argv: Sequence[str]) -> int:
+def exit_code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     """Call `verb(argv)` and return the exit code; an expected failure is a sentence on stderr."""
     try:
         verb(argv)
@@ -81,41 +482,13 @@ def exit_code(verb: Verb, argv: Sequence[str]) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {
-    "collect": of_run(collect, discards=True),
-    "train": train,
-    "evaluate": of_run(evaluate),
-    "record": of_run(record),
-    "report": of_run(report),
-    "run": of_run(run_all, discards=True),
-    "seeds": seeds,
-    "table": table,
-    "study": study,
-    "leaderboard": leaderboard,
-    "sweep": sweep,
-    "worlds": worlds,
-    "sources": sources,
-    "totals": totals,
-    "results": results,
-    "tune": tune,
-    "verify": of_experiment(verify, flag="repair"),
-    "release": of_run(release),
-    "export_histories": export_histories,
-    "import_histories": import_histories,
-    "synthesize": of_experiment(synthesize),
-    "inspect": inspect_model,
-    "findings": findings,
-    "app": app,
-}
-
-
 def _dispatch(argv: Sequence[str]) -> None:
     """Run the verb that `argv[0]` names. Raises ConfigError if there is no such verb."""
     name, *rest = argv or ["--help"]
-    if asks_for_help([name]):
-        return print_text(_list_of_verbs())
+    if name in ("-h", "--help"):
+        return _print(_list_of_verbs())
     if name not in VERBS:
-        from envs.registry import did_you_mean
+        from envs.registry import did_you_mean  # imports gymnasium
 
         hint = did_you_mean(name, VERBS) or f" (verbs: {', '.join(VERBS)})"
         raise ConfigError(f"{name!r} is not a verb{hint}")
@@ -123,19 +496,43 @@ def _dispatch(argv: Sequence[str]) -> None:
 
 
 def _list_of_verbs() -> str:
-    lines = [f"  {name:<16} {verb.__doc__.splitlines()[0]}" for name, verb in VERBS.items()]
+    lines = [f"  {verb.name:<16} {verb.about.splitlines()[0]}" for verb in TABLE]
     head = "usage: ad <verb> [options]; `ad <verb> --help` lists the options of a verb\n"
     return "\n".join([head, *lines])
+
+
+def _print_help(verb: Verb, topic: str, argv: Sequence[str]) -> None:
+    """Print the options of `verb`, or the settings of the experiment that belong to `topic`."""
+    from ad.config.help import verb_help
+
+    named = {name.removeprefix("--"): word for name, word in itertools.pairwise(argv)}
+    _print(verb_help(verb.name, verb.about, verb.options, verb.takes is not None, topic, named))
+
+
+def _print(text: str) -> None:
+    """Print `text`; the end of its reader, as in `--help | head`, ends this process quietly."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text)
 
 
 def _open_closed_streams() -> None:
     """Open the null device for each standard stream that the process was started without.
 
-    Its descriptor would otherwise be that of the next file to be opened, such as a checkpoint.
+    The next file to be opened, such as a checkpoint, would otherwise get its descriptor.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+
+
+def _mute_other_ranks() -> None:
+    """Let one process of a machine speak, if torchrun started several."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from ad.runtime import console
+
+        console.silence(os.environ.get("LOCAL_RANK", "0") != "0")
+        # PyTorch logs stack frames for each rank that it cannot reach. Read when torch is imported.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 if __name__ == "__main__":  # python -m ad.cli: the command of jobs

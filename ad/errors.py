@@ -1,5 +1,7 @@
 """Expected failures: each has a message of one sentence, an exit code, and no traceback."""
 
+from typing import NamedTuple
+
 
 class ADError(Exception):
     """Base class of expected failures; `exit_code` is the exit code of the process."""
@@ -41,3 +43,10 @@ class NumericError(ADError):
     """A computation whose numbers are not finite, even after a roll-back."""
 
     exit_code = 5
+
+
+class Problem(NamedTuple):
+    """A problem of the setting at the dotted `path`; `text` is the rest of a sentence about it."""
+
+    path: str
+    text: str

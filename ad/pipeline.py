@@ -69,6 +69,14 @@ def train(runs: Sequence[Run], fresh: bool = False, processes: OneProcess = ALON
                 info(f"train: {trainer.step} steps, {newest}")
 
 
+def train_experiment(config: Experiment, fresh: bool = False) -> None:
+    """Train the run of `config`, under torchrun as one of its processes."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        return train_in_processes(config, fresh)
+    with locked(config.folder):
+        train([Run.open(config, fresh)], fresh)
+
+
 def train_in_processes(config: Experiment, fresh: bool = False) -> None:
     """Train the run of `config` as one of the processes that torchrun started.
 
@@ -133,6 +141,11 @@ def report(run: Run) -> None:
     path = reporting.report(run)
     info(path.with_name("table.md").read_text(encoding="utf-8"))
     info(f"report: {path}")
+
+
+def run_experiment(run: Run, fresh: bool = False) -> None:
+    """Collect, train, evaluate, record and report one run."""
+    run_all([run], fresh)
 
 
 def run_all(runs: Sequence[Run], fresh: bool = False, wait: bool = False) -> None:

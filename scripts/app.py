@@ -2,5 +2,4 @@
 
 from ad.cli import run_script
 
-if __name__ == "__main__":
-    run_script("app")
+run_script("app", __name__)

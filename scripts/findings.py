@@ -2,5 +2,4 @@
 
 from ad.cli import run_script
 
-if __name__ == "__main__":
-    run_script("findings")
+run_script("findings", __name__)

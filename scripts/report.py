@@ -2,5 +2,4 @@
 
 from ad.cli import run_script
 
-if __name__ == "__main__":
-    run_script("report")
+run_script("report", __name__)

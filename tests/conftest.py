@@ -86,7 +86,7 @@ def smoke():
 
     def experiment(root, *words: str):
         fixed = ["--config_path", str(SMOKE), "--root", str(root), "--device", "cpu"]
-        return load([*fixed, "--threads", "1", *words]).config
+        return load([*fixed, "--threads", "1", *words])
 
     return experiment
 

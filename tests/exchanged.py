@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from synthetic import synthetic_history, write_synthetic
 from training_run import words_of
 
 from ad.collection.collect import collect
@@ -9,7 +10,6 @@ from ad.config.parser import load_file
 from ad.data.histories import HistoryStore
 from ad.data.store import load_history
 from ad.exchange.imports import import_histories
-from ad.exchange.synthetic import synthetic_history, write_synthetic
 from ad.runtime.run import Run
 
 HERE = Path(__file__).parent

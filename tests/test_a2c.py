@@ -263,7 +263,7 @@ import sys
 import numpy as np
 from ad.collection.job import new_source
 from ad.config.parser import load
-row = load(["--config_path", "configs/smoke.yaml", "--source.algorithm", "a2c"]).config
+row = load(["--config_path", "configs/smoke.yaml", "--source.algorithm", "a2c"])
 source = new_source(row, np.array([[0, 0], [2, 2]]))
 for _ in source.run(620): pass
 sys.stdout.buffer.write(source.parameters.tobytes())

@@ -12,7 +12,7 @@ from browser import MISSING, browser
 from test_contexts import METHODS, untrained
 from test_edits import READERS
 
-from ad.cli import exit_code
+from ad.cli import VERBS, exit_code
 from ad.evaluation.evaluate import load_model
 from ad.interpret.analyses.attention import attention_sums
 from ad.interpret.analyses.attribution import Reading, outputs, preferred, read_values
@@ -26,7 +26,6 @@ from ad.methods import build_method
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.run import Run
 from ad.runtime.signals import Terminated
-from ad.verbs import app
 
 
 class Page:
@@ -455,15 +454,15 @@ def test_minigrid_is_played_by_its_pictures(page_of):
     [
         (["--method.name", "rl2"], "rl2 trains no transformer, which the analyses look inside"),
         ([], "holds no finished training: run scripts.train first"),
-        (["--port", "65536"], "--port must be a whole number from 0 to 65535, not 65536"),
-        (["--port", "1,2"], "--port must be a whole number from 0 to 65535, not 1,2"),
-        (["--port", "http"], "--port must be whole numbers"),
-        (["--fresh", "true"], "the app writes nothing, so that it has no --fresh"),
+        (["--port", "65536"], "--port must be a whole number from 0 to 65535, not '65536'"),
+        (["--port", "1,2"], "--port must be a whole number from 0 to 65535, not '1,2'"),
+        (["--port", "http"], "--port must be a whole number"),
+        (["--fresh", "true"], "--fresh is not an option"),
         (["--training.stps", "3"], "did you mean steps?"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, sentence):
-    assert exit_code(app, ["--root", str(tmp_path), *words]) == 2
+    assert exit_code(VERBS["app"], ["--root", str(tmp_path), *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -476,7 +475,7 @@ def test_the_verb_says_where_the_app_is_and_ends_with_a_signal(whole, capsys, mo
 
     monkeypatch.setattr(AppServer, "serve_forever", interrupted)
     words = ["--config_path", str(whole.folder / "config.yaml"), "--port", "0"]
-    assert exit_code(app, words) == 0
+    assert exit_code(VERBS["app"], words) == 0
     said = capsys.readouterr()
     assert f"the app of {whole.config.name}: http://127.0.0.1:" in said.out and not said.err
 
@@ -484,13 +483,13 @@ def test_the_verb_says_where_the_app_is_and_ends_with_a_signal(whole, capsys, mo
 def test_a_world_that_cannot_be_stepped_is_a_sentence(whole, capsys, monkeypatch):
     monkeypatch.setattr(type(whole.world), "can_be_stepped", False)
     words = ["--config_path", str(whole.folder / "config.yaml"), "--port", "0"]
-    assert exit_code(app, words) == 2
+    assert exit_code(VERBS["app"], words) == 2
     assert "cannot be stepped, nor played" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_a_sentence_and_exit_code_3(page, whole, capsys):
     words = ["--config_path", str(whole.folder / "config.yaml"), "--port", str(page.port)]
-    assert exit_code(app, words) == 3
+    assert exit_code(VERBS["app"], words) == 3
     assert f"port {page.port} cannot be used" in capsys.readouterr().err
 
 

@@ -98,7 +98,7 @@ def test_the_peak_of_memory_includes_memory_that_was_freed_again():
 
 
 def test_a_rollout_that_recomputes_its_window_plays_the_same_episodes():
-    config = load(["--data.context_length", "12", "--model.width", "16"]).config
+    config = load(["--data.context_length", "12", "--model.width", "16"])
     torch.manual_seed(0)
     spec = make_spec(Run(config).world, config.env.episode_length, np.array([0.0, 1.0]))
     model = SequenceModel(spec, config.model).eval().double()

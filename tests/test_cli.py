@@ -1,4 +1,4 @@
-"""The frame around every verb: exit codes, a sentence for a failure, a traceback for a bug."""
+"""The frame around every verb: options, help, exit codes, a sentence for a failure."""
 
 import os
 import signal
@@ -9,28 +9,33 @@ from pathlib import Path
 
 import pytest
 
-from ad.cli import VERBS, exit_code
-from ad.config.help import help_text
+from ad.cli import TABLE, VERBS, Verb, exit_code, files
+from ad.config.options import Option, flag
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
-from ad.verbs import of_experiment
 
 ROOT = Path(__file__).parent.parent
-
+FRESH = Option("fresh", "start again", "false", flag)
 VERB = """
 import sys, time
-from ad.cli import run_and_exit
-from ad.verbs import of_experiment
+from ad.cli import Verb, files, run_and_exit
 
-def main(config, fresh):
+def main(run):
     print("started", flush=True)
     time.sleep(30)
 
 if __name__ == "__main__":
     try:
-        run_and_exit(of_experiment(main))
+        run_and_exit(Verb("wait", "__main__:main", "Wait.", takes=files))
     finally:
         print("torch" in sys.modules)
 """
+
+
+def called(run, fresh):
+    """What VERB_OF_TEST calls; a test replaces it."""
+
+
+VERB_OF_TEST = Verb("test", f"{__name__}:called", "A verb.", (FRESH,), files)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
@@ -46,64 +51,81 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     )
 
 
+def code_of(main, monkeypatch, *words: str) -> int:
+    """The exit code of a verb that calls `main`."""
+    monkeypatch.setattr(f"{__name__}.called", main)
+    return exit_code(VERB_OF_TEST, words)
+
+
 @pytest.fixture
 def root(tmp_path) -> list[str]:
     """The words for an empty folder."""
     return ["--root", str(tmp_path)]
 
 
-def test_a_verb_gets_its_configuration_and_ends_with_0(root):
+def test_a_verb_gets_its_run_and_its_options_and_ends_with_0(root, monkeypatch):
     seen = []
-
-    def main(config, fresh):
-        seen.extend([config, fresh])
-
-    code = exit_code(of_experiment(main), ["--name", "x", "--fresh", "true", *root])
-    assert (code, seen[0].name, seen[1]) == (0, "x", True)
+    words = ["--name", "x", "--fresh", "true", *root]
+    assert code_of(lambda run, fresh: seen.extend([run, fresh]), monkeypatch, *words) == 0
+    assert (seen[0].config.name, seen[1]) == ("x", True)
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [(ConfigError, 2), (MachineError, 3), (CorruptError, 4), (NumericError, 5)],
 )
-def test_an_expected_failure_is_its_sentence_and_its_exit_code(error, code, root, capsys):
-    def main(config, fresh):
+def test_an_expected_failure_is_its_sentence_and_its_exit_code(
+    error, code, root, monkeypatch, capsys
+):
+    def main(run, fresh):
         raise error("what went wrong")
 
-    assert exit_code(of_experiment(main), root) == code
+    assert code_of(main, monkeypatch, *root) == code
     assert capsys.readouterr() == ("", "what went wrong\n")
 
 
-def test_a_full_disk_is_a_sentence_and_exit_code_3(root, capsys):
-    def main(config, fresh):
+def test_a_full_disk_is_a_sentence_and_exit_code_3(root, monkeypatch, capsys):
+    def main(run, fresh):
         with open("/dev/full", "w") as file:
             file.write("x")
 
-    assert exit_code(of_experiment(main), root) == 3
+    assert code_of(main, monkeypatch, *root) == 3
     assert capsys.readouterr().err == "No space left on device\n"
 
 
-def test_a_folder_in_the_way_of_a_file_names_the_path(root, capsys, tmp_path):
-    (tmp_path / "file").touch()
-
-    def main(config, fresh):
-        (tmp_path / "file" / "below").mkdir()
-
-    assert exit_code(of_experiment(main), root) == 3
-    assert capsys.readouterr().err == f"Not a directory: {tmp_path}/file/below\n"
-
-
-def test_a_bug_keeps_its_traceback(root):
-    def main(config, fresh):
+def test_a_bug_keeps_its_traceback(root, monkeypatch):
+    def main(run, fresh):
         raise FileNotFoundError("a file that the program should have written")
 
     with pytest.raises(FileNotFoundError):
-        exit_code(of_experiment(main), root)
+        code_of(main, monkeypatch, *root)
+
+
+def test_all_problems_of_a_command_line_are_named_at_once(root, capsys):
+    words = ["--fresh", "maybe", "--config", "x.yaml", "--training.steps", "-1", "seven", *root]
+    assert exit_code(VERB_OF_TEST, words) == 2
+    err = capsys.readouterr().err
+    assert all(name in err for name in ("--fresh", "training.steps", "seven"))
+    assert "--config is not an option; did you mean --config_path?" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["--sed", "0"], "--sed"), (["--seeds", "a"], "--seeds"), (["--shard", "3/2"], "--shard")],
+)
+def test_a_verb_of_many_runs_refuses_wrong_options(words, name, capsys):
+    assert exit_code(VERBS["study"], words) == 2
+    assert capsys.readouterr().err.startswith(name)
+
+
+def test_an_option_that_must_be_given_is_missed(capsys):
+    assert exit_code(VERBS["import_histories"], ["--format", "minari", "--to", "x.yaml"]) == 2
+    assert "--from is missing" in capsys.readouterr().err
 
 
 def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported(tmp_path):
     process = start(tmp_path, "--training.stps", "3")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err == "training.stps (command line) is not a setting; did you mean steps?\n"
     assert out == "False\n"
@@ -119,19 +141,19 @@ def test_a_signal_ends_a_verb_with_its_own_exit_code(number, code, word, tmp_pat
     assert process.stdout.readline() == "started\n"
     begin = time.monotonic()
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err == f"{word}; run the same command to resume\n"
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 20
 
 
 def test_ctrl_c_while_a_verb_is_imported_shows_no_traceback(tmp_path):
     slow = "import time; print('importing', flush=True); time.sleep(60)"
     (tmp_path / "pyrallis.py").write_text(slow)
     process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.collect"],
+        [sys.executable, "scripts/collect.py"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -142,47 +164,49 @@ def test_ctrl_c_while_a_verb_is_imported_shows_no_traceback(tmp_path):
     assert (process.returncode, err) == (130, "interrupted; run the same command to resume\n")
 
 
-def test_a_file_that_vanished_is_a_sentence(root, capsys, tmp_path):
-    def main(config, fresh):
-        (tmp_path / "gone").read_text()
-
-    assert exit_code(of_experiment(main), root) == 3
-    assert capsys.readouterr().err == f"No such file or directory: {tmp_path}/gone\n"
-
-
-def test_help_is_printed_instead_of_a_run(tmp_path):
-    process = start(tmp_path, "--training.steps", "3", "--help")
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    assert "usage: ad <verb> [--config_path FILE.yaml]" in out
-    assert "or from the root of a checkout: python -m scripts.<verb>" in out
-
-
-def test_every_verb_has_a_script_and_a_line_of_help():
+def test_every_verb_has_a_script_that_can_be_run_as_a_file():
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")} - {"__init__"}
-    assert scripts == set(VERBS)
-    process = subprocess.run(
-        [sys.executable, "-c", "from ad.cli import main; main()"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0
-    lines = process.stdout.splitlines()[2:]
-    assert [line.split()[0] for line in lines] == list(VERBS)
-    assert all(line.split(maxsplit=1)[1:] for line in lines)
+    assert scripts == set(VERBS) and not scripts & sys.stdlib_module_names
+    command = [sys.executable, "scripts/run.py", "--help"]
+    process = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout.startswith("usage: ad run")
 
 
-def test_a_word_that_is_no_verb_gets_a_sentence():
-    command = [sys.executable, "-c", "from ad.cli import main; main()", "evaluat"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (process.returncode, process.stdout) == (2, "")
-    assert process.stderr == "'evaluat' is not a verb; did you mean evaluate?\n"
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_help_shows_every_setting_with_its_default_and_meaning():
-    text = help_text()
-    assert "--source.env_steps 200000" in text
-    assert "--source.settings.learning_rate" in text
-    assert "how an action is chosen from the logits (sample, greedy)" in text
+@pytest.mark.parametrize("verb", TABLE, ids=lambda verb: verb.name)
+def test_the_help_of_a_verb_is_its_own_options(verb, capsys):
+    verb(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert verb.about.splitlines()[0] in lines and len(lines) < 45
+    for option in verb.options:
+        assert any(line.startswith(f"  --{option.name} ") for line in lines)
+    assert callable(verb.load())
+
+
+def test_help_lists_the_settings_by_section_or_all(capsys):
+    VERBS["train"](["--help", "source"])
+    source = capsys.readouterr().out
+    assert "--source.env_steps 200000" in source and "--source.settings.learning_rate" in source
+    assert "--training.steps" not in source
+    VERBS["train"](["--help", "all"])
+    text = capsys.readouterr().out
+    assert source.strip() in text and "--training.steps 1000" in text
     assert all(line.split(maxsplit=2)[2:] for line in text.splitlines() if line.startswith("  --"))
+    assert exit_code(VERBS["train"], ["--help", "trainin"]) == 2
+    assert "did you mean training" in capsys.readouterr().err
+
+
+def test_the_console_command_lists_its_verbs_and_refuses_another():
+    def run(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "ad.cli", *words]
+        return subprocess.run(command, env=_environment(), capture_output=True, text=True)
+
+    done = run()
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == list(VERBS)
+    done = run("evaluat")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "'evaluat' is not a verb; did you mean evaluate?\n"

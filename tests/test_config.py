@@ -24,7 +24,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
 def config(*words: str) -> Experiment:
-    return load(words).config
+    return load(words)
 
 
 def message(*words: str) -> str:
@@ -93,24 +93,14 @@ def test_options_reach_into_the_settings_of_the_world_and_the_algorithm():
 
 def test_the_help_is_made_without_torch():
     code = (
-        "import sys; from ad.config.help import help_text;"
-        "help_text(); sys.exit('torch' in sys.modules)"
+        "import sys; from ad.cli import VERBS;"
+        "VERBS['run'](['--help', 'all']); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_an_option_can_be_a_list():
     assert config("--split.held_out", "[[0, 0], [8, 8]]").split.held_out == [[0, 0], [8, 8]]
-
-
-def test_fresh_belongs_to_the_command_line_not_to_the_experiment():
-    assert load(["--fresh", "true"]).flag and not load([]).flag
-
-
-def test_a_verb_knows_its_own_flag_and_no_other():
-    assert load(["--repair", "true"], "repair").flag
-    with pytest.raises(ConfigError, match="fresh"):
-        load(["--fresh", "true"], "repair")
 
 
 def test_overrides_replace_what_a_file_sets(tmp_path):
@@ -145,8 +135,8 @@ def test_the_settings_of_every_registered_component_are_completed(section):
 BAD_WORDS = [
     # unknown settings
     ("--training.stps 3", "training.stps (command line) is not a setting; did you mean steps?"),
-    ("--steps 3", "steps (command line) is not a setting; did you mean training.steps?"),
-    ("--trainng.steps 3", "trainng (command line) is not a setting; did you mean training?"),
+    ("--steps 3", "--steps is not an option; did you mean --training.steps?"),
+    ("--trainng.steps 3", "--trainng.steps is not an option; did you mean --training?"),
     ("--source.settings.discont 1", "source.settings.discont (command line) is not a setting; "
      "did you mean discount?"),
     ("--env.kwargs.szie 3", "env (command line) cannot be created: DarkRoom-v0 has no setting "
@@ -234,7 +224,6 @@ BAD_WORDS = [
     ("--training.steps", "--training.steps needs a value"),
     ("--training.steps --fresh true", "--training.steps needs a value"),
     ("quickstart.yaml", "'quickstart.yaml' is not an option: write --section.field value"),
-    ("--fresh yes", "--fresh must be true or false, not 'yes'"),
     ("--split.held_out [[1,2]", "split.held_out (command line) is not YAML: expected ',' or"),
     ("--config_path configs/quikstart.yaml", "there is no file configs/quikstart.yaml; did you "
      "mean quickstart?"),
@@ -376,9 +365,9 @@ def test_the_default_histories_lie_where_they_always_did(tmp_path):
 
 
 def test_an_added_setting_enters_the_hash_only_where_it_differs_from_its_default():
-    config = load([]).config
+    config = load([])
     for path, value in (("data.windows_to_end", "0.1"), ("model.norm", "none")):
-        changed = load([f"--{path}", value]).config
+        changed = load([f"--{path}", value])
         assert config_hash(changed) != config_hash(config)
         assert diff(changed, config) and path in diff(config, changed)
     # What the hash of the default configuration was before these settings existed.

@@ -143,7 +143,7 @@ SMALL = {
 
 def configured(root: Path, *words: str):
     """Return a small experiment below `root`."""
-    return load(["--root", str(root), "--device", "cpu", *words_of(SMALL), *words]).config
+    return load(["--root", str(root), "--device", "cpu", *words_of(SMALL), *words])
 
 
 @pytest.fixture(scope="module")

@@ -374,7 +374,7 @@ def finished(tmp_path_factory) -> Run:
         "record.source_videos": "false",
     }
     root = tmp_path_factory.mktemp("asked")
-    run = Run.open(load(["--root", str(root), "--device", "cpu", *words_of(settings)]).config)
+    run = Run.open(load(["--root", str(root), "--device", "cpu", *words_of(settings)]))
     run_all([run])
     return run
 

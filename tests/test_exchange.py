@@ -8,7 +8,8 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from exchanged import PLACES, SYNTHETIC, collected_run, histories, imported, work_in, write_xland
+from exchanged import PLACES, collected_run, histories, imported, work_in, write_xland
+from synthetic import write_synthetic
 from training_run import SHORT, words_of
 
 from ad.cli import VERBS, exit_code
@@ -21,7 +22,6 @@ from ad.exchange import export
 from ad.exchange.export import export_histories
 from ad.exchange.formats import nested, time_in_episode
 from ad.exchange.recorded import RecordedWorld, describe_parts
-from ad.exchange.synthetic import write_synthetic
 from ad.registry import EXPORTS
 from ad.runtime.run import Run
 from envs.spaces import observation_parts, split_observation
@@ -315,12 +315,11 @@ def large_words(**changes: str) -> list[str]:
     return ["--config_path", str(experiment), *words_of(small | changes)]
 
 
-def test_the_large_experiment_trains_on_synthetic_data(root, capsys):
-    for verb in ("synthesize", "synthesize", "collect", "train"):
+def test_the_large_experiment_trains_on_a_data_set_of_its_layout(root, capsys):
+    write_synthetic(root / "histories/xland_large.hdf5", 4, 2, 80, 20)
+    for verb in ("collect", "train"):
         assert exit_code(VERBS[verb], large_words()) == 0
-    out = capsys.readouterr().out
-    assert "synthesize: 4 tasks, 2 actors, 80 steps each" in out and "already done" in out
-    assert "train: 10 steps" in out
+    assert "train: 10 steps" in capsys.readouterr().out
     done, solved = np.concatenate(
         [[own["terminated"] | own["truncated"], own["reward"] > 0] for own in histories_in(root)], 1
     )
@@ -330,41 +329,3 @@ def test_the_large_experiment_trains_on_synthetic_data(root, capsys):
 def histories_in(root: Path) -> list[dict]:
     """The arrays of all histories below `root`."""
     return [{**load_history(path.parent).arrays} for path in root.rglob(MANIFEST)]
-
-
-def test_only_a_source_that_reads_a_file_of_the_layout_gets_synthetic_data(capsys):
-    words = ["--config_path", str(HERE.parent / "configs/smoke.yaml")]
-    assert exit_code(VERBS["synthesize"], words) == 2
-    assert "as in configs/xland_large.yaml" in capsys.readouterr().err
-
-
-def test_a_synthetic_file_of_other_sizes_is_overwritten_by_fresh_only(root, capsys):
-    small = {"source.env_steps": "80", "split.num_train_tasks": "2"}
-    words = large_words(**small, **{"env.kwargs.num_tasks": "2"})
-    assert exit_code(VERBS["synthesize"], words) == 0
-    longer = [*words, "--env.episode_length", "10"]
-    before = Path("histories/xland_large.hdf5").read_bytes()
-    assert exit_code(VERBS["synthesize"], longer) == 2
-    said = capsys.readouterr().err
-    assert "has 2 tasks, 2 actors, 40 steps each in episodes of at most 20, not 2 tasks" in said
-    assert "overwrite it with --fresh true" in said
-    assert Path("histories/xland_large.hdf5").read_bytes() == before
-    assert exit_code(VERBS["synthesize"], [*longer, "--fresh", "true"]) == 0
-    assert exit_code(VERBS["synthesize"], longer) == 0
-    assert "already done" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("words", [[], ["--fresh", "true"]])
-@pytest.mark.parametrize("is_of_layout", [False, True])
-def test_synthesize_overwrites_no_other_file(root, words, is_of_layout, capsys):
-    path = Path("histories/xland_large.hdf5")
-    path.parent.mkdir()
-    path.write_text("of great value")
-    if is_of_layout:
-        write_synthetic(path, *SYNTHETIC)
-        with h5py.File(path, "a") as file:
-            file["0"].attrs["env-id"] = "XLand-MiniGrid-R1-9x9"
-    before = path.read_bytes()
-    assert exit_code(VERBS["synthesize"], [*large_words(), *words]) == 2
-    assert f"{path} is not a synthetic data set, and is kept" in capsys.readouterr().err
-    assert path.read_bytes() == before

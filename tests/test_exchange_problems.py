@@ -216,7 +216,7 @@ def test_more_than_the_data_set_has_is_a_sentence(root, capsys):
     assert "source.num_envs is 4, but xland.hdf5 has 2 actors" in said
     assert "asks for 1000 transitions of each actor" in said
     assert "more than env.episode_length (9) steps" in said
-    assert load([*arguments, "--source.env_steps", "24"]).config.env == run.config.env
+    assert load([*arguments, "--source.env_steps", "24"]).env == run.config.env
 
 
 def test_leftovers_of_a_killed_export_are_removed(run, root):

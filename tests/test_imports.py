@@ -27,7 +27,6 @@ LAYERS = (
     ("ad.pipeline",),
     ("ad.interpret", "ad.exchange"),
     ("ad.sweeps",),
-    ("ad.verbs",),
     ("ad.cli",),
     ("scripts",),
 )

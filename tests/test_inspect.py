@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_contexts import METHODS, untrained
 
-from ad.cli import exit_code
+from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError
 from ad.interpret import inspect
 from ad.interpret.analyses import probes
@@ -15,7 +15,6 @@ from ad.interpret.inspect import ALL, DEFAULT, SECONDS, inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
-from ad.verbs import inspect_model
 
 PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 RARE = {"scrubbing"}  # scores decisions that agree, which a few episodes may not have
@@ -185,7 +184,7 @@ def test_damaged_arrays_are_made_again(trained, content):
     ],
 )
 def test_bad_input_names_the_setting_with_exit_code_2(tmp_path, capsys, words, setting):
-    assert exit_code(inspect_model, ["--root", str(tmp_path), *words]) == 2
+    assert exit_code(VERBS["analyze"], ["--root", str(tmp_path), *words]) == 2
     assert setting in capsys.readouterr().err
 
 

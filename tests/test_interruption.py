@@ -14,11 +14,10 @@ from ad.runtime import signals
 ROOT = Path(__file__).parent.parent
 WORK = """
 import time
-from ad.cli import run_and_exit
+from ad.cli import Verb, files, run_and_exit
 from ad.runtime.signals import defer_signals
-from ad.verbs import of_experiment
 
-def main(config, fresh):
+def main(run):
     with defer_signals() as stop_requested:
         print("started", flush=True)
         while not stop_requested():
@@ -29,7 +28,7 @@ def main(config, fresh):
     print("never", flush=True)
 
 if __name__ == "__main__":
-    run_and_exit(of_experiment(main))
+    run_and_exit(Verb("wait", "__main__:main", "Wait.", takes=files))
 """
 
 

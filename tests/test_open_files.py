@@ -18,7 +18,7 @@ from ad.training.validation import validate
 
 words = ["--root", sys.argv[1], "--device", "cpu", "--threads", "1"]
 words += ["--source.env_steps", "800", "--source.algorithm", "noise_distillation"]
-run = Run.open(load(["--config_path", "configs/smoke.yaml", *words]).config)
+run = Run.open(load(["--config_path", "configs/smoke.yaml", *words]))
 limit = OTHER_OPEN_FILES + 15
 here = len(os.listdir("/dev/fd"))
 spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_OPEN_FILES - here - 8)]

@@ -8,12 +8,12 @@ import subprocess
 import numpy as np
 import pytest
 
+from ad.cli import VERBS
 from ad.interpret import page
 from ad.interpret.labeled import LabeledArray, intervals, load, save
 from ad.interpret.page import page_data, write_page
 from ad.registry import ANALYSES
 from ad.runtime.run import Run
-from ad.verbs import inspect_model
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def inspected(whole, experiment) -> Run:
     """A run with a page of two analyses; tests only read its arrays."""
     run = copied(whole, experiment)
     words = ["--config_path", str(run.folder / "config.yaml"), "--name", run.config.name]
-    inspect_model([*words, "--analyses", "attention,static"])
+    VERBS["analyze"]([*words, "--analyses", "attention,static"])
     return run
 
 

@@ -11,7 +11,7 @@ from processes import ROOT
 
 import envs
 from ad import pipeline
-from ad.config.help import help_text
+from ad.cli import VERBS
 from ad.config.parser import load_file
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
@@ -163,12 +163,12 @@ def own(tmp_path, monkeypatch) -> str:
 def test_an_installed_package_adds_a_method_to_the_configuration_and_to_the_help(installed):
     program = """
 import sys
-from ad.config.help import help_text
+from ad.cli import VERBS
 from ad.config.parser import load
 load([])
 assert "scaled_method" not in sys.modules
-print(load(["--method.name", "scaled"]).config.method)
-print(help_text())
+print(load(["--method.name", "scaled"]).method)
+VERBS["run"](["--help", "all"])
 """
     command = [sys.executable, "-c", program]
     environment = {"PYTHONPATH": f"{ROOT}:{installed}"}
@@ -323,5 +323,6 @@ def test_the_sentence_names_the_line_of_the_file(tmp_path):
     assert str(caught.value) == f"method.name ({place}) cannot be loaded: there is no file gone.py"
 
 
-def test_the_help_says_how_to_name_an_own_class():
-    assert "file.py:Class" in help_text()
+def test_the_help_says_how_to_name_an_own_class(capsys):
+    VERBS["run"](["--help", "all"])
+    assert "file.py:Class" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def test_a_world_that_does_not_tell_its_state_is_refused():
 
 
 def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):
-    config = load(["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"]).config
+    config = load(["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"])
     together = list(new_source(config, np.array([[0, 0], [3, 7]])).run(40))
     alone = list(new_source(config, np.array([[3, 7]])).run(40))
     for name, values in alone[0].arrays.items():

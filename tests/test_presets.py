@@ -125,11 +125,11 @@ def test_an_unknown_preset_is_refused_with_the_nearest_name():
 def test_an_experiment_has_the_episode_length_of_its_preset():
     for name, preset in PRESETS.items():
         words = ["--env.id", name, "--split.num_train_tasks", "39"]
-        config = load(words).config
+        config = load(words)
         assert config.env.episode_length == preset.episode_length
         given = [*words, "--env.episode_length", str(preset.episode_length)]
-        assert config_hash(load(given).config) == config_hash(config)
-    assert load([]).config.env.episode_length == 20
+        assert config_hash(load(given)) == config_hash(config)
+    assert load([]).env.episode_length == 20
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_where_a_table_cannot_be_learned_there_is_no_tabular_learner(monkeypatch
 def test_random_actions_are_played_where_a_world_cannot_tell_what_they_achieve(kwargs, monkeypatch):
     words = ["--env.kwargs", kwargs, "--env.episode_length", "4", "--split.num_train_tasks", "6"]
     words += ["--evaluation.action", "greedy", "--evaluation.episodes", "500"]
-    config = load([*words, "--evaluation.train_eval_seeds", "5"]).config
+    config = load([*words, "--evaluation.train_eval_seeds", "5"])
     world, split = configured_world(config.env), configured_split(config.env, config.split)
     exact = random_references(world, config, split)
     monkeypatch.setattr(DarkRoom, "random_return", lambda *_: None)

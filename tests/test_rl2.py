@@ -64,7 +64,7 @@ def whole(smoke, tmp_path_factory) -> Run:
 def copied(whole, tmp_path) -> Run:
     """A copy of the run `whole`, which tests may damage."""
     shutil.copytree(whole.folder, tmp_path / "logs" / whole.folder.name)
-    return Run(load([*_options(tmp_path), "--training.checkpoint_every", "2"]).config)
+    return Run(load([*_options(tmp_path), "--training.checkpoint_every", "2"]))
 
 
 def _options(root) -> list[str]:
@@ -405,7 +405,7 @@ def test_it_learns_to_search_for_the_best_arm(tmp_path):
             *("--method.name", "rl2", "--method.settings", json.dumps(settings)),
             *("--evaluation.temperature", "1", "--training.eval_every", "1000"),
         ]
-    ).config
+    )
     run = Run.open(config)
     train(run)
     evaluate(run)

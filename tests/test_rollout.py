@@ -324,7 +324,7 @@ def test_logits_are_divided_by_the_temperature_of_what_the_context_holds():
 
 @pytest.mark.parametrize("rewards", [(0.0, 2.0), ()])
 def test_two_temperatures_are_refused_where_rewards_are_not_0_and_1(spec, rewards):
-    config = load(["--evaluation.temperature_known", "0.5"]).config
+    config = load(["--evaluation.temperature_known", "0.5"])
     model = SequenceModel(spec, config.model)
     method = AlgorithmDistillation(Settings())
     assert isinstance(policy_of(config, method, model)(2), TwoTemperatures)

@@ -146,7 +146,7 @@ def test_planning_in_context_is_better_than_the_policy_that_it_imitates(tmp_path
         "training.eval_episodes": 1,
         "method.name": "in_context_planning",
     }
-    run = Run.open(load(words_of(words)).config)
+    run = Run.open(load(words_of(words)))
     collect(run)
     train(run.config)
     model, tasks, returns = load_model(run), run.split.held_out_tasks, []

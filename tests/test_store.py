@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ad.cli import exit_code
+from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect
 from ad.data.histories import HistoryStore
 from ad.data.store import is_complete, load_history
@@ -19,7 +19,6 @@ from ad.runtime import arrays as array_files
 from ad.runtime.files import read_checked_json, require_disk_space, write_checked_json
 from ad.runtime.locks import is_locked, locked, locked_files
 from ad.runtime.run import Run
-from ad.verbs import of_experiment
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -90,7 +89,7 @@ def test_a_question_for_a_lock_leaves_nothing_behind(holder, tmp_path):
 
 def test_a_second_process_on_a_run_ends_with_a_sentence_and_3(holder, tmp_path, capsys):
     holder(tmp_path / "logs" / "x")
-    assert exit_code(of_experiment(lambda *_: None), ["--root", str(tmp_path), "--name", "x"]) == 3
+    assert exit_code(VERBS["verify"], ["--root", str(tmp_path), "--name", "x"]) == 3
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "another process is writing" in said
 

@@ -119,7 +119,7 @@ def ranking(**scores):
     scores = {name: np.array(values)[:, None] for name, values in scores.items()}
     settings = [Settings(hidden=h) for h in range(1, 1 + len(scores["area"]))]
     tuning = Tuning(settings, np.array([[0, 0]]), {}, scores, np.ones(1))
-    config = load(["--tune.rise_windows", "0.5"]).config
+    config = load(["--tune.rise_windows", "0.5"])
     return rank(config, tuning)
 
 
@@ -165,7 +165,7 @@ def test_the_verb_writes_its_files_and_the_best_setting_as_an_experiment(search,
     header, _, best, *rest = (folder / "table.md").read_text().splitlines()
     columns = dict(zip(cells(header), cells(best), strict=True))
     assert len(rest) == 3 and columns[f"by {by}"] == "1"
-    best_config = load(["--config_path", str(folder / "best.yaml")]).config
+    best_config = load(["--config_path", str(folder / "best.yaml")])
     assert best_config.source.settings["learning_rate"] == float(columns["learning_rate"])
     assert best_config.source.settings["hidden"] == int(columns["hidden"])
     assert dataclasses.replace(best_config, source=config.source) == config

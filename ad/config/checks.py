@@ -8,8 +8,9 @@ import operator
 from collections.abc import Callable, Collection, Iterator
 from importlib.util import find_spec
 
-from ad.config.fields import Problem, overlaps
+from ad.config.fields import overlaps
 from ad.config.schema import Experiment
+from ad.errors import Problem
 
 
 class Constraints:

@@ -11,10 +11,11 @@ import dataclasses
 import operator
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyrallis
 
+from ad.errors import Problem
 from envs.registry import Registry, did_you_mean
 
 LIMITS = {
@@ -33,13 +34,6 @@ TYPE_NAMES = {
     dict: "a group of settings (key: value)",
 }
 MAX_INT = 2**63 - 1  # the largest int64
-
-
-class Problem(NamedTuple):
-    """A problem of the setting at the dotted `path`; `text` is the rest of a sentence about it."""
-
-    path: str
-    text: str
 
 
 def field(default: Any, *, affects_results: bool = True, added: bool = False, **limits: Any) -> Any:
@@ -72,7 +66,7 @@ def validate(group: type, data: Any, path: str = "") -> Iterator[Problem]:
     for name, value in data.items():
         here = join(path, name)
         if name not in fields:
-            hint = did_you_mean(name, _paths(group)) or f" (known: {', '.join(fields)})"
+            hint = did_you_mean(name, setting_paths(group)) or f" (known: {', '.join(fields)})"
             yield Problem(here, f"is not a setting{hint}")
         elif dataclasses.is_dataclass(fields[name].type):
             yield from validate(fields[name].type, {} if value is None else value, here)
@@ -168,14 +162,14 @@ def label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else as_yaml(value)
 
 
-def _paths(group: type, path: str = "") -> list[str]:
+def setting_paths(group: type, path: str = "") -> list[str]:
     """Return the dotted paths of all settings of the dataclass `group`, the nested ones last."""
     own = [(join(path, entry.name), entry.type) for entry in dataclasses.fields(group)]
     nested = [
         inner
         for here, kind in own
         if dataclasses.is_dataclass(kind)
-        for inner in _paths(kind, here)
+        for inner in setting_paths(kind, here)
     ]
     return [here for here, _ in own] + nested
 

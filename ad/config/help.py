@@ -4,50 +4,96 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from ad.config.fields import as_yaml, join, settings_class
-from ad.config.parser import COMPONENTS
+from ad.config.options import Option
 from ad.config.schema import Experiment
-from ad.registry import LAUNCHERS, METHODS
+from ad.errors import ConfigError
+from ad.registry import LAUNCHERS, METHODS, SOURCES
 from envs import REGISTRY
 from envs.presets import PRESETS
-from envs.registry import Registry
+from envs.registry import Registry, did_you_mean
 
-HEAD = """\
-usage: ad <verb> [--config_path FILE.yaml] [--section.field value ...] [--fresh true]
-or from the root of a checkout: python -m scripts.<verb> ...
-
-A setting that the file leaves out has the default below. An option overrides the file.
+SECTIONS = {  # name -> its dataclass and its dotted path
+    "general": (Experiment, ""),
+    **{
+        entry.name: (entry.type, entry.name)
+        for entry in dataclasses.fields(Experiment)
+        if dataclasses.is_dataclass(entry.type)
+    },
+}
+GROUPS = {  # section -> the setting that names a component, and the component's group of settings
+    "source": ("source.algorithm", SOURCES, "Settings", "source.settings"),
+    "method": ("method.name", METHODS, "Settings", "method.settings"),
+    "evaluation": ("method.name", METHODS, "PolicySettings", "evaluation.policy"),
+}
+EXPERIMENT = """
+The experiment's settings: a setting that the file leaves out has its default, and an option
+overrides the file, e.g. --training.steps 500. --help SECTION lists a section with its defaults, and
+--help all lists every section:
+"""
+OUTSIDE = """
 A world, source, method, encoder, ... can also be a class: module:Class or path/to/file.py:Class.
 """
 
 
-def help_text(options: Mapping[str, str] | None = None) -> str:
-    """Return every option with its default and meaning, with those of all sources and methods.
+def verb_help(
+    verb: str,
+    about: str,
+    options: Sequence[Option],
+    reads_experiment: bool,
+    topic: str = "",
+    named: Mapping[str, str] | None = None,
+) -> str:
+    """Return the help of a verb: its own options, or the settings that belong to `topic`.
 
-    A class that `options` name, e.g. {"method.name": "path/to/file.py:Class"}, is among them.
+    `topic` is a section of the experiment, "launchers" or "all". A class that `named` settings
+    name, e.g. {"method.name": "path/to/file.py:Class"}, has its settings among those of its
+    section. Raises ConfigError for another topic.
     """
-    lines = [
-        _line("config_path FILE.yaml", "the experiment, see configs/"),
-        _line("fresh true", "discard what the verb has written before and start again"),
-        _line("repair true", "verify only: collect damaged histories again"),
-        *_section(Experiment, ""),
-        f"\nworlds: {', '.join(REGISTRY.names())}, any Gymnasium id",
-        *_presets(),
-    ]
-    for section, (registry, field) in COMPONENTS.items():
-        named = (options or {}).get(f"{section}.{field}")
-        for name in dict.fromkeys([*registry.names(), *filter(None, [named])]):
-            lines += [f"\nif {section}.{field} is {name}"]
+    topics = {}
+    if reads_experiment:
+        topics |= {name: partial(section_help, name, named or {}) for name in SECTIONS}
+    if any(option.name == "launcher" for option in options):
+        topics["launchers"] = launcher_help
+    if topic and topic != "all":
+        if topic not in topics:
+            hint = did_you_mean(topic, topics) or f" (topics: {', '.join([*topics, 'all'])})"
+            raise ConfigError(f"--help has no topic {topic!r}{hint}")
+        return topics[topic]().lstrip()
+    lines = [f"usage: ad {verb} [--option value ...]", "", *about.strip().splitlines(), ""]
+    if reads_experiment:
+        lines.append(_line("config_path FILE.yaml", "the experiment, see configs/"))
+    lines += [_line(f"{o.name} {o.default or ''}".strip(), o.about) for o in options]
+    if topic == "all":
+        return "\n".join([*lines, *(text() for text in topics.values()), OUTSIDE])
+    if reads_experiment:
+        lines += [EXPERIMENT, *(f"  {name:10} {_title(name)}" for name in SECTIONS)]
+    elif topics:
+        lines += ["", "--help launchers lists the settings of each launcher."]
+    return "\n".join(lines)
+
+
+def section_help(section: str, named: Mapping[str, str]) -> str:
+    """Return the settings of a section of the experiment, with those of its components.
+
+    The section "general" has the settings outside of any other section.
+    """
+    lines = list(_section(*SECTIONS[section]))
+    if section == "env":
+        lines += [f"\nworlds: {', '.join(REGISTRY.names())}, any Gymnasium id", *_presets()]
+    if section in GROUPS:
+        setting, registry, group, path = GROUPS[section]
+        for name in dict.fromkeys([*registry.names(), *filter(None, [named.get(setting)])]):
+            lines += [f"\nif {setting} is {name}"]
             try:
-                lines += _section(settings_class(registry, name), f"{section}.settings")
-                if registry is METHODS:
-                    policy = settings_class(registry, name, "PolicySettings")
-                    lines += _section(policy, "evaluation.policy")
+                own = list(_section(settings_class(registry, name, group), path))[1:]
+                lines += own or ["  it has no settings"]
             except (ValueError, OSError) as error:  # OSError: its source is not there
                 lines += [f"  it cannot be loaded: {error}"]
-    return "\n".join([HEAD, *lines])
+    return "\n".join(lines)
 
 
 def launcher_help() -> str:
@@ -55,8 +101,8 @@ def launcher_help() -> str:
     lines = []
     for name in LAUNCHERS.names():
         lines += [f"\nif --launcher is {name}, --launcher_settings '{{setting: value}}' has:"]
-        lines += [line for line in _section(settings_class(LAUNCHERS, name), "") if line[0] == " "]
-    return "\n".join([*lines, ""]).replace("  --", "  ")
+        lines += list(_section(settings_class(LAUNCHERS, name), ""))[1:]
+    return "\n".join(lines).replace("  --", "  ")
 
 
 def _presets() -> Iterator[str]:
@@ -79,13 +125,15 @@ def _section(group: type, path: str) -> Iterator[str]:
     default, meanings = group(), _meanings(group)
     for entry in dataclasses.fields(group):
         here, value = join(path, entry.name), getattr(default, entry.name)
-        if dataclasses.is_dataclass(value):
-            yield from _section(entry.type, here)
-        else:
-            known = entry.metadata.get("choices", ())
-            choices = ", ".join(known.names() if isinstance(known, Registry) else known)
+        if not dataclasses.is_dataclass(value):
+            allowed = entry.metadata.get("choices", ())
+            choices = ", ".join(allowed.names() if isinstance(allowed, Registry) else allowed)
             text = meanings.get(entry.name, "") + (f" ({choices})" if choices else "")
             yield _line(f"{here} {value if isinstance(value, str) else as_yaml(value)}", text)
+
+
+def _title(section: str) -> str:
+    return SECTIONS[section][0].__doc__.splitlines()[0]
 
 
 def _meanings(group: type) -> dict[str, str]:

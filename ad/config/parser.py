@@ -9,9 +9,7 @@ chosen source algorithm and method, which the `Settings` of its class declares.
 
 import dataclasses
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,18 @@ import pyrallis
 from ad.config.component_constraints import COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS
 from ad.config.constraints import CONSTRAINTS
 from ad.config.fields import (
-    Problem,
     as_yaml,
     is_unused,
     join,
     overlaps,
+    setting_paths,
     settings_class,
     validate,
 )
+from ad.config.options import read_words, unknown_options
 from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
-from ad.errors import ConfigError
+from ad.errors import ConfigError, Problem
 from ad.registry import METHODS, SOURCES
 from envs.presets import resolve_length
 from envs.registry import did_you_mean
@@ -39,31 +38,35 @@ COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
 MAX_TUNED_SETTINGS = 4096
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """The parsed command line: the configuration, and whether the verb's flag is set."""
+def load(argv: Sequence[str]) -> Experiment:
+    """Return the experiment of a command line, without the program's name. Writes nothing.
 
-    config: Experiment
-    flag: bool = False
-
-
-def load(argv: Sequence[str], flag: str = "fresh") -> Arguments:
-    """Parse a command line `argv`, without the program's name. Writes nothing.
-
-    `--<flag> true` is the only option of the verb that is not a setting. Raises ConfigError with a
-    line for each problem of the options, the file and the settings.
+    Raises ConfigError with a line for each problem of the options, the file and the settings.
     """
-    options, problems = _options(argv)
-    is_set = _pop_flag(flag, options, problems)
-    path = options.pop("config_path", None)
+    return load_words(*read_words(argv))
+
+
+def load_words(
+    words: dict[str, str], problems: list[Problem], own: Iterable[str] = ()
+) -> Experiment:
+    """Return the experiment of `words`: option -> word, the settings and `config_path`.
+
+    `problems` are those of the command line, and `own` the names of other options of the verb, for
+    hints. Raises ConfigError as `load` does.
+    """
+    path = words.pop("config_path", None)
     file = YamlFile("" if path is None else read_text(path))
+    sections = {field.name for field in dataclasses.fields(Experiment)}
+    settings = {name: word for name, word in words.items() if name.split(".")[0] in sections}
+    others = [name for name in words if name not in settings]
+    problems += unknown_options(others, ["config_path", *own, *setting_paths(Experiment)])
     problems += file.problems
-    for setting, word in options.items():
+    for setting, word in settings.items():
         problems += _override(file.data, setting, word)
     config = _build(file.data, problems)
     if problems := problems or list(LIBRARY_CONSTRAINTS.violations(config)):
-        raise _error(problems, file, path, options, " (command line)")
-    return Arguments(config, is_set)
+        raise _error(problems, file, path, settings, " (command line)")
+    return config
 
 
 def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
@@ -80,32 +83,6 @@ def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
     if problems:
         raise _error(problems, file, str(path), overrides)
     return config
-
-
-def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
-    """Return `--name word` and `--name=word` as a dict, and the problems of all other words."""
-    words, options, problems = deque(argv), {}, []
-    while words:
-        word = words.popleft()
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--"):
-            text = "is not an option: write --section.field value"
-            problems.append(Problem(as_yaml(word), text))
-        elif equals:
-            options[name] = value
-        elif words and not words[0].startswith("--"):
-            options[name] = words.popleft()
-        else:
-            problems.append(Problem(word, "needs a value"))
-    return options, problems
-
-
-def _pop_flag(flag: str, options: dict[str, str], problems: list[Problem]) -> bool:
-    """Remove `--<flag>` from `options`; return whether it is true, and append to `problems`."""
-    word = options.pop(flag, "false")
-    if word not in ("true", "false"):
-        problems.append(Problem(f"--{flag}", f"must be true or false, not {as_yaml(word)}"))
-    return word == "true"
 
 
 def read_text(path: str | Path) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from ad.config.fields import Problem, as_yaml, join
+from ad.config.fields import as_yaml, join
+from ad.errors import Problem
 
 MAX_BYTES = 1_000_000
 SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}

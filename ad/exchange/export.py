@@ -18,15 +18,15 @@ from ad.runtime.run import Run
 from envs.tasks import task_name
 
 
-def export_histories(run: Run, format_name: str, place: str = "", fresh: bool = False) -> None:
+def export_histories(run: Run, format: str, place: str = "", fresh: bool = False) -> None:
     """Write the histories of the train tasks of `run` at `place`, by default beside histories/.
 
     Does nothing if they are there already. Raises ConfigError without histories, for spaces that
     the format has no room for, and for another data set at `place` unless `fresh`.
     """
-    chosen, histories = new_format(format_name), HistoryStore(run.config)
+    chosen, histories = new_format(format), HistoryStore(run.config)
     if text := chosen.problem(run.world):
-        raise ConfigError(f"the format {format_name} {text}")
+        raise ConfigError(f"the format {format} {text}")
     folders = histories.folders(run.split.train_tasks)
     if folders is None:
         raise ConfigError("some train tasks have no history: run scripts.collect first")

@@ -24,7 +24,7 @@ ENCODERS_OF_ARRAYS = ("bag_of_words", "mlp")  # tried after the default encoder
 
 
 def import_histories(
-    format_name: str, place: str, experiment: Path, root: str = ".", fresh: bool = False
+    format: str, place: str, experiment: Path, root: str = ".", fresh: bool = False
 ) -> None:
     """Write the YAML file `experiment` of the data set at `place`, and collect its histories.
 
@@ -35,9 +35,9 @@ def import_histories(
         raise ConfigError(f"--to must be the path of a .yaml file, not {experiment}")
     if text := name_is_a_folder_name(experiment.stem):
         raise ConfigError(f"--to: the name of the experiment {text}")
-    chosen = new_format(format_name)
+    chosen = new_format(format)
     contents = chosen.open(place).contents
-    settings = _experiment(contents, format_name, place, experiment.stem)
+    settings = _experiment(contents, format, place, experiment.stem)
     text = dump_yaml(settings)
     if experiment.exists() and experiment.read_bytes() != text.encode() and not fresh:
         raise ConfigError(

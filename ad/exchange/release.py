@@ -20,6 +20,7 @@ from ad.exchange.policy import ReleasedPolicy
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, TOKENIZERS
+from ad.runtime.console import info
 from ad.runtime.files import atomic_write, remove, sha256, write_text
 from ad.runtime.run import Run
 
@@ -29,7 +30,7 @@ SUMS = "SHA256SUMS"
 
 
 def release(run: Run) -> Path:
-    """Write the release of a trained run. Returns its folder.
+    """Write the release of a trained run, print its folder and return it.
 
     Raises ConfigError if the run is not trained or its model is no sequence model, MachineError
     without the package safetensors.
@@ -53,6 +54,7 @@ def release(run: Run) -> Path:
         write_text(folder / EVAL_RESULTS, eval_results(run, results))
         names.append(EVAL_RESULTS)
     write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+    info(f"release: {folder}")
     return folder
 
 

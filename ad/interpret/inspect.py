@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ad.config.options import whole_numbers
 from ad.config.schema import config_hash
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import checkpoint_at
@@ -37,6 +38,30 @@ DEFAULT = (  # analyses that run if none is named: 90 seconds together
     *("attention", "attribution", "lens", "ablation", "patching", "scrubbing"),
     *("return_scan", "successes", "static"),
 )
+
+
+def analyze(
+    run: Run,
+    analyses: Sequence[str] = (),
+    components: Sequence[str] = (),
+    contexts: str = "rollout",
+    checkpoints: str = "",
+    fresh: bool = False,
+) -> None:
+    """Run `analyses` of the trained model, by default the quick ones, and write their page.
+
+    `checkpoints` are train steps with commas between, ALL, or empty for the last one. The other
+    arguments and errors are those of `inspect_run`.
+    """
+    from ad.interpret.page import write_page
+
+    try:
+        steps = ALL if checkpoints == ALL else whole_numbers(checkpoints)
+    except ValueError as error:
+        raise ConfigError(f"--checkpoints {error}") from None
+    write, chosen = partial(write_page, run), analyses or DEFAULT
+    left_out = inspect_run(run, chosen, components, contexts, fresh, steps or None, write)
+    info(f"analyze: {write(left_out)}")
 
 
 def inspect_run(

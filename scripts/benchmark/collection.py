@@ -109,7 +109,7 @@ def collect_histories(env_steps: int, *options: str) -> Work:
         with tempfile.TemporaryDirectory() as root:
             short = ["--source.env_steps", str(env_steps), "--data.context_length", "1"]
             short += ["--data.history_stride", "1"]
-            config = load(["--root", root, *short, *options]).config
+            config = load(["--root", root, *short, *options])
             collect(Run.open(config))
             return float(env_steps * len(Run(config).split.train_tasks))
 

@@ -106,7 +106,7 @@ def play(model, method, config, num_envs: int, episodes: int) -> Work:
 
 def frozen_model(*options: str):
     """Return a random frozen model with a window of WINDOW, its method and its configuration."""
-    config = load(["--data.context_length", str(WINDOW), *options]).config
+    config = load(["--data.context_length", str(WINDOW), *options])
     return _frozen_model(config), build_method(config.method), config
 
 

@@ -66,7 +66,7 @@ def with_other_parts(
 
 def system_info() -> dict:
     """Return the hardware and the versions that the rates depend on."""
-    config = load([]).config
+    config = load([])
     packages = {name: _version(name) for name in PACKAGES}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = {

@@ -64,7 +64,7 @@ def first_step(effort: Effort) -> Measurement:
 
 def take_first_step(words: Sequence[str]) -> None:
     """Take the first train step of the experiment that the command line `words` describes."""
-    Trainer(Run.open(load(words).config)).train_step()
+    Trainer(Run.open(load(words))).train_step()
 
 
 def _start(count: int, root: str, *words: str) -> tuple[float, int]:

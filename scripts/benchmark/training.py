@@ -98,7 +98,7 @@ def seeds(effort: Effort) -> Measurement:
 
 def compiled_steps(effort: Effort) -> Measurement | None:
     """Measure torch.compile against eager steps, and its compile time, on a GPU."""
-    device = choose_device(load([]).config).type
+    device = choose_device(load([])).type
     if effort.quick or device == "cpu":
         return None
     eager, compiled = new_trainer(*WIDE), new_trainer(*WIDE)
@@ -150,7 +150,7 @@ def new_trainer(*options: str, actor_steps: int = ACTOR_STEPS) -> Trainer:
     root, numbers = _root()
     short = ["--source.env_steps", str(10 * actor_steps), "--data.history_stride", "1"]
     name = f"benchmark-{next(numbers)}"
-    config = load([*options, *short, "--root", root.name, "--name", name]).config
+    config = load([*options, *short, "--root", root.name, "--name", name])
     run = Run.open(config)
     collect(run)
     return Trainer(run)

@@ -6,6 +6,7 @@ JSON, for which another page needs a preflight request. Paths are looked up in a
 reach the file system.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 
+from ad.config.schema import Experiment
 from ad.errors import ADError, MachineError
 from ad.runtime.console import info
+from ad.runtime.run import Run
+from ad.runtime.signals import Terminated
 
 ADDRESS = "127.0.0.1"
 MOST_BYTES = 2**16  # of a request
@@ -78,6 +82,15 @@ def serve(new_answer: Callable[[], Answer], port: int, name: str) -> None:
     with AppServer(new_answer, port) as server:
         info(f"the app of {name}: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)")
         server.serve_forever()
+
+
+def serve_run(config: Experiment, port: int) -> None:
+    """Serve the app of the run of `config` until a signal ends it."""
+    from ad.interpret.app.requests import App
+
+    run = Run(config)
+    with contextlib.suppress(KeyboardInterrupt, Terminated):  # which is how it ends
+        serve(lambda: App(run).answer, port, config.name)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,53 +1,49 @@
 """Start the jobs that the options --launcher, --launcher_settings and --dry ask for."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ad.config.fields import settings_class, validate
-from ad.config.parser import Arguments
+from ad.config.schema import Experiment
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
 from ad.runtime.console import info, warn
 from ad.sweeps.launchers.base import SHARD, Launcher, of_shard
+from ad.sweeps.launchers.options import Jobs
 
 ATTEMPTS = 4  # of a job that is lost or interrupted
 INTERRUPTED = (130, 143)  # exit codes of a verb that a signal stopped, as a cluster's does
 ERRORS = {error.exit_code: error for error in (ConfigError, CorruptError, NumericError)}
 
 
-def launch(
-    options: argparse.Namespace, verb: str, words: Sequence[str], folder: Path, most: int
-) -> bool:
-    """Run `ad <verb> <words>` in at most `most` jobs, as `options` of `take_launcher_options` say.
+def launch(jobs: Jobs, folder: Path, most: int) -> bool:
+    """Run a verb in at most `most` jobs, whose logs are in `folder`.
 
-    The logs of a launcher are in `folder`. Returns False if --dry true prints the jobs instead.
-    Raises ConfigError for wrong options, and the error of the first job that fails.
+    Returns False if the jobs are only printed. Raises ConfigError for wrong options, and the error
+    of the first job that fails.
     """
-    launcher = new_launcher(options.launcher, options.launcher_settings, verb, folder, most)
-    shard = ["--shard", SHARD] if launcher.settings.jobs > 1 else []
-    command = [sys.executable, "-m", "ad.cli", verb, *words, *shard]
-    if options.dry == "true":
+    launcher = new_launcher(jobs.launcher, jobs.launcher_settings, jobs.verb, folder, most)
+    count = launcher.settings.jobs
+    shard = ["--shard", SHARD] if count > 1 else []
+    command = [sys.executable, "-m", "ad.cli", jobs.verb, *jobs.words, *shard]
+    if jobs.dry:
         info(launcher.script(command))
         return False
-    jobs = launcher.settings.jobs
-    run_jobs(launcher, [of_shard(command, number, jobs) for number in range(1, jobs + 1)])
+    run_jobs(launcher, [of_shard(command, number, count) for number in range(1, count + 1)])
     return True
 
 
-def launch_experiment(
-    options: argparse.Namespace, verb: str, words: Sequence[str], arguments: Arguments, most: int
-) -> bool:
-    """Run a verb of one experiment in jobs, as `launch` does; `arguments` are its parsed `words`.
+def launch_experiment(jobs: Jobs, config: Experiment, fresh: bool, most: int) -> bool:
+    """Run a verb of one experiment in jobs, as `launch` does.
 
-    Raises ConfigError for --fresh true: a job that is started again would begin anew.
+    Raises ConfigError if `fresh`: a job that is started again would begin anew.
     """
-    if arguments.flag:
+    if fresh:
         raise ConfigError("--fresh true cannot be given to a --launcher: remove the folder instead")
-    return launch(options, verb, words, Path(arguments.config.root) / "logs" / "jobs", most)
+    return launch(jobs, Path(config.root) / "logs" / "jobs", most)
 
 
 def new_launcher(name: str, settings: str, title: str, folder: Path, most: int) -> Launcher:

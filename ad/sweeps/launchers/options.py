@@ -1,53 +1,62 @@
-"""The options of a verb that starts jobs. Imports nothing heavy, so that `--help` takes no time."""
+"""What a verb's options say about jobs. Imports nothing heavy, so that `--help` takes no time."""
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from ad.config.options import Option, flag
 from ad.errors import ConfigError
 
+LAUNCHER_OPTIONS = (
+    Option(
+        "launcher",
+        "local, submitit or ray: make the runs in jobs; none: in this process",
+        "none",
+        for_jobs=False,
+    ),
+    Option(
+        "launcher_settings",
+        "settings of the launcher as YAML, e.g. '{jobs: 4}'; --help launchers lists them",
+        for_jobs=False,
+    ),
+    Option(
+        "dry",
+        "print what the launcher would start, e.g. a script for sbatch, and stop",
+        "false",
+        flag,
+        for_jobs=False,
+    ),
+)
 
-class SweepParser(argparse.ArgumentParser):
-    """A parser whose help ends with the settings of every launcher."""
 
-    def format_help(self) -> str:
-        from ad.config.help import launcher_help
+@dataclass(frozen=True)
+class Jobs:
+    """What the LAUNCHER_OPTIONS of a verb say, and the command line of its jobs."""
 
-        return f"{super().format_help()}{launcher_help()}"
+    verb: str
+    words: list[str]  # options of the jobs, without a shard
+    launcher: str = "none"
+    launcher_settings: str = ""
+    dry: bool = False
+
+    def __post_init__(self):
+        """Raise ConfigError for options that contradict each other."""
+        if self.launcher == "none" and (self.dry or self.launcher_settings):
+            raise ConfigError(
+                "--dry and --launcher_settings need --launcher local, submitit or ray"
+            )
+        if self.launcher != "none" and "--shard" in self.words:
+            raise ConfigError("--shard is what --launcher gives to its jobs: leave one of them out")
 
 
-def add_launcher_options(parser: argparse.ArgumentParser, keeps_failures: bool = False) -> None:
-    """Add the options that are for this process and not for the jobs which it starts.
+def take_jobs(
+    verb: str, options: tuple[Option, ...], words: Mapping[str, str], values: dict[str, Any]
+) -> Jobs:
+    """Remove the values of LAUNCHER_OPTIONS from `values` and return them as Jobs.
 
-    A verb that `keeps_failures` beside its records has --retry too.
+    `words` are all words of the command line of `verb`, which has `options`. Raises ConfigError.
     """
-    parser.add_argument(
-        "--launcher",
-        default="none",
-        help="local, submitit or ray: make the runs in jobs; none: in this process",
-    )
-    parser.add_argument("--launcher_settings", default="", help="YAML, e.g. '{jobs: 4}'; see below")
-    add_flag(parser, "dry", "print what the launcher would start, e.g. a script for sbatch")
-    if keeps_failures:
-        add_flag(parser, "retry", "make the runs that failed again")
-
-
-def take_launcher_options(
-    argv: Sequence[str], keeps_failures: bool = False
-) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of `add_launcher_options` and the other words of `argv`.
-
-    Raises ConfigError.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_launcher_options(parser, keeps_failures)
-    options, rest = parser.parse_known_args(argv)
-    if options.launcher == "none" and (options.dry == "true" or options.launcher_settings):
-        raise ConfigError("--dry and --launcher_settings need --launcher local, submitit or ray")
-    if options.launcher != "none" and any(word.split("=")[0] == "--shard" for word in rest):
-        raise ConfigError("--shard is what --launcher gives to its jobs: leave one of them out")
-    return options, rest
-
-
-def add_flag(parser: argparse.ArgumentParser, name: str, about: str) -> None:
-    """Add an option whose value is true or false, false by default."""
-    parser.add_argument(f"--{name}", choices=("true", "false"), default="false", help=about)
+    kept = {option.name for option in options if not option.for_jobs}
+    pairs = [(f"--{name}", word) for name, word in words.items() if name not in kept]
+    given = {option.name: values.pop(option.name) for option in LAUNCHER_OPTIONS}
+    return Jobs(verb, [word for pair in pairs for word in pair], **given)
