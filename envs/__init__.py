@@ -1,8 +1,8 @@
 """Environments with hidden tasks, single and batched: gymnasium and numpy only, nothing of `ad`.
 
 `make` makes one environment, `make_vec` a vector environment with a task for each of its
-environments. `make_base` makes the vector environment without its wrapper, which can be asked about
-its tasks: all of them, and what else it can tell (`envs.oracle`). To add a world: a file with a
+environments. `make_base` makes the vector environment without its wrapper, which knows all its
+tasks and facts about them (`envs.oracle`). To add a world: a file with a
 subclass of `World` (`envs.world`), or of `GridWorld` if it is a room of cells, and a line in
 REGISTRY.
 
@@ -88,7 +88,7 @@ def make_vec(
 def make_base(
     env_id: str, task_kwargs: list[dict] | None = None, **kwargs
 ) -> World | GymnasiumVectorEnv:
-    """Make the vector environment without its wrapper, to step or to ask for facts about tasks.
+    """Make the vector environment without its wrapper, to step or for facts about tasks.
 
     It is a `TaskOracle`, and has `observation_factors`. Raises ValueError as `make` does.
     """

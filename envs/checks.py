@@ -3,7 +3,9 @@
 Integers pass, and nothing that NumPy or Python would convert to integers does, such as True.
 """
 
+import json
 import reprlib
+from collections.abc import Sequence
 
 import numpy as np
 from gymnasium.error import InvalidAction
@@ -47,23 +49,30 @@ def check_indices(tasks, num_tasks: int) -> np.ndarray:
 
 
 def check_integer(name: str, value, low: int, high: int) -> int:
-    """Return `value`, the setting called `name`; ValueError if it is no integer within the limits.
-
-    low, high: the limits, which are allowed themselves.
-    """
+    """Return `value`, the setting called `name`; ValueError if it is no integer in [low, high]."""
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r}")
     return value
 
 
 def check_number(name: str, value, low: float, high: float) -> float:
-    """Return `value`, the setting called `name`, as a float; ValueError if it is not within limits.
-
-    low, high: the limits, which are allowed themselves.
-    """
+    """Return `value`, the setting called `name`, as a float; ValueError unless in [low, high]."""
     if type(value) not in (int, float) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
+
+
+def check_choice(name: str, value, choices: Sequence):
+    """Return `value`, the setting called `name`; ValueError if it is none of `choices`."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        *others, last = (json.dumps(choice).strip('"') for choice in choices)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
+    return value
+
+
+def check_flag(name: str, value) -> bool:
+    """Return `value`, the setting called `name`; ValueError if it is not true or false."""
+    return check_choice(name, value, (True, False))
 
 
 def env_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:

@@ -46,7 +46,7 @@ class GymnasiumVectorEnv(VectorEnv, TaskOracle):
     Environment i has the task `tasks[i]`, int [N, 1], an index into `task_kwargs`, and gets the
     keyword arguments of the task and `kwargs`. `task_kwargs` defaults to one task, {}. Without
     `tasks` and `num_envs` there is one environment, of the first task, which is made when its
-    spaces are asked for or at the first reset. Raises ValueError if the id or its arguments are
+    spaces are read or at the first reset. Raises ValueError if the id or its arguments are
     wrong, or if its spaces are not supported (`envs.spaces`).
     """
 

@@ -1,4 +1,4 @@
-"""What a world can tell about its tasks. Every fact is optional: None, or {}, means unknown."""
+"""Facts about the tasks of a world. Every fact is optional: None, or {}, means unknown."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -12,18 +12,17 @@ from gymnasium.spaces import Discrete
 class Reference:
     """Expected `returns` and `successes` of each task and episode, float [K, E], NaN for unknown.
 
-    found: the probability that there has been a success by the end of each episode, [K, E]; None if
-    that is unknown.
+    p_success: the probability of a success by the end of each episode, [K, E]; None for unknown.
     tasks: indices [K] into the tasks of the split, or ... for all of them.
     """
 
     returns: np.ndarray
     successes: np.ndarray
-    found: np.ndarray | None = None
+    p_success: np.ndarray | None = None
     tasks: np.ndarray | EllipsisType = ...
 
 
-def found_by(successes: np.ndarray, episodes: int) -> np.ndarray:
+def p_success_by(successes: np.ndarray, episodes: int) -> np.ndarray:
     """Return the probability of a success by the end of each episode, [K, E], E = `episodes`.
 
     successes: float [K], the probability of a success in each episode before the first success;
@@ -37,16 +36,16 @@ def constant_reference(returns: np.ndarray, successes: np.ndarray, episodes: int
 
     returns, successes: float [K], the expected return and success of each episode of a task.
     """
-    ones, found = np.ones(episodes), found_by(successes, episodes)
-    return Reference(returns[:, None] * ones, successes[:, None] * ones, found)
+    ones, p_success = np.ones(episodes), p_success_by(successes, episodes)
+    return Reference(returns[:, None] * ones, successes[:, None] * ones, p_success)
 
 
 class TaskOracle:
-    """The facts about the tasks of a world, which is asked about any of its tasks, int [K, D].
+    """The facts about the tasks of a world; the methods take any of its tasks, int [K, D].
 
-    A world has `all_tasks` and overrides what else it can tell. S is the number of its states, A
-    that of its actions. `episode_length` is the limit in env steps. No method changes the state of
-    the environments, and several threads may ask at once.
+    A world has `all_tasks` and overrides the methods whose facts it knows. S is the number of its
+    states, A that of its actions. `episode_length` is the limit in env steps. No method changes the state of
+    the environments, and several threads may call them at once.
 
     task_noun: what a task is called in reports, e.g. "goal".
     action_names: what the actions are called, in their order; empty if they have no names, or other
@@ -148,8 +147,8 @@ class TaskOracle:
         """Return which tasks each transition is consistent with, bool [..., K].
 
         Only for deterministic families. `transitions` has an array [...] for each field:
-        observation, action, reward, next_observation, terminated and time, and if the world tells
-        its `states()`, state: the index of the state before the step. A caller leaves out what an
+        observation, action, reward, next_observation, terminated and time, and if the world has
+        `states()`, state: the index of the state before the step. A caller leaves out what an
         agent sees once a single task is left: a reward that is paid once would not come again.
         """
         return None
@@ -168,6 +167,6 @@ class TaskOracle:
 
 
 def knows_its_state(world) -> bool:
-    """Return whether `states()` or an undivided discrete observation tells the state of `world`."""
-    tells = type(world).states is not TaskOracle.states
-    return tells or isinstance(world.single_observation_space, Discrete)
+    """Return whether `states()` or an undivided discrete observation is the state of `world`."""
+    has_states = type(world).states is not TaskOracle.states
+    return has_states or isinstance(world.single_observation_space, Discrete)

@@ -158,7 +158,7 @@ def resolve(env_id: str, kwargs: dict) -> tuple[str, dict]:
 
 
 def resolve_length(env_id: str, episode_length: int | EllipsisType | None = ...) -> int | None:
-    """Return the env steps of an episode, None for no limit; ... stands for those of a preset.
+    """Return the env steps of an episode, None for no limit; ... is the length of the preset.
 
     Raises ValueError for a length that contradicts the preset `env_id`.
     """

@@ -1,4 +1,4 @@
-"""Components by name: those of a table, of installed packages, and classes of the user's own.
+"""Components by name: from a table, from installed packages, or classes of the user's own.
 
 A table holds name -> "module:Class" and imports nothing. An installed package adds a name with an
 entry point, e.g. of the group `algorithm_distillation.methods`. A class can also be named by its

@@ -30,7 +30,7 @@ def room_frames(
 ) -> np.ndarray:
     """Draw an episode seen from above, uint8 [T, rows * pixels, columns * pixels, 3].
 
-    pixels: those along a side of a cell; None for those of `cell_pixels`.
+    pixels: the pixels along a side of a cell; None for `cell_pixels`.
     cells: the agent's cell in each frame, int [T]; the cells of earlier frames are tinted.
     reached: whether the goal counts as found in each frame, bool [T]; by default it does while the
     agent is on it. holes: cells that are drawn dark.
@@ -58,7 +58,7 @@ def key_door_frames(
 ) -> np.ndarray:
     """Draw an episode with a key and a door, uint8 [T, rows * pixels, columns * pixels, 3].
 
-    pixels: those along a side of a cell; None for those of `cell_pixels`.
+    pixels: the pixels along a side of a cell; None for `cell_pixels`.
     cells: the agent's cell in each frame, int [T]; held: whether it has the key, bool [T]. A key
     that is held is drawn on the agent. The door changes its color while the agent is on it with the
     key.
@@ -156,7 +156,7 @@ def pool_frames(
 ) -> np.ndarray:
     """Draw an episode in a round pool, the unit disk, uint8 [T, pixels, pixels, 3]; y points up.
 
-    positions: the swimmer's (x, y) in each frame, [T, 2]; a line joins those of earlier frames.
+    positions: the swimmer's (x, y) in each frame, [T, 2]; a line joins the earlier positions.
     platform: its center (x, y); it changes its color while the swimmer is over it.
     """
     axis = (np.arange(pixels) + 0.5) / pixels * 2.1 - 1.05

@@ -107,8 +107,8 @@ def split_observation(space: gymnasium.Space, observation, name: str = "") -> di
 def check_observation(world, observation) -> None:
     """Raise ValueError unless a batched `observation` of `world` has the declared parts.
 
-    Its shapes must be those of the parts, its values must fit their dtypes without wrapping round,
-    and discrete parts must be below `n`.
+    Its shapes must equal the shapes of the parts, its values must fit their dtypes without
+    wrapping round, and discrete parts must be below `n`.
     """
     values = split_observation(world.single_observation_space, observation)
     for name, part in observation_parts(world).items():

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.checks import check_indices, check_integer
+from envs.checks import check_choice, check_indices, check_integer
 from envs.render import pool_frames, pool_text
 from envs.rng import derive_key, uniform
 from envs.world import World
@@ -70,13 +70,9 @@ class WaterMaze(World):
                 "stroke and platform_radius must be numbers from 0.01 to below 1, the stroke at "
                 f"most the radius, got {stroke!r} and {platform_radius!r}"
             )
-        if steering not in STEERING or start not in STARTS:
-            raise ValueError(
-                f"steering must be set or turn and start rim or center, got {steering!r} and "
-                f"{start!r}"
-            )
         self.platform_radius, self.stroke = platform_radius, stroke
-        self.steering, self.start = steering, start
+        self.steering = check_choice("steering", steering, STEERING)
+        self.start = check_choice("start", start, STARTS)
         angle = 2 * np.pi * np.arange(headings) / headings
         self._directions = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # [headings, 2]
         actions = Discrete(headings if steering == "set" else 3)

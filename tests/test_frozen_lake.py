@@ -55,7 +55,7 @@ def test_returns_are_those_of_dynamic_programming_over_gymnasiums_tables(is_slip
     assert (lakes.optimal_return(lakes.all_tasks(), LIMIT) > 0).all()
     random = lakes.references(tasks, LIMIT, 3)["random"]
     assert random.successes[:, 2] == pytest.approx(lakes.random_return(tasks, LIMIT))
-    assert random.found[:, 1] == pytest.approx(1 - (1 - random.returns[:, 0]) ** 2)
+    assert random.p_success[:, 1] == pytest.approx(1 - (1 - random.returns[:, 0]) ** 2)
 
 
 def test_a_lake_that_is_not_slippery_has_the_transitions_of_gymnasium():

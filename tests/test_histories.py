@@ -149,7 +149,7 @@ def test_a_history_of_another_schema_is_refused(history):
 
 def test_a_history_of_an_earlier_version_is_refused(history):
     (history / "manifest.json").rename(history / "unit.json")
-    with pytest.raises(CorruptError, match="scripts.collect makes it again"):
+    with pytest.raises(CorruptError, match=r"scripts\.collect makes it again"):
         load_history(history)
     assert not is_complete(history)
 

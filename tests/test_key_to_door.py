@@ -149,7 +149,7 @@ def test_returns_are_those_of_dynamic_programming_over_the_definition(
     once = world(size=shape, start=start)
     to_key = once.random_return(tasks, limit) - random.successes[:, 0]  # the key's probability
     assert (to_key >= random.successes[:, 0] - 1e-12).all() and (to_key <= 1).all()
-    assert random.found[:, 1] == pytest.approx(1 - (1 - random.successes[:, 0]) ** 2)
+    assert random.p_success[:, 1] == pytest.approx(1 - (1 - random.successes[:, 0]) ** 2)
 
 
 def test_without_a_limit_both_are_reached():

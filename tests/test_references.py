@@ -158,9 +158,9 @@ def test_the_random_walk_s_first_success_is_that_of_independent_episodes():
     episodes = 30
     line = world.references(tasks, STEPS, episodes)["random"]
     hit = line.successes[0, 0]
-    assert success_by(line.found, 5)[0] == pytest.approx(1 - (1 - hit) ** 5)
+    assert success_by(line.p_success, 5)[0] == pytest.approx(1 - (1 - hit) ** 5)
     first = np.minimum(np.random.default_rng(0).geometric(hit, 200_000), episodes)
-    assert first_success(line.found)[0] == pytest.approx(first.mean(), rel=0.01)
+    assert first_success(line.p_success)[0] == pytest.approx(first.mean(), rel=0.01)
 
 
 @pytest.mark.parametrize("start", ["center", "random"])
@@ -169,13 +169,15 @@ def test_a_reference_has_found_at_least_what_it_succeeds_in(start):
     world, tasks = room(size=5, start=start)
     lines = world.references(tasks, STEPS, 6)
     for line in lines.values():
-        assert (line.found >= line.successes - 1e-12).all()
-        assert (np.diff(line.found) >= -1e-12).all()
+        assert (line.p_success >= line.successes - 1e-12).all()
+        assert (np.diff(line.p_success) >= -1e-12).all()
     walk, random = lines["random_then_optimal"], lines["random"]
-    np.testing.assert_allclose(walk.found, random.found)  # its search is a random walk
-    assert (lines["optimal"].found >= walk.found - 1e-12).all()
+    np.testing.assert_allclose(walk.p_success, random.p_success)  # its search is a random walk
+    assert (lines["optimal"].p_success >= walk.p_success - 1e-12).all()
     if start == "random":
-        assert (lines["optimal"].successes < 1).any() and (walk.found > walk.successes + 0.01).any()
+        assert (lines["optimal"].successes < 1).any() and (
+            walk.p_success > walk.successes + 0.01
+        ).any()
 
 
 def experiment(**env) -> Experiment:
@@ -207,7 +209,7 @@ def test_the_tabular_learner_finds_each_goal_and_returns_to_it():
     lines = evaluated_references(ROOM, split, evaluations(ROOM))
     reference = lines["tabular_learner"]["held_out"]
     assert reference.returns == pytest.approx(returns["held_out"].mean(1))
-    assert (reference.found >= reference.successes).all() and reference.found[0, -1] == 1
+    assert (reference.p_success >= reference.successes).all() and reference.p_success[0, -1] == 1
 
 
 def test_the_tabular_learner_learns_a_task_without_the_others():
@@ -256,6 +258,6 @@ def test_random_actions_are_played_where_a_world_cannot_tell_what_they_achieve(k
     for name, tasks in (("held_out", split.held_out_tasks), ("train", split.train_tasks)):
         computed = world.references(tasks, 4, episodes=500)["random"]
         np.testing.assert_allclose(exact[name].returns, computed.returns)
-        for member in ("returns", "successes", "found"):
+        for member in ("returns", "successes", "p_success"):
             values, expected = (getattr(line, member) for line in (played[name], computed))
             np.testing.assert_allclose(values, expected, atol=0.05)  # four standard errors

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ad.data.episodes import episodes, episodes_to, index_in_actor, known_successes, ratio
+from ad.data.episodes import episodes, episodes_to, index_in_actor, ratio, success_or_nan
 from ad.data.schema import TransitionChunk
 from envs.oracle import TaskOracle
 
@@ -74,7 +74,7 @@ class LearningCurves:
 
     def _count(self, actor: np.ndarray, number: np.ndarray, **values: np.ndarray) -> None:
         """Add episodes to the sums; `number` counts the episodes of an actor."""
-        success = known_successes(self.world, values["return"])
+        success = success_or_nan(self.world, values["return"])
         values |= {"success": success, "success_length": success * values["length"]}
         index = actor // self.shape[1] * self.max_episodes + number // self.stride
         for name, total in self.sums.items():

@@ -38,18 +38,18 @@ def returns_of(history: Mapping[str, np.ndarray]) -> np.ndarray:
     return episodes(history["terminated"] | history["truncated"], history["reward"]).returns
 
 
-def known(values: np.ndarray | None, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Return what a world tells as float64, and NaN of `shape` in place of None, the unknown."""
+def nan_if_none(values: np.ndarray | None, shape: int | tuple[int, ...]) -> np.ndarray:
+    """Return a fact of a world as float64, or NaN of `shape` for None, which means unknown."""
     return np.full(shape, np.nan) if values is None else np.asarray(values, np.float64)
 
 
-def known_successes(world: TaskOracle, returns: np.ndarray) -> np.ndarray:
+def success_or_nan(world: TaskOracle, returns: np.ndarray) -> np.ndarray:
     """Return whether episodes with these `returns` are successes: 1, 0 or NaN for unknown."""
-    return known(world.success(returns), returns.shape)
+    return nan_if_none(world.success(returns), returns.shape)
 
 
 def index_in_actor(actor: np.ndarray) -> np.ndarray:
-    """Return the index of each episode among those of its actor; `actor` [M] is ascending."""
+    """Return the index of each episode within its actor; `actor` [M] is ascending."""
     return np.arange(len(actor)) - np.searchsorted(actor, actor)
 
 

@@ -1,7 +1,7 @@
 """The manifest of a history, `manifest.json`: written with a hash, validated when it is read.
 
 The hash detects damage, not forgery. So every value of a manifest is validated before a file is
-opened because of it, and a manifest can name no other files than those of the store.
+opened because of it, and a manifest can only name files of the store.
 """
 
 import math
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict:
         )
     files, columns = manifest.get("files"), manifest.get("curve_columns")
     if not isinstance(files, dict) or not _are_of_history(set(files)):
-        raise ValueError(f"{MANIFEST} lists other files than those of a history")
+        raise ValueError(f"{MANIFEST} does not list the files of a history")
     for name, entry in files.items():
         _check_entry(name, entry)
     check_entries(manifest)

@@ -43,8 +43,8 @@ class Windows(Protocol):
 class WindowSampler:
     """The sequences of many histories in flat arrays, and the drawing of windows from them.
 
-    `fields` are those of a window: stored ones ("observation" and "next_observation" stand for all
-    their parts) and those that DERIVED or `derived` computes from whole sequences. `history_part`
+    `fields` are the fields of a window: stored ones ("observation" and "next_observation" stand for
+    all their parts) and computed ones, from whole sequences by DERIVED or `derived`. `history_part`
     is the fraction (start, stop) of each actor's transitions to use; other episodes are left out,
     and so are those that are not among the `best_fraction` of a task by their return. A fraction
     `from_start` of windows begins at the first transition of a sequence, with all sequences equally
@@ -162,7 +162,7 @@ def _paths(spec: Spec, name: str) -> list[str]:
 def bytes_of_transition(arrays: Mapping[str, np.ndarray], spec: Spec, fields: Sequence[str]) -> int:
     """Return at most how many bytes a transition takes in the flat arrays of a WindowSampler.
 
-    `arrays` [actors, T, ...] are those of a history; a derived field is a number or a mask.
+    `arrays` [actors, T, ...] are the arrays of a history; a derived field is a number or a mask.
     """
     total = 0
     for path in (path for name in fields for path in _paths(spec, name)):

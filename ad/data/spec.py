@@ -54,7 +54,7 @@ def make_spec(
 ) -> Spec:
     """Return the spec of `world`, a vector environment.
 
-    `rewards` are all those of its histories, `returns` all those of their episodes.
+    `rewards` are all rewards of its histories, `returns` the returns of all their episodes.
     """
     values = np.unique(rewards)
     return Spec(

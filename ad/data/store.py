@@ -69,7 +69,7 @@ class History:
 class HistoryWriter:
     """Writes the histories of K tasks side by side in one partial folder; `close` publishes them.
 
-    `fields` are those of a transition, `steps` is the number of transitions of each actor. With
+    `fields` are the fields of a transition, `steps` is the number of transitions of an actor. With
     `resume`, reopen the partial folder that an interrupted writer of the same `folders` left; call
     `restore` to set how many steps in it are valid. Raises CorruptError if the folder does not hold
     the files of that writer.
@@ -151,7 +151,7 @@ class HistoryWriter:
                 array.flush()
 
     def append(self, chunk: TransitionChunk) -> None:
-        """Write the transitions [T, K, N, ...] of a chunk after those of the last one."""
+        """Write the transitions [T, K, N, ...] of a chunk after the last chunk."""
         part = slice(self.written, self.written + len(chunk))
         digests = np.zeros((len(self.folders), hashlib.sha256().digest_size), np.uint8)
         for k, maps in self.maps.items():
@@ -209,7 +209,7 @@ class HistoryWriter:
 
 
 def history_bytes(fields: Fields, num_envs: int, steps: int) -> int:
-    """Return about how many bytes a history takes on the disk; `steps` are those of an actor."""
+    """Return about how many bytes a history of `steps` transitions an actor takes on the disk."""
     return num_envs * steps * sum(field.nbytes for field in fields.values()) + SMALL_FILES
 
 

@@ -15,7 +15,7 @@ import torch
 
 from ad.config.schema import EvaluationConfig, Experiment
 from ad.config.world import configured_world
-from ad.data.episodes import episodes, known_successes
+from ad.data.episodes import episodes, success_or_nan
 from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
@@ -161,13 +161,13 @@ def source_references(
     return {  # a shorter curve has no first success to compare
         name: reference
         if reference.returns.shape[1] == episodes
-        else replace(reference, found=None)
+        else replace(reference, p_success=None)
         for name, reference in references.items()
     }
 
 
 def _reference(world: TaskOracle, returns: np.ndarray) -> Reference:
     """Return the means over the agents of each task, whose `returns` are [K, agents, E]."""
-    successes = known_successes(world, returns)
+    successes = success_or_nan(world, returns)
     found = np.maximum.accumulate(successes, axis=2).mean(1)
     return Reference(returns.mean(1), successes.mean(1), found)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ad.config.schema import config_hash
-from ad.data.episodes import known
+from ad.data.episodes import nan_if_none
 from ad.data.histories import HistoryStore
 from ad.data.manifest import MANIFEST
 from ad.data.store import load_history
@@ -192,7 +192,7 @@ def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
     """
     returns, successes = (values[:, None] for values in (reference.returns, reference.successes))
     unknown, own = np.full_like(returns, np.nan), reference.tasks
-    found = unknown[:, 0] if reference.found is None else reference.found
+    found = unknown[:, 0] if reference.p_success is None else reference.p_success
     own_facts = (values[own] for values in (facts.optimal_return, facts.random_return))
     facts = TaskFacts(*own_facts, facts.shortest[own], facts.success_ends)
     episodes = Episodes(returns, unknown, successes, found, unknown, facts)
@@ -236,4 +236,4 @@ def task_facts(world: TaskOracle, episode_length: int, tasks: np.ndarray) -> Tas
         world.random_return(tasks, episode_length),
         world.shortest_episode(tasks),
     )
-    return TaskFacts(*(known(fact, len(tasks)) for fact in facts), world.success_ends)
+    return TaskFacts(*(nan_if_none(fact, len(tasks)) for fact in facts), world.success_ends)

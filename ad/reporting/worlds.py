@@ -8,7 +8,7 @@ import numpy as np
 
 import envs
 from ad.config.fields import as_yaml
-from ad.data.episodes import known
+from ad.data.episodes import nan_if_none
 from ad.reporting.tables import UNKNOWN, Table, number
 from envs.presets import PRESETS, resolve_length
 from envs.spaces import Discrete, observation_parts
@@ -132,7 +132,7 @@ def _shape(part) -> str:
 
 
 def _mean(fact: np.ndarray | None, count: int) -> str:
-    mean = known(fact, count).mean()
+    mean = nan_if_none(fact, count).mean()
     return UNKNOWN if np.isnan(mean) else number(float(mean), ".2f")
 
 

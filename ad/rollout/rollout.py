@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ad.data.episodes import known_successes
+from ad.data.episodes import success_or_nan
 from ad.data.schema import transition_fields
 from ad.data.spec import field_name
 from ad.errors import NumericError
@@ -200,7 +200,7 @@ def rollout(
     return Rollout(
         statistics.returns,
         statistics.lengths,
-        known_successes(env.unwrapped, statistics.returns),
+        success_or_nan(env.unwrapped, statistics.returns),
         statistics.reward_in_context,
         recorded,
         _trajectory(steps, env.unwrapped),

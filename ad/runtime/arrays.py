@@ -17,7 +17,9 @@ import numpy as np
 
 FORMAT = np.lib.format
 MAX_HEADER = 1000  # characters; the headers of the store have less than 128
-OTHER_OPEN_FILES = 100  # files that a process has open beside maps: libraries, logs, the terminal
+OTHER_OPEN_FILES = (
+    100  # files that a process has open in addition to maps: libraries, logs, the terminal
+)
 
 
 class LazyArrays(Mapping[str, np.ndarray]):

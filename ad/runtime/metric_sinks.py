@@ -1,4 +1,4 @@
-"""Further places for the numbers of a training: TensorBoard, and Weights & Biases if asked for.
+"""Further places for the numbers of a training: TensorBoard, and Weights & Biases if configured.
 
 A sink has a `name`, `write(step, values)`, `discard()` and `close()`. Each may raise anything:
 `ad.runtime.metrics_log` makes a warning of it.

@@ -3,7 +3,7 @@
 The functions release the GIL, so Python threads suffice. Numba's own parallel loops take twice as
 long to compile, and their threads spin while they wait.
 
-`NUMBA_ENTRY` are the options of functions that Python calls, `NUMBA_INLINE` those of their helpers.
+`NUMBA_ENTRY` are the options of functions that Python calls, `NUMBA_INLINE` of their helpers.
 Helpers are force-inlined. Otherwise numba emits one copy per caller under the same symbol, the
 linker may keep a different copy when compiling than when loading from the cache, and results differ
 in the last bits. The error model is numpy's: with Python's, each division may raise an error, which

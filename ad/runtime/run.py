@@ -171,7 +171,7 @@ def world_title(kwargs: dict) -> str:
 
 
 def _further_sinks(config: Experiment) -> list[WeightsAndBiases]:
-    """Return where the numbers of a training go beside its log and TensorBoard."""
+    """Return where the numbers of a training go besides its log and TensorBoard."""
     if not (project := config.training.wandb_project):
         return []
     group = f"{config.name}-{configuration.config_hash(config)[:8]}"

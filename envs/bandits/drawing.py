@@ -35,7 +35,7 @@ def draw(
 
 
 def text(means: np.ndarray, arm: int, reward: float) -> str:
-    """Write a line for each arm with its mean, and beside the pulled `arm`, if any, the reward."""
+    """Write a line for each arm with its mean, and the reward after the pulled `arm`, if any."""
     paid = {arm: f"  {reward:+.2f}"}
     known = np.flatnonzero(np.isfinite(means)).tolist()
     return "\n".join(f"{index:3d} {means[index]:6.2f}{paid.get(index, '')}" for index in known)

@@ -57,7 +57,7 @@ class OddEvenBandit(BernoulliBandit):
         super().__init__(num_envs, tasks, arms, num_tasks, **kwargs)
 
     def all_tasks(self) -> np.ndarray:
-        """Return all tasks, int64 [K, 2]: those of group 0, then those of group 1."""
+        """Return all tasks, int64 [K, 2]: group 0, then group 1."""
         sizes = self.num_tasks, self.num_held_out
         return np.array([(group, index) for group in (0, 1) for index in range(sizes[group])])
 

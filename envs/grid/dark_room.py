@@ -1,4 +1,4 @@
-"""Dark Room: a room with a hidden goal; only the reward tells where it is.
+"""Dark Room: a room with a hidden goal; only the reward shows where it is.
 
 Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4:
 9 x 9 cells, 20 steps, start in the center, five actions, a reward of 1 for each step on the goal
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.checks import check_tasks
+from envs.checks import check_choice, check_flag, check_tasks
 from envs.grid.goal_search import GoalSearch
 from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference
@@ -53,14 +53,11 @@ class DarkRoom(GridWorld):
         terminate: bool = True,
         render_mode: str | None = None,
     ):
-        for name, value in (("goal_on_start", goal_on_start), ("terminate", terminate)):
-            if type(value) is not bool:
-                raise ValueError(f"{name} must be true or false, got {value!r}")
-        if reward not in REWARDS:
-            raise ValueError(f"reward must be {' or '.join(REWARDS)}, got {reward!r}")
         self.shape = room_shape(size, MAX_SIZE)
-        self._starts, self.goal_on_start = self._start_cells(start), goal_on_start
-        self.terminate, self.pays_once = terminate, terminate or reward == "once"
+        self._starts = self._start_cells(start)
+        self.goal_on_start = check_flag("goal_on_start", goal_on_start)
+        self.terminate = check_flag("terminate", terminate)
+        self.pays_once = check_choice("reward", reward, REWARDS) == "once" or terminate
         super().__init__(num_envs, tasks, self.shape, render_mode)
         self._goals = self._goal_cells(self.tasks)
         self._paid = np.zeros(self.num_envs, bool)  # since the episode began; False if not once

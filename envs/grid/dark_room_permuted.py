@@ -69,7 +69,7 @@ class DarkRoomPermuted(GridWorld):
         lines = self._room.constant_references(self._corner, episode_length, episodes)
         return {
             name: Reference(
-                *(self._for_each(tasks, part) for part in (r.returns, r.successes, r.found))
+                *(self._for_each(tasks, part) for part in (r.returns, r.successes, r.p_success))
             )
             for name, r in lines.items()
         }

@@ -8,7 +8,7 @@ does not know. A step that ends there has reward 1: each one, or the first of an
 - random_then_optimal: a uniformly random walk until the goal is first hit, a shortest path in every
   episode after that. It is one walk among many: others that remember more find the goal sooner.
 - explorer: visits unseen cells systematically (`envs.grid.explorer`) until it reaches the goal,
-  then takes a shortest path: the best known searcher.
+  then takes a shortest path: the best known policy.
 - ceiling: a bound on the mean over all goals, since an agent sees at most `episode_length` new
   cells an episode. No agent exceeds it, except where each step pays and many goals are hardly
   within reach (`GoalSearch.ceiling`).
@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from envs.grid.explorer import explorer_paths
-from envs.oracle import Reference, constant_reference, found_by
+from envs.oracle import Reference, constant_reference, p_success_by
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class GoalSearch:
         return Reference(
             unknown * first[:, None] + (1 - unknown) * self.optimal[:, None],
             unknown * hit[:, None] + (1 - unknown) * self.reachable[:, None],
-            found=found_by(hit, episodes),
+            p_success=p_success_by(hit, episodes),
         )
 
     def explorer(self, episodes: int) -> Reference | None:
@@ -106,13 +106,13 @@ class GoalSearch:
                 returns[k, episode] = self.arrival_returns()[-1 - step]
                 returns[k, episode + 1 :] = self.optimal[k]
         successes = (returns > 0).astype(float)
-        return Reference(returns, successes, found=successes)
+        return Reference(returns, successes, p_success=successes)
 
     def ceiling(self, episodes: int, num_goals: int) -> Reference:
         """Bound the mean return over `num_goals` goals of an agent that does not know its goal.
 
         By the end of episode e it has seen at most e * `episode_length` * `cells_per_step` cells
-        beside the starts of its episodes, so it has found at most that share of the goals, and an
+        and the starts of its episodes, so it has found at most that share of the goals, and an
         episode in which a goal is found is at best one that knows it. Where each step pays and
         many goals are hardly within reach, an agent that finds the near ones first can exceed it.
         """
@@ -120,7 +120,7 @@ class GoalSearch:
         new_cells = self.episode_length * self.cells_per_step + start_is_seen
         found = np.minimum(new_cells * np.arange(1, episodes + 1) / num_goals, 1)
         returns, successes = self.optimal[:, None] * found, self.reachable[:, None] * found
-        return Reference(returns, successes, found=np.broadcast_to(found, returns.shape))
+        return Reference(returns, successes, p_success=np.broadcast_to(found, returns.shape))
 
     def arrival_returns(self) -> np.ndarray:
         """Return of arriving on the goal and staying there, float [episode_length].

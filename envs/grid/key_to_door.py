@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.checks import check_tasks
+from envs.checks import check_choice, check_flag, check_tasks
 from envs.grid.grid_world import GridWorld, Size, room_shape
 from envs.oracle import Reference, constant_reference
 from envs.render import key_door_frames, key_door_text
@@ -33,7 +33,7 @@ class KeyToDoor(GridWorld):
 
     size: the number of rows and of columns, or [rows, columns].
     start: where episodes start: on a random cell of all, in the center, or in the corner (0, 0).
-    see_key: whether an observation tells if the key is held. It is then the index
+    see_key: whether an observation shows if the key is held. It is then the index
     held * S + row * columns + column in a room of S cells, else row * columns + column.
     door_pays: once, which ends the episode, or at every step that ends on the door with the key.
     A reward is 0 or 1. Raises ValueError for a bad setting or task.
@@ -52,14 +52,9 @@ class KeyToDoor(GridWorld):
         render_mode: str | None = None,
     ):
         shape = room_shape(size, MAX_SIZE)
-        if start not in STARTS or door_pays not in DOOR_PAYS:
-            raise ValueError(
-                f"start must be one of {', '.join(STARTS)} and door_pays one of "
-                f"{', '.join(DOOR_PAYS)}, got {start!r} and {door_pays!r}"
-            )
-        if type(see_key) is not bool:
-            raise ValueError(f"see_key must be true or false, got {see_key!r}")
-        self.start, self.see_key, self.door_pays = start, see_key, door_pays
+        self.start = check_choice("start", start, STARTS)
+        self.see_key = check_flag("see_key", see_key)
+        self.door_pays = check_choice("door_pays", door_pays, DOOR_PAYS)
         super().__init__(num_envs, tasks, shape, render_mode)
         self._key_cells, self._door_cells = self._task_cells(self.tasks)
         self._held = np.zeros(self.num_envs, bool)
@@ -148,7 +143,7 @@ class KeyToDoor(GridWorld):
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
         """Return which tasks agree with reward and end of `transitions`, bool [..., K].
 
-        Without `see_key` it needs the field `state` too: a reward tells where the door is only if
+        Without `see_key` it needs the field `state` too: a reward shows where the door is only if
         it is known whether the key was held.
         """
         known = transitions["observation" if self.see_key else "state"]

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_map
 
-from envs.checks import check_integer, check_number
+from envs.checks import check_flag, check_integer, check_number
 from envs.mdps.tabular import MAX_TASKS, Model, TabularMDP
 from envs.oracle import Reference, constant_reference
 from envs.render import room_frames, room_text
@@ -63,9 +63,7 @@ class FrozenLake(TabularMDP):
     ):
         self.size = check_integer("size", size, 2, MAX_SIZE)
         self.p = check_number("p", p, 0.05, 1)
-        if type(is_slippery) is not bool:
-            raise ValueError(f"is_slippery must be true or false, got {is_slippery!r}")
-        self.is_slippery = is_slippery
+        self.is_slippery = check_flag("is_slippery", is_slippery)
         self._maps = different_maps(size, p, check_integer("num_tasks", num_tasks, 1, MAX_TASKS))
         super().__init__(num_envs, tasks, size**2, 4, num_tasks, render_mode=render_mode)
 
@@ -110,7 +108,7 @@ class FrozenLake(TabularMDP):
     def possible(self, transitions: dict[str, np.ndarray], tasks) -> np.ndarray:
         """Return in which maps the cells that were entered end an episode or not, bool [..., K].
 
-        On ice a move has the same probabilities in all maps, slippery or not, so nothing else tells
+        On ice a move has the same probabilities in all maps, slippery or not, so nothing else shows
         maps apart.
         """
         following = np.asarray(transitions["next_observation"], np.int64)

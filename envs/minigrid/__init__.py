@@ -9,8 +9,8 @@ t of at most T = `max_steps`. `env.kwargs` hold the settings of `envs.minigrid.o
 A task is a dict of such settings, e.g. `env.tasks: [{seed: 1}, {seed: 2}]`. With a seed every
 episode of the task has the same layout (and obstacles that move, move the same way as long as the
 actions are the same); without one each reset has a new layout. `id` makes the task a member of a
-family: `{id: MiniGrid-Empty-8x8-v0}`. Tasks may have different numbers of actions, which their
-masks tell, but share one observation space.
+family: `{id: MiniGrid-Empty-8x8-v0}`. Tasks may have different numbers of actions, as their
+masks show, but share one observation space.
 
 README.md beside this file has a table of the families. `HiddenObject-v0` (`hidden_object`) is a
 world of this suite with the rooms, actions and encoding of MiniGrid, and does without the package.

@@ -1,7 +1,7 @@
 """The encoding of MiniGrid's cells: three numbers (object, color, state), or the same one-hot.
 
 Chevalier-Boisvert et al. 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement Learning
-Environments for Goal-Oriented Tasks", section 3. The tables are those of `minigrid.core.constants`,
+Environments for Goal-Oriented Tasks", section 3. The tables of `minigrid.core.constants` are
 written out, so that worlds of this suite can use them without the package. An encoded view is
 uint8 [..., x, y, 3]: x runs to the right and y downwards.
 """
@@ -17,13 +17,14 @@ OBJECTS = (
 COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
 STATES = ("open", "closed", "locked")
 SIZES = (len(OBJECTS), len(COLORS), len(STATES))
+VIEWS = (3, 5, 7, 9)  # sides of the square that an agent sees, in cells
 NUM_PLANES = sum(SIZES)  # of a one-hot cell
 HIGHEST = max(SIZES) - 1  # number in an encoded cell
 _TABLES = [np.eye(size, dtype=np.uint8) for size in SIZES]
 
 
 def has_cells(part: Part) -> bool:
-    """Return whether `part` is a picture [H, W, 3] of encoded cells: its bound tells."""
+    """Return whether `part` is a picture [H, W, 3] of encoded cells: by its bound."""
     if not isinstance(part, Array) or len(part.shape) != 3 or part.shape[2] != len(SIZES):
         return False
     return np.dtype(part.dtype).kind in "iu" and part.high is not None and part.high <= HIGHEST

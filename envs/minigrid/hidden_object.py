@@ -1,8 +1,8 @@
-"""Hidden Object: a room with three to five objects, of which one kind, which is not told, pays.
+"""Hidden Object: a room with three to five objects, of which one hidden kind pays.
 
 A family of tasks for in-context learning, with the rooms, actions, views and encoding of MiniGrid
 (Chevalier-Boisvert et al. 2023), stepped in arrays; tests compare it with the package. It is the
-package's Fetch without its mission: the task is what Fetch tells.
+package's Fetch without its mission: the task is the mission that Fetch shows.
 
 A kind is a type and a color; there are 3 x 6 = 18 kinds, and each is a task. An episode begins in
 the center of an empty square room, in a random direction, with `min_objects` to `max_objects`
@@ -22,9 +22,17 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
-from envs.checks import check_tasks
+from envs.checks import check_choice, check_flag, check_tasks
 from envs.minigrid import guessing
-from envs.minigrid.encoding import COLORS, HIGHEST, NUM_PLANES, OBJECTS, from_one_hot, one_hot
+from envs.minigrid.encoding import (
+    COLORS,
+    HIGHEST,
+    NUM_PLANES,
+    OBJECTS,
+    VIEWS,
+    from_one_hot,
+    one_hot,
+)
 from envs.minigrid.tiles import draw, text
 from envs.oracle import Reference
 from envs.world import World
@@ -82,21 +90,17 @@ class HiddenObject(World):
         direction: bool = False,
         render_mode: str | None = None,
     ):
-        if type(size) is not int or size not in LONGEST:
-            raise ValueError(f"size must be 7, 9 or 11, got {size!r}")
-        most = LONGEST[size][1]
+        most = LONGEST[check_choice("size", size, list(LONGEST))][1]
         counts = (min_objects, max_objects)
         if any(type(n) is not int for n in counts) or not 1 <= min_objects <= max_objects <= most:
             raise ValueError(
                 f"min_objects and max_objects must be integers from 1 to {most} in a room of "
                 f"size {size}, got {min_objects!r} and {max_objects!r}"
             )
-        if type(view) is not int or view not in (3, 5, 7, 9):
-            raise ValueError(f"view must be 3, 5, 7 or 9, got {view!r}")
-        if observation not in ("index", "one_hot") or type(direction) is not bool:
-            raise ValueError("observation must be index or one_hot, direction true or false")
-        self.size, self.view, self.observation, self.direction = size, view, observation, direction
-        self.counts = counts
+        self.size, self.counts = size, counts
+        self.view = check_choice("view", view, VIEWS)
+        self.observation = check_choice("observation", observation, ("index", "one_hot"))
+        self.direction = check_flag("direction", direction)
         is_hot = observation == "one_hot"
         shape = view, view, NUM_PLANES if is_hot else 3
         space = Box(0, 1 if is_hot else HIGHEST, shape, np.uint8)
@@ -138,7 +142,7 @@ class HiddenObject(World):
             return {}
         curves = guessing.curves(NUM_KINDS, range(self.counts[0], self.counts[1] + 1), episodes)
         spread = {name: np.tile(curve, (len(tasks), 1)) for name, curve in curves.items()}
-        return {name: Reference(curve, curve, found=curve) for name, curve in spread.items()}
+        return {name: Reference(curve, curve, p_success=curve) for name, curve in spread.items()}
 
     def success(self, returns: np.ndarray) -> np.ndarray:
         """Return whether each return is above 0, so that the right kind was picked up."""

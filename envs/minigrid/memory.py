@@ -1,6 +1,6 @@
 """MemoryS7 with a fixed start, in which the target's side and object can be forced.
 
-The agent sees a key or a ball beside its start, walks down a hallway, and has to turn to the side
+The agent sees a key or a ball next to its start, walks down a hallway, and has to turn to the side
 where the same object lies. In the package's MemoryS7 it starts anywhere in the hallway, sometimes
 out of sight of the first object. Settings as in `minigrid.envs.memory`, and:
 
@@ -11,23 +11,22 @@ target_object: key or ball, which object is to be matched; None: drawn at each r
 from minigrid.core.world_object import Ball, Key
 from minigrid.envs.memory import MemoryEnv
 
+from envs.checks import check_choice
+
 SIDES = ("upper", "lower")
 OBJECTS = {"key": Key, "ball": Ball}
 COLOR = "green"
 
 
 class FixedStartMemory(MemoryEnv):
-    """The memory environment, entered at the left end beside the first object, facing right.
+    """The memory environment, entered at the left end next to the first object, facing right.
 
     Raises ValueError for an unknown side or object.
     """
 
     def __init__(self, target_side: str | None = None, target_object: str | None = None, **kwargs):
-        if target_side not in (None, *SIDES):
-            raise ValueError(f"target_side must be upper or lower, got {target_side!r}")
-        if target_object not in (None, *OBJECTS):
-            raise ValueError(f"target_object must be key or ball, got {target_object!r}")
-        self.target_side, self.target_object = target_side, target_object
+        self.target_side = check_choice("target_side", target_side, (None, *SIDES))
+        self.target_object = check_choice("target_object", target_object, (None, *OBJECTS))
         super().__init__(**kwargs)
 
     def _gen_grid(self, width, height):

@@ -7,10 +7,10 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
-from envs.minigrid.encoding import HIGHEST, NUM_PLANES, OBJECTS, one_hot
+from envs.checks import MAX_SEED, check_choice, check_flag, check_integer
+from envs.minigrid.encoding import HIGHEST, NUM_PLANES, OBJECTS, VIEWS, one_hot
 
 KINDS = ("index", "one_hot", "full", "rgb")
-VIEWS = (3, 5, 7, 9)
 MAX_PIXELS = 32
 MAX_MISSIONS = 2**16
 
@@ -36,16 +36,13 @@ class Settings:
     seed: int | None = None
 
     def __post_init__(self):
-        if type(self.view) is not int or self.view not in VIEWS:
-            raise ValueError(f"view must be 3, 5, 7 or 9, got {self.view!r}")
-        if self.observation not in KINDS:
-            raise ValueError(f"observation must be {', '.join(KINDS)}, got {self.observation!r}")
-        if type(self.direction) is not bool or type(self.mission) is not bool:
-            raise ValueError("direction and mission must be true or false")
-        if type(self.pixels) is not int or not 1 <= self.pixels <= MAX_PIXELS:
-            raise ValueError(f"pixels must be an integer from 1 to {MAX_PIXELS}")
-        if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
-            raise ValueError(f"seed must be an integer from 0 on, got {self.seed!r}")
+        check_choice("view", self.view, VIEWS)
+        check_choice("observation", self.observation, KINDS)
+        check_flag("direction", self.direction)
+        check_flag("mission", self.mission)
+        check_integer("pixels", self.pixels, 1, MAX_PIXELS)
+        if self.seed is not None:
+            check_integer("seed", self.seed, 0, MAX_SEED)
 
     @classmethod
     def take(cls, kwargs: dict) -> tuple["Settings", dict]:
@@ -131,7 +128,7 @@ def current(env: gymnasium.Env):
 
 
 def members(env: gymnasium.Env) -> list:
-    """Return the `MiniGridEnv` inside of `env`, or those of all members of a mixture."""
+    """Return the `MiniGridEnv` inside of `env`, or of each member of a mixture."""
     return [member.unwrapped for member in getattr(env.unwrapped, "members", [env])]
 
 

@@ -34,7 +34,7 @@ class Replayable(gymnasium.Wrapper):
 
         generator: the state of the random generator before the reset; a reset without a seed from
         it is the same as one with the seed that was given. actions: those since the reset. hash:
-        that of the grid and the agent, which tells whether the episode was played again exactly.
+        of the grid and the agent: equal if an episode was played again exactly.
         """
         if self._generator is None:
             raise ResetNeeded("reset() comes before state()")
