@@ -44,7 +44,9 @@ class Attention(nn.Module):
         self, x: torch.Tensor, cache: KVCache | None = None, layer: int = 0
     ) -> torch.Tensor:
         """Attend from each of the positions of `x`, [B, L, C] -> [B, L, C]."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)  # [B, L, H, D] each
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.unbind(2)  # [B, L, H, D] each
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
         if self.rotate is not None:
             start = 0 if cache is None else cache.start
@@ -54,7 +56,7 @@ class Attention(nn.Module):
         mask = None
         if cache is not None:
             k, v = cache.append(layer, k, v)
-            mask = cache.mask(x.shape[1])
+            mask = cache.mask(length)
         z = self.hook_z(self._mix(q, k, v, mask).transpose(1, 2))  # [B, L, H, D]
         if not self.hook_result.is_hooked:
             return self.out(z.flatten(2))
@@ -89,12 +91,11 @@ class Attention(nn.Module):
 def products_are_faster(q: torch.Tensor, k: torch.Tensor) -> bool:
     """Return whether two matrix products and a softmax are faster than the fused operation.
 
-    They are on a CPU for bfloat16 (2.4 times at 32 x 256 on a processor with avx512_bf16), and for
-    queries that are few beside the keys in a cache.
+    They are for queries that are fewer than the keys in a cache, and for bfloat16 on a CPU (2.4
+    times at 32 x 256 on a processor with avx512_bf16).
     """
-    if q.device.type != "cpu":
-        return False
-    return q.dtype == torch.bfloat16 or q.shape[2] < k.shape[2]
+    on_cpu = q.device.type == "cpu"
+    return q.shape[2] < k.shape[2] or (on_cpu and q.dtype == torch.bfloat16)
 
 
 def fused_attention(
@@ -144,7 +145,8 @@ def product_attention(
     else:
         pattern = scores.unflatten(0, (-1, streams)).unflatten(-1, (streams, -1)).softmax(-1)
         pattern = (pattern * gates[:, :, None, :, None]).flatten(-2).flatten(0, 1)
-    return F.dropout(pattern_point(pattern), dropout) @ v
+    pattern = pattern_point(pattern)
+    return (F.dropout(pattern, dropout) if dropout else pattern) @ v
 
 
 def _causal(new: int, total: int, device: torch.device) -> torch.Tensor:

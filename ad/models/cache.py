@@ -4,12 +4,13 @@ import torch
 
 
 class KVCache:
-    """Keys and values of N environments: two [layers, N * streams, H, capacity, D] tensors.
+    """Keys [layers, N * streams, H, D, capacity] and values [layers, N * streams, H, capacity, D].
 
-    An environment has `streams` sequences, adjacent in the batch (`tokenizer.py`). All environments
-    add equally many tokens at a time, to the slots from `length` on. Each token attends to all
-    tokens up to itself. When the window is full, its owner calls `reset` and fills the cache again
-    from the transitions that stay, since the keys of every layer depend on the dropped tokens.
+    Each of N environments has `streams` sequences, adjacent in the batch (`tokenizer.py`). All
+    environments add equally many tokens at a time, to the slots from `length` on. Each token
+    attends to all tokens up to itself. When the window is full, its owner calls `reset` and fills
+    the cache again from the transitions that stay, since the keys of every layer depend on the
+    dropped tokens.
     """
 
     def __init__(
@@ -24,8 +25,9 @@ class KVCache:
     ):
         shape = (layers, num_envs * streams, heads, capacity, head_dim)
         # Zeros: a masked slot has weight 0, and 0 times NaN is NaN.
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros_like(self.keys)
+        self.values = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        # A query's products with keys of adjacent slots are faster than with adjacent dimensions.
+        self.keys = self.values.mT.clone(memory_format=torch.contiguous_format)
         self.capacity, self.length, self.streams = capacity, 0, streams
 
     @property
@@ -44,10 +46,12 @@ class KVCache:
         begin = self._slot()
         end = begin + keys.shape[2]
         assert end <= self.capacity, "the cache is full"
-        self.keys[layer, :, :, begin:end] = keys
+        self.keys[layer, ..., begin:end] = keys.mT
         self.values[layer, :, :, begin:end] = values
+        if not self.length:
+            return keys, values
         used = min(self.length + keys.shape[2], self.capacity)
-        return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
+        return self.keys[layer, ..., :used].mT, self.values[layer, :, :, :used]
 
     def mask(self, new: int) -> torch.Tensor | None:
         """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S].
