@@ -98,8 +98,9 @@ class Verb:
         config = None
         if self.takes:
             from ad.config.parser import load_words
+            from ad.runtime import console
 
-            config = load_words(words, problems, own)
+            config = load_words(words, problems, own, console.warn)
         elif problems := [*problems, *unknown_options(words, own)]:
             raise ConfigError("\n  ".join(" ".join(problem) for problem in problems))
         if self.starts_jobs:

@@ -14,7 +14,8 @@ from processes import ROOT
 from source_words import BANDIT_SOURCES
 
 from ad.config.fields import field
-from ad.config.parser import COMPONENTS, load, load_file
+from ad.config.options import read_words
+from ad.config.parser import COMPONENTS, load, load_file, load_words
 from ad.config.schema import Experiment, config_hash, diff, diff_text, dump
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
@@ -382,3 +383,61 @@ def test_an_added_setting_of_a_method_enters_the_hash_only_where_it_differs_from
     assert config_hash(default).startswith(
         "36e15d173bc44cf4"
     )  # what it was before the setting existed
+
+
+FILE = """
+source: {algorithm: a2c, env_steps: 4000, settings: {learning_rate: 0.002, discount: 0.8}}
+env: {kwargs: {size: 7}, episode_length: 12}
+split: {num_train_tasks: 30}
+method: {name: decision_transformer, settings: {best_fraction: 0.5}}
+evaluation: {policy: {asked_return: 1.0}}
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """loaded(words): the experiment of the file above, and what is said about dropped settings."""
+    (tmp_path / "file.yaml").write_text(FILE)
+
+    def load_over(*words: str) -> tuple[Experiment, list[str]]:
+        said, path = [], str(tmp_path / "file.yaml")
+        words = ["--config_path", path, "--root", str(tmp_path), *words]
+        return load_words(*read_words(words), warn=said.append), said
+
+    return load_over
+
+
+def test_another_source_over_a_file_starts_from_its_own_defaults(loaded):
+    own = config("--source.algorithm", "q_learning").source.settings
+    experiment, said = loaded("--source.algorithm", "q_learning")
+    assert experiment.source.settings == own and experiment.source.env_steps == 4000
+    assert len(said) == 1 and all(
+        word in said[0] for word in ("source.settings", "line 2", "learning_rate", "discount")
+    )
+    experiment, said = loaded("--source.algorithm", "q_learning", "--source.settings.bonus", "0.5")
+    assert experiment.source.settings == own | {"bonus": 0.5} and len(said) == 1
+    with pytest.raises(ConfigError, match=r"source\.settings\.entropy"):
+        loaded("--source.algorithm", "q_learning", "--source.settings.entropy", "0.1")
+
+
+def test_the_component_of_the_file_keeps_the_settings_of_the_file(loaded):
+    experiment, said = loaded("--source.algorithm", "a2c", "--source.settings.discount", "0.7")
+    settings = experiment.source.settings
+    assert (settings["learning_rate"], settings["discount"], said) == (0.002, 0.7, [])
+
+
+def test_another_method_and_another_world_drop_what_belongs_to_the_old_ones(loaded):
+    experiment, said = loaded("--method.name", "dpt", "--env.id", "DarkRoom-9x9-Dense-v1")
+    defaults = config("--method.name", "dpt")
+    assert experiment.method == defaults.method
+    assert experiment.evaluation.policy == defaults.evaluation.policy
+    assert experiment.env == config("--env.id", "DarkRoom-9x9-Dense-v1").env
+    dropped = ("env.kwargs", "env.episode_length", "method.settings", "evaluation.policy")
+    assert sorted(sentence.split()[1] for sentence in said) == sorted(dropped)
+
+
+def test_an_override_in_python_drops_them_too(tmp_path):
+    (tmp_path / "file.yaml").write_text(FILE)
+    overrides = {"root": str(tmp_path), "source.algorithm": "ucb", "env.id": "BernoulliBandit-v0"}
+    experiment = load_file(tmp_path / "file.yaml", **overrides)
+    assert "learning_rate" not in experiment.source.settings and not experiment.env.kwargs

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from ad.config.help import help_text
+from ad.config.help import section_help
 from ad.config.parser import load
 from ad.config.schema import config_hash
 from ad.errors import ConfigError
@@ -147,5 +147,5 @@ def test_an_experiment_refuses_what_contradicts_its_preset(words, sentence):
 
 
 def test_the_help_lists_every_preset():
-    text = help_text()
+    text = section_help("env", {})
     assert all(name in text for name in PRESETS)

@@ -9,7 +9,7 @@ chosen source algorithm and method, which the `Settings` of its class declares.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ad.config.fields import (
     validate,
 )
 from ad.config.options import read_words, unknown_options
+from ad.config.replaced import drop_replaced
 from ad.config.schema import Experiment
 from ad.config.yaml_io import MAX_BYTES, YamlFile
 from ad.errors import ConfigError, Problem
@@ -47,12 +48,16 @@ def load(argv: Sequence[str]) -> Experiment:
 
 
 def load_words(
-    words: dict[str, str], problems: list[Problem], own: Iterable[str] = ()
+    words: dict[str, str],
+    problems: list[Problem],
+    own: Iterable[str] = (),
+    warn: Callable[[str], object] = lambda sentence: None,
 ) -> Experiment:
     """Return the experiment of `words`: option -> word, the settings and `config_path`.
 
     `problems` are those of the command line, and `own` the names of other options of the verb, for
-    hints. Raises ConfigError as `load` does.
+    hints. `warn` is called with a sentence for settings of the file that are dropped, since the
+    command line names another component. Raises ConfigError as `load` does.
     """
     path = words.pop("config_path", None)
     file = YamlFile("" if path is None else read_text(path))
@@ -61,11 +66,14 @@ def load_words(
     others = [name for name in words if name not in settings]
     problems += unknown_options(others, ["config_path", *own, *setting_paths(Experiment)])
     problems += file.problems
+    dropped = list(drop_replaced(file, settings))
     for setting, word in settings.items():
         problems += _override(file.data, setting, word)
     config = _build(file.data, problems)
     if problems := problems or list(LIBRARY_CONSTRAINTS.violations(config)):
         raise _error(problems, file, path, settings, " (command line)")
+    for sentence in dropped:
+        warn(f"{path}: {sentence}")
     return config
 
 
@@ -77,6 +85,7 @@ def load_file(path: str | Path, /, **overrides: Any) -> Experiment:
     """
     file = YamlFile(read_text(path))
     problems = list(file.problems)
+    list(drop_replaced(file, overrides))
     for setting, value in overrides.items():
         _put(file.data, setting, value)
     config = _build(file.data, problems)
