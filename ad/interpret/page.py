@@ -48,8 +48,10 @@ def write_page(run: Run, left_out: dict[str, str]) -> Path:
 
 def render(data: dict) -> str:
     """Return the page that shows `data`, the value of `page_data`."""
+    packages = ("ad.interpret", "ad.reporting")  # the latter has page.css and charts.js
+    loaders = [jinja2.PackageLoader(package, ".") for package in packages]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ad.interpret", "."),
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -124,7 +126,11 @@ def _section(name: str, about: dict, results: Results, learning: Results | None 
     return {
         "name": name,
         "title": inspect.getdoc(analysis).splitlines()[0],
-        "about": [" ".join(text.split()) for text in (title, *question.split("\n\n")) if text],
+        "about": [
+            " ".join(text.replace("`", "").split())
+            for text in (title, *question.split("\n\n"))
+            if text
+        ],
         "facts": _facts(about),
         "table": _table(table),
         "arrays": [
