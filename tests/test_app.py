@@ -425,7 +425,7 @@ def test_actions_that_a_task_lacks_are_not_taken(page_of):
 def test_a_model_without_blocks_shows_what_it_would_do(page_of):
     with page_of("--model.layers", "0") as page:
         shown = page.ask("start")
-        assert "at least one block" in shown["inside"] and len(shown["probabilities"]) == 5
+        assert "no transformer block" in shown["inside"] and len(shown["probabilities"]) == 5
         assert page.ask("act", token=shown["token"], action=0)["time"] == 1
 
 

@@ -73,7 +73,7 @@ def test_a_section_has_its_table_and_an_array_its_interval(inspected):
 
 
 def test_the_page_is_small_and_needs_no_other_file(inspected):
-    text = (inspected.folder / "inspect" / "index.html").read_text()
+    text = write_page(inspected, {}).read_text()
     assert len(text.encode()) < 10_000_000
     assert set(re.findall(r"https?://[^\"' ]*", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<link|<img|<iframe|<script[^>]* src|url\(|@import|fetch\(", text)

@@ -14,11 +14,11 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap, json_number
 from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
-from ad.interpret.hooks import model_problem
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Tokenizer
 from ad.reporting.tables import UNKNOWN, Table, interval
 from ad.rollout.rollout import Policy
 from ad.rollout.tasks import policy_of
@@ -135,8 +135,10 @@ class Analysis:
 
 def check_model(model: SequenceModel) -> None:
     """Raise ConfigError if no analysis can look inside `model`."""
-    if problem := model_problem(model):
-        raise ConfigError(f"looking inside {problem}")
+    if not model.transformer.blocks:
+        raise ConfigError("the model has no transformer block")
+    if type(model.tokenizer).entries is Tokenizer.entries:
+        raise ConfigError("the tokenizer has no entries(), which names the entries of its tokens")
 
 
 def _lacks_actions(subject: Subject) -> bool:

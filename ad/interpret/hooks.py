@@ -11,7 +11,6 @@ from ad.errors import ConfigError
 from ad.models.points import HookPoint
 from ad.models.positions import Start
 from ad.models.sequence_model import SequenceModel
-from ad.models.tokenizer import Tokenizer
 from ad.models.transformer import Transformer
 from envs.registry import did_you_mean
 
@@ -35,25 +34,16 @@ def point_names(transformer: Transformer) -> list[str]:
     return [name for name, module in transformer.named_modules() if isinstance(module, HookPoint)]
 
 
-def model_problem(model: SequenceModel) -> str | None:
-    """Return why no analysis can look inside `model`, None if one can."""
-    if not model.transformer.blocks:
-        return "needs a transformer with at least one block"
-    if type(model.tokenizer).entries is Tokenizer.entries:
-        return "needs a tokenizer that tells the entries of its tokens"
-    return None
-
-
 @contextmanager
 def hooked(
     model: SequenceModel, read: tuple[str, ...] = (), write: Mapping[str, Write] | None = None
 ) -> Iterator[Values]:
     """Yield a dict that each forward pass of `model` in the block fills with the points in `read`.
 
-    `read`: names of points, in which * stands for any characters. `write`: by such a name, the
+    `read`: names of points, in which * stands for any characters. `write`: by such a name, a
     function of a value and its Point that returns the replacement. A point is read after it is
-    written. The logits are those without hooks: to the last bit if neither scores, patterns,
-    results nor scales are named, which attention and normalization otherwise do not compute.
+    written. Reading changes no bit of the logits, unless scores, patterns, results or scales are
+    read, which attention and normalization otherwise do not compute.
 
     Raises ConfigError for a name that is no point. The model is in evaluation mode.
     """

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ad.interpret.analysis import interval_text
-from ad.interpret.hooks import Write
+from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import BOUND, Axes
 from ad.interpret.pairs import (
     Pair,
@@ -115,19 +115,26 @@ def edge_recoveries(pair: Pair, heads: Heads) -> np.ndarray:
 
 
 def edge_patches(pair: Pair, sender: tuple[int, int], heads: Heads) -> Patches:
-    """Yield the hook that writes each receiver after `sender`, by its name in `receivers`."""
-    blocks, added = pair.model.transformer.blocks, sender_difference(pair, *sender)
-    for layer in range(sender[0], len(blocks)):
+    """Yield the hook that writes each receiver after `sender`, by its name in `receivers`.
+
+    The values of all receivers come from one pass, in which every block reads the frozen residual
+    stream plus the sender's difference.
+    """
+    layers = range(sender[0], len(pair.model.transformer.blocks))
+    added = sender_difference(pair, *sender)
+    read = [f"blocks.{layer}.hook_resid_{part}" for layer in layers for part in ("pre", "mid")][1:]
+    frozen = {name: _constant(pair.other_values[name] + added) for name in read}
+    points = (*(f"*.attn.hook_{letter}" for letter in INPUTS), "*.hook_mlp_out")
+    with torch.no_grad(), hooked(pair.model, points, frozen) as values:
+        pair.model(pair.other.window)
+    for layer in layers:
         name = f"blocks.{layer}"
-        if layer > sender[0]:
-            read = pair.other_values[f"{name}.hook_resid_pre"] + added
-            inputs = head_inputs(blocks[layer], read)
-            for head in (head for of_layer, head in heads if of_layer == layer):
-                for letter, value in zip(INPUTS, inputs, strict=True):
-                    write = {f"{name}.attn.hook_{letter}": _of_head(value, head)}
-                    yield f"{letter} {layer}.{head}", write
-        out = mlp_output(blocks[layer], pair.other_values[f"{name}.hook_resid_mid"] + added)
-        yield f"mlp {layer}", {f"{name}.hook_mlp_out": lambda value, point, out=out: out}
+        for head in (head for own, head in heads if own == layer > sender[0]):
+            for letter in INPUTS:
+                point = f"{name}.attn.hook_{letter}"
+                yield f"{letter} {layer}.{head}", {point: _of_head(values[point], head)}
+        point = f"{name}.hook_mlp_out"
+        yield f"mlp {layer}", {point: _constant(values[point])}
     yield "logits", {f"{name}.hook_resid_post": lambda value, point: value + added}
 
 
@@ -139,17 +146,9 @@ def sender_difference(pair: Pair, layer: int, head: int) -> torch.Tensor:
     return difference @ attention.out.weight.unflatten(1, (attention.heads, -1))[:, head].T
 
 
-@torch.no_grad()
-def head_inputs(block, residual: torch.Tensor) -> list[torch.Tensor]:
-    """Return queries, keys and values of a block at a residual stream, [N * S, L, H, D] each."""
-    projected = block.attn.qkv(block.ln1(residual))
-    return projected.unflatten(2, (3, block.attn.heads, -1)).unbind(2)
-
-
-@torch.no_grad()
-def mlp_output(block, residual: torch.Tensor) -> torch.Tensor:
-    """Return the output of the MLP of a block at a residual stream [N * S, L, C]."""
-    return block.mlp(block.ln2(residual))
+def _constant(new: torch.Tensor) -> Write:
+    """Return a hook that replaces a value by `new`."""
+    return lambda value, point: new
 
 
 def _of_head(new: torch.Tensor, head: int) -> Write:
