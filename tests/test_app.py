@@ -452,7 +452,6 @@ def test_minigrid_is_played_by_its_pictures(page_of):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--method.name", "rl2"], "rl2 trains no transformer, which the analyses look inside"),
         ([], "holds no finished training: run scripts.train first"),
         (["--port", "65536"], "--port must be a whole number from 0 to 65535, not '65536'"),
         (["--port", "1,2"], "--port must be a whole number from 0 to 65535, not '1,2'"),

@@ -180,7 +180,6 @@ def test_damaged_arrays_are_made_again(trained, content):
         (["--checkpoints", "late"], "--checkpoints"),
         (["--checkpoints", "all"], "--checkpoints"),
         (["--checkpoints", "5,9"], "train step 5"),
-        (["--method.name", "rl2"], "rl2"),
     ],
 )
 def test_bad_input_names_the_setting_with_exit_code_2(tmp_path, capsys, words, setting):
