@@ -145,11 +145,6 @@ RESUMES = """
 A finished run has its record and is not made again; the same command resumes the others. Several
 processes may each make one shard of the runs.
 """
-UPDATE = Option("update", "file whose table is replaced, between its two lines", "", path)
-MARKED = """
-With --update, the table also replaces what is between the lines `<!-- table of {0} -->` and
-`<!-- /table of {0} -->` of a file, e.g. {1}.
-"""
 TABLE = [
     Verb(
         "collect",
@@ -302,30 +297,6 @@ With --status true and without --file, list the runs of every sweep in configs/.
 The agents of a search learn side by side, so that --launcher starts it as one job.""",
         (_fresh("search again from the start"), *LAUNCHER_OPTIONS),
         experiment,
-    ),
-    Verb(
-        "worlds",
-        "ad.reporting.verbs:worlds",
-        "Print the table of worlds, with the returns of random, optimal and informed agents."
-        + MARKED.format("worlds", "envs/README.md")
-        + "The speed of stepping is that of one core of this machine.",
-        (UPDATE,),
-    ),
-    Verb(
-        "sources",
-        "ad.reporting.verbs:sources",
-        "Print the table of source algorithms: what each knows, where it runs, and how fast."
-        + MARKED.format("sources", "ad/sources/README.md")
-        + "The speeds are those of one core of this machine.",
-        (UPDATE,),
-    ),
-    Verb(
-        "totals",
-        "ad.reporting.verbs:totals",
-        "Print the total rewards of sources over 1,000 tasks, with published ones."
-        + MARKED.format("totals", "envs/README.md")
-        + "It takes two minutes.",
-        (UPDATE,),
     ),
     Verb(
         "verify",

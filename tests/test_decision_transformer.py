@@ -1,7 +1,6 @@
 """The methods that imitate single episodes: decision transformer and behavior clone."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
