@@ -44,8 +44,8 @@ class TaskOracle:
     """The facts about the tasks of a world; the methods take any of its tasks, int [K, D].
 
     A world has `all_tasks` and overrides the methods whose facts it knows. S is the number of its
-    states, A that of its actions. `episode_length` is the limit in env steps. No method changes the state of
-    the environments, and several threads may call them at once.
+    states, A that of its actions. `episode_length` is the limit in env steps. No method changes the
+    state of the environments, and several threads may call them at once.
 
     task_noun: what a task is called in reports, e.g. "goal".
     action_names: what the actions are called, in their order; empty if they have no names, or other

@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from gymnasium.error import InvalidAction
 from hypothesis import given
 from hypothesis import strategies as st
-from trajectories import batch_trajectories
 
 import envs
 from ad.config.schema import EnvConfig, SplitConfig
@@ -94,28 +92,6 @@ def test_a_batch_has_the_transitions_of_scalar_bandits(env_id, data):
         assert (truncated == ((time + 1) % limit == 0)).all()
 
 
-@pytest.mark.parametrize("env_id", WORLDS)
-def test_an_environment_has_the_same_transitions_alone_as_in_a_batch(env_id):
-    tasks = world(env_id).all_tasks()[:7]
-    arms = np.random.default_rng(0).integers(5, size=(7, 30))
-    together = batch_trajectories(envs.make_vec(env_id, tasks, 4), arms, 5)
-    for env in (0, 3, 6):
-        vec_env = envs.make_vec(env_id, tasks[env : env + 1], 4)
-        assert batch_trajectories(vec_env, arms[env:][:1], 5 + env) == together[env : env + 1]
-
-
-@pytest.mark.parametrize("render_mode", ["rgb_array", "ansi"])
-@pytest.mark.parametrize("env_id", WORLDS)
-def test_a_restored_bandit_pays_and_is_drawn_as_before(env_id, render_mode):
-    one, other = (world(env_id, 4, render_mode=render_mode) for _ in range(2))
-    one.reset(seed=2)
-    one.step([0, 1, 2, 3])
-    other.restore(one.state())
-    np.testing.assert_array_equal(one.render(), other.render())
-    for arm in range(4):
-        np.testing.assert_array_equal(one.step([arm] * 4)[1], other.step([arm] * 4)[1])
-
-
 @pytest.mark.parametrize("env_id", ["BernoulliBandit-v0", "OddEvenBandit-v0"])
 def test_an_arm_pays_with_its_probability(env_id):
     bandit = world(env_id, tasks=world(env_id).all_tasks()[2:3].repeat(10_000, axis=0))
@@ -138,22 +114,6 @@ def test_the_rewards_of_a_gaussian_bandit_are_normal():
     assert bandit.reward_noise == 0.5 and bandit.reward_distribution == "normal"
 
 
-def test_the_noise_of_a_gaussian_bandit_is_known_beforehand():
-    assert world("GaussianBandit-v0", sd=0.5).prior() == {"reward_noise": 0.5}
-    assert world().prior() == {} and world().reward_noise is None
-
-
-def test_without_a_limit_of_pulls_no_return_is_known():
-    assert world().optimal_return([[0]], None) is None
-    assert world().random_return([[0]], None) is None
-
-
-def test_means_are_uniform():
-    means = world().means(world().all_tasks()).ravel()  # 5000 of them
-    share = np.histogram(means, 10, (0, 1))[0] / len(means)
-    assert np.abs(share - 0.1).max() < 3 * math.sqrt(0.09 / len(means))
-
-
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_a_task_depends_on_its_family_and_seed_but_not_on_the_number_of_tasks_or_arms(env_id):
     few, many = world(env_id, num_tasks=3), world(env_id, num_tasks=50, arms=20)
@@ -163,11 +123,6 @@ def test_a_task_depends_on_its_family_and_seed_but_not_on_the_number_of_tasks_or
     assert (few.means(tasks) != other.means(tasks)).all()
     assert (few.relative_tasks(tasks) != other.relative_tasks(tasks)).any(1).all()
     assert few.relative_tasks(tasks).tolist() == many.relative_tasks(tasks).tolist()
-
-
-def test_families_differ():
-    one, other = (world(env_id).means([[0], [1]]) for env_id in WORLDS[:2])
-    assert (one != other).all()
 
 
 @pytest.mark.parametrize(
@@ -228,32 +183,12 @@ def test_each_number_of_arms_is_equally_likely_and_the_last_arms_are_missing():
     np.testing.assert_allclose(share, 1 / 17, atol=3 * math.sqrt(16 / 17**2 / len(tasks)))
 
 
-def test_an_arm_that_a_task_lacks_cannot_be_pulled():
-    bandit = world(PARITY, 30, **FEWER)
-    bandit.reset(seed=0)
-    last = bandit.action_mask(bandit.tasks).sum(1) - 1
-    bandit.step(last)
-    with pytest.raises(InvalidAction, match="do not have the actions"):
-        bandit.step(np.minimum(last + 1, 19))
-
-
 def test_a_split_holds_out_the_tasks_of_the_definition():
     splits = [make_split(PARITY, {}, seed, 400) for seed in (0, 0, 1)]
     for split in splits:
         assert split.held_out_tasks.tolist() == [[1, index] for index in range(100)]
         assert len(split.train_tasks) == 400 and not split.train_tasks[:, 0].any()
     assert splits[0].hash == splits[1].hash != splits[2].hash
-
-
-def test_a_given_list_of_held_out_tasks_comes_first_but_no_task_of_the_definition_is_trained_on():
-    split = make_split(PARITY, {"num_tasks": 10}, 0, 9, held_out=[[0, 3]])
-    assert split.held_out_tasks.tolist() == [[0, 3]]
-    assert split.train_tasks.tolist() == [[0, index] for index in range(10) if index != 3]
-
-
-def test_more_train_tasks_than_the_definition_leaves_are_refused():
-    with pytest.raises(ValueError, match="is 11, but there are 10 tasks that are not held out"):
-        make_split(PARITY, {"num_tasks": 10}, 0, 11)
 
 
 def test_other_settings_hold_out_the_tasks_of_the_definition_too():
@@ -298,29 +233,3 @@ def test_a_bandit_can_be_drawn_and_written():
     drawn = envs.make("GaussianBandit-v0", render_mode="rgb_array")
     drawn.reset(seed=0)
     assert drawn.render().shape == (drawing.HEIGHT, 5 * drawing.WIDTH, 3)
-
-
-@pytest.mark.parametrize(
-    ("env_id", "kwargs", "sentence"),
-    [
-        ("BernoulliBandit-v0", {"arms": 1}, "arms must be an integer from 2 to 256, got 1"),
-        ("BernoulliBandit-v0", {"arms": 5.0}, "arms must be an integer from 2 to 256, got 5.0"),
-        ("BernoulliBandit-v0", {"num_tasks": True}, "num_tasks must be an integer from 2 to 1"),
-        ("BernoulliBandit-v0", {"family_seed": -1}, "family_seed must be an integer from 0 to"),
-        ("BernoulliBandit-v0", {"tasks": [[1000]]}, r"tasks go from \[0\] to \[999\]"),
-        ("BernoulliBandit-v0", {"tasks": [[-1]]}, r"to \[999\], got \[-1\]"),
-        ("BernoulliBandit-v0", {"tasks": [[0, 1]]}, "must be a list of lists of 1 integers"),
-        ("BernoulliBandit-v0", {"sd": 1}, "has no setting 'sd'"),
-        ("GaussianBandit-v0", {"sd": 0}, "sd must be a number above 0 and at most 1e\\+06, got 0"),
-        ("GaussianBandit-v0", {"sd": float("nan")}, "sd must be a number above 0"),
-        ("GaussianBandit-v0", {"sd": "1"}, "sd must be a number above 0 .* got '1'"),
-        (PARITY, {"min_arms": 11}, "min_arms must be an integer from 2 to 10, got 11"),
-        (PARITY, {"num_held_out": 0}, "num_held_out must be an integer from 1 to"),
-        (PARITY, {"parity_probability": 1.5}, "parity_probability must be a number from 0 to 1"),
-        (PARITY, {"tasks": [[2, 0]]}, r"task \(2, 0\) is not there: group 0 has 1000 tasks"),
-        (PARITY, {"tasks": [[1, 100]]}, r"task \(1, 100\) is not there: .* group 1 has 100"),
-    ],
-)
-def test_a_bad_setting_is_refused_in_a_sentence(env_id, kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        envs.make_base(env_id, **kwargs)

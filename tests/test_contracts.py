@@ -26,8 +26,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.pipeline import run_all
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
-from ad.rollout.rollout import greedy, rollout, sampled
-from ad.rollout.tasks import policy_of
+from ad.rollout.rollout import greedy, rollout
 from ad.runtime.run import Run
 from ad.training import trainer as trainer_module
 from ad.training.multi_seed import can_be_stacked
@@ -43,21 +42,14 @@ SEARCH = ["--source.algorithm", f"{HERE}/components.py:RandomSearch"]
 ARMS = ["--env.id", f"{HERE}/worlds.py:Bandit", "--env.episode_length", "5"]
 ARMS += ["--env.kwargs", "{pulls: 5}", "--model.encoder", "table", "--model.reward", "projection"]
 CARTPOLE = ["--env.id", "CartPole-v1", "--env.tasks", "[{}, {sutton_barto_reward: true}]"]
-TAXI = ["--env.id", "Taxi-v4", "--env.tasks", "[{}, {is_rainy: true}]", "--model.encoder", "table"]
 CASES = {
     "pictures": [*PICTURES, *ENCODERS, *SEARCH],
-    "pictures, three tokens": [*PICTURES, *ENCODERS, *SEARCH, "--model.tokenizer", "separate"],
     "arms": [*ARMS, "--split.num_train_tasks", "6"],
     "a world that tells nothing": [
         *("--env.id", f"{HERE}/worlds.py:Silent", "--env.episode_length", "6"),
         *("--model.encoder", "table"),
     ],
-    "a world that tells nothing, in parts": [
-        *("--env.id", f"{HERE}/worlds.py:Silent", "--env.episode_length", "6"),
-        *("--env.kwargs", "{parts: true}", "--model.encoder", "table", *SEARCH),
-    ],
     "CartPole": [*CARTPOLE, "--model.encoder", "mlp", *SEARCH, "--split.num_train_tasks", "1"],
-    "Taxi": [*TAXI, "--split.num_train_tasks", "1"],
     "large numbers": [
         *("--env.id", f"{HERE}/components.py:Large", "--env.tasks", "[{}, {}]"),
         *("--model.encoder", "table", "--split.num_train_tasks", "1"),
@@ -68,56 +60,29 @@ CASES = {
         *("--method.name", f"{HERE}/components.py:ReturnConditioned"),
         *("--evaluation.policy", "{target_return: 2.0}"),
     ],
-    "field of its own": ["--method.name", f"{HERE}/components.py:TimeLeft"],
-    "optimal actions": ["--method.name", f"{HERE}/components.py:Supervised"],
-    "other dtypes": [
-        *("--env.id", f"{HERE}/components.py:Dtypes", "--env.tasks", "[{}, {}]"),
-        *("--model.encoder", "mlp", "--split.num_train_tasks", "1"),
-        *("--source.algorithm", f"{HERE}/components.py:Uniform"),
-    ],
-    "clone of pictures": [
-        *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: cnn}"),
-        *("--method.name", "behavior_cloning", "--method.settings.best_fraction", "0.5"),
-    ],
     "decision transformer of pictures": [
         *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: vit}"),
         *("--method.name", "decision_transformer", "--model.tokenizer", "conditioned"),
         *("--model.norm", "none", "--evaluation.calibration", "[0, 1]"),
     ],
-    "decision transformer across episodes": [
-        *("--method.name", "decision_transformer", "--method.settings.across_episodes", "true"),
-        *("--model.tokenizer", "conditioned", "--evaluation.calibration", "[0, 1]"),
-        *("--evaluation.temperature_known", "0.5", "--evaluation.policy", "{asked_return: 1}"),
-    ],
-    "decision transformer of arms": [
-        *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "decision_transformer"),
-    ],
-    "in-context Q of arms": [
-        *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "in_context_q"),
-    ],
     "in-context Q of pictures": [
         *(*PICTURES, *ENCODERS, *SEARCH, "--method.name", "in_context_q"),
         *("--method.settings.loss", "iql", "--model.tokenizer", "separate"),
-    ],
-    "planning of arms": [
-        *(*ARMS, "--split.num_train_tasks", "6", "--method.name", "in_context_planning"),
-        *("--method.settings.action_dropout", "0.1"),
     ],
     "planning in parts": [
         *("--env.id", f"{HERE}/worlds.py:Silent", "--env.episode_length", "6"),
         *("--env.kwargs", "{parts: true}", "--model.encoder", "table", *SEARCH),
         *("--method.name", "in_context_planning", "--evaluation.temperature_known", "0.5"),
     ],
-    "decision-pretrained transformer": [
-        *("--method.name", "dpt", "--method.settings.contexts", "shuffled"),
-        *(
-            "--evaluation.policy",
-            "{context_update: episode}",
-            "--evaluation.temperature_known",
-            "0.5",
-        ),
-    ],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
+}
+COLLECTED = {
+    "optimal actions": ["--method.name", f"{HERE}/components.py:Supervised"],
+    "other dtypes": [
+        *("--env.id", f"{HERE}/components.py:Dtypes", "--env.tasks", "[{}, {}]"),
+        *("--model.encoder", "mlp", "--split.num_train_tasks", "1"),
+        *("--source.algorithm", f"{HERE}/components.py:Uniform"),
+    ],
 }
 SMALL = {
     "split.num_train_tasks": 3,
@@ -157,6 +122,18 @@ def finished(tmp_path_factory):
             runs[name] = Run.open(configured(root, *CASES[name]))
             run_all([runs[name]])
         return runs[name]
+
+    return run
+
+
+@pytest.fixture
+def gathered(tmp_path):
+    """gathered(name) returns the run of a case with its histories only."""
+
+    def run(name: str) -> Run:
+        run = Run.open(configured(tmp_path, *COLLECTED[name]))
+        collect(run)
+        return run
 
     return run
 
@@ -257,8 +234,8 @@ def test_a_return_to_go_is_what_is_left_of_the_episodes_return(finished):
     assert left.max() == 1
 
 
-def test_optimal_actions_lead_to_the_goal_of_their_task(finished):
-    run = finished("optimal actions")
+def test_optimal_actions_lead_to_the_goal_of_their_task(gathered):
+    run = gathered("optimal actions")
     dataset = load_dataset(run)
     windows = dataset.windows(("observation", "optimal_action"))
     moved = run.world.successors()[windows.data["observation"], windows.data["optimal_action"]]
@@ -282,18 +259,12 @@ def test_what_is_asked_of_a_rollout_reaches_the_model(finished):
     assert (logits[0] - logits[1]).abs().max() > 1e-4
 
 
-def test_the_configured_arguments_reach_the_policy(finished):
-    run = finished("return")
-    policy = policy_of(run.config, run_method(run), load_model(run))(3)
-    assert policy.target_return == 2.0
-
-
 def run_method(run: Run):
     return build_method(run.config.method)
 
 
-def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(finished):
-    run = finished("other dtypes")
+def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(gathered):
+    run = gathered("other dtypes")
     arrays = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0])).arrays
     dtypes = {name: arrays[f"observation-{name}"].dtype for name in ("wide", "double", "flag")}
     assert dtypes == {"wide": np.uint16, "double": np.float64, "flag": np.int8}
@@ -306,7 +277,6 @@ def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(finish
 def test_only_methods_that_say_so_train_several_seeds_in_one_pass(finished):
     assert can_be_stacked(Trainer(finished("arms")))
     assert not can_be_stacked(Trainer(finished("critic")))
-    assert not can_be_stacked(Trainer(finished("optimal actions")))  # a subclass of one that does
 
 
 def test_metrics_are_those_of_the_whole_batch_in_micro_batches_too(tmp_path, monkeypatch):
@@ -514,33 +484,7 @@ def test_a_policy_written_by_hand_plays_in_the_same_rollout():
     assert not result.reward_in_context.any()
 
 
-def test_a_policy_of_stable_baselines3_plays_in_the_same_rollout():
-    sb3 = pytest.importorskip("stable_baselines3")
-    import gymnasium
-
-    agent = sb3.PPO("MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=64, seed=0, device="cpu")
-
-    class Policy:
-        def act(self, observation, time):
-            return agent.policy.get_distribution(observation).distribution.logits
-
-        def observe(self, *outcome):
-            pass
-
-        def select(self, envs):
-            pass
-
-    env = make_vec("CartPole-v1", [[0], [0]], 50)
-    result = rollout(Policy(), env, [1, 2], 2, sampled(), record=[0])
-    assert result.lengths.min() >= 5 and result.trajectory["observation"].dtype == np.float32
-
-
 BAD = {
-    "the action space must be Discrete": ["--env.id", "Pendulum-v1", "--env.tasks", "[{}, {}]"],
-    r"must be Discrete from 0 \(at most 4,294,967,296 values\)": [
-        *("--env.id", f"{HERE}/components.py:Large", "--env.kwargs", "{size: 5000000000}"),
-        *("--env.tasks", "[{}, {}]"),
-    ],
     "the key 'a-b' of the observation space": [
         *("--env.id", f"{HERE}/components.py:Dashed", "--env.tasks", "[{}, {}]"),
     ],
@@ -548,14 +492,6 @@ BAD = {
     "has no _advance and no _observation": ["--env.id", f"{HERE}/components.py:Wordless"],
     "its tasks must be different rows": ["--env.id", f"{HERE}/components.py:Repeated"],
     "or a Box of numbers, it is Text": ["--env.id", f"{HERE}/components.py:Wordy"],
-    "must not be factored: the observation is an array": [*CARTPOLE, *SEARCH],
-    "cannot have one for the part picture": [
-        *(*PICTURES, *SEARCH, "--model.encoder", "table"),
-        *("--model.encoders", "{picture: mlp}"),
-    ],
-    "must not be table: the part image of the observation": [
-        *(*PICTURES, *SEARCH, "--model.encoder", "table"),
-    ],
     "reads the field surprise, which nothing computes": [
         *("--method.name", f"{HERE}/components.py:Unknowing"),
     ],
@@ -563,11 +499,6 @@ BAD = {
         *("--env.id", f"{HERE}/worlds.py:Silent", "--model.encoder", "table"),
         *("--method.name", f"{HERE}/components.py:Supervised"),
     ],
-    "needs a world that knows its optimal policy": [
-        *("--env.id", f"{HERE}/worlds.py:Silent", "--model.encoder", "table"),
-        *("--source.algorithm", "noise_distillation"),
-    ],
-    "learns a table of one discrete observation": [*CARTPOLE, "--model.encoder", "mlp"],
     r"evaluation\.policy\.target_return .*is not a setting": [
         *("--evaluation.policy", "{target_return: 1}"),
     ],

@@ -4,8 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from trajectories import ScalarRoom, batch_trajectories
 
 import envs
@@ -120,40 +118,6 @@ def test_the_goals_that_are_possible_are_those_with_the_same_rewards_until_one_i
                 assert not possible[begins | ~others].any() and possible[k]
         rewarded = any(reward for _, _, _, reward, *_ in life)
         assert possible.sum() == 1 or not rewarded
-
-
-@given(st.sampled_from(VARIANTS), st.integers(1, 12), st.integers(0, 99))
-@settings(max_examples=60, deadline=None, derandomize=True)
-def test_a_restored_room_continues_as_the_one_whose_state_it_has(variant, steps, seed):
-    rng = np.random.default_rng(seed)
-    world, other = (envs.make_vec("DarkRoom-v0", [[0, 1]] * 4, 6, size=3, **variant) for _ in "ab")
-    world.reset(seed=seed)
-    other.reset(seed=seed + 1)
-    for actions in rng.integers(5, size=(steps, 4)):
-        world.step(actions)
-    other.restore(world.state())
-    for actions in rng.integers(5, size=(12, 4)):
-        for one, two in zip(world.step(actions)[:4], other.step(actions)[:4], strict=True):
-            np.testing.assert_array_equal(one, two)
-
-
-def test_a_room_that_pays_once_pays_again_in_the_next_episode():
-    env = envs.make("DarkRoom-v0", 5, size=3, goal=(0, 1), reward="once", terminate=False)
-    for _ in range(2):
-        env.reset()
-        steps = [env.step(action) for action in (UP, STAY, DOWN, UP)]
-        assert [reward for _, reward, *_ in steps] == [1, 0, 0, 0]
-        assert not any(terminated for _, _, terminated, *_ in steps)
-
-
-def test_a_goal_on_the_start_is_reached_by_staying():
-    for terminate, rewards in ((True, [1]), (False, [1, 1, 0])):
-        kwargs = {"size": 3, "goal_on_start": True, "terminate": terminate}
-        env = envs.make("DarkRoom-v0", 5, goal=(1, 1), **kwargs)
-        env.reset()
-        steps = [env.step(action) for action in (STAY, STAY, UP)[: len(rewards)]]
-        assert [reward for _, reward, *_ in steps] == rewards
-        assert steps[0][2] == terminate
 
 
 @pytest.mark.parametrize("terminate", [True, False])

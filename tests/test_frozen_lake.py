@@ -4,10 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map, is_valid
-from trajectories import check_environments_alone_and_restored
 
 import envs
-from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs.mdps.frozen_lake import different_maps
 
 WORLD = "FrozenLakeMaps-v0"
@@ -129,23 +127,6 @@ def test_the_maps_that_are_possible_have_holes_where_episodes_ended(is_slippery)
     assert found.diagonal().all() and not found.all()
 
 
-def test_posterior_sampling_learns_the_map():
-    tasks = world(is_slippery=False).all_tasks()[:10]
-    env = envs.make_vec(WORLD, np.repeat(tasks, 8, axis=0), LIMIT, is_slippery=False)
-    source = PosteriorSampling(Settings(), env, tasks, 8, list(range(10)))
-    chunks = [chunk.arrays for chunk in source.run(400)]
-    rewards, ends = (
-        np.concatenate([chunk[name] for chunk in chunks]) for name in ("reward", "terminated")
-    )
-    assert rewards[:50].sum() < ends[:50].sum()
-    assert rewards[-50:].sum() == ends[-50:].sum() > 0
-
-
-@pytest.mark.parametrize("is_slippery", [True, False])
-def test_an_environment_has_the_same_transitions_alone_and_after_it_is_restored(is_slippery):
-    check_environments_alone_and_restored(world, is_slippery=is_slippery)
-
-
 def test_frames_and_texts_show_the_holes():
     lakes = world(tasks=[[0]], render_mode="ansi")
     lakes.reset(seed=0)
@@ -161,19 +142,3 @@ def test_frames_and_texts_show_the_holes():
     colors = middle[0].reshape(16, 3)
     assert (colors[hole] != colors[others[0]]).any()
     assert (colors[others] == colors[others[0]]).all()
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "sentence"),
-    [
-        ({"size": 12}, "size must be an integer from 2 to 11, got 12"),
-        ({"p": 0}, "p must be a number from 0.05 to 1, got 0"),
-        ({"is_slippery": 1}, "is_slippery must be true or false, got 1"),
-        ({"num_tasks": 0}, "num_tasks must be an integer from 1 to 100000, got 0"),
-        ({"size": 2, "num_tasks": 4}, "only 3 different maps of 2 x 2 cells were found with p 0.8"),
-        ({"tasks": [[300]]}, "300"),
-    ],
-)
-def test_a_bad_setting_is_refused_with_a_sentence(kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        world(**kwargs)

@@ -29,16 +29,6 @@ def test_random_transitions_are_the_same_in_every_autoreset_mode(mode):
     assert trajectories[0] == trajectories[1]
 
 
-@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "CliffWalking-v1"])
-def test_an_environment_has_the_same_transitions_alone_as_in_a_batch(env_id):
-    actions = np.random.default_rng(1).integers(4, size=(3, 50))
-    together = batch_trajectories(
-        envs.make_vec(env_id, [[0], [1], [0]], 9, "SameStep", ICE), actions, 5
-    )
-    alone = envs.make_vec(env_id, [[0]], 9, "SameStep", ICE)
-    assert batch_trajectories(alone, actions[2:], 7) == together[2:]
-
-
 def test_environments_in_processes_have_the_same_transitions():
     actions = np.random.default_rng(2).integers(4, size=(2, 20))
     make = [
@@ -47,18 +37,6 @@ def test_environments_in_processes_have_the_same_transitions():
     ]
     trajectories = [batch_trajectories(vec_env, actions, 5) for vec_env in make]
     make[1].close()
-    assert trajectories[0] == trajectories[1]
-
-
-@pytest.mark.parametrize("seeds", [[5, 6], np.array([5, 6]), np.int64(5)], ids=repr)
-def test_seeds_may_be_integers_lists_or_arrays(seeds):
-    actions = np.random.default_rng(3).integers(4, size=(2, 30))
-    trajectories = [
-        batch_trajectories(
-            envs.make_vec("FrozenLake-v1", [[0], [0]], 9, "SameStep", ICE), actions, seed
-        )
-        for seed in (5, seeds)
-    ]
     assert trajectories[0] == trajectories[1]
 
 
@@ -139,18 +117,6 @@ def counter():
     gymnasium.register("Counter-v0", Counter, disable_env_checker=True)
     yield "Counter-v0"
     del gymnasium.registry["Counter-v0"]
-
-
-@pytest.mark.parametrize(
-    ("observations", "actions", "sentence"),
-    [
-        (2**32 + 1, 2, r"must be Discrete from 0 \(at most 4,294,967,296 values\)"),
-        (16, 2**32 + 1, "the action space must be Discrete from 0"),
-    ],
-)
-def test_a_space_larger_than_any_stored_dtype_is_refused(counter, observations, actions, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        envs.make_base(counter, tasks=[[0]], observations=observations, actions=actions)
 
 
 def test_an_id_may_name_the_module_that_registers_it():

@@ -69,12 +69,6 @@ def test_views_and_moves_are_those_of_the_package(size, view):
     assert not running.all()
 
 
-def test_one_hot_observations_are_the_same_cells():
-    index, hot = world(6), world(6, observation="one_hot")
-    cells, planes = index.reset(seed=0)[0], hot.reset(seed=0)[0]
-    np.testing.assert_array_equal(encoding.one_hot(cells), planes)
-
-
 @pytest.mark.parametrize("size", [7, 9, 11])
 def test_a_room_has_objects_of_different_kinds_that_do_not_touch_and_one_that_pays(size):
     most = LONGEST[size][1]
@@ -115,22 +109,6 @@ def test_picking_up_ends_the_episode_and_pays_for_one_kind_only():
         if terminated.any():
             room.reset(options={"reset_mask": terminated})
     assert 0.15 < paid / picked < 0.4
-
-
-def test_an_environment_has_the_same_episodes_alone_as_in_a_batch():
-    together = world(5)
-    alone = world(tasks=together.tasks[3:4])
-    rng = np.random.default_rng(0)
-    first, lonely = together.reset(seed=5)[0], alone.reset(seed=8)[0]
-    for _ in range(30):
-        np.testing.assert_array_equal(first[3], lonely[0])
-        actions = rng.integers(4, size=5)
-        first, _, ended, *_ = together.step(actions)
-        lonely, *_ = alone.step(actions[3:4])
-        if ended.any():
-            first, _ = together.reset(options={"reset_mask": ended})
-            if ended[3]:
-                lonely, _ = alone.reset()
 
 
 def test_the_tasks_are_eighteen_kinds_of_which_a_split_holds_out_a_third():
@@ -256,20 +234,3 @@ def test_a_room_can_be_drawn_and_written():
     assert env.render().shape == (9 * tiles.PIXELS, 9 * tiles.PIXELS, 3)
     assert sorted(tiles.RGB) == COLOR_NAMES
     assert {name: tuple(rgb) for name, rgb in COLORS.items()} == tiles.RGB
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "sentence"),
-    [
-        ({"size": 8}, "size must be 7, 9 or 11, got 8"),
-        ({"size": 7}, "must be integers from 1 to 3 in a room of size 7, got 3 and 5"),
-        ({"min_objects": 6}, "min_objects and max_objects must be integers from 1 to 5"),
-        ({"view": 4}, "view must be 3, 5, 7 or 9"),
-        ({"observation": "full"}, "observation must be index or one_hot"),
-        ({"tasks": [[3, 0]]}, r"\[3, 0\] is no kind"),
-        ({"task_kwargs": [{}]}, "a list of tasks is for Gymnasium's environments"),
-    ],
-)
-def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        envs.make_base(WORLD, **kwargs)

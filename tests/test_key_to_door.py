@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trajectories import check_environments_alone_and_restored
 
 import envs
 from ad.config.parser import load
@@ -96,29 +95,6 @@ def test_a_batch_steps_as_single_rooms_do_by_the_definition(shape, start, see_ke
                 assert observation[env] < cells  # without the key
 
 
-def test_random_starts_are_uniform_over_all_cells_that_of_the_key_too():
-    rooms = world(tasks=[[0, 1, 2, 2]] * 9000, size=3)
-    count = np.bincount(rooms.reset(seed=0)[0], minlength=9)  # mean 1000, standard deviation 30
-    assert abs(count - 1000).max() < 3 * 30
-
-
-def test_a_key_under_the_start_is_picked_up_by_staying_on_it():
-    env = envs.make(WORLD, size=3, task=(1, 1, 1, 2), start="center", see_key=True)
-    assert env.reset(seed=0)[0] == 4
-    assert env.step(STAY)[:3] == (9 + 4, 1.0, False)
-    assert env.step(RIGHT)[:3] == (9 + 5, 1.0, True)
-
-
-def test_the_door_does_not_open_without_the_key_and_pays_once_or_at_every_step():
-    actions = (RIGHT, LEFT, LEFT, RIGHT, RIGHT, STAY)  # door, center, key, center, door, door
-    for door_pays, rewards in (("once", [0, 0, 1, 0, 1]), ("every_step", [0, 0, 1, 0, 1, 1])):
-        env = envs.make(WORLD, size=3, task=(1, 0, 1, 2), start="center", door_pays=door_pays)
-        env.reset(seed=0)
-        steps = [env.step(action) for action in actions[: len(rewards)]]
-        assert [reward for _, reward, *_ in steps] == rewards
-        assert steps[-1][2] == (door_pays == "once") and not steps[-2][2]
-
-
 def test_the_tasks_are_all_pairs_of_different_cells():
     assert len(world().all_tasks()) == 81 * 80
     tasks = world(size=3).all_tasks()
@@ -150,11 +126,6 @@ def test_returns_are_those_of_dynamic_programming_over_the_definition(
     to_key = once.random_return(tasks, limit) - random.successes[:, 0]  # the key's probability
     assert (to_key >= random.successes[:, 0] - 1e-12).all() and (to_key <= 1).all()
     assert random.p_success[:, 1] == pytest.approx(1 - (1 - random.successes[:, 0]) ** 2)
-
-
-def test_without_a_limit_both_are_reached():
-    assert world(size=3).optimal_return([[0, 0, 2, 2]], None).tolist() == [2]
-    assert world(size=3, door_pays="every_step").optimal_return([[0, 0, 2, 2]], None) == np.inf
 
 
 @pytest.mark.parametrize("see_key", [True, False])
@@ -249,11 +220,6 @@ def test_posterior_sampling_refuses_a_family_that_is_too_large_for_its_tables():
         load([*words, "posterior_sampling"])
 
 
-@pytest.mark.parametrize("see_key", [True, False])
-def test_an_environment_has_the_same_transitions_alone_and_after_it_is_restored(see_key):
-    check_environments_alone_and_restored(world, size=3, see_key=see_key)
-
-
 def test_frames_show_key_door_agent_and_trail():
     rooms = world(size=3)
     cells, rewards = np.array([4, 3, 4, 5]), np.array([1.0, 0.0, 1.0])
@@ -277,22 +243,3 @@ def test_a_text_shows_key_door_and_agent():
     env = envs.make(WORLD, size=2, task=(0, 1, 1, 0), start="corner", render_mode="ansi")
     env.reset(seed=0)
     assert env.render() == "A K\nD ."
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "sentence"),
-    [
-        ({"size": 1}, "size must be an integer from 2 to 40, got 1"),
-        ({"size": True}, "size must be an integer from 2 to 40, got True"),
-        ({"size": [3]}, r"size must be an integer or \[rows, columns\], got \[3\]"),
-        ({"start": "middle"}, "start must be one of random, center, corner"),
-        ({"door_pays": True}, "door_pays one of once, every_step, got 'random' and True"),
-        ({"see_key": 1}, "see_key must be true or false, got 1"),
-        ({"tasks": [[0, 0, 0, 9]]}, r"the key or the door of task \[0, 0, 0, 9\] is outside"),
-        ({"tasks": [[1, 2, 1, 2]]}, r"the key of task \[1, 2, 1, 2\] lies where its door is"),
-        ({"tasks": [[1, 2]]}, "tasks must be a list of lists of 4 integers"),
-    ],
-)
-def test_a_bad_setting_is_refused_in_a_sentence(kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        world(**kwargs)

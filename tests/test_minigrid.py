@@ -6,14 +6,12 @@ import pytest
 from gymnasium.error import InvalidAction
 from minigrid.core import constants
 from minigrid.core.actions import Actions
-from minigrid.core.grid import Grid
 from minigrid.wrappers import FullyObsWrapper, OneHotPartialObsWrapper, ViewSizeWrapper
 from trajectories import batch_trajectories
 
 import envs
 from envs.minigrid import encoding, make
 from envs.spaces import Array, Discrete, observation_parts
-from envs.tasks import make_split
 
 OBSTACLES, DOOR_KEY = "MiniGrid-Dynamic-Obstacles-8x8-v0", "MiniGrid-DoorKey-6x6-v0"
 MEMORY, MIXTURE = "MiniGrid-MemoryS7FixedStart-v0", "MiniGrid-Mixture-v0"
@@ -114,11 +112,6 @@ def test_the_encoding_is_that_of_the_package_and_one_hot_can_be_read_back():
     np.testing.assert_array_equal(encoding.from_one_hot(planes), cells)
 
 
-def test_a_small_picture_tells_objects_and_colors_apart():
-    ball, key = (Grid.render_tile(obj, tile_size=4) for obj in objects("ball", "key"))
-    assert (ball != key).any()
-
-
 def objects(*names: str):
     from minigrid.core.world_object import WorldObj
 
@@ -136,11 +129,6 @@ def test_a_task_with_a_seed_has_the_same_layout_at_every_reset():
     np.testing.assert_array_equal(first[0], expected["image"])
 
 
-def test_a_task_is_called_by_its_settings_and_without_any_by_its_index():
-    world = envs.make_base(DOOR_KEY, [{"seed": 4, "size": 6}, {}])
-    assert world.names([[1], [0]]) == ["(1)", "(seed: 4, size: 6)"]
-
-
 def test_a_task_may_be_a_member_of_a_family_and_members_may_have_fewer_actions():
     tasks = [{"id": "MiniGrid-Empty-8x8-v0"}, {"max_steps": 17}]
     world = envs.make_base(OBSTACLES, tasks, tasks=[[0], [1]])
@@ -154,30 +142,9 @@ def test_a_task_may_be_a_member_of_a_family_and_members_may_have_fewer_actions()
     assert envs.make_base(OBSTACLES, [{"max_steps": 17}] * 2).max_episode_steps == 17
 
 
-def test_one_environment_is_made_with_the_same_settings():
-    env = envs.make(f"minigrid:{DOOR_KEY}", 2, view=5, observation="one_hot", seed=3)
-    first, info = env.reset()
-    assert first.shape == (5, 5, 20) and info["time"] == 0
-    assert [env.step(0)[3] for _ in range(2)] == [False, True]
-    np.testing.assert_array_equal(env.reset(seed=8)[0], first)
-
-
-def test_the_limit_of_the_id_truncates_an_episode():
-    vec_env = envs.make_vec(DOOR_KEY, [[0]], 50, max_steps=3)
-    vec_env.reset(seed=0)
-    ends = [vec_env.step([0])[3].tolist() for _ in range(4)]
-    assert ends == [[False], [False], [True], [False]]
-
-
 def test_a_success_is_a_return_above_0():
     found = envs.make_base(OBSTACLES).success(np.array([[-1.0, 0.0], [0.1, 0.95]]))
     assert found.tolist() == [[False, False], [True, True]]
-
-
-def test_the_tasks_of_a_split_are_seeds():
-    tasks = [{"seed": seed} for seed in range(6)]
-    split = make_split(DOOR_KEY, {"view": 5}, 0, 4, task_kwargs=tasks)
-    assert len(split.train_tasks) == 4 and len(split.held_out_tasks) == 2
 
 
 @pytest.mark.parametrize("side", ["upper", "lower", None])
@@ -228,13 +195,6 @@ def test_a_mixture_draws_its_member_from_the_seed_of_the_reset():
     assert len(members) > 3
 
 
-def test_a_mixture_takes_actions_that_its_member_lacks():
-    env = make.make(MIXTURE, members=[OBSTACLES, "MiniGrid-Empty-8x8-v0"])
-    for seed in range(6):
-        env.reset(seed=seed)
-        env.step(6)
-
-
 def episode(vec_env, actions: list[int]) -> dict[str, np.ndarray]:
     """The recorded fields of an episode of the first environment."""
     observations = [vec_env.reset(seed=0)[0]]
@@ -282,17 +242,6 @@ def test_a_recording_that_no_replay_observes_is_drawn_as_a_view():
     recorded = episode(vec_env, [1, 0, 1])
     whole, view = (vec_env.unwrapped.frames([task], recorded) for task in (0, 1))
     assert whole.shape == (4, 256, 256, 3) and view.shape == (4, 224, 224, 3)
-
-
-def test_environments_in_processes_have_the_same_transitions():
-    actions = np.random.default_rng(2).integers(3, size=(2, 15))
-    made = [
-        envs.make_vec(OBSTACLES, [[0], [1]], 9, "SameStep", TWO, asynchronous=asynchronous)
-        for asynchronous in (False, True)
-    ]
-    trajectories = [batch_trajectories(vec_env, actions, 5) for vec_env in made]
-    made[1].close()
-    assert trajectories[0] == trajectories[1]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 import envs
@@ -106,11 +105,6 @@ def test_environments_in_processes_are_restored_too():
     second.restore(state)
     assert same(play(first, taken), expected) and same(play(second, taken), expected)
     first.close()
-
-
-def test_environments_before_their_first_reset_have_no_state():
-    with pytest.raises(ResetNeeded, match=r"reset\(\) comes before state\(\)"):
-        make().unwrapped.state()
 
 
 @pytest.fixture

@@ -3,13 +3,10 @@
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 import envs
-from ad.config.help import section_help
 from ad.config.parser import load
 from ad.config.schema import config_hash
-from ad.errors import ConfigError
 from envs.presets import PRESETS
 
 # Tasks of a Key-to-Door whose door is where the key lies are in print, but not here.
@@ -90,12 +87,6 @@ def test_a_preset_is_made_wherever_an_id_is(name):
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.filterwarnings("error")
-def test_gymnasiums_environment_checker_warns_of_nothing(name):
-    check_env(gymnasium.make(name).unwrapped)
-
-
 def test_a_world_that_is_no_preset_has_episodes_of_20_steps_unless_told():
     assert envs.make("DarkRoom-v0").get_wrapper_attr("episode_length") == 20
     assert envs.make("DarkRoom-v0", None).get_wrapper_attr("episode_length") is None
@@ -117,11 +108,6 @@ def test_a_preset_refuses_another_episode_length(length):
             make()
 
 
-def test_an_unknown_preset_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="did you mean DarkRoom-9x9-Dense-v1"):
-        envs.make("DarkRoom-9x9-Dens-v1")
-
-
 def test_an_experiment_has_the_episode_length_of_its_preset():
     for name, preset in PRESETS.items():
         words = ["--env.id", name, "--split.num_train_tasks", "39"]
@@ -130,22 +116,3 @@ def test_an_experiment_has_the_episode_length_of_its_preset():
         given = [*words, "--env.episode_length", str(preset.episode_length)]
         assert config_hash(load(given)) == config_hash(config)
     assert load([]).env.episode_length == 20
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ("--env.episode_length 30", "env.episode_length .*cannot be 30: .* has episodes of 20 s"),
-        ("--env.kwargs.size 7", "env .*cannot be created: DarkRoom-9x9-Dense-v1 has size 9, not 7"),
-        ("--evaluation.worlds [{size: 7}]", "evaluation.worlds .*Dense-v1 has size 9, not 7"),
-    ],
-)
-def test_an_experiment_refuses_what_contradicts_its_preset(words, sentence):
-    option, _, word = words.partition(" ")
-    with pytest.raises(ConfigError, match=sentence):
-        load(["--env.id", "DarkRoom-9x9-Dense-v1", option, word])
-
-
-def test_the_help_lists_every_preset():
-    text = section_help("env", {})
-    assert all(name in text for name in PRESETS)

@@ -17,15 +17,6 @@ def test_frames_show_the_agent_the_goal_and_the_trail():
     assert (corner[0] == corner[1]).all() and (corner[1] != corner[2]).any()  # found: it changes
 
 
-def test_an_environment_renders_a_frame_or_a_text():
-    env = envs.make("DarkRoom-v0", size=3, goal=(0, 0), render_mode="rgb_array")
-    env.reset()
-    assert env.render().shape == (96, 96, 3)
-    vec_env = envs.make_base("DarkRoom-v0", num_envs=2, render_mode="ansi", size=3)
-    vec_env.reset()
-    assert vec_env.render()[0] == room_text((3, 3), 4, (0, 0)) == "G . .\n. A .\n. . ."
-
-
 def test_in_the_largest_room_agent_goal_trail_and_floor_differ():
     frames = room_frames((181, 181), np.array([0, 1]), goal=(0, 2))
     assert frames.shape == (2, 181, 181, 3)

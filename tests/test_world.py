@@ -53,29 +53,6 @@ def test_rewards_are_real_numbers_as_often_as_the_arm_pays():
     assert reward[reward > 0].mean() == pytest.approx(1, abs=0.05)
 
 
-def test_an_environment_has_the_same_transitions_alone_as_in_a_batch():
-    actions = pulls(40)
-    together = batch_trajectories(bandits(), actions, 5)
-    for env in range(len(TASKS)):
-        alone = batch_trajectories(bandits(tasks=TASKS[env : env + 1]), actions[env:][:1], 5 + env)
-        assert alone == together[env : env + 1]
-
-
-def test_a_restored_state_continues_with_the_same_bits():
-    vec_env, other = bandits(), bandits()
-    for world in (vec_env, other):
-        world.reset(seed=3)
-    actions = pulls(30).T
-    for action in actions[:13]:
-        vec_env.step(action)
-    saved = vec_env.state()
-    expected = [vec_env.step(action)[:4] for action in actions[13:]]
-    other.restore(saved)
-    for action, step in zip(actions[13:], expected, strict=True):
-        for array, again in zip(step, other.step(action)[:4], strict=True):
-            np.testing.assert_array_equal(array, again)
-
-
 def test_an_environment_that_is_not_active_draws_nothing_and_has_reward_0():
     world, same = Bandit(tasks=TASKS, pulls=10), Bandit(tasks=TASKS, pulls=10)
     for one in (world, same):
@@ -151,11 +128,3 @@ def test_every_member_of_the_oracle_may_be_unknown():
     np.testing.assert_array_equal(world.relative_tasks(tasks), tasks)
     assert (world.task_noun, world.task_grid, world.success_ends) == ("task", None, False)
     assert world.names(np.array([[3], [0]])) == ["(3)", "(0)"]
-
-
-def test_a_bandit_tells_its_optimal_return():
-    world = Bandit(pulls=10)
-    best = world.optimal_return([[3, 0], [6, 0]], 4)
-    assert best == pytest.approx(
-        4 * np.array([world.means([[3, 0]])[0, :3].max(), world.means([[6, 0]]).max()])
-    )

@@ -91,50 +91,11 @@ def test_a_single_environment_truncates_at_the_limit_and_reports_the_time():
     assert [truncated for *_, truncated, _ in steps] == [False, False, True]
 
 
-def test_a_goal_found_at_the_limit_terminates_and_does_not_truncate():
-    _, reward, terminated, truncated, _ = single(1, goal=(0, 1)).step(UP)
-    assert (reward, terminated, truncated) == (1.0, True, False)
-    _, rewards, terminated, truncated, _ = two_envs("SameStep", 1).step([UP, UP])
-    assert rewards.tolist() == [1, 0]
-    assert terminated.tolist() == [True, False] and truncated.tolist() == [False, True]
-
-
-def test_without_a_limit_nothing_is_truncated():
-    env, vec_env = single(None), two_envs("SameStep", None)
-    assert not any(env.step(STAY)[3] for _ in range(500))
-    assert not any(vec_env.step([STAY, STAY])[3].any() for _ in range(500))
-
-
 @pytest.mark.parametrize("episode_length", [0, -1, 2.0, True, "20"])
 def test_a_limit_that_is_not_a_positive_integer_is_refused(episode_length):
     for maker in (single, lambda length: two_envs("SameStep", length)):
         with pytest.raises(ValueError, match="episode_length must be a positive integer"):
             maker(episode_length)
-
-
-def test_same_step_returns_the_next_first_observation_and_keeps_the_final_one():
-    observation, _, terminated, _, info = two_envs("SameStep").step([UP, UP])
-    assert observation.tolist() == [4, 1] and terminated.tolist() == [True, False]
-    assert info["time"].tolist() == [0, 1]
-    assert info["final_obs"].tolist() == [1, 1] and info["_final_obs"].tolist() == [True, False]
-    assert info["final_info"]["time"][0] == 1 and info["final_info"]["_time"].tolist() == [
-        True,
-        False,
-    ]
-
-
-def test_same_step_has_no_final_observation_if_no_episode_ended():
-    *_, info = two_envs("SameStep").step([STAY, STAY])
-    assert set(info) == {"time", "_time"}
-
-
-def test_next_step_ignores_the_action_after_an_end():
-    vec_env = two_envs("NextStep")
-    assert vec_env.step([UP, UP])[0].tolist() == [1, 1]
-    observation, reward, terminated, truncated, info = vec_env.step([DOWN, STAY])
-    assert observation.tolist() == [4, 1] and reward.tolist() == [0, 0]
-    assert not terminated.any() and not truncated.any()
-    assert info["time"].tolist() == [0, 2]
 
 
 def test_a_refused_action_changes_nothing_in_any_mode():
@@ -156,21 +117,6 @@ def test_disabled_refuses_a_step_after_an_end_until_a_reset():
     observation, info = vec_env.reset(options={"reset_mask": terminated})
     assert observation.tolist() == [4, 1] and info["time"].tolist() == [0, 1]
     assert vec_env.step([STAY, STAY])[-1]["time"].tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_reset_of_all_environments_begins_new_episodes(mode):
-    vec_env = two_envs(mode)
-    vec_env.step([UP, UP])
-    observation, info = vec_env.reset()
-    assert observation.tolist() == [4, 4] and info["time"].tolist() == [0, 0]
-    assert vec_env.step([STAY, STAY])[-1]["time"].tolist() == [1, 1]
-
-
-def test_the_autoreset_mode_is_in_the_metadata_of_the_wrapper_only():
-    vec_env = two_envs("NextStep")
-    assert vec_env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-    assert vec_env.unwrapped.metadata["autoreset_mode"] == AutoresetMode.DISABLED
 
 
 def test_stepping_before_the_first_reset_is_refused():

@@ -85,33 +85,3 @@ def batch_trajectories(
 def _plain(value):
     """An array as nested lists, so that transitions compare with ==; numbers as they are."""
     return value.tolist() if np.ndim(value) else value
-
-
-def check_environments_alone_and_restored(world, **kwargs) -> None:
-    """Check that neither its batch nor a restored state changes the steps of an environment.
-
-    world: makes the world of `kwargs` for a number of environments or for `tasks`. Its episodes
-    must be short enough that some end.
-    """
-    together, copy, ends = world(6, **kwargs), world(6, **kwargs), 0
-    alone = world(tasks=together.tasks[4:5], **kwargs)
-    rng = np.random.default_rng(0)
-    together.reset(seed=5), alone.reset(seed=9)
-    for step in range(80):
-        if step == 31:
-            copy.restore(together.state())
-        actions = rng.integers(together.single_action_space.n, size=6)
-        one, other = together.step(actions), alone.step(actions[4:5])
-        for mine, theirs in zip(one[:3], other[:3], strict=True):
-            np.testing.assert_array_equal(mine[4:5], theirs)
-        if step >= 31:
-            for mine, theirs in zip(one[:3], copy.step(actions)[:3], strict=True):
-                np.testing.assert_array_equal(mine, theirs)
-        if one[2].any():
-            together.reset(options={"reset_mask": one[2]})
-            if step >= 31:
-                copy.reset(options={"reset_mask": one[2]})
-            if one[2][4]:
-                alone.reset()
-                ends += 1
-    assert ends
