@@ -127,24 +127,32 @@ def _fresh(about: str) -> Option:
 
 SHARD = Option("shard", "part of the runs to make, e.g. 1/2 and 2/2 in two processes", "1/1", shard)
 SWEEP_OPTIONS = (
-    Option("root", "folder in which runs write their files; empty: logs/<verb>", "", path),
+    Option("board", "name of a board; empty: the first of the file"),
+    Option("groups", "groups to run, with semicolons between; empty: all", "", titles),
+    Option("rows", "rows to run, with semicolons between; empty: all", "", titles),
+    Option("seeds", "training seeds to run, e.g. 0,1; empty: all", "", whole_numbers),
+    Option("root", "folder in which runs write their files; empty: logs/<sweep>", "", path),
     SHARD,
     Option("keep", "keep the folders of finished runs", "false", flag),
     Option("status", "list the runs with their state, and stop", "false", flag),
     Option("table", "write the page from the records, and stop", "false", flag),
     Option("runs", "make the runs without the page, and stop", "false", flag),
-    *LAUNCHER_OPTIONS,
-)
-RECORDED_OPTIONS = (
-    *SWEEP_OPTIONS,
     Option("retry", "make the runs that failed again", "false", flag, for_jobs=False),
     Option("merge", "files of records made elsewhere, with commas between: add them", "", names),
-    Option("hparams", "folder to write the records to, for TensorBoard", "", path),
+    *LAUNCHER_OPTIONS,
 )
 RESUMES = """
-A finished run has its record and is not made again; the same command resumes the others. Several
-processes may each make one shard of the runs.
+A finished run has its record beside the file and is not made again; the same command resumes the
+others. Several processes may each make one shard of the runs.
 """
+
+
+def _sweep(name: str, file: str, about: str, more: str = "") -> Verb:
+    """Return the verb that runs the sweep of a file, by default that at `file`."""
+    options = Option("file", "YAML file of the sweep", file, path), *SWEEP_OPTIONS
+    return Verb(name, "ad.sweeps.verbs:sweep", f"{about}\n{RESUMES}{more}", options)
+
+
 TABLE = [
     Verb(
         "collect",
@@ -220,83 +228,43 @@ kept, and the same command resumes.""",
             ),
         ),
     ),
-    Verb(
+    _sweep(
         "study",
-        "ad.sweeps.verbs:study",
-        "Run a study, which asks what single settings change, and write its page." + RESUMES,
-        (
-            Option("folder", "folder of the study", "configs/study", path),
-            Option("questions", "names with commas between; empty: all", "", names),
-            Option("seeds", "training seeds with commas between, e.g. 0,1", "", whole_numbers),
-            *RECORDED_OPTIONS,
-        ),
+        "configs/records/study.yaml",
+        "Run a study, which asks what single settings change, and write its page.",
     ),
-    Verb(
+    _sweep(
         "leaderboard",
-        "ad.sweeps.verbs:leaderboard",
-        f"""Evaluate every method in every world of a board, and write the page of the leaderboard.
-{RESUMES}
-If the intervals of a world's best methods overlap when all its runs are made, calling the command
-again makes further runs of them. --worlds and --methods choose others than those of a board, and
-write a page of their own; chosen methods have no further runs.""",
-        (
-            Option(
-                "file", "worlds, methods and boards", "configs/leaderboard/leaderboard.yaml", path
-            ),
-            Option("board", "name of a board; empty: core"),
-            Option("small", "the same as --board small", "false", flag),
-            Option(
-                "worlds", "titles with semicolons between; empty: those of the board", "", titles
-            ),
-            Option(
-                "methods", "titles with semicolons between; empty: those of the board", "", titles
-            ),
-            Option("records", "file of the records", "configs/records/leaderboard.csv", path),
-            *RECORDED_OPTIONS,
-        ),
+        "configs/records/leaderboard.yaml",
+        "Evaluate every method in every world of a board, and write the page of the leaderboard.",
+        """
+Rows whose intervals overlap with that of the best of their group, when all its runs are made, have
+further runs: calling the command again makes them.
+""",
     ),
-    Verb(
+    _sweep(
         "results",
-        "ad.sweeps.verbs:results",
-        "Run the rows of a file in configs/records and write its tables, e.g. in README.md."
-        + RESUMES,
-        (
-            Option("file", "file of the rows", "configs/records/results.yaml", path),
-            Option("page", "file with the tables; empty: the one that the rows name", "", path),
-            Option("rows", "titles with commas between; empty: all", "", names),
-            *RECORDED_OPTIONS,
-        ),
+        "configs/records/results.yaml",
+        "Run the rows of published tables and write the tables.",
     ),
-    Verb(
+    _sweep(
         "findings",
-        "ad.sweeps.verbs:findings",
-        "Analyze the models of a file and write the tables of its page." + RESUMES,
-        (
-            Option("file", "models and tables", "configs/interpret/findings.yaml", path),
-            Option("records", "file of the records", "configs/records/findings.csv", path),
-            *SWEEP_OPTIONS,
-        ),
+        "configs/records/findings.yaml",
+        "Analyze trained models and write the tables of what is found.",
     ),
-    Verb(
-        "sweep",
-        "ad.sweeps.verbs:sweep",
-        """Run the study, tables, leaderboard or findings of any file.
-
-With --status true and without --file, list the runs of every sweep in configs/.""",
-        (
-            Option("file", "folder with study.yaml, or YAML file of another sweep", "", path),
-            Option("records", "file of the records of a leaderboard or findings", "", path),
-            *RECORDED_OPTIONS,
-        ),
-    ),
-    Verb(
+    _sweep(
         "tune",
-        "ad.sweeps.verbs:tune",
-        """Search settings of the source algorithm: logs/<run>/tuning/.
-
-The agents of a search learn side by side, so that --launcher starts it as one job.""",
-        (_fresh("search again from the start"), *LAUNCHER_OPTIONS),
-        experiment,
+        "configs/records/tune.yaml",
+        "Search settings of a source algorithm: logs/tune/tune.html and best.yaml.",
+    ),
+    _sweep(
+        "sweep",
+        "",
+        "Run the sweep of any file: a study, tables, a leaderboard, findings or a search.",
+        """
+configs/records/README.md says what such a file has. With --status true and without --file, the runs
+of every sweep in configs/records are listed.
+""",
     ),
     Verb(
         "verify",

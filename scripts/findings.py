@@ -1,4 +1,4 @@
-"""Look inside the models of configs/interpret/findings.yaml and write the tables of its page."""
+"""Analyze the models of configs/records/findings.yaml and write the tables of what is found."""
 
 from ad.cli import run_script
 

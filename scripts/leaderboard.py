@@ -1,4 +1,4 @@
-"""Evaluate every method in every world and write the leaderboard."""
+"""Evaluate every method in every world of configs/records/leaderboard.yaml, and write its page."""
 
 from ad.cli import run_script
 

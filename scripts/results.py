@@ -1,4 +1,4 @@
-"""Run the rows of configs/records/results.yaml and write the tables of README.md."""
+"""Run the rows of configs/records/results.yaml and write its tables."""
 
 from ad.cli import run_script
 

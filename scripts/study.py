@@ -1,4 +1,4 @@
-"""Run the study in configs/study and write its page."""
+"""Run the study of configs/records/study.yaml and write its page."""
 
 from ad.cli import run_script
 

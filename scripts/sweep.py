@@ -1,4 +1,4 @@
-"""Run any sweep by its file, or list the runs of all with --status true."""
+"""Run the sweep of any file, or list the runs of all with --status true."""
 
 from ad.cli import run_script
 

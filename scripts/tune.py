@@ -1,4 +1,4 @@
-"""Search settings of the source algorithm: logs/<run>/tuning/."""
+"""Search settings of a source algorithm, by default those of configs/records/tune.yaml."""
 
 from ad.cli import run_script
 

@@ -1,17 +1,19 @@
 """A leaderboard of one world and two methods, of which a run takes a second."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
 from processes import ONE_THREAD, ROOT
 
-from ad.sweeps.leaderboard.plan import load_board
-from ad.sweeps.planned import PlannedRun, shard
-from ad.sweeps.records import SECONDS, read_records
+from ad.sweeps.plan import PlannedRun, Sweep, load_sweep
+from ad.sweeps.records import read_records
+from ad.sweeps.run import new_measure, take_shard
 
 EXPERIMENT = {
     "device": "cpu",
@@ -36,58 +38,53 @@ CLONE = {"method.name": "behavior_cloning", "model.reward": "none"}
 
 
 class SmallBoard:
-    """The files of the board in `folder`: its plan, records, and runs in the folder `runs`."""
+    """The files of the board in `folder`: its plan with records beside it, and runs in `runs`."""
 
     def __init__(self, folder: Path, seeds: Sequence[int] = (0, 1), **training: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self.plan, self.records = folder / "plan.yaml", folder / "out" / "leaderboard.csv"
-        self.root = folder / "runs"
+        self.plan, self.records = folder / "leaderboard.yaml", folder / "leaderboard.jsonl"
+        self.root, self.page_file = folder / "runs", folder / "page.md"
         experiment = EXPERIMENT | {"training": EXPERIMENT["training"] | training}
         (folder / "room.yaml").write_text(yaml.safe_dump(experiment))
         plan = {
-            "worlds": {"room": {"experiment": str(folder / "room.yaml")}},
-            "methods": {"distillation": {}, "clone": {"settings": CLONE}},
-            "boards": {
-                "core": {
-                    "worlds": ["room"],
-                    "methods": ["distillation", "clone"],
-                    "seeds": [*seeds],
-                }
-            },
+            "page": str(self.page_file),
+            "groups": {"room": {"experiment": str(folder / "room.yaml")}},
+            "rows": {"distillation": {}, "clone": {"settings": CLONE}},
+            "baseline": "distillation",
+            "seeds": [*seeds],
         }
-        self.plan.write_text(yaml.safe_dump(plan))
+        self.plan.write_text(yaml.safe_dump(plan, sort_keys=False))
 
     @property
     def words(self) -> list[str]:
         """The options of scripts.leaderboard that choose these files."""
-        words = ["--file", self.plan, "--records", self.records, "--root", self.root]
-        return [str(word) for word in words]
+        return ["--file", str(self.plan), "--root", str(self.root)]
+
+    @property
+    def sweep(self) -> Sweep:
+        """The plan."""
+        return load_sweep(self.plan)
 
     @property
     def runs(self) -> list[PlannedRun]:
         """The runs of the board: two for each seed."""
-        return load_board(self.plan).planned_runs()
+        return self.sweep.planned_runs()
 
     def shard_of(self, name: str) -> str:
         """Return which shard of two has the run called `name`."""
-        first = {run.config.name for run in shard(self.runs, 1, 2)}
+        first = {run.config.name for run in take_shard(new_measure(self.sweep), self.runs, 1, 2)}
         return "1/2" if name in first else "2/2"
 
     def scores(self) -> dict[str, dict]:
-        """Return the records by key without the seconds that they took.
-
-        Each run has one line at most.
-        """
-        found = read_records(self.records)
-        assert len(self.records.read_text().splitlines()) == len(found) + 1
-        return {
-            key: {name: value for name, value in record.items() if name not in SECONDS}
-            for key, record in found.items()
-        }
+        """Return the records by key without the seconds that they took."""
+        records = read_records(self.records)
+        assert len(self.records.read_text().splitlines()) == len(records)
+        return {key: asdict(replace(record, seconds={})) for key, record in records.items()}
 
     def page(self) -> str:
-        """Return the page of the board as Markdown, without the place of its plan."""
-        return self.records.with_suffix(".md").read_text().replace(str(self.plan.parent), "")
+        """Return the page of the board as Markdown, without times and the place of its plan."""
+        text = self.page_file.read_text().replace(str(self.plan.parent), "")
+        return re.sub(r"took [0-9.]+ hours", "", text)
 
 
 def start_board(board: SmallBoard, *words: str) -> subprocess.Popen:

@@ -1,104 +1,82 @@
-"""Findings: what analyses of models of several seeds say, from the file to the page."""
-
-import re
-import threading
-import time
-from pathlib import Path
+"""The measure `analysis`: what is kept of trained models, and the tables of it."""
 
 import numpy as np
 import pytest
 from processes import ROOT
+from sweeps import make, write_sweep
 
-from ad.cli import VERBS, exit_code
-from ad.errors import ConfigError, CorruptError
+from ad.errors import ConfigError
 from ad.interpret.labeled import LabeledArray
-from ad.runtime.locks import locked, locked_files
-from ad.runtime.run import Run
-from ad.sweeps.findings.plan import Findings, load_findings
-from ad.sweeps.findings.records import add_values, read_values, values_of
-from ad.sweeps.findings.report import (
-    check_table,
-    findings_table,
-    make_findings,
-    missing_tables,
-    write_findings,
-)
+from ad.sweeps.analyses import AnalysisMeasure, findings_section, values_of
+from ad.sweeps.pages import write_page
+from ad.sweeps.plan import Sweep
+from ad.sweeps.records import add_records, new_record, read_records
+from ad.sweeps.run import new_measure
 
-FILE = """
-page: PAGE
-seeds: [0, 1]
-models:
-  small: {experiment: configs/smoke.yaml}
-  wide: {experiment: configs/smoke.yaml, settings: {model.width: 32}}
-tables:
-  heads:
-    models: [small]
-    analysis: patching
-    array: head
-    interval: head_interval
-    at: {change: no rewards}
-    rows: head
-    strongest: 2
-  masses:
-    models: [small]
-    analysis: attention
-    array: scores
-    at: {relation: rewarded}
-    rows: head
-    rows_of: heads
-  all:
-    models: [small, wide]
-    analysis: attention
-    array: scores
-    rows: relation
-    columns: head
-  by_seed:
-    models: [wide]
-    analysis: attention
-    array: scores
-    at: {head: "0.1"}
-    rows: relation
-"""
-OVER_TRAINING = """
-  learning:
-    models: [wide]
-    analysis: learning
-    over_training: true
-    array: gain
-    interval: gain_interval
-    rows: train steps
-  strongest:
-    models: [wide]
-    analysis: attention
-    array: scores
-    at: {relation: rewarded}
-    rows: head
-    strongest: 1
-  of_the_strongest:
-    models: [wide]
-    analysis: attention
-    over_training: true
-    array: scores
-    at: {relation: rewarded}
-    rows: train steps
-    columns: head
-    columns_of: strongest
-"""
+SMOKE = str(ROOT / "configs/smoke.yaml")
+ATTENTION = {"analysis": "attention", "array": "scores"}
+CONTENT = {
+    "measure": "analysis",
+    "seeds": [0, 1],
+    "heading": "model",
+    "rows": {
+        "small": {"experiment": SMOKE},
+        "wide": {"experiment": SMOKE, "settings": {"model.width": 32}},
+    },
+    "tables": {
+        "heads": {
+            "models": ["small"],
+            "analysis": "patching",
+            "array": "head",
+            "interval": "head_interval",
+            "at": {"change": "no rewards"},
+            "rows": "head",
+            "strongest": 2,
+        },
+        "masses": {
+            **ATTENTION,
+            "models": ["small"],
+            "at": {"relation": "rewarded"},
+            "rows": "head",
+            "rows_of": "heads",
+        },
+        "all": {**ATTENTION, "models": ["small", "wide"], "rows": "relation", "columns": "head"},
+        "by_seed": {**ATTENTION, "models": ["wide"], "at": {"head": "0.1"}, "rows": "relation"},
+    },
+}
+OVER_TRAINING = {
+    "learning": {
+        "models": ["wide"],
+        "analysis": "learning",
+        "over_training": True,
+        "array": "gain",
+        "interval": "gain_interval",
+        "rows": "train steps",
+    },
+    "strongest": {
+        **ATTENTION,
+        "models": ["wide"],
+        "at": {"relation": "rewarded"},
+        "rows": "head",
+        "strongest": 1,
+    },
+    "of_the_strongest": {
+        **ATTENTION,
+        "models": ["wide"],
+        "over_training": True,
+        "at": {"relation": "rewarded"},
+        "rows": "train steps",
+        "columns": "head",
+        "columns_of": "strongest",
+    },
+}
 HEADS, RELATIONS = ["0.0", "0.1"], ["itself", "rewarded"]
 
 
-def load(file: Path) -> Findings:
-    return load_findings(file, file.with_suffix(".csv"))
-
-
-@pytest.fixture
-def file(tmp_path) -> Path:
-    path = tmp_path / "findings.yaml"
-    page = tmp_path / "page.md"
-    path.write_text(FILE.replace("PAGE", str(page)))
-    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in load(path).tables)
-    page.write_text(f"before\n{marks}after\n")
-    return path
+def without(*names: str, **tables: dict) -> dict:
+    """Return the sweep without the tables `names`, and with other `tables`."""
+    kept = {name: table for name, table in CONTENT["tables"].items() if name not in names}
+    return {**CONTENT, "tables": kept | tables}
 
 
 def results_of(head, scores) -> dict[str, LabeledArray]:
@@ -113,289 +91,147 @@ def results_of(head, scores) -> dict[str, LabeledArray]:
     }
 
 
-def fill(findings: Findings, results: list[dict]) -> None:
-    """Write the values of `results`, those of each seed of the model small."""
-    for run, own in zip(findings.models["small"], results, strict=True):
-        for name in findings.tables_of(run):
-            add_values(findings.records, values_of(findings, name, run, own))
+def fill(sweep: Sweep, results: list[dict], model: str = "small") -> None:
+    """Write the values of `results`, those of each seed of a model."""
+    runs = next(cell.runs for cell in sweep.cells if cell.row == model)
+    for run, own in zip(runs, results, strict=False):
+        values = {
+            name: {
+                "analysis": table.analysis,
+                "array": table.array,
+                "values": values_of(table, own),
+            }
+            for name, table in sweep.tables.items()
+            if model in table.models
+        }
+        add_records(sweep.records, [new_record(run, values=values)])
 
 
-def cells(findings: Findings, name: str) -> list[list[str]]:
-    return findings_table(findings, name, read_values(findings.records)).rows
+def rows(sweep: Sweep, name: str) -> list[list[str]]:
+    (table,) = findings_section(sweep, name, read_records(sweep.records)).blocks
+    return table.rows
 
 
-def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(file):
-    findings = load(file)
-    fill(
-        findings,
-        [
-            results_of([0.25, -0.5], [[0.1, 0.2], [0.3, 0.4]]),
-            results_of([0.75, 0.0], [[0.5, 0.6], [0.7, 0.8]]),
-        ],
-    )
-    assert cells(findings, "heads") == [
+def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(tmp_path):
+    sweep = write_sweep(tmp_path, CONTENT)
+    first = results_of([0.25, -0.5], [[0.1, 0.2], [0.3, 0.4]])
+    fill(sweep, [first, results_of([0.75, 0.0], [[0.5, 0.6], [0.7, 0.8]])])
+    assert rows(sweep, "heads") == [
         ["small", "1", "0.1: -0.50 [-0.60, -0.40]", "0.0: 0.75 [0.65, 0.85]"],
         ["small", "2", "0.0: 0.25 [0.15, 0.35]", "0.1: 0.00 [-0.10, 0.10]"],
     ]
-    assert cells(findings, "masses") == [
+    assert rows(sweep, "masses") == [
         ["small", "1", "0.1: 0.40", "0.0: 0.60"],
         ["small", "2", "0.0: 0.20", "0.1: 0.80"],
     ]
 
 
-def test_an_unknown_value_is_not_among_the_strongest(file):
-    findings = load(file)
-    fill(findings, [results_of([np.nan, 0.5], [[0.1, 0.2], [0.3, 0.4]])] * 2)
-    assert [row[1:3] for row in cells(findings, "heads")] == [["1", "0.1: 0.50 [0.40, 0.60]"]]
-    assert [row[1:3] for row in cells(findings, "masses")] == [["1", "0.1: 0.40"]]
+def test_an_unknown_value_is_not_among_the_strongest(tmp_path):
+    sweep = write_sweep(tmp_path, CONTENT)
+    fill(sweep, [results_of([np.nan, 0.5], [[0.1, 0.2], [0.3, 0.4]])] * 2)
+    assert [row[1:3] for row in rows(sweep, "heads")] == [["1", "0.1: 0.50 [0.40, 0.60]"]]
+    assert [row[1:3] for row in rows(sweep, "masses")] == [["1", "0.1: 0.40"]]
 
 
-def test_an_interval_that_a_table_does_not_name_any_more_is_not_shown(file):
-    fill(load(file), [results_of([0.0, 0.5], [[0.1, 0.2], [0.3, 0.4]])] * 2)
-    file.write_text(file.read_text().replace("    interval: head_interval\n", ""))
-    assert cells(load(file), "heads")[0][2:] == ["0.1: 0.50"] * 2
-
-
-def test_columns_have_the_mean_over_the_seeds_and_its_interval(file):
-    findings = load(file)
-    fill(
-        findings,
-        [
-            results_of([0, 0], [[0.1, 0.2], [0.3, 0.4]]),
-            results_of([0, 0], [[0.3, 0.2], [0.3, np.nan]]),
-        ],
-    )
-    table = findings_table(findings, "all", read_values(findings.records))
-    assert table.header == ["model", "relation", *HEADS]
-    assert table.rows == [
+def test_columns_have_the_mean_over_the_seeds_and_its_interval(tmp_path):
+    sweep = write_sweep(tmp_path, CONTENT)
+    first = results_of([0, 0], [[0.1, 0.2], [0.3, 0.4]])
+    fill(sweep, [first, results_of([0, 0], [[0.3, 0.2], [0.3, np.nan]])])
+    assert rows(sweep, "all") == [
         ["small", "itself", "0.20 [-1.07, 1.47]", "0.30 [0.30, 0.30]"],
         ["small", "rewarded", "0.20 [0.20, 0.20]", "0.40"],
     ]
+    only = {"all": CONTENT["tables"]["all"] | {"only": ["itself"]}}
+    assert [row[1] for row in rows(write_sweep(tmp_path, without(**only)), "all")] == ["itself"]
 
 
-def test_only_the_rows_that_a_table_names_are_shown(file):
-    file.write_text(
-        file.read_text().replace("rows: relation\n", "rows: relation\n    only: [itself]\n")
-    )
-    findings = load(file)
-    fill(findings, [results_of([0, 0], [[1, 2], [3, 4]])] * 2)
-    assert [row[1] for row in cells(findings, "all")] == ["itself"]
-
-
-def test_a_seed_that_is_missing_is_a_dash(file):
-    findings = load(file)
-    first, _ = findings.models["wide"]
-    values = values_of(findings, "by_seed", first, results_of([0, 0], [[1, 2], [3, 4]]))
-    add_values(findings.records, values)
-    assert cells(findings, "by_seed") == [
+def test_a_seed_that_is_missing_is_a_dash(tmp_path):
+    sweep = write_sweep(tmp_path, CONTENT)
+    fill(sweep, [results_of([0, 0], [[1, 2], [3, 4]])], "wide")
+    assert rows(sweep, "by_seed") == [
         ["wide", "itself", "3.00", "–", "3.00"],
         ["wide", "rewarded", "4.00", "–", "4.00"],
     ]
-    assert not cells(findings, "heads")
+    assert not rows(sweep, "heads")
 
 
-def test_values_are_kept_once_and_missing_tables_are_those_without(file):
-    findings = load(file)
-    run = findings.models["small"][0]
-    assert missing_tables(findings, run) == ["heads", "masses", "all"]
-    values = values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
-    for _ in range(2):
-        add_values(findings.records, values)
-    assert read_values(findings.records) == values
-    assert missing_tables(findings, run) == ["masses", "all"]
+def test_a_run_is_done_if_it_has_the_values_of_each_of_its_tables(tmp_path):
+    sweep = write_sweep(tmp_path, without("all"))
+    fill(sweep, [results_of([0, 0], [[1, 2], [3, 4]])])
+    first, second = next(cell.runs for cell in sweep.cells if cell.row == "small")
+    records = read_records(sweep.records)
+    assert new_measure(sweep).is_done(first, records[first.key])
+    assert not new_measure(sweep).is_done(second, records.get(second.key))
+    for more in (without(), without(masses=CONTENT["tables"]["masses"] | {"array": "kept"})):
+        assert not new_measure(write_sweep(tmp_path, more)).is_done(first, records[first.key])
 
 
-def test_models_are_trained_analyzed_and_shown_on_the_page(file, tmp_path, capsys):
-    findings = load(file)
-    run = findings.models["wide"][1]
-    make_findings(findings, [run], tmp_path)
-    assert not missing_tables(findings, run) and not list((tmp_path / "logs").glob("wide*"))
-    records = findings.records.read_bytes()
-    make_findings(findings, [run], tmp_path)
-    assert findings.records.read_bytes() == records
-    write_findings(findings)
-    page = findings.page.read_text()
-    assert page.startswith("before") and page.endswith("after\n")
-    assert "| wide | previous step | – |" in page and "| small |" not in page
-    assert page.count("| wide | rewarded |") == 2
-
-
-def test_a_launcher_is_asked_for_jobs_that_share_the_models(file, tmp_path, capsys):
-    words = ["--file", str(file), "--records", str(file.with_suffix(".csv"))]
-    words += ["--root", str(tmp_path / "root")]
-    launch = ["--launcher", "local", "--launcher_settings", "{jobs: 2}"]
-    page = load(file).page.read_text()
-    assert exit_code(VERBS["findings"], [*words, *launch, "--dry", "true"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith(f"ad.cli findings {' '.join(words)} --runs true --shard 1/2")
-    assert second == first.replace("1/2", "2/2")
-    assert exit_code(VERBS["findings"], [*words, *launch, "--shard", "1/2"]) == 2
-    assert "--shard is what --launcher gives to its jobs" in capsys.readouterr().err
-    assert not (tmp_path / "root").exists() and load(file).page.read_text() == page
-
-
-def test_without_missing_values_or_with_a_wrong_table_no_job_starts(file, monkeypatch, capsys):
-    words = ["--file", str(file), "--records", str(file.with_suffix(".csv")), "--launcher", "local"]
-    monkeypatch.setattr("ad.sweeps.launchers.launch.launch", lambda *_: pytest.fail("a job starts"))
-    text = file.read_text()
-    file.write_text(text.replace("array: head\n", "array: heads\n"))
-    assert exit_code(VERBS["findings"], words) == 2
-    assert "the analysis patching has no array 'heads'" in capsys.readouterr().err
-    file.write_text(text[: text.index("  heads:")] + text[text.index("  by_seed:") :])
-    findings = load(file)
-    for run in findings.models["wide"]:
-        own = results_of([0, 0], [[1, 2], [3, 4]])
-        add_values(findings.records, values_of(findings, "by_seed", run, own))
-    assert exit_code(VERBS["findings"], words) == 0
-    assert "| wide | rewarded |" in findings.page.read_text()
+def test_models_are_trained_analyzed_and_shown_on_the_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- by_seed -->\n<!-- /by_seed -->\nafter\n")
+    tables = {"by_seed": CONTENT["tables"]["by_seed"]}
+    rows = {"wide": CONTENT["rows"]["wide"]}
+    content = {**CONTENT, "tables": tables, "rows": rows, "seeds": [1], "page": str(page)}
+    sweep = write_sweep(tmp_path, content)
+    make(sweep, tmp_path / "root")
+    assert not list((tmp_path / "root/logs").glob("wide*"))
+    records = sweep.records.read_bytes()
+    assert make(sweep, tmp_path / "root") == [] and sweep.records.read_bytes() == records
+    write_page(sweep, tmp_path / "root")
+    text = page.read_text()
+    assert text.startswith("before") and text.endswith("after\n")
+    assert "| wide | previous step | " in text and text.count("| wide | rewarded |") == 1
 
 
 @pytest.mark.slow
-def test_jobs_of_a_launcher_share_the_seeds_and_make_the_values_of_one_process(
-    file, tmp_path, monkeypatch
+def test_analyses_over_training_have_a_value_for_each_checkpoint(tmp_path):
+    wide = CONTENT["rows"]["wide"]
+    rows_ = {"wide": {**wide, "settings": {**wide["settings"], "training.keep_every": 4}}}
+    sweep = write_sweep(tmp_path, {**CONTENT, "tables": OVER_TRAINING, "rows": rows_, "seeds": [0]})
+    make(sweep, tmp_path / "root")
+    steps = [row[1] for row in rows(sweep, "learning")]
+    assert steps[:3] == ["0", "4", "8"]
+    assert [row[1] for row in rows(sweep, "of_the_strongest")] == steps
+    assert all("[" in row[2] for row in rows(sweep, "learning"))
+
+
+HEADS_TABLE = CONTENT["tables"]["heads"]
+WRONG = [
+    ({"array": "heads"}, "has no array 'heads'"),
+    ({"at": {}}, "rows and columns must be those that `at` leaves"),
+    ({"interval": "head"}, "is no interval of head"),
+    ({"analysis": "patchin"}, "patchin"),
+]
+
+
+@pytest.mark.parametrize(("entry", "sentence"), WRONG)
+def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(
+    tmp_path, entry, sentence
 ):
-    monkeypatch.chdir(ROOT)
-    text = file.read_text()
-    file.write_text(text[: text.index("  heads:")] + text[text.index("  by_seed:") :])
-    findings = load(file)
-    make_findings(findings, findings.planned_runs(), tmp_path / "one")
-    records, first = tmp_path / "jobs.csv", tmp_path / "first.csv"
-    words = ["--file", str(file), "--root", str(tmp_path / "jobs"), "--records"]
-    shard = ["--shard", "1/2", "--runs", "true"]
-    assert exit_code(VERBS["findings"], [*words, str(first), *shard]) == 0
-    assert {value.seed for value in read_values(first)} == {0}
-    assert "| wide |" not in findings.page.read_text()
-    launch = ["--launcher", "local", "--launcher_settings", "{jobs: 2}"]
-    assert exit_code(VERBS["findings"], [*words, str(records), *launch]) == 0
-    jobs, one = (set(map(repr, read_values(path))) for path in (records, findings.records))
-    assert jobs == one and one
-    assert "| wide | rewarded |" in findings.page.read_text()
-    assert not list((tmp_path / "jobs" / "logs").iterdir())
+    sweep = write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
+    with pytest.raises(ConfigError) as caught:
+        AnalysisMeasure(sweep).check(sweep.planned_runs())
+    assert sentence in str(caught.value)
 
 
-def test_checkpoints_are_analyzed_and_the_strongest_head_is_followed_over_training(file, tmp_path):
-    text = file.read_text().replace("{model.width: 32}", "{training.keep_every: 10}")
-    file.write_text(text + OVER_TRAINING)
-    findings = load(file)
-    findings.page.write_text("".join(f"<!-- {n} -->\n<!-- /{n} -->\n" for n in findings.tables))
-    run = findings.models["wide"][0]
-    make_findings(findings, [run], tmp_path)
-    learning = cells(findings, "learning")
-    assert [row[1] for row in learning] == ["0", "10", "20"]
-    for _, _, gain, *_ in learning:
-        mean, low, high = map(float, re.findall(r"-?\d+\.\d+", gain))
-        assert low <= mean <= high
-    followed, (strongest,) = cells(findings, "of_the_strongest"), cells(findings, "strongest")
-    assert [row[1] for row in followed] == ["0", "10", "20"]
-    assert strongest[2].endswith(f": {followed[-1][2]}")
-    write_findings(findings)
+REFUSED = [
+    ({"models": ["smal"]}, "did you mean small"),
+    ({"columns": "kind"}, "rows that differ by seed"),
+    ({"array": ""}, "must name analysis, array"),
+    ({"strongest": 0, "rows_of": "all"}, "must name a table with strongest rows"),
+    ({"strongest": 0, "columns_of": "heads"}, "names columns_of, but no columns"),
+]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("analysis: patching", "analysis: patchin", "which is none; did you mean patching"),
-        ("models: [small, wide]", "models: [smal]", "names the model 'smal', which is none"),
-        ("    array: head\n", "", "heads must name an array"),
-        ("rows_of: heads", "rows_of: all", "names rows_of 'all', which is no table with strongest"),
-        ("rows_of: heads", "rows_of: none\n  none:", "names rows_of 'none', which is no table"),
-        ("columns: head", "columns: head\n    strongest: 1", "all has columns"),
-        ("columns: head", "columns: head\n    columns_of: all", "names columns_of 'all', which"),
-        ("columns: head", "columns_of: heads", "all names columns_of, but no columns"),
-        ("{model.width: 32}", "{training.train_seed: 1}", "must not set training.train_seed"),
-        ("{experiment: configs/smoke.yaml}", "{}", "small must name an experiment"),
-    ],
-)
-def test_a_mistake_in_the_file_is_a_sentence(file, old, new, sentence):
-    file.write_text(file.read_text().replace(old, new, 1))
-    with pytest.raises(ConfigError, match=sentence):
-        load(file)
+@pytest.mark.parametrize(("entry", "sentence"), REFUSED)
+def test_a_table_that_is_wrong_is_refused(tmp_path, entry, sentence):
+    with pytest.raises(ConfigError) as caught:
+        write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
+    assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("array: head\n", "array: heads\n", "has no array 'heads'; did you mean"),
-        ("{change: no rewards}", "{change: nothing}", "the axis 'change' has no label 'nothing'"),
-        ("{change: no rewards}", "{chance: no rewards}", "at` leaves, change, head, not head"),
-        ("interval: head_interval", "interval: head", "the array head is no interval of head"),
-        ("strongest: 2", "strongest: 2\n    only: ['0.2']", r"the axis 'head' has no label '0\.2'"),
-        (
-            "rows: head\n    strongest",
-            "rows: bound\n    strongest",
-            "must be those that",
-        ),
-    ],
-)
-def test_an_array_that_does_not_fit_a_table_is_a_sentence(file, old, new, sentence):
-    file.write_text(file.read_text().replace(old, new, 1))
-    findings = load(file)
-    run = findings.models["small"][0]
-    with pytest.raises(ConfigError, match=sentence):
-        values_of(findings, "heads", run, results_of([0, 0], [[1, 2], [3, 4]]))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("array: head\n", "array: heads\n", "table heads: .* no array 'heads'; did you mean"),
-        ("head_interval", "head_intervals", "table heads: .* no array 'head_intervals'; did you"),
-        ("{relation: rewarded}", "{relations: rewarded}", "table masses: .* axes head, relation:"),
-        ("array: gain\n", "array: gains\n", "table learning: .* learning has no array 'gains'"),
-        ("rows: train steps", "rows: steps", "table learning: .* has the axes train steps:"),
-    ],
-)
-def test_a_table_that_an_analysis_does_not_have_is_refused_before_any_training(
-    file, tmp_path, old, new, sentence
-):
-    file.write_text((file.read_text() + OVER_TRAINING).replace(old, new, 1))
-    findings, root = load(file), tmp_path / "root"
-    with pytest.raises(ConfigError, match=sentence):
-        make_findings(findings, findings.planned_runs(), root)
-    assert not root.exists()
-
-
-def test_the_committed_tables_are_those_of_their_analyses():
-    findings = load_findings(ROOT / "configs/interpret/findings.yaml", Path("none.csv"))
-    for name in findings.tables:
-        check_table(findings, name)
-
-
-def test_a_model_that_another_process_makes_comes_last_and_is_made_once(
-    file, tmp_path, monkeypatch
-):
-    findings, made = load(file), []
-    first, second = findings.models["wide"]
-
-    def train(configs):
-        made.extend(configs)
-        return map(Run, configs)
-
-    def analyze(findings, run, trained, names):
-        results = results_of([0, 0], [[1, 2], [3, 4]])
-        return [value for name in names for value in values_of(findings, name, run, results)]
-
-    monkeypatch.setattr("ad.sweeps.findings.report.collect_and_train", train)
-    monkeypatch.setattr("ad.sweeps.findings.report._analyzed", analyze)
-    arguments = findings, [first, second], tmp_path, True
-    driver = threading.Thread(target=make_findings, args=arguments, daemon=True)
-    with locked(tmp_path / "logs" / first.config.name):  # by another driver
-        driver.start()
-        while missing_tables(findings, second):
-            assert driver.is_alive()
-            time.sleep(0.01)
-        with locked_files(findings.records.parent):
-            names = missing_tables(findings, first)
-            add_values(findings.records, analyze(findings, first, None, names))
-    driver.join(60)
-    assert not driver.is_alive()
-    assert [config.name for config in made] == [second.config.name]
-
-
-def test_records_that_are_cut_are_refused(file):
-    findings = load(file)
-    fill(findings, [results_of([0, 0], [[1, 2], [3, 4]])] * 2)
-    text = findings.records.read_text()
-    findings.records.write_text(text[: len(text) // 2])
-    with pytest.raises(CorruptError, match="is not a whole file of findings"):
-        read_values(findings.records)
+@pytest.mark.parametrize("at", ["no reward", "none"])
+def test_a_label_that_the_array_does_not_have_is_refused(tmp_path, at):
+    sweep = write_sweep(tmp_path, without(heads=HEADS_TABLE | {"at": {"change": at}}))
+    with pytest.raises(ConfigError, match=f"has no label '{at}'"):
+        values_of(sweep.tables["heads"], results_of([0, 0], [[1, 2], [3, 4]]))

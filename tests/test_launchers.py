@@ -6,40 +6,23 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from processes import ROOT
 from small_board import SmallBoard
+from sweeps import make
 
 from ad.cli import VERBS, exit_code
-from ad.collection.collect import collect
 from ad.config.help import launcher_help
-from ad.data.histories import HistoryStore
-from ad.errors import ConfigError, CorruptError, MachineError, NumericError
+from ad.errors import MachineError, NumericError
 from ad.registry import LAUNCHERS
-from ad.runtime.locks import is_locked, locked
-from ad.runtime.run import Run
-from ad.runtime.signals import Terminated
-from ad.sweeps.failures import failures_file
-from ad.sweeps.launchers.base import LOST, SHARD
+from ad.sweeps.launchers.base import LOST
 from ad.sweeps.launchers.launch import new_launcher, run_jobs
 from ad.sweeps.launchers.submitit import Job
-from ad.sweeps.planned import shard
-from ad.sweeps.records import add_records, merge_records, read_records
-from ad.sweeps.runs import list_runs, run_missing
+from ad.sweeps.pages import write_page
 
 ON_THIS_MACHINE = {"local": "", "submitit": "{cluster: local}"}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> SmallBoard:
-    """A board whose runs this process has made; tests only read it."""
-    board = SmallBoard(tmp_path_factory.mktemp("made"))
-    assert exit_code(VERBS["leaderboard"], board.words) == 0
-    return board
 
 
 @pytest.fixture
@@ -53,23 +36,12 @@ def sh(text: str) -> list[str]:
     return ["sh", "-c", text]
 
 
-def test_two_shards_make_the_records_of_one_process(made, tmp_path):
-    board = SmallBoard(tmp_path)
-    for number in (2, 1):
-        run_missing(board.records, shard(board.runs, number, 2), board.root)
-        assert len(read_records(board.records)) == 4 / number
-    assert board.scores() == made.scores() and len(made.scores()) == 4
-
-
 @pytest.fixture(scope="module")
-def of_one_seed(made, tmp_path_factory) -> SmallBoard:
-    """A board with the records of the first seed of `made`, and their page; tests only read it."""
-    board, records = (
-        SmallBoard(tmp_path_factory.mktemp("first"), seeds=[0]),
-        read_records(made.records),
-    )
-    add_records(board.records, [records[run.key] for run in board.runs])
-    assert exit_code(VERBS["leaderboard"], [*board.words, "--table", "true"]) == 0
+def of_one_seed(tmp_path_factory) -> SmallBoard:
+    """A board of one seed whose runs this process has made; tests only read it."""
+    board = SmallBoard(tmp_path_factory.mktemp("first"), seeds=[0])
+    make(board.sweep, board.root)
+    write_page(board.sweep, board.root)
     return board
 
 
@@ -132,20 +104,6 @@ def test_a_job_that_is_told_to_stop_has_not_failed_and_is_started_again(
         run_jobs(start("local"), [sh("kill -9 $$"), sh(f"exit {code}")])
 
 
-def test_a_run_that_is_told_to_stop_has_not_failed(tmp_path, monkeypatch, capsys):
-    def stop(configs):
-        raise Terminated
-
-    board = SmallBoard(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr("ad.pipeline.collect_and_train", stop)
-        assert exit_code(VERBS["leaderboard"], board.words) == 143
-    assert "terminated; run the same command to resume" in capsys.readouterr().err
-    assert not failures_file(board.records).exists()
-    list_runs(board.records, board.runs, board.root)
-    assert "leaderboard: 4 of 4 runs are missing" in capsys.readouterr().out
-
-
 def test_a_job_in_the_debug_executor_of_submitit_runs_in_this_process(tmp_path, capfd):
     launcher = new_launcher("submitit", "{cluster: debug}", "test", tmp_path / "jobs", 9)
     assert launcher.run([sh("echo $PPID; exit 3")]) == [3]
@@ -205,25 +163,6 @@ def wait_for(file: Path) -> None:
     raise AssertionError(f"{file} was not written")
 
 
-def test_the_script_for_sbatch_runs_a_shard_and_is_queued_again_when_it_is_told_to_stop(tmp_path):
-    settings = "{jobs: 3, parallel: 2, partition: cpu, minutes: 30, options: {account: lab}}"
-    launcher = new_launcher("submitit", settings, "study", tmp_path / "jobs", 9)
-    script = launcher.script(["sh", "-c", f"echo {SHARD}; exit 143"])
-    options = ("array=1-3%2", "partition=cpu", "time=30", "account=lab", "signal=TERM@90")
-    assert all(f"#SBATCH --{option}\n" in script for option in options)
-    assert "#SBATCH --requeue\n" in script and "gpus" not in script
-    for name in ("srun", "scontrol"):
-        (tmp_path / name).write_text(
-            f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\nexec "$@"\n'
-        )
-        (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "77"}
-    env = os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    ended = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (143, "2/3\n")
-    assert (tmp_path / "calls").read_text().splitlines()[-1] == "scontrol requeue 77_2"
-
-
 def test_a_dry_run_prints_the_jobs_and_makes_nothing(tmp_path, capsys):
     board = SmallBoard(tmp_path)
     words = [*board.words, "--launcher", "local", "--dry", "true", "--retry", "true"]
@@ -234,28 +173,16 @@ def test_a_dry_run_prints_the_jobs_and_makes_nothing(tmp_path, capsys):
     assert not board.root.exists() and not board.records.exists()
 
 
-def test_more_jobs_than_runs_to_share_are_not_started(tmp_path, capsys):
-    board = SmallBoard(tmp_path)
-    words = ["--launcher", "local", "--launcher_settings", "{jobs: 30}", "--dry", "true"]
-    assert exit_code(VERBS["leaderboard"], [*board.words, *words]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
-
-
-@pytest.mark.parametrize("verb", ["tune", "seeds"])
-def test_verbs_of_one_experiment_start_jobs_too(verb, tmp_path, capsys):
+def test_seeds_start_jobs_too(tmp_path, capsys):
     words = ["--config_path", str(ROOT / "configs/smoke.yaml"), "--root", str(tmp_path)]
-    words += ["--seeds", "3,4,5"] if verb == "seeds" else ["--tune.grid.learning_rate", "[1, 2]"]
+    words += ["--seeds", "3,4,5"]
     launch = ["--launcher", "local", "--launcher_settings", "{jobs: 5}", "--dry", "true"]
-    assert exit_code(VERBS[verb], [*words, *launch]) == 0
+    assert exit_code(VERBS["seeds"], [*words, *launch]) == 0
     jobs = capsys.readouterr().out.splitlines()
-    assert len(jobs) == (3 if verb == "seeds" else 1)
-    assert all(f"ad.cli {verb} --config_path" in job for job in jobs)
-    assert exit_code(VERBS[verb], [*words, *launch, "--fresh", "true"]) == 2
+    assert len(jobs) == 3  # not more jobs than runs
+    assert all("ad.cli seeds --config_path" in job for job in jobs)
+    assert exit_code(VERBS["seeds"], [*words, *launch, "--fresh", "true"]) == 2
     assert "--fresh true cannot be given to a --launcher" in capsys.readouterr().err
-    assert exit_code(VERBS[verb], [*words, *launch, "--shard", "1/2"]) == 2
-    assert "--shard is " in capsys.readouterr().err
-    assert exit_code(VERBS[verb], [*words, "--retry", "true"]) == 2  # they keep no failures
-    assert "--retry is not an option" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -279,28 +206,10 @@ def test_wrong_options_get_a_sentence(words, sentence, tmp_path, capsys):
     assert not board.root.exists()
 
 
-@pytest.mark.parametrize("name", ["submitit", "ray"])
-def test_an_extra_that_is_missing_gets_a_sentence(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("ad.config.checks.find_spec", lambda package: None)
-    with pytest.raises(ConfigError, match=rf'--launcher {name} needs .* -e "\.\[{name}\]"'):
-        new_launcher(name, "", "test", tmp_path, 9)
-
-
 def test_jobs_that_slurm_does_not_take_get_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))  # without sbatch and srun
     launcher = new_launcher("submitit", "{cluster: slurm}", "test", tmp_path / "jobs", 9)
     with pytest.raises(MachineError, match='submitit cannot submit the jobs: Could not detect "'):
-        launcher.run([sh("exit 0")])
-
-
-def test_a_cluster_of_ray_that_cannot_be_reached_gets_a_sentence(tmp_path, monkeypatch):
-    def refuse(*_, **options):
-        raise ConnectionError("no cluster\nanswers")
-
-    monkeypatch.setattr("ad.config.checks.find_spec", lambda package: "installed")
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=refuse))
-    launcher = new_launcher("ray", "{address: here}", "test", tmp_path, 9)
-    with pytest.raises(MachineError, match="ray cannot reach here: no cluster answers"):
         launcher.run([sh("exit 0")])
 
 
@@ -314,139 +223,3 @@ def test_the_help_names_every_setting_of_every_launcher():
         own = text.split(f"--launcher is {name}")[1].split("--launcher is")[0]
         for setting in vars(LAUNCHERS.load(name).Settings()):
             assert f"\n  {setting} " in own
-
-
-def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, capsys):
-    board = SmallBoard(tmp_path)
-    first, *others = board.runs
-    folder = board.root / "logs" / first.config.name
-    with locked(folder):
-        list_runs(board.records, board.runs, board.root)
-        states = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-        assert states[:4] == ["running", "missing", "missing", "missing"]
-        process = threading.Thread(
-            target=run_missing, args=(board.records, board.runs, board.root), daemon=True
-        )
-        process.start()
-        while len(read_records(board.records)) < len(others):
-            time.sleep(0.05)
-        # The other process is done.
-        add_records(board.records, [read_records(made.records)[first.key]])
-    process.join(60)
-    assert not process.is_alive() and board.scores() == made.scores()
-    assert "train: already done" not in capsys.readouterr().out and not folder.exists()
-
-
-def test_a_run_waits_for_a_process_that_collects_its_histories(made, tmp_path):
-    board = SmallBoard(tmp_path)
-    first = board.runs[0]
-    histories = HistoryStore(replace(first.config, root=str(board.root))).path
-    written = histories.with_name("other") / ".history.345.tmp"
-    written.mkdir(parents=True)  # by a process that collects other histories
-    process = threading.Thread(
-        target=run_missing, args=(board.records, [first], board.root), daemon=True
-    )
-    with locked(histories):
-        process.start()
-        while not is_locked(board.root / "logs" / first.config.name):
-            time.sleep(0.05)
-        time.sleep(0.5)  # long enough to ask for the histories
-    process.join(60)
-    assert board.scores() == {first.key: made.scores()[first.key]} and written.exists()
-
-
-def test_all_that_a_collection_writes_is_written_under_its_lock(tmp_path, monkeypatch):
-    board, held = SmallBoard(tmp_path), []
-    config = replace(board.runs[0].config, root=str(board.root))
-
-    def write(path, value):
-        held.append(is_locked(path.parent))
-
-    monkeypatch.setattr("ad.collection.collect.write_json", write)
-    collect(Run(config))
-    assert held == [True]
-
-
-def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):
-    whole, path = read_records(made.records), tmp_path / "records.csv"
-    lines = made.records.read_text().splitlines(keepends=True)
-    halves = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    halves[0].write_text("".join(lines[:4]))
-    halves[1].write_text("".join([lines[0], *lines[2:]]))
-    for _ in range(2):
-        merge_records(path, halves)
-        assert path.read_bytes() == made.records.read_bytes()
-    assert "a.csv: 3 of 3 records are new" in capsys.readouterr().out
-    key, record = next(iter(whole.items()))
-    other = tmp_path / "c.csv"
-    add_records(other, [record | {"torch": "1.0", "nauc": 0.0, "train_s": 9.0}])
-    merge_records(path, [other])
-    assert f"torch 1.0 in place of {record['torch']}; the record of {path} stays" in (
-        capsys.readouterr().err
-    )
-    add_records(other, [record | {"train_s": 9.0}])
-    merge_records(path, [other])
-    assert not capsys.readouterr().err and read_records(path)[key] == record
-    add_records(other, [record | {"nauc": 0.0}])
-    merge_records(path, [other])
-    assert "other scores of the same versions" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"there is no file .*none\.csv"):
-        merge_records(path, [tmp_path / "none.csv"])
-    other.write_bytes(b"\xff\x00")
-    with pytest.raises(CorruptError, match=r"c\.csv is not a whole file of records"):
-        merge_records(path, [other])
-
-
-def test_records_of_other_versions_count_as_done_and_are_told(made, tmp_path, capsys):
-    path, found = tmp_path / "records.csv", list(read_records(made.records).values())
-    add_records(path, [found[0] | {"torch": "1.0"}, *found[1:]])
-    list_runs(path, made.runs, tmp_path)
-    *states, told, total = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("done") for line in states) and len(states) == 4
-    assert told == (
-        "1 of 4 records were made with other versions than this machine's (torch 1.0) and count "
-        "as done"
-    )
-    assert total == "records: 0 of 4 runs are missing"
-
-
-def test_a_sweep_is_run_by_the_front_end_of_its_file(made, tmp_path, monkeypatch, capsys):
-    words = [*made.words, "--status", "true"]
-    assert exit_code(VERBS["sweep"], words) == 0
-    assert capsys.readouterr().out.endswith("leaderboard: 0 of 4 runs are missing\n")
-    findings = ["--file", str(ROOT / "configs/interpret/findings.yaml"), "--status", "true"]
-    monkeypatch.chdir(ROOT)
-    assert exit_code(VERBS["sweep"], [*findings, "--records", str(tmp_path / "none.csv")]) == 0
-    assert "tables missing" in capsys.readouterr().out
-    (tmp_path / "other.yaml").write_text("x: 1\n")
-    for argv, sentence in [
-        (
-            ["--file", str(tmp_path / "other.yaml")],
-            "is no sweep: it has no models, tables or boards",
-        ),
-        (["--shard", "1/2"], "--file is missing: only --status true is for all sweeps"),
-    ]:
-        assert exit_code(VERBS["sweep"], argv) == 2
-        assert sentence in capsys.readouterr().err
-
-
-def test_the_status_of_all_sweeps_is_that_of_the_files_in_configs(
-    made, tmp_path, monkeypatch, capsys
-):
-    plan = tmp_path / "configs/leaderboard/leaderboard.yaml"
-    plan.parent.mkdir(parents=True)
-    plan.write_text(made.plan.read_text())
-    monkeypatch.chdir(tmp_path)
-    assert exit_code(VERBS["sweep"], ["--status", "true"]) == 0
-    *runs, total = capsys.readouterr().out.splitlines()
-    assert len(runs) == 4 and all(line.startswith("missing  split 0  seed ") for line in runs)
-    assert total == "leaderboard: 4 of 4 runs are missing"
-
-
-@pytest.mark.slow
-def test_the_status_of_the_committed_sweeps_names_each(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    assert exit_code(VERBS["sweep"], ["--status", "true"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    names = {line.split(":")[0] for line in lines if "runs are missing" in line}
-    assert names == {"study", "study_obstacles", "results", "minigrid", "leaderboard"}

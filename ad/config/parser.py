@@ -8,8 +8,7 @@ chosen source algorithm and method, which the `Settings` of its class declares.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pyrallis
 from ad.config.component_constraints import COMPONENT_CONSTRAINTS, LIBRARY_CONSTRAINTS
 from ad.config.constraints import CONSTRAINTS
 from ad.config.fields import (
-    as_yaml,
     is_unused,
     join,
     overlaps,
@@ -36,7 +34,6 @@ from envs.presets import resolve_length
 from envs.registry import did_you_mean
 
 COMPONENTS = {"source": (SOURCES, "algorithm"), "method": (METHODS, "name")}
-MAX_TUNED_SETTINGS = 4096
 
 
 def load(argv: Sequence[str]) -> Experiment:
@@ -156,8 +153,6 @@ def _build(data: Any, problems: list[Problem]) -> Experiment:
     if is_sound:
         bad = {problem.path for problem in problems}
         problems += COMPONENT_CONSTRAINTS.violations(config, bad)
-    if not problems and config.tune.grid:
-        problems += _grid_problems(config)
     return config
 
 
@@ -203,21 +198,6 @@ def _completed(group: type, settings: dict) -> dict:
     entries = dataclasses.fields(group)
     unused = {entry.name for entry in entries if is_unused(entry, values[entry.name])}
     return {name: value for name, value in values.items() if name not in unused}
-
-
-def _grid_problems(config: Experiment) -> Iterator[Problem]:
-    """Yield the problems of the values of source settings in `tune.grid`."""
-    group, grid = SOURCES.load(config.source.algorithm).Settings, config.tune.grid
-    for name, values in grid.items():
-        if type(values) is not list or not values:
-            text = f"must be a list of values, not {as_yaml(values)}"
-            yield Problem(join("tune.grid", name), text)
-        else:
-            found = (list(validate(group, {name: value}, "tune.grid")) for value in values)
-            yield from next(filter(None, found), [])
-    number = config.tune.samples or math.prod(len(v) for v in grid.values() if type(v) is list)
-    if number > MAX_TUNED_SETTINGS:
-        yield Problem("tune.grid", f"makes {number} settings to try: at most {MAX_TUNED_SETTINGS}")
 
 
 def _error(

@@ -16,7 +16,7 @@ from envs.presets import PRESETS
 
 BELONGING = {  # setting that names a component -> dotted paths of what belongs to the component
     "env.id": ("env.kwargs", "env.tasks", "evaluation.worlds"),
-    "source.algorithm": ("source.settings", "tune.grid"),
+    "source.algorithm": ("source.settings",),
     "method.name": ("method.settings", "evaluation.policy", "evaluation.calibration"),
 }
 

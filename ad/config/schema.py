@@ -238,24 +238,6 @@ class RecordConfig:
 
 
 @dataclass(frozen=True)
-class TuneConfig:
-    """The search for settings of the source algorithm; only the verb tune reads it."""
-
-    grid: dict = field({})
-    """values of source settings to try, e.g. {discount: [0.9, 0.99]}"""
-    samples: int = field(0, at_least=0)
-    """number of random settings within the range of the grid; 0 tries the whole grid"""
-    num_tasks: int = field(4, at_least=1)
-    """largest number of train tasks on which each setting is tried"""
-    tune_seed: int = field(0, at_least=0)
-    """seed of the random settings"""
-    rank_by: str = field("area", choices=("area", "pace"), affects_results=False)
-    """score that settings are ranked by: area under the learning curve, or its pace"""
-    rise_windows: float = field(1.0, above=0, affects_results=False)
-    """wanted pace: context windows in which an agent reaches 90 % of its final return"""
-
-
-@dataclass(frozen=True)
 class Experiment:
     """All settings of an experiment, which every verb reads."""
 
@@ -276,7 +258,6 @@ class Experiment:
     training: TrainingConfig = field(TrainingConfig())
     evaluation: EvaluationConfig = field(EvaluationConfig())
     record: RecordConfig = field(RecordConfig())
-    tune: TuneConfig = field(TuneConfig(), affects_results=False)
 
     @property
     def folder(self) -> Path:

@@ -1,159 +1,260 @@
-"""The published tables: their rows, each an experiment on several splits, and the runs they need.
+"""The scores of a sweep's cells: estimates over runs, comparisons with baselines, and references.
 
-`configs/records/results.yaml` names the splits, the seeds and the rows of each table. A run of a
-row has a split seed and a seed, which is that of its training and of its source agents.
+A cell's runs are independent where their splits are the same, or else the means of the splits are
+(`ad.evaluation.scores`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from ad.config.fields import as_yaml, field
-from ad.errors import ConfigError
-from ad.sweeps.columns import SCORE_COLUMNS
-from ad.sweeps.files import check_seeds, experiment_of, gather, group_of, read_file
-from ad.sweeps.planned import SEEDS, PlannedRun, planned_run
-from envs.registry import did_you_mean
+from ad.evaluation.scores import (
+    SCORES,
+    Comparison,
+    Deviation,
+    Estimate,
+    compare,
+    number,
+    pool,
+    split_means,
+)
+from ad.sweeps.plan import Cell, Sweep, reads_histories
+from ad.sweeps.records import Record, Records
 
-SET_BY_ROW = ("split.split_seed", *SEEDS)
-
-
-@dataclass(frozen=True)
-class RowConfig:
-    """A row of a table: an experiment and what differs from its file."""
-
-    experiment: str = field("")  # the YAML file of the experiment
-    settings: dict = field({})  # dotted setting: its value
-    splits: list[int] = field([])  # split seeds; empty: those of the file
-    seeds: list[int] = field([])  # seeds; empty: those of the file
-
-
-@dataclass(frozen=True)
-class TableConfig:
-    """A table: its rows by title, and the title of the row that the others are compared with."""
-
-    rows: dict = field({})
-    compared_with: str = field("")  # empty: nothing is compared
-    calibration: bool = field(False)  # whether the columns are the returns achieved for asked ones
-    columns: list[str] = field([])  # scores to show with intervals; empty: the default ones
-
-
-@dataclass(frozen=True)
-class ResultsConfig:
-    """The content of results.yaml."""
-
-    splits: list[int] = field([0, 1, 2])  # split seeds
-    seeds: list[int] = field([0, 1, 2])  # of trainings and source agents
-    page: str = field("README.md")  # the file that the tables stand in
-    tables: dict = field({})  # the tables by name, which is that of their place in the page
+Place = tuple[str, str]  # the titles of a group and a row
+SHARE = "share_of_optimum_last10"
+NORMALIZED = "normalized_return_last10"
+OPTIMAL, TABULAR_LEARNER = "optimal policy", "tabular learner from nothing"
+REFERENCE_TITLES = {
+    "random": "random actions",
+    "tabular_learner": TABULAR_LEARNER,
+    "explorer": "best known policy",
+}
+SOURCE_TITLES = {  # by the histories that the source agents made
+    "learner": "the learner itself, on train tasks",
+    "informed": "the informed source itself, on train tasks",
+}
+HISTORIES = ("learner", "none", "informed")
+# The tabular learner has the settings of the source if that is the same algorithm. The runs of
+# online methods have the learner of the world as their source.
+LEARNERS = ("learner", "none")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row: its title, the file of its experiment and a run for each split and seed."""
+class SweepResults:
+    """The records of each cell that has any, failures left out, in the order of its runs."""
 
-    title: str
-    file: str
-    runs: list[PlannedRun]
+    sweep: Sweep
+    made: dict[Place, list[Record]]
 
+    def values(self, place: Place, score: str, world: str = "") -> list[float | None]:
+        """Return a score of each run of a cell that was evaluated in `world`."""
+        records = self.made.get(place, [])
+        return [record.score(score, world) for record in records if world in record.values]
 
-@dataclass(frozen=True)
-class ResultTable:
-    """A table of rows; `compared_with` is the title of one of them, or "".
+    def known(self, place: Place, score: str, world: str = "") -> list[float]:
+        """Return the known values of a score."""
+        return [value for value in self.values(place, score, world) if value is not None]
 
-    calibration: whether its columns are the returns achieved for each asked return. columns: the
-    scores that it shows, with intervals; empty for the default ones.
-    """
+    def estimate(self, place: Place, score: str, world: str = "") -> Estimate:
+        """Return the estimate of a score over runs, or over splits where there are several.
 
-    name: str
-    rows: list[Row]
-    compared_with: str
-    calibration: bool = False
-    columns: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Results:
-    """The tables of the file `path`."""
-
-    path: Path
-    page: Path
-    tables: list[ResultTable]
-
-    @property
-    def records(self) -> Path:
-        """The CSV file of the records."""
-        return self.path.with_suffix(".csv")
-
-    def planned_runs(self, titles: Sequence[str] = ()) -> list[PlannedRun]:
-        """Return the runs of the rows `titles`, or of all, each once; first one of each row.
-
-        Raises ConfigError for a title that no row has.
+        The score that is compared has the pooled standard deviation where the sweep pools it.
         """
-        all_rows = {row.title: row.runs for table in self.tables for row in table.rows}
-        if unknown := [title for title in titles if title not in all_rows]:
-            known = f" (known: {', '.join(all_rows)})"
-            hint = did_you_mean(unknown[0], all_rows) or known
-            raise ConfigError(f"{as_yaml(unknown[0])} is not a row of {self.path}{hint}")
-        rows = [all_rows[title] for title in titles or all_rows]
-        most = max(map(len, rows), default=0)
-        runs = [own[number] for number in range(most) for own in rows if number < len(own)]
-        return list({run.key: run for run in runs}.values())
+        values = self.values(place, score, world)
+        known, own = self.known(place, score, world), SCORES[score]
+        if known and self.deviation and score == self.sweep.config.score:
+            mean = sum(known) / len(known)
+            return self.deviation.estimate(mean, len(known), low=own.low, high=own.high)
+        splits = [
+            record.split_seed for record in self.made.get(place, []) if world in record.values
+        ]
+        return own.estimate(values, splits)
+
+    def text(self, place: Place, score: str, world: str = "", interval: bool = True) -> str:
+        """Return the estimate of a score as text, with the number of runs if only some have it."""
+        estimate, form = self.estimate(place, score, world), SCORES[score].format
+        text = estimate.text(form) if interval else number(estimate.mean, form)
+        known, runs = len(self.known(place, score, world)), len(self.values(place, score, world))
+        return text + (f" ({known} of {runs})" if 0 < known < runs else "")
+
+    @cached_property
+    def settings(self) -> list[list[float]]:
+        """The compared score of each distinct experiment, one number a run."""
+        score = self.sweep.config.score
+        distinct = {tuple(r.key for r in own): self.known(p, score) for p, own in self.made.items()}
+        return list(distinct.values())
+
+    @cached_property
+    def deviation(self) -> Deviation | None:
+        """The standard deviation over runs that all cells share, None unless the sweep pools."""
+        return pool(self.settings) if self.sweep.config.pooled else None
+
+    @cached_property
+    def comparisons(self) -> dict[Place, Comparison]:
+        """The comparison of each cell with the baseline of its group.
+
+        With several splits, the differences of the split means are compared with 0, since the
+        means of one split share its tasks.
+        """
+        sweep, score = self.sweep, self.sweep.config.score
+        baselines = {place: (place[0], sweep.baseline(place[0])) for place in self.made}
+        if len(sweep.config.splits) < 2:
+            values = {place: self.known(place, score) for place in self.made}
+            return compare(values, baselines, self.settings if sweep.config.pooled else None)
+        differences = {}
+        for place, baseline in baselines.items():
+            own, base = self._split_means(place), self._split_means(baseline)
+            if place != baseline:
+                differences[place] = [own[split] - base[split] for split in own if split in base]
+        return compare(differences, None)
+
+    def _split_means(self, place: Place) -> Mapping[int, float]:
+        records = [
+            r for r in self.made.get(place, []) if r.score(self.sweep.config.score) is not None
+        ]
+        scores = [record.score(self.sweep.config.score) for record in records]
+        return split_means(scores, [record.split_seed for record in records])
+
+    def missing(self) -> int:
+        """Return how many planned runs have no result."""
+        done = {record.key for own in self.made.values() for record in own}
+        return sum(run.key not in done for run in self.sweep.planned_runs())
 
 
-def load_results(path: Path) -> Results:
-    """Read the tables at `path`. Raises ConfigError with a line for each row that is wrong."""
-    config = read_file(path, ResultsConfig)
-    check_seeds(f"{path}: splits", config.splits)
-    check_seeds(f"{path}: seeds", config.seeds)
-    entries = {
-        name: group_of(TableConfig, entry, f"{path}: {name}")
-        for name, entry in config.tables.items()
+def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
+    """Return the results of the sweep's cells by the `records`."""
+    made = {
+        (cell.group, cell.row): [
+            records[run.key]
+            for run in cell.runs
+            if run.key in records and not records[run.key].failure
+        ]
+        for cell in sweep.cells
     }
-    titles = [title for table in entries.values() for title in table.rows]
-    if twice := [title for title in titles if titles.count(title) > 1 or "," in title]:
-        raise ConfigError(f"{path}: {twice[0]} must be the title of one row, without a comma")
-    tables = []
-    for name, table in entries.items():
-        rows = gather(partial(_row, path, config, table), table.rows)
-        _check_columns(f"{path}: {name}", table)
-        if table.compared_with and table.compared_with not in table.rows:
-            raise ConfigError(f"{path}: {name}: {as_yaml(table.compared_with)} is none of its rows")
-        tables.append(
-            ResultTable(name, rows, table.compared_with, table.calibration, table.columns)
+    return SweepResults(sweep, {place: own for place, own in made.items() if own})
+
+
+def with_further_runs(sweep: Sweep, records: Records) -> Sweep:
+    """Return `sweep` with the further runs of the cells that are tied for the best of their group.
+
+    The first runs alone decide, when a group has all of them: further ones do not change which
+    cells have them.
+    """
+    results = sweep_results(sweep, records)
+    tied = {
+        (group, row)
+        for group in sweep.groups
+        if all(
+            len(results.made.get((group, cell.row), [])) == len(cell.runs)
+            for cell in sweep.cells_of(group)
         )
-    return Results(path, Path(config.page), tables)
-
-
-def _check_columns(where: str, table: TableConfig) -> None:
-    """Raise ConfigError unless the columns that `table` names are known and can be shown."""
-    if unknown := [column for column in table.columns if column not in SCORE_COLUMNS]:
-        hint = did_you_mean(unknown[0], SCORE_COLUMNS) or ""
-        raise ConfigError(f"{where} has no column {unknown[0]}{hint}")
-    if table.calibration and (table.columns or table.compared_with):
-        raise ConfigError(f"{where} is a calibration, which has no columns or compared_with")
-
-
-def _row(path: Path, config: ResultsConfig, table: TableConfig, title: str) -> Row:
-    where = f"{path}: {title}"
-    row = group_of(RowConfig, table.rows[title], where)
-    if not row.experiment:
-        raise ConfigError(f"{where} must name an experiment")
-    if own := [name for name in SET_BY_ROW if name in row.settings]:
-        raise ConfigError(f"{where} must not set {own[0]}: splits and seeds do")
-    splits, seeds = row.splits or config.splits, row.seeds or config.seeds
-    check_seeds(f"{where}: splits", splits)
-    check_seeds(f"{where}: seeds", seeds)
-    # The smallest seed: if any is one of published rows, which split.tuning excludes, it is.
-    settings = row.settings | dict.fromkeys(SEEDS, min(seeds))
-    configs = {
-        split: experiment_of(row.experiment, settings | {"split.split_seed": split}, where)
-        for split in splits
+        for row in _tied_for_best(results, group)
     }
-    runs = [
-        planned_run(title, configs[split], seed, f"split-{split}")
-        for seed in seeds
-        for split in splits
-    ]
-    return Row(title, row.experiment, runs)
+
+    def widened(cell: Cell) -> Cell:
+        more = cell.further_runs if (cell.group, cell.row) in tied else ()
+        return replace(cell, runs=[*cell.runs, *more])
+
+    return replace(sweep, cells=[widened(cell) for cell in sweep.cells])
+
+
+def _tied_for_best(results: SweepResults, group: str) -> list[str]:
+    """Return the best row of a group and those whose interval reaches that of the best.
+
+    There are none if no other row is tied, or if all of these intervals are one point.
+    """
+    score = results.sweep.config.score
+    rows = [cell.row for cell in results.sweep.cells_of(group)]
+    estimates = {row: results.estimate((group, row), score) for row in rows}
+    estimates = {row: own for row, own in estimates.items() if own.low is not None}
+    if not estimates:
+        return []
+    best = max(estimates.values(), key=lambda own: own.mean)
+    tied = {row: own for row, own in estimates.items() if own.high >= best.low}
+    is_open = len(tied) > 1 and any(own.high > own.low for own in tied.values())
+    return [*tied] if is_open else []
+
+
+def tuning_scores(results: SweepResults) -> dict[str, dict[str, float]]:
+    """Return the NAUC of each row of a board that tunes, by method and title of the row.
+
+    It is the mean over groups and their runs. A method is left out until its rows have all runs.
+    """
+    unfinished = {
+        cell.row
+        for cell in results.sweep.cells
+        if len(results.made.get((cell.group, cell.row), [])) < len(cell.runs)
+    }
+
+    def score(row: str) -> float:
+        means = [results.known((g, row), "nauc") for g in results.sweep.groups]
+        means = [sum(own) / len(own) for own in means if own]
+        return sum(means) / len(means)
+
+    return {
+        method: {row: score(row) for row in rows}
+        for method, rows in results.sweep.tried.items()
+        if not unfinished & set(rows)
+    }
+
+
+def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]:
+    """Return the mean scores of each reference in a group, by title and by name of the score.
+
+    A score that no record has is left out, and so is a reference without scores. The share of
+    source agents is that of the last ten episodes of their histories.
+    """
+    config = results.sweep.config
+    names = [*config.scores, *config.means]
+    shares = [name for name in names if name in (SHARE, "nauc") or name.startswith("at_")]
+    found: dict[str, dict[str, float]] = {}
+    if max(_of_first(results, group, "optimal_return"), default=0) > 0:
+        found[OPTIMAL] = dict.fromkeys([NORMALIZED, *shares], 1.0)
+    for name, title in REFERENCE_TITLES.items():
+        histories = LEARNERS if name == "tabular_learner" else HISTORIES
+        if naucs := _of_first(results, group, f"{name}_nauc", histories):
+            found[title] = {"nauc": sum(naucs) / len(naucs)}
+    if random := found.get(REFERENCE_TITLES["random"]):  # its return is that of every episode
+        random |= dict.fromkeys(shares, random["nauc"]) | {NORMALIZED: 0.0}
+    for histories, title in SOURCE_TITLES.items():
+        if own := _of_first(results, group, "source_share", (histories,)):
+            found[title] = {SHARE: sum(own) / len(own)}
+    return found
+
+
+def reference_nauc(record: Record, name: str, world: str = "") -> float | None:
+    """Return the NAUC of a reference in a record."""
+    return record.values.get(world, {}).get("references", {}).get(name)
+
+
+def histories_of(cell: Cell, results: SweepResults) -> str:
+    """Return whose histories a cell learns from: learner, informed, or none."""
+    if not reads_histories(cell.config):
+        return "none"
+    return "informed" if results.sweep.rows[cell.row].informed else "learner"
+
+
+def _of_first(
+    results: SweepResults, group: str, score: str, histories: Sequence[str] = HISTORIES
+) -> list[float]:
+    """Return the known values of a score in the runs of one row, the first row that has any.
+
+    Rows come in the order of `histories`, then of the sweep. One row is enough, since rows share
+    the references of a group; and it is the same row for all runs, since rows differ in the train
+    tasks that they are evaluated on.
+    """
+    cells = [cell for cell in results.sweep.cells_of(group) if cell.runs]
+    own = {cell.row: histories_of(cell, results) for cell in cells}
+    for row in sorted(
+        (r for r in own if own[r] in histories), key=lambda r: histories.index(own[r])
+    ):
+        records = results.made.get((group, row), [])
+        name = score.removesuffix("_nauc")
+        if name in ("random", "tabular_learner", "explorer"):
+            values = [reference_nauc(record, name) for record in records]
+        else:
+            values = [record.score(score) for record in records]
+        if known := [value for value in values if value is not None]:
+            return known
+    return []

@@ -11,7 +11,7 @@ from ad.config.parser import load_file
 from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.reporting.tables import runs_table
-from ad.runtime.console import info
+from ad.runtime.console import info, warn
 from ad.runtime.files import replace_between
 from ad.runtime.run import world_folder, world_title
 
@@ -26,7 +26,12 @@ def print_table(
     """
     groups: dict[str, dict[str, dict | str]] = {}
     for folder in run_folders(root, names):
-        config = load_file(folder / "config.yaml", root=str(root))
+        try:
+            config = load_file(folder / "config.yaml", root=str(root))
+        except ConfigError as error:  # e.g. the file of its class is not there any more
+            warn(f"{folder.name}: {error}")
+            groups[folder.name] = {folder.name: "its settings cannot be read"}
+            continue
         experiment = _hash_without_seeds(config)
         groups.setdefault(experiment, {})[folder.name] = results_of(folder, config)
         for kwargs in config.evaluation.worlds:

@@ -16,13 +16,13 @@ from scripts.benchmark.measure import Effort, Measurement, alternate, median, na
 
 STEPS = 2000  # train steps of a run
 PLAN = {
-    "worlds": {"room": {"experiment": "configs/smoke.yaml"}},
-    "methods": {
+    "experiment": "configs/smoke.yaml",
+    "seeds": [0, 1],
+    "rows": {
         "distillation": {},
         "clone": {"settings": {"method.name": "behavior_cloning", "model.reward": "none"}},
     },
 }
-BOARD = {"worlds": ["room"], "methods": list(PLAN["methods"]), "seeds": [0, 1]}
 RUNS = 4
 
 
@@ -67,12 +67,11 @@ def make_board(steps: int, processes: list[list[str]]) -> float:
     """
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.yaml"
-        board = BOARD | {"settings": {"training.steps": steps, "device": "cpu"}}
-        plan.write_text(yaml.safe_dump(PLAN | {"boards": {"core": board}}), encoding="utf-8")
-        options = ["--file", str(plan), "--records", f"{folder}/records/leaderboard.csv"]
-        options += ["--root", f"{folder}/runs"]
+        settings = {"training.steps": steps, "device": "cpu"}
+        plan.write_text(yaml.safe_dump(PLAN | {"settings": settings}), encoding="utf-8")
+        options = ["--file", str(plan), "--root", f"{folder}/runs"]
         with ThreadPoolExecutor(len(processes)) as pool:
-            list(pool.map(lambda words: run_verb("leaderboard", [*options, *words]), processes))
+            list(pool.map(lambda words: run_verb("sweep", [*options, *words]), processes))
     return RUNS
 
 

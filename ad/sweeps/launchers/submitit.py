@@ -5,7 +5,6 @@ is queued again; the same command resumes from the checkpoint of the run.
 """
 
 import os
-import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ad.config.fields import field
 from ad.errors import MachineError
-from ad.sweeps.launchers.base import LOST, SHARD, JobSettings, Launcher
+from ad.sweeps.launchers.base import LOST, JobSettings, Launcher
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -23,17 +22,6 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 SIGNAL_SECONDS = 90  # from the signal to the time limit
-SCRIPT = """\
-#!/bin/bash
-{options}
-#SBATCH --requeue
-
-cd {folder}
-srun {command}
-code=$?
-# 143: the verb saved its state, since it was told to stop; the same command resumes.
-[ $code -eq 143 ] && scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
-exit $code"""
 
 
 @dataclass(frozen=True)
@@ -120,27 +108,6 @@ class Submitit(Launcher):
             for job in jobs:
                 job.cancel()
             raise
-
-    def script(self, command: Sequence[str]) -> str:
-        """Return a script for sbatch that needs no submitit and does the same."""
-        jobs = self.settings.jobs
-        options = {
-            "job-name": self.name,
-            "array": f"1-{jobs}%{min(self.settings.parallel, jobs)}",
-            "partition": self.settings.partition,
-            "time": self.settings.minutes,
-            "cpus-per-task": self.settings.cpus,
-            "gpus-per-node": self.settings.gpus,
-            **self.settings.options,
-            "signal": f"TERM@{SIGNAL_SECONDS}",
-            "output": f"{self.name}-%A_%a.log",
-            "open-mode": "append",
-        }
-        lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value]
-        words = shlex.join(command).replace(SHARD, f"$SLURM_ARRAY_TASK_ID/{jobs}")
-        return SCRIPT.format(
-            options="\n".join(lines), folder=shlex.quote(os.getcwd()), command=words
-        )
 
     def _executor(self) -> "Executor":
         import submitit

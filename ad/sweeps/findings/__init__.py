@@ -1,1 +1,0 @@
-"""Findings: tables of analyses of trained models, over several training seeds."""

@@ -1,0 +1,125 @@
+"""The format of a sweep's file: the dataclasses of its content.
+
+A sweep is a YAML file of this one format, whatever its page shows: a study of single settings
+(questions x values), tables of results (tables x rows), a leaderboard (worlds x methods), what
+analyses find in models, or a search for settings of a source algorithm.
+"""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from ad.config.fields import field
+from ad.evaluation.scores import SCORES
+
+MEASURES = ("evaluation", "analysis", "learning")
+FACTS = ("privileged_info", "references", "transitions")
+
+
+@dataclass(frozen=True)
+class RowConfig:
+    """A row of a group: the settings in which it differs."""
+
+    experiment: str = field("")  # YAML file of an experiment; empty: that of the group
+    settings: dict = field({})  # dotted setting: value
+    informed: bool = field(False)  # whether it has the settings `informed` of its group
+    tried: list[dict] = field([])  # further settings, of which a board with `tuning` finds the best
+    # the entry of `tried` that the row has on other boards; null before it is chosen
+    tuned: Optional[dict] = field(None)  # noqa: UP045
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """A group of rows, which is a table of the page."""
+
+    about: str = field("")  # Markdown above the table
+    note: str = field("")  # Markdown below the table
+    experiment: str = field("")  # YAML file of an experiment; empty: that of the sweep
+    settings: dict = field({})  # dotted setting: value, in all rows
+    informed: dict = field({})  # dotted settings of an informed source, for rows that ask for it
+    rows: dict = field({})  # title: a RowConfig; without rows and grid: those of the sweep
+    grid: dict = field({})  # dotted setting: list of values; a row for each combination
+    baseline: str = field("")  # title of the row that others are compared with; empty: the sweep's
+    scores: list[str] = field([])  # scores with intervals, as columns; empty: those of the sweep
+    calibration: bool = field(False)  # whether the columns are the returns achieved for asked ones
+
+
+@dataclass(frozen=True)
+class BoardConfig:
+    """A board: some groups and rows of a sweep, with a page of their own."""
+
+    groups: list[str] = field([])  # titles; empty: all
+    rows: list[str] = field([])  # titles; empty: all
+    seeds: list[int] = field([])  # empty: those of the sweep
+    further_seeds: list[int] = field([])  # of rows that are tied for the best of their group
+    settings: dict = field({})  # dotted setting: value, in all cells
+    tuning: bool = field(False)  # whether rows have a run for each entry of `tried`
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """A table of an analysis: an array in which all axes but one or two have a fixed label."""
+
+    analysis: str = field("")  # name of the analysis
+    array: str = field("")  # name of its array
+    interval: str = field("")  # array with the interval of each value; empty: none
+    models: list[str] = field([])  # titles of rows
+    at: dict = field({})  # axis: its label
+    rows: str = field("")  # axis whose labels are the rows
+    only: list[str] = field([])  # labels of the rows to show; empty: all
+    columns: str = field("")  # axis whose labels are the columns; empty: the seeds are
+    strongest: int = field(0, at_least=0)  # rows of largest absolute value for each seed; 0: all
+    rows_of: str = field("")  # table whose strongest rows of each seed are shown; empty: all
+    columns_of: str = field("")  # table whose strongest row of each seed is the only column
+    over_training: bool = field(False)  # whether the array is that of all kept checkpoints
+    decimals: int = field(2, at_least=0, at_most=6)
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the rows are ranks, in which each seed has its own labels."""
+        return bool(self.strongest or self.rows_of)
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether the columns are labels of a second axis, each with the mean over the seeds."""
+        return bool(self.columns and not self.columns_of)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How settings of a source algorithm are searched, for the measure learning."""
+
+    samples: int = field(0, at_least=0)  # random settings in the range of the grid; 0: the grid
+    num_tasks: int = field(4, at_least=1)  # largest number of train tasks that each is tried on
+    rank_by: str = field("area", choices=("area", "pace"))  # area under the learning curve, or pace
+    rise_windows: float = field(1.0, above=0)  # wanted pace: windows to 90 % of the final return
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """The content of a sweep's file."""
+
+    measure: str = field("evaluation", choices=MEASURES)
+    title: str = field("")  # heading of the page
+    about: str = field("")  # Markdown at the top of the page
+    # Markdown file for the page; tables replace what is between its marks, if it has any
+    page: str = field("")
+    summary: str = field("")  # another file with marks for the short table, e.g. README.md
+    experiment: str = field("")  # YAML file of an experiment
+    settings: dict = field({})  # dotted setting: value, in all runs
+    splits: list[int] = field([])  # split seeds; empty: that of the experiment
+    seeds: list[int] = field([0, 1, 2])  # of trainings, and of source agents if no setting is
+    groups: dict = field({})  # title: a GroupConfig; empty: one group without a title
+    rows: dict = field({})  # title: a RowConfig
+    grid: dict = field({})  # dotted setting: list of values; a row for each combination
+    heading: str = field("experiment")  # what a row is
+    baseline: str = field("")  # title of the row that others are compared with; empty: none
+    score: str = field("nauc", choices=SCORES)  # the score that rows are compared by
+    pooled: bool = field(False)  # whether all cells share one standard deviation in comparisons
+    scores: list[str] = field(["nauc"])  # scores with intervals, as columns
+    means: list[str] = field([])  # scores without intervals, as further columns
+    facts: list[str] = field([])  # further columns: privileged_info, references, transitions
+    references: bool = field(False)  # whether tables end with rows of references
+    published: str = field("")  # CSV file of published results that stand below the tables
+    boards: dict = field({})  # name: a BoardConfig; empty: one board with everything
+    tables: dict = field({})  # name: a TableConfig, for the measure analysis
+    search: dict = field({})  # a SearchConfig, for the measure learning

@@ -1,1 +1,0 @@
-"""The leaderboard: every method in every world, under one protocol."""

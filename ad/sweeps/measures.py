@@ -1,0 +1,161 @@
+"""What the record of a run says: its evaluation. The base class is that of every measure.
+
+`evaluation` trains a model and keeps its scores; `analysis` (`ad.sweeps.analyses`) trains a model
+and keeps values of analyses; `learning` (`ad.sweeps.learning`) keeps the learning curves of source
+agents, without a model.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ad.evaluation.calibration import ACTIONS
+from ad.evaluation.metrics import json_number
+from ad.evaluation.results import read_results
+from ad.evaluation.scores import CURVE_EPISODES
+from ad.evaluation.summary import SUMMARY
+from ad.runtime.devices import choose_device
+from ad.runtime.files import read_checked_json
+from ad.runtime.metrics_log import last_value
+from ad.runtime.run import Run, world_folder, world_title
+from ad.sweeps.plan import PlannedRun, Sweep
+from ad.sweeps.records import Record, new_record
+
+ACCURACY = "train/held_out_actor_accuracy"  # its name in metrics.jsonl
+HARDWARE = ("device", "threads", "precision", "python", "torch", "numpy")
+KEPT = (  # scores of results.json
+    *("nauc", "success_last10", "return_last10", "share_of_optimum_last10"),
+    *("normalized_return_last10", "path_ratio_last10", "found_by_1", "found_by_5", "found_by_10"),
+    *("found_by_25", "first_success", "success_seen", "episodes_to_80pct", "tasks_solved"),
+    *("num_tasks", "optimal_return"),
+)
+REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner")
+
+
+class Measure:
+    """The evaluation of trained models, and the defaults of every other measure of `sweep`."""
+
+    def __init__(self, sweep: Sweep):
+        self.sweep = sweep
+
+    def batches(self, runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+        """Return `runs` in groups that are made together: here those that share a training."""
+        groups: dict[str, list[PlannedRun]] = {}
+        for run in runs:
+            groups.setdefault(run.config.name, []).append(run)
+        return list(groups.values())
+
+    def is_done(self, run: PlannedRun, record: Record | None) -> bool:
+        """Return whether `record` has all that is measured of `run`; a failure has."""
+        return record is not None
+
+    def check(self, runs: Iterable[PlannedRun]) -> None:
+        """Raise ConfigError for what is wrong with the measure, before any of `runs` is made."""
+
+    def make(self, runs: Sequence[PlannedRun], root: Path) -> Iterator[Record]:
+        """Make `runs`, a batch, under `root`, whose folder the caller has locked.
+
+        Yields the record of each once it is there. Raises NumericError if a run cannot be made.
+        """
+        from ad.pipeline import evaluate
+
+        for run in runs:
+            trained = train(run, root)
+            evaluate(trained)
+            yield _evaluated(run, trained)
+
+
+def train(run: PlannedRun, root: Path) -> Run:
+    """Return the trained run of a planned one, with its files under `root`."""
+    from ad import pipeline  # a list of runs and a page need no training
+
+    opened = Run.open(run.in_root(root))
+    pipeline.collect(opened, wait=True)  # another process may make runs on the same histories
+    pipeline.train([opened])
+    return opened
+
+
+def made_with(run: Run) -> dict[str, Any]:
+    """Return the versions and the hardware that a run is made with now."""
+    from ad.training.provenance import hardware
+
+    own = hardware(run.config, choose_device(run.config))
+    return {"version": version("algorithm-distillation"), **{name: own[name] for name in HARDWARE}}
+
+
+def _evaluated(planned: PlannedRun, run: Run) -> Record:
+    """Return the record of an evaluated run, with its own world and those of its evaluation."""
+    own = read_checked_json(run.folder / SUMMARY)
+    values = {"": _values(run.folder, own)}
+    for kwargs in run.config.evaluation.worlds:
+        folder = world_folder(run.folder, kwargs)
+        values[world_title(kwargs)] = _values(folder, read_checked_json(folder / SUMMARY))
+    if (accuracy := last_value(run.folder, ACCURACY)) is not None:
+        for entry in values.values():
+            entry["scores"]["held_out_accuracy"] = accuracy
+    resumed = "; ".join(own["resumed_with"])
+    return new_record(
+        planned,
+        values=values,
+        seconds=own["timing"],
+        made_with=made_with(run) | ({"resumed_with": resumed} if resumed else {}),
+    )
+
+
+def _values(folder: Path, results: dict) -> dict[str, Any]:
+    """Return what is kept of a `results.json`, whose `results.csv` is in `folder`.
+
+    scores: on held-out tasks. intervals: 95 % over tasks. curve: the mean share of the optimal
+    return in some episodes. per_task: that of the last ten episodes by task. calibration: the
+    returns that are achieved for each asked one, by action. references: NAUC by name.
+    """
+    held_out, train = (results["splits"][split] for split in ("held_out", "train"))
+    evaluation = read_results(folder / "results.csv")["held_out"]
+    fifths = np.array_split(evaluation.successes, 5, axis=2)  # of [K, S, E]
+    references = results["references"]
+    source = references.get("source_end", {}).get("train", {})
+    random = references.get("random", {}).get("held_out", {})
+    scores = {name: held_out[name] for name in KEPT} | {
+        **{
+            f"success_fifth_{k}": json_number(part.mean()) if part.size else None
+            for k, part in enumerate(fifths, start=1)
+        },
+        "train_nauc": train["nauc"],
+        "train_success_last10": train["success_last10"],
+        "source_return": source.get("return_last10"),
+        "source_share": source.get("share_of_optimum_last10"),
+        "random_return": random.get("return_last10"),
+    }
+    naucs = {name: references.get(name, {}).get("held_out", {}).get("nauc") for name in REFERENCES}
+    per_task = {task["task"]: task["share_of_optimum_last10"] for task in held_out["per_task"]}
+    return {
+        "scores": {name: score for name, score in scores.items() if score is not None},
+        "intervals": {
+            name: ends for name, ends in held_out["ci95"].items() if name in KEPT and ends
+        },
+        "curve": _curve(evaluation.returns, held_out["per_task"]),
+        "per_task": {name: share for name, share in per_task.items() if share is not None},
+        "calibration": {action: _calibration(results, action) for action in ACTIONS},
+        "references": {name: nauc for name, nauc in naucs.items() if nauc is not None},
+    }
+
+
+def _curve(returns: np.ndarray, per_task: Sequence[dict]) -> dict[str, float]:
+    """Return shares of the optimal return by episode, of returns [K, S, E].
+
+    Returns {} unless all optimal returns are above 0.
+    """
+    optimal = [task["optimal_return"] for task in per_task]
+    if not all(optimum is not None and optimum > 0 for optimum in optimal):
+        return {}
+    shares = (returns.mean(1) / np.array(optimal)[:, None]).mean(0)  # [E]
+    kept = [episode for episode in CURVE_EPISODES if episode <= len(shares)]
+    return {str(episode): float(shares[episode - 1]) for episode in kept}
+
+
+def _calibration(results: dict, action: str) -> dict[str, float]:
+    entries = results.get("calibration_by_action", {}).get(action, ())
+    return {repr(entry["asked"]): entry["achieved"] for entry in entries}

@@ -1,0 +1,256 @@
+"""The page of a sweep, made from its records: Markdown, one HTML file, and tables on the terminal.
+
+Tables replace what is between the marks of the Markdown file of the sweep, `<!-- name -->` and
+`<!-- /name -->`, if it has them; otherwise the whole file is written. The HTML file has charts.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ad.config.fields import as_yaml
+from ad.errors import ConfigError
+from ad.evaluation.scores import LEVEL, SCORES, number, pool
+from ad.reporting.page import Block, Chart, Choice, Code, Details, Page, Section, Table, Text
+from ad.runtime.console import info, warn
+from ad.runtime.files import is_marked, read_marked, replace_between, write_text
+from ad.runtime.locks import locked_files
+from ad.sweeps import tables
+from ad.sweeps.analyses import findings_section
+from ad.sweeps.learning import learning_section
+from ad.sweeps.plan import Sweep
+from ad.sweeps.records import Records, read_records
+from ad.sweeps.results import SweepResults, sweep_results, tuning_scores, with_further_runs
+
+FOOTNOTE = (
+    f"{tables.BELOW_LEARNER.strip()} A mean NAUC below that of the tabular learner from nothing: "
+    "over all its episodes the model has a lower return than an agent that learns the task without "
+    "any training. The tabular learner is UCB1 on bandits and Q-learning elsewhere, with the "
+    "settings of the world's learner where that is the same algorithm, otherwise with the defaults."
+)
+
+
+def write_page(sweep: Sweep, root: Path) -> None:
+    """Write the page of `sweep` as Markdown, and as `<root>/<name>.html` with charts."""
+    records = read_records(sweep.records)
+    if sweep.config.measure == "evaluation":
+        sweep = with_further_runs(sweep, records)
+    page = sweep_page(sweep, records, root)
+    marked = _marked(sweep)
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / f"{sweep.name}.html", page.html())
+    if marked:
+        texts = _marked_tables(sweep, records, page)
+        for name, text in texts.items():
+            info(f"{name}\n\n{text}")
+        with locked_files(sweep.records.parent):
+            replace_between(sweep.page, texts)
+    else:
+        first = [block for block in page.sections[0].blocks if isinstance(block, Table)]
+        info("\n".join(table.markdown() for table in first[:1]).rstrip())
+        if sweep.page:
+            sweep.page.parent.mkdir(parents=True, exist_ok=True)
+            write_text(sweep.page, _plain(page).markdown())
+    if sweep.config.summary and is_marked(Path(sweep.config.summary), sweep.name):
+        table = tables.short_table(sweep_results(sweep, records))
+        replace_between(Path(sweep.config.summary), {sweep.name: table.markdown()})
+    runs = sweep.planned_runs()
+    done = sum(run.key in records and not records[run.key].failure for run in runs)
+    info(f"{sweep.name}: {done} of {len(runs)} runs in {root / sweep.name}.html")
+
+
+def check_page(sweep: Sweep) -> None:
+    """Raise ConfigError if the page of `sweep` has some of its marks and lacks others."""
+    _marked(sweep)
+
+
+def sweep_page(sweep: Sweep, records: Records, root: Path) -> Page:
+    """Return the page of `sweep`; what it writes beside the page is under `root`."""
+    title, _, subtitle = (sweep.config.title or f"Sweep: {sweep.name}").partition(": ")
+    if sweep.config.measure == "analysis":
+        sections = [findings_section(sweep, name, records) for name in sweep.tables]
+        return Page(title, subtitle, [_head(sweep), *sections])
+    if sweep.config.measure == "learning":
+        return Page(title, subtitle, [learning_section(sweep, records, root), _head(sweep)])
+    results = sweep_results(sweep, records)
+    has_pages = sweep.page is not None
+    folder = sweep.page.parent if has_pages else Path()
+    sections = [_group_section(results, group, folder) for group in sweep.groups]
+    if any(tables.BELOW_LEARNER in cell for cell in _cells(sections)):
+        sections.append(Section("", [Text(FOOTNOTE)]))
+    return Page(title, subtitle, [_head(sweep, results), *sections])
+
+
+def _marked(sweep: Sweep) -> list[str]:
+    """Return the marks of the page, [] if it is written whole."""
+    names = list(sweep.tables or sweep.groups)
+    if sweep.page is None or not sweep.page.exists():
+        return []
+    if any(is_marked(sweep.page, name) for name in names):
+        read_marked(sweep.page, names)
+        return names
+    return []
+
+
+def _marked_tables(sweep: Sweep, records: Records, page: Page) -> dict[str, str]:
+    """Return the Markdown of the table of each section that has rows, by mark."""
+    found = {}
+    for section in page.sections:
+        for block in section.blocks:
+            if isinstance(block, Table) and block.rows and section.title:
+                found.setdefault(section.title, block.markdown())
+    return found
+
+
+def _plain(page: Page) -> Page:
+    """Return the page without the blocks that only its HTML has."""
+    html_only = Chart | Choice | Details
+    sections = [
+        Section(section.title, [b for b in section.blocks if not isinstance(b, html_only)])
+        for section in page.sections
+    ]
+    return Page(page.title, page.subtitle, sections)
+
+
+def _cells(sections: Sequence[Section]) -> Iterator[str]:
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Table):
+                for row in block.rows:
+                    yield from row
+
+
+def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
+    """Return the first section: what the sweep is, how it is made, and its summary."""
+    blocks: list[Block] = [Text(sweep.config.about)] if sweep.config.about else []
+    if results is not None:
+        blocks += _summary(results)
+        blocks.append(Text(_progress(results)))
+    verb = f"python -m scripts.sweep --file {sweep.path.as_posix()}"
+    first = next(iter(sweep.config.boards), sweep.board)
+    verb += "" if sweep.board == first else f" --board {sweep.board}"
+    commands = {
+        "": "make the missing runs and this page; resumes",
+        " --status true": "list the runs: done, failed or missing",
+        " --table true": "write only this page, from the records",
+    }
+    lines = [f"{verb + options:<{len(verb) + 14}}  # {text}" for options, text in commands.items()]
+    blocks.append(Code("\n".join(lines)))
+    if results is not None and any(map(sweep.baseline, sweep.groups)):
+        blocks += [Text(" ".join(text.split())) for text in _method(results)]
+    return Section("", blocks)
+
+
+def _summary(results: SweepResults) -> Iterator[Block]:
+    """Yield the tables over all groups."""
+    sweep = results.sweep
+    if sweep.tried:
+        yield Text(
+            "The best of the settings that each method has tried, by their NAUC on held-out tasks, "
+            "as the mean over these worlds."
+        )
+        yield tables.tuning_table(results)
+        warn_of_untuned(results)
+    if not sweep.rows:
+        if any(map(sweep.baseline, sweep.groups)):
+            yield tables.overview_table(results)
+        return
+    if len(sweep.groups) > 1 or sweep.config.references:
+        yield tables.summary_table(results)
+    if not sweep.tried and tables.complete_scores(results):
+        yield Text(
+            "Aggregates of returns between random (0) and optimal (1), over the groups in which "
+            "all of these rows have all runs; brackets are bootstrap intervals over runs (Agarwal "
+            "et al. 2021)."
+        )
+        yield tables.aggregates_table(results)
+        yield tables.profile_chart(results)
+
+
+def _progress(results: SweepResults) -> str:
+    """Return how many runs are done, how long they took, and which rows are not tuned yet."""
+    sweep, done = results.sweep, {r.key: r for own in results.made.values() for r in own}
+    trained = {run.config.name: done[run.key] for run in sweep.planned_runs() if run.key in done}
+    seconds = sum(record.seconds.get("train_s", 0) for record in trained.values())
+    seconds += sum(record.seconds.get("evaluate_s", 0) for record in done.values())
+    text = (
+        f"{len(done)} of {len(sweep.planned_runs())} runs are done, which took "
+        f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
+        f"{sweep.records.as_posix()}, with the versions that made it."
+    )
+    untuned = [row for row, own in sweep.rows.items() if own.tried and own.tuned is None]
+    return text + (f" Not tuned yet: {', '.join(untuned)}." if untuned else "")
+
+
+def warn_of_untuned(results: SweepResults) -> None:
+    """Warn of methods for which the sweep's file names other settings than the best ones."""
+    sweep = results.sweep
+    for method, scores in tuning_scores(results).items():
+        best = sweep.rows[max(scores, key=scores.get)].tuned
+        if best != sweep.config.rows[method].get("tuned"):
+            warn(f"{sweep.path}: {method}: set tuned to {as_yaml(best)}, its best settings")
+
+
+def _method(results: SweepResults) -> Iterator[str]:
+    """Yield the paragraphs about intervals and comparisons."""
+    config, count = results.sweep.config, len(results.comparisons)
+    score = SCORES[config.score].heading
+    yield f"""The last column but the counts compares {score} with that of the baseline: the
+        difference, its 95 % interval and its p value, corrected for all {count} comparisons of the
+        page (Holm 1979). A row is better or worse if the corrected p value is below {LEVEL}.
+        Otherwise the difference is not significant, which does not show that the two are equal. The
+        interval is that of a single comparison and may exclude 0 where the corrected p value is
+        {LEVEL} or more."""
+    deviation = results.deviation
+    if deviation is None:
+        return
+    ranked = sorted((scores for scores in results.settings if len(scores) > 1), key=np.mean)
+    halves = [pool(half) for half in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :])]
+    low, high = (number(half and half.value, ".3f") for half in halves)
+    seeds = len(results.sweep.config.seeds)
+    width = deviation.estimate(0, seeds, seeds).high
+    yield f"""All comparisons use Student's t and one standard deviation of {score} over training
+        seeds, {deviation.value:.3f}, pooled within the {len(ranked)} settings of the sweep
+        ({deviation.freedom} degrees of freedom). With {seeds} seeds on both sides the interval of a
+        difference is ±{width:.3f}. This assumes that runs are independent, although runs that
+        differ in evaluation only share a training, and that the standard deviation is the same in
+        all settings. In the half of the settings with the smaller {score} it is {low}, in the other
+        half {high}, so p values just below {LEVEL} are uncertain. The brackets of {score} have the
+        pooled standard deviation, those of other scores Student's t over the row's seeds."""
+
+
+def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
+    """Return the section of a group: its text, table, charts and published results."""
+    sweep = results.sweep
+    own, blocks = sweep.groups[group], []
+    if own.about:
+        blocks.append(Text(own.about))
+    if own.experiment:
+        blocks.append(Text(f"`{own.experiment}`"))
+    blocks.append(tables.group_table(results, group, folder))
+    if own.note:
+        blocks.append(Text(own.note))
+    charts = [tables.curves_chart(results, group)]
+    charts.append(None if own.calibration else tables.scores_chart(results, group))
+    if sweep.rows:
+        charts += [tables.tasks_chart(results, group)]
+    blocks += [chart for chart in charts if chart is not None]
+    if sweep.config.references:
+        blocks.append(Details("Cost, as means over runs", [tables.cost_table(results, group)]))
+    if published := _published(sweep, group):
+        blocks += [Text("Published, under their own protocols:"), published]
+    return Section(group or sweep.name, blocks)
+
+
+def _published(sweep: Sweep, group: str) -> Table | None:
+    """Return the published results of a group, None if there are none. Raises ConfigError."""
+    if not sweep.config.published:
+        return None
+    with open(sweep.config.published, newline="", encoding="utf-8") as file:
+        header, *lines = list(csv.reader(file))
+    if any(len(line) != len(header) for line in lines):
+        raise ConfigError(f"{sweep.config.published} has a line with too few or too many cells")
+    rows = [line[1:] for line in lines if line[0] == group]
+    return Table(header[1:], rows, tuple(range(len(header) - 1))) if rows else None

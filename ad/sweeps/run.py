@@ -1,0 +1,215 @@
+"""The runs of a sweep: for each that has no record, lock its folder, make it, and add its record.
+
+One loop serves every measure. Several processes may run it on the same sweep: runs whose folder is
+locked come last, once the lock is free, and only if they have no record by then.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ad.errors import LockedError, NumericError
+from ad.evaluation.scores import SCORES, number
+from ad.runtime import console
+from ad.runtime.console import info
+from ad.runtime.files import remove
+from ad.runtime.locks import is_locked, locked
+from ad.sweeps.analyses import AnalysisMeasure
+from ad.sweeps.learning import LearningMeasure
+from ad.sweeps.measures import Measure
+from ad.sweeps.plan import PlannedRun, Sweep, check_libraries
+from ad.sweeps.records import (
+    VERSIONS,
+    Record,
+    Records,
+    add_records,
+    forget_failures,
+    new_record,
+    read_records,
+)
+
+Batch = list[PlannedRun]  # runs that are made together, in the folder of the first
+MEASURED_BY = {"evaluation": Measure, "analysis": AnalysisMeasure, "learning": LearningMeasure}
+
+
+def new_measure(sweep: Sweep) -> Measure:
+    """Return what `sweep` measures."""
+    return MEASURED_BY[sweep.config.measure](sweep)
+
+
+def take_shard(
+    measure: Measure, runs: Sequence[PlannedRun], number: int, num_shards: int
+) -> list[PlannedRun]:
+    """Return the runs of a shard, `number` from 1 to `num_shards`, batch by batch."""
+    return [run for batch in measure.batches(runs)[number - 1 :: num_shards] for run in batch]
+
+
+def run_missing(
+    path: Path, measure: Measure, batches: Sequence[Batch], root: Path, keep: bool = False
+) -> None:
+    """Make `batches` in folders under `root` and add their records to those at `path`.
+
+    The folder of a batch is removed once its records are written, unless `keep`. A NumericError is
+    the record of the runs that it stopped, and does not stop the others; it is raised at the end.
+    """
+    failed, busy = [], []
+    with tqdm(desc=path.stem, total=len(batches), unit=" batches", disable=None) as bar:
+
+        def make(batch: Batch, wait: bool) -> None:
+            folder = batch[0].in_root(root).folder
+            with locked(folder, wait):
+                records = read_records(path)  # another process may have made some
+                left = [run for run in batch if not measure.is_done(run, records.get(run.key))]
+                if failure := _make(path, measure, left, root):
+                    failed.append(batch[0].config.name)
+                    console.error(f"{failed[-1]}: {failure}")
+                elif not keep:
+                    remove(folder)
+            bar.update()
+
+        for batch in batches:
+            try:
+                make(batch, False)
+            except LockedError:
+                busy.append(batch)
+        for batch in busy:
+            make(batch, True)
+    if failed:
+        raise NumericError(f"{len(failed)} of {len(batches)} batches failed: {', '.join(failed)}")
+
+
+def _make(path: Path, measure: Measure, runs: Batch, root: Path) -> str:
+    """Make `runs` and add their records. Returns the sentence of a failure, "" for none."""
+    left = {run.key: run for run in runs}
+    try:
+        for record in measure.make(runs, root):
+            add_records(path, [record])
+            del left[record.key]
+    except NumericError as error:
+        add_records(path, [new_record(run, failure=str(error)) for run in left.values()])
+        return str(error)
+    return ""
+
+
+def missing_batches(
+    path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Path, retry: bool = False
+) -> list[Batch]:
+    """Return the batches of `runs` that have no record, and print how many there are.
+
+    With `retry`, failed runs count as missing. Folders of finished runs are removed. Raises
+    ConfigError for what a library lacks or refuses.
+    """
+    if retry:
+        forget_failures(path, {run.key for run in runs})
+    records, missing = read_records(path), []
+    for batch in measure.batches(runs):
+        if all(measure.is_done(run, records.get(run.key)) for run in batch):
+            _remove_finished(batch, records, root)
+        else:
+            missing.append(batch)
+    if missing:
+        check_libraries(batch[0] for batch in missing)
+        measure.check(run for batch in missing for run in batch)
+        info(budget(measure, runs, records))
+    if count := sum(run.key in records and bool(records[run.key].failure) for run in runs):
+        console.warn(
+            f"{count} of {len(runs)} runs failed and are not made again: --status true says why, "
+            "--retry true makes them again"
+        )
+    return missing
+
+
+def _remove_finished(batch: Batch, records: Records, root: Path) -> None:
+    """Remove the folder of a finished batch that another process left, unless it is in use."""
+    folder = batch[0].in_root(root).folder
+    if folder.exists() and not any(records[run.key].failure for run in batch):
+        try:
+            with locked(folder):
+                remove(folder)
+        except LockedError:
+            pass
+
+
+def list_runs(path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Path) -> None:
+    """Print a line for each run: done with its score, failed and why, running, or missing.
+
+    A run is running while its folder under `root` is locked. A running or missing one has the time
+    that a whole run takes. The last line has the time of all that are left.
+    """
+    records = read_records(path)
+    seconds = seconds_of_runs(runs, records)
+    folders = {run.key: batch[0] for batch in measure.batches(runs) for run in batch}
+    for run in runs:
+        record = records.get(run.key)
+        if record is not None and record.failure:
+            state, about = "failed", record.failure
+        elif measure.is_done(run, record):
+            state, about = "done", _score(record)
+        else:
+            folder = folders[run.key].in_root(root).folder
+            state = "running" if is_locked(folder) else "missing"
+            about = _minutes(seconds[run.key]) if seconds else ""
+        seeds = f"split {run.config.split.split_seed}  seed {run.config.training.train_seed}"
+        info(f"{state:7}  {seeds}  {run.label}" + (f": {about}" if about else ""))
+    if text := other_versions([records[run.key] for run in runs if run.key in records]):
+        info(text)
+    info(f"{path.stem}: {budget(measure, runs, records)}")
+
+
+def other_versions(records: Sequence[Record]) -> str:
+    """Return a sentence about those of `records` that other versions made, "" if none were."""
+    present = {"torch": torch.__version__, "numpy": np.__version__}
+    made = [{name: record.made_with.get(name) for name in VERSIONS} for record in records]
+    others = [own for own in made if own != present]
+    if not others:
+        return ""
+    names = {f"{name} {own[name]}" for own in others for name in own if own[name] != present[name]}
+    return (
+        f"{len(others)} of {len(records)} records were made with other versions than this "
+        f"machine's ({', '.join(sorted(names))}) and count as done"
+    )
+
+
+def budget(measure: Measure, runs: Sequence[PlannedRun], records: Records) -> str:
+    """Return how many of `runs` are missing and how long they take, as text."""
+    missing = [run for run in runs if not measure.is_done(run, records.get(run.key))]
+    failures = sum(run.key in records and bool(records[run.key].failure) for run in runs)
+    text = f"{len(missing)} of {len(runs)} runs are missing"
+    text += f", {failures} failed" if failures else ""
+    if not missing or not (seconds := seconds_of_runs(missing, records)):
+        return text
+    total = _minutes(sum(seconds.values()))
+    return f"{text}; on the machines of the records the missing ones take {total}"
+
+
+def seconds_of_runs(runs: Sequence[PlannedRun], records: Records) -> dict[str, float]:
+    """Return how long each run takes by key: the mean of the records with its titles.
+
+    Titles without records have the mean of all. Returns {} if there are no records.
+    """
+    by_title: dict[tuple[str, str], list[float]] = {}
+    for record in records.values():
+        if record.seconds:
+            total = sum(value or 0 for value in record.seconds.values())
+            by_title.setdefault((record.group, record.row), []).append(total)
+    if not by_title:
+        return {}
+    mean = [float(np.mean([value for own in by_title.values() for value in own]))]
+    return {run.key: float(np.mean(by_title.get((run.group, run.row), mean))) for run in runs}
+
+
+def _minutes(seconds: float) -> str:
+    minutes = math.ceil(seconds / 60)
+    return f"about {minutes} minute" + ("" if minutes == 1 else "s")
+
+
+def _score(record: Record) -> str:
+    """Return the NAUC of a run as text, or its return where the optimal return is unknown."""
+    name = "return_last10" if record.score("nauc") is None else "nauc"
+    if record.score(name) is None:
+        return ""
+    return f"{SCORES[name].heading} {number(record.score(name), SCORES[name].format)}"

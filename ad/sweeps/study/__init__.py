@@ -1,1 +1,0 @@
-"""A study of what single settings change: its plan, verdicts, figures and page."""

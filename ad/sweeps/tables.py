@@ -1,0 +1,410 @@
+"""The tables and charts of a sweep whose measure is the evaluation."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ad.evaluation.aggregates import (
+    bootstrap_interval,
+    interquartile_mean,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+from ad.evaluation.calibration import ACTIONS
+from ad.evaluation.scores import (
+    BETTER,
+    CURVE_EPISODES,
+    NOT_SIGNIFICANT,
+    SCORES,
+    UNKNOWN,
+    WORSE,
+    Estimate,
+    estimate,
+    number,
+)
+from ad.methods import build_method
+from ad.registry import METHODS, SOURCES
+from ad.reporting.page import Chart, Choice, Table
+from ad.runtime.run import world_title
+from ad.sweeps.plan import Cell, reads_histories, settings_text
+from ad.sweeps.results import (
+    NORMALIZED,
+    TABULAR_LEARNER,
+    Place,
+    SweepResults,
+    histories_of,
+    reference_nauc,
+    references,
+    tuning_scores,
+)
+
+SHOWN_REFERENCES = ("random_then_optimal", "explorer")  # the ceiling bounds the mean over all tasks
+REFERENCES = "NAUC of random walk, best known policy"
+BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
+FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
+VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
+AGGREGATES = {  # heading, with {} for the baseline if that is an argument -> statistic
+    "interquartile mean": interquartile_mean,
+    "optimality gap": optimality_gap,
+    "probability to beat {}": probability_of_improvement,
+}
+THRESHOLDS = np.linspace(0, 1, 51)
+
+
+def group_table(results: SweepResults, group: str, folder: Path) -> Table:
+    """Return a line for each row of `group` and each world of its evaluation, then references.
+
+    Links to the files of experiments are relative to `folder`.
+    """
+    sweep, config = results.sweep, results.sweep.config
+    own = sweep.groups[group]
+    if own.calibration:
+        return _calibration_table(results, group, folder)
+    scores, means = own.scores or config.scores, [] if own.scores else config.means
+    beside = references(results, group) if config.references else {}
+    least = beside.get(TABULAR_LEARNER, {}).get("nauc")
+    baseline, rows = sweep.baseline(group), []
+    for cell in sweep.cells_of(group):
+        place = group, cell.row
+        for world in _worlds(results, cell):
+            cells = [results.text(place, name, world) for name in scores]
+            cells += [results.text(place, name, world, interval=False) for name in means]
+            nauc = results.estimate(place, "nauc", world).mean
+            if least is not None and nauc is not None and nauc < least and "nauc" in scores:
+                cells[scores.index("nauc")] += BELOW_LEARNER
+            compared = None if world else results.comparisons.get(place)
+            rows.append(
+                {
+                    "title": _title(results, cell, folder) + (f", {world}" if world else ""),
+                    "privileged_info": _privileged_info(cell),
+                    "scores": cells,
+                    "references": _references_text(results, place, world),
+                    "against": compared.text() if compared else UNKNOWN,
+                    "transitions": _transitions(cell),
+                    "runs": _runs(results, cell),
+                }
+            )
+    for title, known in beside.items():
+        texts = [number(known.get(name), SCORES[name].format) for name in [*scores, *means]]
+        rows.append({"title": f"*{title}*", "scores": texts})
+    against = f"{SCORES[config.score].heading} minus that of {baseline}" if baseline else ""
+    columns = {
+        "title": (own.grid and next(iter(own.grid))) or config.heading,
+        "privileged_info": "privileged information",
+        "scores": [SCORES[name].heading for name in [*scores, *means]],
+        "references": REFERENCES,
+        "against": against,
+        "transitions": "source transitions",
+        "runs": "runs",
+    }
+    optional = {"privileged_info", "references", "transitions"} - set(config.facts)
+    columns = {n: c for n, c in columns.items() if n not in optional and (n != "against" or c)}
+    return Table(_flat(columns, columns), [_flat(columns, row) for row in rows]).compact()
+
+
+def _flat(columns: dict, row: dict) -> list[str]:
+    """Return the cells of `row` in the order of the columns, a dash where it has none."""
+    cells = []
+    for name in columns:
+        cells += row["scores"] if name == "scores" else [row.get(name, UNKNOWN)]
+    return cells
+
+
+def _calibration_table(results: SweepResults, group: str, folder: Path) -> Table:
+    """Return a row for each row of `group` with records and each way to act.
+
+    Its columns are the source's return and the returns achieved for the asked ones.
+    """
+    cells = [c for c in results.sweep.cells_of(group) if (group, c.row) in results.made]
+    asked = sorted({value for cell in cells for value in cell.config.evaluation.calibration})
+    rows = []
+    for cell in cells:
+        records = results.made[group, cell.row]
+        for action, title in ACTIONS.items():
+            curves = [record.values[""]["calibration"][action] for record in records]
+            curves = [{float(text): value for text, value in curve.items()} for curve in curves]
+            splits = [record.split_seed for record in records]
+            achieved = [
+                estimate([curve.get(value) for curve in curves], splits).text(".3f")
+                for value in asked
+            ]
+            source = results.text((group, cell.row), "source_return")
+            link = _title(results, cell, folder)
+            rows.append([link, title, source, *achieved, _runs(results, cell)])
+    headings = [f"asked {value:g}" for value in asked]
+    heading = results.sweep.config.heading
+    return Table([heading, "actions", SCORES["source_return"].heading, *headings, "runs"], rows)
+
+
+def overview_table(results: SweepResults) -> Table:
+    """Return a row for each group: its baseline, and the verdicts on its other rows."""
+    sweep, rows = results.sweep, []
+    for group in sweep.groups:
+        own = {place[1]: c for place, c in results.comparisons.items() if place[0] == group}
+        lists = [
+            "; ".join(row for row, compared in own.items() if compared.verdict == verdict)
+            for verdict in VERDICTS
+        ]
+        baseline = sweep.baseline(group)
+        text = f"{baseline}: {results.text((group, baseline), sweep.config.score)}"
+        rows.append([group, text, *(names or UNKNOWN for names in lists)])
+    return Table(["question", "compared with", *VERDICTS], rows, text_columns=(0, 1, 2, 3, 4))
+
+
+def summary_table(results: SweepResults) -> Table:
+    """Return a row for each row, with its score in each group, then the references."""
+    sweep, score = results.sweep, results.sweep.config.score
+    cells = {(cell.group, cell.row): cell for cell in sweep.cells}
+    rows = []
+    for row in sweep.rows:
+        texts = [
+            "not applicable" if cells[group, row].problem else results.text((group, row), score)
+            for group in sweep.groups
+        ]
+        rows.append([row, *_kind(results, row), *texts])
+    found = [references(results, group) for group in sweep.groups]
+    for title in dict.fromkeys(title for own in found for title in own):
+        values = [own.get(title, {}).get(score) for own in found]
+        if any(value is not None for value in values):
+            texts = [number(value, SCORES[score].format) for value in values]
+            rows.append([f"*{title}*", *[UNKNOWN] * 3, *texts])
+    header = [sweep.config.heading, "histories of", "regime", "labels", *sweep.groups]
+    return Table(header, rows)
+
+
+def short_table(results: SweepResults) -> Table:
+    """Return a row for each group: the score of each row in per cent.
+
+    A bracket has the number of runs, unless it is that of a cell without further runs.
+    """
+    sweep = results.sweep
+
+    def text(cell: Cell) -> str:
+        place = cell.group, cell.row
+        known = results.known(place, sweep.config.score)
+        if not known:
+            return "not applicable" if cell.problem else UNKNOWN
+        mean = f"{100 * results.estimate(place, sweep.config.score).mean:.1f}"
+        return mean if len(known) == cell.num_first else f"{mean} ({len(known)})"
+
+    rows = [[group, *map(text, sweep.cells_of(group))] for group in sweep.groups]
+    return Table(["world", *sweep.rows], rows)
+
+
+def complete_scores(results: SweepResults) -> dict[str, np.ndarray]:
+    """Return the normalized returns [R, W] of each row with all first runs.
+
+    W are the groups in which the baseline has its first runs; a row that lacks one there is left
+    out. R is the smallest number of runs of a cell. Returns {} for a board with one run a cell,
+    which has no interval.
+    """
+    sweep = results.sweep
+    known = {(c.group, c.row): results.known((c.group, c.row), NORMALIZED) for c in sweep.cells}
+    scores = {
+        (cell.group, cell.row): known[cell.group, cell.row]
+        for cell in sweep.cells
+        if cell.num_first and len(known[cell.group, cell.row]) >= cell.num_first
+    }
+    baseline = sweep.config.baseline
+    groups = [group for group in sweep.groups if (group, baseline) in scores]
+    rows = [row for row in sweep.rows if groups and all((g, row) in scores for g in groups)]
+    runs = min((len(scores[g, row]) for g in groups for row in rows), default=0)
+    if runs < 2:
+        return {}
+    return {row: np.array([scores[g, row][:runs] for g in groups]).T for row in rows}
+
+
+def aggregates_table(results: SweepResults) -> Table:
+    """Return the aggregates over groups of each row of `complete_scores` (Agarwal et al. 2021)."""
+    scores, baseline = complete_scores(results), results.sweep.config.baseline
+    rows = []
+    for row, own in scores.items():
+        texts = []
+        for name, statistic in AGGREGATES.items():
+            arguments = (own, scores[baseline]) if "{}" in name else (own,)
+            low, high = map(float, bootstrap_interval(statistic, *arguments))
+            text = Estimate(statistic(*arguments), low, high).text(".3f")
+            texts.append(UNKNOWN if row == baseline and "{}" in name else text)
+        rows.append([row, str(own.shape[1]), *texts])
+    headings = [name.format(baseline) for name in AGGREGATES]
+    return Table([results.sweep.config.heading, "groups", *headings], rows)
+
+
+def profile_chart(results: SweepResults) -> Chart:
+    """Return the share of runs above each return between random and optimal, of each row."""
+    scores = complete_scores(results)
+
+    def profile(own: np.ndarray) -> np.ndarray:
+        return performance_profile(own, THRESHOLDS)
+
+    ends = [bootstrap_interval(profile, own) for own in scores.values()]
+    return Chart(
+        "lines",
+        [f"{threshold:.2f}" for threshold in THRESHOLDS],
+        [profile(own) for own in scores.values()],
+        list(scores),
+        [low for low, _ in ends],
+        [high for _, high in ends],
+        title="Share of runs above a return between random and optimal",
+        column_name=SCORES[NORMALIZED].heading,
+        value_name="share of runs",
+        domain=(0, 1),
+    )
+
+
+def tuning_table(results: SweepResults) -> Table:
+    """Return a row for each method whose settings have all been tried, with the best of them."""
+    rows = []
+    for method, scores in tuning_scores(results).items():
+        best = settings_text(results.sweep.rows[max(scores, key=scores.get)].tuned)
+        ends = [number(end, ".3f") for end in (max(scores.values()), min(scores.values()))]
+        rows.append([method, best, *ends, str(len(scores))])
+    return Table(["method", "best settings", "their NAUC", "lowest NAUC", "tried"], rows)
+
+
+def cost_table(results: SweepResults, group: str) -> Table:
+    """Return the source and the time of each row of a group, as means over runs."""
+    rows = []
+    for cell in results.sweep.cells_of(group):
+        if (group, cell.row) not in results.made:
+            continue
+        records, algorithm = results.made[group, cell.row], cell.config.source.algorithm
+        online = not reads_histories(cell.config)
+        seconds = [
+            number(estimate([r.seconds.get(name) for r in records]).mean, ".0f")
+            for name in ("collect_s", "train_s", "evaluate_s")
+        ]
+        steps = f"{build_method(cell.config.method).train_steps(cell.config):,}"
+        source = ["itself, online", "nothing"] if online else [algorithm, _privileged_info(cell)]
+        rows.append([cell.row, *source, _transitions(cell), steps, *seconds])
+    header = ["source", "privileged information", "source transitions", "train steps"]
+    seconds = ["collection, s", "training, s", "evaluation, s"]
+    return Table([results.sweep.config.heading, *header, *seconds], rows)
+
+
+def curves_chart(results: SweepResults, group: str) -> Chart | None:
+    """Return a score of each row over the in-context episodes, None without records.
+
+    It is the share of the optimal return in some episodes, or the success by fifths of the
+    episodes where that is unknown.
+    """
+    places = [p for p in results.made if p[0] == group]
+    curves = [f"at_{episode}" for episode in CURVE_EPISODES]
+    names = [name for name in curves if any(results.known(place, name) for place in places)]
+    columns, heading = [name.removeprefix("at_") for name in names], "in-context episode"
+    value = "share of the optimal return"
+    if not names:
+        names = [name for name in FIFTHS if any(results.known(p, name) for p in places)]
+        columns, heading = [str(k + 1) for k in range(len(names))], "fifth of the episodes"
+        value = "success"
+    if not names:
+        return None
+    known = [[results.estimate(place, name) for name in names] for place in places]
+    return Chart(
+        "lines",
+        columns,
+        [[own.mean for own in row] for row in known],
+        [row for _, row in places],
+        [[own.low for own in row] for row in known],
+        [[own.high for own in row] for row in known],
+        column_name=heading,
+        value_name=value,
+    )
+
+
+def scores_chart(results: SweepResults, group: str) -> Chart | None:
+    """Return the compared score of each row with its interval, None without records."""
+    score = SCORES[results.sweep.config.score]
+    rows = [place[1] for place in results.made if place[0] == group]
+    known = [results.estimate((group, row), score.name) for row in rows]
+    if not rows:
+        return None
+    ends = [[own.low for own in known]], [[own.high for own in known]]
+    return Chart(
+        "points", rows, [[own.mean for own in known]], ("",), *ends, value_name=score.heading
+    )
+
+
+def tasks_chart(results: SweepResults, group: str) -> Choice | None:
+    """Return the share of the optimal return by held-out task, a chart for each row.
+
+    A task has the same place for each row: first the one with the highest mean over rows.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    for place, records in results.made.items():
+        tasks = [record.values[""]["per_task"] for record in records]
+        if place[0] == group and all(tasks):
+            shares[place[1]] = {
+                task: float(np.mean([own[task] for own in tasks if task in own]))
+                for task in tasks[0]
+            }
+    if not shares:
+        return None
+    names = dict.fromkeys(task for own in shares.values() for task in own)
+    mean = {t: np.mean([own[t] for own in shares.values() if t in own]) for t in names}
+    order = sorted(names, key=lambda task: -mean[task])
+    charts = {
+        row: [
+            Chart(
+                "columns",
+                order,
+                [[own.get(task) for task in order]],
+                column_name="held-out task",
+                value_name="share of optimum, last 10",
+            )
+        ]
+        for row, own in shares.items()
+    }
+    return Choice("tasks of", charts)
+
+
+def _worlds(results: SweepResults, cell: Cell) -> list[str]:
+    """Return the worlds in which a cell was evaluated, "" for its own; none without records."""
+    records = results.made.get((cell.group, cell.row), [])
+    worlds = ["", *map(world_title, cell.config.evaluation.worlds)] if records else []
+    return [world for world in worlds if any(world in record.values for record in records)]
+
+
+def _title(results: SweepResults, cell: Cell, folder: Path) -> str:
+    """Return the title of a row, bold if it is the baseline, as a link if it names a file."""
+    group = results.sweep.groups[cell.group]
+    file = group.rows.get(cell.row, {}).get("experiment")
+    text = f"[{cell.row}]({Path(os.path.relpath(file, folder)).as_posix()})" if file else cell.row
+    return f"**{text}**" if cell.row == group.baseline else text
+
+
+def _runs(results: SweepResults, cell: Cell) -> str:
+    """Return the number of runs that a row is the mean of, as text."""
+    made, planned = len(results.made[cell.group, cell.row]), len(cell.runs)
+    return str(made) + ("" if made == planned else f" of {planned}")
+
+
+def _privileged_info(cell: Cell) -> str:
+    return SOURCES.load(cell.config.source.algorithm).privileged_info or UNKNOWN
+
+
+def _transitions(cell: Cell) -> str:
+    return f"{build_method(cell.config.method).transitions(cell.config):,}"
+
+
+def _references_text(results: SweepResults, place: Place, world: str) -> str:
+    """Return the mean NAUC of each of SHOWN_REFERENCES over the splits, as text."""
+    records = [record for record in results.made[place] if world in record.values]
+    splits = [record.split_seed for record in records]
+    means = [
+        estimate([reference_nauc(record, name, world) for record in records], splits).mean
+        for name in SHOWN_REFERENCES
+    ]
+    return UNKNOWN if set(means) == {None} else ", ".join(number(mean, ".3f") for mean in means)
+
+
+def _kind(results: SweepResults, row: str) -> list[str]:
+    """Return what a row learns from: whose histories, offline or online, which labels."""
+    cell = next((c for c in results.sweep.cells if c.row == row and c.runs), None)
+    if cell is None:
+        return [UNKNOWN] * 3
+    has_labels = "optimal_action" in METHODS.load(cell.config.method.name).fields
+    regime = "offline" if reads_histories(cell.config) else "online"
+    return [histories_of(cell, results), regime, "optimal actions" if has_labels else "none"]

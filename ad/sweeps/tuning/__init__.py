@@ -1,1 +1,0 @@
-"""A search for settings of the source algorithm, with its report."""

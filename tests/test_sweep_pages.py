@@ -1,0 +1,289 @@
+"""The pages of sweeps, from made-up records: estimates, comparisons, references, choices."""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sweeps import page_of, records_of, results_of, write_sweep
+from test_sweep_plan import BOARD, SMOKE, STUDY, TABLES, changed
+
+from ad.errors import ConfigError
+from ad.sweeps import tables
+from ad.sweeps.pages import check_page, write_page
+from ad.sweeps.plan import load_sweep
+from ad.sweeps.records import add_records
+from ad.sweeps.results import references, sweep_results, tuning_scores, with_further_runs
+
+LEADERS = {
+    **BOARD,
+    "baseline": "distillation",
+    "score": "share_of_optimum_last10",
+    "scores": ["share_of_optimum_last10", "normalized_return_last10", "nauc"],
+    "means": ["at_10"],
+    "facts": ["transitions"],
+    "references": True,
+}
+LEVEL = {"distillation": [0.9, 0.91, 0.92], "clone": [0.87, 0.88, 0.89]}
+CEILING = {"distillation": [1.0, 1.0, 1.0], "clone": [1.0, 1.0, 1.0]}
+APART = {"distillation": [0.89, 0.9, 0.91], "clone": [0.1, 0.11, 0.12]}
+
+
+def rows_of(results, group: str) -> dict[str, dict[str, str]]:
+    """Return the rows of a group's table by title, each by the headings of its columns."""
+    table = tables.group_table(results, group, Path())
+    titles = [re.sub(r"[*]*\[?([^\]*]*)\]?(\(.*?\))?[*]*", r"\1", row[0]) for row in table.rows]
+    cells = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    return dict(zip(titles, cells, strict=True))
+
+
+def test_the_interval_is_that_of_the_split_means(tmp_path):
+    sweep = write_sweep(tmp_path, TABLES)
+    by_split = {0: [0.4, 0.5, 0.6], 1: [0.7, 0.7, 0.7]}
+    seeds = [(r.config.split.split_seed, r.config.training.train_seed) for r in sweep.cells[0].runs]
+    results = results_of(sweep, {"plain": [by_split[split][seed] for split, seed in seeds]})
+    row = rows_of(results, "first")["plain"]
+    # Split means 0.5 and 0.7: half = t(0.975, 1) * sd / sqrt(2) = 12.7062 * 0.141421 / 1.414214
+    assert row["NAUC"] == "0.600 [-0.671, 1.000]" and row["runs"] == "6"  # NAUC is at most 1
+
+
+def test_rows_are_compared_by_the_differences_of_their_split_means(tmp_path):
+    sweep = write_sweep(tmp_path, TABLES)
+    noisy = [0.6 + 0.02 * run.config.split.split_seed for run in sweep.cells[1].runs]
+    rows = rows_of(results_of(sweep, {"plain": [0.5] * 6, "noisy": noisy}), "first")
+    # Differences 0.10 and 0.12: deviation 0.0141421, error 0.01, t(0.975, 1) = 12.7062
+    assert rows["noisy"]["NAUC minus that of plain"] == "+0.110 [-0.017, +0.237], p 0.058"
+    assert rows["plain"]["NAUC minus that of plain"] == "–"
+
+
+def test_missing_runs_are_counted_and_rows_without_records_left_out(tmp_path):
+    sweep = write_sweep(tmp_path, TABLES)
+    rows = rows_of(results_of(sweep, {"plain": [0.5]}), "first")
+    assert list(rows) == ["plain"] and rows["plain"]["runs"] == "1 of 6"
+    assert rows["plain"]["NAUC"] == "0.500"  # one split has no interval
+
+
+def test_the_pooled_deviation_makes_intervals_and_comparisons(tmp_path):
+    sweep = write_sweep(
+        tmp_path, {**STUDY, "seeds": [0, 1, 2], "scores": ["nauc", "first_success"]}
+    )
+    results = results_of(
+        sweep,
+        {"table": [0.2, 0.4, 0.6], "factored": [0.9, 0.9, 0.9]},
+        scores={"first_success": 5.0},
+    )
+    rows = rows_of(results, "encoder")
+    # s = sqrt((0.08 + 0) / 4) = 0.14142, t(0.975, 4) = 2.77645, half = t s / sqrt(3) = 0.22669
+    assert [row["NAUC"] for row in rows.values()] == [
+        "0.400 [0.173, 0.627]",
+        "0.900 [0.673, 1.000]",
+    ]
+    assert rows["table"]["first success, episode"] == "5.0 [5.0, 5.0]"
+    # half = t s sqrt(2 / 3) = 0.32060, p of t = 0.5 / 0.11547 = 4.33013 with 4 degrees of freedom
+    against = [row["NAUC minus that of factored"] for row in rows.values()]
+    assert against == ["-0.500 [-0.821, -0.179], p 0.012", "–"]
+    text = " ".join(page_of(sweep, records_of(sweep, {})).split())
+    assert "standard deviation of NAUC" not in text  # nothing to pool
+
+
+def test_each_experiment_is_pooled_once_and_p_values_are_corrected_together(tmp_path):
+    sweep = write_sweep(tmp_path, STUDY)  # factored is also temperature 1
+    own = {"table": [0.1, 0.2], "factored": [0.5, 0.7], "1": [0.5, 0.7]}
+    alone = results_of(sweep, own)
+    assert math.isclose(alone.deviation.value, math.sqrt((0.01 + 0.04) / 2 / 2), rel_tol=1e-6)
+    both = results_of(sweep, own | {"2": [0.61]})
+    single, several = (r.comparisons["encoder", "table"] for r in (alone, both))
+    assert (single.difference, single.p * 2) == (several.difference, pytest.approx(several.p))
+    assert both.comparisons["temperature", "2"].p > several.p
+
+
+def test_one_run_each_compares_nothing(tmp_path):
+    sweep = write_sweep(tmp_path, STUDY)
+    compared = results_of(sweep, {"table": [0.3], "factored": [0.6]}).comparisons[
+        "encoder", "table"
+    ]
+    assert (compared.verdict, compared.text()) == (None, "-0.300")
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [([0.2, 0.21, 0.22], 3), ([0.65, 0.5, 0.8], 4), ([0.9, 0.91, 0.92], 2)]
+)
+def test_the_overview_has_the_verdicts(tmp_path, table, column):
+    sweep = write_sweep(tmp_path, {**STUDY, "seeds": [0, 1, 2]})
+    results = results_of(sweep, {"table": table, "factored": [0.7, 0.71, 0.72]})
+    row = tables.overview_table(results).rows[0]
+    assert row[0] == "encoder" and row[1].startswith("factored: 0.710")
+    assert [row[number] for number in (2, 3, 4)] == [
+        "table" if number == column else "–" for number in (2, 3, 4)
+    ]
+
+
+def test_a_whole_page_has_the_texts_tables_and_numbers_of_the_sweep(tmp_path):
+    groups = STUDY["groups"]["encoder"] | {"about": "Which encoder?", "note": "Factored, by far."}
+    sweep = write_sweep(tmp_path, changed(STUDY, "groups/encoder", groups))
+    records = records_of(sweep, {"table": [0.11, 0.12], "factored": [0.74, 0.76]})
+    text = page_of(sweep, records)
+    section = text.split("## encoder")[1].split("\n## ")[0]
+    assert "Which encoder?" in section and "Factored, by far." in section
+    assert "| **factored** | 0.750 [" in section
+    assert "4 of 6 runs are done" in text and "pooled within the 2 settings" in " ".join(
+        text.split()
+    )
+    assert "0 of 6 runs" in page_of(sweep, {})
+
+
+def test_tables_replace_what_is_between_the_marks_of_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- first -->\nold\n<!-- /first -->\nafter\n")
+    sweep = write_sweep(tmp_path, {**TABLES, "page": str(page)})
+    add_records(sweep.records, records_of(sweep, {"plain": [0.5] * 6}).values())
+    write_page(sweep, tmp_path / "root")
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "[plain](" in text and "configs/smoke.yaml)" in text
+    assert "first" in (tmp_path / "root/plan.html").read_text()
+    groups = TABLES["groups"] | {"second": {"rows": {"x": {"experiment": SMOKE}}}}
+    with pytest.raises(ConfigError, match="has no lines <!-- second -->"):
+        check_page(write_sweep(tmp_path, {**TABLES, "page": str(page), "groups": groups}))
+
+
+def test_calibrations_have_the_achieved_return_for_each_asked_one(tmp_path):
+    settings = {"method.name": "decision_transformer", "model.tokenizer": "conditioned"}
+    row = {"experiment": SMOKE, "settings": {**settings, "evaluation.calibration": [0, 1]}}
+    group = {"rows": {"plain": row}, "calibration": True}
+    sweep = write_sweep(tmp_path, {"splits": [0], "seeds": [0, 1], "groups": {"first": group}})
+    asked = {"sample": {"0": 0.05, "1": 0.75}, "greedy": {"0": 1.0, "1": 1.0}}
+    records = records_of(sweep, {"plain": [0.5, 0.5]}, calibration=asked)
+    table = tables.group_table(sweep_results(sweep, records), "first", Path())
+    assert table.header[1:] == [
+        "actions",
+        "return of the source, last 10",
+        "asked 0",
+        "asked 1",
+        "runs",
+    ]
+    assert [row[1:] for row in table.rows] == [
+        ["sampled", "–", "0.050 [0.050, 0.050]", "0.750 [0.750, 0.750]", "2"],
+        ["greedy", "–", "1.000 [1.000, 1.000]", "1.000 [1.000, 1.000]", "2"],
+    ]
+
+
+def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
+    sweep = write_sweep(tmp_path, LEADERS)
+    scores = {"distillation": [0.8, 0.9, 1.0], "clone": [0.1, 0.2, 0.3]}
+    results = results_of(sweep, scores)
+    assert set(results.comparisons) == {("room", "clone")}
+    compared = results.comparisons["room", "clone"]
+    # s = 0.1 with 4 degrees of freedom, error = s sqrt(2 / 3) = 0.0816, t(0.975, 4) = 2.776
+    assert compared.difference.mean == pytest.approx(-0.7)
+    ends = compared.difference.low, compared.difference.high
+    assert ends == pytest.approx((-0.9267, -0.4733), abs=1e-3)
+    cells = {row[0]: row[1:] for row in tables.aggregates_table(results).rows}
+    assert cells["distillation"][1].startswith("0.900 [") and cells["distillation"][3] == "–"
+    assert cells["clone"][2].startswith("0.800 [") and cells["clone"][3].startswith("0.000")
+    assert np.all(np.diff(tables.profile_chart(results).values[1]) <= 0)
+    some = tables.complete_scores(results_of(sweep, scores | {"clone": [0.1, 0.2]}))
+    assert set(some) == {"distillation"}
+    assert tables.complete_scores(results_of(sweep, {"distillation": [0.8], "clone": [0.4]})) == {}
+
+
+@pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3]), (CEILING, [3, 3])])
+def test_rows_tied_for_the_best_of_a_group_have_further_runs(tmp_path, scores, counts):
+    sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/further_seeds", [3, 4]))
+    assert with_further_runs(sweep, {}).planned_runs() == sweep.planned_runs()
+    some = records_of(sweep, scores | {"clone": scores["clone"][:2]})
+    assert with_further_runs(sweep, some).planned_runs() == sweep.planned_runs()
+    widened = with_further_runs(sweep, records_of(sweep, scores))
+    assert [len(cell.runs) for cell in widened.cells] == counts
+    more = {row: [*own, own[1], own[1]] for row, own in scores.items()}
+    # The first runs alone decide: by five, the intervals of LEVEL no longer overlap.
+    again = with_further_runs(sweep, records_of(widened, more))
+    assert again.planned_runs() == widened.planned_runs()
+    results = sweep_results(again, records_of(widened, more))
+    assert set(tables.complete_scores(results)) == {"distillation", "clone"}  # by the first runs
+    shown = tables.short_table(results).rows[0][1]
+    assert shown.endswith("(5)") == (counts == [5, 5])
+
+
+def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(tmp_path):
+    rows = ["distillation", "informed", "clone"]
+    sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/rows", rows))
+    entries = {"references": {"random": 0.125}, "scores": {"optimal_return": 16.0}}
+    records = records_of(sweep, {row: [0.5] * 3 for row in rows}, **entries)
+    shares = {"distillation": [0.75, 0.5, None], "clone": [0.1] * 3, "informed": [0.875] * 3}
+    for cell in sweep.cells:
+        for run, share in zip(cell.runs, shares[cell.row], strict=True):
+            records[run.key].values[""]["scores"]["source_share"] = share
+    results = sweep_results(sweep, records)
+    assert {row[0]: row[4] for row in tables.summary_table(results).rows[3:]} == {
+        "*optimal policy*": "1.000",
+        "*random actions*": "0.125",
+        "*the learner itself, on train tasks*": "0.625",
+        "*the informed source itself, on train tasks*": "0.875",
+    }
+    table = rows_of(results, "room")
+    shown = [table["random actions"][heading] for heading in tables_headings()]
+    assert shown == ["0.125", "0.000", "0.125"]
+    for record in records.values():
+        record.values[""]["scores"]["optimal_return"] = -2.0
+    assert "optimal policy" not in references(sweep_results(sweep, records), "room")
+
+
+def tables_headings() -> list[str]:
+    return ["share of optimum, last 10", "between random and optimal", "NAUC"]
+
+
+def test_an_nauc_below_that_of_the_tabular_learner_is_marked(tmp_path):
+    rows = ["informed", "distillation"]
+    sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/rows", rows))
+    records = records_of(sweep, {"informed": [0.5], "distillation": [0.5]})
+    for cell in sweep.cells:
+        nauc = 0.9 if cell.row == "informed" else 0.6  # a learner with the source's settings
+        records[cell.runs[0].key].values[""]["references"]["tabular_learner"] = nauc
+    results = sweep_results(sweep, records)
+    assert references(results, "room")[tables.TABULAR_LEARNER] == {"nauc": 0.6}
+    assert rows_of(results, "room")["distillation"]["NAUC"] == "0.500 †"
+    assert "† A mean NAUC below" in page_of(sweep, records)
+    own = {key: r for key, r in records.items() if r.row == "informed"}
+    assert references(sweep_results(sweep, own), "room") == {}
+
+
+def test_the_best_of_what_is_tried_is_named_where_the_file_names_another(tmp_path, capsys):
+    sweep = write_sweep(tmp_path, LEADERS, board="tuning")
+    first, second, third = sweep.rows
+    some = {first: [0.5], second: [0.7]}
+    assert not tuning_scores(results_of(sweep, some))  # not all rows have their runs
+    text = page_of(sweep, records_of(sweep, some | {third: [0.9]}))
+    assert "set tuned to {'evaluation.temperature': 2}" in capsys.readouterr().err
+    assert "| tuned | evaluation.temperature=2 | 0.900 | 0.500 | 3 |" in text
+    page_of(sweep, records_of(sweep, some | {third: [0.6]}))
+    assert "set tuned" not in capsys.readouterr().err
+
+
+def test_the_short_table_and_published_results(tmp_path):
+    readme, published = tmp_path / "readme.md", tmp_path / "published.csv"
+    readme.write_text("first\n<!-- plan -->\nold\n<!-- /plan -->\nlast\n")
+    published.write_text("world,method,value\nroom,AD,0.9\nhall,AD,0.8\n")
+    content = {**LEADERS, "summary": str(readme), "published": str(published), "page": "x.md"}
+    sweep = write_sweep(tmp_path, content | {"page": str(tmp_path / "page.md")})
+    scores = {"distillation": [0.5, 0.75, 1.0], "clone": [0.25, 0.75]}
+    add_records(sweep.records, records_of(sweep, scores).values())
+    write_page(sweep, tmp_path / "root")
+    assert "| room | 75.0 | 50.0 (2) |" in readme.read_text() and "old" not in readme.read_text()
+    text = (tmp_path / "page.md").read_text()
+    assert "| AD | 0.9 |" in text and "0.8 |" not in text
+    html = (tmp_path / "root/plan.html").read_text()
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", html)
+    write_page(load_sweep(sweep.path, "tuning"), tmp_path / "root")
+    assert (tmp_path / "plan_tuning.md").exists()
+
+
+def test_records_of_other_settings_are_not_counted(tmp_path):
+    sweep = write_sweep(tmp_path, STUDY)
+    records = records_of(sweep, {"table": [0.5, 0.5]})
+    longer = write_sweep(tmp_path, changed(STUDY, "settings/training.steps", 9))
+    assert not sweep_results(longer, records).made
+    failed = {key: replace(record, failure="diverged") for key, record in records.items()}
+    assert not sweep_results(sweep, failed).made

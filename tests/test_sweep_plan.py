@@ -1,0 +1,245 @@
+"""The format of sweeps: which cells and runs a file means, and which files are refused."""
+
+import numpy as np
+import pytest
+import yaml
+from processes import ROOT
+from sweeps import write_sweep
+
+from ad.config.schema import diff
+from ad.errors import ConfigError
+from ad.sweeps.plan import load_sweep
+from ad.sweeps.run import new_measure, take_shard
+
+SMOKE = str(ROOT / "configs/smoke.yaml")
+NOISE = {"source.algorithm": "noise_distillation"}
+STUDY = {
+    "experiment": SMOKE,
+    "settings": {**NOISE, "source.source_seed": 100, "evaluation.temperature": 1.0},
+    "seeds": [0, 1],
+    "pooled": True,
+    "groups": {
+        "encoder": {"grid": {"model.encoder": ["table", "factored"]}, "baseline": "factored"},
+        "temperature": {"grid": {"evaluation.temperature": [1.0, 2.0]}, "baseline": "1"},
+    },
+}
+BOARD = {
+    "groups": {
+        "room": {"experiment": SMOKE, "informed": {"source.algorithm": "posterior_sampling"}},
+        "hall": {"experiment": SMOKE, "settings": {"env.kwargs.size": 4}},
+        "cave": {"experiment": SMOKE, "settings": {"env.kwargs.size": 5}},
+    },
+    "rows": {
+        "distillation": {},
+        "informed": {"informed": True, "settings": {"training.steps": 21}},
+        "clone": {"settings": {"method.name": "behavior_cloning", "model.reward": "none"}},
+        "tuned": {
+            "tried": [{}, {"training.steps": 21}, {"evaluation.temperature": 2}],
+            "tuned": {"training.steps": 21},
+        },
+    },
+    "boards": {
+        "core": {"groups": ["room"], "rows": ["distillation", "clone"], "seeds": [0, 1, 2]},
+        "tuning": {"groups": ["hall", "cave"], "rows": ["tuned"], "seeds": [7], "tuning": True},
+    },
+}
+TABLES = {
+    "splits": [0, 1],
+    "seeds": [0, 1, 2],
+    "groups": {
+        "first": {
+            "rows": {"plain": {"experiment": SMOKE}, "noisy": {"experiment": SMOKE}},
+            "baseline": "plain",
+        }
+    },
+}
+TABLES["groups"]["first"]["rows"]["noisy"] = {"experiment": SMOKE, "settings": NOISE}
+
+
+def changed(content: dict, path: str, value) -> dict:
+    """Return a copy of nested `content` with another value at the path "a/b"."""
+    first, _, rest = path.partition("/")
+    own = changed(content.get(first, {}), rest, value) if rest else value
+    return {**content, first: own}
+
+
+def test_a_cell_is_a_row_of_a_group_and_equal_cells_share_their_runs(tmp_path):
+    sweep = write_sweep(tmp_path, STUDY)
+    assert [(cell.group, cell.row) for cell in sweep.cells] == [
+        *(("encoder", "table"), ("encoder", "factored")),
+        *(("temperature", "1"), ("temperature", "2")),
+    ]
+    labels = ["encoder / table", "encoder / factored", "temperature / 2"]
+    assert [run.label for run in sweep.planned_runs()] == 2 * labels  # a first answer soon
+    seeds = {
+        (r.config.source.source_seed, r.config.training.train_seed) for r in sweep.cells[0].runs
+    }
+    assert seeds == {(100, 0), (100, 1)}  # as the settings say
+    base = sweep.cells[1].runs[0].config
+    assert diff(base, sweep.cells[0].runs[0].config) == {"model.encoder": "table"}
+
+
+def test_runs_that_differ_in_evaluation_only_share_a_training(tmp_path):
+    sweep = write_sweep(tmp_path, STUDY)
+    batches = new_measure(sweep).batches(sweep.planned_runs())
+    assert [[run.row for run in batch] for batch in batches] == 2 * [["table"], ["factored", "2"]]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 9])
+def test_shards_share_out_all_batches(tmp_path, number):
+    sweep = write_sweep(tmp_path, STUDY)
+    runs, measure = sweep.planned_runs(), new_measure(sweep)
+    shards = [take_shard(measure, runs, part, number) for part in range(1, number + 1)]
+    assert sorted(run.key for part in shards for run in part) == sorted(run.key for run in runs)
+    folders = [{run.config.name for run in part} for part in shards]
+    assert sum(map(len, folders)) == len(set().union(*folders))
+
+
+def test_each_cell_has_a_run_for_each_split_and_seed(tmp_path):
+    plain, noisy = write_sweep(tmp_path, TABLES).cells
+    seeds = [(r.config.split.split_seed, r.config.training.train_seed) for r in plain.runs]
+    assert sorted(seeds) == [(split, seed) for split in (0, 1) for seed in (0, 1, 2)]
+    assert all(r.config.source.source_seed == r.config.training.train_seed for r in noisy.runs)
+    assert len({r.config.name for r in [*plain.runs, *noisy.runs]}) == 12
+
+
+def test_titles_that_differ_in_punctuation_have_runs_of_different_names(tmp_path):
+    rows = {"x y": {"experiment": SMOKE}, "x-y": {"experiment": SMOKE, "settings": NOISE}}
+    sweep = write_sweep(tmp_path, changed(TABLES, "groups/first", {"rows": rows}))
+    assert len({run.config.name for run in sweep.planned_runs()}) == 12
+
+
+def test_a_board_has_some_of_the_groups_and_rows_and_a_page_of_its_own(tmp_path):
+    core = write_sweep(tmp_path, {**BOARD, "page": "page.md"})
+    assert (core.name, core.page.name, len(core.planned_runs())) == ("plan", "page.md", 6)
+    tuning = load_sweep(core.path, "tuning")
+    assert (tuning.name, tuning.page.name) == ("plan_tuning", "plan_tuning.md")
+    assert tuning.records == core.records == tmp_path / "plan.jsonl"
+
+
+def test_a_board_that_tunes_compares_what_is_tried_and_others_have_the_chosen(tmp_path):
+    rows = ["tuned: base", "tuned: training.steps=21", "tuned: evaluation.temperature=2"]
+    tuning = write_sweep(tmp_path, BOARD, board="tuning")
+    assert list(tuning.rows) == tuning.tried["tuned"] == rows
+    assert [run.config.training.steps for run in tuning.cells[1].runs] == [21]
+    assert len(new_measure(tuning).batches(tuning.planned_runs())) == 4  # temperatures share
+    board = changed(BOARD, "boards/core/rows", ["tuned"])
+    (cell,) = write_sweep(tmp_path, board).cells
+    assert {run.config.training.steps for run in cell.runs} == {21}
+
+
+def test_a_row_learns_from_the_informed_source_of_its_group(tmp_path):
+    sweep = write_sweep(tmp_path, changed(BOARD, "boards/core/rows", ["distillation", "informed"]))
+    learner, informed = (cell.config for cell in sweep.cells)
+    assert (learner.source.algorithm, informed.source.algorithm) == ("a2c", "posterior_sampling")
+    assert informed.training.steps == 21
+
+
+def test_a_cell_whose_method_cannot_learn_in_its_world_says_why(tmp_path):
+    labeled = tmp_path / "labeled.py"
+    labeled.write_text(
+        "from typing import ClassVar\n"
+        "from ad.methods.algorithm_distillation import AlgorithmDistillation\n\n\n"
+        "class Labeled(AlgorithmDistillation):\n"
+        '    """A method that needs optimal actions."""\n\n'
+        '    fields: ClassVar = (*AlgorithmDistillation.fields, "optimal_action")\n'
+    )
+    cart = {
+        "env": {"id": "CartPole-v1", "episode_length": 20, "tasks": [{}, {}]},
+        "split": {"num_train_tasks": 1},
+        "source": {"algorithm": "demonstrations", "env_steps": 100, "num_envs": 2},
+        "model": {"encoder": "mlp", "reward": "projection"},
+    }
+    (tmp_path / "cart.yaml").write_text(yaml.safe_dump(cart))
+    rows = {"plain": {}, "labels": {"settings": {"method.name": f"{labeled}:Labeled"}}}
+    content = {"groups": {"cart": {"experiment": str(tmp_path / "cart.yaml")}}, "rows": rows}
+    plain, labels = write_sweep(tmp_path, content).cells
+    assert not plain.problem and "optimal actions" in labels.problem and not labels.runs
+    del content["rows"]["plain"]
+    with pytest.raises(ConfigError, match="no cell can be made"):
+        write_sweep(tmp_path, content)
+
+
+def test_runs_are_chosen_by_titles_and_seeds(tmp_path):
+    sweep = write_sweep(tmp_path, STUDY)
+    assert {run.label for run in sweep.select(["encoder"], ["table"])} == {"encoder / table"}
+    assert {run.config.training.train_seed for run in sweep.select(seeds=[1])} == {1}
+    with pytest.raises(ConfigError, match="no group 'encodr'; did you mean encoder"):
+        sweep.select(["encodr"])
+    with pytest.raises(ConfigError, match="no row 'tabl'; did you mean table"):
+        sweep.select(rows=["tabl"])
+
+
+def test_a_grid_is_every_combination_or_random_settings(tmp_path):
+    grid = {"source.settings.hidden": [8, 16], "source.settings.learning_rate": [1e-4, 1.0]}
+    content = {"experiment": SMOKE, "settings": {"source.algorithm": "a2c"}, "grid": grid}
+    sweep = write_sweep(tmp_path, content | {"seeds": [0]})
+    values = [(s["hidden"], s["learning_rate"]) for s in settings_of(sweep)]
+    assert values == [(8, 1e-4), (8, 1.0), (16, 1e-4), (16, 1.0)]
+    assert sweep.cells[0].row == "hidden=8 learning_rate=0.0001"
+    drawn = write_sweep(tmp_path, content | {"seeds": [0], "search": {"samples": 200}})
+    rates = np.array([own["learning_rate"] for own in settings_of(drawn)])
+    assert {own["hidden"] for own in settings_of(drawn)} == set(range(8, 17))
+    assert (rates >= 1e-4).all() and (rates <= 1).all()
+    assert abs((rates < 1e-2).mean() - 0.5) < 0.15  # evenly in the logarithm
+
+
+def settings_of(sweep) -> list[dict]:
+    return [run.config.source.settings for run in sweep.planned_runs()]
+
+
+WRONG = [
+    (STUDY, "experiment", "nowhere.yaml", "there is no file nowhere.yaml"),
+    (STUDY, "seeds", [0, 0], "each once"),
+    (STUDY, "score", "speed", "score"),
+    (STUDY, "groups/encoder/grid", {"model.encodr": ["table"]}, "is not a setting"),
+    (STUDY, "groups/encoder/grid", {"model.encoder": ["offset"]}, "did you mean offsets"),
+    (STUDY, "groups/encoder/grid", {"model.encoder": []}, "must be a list of values"),
+    (STUDY, "groups/encoder/gird", {}, "did you mean grid"),
+    (STUDY, "groups/encoder/baseline", "facored", "did you mean factored"),
+    (STUDY, "groups/encoder/scores", ["nacu"], "did you mean nauc"),
+    (STUDY, "groups/encoder/settings", {"training.train_seed": 1}, "must not set training.train"),
+    (TABLES, "groups/first/settings", {"split.split_seed": 1}, "must not set split.split_seed"),
+    (TABLES, "groups/first/rows/plain", {}, "must name an experiment"),
+    (TABLES, "groups/first/rows/noisy", {"experiment": SMOKE}, "two rows that make the same run"),
+    (TABLES, "facts", ["cost"], "no fact 'cost'"),
+    (BOARD, "boards/core/groups", ["rooms"], "did you mean room"),
+    (BOARD, "boards/core/rows", ["clones"], "did you mean clone"),
+    (BOARD, "boards/core/further_seeds", [2], "each once"),
+    (BOARD, "rows/clone/tuned", {"training.steps": 3}, "tuned must be an entry of tried"),
+    (BOARD, "rows/clone/settings", {"method.name": "cloning"}, "unknown method"),
+    (BOARD, "groups/room/informed", {}, "no settings of an informed source"),
+]
+
+
+@pytest.mark.parametrize(("content", "path", "value", "sentence"), WRONG)
+def test_a_wrong_file_is_refused_in_words(tmp_path, content, path, value, sentence):
+    content = changed(content, path, value)
+    if path.endswith("informed"):
+        content = changed(content, "boards/core/rows", ["informed"])
+    with pytest.raises(ConfigError) as caught:
+        write_sweep(tmp_path, content)
+    assert sentence in str(caught.value).replace('"', "'")
+
+
+def test_a_board_that_tunes_on_a_group_of_another_board_is_refused(tmp_path):
+    content = changed(BOARD, "boards/tuning/groups", ["hall", "room"])
+    with pytest.raises(ConfigError, match="must not be tuned on room"):
+        write_sweep(tmp_path, content, board="tuning")
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    content = changed(STUDY, "groups/encoder/grid", {"model.encoder": ["x", "y"]})
+    content = changed(content, "groups/temperature/grid", {"evaluation.temperature": [-1]})
+    with pytest.raises(ConfigError) as caught:
+        write_sweep(tmp_path, content)
+    assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/records").glob("*.yaml")), ids=str)
+def test_the_committed_sweeps_can_be_read(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sweep = load_sweep(path)
+    for board in sweep.config.boards:
+        assert load_sweep(path, board).planned_runs()
+    assert sweep.planned_runs() and (sweep.page is None or sweep.page.exists())
