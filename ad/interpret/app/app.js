@@ -1,10 +1,10 @@
-"use strict";
-// The page shows what the server computes: each request is answered with all that there is to see.
+// The page of the app: it shows what the server computes; each answer has the whole state. Nodes, tables and charts are of charts.js.
 
 const $ = (id) => document.getElementById(id);
 const KEYS = { ArrowUp: ["up", "forward"], ArrowDown: ["down"], ArrowLeft: ["left", "turn left"],
   ArrowRight: ["right", "turn right"], " ": ["stay"] };
 const SIGNS = { up: "↑", down: "↓", left: "←", right: "→", stay: "•", forward: "↑", "turn left": "↶", "turn right": "↷" };
+const MOST_RETURNS = 60; // episodes of the chart
 let token = null, shown = null, tasks = {}, busy = false, stopped = false, editing = null;
 
 async function post(route, body) {
@@ -30,22 +30,18 @@ const ask = (route, body) => alone(async () => show(await post(route, { token, .
 
 function say(sentence) { $("message").textContent = sentence; $("message").hidden = !sentence; }
 
-function element(tag, text = "", classes = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (classes) made.className = classes;
-  return made;
-}
-
 function fill(parent, ...children) { parent.replaceChildren(...children); }
 
-function row(cells, tag = "td") {
-  const made = element("tr");
-  made.append(...cells.map((cell) => cell instanceof Node ? cell : element(tag, cell)));
+const cellOf = (...children) => element("td", {}, ...children);
+const nameCell = (name) => element("td", { class: "name" }, name);
+const grid = (names, rows) => table(names, rows).firstElementChild; // without the box that scrolls, which stays
+const headName = (name) => (/^\d/.test(name) ? "head " + name : name);
+
+function button(text, act) {
+  const made = element("button", { type: "button" }, text);
+  made.addEventListener("click", act);
   return made;
 }
-
-function head(names) { const made = element("thead"); made.append(row(names, "th")); return made; }
 
 const hundredths = (share) => (100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0);
 const percent = (share) => hundredths(share) + " %";
@@ -53,19 +49,14 @@ const decimal = (number) => (number < 0 ? "−" : "") + Math.abs(number).toFixed
 const signed = (number) => (number < 0 ? "−" : "+") + Math.abs(number).toFixed(2);
 
 // A bar from `low` to `high`, shares of the width.
-function mark(low, high, classes) {
-  const made = element("i", "", classes);
+function mark(low, high, classes = "") {
+  const made = element("i", { class: classes });
   made.style.left = 100 * low + "%";
   made.style.width = 100 * (high - low) + "%";
   return made;
 }
 
-function track(...marks) {
-  const cell = element("td", "", "bar"), made = element("div", "", "track");
-  made.append(...marks);
-  cell.append(made);
-  return cell;
-}
+const track = (...marks) => element("td", { class: "bar" }, element("div", { class: "track" }, ...marks));
 
 function show(state) {
   shown = state;
@@ -93,27 +84,23 @@ function showWorld(state) {
     + (ended ? "; the episode ended, a new one begins." : "."));
   const place = isImage(state.observation) ? "" : `, at ${state.observation}`;
   fill($("status"), `Episode ${state.episode + 1}, step ${state.time + 1} of ${state.episode_length}${place}.`,
-    element("br"), last || "Nothing has happened yet.");
+    element("br", {}), last || "Nothing has happened yet.");
   const focused = document.activeElement.dataset.action;
   fill($("buttons"), ...state.actions.map((name, action) => actionButton(state, name, action)));
   if (focused !== undefined) $("buttons").children[focused]?.focus();
-  const most = Math.max(...state.returns.map(Math.abs), 1e-9);
-  fill($("returns"), ...state.returns.slice(-60).map((value, place, kept) => {
-    const bar = element("i", "", value < 0 ? "negative" : "");
-    bar.style.height = 100 * Math.abs(value) / most + "%";
-    bar.title = `episode ${state.returns.length - kept.length + place + 1}: return ${+value.toFixed(3)}`;
-    return bar;
-  }));
+  const first = Math.max(0, state.returns.length - MOST_RETURNS), returns = state.returns.slice(first);
+  const columns = returns.map((_, place) => first + place + 1), [low, high] = extent([0, ...returns]), domain = low < high ? [low, high] : [0, 1];
+  fill($("returns"), returns.length ? chart({ kind: "columns", columns, values: [returns], column_name: "episode", domain }) : "No episode has ended yet.");
   $("asking").hidden = state.asked === null;
   if (state.asked) showAsked(state.asked);
 }
 
 function actionButton(state, name, action) {
-  const made = element("button", (SIGNS[name] ? SIGNS[name] + " " : "") + name, action === state.best ? "best" : "");
+  const made = button((SIGNS[name] ? SIGNS[name] + " " : "") + name, () => ask("act", { action }));
+  if (action === state.best) made.className = "best";
   made.disabled = !state.allowed[action];
   made.dataset.action = action;
   made.title = "key: " + action;
-  made.addEventListener("click", () => ask("act", { action }));
   return made;
 }
 
@@ -128,45 +115,33 @@ function showAsked({ value, low, high }) {
 }
 
 function showDecision(state) {
-  const table = $("probabilities"), output = state.inside ? null : state.output;
+  const output = state.inside ? null : state.output, names = ["action", "", "probability"];
   const rows = state.actions.map((name, action) => {
     const now = state.probabilities[action], before = state.probabilities_before[action];
-    const marks = [mark(0, now, "")];
-    if (state.edited) marks.push(mark(0, before, "before"));
-    const cells = [element("td", name, "name"), track(...marks), percent(now)];
-    if (state.edited) cells.push(element("td", percent(before)));
-    if (output) {
-      cells.push(decimal(state.outputs[action]));
-      if (state.edited) cells.push(signed(state.outputs[action] - state.outputs_before[action]));
-    }
-    return row(cells);
+    const marks = state.edited ? [mark(0, now), mark(0, before, "before")] : [mark(0, now)];
+    const cells = [nameCell(name), track(...marks), percent(now)];
+    if (state.edited) cells.push(percent(before));
+    if (output) cells.push(decimal(state.outputs[action]));
+    if (output && state.edited) cells.push(signed(state.outputs[action] - state.outputs_before[action]));
+    return cells;
   });
-  const body = element("tbody");
-  body.append(...rows);
-  const names = ["action", "", "probability"];
   if (state.edited) names.push("before");
   if (output) names.push(output);
   if (output && state.edited) names.push("change");
-  fill(table, head(names), body);
+  fill($("probabilities"), grid(names, rows));
   $("draw").textContent = `Left to itself it now takes: ${state.actions[state.model_action]}.`;
 }
 
 function showAttention(state) {
-  const body = element("tbody");
-  body.append(...state.heads.map((name, index) => {
-    const cells = state.attention[index].map((share, relation) => attentionCell(state, share, index, relation));
-    return row([element("td", index ? "head " + name : name, "name"), ...cells]);
-  }));
-  fill($("attention"), head(["", ...state.relations]), body);
+  const rows = state.heads.map((name, index) => [nameCell(headName(name)),
+    ...state.attention[index].map((share, relation) => attentionCell(state, share, index, relation))]);
+  fill($("attention"), grid(["", ...state.relations], rows));
 }
 
 function attentionCell(state, share, index, relation) {
-  const cell = element("td", share === null ? "–" : hundredths(share));
-  if (share !== null) cell.style.backgroundColor = `rgba(var(--heat), ${0.6 * share})`;
-  if (state.edited) {
-    const before = state.attention_before[index][relation];
-    cell.append(element("small", `(${before === null ? "–" : hundredths(before)})`));
-  }
+  const text = (value) => (value === null ? "–" : hundredths(value)), cell = cellOf(text(share));
+  if (share !== null) cell.style.backgroundColor = `color-mix(in srgb, var(--c0) ${60 * share}%, transparent)`;
+  if (state.edited) cell.append(element("small", {}, `(${text(state.attention_before[index][relation])})`));
   return cell;
 }
 
@@ -176,70 +151,51 @@ function showComponents(state) {
   $("preference").textContent = `What each component of the model adds to the ${state.output} of its best action, ${best}, `
     + `minus that of the second, ${second}: together ${signed(total)}. Heads and MLPs are numbered from layer 0.`;
   const all = state.edited ? [...state.components, ...state.components_before] : state.components;
-  const most = Math.max(...all.map(Math.abs), 1e-9), body = element("tbody");
-  const span = (value) => [0.5 + Math.min(value, 0) / most / 2, 0.5 + Math.max(value, 0) / most / 2];
-  body.append(...state.component_names.map((name, index) => {
-    const value = state.components[index], before = state.components_before[index];
-    const marks = [mark(...span(value), value < 0 ? "negative" : "")];
-    if (state.edited) marks.push(mark(...span(before), "before"));
-    marks.push(mark(0.5, 0.5, "zero"));
-    marks.at(-1).style.width = "1px";
-    const cells = [element("td", /^\d/.test(name) ? "head " + name : name, "name"), track(...marks), signed(value)];
-    if (state.edited) cells.push(signed(before));
-    return row(cells);
-  }));
-  const names = ["component", "", "adds"];
-  if (state.edited) names.push("before");
-  fill($("components"), head(names), body);
+  const most = Math.max(...all.map(Math.abs), 1e-9);
+  const bar = (value, classes) => mark(0.5 + Math.min(value, 0) / most / 2, 0.5 + Math.max(value, 0) / most / 2, classes);
+  const rows = state.component_names.map((name, index) => {
+    const value = state.components[index], before = state.components_before[index], zero = mark(0.5, 0.5, "zero");
+    const marks = [bar(value, value < 0 ? "negative" : ""), ...(state.edited ? [bar(before, "before")] : []), zero];
+    zero.style.width = "1px";
+    return [nameCell(headName(name)), track(...marks), signed(value), ...(state.edited ? [signed(before)] : [])];
+  });
+  fill($("components"), grid(["component", "", "adds", ...(state.edited ? ["before"] : [])], rows));
 }
 
 function showContext(state) {
-  const body = element("tbody");
-  let episode = null;
+  const steps = [...state.context].reverse(), isNewest = (n) => !n || steps[n].episode !== steps[n - 1].episode;
   $("images").hidden = !state.context.some((step) => isImage(step.observation));
-  for (const step of [...state.context].reverse()) {
-    const made = editing === step.index ? editRow(state, step) : contextRow(state, step, step.episode !== episode);
-    if (step.episode !== episode && episode !== null) made.classList.add("first");
-    if (step.edited) made.classList.add("edited");
-    episode = step.episode;
-    body.append(made);
-  }
-  fill($("context"), head(["episode", "step", "at", "action", "reward", "led to", ""]), body);
-  if (!state.context.length) body.append(row(["Nothing yet: the first decision is made without a past."]));
+  const rows = steps.map((step, n) => (editing === step.index ? editRow(state, step) : contextRow(state, step, isNewest(n))));
+  if (!steps.length) rows.push([element("td", { colspan: 7 }, "Nothing yet: the first decision is made without a past.")]);
+  fill($("context"), grid(["episode", "step", "at", "action", "reward", "led to", ""], rows));
+  $("context").querySelectorAll("tbody tr").forEach((row, n) => {
+    row.classList.toggle("first", n > 0 && isNewest(n));
+    row.classList.toggle("edited", Boolean(steps[n]?.edited));
+  });
 }
 
 function contextRow(state, step, isNewest) {
-  const buttons = element("td");
-  const change = element("button", "change"), remove = element("button", "remove");
-  change.addEventListener("click", () => { editing = step.index; showContext(shown); });
-  remove.addEventListener("click", () => ask("edit", { edit: "remove", index: step.index }));
-  buttons.append(change, " ", remove);
-  if (isNewest) {
-    const reset = element("button", "forget episode");
-    reset.addEventListener("click", () => ask("edit", { edit: "reset", episode: step.episode }));
-    buttons.append(" ", reset);
-  }
+  const buttons = [button("change", () => { editing = step.index; showContext(shown); }), " ",
+    button("remove", () => ask("edit", { edit: "remove", index: step.index }))];
+  if (isNewest) buttons.push(" ", button("forget episode", () => ask("edit", { edit: "reset", episode: step.episode })));
   const led = step.next_observation + (step.ended ? " (end)" : "");
-  return row([step.episode + 1, step.time + 1, step.observation, state.actions[step.action],
-    +step.reward.toFixed(3), led, buttons].map((cell) => cell instanceof Node ? cell : String(cell)));
+  return [step.episode + 1, step.time + 1, step.observation, state.actions[step.action], +step.reward.toFixed(3), led, cellOf(...buttons)];
 }
 
 function editRow(state, step) {
-  const action = element("select"), reward = element("input"), buttons = element("td");
+  const action = element("select", {}), reward = element("input", { type: "number", step: "any" });
   action.append(...state.actions.map((name, index) => new Option(name, index, false, index === step.action)));
-  reward.type = "number";
-  reward.step = "any";
   reward.value = step.reward;
   const places = ["observation", "next_observation"].map((name) => {
-    const input = element("input");
+    const input = element("input", {});
     input.value = step[name];
     input.disabled = !/^\(?[\d, ]+\)?$/.test(step[name]);
     return input;
   });
-  const inputs = [action, reward, ...places];
-  ["action", "reward", "observation", "led to"].forEach((name, index) => inputs[index].setAttribute("aria-label", name));
-  const done = element("button", "done"), cancel = element("button", "cancel");
-  done.addEventListener("click", () => {
+  const [at, led] = places, inputs = { action, reward, observation: at, "led to": led };
+  for (const [name, input] of Object.entries(inputs)) input.setAttribute("aria-label", name);
+  const leave = () => { editing = null; showContext(shown); };
+  const done = button("done", () => {
     const body = { edit: "change", index: step.index };
     if (+action.value !== step.action) body.action = +action.value;
     if (+reward.value !== step.reward) body.reward = +reward.value;
@@ -247,18 +203,10 @@ function editRow(state, step) {
       const name = ["observation", "next_observation"][index];
       if (input.value !== step[name]) body[name] = (input.value.match(/\d+/g) || []).map(Number);
     });
-    if (Object.keys(body).length > 2) ask("edit", body); else { editing = null; showContext(shown); }
+    if (Object.keys(body).length > 2) ask("edit", body); else leave();
   });
-  cancel.addEventListener("click", () => { editing = null; showContext(shown); });
-  buttons.append(done, " ", cancel);
-  const [at, led] = places;
-  return row([step.episode + 1, step.time + 1, at, action, reward, led, buttons].map((cell) => {
-    if (typeof cell === "number") return String(cell);
-    if (cell.tagName === "TD") return cell;
-    const made = element("td");
-    made.append(cell);
-    return made;
-  }));
+  const buttons = cellOf(done, " ", button("cancel", leave));
+  return [step.episode + 1, step.time + 1, cellOf(at), cellOf(action), cellOf(reward), cellOf(led), buttons];
 }
 
 // The model plays a few steps for each answer, so that the page shows them and can stop it.

@@ -1,4 +1,4 @@
-"""The HTTP server of the app: the loopback address only, three files and JSON over POST.
+"""The HTTP server of the app: the loopback address only, five files and JSON over POST.
 
 It answers its own page in a browser on this machine, and no other page: the Host header must name
 the loopback address (against DNS rebinding), the Origin must be the app's own, and a POST must be
@@ -23,10 +23,12 @@ from ad.runtime.signals import Terminated
 
 ADDRESS = "127.0.0.1"
 MOST_BYTES = 2**16  # of a request
-FILES = {  # path -> file of the package and its type
-    "/": ("page.html", "text/html"),
-    "/app.css": ("app.css", "text/css"),
-    "/app.js": ("app.js", "text/javascript"),
+FILES = {  # path -> package, file and type
+    "/": ("ad.interpret.app", "page.html", "text/html"),
+    "/app.css": ("ad.interpret.app", "app.css", "text/css"),
+    "/app.js": ("ad.interpret.app", "app.js", "text/javascript"),
+    "/page.css": ("ad.reporting", "page.css", "text/css"),
+    "/charts.js": ("ad.reporting", "charts.js", "text/javascript"),
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -103,10 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a file of the page."""
         if self._is_refused():
             return
-        name, kind = FILES.get(self.path, (None, ""))
-        if name is None:
+        if self.path not in FILES:
             return self._send_error(HTTPStatus.NOT_FOUND, "there is no such page")
-        content = files("ad.interpret.app").joinpath(name).read_bytes()
+        package, name, kind = FILES[self.path]
+        content = files(package).joinpath(name).read_bytes()
         self._send(HTTPStatus.OK, content, f"{kind}; charset=utf-8")
 
     def do_POST(self) -> None:
