@@ -48,8 +48,3 @@ def test_a_profile_has_an_interval_at_each_threshold():
     profile = performance_profile(A, thresholds)
     assert low.shape == high.shape == (5,)
     assert (low <= profile).all() and (profile <= high).all()
-
-
-def test_worlds_without_variation_have_intervals_of_no_width():
-    scores = np.tile([0.2, 0.4, 0.6, 0.8], (3, 1))
-    assert bootstrap_interval(interquartile_mean, scores) == pytest.approx((0.5, 0.5))

@@ -55,13 +55,6 @@ def test_a_curve_is_the_mean_over_all_phases_and_actors_of_an_agent(stride, cuts
             assert np.isnan(found[name][k, len(row) :]).all()
 
 
-def test_the_success_of_a_curve_is_unknown_where_the_world_cannot_tell():
-    curves = LearningCurves(make_base("CliffWalking-v1"), 2, 4, 150, 1)
-    curves.add(TransitionChunk(lives(0, 150, 2, 4)))
-    found = curves.curves()
-    assert np.isnan(found["success"]).all() and np.isfinite(found["return"][:, 0]).all()
-
-
 def test_the_area_counts_a_return_for_as_many_steps_as_its_episodes_took():
     curve = {"return": np.array([[0.0, 1.0, NAN]]), "length": np.array([[20.0, 5.0, NAN]])}
     assert learning_curves.area(curve) == [0.2]

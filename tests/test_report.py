@@ -61,16 +61,9 @@ DAMAGES = {
     "a row is gone": lambda lines: lines[:-1],
     "a row is there twice": lambda lines: [*lines, lines[-1]],
     "a column has another name": lambda lines: [lines[0].replace("length", "width"), *lines[1:]],
-    "a row has no columns": lambda lines: [*lines[:-1], lines[-1].replace(",", ";")],
     "every row has a cell more": lambda lines: [lines[0], *(f"{line},1" for line in lines[1:])],
-    "a cell holds no number": lambda lines: [*lines[:-1], lines[-1] + "yes"],
     "a cell holds no finite number": lambda lines: [*lines[:-1], lines[-1][:-1] + "nan"],
-    "a success is not a number": lambda lines: [
-        *lines[:-1],
-        re.sub(",[01],([01])$", r",nan,\1", lines[-1]),
-    ],
     "a split is gone": lambda lines: [line for line in lines if not line.startswith("train")],
-    "all rows are gone": lambda lines: lines[:1],
     "all is gone": lambda lines: [],
 }
 
@@ -82,23 +75,6 @@ def test_a_damaged_csv_is_a_sentence(run, tmp_path, damage):
     (tmp_path / "results.csv").write_text("".join(f"{line}\n" for line in damaged))
     with pytest.raises(CorruptError, match="not a complete results file"):
         read_results(tmp_path / "results.csv")
-
-
-def test_results_json_has_what_the_design_promises(results):
-    assert {"splits", "references", "timing", "config_hash"} <= results.keys()
-    assert results["splits"].keys() == {"held_out", "train"}
-    references = {"random", "optimal", "explorer", "source", "tabular_learner"}
-    assert references <= results["references"].keys()
-
-
-def test_the_page_shows_how_soon_a_success_is_found_and_used(results, page):
-    summary = results["splits"]["held_out"]
-    table = tables.search_table(results)
-    titles = [row[0] for row in table.rows]
-    assert titles[:3] == ["model, held-out tasks", "model, train tasks", "random"]
-    assert "source, last episodes" not in titles  # which begins where an agent has long found it
-    assert table.rows[0][1].startswith(f"{summary['found_by_1']:.3f}")
-    assert table.rows[0][1] in page
 
 
 def test_the_report_is_the_same_when_made_again(run, page, results):
@@ -151,7 +127,7 @@ def test_the_headline_of_a_return_conditioned_model_has_what_was_asked_and_achie
     text = headline(asked, within_episodes=True)
     achieved = f"{results['splits']['held_out']['return_last10']:.2f}"
     assert "a return of 1.00 asked" in text and f"is {achieved} over the last 10 of 12" in text
-    assert "0 to 1, it achieves 0.25 to 0.75" in text
+    assert "achieves 0.25 where 0 is asked and 0.75 where 1 is asked" in text
     assert " goes from " not in text
     assert " goes from " in headline(results, within_episodes=False)
 
@@ -164,13 +140,6 @@ def test_the_table_of_a_run_has_its_splits_and_references(run, results):
         and "best known policy" in first
     )
     assert len({line.count("|") for line in lines}) == 1
-
-
-def test_a_run_without_histories_has_a_report_without_a_source_line(smoke, tmp_path):
-    run = evaluated_run(smoke(tmp_path))
-    report(run)
-    references = json.loads((run.folder / "results.json").read_text())["references"]
-    assert "source" not in references and "random" in references
 
 
 @pytest.mark.parametrize(
@@ -229,23 +198,6 @@ def test_a_world_that_tells_nothing_has_a_report_without_the_sections_of_the_unk
     assert not re.search(r"\bnan\b", page.lower())
     (header, *_) = (run.folder / "table.md").read_text().splitlines()
     assert header == "|  | return, last 10 |"
-
-
-@pytest.mark.parametrize("words", [SILENT, CLIFF], ids=["Silent-v0", "CliffWalking-v1"])
-def test_a_success_that_the_world_cannot_tell_is_an_empty_cell_and_null(
-    worlds, smoke, tmp_path, words
-):
-    run = evaluated_run(smoke(tmp_path, *words, "--model.encoder", "table"))
-    rows = (run.folder / "results.csv").read_text().splitlines()[1:]
-    assert all(row.split(",")[6] == "" for row in rows)
-    for evaluation in read_results(run.folder / "results.csv").values():
-        assert np.isnan(evaluation.successes).all()
-    summary = json.loads((run.folder / "results.json").read_text())["splits"]["held_out"]
-    names = ["nauc", "success_last10", "success_seen", "first_success", "path_ratio_last10"]
-    names += ["tasks_solved", "optimal_return", "optimal_length", "normalized_return_last10"]
-    assert [summary[name] for name in names] == [None] * len(names)
-    assert all(task["success_last10"] is None for task in summary["per_task"])
-    assert np.isfinite(summary["return_last10"])
 
 
 def test_what_a_world_tells_is_shown_under_the_name_that_it_has(worlds, smoke, tmp_path):

@@ -13,7 +13,7 @@ from training_run import train
 
 from ad import pipeline
 from ad.errors import ConfigError
-from ad.evaluation.evaluate import evaluate, load_model
+from ad.evaluation.evaluate import load_model
 from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_results
 from ad.reporting import tables
 from ad.reporting import verify as verification
@@ -45,14 +45,6 @@ def changed(run: Run, **sections) -> Run:
 
 def results(run: Run, name: str) -> dict:
     return json.loads((run.folder / "worlds" / name / "results.json").read_text())
-
-
-def test_each_world_has_its_results_in_its_own_folder_which_say_which_world_it_is(run):
-    folders = {path.name for path in (run.folder / "worlds").iterdir()}
-    assert folders == {"size_5", "start_random"}
-    for kwargs, name in zip(WORLDS, ("size_5", "start_random"), strict=True):
-        assert results(run, name)["world"] == kwargs
-    assert "world" not in json.loads((run.folder / "results.json").read_text())
 
 
 def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones_are_held_out(run):
@@ -105,11 +97,6 @@ def test_worlds_that_are_evaluated_are_not_evaluated_again_but_for_fresh(run):
     before = (run.folder / "worlds" / "size_5" / "results.csv").read_bytes()
     assert [there.kwargs for there in evaluate_worlds(run, fresh=True)] == WORLDS
     assert (run.folder / "worlds" / "size_5" / "results.csv").read_bytes() == before
-
-
-def test_another_world_changes_nothing_of_the_evaluation_in_the_world_of_training(run):
-    other = replace(run.config.evaluation, worlds=[{"size": 4}])
-    assert not evaluate(changed(run, evaluation=other))
 
 
 def test_results_of_another_model_do_not_count(run):

@@ -69,10 +69,6 @@ def flip(path: Path, place: int = -1) -> None:
     path.write_bytes(content)
 
 
-def test_what_is_whole_is_said_to_be(verified):
-    assert verified() == (0, whole_with(5))
-
-
 def test_every_bad_history_and_checkpoint_is_named(config, verified):
     flip(history(config, 1) / "action.npy")
     shutil.rmtree(history(config, 3))
@@ -85,13 +81,6 @@ def test_every_bad_history_and_checkpoint_is_named(config, verified):
     )
     assert checkpoints.name(20) in said and checkpoints.name(10) not in said
     assert str(history(config, 0)) not in said
-
-
-def test_verify_changes_nothing_by_itself(config, verified):
-    flip(history(config) / "action.npy")
-    before = hashes(Path(config.root))
-    verified()
-    assert hashes(Path(config.root)) == before
 
 
 def test_repair_makes_bad_histories_again_with_the_same_bytes_and_leaves_the_others(
@@ -159,13 +148,3 @@ def test_damaged_results_are_named_and_repair_leaves_them_to_evaluate(config, ve
     code, said = verified("--repair", "true")
     assert code == 0 and "scripts.evaluate makes them again" in said
     assert not any((run.folder / name).exists() for name in summary.FILES)
-
-
-def test_a_history_under_another_ones_name_is_found_and_collected_again(config, verified):
-    before = hashes(HistoryStore(config).path)
-    shutil.rmtree(history(config, 0))
-    shutil.copytree(history(config, 1), history(config, 0))
-    code, said = verified()
-    assert code == 4 and "is another one, by its task" in said
-    assert collect(Run.open(config)) == 1
-    assert hashes(HistoryStore(config).path) == before

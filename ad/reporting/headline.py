@@ -17,10 +17,8 @@ def headline(results: dict, within_episodes: bool) -> str:
         text += f" Random actions reach {reached}."
     if entries := results.get("calibration"):
         low, high = (end(entries, key=lambda entry: entry["asked"]) for end in (min, max))
-        text += (
-            f" Over the asked returns of the calibration, {low['asked']:g} to {high['asked']:g}, "
-            f"it achieves {low['achieved']:.2f} to {high['achieved']:.2f}."
-        )
+        each = (f"{e['achieved']:.2f} where {e['asked']:g} is asked" for e in (low, high))
+        text += f" In the calibration it achieves {' and '.join(each)}."
     if walk := references.get("random_then_optimal"):
         scores = (summary["nauc"], walk["held_out"]["nauc"])
         nauc, of_walk = (number(score, ".3f") for score in scores)
