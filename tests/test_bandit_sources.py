@@ -5,19 +5,17 @@ import math
 import numpy as np
 import pytest
 from recorded import (
-    assert_a_missing_history_comes_back_with_the_same_bytes,
     assert_a_restored_source_has_the_same_bits,
     played,
 )
 from scipy.stats import beta, norm
-from source_words import BANDIT_SOURCES, SOURCE_WORDS
+from source_words import BANDIT_SOURCES
 from worlds import Bandit
 
 from ad.collection.job import new_source
 from ad.config.schema import Experiment
 from ad.errors import SettingError
 from ad.registry import SOURCES
-from ad.runtime.run import Run
 from ad.sources.demonstrations import Demonstrations
 from ad.sources.demonstrations import Settings as Entries
 from ad.sources.thompson_sampling import Settings, ThompsonSampling
@@ -137,16 +135,6 @@ def tasks_of(config) -> np.ndarray:
     return make_base(config.env.id, **config.env.kwargs).all_tasks()[[0, 3, 4]]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_another_history(config):
-    one, same, other = (
-        played(new_source(made, tasks_of(made)), 60)
-        for made in (config(), config(), config("--source.source_seed", "1"))
-    )
-    for name, values in one.items():
-        np.testing.assert_array_equal(values, same[name])
-    assert (one["action"] != other["action"]).mean() > 0.2
-
-
 def test_a_task_has_the_same_history_alone_as_among_others(config):
     tasks = tasks_of(config())
     together, alone = (played(new_source(config(), some), 60) for some in (tasks, tasks[[1]]))
@@ -157,17 +145,6 @@ def test_a_task_has_the_same_history_alone_as_among_others(config):
 def test_a_restored_learner_lives_on_with_the_same_bits(config):
     one, other = (new_source(config(), tasks_of(config())) for _ in range(2))
     assert_a_restored_source_has_the_same_bits(one, other)
-
-
-def test_every_statistic_of_a_chunk_has_a_number_for_each_agent(config):
-    (chunk,) = new_source(config(), tasks_of(config())).run(20)
-    for values in chunk.statistics.values():
-        assert all(np.shape(value) == (3,) and np.isfinite(value).all() for value in values)
-
-
-def test_a_missing_history_is_collected_again_with_the_same_bytes(smoke, tmp_path):
-    run = Run.open(smoke(tmp_path, *SOURCE_WORDS["thompson_sampling"]))
-    assert_a_missing_history_comes_back_with_the_same_bytes(run)
 
 
 @pytest.mark.parametrize("name", BANDIT_SOURCES)
@@ -200,16 +177,3 @@ def test_demonstrations_play_bandits_at_random_and_optimally(kind):
         share = np.bincount(by_entry[1].ravel(), minlength=oracle.arms) / by_entry[1].size
         has = np.ones(oracle.arms) if mask is None else mask[k]
         np.testing.assert_allclose(share, has / has.sum(), atol=4 * math.sqrt(0.2 / 2000))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("env_id", ["BernoulliBandit-v0", "GaussianBandit-v0"])
-@pytest.mark.parametrize("name", BANDIT_SOURCES)
-def test_the_return_rises_over_a_history(name, env_id):
-    source, tasks = SOURCES.load(name), np.arange(1000)[:, None]
-    agents = learner(source, source.Settings(), env_id, tasks, 1, 500)
-    history = played(agents, 500)["reward"][..., 0]  # of one life on each task, [T, K]
-    parts = [history[start:stop].mean(0) for start, stop in ((0, 20), (20, 100), (100, 500))]
-    rise = np.diff(parts, axis=0)  # [2, K]
-    print(name, env_id, np.mean(parts, axis=1).round(3).tolist())
-    assert (rise.mean(1) > 3 * rise.std(1) / math.sqrt(1000)).all()

@@ -206,7 +206,7 @@ def test_windows_say_which_actions_their_task_has(finished):
 
 def test_a_report_says_what_a_world_cannot_tell(finished):
     page = (finished("a world that tells nothing").folder / "report.html").read_text()
-    assert "cannot tell: optimal returns, successes, maps, videos." in page
+    assert "does not provide: optimal returns, successes, maps, videos." in page
 
 
 def test_a_methods_numbers_are_logged_and_its_target_network_follows(finished):

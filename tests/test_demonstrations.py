@@ -18,7 +18,7 @@ from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
-from ad.sources.demonstration_entries import assign, parse_entries
+from ad.sources.demonstration_entries import parse_entries
 from ad.sources.sb3.policies import Player, Spaces, load_policy
 from envs.spaces import observation_parts
 
@@ -118,16 +118,6 @@ def test_checkpoints_are_chosen_by_the_fraction_of_the_history(learned):
     assert chosen == [f"checkpoint_{steps}.zip" for steps in (400, 400, 1200, 1600)]
 
 
-def test_another_checkpoint_makes_another_data_set(smoke, tmp_path, learned):
-    folder = HistoryStore(learned().config).folder(learned().split.train_tasks[0])
-    path = tmp_path / "policy.zip"
-    path.write_bytes((folder / "checkpoint_400.zip").read_bytes())
-    run = Run.open(smoke(tmp_path, *words(f"[{{checkpoint: {path}, share: 1}}]")))
-    assert collect(run) == 2 and collect(run) == 0
-    path.write_bytes((folder / "checkpoint_1600.zip").read_bytes())
-    assert collect(run) == 2
-
-
 def test_optimal_and_random_policies_need_no_checkpoint(smoke, tmp_path):
     entries = "[{policy: optimal, share: 0.5}, {policy: optimal, act: {bottom_k: 1}, share: 0.25}, "
     config = smoke(tmp_path, *words(entries + "{act: random, share: 0.25}]"))
@@ -158,15 +148,6 @@ def test_each_way_to_act_has_its_probabilities(act):
         plain = {way: float(number) if way == "temperature" else int(number)}
     (entry,) = parse_entries([{"policy": "optimal", "act": plain, "share": 1}])
     np.testing.assert_allclose(entry.probabilities(LOGITS), [WAYS[act]])
-
-
-def test_the_first_actors_have_nearly_the_shares_of_all():
-    entries = [{"act": "random", "share": share} for share in (0.5, 0.3, 0.2)]
-    chosen = assign(parse_entries(entries), 10)
-    assert np.bincount(chosen).tolist() == [5, 3, 2]
-    for n in range(1, 11):
-        counts = np.bincount(chosen[:n], minlength=3)
-        assert (np.abs(counts - n * np.array([0.5, 0.3, 0.2])) < 1).all()
 
 
 def test_the_memory_of_recurrent_policies_is_restored(smoke, tmp_path, learned):
@@ -298,32 +279,6 @@ def test_an_experiment_has_the_histories_that_its_own_run_collects(smoke, tmp_pa
     assert collected_folders(tmp_path) == found
 
 
-def test_demonstrations_do_not_depend_on_the_root(smoke, tmp_path, learning):
-    roots = [tmp_path / "one", tmp_path / "other"]
-    runs = []
-    for root in roots:
-        root.mkdir()
-        runs.append(Run.open(smoke(root, *played_by(learning))))
-        collect(runs[-1])
-    assert collected_folders(roots[0]) == collected_folders(roots[1])
-    assert inputs(runs[0]) == inputs(runs[1])
-    roots[0].rename(tmp_path / "moved")
-    moved = smoke(tmp_path / "moved", *played_by(learning))
-    assert collect(Run.open(moved)) == 0
-
-
-def test_each_source_seed_has_its_own_agents(smoke, tmp_path, learning):
-    runs = []
-    for seed in ("3", "4"):
-        config = smoke(tmp_path, *played_by(learning), "--source.source_seed", seed, "--name", seed)
-        runs.append(Run.open(config))
-        assert collect(runs[-1]) == 2
-        assert all(f"_seed_{seed}/" in path for own in inputs(runs[-1]) for path in own)
-    first, second = (set().union(*(own.values() for own in inputs(run))) for run in runs)
-    assert first.isdisjoint(second)
-    assert len(collected_folders(tmp_path)) == 8
-
-
 def test_a_changed_experiment_makes_other_demonstrations(smoke, tmp_path, learning):
     run = Run.open(smoke(tmp_path, *played_by(learning)))
     assert collect(run) == 2
@@ -385,42 +340,6 @@ def test_a_collection_waits_for_agents_that_learn_elsewhere(smoke, tmp_path, lea
 
 LAKES = LEARNING.replace("kwargs: {size: 3}", "id: FrozenLake-v1, tasks: [{}, {}]")
 LAKES = LAKES.replace("num_train_tasks: 5", "num_train_tasks: 1")
-UNFIT = {
-    "there is no file": None,
-    "is not a setting; did you mean source?": LEARNING + "sorce: {}\n",
-    "source.algorithm is not stable_baselines3": "source: {algorithm: a2c}\n",
-    "source.settings.checkpoints is 0": LEARNING.replace("checkpoints: 4", "checkpoints: 0"),
-    "with env.kwargs {'size': 4}, not {'size': 3}": LEARNING.replace("size: 3", "size: 4"),
-    "with env.id 'FrozenLake-v1', not 'DarkRoom-v0'": LAKES,
-}
-
-
-@pytest.mark.parametrize("reason", UNFIT)
-def test_an_experiment_whose_agents_cannot_play_is_refused(tmp_path, capsys, learning, reason):
-    if UNFIT[reason] is None:
-        learning.unlink()
-    else:
-        learning.write_text(UNFIT[reason])
-    refused(tmp_path, capsys, reason, played_by(learning))
-
-
-def test_agents_of_other_tasks_are_refused(tmp_path, capsys, learning):
-    learning.write_text(LAKES)
-    lakes = ["--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"]
-    lakes += ["--env.tasks", "[{}, {is_slippery: false}]"]
-    refused(tmp_path, capsys, "with env.tasks [{}, {}], not", played_by(learning, *lakes))
-
-
-def test_an_experiment_that_names_itself_is_refused(tmp_path, capsys):
-    path = tmp_path / "itself.yaml"
-    settings = f"{{entries: [{{experiment: {path}, share: 1}}]}}"
-    path.write_text(f"source: {{algorithm: demonstrations, settings: {settings}}}")
-    refused(tmp_path, capsys, "source.algorithm is not stable_baselines3", played_by(path))
-
-
-def test_an_experiment_has_no_source_seed_of_its_own(tmp_path, capsys, learning):
-    entries = f"[{{experiment: {learning}, source_seed: 1, share: 1}}]"
-    refused(tmp_path, capsys, "source_seed is not for an experiment", words(entries))
 
 
 def test_demonstrations_are_valid_with_nothing_collected(smoke, tmp_path, learning):

@@ -11,8 +11,6 @@ from processes import ROOT
 
 import envs
 from ad import pipeline
-from ad.cli import VERBS
-from ad.config.parser import load_file
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 from ad.registry import METHODS
@@ -313,16 +311,3 @@ def test_a_bad_file_or_class_gets_a_sentence(
     assert str(caught.value).startswith(f"{setting} (command line) ")
     assert sentence in str(caught.value)
     assert not (tmp_path / "logs").exists()
-
-
-def test_the_sentence_names_the_line_of_the_file(tmp_path):
-    (tmp_path / "config.yaml").write_text("method:\n  name: gone.py:Method\n")
-    with pytest.raises(ConfigError) as caught:
-        load_file(tmp_path / "config.yaml")
-    place = f"{tmp_path}/config.yaml, line 2"
-    assert str(caught.value) == f"method.name ({place}) cannot be loaded: there is no file gone.py"
-
-
-def test_the_help_says_how_to_name_an_own_class(capsys):
-    VERBS["run"](["--help", "all"])
-    assert "file.py:Class" in capsys.readouterr().out

@@ -8,8 +8,6 @@ import torch
 from recorded import assert_a_restored_source_has_the_same_bits, played
 from worlds import Bandit
 
-from ad.config.parser import load
-from ad.errors import ConfigError
 from ad.sources.ppo import PPO, Samples, Settings
 from envs import make_vec
 from envs.wrappers import VectorEpisodeLength
@@ -138,11 +136,6 @@ def test_an_agent_has_the_same_bits_among_agents_of_other_settings():
         np.testing.assert_array_equal(batch.parameters[[k]], single.parameters)
 
 
-def test_agents_of_one_batch_must_agree_in_the_shared_settings():
-    with pytest.raises(ValueError, match="have the same epochs"):
-        agents([Settings(), Settings(epochs=3)])
-
-
 def test_a_restored_agent_learns_on_with_the_same_bits():
     one, other = agents(), agents()
     assert_a_restored_source_has_the_same_bits(one, other)
@@ -171,21 +164,3 @@ def test_an_agent_that_is_not_finite_stops_and_does_not_affect_the_others():
     np.testing.assert_array_equal(broken.parameters[1, :, :-1], before)
     np.testing.assert_array_equal(broken.parameters[0], healthy.parameters[0])
     np.testing.assert_array_equal(found["action"][:, 0], expected["action"][:, 0])
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("learning_rate", "0"), ("learning_rate", "2"), ("epochs", "0"), ("minibatches", "0"),
-     ("clip", "0"), ("discount", "1.1"), ("gae_lambda", "-0.1"),
-     ("gradient_norm", "0"), ("entropy", "1")],
-)  # fmt: skip
-def test_a_bad_setting_is_refused_by_its_name(name, value, tmp_path):
-    words = ["--root", str(tmp_path), "--source.algorithm", "ppo"]
-    with pytest.raises(ConfigError, match=rf"source\.settings\.{name}"):
-        load([*words, f"--source.settings.{name}", value])
-
-
-def test_a_world_that_is_no_table_is_refused(tmp_path):
-    words = ["--root", str(tmp_path), "--source.algorithm", "ppo", "--env.id", "HiddenObject-v0"]
-    with pytest.raises(ConfigError, match=r"source\.algorithm"):
-        load([*words, "--model.encoder", "one_hot", "--split.num_train_tasks", "3"])

@@ -35,10 +35,6 @@ def test_gamma_numbers_have_their_moments_and_depend_on_no_batch(shape):
     np.testing.assert_array_equal(alone, drawn[[777]])
 
 
-def test_a_gamma_number_of_shape_0_is_0():
-    assert standard_gamma(np.uint64(5), np.arange(3), np.array([0.0, 1.0, 0.0]))[[0, 2]].max() == 0
-
-
 @pytest.mark.parametrize("env_id", ["RandomMDP-v0", "StructuredMDP-v0"])
 def test_the_posterior_counts_what_was_seen(env_id):
     source = agents(env_id)
@@ -180,14 +176,6 @@ def test_tables_that_would_not_fit_the_memory_are_refused(tmp_path):
         load([*words, "--source.num_envs", "1000"])
 
 
-def test_a_concentration_that_leaves_no_next_state_is_refused(tmp_path):
-    words = ["--root", str(tmp_path), *WORDS, "--env.id", "RandomMDP-v0"]
-    with pytest.raises(ConfigError, match=r"concentration .* must be at least 0\.05"):
-        load([*words, "--source.settings.concentration", "0.04"])
-    source = agents(settings=Settings(concentration=0.05), num_envs=1000)
-    assert np.isfinite(source._sample_transitions(source.actor)).all()
-
-
 def test_graphs_can_be_told_apart_by_the_source_that_drops_tasks():
     tasks = np.arange(4)[:, None]
     env = make_vec("GraphMDP-v0", tasks.repeat(5, axis=0), 24)
@@ -206,20 +194,3 @@ SOURCES = {
         QSettings(learning_rate=0.1, discount=0.9, initial_value=15.0, hold=1.0, planning_steps=0),
     ),
 }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SOURCES)
-@pytest.mark.parametrize("env_id", ["RandomMDP-v0", "Garnet-v0"])
-def test_returns_rise_over_a_history(name, env_id):
-    tasks = np.arange(30)[:, None]
-    env = make_vec(env_id, tasks.repeat(10, axis=0), 10, num_states=5, num_actions=3)
-    source_class, own = SOURCES[name]
-    source = source_class(own, env, tasks, 10, list(range(30)))
-    rewards = played(source, 3000)["reward"].mean(-1)  # [T, K]
-    returns = rewards.reshape(-1, 10, 30).sum(1)  # [E, K]
-    best = env.unwrapped.optimal_return(tasks, 10)
-    chance = env.unwrapped.random_return(tasks, 10)
-    first, last = returns[:10].mean(0), returns[-30:].mean(0)
-    assert (last > first).mean() > 0.9
-    assert ((last - chance) / (best - chance)).mean() > 0.8

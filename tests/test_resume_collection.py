@@ -17,7 +17,7 @@ import envs
 from ad.collection.collect import collect
 from ad.collection.job import CollectionJob, new_source
 from ad.data.histories import HistoryStore
-from ad.data.store import PARTIAL, is_complete
+from ad.data.store import PARTIAL
 from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.actors import CHUNK_STEPS
@@ -158,15 +158,6 @@ def test_a_batch_of_other_tasks_is_left_for_its_own_configuration(smoke, tmp_pat
     fewer = Run.open(smoke(tmp_path, "--name", "b", *LONG, "--split.num_train_tasks", "1"))
     collect(fewer)
     assert len(list(HistoryStore(run.config).path.glob(f"{PARTIAL}*"))) == 1
-
-
-def test_fresh_discards_what_an_interruption_left(smoke, tmp_path, capsys):
-    run = Run.open(smoke(tmp_path, *LONG))
-    cut(run, 3)
-    collect(run, fresh=True)
-    assert "go on" not in capsys.readouterr().err
-    assert all(is_complete(HistoryStore(run.config).folder(task)) for task in run.split.train_tasks)
-    assert not list(HistoryStore(run.config).path.glob(f"{PARTIAL}*"))
 
 
 def test_a_foreign_world_starts_its_batch_again_and_says_so(smoke, tmp_path, capsys):

@@ -80,13 +80,6 @@ def test_an_agent_takes_only_the_actions_of_its_task(smoke, tmp_path):
     assert data["action"][:, 0].max() == 2 and data["action"][:, 1].max() == 5
 
 
-def test_ppo_learns_a_small_room(smoke, tmp_path):
-    words = "{n_steps: 50, batch_size: 50, n_epochs: 4, learning_rate: 1e-2}"
-    config = smoke(tmp_path, *SB3, "--source.settings.arguments", words)
-    reward = record(config, [[2, 2]], 400)["reward"]
-    assert reward[-100:].mean() > 3 * reward[:100].mean()
-
-
 def test_the_recorded_reward_is_the_worlds_also_where_the_time_limit_ends_an_episode(
     smoke, tmp_path
 ):
@@ -207,11 +200,6 @@ def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, mon
     assert exit_code(VERBS["collect"], words) == 2
     (sentence,) = capsys.readouterr().err.strip().splitlines()
     assert sentence.endswith('that are not installed: pip install -e ".[sb3]"')
-
-
-def test_a_rollout_that_is_longer_than_the_history_is_said(smoke, tmp_path, capsys):
-    record(smoke(tmp_path, *SB3), [[0, 0]], 10)
-    assert "the agents never learn: n_steps is above the 10 steps" in capsys.readouterr().err
 
 
 def test_an_agent_whose_policy_is_not_finite_ends_the_collection_in_a_sentence(smoke, tmp_path):
