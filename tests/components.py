@@ -12,6 +12,7 @@ from ad.config.fields import field
 from ad.methods.algorithm_distillation import AlgorithmDistillation
 from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import SequenceModel
 from ad.sources.actors import Actors
 from ad.sources.base import Source
@@ -252,10 +253,10 @@ class Critic(AlgorithmDistillation):
 class TargetPolicy(ContextPolicy):
     """A policy that is asked for a return in each episode, and counts what is left of it."""
 
-    def __init__(self, model, num_envs, context_length, target_return: float):
-        super().__init__(model, num_envs, context_length)
+    def __init__(self, model, context, target_return: float):
+        super().__init__(model, context)
         self.target_return = target_return
-        self.left = torch.full((num_envs,), target_return, device=self.device)
+        self.left = torch.full((len(context.fields["valid"]),), target_return, device=self.device)
 
     def inputs(self):
         """Return the return that is still asked for."""
@@ -291,7 +292,8 @@ class ReturnConditioned(AlgorithmDistillation):
 
     def policy(self, model, num_envs, context_length, settings):
         """Return a policy that is conditioned on `target_return` in each episode."""
-        return TargetPolicy(model, num_envs, context_length, settings.target_return)
+        context = SlidingWindow(model, num_envs, context_length)
+        return TargetPolicy(model, context, settings.target_return)
 
 
 class Forgetful(ReturnConditioned):

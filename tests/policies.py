@@ -7,6 +7,7 @@ import torch
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.spec import Spec
 from ad.methods import build_method
+from ad.methods.policy import Policy
 from envs.spaces import Discrete
 
 SPEC = Spec({"": Discrete(9, (3, 3))}, 5, (0.0, 1.0), (0.0, 1.0), 6, (0.0, 1.0))
@@ -25,7 +26,7 @@ def random_model(name: str, own: dict | None = None, **settings):
     return method, model.requires_grad_(False)
 
 
-class Recorded:
+class Recorded(Policy):
     """A policy that keeps the logits of each of three environments."""
 
     def __init__(self, policy):

@@ -26,6 +26,7 @@ from ad.interpret.components import (
 )
 from ad.interpret.hooks import hooked
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.rollout.tasks import policy_of, rollout_tasks
 
 SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=12, positions=40)
@@ -107,7 +108,7 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
     components = parse_components("0.1+mlp 1", model.transformer)
     table = replacements(model, reference, "0.1", "mlp 1")
     ablated = Ablated(model, table, [(), components, components], table.rows(kind, [None] * 3))
-    policy = AblatedPolicy(ContextPolicy(model, 3, 4), ablated)
+    policy = AblatedPolicy(ContextPolicy(model, SlidingWindow(model, 3, 4)), ablated)
     flags = torch.zeros(3, dtype=torch.bool)
     for time in range(6):  # the context of four decisions is dropped once
         if time == 2:

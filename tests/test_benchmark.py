@@ -11,6 +11,7 @@ from ad.config.parser import load
 from ad.data.spec import make_spec
 from ad.errors import ConfigError
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
@@ -26,7 +27,7 @@ from scripts.benchmark.measure import (
     operations,
     peak_memory,
 )
-from scripts.benchmark.rollouts import RecomputedPolicy
+from scripts.benchmark.rollouts import RecomputedWindow
 
 TINY = Effort(repeats=1, scale=1e-9, quick=True)
 
@@ -104,8 +105,9 @@ def test_a_rollout_that_recomputes_its_window_plays_the_same_episodes():
     model = SequenceModel(spec, config.model).eval().double()
     tasks = np.array([[0, 0], [4, 5], [8, 1]])
     pair = []
-    for policy_class in (ContextPolicy, RecomputedPolicy):
-        env, policy = make_vec("DarkRoom-v0", tasks, 20), policy_class(model, 3, 12)
+    for context in (SlidingWindow, RecomputedWindow):
+        env = make_vec("DarkRoom-v0", tasks, 20)
+        policy = ContextPolicy(model, context(model, 3, 12))
         pair.append(rollout(policy, env, [1, 2, 3], 4, sampled(), record=range(3)))
     for name, values in pair[0].trajectory.items():
         np.testing.assert_array_equal(values, pair[1].trajectory[name])

@@ -23,6 +23,7 @@ from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed, shortened
 from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of, rollout_tasks
 
@@ -101,7 +102,7 @@ def prompt_of(window, rows) -> Prompt:
 
 def test_a_prompt_is_the_beginning_of_the_context(spec, random_window):
     model, window = rewarded_model(spec), random_window(4, 6, 0)
-    policy = ContextPolicy(model, 3, 20)
+    policy = ContextPolicy(model, SlidingWindow(model, 3, 20))
     prompts = [prompt_of(window, [2, 0]), prompt_of(window, [3])]
     varied = VariedPolicy(policy, model, torch.ones(3), torch.ones(3), Prompt.together(prompts))
     with torch.inference_mode():
@@ -114,7 +115,7 @@ def test_a_prompt_is_the_beginning_of_the_context(spec, random_window):
     np.testing.assert_array_equal(shown["time"][:, -1], [0, 1, 2])
     with torch.inference_mode():
         varied.act(torch.tensor([1, 5, 7]), torch.tensor([1, 2, 3]))
-    assert policy.length == 8  # a prompt is shown once
+    assert policy.context.length == 8  # a prompt is shown once
 
 
 def test_environments_keep_their_temperature_and_scale_when_others_finish(spec, random_window):
@@ -122,9 +123,8 @@ def test_environments_keep_their_temperature_and_scale_when_others_finish(spec, 
     window["reward"][:, 1:] = 0.0
     window["reward"][:, 2] = 1.0
     scales, temperatures = torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.5])
-    policy = VariedPolicy(
-        ContextPolicy(model, 3, 20), model, scales, temperatures, prompt_of(window, [0, 1, 2])
-    )
+    policy = ContextPolicy(model, SlidingWindow(model, 3, 20))
+    policy = VariedPolicy(policy, model, scales, temperatures, prompt_of(window, [0, 1, 2]))
     with torch.inference_mode():
         first = policy.act(torch.tensor([1, 1, 1]), torch.zeros(3, dtype=torch.int64))
         assert first[:, RAISED].tolist() == pytest.approx([0, 4, 8], abs=1e-4)

@@ -9,6 +9,7 @@ from ad.data.spec import make_spec
 from ad.errors import ConfigError
 from ad.interpret.contexts import history_contexts, return_left, rollout_contexts
 from ad.methods import build_method
+from ad.methods.policy import Policy
 from ad.runtime.run import Run
 
 GREEDY = ["--evaluation.action", "greedy", "--data.context_length", "7"]
@@ -88,12 +89,12 @@ def test_the_return_that_is_left_begins_anew_with_each_episode():
 def test_a_further_input_that_contexts_lack_is_a_sentence(collected):
     run, method, model = untrained(collected("contexts", "--method.name", "decision_transformer"))
     model.tokenizer.inputs["target"] = model.tokenizer.inputs.pop("return_to_go")
-    method.policy = lambda model, num_envs, length: Asleep()
+    method.policy = lambda model, num_envs, length, settings: Asleep()
     with pytest.raises(ConfigError, match="the model reads target"):
         rollout_contexts(run.config, method, model, run.split.held_out_tasks[:1], 1)
 
 
-class Asleep:
+class Asleep(Policy):
     """A policy that prefers the first action."""
 
     def act(self, observation, time):

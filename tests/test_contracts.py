@@ -20,7 +20,9 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.exchange.release import load_release, release
 from ad.methods import build_method
+from ad.methods import policy as policies
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.models.encoders.mlp import MLPEncoder
 from ad.models.sequence_model import SequenceModel
 from ad.pipeline import run_all
@@ -411,12 +413,12 @@ def test_cached_logits_of_pictures_are_those_of_a_full_pass(
 
     class Policy(ContextPolicy):
         def inputs(self):
-            return {"return_to_go": window["return_to_go"][:, self.step + 1]}
+            return {"return_to_go": window["return_to_go"][:, self.context.step + 1]}
 
     def parts(role: str, step: int) -> dict[str, torch.Tensor]:
         return {part: window[f"{role}-{part}"][:, step] for part in ("image", "bumped")}
 
-    policy = Policy(model, 3, context_length)
+    policy = Policy(model, SlidingWindow(model, 3, context_length))
     for step in range(1, 21):
         logits = policy.act(parts("observation", step), window["time"][:, step])
         full = model(policy.window())[:, -1]
@@ -435,7 +437,7 @@ def test_a_selected_environment_may_repeat_and_its_contexts_then_part(picture_sp
         def inputs(self):
             return {"return_to_go": 0.0}
 
-    policy = Policy(model, 3, 4)
+    policy = Policy(model, SlidingWindow(model, 3, 4))
 
     def act(step: int, envs) -> torch.Tensor:
         parts = {p: window[f"observation-{p}"][envs, step] for p in ("image", "bumped")}
@@ -456,7 +458,7 @@ def test_a_selected_environment_may_repeat_and_its_contexts_then_part(picture_sp
     assert (twins[0] - twins[1]).abs().max() > 1e-6
 
 
-class Clockwise:
+class Clockwise(policies.Policy):
     """A policy written by hand: it walks in circles through a dark room."""
 
     def __init__(self):

@@ -16,7 +16,7 @@ from ad.data.spec import Spec
 from ad.errors import ConfigError
 from ad.evaluation.calibration import read_calibration
 from ad.evaluation.evaluate import evaluate
-from ad.methods import asked_policy
+from ad.methods import context_policy
 from ad.pipeline import run_all
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
@@ -147,7 +147,7 @@ def play(method, model, context_length: int, terminate: bool = True):
     """
     policy = Recorded(method.policy(model, 3, context_length, method.PolicySettings(ASKED)))
     keeps_keys = context_length >= model.spec.episode_length or not method.within_episodes
-    assert (policy.policy.cache is not None) == keeps_keys
+    assert (policy.policy.context.cache is not None) == keeps_keys
     world = make_vec("DarkRoom-v0", TASKS, 6, size=3, terminate=terminate)
     played = rollout(policy, world, [1, 2, 3], 3, sampled(), record=range(3)).trajectory
     trajectories = []
@@ -279,7 +279,7 @@ def test_decisions_that_were_entered_without_logits_count_in_those_of_the_next_o
 def test_environments_are_selected_with_the_keys_of_their_episodes():
     method, model = random_model("decision_transformer")
     kept, plain = (method.policy(model, 2, 8, method.PolicySettings(1.0)) for _ in range(2))
-    plain.cache = None
+    plain.context.cache = None
     no, ended = torch.zeros(2) > 0, torch.tensor([False, True])
     for policy in (kept, plain):
         for time, ends in ((torch.tensor([0, 0]), ended), (torch.tensor([1, 0]), no)):
@@ -304,7 +304,7 @@ def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest(
 
 
 def test_a_return_beyond_the_data_is_a_warning_once(capsys):
-    asked_policy._check_range.cache_clear()
+    context_policy._check_range.cache_clear()
     method, model = random_model("decision_transformer")
     for _ in range(2):
         method.policy(model, 2, 4, method.PolicySettings([0.5, 1.5]))

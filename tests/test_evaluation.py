@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ad.evaluation.results import read_results, write_results
+from ad.methods.policy import Policy
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
 
@@ -14,7 +15,7 @@ HELD_OUT = "[[0, 0], [0, 1], [2, 2]]"
 ABOVE = "0-1"  # the task whose goal is one step up from the start
 
 
-class Upwards:
+class Upwards(Policy):
     """A policy that always goes up: it succeeds in one step on one task, and on no other."""
 
     def act(self, observation: torch.Tensor, time: torch.Tensor) -> torch.Tensor:

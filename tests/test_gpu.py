@@ -10,6 +10,7 @@ from training_run import states, train, train_seeds
 
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
@@ -94,7 +95,8 @@ def test_a_context_gives_the_logits_of_a_cpu_but_for_what_that_rounds(spec, rand
     window, logits = random_window(4, 40, seed=1), []
     for device in both():
         told = {name: value.to(device) for name, value in window.items()}
-        policy, seen = ContextPolicy(model.to(device), 4, 12), []
+        model, seen = model.to(device), []
+        policy = ContextPolicy(model, SlidingWindow(model, 4, 12))
         for step in range(1, 41):
             seen.append(policy.act(told["observation"][:, step], told["time"][:, step]).cpu())
             outcome = (told[n][:, step] for n in ("action", "reward", "valid", "valid"))

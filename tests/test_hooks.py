@@ -9,7 +9,7 @@ from test_transformer import CONFIG, random_model
 from ad.errors import ConfigError
 from ad.interpret.hooks import hooked, point_names
 from ad.methods.context_policy import ContextPolicy
-from ad.methods.episode_policy import EpisodePolicy
+from ad.methods.contexts import PresentEpisode, SlidingWindow
 
 VARIANTS = (
     {},
@@ -92,7 +92,7 @@ def test_hooks_remove_themselves_also_after_a_failure(spec, random_window):
 def test_a_policy_runs_through_the_points_with_its_cache(spec, tokenizer):
     model = random_model(spec, replace(CONFIG, tokenizer=tokenizer))
     outcome = (torch.tensor([1, 2]), torch.zeros(2), *[torch.zeros(2, dtype=torch.bool)] * 2)
-    plain, policy = (ContextPolicy(model, 2, 4) for _ in range(2))
+    plain, policy = (ContextPolicy(model, SlidingWindow(model, 2, 4)) for _ in range(2))
     starts = []
 
     def note(value, point):
@@ -115,7 +115,7 @@ def test_episodes_that_begin_at_different_times_run_through_the_points_with_thei
     spec, tokenizer, position
 ):
     model = random_model(spec, replace(CONFIG, tokenizer=tokenizer, position=position))
-    plain, policy = (EpisodePolicy(model, 2, 4) for _ in range(2))
+    plain, policy = (ContextPolicy(model, PresentEpisode(model, 2, 4)) for _ in range(2))
     starts, no = [], torch.zeros(2, dtype=torch.bool)
 
     def note(value, point):

@@ -17,6 +17,7 @@ from ad.config.schema import MethodConfig
 from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.methods.dynamics import Outcome
 from ad.methods.in_context_planning import PolicySettings
 from ad.methods.losses import masked_mean
@@ -127,7 +128,7 @@ class Exact:
         rng, shape = np.random.default_rng(0), (observations, actions)
         self.following = torch.from_numpy(rng.integers(observations, size=shape))
         self.reward, self.after = torch.from_numpy(rng.normal(size=(2, *shape)))
-        self.logits = torch.from_numpy(rng.normal(size=shape))
+        self.imitated = torch.from_numpy(rng.normal(size=shape))  # logits
         self.ends = torch.from_numpy(rng.random(shape) < 0.2)
         self.spec = replace(SPEC, num_actions=actions, episode_length=9)
         self.return_scale = 2.0
@@ -136,6 +137,12 @@ class Exact:
 
     def new_cache(self, num_envs, num_decisions):
         return SimpleNamespace(length=0, select=lambda envs: None, reset=lambda: None)
+
+    def hidden(self, window, cache, start):
+        return window["observation"][:, 1:, None]
+
+    def logits(self, hidden):
+        return self.imitated[hidden[:, 0]]
 
     def features(self, hidden, action):
         return torch.stack(torch.broadcast_tensors(hidden[..., 0], action), -1)
@@ -149,12 +156,10 @@ class Exact:
         return {"": self.following[features.unbind(-1)]}
 
 
-class ExactPlanning(PlanningPolicy):
-    """The planning policy of an `Exact` model."""
-
-    def _logits(self, start):
-        self.hidden = self.window()["observation"][:, -1:]
-        return self.model.logits[self.hidden[:, 0]]
+def planning(model, num_envs: int, *settings, **named) -> PlanningPolicy:
+    """Return the planning policy of an `Exact` model."""
+    own = PolicySettings(*settings, **named)
+    return PlanningPolicy(model, SlidingWindow(model, num_envs, 5), own)
 
 
 def plan(model, observation, time=0, mask=None, **changes):
@@ -162,7 +167,7 @@ def plan(model, observation, time=0, mask=None, **changes):
     arguments = {"plan_steps": 3, "beam_size": 100, "num_samples": 3, "plan_weight": 5.0}
     here = torch.as_tensor(observation)
     arguments = arguments | {"return_weight": 1.0, "rewards": "likely"} | changes
-    policy = ExactPlanning(model, len(here), 5, PolicySettings(**arguments))
+    policy = planning(model, len(here), **arguments)
     if mask is not None:
         policy.set_action_mask(mask)
     return policy.act(here, torch.zeros_like(here) + torch.as_tensor(time))
@@ -195,7 +200,7 @@ def test_the_logits_hold_the_value_of_the_best_of_all_plans(plan_steps, masked):
     logits = plan(model, observation, time, mask if masked else None, plan_steps=plan_steps)
     for env in range(18):
         values = torch.tensor(best_values(model, env % 6, env % 9, plan_steps, mask[env]))
-        policy = model.logits[env % 6].masked_fill(~mask[env], -torch.inf).log_softmax(0)
+        policy = model.imitated[env % 6].masked_fill(~mask[env], -torch.inf).log_softmax(0)
         expected = policy + 5.0 * (values - values.max()) / 2
         torch.testing.assert_close(logits[env], expected.to(logits.dtype), atol=1e-5, rtol=0)
 
@@ -211,7 +216,7 @@ def line() -> Exact:
     model.reward = torch.tensor([[0.2, 0.0]] * 4 + [[0.2, 1.0]] * 2).double()
     model.ends = model.reward == 1
     model.after = torch.where(model.ends, 100.0, 0.0).double()  # after the end, where it is nothing
-    model.logits = torch.tensor([[0.5, 0.0]] * 6).double()
+    model.imitated = torch.tensor([[0.5, 0.0]] * 6).double()
     return model
 
 
@@ -241,7 +246,7 @@ def test_the_mean_reward_tells_arms_apart_whose_likeliest_reward_is_the_same():
     model = Exact(1, 2)
     model.reward, model.mean = torch.ones(1, 2), torch.tensor([[0.6, 0.9]])
     model.after, model.ends = torch.zeros(1, 2), torch.zeros(1, 2) > 0
-    model.logits = torch.tensor([[0.1, 0.0]])
+    model.imitated = torch.tensor([[0.1, 0.0]])
     for rewards, ahead in (("likely", 0.1), ("mean", 0.1 - 5.0 * 0.3 / 2)):
         first, second = plan(model, [0], num_samples=2, plan_steps=1, rewards=rewards)[0]
         assert (first - second).item() == pytest.approx(ahead, abs=1e-5)
@@ -250,10 +255,10 @@ def test_the_mean_reward_tells_arms_apart_whose_likeliest_reward_is_the_same():
 def test_the_imagined_context_has_the_likeliest_reward():
     model = Exact()
     model.mean = model.reward + 0.5
-    policy = ExactPlanning(model, 6, 5, PolicySettings(1, 1, 3, 5.0, 1.0, "mean"))
+    policy = planning(model, 6, 1, 1, 3, 5.0, 1.0, "mean")
     policy.act(torch.arange(6), torch.zeros(6, dtype=torch.int64))
     nothing = torch.zeros(6, 1)
-    logits = model.logits[torch.arange(6)]
+    logits = model.imitated[torch.arange(6)]
     plans, last = policy._continue(
         Plans(nothing, nothing, nothing > 0), logits, torch.zeros(6, dtype=torch.int64), 1
     )
@@ -280,12 +285,12 @@ def test_actions_whose_plans_are_equal_are_taken_as_the_imitated_policy_takes_th
     model = Exact()
     model.reward[:], model.after[:] = 0.0, 0.0
     logits = plan(model, torch.arange(6), beam_size=1)
-    torch.testing.assert_close(logits, model.logits.log_softmax(1))
+    torch.testing.assert_close(logits, model.imitated.log_softmax(1))
 
 
 def test_without_steps_it_imitates():
     logits = plan(line(), [2, 5], plan_steps=0)
-    torch.testing.assert_close(logits, line().logits[:2])
+    torch.testing.assert_close(logits, line().imitated[:2])
 
 
 def transitions(count: int, num_envs: int):
@@ -297,12 +302,11 @@ def transitions(count: int, num_envs: int):
         yield cells, time, (cells % 5, (cells % 2).float(), never, never, following)
 
 
-class Uncached(PlanningPolicy):
-    """A planning policy that reads its whole window at each decision."""
+class Uncached(SlidingWindow):
+    """A sliding window that is read as a whole at each decision."""
 
-    def _logits(self, start):
-        self.hidden = self.model.hidden(self.window())[:, -1]
-        return self.model.head(self.hidden)
+    def hidden(self):
+        return self.model.hidden(self.window())[:, -1]
 
 
 def sharp_model(**settings):
@@ -320,7 +324,7 @@ def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, toke
     arguments = {"plan_steps": 4, "beam_size": beam_size, "num_samples": 2, "plan_weight": 1.0}
     arguments |= {"return_weight": 1.0, "rewards": "likely"}
     cached = method.policy(model, 3, context_length, method.PolicySettings(**arguments))
-    whole = Uncached(model, 3, context_length, PolicySettings(**arguments))
+    whole = PlanningPolicy(model, Uncached(model, 3, context_length), PolicySettings(**arguments))
     for cells, time, outcome in transitions(9, 3):
         logits = cached.act(cells, time)
         torch.testing.assert_close(logits, whole.act(cells, time))
@@ -333,7 +337,7 @@ def test_what_is_imagined_is_not_in_the_context():
     method, model = sharp_model()
     planning, plain = (
         method.policy(model, 3, 4, method.PolicySettings()),
-        ContextPolicy(model, 3, 4),
+        ContextPolicy(model, SlidingWindow(model, 3, 4)),
     )
     for cells, time, outcome in transitions(7, 3):
         planning.act(cells, time)

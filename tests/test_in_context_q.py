@@ -13,6 +13,7 @@ from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.methods import build_method
+from ad.methods.policy import Policy
 from ad.rollout.rollout import rollout, sampled
 from ad.training.multi_seed import can_be_stacked
 from ad.training.trainer import Trainer
@@ -198,7 +199,7 @@ def test_logits_are_the_values_in_tenths_of_their_range_or_the_policys(
 def random_histories(world_class, steps: int) -> TaskHistory:
     """Return a history of uniformly random actions on the first task of a probe world."""
 
-    class Uniform:
+    class Uniform(Policy):
         def act(self, observation, time):
             return torch.zeros(len(time), world_class.actions)
 

@@ -10,6 +10,7 @@ from torch import nn
 from ad.config.parser import load
 from ad.errors import ConfigError, NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
+from ad.methods.policy import Policy
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.rollout import Rollout, greedy, rollout, sampled
 from ad.rollout.tasks import TwoTemperatures, policy_of
@@ -21,7 +22,7 @@ FAR = 1e9  # a logit that leaves the others no chance
 SAMPLED = sampled()
 
 
-class Table:
+class Table(Policy):
     """A policy that looks at the observation and nothing else, so never at another environment."""
 
     def __init__(self, logits: torch.Tensor):

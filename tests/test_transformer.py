@@ -8,6 +8,7 @@ import torch
 
 from ad.config.schema import ModelConfig
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.models.attention import Attention, fused_attention, product_attention
 from ad.models.cache import KVCache
 from ad.models.positions.rotary import Rotary
@@ -228,11 +229,16 @@ class RandomTrajectory:
 LENGTHS = [1, 2, 7]
 
 
+def sliding(model, num_envs: int, context_length: int) -> ContextPolicy:
+    """Return a policy with a sliding window."""
+    return ContextPolicy(model, SlidingWindow(model, num_envs, context_length))
+
+
 @pytest.mark.parametrize("context_length", LENGTHS)
 def test_cached_logits_are_those_of_a_full_pass_before_and_after_the_window_moves(
     model, spec, random_window, context_length
 ):
-    policy = ContextPolicy(model.double(), 3, context_length)
+    policy = sliding(model.double(), 3, context_length)
     trajectory = RandomTrajectory(random_window, spec, num_envs=3, steps=20)
     for step in range(1, 21):
         logits = trajectory.act(policy, step)
@@ -249,7 +255,7 @@ def test_a_reward_is_in_context_as_long_as_the_window_holds_one_above_0(
     trajectory.window["reward"][:] = 0
     # Environment 1 has one reward of 1, environment 2 has it at every step.
     trajectory.window["reward"][1, 5] = trajectory.window["reward"][2, 1:] = 1
-    policy, seen = ContextPolicy(random_model(spec, CONFIG), 3, context_length), []
+    policy, seen = sliding(random_model(spec, CONFIG), 3, context_length), []
     for step in range(1, 31):
         trajectory.act(policy, step)
         shown = policy.window()["reward"][:, :-1]
@@ -265,7 +271,7 @@ def test_a_policy_holds_the_newest_transitions_and_the_one_before_them(
     spec, random_window, context_length
 ):
     trajectory = RandomTrajectory(random_window, spec, num_envs=2, steps=30)
-    policy = ContextPolicy(random_model(spec, CONFIG), 2, context_length)
+    policy = sliding(random_model(spec, CONFIG), 2, context_length)
     for step in range(1, 31):
         trajectory.act(policy, step)
         window = policy.window()
@@ -280,7 +286,7 @@ def test_a_policy_holds_the_newest_transitions_and_the_one_before_them(
 
 def test_a_policy_drops_nothing_until_its_window_is_full(spec, random_window):
     trajectory = RandomTrajectory(random_window, spec, num_envs=2, steps=6)
-    policy = ContextPolicy(random_model(spec, CONFIG), 2, 6)
+    policy = sliding(random_model(spec, CONFIG), 2, 6)
     for step in range(1, 7):
         trajectory.act(policy, step)
         assert policy.window()["time"].shape[1] - 1 == step
@@ -348,7 +354,7 @@ def test_without_blocks_a_decision_reads_its_own_token_alone(spec, random_window
     early[:, 2] = (early[:, 2] + 1) % 9
     same = model(window)[:, 3:], model(window | {"observation": early})[:, 3:]
     assert torch.equal(*same)
-    policy = ContextPolicy(model, 3, 4)
+    policy = sliding(model, 3, 4)
     logits = policy.act(window["observation"][:, 1], window["time"][:, 1])
     torch.testing.assert_close(logits, model(window)[:, 0])
 

@@ -21,6 +21,7 @@ from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
 from ad.evaluation.tabular_learner import learned_returns
+from ad.methods.policy import Policy
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import rollout_tasks
 from ad.runtime.run import Run
@@ -88,7 +89,7 @@ def random_references(world: TaskOracle, config: Experiment, split: Split) -> di
     }
 
 
-class UniformPolicy:
+class UniformPolicy(Policy):
     """A policy of uniform actions."""
 
     def __init__(self, num_actions: int, num_envs: int):

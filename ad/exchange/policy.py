@@ -51,7 +51,7 @@ class ReleasedPolicy:
         self._policy, self._mask = self._new_policy(len(self._keys)), action_mask
         self._time, self._step = np.zeros(len(self._keys), np.int64), 0
         self._action: np.ndarray | None = None
-        if action_mask is not None and hasattr(self._policy, "set_action_mask"):
+        if action_mask is not None:
             self._policy.set_action_mask(as_tensor(np.asarray(action_mask), self._device))
 
     @torch.inference_mode()

@@ -17,10 +17,10 @@ from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.base import Method
+from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.tables import UNKNOWN, Table, interval
-from ad.rollout.rollout import Policy
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 
@@ -154,14 +154,8 @@ def _check_rollouts(subject: Subject) -> None:
         raise ConfigError(
             "the world cannot be stepped: --contexts histories takes windows of the histories"
         )
-    from ad.methods.asked_policy import AskedContextPolicy
-    from ad.methods.committed_policy import CommittedPolicy
-
-    policy = subject.policy
-    if isinstance(policy, AskedContextPolicy):
-        raise ConfigError("the policy writes the returns of past episodes when they end")
-    if isinstance(policy, CommittedPolicy):
-        raise ConfigError("the policy does not read the present episode")
+    if not subject.policy.reads_trajectory:
+        raise ConfigError("the windows that the policy reads are not parts of a trajectory")
 
 
 def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ import torch
 from ad.errors import ConfigError
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Point, Write, hooked
+from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
 from ad.models.transformer import Transformer
-from ad.rollout.rollout import Policy, PolicyWrapper
 from envs.rng import derive_key
 
 HEAD, MLP, NEURON = "blocks.{}.attn.hook_z", "blocks.{}.hook_mlp_out", "blocks.{}.mlp.hook_post"

@@ -16,8 +16,8 @@ from ad.errors import ConfigError
 from ad.interpret.contexts import Contexts, number_observations
 from ad.interpret.labeled import LabeledArray, Results
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.rollout import Policy
 
 Observation = Mapping[str, np.ndarray]  # by part, "" for an undivided one
 

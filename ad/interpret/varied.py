@@ -13,8 +13,9 @@ import torch
 
 from ad.data.dataset import TrainingSet
 from ad.data.spec import OBSERVATIONS, field_name
+from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.rollout import Policy, PolicyWrapper, as_tensor
+from ad.rollout.rollout import as_tensor
 
 PROMPTS = EARLY, LATE = "early learner", "late learner"
 

@@ -8,7 +8,6 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.positions import Start
 from ad.models.sequence_model import SequenceModel
 
 TENTHS = 10.0
@@ -34,12 +33,12 @@ class ActionValueModel(SequenceModel):
         self.target = SequenceModel(spec, config).requires_grad_(False)
         self.move_target(1.0)
 
-    def forward(self, window, cache=None, start: Start = 0) -> torch.Tensor:
-        """Return the logits [B, T, A] of the policy head.
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits [..., A] of the policy head for hidden states [..., C].
 
         Without one they are the action values in tenths of their range.
         """
-        logits = super().forward(window, cache, start)
+        logits = super().logits(hidden)
         return logits * self.tenths if self.q_head is None else logits
 
     def action_values(self, hidden: torch.Tensor) -> torch.Tensor:

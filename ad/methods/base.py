@@ -55,7 +55,7 @@ class Method:
     `action_mask` is among them wherever tasks have different numbers of actions. `history_part`
     holds the fractions of a history between which its windows lie, and `best_fraction` that of a
     task's episodes, by their return, which they show. `within_episodes` says whether a context ends
-    with its episode, in windows and (`ad.methods.episode_policy`) in rollouts.
+    with its episode, in windows and (`ad.methods.contexts`) in rollouts.
     """
 
     @dataclass(frozen=True)
@@ -164,14 +164,15 @@ class Method:
         """Do what follows an optimizer step, without gradients, e.g. move a target network."""
 
     def policy(self, model: "SequenceModel", num_envs: int, context_length: int, settings):
-        """Return the policy of a rollout of `num_envs` environments (`ad.rollout.rollout.Policy`).
+        """Return the policy of a rollout of `num_envs` environments (`ad.methods.policy.Policy`).
 
         `settings` are the method's `PolicySettings`, which `evaluation.policy` sets. A model with
         further inputs needs a subclass of ContextPolicy with `inputs()`.
         """
         from ad.methods.context_policy import ContextPolicy
+        from ad.methods.contexts import SlidingWindow
 
-        return ContextPolicy(model, num_envs, context_length)
+        return ContextPolicy(model, SlidingWindow(model, num_envs, context_length))
 
 
 def unfit(config: "Experiment", reason: str) -> SettingError:

@@ -22,7 +22,7 @@ class Settings(algorithm_distillation.Settings):
 class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
     """Cross entropy of the actions given the observations and actions before, of the same episode.
 
-    The model is told no rewards (`model.reward none`), and the context ends with its episode, so
+    The model reads no rewards (`model.reward none`), and the context ends with its episode, so
     that nothing shows how well an action did.
     """
 
@@ -35,7 +35,7 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
         self.best_fraction = getattr(settings, "best_fraction", 1.0)
 
     def build(self, spec, config):
-        """Return a model whose tokens tell no rewards."""
+        """Return a model whose tokens encode no rewards."""
         from ad.models.sequence_model import SequenceModel
 
         return SequenceModel(spec, replace(config, reward="none"))
@@ -48,6 +48,7 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
 
     def policy(self, model, num_envs, context_length, settings):
         """Return the policy whose context is the present episode."""
-        from ad.methods.episode_policy import EpisodePolicy
+        from ad.methods.context_policy import ContextPolicy
+        from ad.methods.contexts import PresentEpisode
 
-        return EpisodePolicy(model, num_envs, context_length)
+        return ContextPolicy(model, PresentEpisode(model, num_envs, context_length))

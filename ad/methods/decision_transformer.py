@@ -37,7 +37,7 @@ class PolicySettings:
 class DecisionTransformer(behavior_cloning.BehaviorCloning):
     """Cross entropy of the actions of an episode given the return to go at each decision.
 
-    The model is told no other rewards.
+    The model reads no other rewards.
     """
 
     Settings, PolicySettings = Settings, PolicySettings
@@ -61,7 +61,9 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
 
         It is a number or one for each environment; None is the highest return in the histories.
         """
-        from ad.methods.asked_policy import AskedContextPolicy, AskedPolicy
+        from ad.methods.context_policy import ReturnConditionedPolicy
+        from ad.methods.contexts import PresentEpisode, SlidingWindow
 
-        policy = AskedPolicy if self.within_episodes else AskedContextPolicy
-        return policy(model, num_envs, context_length, settings.asked_return)
+        context_class = PresentEpisode if self.within_episodes else SlidingWindow
+        context = context_class(model, num_envs, context_length)
+        return ReturnConditionedPolicy(model, context, settings.asked_return)

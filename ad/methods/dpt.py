@@ -75,9 +75,10 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
         """Return the policy of a rollout, whose context grows after each step or each episode."""
         if settings.context_update == "step":
             return super().policy(model, num_envs, context_length, settings)
-        from ad.methods.committed_policy import CommittedPolicy
+        from ad.methods.context_policy import ContextPolicy
+        from ad.methods.contexts import PastEpisodes
 
-        return CommittedPolicy(model, num_envs, context_length)
+        return ContextPolicy(model, PastEpisodes(model, num_envs, context_length))
 
 
 class ShuffledWindows:

@@ -96,6 +96,7 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
 
     def policy(self, model, num_envs, context_length, settings):
         """Return a policy that plans ahead with the model's own predictions."""
+        from ad.methods.contexts import SlidingWindow
         from ad.methods.planning_policy import PlanningPolicy
 
-        return PlanningPolicy(model, num_envs, context_length, settings)
+        return PlanningPolicy(model, SlidingWindow(model, num_envs, context_length), settings)

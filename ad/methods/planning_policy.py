@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import Context
 from ad.methods.dynamics import DynamicsModel, Outcome
 from ad.methods.in_context_planning import PolicySettings
 
@@ -57,18 +58,17 @@ class PlanningPolicy(ContextPolicy):
     draws from the logits alone, so that its actions do not depend on how environments are batched.
     """
 
-    def __init__(
-        self,
-        model: DynamicsModel,
-        num_envs: int,
-        context_length: int,
-        settings: PolicySettings,
-    ):
-        super().__init__(model, num_envs, context_length)
-        self.settings, self.plan_steps = settings, settings.plan_steps
+    def __init__(self, model: DynamicsModel, context: Context, settings: PolicySettings):
+        super().__init__(model, context)
+        self.settings = settings
         self.num_samples = min(settings.num_samples, model.spec.num_actions)
-        shape = num_envs, model.spec.num_actions
+        shape = len(context.fields["valid"]), model.spec.num_actions
         self.action_mask = torch.ones(shape, dtype=torch.bool, device=self.device)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it plans."""
+        return self.settings.plan_steps > 0
 
     def set_action_mask(self, mask: torch.Tensor) -> None:
         """Plan with the actions in `mask` alone, bool [N, A]."""
@@ -82,7 +82,7 @@ class PlanningPolicy(ContextPolicy):
     def act(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return logits [N, A] for the decision at `observation` and `time`, int64 [N]."""
         logits = self._decide(observation, time)
-        if not self.plan_steps:
+        if not self.looks_ahead:
             return logits
         first, value = self._plan(logits, time)
         best = value.new_full(logits.shape, float("-inf")).scatter(1, first, value)
@@ -91,13 +91,9 @@ class PlanningPolicy(ContextPolicy):
 
     def _decide(self, observation, time: torch.Tensor) -> torch.Tensor:
         """Return the imitated policy's logits [N, A], -inf for actions that the task lacks."""
-        logits = super().act(observation, time)
-        return logits.masked_fill(~self.action_mask, float("-inf"))
-
-    def _logits(self, start: int) -> torch.Tensor:
-        with self.model.tokenizer.caching(self.tables):
-            self.hidden = self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
-            return self.model.head(self.hidden)
+        self.enter(observation, time)
+        self.hidden = self.context.hidden()
+        return self.model.logits(self.hidden).masked_fill(~self.action_mask, float("-inf"))
 
     def _plan(self, logits: torch.Tensor, time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return first actions, int64 [N, M], and the values [N, M] of the best plans with them.
@@ -111,7 +107,7 @@ class PlanningPolicy(ContextPolicy):
         # From here on each first action has plans of its own: R = N * M rows.
         plans = Plans(*(values.view(-1, 1) for values in plans))
         imagined = self
-        for step in range(1, self.plan_steps):
+        for step in range(1, self.settings.plan_steps):
             if plans.ended.all():
                 break
             if imagined is self or self.settings.beam_size > 1:  # one plan alone continues itself
@@ -154,11 +150,11 @@ class PlanningPolicy(ContextPolicy):
 
         The present policy stays as it is.
         """
-        branched = copy.copy(self)
-        branched.cache = copy.copy(self.cache)
         plans_before = len(self.hidden) // len(parent)
         rows = torch.arange(len(parent), device=self.device)[:, None]
-        branched.select((rows * plans_before + parent).flatten())
+        envs = (rows * plans_before + parent).flatten()
+        branched = copy.copy(self)
+        branched.context, branched.action_mask = self.context.branch(envs), self.action_mask[envs]
         return branched
 
     def _imagine(self, last: LastStep, time: torch.Tensor) -> torch.Tensor:

@@ -51,7 +51,11 @@ class SequenceModel(nn.Module):
         start: Start = 0,
     ) -> torch.Tensor:
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
-        return self.head(self.hidden(window, cache, start))
+        return self.logits(self.hidden(window, cache, start))
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the action logits [..., A] of hidden states [..., C]."""
+        return self.head(hidden)
 
     def hidden(
         self,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from ad.data.episodes import success_or_nan
 from ad.data.schema import transition_fields
 from ad.data.spec import field_name
 from ad.errors import NumericError
+from ad.methods.policy import Observation, Policy
 from envs.rng import derive_key, uniform
 from envs.spaces import split_observation
 
@@ -21,64 +21,7 @@ from envs.spaces import split_observation
 COMPACT_BELOW = 7 / 8
 
 
-Observation = torch.Tensor | dict[str, torch.Tensor]  # [N, ...], by part unless undivided
 SelectAction = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits [N, A], u [N] -> actions [N]
-
-
-class Policy(Protocol):
-    """Policy of a rollout of N environments, with a context or without one.
-
-    Tensors are on `device`, the CPU if there is no such attribute. A policy with a context may also
-    have `reward_in_context()`, bool [N]: whether the context holds a reward above 0. A policy that
-    looks ahead may have `set_action_mask(mask)`, bool [N, A], which is called before the first
-    decision if some tasks lack actions.
-    """
-
-    def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
-        """Return action logits [N, A] at `observation` and the `time` in the episode, int64 [N]."""
-
-    def observe(
-        self,
-        action: torch.Tensor,
-        reward: torch.Tensor,
-        terminated: torch.Tensor,
-        truncated: torch.Tensor,
-        next_observation: Observation,
-    ) -> None:
-        """Take note of the outcome of the last decision, [N, ...] each."""
-
-    def select(self, envs: torch.Tensor) -> None:
-        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
-
-
-class PolicyWrapper:
-    """A policy that acts as `policy` does unless a subclass says otherwise."""
-
-    def __init__(self, policy: Policy):
-        self.policy = policy
-        self.device = getattr(policy, "device", torch.device("cpu"))
-        for name in ("reward_in_context", "set_action_mask"):  # which not every policy has
-            if hasattr(policy, name):
-                setattr(self, name, getattr(policy, name))
-
-    def act(self, observation: Observation, time: torch.Tensor) -> torch.Tensor:
-        """Return action logits [N, A] at `observation` and the `time` in the episode, int64 [N]."""
-        return self.policy.act(observation, time)
-
-    def observe(
-        self,
-        action: torch.Tensor,
-        reward: torch.Tensor,
-        terminated: torch.Tensor,
-        truncated: torch.Tensor,
-        next_observation: Observation,
-    ) -> None:
-        """Take note of the outcome of the last decision, [N, ...] each."""
-        self.policy.observe(action, reward, terminated, truncated, next_observation)
-
-    def select(self, envs: torch.Tensor) -> None:
-        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
-        self.policy.select(envs)
 
 
 @dataclass
@@ -162,7 +105,7 @@ def rollout(
     """
     env_seeds, keys = derive_seeds(seeds)
     tensors, mask = _Tensors(policy, env), env.unwrapped.action_mask(env.unwrapped.tasks)
-    if mask is not None and hasattr(policy, "set_action_mask"):
+    if mask is not None:
         policy.set_action_mask(tensors.array(mask))
     observation, info = env.reset(seed=env_seeds)
     parts = tensors.split(observation)
@@ -224,7 +167,7 @@ class _Tensors:
     """Conversion of what the environments return to what a policy reads."""
 
     def __init__(self, policy: Policy, env):
-        self.device = getattr(policy, "device", torch.device("cpu"))
+        self.device = policy.device
         self.space = env.single_observation_space
 
     def array(self, values: np.ndarray) -> torch.Tensor:
@@ -271,9 +214,8 @@ def allowed_logits(logits: torch.Tensor, mask: np.ndarray | None) -> np.ndarray:
 
 def _reward_in_context(policy: Policy, num_envs: int) -> np.ndarray:
     """Return whether the context of each environment holds a reward above 0, bool [N]."""
-    if not hasattr(policy, "reward_in_context"):
-        return np.zeros(num_envs, bool)
-    return policy.reward_in_context().cpu().numpy()
+    seen = policy.reward_in_context()
+    return np.zeros(num_envs, bool) if seen is None else seen.cpu().numpy()
 
 
 def _trajectory(steps: list[dict[str, np.ndarray]], world) -> dict[str, np.ndarray]:

@@ -8,10 +8,8 @@ import torch
 from ad.config.schema import EvaluationConfig, Experiment
 from ad.config.world import configured_world, make_envs
 from ad.errors import ConfigError
+from ad.methods.policy import Observation, Policy, PolicyWrapper
 from ad.rollout.rollout import (
-    Observation,
-    Policy,
-    PolicyWrapper,
     Rollout,
     SelectAction,
     greedy,
@@ -122,7 +120,7 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
         policy = method.policy(model, num_envs, context_length, own)
         if None in temperatures:
             return policy
-        if not hasattr(policy, "reward_in_context"):
+        if policy.reward_in_context() is None:
             raise ConfigError(
                 f"evaluation.temperature_known cannot be used with {config.method.name}: "
                 "its policy does not tell whether a reward is in its context"

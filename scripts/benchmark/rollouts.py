@@ -9,7 +9,9 @@ import envs
 from ad.config.parser import load
 from ad.data.spec import make_spec
 from ad.methods import build_method, build_model
+from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.devices import choose_device
 from ad.runtime.run import Run
@@ -28,19 +30,20 @@ GROWTH = (1, 23, 115, 460)  # environments
 WINDOW = 256  # transitions
 
 
-class RecomputedPolicy(ContextPolicy):
-    """A policy that computes its whole window anew for each decision, without a cache."""
+class RecomputedWindow(SlidingWindow):
+    """A sliding window that is read as a whole at each decision, without the cache."""
 
-    def _logits(self, start: int) -> torch.Tensor:
-        return self.model(self.window())[:, -1]
+    def hidden(self) -> torch.Tensor:
+        """Return the hidden states [N, C] of the present decision."""
+        return self.model.hidden(self.window())[:, -1]
 
 
-class RecomputedMethod:
-    """A method whose policy is a `RecomputedPolicy`."""
+class RecomputedMethod(Method):
+    """A method whose policy has a `RecomputedWindow`."""
 
-    def policy(self, model, num_envs: int, context_length: int) -> RecomputedPolicy:
+    def policy(self, model, num_envs: int, context_length: int, settings) -> ContextPolicy:
         """Return the policy of `num_envs` environments."""
-        return RecomputedPolicy(model, num_envs, context_length)
+        return ContextPolicy(model, RecomputedWindow(model, num_envs, context_length))
 
 
 def cached(effort: Effort) -> Measurement:
@@ -52,7 +55,7 @@ def cached(effort: Effort) -> Measurement:
     contenders = {
         "ours": play(model, method, config, NUM_ENVS, episodes),
         # 13 episodes of 20 steps fill the window once.
-        "full recompute": play(model, RecomputedMethod(), config, few, 13),
+        "full recompute": play(model, RecomputedMethod(None), config, few, 13),
         limit: matrix_product(torch.float32, _device(model)),
     }
     peak: list[int] = []

@@ -21,8 +21,9 @@ from ad.interpret.components import (
 )
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
+from ad.methods.policy import Policy
 from ad.reporting.tables import Table
-from ad.rollout.rollout import Policy, Rollout
+from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
@@ -56,7 +57,7 @@ class Ablation(Analysis):
         if len(run.split.held_out_tasks) < 2:
             raise ConfigError("there is one held-out task, and resampling takes another one")
         super().check(subject)
-        if getattr(subject.policy, "plan_steps", 0):
+        if subject.policy.looks_ahead:
             raise ConfigError("the policy plans: set evaluation.policy {plan_steps: 0}")
 
     def run(self, subject):

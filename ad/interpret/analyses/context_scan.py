@@ -26,10 +26,11 @@ from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interv
 from ad.interpret.pairs import NUM_CONTEXTS
 from ad.interpret.relations import encodes_rewards
 from ad.interpret.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
+from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.tables import Table
-from ad.rollout.rollout import Policy, Rollout
+from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 
 REWARD_SCALES = (0.0, 0.5, 2.0)
@@ -145,7 +146,7 @@ def _scale_problem(subject: Subject, scale: float) -> str | None:
     spec = subject.model.spec
     if not encodes_rewards(subject.model):
         return "the tokens encode no rewards"
-    if getattr(subject.policy, "plan_steps", 0):
+    if subject.policy.looks_ahead:
         return "the policy plans with rewards"
     unknown = [r * scale for r in spec.rewards if r * scale not in spec.rewards]
     if isinstance(subject.model.tokenizer.reward, RewardTable) and unknown:

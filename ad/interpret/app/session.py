@@ -135,7 +135,7 @@ class Session:
     def _reader(self, history: EditedHistory) -> Reader:
         """Return a new policy of the model that has read `history`."""
         policy = policy_of(self.config, self.method, self.model)(1)
-        if self.mask is not None and hasattr(policy, "set_action_mask"):
+        if self.mask is not None:
             policy.set_action_mask(torch.from_numpy(self.mask))
         return Reader(policy, history, self.method.within_episodes)
 

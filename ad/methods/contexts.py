@@ -1,0 +1,343 @@
+"""Contexts: what a frozen sequence model reads of the past of N environments in a rollout.
+
+A window of an environment has the entries of a training window: entry 0 is the transition before
+the window, the entries after it are decisions. The last valid one is the present decision, which
+has no outcome yet.
+"""
+
+import copy
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+
+from ad.data.spec import field_name
+from ad.methods.policy import Observation
+from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import TableCache, Window
+
+
+class Context:
+    """The windows of N environments, of at most `context_length` decisions each.
+
+    A decision begins with `enter`, and its outcome is added by `observe`. `hidden` returns what the
+    model makes of the present decision. `fields` are the entries, tensors [N, context_length + 1,
+    ...] by name. `cache` holds the keys of what was read, None if a window is read anew at each
+    decision.
+    """
+
+    def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        self.model, self.capacity, self.device = model, context_length, model.head.weight.device
+        self.padding = model.spec.padding | {"step": 0, "valid": False}
+        self.padding |= dict.fromkeys(model.tokenizer.inputs, 0.0)
+        shapes = {name: part.shape for name, part in model.spec.observation_fields.items()}
+        self.fields = {
+            name: torch.full(
+                (num_envs, context_length + 1, *shapes.get(name, ())),
+                padding,
+                dtype=self._dtype(name, padding),
+                device=self.device,
+            )
+            for name, padding in self.padding.items()
+        }
+        self.tables: TableCache = {}  # computed at the first decision: the model is frozen
+        self.cache = self._new_cache(num_envs)
+
+    spans_episodes: ClassVar[bool]  # whether the window holds past episodes
+    # Whether the window is a part of the trajectory that ends with the present decision.
+    is_contiguous: ClassVar[bool] = True
+
+    @abstractmethod
+    def enter(
+        self, observation: Observation, time: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> None:
+        """Add the decision at `observation` and `time`, int64 [N], with the model's `inputs`."""
+
+    @abstractmethod
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the present decision, [N, ...] each.
+
+        `next_observation` is the true one, also at the end of an episode.
+        """
+
+    @abstractmethod
+    def hidden(self) -> torch.Tensor:
+        """Return the hidden states [N, C] of the present decisions."""
+
+    @abstractmethod
+    def window(self) -> Window:
+        """Return the windows [N, T + 1], T the longest: `valid` ends with the present decision."""
+
+    def add_to_episode(self, name: str, change: torch.Tensor) -> None:
+        """Add `change`, float32 [N], to the field `name` of all entries of the present episodes."""
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        self.fields = {name: value[envs] for name, value in self.fields.items()}
+        if self.cache is not None:
+            self.cache.select(envs)
+
+    def branch(self, envs: torch.Tensor) -> "Context":
+        """Return a context of the environments `envs`, int64 [M]; this one stays as it is."""
+        branched = copy.copy(self)
+        branched.cache = copy.copy(self.cache)
+        branched.select(envs)
+        return branched
+
+    def reward_seen(self) -> torch.Tensor:
+        """Return whether a reward above 0 is in the window or right before it, bool [N]."""
+        return (self.fields["reward"] > 0).any(1)
+
+    @abstractmethod
+    def _new_cache(self, num_envs: int):
+        """Return an empty cache, None if there is no use for one."""
+
+    @abstractmethod
+    def _present(self) -> tuple:
+        """Return the index of the present entries in a field."""
+
+    def _dtype(self, name: str, padding: float) -> torch.dtype:
+        parts = self.model.spec.observation_fields
+        if name in parts:
+            return getattr(torch, parts[name].window_dtype)
+        return {bool: torch.bool, int: torch.int64, float: torch.float32}[type(padding)]
+
+    def _write(self, **values) -> None:
+        """Set fields of the present entries, each to a number or a tensor [N, ...]."""
+        present = self._present()
+        for name, value in values.items():
+            field = self.fields[name]
+            field[present] = value.to(field.dtype) if isinstance(value, torch.Tensor) else value
+
+    def _write_observation(self, role: str, observation: Observation) -> None:
+        parts = observation if isinstance(observation, dict) else {"": observation}
+        self._write(**{field_name(role, part): values for part, values in parts.items()})
+
+
+class SlidingWindow(Context):
+    """The newest transitions, across episodes.
+
+    When the window is full, its oldest half is dropped and the cache is filled again from the rest,
+    since the keys of every layer depend on what was dropped.
+    """
+
+    spans_episodes = True
+
+    def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        super().__init__(model, num_envs, context_length)
+        self.length, self.step = 0, 0  # decisions in the window, and in all
+
+    def enter(self, observation, time, inputs) -> None:
+        """Add the decision at `observation` and `time`, int64 [N], with the model's `inputs`."""
+        if self.length == self.capacity:
+            self._drop_oldest()
+        self.length += 1
+        self._write(time=time, step=self.step, valid=True, **inputs)
+        self._write_observation("observation", observation)
+        self.step += 1
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the present decision, [N, ...] each."""
+        self._write(action=action, reward=reward)
+        self._write_observation("next_observation", next_observation)
+
+    def hidden(self) -> torch.Tensor:
+        """Return the hidden states [N, C] of the present decision."""
+        # The decision before has its outcome now, which is not in the cache yet.
+        start = self.length - 2 if self.cache.length else 0
+        with self.model.tokenizer.caching(self.tables):
+            return self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
+
+    def window(self) -> Window:
+        """Return the window [N, T + 1] of T decisions."""
+        return self._window_from(0)
+
+    def add_to_episode(self, name, change) -> None:
+        """Add `change`, float32 [N], to the field `name` of all entries of the present episodes.
+
+        The keys of all later tokens change, so that the cache is filled again.
+        """
+        time, step = (self.fields[field] for field in ("time", "step"))
+        start = step[:, self.length] - time[:, self.length]
+        present = self.fields["valid"] & (step >= start[:, None])
+        self.fields[name] += change[:, None] * present
+        self.cache.reset()
+
+    def _new_cache(self, num_envs: int):
+        return self.model.new_cache(num_envs, self.capacity)
+
+    def _present(self) -> tuple:
+        return slice(None), self.length
+
+    def _window_from(self, start: int) -> Window:
+        return {name: value[:, start : self.length + 1] for name, value in self.fields.items()}
+
+    def _drop_oldest(self) -> None:
+        kept = self.capacity // 2  # decisions
+        for name, value in self.fields.items():
+            # The transition before the first kept decision stays too.
+            value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
+            value[:, kept + 1 :] = self.padding[name]
+        self.length = kept
+        self.cache.reset()
+
+
+class SeparateWindows(Context):
+    """A context whose windows have lengths of their own, `length` decisions, int64 [N]."""
+
+    def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        super().__init__(model, num_envs, context_length)
+        self.length = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.envs = torch.arange(num_envs, device=self.device)
+
+    def hidden(self) -> torch.Tensor:
+        """Return the hidden states [N, C] of the present decisions, from the whole windows."""
+        with self.model.tokenizer.caching(self.tables):
+            return self.model.hidden(self.window())[self.envs, self.length - 1]
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        super().select(envs)
+        self.length, self.envs = self.length[envs], torch.arange(len(envs), device=self.device)
+
+    def window(self) -> Window:
+        """Return the windows [N, T + 1], T the longest: `valid` ends with each one's decisions."""
+        longest = int(self.length.max())
+        return {name: value[:, : longest + 1] for name, value in self.fields.items()}
+
+    def _present(self) -> tuple:
+        return self.envs, self.length
+
+
+class PresentEpisode(SeparateWindows):
+    """The last decisions of the present episode.
+
+    The window of an environment begins at its episode's first decision, or `context_length`
+    decisions ago: what a training window within an episode shows at that decision, at the same
+    positions. If the episodes of the histories fit into the window, a cache keeps the keys of an
+    episode's decisions. It is not used with parallel streams, nor while an environment has
+    decisions that were entered without logits, a window that slid, or an episode that is longer
+    than those of the histories: a decision is then a forward pass over the windows.
+    """
+
+    spans_episodes = False
+
+    def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        super().__init__(model, num_envs, context_length)
+        # Decisions whose tokens are in the cache; -1 for a window that slid.
+        self.cached = self.length.clone()
+
+    def enter(self, observation, time, inputs) -> None:
+        """Add the decision at `observation` and `time`, int64 [N], with the model's `inputs`."""
+        self._slide(self.length == self.capacity)
+        self.length += 1
+        self._write(**self.padding)
+        self._write(time=time, step=time, valid=True, **inputs)
+        self._write_observation("observation", observation)
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcome of the present decision; forget the episodes that have ended."""
+        self._write(action=action, reward=reward)
+        self._write_observation("next_observation", next_observation)
+        ended = terminated | truncated
+        for name, value in self.fields.items():
+            value[ended] = self.padding[name]
+        self.length[ended] = self.cached[ended] = 0
+        if self.cache is not None:
+            self.cache.begin(ended)
+
+    def hidden(self) -> torch.Tensor:
+        """Return the hidden states [N, C] of the present decisions."""
+        if self.cache is None or not self._follows_the_cache():
+            return super().hidden()
+        self.cached = self.length.clone()
+        # The decision before has its outcome now, which is not in the cache yet.
+        start = self.length[:, None] - 2
+        entries = (start + torch.arange(3, device=self.device)).clamp(min=0)
+        window = {name: value[self.envs[:, None], entries] for name, value in self.fields.items()}
+        with self.model.tokenizer.caching(self.tables):
+            return self.model.hidden(window, self.cache, start)[:, -1]
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        super().select(envs)
+        self.cached = self.cached[envs]
+
+    def _follows_the_cache(self) -> bool:
+        """Return whether the present decisions are the next ones of a cache that has room."""
+        follows = self.cached + 1 == self.length
+        return bool((follows & (self.length <= self.model.spec.episode_length)).all())
+
+    def _new_cache(self, num_envs: int):
+        longest = self.model.spec.episode_length
+        if longest > self.capacity or self.model.tokenizer.streams > 1:
+            return None
+        return self.model.new_episode_cache(num_envs, longest)
+
+    def _slide(self, full: torch.Tensor) -> None:
+        """Forget the oldest entry of the windows `full`, bool [N]."""
+        if full.any():
+            for value in self.fields.values():
+                value[full, :-1] = value[full, 1:]
+            self.length -= full.long()
+            self.cached[full] = -1  # every key depends on the decision that was dropped
+
+
+class PastEpisodes(SeparateWindows):
+    """The newest transitions of the episodes before the present one, and the present decision.
+
+    The window has at most `context_length - 1` transitions. Those of an episode enter it when the
+    episode ends. Each decision is a forward pass over its window: a cache would keep the present
+    decision, which the next one replaces.
+    """
+
+    spans_episodes, is_contiguous = True, False  # the present episode is not read
+
+    def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
+        super().__init__(model, num_envs, context_length)
+        self.length += 1  # the entry of the present decision
+        self.step = 0  # decisions so far
+        self.begun = torch.zeros_like(self.length)  # decisions before the present episode
+        # The newest transitions of the present episode, [N, context_length], the last at the end.
+        self.episode = {name: value[:, 1:].clone() for name, value in self.fields.items()}
+
+    def enter(self, observation, time, inputs) -> None:
+        """Write the decision at `observation` and `time`, int64 [N], after the past episodes."""
+        self._write(time=time, step=self.begun, valid=True, **inputs)
+        self._write_observation("observation", observation)
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Keep the outcome of the last decision; add the episodes that have ended to the window."""
+        self._write(action=action, reward=reward, step=self.step)
+        self._write_observation("next_observation", next_observation)
+        self.step += 1
+        for name, value in self.fields.items():
+            newest = value[self._present()][:, None]
+            self.episode[name] = torch.cat([self.episode[name][:, 1:], newest], 1)
+        self._write(**self.padding)
+        self._add_episodes(torch.nonzero(terminated | truncated)[:, 0])
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
+        super().select(envs)
+        self.begun = self.begun[envs]
+        self.episode = {name: value[envs] for name, value in self.episode.items()}
+
+    def _new_cache(self, num_envs: int) -> None:
+        return None
+
+    def _add_episodes(self, ended: torch.Tensor) -> None:
+        """Add the present episodes of the environments `ended`, int64 [M], to their windows."""
+        past = {name: value[ended, 1:] for name, value in self.fields.items()}
+        both = {name: torch.cat([past[name], self.episode[name][ended]], 1) for name in past}
+        valid = both["valid"]
+        newest_last = valid.long().argsort(dim=1, stable=True)
+        kept = newest_last[:, self.capacity + 1 :]
+        absent = ~valid.gather(1, kept)
+        order = kept.gather(1, absent.long().argsort(dim=1, stable=True))  # absent ones last
+        rows = torch.arange(len(ended), device=self.device)[:, None]
+        for name, value in both.items():
+            self.fields[name][ended, 1 : self.capacity] = value[rows, order]
+            self.episode[name][ended] = self.padding[name]
+        self.length[ended] = (~absent).sum(1) + 1
+        self.begun[ended] = self.step
