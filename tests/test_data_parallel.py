@@ -25,7 +25,6 @@ from training_run import (
 
 from ad.config.schema import Experiment, MethodConfig
 from ad.errors import ConfigError
-from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from ad.training.data_parallel import ALONE, ManyProcesses, check_processes, joined
 
@@ -130,11 +129,6 @@ def test_two_processes_go_on_where_one_was_interrupted(alone, command, together)
     assert output.count("warning: training resumes with processes 1 -> 2") == 1
 
 
-@pytest.mark.slow
-def test_four_processes_train_as_one_does(alone, together):
-    assert_near(alone, together("four", EXACT, 4)[0])
-
-
 def test_processes_draw_dropout_as_one_process_with_as_many_micro_batches(collected, together):
     draws = EXACT | {"model.dropout": "0.2", "method.settings.action_dropout": "0.3"}
     whole = train(collected("draws", *words_of(draws | {"training.micro_batches": "2"})))
@@ -156,12 +150,6 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_the_same_command_re
     assert (codes, output.splitlines()) == ([143, 143], sentences)
     steps = [line["step"] for line in log(run)]
     assert steps == list(range(1, checkpoint(run)["step"] + 1))
-
-
-def test_the_loss_of_the_first_process_ends_the_others_with_a_sentence(begun):
-    _, processes = begun("lost-first")
-    processes.signal(signal.SIGKILL, 0)
-    assert processes.end() == ([-signal.SIGKILL, 3], f"{LOST}\n")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -191,21 +179,6 @@ def test_a_process_that_cannot_be_reached_is_a_sentence(command, tmp_path):
     assert "the process of rank 0 cannot reach the others of 2 at 127.0.0.1:" in output
     assert output.endswith(" within 1 s (training.process_timeout)\n")
     assert "Traceback" not in output
-
-
-def test_a_folder_that_another_process_writes_to_is_refused_once(command, tmp_path):
-    run, words = command("taken", EXACT)
-    with locked(run.folder):
-        codes, output = ranks.start(words, tmp_path / "output.txt").end()
-    sentence = f"another process is writing to {run.folder}: let it finish\n"
-    assert (codes, output) == ([3, 3], sentence)
-
-
-def test_a_batch_that_cannot_be_divided_is_refused_once(command, tmp_path):
-    _, words = command("odd", EXACT | {"training.batch_size": "15"})
-    codes, output = ranks.start(words, tmp_path / "output.txt").end()
-    sentence = "for 2 processes training.batch_size must be a multiple of their number, not 15\n"
-    assert (codes, output) == ([2, 2], sentence)
 
 
 def test_a_training_that_leaves_the_finite_numbers_rolls_back_and_fails_in_all(command, tmp_path):

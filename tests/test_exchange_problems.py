@@ -1,8 +1,6 @@
 """Exports and imports that cannot be made, each with its sentence, and what they leave."""
 
 import importlib.util
-import resource
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,17 +10,12 @@ import h5py
 import numpy as np
 import pytest
 from exchanged import PLACES, collected_run, imported, words, work_in, write_xland
-from training_run import words_of
 
 from ad.cli import VERBS, exit_code
-from ad.config.parser import load
-from ad.data.histories import HistoryStore
-from ad.errors import ConfigError, MachineError
+from ad.errors import ConfigError
 from ad.exchange import export, formats
 from ad.exchange import minari as minari_format
 from ad.exchange.export import export_histories
-from ad.exchange.formats import Export
-from ad.exchange.hdf5 import new_file
 from ad.exchange.minari_reader import MinariReader
 from ad.exchange.recorded import RecordedWorld
 from ad.exchange.xland import XLand
@@ -75,11 +68,6 @@ def test_a_missing_extra_is_a_sentence(run, name, monkeypatch, capsys):
     )
 
 
-def test_an_unknown_format_is_a_sentence(run, capsys):
-    assert exit_code(VERBS["export_histories"], words(run, "minary", "x-v0")) == 2
-    assert "did you mean minari" in capsys.readouterr().err
-
-
 class Words(gymnasium.Space):
     """A space that Minari does not know."""
 
@@ -113,20 +101,6 @@ def test_observations_that_xland_has_no_room_for_are_a_sentence(world, problem):
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_a_data_set_of_another_schema_is_a_sentence(run, name, root, capsys, monkeypatch):
-    monkeypatch.setattr(formats, "SCHEMA", 7)
-    export_histories(run, name, PLACES[name])
-    monkeypatch.undo()
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root / "minari"))
-    arguments = ["--format", name, "--from", PLACES[name], "--to", "mine.yaml", "--root", str(root)]
-    if name == "xland":
-        arguments[3] = str(root / PLACES[name])
-    assert exit_code(VERBS["import_histories"], arguments) == 2
-    assert "has schema 7; this version reads schema 1" in capsys.readouterr().err
-    assert not (root / "mine.yaml").exists()
-
-
-@pytest.mark.parametrize("name", EXPORTS)
 def test_a_damaged_data_set_is_a_sentence(run, root, name, capsys):
     export_histories(run, name, PLACES[name])
     (path,) = root.rglob("*.hdf5")
@@ -151,20 +125,6 @@ def test_a_file_of_another_layout_is_a_sentence(root, change, problem, capsys):
     arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", "mine.yaml"]
     assert exit_code(VERBS["import_histories"], arguments) == 2
     assert problem in capsys.readouterr().err
-
-
-def test_there_is_no_data_set_where_there_is_none(capsys):
-    for name, place in PLACES.items():
-        arguments = ["--format", name, "--from", place, "--to", "mine.yaml"]
-        assert exit_code(VERBS["import_histories"], arguments) == 2
-    said = capsys.readouterr().err
-    assert "there is no file noisy.hdf5" in said and "no local data set rooms/noisy-v0" in said
-
-
-def test_an_id_that_minari_cannot_have_is_a_sentence(run, capsys):
-    for place in ("noisy", "rooms/no.isy-v0"):
-        assert exit_code(VERBS["export_histories"], words(run, "minari", place)) == 2
-        assert f"'{place}' is no id of a data set of Minari" in capsys.readouterr().err
 
 
 def test_an_experiment_of_ones_own_is_not_overwritten(root, capsys):
@@ -204,21 +164,6 @@ def test_values_that_would_wrap_round_are_refused(run, root, field, wrong, monke
         imported("minari", PLACES["minari"], root)
 
 
-def test_more_than_the_data_set_has_is_a_sentence(root, capsys):
-    write_xland(root / "xland.hdf5")
-    run = imported("xland", "xland.hdf5", root)
-    arguments = ["--config_path", "mine.yaml", "--root", str(root)]
-    actors = {"name": "a", "source.num_envs": "4", "source.env_steps": "240"}
-    steps, length = {"name": "b", "source.env_steps": "2000"}, {"env.episode_length": "9"}
-    for changes in (actors, steps, length):
-        assert exit_code(VERBS["collect"], [*arguments, *words_of(changes)]) == 2
-    said = capsys.readouterr().err
-    assert "source.num_envs is 4, but xland.hdf5 has 2 actors" in said
-    assert "asks for 1000 transitions of each actor" in said
-    assert "more than env.episode_length (9) steps" in said
-    assert load([*arguments, "--source.env_steps", "24"]).env == run.config.env
-
-
 def test_leftovers_of_a_killed_export_are_removed(run, root):
     left = [root / ".noisy.hdf5.999999.tmp", root / "minari/rooms/noisy-v0/.data.999999.tmp/x"]
     for path in left:
@@ -227,40 +172,6 @@ def test_leftovers_of_a_killed_export_are_removed(run, root):
     for name, place in PLACES.items():
         export_histories(run, name, place)
     assert not any(path.exists() for path in left)
-
-
-def test_a_file_that_is_too_large_for_the_disk_is_an_error_and_leaves_nothing(root):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"), new_file(root / "x.hdf5") as (file, _):
-            file["x"] = np.zeros(2**18, np.uint8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(root.iterdir())
-
-
-def test_a_data_set_of_minari_that_does_not_fit_the_disk_is_a_sentence(run, root, monkeypatch):
-    usage = shutil.disk_usage(root)._replace(free=1000)
-    monkeypatch.setattr("ad.runtime.files.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(MachineError, match=r"the data set rooms/noisy-v0 needs .* MB"):
-        export_histories(run, "minari", "rooms/noisy-v0")
-    assert not [path for path in root.rglob("*") if path.is_file()]
-
-
-def test_minari_takes_no_more_room_than_was_asked_for(run, root):
-    export_histories(run, "minari", "rooms/noisy-v0")
-    (path,) = root.rglob("*.hdf5")
-    folders = HistoryStore(run.config).folders(run.split.train_tasks)
-    loaded = export._LoadedHistories(run.split.train_tasks, folders)
-    needed = minari_format._bytes_needed(Export(None, loaded, run.world, None))
-    assert needed / 2 < path.stat().st_size < needed
-
-
-def test_without_histories_there_is_nothing_to_export(run, capsys):
-    arguments = [*words(run, "xland", "noisy.hdf5"), "--source.source_seed", "5"]
-    assert exit_code(VERBS["export_histories"], arguments) == 2
-    assert "have no history: run scripts.collect first" in capsys.readouterr().err
 
 
 def test_a_reward_beyond_float16_is_refused_by_xland(run, monkeypatch, capsys):

@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
 from recorded import played
 
 from ad.collection.job import new_source
 from ad.config.parser import load
-from ad.config.schema import Experiment
-from ad.errors import SettingError
 from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs import make_base, make_vec
-from envs.grid.dark_room import DarkRoom
-from envs.oracle import TaskOracle
 
 TASKS = np.array([[0, 0], [2, 1]])
 
@@ -83,24 +78,6 @@ def test_nearness_prefers_near_tasks():
     assert near[0] == pytest.approx(0.5, abs=0.06) and near[1] > 0.85
 
 
-class Closed(DarkRoom):
-    """A dark room that does not tell which of its tasks are possible."""
-
-    possible = TaskOracle.possible
-
-
-def test_a_world_that_does_not_tell_what_is_possible_is_refused():
-    with pytest.raises(SettingError, match="possible"):
-        PosteriorSampling.check(Experiment(), Closed(tasks=TASKS, size=3))
-
-
-def test_a_world_that_does_not_tell_its_state_is_refused():
-    world = DarkRoom(tasks=TASKS, size=3)
-    world.single_observation_space = Box(0, 1, (2,))
-    with pytest.raises(SettingError, match="optimal policy"):
-        PosteriorSampling.check(Experiment(), world)
-
-
 def test_the_lives_of_a_task_do_not_depend_on_the_other_tasks(tmp_path):
     config = load(["--root", str(tmp_path), "--source.algorithm", "posterior_sampling"])
     together = list(new_source(config, np.array([[0, 0], [3, 7]])).run(40))
@@ -117,11 +94,3 @@ def test_noise_is_a_share_of_random_actions_that_leaves_the_posterior_right():
     down = np.bincount(known[seen["time"][200:, 1] == 0]).argmax()
     share = np.mean(known[seen["time"][200:, 1] == 0] != down)
     assert share == pytest.approx(0.25 * 4 / 5, abs=0.02)  # one of five random actions is down
-
-
-def test_noise_keeps_the_bits_of_every_other_batch():
-    alone = agents(30, noise=0.25).run(50)
-    chunk = next(iter(alone)).arrays["action"]
-    env = make_vec("DarkRoom-v0", np.repeat(TASKS[1:], 30, axis=0), 6, size=3)
-    single = PosteriorSampling(Settings(noise=0.25), env, TASKS[1:], 30, [12])
-    np.testing.assert_array_equal(next(iter(single.run(50))).arrays["action"][:, 0], chunk[:, 1])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import assert_a_restored_source_has_the_same_bits, played
+from recorded import played
 from worlds import Bandit
 
 from ad.config.parser import load
@@ -110,14 +110,6 @@ def test_the_last_episodes_take_a_shortest_path(shared):
         np.testing.assert_array_equal(lengths, [4, 3][k])  # steps from the center (2, 2)
 
 
-def test_success_rises_over_a_life():
-    tasks = np.array([[0, 1], [8, 6]])
-    data = played(agents(20, tasks, 9, 20), 800)
-    tenths = [part.sum() for part in np.array_split(data["reward"], 10)]
-    # From the center a shortest path takes 7 and 6 steps.
-    assert tenths[0] < 0.3 * tenths[-1] and tenths[-1] > 0.9 * 80 * 20 * (1 / 7 + 1 / 6)
-
-
 @pytest.mark.parametrize("shared", [False, True])
 def test_actions_that_a_task_lacks_are_not_taken(shared):
     tasks = np.array([[3, 0], [5, 2]])
@@ -131,13 +123,6 @@ def test_actions_that_a_task_lacks_are_not_taken(shared):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_restored_agent_learns_on_with_the_same_bits(shared):
-    one, other = (agents(shared=shared, **MIXED) for _ in range(2))
-    assert_a_restored_source_has_the_same_bits(one, other)
-    np.testing.assert_array_equal(one.values, other.values)
-
-
-@pytest.mark.parametrize("shared", [False, True])
 def test_an_agent_learns_the_same_with_others_of_other_settings(shared):
     both = [Settings(shared=shared), Settings(shared=shared, **MIXED)]
     env = make_vec("DarkRoom-v0", np.repeat(TASKS, 4, axis=0), 6, size=3)
@@ -147,12 +132,6 @@ def test_an_agent_learns_the_same_with_others_of_other_settings(shared):
         alone = played(QLearning(both[k], env, TASKS[[k]], 4, KEYS[k : k + 1]), 100)
         for name, values in alone.items():
             np.testing.assert_array_equal(together[name][:, k], values[:, 0])
-
-
-def test_agents_of_one_batch_plan_alike():
-    env = make_vec("DarkRoom-v0", TASKS, 6, size=3)
-    with pytest.raises(ValueError, match="have the same planning_steps"):
-        QLearning([Settings(), Settings(planning_steps=3)], env, TASKS, 1, KEYS)
 
 
 def test_what_the_source_needs_is_a_sentence(tmp_path):

@@ -1,7 +1,6 @@
 """A release: the weights come back, any change to it is noticed, and it holds no code."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from training_run import checkpoint, train
 
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import evaluate, load_model
-from ad.exchange.release import EVAL_RESULTS, FILES, SUMS, load_release, release
+from ad.exchange.release import FILES, SUMS, load_release, release
 from ad.runtime.files import sha256
 from ad.runtime.run import Run
 
@@ -61,10 +60,6 @@ def test_the_released_model_gives_the_logits_of_the_trained_one(evaluated, copy)
     torch.testing.assert_close(twin(window), model(window), rtol=0, atol=0)
 
 
-def test_a_release_is_checked_with_sha256sum(copy):
-    subprocess.run(["sha256sum", "-c", "--strict", SUMS], cwd=copy, check=True)
-
-
 def test_the_card_names_the_world_the_split_and_the_scores(evaluated, released):
     text = (released / "README.md").read_text()
     assert (
@@ -72,22 +67,6 @@ def test_the_card_names_the_world_the_split_and_the_scores(evaluated, released):
         and evaluated.split.hash in text
         and "| model, held-out tasks |" in text
     )
-
-
-@pytest.mark.parametrize("name", [*FILES, EVAL_RESULTS])
-def test_a_flipped_bit_in_any_file_of_a_release_is_noticed(copy, name):
-    content = bytearray((copy / name).read_bytes())
-    content[-3] ^= 1
-    (copy / name).write_bytes(content)
-    with pytest.raises(CorruptError, match=name):
-        load_release(copy)
-
-
-@pytest.mark.parametrize("name", [*FILES, EVAL_RESULTS, SUMS])
-def test_a_file_missing_from_a_release_is_noticed(copy, name):
-    (copy / name).unlink()
-    with pytest.raises(CorruptError):
-        load_release(copy)
 
 
 def test_a_sum_for_a_file_outside_the_release_is_refused(copy):

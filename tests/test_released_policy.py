@@ -124,12 +124,6 @@ def test_stable_baselines3_evaluates_it(evaluated, policy, played, deterministic
     assert (mean, deviation) == pytest.approx((returns.mean(), returns.std()))
 
 
-def test_a_model_of_stable_baselines3_needs_the_extra(policy, monkeypatch):
-    monkeypatch.setattr("ad.exchange.policy.has_packages", lambda: False)
-    with pytest.raises(ConfigError, match="Stable-Baselines3 needs packages"):
-        policy.sb3_model(None)
-
-
 def test_a_reset_forgets_the_context(evaluated, policy):
     def first_actions() -> list[int]:
         env, actions = single_envs(evaluated)[0], []
@@ -144,22 +138,11 @@ def test_a_reset_forgets_the_context(evaluated, policy):
     assert first_actions() == first_actions()
 
 
-def test_actions_that_a_task_lacks_are_not_taken(policy):
-    mask = np.array([[False, False, True, False, False]])
-    policy.reset([0], mask)
-    assert {policy.act(np.array([observation]))[0] for observation in range(9)} == {2}
-
-
 @pytest.mark.parametrize("observation", [np.zeros(2, int), np.zeros((3, 2), int), {"x": 1}])
 def test_observations_of_another_number_or_space_are_refused(policy, observation):
     policy.reset(SEEDS)
     with pytest.raises(ConfigError, match="observation"):
         policy.act(observation)
-
-
-def test_an_outcome_without_an_action_is_refused(policy):
-    with pytest.raises(ConfigError, match=r"observe\(\) comes after act\(\)"):
-        policy.observe(0.0, False, False, 3)
 
 
 def test_parts_are_found_wherever_the_space_has_them(policy):
@@ -196,11 +179,3 @@ def test_hugging_faces_tools_read_the_results(evaluated, folder):
     scores = {entry.task_id: entry.value for entry in entries}
     assert scores["nauc"] == summary["nauc"]
     assert {entry.dataset_id for entry in entries} == {"algorithm-distillation/DarkRoom-v0"}
-
-
-def test_the_card_of_a_run_without_an_evaluation_has_no_results(experiment):
-    folder = release(train(experiment(training__precision="float32")))
-    data = ModelCard((folder / "README.md").read_text()).data
-    assert data.eval_results is None and not (folder / EVAL_RESULTS).exists()
-    assert "It is not evaluated." in (folder / "README.md").read_text()
-    load_release(folder)

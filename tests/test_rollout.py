@@ -12,7 +12,7 @@ from ad.errors import ConfigError, NumericError
 from ad.methods.algorithm_distillation import AlgorithmDistillation, Settings
 from ad.methods.policy import Policy
 from ad.models.sequence_model import ModelConfig, SequenceModel
-from ad.rollout.rollout import Rollout, greedy, rollout, sampled
+from ad.rollout.rollout import Rollout, rollout, sampled
 from ad.rollout.tasks import TwoTemperatures, policy_of
 from envs import make_base, make_vec
 
@@ -121,17 +121,6 @@ def test_the_first_episodes_of_every_environment_count_long_ones_too():
     assert result.env_steps == 7 + 35 + 7
 
 
-def test_an_environment_that_has_all_its_episodes_is_marked_as_over():
-    result = play(walker(3), [[1, 0], [0, 0]], SEEDS[:2], episodes=3)
-    expected = [[0, 1, 2] + 12 * [-1], [0] * 5 + [1] * 5 + [2] * 5]
-    np.testing.assert_array_equal(result.trajectory["episode"], expected)
-
-
-def test_episodes_differ_where_the_policy_is_random():
-    result = play(wanderer(), episodes=40)
-    assert (result.lengths.std(axis=1) > 0).all()
-
-
 def test_an_environment_does_not_depend_on_those_beside_it():
     together = play(wanderer(), start="random")
     for index in range(4):
@@ -149,11 +138,6 @@ def test_the_same_seeds_give_the_same_rollout_and_others_another():
     for name, values in one.trajectory.items():
         np.testing.assert_array_equal(values, again.trajectory[name])
     assert not np.array_equal(one.lengths, other.lengths)
-
-
-def test_two_environments_of_one_task_play_differently():
-    result = play(wanderer(), TASKS[[0, 0]], SEEDS[:2], episodes=20)
-    assert not np.array_equal(result.lengths[0], result.lengths[1])
 
 
 def test_the_policy_observes_what_is_recorded_and_the_true_last_observation():
@@ -256,29 +240,10 @@ def test_actions_are_sampled_with_the_probabilities_of_the_softmax(temperature):
     np.testing.assert_allclose(frequencies(sampled(temperature)), expected, atol=2e-4)
 
 
-def test_a_temperature_near_zero_is_greedy():
-    assert frequencies(sampled(1e-6)).tolist() == [0, 0, 0, 0, 1]
-
-
 @pytest.mark.parametrize("u", [0.0, np.nextafter(1.0, 0.0)])
 def test_the_ends_of_the_unit_interval_give_actions_that_exist(u):
     logits = np.array([[-FAR, 0.0, 0.0, -FAR, -FAR]])
     assert sampled()(logits, np.array([u])) == [1 if u == 0 else 2]
-
-
-def test_huge_logits_are_sampled_without_overflow():
-    logits = np.array([[FAR, FAR, -FAR, 0.0, 0.0]])
-    actions = [int(sampled()(logits, np.array([u]))[0]) for u in (0.25, 0.75)]
-    assert actions == [0, 1]
-
-
-def test_greedy_takes_the_most_likely_action_whatever_the_number():
-    assert frequencies(greedy).tolist() == [0, 0, 0, 0, 1]
-
-
-def test_a_greedy_environment_repeats_its_episode():
-    result = play(wanderer(), select_action=greedy)
-    assert (result.lengths == result.lengths[:, :1]).all()
 
 
 class Fresh(Remembering):
