@@ -76,11 +76,11 @@ def evaluation_rollouts(
 def checkpoint_at(run: Run, step: int) -> Path:
     """Return the path of the checkpoint of a train step. Raises ConfigError if there is none."""
     folder = run.folder / "checkpoints"
-    path, known = folder / checkpoints.name(step), checkpoints.steps(folder)
-    if step not in known:
-        found = ", ".join(map(str, known)) or "none"
+    path, steps = folder / checkpoints.name(step), checkpoints.steps(folder)
+    if step not in steps:
+        present = ", ".join(map(str, steps)) or "none"
         raise ConfigError(
-            f"{run.folder} has no checkpoint of train step {step}, only of: {found}; "
+            f"{run.folder} has no checkpoint of train step {step}, only of: {present}; "
             "training.keep_every keeps more"
         )
     return path

@@ -10,15 +10,13 @@ the `ci95_method` of `results.json` says so. `ad.evaluation.scores.estimate` tre
 models), or splits, as independent: quote that one.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.special import stdtrit
 
 from ad.data.episodes import episodes_to, ratio
-from ad.evaluation.comparisons import group_means
 from envs.rng import derive_key
 
 LAST = 10  # number of episodes in "the last ten episodes"; all of them where there are fewer
@@ -165,25 +163,3 @@ def _reduce_columns(reduce: Callable, table: np.ndarray) -> np.ndarray:
     """Reduce the finite entries of each column, [R, C] -> [C]; NaN where a column has none."""
     columns = (column[np.isfinite(column)] for column in table.T)
     return np.array([reduce(column) if len(column) else np.nan for column in columns])
-
-
-SEARCH_SCORES = ("found_by_1", "found_by_5", "found_by_10", "found_by_25", "first_success")
-
-
-def over_splits(values: Sequence[float | None], splits: Sequence[Hashable]) -> dict:
-    """Mean of a score of several runs and its 95 % interval, as `t_interval` returns them."""
-    known = [k for k, value in enumerate(values) if value is not None]
-    scores = [values[k] for k in known]
-    if len(set(splits)) < 2:
-        return t_interval(scores)
-    return t_interval(list(group_means(scores, [splits[k] for k in known]).values()))
-
-
-def t_interval(values: list[float]) -> dict:
-    """Mean and 95 % interval by Student's t of independent values: mean, lo, hi, n."""
-    n = len(values)
-    mean = float(np.mean(values)) if n else None
-    if n < 2:
-        return {"mean": mean, "lo": None, "hi": None, "n": n}
-    half = stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n)
-    return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": n}

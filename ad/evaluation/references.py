@@ -119,7 +119,7 @@ def _mean_reference(played: Rollout, num_tasks: int) -> Reference:
 def history_references(run: Run, num_episodes: int) -> dict[str, Reference]:
     """Compute the references of the source agents' first `num_episodes` and last ten episodes.
 
-    The agents are those of the train tasks that are evaluated. Returns {} if one has no history.
+    The agents learned the train tasks that are evaluated. Returns {} if one has no history.
     Agents that stopped learning are left out, since a policy frozen half-way does not represent the
     source algorithm.
     """
@@ -147,8 +147,8 @@ def source_references(
     """Return means over actors of the source's first `episodes` and its `last` episodes.
 
     returns[k][j]: the returns of the episodes of task k, actor j. Actors differ in their number of
-    episodes. The curve stops at the smallest number, since later episodes would be only those of
-    actors that already finish quickly. Returns {} if an actor has fewer than `last` episodes.
+    episodes. The curve stops at the smallest number, since only actors that already finish quickly
+    have later episodes. Returns {} if an actor has fewer than `last` episodes.
     """
     shortest = min(len(actor) for actors in returns for actor in actors)
     if shortest < last:
@@ -170,5 +170,5 @@ def source_references(
 def _reference(world: TaskOracle, returns: np.ndarray) -> Reference:
     """Return the means over the agents of each task, whose `returns` are [K, agents, E]."""
     successes = success_or_nan(world, returns)
-    found = np.maximum.accumulate(successes, axis=2).mean(1)
-    return Reference(returns.mean(1), successes.mean(1), found)
+    p_success = np.maximum.accumulate(successes, axis=2).mean(1)
+    return Reference(returns.mean(1), successes.mean(1), p_success)

@@ -1,8 +1,8 @@
 """Write and read the files of an evaluation: `results.csv` and `trajectories.npz`.
 
 `results.csv` has a row for each in-context episode: split, task ("3-7" for the task [3, 7]),
-eval_seed, episode (from 1), return, length (env steps), success (0 or 1, empty if the world cannot
-tell) and reward_in_context (1 if the context held a reward above 0 when the episode began).
+eval_seed, episode (from 1), return, length (env steps), success (0 or 1, empty if it is unknown)
+and reward_in_context (1 if the context held a reward above 0 when the episode began).
 `trajectories.npz` has the transitions of the first evaluation seed: split [N], task [N, D], where D
 numbers name a task, and the fields of `Rollout.trajectory` [N, T, ...].
 """

@@ -343,11 +343,11 @@ def compare(
     baseline: Label | Mapping[Label, Label] | None,
     pooled: Iterable[Sequence[float]] | None = None,
 ) -> dict[Label, Comparison]:
-    """Compare the scores of each group's runs with those of its baseline.
+    """Compare the scores of each group's runs with the scores of its baseline.
 
     groups: label -> one score for each run. baseline: the label of the baseline, or that of each
     group where they differ (a group that it does not name has none); None where the scores are
-    differences already, as those of paired runs, which are compared with 0.
+    differences already, as with paired runs, which are compared with 0.
     pooled: the groups whose standard deviation within a group all comparisons share: a few runs
     estimate the deviation of one group poorly, so that the luckiest group would look the most
     certain. None for the deviation of the two groups that are compared.
@@ -355,7 +355,7 @@ def compare(
     The p values are corrected for all comparisons of the call (`holm`). A group without runs, or
     without a baseline that has runs, has no comparison.
     """
-    shared, found, p_values = None if pooled is None else pool(pooled), {}, {}
+    shared, estimates, p_values = None if pooled is None else pool(pooled), {}, {}
     for label, own in groups.items():
         other = baseline.get(label) if isinstance(baseline, Mapping) else baseline
         base = [] if baseline is None else groups.get(other, [])
@@ -364,12 +364,12 @@ def compare(
         difference = float(np.mean(own) - (np.mean(base) if len(base) else 0))
         counts = [len(group) for group in (own, base) if len(group)]
         deviation = pool([own, base]) if pooled is None else shared
-        found[label] = Estimate(difference, n=len(own))
+        estimates[label] = Estimate(difference, n=len(own))
         if deviation:
-            found[label] = deviation.estimate(difference, *counts)
+            estimates[label] = deviation.estimate(difference, *counts)
             p_values[label] = deviation.p_value(difference, *counts)
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return {label: Comparison(own, corrected.get(label)) for label, own in found.items()}
+    return {label: Comparison(own, corrected.get(label)) for label, own in estimates.items()}
 
 
 def pool(groups: Iterable[Sequence[float]]) -> Deviation | None:

@@ -26,7 +26,7 @@ from envs.oracle import Reference, TaskOracle
 from envs.tasks import task_name
 
 HASHED, SUMMARY = ("results.csv", "trajectories.npz"), "results.json"
-FILES = (*HASHED, CALIBRATION, SUMMARY)  # of which the calibration is not always there
+FILES = (*HASHED, CALIBRATION, SUMMARY)  # a calibration only if it is configured
 
 
 def write_summary(run: Run, asked_return: float | None = None) -> None:
@@ -41,7 +41,7 @@ def write_summary(run: Run, asked_return: float | None = None) -> None:
 
 
 def write_results_json(folder: Path, results: dict) -> None:
-    """Write `results.json` with a hash of its content and those of the other result files."""
+    """Write `results.json` with hashes of its content and of the other result files."""
     names = [*HASHED, *([CALIBRATION] if (folder / CALIBRATION).exists() else [])]
     hashes = {name: sha256(folder / name) for name in names}
     write_checked_json(folder / SUMMARY, results | {"files": hashes})
@@ -154,12 +154,12 @@ def scores(
 
 def split_entry(evaluation: Evaluation, facts: TaskFacts) -> dict:
     """Return a split's entry in `results.json`: means over tasks, 95 % intervals, `per_task`."""
-    found_by_end = np.maximum.accumulate(evaluation.successes, axis=2).mean(1)
+    p_success = np.maximum.accumulate(evaluation.successes, axis=2).mean(1)
     episodes = Episodes(
         evaluation.returns,
         evaluation.lengths,
         evaluation.successes,
-        found_by_end,
+        p_success,
         evaluation.reward_in_context,
         facts,
     )
@@ -192,10 +192,10 @@ def reference_entry(name: str, reference: Reference, facts: TaskFacts) -> dict:
     """
     returns, successes = (values[:, None] for values in (reference.returns, reference.successes))
     unknown, own = np.full_like(returns, np.nan), reference.tasks
-    found = unknown[:, 0] if reference.p_success is None else reference.p_success
+    p_success = unknown[:, 0] if reference.p_success is None else reference.p_success
     own_facts = (values[own] for values in (facts.optimal_return, facts.random_return))
     facts = TaskFacts(*own_facts, facts.shortest[own], facts.success_ends)
-    episodes = Episodes(returns, unknown, successes, found, unknown, facts)
+    episodes = Episodes(returns, unknown, successes, p_success, unknown, facts)
     curve = returns.mean((0, 1))
     entry = {
         **{score: json_number(metrics.mean(v)) for score, v in _per_task(episodes).items()},

@@ -25,7 +25,7 @@ MAX_VALUES = 2**23  # in the tables of all environments, about 20 bytes each
 def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
     """Return the returns of the tabular learner's episodes by split, float64 [K, S, E] each.
 
-    Tasks, evaluation seeds and episodes are those of `evaluations`. Returns {} in a world without
+    `evaluations` have the tasks, evaluation seeds and episodes. Returns {} in a world without
     tabular states, and where learning would take more than MAX_STEPS or MAX_VALUES.
     """
     shapes = {split: evaluation.returns.shape for split, evaluation in evaluations.items()}

@@ -13,6 +13,7 @@ from ad.data.load import load_dataset
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap, json_number
+from ad.evaluation.scores import UNKNOWN, Estimate
 from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
@@ -20,7 +21,7 @@ from ad.methods.base import Method
 from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
-from ad.reporting.tables import UNKNOWN, Table, interval
+from ad.reporting.page import Table
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 
@@ -181,4 +182,5 @@ def interval_text(low: float, high: float, style: str) -> str:
 
 def estimate_text(value: float, low: float, high: float, style: str) -> str:
     """Format `value` with its interval; without it if the interval is NaN."""
-    return interval(json_number(value), None if np.isnan(low) else (low, high), style)
+    ends = (None, None) if np.isnan(low) else (low, high)
+    return Estimate(json_number(value), *ends).text(style)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from ad.evaluation import metrics
+from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
 from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
 from ad.interpret.labeled import (
@@ -23,7 +24,7 @@ from ad.interpret.labeled import (
     stack,
     with_interval,
 )
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.page import Table
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.metrics_log import value_at
 

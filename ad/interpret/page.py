@@ -28,7 +28,7 @@ from ad.interpret.labeled import (
 )
 from ad.interpret.over_training import Learning, appeared, changes_table, describe
 from ad.registry import ANALYSES
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 from ad.runtime.files import write_text
 from ad.runtime.run import Run
 

@@ -22,8 +22,8 @@ def data_returns(run: Run) -> np.ndarray | None:
     for folder in folders:
         arrays = load_history(folder, ("terminated", "truncated", "reward")).learned
         returns.append(returns_of({name: a[actors, :steps] for name, a in arrays.items()}))
-    found = np.concatenate(returns)
-    return found if len(found) else None
+    whole = np.concatenate(returns)
+    return whole if len(whole) else None
 
 
 def describe_returns(returns: np.ndarray) -> str:

@@ -142,7 +142,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Choice:
-    """Blocks by name, of which the reader chooses one name."""
+    """Blocks by name; the reader chooses a name."""
 
     title: str
     options: Mapping[str, Sequence["Block"]]

@@ -1,7 +1,7 @@
 """Charts as PNG files, for pages that show pictures only, such as a README.
 
-The colors are those of Okabe and Ito 2008, "Color Universal Design", which color-blind readers can
-distinguish, and those of `page.css`. Lines also differ in their dash pattern.
+The colors are from Okabe and Ito 2008, "Color Universal Design", as in `page.css`: color-blind
+readers can distinguish them. Lines also differ in their dash pattern.
 """
 
 import io

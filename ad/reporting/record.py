@@ -29,7 +29,12 @@ from envs.tasks import task_name
 MAX_WORKERS = 4  # videos made at once; each has its frames in memory up to three times
 EARLY_DIVISOR = 10  # the second episode of a held-out video is number episodes // 10
 EDGE = 215  # gray of the line around an episode
-PLACES = ("split", "task", "episode", "time")  # fields of trajectories.npz beside the transitions
+PLACES = (
+    "split",
+    "task",
+    "episode",
+    "time",
+)  # not fields of a transition
 
 
 @dataclass(frozen=True)

@@ -160,18 +160,3 @@ def _cell(score: Score, summary: dict) -> str:
     if score.name == "tasks_solved" and value is not None:
         return f"{value} of {summary['num_tasks']}"
     return Estimate(value, *(summary["ci95"].get(score.name) or ())).text(score.format)
-
-
-# What the sweeps still read of an earlier form.
-COLUMNS = {score.name: (score.heading, score.format) for score in columns("run")}
-SEARCH_COLUMNS = {score.name: (score.heading, score.format) for score in columns("search")}
-
-
-def interval(mean: float | None, bounds: Sequence[float] | None, style: str) -> str:
-    """Format as "mean [low, high]", or without the brackets if `bounds` is None."""
-    return Estimate(mean, *(bounds or ())).text(style)
-
-
-def bounds(entry: dict) -> Sequence[float] | None:
-    """Return the interval of an estimate with `lo` and `hi`; None if it has none."""
-    return None if entry["lo"] is None else (entry["lo"], entry["hi"])

@@ -52,19 +52,19 @@ def verify(run: Run, repair: bool = False) -> None:
 def histories(run: Run) -> dict[Path, tuple[HistoryStore, np.ndarray]]:
     """Return folder -> (histories of its source seed, task) of each history to check.
 
-    These are the histories of the train tasks, and all others that the dataset has: of other splits
-    and other source seeds. There are none for a method that reads no histories.
+    The dataset may have histories of other splits and other source seeds. There are none for a
+    method that reads no histories.
     """
     if not len(run.history_tasks):
         return {}
     own = HistoryStore(run.config)
-    found = {own.folder(task): (own, task) for task in run.split.train_tasks}
+    by_folder = {own.folder(task): (own, task) for task in run.split.train_tasks}
     for path in sorted(own.path.glob("task_*_seed_*")):
         if match := HISTORY_NAME.fullmatch(path.name):
             task = np.array([int(part) for part in match[1].split("-")])
             source = replace(run.config.source, source_seed=int(match[2]))
-            found.setdefault(path, (HistoryStore(replace(run.config, source=source)), task))
-    return found
+            by_folder.setdefault(path, (HistoryStore(replace(run.config, source=source)), task))
+    return by_folder
 
 
 def run_checkpoints(run: Run) -> list[Path]:
@@ -80,27 +80,27 @@ def run_results(run: Run) -> list[Path]:
 
 def damaged_histories(run: Run) -> Damage:
     """Return the histories that are missing, damaged, or of another source or task."""
-    checked = {path: _history_damage(path, *known) for path, known in histories(run).items()}
+    checked = {path: _history_damage(path, *expected) for path, expected in histories(run).items()}
     return {path: reason for path, reason in checked.items() if reason}
 
 
 def damaged_checkpoints(run: Run) -> Damage:
     """Return the damaged checkpoints of the run."""
-    found = {}
+    damage = {}
     for path in run_checkpoints(run):
         try:
             checkpoints.load(path)
         except CorruptError as error:
-            found[path] = str(error)
-    return found
+            damage[path] = str(error)
+    return damage
 
 
 def damaged_results(run: Run) -> Damage:
     """Return the damaged files of the run's evaluations."""
-    found = {}
+    damage = {}
     for folder in dict.fromkeys(path.parent for path in run_results(run)):
-        found |= summary.damaged_results(folder)
-    return found
+        damage |= summary.damaged_results(folder)
+    return damage
 
 
 def repair_histories(run: Run, damaged: Damage) -> None:
@@ -109,13 +109,13 @@ def repair_histories(run: Run, damaged: Damage) -> None:
     The history of a task that the world does not have is only removed. Raises LockedError, and
     removes nothing, while another process collects into one of their datasets.
     """
-    found, all_tasks = histories(run), set(map(tuple, run.split.all_tasks.tolist()))
+    by_folder, all_tasks = histories(run), set(map(tuple, run.split.all_tasks.tolist()))
     due: dict[int, tuple[HistoryStore, list[np.ndarray]]] = {}  # by source seed
     with locked_all({path.parent for path in damaged}):
         for path in damaged:
             remove(path)
     for path in damaged:
-        seed_histories, task = found[path]
+        seed_histories, task = by_folder[path]
         if tuple(task.tolist()) in all_tasks:
             seed = seed_histories.config.source.source_seed
             due.setdefault(seed, (seed_histories, []))[1].append(task)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ad.config.schema import Experiment
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer, TrainingData
 from scripts.benchmark.measure import Effort, Measurement, alternate, median

@@ -11,8 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 from ad.config.parser import load
+from ad.evaluation.scores import UNKNOWN
+from ad.reporting.page import Table
 from ad.reporting.plots import DPI, GRID, INK
-from ad.reporting.tables import UNKNOWN, Table
 from ad.runtime.devices import choose_device
 from ad.runtime.files import atomic_write
 from ad.training.provenance import hardware

@@ -22,7 +22,7 @@ from ad.interpret.components import (
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
 from ad.methods.policy import Policy
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key

@@ -18,7 +18,7 @@ from ad.interpret.hooks import hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
 from ad.interpret.relations import Masks, at_tokens, decision_tokens, relations
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 
 
 class Attention(Analysis):

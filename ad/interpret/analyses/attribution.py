@@ -23,7 +23,7 @@ from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 
 MOST_PAIRS = 45  # of actions, which ten have; with more actions the pairs are left out
 POINTS = (

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analysis import texts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray
@@ -28,7 +29,7 @@ from ad.interpret.pairs import (
     place_patches,
     recovery,
 )
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.page import Table
 
 KINDS = {"head": head_patches, "place": place_patches}  # patches that are made and estimated
 

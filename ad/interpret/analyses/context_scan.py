@@ -29,7 +29,7 @@ from ad.interpret.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scale
 from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 

@@ -25,7 +25,7 @@ from ad.interpret.pairs import (
     recovery,
 )
 from ad.interpret.relations import relation_names, relations
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 
 
 class Patching(PairAnalysis):

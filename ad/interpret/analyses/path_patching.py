@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analysis import interval_text
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import BOUND, Axes
@@ -25,7 +26,7 @@ from ad.interpret.pairs import (
     make_pairs,
 )
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.page import Table
 
 MOST_HEADS = 8  # the heads whose whole output recovers most of any change
 FAINT = 0.01  # nats: changes of smaller divergence have no part in the choice of heads

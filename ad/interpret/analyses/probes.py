@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from ad.errors import ConfigError
+from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.page import Table
 from envs.oracle import knows_its_state
 from envs.rng import derive_key
 from envs.tasks import task_name

@@ -21,7 +21,7 @@ from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.labeled import BOUND, Axes, Results, with_interval
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 
 NUM_RETURNS = 9
 MOST_WINDOWS = 512  # spread over the rollouts

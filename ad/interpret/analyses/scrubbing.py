@@ -29,7 +29,7 @@ from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
 from ad.interpret.pairs import recovery
 from ad.interpret.relations import at_tokens, decision_tokens, encodes_rewards, relations
 from ad.models.sequence_model import SequenceModel
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 from envs.rng import derive_key
 
 NUM_DECISIONS = 512

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from ad.evaluation.scores import UNKNOWN
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.labeled import LabeledArray, Results
 from ad.models.encoders.base import TabularEncoder
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
-from ad.reporting.tables import UNKNOWN, Table
+from ad.reporting.page import Table
 from envs.rng import derive_key
 from envs.spaces import Part
 from envs.tasks import task_name

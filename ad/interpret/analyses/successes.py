@@ -17,7 +17,7 @@ from ad.interpret.contexts import Contexts
 from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.pairs import Pair, labeled_recoveries, recovery
 from ad.interpret.relations import encodes_rewards
-from ad.reporting.tables import Table
+from ad.reporting.page import Table
 from envs.rng import derive_key
 
 FIRST = (1, 2, 3, 4, 6, 9)  # fewest successes of each group of decisions
