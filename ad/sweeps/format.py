@@ -36,10 +36,10 @@ class GroupConfig:
     experiment: str = field("")  # YAML file of an experiment; empty: that of the sweep
     settings: dict = field({})  # dotted setting: value, in all rows
     informed: dict = field({})  # dotted settings of an informed source, for rows that ask for it
-    rows: dict = field({})  # title: a RowConfig; without rows and grid: those of the sweep
+    rows: dict = field({})  # title: a RowConfig; without rows and grid, the sweep's
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     baseline: str = field("")  # title of the row that others are compared with; empty: the sweep's
-    scores: list[str] = field([])  # scores with intervals, as columns; empty: those of the sweep
+    scores: list[str] = field([])  # scores with intervals, as columns; empty: the sweep's
     calibration: bool = field(False)  # whether the columns are the returns achieved for asked ones
 
 
@@ -49,7 +49,7 @@ class BoardConfig:
 
     groups: list[str] = field([])  # titles; empty: all
     rows: list[str] = field([])  # titles; empty: all
-    seeds: list[int] = field([])  # empty: those of the sweep
+    seeds: list[int] = field([])  # empty: the sweep's
     further_seeds: list[int] = field([])  # of rows that are tied for the best of their group
     settings: dict = field({})  # dotted setting: value, in all cells
     tuning: bool = field(False)  # whether rows have a run for each entry of `tried`

@@ -67,7 +67,7 @@ def check_page(sweep: Sweep) -> None:
 
 
 def sweep_page(sweep: Sweep, records: Records, root: Path) -> Page:
-    """Return the page of `sweep`; what it writes beside the page is under `root`."""
+    """Return the page of `sweep`; further files are written under `root`."""
     title, _, subtitle = (sweep.config.title or f"Sweep: {sweep.name}").partition(": ")
     if sweep.config.measure == "analysis":
         sections = [findings_section(sweep, name, records) for name in sweep.tables]
@@ -175,10 +175,12 @@ def _progress(results: SweepResults) -> str:
     trained = {run.config.name: done[run.key] for run in sweep.planned_runs() if run.key in done}
     seconds = sum(record.seconds.get("train_s", 0) for record in trained.values())
     seconds += sum(record.seconds.get("evaluate_s", 0) for record in done.values())
+    made = sorted({record.made_with.get("version", "") for record in done.values()} - {""})
+    versions = f", made by version {', '.join(made)} of this suite" if made else ""
     text = (
         f"{len(done)} of {len(sweep.planned_runs())} runs are done, which took "
         f"{seconds / 3600:.1f} hours of training and evaluation. Each is a line of "
-        f"{sweep.records.as_posix()}, with the versions that made it."
+        f"{sweep.records.as_posix()}{versions}."
     )
     untuned = [row for row, own in sweep.rows.items() if own.tried and own.tuned is None]
     return text + (f" Not tuned yet: {', '.join(untuned)}." if untuned else "")

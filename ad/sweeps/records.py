@@ -1,10 +1,10 @@
 """The records of a sweep: a JSON line for each run, failures among them.
 
-A record is found by the hash of its run's settings (`PlannedRun.key`), so that records of other
-settings are kept but not counted. The hash does not notice changes of a file that the settings
-name. `values` are what the measure of the sweep says about the run (`ad.sweeps.measures`); a run
-that failed has the sentence of its error in `failure` and no values. `made_with` holds the version
-of this suite, of Python and of the libraries, and the hardware.
+A record belongs to a run by the hash of the run's settings (`PlannedRun.key`), so that records of
+other settings are kept but not counted. The hash does not notice changes of a file that the
+settings name. `values` are what the measure of the sweep says about the run
+(`ad.sweeps.measures`); a run that failed has the sentence of its error in `failure` and no values.
+`made_with` holds the version of this suite, of Python and of the libraries, and the hardware.
 """
 
 import json
@@ -24,7 +24,7 @@ VERSIONS = ("torch", "numpy")  # libraries whose versions change results
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one run. seconds: the time of each verb, by name."""
+    """The result of one run. seconds: the time of each verb, by name."""
 
     key: str
     group: str
@@ -108,13 +108,13 @@ def merge_records(path: Path, others: Sequence[Path]) -> None:
         records = read_records(path)
         for other in others:
             theirs = read_records(other)
-            known = {key for key in theirs if key in records and not records[key].failure}
-            for key in known:
+            both = {key for key in theirs if key in records and not records[key].failure}
+            for key in both:
                 if text := _difference(records[key], theirs[key]):
                     name = f"{theirs[key].group} / {theirs[key].row}, seed {theirs[key].train_seed}"
                     warn(f"{other}: {name}: {text}; the record of {path} stays")
-            records |= {key: record for key, record in theirs.items() if key not in known}
-            info(f"{other}: {len(theirs) - len(known)} of {len(theirs)} records are new")
+            records |= {key: record for key, record in theirs.items() if key not in both}
+            info(f"{other}: {len(theirs) - len(both)} of {len(theirs)} records are new")
         _write(path, records)
 
 

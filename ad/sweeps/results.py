@@ -53,7 +53,7 @@ class SweepResults:
         return [record.score(score, world) for record in records if world in record.values]
 
     def known(self, place: Place, score: str, world: str = "") -> list[float]:
-        """Return the known values of a score."""
+        """Return the values of a score that are not None."""
         return [value for value in self.values(place, score, world) if value is not None]
 
     def estimate(self, place: Place, score: str, world: str = "") -> Estimate:
@@ -208,19 +208,19 @@ def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]
     config = results.sweep.config
     names = [*config.scores, *config.means]
     shares = [name for name in names if name in (SHARE, "nauc") or name.startswith("at_")]
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     if max(_of_first(results, group, "optimal_return"), default=0) > 0:
-        found[OPTIMAL] = dict.fromkeys([NORMALIZED, *shares], 1.0)
+        scores[OPTIMAL] = dict.fromkeys([NORMALIZED, *shares], 1.0)
     for name, title in REFERENCE_TITLES.items():
         histories = LEARNERS if name == "tabular_learner" else HISTORIES
         if naucs := _of_first(results, group, f"{name}_nauc", histories):
-            found[title] = {"nauc": sum(naucs) / len(naucs)}
-    if random := found.get(REFERENCE_TITLES["random"]):  # its return is that of every episode
+            scores[title] = {"nauc": sum(naucs) / len(naucs)}
+    if random := scores.get(REFERENCE_TITLES["random"]):  # its return is that of every episode
         random |= dict.fromkeys(shares, random["nauc"]) | {NORMALIZED: 0.0}
     for histories, title in SOURCE_TITLES.items():
         if own := _of_first(results, group, "source_share", (histories,)):
-            found[title] = {SHARE: sum(own) / len(own)}
-    return found
+            scores[title] = {SHARE: sum(own) / len(own)}
+    return scores
 
 
 def reference_nauc(record: Record, name: str, world: str = "") -> float | None:
@@ -238,7 +238,7 @@ def histories_of(cell: Cell, results: SweepResults) -> str:
 def _of_first(
     results: SweepResults, group: str, score: str, histories: Sequence[str] = HISTORIES
 ) -> list[float]:
-    """Return the known values of a score in the runs of one row, the first row that has any.
+    """Return the values of a score in the runs of one row, the first row that has any.
 
     Rows come in the order of `histories`, then of the sweep. One row is enough, since rows share
     the references of a group; and it is the same row for all runs, since rows differ in the train

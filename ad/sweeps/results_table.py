@@ -46,12 +46,12 @@ def print_table(
 
 def run_folders(root: Path, names: list[str]) -> list[Path]:
     """Return the folders of the runs called `names`, or of all runs in the order of their names."""
-    found = {path.parent.name: path.parent for path in (root / "logs").glob("*/config.yaml")}
-    if missing := [name for name in names if name not in found]:
+    folders = {path.parent.name: path.parent for path in (root / "logs").glob("*/config.yaml")}
+    if missing := [name for name in names if name not in folders]:
         raise ConfigError(f"no run is called {', '.join(missing)} in {root / 'logs'}")
-    if not found:
+    if not folders:
         raise ConfigError(f"{root / 'logs'} holds no run: use scripts.run first")
-    return [found[name] for name in names or sorted(found)]
+    return [folders[name] for name in names or sorted(folders)]
 
 
 def results_of(folder: Path, config: Experiment) -> dict | str:

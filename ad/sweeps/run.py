@@ -161,7 +161,7 @@ def list_runs(path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Pa
 
 
 def other_versions(records: Sequence[Record]) -> str:
-    """Return a sentence about those of `records` that other versions made, "" if none were."""
+    """Return a sentence about the `records` that other versions made, "" if none were."""
     present = {"torch": torch.__version__, "numpy": np.__version__}
     made = [{name: record.made_with.get(name) for name in VERSIONS} for record in records]
     others = [own for own in made if own != present]

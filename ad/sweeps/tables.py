@@ -63,8 +63,8 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
     if own.calibration:
         return _calibration_table(results, group, folder)
     scores, means = own.scores or config.scores, [] if own.scores else config.means
-    beside = references(results, group) if config.references else {}
-    least = beside.get(TABULAR_LEARNER, {}).get("nauc")
+    reference_scores = references(results, group) if config.references else {}
+    least = reference_scores.get(TABULAR_LEARNER, {}).get("nauc")
     baseline, rows = sweep.baseline(group), []
     for cell in sweep.cells_of(group):
         place = group, cell.row
@@ -86,8 +86,8 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
                     "runs": _runs(results, cell),
                 }
             )
-    for title, known in beside.items():
-        texts = [number(known.get(name), SCORES[name].format) for name in [*scores, *means]]
+    for title, own_scores in reference_scores.items():
+        texts = [number(own_scores.get(name), SCORES[name].format) for name in [*scores, *means]]
         rows.append({"title": f"*{title}*", "scores": texts})
     against = f"{SCORES[config.score].heading} minus that of {baseline}" if baseline else ""
     columns = {
@@ -301,14 +301,14 @@ def curves_chart(results: SweepResults, group: str) -> Chart | None:
         value = "success"
     if not names:
         return None
-    known = [[results.estimate(place, name) for name in names] for place in places]
+    estimates = [[results.estimate(place, name) for name in names] for place in places]
     return Chart(
         "lines",
         columns,
-        [[own.mean for own in row] for row in known],
+        [[own.mean for own in row] for row in estimates],
         [row for _, row in places],
-        [[own.low for own in row] for row in known],
-        [[own.high for own in row] for row in known],
+        [[own.low for own in row] for row in estimates],
+        [[own.high for own in row] for row in estimates],
         column_name=heading,
         value_name=value,
     )
@@ -318,12 +318,12 @@ def scores_chart(results: SweepResults, group: str) -> Chart | None:
     """Return the compared score of each row with its interval, None without records."""
     score = SCORES[results.sweep.config.score]
     rows = [place[1] for place in results.made if place[0] == group]
-    known = [results.estimate((group, row), score.name) for row in rows]
+    estimates = [results.estimate((group, row), score.name) for row in rows]
     if not rows:
         return None
-    ends = [[own.low for own in known]], [[own.high for own in known]]
+    ends = [[own.low for own in estimates]], [[own.high for own in estimates]]
     return Chart(
-        "points", rows, [[own.mean for own in known]], ("",), *ends, value_name=score.heading
+        "points", rows, [[own.mean for own in estimates]], ("",), *ends, value_name=score.heading
     )
 
 

@@ -4,7 +4,6 @@ A job that is lost, since it or its machine was killed, may be started again: th
 resumes, and the locks of folders and the records see to it that nothing is made twice.
 """
 
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from ad.config.fields import field
 from ad.errors import ConfigError
 
 LOST = -1  # the exit code of a job that ended without one
-SHARD = "@SHARD@"  # the placeholder in a command for the shard of a job, "1/2" and so on
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,3 @@ class Launcher(ABC):
 
         Stops the jobs before it raises KeyboardInterrupt or Terminated.
         """
-
-    def script(self, command: Sequence[str]) -> str:
-        """Return the jobs as a shell script; `command` has SHARD where they differ."""
-        jobs = range(1, self.settings.jobs + 1)
-        return "\n".join(shlex.join(of_shard(command, number, len(jobs))) for number in jobs)
-
-
-def of_shard(command: Sequence[str], number: int, count: int) -> list[str]:
-    """Return `command` for the shard `number`, from 1 to `count`."""
-    return [word.replace(SHARD, f"{number}/{count}") for word in command]

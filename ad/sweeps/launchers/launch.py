@@ -1,5 +1,6 @@
 """Start the jobs that the options --launcher, --launcher_settings and --dry ask for."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
 from ad.runtime.console import info, warn
-from ad.sweeps.launchers.base import SHARD, Launcher, of_shard
+from ad.sweeps.launchers.base import Launcher
 from ad.sweeps.launchers.options import Jobs
 
 ATTEMPTS = 4  # of a job that is lost or interrupted
@@ -27,12 +28,13 @@ def launch(jobs: Jobs, folder: Path, most: int) -> bool:
     """
     launcher = new_launcher(jobs.launcher, jobs.launcher_settings, jobs.verb, folder, most)
     count = launcher.settings.jobs
-    shard = ["--shard", SHARD] if count > 1 else []
-    command = [sys.executable, "-m", "ad.cli", jobs.verb, *jobs.words, *shard]
+    command = [sys.executable, "-m", "ad.cli", jobs.verb, *jobs.words]
+    shards = [["--shard", f"{number}/{count}"] for number in range(1, count + 1)]
+    commands = [[*command, *shard] for shard in shards] if count > 1 else [command]
     if jobs.dry:
-        info(launcher.script(command))
+        info("\n".join(map(shlex.join, commands)))
         return False
-    run_jobs(launcher, [of_shard(command, number, count) for number in range(1, count + 1)])
+    run_jobs(launcher, commands)
     return True
 
 

@@ -21,7 +21,7 @@ LAUNCHER_OPTIONS = (
     ),
     Option(
         "dry",
-        "print what the launcher would start, e.g. a script for sbatch, and stop",
+        "print the commands of the jobs, and stop",
         "false",
         flag,
         for_jobs=False,
