@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,17 +20,6 @@ RESERVED = {
     *("env_id", "tasks", "num_envs", "task_kwargs"),
     *("episode_length", "autoreset_mode", "render_mode"),
 }
-
-
-# Published rows are scored on the splits of these seeds, and on the goals of one more experiment.
-PUBLISHED_SEEDS = (0, 1, 2)  # of splits, source agents and trainings
-PUBLISHED_SHARE, PUBLISHED_MOST = 57 / 80, 200  # of the tasks are train tasks, at most 200
-SEED_EXPERIMENT = [  # the goals held out in configs/seed_darkroom.yaml, in a 9 x 9 room
-    *([0, 2], [1, 1], [1, 2], [2, 0], [2, 3], [3, 0], [3, 6], [3, 7], [3, 8], [4, 0], [4, 1]),
-    *([4, 7], [5, 0], [5, 3], [5, 4], [5, 5], [6, 4], [6, 7], [7, 4], [7, 7], [8, 4], [8, 5]),
-    [8, 6],
-]
-NUM_TUNING_TASKS = 20  # held out by the tuning split
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +115,7 @@ def make_split(
     world = make_base(env_id, task_kwargs, **env_kwargs)
     all_tasks, defined = world.all_tasks(), world.held_out_tasks()
     chosen = [_find(all_tasks, tasks) for tasks in (held_out, defined) if tasks is not None]
-    drawn = _order(split_seed, len(all_tasks))
+    drawn = order_of_tasks(split_seed, len(all_tasks))
     order = drawn[~np.isin(drawn, np.concatenate(chosen))] if chosen else drawn
     if not 1 <= num_train_tasks <= len(order):
         left = f"{len(order)} tasks{' that are not held out' if chosen else ''}"
@@ -170,46 +160,30 @@ def other_split(split: Split, env_kwargs: dict) -> Split:
     return Split(split.env_id, env_kwargs, all_tasks, *index, split.task_kwargs)
 
 
-def tuning_tasks(world: TaskOracle) -> list[list[int]]:
-    """Return the tasks that the tuning split of `world` holds out, at most NUM_TUNING_TASKS.
+def spread_tasks(
+    world: TaskOracle, number: int, excluded: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Return at most `number` tasks of `world` that are not among the `excluded` ones.
 
-    A setting that is chosen by its score on held-out tasks fits these tasks, so the tuning split
-    holds out only tasks that are train tasks in all published rows, or, if the world's definition
-    holds out tasks, any others. They are spread over the distances of all tasks as evenly as the
-    tasks that are left allow.
-
-    Raises ValueError if every task is held out in a published row.
+    They are spread over the distances of all tasks as evenly as the remaining tasks allow. Raises
+    ValueError if every task is excluded.
     """
-    all_tasks, published = world.all_tasks(), _published(world)
-    free = [k for k, task in enumerate(all_tasks.tolist()) if tuple(task) not in published]
+    all_tasks, others = world.all_tasks(), set(map(tuple, excluded))
+    free = [k for k, task in enumerate(all_tasks.tolist()) if tuple(task) not in others]
     if not free:
-        raise ValueError("every task is held out in a published split, so none is left to tune on")
+        raise ValueError("every task is excluded, so that none is left to hold out")
     steps = world.shortest_episode(all_tasks)
     steps = np.zeros(len(all_tasks)) if steps is None else steps
     order = np.random.default_rng(derive_key(0, "tuning split")).permutation(len(all_tasks))
     chosen = []
-    for wanted in np.quantile(steps, (np.arange(NUM_TUNING_TASKS) + 0.5) / NUM_TUNING_TASKS):
+    for wanted in np.quantile(steps, (np.arange(number) + 0.5) / number):
         left = [k for k in free if k not in chosen]
         if left:
             chosen.append(min(left, key=lambda k: (abs(steps[k] - wanted), order[k])))
     return all_tasks[np.sort(chosen)].tolist()
 
 
-def _published(world: TaskOracle) -> set[tuple[int, ...]]:
-    """Return the tasks that are held out in any published row of `world`."""
-    if (defined := world.held_out_tasks()) is not None:
-        return set(map(tuple, defined.tolist()))
-    all_tasks = world.all_tasks()
-    num_train_tasks = min(max(round(PUBLISHED_SHARE * len(all_tasks)), 1), PUBLISHED_MOST)
-    published = {
-        tuple(all_tasks[k])
-        for seed in PUBLISHED_SEEDS
-        for k in _order(seed, len(all_tasks))[num_train_tasks:]
-    }
-    return published | (set(map(tuple, SEED_EXPERIMENT)) if world.task_grid == (9, 9) else set())
-
-
-def _order(split_seed: int, num_tasks: int) -> np.ndarray:
+def order_of_tasks(split_seed: int, num_tasks: int) -> np.ndarray:
     """Return the indices of all tasks in the order in which a split takes its train tasks."""
     return np.random.default_rng(derive_key(split_seed, "split")).permutation(num_tasks)
 

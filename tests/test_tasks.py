@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
+from ad.config import published
 from ad.config.parser import load_file
 from ad.config.schema import EnvConfig, SplitConfig
 from ad.config.world import configured_split
 from ad.errors import ConfigError
-from envs.tasks import PUBLISHED_SEEDS, check_all_tasks, make_split, other_split
+from envs.tasks import check_all_tasks, make_split, other_split
 
 ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
 
@@ -197,9 +198,9 @@ def tuning_split(num_train_tasks: int = 57, **kwargs):
 def test_the_tuning_split_holds_out_twenty_tasks_of_no_published_row(kwargs):
     tuning = as_set(tuning_split(**kwargs).held_out_tasks)
     assert len(tuning) == 20
-    for seed in PUBLISHED_SEEDS:
-        published = make_split("DarkRoom-v0", kwargs, seed, 57)
-        assert tuning <= as_set(published.train_tasks)
+    for seed in published.SEEDS:
+        splits = make_split("DarkRoom-v0", kwargs, seed, 57)
+        assert tuning <= as_set(splits.train_tasks)
     assert not tuning & as_set(load_file("configs/seed_darkroom.yaml").split.held_out)
 
 
@@ -208,8 +209,8 @@ def test_the_tuning_split_of_a_larger_room_has_the_distances_of_all_tasks():
     center = np.array([8, 8])
     distance = [np.abs(tasks - center).sum(1) for tasks in (split.held_out_tasks, split.all_tasks)]
     assert abs(distance[0].mean() - distance[1].mean()) < 0.2
-    published = [make_split("DarkRoom-v0", {"size": 17}, seed, 200) for seed in PUBLISHED_SEEDS]
-    assert all(as_set(split.held_out_tasks) <= as_set(p.train_tasks) for p in published)
+    splits = [make_split("DarkRoom-v0", {"size": 17}, seed, 200) for seed in published.SEEDS]
+    assert all(as_set(split.held_out_tasks) <= as_set(p.train_tasks) for p in splits)
 
 
 def test_the_tuning_split_has_source_agents_of_its_own():

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+from ad.config import published
 from ad.config.checks import Constraints
 from ad.config.fields import as_yaml
 from ad.config.world import configured_split, reserved_problem
 from envs.presets import resolve_length
-from envs.tasks import PUBLISHED_SEEDS, check_all_tasks
+from envs.tasks import check_all_tasks
 
 CONSTRAINTS = Constraints()
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -67,8 +68,8 @@ def tuning_has_no_other_worlds(worlds, tuning):
 
 @constraint("source.source_seed", "split.tuning")
 def tuning_has_its_own_source_agents(source_seed, tuning):
-    if tuning and source_seed in PUBLISHED_SEEDS:
-        seeds = ", ".join(map(str, PUBLISHED_SEEDS))
+    if tuning and source_seed in published.SEEDS:
+        seeds = ", ".join(map(str, published.SEEDS))
         return f"must not be {source_seed} with split.tuning: {seeds} are those of published rows"
 
 

@@ -6,9 +6,12 @@ from functools import lru_cache
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from ad.config.published import published_tasks
 from ad.config.schema import EnvConfig, SplitConfig
 from envs import make_base, make_vec
-from envs.tasks import RESERVED, Split, make_split, tuning_tasks
+from envs.tasks import RESERVED, Split, make_split, spread_tasks
+
+NUM_TUNING_TASKS = 20  # held out by split.tuning
 
 
 def configured_world(env: EnvConfig):
@@ -41,7 +44,8 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
             raise ValueError(
                 "split.tuning chooses the held-out tasks: held_out and num_held_out must be null"
             )
-        held_out = tuning_tasks(configured_world(env))
+        world = configured_world(env)
+        held_out = spread_tasks(world, NUM_TUNING_TASKS, published_tasks(world))
     return make_split(
         env.id,
         env.kwargs,
