@@ -82,6 +82,9 @@ def env_tasks(all_tasks: np.ndarray, tasks, num_envs: int | None) -> np.ndarray:
     after the last. `num_envs` defaults to the number of `tasks`, or to 1. Raises ValueError for
     tasks of another shape and for a `num_envs` that is not their number.
     """
+    if np.ndim(all_tasks) != 2:
+        shape = list(np.shape(all_tasks))
+        raise ValueError(f"all_tasks() must be a table of integers [K, D], not of shape {shape}")
     if tasks is None:
         array = all_tasks[np.arange(1 if num_envs is None else num_envs) % len(all_tasks)]
     else:

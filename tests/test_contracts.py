@@ -324,10 +324,10 @@ def test_a_changed_file_of_a_users_class_is_noticed(what, tmp_path):
 
 
 LATE = {  # what only shows when the component runs: still a sentence, and before it is trained
-    "Late breaks its observation space: 5 is no value of": [
+    "the world breaks its observation space: an observation is no value of": [
         *("--env.id", f"{HERE}/components.py:Late", "--model.encoder", "table", *SEARCH),
     ],
-    "breaks its observation space: an observation is no value of": [
+    "breaks its observation space: an observation": [
         *("--env.id", f"{HERE}/components.py:Liar", "--model.encoder", "table"),
     ],
     "ended after 60 of 120 steps": ["--source.algorithm", f"{HERE}/components.py:Lazy"],

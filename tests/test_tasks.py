@@ -15,6 +15,7 @@ from ad.config.parser import load_file
 from ad.config.schema import EnvConfig, SplitConfig
 from ad.config.world import configured_split
 from ad.errors import ConfigError
+from envs.checks import env_tasks
 from envs.tasks import check_all_tasks, make_split, other_split
 
 ROOM = ("DarkRoom-v0", {"size": 3})  # eight tasks
@@ -223,3 +224,8 @@ def test_the_tuning_split_has_source_agents_of_its_own():
     given = {"split.tuning": True, "split.held_out": [[0, 0]], "source.source_seed": 100}
     with pytest.raises(ConfigError, match="held_out must be null"):
         load_file("configs/quickstart.yaml", **given)
+
+
+def test_tasks_that_are_no_table_are_refused():
+    with pytest.raises(ValueError, match="all_tasks"):
+        env_tasks(np.arange(5), None, None)

@@ -15,11 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ad.config.schema import Experiment
-from ad.config.world import configured_world, make_envs
+from ad.config.world import make_envs
 from ad.data.histories import HistoryStore, versions
 from ad.data.manifest import STOPPED
 from ad.data.schema import TransitionChunk
-from ad.data.spec import field_name
 from ad.data.store import HistoryWriter, describe_stopped, history_bytes
 from ad.errors import ConfigError, CorruptError
 from ad.registry import SOURCES
@@ -30,7 +29,6 @@ from ad.runtime.signals import defer_signals
 from ad.runtime.snapshots import flatten, load_state, read_metadata, save_state
 from ad.sources.base import Source
 from envs.rng import derive_key
-from envs.spaces import Discrete, observation_parts
 from envs.tasks import task_name
 
 
@@ -93,7 +91,6 @@ class CollectionJob:
     def _run(self, stop_requested) -> None:
         with self._bar() as bar:
             for chunk in self.source.run(self.steps):
-                self._check(chunk)
                 self.writer.append(chunk)
                 bar.set_postfix_str(f"mean return {_mean_return(chunk):.2f}", refresh=False)
                 bar.update(chunk.arrays["action"].size)
@@ -102,17 +99,6 @@ class CollectionJob:
                     self.save()
                 if stop_requested():
                     break
-
-    def _check(self, chunk: TransitionChunk) -> None:
-        """Raise ConfigError unless the discrete observations of `chunk` are in their space."""
-        parts = observation_parts(configured_world(self.config.env))
-        for name, part in parts.items():
-            highest = chunk.arrays[field_name("next_observation", name)].max()
-            if isinstance(part, Discrete) and highest >= part.n:
-                raise ConfigError(
-                    f"{self.config.env.id} breaks its observation space: {highest} is no value of "
-                    f"{part}"
-                )
 
     def _publish(self) -> None:
         """Publish the histories; mark those of failed agents and warn about them."""

@@ -8,8 +8,12 @@ from gymnasium.vector import VectorEnv
 
 from ad.config.published import published_tasks
 from ad.config.schema import EnvConfig, SplitConfig
-from envs import make_base, make_vec
+from ad.errors import ConfigError
+from envs import REGISTRY, make_base, make_vec
+from envs.presets import PRESETS, resolve_length
+from envs.spaces import check_observation
 from envs.tasks import RESERVED, Split, make_split, spread_tasks
+from envs.wrappers import VectorEpisodeLength
 
 NUM_TUNING_TASKS = 20  # held out by split.tuning
 
@@ -31,9 +35,33 @@ def _world(arguments: str):
 def make_envs(env: EnvConfig, tasks: np.ndarray) -> VectorEnv:
     """Return a vector environment of `env` with an environment for each of `tasks`, int [N, ...].
 
-    Episodes have the configured length, and begin anew in the step that ends one.
+    Episodes have the configured length, and begin anew in the step that ends one. Every observation
+    of a world from outside the suite is checked.
     """
-    return make_vec(env.id, tasks, env.episode_length, task_kwargs=env.tasks, **env.kwargs)
+    if env.id in REGISTRY or env.id in PRESETS:
+        return make_vec(env.id, tasks, env.episode_length, **env.kwargs)
+    base = make_base(env.id, env.tasks, tasks=tasks, **env.kwargs)
+    return _CheckedEnvs(base, resolve_length(env.id, env.episode_length))
+
+
+class _CheckedEnvs(VectorEpisodeLength):
+    """A vector environment that raises ConfigError for an observation outside its space."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        self._check(observation)
+        return observation, info
+
+    def _advance(self, actions, active=None):
+        observation, *rest = super()._advance(actions, active)
+        self._check(observation)
+        return observation, *rest
+
+    def _check(self, observation) -> None:
+        try:
+            check_observation(self.env, observation)
+        except ValueError as error:
+            raise ConfigError(f"the world breaks its observation space: {error}") from error
 
 
 def configured_split(env: EnvConfig, split: SplitConfig) -> Split:

@@ -8,9 +8,9 @@ import numpy as np
 
 from ad.data.schema import TransitionChunk, transition_fields
 from ad.data.spec import field_name
-from ad.errors import ConfigError, CorruptError
+from ad.errors import CorruptError
 from envs.rng import derive_key, uniform
-from envs.spaces import check_observation, split_observation
+from envs.spaces import split_observation
 
 CHUNK_STEPS = 500  # steps of each environment held in memory before they are stored, at most
 CHUNK_BYTES = 2**28  # held in memory
@@ -65,7 +65,6 @@ class Actors:
         self.keys = actor_keys(keys, num_envs, "action")
         seeds = [int(key) >> 1 for key in actor_keys(keys, num_envs, "world")]
         observation, info = env.reset(seed=seeds)
-        self._check(observation)
         self.observation, self.time = self._split(observation), info["time"]
         self.steps = 0
 
@@ -138,8 +137,6 @@ class Actors:
         data = chunk.arrays
         data["action"][t], data["time"][t] = actions, self._by_agent(self.time)
         observation, reward, terminated, truncated, info = self.env.step(actions.ravel())
-        if self.steps == t == 0:
-            self._check(observation)
         self.observation, self.time = self._split(observation), info["time"]
         # An environment whose episode ended is reset already: info has the final observation.
         final = self._split(info["final_obs"]) if "final_obs" in info else self.observation
@@ -151,13 +148,6 @@ class Actors:
     def _record(self, chunk: TransitionChunk, t: int, role: str, observation: dict) -> None:
         for part, values in observation.items():
             chunk.arrays[field_name(role, part)][t] = self._by_agent(values)
-
-    def _check(self, observation) -> None:
-        """Raise ConfigError unless an observation is what the world declares."""
-        try:
-            check_observation(self.env.unwrapped, observation)
-        except ValueError as error:
-            raise ConfigError(f"the world breaks its observation space: {error}") from error
 
     def _split(self, observation) -> dict[str, np.ndarray]:
         return split_observation(self.env.single_observation_space, observation)
