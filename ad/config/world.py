@@ -6,13 +6,13 @@ from functools import lru_cache
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from ad.config.published import published_tasks
+from ad.config import published
 from ad.config.schema import EnvConfig, SplitConfig
 from ad.errors import ConfigError
 from envs import REGISTRY, make_base, make_vec
 from envs.presets import PRESETS, resolve_length
 from envs.spaces import check_observation
-from envs.tasks import RESERVED, Split, make_split, spread_tasks
+from envs.tasks import RESERVED, Split, make_split, order_of_tasks, spread_tasks
 from envs.wrappers import VectorEpisodeLength
 
 NUM_TUNING_TASKS = 20  # held out by split.tuning
@@ -73,7 +73,7 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
                 "split.tuning chooses the held-out tasks: held_out and num_held_out must be null"
             )
         world = configured_world(env)
-        held_out = spread_tasks(world, NUM_TUNING_TASKS, published_tasks(world))
+        held_out = spread_tasks(world, NUM_TUNING_TASKS, _published_tasks(world))
     return make_split(
         env.id,
         env.kwargs,
@@ -83,6 +83,22 @@ def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
         env.tasks,
         split.num_held_out,
     )
+
+
+def _published_tasks(world) -> list[list[int]]:
+    """Return the tasks of `world` that are held out in any published row."""
+    if (defined := world.held_out_tasks()) is not None:
+        return defined.tolist()
+    all_tasks = world.all_tasks()
+    num_train_tasks = max(round(published.TRAIN_FRACTION * len(all_tasks)), 1)
+    held_out = [
+        all_tasks[k].tolist()
+        for seed in published.SEEDS
+        for k in order_of_tasks(seed, len(all_tasks))[
+            min(num_train_tasks, published.MOST_TRAIN_TASKS) :
+        ]
+    ]
+    return held_out + (published.SEED_EXPERIMENT if world.task_grid == (9, 9) else [])
 
 
 def reserved_problem(kwargs: dict) -> str | None:
