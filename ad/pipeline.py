@@ -16,14 +16,15 @@ from ad.errors import MachineError, NumericError
 from ad.evaluation import evaluate as evaluation
 from ad.evaluation.source_returns import source_warning
 from ad.evaluation.transfer import evaluate_worlds
-from ad.methods import train_steps
+from ad.runtime import console
 from ad.runtime.console import info, warn
 from ad.runtime.locks import locked
 from ad.runtime.run import Run
 from ad.runtime.signals import defer_signals
 from ad.training import checkpoints
-from ad.training.data_parallel import ALONE, OneProcess, check_processes, joined
-from ad.training.loop import new_trainers, train_seeds
+from ad.training.data_parallel import ALONE, SingleProcess, check_processes, joined
+from ad.training.loop import new_trainer
+from ad.training.loop import train as train_loop
 from ad.training.validation import validate
 
 
@@ -44,29 +45,23 @@ def collect(run: Run, fresh: bool = False, wait: bool = False) -> None:
         warn(warning)
 
 
-def train(runs: Sequence[Run], fresh: bool = False, processes: OneProcess = ALONE) -> None:
-    """Train runs that differ in their training seeds side by side, from the newest checkpoints.
+def train(run: Run, fresh: bool = False, processes: SingleProcess = ALONE) -> None:
+    """Train a run from its newest checkpoint; with `fresh`, from the start.
 
-    With `fresh` they train from the start. Several `processes` train one run. Raises NumericError
-    if a run cannot be trained.
+    Several `processes` train one run. Raises NumericError if it cannot be trained.
     """
-    for run in runs if fresh else ():
+    if fresh:
         run.discard_training()
-    trainers = new_trainers(runs, processes)
-    for trainer in trainers:
-        if not trainer.train_steps_left:
-            info(f"train: already done ({trainer.step} steps), in {trainer.run.folder}")
-    waiting = [trainer for trainer in trainers if trainer.train_steps_left]
+    trainer = new_trainer(run, processes)
+    if not trainer.train_steps_left:
+        return info(f"train: already done ({trainer.step} steps), in {run.folder}")
     try:
-        with defer_signals(), ExitStack() as logs:
-            for trainer in waiting:
-                logs.enter_context(closing(trainer.run.log))
-            train_seeds(waiting, validate, processes.stop_requested)
+        with defer_signals(), closing(run.log):
+            train_loop(trainer, validate, processes.stop_requested)
     finally:
-        for trainer in waiting:
-            newest = checkpoints.newest(trainer.run.folder / "checkpoints")
-            if not trainer.train_steps_left and newest:  # None if a last validation failed
-                info(f"train: {trainer.step} steps, {newest}")
+        newest = checkpoints.newest(run.folder / "checkpoints")
+        if not trainer.train_steps_left and newest:  # None if a last validation failed
+            info(f"train: {trainer.step} steps, {newest}")
 
 
 def train_experiment(config: Experiment, fresh: bool = False) -> None:
@@ -74,7 +69,7 @@ def train_experiment(config: Experiment, fresh: bool = False) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         return train_in_processes(config, fresh)
     with locked(config.folder):
-        train([Run.open(config, fresh)], fresh)
+        train(Run.open(config, fresh), fresh)
 
 
 def train_in_processes(config: Experiment, fresh: bool = False) -> None:
@@ -90,16 +85,7 @@ def train_in_processes(config: Experiment, fresh: bool = False) -> None:
             Run.open(config, fresh)
 
         processes.broadcast(open_folder)
-        train([processes.run(config)], fresh, processes)
-
-
-def collect_and_train(configs: Sequence[Experiment]) -> list[Run]:
-    """Return the runs of `configs`, whose folders the caller has locked, trained side by side."""
-    runs = [Run.open(config) for config in configs]
-    for run in runs:
-        collect(run, wait=True)  # another process may make runs on the same histories
-    train(runs)
-    return runs
+        train(processes.run(config), fresh, processes)
 
 
 def evaluate(run: Run, fresh: bool = False) -> None:
@@ -151,26 +137,23 @@ def run_experiment(run: Run, fresh: bool = False) -> None:
 def run_all(runs: Sequence[Run], fresh: bool = False, wait: bool = False) -> None:
     """Collect, train, evaluate, record and report; `fresh` repeats all but the collection.
 
-    With `wait`, waits for another process that collects into the same dataset. The runs differ in
-    their training seeds. A NumericError of one is raised after the others are done. Videos that
-    cannot be made are a warning.
+    With `wait`, waits for another process that collects into the same dataset. A run that raises
+    NumericError does not stop the others; the error is raised at the end. Videos that cannot be
+    made are a warning.
     """
+    failures: dict[str, NumericError] = {}
     for run in runs:
-        collect(run, wait=wait)
-    failures = []
-    try:
-        train(runs, fresh)
-    except NumericError as error:
-        failures.append(str(error))
-    for run in runs:
-        last = checkpoints.name(train_steps(run.config))
-        if not (run.folder / "checkpoints" / last).exists():
-            continue
         try:
+            collect(run, wait=wait)
+            train(run, fresh)
             evaluate(run, fresh)
             _record_or_warn(run, fresh)
             report(run)
         except NumericError as error:
-            failures.append(f"{run.config.name}: {error}")
+            if len(runs) > 1:
+                console.error(f"{run.config.name}: {error}")
+            failures[run.config.name] = error
+    if failures and len(runs) == 1:
+        raise failures.popitem()[1]
     if failures:
-        raise NumericError("; ".join(failures))
+        raise NumericError(f"{len(failures)} of {len(runs)} runs failed: {', '.join(failures)}")

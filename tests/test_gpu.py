@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_run import states, train, train_seeds
+from training_run import states, train
 
 from ad.methods import build_method
 from ad.methods.context_policy import ContextPolicy
@@ -14,7 +14,6 @@ from ad.methods.contexts import SlidingWindow
 from ad.models.sequence_model import ModelConfig, SequenceModel
 from ad.rollout.tasks import policy_of, rollout_tasks
 from ad.runtime.run import Run
-from ad.training.loop import new_trainers
 from ad.training.trainer import Trainer
 
 DEVICE = "cuda"
@@ -50,22 +49,6 @@ def test_training_steps_are_those_of_a_cpu(experiment, tokenizer):
     weights, others = (states(run)[0] for run in runs)
     for name, value in weights.items():
         torch.testing.assert_close(others[name].cpu(), value.cpu(), atol=2e-3, rtol=0, msg=name)
-
-
-@pytest.mark.parametrize(("precision", "near"), [("float32", 1e-3), ("bfloat16", 0.05)])
-def test_seeds_that_train_stacked_come_out_as_those_that_train_alone(experiment, precision, near):
-    words = PLAIN | {"training__precision": precision}
-    runs = [
-        Run.open(experiment("--device", DEVICE, training__train_seed=str(n), **words))
-        for n in range(3)
-    ]
-    trainers = new_trainers(runs)
-    train_seeds(trainers)
-    for run in runs:
-        run.log.close()
-        assert json.loads((run.folder / "sessions.json").read_text())["train"][-1]["models"] == 3
-        other = train(replace(run.config, name=experiment().name))
-        np.testing.assert_allclose(losses_of(run), losses_of(other), rtol=near)
 
 
 def test_bfloat16_training_comes_down_as_on_a_cpu(experiment):

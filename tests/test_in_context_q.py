@@ -15,8 +15,6 @@ from ad.data.spec import Spec
 from ad.methods import build_method
 from ad.methods.policy import Policy
 from ad.rollout.rollout import rollout, sampled
-from ad.training.multi_seed import can_be_stacked
-from ad.training.trainer import Trainer
 from envs import make_vec
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
@@ -274,4 +272,3 @@ def test_a_training_that_resumes_has_the_same_bits_and_logs_all_parts(experiment
     assert_same_bits(whole, train(again.config))
     for part in (*PARTS[loss], "q"):
         assert len(logged(whole, f"train/{part}")) == 8
-    assert not can_be_stacked(Trainer(whole))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from training_run import assert_same_bits, checkpoint, log, train_seeds
+from training_run import assert_same_bits, checkpoint, finish, log
 
 from ad.errors import NumericError
 from ad.runtime.run import Run
@@ -63,7 +63,7 @@ def tensors(trainer: Trainer) -> list[torch.Tensor]:
 
 def test_a_bad_batch_is_warned_of_once_and_counted_in_the_log(config, capsys):
     trainer = faulty(config, at(2, 4))
-    train_seeds([trainer])
+    finish(trainer)
     assert trainer.step == 8
     (warning,) = warnings(capsys)
     assert "not finite at step 2: this batch is skipped" in warning
@@ -73,7 +73,7 @@ def test_a_bad_batch_is_warned_of_once_and_counted_in_the_log(config, capsys):
 
 def test_the_loss_of_a_skipped_batch_is_logged_as_unknown(config):
     trainer = faulty(config, at(2))
-    train_seeds([trainer])
+    finish(trainer)
     losses = [line["train/loss"] for line in log(trainer.run) if "train/loss" in line]
     assert [loss is None for loss in losses] == [step == 2 for step in range(8)]
 
@@ -84,7 +84,7 @@ def test_without_bad_batches_the_log_says_nothing_of_them(whole):
 
 def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, capsys):
     trainer = faulty(config, until_rolled_back(4, 5))
-    train_seeds([trainer])
+    finish(trainer)
     assert trainer.step == 8
     assert "rolls back from step 6 to 3, to other batches" in warnings(capsys)[-1]
     assert log(trainer.run)[-2]["train/roll_backs"] == 1
@@ -93,34 +93,34 @@ def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, 
 
 def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
     trainer = faulty(config, until_rolled_back(4, 5))
-    train_seeds([trainer])
+    finish(trainer)
     with pytest.raises(AssertionError, match="not equal"):
         assert_same_bits(whole, trainer.run)
 
 
 def test_consecutive_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
     trainer = faulty(config, until_rolled_back(0, 1))
-    train_seeds([trainer])
+    finish(trainer)
     assert trainer.step == 8
     assert log(trainer.run)[0]["step"] == 1
 
 
 def test_the_second_roll_back_ends_training_and_names_the_steps(config):
     with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
-        train_seeds([faulty(config, at(4, 5))])
+        finish(faulty(config, at(4, 5)))
 
 
 def test_no_checkpoint_is_written_amid_bad_batches(experiment):
     config = experiment(training__precision="float32", training__max_bad_batches="9")
     trainer = faulty(config, at(4, 5))
-    train_seeds([trainer])
+    finish(trainer)
     steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
     assert steps == {"step_0000003", "step_0000008"}
 
 
 def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
     trainer = faulty(config, at(1, 3, 5))
-    train_seeds([trainer])
+    finish(trainer)
     assert checkpoint(trainer.run)["nonfinite"] == {
         "skipped": 3, "consecutive": [], "roll_backs": []
     }  # fmt: skip
@@ -131,10 +131,10 @@ def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(exper
     whole, other = (
         experiment(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
     )
-    train_seeds([faulty(whole, until_rolled_back(4, 5))])
+    finish(faulty(whole, until_rolled_back(4, 5)))
     trainer = faulty(other, until_rolled_back(4, 5))
-    train_seeds([trainer], lambda: trainer.step == step)
-    train_seeds([faulty(other, until_rolled_back(4, 5))])
+    finish(trainer, lambda: trainer.step == step)
+    finish(faulty(other, until_rolled_back(4, 5)))
     assert_same_bits(Run.open(whole), Run.open(other))
     assert log(Run.open(whole)) == log(Run.open(other))
 
@@ -143,5 +143,5 @@ def test_weights_that_explode_end_with_an_error_and_no_bad_checkpoint(experiment
     config = experiment(training__learning_rate="1e30", training__warmup_steps="0")
     run = Run.open(config)
     with pytest.raises(NumericError, match=r"training\.learning_rate"):
-        train_seeds([Trainer(run)])
+        finish(Trainer(run))
     assert not list((run.folder / "checkpoints").glob("*.pt"))

@@ -12,7 +12,7 @@ from ad.runtime.arrays import OTHER_OPEN_FILES
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.runtime.run import Run
-from ad.training.loop import train_seeds
+from ad.training.loop import train
 from ad.training.trainer import Trainer
 from ad.training.validation import validate
 
@@ -24,7 +24,7 @@ here = len(os.listdir("/dev/fd"))
 spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(OTHER_OPEN_FILES - here - 8)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 print(collect(run), "collected")
-train_seeds([Trainer(run)], validate)
+train(Trainer(run), validate)
 """
 
 

@@ -45,19 +45,10 @@ def test_updates_are_those_of_adamw_behind_torchs_clip(size):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_weights_keep_their_values_in_flat_parameters_and_wherever_these_are_rebound():
+def test_weights_keep_their_values_in_flat_parameters():
     net, plain = model(), model()
     optimizer = FlatAdamW(net, SETTINGS)
-    assert {name: value.tolist() for name, value in net.state_dict().items()} == {
-        name: value.tolist() for name, value in plain.state_dict().items()
-    }
-    places = [torch.empty(2, len(values))[1] for values in optimizer.flat_params]
-    optimizer.rebind(places)
-    net[0].weight.data += 1  # a view of them now
-    assert sum(float(place.sum()) for place in places) == pytest.approx(
-        sum(float(p.detach().sum()) for p in plain.parameters()) + 32, abs=1e-4
-    )
-    loss, found = loss_and_grad(optimizer, lambda _: loss_of(net, 0), [slice(None)])
-    before = [place.clone() for place in places]
-    assert not optimizer.update(found, loss, 0.1)
-    assert all((place != old).any() for place, old in zip(places, before, strict=True))
+    torch.testing.assert_close(net.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    for flat in optimizer.flat_params:
+        flat.data.zero_()
+    assert all(not parameter.any() for parameter in net.parameters())

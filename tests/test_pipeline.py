@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_run import train_seeds
+from training_run import finish
 
 from ad import pipeline
 from ad.cli import VERBS, exit_code
@@ -294,7 +294,7 @@ def test_the_return_on_unseen_goals_of_a_small_room_rises_over_in_context_episod
     made = Run.open(config)
     collect(made)
     trainer = Trainer(made)
-    train_seeds([trainer])
+    finish(trainer)
     trainer.model.eval()
     new_policy = policy_of(config, trainer.method, trainer.model)
     held_out = rollout_tasks(config, made.split, new_policy, 40, (10, 1))["held_out"]

@@ -26,7 +26,8 @@ from ad.runtime.metrics_log import last_value
 from ad.runtime.run import Run, with_seed
 from ad.sources.sb3.settings import SB3Settings
 from ad.training import checkpoints
-from ad.training.loop import new_trainers, train_seeds
+from ad.training.loop import new_trainer
+from ad.training.loop import train as train_loop
 from ad.training.validation import validate
 from envs import make_base, make_vec
 
@@ -74,7 +75,7 @@ def _options(root) -> list[str]:
 
 def train(run: Run) -> dict:
     """Train from the newest checkpoint and return the last one."""
-    train_seeds(new_trainers([run]), validate)
+    train_loop(new_trainer(run), validate)
     run.log.close()
     return checkpoints.load(checkpoints.newest(run.folder / "checkpoints"))
 
@@ -142,8 +143,8 @@ def test_an_interrupted_training_resumes_with_the_same_bits(whole, copied, left)
 
 def test_a_stopped_training_saves_the_step_that_it_has_reached(smoke, tmp_path):
     run = Run.open(smoke(tmp_path, *words()))
-    (trainer,) = new_trainers([run])
-    train_seeds([trainer], validate, lambda: trainer.step == 1)
+    trainer = new_trainer(run)
+    train_loop(trainer, validate, lambda: trainer.step == 1)
     run.log.close()
     assert checkpoints.newest(run.folder / "checkpoints").name == checkpoints.name(1)
     with pytest.raises(ConfigError, match="holds no finished training"):
@@ -155,15 +156,16 @@ def test_another_methods_checkpoint_is_refused(copied):
     content = checkpoints.load(path)
     content["fingerprint"]["method"] = "of another budget"
     checkpoints.save(path.parent, STEPS, content)
-    for use in (load_model, new_trainers):
+    for use in (load_model, new_trainer):
         with pytest.raises(ConfigError, match="trained with another method"):
-            use(copied if use is load_model else [copied])
+            use(copied)
 
 
 def test_each_seed_trains_as_it_does_alone(smoke, tmp_path):
     config = smoke(tmp_path, *words())
     together = [Run.open(with_seed(config, seed)) for seed in (0, 1)]
-    pipeline.train(together)
+    for run in together:
+        pipeline.train(run)
     first, second = (
         checkpoints.load(run.folder / "checkpoints" / checkpoints.name(STEPS)) for run in together
     )
@@ -175,15 +177,15 @@ def test_each_seed_trains_as_it_does_alone(smoke, tmp_path):
 
 def test_a_policy_that_is_not_finite_ends_the_training_in_a_sentence(smoke, tmp_path):
     run = Run.open(smoke(tmp_path, *words()))
-    (trainer,) = new_trainers([run])
+    trainer = new_trainer(run)
     torch.nn.init.constant_(trainer.model.policy.action_net.bias, np.nan)
     with pytest.raises(NumericError, match="failed after 0 env steps: its policy is not finite"):
-        train_seeds([trainer], validate)
+        train_loop(trainer, validate)
     run.log.close()
 
 
 def test_training_leaves_the_random_generators_of_the_process_as_they_were(smoke, tmp_path):
-    (trainer,) = new_trainers([Run.open(smoke(tmp_path, *words()))])
+    trainer = new_trainer(Run.open(smoke(tmp_path, *words())))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -8,11 +8,11 @@ import torch
 from training_run import (
     assert_same_bits,
     checkpoint,
+    finish,
     forget_last_checkpoint,
     log,
     logged,
     train,
-    train_seeds,
 )
 
 from ad.config.schema import TrainingConfig
@@ -91,7 +91,7 @@ def test_a_setting_that_binds_changes_the_weights(whole, experiment, path, value
 def test_a_finished_training_has_nothing_left_to_do(whole, trained):
     trainer = Trainer(trained)
     assert trainer.step == 8
-    train_seeds([trainer])
+    finish(trainer)
     assert_same_bits(whole, trained)
 
 

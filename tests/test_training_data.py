@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_run import train_seeds
+from training_run import finish
 
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data import dataset
@@ -120,7 +120,7 @@ def test_a_train_task_without_a_history_stops_training_in_one_sentence(own_histo
 def test_a_part_of_the_histories_without_a_whole_episode_is_refused_in_one_sentence(collected):
     words = ["--method.name", "expert_distillation", "--method.settings.expert_fraction", "0.001"]
     with pytest.raises(ADError):
-        train_seeds([Trainer(Run.open(collected("no_episode", *words)))])
+        finish(Trainer(Run.open(collected("no_episode", *words))))
 
 
 def test_hidden_actions_are_a_random_share(numbered):

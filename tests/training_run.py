@@ -43,16 +43,16 @@ def words_of(settings: dict) -> list[str]:
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
-def train_seeds(trainers, stop_requested=never, stacked=None) -> None:
-    """Train with the validation of the command line."""
-    loop.train_seeds(trainers, validate, stop_requested, stacked)
+def finish(trainer, stop_requested=never) -> None:
+    """Take the train steps that are left, with the validation of the command line."""
+    loop.train(trainer, validate, stop_requested)
 
 
 def train(config, stop_requested=never) -> Run:
     """Train from the newest checkpoint and return the run."""
     run = Run.open(config)
     try:
-        train_seeds([Trainer(run)], stop_requested)
+        finish(Trainer(run), stop_requested)
     finally:
         run.log.close()
     return run

@@ -32,7 +32,6 @@ class AlgorithmDistillation(Method):
     """Cross entropy of the source agent's actions at every decision of a window."""
 
     Settings = Settings
-    can_be_stacked = True
 
     def __init__(self, settings):
         super().__init__(settings)

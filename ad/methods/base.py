@@ -75,9 +75,6 @@ class Method:
     within_episodes = False
     # Whether a model with an encoder for any size is one for any size of observations.
     any_size: ClassVar[bool] = True
-    # Whether one pass can train several seeds: the loss draws no random numbers, and nothing but
-    # the optimizer changes the model. A class says so for itself; its subclasses do not inherit it.
-    can_be_stacked: ClassVar[bool] = False
     # Whether it learns from histories; one that does not brings a learner.
     reads_histories: ClassVar[bool] = True
 

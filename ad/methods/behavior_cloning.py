@@ -27,7 +27,6 @@ class BehaviorCloning(algorithm_distillation.AlgorithmDistillation):
     """
 
     Settings = Settings
-    can_be_stacked = True
     within_episodes = True
 
     def __init__(self, settings: Settings):

@@ -42,7 +42,6 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
 
     Settings, PolicySettings = Settings, PolicySettings
     fields = (*Method.fields, "return_to_go")
-    can_be_stacked = True
 
     def __init__(self, settings: Settings):
         super().__init__(settings)

@@ -57,7 +57,6 @@ class DecisionPretrainedTransformer(algorithm_distillation.AlgorithmDistillation
 
     Settings, PolicySettings = Settings, PolicySettings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "optimal_action")
-    can_be_stacked = True
 
     def sampler(self, dataset, held_out=False):
         """Return the sampler of training batches, with transitions in the configured order."""

@@ -22,7 +22,6 @@ class ExpertDistillation(algorithm_distillation.AlgorithmDistillation):
     """Cross entropy of the actions of the trained source agents, at the ends of histories."""
 
     Settings = Settings
-    can_be_stacked = True
 
     def __init__(self, settings: Settings):
         super().__init__(settings)

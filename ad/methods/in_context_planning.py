@@ -67,7 +67,6 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
 
     Settings, PolicySettings = Settings, PolicySettings
     fields: ClassVar[tuple[str, ...]] = (*Method.fields, "terminated", "return_to_go")
-    can_be_stacked = True
     any_size: ClassVar[bool] = False
 
     def check(self, config, world):

@@ -77,7 +77,7 @@ class WeightsAndBiases:
         run = wandb.init(
             **self.arguments,
             mode=os.environ.get("WANDB_MODE", "offline"),
-            reinit="create_new",  # seeds that train side by side have a run each
+            reinit="create_new",
             settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
         )
         # A resumed training begins at the train step of its checkpoint.

@@ -74,7 +74,7 @@ def train(run: PlannedRun, root: Path) -> Run:
 
     opened = Run.open(run.in_root(root))
     pipeline.collect(opened, wait=True)  # another process may make runs on the same histories
-    pipeline.train([opened])
+    pipeline.train(opened)
     return opened
 
 

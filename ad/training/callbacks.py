@@ -30,25 +30,19 @@ class Callbacks:
         self.log.truncate_after(trainer.step)
 
     @contextmanager
-    def session(self, num_trainers: int, stacked: bool, shown: bool) -> Iterator[None]:
-        """Record the hardware and show the progress bar, if `shown`, while the block trains.
-
-        The trainer is one of `num_trainers` in this process, `stacked` in one pass or in turns.
-        """
-        trainer, num_models = self.trainer, num_trainers if stacked else 1
-        processes = trainer.processes
-        present = hardware(self.config, trainer.device) | {"models": num_models}
-        present |= {"processes": processes.size}
+    def session(self) -> Iterator[None]:
+        """Record the hardware and show the progress bar while the block trains."""
+        trainer, processes = self.trainer, self.trainer.processes
+        present = hardware(self.config, trainer.device) | {"processes": processes.size}
         processes.on_first(log_session, trainer.run.folder, trainer.step, present)
         if self.settings.compile and trainer.device.type != "cuda":
             warn("training.compile is for GPUs: on a CPU training continues without it")
-        elif self.settings.compile and not stacked:
+        elif self.settings.compile:
             trainer.compile()
         if trainer.step == 0 and self._is_kept():
             self.save()
         self._speed_since = time.perf_counter(), trainer.step
-        title = f"train {num_trainers} seeds" if num_trainers > 1 else "train"
-        with self._progress_bar(title, shown and processes.rank == 0) as self.bar:
+        with self._progress_bar() as self.bar:
             yield
 
     def after_step(self) -> None:
@@ -129,11 +123,12 @@ class Callbacks:
         )
         trainer.metrics = []
 
-    def _progress_bar(self, title: str, shown: bool) -> tqdm:
+    def _progress_bar(self) -> tqdm:
         return tqdm(
             total=self.trainer.train_steps,
             initial=self.trainer.step,
-            desc=title,
+            desc="train",
             unit=" steps",
-            disable=None if shown else True,  # None: where stderr is no terminal
+            # None: disabled where stderr is no terminal
+            disable=None if self.trainer.processes.rank == 0 else True,
         )

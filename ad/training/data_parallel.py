@@ -33,7 +33,7 @@ TORCHRUN_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 STORE_TIMEOUT = timedelta(seconds=5)  # of a process that fails
 
 
-class OneProcess:
+class SingleProcess:
     """A training in one process. `rank` numbers the `size` processes of a training from 0."""
 
     rank, size = 0, 1
@@ -66,7 +66,7 @@ class OneProcess:
         return Run(config)
 
 
-class ManyProcesses(OneProcess):
+class ManyProcesses(SingleProcess):
     """A training in processes of a torch.distributed group, from inside one of them.
 
     Raises MachineError from every call if another process ended or does not answer within
@@ -154,7 +154,7 @@ class ManyProcesses(OneProcess):
             ) from error
 
 
-ALONE = OneProcess()
+ALONE = SingleProcess()
 
 
 class ReadRun(Run):

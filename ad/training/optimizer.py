@@ -1,7 +1,7 @@
 """AdamW on flat parameters, the gradient over micro-batches, and the learning-rate schedule."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
@@ -28,9 +28,12 @@ class FlatAdamW:
         vectors = [p for p in trained if p.dim() < 2]
         self.parameters = [*matrices, *vectors]  # in the order of their values in the flat tensors
         self.groups = [group for group in (matrices, vectors) if group]
-        flat = self.flatten([parameter.detach().flatten() for parameter in self.parameters])
+        flat = self.flatten([parameter.detach() for parameter in self.parameters])
         self.flat_params = [torch.nn.Parameter(values) for values in flat]
-        self.rebind(flat)
+        for values, group in zip(flat, self.groups, strict=True):
+            views = values.split([parameter.numel() for parameter in group])
+            for parameter, view in zip(group, views, strict=True):
+                parameter.data = view.view(parameter.shape)
         self.adamw = torch.optim.AdamW(
             [
                 {"params": [params], "weight_decay": settings.weight_decay * (group is matrices)}
@@ -43,24 +46,12 @@ class FlatAdamW:
         self.max_norm = settings.gradient_norm
 
     def flatten(self, values: Sequence[torch.Tensor]) -> FlatTensors:
-        """Concatenate one tensor [..., n] for each of `parameters` into flat tensors [..., P]."""
-        left, flat = list(values), []
+        """Concatenate one tensor for each of `parameters` into flat tensors [P]."""
+        remaining, flat = [value.flatten() for value in values], []
         for group in self.groups:
-            own, left = left[: len(group)], left[len(group) :]
-            flat.append(torch.cat(own, dim=-1))
+            own, remaining = remaining[: len(group)], remaining[len(group) :]
+            flat.append(torch.cat(own))
         return flat
-
-    def views(self, flat: FlatTensors) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
-        """Yield each of `parameters` with the view [..., n] of its values in `flat` [..., P]."""
-        for values, group in zip(flat, self.groups, strict=True):
-            yield from zip(group, values.split([p.numel() for p in group], dim=-1), strict=True)
-
-    def rebind(self, flat: FlatTensors) -> None:
-        """Copy the parameters into `flat` and make them views of it."""
-        for params, memory in zip(self.flat_params, flat, strict=True):
-            params.data = memory.copy_(params.data)
-        for parameter, view in self.views(flat):
-            parameter.data = view.view(parameter.shape)
 
     def update(
         self, gradient: FlatTensors, loss: torch.Tensor, learning_rate: float
@@ -105,7 +96,7 @@ def _micro_batch_loss_and_grad(
 ) -> LossAndGrad:
     value = loss(micro_batch)
     gradient = torch.autograd.grad(value, optimizer.parameters, materialize_grads=True)
-    return value.detach(), optimizer.flatten([values.flatten() for values in gradient])
+    return value.detach(), optimizer.flatten(gradient)
 
 
 def _add(total: LossAndGrad, other: LossAndGrad) -> LossAndGrad:

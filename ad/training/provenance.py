@@ -25,7 +25,7 @@ from ad.training.precision import uses_bfloat16
 from envs.registry import file_hashes
 from envs.tasks import Split, task_name
 
-LABELS = {"train_tasks": "list of train tasks", "code": "version of the files of its classes"}
+LABELS = {"train_tasks": "list of train tasks"}
 
 
 def fingerprint(config: Experiment, split: Split) -> dict:
@@ -50,10 +50,19 @@ def check_fingerprint(content: dict, config: Experiment, split: Split) -> None:
         _refuse_tasks_trained_on(made["train_tasks"], split)
     for name in present:
         if made.get(name) != present[name]:
+            what = f"{LABELS.get(name, name)} than the configured one"
+            if name == "code":
+                what = f"version of {_changed_files(made[name], present[name])}"
             raise ConfigError(
-                f"the checkpoint was trained with another {LABELS.get(name, name)} than the "
-                "configured one: its scores would not be what they are called"
+                f"the checkpoint was trained with another {what}, so that its scores would not be "
+                "what they are called: train again with --fresh true"
             )
+
+
+def _changed_files(made: dict[str, str], present: dict[str, str]) -> str:
+    """Return the names of the files whose hashes differ, as text."""
+    names = {name for name in made.keys() | present.keys() if made.get(name) != present.get(name)}
+    return ", ".join(sorted({name.rpartition(":")[0] for name in names}))
 
 
 def _refuse_tasks_trained_on(train_tasks: list[list[int]], split: Split) -> None:
@@ -109,7 +118,6 @@ def resumed_with(sessions: list[dict]) -> list[str]:
 
 
 def _changes(before: dict, after: dict) -> list[str]:
-    before = {"processes": 1} | before  # which the first version did not record
     names = [name for name in after if name != "from_step"]
     return [
         f"{name} {before.get(name)} -> {after[name]}"

@@ -29,7 +29,7 @@ from ad.runtime.parallel import split_evenly
 from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.compiling import compiled
-from ad.training.data_parallel import ALONE, OneProcess
+from ad.training.data_parallel import ALONE, SingleProcess
 from ad.training.nonfinite import NonFiniteGuard
 from ad.training.optimizer import (
     FlatAdamW,
@@ -55,7 +55,7 @@ class BaseTrainer(ABC):
     held_out: Windows | None = None  # the sampler of held-out actors, None without them
     model: nn.Module
 
-    def __init__(self, run: Run, device: torch.device, processes: OneProcess = ALONE):
+    def __init__(self, run: Run, device: torch.device, processes: SingleProcess = ALONE):
         self.run, self.config, self.device = run, run.config, device
         self.processes = processes
         self.method = build_method(self.config.method)
@@ -128,7 +128,7 @@ class BaseTrainer(ABC):
         return self.run.folder / "checkpoints"
 
     def _content(self) -> dict:
-        """Return what a checkpoint holds; weights are copied out of memory shared by seeds."""
+        """Return the content of a checkpoint."""
         return {
             "model": {name: value.clone() for name, value in self.model.state_dict().items()},
             "optimizer": self._optimizer_state(),
@@ -188,7 +188,7 @@ class TrainingData:
     spec: Spec
 
 
-def load_training_data(run: Run, method: Method, processes: OneProcess = ALONE) -> TrainingData:
+def load_training_data(run: Run, method: Method, processes: SingleProcess = ALONE) -> TrainingData:
     """Read the histories of the train tasks of `run` and return the samplers of `method`.
 
     The first of several `processes` verifies the histories.
@@ -203,7 +203,9 @@ def load_training_data(run: Run, method: Method, processes: OneProcess = ALONE) 
 class Trainer(BaseTrainer):
     """The sequence model of a run, its optimizer and how far it is."""
 
-    def __init__(self, run: Run, data: TrainingData | None = None, processes: OneProcess = ALONE):
+    def __init__(
+        self, run: Run, data: TrainingData | None = None, processes: SingleProcess = ALONE
+    ):
         """Resume from the newest checkpoint of `run`, or begin at train step 0.
 
         `data` may be that of another trainer on the same histories; None reads them. `processes`

@@ -9,7 +9,6 @@ import envs
 from ad.config.parser import load
 from ad.data.spec import make_spec
 from ad.methods import build_method, build_model
-from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.rollout.rollout import rollout, sampled
@@ -38,24 +37,16 @@ class RecomputedWindow(SlidingWindow):
         return self.model.hidden(self.window())[:, -1]
 
 
-class RecomputedMethod(Method):
-    """A method whose policy has a `RecomputedWindow`."""
-
-    def policy(self, model, num_envs: int, context_length: int, settings) -> ContextPolicy:
-        """Return the policy of `num_envs` environments."""
-        return ContextPolicy(model, RecomputedWindow(model, num_envs, context_length))
-
-
 def cached(effort: Effort) -> Measurement:
     """Measure rollouts of 115 environments with the cache and without."""
-    model, method, config = frozen_model()
+    model, config = frozen_model()
     episodes = effort.scaled(60, 15)
     few = -(-NUM_ENVS // 10) if effort.quick else NUM_ENVS  # each env costs as much as in NUM_ENVS
     limit = "2048³ matrix product, float32"
     contenders = {
-        "ours": play(model, method, config, NUM_ENVS, episodes),
+        "ours": play(model, config, NUM_ENVS, episodes),
         # 13 episodes of 20 steps fill the window once.
-        "full recompute": play(model, RecomputedMethod(None), config, few, 13),
+        "full recompute": play(model, config, few, 13, RecomputedWindow),
         limit: matrix_product(torch.float32, _device(model)),
     }
     peak: list[int] = []
@@ -72,8 +63,8 @@ def cached(effort: Effort) -> Measurement:
 
 def late_steps(effort: Effort) -> Measurement:
     """Measure the last steps of a long rollout against early ones: they should cost the same."""
-    model, method, config = frozen_model()
-    seconds = _window_seconds(model, method, config, count=effort.scaled(12, 4))
+    model, config = frozen_model()
+    seconds = _window_seconds(model, config, count=effort.scaled(12, 4))
     early, late = NUM_ENVS * WINDOW / seconds[1], NUM_ENVS * WINDOW / seconds[-1]
     name = f"the last {WINDOW} steps of many"
     result = Measurement("rollout", name, "steps", late, {"ours": [late]})
@@ -85,10 +76,10 @@ def late_steps(effort: Effort) -> Measurement:
 
 def growth(effort: Effort) -> Measurement:
     """Measure rollouts by the number of environments."""
-    model, method, config = frozen_model()
+    model, config = frozen_model()
     rates = {}
     for num_envs in GROWTH[: 3 if effort.quick else None]:
-        work = play(model, method, config, num_envs, effort.scaled(30, 13))
+        work = play(model, config, num_envs, effort.scaled(30, 13))
         rates[str(num_envs)] = alternate({"ours": work}, 1)["ours"]
     result = Measurement("rollout", "growth", "steps", median(rates[str(NUM_ENVS)]), rates)
     costs = {num_envs: round(1e6 / median(values), 1) for num_envs, values in rates.items()}
@@ -96,21 +87,21 @@ def growth(effort: Effort) -> Measurement:
     return result
 
 
-def play(model, method, config, num_envs: int, episodes: int) -> Work:
+def play(model, config, num_envs: int, episodes: int, context_class=SlidingWindow) -> Work:
     """Return work that plays `episodes` episodes in each environment; its unit is an env step."""
 
     def work() -> float:
         env, seeds = _environments(config, num_envs), np.arange(num_envs, dtype=np.uint64)
-        policy = method.policy(model, num_envs, config.data.context_length, method.PolicySettings())
-        return rollout(policy, env, seeds, episodes, sampled()).env_steps
+        context = context_class(model, num_envs, config.data.context_length)
+        return rollout(ContextPolicy(model, context), env, seeds, episodes, sampled()).env_steps
 
     return work
 
 
 def frozen_model(*options: str):
-    """Return a random frozen model with a window of WINDOW, its method and its configuration."""
+    """Return a random frozen model with a window of WINDOW, and its configuration."""
     config = load(["--data.context_length", str(WINDOW), *options])
-    return _frozen_model(config), build_method(config.method), config
+    return _frozen_model(config), config
 
 
 def _frozen_model(config):
@@ -129,10 +120,10 @@ def _device(model) -> str:
     return model.head.weight.device.type
 
 
-def _window_seconds(model, method, config, count: int) -> list[float]:
+def _window_seconds(model, config, count: int) -> list[float]:
     """Return the seconds of each of `count` times WINDOW decisions, without environments."""
     device = model.head.weight.device
-    policy = method.policy(model, NUM_ENVS, config.data.context_length, method.PolicySettings())
+    policy = ContextPolicy(model, SlidingWindow(model, NUM_ENVS, config.data.context_length))
     zeros = torch.zeros(NUM_ENVS, dtype=torch.int64, device=device)
     never = zeros > 0
     seconds = []
@@ -152,8 +143,8 @@ def _operations(config) -> float:
     The window is three quarters full, which is the average of a cache that is refilled with half of
     it.
     """
-    model, method = _frozen_model(config), build_method(config.method)
-    policy = method.policy(model, 1, config.data.context_length, method.PolicySettings())
+    model = _frozen_model(config)
+    policy = ContextPolicy(model, SlidingWindow(model, 1, config.data.context_length))
     zeros = torch.zeros(1, dtype=torch.int64, device=model.head.weight.device)
     never = zeros > 0
 

@@ -19,8 +19,7 @@ from ad.config.schema import Experiment
 from ad.data.dataset import to_device
 from ad.methods import build_model
 from ad.runtime.devices import choose_device, torch_threads
-from ad.runtime.run import Run, with_seed
-from ad.training.multi_seed import stacking_is_faster, step_function
+from ad.runtime.run import Run
 from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.precision import uses_bfloat16
 from ad.training.trainer import Trainer
@@ -73,26 +72,6 @@ def seed(effort: Effort) -> Measurement:
     result.peer = _transitions(trainer.config) / SEED_STEP
     result.target = "12 x the peer, 25 % of the limit"
     result.met = result.ratio >= 12 and result.share >= 0.25
-    return result
-
-
-def seeds(effort: Effort) -> Measurement:
-    """Measure three training seeds side by side against one of them alone."""
-    trainer = _trainer(effort)
-    others = [Trainer(Run.open(with_seed(trainer.config, n)), trainer.data) for n in range(1, 4)]
-    contenders = {
-        "ours": rounds(others, effort.scaled(24, 4)),
-        "one seed": steps(trainer, effort.scaled(48, 8)),
-    }
-    rates = alternate(contenders, effort.repeats, trainer.device.type)
-    name, ours = "3 seeds side by side, 32 x 64", median(rates["ours"])
-    result = Measurement("train", name, "transitions", ours, rates)
-    result.peer_name, result.peer = "one seed alone", median(rates["one seed"])
-    stacked = stacking_is_faster(others)
-    result.detail["train steps"] = "stacked" if stacked else "in turn, as one keeps a CPU busy"
-    if trainer.device.type == "cuda":
-        result.target = "3 in less time than 2 (1.5 x), 1.5 M transitions/s"
-        result.met = result.ratio > 1.5 and result.ours >= 1.5e6
     return result
 
 
@@ -174,18 +153,6 @@ def steps(trainer: Trainer, count: int) -> Work:
         for _ in range(count):
             trainer.train_step()
         return float(count * _transitions(trainer.config))
-
-    return work
-
-
-def rounds(trainers: list[Trainer], count: int) -> Work:
-    """Return work that takes `count` train steps of each of `trainers`, as `train_seeds` does."""
-    take = step_function(stacking_is_faster(trainers))
-
-    def work() -> float:
-        for _ in range(count):
-            take(trainers)
-        return float(count * len(trainers) * _transitions(trainers[0].config))
 
     return work
 
@@ -298,4 +265,4 @@ def _sampler_share(trainer: Trainer, rate: float) -> float:
     return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)
 
 
-BENCHMARKS = [quickstart, wide, seed, seeds, compiled_steps, growth]
+BENCHMARKS = [quickstart, wide, seed, compiled_steps, growth]
