@@ -412,7 +412,7 @@ def test_the_histogram_counts_all_episodes_of_the_histories(finished):
 def test_the_report_shows_the_calibration(finished):
     page = (finished.folder / "report.html").read_text()
     assert "<h2>Calibration</h2>" in page and "achieved, greedy" in page
-    assert "a return of 5.00 asked in each episode, the mean return" in page
+    assert "a return of 6.00 asked in each episode, the mean return" in page
     verify(finished)
 
 
