@@ -4,10 +4,8 @@ They come from rollouts of the frozen model, or from the histories. Entry t of a
 t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`).
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,22 +17,15 @@ from ad.data.sampler import Batch
 from ad.data.spec import Spec, field_name
 from ad.errors import ConfigError
 from ad.methods.base import Method
+from ad.methods.context_policy import ContextPolicy, ReturnConditionedPolicy
+from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
 
-RETURN_TO_GO = "return_to_go"  # the only further input of a model that contexts have
-
-
-class Span(NamedTuple):
-    """The steps of a window, from `start` to before `stop`; its decisions from `first_decided`."""
-
-    env: int
-    start: int
-    stop: int
-    first_decided: int
+RETURN_TO_GO = "return_to_go"  # the input of a model that is asked for a return
+MOST_WINDOWS = 4096  # of a rollout: a policy that reads another window at each decision has more
 
 
 @dataclass(frozen=True)
@@ -131,20 +122,130 @@ def rollout_contexts(
 ) -> Contexts:
     """Roll out the frozen model on `tasks` [K, D] and return the windows that it read.
 
-    A full window drops its oldest half, so successive windows overlap by a half. A context that
-    ends with its episode gives windows of single episodes; where an episode is longer than the
-    context, they stand for those of the policy, which drops a single decision at a time.
+    If there are more than MOST_WINDOWS, as many are returned, spread over the rollouts. Raises
+    ConfigError for a policy without windows, and for returns that differ between environments.
     """
-    new_policy = policy_of(config, method, model)
-    envs = [(eval_seed, task) for task in tasks]
-    played = rollout_envs(config, envs, new_policy, episodes, range(len(envs)))
-    fields = _with_inputs(config, model, played)
-    spans = list(_spans(played, config.data.context_length, method.within_episodes))
-    longest = max(span.stop - span.start for span in spans)
-    cut = [_cut(fields, model.spec, span, longest, method.within_episodes) for span in spans]
-    arrays = {name: np.stack([window[name] for window in cut]) for name in cut[0]}
-    contexts = _labeled(arrays, np.array([span.env for span in spans]), tasks, model)
-    return replace(contexts, asked=_asked_return(config, model))
+    new_policy, recorders = policy_of(config, method, model), []
+
+    def new_recorder(num_envs: int) -> WindowRecorder:
+        recorders.append(WindowRecorder(new_policy(num_envs), num_envs))
+        return recorders[-1]
+
+    asked = _asked_return(context_policy(new_policy(len(tasks))))
+    rollout_envs(config, [(eval_seed, task) for task in tasks], new_recorder, episodes)
+    arrays = recorders[0].windows(episodes)
+    every = -(-len(arrays["env"]) // MOST_WINDOWS)
+    arrays = {name: values[::every] for name, values in arrays.items()}
+    return replace(_labeled(arrays, arrays.pop("env"), tasks, model), asked=asked)
+
+
+class WindowRecorder(PolicyWrapper):
+    """A policy that keeps the windows that its model reads in N environments.
+
+    While the next window of an environment begins with the present one, only the longer one is
+    kept: in it the model reads the earlier decisions as it did when they were made.
+    """
+
+    def __init__(self, policy: Policy, num_envs: int):
+        super().__init__(policy)
+        self.inner, self.step, self.envs = context_policy(policy), 0, np.arange(num_envs)
+        self.episode = [np.zeros(num_envs, np.int64)]  # by step: the episode of each environment
+        self.open: Batch = {}  # windows that may still become longer, [N, T + 1] by field
+        self.closed: list[Batch] = []
+
+    def act(self, observation, time: torch.Tensor) -> torch.Tensor:
+        """Return action logits [N, A]; keep the windows that they come from."""
+        logits = super().act(observation, time)
+        window = {name: value.cpu().numpy().copy() for name, value in self.inner.window().items()}
+        last = window["valid"].shape[1] - 1 - window["valid"][:, ::-1].argmax(1)
+        first = np.full(len(last), self.step)  # the first decision that was made in the window
+        if self.open:
+            extends = self._extends(window, last)
+            first[extends] = self.open["first"][extends]
+            self._close(np.flatnonzero(~extends))
+        rows, number = np.arange(len(last)), window["step"].copy()  # decisions of a rollout
+        if not self.inner.context.spans_episodes:
+            number += self.step - number[rows, last][:, None]  # a step is a time in the episode
+        number[rows, last] = self.step
+        self.open = window | {"number": number, "last": last, "first": first, "env": self.envs}
+        return logits
+
+    def observe(self, action, reward, terminated, truncated, next_observation) -> None:
+        """Add the outcomes to the windows."""
+        super().observe(action, reward, terminated, truncated, next_observation)
+        parts = next_observation if isinstance(next_observation, dict) else {"": next_observation}
+        outcome = {field_name("next_observation", part): value for part, value in parts.items()}
+        for name, values in (outcome | {"action": action, "reward": reward}).items():
+            self.open[name][np.arange(len(values)), self.open["last"]] = values.cpu().numpy()
+        self.episode.append(self.episode[-1].copy())
+        self.episode[-1][self.envs] += (terminated | truncated).cpu().numpy()
+        self.step += 1
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Keep the environments `envs`, int64 [M], in this order."""
+        super().select(envs)
+        rows = envs.cpu().numpy()
+        self._close(np.setdiff1d(np.arange(len(self.envs)), rows))
+        self.open = {name: values[rows] for name, values in self.open.items()}
+        self.envs = self.envs[rows]
+
+    def windows(self, episodes: int) -> Batch:
+        """Return the windows of the first `episodes` of each environment, [B, T + 1] by field.
+
+        `env`, int64 [B], is the environment, `episode` the number of an entry's episode. `decided`
+        marks the decisions that were made in a window.
+        """
+        self._close(np.arange(len(self.envs)))
+        padding = self.inner.context.padding | {"number": 0}
+        longest = max(window["last"].max() for window in self.closed) + 1
+        arrays = {
+            name: np.concatenate(
+                [_padded(window[name], longest, padding[name]) for window in self.closed]
+            )
+            for name in padding
+        }
+        env, first = (np.concatenate([w[name] for w in self.closed]) for name in ("env", "first"))
+        number = arrays.pop("number")
+        arrays["episode"] = np.stack(self.episode)[number, env[:, None]]
+        valid = arrays["valid"] & (arrays["episode"] < episodes)
+        for name in arrays.keys() - {"episode"}:
+            arrays[name][~valid] = padding[name]
+        arrays |= {"valid": valid, "decided": valid & (number >= first[:, None]), "env": env}
+        order = np.argsort(env, kind="stable")
+        order = order[arrays["decided"][order].any(1)]
+        return {name: values[order] for name, values in arrays.items()}
+
+    def _extends(self, window: Batch, last: np.ndarray) -> np.ndarray:
+        """Return which open windows the windows of the present decision begin with, bool [N]."""
+        extends, size = last > self.open["last"], self.open["valid"].shape[1]
+        inside = np.arange(size) <= self.open["last"][:, None]
+        for name, values in window.items():
+            old, new = self.open[name], _padded(values, size, 0)
+            same = (old == new) | ((old != old) & (new != new))  # NaN is the padding of rewards
+            extends &= (same.reshape(*inside.shape, -1).all(2) | ~inside).all(1)
+        return extends
+
+    def _close(self, rows: np.ndarray) -> None:
+        """Keep the open windows `rows`, int64 [M], as they are."""
+        self.closed.append({name: values[rows] for name, values in self.open.items()})
+
+
+def context_policy(policy: Policy) -> ContextPolicy:
+    """Return the policy inside that reads a context, without temperatures around it.
+
+    Raises ConfigError for a policy without windows.
+    """
+    inner = getattr(policy, "policy", policy)
+    if not isinstance(inner, ContextPolicy):
+        raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
+    return inner
+
+
+def _padded(values: np.ndarray, length: int, padding: float) -> np.ndarray:
+    """Return `values` [N, T, ...] cut or padded to [N, length, ...]."""
+    missing = max(length - values.shape[1], 0)
+    widths = ((0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2))
+    return np.pad(values, widths, constant_values=padding)[:, :length]
 
 
 def history_contexts(
@@ -198,70 +299,16 @@ def _before(values: np.ndarray) -> np.ndarray:
     return np.pad(values[:, :-1], ((0, 0), (1, 0)))
 
 
-def _with_inputs(config: Experiment, model: SequenceModel, played: Rollout) -> Batch:
-    """Return the transitions of a rollout, [N, steps, ...], with the model's further inputs."""
-    fields = dict(played.trajectory)
-    unknown = set(model.tokenizer.inputs) - {RETURN_TO_GO}
-    if unknown:
-        raise ConfigError(f"the model reads {unknown.pop()}, which the analyses cannot provide")
-    if RETURN_TO_GO in model.tokenizer.inputs:
-        asked = _asked_return(config, model)
-        fields[RETURN_TO_GO] = return_left(fields["reward"], fields["time"], asked)
-    return fields
+def _asked_return(policy: ContextPolicy) -> float | None:
+    """Return the return that `policy` asks for in an episode, None without one.
 
-
-def _asked_return(config: Experiment, model: SequenceModel) -> float | None:
-    """Return the return that a rollout asks for, None for a model without a return to go."""
-    if RETURN_TO_GO not in model.tokenizer.inputs:
+    Raises ConfigError if it differs between environments.
+    """
+    if not isinstance(policy, ReturnConditionedPolicy):
         return None
-    asked = config.evaluation.policy.get("asked_return")
-    if np.ndim(0.0 if asked is None else asked):
+    if len(policy.target.unique()) > 1:
         raise ConfigError("the analyses need one asked_return for all environments")
-    return model.spec.return_range[1] if asked is None else float(asked)
-
-
-def return_left(reward: np.ndarray, time: np.ndarray, asked: float) -> np.ndarray:
-    """Return the return to go at each decision if `asked` is the episode's: float32 [N, steps]."""
-    total = np.cumsum(reward, axis=1, dtype=np.float64)
-    before = total - reward
-    begins = np.where(time == 0, np.arange(time.shape[1]), 0)
-    first = np.maximum.accumulate(begins, axis=1)
-    return (asked - (before - np.take_along_axis(before, first, axis=1))).astype(np.float32)
-
-
-def _spans(played: Rollout, context_length: int, within_episodes: bool) -> Iterator[Span]:
-    """Yield the span of each window."""
-    for env, episode in enumerate(played.trajectory["episode"]):
-        steps = int((episode >= 0).sum())
-        begins = np.searchsorted(episode[:steps], np.unique(episode[:steps]))
-        bounds = [*begins, steps] if within_episodes else [0, steps]
-        for low, high in itertools.pairwise(bounds):
-            start, decided = low, low
-            while decided < high:
-                stop = min(start + context_length, high)
-                yield Span(env, int(start), int(stop), int(decided))
-                decided, start = stop, stop - context_length // 2
-
-
-def _cut(fields: Batch, spec: Spec, span: Span, longest: int, within_episodes: bool) -> Batch:
-    """Return the window of a span, padded to `longest` decisions: arrays [longest + 1, ...]."""
-    env, start, stop, first_decided = span
-    step = np.arange(start - 1, start + longest)
-    exists = (step >= 0) & (step < stop)
-    time = fields["time"][env]
-    if within_episodes and time[start] == 0:
-        exists[0] = False
-    index = np.where(exists, step, 0)
-    number = np.where(exists, time[index], 0) if within_episodes else np.maximum(step, 0)
-    window = {"step": number, "valid": exists, "decided": exists & (step >= first_decided)}
-    for name, values in fields.items():
-        chosen = values[env][index]
-        part = spec.observation_fields.get(name)
-        dtype = np.int64 if values.dtype.kind in "iu" else values.dtype
-        chosen = chosen.astype(part.window_dtype if part else dtype)
-        chosen[~exists] = spec.padding.get(name, 0)
-        window[name] = chosen
-    return window
+    return float(policy.target[0])
 
 
 def _task_of(sequences: Sequences) -> np.ndarray:
