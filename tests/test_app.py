@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from browser import MISSING, browser
-from test_contexts import METHODS, untrained
-from test_edits import READERS
+from test_contexts import METHODS, READERS, untrained
 
 from ad.cli import VERBS, exit_code
 from ad.evaluation.evaluate import load_model

@@ -6,10 +6,8 @@ import torch
 
 from ad.data.load import load_dataset
 from ad.data.spec import make_spec
-from ad.errors import ConfigError
-from ad.interpret.contexts import history_contexts, return_left, rollout_contexts
+from ad.interpret.contexts import history_contexts, rollout_contexts
 from ad.methods import build_method
-from ad.methods.policy import Policy
 from ad.runtime.run import Run
 
 GREEDY = ["--evaluation.action", "greedy", "--data.context_length", "7"]
@@ -20,6 +18,13 @@ METHODS = {
     "clone": ["--method.name", "behavior_cloning", "--model.position", "window"],
     "in-context Q": ["--method.name", "in_context_q"],
     "decision-pretrained": ["--method.name", "dpt"],
+}
+READERS = METHODS | {
+    "asked across episodes": [
+        *("--method.name", "decision_transformer"),
+        *("--method.settings", "{across_episodes: true}"),
+    ],
+    "past episodes": ["--method.name", "dpt", "--evaluation.policy", "{context_update: episode}"],
 }
 
 
@@ -33,16 +38,13 @@ def untrained(config):
     return run, method, model
 
 
-@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("words", READERS.values(), ids=READERS)
 def test_every_decision_is_in_one_window_that_gives_its_action(collected, words):
     run, method, model = untrained(collected("contexts", *GREEDY, *words))
     contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks[:3], 4)
     chosen = model(contexts.window).argmax(-1).numpy()
     actions, decided = contexts.window["action"].numpy()[:, 1:], contexts.decided[:, 1:]
-    if not method.within_episodes:  # whose policy drops one decision at a time
-        assert (chosen == actions)[decided].all()
-    first = (contexts.window["step"].numpy() == 0).any(1) & (contexts.time[:, 1] == 0)
-    assert (chosen == actions)[first][contexts.valid[first, 1:]].all()
+    assert (chosen == actions)[decided].all()
     ends = np.bincount(contexts.task, (contexts.decided & (contexts.time == 0)).sum(1))
     assert ends.tolist() == [4, 4, 4]  # episodes
     assert not contexts.decided[~contexts.valid].any()
@@ -81,27 +83,19 @@ def test_windows_of_histories_tell_their_task_and_their_episodes(collected):
     assert (contexts.decided[:, 1:] == valid[:, 1:]).all() and not contexts.decided[:, 0].any()
 
 
-def test_the_return_that_is_left_begins_anew_with_each_episode():
-    reward, time = np.array([[0.0, 1.0, 0.5, 2.0, 0.0]]), np.array([[0, 1, 2, 0, 1]])
-    assert return_left(reward, time, 3.0).tolist() == [[3.0, 3.0, 2.0, 3.0, 1.0]]
-
-
-def test_a_further_input_that_contexts_lack_is_a_sentence(collected):
-    run, method, model = untrained(collected("contexts", "--method.name", "decision_transformer"))
-    model.tokenizer.inputs["target"] = model.tokenizer.inputs.pop("return_to_go")
-    method.policy = lambda model, num_envs, length, settings: Asleep()
-    with pytest.raises(ConfigError, match="the model reads target"):
-        rollout_contexts(run.config, method, model, run.split.held_out_tasks[:1], 1)
-
-
-class Asleep(Policy):
-    """A policy that prefers the first action."""
-
-    def act(self, observation, time):
-        return torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).repeat(len(time), 1)
-
-    def observe(self, *outcome):
-        pass
-
-    def select(self, envs):
-        pass
+def test_a_window_has_the_returns_to_go_that_the_policy_read(collected):
+    words = ["--evaluation.policy", "{asked_return: 0.5}", *READERS["asked across episodes"]]
+    run, method, model = untrained(collected("contexts", "--evaluation.temperature", "9", *words))
+    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
+    left = contexts.window["return_to_go"].numpy()
+    assert contexts.asked == 0.5 and contexts.reward.any()
+    for row, decided in enumerate(contexts.decided):
+        for t in np.flatnonzero(contexts.valid[row]):
+            same = contexts.valid[row] & (contexts.episode[row] == contexts.episode[row, t])
+            later = contexts.reward[row, same & (np.arange(len(same)) >= t)].sum()
+            earlier = contexts.reward[row, same & (np.arange(len(same)) < t)].sum()
+            begins = contexts.time[row, same].min() == 0
+            if decided[t] and begins:  # in the present episode
+                assert left[row, t] == 0.5 - earlier
+            elif begins and not decided[same].any():  # in a past one: what it achieved
+                assert left[row, t] == later

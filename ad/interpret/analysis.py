@@ -120,8 +120,9 @@ class Analysis:
         check_model(subject.model)
         if cls.reads_outputs and _lacks_actions(subject):
             raise ConfigError("some tasks of the world have fewer actions than others")
-        if cls.reads_contexts and subject.source == "rollout":
-            _check_rollouts(subject)
+        is_stepped = cls.reads_contexts and subject.source == "rollout"
+        if is_stepped and not subject.run.world.can_be_stepped:
+            raise ConfigError("the world cannot be stepped: use --contexts histories")
 
     @abstractmethod
     def run(self, subject: Subject) -> Results:
@@ -147,16 +148,6 @@ def _lacks_actions(subject: Subject) -> bool:
     world = subject.run.world
     mask = world.action_mask(world.all_tasks())
     return mask is not None and not mask.all()
-
-
-def _check_rollouts(subject: Subject) -> None:
-    """Raise ConfigError if the windows that the policy reads cannot be cut from rollouts."""
-    if not subject.run.world.can_be_stepped:
-        raise ConfigError(
-            "the world cannot be stepped: --contexts histories takes windows of the histories"
-        )
-    if not subject.policy.reads_trajectory:
-        raise ConfigError("the windows that the policy reads are not parts of a trajectory")
 
 
 def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

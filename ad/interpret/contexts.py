@@ -17,7 +17,6 @@ from ad.data.sampler import Batch
 from ad.data.spec import Spec, field_name
 from ad.errors import ConfigError
 from ad.methods.base import Method
-from ad.methods.context_policy import ContextPolicy, ReturnConditionedPolicy
 from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of, rollout_envs
@@ -123,7 +122,7 @@ def rollout_contexts(
     """Roll out the frozen model on `tasks` [K, D] and return the windows that it read.
 
     If there are more than MOST_WINDOWS, as many are returned, spread over the rollouts. Raises
-    ConfigError for a policy without windows, and for returns that differ between environments.
+    ConfigError for a policy without windows.
     """
     new_policy, recorders = policy_of(config, method, model), []
 
@@ -131,11 +130,12 @@ def rollout_contexts(
         recorders.append(WindowRecorder(new_policy(num_envs), num_envs))
         return recorders[-1]
 
-    asked = _asked_return(context_policy(new_policy(len(tasks))))
     rollout_envs(config, [(eval_seed, task) for task in tasks], new_recorder, episodes)
     arrays = recorders[0].windows(episodes)
     every = -(-len(arrays["env"]) // MOST_WINDOWS)
     arrays = {name: values[::every] for name, values in arrays.items()}
+    is_asked = RETURN_TO_GO in model.tokenizer.inputs
+    asked = float(recorders[0].inner.target[0]) if is_asked else None
     return replace(_labeled(arrays, arrays.pop("env"), tasks, model), asked=asked)
 
 
@@ -227,16 +227,17 @@ class WindowRecorder(PolicyWrapper):
 
     def _close(self, rows: np.ndarray) -> None:
         """Keep the open windows `rows`, int64 [M], as they are."""
-        self.closed.append({name: values[rows] for name, values in self.open.items()})
+        if len(rows):
+            self.closed.append({name: values[rows] for name, values in self.open.items()})
 
 
-def context_policy(policy: Policy) -> ContextPolicy:
+def context_policy(policy: Policy) -> Policy:
     """Return the policy inside that reads a context, without temperatures around it.
 
     Raises ConfigError for a policy without windows.
     """
     inner = getattr(policy, "policy", policy)
-    if not isinstance(inner, ContextPolicy):
+    if inner.context is None:
         raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
     return inner
 
@@ -297,18 +298,6 @@ def number_observations(arrays: Batch, spec: Spec) -> np.ndarray:
 def _before(values: np.ndarray) -> np.ndarray:
     """Return the values [B, T + 1] of the entry before each, False before the first."""
     return np.pad(values[:, :-1], ((0, 0), (1, 0)))
-
-
-def _asked_return(policy: ContextPolicy) -> float | None:
-    """Return the return that `policy` asks for in an episode, None without one.
-
-    Raises ConfigError if it differs between environments.
-    """
-    if not isinstance(policy, ReturnConditionedPolicy):
-        return None
-    if len(policy.target.unique()) > 1:
-        raise ConfigError("the analyses need one asked_return for all environments")
-    return float(policy.target[0])
 
 
 def _task_of(sequences: Sequences) -> np.ndarray:

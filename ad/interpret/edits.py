@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from ad.errors import ConfigError
-from ad.interpret.contexts import Contexts, number_observations
+from ad.interpret.contexts import Contexts, context_policy, number_observations
 from ad.interpret.labeled import LabeledArray, Results
-from ad.methods.context_policy import ContextPolicy
 from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
 
@@ -142,9 +141,7 @@ class Reader:
     """
 
     def __init__(self, policy: Policy, history: EditedHistory, within_episodes: bool = False):
-        inner = getattr(policy, "policy", policy)  # without temperatures around it
-        if not isinstance(inner, ContextPolicy):
-            raise ConfigError(f"{type(inner).__name__} has no window of transitions to look at")
+        inner = context_policy(policy)
         self.policy, self.inner, self.history = policy, inner, history
         self.spec, self.within_episodes = inner.model.spec, within_episodes
         time = history.time

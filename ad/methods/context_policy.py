@@ -67,11 +67,6 @@ class ContextPolicy(Policy):
         """Return the windows [N, T + 1] of the context."""
         return self.context.window()
 
-    @property
-    def reads_trajectory(self) -> bool:
-        """Whether windows that are cut from a trajectory are those that the model read."""
-        return self.context.is_contiguous
-
 
 class ReturnConditionedPolicy(ContextPolicy):
     """A ContextPolicy whose model reads the return that is left of the target of an episode.
@@ -119,11 +114,6 @@ class ReturnConditionedPolicy(ContextPolicy):
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
         self.target, self.left = self.target[envs], self.left[envs]
-
-    @property
-    def reads_trajectory(self) -> bool:
-        """Whether no past episode is in the context: its returns to go changed when it ended."""
-        return not self.context.spans_episodes
 
 
 @cache  # a warning is printed once

@@ -44,8 +44,6 @@ class Context:
         self.cache = self._new_cache(num_envs)
 
     spans_episodes: ClassVar[bool]  # whether the window holds past episodes
-    # Whether the window is a part of the trajectory that ends with the present decision.
-    is_contiguous: ClassVar[bool] = True
 
     @abstractmethod
     def enter(
@@ -291,7 +289,7 @@ class PastEpisodes(SeparateWindows):
     decision, which the next one replaces.
     """
 
-    spans_episodes, is_contiguous = True, False  # the present episode is not read
+    spans_episodes = True
 
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
         super().__init__(model, num_envs, context_length)
