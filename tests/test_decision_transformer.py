@@ -311,7 +311,8 @@ def test_a_return_beyond_the_data_is_a_warning_once(capsys):
     method.policy(model, 2, 4, method.PolicySettings())
     lines = capsys.readouterr().err.splitlines()
     assert (
-        len(lines) == 1 and "asked return 1.5 is beyond those in the histories, 0 to 1" in lines[0]
+        len(lines) == 1
+        and "asked return 1.5 is beyond the returns of the histories, 0 to 1" in lines[0]
     )
     for asked in ("much", [1.0, 2.0, 3.0], float("nan")):
         with pytest.raises(ConfigError, match="asked_return must be"):

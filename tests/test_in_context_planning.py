@@ -112,7 +112,9 @@ def test_a_hidden_action_is_not_in_the_context_but_its_outcome_is_learned(spec, 
     absent["action"][:, 2] = spec.num_actions
     batch["hidden"] = torch.zeros(4, 7, dtype=torch.bool)
     batch["hidden"][:, 2] = True
-    torch.testing.assert_close(model.hidden(method.shown(model, batch)), model.hidden(absent))
+    torch.testing.assert_close(
+        model.hidden(method.mask_hidden_actions(model, batch)), model.hidden(absent)
+    )
     features = model.features(model.hidden(absent), batch["action"][:, 1:])
     expected = masked_mean(model.losses(features, batch)["observation_loss"], batch)
     torch.testing.assert_close(method.loss(model, batch)[1]["observation_loss"], expected)

@@ -301,7 +301,7 @@ def outcomes(policy: TrialPolicy, steps: int, seed: int = 0):
     """Feed random transitions to a policy; yields its logits [N, A] before each."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
-        n = len(policy.found)
+        n = len(policy.reward_seen)
         cell, action, reward, ended = (torch.from_numpy(rng.integers(2, size=n)) for _ in range(4))
         yield policy.act(cell, torch.zeros(n, dtype=torch.int64))
         policy.observe(action, reward.float(), ended > 0, ended < 0, cell)

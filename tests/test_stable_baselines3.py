@@ -22,7 +22,7 @@ from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.sb3.policies import Spaces, checkpoint, load_policy, make_policy
 from ad.sources.sb3.settings import SB3Settings
-from ad.sources.sb3.turns import Stage, Turns, get_generators
+from ad.sources.sb3.stepped_thread import RNGSwap, SteppedThread, get_generators
 from envs.minigrid.encoding import one_hot
 from envs.spaces import Array, observation_parts
 
@@ -220,14 +220,14 @@ def test_an_error_of_the_function_reaches_its_caller_and_a_closed_one_ends():
         ask(1)
         raise ValueError("no more")
 
-    stage = Stage()
-    turns = Turns(fails, get_generators(), stage)
-    assert turns.start() == 1
+    rng_swap = RNGSwap()
+    thread = SteppedThread(fails, get_generators(), rng_swap)
+    assert thread.start() == 1
     with pytest.raises(ValueError, match="no more"):
-        turns.advance(2)
-    waiting = Turns(fails, get_generators(), stage)
+        thread.advance(2)
+    waiting = SteppedThread(fails, get_generators(), rng_swap)
     waiting.start()
-    stage.leave()
+    rng_swap.leave()
     waiting.close()
     assert not waiting._thread.is_alive()
 

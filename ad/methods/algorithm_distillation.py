@@ -53,13 +53,13 @@ class AlgorithmDistillation(Method):
         return cross_entropy(self.logits(model, batch), batch, self.label_smoothing), {}
 
     def logits(self, model: "SequenceModel", batch: "Tensors") -> "torch.Tensor":
-        """Return the logits [B, A, T] of a batch, float32, as `shown` shows it.
+        """Return the logits [B, A, T] of a batch, float32, with the `hidden` actions masked.
 
         The actions come first, since PyTorch is slow where the last dimension is short.
         """
-        return model(self.shown(model, batch)).float().transpose(1, 2)
+        return model(self.mask_hidden_actions(model, batch)).float().transpose(1, 2)
 
-    def shown(self, model: "SequenceModel", batch: "Tensors") -> "Tensors":
+    def mask_hidden_actions(self, model: "SequenceModel", batch: "Tensors") -> "Tensors":
         """Return the batch that the model reads, in which the `hidden` actions are hidden."""
         if "hidden" not in batch:
             return batch

@@ -50,8 +50,8 @@ class Learner(Protocol):
 class Method:
     """A method with the default of every member but `loss`; built as `Method(settings)`.
 
-    `fields` are the fields of its windows: those of a transition, those in
-    `ad.data.derived.DERIVED` (return_to_go, optimal_action), and those that `derived` computes.
+    `fields` are the fields of its windows: fields of a transition, fields in
+    `ad.data.derived.DERIVED` (return_to_go, optimal_action), and fields that `derived` computes.
     `action_mask` is among them wherever tasks have different numbers of actions. `history_part`
     holds the fractions of a history between which its windows lie, and `best_fraction` that of a
     task's episodes, by their return, which they show. `within_episodes` says whether a context ends
@@ -122,7 +122,7 @@ class Method:
         return SequenceModel(spec, config)
 
     def sampler(self, dataset: "TrainingSet", held_out: bool = False) -> "Windows":
-        """Return the sampler of training batches, or of those of held-out actors.
+        """Return the sampler of training batches, or of batches of held-out actors.
 
         It has `sample(rng, count)`, which returns a dict of arrays [count, T + 1, ...], among them
         `valid`, bool [count, T + 1] (`ad.data.sampler.WindowSampler`).
@@ -153,7 +153,8 @@ class Method:
 
         All of them are means over the valid decisions of the batch, `batch["valid"][:, 1:]`:
         decision t is at `model(batch)[:, t]` and its action at `batch["action"][:, t + 1]`. The
-        logits also have actions that a task lacks; `batch["action_mask"]`, if there, tells them.
+        logits also have actions that a task lacks; `batch["action_mask"]`, if there, marks those
+        that it has.
         """
         raise NotImplementedError
 

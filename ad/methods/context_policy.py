@@ -122,6 +122,6 @@ def _check_range(target: float, low: float, high: float) -> None:
     slack = 1e-4 * max(abs(low), abs(high))  # of sums of float32
     if not low - slack <= target <= high + slack:
         warn(
-            f"the asked return {target:g} is beyond those in the histories, {low:g} to {high:g}: "
-            "the model was never shown what leads to it"
+            f"the asked return {target:g} is beyond the returns of the histories, {low:g} to "
+            f"{high:g}: the model never read what leads to it"
         )

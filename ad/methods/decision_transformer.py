@@ -1,12 +1,12 @@
 """The decision transformer (Chen et al. 2021, section 3): actions given the return that follows.
 
 The return to go of a decision is what is left of its episode's return, computed on whole histories
-before windows are cut. A rollout asks for a return, counts down the rewards, and asks anew in the
-next episode. The paper's tokens are those of `model.tokenizer: conditioned`, its embedding of time
+before windows are cut. A rollout begins each episode with a target return and counts
+down the rewards. The paper's tokens are `model.tokenizer: conditioned`, its embedding of time
 is `model.position: env_time`. With another tokenizer the return to go is added to the observation.
 
 The paper's context ends with its episode. With `across_episodes` it spans episodes, so that their
-returns to go tell what they achieved, and the task can be found out in context. Conditioned tokens
+returns to go encode what they achieved, and the task can be inferred in context. Conditioned tokens
 do not show the last observation of a past episode, e.g. the goal's cell; other tokens do.
 """
 

@@ -1,4 +1,4 @@
-"""The model of planning in context: the outcome of an action beside the action."""
+"""The model of planning in context: the outcome of an action as well as the action."""
 
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class DynamicsModel(SequenceModel):
     `features` joins the hidden state of a decision and the tokenizer's embedding of its action. The
     token of a decision cannot hold its action, which is predicted from it, and a further token for
     each action would lengthen the context and change what the actions are predicted from. The
-    embedding is shared, since it is what past actions and their outcomes are known by in the
+    embedding is shared, since it is what past actions and their outcomes are encoded by in the
     context, and a hidden layer lets the action and the state interact.
     """
 

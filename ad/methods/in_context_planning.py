@@ -32,14 +32,14 @@ class Settings(algorithm_distillation.Settings):
     """Settings of planning in context."""
 
     dynamics_weight: float = field(1.0, above=0)
-    """weight of the losses of rewards, observations, ends and returns beside that of actions"""
+    """weight of the losses of rewards, observations, ends and returns in the sum of all losses"""
 
 
 @dataclass(frozen=True)
 class PolicySettings:
     """Settings of the policy that plans in context.
 
-    Before the goal of a room is known the mean reward is a little above 0 in all unvisited cells,
+    Before the goal of a room was seen the mean reward is a little above 0 in all unvisited cells,
     where the errors of the model decide; the most likely reward is 0 in all of them, and the
     imitated policy explores. Where rewards are random the most likely one misleads: it is 1 for a
     Bernoulli arm of 0.6 as for one of 0.9.
@@ -85,7 +85,7 @@ class InContextPlanning(algorithm_distillation.AlgorithmDistillation):
 
     def loss(self, model, batch):
         """Return the sum of the parts of the loss, and each of them without its weight."""
-        hidden = model.hidden(self.shown(model, batch))
+        hidden = model.hidden(self.mask_hidden_actions(model, batch))
         logits = model.head(hidden).float().transpose(1, 2)
         action_loss = cross_entropy(logits, batch, self.label_smoothing)
         losses = model.losses(model.features(hidden, batch["action"][:, 1:]), batch)

@@ -13,7 +13,7 @@ from the same windows that algorithm distillation imitates:
 Q' is the target network. The value of a decision is that of the rest of its episode: nothing is
 added to the reward of an episode's last transition, whether the episode terminated or was
 truncated. A window holds no decision at the observation that a truncated episode ends with. The
-return that counts is the one until the time limit, and `model.position: env_time` tells the time.
+return that counts is the one until the time limit, and `model.position: env_time` encodes the time.
 The last decision of a window has no target unless its episode ends there.
 """
 

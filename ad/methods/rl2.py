@@ -2,7 +2,7 @@
 
 A recurrent policy is trained by reinforcement learning on whole trials, episodes in one task whose
 ends do not reset its state, so that it learns to learn in the task. It reads the previous action
-and reward and the end of the episode beside the observation (`ad.methods.rl2_trials`). The
+and reward and the end of the episode in addition to the observation (`ad.methods.rl2_trials`). The
 algorithm is RecurrentPPO of sb3-contrib (extra sb3), on the CPU; the papers have TRPO and A2C.
 
 A train step takes `trial_steps` env steps in each of `num_envs` environments, a trial or more with
@@ -121,7 +121,7 @@ class RL2(Method):
 
 
 def _sb3_settings(settings: Settings) -> SB3Settings:
-    """Return RecurrentPPO with the tuned arguments, but for those of `settings`."""
+    """Return RecurrentPPO with the tuned arguments, except the arguments in `settings`."""
     arguments = {**ARGUMENTS, **settings.arguments, "n_steps": settings.trial_steps}
     return SB3Settings("RecurrentPPO", arguments=arguments)
 

@@ -18,7 +18,7 @@ from ad.methods.rl2_trials import Trials
 from ad.sources.sb3.agent import COUNTS, failure
 from ad.sources.sb3.policies import make_algorithm
 from ad.sources.sb3.settings import SB3Settings
-from ad.sources.sb3.turns import get_generators, set_generators
+from ad.sources.sb3.stepped_thread import get_generators, set_generators
 from envs.rng import derive_key
 
 LOGGED = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl")
@@ -43,7 +43,7 @@ class TrialLearner:
     ):
         self.settings, self.env_steps, self.key = settings, env_steps, key
         self.trials = Trials(env, tasks, num_envs, settings.arguments["n_steps"], key)
-        # No rewards are known beforehand.
+        # The rewards of the world are not listed.
         spec = make_spec(configured_world(env), env.episode_length, np.zeros(0))
         with self._generators("agent"):
             self.algorithm = make_algorithm(settings, self.trials, derive_key(key, "agent") % 2**31)
@@ -115,7 +115,7 @@ class TrialLearner:
 def _process_sequences(process, features, states, starts, lstm):
     """Call the library's `process` of sequences, of which only the first step can begin a trial.
 
-    The state there is set to zero here and `process` is told of no beginning: it then runs the
+    The state there is set to zero here and `process` gets no beginning: it then runs the
     recurrent layer over whole sequences at once, eight times as fast as step by step.
     """
     begins = starts.reshape(states[0].shape[1], -1)[:, 0]

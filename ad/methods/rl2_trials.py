@@ -1,7 +1,7 @@
 """The trials of RL² (Duan et al. 2016, section 2.2) as a vector environment of Stable-Baselines3.
 
-A trial is a number of episodes in one task. The policy reads beside the observation what tells it
-of them: the previous action and reward, and whether an episode has just ended. Only the end of a
+A trial is a number of episodes in one task. In addition to the observation the policy reads
+the previous action and reward, and whether an episode has just ended. Only the end of a
 trial is an end to the library, which then resets the recurrent state.
 
 The number of episodes is fixed, not that of env steps: a task whose episodes end early would else

@@ -28,7 +28,7 @@ SelectAction = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits [N, A], 
 class Rollout:
     """Returns, lengths and successes [N, E] of N environments and E episodes each.
 
-    `successes`, float64: 1, 0 or NaN where the world cannot tell.
+    `successes`, float64: 1, 0 or NaN where the world does not define success.
     `reward_in_context`, bool [N, E]: whether the context held a reward above 0 when an episode
     began. `trajectory`: fields [R, T] of the environments `recorded`, int [R]; its episode is -1
     after an environment's last one.
@@ -48,15 +48,15 @@ class Rollout:
 
     def select_envs(self, start: int, stop: int) -> "Rollout":
         """Return the rollout of the environments `start` to before `stop`."""
-        envs, shown = slice(start, stop), (start <= self.recorded) & (self.recorded < stop)
-        trajectory = {name: values[shown] for name, values in self.trajectory.items()}
+        envs, kept = slice(start, stop), (start <= self.recorded) & (self.recorded < stop)
+        trajectory = {name: values[kept] for name, values in self.trajectory.items()}
         longest = (trajectory["episode"] >= 0).sum(1).max(initial=0)
         return Rollout(
             self.returns[envs],
             self.lengths[envs],
             self.successes[envs],
             self.reward_in_context[envs],
-            self.recorded[shown] - start,
+            self.recorded[kept] - start,
             {name: values[:, :longest] for name, values in trajectory.items()},
         )
 

@@ -112,7 +112,7 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
     if None not in temperatures and not is_binary:
         raise ConfigError(
             "evaluation.temperature_known is for rewards of 0 and 1: only there does a reward in "
-            "the context tell that the task is known"
+            "the context identify the task"
         )
 
     def new_policy(num_envs: int) -> Policy:
@@ -123,7 +123,7 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
         if policy.reward_in_context() is None:
             raise ConfigError(
                 f"evaluation.temperature_known cannot be used with {config.method.name}: "
-                "its policy does not tell whether a reward is in its context"
+                "its policy has no context of rewards"
             )
         return TwoTemperatures(policy, *temperatures)
 
@@ -133,7 +133,7 @@ def policy_of(config: Experiment, method, model) -> Callable[[int], Policy]:
 class TwoTemperatures(PolicyWrapper):
     """A policy whose logits are divided by one temperature before the first reward in its context.
 
-    After that they are divided by another: a search needs other randomness than what it has found.
+    After that they are divided by another: exploration needs more randomness than a known goal.
     """
 
     def __init__(self, policy: Policy, unknown: float, known: float):

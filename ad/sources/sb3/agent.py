@@ -17,7 +17,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from ad.errors import ADError, ConfigError, CorruptError, NumericError, SettingError
 from ad.sources.sb3.policies import Spaces, checkpoint, make_algorithm
 from ad.sources.sb3.settings import SB3Settings
-from ad.sources.sb3.turns import Stage, Turns, get_generators, set_generators
+from ad.sources.sb3.stepped_thread import RNGSwap, SteppedThread, get_generators, set_generators
 from envs.rng import derive_key
 from envs.spaces import Part
 
@@ -30,7 +30,7 @@ VERSIONS = {
 COUNTS = ("num_timesteps", "_n_updates")  # of an agent between two rollouts
 
 
-class Handover(Spaces):
+class ExternalVecEnv(Spaces):
     """Environments whose steps are taken by the source: a step asks for its outcome."""
 
     ask = None  # set by the agent
@@ -62,8 +62,8 @@ class Rollouts(BaseCallback):
 class Agent:
     """The agent of one task, with N environments and `num_actions` actions.
 
-    `actions`, int [N], are those that it takes next; `advance` tells it what followed. `stage` is
-    shared with the other agents. What it draws depends on its `key` only.
+    `actions`, int [N], are the next ones; `advance` takes their outcome. `rng_swap` is shared with
+    the other agents. What it draws depends on its `key` only.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Agent:
         parts: dict[str, Part],
         num_actions: int,
         key: int,
-        stage: Stage,
+        rng_swap: RNGSwap,
     ):
-        self.settings, self.stage, self.turns = settings, stage, None
-        self.env, self.callback = Handover(num_envs, parts, num_actions), Rollouts()
+        self.settings, self.rng_swap, self.thread = settings, rng_swap, None
+        self.env, self.callback = ExternalVecEnv(num_envs, parts, num_actions), Rollouts()
         outside = get_generators()
         try:
             self.model = make_algorithm(settings, self.env, derive_key(key, "agent") % 2**31)
@@ -103,8 +103,8 @@ class Agent:
             self.env.ask = ask
             model.learn(left, self.callback, log_interval=None, reset_num_timesteps=is_new)
 
-        self.turns = Turns(learn, self.callback.generators, self.stage)
-        self.actions = self._turn(self.turns.start)
+        self.thread = SteppedThread(learn, self.callback.generators, self.rng_swap)
+        self.actions = self._turn(self.thread.start)
 
     def advance(
         self,
@@ -127,7 +127,7 @@ class Agent:
             infos[n] = {"terminal_observation": own, "TimeLimit.truncated": bool(truncated[n])}
         # A copy: Stable-Baselines3 adds the value of a final observation to the reward.
         outcome = self.env.observation(observation), reward.copy(), ended, infos
-        self.actions = self._turn(lambda: self.turns.advance(outcome))
+        self.actions = self._turn(lambda: self.thread.advance(outcome))
 
     def _turn(self, turn: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the actions that a turn ends with; None after the last one."""
@@ -138,8 +138,8 @@ class Agent:
 
     def close(self) -> None:
         """End `learn`, if it still runs."""
-        if self.turns is not None:
-            self.turns.close()
+        if self.thread is not None:
+            self.thread.close()
 
     def statistic(self, name: str) -> float:
         """Return the last value of a name in the library's log; NaN before the first update."""

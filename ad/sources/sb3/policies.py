@@ -31,8 +31,8 @@ from envs.spaces import Discrete, Part
 
 def _classes(module: ModuleType, base: type) -> dict[str, type]:
     """Return the subclasses of `base` in `module` by name."""
-    found = {name: value for name, value in vars(module).items() if isinstance(value, type)}
-    return {name: value for name, value in found.items() if issubclass(value, base)}
+    classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    return {name: value for name, value in classes.items() if issubclass(value, base)}
 
 
 SETTINGS, PARAMETERS = "settings.json", "policy.pth"
@@ -152,25 +152,25 @@ def _policy_name(settings: SB3Settings, env: Spaces) -> str:
 
 def _arguments(settings: SB3Settings) -> dict:
     """Return the keyword arguments of the algorithm: plain values, schedules and classes."""
-    found = dict(settings.arguments)
-    for name in SCHEDULES & found.keys():
-        if isinstance(found[name], str):
+    arguments = dict(settings.arguments)
+    for name in SCHEDULES & arguments.keys():
+        if isinstance(arguments[name], str):
             try:
-                start = float(found[name].removeprefix(LINEAR))
+                start = float(arguments[name].removeprefix(LINEAR))
             except ValueError:
-                text = f"{name} must be a number or {LINEAR}<number>, not {found[name]}"
+                text = f"{name} must be a number or {LINEAR}<number>, not {arguments[name]}"
                 raise ValueError(text) from None
-            found[name] = LinearSchedule(start, 0.0, 1.0)
-    if isinstance(found.get("train_freq"), list):
-        found["train_freq"] = tuple(found["train_freq"])
-    options = dict(found.get("policy_kwargs") or {})
-    for option, known in CLASSES.items():
+            arguments[name] = LinearSchedule(start, 0.0, 1.0)
+    if isinstance(arguments.get("train_freq"), list):
+        arguments["train_freq"] = tuple(arguments["train_freq"])
+    options = dict(arguments.get("policy_kwargs") or {})
+    for option, classes in CLASSES.items():
         if isinstance(name := options.get(option), str):
-            if name not in known:
-                hint = did_you_mean(name, known) or ""
+            if name not in classes:
+                hint = did_you_mean(name, classes) or ""
                 raise ValueError(f"{option} cannot be {name}{hint}")
-            options[option] = known[name]
-    return found | ({"policy_kwargs": options} if options else {})
+            options[option] = classes[name]
+    return arguments | ({"policy_kwargs": options} if options else {})
 
 
 def checkpoint(settings: SB3Settings, policy) -> bytes:

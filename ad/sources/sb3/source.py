@@ -28,7 +28,7 @@ class Settings(SB3Settings):
     """Settings of Stable-Baselines3: an algorithm, its policy and its arguments."""
 
     checkpoints: int = field(10, at_least=0)
-    """policies that are kept beside a history, at even intervals; the last is the final one"""
+    """policies that are kept with a history, at even intervals; the last is the final one"""
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -55,14 +55,14 @@ class StableBaselines3(Source):
         check_agent(settings, env, "source.settings")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        from ad.sources.sb3.agent import Agent, Stage
+        from ad.sources.sb3.agent import Agent, RNGSwap
 
         each = settings_of_agents(settings, len(tasks), self.shared_settings)
-        self.actors, self.stage = Actors(env, len(tasks), num_envs, keys), Stage()
+        self.actors, self.rng_swap = Actors(env, len(tasks), num_envs, keys), RNGSwap()
         self.num_checkpoints = each[0].checkpoints
         self.parts = observation_parts(env.unwrapped)
         self.agents = [
-            Agent(own, num_envs, self.parts, int(count), int(key), self.stage)
+            Agent(own, num_envs, self.parts, int(count), int(key), self.rng_swap)
             for own, count, key in zip(each, self.actors.num_actions[:, 0], keys, strict=True)
         ]
 
@@ -75,20 +75,20 @@ class StableBaselines3(Source):
         due |= {steps} if self.num_checkpoints else set()
         try:
             for chunk in self.actors.chunks(steps, multiple):
-                if self.agents[0].turns is None:
+                if self.agents[0].thread is None:
                     self._start(steps)
                 for step in chunk.rollouts(1):
                     self._step(step)
                     if self.actors.steps in due:
                         number = self.actors.steps * self.actors.shape[1]
                         chunk.checkpoints[number] = [agent.checkpoint() for agent in self.agents]
-                self.stage.leave()
+                self.rng_swap.leave()
                 for name in self.agents[0].statistics:
                     values = [agent.statistic(name) for agent in self.agents]
                     chunk.statistics[name] = [np.array(values, np.float32)]
                 yield chunk
         finally:
-            self.stage.leave()
+            self.rng_swap.leave()
             for agent in self.agents:
                 agent.close()
 

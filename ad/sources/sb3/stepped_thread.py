@@ -1,4 +1,4 @@
-"""A function that takes turns with its caller, in a thread and with random generators of its own.
+"""A function that is stepped by its caller, in a thread and with random generators of its own.
 
 Libraries whose training is one call with no way out, as `learn` of Stable-Baselines3, are stepped
 from outside with it. Only one of the two threads runs at a time. The library draws from the global
@@ -22,28 +22,28 @@ class _Closed(BaseException):
     """Ends the function from inside `ask`; no `except Exception` of a library stops it."""
 
 
-class Turns:
+class SteppedThread:
     """Runs `function(ask)`; `ask(question)` hands over to the caller and returns its answer.
 
     `start` and `advance` return the next question, None once the function has returned. They raise
-    what the function raises. They are called on a `stage`. `generators` are the states of the
+    what the function raises. They share a `rng_swap`. `generators` are the states of the
     random generators with which the function begins.
     """
 
-    def __init__(self, function: Callable[[Callable], None], generators: dict, stage: "Stage"):
-        self.generators, self.stage = generators, stage
+    def __init__(self, function: Callable[[Callable], None], generators: dict, rng_swap: "RNGSwap"):
+        self.generators, self.rng_swap = generators, rng_swap
         self._questions, self._answers = SimpleQueue(), SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(function,), daemon=True)
 
     def start(self) -> Any:
         """Run up to the first question."""
-        self.stage.enter(self)
+        self.rng_swap.enter(self)
         self._thread.start()
         return self._next()
 
     def advance(self, answer: Any) -> Any:
         """Return `answer` to the function and run up to its next question."""
-        self.stage.enter(self)
+        self.rng_swap.enter(self)
         self._answers.put(answer)
         return self._next()
 
@@ -77,19 +77,19 @@ class Turns:
         return question
 
 
-class Stage:
-    """Installs the random generators of one `Turns` at a time, and those of the process outside."""
+class RNGSwap:
+    """Installs the random generators of one `SteppedThread` at a time; outside, of the process."""
 
     def __init__(self):
         self.present, self.outside = None, {}
 
-    def enter(self, turns: Turns) -> None:
-        """Install the generators of `turns`, unless they are."""
-        if self.present is turns:
+    def enter(self, thread: SteppedThread) -> None:
+        """Install the generators of `thread`, unless they are."""
+        if self.present is thread:
             return
         self._save()
-        self.present = turns
-        set_generators(turns.generators)
+        self.present = thread
+        set_generators(thread.generators)
 
     def leave(self) -> None:
         """Install the generators that the process had before."""
