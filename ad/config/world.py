@@ -90,13 +90,12 @@ def _published_tasks(world) -> list[list[int]]:
     if (defined := world.held_out_tasks()) is not None:
         return defined.tolist()
     all_tasks = world.all_tasks()
-    num_train_tasks = max(round(published.TRAIN_FRACTION * len(all_tasks)), 1)
+    number = max(round(published.TRAIN_FRACTION * len(all_tasks)), 1)
+    num_train_tasks = min(number, published.MOST_TRAIN_TASKS)
     held_out = [
         all_tasks[k].tolist()
         for seed in published.SEEDS
-        for k in order_of_tasks(seed, len(all_tasks))[
-            min(num_train_tasks, published.MOST_TRAIN_TASKS) :
-        ]
+        for k in order_of_tasks(seed, len(all_tasks))[num_train_tasks:]
     ]
     return held_out + (published.SEED_EXPERIMENT if world.task_grid == (9, 9) else [])
 
