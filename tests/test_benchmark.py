@@ -16,7 +16,7 @@ from ad.models.sequence_model import SequenceModel
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime.run import Run
 from envs import make_vec
-from scripts.benchmark import encoders, measure, memory, peers, rollouts, show, training, workers
+from scripts.benchmark import measure, memory, peers, rollouts, show, training
 from scripts.benchmark.__main__ import PARTS, main
 from scripts.benchmark.collection import collect_histories
 from scripts.benchmark.measure import (
@@ -164,22 +164,6 @@ def test_a_part_runs_to_its_results(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("| " + part) == len(entries)
 
 
-def test_every_encoder_of_a_picture_of_cells_is_timed_at_two_widths():
-    assert {"one_hot", "index", "bag_of_words", "cnn", "vit", "mlp"} == set(encoders.NAMES)
-    measured = [benchmark(TINY) for benchmark in encoders.BENCHMARKS[:4]]
-    assert all(each.ours > 0 and each.detail["parameters"] > 0 for each in measured)
-    parameters = [each.detail["parameters"] for each in measured]
-    assert parameters[0] < parameters[1] and str(f"{parameters[0]:,}") in measured[0].name
-
-
-def test_environments_in_worker_processes_are_timed_against_those_of_one_process():
-    pytest.importorskip("minigrid")
-    measured = workers.BENCHMARKS[0](TINY)
-    assert measured.ours > 0 and measured.ratio > 0 and measured.peer_name == "SyncVectorEnv"
-    assert measured.name == "Dynamic-Obstacles-8x8, 2 environments, AsyncVectorEnv"
-    assert len(workers.BENCHMARKS) == 6
-
-
 def test_a_collection_counts_the_steps_of_all_its_agents():
     assert collect_histories(200, "--split.num_train_tasks", "3")() == 600
 
@@ -237,8 +221,5 @@ def test_a_file_without_the_lines_for_the_tables_is_refused_before_anything_is_m
 
 
 def test_every_part_has_benchmarks():
-    parts = {"collect", "train", "rollout", "encoders", "workers", "engines"}
-    parts |= {"processes", "start", "memory", "end_to_end"}
-    assert set(PARTS) == parts
     for name in PARTS.values():
         assert importlib.import_module(f"scripts.benchmark.{name}").BENCHMARKS

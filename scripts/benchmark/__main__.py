@@ -2,7 +2,7 @@
 
 Prints a table and writes it, with every repeat, the versions and the number of threads, to
 logs/benchmark/results.json, beside the plot growth.png and profiles of training steps. Takes twenty
-minutes on two cores, one with --quick. The peers come with the extra `bench`. With --update
+minutes on two cores, up to ten with --quick. The peers come with the extra `bench`. With --update
 FILE the table replaces the text between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE,
 what a GPU could hold that between `<!-- memory -->` and `<!-- /memory -->`, and logs/growth.png is
 drawn anew. With --only the measurements of the other parts stay those of the
@@ -24,9 +24,6 @@ PARTS = {
     "train": "training",
     "memory": "memory",
     "rollout": "rollouts",
-    "encoders": "encoders",
-    "workers": "workers",
-    "engines": "engines",
     "processes": "processes",
     "end_to_end": "end_to_end",
 }
@@ -78,7 +75,7 @@ def benchmark(argv: Sequence[str]) -> None:
         description="Time every stage against its peers and against the limit of the hardware.",
     )
     parser.add_argument("--only", choices=tuple(PARTS), help="the part to run (default: all)")
-    parser.add_argument("--quick", action="store_true", help="fewer repeats, about one minute")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, up to ten minutes")
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder of logs/")
     parser.add_argument(
         "--update",
