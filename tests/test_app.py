@@ -277,24 +277,6 @@ def test_only_the_files_of_the_page_are_served(page):
         assert page.send("GET", path)[0] == 404
 
 
-def test_it_writes_nothing(whole):
-    def files() -> dict:
-        return {path: path.stat().st_mtime_ns for path in whole.folder.parent.rglob("*")}
-
-    before = files()
-    with served(whole) as page:
-        token = page.ask("start")["token"]
-        page.ask("model", token=token, until="episode")
-    assert files() == before
-
-
-def test_old_sessions_are_forgotten(page):
-    first = page.ask("start")["token"]
-    for _ in range(16):
-        page.ask("start")
-    assert page.refused("act", token=first, action=0).startswith("the session is not there")
-
-
 def test_a_bug_is_a_sentence_on_the_page_and_a_traceback_in_the_terminal(page, monkeypatch):
     shown = threading.Event()
     monkeypatch.setattr(page.server, "answer", None)

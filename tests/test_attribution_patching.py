@@ -90,22 +90,6 @@ def test_estimates_are_summed_over_the_tokens_that_a_patch_writes(spec, queries,
             assert found[kind][0, number] == pytest.approx(expected, abs=1e-5)
 
 
-def test_gradients_leave_no_trace_in_the_model(spec, queries):
-    model = rewarded_model(spec)
-    gradients(without_rewards(model, queries))
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert "forward" not in vars(model.transformer)
-
-
-def test_a_correlation_is_unknown_where_a_side_is_constant():
-    values = np.array([0.0, 1.0, 3.0])
-    assert correlation(values, 2 * values + 1) == pytest.approx(1)
-    assert correlation(values, -values) == pytest.approx(-1)
-    assert np.isnan(correlation(values, np.ones(3)))
-    assert np.isnan(correlation(values, np.array([0.0, np.nan, 1.0])))
-
-
 def test_the_analysis_reports_how_far_its_estimates_agree(spec, queries):
     analysis = AttributionPatching()
     model, change = weak_model(spec), {"change": "no rewards"}

@@ -20,7 +20,7 @@ from ad.interpret.analyses.context_scan import (
     variants,
 )
 from ad.interpret.analysis import Subject
-from ad.interpret.changes import changed, shortened
+from ad.interpret.changes import changed
 from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
@@ -78,17 +78,6 @@ def test_a_shorter_context_forgets_the_reward_that_is_out_of_it(spec, queries):
     }
     assert raised[4] == pytest.approx(0.2)
     assert raised[5] > 0.9 and raised[5] == pytest.approx(raised[10])
-
-
-def test_a_shorter_context_is_the_end_of_the_window(spec, queries):
-    queries.last[3] = 2
-    short = shortened(queries, 4)
-    assert short.contexts.length == 4 and short.last.tolist() == [4] * 3 + [2] + [4] * 8
-    for name, values in short.contexts.window.items():
-        whole = queries.contexts.window[name]
-        np.testing.assert_array_equal(values[0], whole[0, 6:])
-        np.testing.assert_array_equal(values[3], whole[3, :5])
-    np.testing.assert_array_equal(short.contexts.episode[0], queries.contexts.episode[0, 6:])
 
 
 def prompt_of(window, rows) -> Prompt:

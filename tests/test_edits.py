@@ -14,7 +14,6 @@ from ad.interpret.edits import (
     EditedHistory,
     Reader,
     Transition,
-    best_two,
     change,
     effect,
     explain,
@@ -93,13 +92,6 @@ def test_without_the_rewarded_transition_its_head_has_nothing_to_attend_to(subje
     found = effect(lambda: subject.policy, history, edit(history))["attention"]
     assert found.at(head="0.0", relation="rewarded") == pytest.approx(-1)
     assert abs(outputs(subject, edit(history))).max() < 1.5
-
-
-def test_a_changed_observation_is_found_again(subject, history):
-    there = change(history, 1, observation=cell(CELLS[6]))
-    found = effect(lambda: subject.policy, history, there)["attention"]
-    assert found.at(head="0.1", relation="same cell") == pytest.approx(1)
-    assert found.at(head="uniform", relation="same cell") == pytest.approx(1 / 7)
 
 
 def test_an_observation_is_changed_in_both_transitions_that_it_joins(history):
@@ -184,11 +176,3 @@ def test_an_asked_return_counts_down_the_edited_rewards(collected, history):
     edited = change(history, 4, reward=0.5)
     window = Reader(policy_of(run.config, method, model)(1), edited, True).inner.window()
     assert window["return_to_go"][0, 1:].tolist() == [1.0, 0.5, 0.5]
-
-
-def test_the_best_two_actions_are_among_those_that_a_task_has():
-    values = np.array([0.0, 3.0, 2.0, 1.0])
-    assert best_two(values) == (1, 2)
-    assert best_two(values, np.array([True, False, True, True])) == (2, 3)
-    assert best_two(values, np.array([True, False, False, False])) == (0, 0)
-    assert best_two(np.ones(1)) == (0, 0)

@@ -58,18 +58,6 @@ def test_the_difference_moves_from_the_rewarded_tokens_to_the_decision(spec, que
     assert first == 1 and not any(others) and found["before layer 0, 0 to 0 decisions before"] == 0
 
 
-def test_the_only_reward_is_where_patching_finds_it(spec, queries):
-    model = rewarded_model(spec)
-    queries.contexts.window["reward"][:, 1:] = 0.0
-    queries.contexts.window["reward"][:, 5] = 1.0  # token 6 tells it, four before the tenth
-    pair = Pair(model, queries, changed(queries, "last success removed", model, AD))
-    found = recoveries(pair, place_patches)
-    assert [label for label, value in found.items() if value == 1] == [
-        "before layer 0, 4 to 4 decisions before",
-        "before layer 1, 0 to 0 decisions before",
-    ]
-
-
 def test_steering_by_the_mean_difference_works_after_the_reward_was_read(spec, queries):
     model = rewarded_model(spec)
     pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
@@ -83,12 +71,6 @@ def test_a_recovery_is_one_minus_the_share_that_is_left():
     assert 0 <= found[1, 1] < found[0, 1] < found[2, 1] <= 0.75
     assert np.isnan(recovery(left, np.zeros(3))).all()
     assert np.isnan(recovery(left[:0], np.zeros(0))).all()
-
-
-def test_a_recovery_on_a_single_task_has_no_interval():
-    for whole in (np.array([4.0]), np.array([0.0, 4.0, 0.0])):
-        found = recovery(whole[:, None] * [0.25, 0.75], whole)
-        assert found[0].tolist() == [0.75, 0.25] and np.isnan(found[1:]).all()
 
 
 def test_a_change_changes_nothing_but_the_past(spec, queries):
@@ -143,24 +125,6 @@ def test_episodes_are_permuted_whole_and_another_task_is_another_tasks(spec, que
     assert queries.last.tolist() == [10] * 12  # the only decision of its episode
 
 
-def test_another_tasks_episodes_end_where_the_present_one_begins(spec, random_window):
-    window = random_window(6, 10, 0)
-    begins = np.array([5, 9, 8, 4, 9, 9])  # the present episode
-    episode = (np.arange(11) >= begins[:, None]).astype(int)
-    window["time"] = torch.from_numpy(np.where(episode, np.arange(11) - begins[:, None], 1))
-    queries = make_queries(labeled(window, spec, episode), 6)
-    other = changed(queries, "another task", rewarded_model(spec), AD).window["action"]
-    action = window["action"]
-    for row, end in enumerate(begins):
-        assert (other[row, end:] == action[row, end:]).all()
-        given = [
-            (other[row, 1:end] == action[r, begins[r] - end + 1 : begins[r]]).all()
-            for r in range(6)
-            if r % 2 != row % 2 and begins[r] >= end
-        ]
-        assert any(given)
-
-
 def test_a_model_that_is_asked_for_a_return_has_that_change_alone(spec):
     model = DT.build(spec, ModelConfig(width=16, heads=2))
     assert [*changes(model, DT, is_asked=True)] == ["lowest return asked"]
@@ -191,17 +155,6 @@ def test_only_contexts_that_a_change_changes_are_scored(spec, queries):
     assert pair.effect()[0] == pytest.approx(float(distance[6:].mean()))
     unchanged = Pair(model, queries, queries.contexts)
     assert np.isnan(unchanged.effect()).all() and np.isnan(steering(unchanged)).all()
-
-
-def test_an_episode_that_is_cut_is_not_permuted(spec, random_window):
-    window = random_window(8, 10, 0)
-    window["valid"][:] = True
-    window["time"][:] = torch.arange(1, 12) % 3  # the first episode lacks its first decision
-    contexts = labeled(window, spec, np.arange(1, 12) // 3)
-    model, queries = rewarded_model(spec), make_queries(contexts, 8)
-    other = changed(queries, "episodes permuted", model, AD).window
-    assert (other["action"] == window["action"])[:, [0, 1, 8, 9, 10]].all()
-    assert (other["action"] != window["action"])[:, 2:8].any()
 
 
 def test_contexts_with_a_reward_come_first_and_then_the_longest(spec, random_window):

@@ -14,7 +14,6 @@ from ad.interpret.analyses.path_patching import (
     PathPatching,
     edge_recoveries,
     receivers,
-    strongest_heads,
 )
 from ad.interpret.changes import changed
 from ad.interpret.hooks import hooked
@@ -119,13 +118,6 @@ def test_the_edges_of_a_head_are_all_that_it_writes(spec, queries, tokenizer):
             by_edges = pair.log_probs(pair.other)
         with hooked(model, write=head):
             torch.testing.assert_close(by_edges, pair.log_probs(pair.other), rtol=1e-4, atol=1e-5)
-
-
-def test_the_heads_of_the_highest_recovery_in_any_change_are_chosen(spec, monkeypatch):
-    monkeypatch.setattr(path_patching, "MOST_HEADS", 2)
-    model = hand_made.hand_made(spec, layers=2)
-    found = strongest_heads(model, np.array([[0.1, 0.2, 0.0, 0.3], [np.nan, np.nan, 0.9, np.nan]]))
-    assert found == [(1, 0), (1, 1)]
 
 
 def test_the_analysis_says_which_edge_carries_which_change(spec, queries):

@@ -15,12 +15,9 @@ from ad.interpret.analyses.probes import (
     Decisions,
     Probes,
     activations,
-    chance,
     control_labels,
     draw,
-    is_probed,
     probe_scores,
-    score,
     task_labels,
 )
 from ad.interpret.analysis import Subject
@@ -69,19 +66,6 @@ def test_a_score_is_that_of_its_decisions(kind, dtype):
     by_bin = dict(zip(EPISODE_BINS, bins, strict=True))
     assert (by_bin.pop(1), by_bin.pop(4)) == (found, not_found)
     assert all(np.isnan(value) for value in by_bin.values())
-
-
-def test_classes_weigh_the_same_and_numbers_are_compared_with_their_mean():
-    labels, predicted = np.array([0] * 30 + [1] * 10), np.array([0] * 35 + [1] * 5)
-    assert score(labels, predicted) == 0.75 and chance(labels) == 0.5
-    numbers = np.arange(40.0)
-    assert score(numbers, numbers) == 1 and score(numbers, np.full(40, 19.5)) == chance(numbers)
-    assert np.isnan(score(labels[:19], predicted[:19])) and np.isnan(
-        score(labels[:30], labels[:30])
-    )
-    assert is_probed(labels, labels) and is_probed(labels, labels[:30])
-    assert not is_probed(labels[:30], labels) and not is_probed(np.arange(40), np.arange(40))
-    assert not is_probed(np.array([np.nan, np.inf, 2.0]), numbers)
 
 
 def test_control_labels_are_a_function_of_the_observation():

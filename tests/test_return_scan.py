@@ -63,14 +63,6 @@ def test_preferences_are_outputs_minus_their_mean(asked_model, contexts):
     torch.testing.assert_close(preferences(asked_model, contexts).sum(-1), expected)
 
 
-def test_the_windows_are_read_as_if_the_return_had_been_asked(asked_model, contexts):
-    sums = scan_sums(asked_model, contexts, ASKED_RETURNS)
-    window = contexts.window | {RETURN_TO_GO: torch.full((6, 9), 2.0)}
-    with torch.no_grad():
-        expected = asked_model(window).softmax(-1)
-    np.testing.assert_allclose(sums["probability"].sum(0)[-1], expected.sum((0, 1)), rtol=1e-5)
-
-
 def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
     analysis = ReturnScan()
     results = analysis.run(subject_of(asked_model, contexts))

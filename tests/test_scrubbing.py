@@ -95,20 +95,6 @@ def test_what_agreeing_contexts_do_not_share_is_lost(spec, contexts):
     assert outputs == terms == 1 and agreeing < 0.3
 
 
-def test_drawn_decisions_agree_in_what_they_should(spec, random_window):
-    contexts = labeled(random_window(40, 10, 0), spec)
-    own, agreeing, other = draw(contexts)
-    assert len(own[0]) > 100
-    cells = [contexts.cell[place] for place in (own, agreeing, other)]
-    np.testing.assert_array_equal(cells[0], cells[1])
-    np.testing.assert_array_equal(cells[0], cells[2])
-    tasks = [contexts.task[place[0]] for place in (own, agreeing, other)]
-    assert (tasks[0] == tasks[1]).all() and (tasks[0] != tasks[2]).all()
-    assert (own[0] != agreeing[0]).all()
-    assert all(contexts.reward_seen[place].all() for place in (own, agreeing, other))
-    assert len({*zip(*own, strict=True)}) == len(own[0])
-
-
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
 def test_all_outputs_and_all_else_of_the_own_context_are_the_own_decision(
     spec, random_window, tokenizer
@@ -141,14 +127,6 @@ def test_the_analysis_writes_its_shares_with_intervals(spec, contexts, monkeypat
     assert results["decisions"].values.tolist() == [12, 12]
     rows = analysis.table(results).rows
     assert rows[0] == ["0.1", *["1.00 [1.00, 1.00]"] * 4] and len(rows) == 2
-
-
-def test_without_a_reward_there_is_nothing_to_score(spec, contexts):
-    contexts.window["reward"][:, 1:] = 0.0
-    model, analysis = hand_made.hand_made(spec), Scrubbing()
-    results = analysis.run(subject_of(model, contexts, AD))
-    assert np.isnan(results["kept"].values).all() and not results["decisions"].values.any()
-    assert set(analysis.table(results).rows[0][1:]) == {"–"}
 
 
 def test_a_single_held_out_task_is_refused_in_one_sentence(collected, monkeypatch):

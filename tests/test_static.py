@@ -11,16 +11,12 @@ from test_transformer import CONFIG, random_model
 from ad.interpret.analyses.static import (
     _embedding,
     action_scores,
-    composition,
     composition_scores,
-    effective_rank,
     embedding_tables,
     head_circuits,
-    row_names,
     token_copying,
 )
 from ad.interpret.hooks import hooked
-from envs.spaces import Discrete
 
 
 @pytest.mark.parametrize("norm", ["pre", "none"])
@@ -66,12 +62,6 @@ def test_a_head_composes_with_the_one_whose_output_it_reads(spec, kind):
     assert np.isnan(scores[5, :, 4:]).all() and np.isnan(scores[:2]).all()
 
 
-def test_maps_that_meet_compose_and_others_do_not():
-    first, second = torch.diag(torch.tensor([1.0, 0, 0])), torch.diag(torch.tensor([0, 1.0, 0]))
-    assert composition(first, first) == 1 and composition(first, second) == 0
-    assert composition(first, torch.zeros(3, 3)) == 0
-
-
 def test_a_head_that_repeats_actions_copies_and_one_that_avoids_them_does_the_opposite(spec):
     model = hand_made.hand_made(spec, layers=1)
     actions, out = hand_made.block("action")[:5], hand_made.block("out")
@@ -104,22 +94,3 @@ def test_the_cosines_and_components_of_a_table_are_its_own(spec):
     found = _embedding("line", line, [0, 1, 2])
     np.testing.assert_allclose(found["line_variance"].values, [1, 0], atol=1e-6)
     np.testing.assert_allclose(found["line_components"].values[:, 0], [-1, 0, 1], atol=1e-6)
-
-
-def test_components_are_coordinates_along_orthonormal_directions():
-    opposite = torch.tensor([[3.0, -3.0, 0.0], [-3.0, 3.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
-    found = _embedding("table", opposite, [0, 1, 2, 3])
-    coordinates = found["table_components"].values[:, :2]  # of directions whose entries sum to 0
-    expected = (opposite - opposite.mean(0)).double().numpy()
-    np.testing.assert_allclose(coordinates @ coordinates.T, expected @ expected.T, atol=1e-5)
-    np.testing.assert_allclose(abs(coordinates[:2, 0]), [18**0.5] * 2, atol=1e-5)
-
-
-def test_rows_of_cells_are_called_by_their_place():
-    assert row_names(Discrete(6, (2, 3)), 7) == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2", 6]
-    assert row_names(None, 2) == [0, 1]
-
-
-def test_the_effective_rank_of_equal_singular_values_is_their_number():
-    assert effective_rank(np.full(7, 0.3)) == pytest.approx(7)
-    assert effective_rank(np.array([2.0, 0.0, 0.0])) == pytest.approx(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from windows import labeled, subject_of
 
-from ad.interpret.analyses.successes import Successes, draw_queries
+from ad.interpret.analyses.successes import Successes
 from ad.methods import algorithm_distillation
 
 AD = algorithm_distillation.AlgorithmDistillation(algorithm_distillation.Settings())
@@ -40,15 +40,6 @@ def last_reward_model(spec):
     hand_made.attends(model, 0, 1, places, places, not_itself=False)
     hand_made.copies(model, 0, 1, [REWARD], [OUT[2]], gain=4.0)
     return model
-
-
-def test_decisions_are_grouped_by_the_rewards_before_them(contexts):
-    groups = draw_queries(contexts)
-    assert {name: sorted({*queries.last}) for name, queries in groups.items()} == {
-        "1": [4, 5],
-        "2": [6, 7, 8],
-    }
-    assert len(groups["1"].last) == 12 and len(groups["2"].last) == 18
 
 
 def test_either_of_two_rewards_does_for_a_head_that_looks_for_any(spec, contexts):

@@ -10,8 +10,8 @@ Observation = torch.Tensor | dict[str, torch.Tensor]  # [N, ...], by part unless
 class Policy:
     """A policy of a rollout of N environments, with a context or without one.
 
-    Tensors are on `device`. A policy that `looks_ahead` reads predictions of its own, too. `context`
-    is what a sequence model reads of the past (`ad.methods.contexts`), None without one.
+    Tensors are on `device`. A policy that `looks_ahead` reads predictions of its own, too. The
+    `context` is what a sequence model reads of the past (`ad.methods.contexts`), None without one.
     """
 
     device = torch.device("cpu")
