@@ -169,17 +169,6 @@ def test_an_agent_that_is_not_finite_stops_and_does_not_affect_the_others(fault)
     np.testing.assert_array_equal(broken.parameters[[0, 2]], healthy.parameters[[0, 2]])
 
 
-@pytest.mark.parametrize("fault", [broken_gradient, broken_step])
-def test_an_agent_that_stopped_keeps_its_last_policy(fault):
-    kernel = Kernel(settings())
-    before = kernel.table.cumulative[1].copy()
-    fault(kernel)
-    rng = np.random.default_rng(3)
-    for _ in range(3):
-        kernel.update(*random_samples(rng))
-    np.testing.assert_array_equal(kernel.table.cumulative[1], before)
-
-
 @pytest.fixture
 def agents(smoke, tmp_path):
     """agents(tasks, *words) returns an A2C with an agent of 4 actors for each task, 3 x 3 rooms."""

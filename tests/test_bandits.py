@@ -12,7 +12,7 @@ from ad.config.schema import EnvConfig, SplitConfig
 from ad.config.world import configured_split
 from envs.bandits import drawing
 from envs.rng import derive_key, uniform
-from envs.tasks import make_split, other_split
+from envs.tasks import make_split
 
 WORLDS = ["BernoulliBandit-v0", "GaussianBandit-v0", "OddEvenBandit-v0"]
 PARITY = "OddEvenBandit-v0"
@@ -191,15 +191,6 @@ def test_a_split_holds_out_the_tasks_of_the_definition():
     assert splits[0].hash == splits[1].hash != splits[2].hash
 
 
-def test_other_settings_hold_out_the_tasks_of_the_definition_too():
-    split = make_split(PARITY, {"num_tasks": 10}, 0, 4)
-    other = other_split(split, {"num_tasks": 20, "num_held_out": 5})
-    assert other.train_tasks.tolist() == split.train_tasks.tolist()
-    assert other.held_out_tasks.tolist() == [[1, index] for index in range(5)]
-    with pytest.raises(ValueError, match="none of its tasks are trained on"):
-        other_split(split, {"family_seed": 1})
-
-
 def test_a_tuning_split_scores_no_task_that_the_definition_holds_out():
     split = configured_split(EnvConfig(id=PARITY), SplitConfig(num_train_tasks=50, tuning=True))
     assert len(split.held_out_tasks) == 20
@@ -221,15 +212,3 @@ def test_pictures_show_the_arms_the_pull_and_its_reward(env_id, kwargs):
         assert (frames[before] != frames[before + 1]).any()
     np.testing.assert_array_equal(frames[3], frames[4])
     assert (frames[0] != bandit.frames(bandit.all_tasks()[2], episode)[0]).any()
-
-
-def test_a_bandit_can_be_drawn_and_written():
-    env = envs.make(PARITY, render_mode="ansi", min_arms=2, task=[0, 5])
-    env.reset(seed=0)
-    arms = int(env.unwrapped.world.action_mask([[0, 5]]).sum())
-    assert len(env.render().splitlines()) == arms and "+" not in env.render()
-    reward = env.step(1)[1]
-    assert env.render().splitlines()[1].endswith(f"{reward:+.2f}")
-    drawn = envs.make("GaussianBandit-v0", render_mode="rgb_array")
-    drawn.reset(seed=0)
-    assert drawn.render().shape == (drawing.HEIGHT, 5 * drawing.WIDTH, 3)

@@ -67,21 +67,6 @@ def test_a_round_trip_through_xland_loses_only_ends_of_episodes(run, root):
         np.testing.assert_array_equal(before["terminated"][early], after["terminated"][early])
 
 
-@pytest.mark.parametrize("name", EXPORTS)
-def test_the_same_command_says_that_it_is_done(run, root, name, capsys):
-    export_histories(run, name, PLACES[name])
-    assert "without" in capsys.readouterr().out
-    files = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-    export_histories(run, name, PLACES[name])
-    assert "already done" in capsys.readouterr().out
-    imported(name, PLACES[name], root)
-    assert "3 of 3 histories imported now" in capsys.readouterr().out
-    imported(name, PLACES[name], root)
-    assert "0 of 3 histories imported now" in capsys.readouterr().out
-    assert all(path.stat().st_mtime_ns == time for path, time in files.items())
-    assert not [path for path in root.rglob("*") if path.name.endswith(".tmp")]
-
-
 def test_minari_loads_the_episodes_in_learning_order_with_their_metadata(run):
     export_histories(run, "minari", "rooms/noisy-v0")
     data = minari.load_dataset("rooms/noisy-v0")
@@ -293,15 +278,6 @@ def test_an_agent_that_failed_is_still_known_after_a_round_trip(run, root, monke
     back = imported("xland", "noisy.hdf5", root)
     folders = HistoryStore(back.config).folders(back.split.train_tasks)
     assert [load_history(folder).stopped_at for folder in folders] == [None, 7, None]
-
-
-def test_data_sets_are_called_like_the_histories_unless_told(run, root, capsys):
-    for name in EXPORTS:
-        export_histories(run, name)
-    folder = HistoryStore(run.config).path
-    said = capsys.readouterr().out
-    assert folder.with_name(f"{folder.name}.hdf5").exists() and f"{folder}.hdf5" in said
-    assert minari.load_dataset(f"{folder.name}-v0").total_steps == 3 * 90
 
 
 def large_words(**changes: str) -> list[str]:

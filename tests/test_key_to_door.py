@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from ad.config.parser import load
 from ad.data.derived import knows_optimal_actions
-from ad.errors import ConfigError
 from ad.sources.posterior_sampling import PosteriorSampling, Settings
 from envs.render import key_door_frames, key_door_text
 
@@ -212,12 +210,6 @@ def test_posterior_sampling_finds_the_task_and_then_acts_optimally(see_key, door
         total = seen["reward"][first : last + 1, k, n].sum()
         assert total == (2 if door_pays == "once" else 1 + 12 - needed + 1)
         assert door_pays == "every_step" or last - first + 1 == needed
-
-
-def test_posterior_sampling_refuses_a_family_that_is_too_large_for_its_tables():
-    words = ["--env.id", WORLD, "--env.kwargs.size", "16", "--source.algorithm"]
-    with pytest.raises(ConfigError, match=r"needs 1\.3 GB for the optimal policies of all"):
-        load([*words, "posterior_sampling"])
 
 
 def test_frames_show_key_door_agent_and_trail():

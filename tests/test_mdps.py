@@ -100,15 +100,6 @@ def test_random_mdps_are_drawn_by_their_definition():
     assert model.starts[0] == 0 and not model.terminal.any()
 
 
-def test_random_mdps_have_the_moments_of_their_prior():
-    model = world("RandomMDP-v0").models(np.arange(500))
-    n = model.rewards.size
-    assert model.rewards.mean() == pytest.approx(1, abs=3 / n**0.5)
-    assert model.rewards.var() == pytest.approx(1, abs=3 * (2 / n) ** 0.5)
-    # A probability of a flat Dirichlet distribution over S has variance (S - 1) / S^2 (S + 1).
-    assert model.transitions.var() == pytest.approx(9 / 1100, rel=0.02)
-
-
 @pytest.mark.parametrize("branching", [1, 2, 5])
 def test_garnets_have_few_successors_with_uniform_cuts(branching):
     model = world("Garnet-v0", branching=branching).models(np.arange(200))
@@ -291,37 +282,8 @@ def test_without_a_limit_no_return_is_known_and_without_tasks_facts_are_empty(en
     assert env.optimal_policy(none).shape == (0, env.num_states, env.num_actions)
 
 
-@pytest.mark.parametrize(
-    ("env_id", "kwargs"),
-    [
-        *[(env_id, {"family_seed": 1}) for env_id in FAMILIES],
-        ("RandomMDP-v0", {"num_states": 7}),
-        ("GraphMDP-v0", {"num_actions": 2}),
-        ("Garnet-v0", {"branching": 3}),
-        ("StructuredMDP-v0", {"branching": 2}),
-        ("StructuredMDP-v0", {"goal_probability": 0.5}),
-    ],
-)
-def test_tasks_of_other_draws_are_other_tasks(env_id, kwargs):
-    split = make_split(env_id, {"num_tasks": 9}, 0, 5)
-    with pytest.raises(ValueError, match="none of its tasks are trained on"):
-        other_split(split, {"num_tasks": 9} | kwargs)
-
-
 def test_the_number_of_tasks_and_the_noise_change_no_task():
     split = make_split("RandomMDP-v0", {"num_tasks": 9}, 0, 5)
     other = other_split(split, {"num_tasks": 20, "reward_noise": 0.5})
     assert other.train_tasks.tolist() == split.train_tasks.tolist()
     assert len(other.held_out_tasks) == 15
-
-
-def test_an_mdp_can_be_drawn_and_written():
-    env = envs.make("StructuredMDP-v0", render_mode="ansi", task=[0])
-    state, _ = env.reset(seed=0)
-    marks = env.render().split(" ")
-    terminal = env.unwrapped.world.models(np.array([0])).terminal[0]
-    assert marks[state] == "A" and len(marks) == 16
-    assert {index for index, mark in enumerate(marks) if mark == "#"} == {*np.flatnonzero(terminal)}
-    env = envs.make("Garnet-v0", render_mode="rgb_array")
-    env.reset(seed=0)
-    assert env.render().shape == (192, 192, 3)

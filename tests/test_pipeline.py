@@ -164,7 +164,7 @@ def test_from_nothing_it_comes_to_the_same_results(config, again):
     Path(again.root).mkdir()
     run = Run.open(again)
     pipeline.collect(run)
-    pipeline.train([run])
+    pipeline.train(run)
     pipeline.evaluate(run)
     assert list(files(Path(again.root) / "histories").values()) == list(histories.values())
     assert {name: (folder(again) / name).read_bytes() for name in before} == before
@@ -211,7 +211,7 @@ def test_other_evaluation_settings_need_no_new_training(again):
     trained = ages(folder(again) / "checkpoints")
     fewer = replace(again, evaluation=replace(again.evaluation, episodes=3, action="greedy"))
     run = Run.open(fewer)
-    pipeline.train([run])
+    pipeline.train(run)
     pipeline.evaluate(run)
     pipeline.record(run)
     pipeline.report(run)

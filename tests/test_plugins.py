@@ -221,7 +221,7 @@ def test_a_run_is_made_of_components_of_an_own_file(own, smoke, tmp_path):
     assert HistoryStore(config).path.name.startswith("own_parts_py_world-own_parts_py_source-")
     run = Run.open(config)
     pipeline.collect(run, False)
-    pipeline.train([run], False)
+    pipeline.train(run, False)
     pipeline.evaluate(run, False)
     assert (run.folder / "results.json").exists()
     assert smoke(tmp_path, "--config_path", str(run.folder / "config.yaml")) == config
@@ -251,23 +251,6 @@ def test_a_file_is_imported_once_in_all_threads_and_under_all_its_paths(own):
     with ThreadPoolExecutor(4) as pool:
         classes = set(pool.map(METHODS.load, [f"{path}:Method" for path in paths]))
     assert len(classes) == 1
-
-
-def test_files_of_the_same_name_in_two_folders_are_two_modules(tmp_path):
-    files = [tmp_path / name / "parts.py" for name in "ab"]
-    for file in files:
-        file.parent.mkdir()
-        file.write_text(COMPONENTS)
-    one, other = (METHODS.load(f"{file}:Method") for file in files)
-    assert one is not other and one is METHODS.load(f"{files[0]}:Method")
-
-
-def test_a_path_of_any_length_gives_the_folder_of_histories_a_short_name(own, smoke, tmp_path):
-    folder = tmp_path / ("long" * 40) / ("folder" * 30)
-    folder.mkdir(parents=True)
-    (folder / "parts.py").write_text(COMPONENTS)
-    config = smoke(tmp_path, "--source.algorithm", f"{folder}/parts.py:Source")
-    assert len(HistoryStore(config).path.name) < 150
 
 
 BAD = [

@@ -159,24 +159,3 @@ def test_planning_in_context_is_better_than_the_policy_that_it_imitates(tmp_path
     interval("NAUC, imitation", imitated)
     interval("NAUC, 8 steps", planned)
     assert interval("difference", planned - imitated)[0] > 0
-
-
-def test_a_student_that_looks_ahead_is_faster_than_its_source(smoke, tmp_path):
-    settings = {
-        "source.algorithm": "a2c",
-        "source.settings": "{learning_rate: 1e-3}",
-        "source.env_steps": 60_000,
-        "split.num_train_tasks": 15,
-        "data.history_stride": 20,
-        "training.steps": 500,
-        "evaluation.episodes": 25,
-        **SAMPLED,
-    }
-    run = trained_run(smoke, tmp_path, settings)
-    rollouts, source = played(run), source_returns(run, 25)
-    train = by_task(rollouts["train"].returns, run.split.train_tasks)
-    held_out = by_task(rollouts["held_out"].returns, run.split.held_out_tasks)
-    interval("return of the source's first 25 episodes", source)
-    interval("return of the source", source_returns(run))
-    assert interval("ahead of it, train tasks", train - source)[0] > 0
-    assert interval("ahead of it, held-out tasks", held_out - source.mean())[0] > 0

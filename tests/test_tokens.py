@@ -14,7 +14,6 @@ from torch import nn
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
 from ad.models.encoders.offsets import MAX_SHIFT, OffsetEncoder
-from ad.models.positions.learned import sinusoids
 from ad.models.rewards import RewardProjection
 from ad.registry import ENCODERS, TOKENIZERS
 from envs.spaces import Discrete
@@ -161,15 +160,6 @@ def test_without_next_observation_no_token_shows_where_an_action_led(name):
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
-def test_a_tokenizer_counts_its_tokens(name, order):
-    tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
-    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
-    for decisions in range(1, 5):
-        part = {field: values[:, : decisions + 1] for field, values in window.items()}
-        assert tokenizer(part).shape == (tokenizer.streams, tokenizer.num_tokens(decisions), 8)
-
-
-@pytest.mark.parametrize(("name", "order"), ORDERS)
 def test_actions_are_predicted_from_the_tokens_of_the_current_observation(name, order):
     tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
     current = {"o0", "o1", "o4", "o5"}
@@ -250,26 +240,12 @@ def test_a_window_that_is_not_shifted_has_the_vectors_of_an_evaluation(offsets):
     assert offsets.augment(here, here)[0] is here
 
 
-def test_none_is_none_wherever_a_window_is_shifted_to(offsets):
-    none = torch.full((20, 3), 6)
-    for shifted in offsets.augment(none, none):
-        assert (shifted == len(offsets.table()) - 1).all()
-
-
 def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
     module = RewardProjection(replace(SPEC, rewards=(), reward_range=(-1.0, 3.0)), 8)
     low, zero, high, none = module(torch.tensor([-1.0, 0.0, 3.0, NONE]))
     torch.testing.assert_close(high - zero, 3 * (zero - low))
     torch.testing.assert_close(zero, module.linear.bias)
     torch.testing.assert_close(none, module.none.weight[0])
-
-
-def test_sinusoids_of_neighbors_are_alike_and_no_two_are_the_same():
-    vectors = sinusoids(500, 16)
-    distance = torch.cdist(vectors, vectors)
-    assert (distance + torch.eye(500) > 0.1).all()
-    assert distance[0, 1] < distance[0, 2] < distance[0, 3]
-    torch.testing.assert_close(vectors.square().mean(), torch.tensor(0.5), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "reward_token"), ORDERS)

@@ -183,29 +183,14 @@ def test_the_learning_rate_warms_up_in_equal_steps_to_its_height():
     assert [learning_rate(step, SCHEDULE) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_the_learning_rate_falls_after_the_warm_up():
-    rates = [learning_rate(step, SCHEDULE) for step in range(3, 10)]
-    assert rates == sorted(rates, reverse=True)
-    assert np.mean(rates[3:5]) == pytest.approx(0.6, abs=0.15)  # halfway
-
-
 def test_the_learning_rate_has_its_final_value_at_the_last_step():
     assert learning_rate(9, SCHEDULE) == pytest.approx(0.2)
-
-
-def test_without_warm_up_the_learning_rate_begins_at_its_height():
-    assert learning_rate(0, replace(SCHEDULE, warmup_steps=0)) == 1.0
 
 
 def test_a_training_that_stops_early_keeps_the_rates_of_the_whole_schedule():
     short = replace(SCHEDULE, steps=5, schedule_steps=SCHEDULE.steps)
     whole = [learning_rate(step, SCHEDULE) for step in range(5)]
     assert [learning_rate(step, short) for step in range(5)] == whole
-
-
-def test_a_warm_up_may_last_the_whole_training():
-    schedule = replace(SCHEDULE, warmup_steps=10)
-    assert [learning_rate(step, schedule) for step in (0, 9)] == [0.1, 1.0]
 
 
 def test_the_logged_learning_rate_is_the_one_of_the_schedule(whole):

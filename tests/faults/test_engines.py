@@ -53,7 +53,9 @@ def test_kills_at_random_moments_of_a_sweep_lose_no_record(
     assert not ledger.lost(kind)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=FULL)])
+@pytest.mark.parametrize(
+    "times", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=FULL)]
+)
 def test_processes_that_make_the_same_runs_make_each_once(
     untouched, killer, tmp_path, ledger, times
 ):

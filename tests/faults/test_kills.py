@@ -47,7 +47,7 @@ def untouched(smoke, tmp_path_factory):
     config = smoke(root, *words_of(LONGER))
     run = Run.open(config)
     collect(run)
-    pipeline.train([run])
+    pipeline.train(run)
     pipeline.evaluate(run)
     return config
 
