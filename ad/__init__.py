@@ -22,7 +22,7 @@ Packages, each of which imports only packages above it in this list:
     pipeline          the verbs of one run in turn: collect, train, evaluate, record, report
     interpret/        looking inside a trained model: hooks, contexts, analyses, page, app
     exchange/         histories and trained models in formats that others read
-    sweeps/           many runs: seeds, studies, tuning, tables; launchers/ start verbs as processes
+    sweeps/           many runs: plan, run, records, pages; launchers/ start verbs as processes
     cli               the command line: one table of verbs and their options
 
 Shapes: B windows, N environments in lockstep, T transitions, L tokens, E episodes, H heads, D head

@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 from processes import ONE_THREAD, ROOT
 
-from ad.sweeps.plan import PlannedRun, Sweep, load_sweep
+from ad.sweeps.load import load_sweep
+from ad.sweeps.plan import PlannedRun, Sweep
 from ad.sweeps.records import read_records
 from ad.sweeps.run import new_measure, take_shard
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import sweep_page
-from ad.sweeps.plan import Sweep, load_sweep
+from ad.sweeps.plan import Sweep
 from ad.sweeps.records import Records, new_record, read_records
 from ad.sweeps.results import SweepResults, sweep_results
 from ad.sweeps.run import Batch, missing_batches, new_measure, run_missing

@@ -12,8 +12,8 @@ from test_sweep_plan import BOARD, SMOKE, STUDY, TABLES, changed
 
 from ad.errors import ConfigError
 from ad.sweeps import tables
+from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import check_page, write_page
-from ad.sweeps.plan import load_sweep
 from ad.sweeps.records import add_records
 from ad.sweeps.results import references, sweep_results, tuning_scores, with_further_runs
 

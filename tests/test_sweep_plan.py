@@ -8,7 +8,7 @@ from sweeps import write_sweep
 
 from ad.config.schema import diff
 from ad.errors import ConfigError
-from ad.sweeps.plan import load_sweep
+from ad.sweeps.load import load_sweep
 from ad.sweeps.run import new_measure, take_shard
 
 SMOKE = str(ROOT / "configs/smoke.yaml")

@@ -17,8 +17,8 @@ from ad.data.histories import HistoryStore
 from ad.errors import ConfigError, CorruptError, NumericError
 from ad.runtime.locks import is_locked, locked
 from ad.runtime.signals import Terminated
+from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import write_page
-from ad.sweeps.plan import load_sweep
 from ad.sweeps.records import add_records, merge_records, read_records
 from ad.sweeps.run import budget, list_runs, missing_batches, new_measure, run_missing, take_shard
 
@@ -44,6 +44,17 @@ def test_the_verb_makes_missing_runs_once_and_writes_the_page(made, capsys):
     assert known <= values["scores"].keys() and len(values["per_task"]) == 3
     assert list(values["curve"]) == ["1", "2", "3"] and 0 < values["references"]["random"] < 1
     assert {"version", "torch", "device"} <= record.made_with.keys() and record.seconds["train_s"]
+
+
+def test_the_folders_of_finished_runs_are_removed_unless_they_are_kept(made, tmp_path):
+    board = SmallBoard(tmp_path)
+    add_records(board.records, read_records(made.records).values())
+    folder = board.root / "logs" / board.runs[0].config.name
+    measure = new_measure(board.sweep)
+    for keep in (True, False):
+        folder.mkdir(parents=True, exist_ok=True)  # of a process that was killed after its record
+        assert not missing_batches(board.records, measure, board.runs, board.root, keep)
+        assert folder.exists() == keep
 
 
 def test_two_shards_make_the_records_of_one_process(made, tmp_path):

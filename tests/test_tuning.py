@@ -17,7 +17,8 @@ from ad.data.store import load_history
 from ad.errors import ConfigError
 from ad.runtime.run import Run
 from ad.sweeps.learning import Search, rank, read_search
-from ad.sweeps.plan import Sweep, load_sweep
+from ad.sweeps.load import load_sweep
+from ad.sweeps.plan import Sweep
 from ad.sweeps.records import add_records, read_records
 from ad.sweeps.run import new_measure
 
@@ -129,7 +130,7 @@ def test_the_page_ranks_settings_and_the_best_is_written_as_an_experiment(made, 
     header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
     best = dict(zip(cells(header), cells(lines[0]), strict=True))
     assert len(lines) == 4 and best[f"by {by}"] == "1" and " of 2" in best["learned"]
-    written = load(["--config_path", str(path.parent / "root/best.yaml")]).config
+    written = load(["--config_path", str(path.parent / "root/best.yaml")])
     own = {name: written.source.settings[name] for name in ("hidden", "learning_rate")}
     assert best["settings"] == f"hidden={own['hidden']} learning_rate={own['learning_rate']:g}"
     plain = load_file(CONTENT["experiment"], **CONTENT["settings"])

@@ -96,19 +96,25 @@ def _make(path: Path, measure: Measure, runs: Batch, root: Path) -> str:
 
 
 def missing_batches(
-    path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Path, retry: bool = False
+    path: Path,
+    measure: Measure,
+    runs: Sequence[PlannedRun],
+    root: Path,
+    keep: bool = False,
+    retry: bool = False,
 ) -> list[Batch]:
     """Return the batches of `runs` that have no record, and print how many there are.
 
-    With `retry`, failed runs count as missing. Folders of finished runs are removed. Raises
-    ConfigError for what a library lacks or refuses.
+    With `retry`, failed runs count as missing. The folders of finished runs are removed, unless
+    `keep`. Raises ConfigError for what a library lacks or refuses.
     """
     if retry:
         forget_failures(path, {run.key for run in runs})
     records, missing = read_records(path), []
     for batch in measure.batches(runs):
         if all(measure.is_done(run, records.get(run.key)) for run in batch):
-            _remove_finished(batch, records, root)
+            if not keep:
+                _remove_finished(batch, records, root)
         else:
             missing.append(batch)
     if missing:

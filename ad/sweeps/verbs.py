@@ -37,8 +37,8 @@ def sweep(
     """Make the runs of a sweep that have no record, then its page."""
     if file is None and not status:
         raise ConfigError("--file is missing: only --status true is for all sweeps")
+    from ad.sweeps.load import load_sweep
     from ad.sweeps.pages import check_page, write_page
-    from ad.sweeps.plan import load_sweep
     from ad.sweeps.records import merge_records, read_records
     from ad.sweeps.results import with_further_runs
     from ad.sweeps.run import list_runs, missing_batches, new_measure, run_missing, take_shard
@@ -58,7 +58,7 @@ def sweep(
     if status:
         return list_runs(plan.records, measure, own, root)
     if not table:
-        missing = [] if jobs.dry else missing_batches(plan.records, measure, own, root, retry)
+        missing = [] if jobs.dry else missing_batches(plan.records, measure, own, root, keep, retry)
         if jobs.launcher == "none":
             run_missing(plan.records, measure, missing, root, keep)
         elif missing or jobs.dry:
