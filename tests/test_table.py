@@ -1,6 +1,7 @@
 """The table of runs is made from the results on the disk and put where the README wants it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,15 @@ def test_a_run_without_results_is_marked_and_does_not_count(root, capsys):
     cells = rows(capsys.readouterr().out)
     assert cells["seed-1"][0] == "not evaluated"
     assert not any(name.startswith("**mean") for name in cells)
+
+
+def test_a_run_whose_class_file_is_gone_does_not_hide_the_others(root, capsys):
+    config = root / "logs/seed-1/config.yaml"
+    config.write_text(re.sub("algorithm: .*", "algorithm: gone.py:Gone", config.read_text()))
+    print_table(root, [], None)
+    said = capsys.readouterr()
+    assert rows(said.out)["seed-1"][0] == "its settings cannot be read"
+    assert rows(said.out)["seed-0"][0] != "–" and "gone.py" in said.err
 
 
 @pytest.mark.parametrize(
