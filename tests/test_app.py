@@ -277,15 +277,6 @@ def test_only_the_files_of_the_page_are_served(page):
         assert page.send("GET", path)[0] == 404
 
 
-def test_a_bug_is_a_sentence_on_the_page_and_a_traceback_in_the_terminal(page, monkeypatch):
-    shown = threading.Event()
-    monkeypatch.setattr(page.server, "answer", None)
-    monkeypatch.setattr(page.server, "handle_error", lambda *request: shown.set())
-    status, answer = page.post("run", {})
-    assert (status, answer) == (500, {"error": "the app failed: see its terminal"})
-    assert shown.wait(10)
-
-
 @pytest.mark.parametrize("world", ["GaussianBandit-v0", "HiddenObject-v0", "WaterMaze-v0"])
 def test_looking_at_a_world_does_not_change_it(smoke, tmp_path, world):
     config = smoke(tmp_path, "--model.reward", "projection")

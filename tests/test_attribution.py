@@ -65,11 +65,6 @@ def test_tokens_sum_to_their_head_and_neurons_to_their_mlp(spec, model, random_w
         torch.testing.assert_close(added, components[f"mlp {layer}"], **close)
 
 
-def test_the_preference_is_that_for_the_best_action_against_the_second():
-    found = torch.tensor([[0.1, 3.0, -1.0], [2.0, 0.0, 1.0]])
-    assert preferred(found).tolist() == [[-1, 1, 0], [1, 0, -1]]
-
-
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, 0)])
 def test_a_head_that_copies_the_rewarded_action_is_credited_with_it(
     spec, random_window, layer, head
@@ -109,12 +104,6 @@ def test_the_lens_ends_with_the_logits_and_shows_where_they_were_written(spec, r
     assert [names[n + 1] for n, change in enumerate(changed) if change] == ["attention 1"]
     assert (stages[0] == 0).all()
     torch.testing.assert_close(stages[-1], final, rtol=0, atol=0)
-
-
-def test_the_lens_of_a_random_model_ends_with_its_logits(spec, model, random_window):
-    final, *stages = stage_logits(model, labeled(random_window(3, 6, 0), spec))
-    torch.testing.assert_close(stages[-1], final, rtol=0, atol=0)
-    assert len(stages) == len(stage_names(model)) == 5
 
 
 def test_the_analysis_credits_the_head_the_tokens_and_the_pair(spec, random_window):

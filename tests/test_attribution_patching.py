@@ -48,17 +48,6 @@ def test_the_head_and_the_decision_that_carry_a_change_are_estimated(spec, queri
     assert np.abs(np.delete(found.flatten(), 10)).max() < 1e-6
 
 
-def test_the_only_reward_is_where_the_gradient_finds_it(spec, queries):
-    model = weak_model(spec)
-    queries.contexts.window["reward"][:, 1:] = 0.0
-    queries.contexts.window["reward"][:, 5] = 1.0  # token 6 tells it, four before the tenth
-    other = changed(queries, "last success removed", model, AD)
-    pair = Pair(model, queries, other)
-    found = estimates(pair)["place"][0].reshape(2, 10)
-    assert found[1].argmax() == 0 and np.abs(found[1, 1:]).max() < 1e-6
-    assert np.abs(np.delete(found[0], 4)).max() < 1e-3
-
-
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
 def test_a_gradient_times_a_small_change_is_the_change_of_the_divergence(spec, queries, tokenizer):
     """The directional derivative towards the unchanged value, by finite differences."""

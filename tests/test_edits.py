@@ -21,7 +21,6 @@ from ad.interpret.edits import (
     reset_episode,
 )
 from ad.methods import build_method
-from ad.methods.policy import Policy
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 
@@ -129,11 +128,6 @@ def test_what_is_left_after_a_removal_is_numbered_as_if_it_had_always_been_so(hi
 def test_an_edit_of_what_is_not_there_is_a_sentence(history, edit, sentence):
     with pytest.raises(ConfigError, match=sentence):
         edit(history)
-
-
-def test_a_policy_without_a_window_is_refused(history):
-    with pytest.raises(ConfigError, match="Policy has no window"):
-        Reader(Policy(), history)
 
 
 @pytest.mark.parametrize("words", READERS.values(), ids=READERS)

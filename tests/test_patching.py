@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from test_contexts import untrained
-from windows import labeled, rewarded_queries, subject_of
+from windows import rewarded_queries, subject_of
 
 from ad.config.schema import ModelConfig
 from ad.interpret.analyses.patching import Patching, relation_patches, steering
@@ -155,18 +155,6 @@ def test_only_contexts_that_a_change_changes_are_scored(spec, queries):
     assert pair.effect()[0] == pytest.approx(float(distance[6:].mean()))
     unchanged = Pair(model, queries, queries.contexts)
     assert np.isnan(unchanged.effect()).all() and np.isnan(steering(unchanged)).all()
-
-
-def test_contexts_with_a_reward_come_first_and_then_the_longest(spec, random_window):
-    window = random_window(6, 5, 0)
-    window["reward"][:] = 0.0
-    window["reward"][[1, 4], 2] = 1.0
-    window["valid"][4, 4:] = False
-    window["valid"][5, 5:] = False
-    contexts = labeled(window, spec)
-    queries = make_queries(contexts, 2)
-    assert queries.last.tolist() == [5, 3]
-    assert make_queries(contexts, 5).last.tolist().count(4) == 0
 
 
 def test_the_analysis_says_what_carries_which_change(spec, queries):

@@ -16,7 +16,6 @@ from conftest import SMOKE
 from processes import ROOT, run
 from training_run import assert_same_bits, train
 
-from ad.errors import ConfigError
 from ad.runtime.metrics_log import MetricsLog
 from ad.runtime.run import Run
 
@@ -75,14 +74,6 @@ def warnings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning")]
 
 
-def test_a_tensorboard_that_cannot_begin_costs_one_warning_and_no_bit(whole, experiment, capsys):
-    config = experiment(training__precision="float32")
-    (Run.open(config).folder / "tensorboard").write_text("a file in the way")
-    assert_same_bits(whole, train(config))
-    (warning,) = warnings(capsys.readouterr().err)
-    assert "tensorboard cannot be written" in warning
-
-
 def test_a_tensorboard_that_dies_costs_one_warning_and_no_line(tmp_path, capsys):
     log = MetricsLog(tmp_path)
     log.write(0, {"train/loss": 1.0})
@@ -113,12 +104,6 @@ def test_weights_and_biases_have_every_line_and_cannot_stop_a_training(
         assert wandb.arguments["project"] == "rooms" and wandb.arguments["mode"] == "offline"
         assert wandb.arguments["dir"] == config.root and "id" not in wandb.arguments
         assert wandb.arguments["config"]["training"]["steps"] == config.training.steps
-
-
-def test_without_its_extra_weights_and_biases_are_refused(experiment, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r'wandb_project .* pip install -e "\.\[wandb\]"'):
-        experiment(training__wandb_project="rooms")
 
 
 def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, experiment, capsys):

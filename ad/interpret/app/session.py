@@ -50,7 +50,7 @@ class Session:
         """The return that is asked for in an episode, None for a model without a return to go."""
         if RETURN_TO_GO not in self.model.tokenizer.inputs:
             return None
-        return float(self.reader.inner.asked[0])
+        return float(self.reader.inner.target[0])
 
     def model_action(self) -> int:
         """Return the model's action at the present decision, drawn as in the evaluation."""
