@@ -305,5 +305,5 @@ def test_the_agents_learn_a_small_room(agents):
     def success(part: slice) -> np.ndarray:
         return data["reward"][part].sum((0, 2)) / done[part].sum((0, 2))
 
-    assert (success(slice(200)) < 0.7).all()
-    assert (success(slice(-300, None)) > 0.9).all()
+    assert (success(slice(200)) < 0.6).all()  # at most 0.42 over ten seeds
+    assert (success(slice(-300, None)) > 0.85).all()  # at least 0.94 over ten seeds

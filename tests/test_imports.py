@@ -41,13 +41,13 @@ FORBIDDEN = {
 # What every package may import: the tables of names, the parts and encodings of an observation.
 DEFINITIONS = {"envs.registry", "envs.spaces", "envs.minigrid.encoding"}
 # Who goes beyond a limit says why in CHANGELOG.md, or makes room.
-MOST_LINES = {"ad": 32_000, "envs": 5_600, "scripts": 2_100, "tests": 28_000}  # of Python
+MOST_LINES = {"ad": 28_500, "envs": 5_550, "scripts": 1_900, "tests": 24_500}  # of Python
 MOST_FLOORS = 12  # modules in the longest chain of imports in ad/
-MOST_ROOMS = 26  # folders in ad/ with Python files
-MOST_FILES = 17  # Python files in a folder of ad/ that holds no plug-ins
+MOST_ROOMS = 21  # folders in ad/ with Python files
+MOST_FILES = 14  # Python files in a folder of ad/ that holds no plug-ins
 PLUGINS = {
     *("ad/sources", "ad/methods", "ad/models/encoders", "ad/models/positions"),
-    *("ad/models/memories", "ad/interpret/analyses", "ad/sweeps/launchers"),
+    *("ad/interpret/analyses", "ad/sweeps/launchers"),
 }
 SYSTEM = {"environ", "getenv", "cwd", "argv", "is_available", "manual_seed", "open", "read_text"}
 
