@@ -101,7 +101,8 @@ class SweepConfig:
     measure: str = field("evaluation", choices=MEASURES)
     title: str = field("")  # heading of the page
     about: str = field("")  # Markdown at the top of the page
-    # Markdown file for the page; tables replace what is between its marks, if it has any
+    # Markdown file for the page, relative to the sweep's file; tables replace what is between its
+    # marks, if it has any
     page: str = field("")
     summary: str = field("")  # another file with marks for the short table, e.g. README.md
     experiment: str = field("")  # YAML file of an experiment

@@ -53,9 +53,10 @@ def write_page(sweep: Sweep, root: Path) -> None:
         if sweep.page:
             sweep.page.parent.mkdir(parents=True, exist_ok=True)
             write_text(sweep.page, _plain(page).markdown())
-    if sweep.config.summary and is_marked(Path(sweep.config.summary), sweep.name):
+    summary = sweep.path.parent / sweep.config.summary
+    if summary.is_file() and is_marked(summary, sweep.name):
         table = tables.short_table(sweep_results(sweep, records))
-        replace_between(Path(sweep.config.summary), {sweep.name: table.markdown()})
+        replace_between(summary, {sweep.name: table.markdown()})
     runs = sweep.planned_runs()
     done = sum(run.key in records and not records[run.key].failure for run in runs)
     info(f"{sweep.name}: {done} of {len(runs)} runs in {root / sweep.name}.html")

@@ -104,9 +104,10 @@ class Sweep:
     @property
     def page(self) -> Path | None:
         """The Markdown page of the board, None for none."""
-        page = Path(self.config.page)
-        first = self.name == self.path.stem
-        return page.with_stem(page.stem if first else self.name) if self.config.page else None
+        if not self.config.page:
+            return None
+        page = self.path.parent / self.config.page
+        return page if self.name == self.path.stem else page.with_stem(self.name)
 
     def cells_of(self, group: str) -> list[Cell]:
         """Return the cells of a group."""
