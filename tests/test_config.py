@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,11 +42,6 @@ def message_about(text: str | bytes, folder: Path) -> str:
     return message("--config_path", str(file)).replace(f"{file}", "file.yaml")
 
 
-def first_words(parameter: object) -> str:
-    """Return the first printable characters of a parameter, as the id of a test."""
-    return "".join(character for character in str(parameter)[:30] if character.isprintable())
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_experiment_loads_and_is_named_after_its_file(path):
     assert config("--config_path", str(path)).name == path.stem
@@ -71,10 +67,8 @@ def test_quickstart_states_the_defaults():
     assert diff(config(), quickstart) == {"evaluation.temperature_known": 0.4}
 
 
-def test_an_empty_file_and_an_empty_section_mean_the_defaults(tmp_path):
-    (tmp_path / "empty.yaml").write_text("# nothing\n")
+def test_an_empty_section_means_the_defaults(tmp_path):
     (tmp_path / "section.yaml").write_text("training:\n")
-    assert config("--config_path", str(tmp_path / "empty.yaml")) == config()
     assert config("--config_path", str(tmp_path / "section.yaml")) == config()
 
 
@@ -100,18 +94,6 @@ def test_the_help_is_made_without_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_an_option_can_be_a_list():
-    assert config("--split.held_out", "[[0, 0], [8, 8]]").split.held_out == [[0, 0], [8, 8]]
-
-
-def test_overrides_replace_what_a_file_sets(tmp_path):
-    (tmp_path / "file.yaml").write_text("training: {steps: 300, batch_size: 4}")
-    overrides = {"training.steps": 500, "env.kwargs.size": 7, "split.num_train_tasks": 40}
-    experiment = load_file(tmp_path / "file.yaml", root=str(tmp_path), **overrides)
-    assert (experiment.training.steps, experiment.training.batch_size) == (500, 4)
-    assert (experiment.root, experiment.env.kwargs) == (str(tmp_path), {"size": 7})
-
-
 def test_the_problems_of_a_file_and_of_overrides_come_in_one_message(tmp_path):
     file = tmp_path / "file.yaml"
     file.write_text("training:\n  stps: 3")
@@ -133,137 +115,137 @@ def test_the_settings_of_every_registered_component_are_completed(section):
         registry.load(name).Settings(**part.settings)
 
 
-BAD_WORDS = [
-    # unknown settings
-    ("--training.stps 3", "training.stps (command line) is not a setting; did you mean steps?"),
-    ("--steps 3", "--steps is not an option; did you mean --training.steps?"),
-    ("--trainng.steps 3", "--trainng.steps is not an option; did you mean --training?"),
-    ("--source.settings.discont 1", "source.settings.discont (command line) is not a setting; "
-     "did you mean discount?"),
-    ("--env.kwargs.szie 3", "env (command line) cannot be created: DarkRoom-v0 has no setting "
-     "'szie'; did you mean size?"),
-    ("--data.zzz 3", "(known: history_stride, context_length, env_steps, held_out_act"),
-    # wrong types
-    ("--training.steps 2.7", "training.steps (command line) must be a whole number, not 2.7"),
-    ("--training.steps true", "training.steps (command line) must be a whole number, not true"),
-    ("--training.compile maybe", "must be true or false, not 'maybe'"),
-    ("--training.compile 1", "must be true or false, not 1"),
-    ("--training.learning_rate fast", "must be a number, not 'fast'"),
-    ("--training.learning_rate .nan", "must be written in base 10 and be finite, not .nan"),
-    ("--training.learning_rate 1e999", "is too large a number: 1e999"),
-    ("--training.steps 0x10", "must be written in base 10 and be finite, not 0x10"),
-    ("--training.steps 1:30", "must be written in base 10 and be finite, not 1:30"),
-    ("--training.train_seed 9223372036854775808", "is too large a number: 9223372036854775808"),
-    ("--training.steps=", "must be a whole number, not ''"),
-    ("--training 5", "training (command line) must be a group of settings (key: value), not 5"),
-    ("--env.kwargs [1]", "must be a group of settings (key: value), not [1]"),
-    ("--split.held_out [[1,x]]", "must be a list whose entries are each a list whose entries "
-     "are each a whole number or null, not [[1, 'x']]"),
-    ("--source.settings.hidden 2.5", "source.settings.hidden (command line) must be a whole "),
-    # out of range
-    ("--training.steps 0", "must be at least 1, not 0"),
-    ("--training.learning_rate 0", "must be above 0, not 0"),
-    ("--model.dropout 1.0", "must be below 1, not 1.0"),
-    ("--data.windows_from_start 1.5", "must be at most 1, not 1.5"),
-    ("--method.settings.action_dropout 1.0", "must be below 1, not 1.0"),
-    (
-        "--source.settings.discount 3",
-        "source.settings.discount (command line) must be at most 1, not 3",
-    ),
-    ("--name ../x", "must be a plain folder name (letters, digits, '.', '_', '-'; "
-     "a letter or digit first; at most 100), not '../x'"),
-    ("--name=-x", "must be a plain folder name"),
-    ("--root /no/such/folder", "must be an existing folder, not '/no/such/folder'"),
-    # unknown components
-    ("--env.id DarkRom-v0", "cannot be created: unknown environment 'DarkRom-v0'; did you mean "
-     "DarkRoom-v0?"),
-    ("--source.algorithm a3c", "is not a known source algorithm: 'a3c'; did you mean a2c?"),
-    ("--source.algorithm noise_distillation --source.settings.hold 0.5", "source.settings.hold "
-     "(command line) must be at least 1, not 0.5"),
-    ("--source.algorithm q_learning --source.settings.epsilon_end 2", "must be at most 1, not 2"),
-    ("--method.name nothing", "is not a known method: 'nothing' (known: algorithm_dist"),
-    ("--model.encoder tabel", "is not a known observation encoder: 'tabel'; did you mean tab"),
-    # combinations
-    ("--model.heads 3", "model.heads (command line) must divide model.width (64), not be 3"),
-    ("--training.warmup_steps 2000", "must be at most training.steps (1000), not 2000"),
-    ("--training.warmup_steps 3000 --training.schedule_steps 2000", "must be at most "
-     "training.schedule_steps (2000), not 3000"),
-    ("--training.micro_batches 64", "must be at most training.batch_size (32), not 64"),
-    ("--training.final_learning_rate 1", "must be at most training.learning_rate (0.003), not"),
-    ("--source.env_steps 199999", "must be a multiple of source.num_envs (10), not 199999"),
-    ("--data.history_stride 20001", "must be at most 20000, the transitions of an actor (source"),
-    ('--evaluation.worlds [{"size":11}]', "evaluation.worlds (command line) must not list {'size': "
-     "11}: model.encoder factored is for the 9 x 9 observations of training, not for 11 x 11 "
-     "(offsets is for any size)"),
-    ('--model.encoder table --evaluation.worlds [{"size":7}]', "model.encoder table is for "),
-    ('--evaluation.worlds [{"szie":7}]', "must not list {'szie': 7}: DarkRoom-v0 has no setting "),
-    ('--evaluation.worlds [{"num_envs":7}]', "must not set num_envs: the suite sets it"),
-    ('--evaluation.worlds [{"size":9},{"size":9}]', "must not list {'size': 9} twice"),
-    ("--evaluation.worlds [11]", "must be a list whose entries are each a group of settings"),
-    ("--data.env_steps 200010", "must be at most source.env_steps (200000), not 200010"),
-    ("--data.env_steps 100001", "must be a multiple of source.num_envs (10), not 100001"),
-    ("--source.env_steps 190", "must be at least 200, an episode of env.episode_length (20) for "
-     "each of source.num_envs (10) actors, not 190"),
-    ("--data.env_steps 190", "data.env_steps (command line) must be at least 200, an episode of"),
-    ("--data.env_steps 390", "data.history_stride must be at most 39, the transitions of an a"),
-    ("--data.actors_per_task 10", "must be at most 9, not 10: source.num_envs is 10, and data.h"),
-    ("--model.position rotari", "is not a known position embedding: 'rotari'; did you mean rot"),
-    ("--model.position rotary --model.width 6", "must not be rotary with heads of width 3"),
-    ("--model.position window --model.positions 63", "model.positions (command line) must be at "
-     "least 64, the length of a window of data.context_length, not 63"),
-    ("--model.position history --model.positions 1999", "must be at least 2000, the length of a "
-     "rollout of 100 episodes of 20 steps, not 1999"),
-    ("--model.position history --data.history_stride 5", "must be at least 4000, the length of a "
-     "training sequence, not 2000"),
-    ("--model.reward_token before", "must be after with model.tokenizer fused: before is for"),
-    ("--data.held_out_actors 10", "must be below source.num_envs (10), not 10"),
-    ("--env.kwargs.num_envs 3", "env.kwargs (command line) must not set num_envs: the suite "),
-    ("--env.kwargs.size 3", "split is not possible: num_train_tasks is 57, but there are 8"),
-    ("--split.num_train_tasks 80", "is not possible: num_train_tasks is 80: no task is left"),
-    ("--split.held_out [[9,9]]", "held-out task [9, 9] is not a task of this world"),
-    # words
-    ("--training.steps", "--training.steps needs a value"),
-    ("--training.steps --fresh true", "--training.steps needs a value"),
-    ("quickstart.yaml", "'quickstart.yaml' is not an option: write --section.field value"),
-    ("--split.held_out [[1,2]", "split.held_out (command line) is not YAML: expected ',' or"),
-    ("--config_path configs/quikstart.yaml", "there is no file configs/quikstart.yaml; did you "
-     "mean quickstart?"),
-    ("--config_path /", "/ cannot be read: Is a directory"),
-]  # fmt: skip
+# One refusal in a line: the setting that is at fault, and the words of the command line.
+REFUSED = """\
+training.stps --training.stps 3
+--steps --steps 3
+--trainng.steps --trainng.steps 3
+source.settings.discont --source.settings.discont 1
+env --env.kwargs.szie 3
+training.steps --training.steps 2.7
+training.steps --training.steps true
+training.steps --training.steps 0x10
+training.steps --training.steps 1:30
+training.steps --training.steps=
+training.compile --training.compile 1
+training.learning_rate --training.learning_rate fast
+training.learning_rate --training.learning_rate .nan
+training.learning_rate --training.learning_rate 1e999
+training.train_seed --training.train_seed 9223372036854775808
+training --training 5
+env.kwargs --env.kwargs [1]
+split.held_out --split.held_out [[1,x]]
+source.settings.hidden --source.settings.hidden 2.5
+training.steps --training.steps 0
+training.learning_rate --training.learning_rate 0
+model.dropout --model.dropout 1.0
+data.windows_from_start --data.windows_from_start 1.5
+source.settings.discount --source.settings.discount 3
+name --name ../x
+name --name=-x
+root --root /no/such/folder
+env --env.id DarkRom-v0
+source.algorithm --source.algorithm a3c
+method.name --method.name nothing
+model.heads --model.heads 3
+training.warmup_steps --training.warmup_steps 1001
+training.warmup_steps --training.warmup_steps 2001 --training.schedule_steps 2000
+training.schedule_steps --training.schedule_steps 999
+training.micro_batches --training.micro_batches 33
+training.final_learning_rate --training.final_learning_rate 1
+source.env_steps --source.env_steps 199999
+source.env_steps --source.env_steps 190
+data.history_stride --data.history_stride 20001
+data.history_stride --data.env_steps 390
+data.env_steps --data.env_steps 200010
+data.env_steps --data.env_steps 100001
+data.env_steps --data.env_steps 190
+data.actors_per_task --data.actors_per_task 10
+data.held_out_actors --data.held_out_actors 10
+data.windows_to_end --data.windows_to_end 0.6
+evaluation.worlds --evaluation.worlds [{"size":11}]
+evaluation.worlds --model.encoder table --evaluation.worlds [{"size":7}]
+evaluation.worlds --evaluation.worlds [{"szie":7}]
+evaluation.worlds --evaluation.worlds [{"num_envs":7}]
+evaluation.worlds --evaluation.worlds [{"size":9},{"size":9}]
+model.position --model.position rotary --model.width 6
+model.positions --model.position window --model.positions 63
+model.positions --model.position history --model.positions 1999
+model.positions --model.position history --data.history_stride 5
+model.reward_token --model.reward_token before
+env.kwargs --env.kwargs.num_envs 3
+split --env.kwargs.size 3
+split --split.num_train_tasks 80
+split --split.held_out [[9,9]]
+--training.steps --training.steps
+model.heads --model.heads x
+'quickstart.yaml' quickstart.yaml
+split.held_out --split.held_out [[1,2]
+configs/quikstart.yaml --config_path configs/quikstart.yaml
+/ --config_path /"""
 
 
-@pytest.mark.parametrize(("words", "sentence"), BAD_WORDS, ids=first_words)
-def test_a_bad_command_line_gets_its_sentence(words, sentence):
-    assert sentence in message(*words.split(" ", 3))
+@pytest.mark.parametrize("line", REFUSED.splitlines())
+def test_a_wrong_value_is_refused_in_one_sentence_that_names_its_setting(line):
+    setting, *words = line.split()
+    (sentence,) = message(*words).splitlines()
+    assert setting in re.split(r"[ :;]", sentence)
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--training.stps 3", "steps"),
+        ("--steps 3", "--training.steps"),
+        ("--trainng.steps 3", "--training"),
+        ("--env.kwargs.szie 3", "size"),
+        ("--env.id DarkRom-v0", "DarkRoom-v0"),
+        ("--source.algorithm a3c", "a2c"),
+        ("--config_path configs/quikstart.yaml", "quickstart"),
+    ],
+)
+def test_a_misspelled_name_gets_the_one_that_was_meant(words, hint):
+    assert message(*words.split()).endswith(f"did you mean {hint}?")
+
+
+# The content of a file and the start of the sentence that refuses it.
 BAD_FILES = [
-    ("training:\n  stps: 3", "training.stps (file.yaml, line 2) is not a setting; did you mean"),
-    ("name: no", "name (file.yaml, line 1) must be text, not false (in quotes it is text)"),
-    ("name: 2024", "must be text, not 2024 (in quotes it is text)"),
-    ("name: 2024-08-01", "name (file.yaml, line 1) has a value of the unsupported type"),
+    ("training:\n  stps: 3", "training.stps (file.yaml, line 2) is not a setting"),
+    ("name: no", "name (file.yaml, line 1)"),
+    ("name: 2024-08-01", "name (file.yaml, line 1)"),
     ("training:\n  steps: 1\n  steps: 2", "training.steps (file.yaml, line 2) is set twice"),
-    ("training: {1: 2}", "training.1 is not a plain text key (in quotes it is)"),
-    ("[1, 2]", "file.yaml must be a group of settings (key: value), not [1, 2]"),
-    ("just words", "file.yaml must be a group of settings (key: value), not 'just words'"),
-    ("null", "file.yaml must be a group of settings (key: value), not null"),
-    ("env: &a {id: x}\nsplit: *a", "file.yaml is not YAML: an alias (*name) is not allowed "
-     "(line 2, column 8)"),
-    ("env: &a {kwargs: *a}", "an alias (*name) is not allowed"),
-    ("env: !!python/object/apply:os.system ['true']", "has a value of the unsupported type"),
-    ("name: !!int x", "name (file.yaml, line 1) has a value that cannot be read: 'x'"),
-    ("training: {steps: [}", "file.yaml is not YAML: "),
-    ("a: 1\n---\nb: 2", "file.yaml is not YAML: but found another document"),
+    ("training: {1: 2}", "training.1 is not a plain text key"),
+    ("training: {<<: {steps: 3}}", "training"),
+    ("training: {steps: null}", "training.steps (file.yaml, line 1)"),
+    ("training: {steps: 2.0}", "training.steps (file.yaml, line 1)"),
+    ("training: {steps: '5'}", "training.steps (file.yaml, line 1)"),
+    (f"training: {{steps: {'9' * 5000}}}", "training.steps"),
+    ("training: {learning_rate: true}", "training.learning_rate (file.yaml, line 1)"),
+    ("training: {learning_rate: -.inf}", "training.learning_rate (file.yaml, line 1)"),
+    ("training: {learning_rate: [.NaN]}", "training.learning_rate"),
+    ("training: {compile: 'true'}", "training.compile (file.yaml, line 1)"),
+    ("env: {kwargs: {size: .nan}}", "env.kwargs.size"),
+    ("env: !!set {a, b}", "env"),
+    ("split: {held_out: 3}", "split.held_out (file.yaml, line 1)"),
+    ("[1, 2]", "file.yaml must be a group of settings"),
+    ("null", "file.yaml must be a group of settings"),
+    ("env: &a {id: x}\nsplit: *a", "file.yaml is not YAML: an alias"),
+    ("env: &a {kwargs: *a}", "file.yaml is not YAML: an alias"),
+    ("env: !!python/object/apply:os.system ['true']", "env (file.yaml, line 1) has a value of"),
+    ("name: !!binary aGVsbG8=", "name (file.yaml, line 1) has a value of"),
+    ("name: !!int x", "name (file.yaml, line 1)"),
+    ("training: {steps: [}", "file.yaml is not YAML"),
+    ("a: 1\n---\nb: 2", "file.yaml is not YAML"),
     ("x: " + "[" * 5000, "file.yaml is nested too deeply"),
     ("x: " + "a" * 1_000_000, "file.yaml is larger than 1000000 bytes"),
-    ("name: \x00", "file.yaml is not YAML: unacceptable character"),
-    (b"name: \xff\xfe", "file.yaml is not a text file (UTF-8)"),
-]  # fmt: skip
+    ("name: \x00", "file.yaml is not YAML"),
+    (b"name: \xff\xfe", "file.yaml is not a text file"),
+]
 
 
-@pytest.mark.parametrize(("text", "sentence"), BAD_FILES, ids=first_words)
-def test_a_bad_file_gets_its_sentence(text, sentence, tmp_path):
-    assert sentence in message_about(text, tmp_path)
+@pytest.mark.parametrize(("text", "start"), BAD_FILES, ids=range(len(BAD_FILES)))
+def test_a_bad_file_is_refused_with_the_line_of_its_mistake(text, start, tmp_path):
+    assert message_about(text, tmp_path).startswith(start)
 
 
 def test_all_problems_come_in_one_message(tmp_path):
@@ -273,10 +255,6 @@ def test_all_problems_come_in_one_message(tmp_path):
     assert [line.split()[0] for line in lines[1:]] == [
         "name", "training.stps", "training.steps", "env", "model.heads"
     ]  # fmt: skip
-
-
-def test_a_constraint_is_silent_while_one_of_its_settings_is_wrong():
-    assert message("--model.heads", "x").count("model.heads") == 1
 
 
 def test_a_refused_configuration_leaves_no_trace(tmp_path, monkeypatch):
