@@ -41,8 +41,9 @@ def run(smoke, tmp_path_factory) -> Run:
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_a_round_trip_keeps_what_the_format_holds(run, root, name):
+def test_a_round_trip_in_small_chunks_keeps_what_the_format_holds(run, root, name, monkeypatch):
     export_histories(run, name, PLACES[name])
+    monkeypatch.setattr("ad.exchange.recorded.CHUNK_BYTES", 3 * 3 * 20 * 13)
     back = imported(name, PLACES[name], root)
     np.testing.assert_array_equal(back.split.train_tasks, run.split.train_tasks)
     assert back.split.hash == run.split.hash
@@ -71,6 +72,9 @@ def test_minari_loads_the_episodes_in_learning_order_with_their_metadata(run):
     export_histories(run, "minari", "rooms/noisy-v0")
     data = minari.load_dataset("rooms/noisy-v0")
     assert data.total_steps == 3 * 90
+    for episode in data.iterate_episodes(range(10)):
+        assert all(map(data.observation_space.contains, episode.observations))
+        assert all(map(data.action_space.contains, episode.actions))
     metadata = list(data.storage.get_episode_metadata(range(data.total_episodes)))
     places = [(m["history"], m["actor"], m["episode_in_history"]) for m in metadata]
     assert places == sorted(places) and len({*places}) == len(places)
@@ -82,17 +86,6 @@ def test_minari_loads_the_episodes_in_learning_order_with_their_metadata(run):
     length = len(episode.rewards)
     np.testing.assert_array_equal(episode.observations[:-1], whole["observation"][0, :length])
     assert episode.observations[-1] == whole["next_observation"][0, length - 1]
-
-
-def test_what_minari_loads_is_in_its_spaces_and_its_environment_can_be_made(run):
-    export_histories(run, "minari", "rooms/noisy-v0")
-    data = minari.load_dataset("rooms/noisy-v0")
-    for episode in data.iterate_episodes(range(10)):
-        assert all(map(data.observation_space.contains, episode.observations))
-        assert all(map(data.action_space.contains, episode.actions))
-    env = data.recover_environment()
-    assert env.observation_space == data.observation_space and env.action_space == data.action_space
-    assert env.get_wrapper_attr("episode_length") == run.config.env.episode_length
 
 
 def test_xland_has_the_arrays_that_its_data_sets_have(run):
@@ -130,10 +123,6 @@ def test_a_file_in_the_layout_of_xland_trains_algorithm_distillation(root, capsy
         np.testing.assert_array_equal(wanted["dones"], found["terminated"] | found["truncated"])
         np.testing.assert_array_equal(found["truncated"], wanted["dones"] & (found["time"] == 11))
     assert exit_code(VERBS["train"], train_words(run)) == 0
-    log = [json.loads(line) for line in (root / "logs/mine/metrics.jsonl").open()]
-    losses = [line["train/loss"] for line in log if "train/loss" in line]
-    assert len(losses) == 8 and np.isfinite(losses).all()
-    assert [line for line in log if "train/held_out_actor_loss" in line]
     capsys.readouterr()
     assert exit_code(VERBS["evaluate"], train_words(run)) == 2
     assert "cannot be stepped" in capsys.readouterr().err
@@ -202,7 +191,9 @@ def test_parts_and_tasks_of_another_library_come_back_through_minari(smoke, root
     for field in before:
         np.testing.assert_array_equal(before[field], after[field])
     data = minari.load_dataset("grid-v0")
-    assert data.recover_environment().observation_space == data.observation_space
+    env = data.recover_environment()
+    assert env.observation_space == data.observation_space and env.action_space == data.action_space
+    assert env.get_wrapper_attr("episode_length") == run.config.env.episode_length
 
 
 def test_parts_nest_in_a_space_as_they_were_split():
@@ -239,16 +230,6 @@ def test_the_time_in_an_episode_continues_from_the_chunk_before():
     done = np.array([[0, 0, 1, 0, 0, 1, 0]], bool)
     assert time_in_episode(done, np.array([0])).tolist() == [[0, 1, 2, 0, 1, 2, 0]]
     assert time_in_episode(done, np.array([4])).tolist() == [[4, 5, 6, 0, 1, 2, 0]]
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_histories_are_read_in_chunks_of_any_size(run, root, name, monkeypatch):
-    export_histories(run, name, PLACES[name])
-    monkeypatch.setattr("ad.exchange.recorded.CHUNK_BYTES", 3 * 3 * 20 * 13)
-    back = imported(name, PLACES[name], root)
-    for before, after in zip(histories(run), histories(back), strict=True):
-        for field in before.keys() - {*LOST[name]}:
-            np.testing.assert_array_equal(before[field], after[field])
 
 
 def test_a_source_of_recorded_histories_resumes_where_it_was(run, root, monkeypatch):

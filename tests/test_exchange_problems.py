@@ -14,8 +14,8 @@ from exchanged import PLACES, collected_run, imported, words, work_in, write_xla
 from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError
 from ad.exchange import export, formats
-from ad.exchange import minari as minari_format
 from ad.exchange.export import export_histories
+from ad.exchange.minari import Minari
 from ad.exchange.minari_reader import MinariReader
 from ad.exchange.recorded import RecordedWorld
 from ad.exchange.xland import XLand
@@ -62,10 +62,7 @@ def test_a_missing_extra_is_a_sentence(run, name, monkeypatch, capsys):
     found = importlib.util.find_spec
     monkeypatch.setattr(formats, "find_spec", lambda n: None if n == package else found(n))
     assert exit_code(VERBS["export_histories"], words(run, name, PLACES[name])) == 2
-    assert capsys.readouterr().err == (
-        f"the format {name} needs packages that are not installed ({package}): "
-        f'pip install -e ".[{name}]"\n'
-    )
+    assert f'pip install -e ".[{name}]"' in capsys.readouterr().err
 
 
 class Words(gymnasium.Space):
@@ -74,30 +71,20 @@ class Words(gymnasium.Space):
     def __init__(self):
         super().__init__((), np.int64)
 
-    def __repr__(self):
-        return "Words()"
 
-
-PROBLEM = minari_format.Minari.problem
-
-
-def test_observations_that_minari_has_no_space_for_are_a_sentence(run, monkeypatch, capsys):
-    world = SimpleNamespace(single_observation_space=Words())
-    monkeypatch.setattr(minari_format.Minari, "problem", lambda own, _: PROBLEM(own, world))
-    assert exit_code(VERBS["export_histories"], words(run, "minari", "x-v0")) == 2
-    assert "the format minari has no space for the observations Words()" in capsys.readouterr().err
+def test_observations_that_minari_has_no_space_for_are_refused():
+    assert Minari().problem(SimpleNamespace(single_observation_space=Words()))
+    space = gymnasium.spaces.Discrete(3)
+    assert not Minari().problem(SimpleNamespace(single_observation_space=space))
 
 
 @pytest.mark.parametrize(
-    ("world", "problem"),
-    [
-        ({"n": 300}, "from 0 to 255, not Discrete(300)"),
-        ({"shape": [3], "dtype": "float32"}, "not an array [3] of float32"),
-        ({"a": {"n": 3}, "b": {"n": 3}}, "not the parts a, b"),
-    ],
+    "observation",
+    [{"n": 257}, {"shape": [3], "dtype": "float32"}, {"a": {"n": 3}, "b": {"n": 3}}],
 )
-def test_observations_that_xland_has_no_room_for_are_a_sentence(world, problem):
-    assert problem in XLand().problem(RecordedWorld(observation=world))
+def test_observations_that_do_not_fit_into_the_arrays_of_xland_are_refused(observation):
+    assert XLand().problem(RecordedWorld(observation=observation))
+    assert not XLand().problem(RecordedWorld(observation={"n": 256}))
 
 
 @pytest.mark.parametrize("name", EXPORTS)
@@ -111,41 +98,27 @@ def test_a_damaged_data_set_is_a_sentence(run, root, name, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda file: file.__delitem__("1/dones"), "group 1 of xland.hdf5 has no dones"),
-        (lambda file: file.move("0", "x"), "no groups 0, 1"),
-        (lambda file: file.__delitem__("2/states"), "has no states"),
-    ],
+    "change", [lambda file: file.__delitem__("1/dones"), lambda file: file.move("0", "x")]
 )
-def test_a_file_of_another_layout_is_a_sentence(root, change, problem, capsys):
+def test_a_file_of_another_layout_is_refused(root, change, capsys):
     write_xland(root / "xland.hdf5")
     with h5py.File("xland.hdf5", "a") as file:
         change(file)
     arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", "mine.yaml"]
     assert exit_code(VERBS["import_histories"], arguments) == 2
-    assert problem in capsys.readouterr().err
+    assert "xland.hdf5" in capsys.readouterr().err
 
 
-def test_an_experiment_of_ones_own_is_not_overwritten(root, capsys):
+def test_an_import_overwrites_no_other_file_and_needs_a_name_of_a_run(root, capsys):
     write_xland(root / "xland.hdf5")
-    (root / "mine.yaml").write_text("name: precious\n")
-    arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", "mine.yaml"]
-    assert exit_code(VERBS["import_histories"], arguments) == 2
-    assert "mine.yaml holds another experiment" in capsys.readouterr().err
-    assert (root / "mine.yaml").read_text() == "name: precious\n"
-
-
-def test_a_file_that_cannot_be_an_experiment_is_a_sentence(root, capsys):
-    write_xland(root / "xland.hdf5")
-    (root / "mine.yaml").write_bytes(b"\xff\x00")
-    for name, problem in [
-        ("mine.yaml", "mine.yaml holds another experiment"),
-        ("my room.yaml", "the name of the experiment must be a plain folder name"),
-    ]:
+    contents = {"mine.yaml": b"name: precious\n", "binary.yaml": b"\xff\x00"}
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    for name in [*contents, "my room.yaml"]:
         arguments = ["--format", "xland", "--from", "xland.hdf5", "--to", name]
         assert exit_code(VERBS["import_histories"], arguments) == 2
-        assert problem in capsys.readouterr().err
+        assert capsys.readouterr().err.count("\n") == 1
+    assert all((root / name).read_bytes() == content for name, content in contents.items())
     assert not (root / "my room.yaml").exists()
 
 

@@ -71,8 +71,3 @@ def test_gymnasium_finds_the_worlds_by_the_name_of_their_module():
     """Gymnasium 1 has no entry points for environments: an id names the module that has it."""
     command = [sys.executable, "-W", "error", "-c", FINDS]
     assert output(command, ROOT) == "{'time': 0} (3,) False\n"
-
-
-@pytest.mark.slow
-def test_gymnasium_finds_the_installed_worlds(installed, tmp_path):
-    assert output([installed / "python", "-c", FINDS], tmp_path) == "{'time': 0} (3,) False\n"

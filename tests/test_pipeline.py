@@ -62,13 +62,6 @@ def summary(config) -> dict:
     return {name: value for name, value in content.items() if name != "timing"}
 
 
-def test_it_leaves_what_the_design_names(config):
-    written = {path.name for path in folder(config).iterdir()}
-    expected = {"config.yaml", "split.json", "metrics.jsonl", "timing.json", "tensorboard"}
-    expected |= {"checkpoints", "results.csv", "results.json", "trajectories.npz", "report.html"}
-    assert expected <= written
-
-
 def test_only_train_tasks_have_histories(config):
     split = Run.open(config).split
     units = {
@@ -127,34 +120,21 @@ def test_the_report_needs_nothing_from_elsewhere(config):
     assert "data:image/png" in page and "data:video/mp4" in page
 
 
-def test_every_train_task_and_one_held_out_task_have_a_video(config):
-    videos = sorted(path.stem for path in (Path(config.root) / "videos" / "smoke").iterdir())
-    split = Run.open(config).split
-    sources = [f"source_{task_name(task)}" for task in split.train_tasks]
-    assert [name for name in videos if name.startswith("source")] == sorted(sources)
-    (held_out,) = (name for name in videos if name.startswith("held_out"))
-    assert held_out.removeprefix("held_out_") in map(task_name, split.held_out_tasks)
-
-
 def test_the_second_time_nothing_is_computed_again(again, capsys):
     made = ("checkpoints", "tensorboard", "source", "results.csv", "trajectories.npz")
     kept = [Path(again.root) / "histories", Path(again.root) / "videos"]
     kept += [folder(again) / name for name in made]
     before = ages(*kept)
+    names = ("metrics.jsonl", "split.json", "curve.png")
+    contents, aggregates = [(folder(again) / name).read_bytes() for name in names], summary(again)
     pipeline.run_all([Run.open(again)])
+    assert [(folder(again) / name).read_bytes() for name in names] == contents
+    assert summary(again) == aggregates
     changed = {path for path, age in ages(*kept).items() if before.get(path) != age}
     assert {path for path in changed if not path.name.startswith("split_")} == set()
     said = capsys.readouterr().out
     assert "0 of 5 histories" in said and "0 of 6 videos" in said
     assert said.count("already done") == 2
-
-
-def test_the_second_time_the_results_are_the_same(again):
-    names = ("results.csv", "metrics.jsonl", "split.json", "curve.png")
-    before, aggregates = [(folder(again) / name).read_bytes() for name in names], summary(again)
-    pipeline.run_all([Run.open(again)])
-    assert [(folder(again) / name).read_bytes() for name in names] == before
-    assert summary(again) == aggregates
 
 
 def test_from_nothing_it_comes_to_the_same_results(config, again):
@@ -180,20 +160,11 @@ def test_a_fresh_run_begins_again_and_keeps_the_histories(again):
     assert results(again) == results_before
 
 
-def test_fresh_histories_are_the_same_again(again):
-    before = files(Path(again.root) / "histories")
-    pipeline.collect(Run.open(again), fresh=True)
-    assert files(Path(again.root) / "histories") == before
-
-
-@pytest.mark.parametrize("name", ["results.csv", "trajectories.npz"])
-def test_results_that_were_deleted_are_made_again(again, name):
-    before = (folder(again) / name).read_bytes()
-    (folder(again) / name).unlink()
+def test_results_that_were_deleted_are_made_again(again):
+    before = (folder(again) / "results.csv").read_bytes()
+    (folder(again) / "results.csv").unlink()
     pipeline.evaluate(Run.open(again))
-    assert (folder(again) / name).exists()
-    if name == "results.csv":
-        assert (folder(again) / name).read_bytes() == before
+    assert (folder(again) / "results.csv").read_bytes() == before
 
 
 def test_some_of_the_train_tasks_are_evaluated_with_references_of_the_same_tasks(again):
@@ -232,32 +203,21 @@ def test_a_verb_before_its_turn_says_so_in_one_sentence(tmp_path, verb, capsys):
     path = Path(__file__).parent.parent / "configs" / "smoke.yaml"
     words = ["--config_path", str(path), "--root", str(tmp_path), "--device", "cpu"]
     assert exit_code(VERBS[verb], [*words, "--threads", "1"]) == 2
-    complaint = capsys.readouterr().err.strip().splitlines()
-    assert len(complaint) == 1 and "scripts." in complaint[0]
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "scripts." in sentence
 
 
-@pytest.mark.parametrize(
-    "kind", ["dense", "random", "separate", "table", "one_actor", "foreign", "unknown"]
-)
+@pytest.mark.parametrize("kind", ["separate", "one_actor", "unknown"])
 def test_every_kind_of_experiment_runs_from_nothing_to_its_report(smoke, tmp_path, kind):
     words = {
-        "dense": ["--env.kwargs.terminate", "false"],
-        "random": [
-            *("--env.kwargs.start", "random"),
-            *("--model.tokenizer", "modal", "--model.position", "rotary"),
-        ],
         "separate": [
             *("--model.tokenizer", "separate", "--model.next_observation", "false"),
             *("--model.reward_token", "before", "--model.position", "window"),
+            *("--env.kwargs.terminate", "false", "--env.kwargs.start", "random"),
         ],
-        "table": ["--model.encoder", "table", "--method.name", "expert_distillation"],
         "one_actor": [
             *("--source.num_envs", "1", "--data.held_out_actors", "0"),
             *("--model.position", "history", "--model.reward", "projection"),
-        ],
-        "foreign": [
-            *("--env.id", "FrozenLake-v1", "--env.kwargs", "{}", "--split.num_train_tasks", "1"),
-            *("--env.tasks", "[{is_slippery: true}, {is_slippery: false}]"),
         ],
         "unknown": [
             *("--env.id", "CliffWalking-v1", "--env.kwargs", "{}", "--env.tasks", "[{}, {}]"),
