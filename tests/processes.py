@@ -19,17 +19,6 @@ def start(verb: str, config_path: Path, root: Path, *words: str, **options) -> s
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **options)
 
 
-def compiled_and_loaded(program: str, folder: Path) -> tuple[bytes, bytes]:
-    """Return the output of a Python program that compiles its loops and of one that loads them.
-
-    Both run `program`, with numba's cache in `folder`, which is empty at first.
-    """
-    env = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", program]
-    first, second = (subprocess.check_output(command, env=env, cwd=ROOT) for _ in range(2))
-    return first, second
-
-
 def run(verb: str, config_path: Path, root: Path, *words: str, **options) -> tuple[int, str]:
     """Run a verb to its end; return its exit code and its stderr."""
     process = start(verb, config_path, root, *words, **options)

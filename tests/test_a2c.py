@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from processes import compiled_and_loaded
 
 from ad.collection.job import new_source
 from ad.sources import a2c_kernel
@@ -235,24 +234,6 @@ def test_the_number_of_threads_does_not_change_a_bit(agents, numba_threads):
         results.append(learn(agents(TASKS)))
     for name, array in results[0].items():
         np.testing.assert_array_equal(array, results[1][name], err_msg=name)
-
-
-LEARN = """
-import sys
-import numpy as np
-from ad.collection.job import new_source
-from ad.config.parser import load
-row = load(["--config_path", "configs/smoke.yaml", "--source.algorithm", "a2c"])
-source = new_source(row, np.array([[0, 0], [2, 2]]))
-for _ in source.run(620): pass
-sys.stdout.buffer.write(source.parameters.tobytes())
-"""
-
-
-@pytest.mark.slow  # compiles the loops twice
-def test_a_process_that_compiles_and_one_that_loads_the_cache_have_the_same_bits(tmp_path):
-    first, second = compiled_and_loaded(LEARN, tmp_path)
-    assert first and first == second
 
 
 def test_an_update_on_recorded_transitions_equals_torchs(agents):

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from recorded import (
-    assert_a_restored_source_has_the_same_bits,
     played,
 )
 from scipy.stats import beta, norm
@@ -140,11 +139,6 @@ def test_a_task_has_the_same_history_alone_as_among_others(config):
     together, alone = (played(new_source(config(), some), 60) for some in (tasks, tasks[[1]]))
     for name, values in alone.items():
         np.testing.assert_array_equal(together[name][:, [1]], values)
-
-
-def test_a_restored_learner_lives_on_with_the_same_bits(config):
-    one, other = (new_source(config(), tasks_of(config())) for _ in range(2))
-    assert_a_restored_source_has_the_same_bits(one, other)
 
 
 @pytest.mark.parametrize("name", BANDIT_SOURCES)

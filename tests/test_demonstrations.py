@@ -12,7 +12,6 @@ from conftest import SMOKE
 from ad.cli import VERBS, exit_code
 from ad.collection.collect import collect, collect_tasks
 from ad.collection.job import CollectionJob, new_source
-from ad.config.parser import load_file
 from ad.data.checkpoints import checkpoint_at
 from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
@@ -270,15 +269,6 @@ def test_the_agents_of_an_experiment_learn_first(smoke, tmp_path, learning):
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("manifest.json")}
 
 
-def test_an_experiment_has_the_histories_that_its_own_run_collects(smoke, tmp_path, learning):
-    collect(Run.open(smoke(tmp_path, *played_by(learning))))
-    found = collected_folders(tmp_path)
-    changes = {"root": str(tmp_path), "name": "learning", "split.num_train_tasks": 2}
-    own = Run.open(load_file(learning, **changes))
-    assert collect(own) == 0
-    assert collected_folders(tmp_path) == found
-
-
 def test_a_changed_experiment_makes_other_demonstrations(smoke, tmp_path, learning):
     run = Run.open(smoke(tmp_path, *played_by(learning)))
     assert collect(run) == 2
@@ -336,13 +326,3 @@ def test_a_collection_waits_for_agents_that_learn_elsewhere(smoke, tmp_path, lea
         held.wait()
         assert collect(run) == 2 and holding.done()
         holding.result()
-
-
-LAKES = LEARNING.replace("kwargs: {size: 3}", "id: FrozenLake-v1, tasks: [{}, {}]")
-LAKES = LAKES.replace("num_train_tasks: 5", "num_train_tasks: 1")
-
-
-def test_demonstrations_are_valid_with_nothing_collected(smoke, tmp_path, learning):
-    config = smoke(tmp_path, *played_by(learning))
-    assert config.source.settings["entries"][0]["experiment"] == str(learning)
-    assert not (tmp_path / "histories").exists()

@@ -10,7 +10,6 @@ from training_run import assert_same_bits, forget_last_checkpoint, train
 
 from ad.config.parser import load
 from ad.config.schema import MethodConfig
-from ad.data.load import load_dataset
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.errors import ConfigError
@@ -18,7 +17,6 @@ from ad.methods import build_method
 from ad.methods.dpt import ShuffledWindows
 from ad.registry import TOKENIZERS
 from ad.rollout.rollout import rollout, sampled
-from ad.runtime.run import Run
 from envs import make_vec
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
@@ -45,19 +43,6 @@ def test_the_loss_is_the_surprise_of_the_optimal_actions_and_not_of_those_taken(
     window["action_mask"] = torch.zeros(4, 7, 5, dtype=torch.bool)
     window["action_mask"].scatter_(2, window["optimal_action"][..., None], True)
     assert method.loss(model, window)[0].abs() < 1e-6
-
-
-def test_targets_lead_to_the_goal_of_their_task(collected):
-    run = Run.open(collected("dpt_targets", *WORDS))
-    windows = build_method(run.config.method).sampler(load_dataset(run))
-    size, goals = 3, run.split.train_tasks @ [3, 1]
-    moved = run.world.successors()[windows.data["observation"], windows.data["optimal_action"]]
-    goal = np.repeat(np.repeat(goals, len(windows.lengths) // len(goals)), windows.lengths)
-    before, after = (
-        np.abs(np.stack(np.divmod(cells, size)) - np.divmod(goal, size)).sum(0)
-        for cells in (windows.data["observation"].astype(int), moved.astype(int))
-    )
-    np.testing.assert_array_equal(after, np.maximum(before - 1, 0))
 
 
 def numbered_windows(length: int) -> WindowSampler:

@@ -69,14 +69,6 @@ def by_hand(model, batch) -> dict[str, float]:
     return {name: value / count for name, value in parts.items()}
 
 
-def test_a_hidden_state_has_the_features_of_each_of_several_actions(spec):
-    model = build_method(MethodConfig(NAME)).build(spec, SMALL)
-    hidden, action = torch.randn(3, 1, model.joint.in_features // 2), torch.tensor([[0, 1]] * 3)
-    embedded = model.tokenizer.action.weight[action]
-    known = torch.cat([hidden.expand(-1, 2, -1), embedded], -1)
-    torch.testing.assert_close(model.features(hidden, action), F.gelu(model.joint(known)))
-
-
 @pytest.mark.parametrize("rewards", [(0.0, 1.0), ()])
 def test_the_loss_is_the_one_by_hand(rewards, spec, batch):
     method = build_method(MethodConfig(NAME, {"dynamics_weight": 0.3}))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from recorded import assert_a_restored_source_has_the_same_bits, played
+from recorded import played
 from worlds import Bandit
 
 from ad.sources.ppo import PPO, Samples, Settings
@@ -134,12 +134,6 @@ def test_an_agent_has_the_same_bits_among_agents_of_other_settings():
         for name, values in played(single, 70).items():
             np.testing.assert_array_equal(together[name][:, [k]], values)
         np.testing.assert_array_equal(batch.parameters[[k]], single.parameters)
-
-
-def test_a_restored_agent_learns_on_with_the_same_bits():
-    one, other = agents(), agents()
-    assert_a_restored_source_has_the_same_bits(one, other)
-    np.testing.assert_array_equal(one.parameters, other.parameters)
 
 
 def test_actions_that_a_task_lacks_are_not_taken_and_their_logits_stay():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from recorded import assert_a_restored_source_has_the_same_bits, played
+from recorded import played
 
 from ad.collection.job import new_source
 from ad.config.parser import load
@@ -12,8 +12,6 @@ from ad.sources.gamma import standard_gamma
 from ad.sources.posterior_sampling import PosteriorSampling
 from ad.sources.posterior_sampling import Settings as SamplingSettings
 from ad.sources.psrl import PSRL, Settings
-from ad.sources.q_learning import QLearning
-from ad.sources.q_learning import Settings as QSettings
 from envs import make_vec
 
 
@@ -145,11 +143,6 @@ def test_rewards_without_noise_are_known_after_one_trial():
     np.testing.assert_allclose(tried, data["reward"], atol=0.01)
 
 
-def test_a_restored_agent_acts_on_with_the_same_bits():
-    one, other = (agents("StructuredMDP-v0") for _ in range(2))
-    assert_a_restored_source_has_the_same_bits(one, other)
-
-
 @pytest.mark.parametrize("env_id", ["FrozenLake-v1", "CliffWalking-v1"])
 def test_psrl_plays_the_tables_of_gymnasium(smoke, tmp_path, env_id):
     tasks = "[{desc: [SFF, FHF, FFG]}, {desc: [SHF, FFF, FFG]}]"
@@ -185,12 +178,3 @@ def test_graphs_can_be_told_apart_by_the_source_that_drops_tasks():
     np.testing.assert_array_equal(source.sampled.reshape(4, 5), tasks.repeat(5, axis=1))
     best = env.unwrapped.optimal_return(tasks, 24)
     np.testing.assert_allclose(data["reward"][24:].sum(0), best[:, None].repeat(5, axis=1))
-
-
-SOURCES = {
-    "psrl": (PSRL, Settings()),
-    "q_learning": (
-        QLearning,
-        QSettings(learning_rate=0.1, discount=0.9, initial_value=15.0, hold=1.0, planning_steps=0),
-    ),
-}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fields import FIELDS
-from source_words import ROOM_SOURCES, SOURCE_WORDS
+from recorded import assert_a_restored_source_has_the_same_bits
+from source_words import SOURCE_WORDS
 
 import envs
 from ad.collection.collect import collect
@@ -88,46 +88,41 @@ def test_histories_that_were_cut_off_come_out_with_the_same_bytes(whole, tmp_pat
     assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole.config).path)
 
 
-def test_what_was_written_behind_the_last_state_does_not_count(whole_of_two, tmp_path):
-    other = other_run(whole_of_two, tmp_path)
-    cut(other, 3)
-    for path in HistoryStore(other.config).path.glob(f"{PARTIAL}*/*/action.npy"):
+def written_behind_the_state(folder: Path) -> None:
+    for path in folder.glob("*/action.npy"):
         np.load(path, mmap_mode="r+")[:, 2 * CHUNK_STEPS :] = 3
-    collect(other)
-    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
-def test_a_collection_cut_before_its_first_state_starts_again_and_says_so(
-    whole_of_two, tmp_path, capsys
-):
-    other = other_run(whole_of_two, tmp_path)
-    cut(other, 1)
-    collect(other)
-    assert "starts again: it left no snapshot" in capsys.readouterr().err
-    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
-
-
-def test_a_damaged_state_is_refused_and_the_collection_starts_again(whole_of_two, tmp_path, capsys):
-    other = other_run(whole_of_two, tmp_path)
-    cut(other, 3)
-    (path,) = HistoryStore(other.config).path.glob(f"{PARTIAL}*/state_*.npz")
+def damaged_state(folder: Path) -> None:
+    (path,) = folder.glob("state_*.npz")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    collect(other)
-    assert "starts again: the state in" in capsys.readouterr().err
-    assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
-def test_a_partial_array_that_was_cut_makes_the_collection_start_again(
-    whole_of_two, tmp_path, capsys
+def cut_array(folder: Path) -> None:
+    path = next(folder.glob("*/reward.npy"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "damage", "message"),
+    [
+        (1, lambda _: None, "starts again: it left no snapshot"),
+        (3, written_behind_the_state, "resuming"),
+        (3, damaged_state, "starts again: the state in"),
+        (3, cut_array, "starts again"),
+    ],
+)
+def test_partial_histories_that_cannot_be_resumed_are_made_again(
+    whole_of_two, tmp_path, capsys, chunks, damage, message
 ):
     other = other_run(whole_of_two, tmp_path)
-    cut(other, 3)
-    path = next(HistoryStore(other.config).path.glob(f"{PARTIAL}*/*/reward.npy"))
-    path.write_bytes(path.read_bytes()[:-1])
+    cut(other, chunks)
+    (folder,) = HistoryStore(other.config).path.glob(f"{PARTIAL}*")
+    damage(folder)
     collect(other)
-    assert "starts again" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert hashes(HistoryStore(other.config).path) == hashes(HistoryStore(whole_of_two.config).path)
 
 
@@ -178,19 +173,11 @@ ROOMS = [
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
-@pytest.mark.parametrize("name", [name for name in ROOM_SOURCES if name != "stable_baselines3"])
-def test_a_restored_source_lives_on_with_the_same_bits(smoke, tmp_path, name, room):
+def test_a_restored_source_continues_with_the_same_bits_in_each_kind_of_room(smoke, tmp_path, room):
     pairs = [(f"--env.kwargs.{name}", value) for name, value in room.items()]
-    words = [*SOURCE_WORDS[name], *LONG]
+    words = [*SOURCE_WORDS["q_learning"], *LONG]
     config = smoke(tmp_path, *words, *(word for pair in pairs for word in pair))
-    first, second = (new_source(config, TASKS) for _ in range(2))
-    chunks = first.run(3 * CHUNK_STEPS)
-    next(chunks)
-    state = first.state()
-    second.restore(state)
-    for expected, chunk in zip(chunks, second.run(3 * CHUNK_STEPS), strict=True):
-        for name in FIELDS:
-            np.testing.assert_array_equal(chunk.arrays[name], expected.arrays[name])
+    assert_a_restored_source_has_the_same_bits(*(new_source(config, TASKS) for _ in range(2)))
 
 
 @pytest.mark.parametrize("env_id", envs.REGISTRY)

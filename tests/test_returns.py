@@ -18,43 +18,13 @@ def returns(rewards, terminated, truncated, next_values, discount=0.5) -> list[f
     return n_step_returns(*values, discount).tolist()
 
 
-def test_a_rollout_without_an_end_bootstraps_from_its_last_value_only():
-    # 4 + 0.5 * 8 = 8, 2 + 0.5 * 8 = 6, 1 + 0.5 * 6 = 4
-    assert returns([1, 2, 4], [NO] * 3, [NO] * 3, [90, 90, 8]) == [4, 6, 8]
-
-
-def test_termination_within_a_rollout_does_not_bootstrap():
-    # 2 + 0 = 2, 1 + 0.5 * 2 = 2
-    assert returns([1, 2, 4], [NO, YES, NO], [NO] * 3, [90, 90, 8]) == [2, 2, 8]
-
-
 def test_truncation_within_a_rollout_bootstraps_from_the_final_observation():
     # 2 + 0.5 * 6 = 5, 1 + 0.5 * 5 = 3.5
     assert returns([1, 2, 4], [NO] * 3, [NO, YES, NO], [90, 6, 8]) == [3.5, 5, 8]
 
 
-def test_termination_at_the_end_of_a_rollout_does_not_bootstrap():
-    assert returns([1, 2, 4], [NO, NO, YES], [NO] * 3, [90, 90, 8]) == [3, 4, 4]
-
-
-def test_truncation_at_the_end_of_a_rollout_bootstraps():
-    assert returns([1, 2, 4], [NO] * 3, [NO, NO, YES], [90, 90, 8]) == [4, 6, 8]
-
-
-def test_every_step_can_be_an_episode_of_its_own():
-    assert returns([1, 2, 4], [YES, NO, YES], [NO, YES, NO], [90, 6, 90]) == [1, 5, 4]
-
-
-def test_a_step_that_is_terminated_and_truncated_does_not_bootstrap():
-    assert returns([1, 2], [YES, NO], [YES, NO], [90, 8]) == [1, 6]
-
-
 def test_nan_in_a_value_that_is_not_used_does_not_matter():
     assert returns([1, 2, 4], [NO, YES, NO], [NO] * 3, [np.nan, np.nan, 8]) == [2, 2, 8]
-
-
-def test_without_discount_a_return_is_the_reward():
-    assert returns([1, 2, 4], [NO] * 3, [NO, YES, NO], [9, 9, 9], discount=0.0) == [1, 2, 4]
 
 
 def test_returns_are_float32_of_the_shape_of_the_values():

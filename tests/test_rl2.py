@@ -7,29 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-import ad.sources.sb3.settings
 from ad import pipeline
 from ad.cli import VERBS, exit_code
 from ad.config.parser import load
 from ad.config.schema import EnvConfig, Experiment, MethodConfig
 from ad.data.spec import make_spec
 from ad.errors import ConfigError, NumericError
-from ad.evaluation.evaluate import evaluate, load_model
+from ad.evaluation.evaluate import evaluate
 from ad.methods import build_method
 from ad.methods.rl2 import ARGUMENTS
 from ad.methods.rl2_learner import TrialLearner
 from ad.methods.rl2_policy import RecurrentModel, TrialPolicy
 from ad.methods.rl2_trials import Trials
 from ad.reporting.verify import verify
-from ad.rollout.rollout import rollout, sampled
-from ad.runtime.metrics_log import last_value
-from ad.runtime.run import Run, with_seed
+from ad.runtime.run import Run
 from ad.sources.sb3.settings import SB3Settings
 from ad.training import checkpoints
 from ad.training.loop import new_trainer
 from ad.training.loop import train as train_loop
 from ad.training.validation import validate
-from envs import make_base, make_vec
+from envs import make_base
 
 TINY = {
     "env_steps": 160,
@@ -114,14 +111,6 @@ def test_all_verbs_run_without_histories(whole):
     verify(whole)
 
 
-def test_the_return_of_the_trials_is_logged_at_every_train_step(whole):
-    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").open()]
-    steps = [line["step"] for line in lines if "train/trial_return" in line]
-    assert steps == [1, 2, 3, 4]
-    assert last_value(whole.folder, "train/learning_rate") == pytest.approx(3e-4)
-    assert last_value(whole.folder, "evaluate/held_out/return") is not None
-
-
 def test_collect_says_that_there_is_nothing_to_collect(tmp_path, capsys):
     assert exit_code(VERBS["collect"], _options(tmp_path)) == 0
     sentence = "collect: no histories: rl2 learns in the worlds themselves\n"
@@ -139,40 +128,6 @@ def test_an_interrupted_training_resumes_with_the_same_bits(whole, copied, left)
     assert resumed["step"] == STEPS
     for name in ("model", "optimizer", "metrics"):
         torch.testing.assert_close(resumed[name], expected[name], rtol=0, atol=0)
-
-
-def test_a_stopped_training_saves_the_step_that_it_has_reached(smoke, tmp_path):
-    run = Run.open(smoke(tmp_path, *words()))
-    trainer = new_trainer(run)
-    train_loop(trainer, validate, lambda: trainer.step == 1)
-    run.log.close()
-    assert checkpoints.newest(run.folder / "checkpoints").name == checkpoints.name(1)
-    with pytest.raises(ConfigError, match="holds no finished training"):
-        evaluate(run)
-
-
-def test_another_methods_checkpoint_is_refused(copied):
-    path = copied.folder / "checkpoints" / checkpoints.name(STEPS)
-    content = checkpoints.load(path)
-    content["fingerprint"]["method"] = "of another budget"
-    checkpoints.save(path.parent, STEPS, content)
-    for use in (load_model, new_trainer):
-        with pytest.raises(ConfigError, match="trained with another method"):
-            use(copied)
-
-
-def test_each_seed_trains_as_it_does_alone(smoke, tmp_path):
-    config = smoke(tmp_path, *words())
-    together = [Run.open(with_seed(config, seed)) for seed in (0, 1)]
-    for run in together:
-        pipeline.train(run)
-    first, second = (
-        checkpoints.load(run.folder / "checkpoints" / checkpoints.name(STEPS)) for run in together
-    )
-    alone = train(Run.open(config))
-    torch.testing.assert_close(first["model"], alone["model"], rtol=0, atol=0)
-    name = "policy.action_net.weight"
-    assert not torch.equal(first["model"][name], second["model"][name])
 
 
 def test_a_policy_that_is_not_finite_ends_the_training_in_a_sentence(smoke, tmp_path):
@@ -347,15 +302,6 @@ def test_selected_environments_go_on_as_they_would_and_may_repeat():
     assert torch.equal(part.reward_in_context(), whole.reward_in_context()[kept])
 
 
-def test_a_rollout_does_not_depend_on_the_environments_beside_it():
-    played = []
-    for tasks, seeds in (([[0, 0], [2, 1]], [1, 2]), ([[2, 1]], [2])):
-        env = make_vec("DarkRoom-v0", tasks, 4, size=3)
-        played.append(rollout(policy(len(tasks)), env, seeds, 5, sampled()))
-    np.testing.assert_array_equal(played[0].lengths[1:], played[1].lengths)
-    np.testing.assert_array_equal(played[0].returns[1:], played[1].returns)
-
-
 REFUSED = {
     r"method\.settings\.env_steps": words(env_steps=100),
     r"method\.settings\.trial_steps": words(trial_steps=4, env_steps=16),
@@ -377,13 +323,6 @@ def test_what_cannot_learn_is_refused_before_anything_runs(smoke, tmp_path, reas
     with pytest.raises(ConfigError, match=reason):
         smoke(tmp_path, *REFUSED[reason])
     assert not list(tmp_path.iterdir())
-
-
-def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
-    assert exit_code(VERBS["train"], _options(tmp_path)) == 2
-    (sentence,) = capsys.readouterr().err.strip().splitlines()
-    assert sentence.endswith('that are not installed: pip install -e ".[sb3]"')
 
 
 def test_a_world_that_no_source_can_learn_is_no_obstacle(smoke, tmp_path):

@@ -63,11 +63,22 @@ def ended(data: dict[str, np.ndarray]) -> np.ndarray:
     return data["terminated"] | data["truncated"]
 
 
-def test_the_next_observation_is_the_successor(algorithm, room, play):
-    words, knowledge = room
+def test_recorded_transitions_are_those_of_the_world(algorithm, room, play):
+    words, world = room
     data = play(algorithm + words)
-    expected = knowledge.successors()[data["observation"], data["action"]]
-    np.testing.assert_array_equal(data["next_observation"], expected)
+    moved = world.successors()[data["observation"], data["action"]]
+    np.testing.assert_array_equal(data["next_observation"], moved)
+    continues = ~ended(data)[:-1]
+    following, reached = data["observation"][1:], data["next_observation"][:-1]
+    np.testing.assert_array_equal(following[continues], reached[continues])
+    first = np.concatenate([np.ones((1, 3, 4), bool), ~continues])
+    assert np.isin(data["observation"][first], world.start_observations()).all()
+    np.testing.assert_array_equal(data["time"] == 0, first)
+    np.testing.assert_array_equal(data["time"][1:][continues], data["time"][:-1][continues] + 1)
+    np.testing.assert_array_equal(data["truncated"], (data["time"] == 4) & ~data["terminated"])
+    assert {name: array.dtype for name, array in data.items()} == {
+        name: field.dtype for name, field in FIELDS.items()
+    }
 
 
 def test_the_final_observation_is_stored_at_an_end(algorithm, play):
@@ -77,28 +88,6 @@ def test_the_final_observation_is_stored_at_an_end(algorithm, play):
     assert data["terminated"].any() and data["truncated"].any()
     np.testing.assert_array_equal(data["terminated"], on_goal)
     np.testing.assert_array_equal(data["reward"], on_goal)
-
-
-def test_the_transitions_of_an_actor_are_contiguous(algorithm, room, play):
-    data = play(algorithm + room[0])
-    continues = ~ended(data)[:-1]
-    following, reached = data["observation"][1:], data["next_observation"][:-1]
-    np.testing.assert_array_equal(following[continues], reached[continues])
-
-
-def test_an_episode_begins_with_a_start_observation(algorithm, room, play):
-    words, knowledge = room
-    data = play(algorithm + words)
-    first = np.concatenate([np.ones((1, 3, 4), bool), ended(data)[:-1]])
-    assert np.isin(data["observation"][first], knowledge.start_observations()).all()
-    np.testing.assert_array_equal(data["time"] == 0, first)
-
-
-def test_time_counts_the_steps_of_an_episode_up_to_its_limit(algorithm, room, play):
-    data = play(algorithm + room[0])
-    continues = ~ended(data)[:-1]
-    np.testing.assert_array_equal(data["time"][1:][continues], data["time"][:-1][continues] + 1)
-    np.testing.assert_array_equal(data["truncated"], (data["time"] == 4) & ~data["terminated"])
 
 
 def test_an_actor_continues_from_chunk_to_chunk(algorithm, smoke, tmp_path):
@@ -114,23 +103,11 @@ def test_a_history_shorter_than_a_chunk_or_a_rollout_is_complete(algorithm, play
     assert len(play(algorithm, steps=7)["action"]) == 7
 
 
-def test_the_arrays_have_the_dtypes_of_the_store(algorithm, play):
-    assert {name: array.dtype for name, array in play(algorithm).items()} == {
-        name: field.dtype for name, field in FIELDS.items()
-    }
-
-
 def test_every_statistic_of_a_chunk_has_a_number_for_each_agent(algorithm, smoke, tmp_path):
     (chunk,) = new_source(smoke(tmp_path, *algorithm), TASKS).run(STEPS)
     assert chunk.statistics
     for values in chunk.statistics.values():
         assert all(np.shape(value) == (3,) and np.isfinite(value).all() for value in values)
-
-
-def test_the_same_seed_gives_the_same_bits(algorithm, room, play):
-    one, other = (play(algorithm + room[0]) for _ in range(2))
-    for name in FIELDS:
-        np.testing.assert_array_equal(one[name], other[name])
 
 
 def test_two_actors_of_an_agent_act_differently(algorithm, play):
@@ -163,14 +140,12 @@ def closer(data: dict[str, np.ndarray], tasks=TASKS) -> np.ndarray:
     return distance(data["next_observation"]) < distance(data["observation"])
 
 
-def test_noise_distillation_begins_at_random(play):
-    first = play(NOISE)["action"][0].ravel()  # [1200]
+def test_noise_distillation_begins_at_random_and_ends_optimal(play):
+    data = play(NOISE)
+    first = data["action"][0].ravel()  # [1200]
     share = np.bincount(first, minlength=5) / len(first)
     np.testing.assert_allclose(share, 0.2, atol=5 * (0.2 * 0.8 / len(first)) ** 0.5)
-
-
-def test_noise_distillation_ends_optimal(play):
-    assert closer(play(NOISE))[-1].all()
+    assert closer(data)[-1].all()
 
 
 def test_noise_distillation_takes_both_of_two_shortest_paths(play):

@@ -18,7 +18,6 @@ from ad.data.histories import HistoryStore
 from ad.data.manifest import read_manifest
 from ad.data.store import is_complete, load_history
 from ad.errors import CorruptError, NumericError
-from ad.registry import SOURCES
 from ad.runtime.run import Run
 from ad.sources.sb3.policies import Spaces, checkpoint, load_policy, make_policy
 from ad.sources.sb3.settings import SB3Settings
@@ -207,12 +206,6 @@ def test_an_agent_whose_policy_is_not_finite_ends_the_collection_in_a_sentence(s
     torch.nn.init.constant_(source.agents[0].model.policy.action_net.bias, np.nan)
     with pytest.raises(NumericError, match="PPO failed after 0 env steps: its policy is not finit"):
         next(source.run(100))
-
-
-def test_naming_the_source_imports_nothing_of_the_library():
-    assert SOURCES.load("stable_baselines3").Settings().algorithm == "PPO"
-    module = __import__("ad.sources.sb3.source", fromlist=["torch"])
-    assert not {"torch", "PPO"} & vars(module).keys()
 
 
 def test_an_error_of_the_function_reaches_its_caller_and_a_closed_one_ends():
