@@ -85,7 +85,7 @@ class Method:
         """Raise SettingError if this method cannot learn as `config` says.
 
         It is called before anything runs. `world` is the base environment of `config.env`, which is
-        only asked.
+        not stepped.
         """
         if type(self).loss is Method.loss and type(self).learner is Method.learner:
             raise SettingError("method.name", f"cannot be {config.method.name}: it has no loss")

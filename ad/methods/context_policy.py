@@ -103,7 +103,7 @@ class ReturnConditionedPolicy(ContextPolicy):
         return {"return_to_go": self.left}
 
     def observe(self, action, reward, terminated, truncated, next_observation) -> None:
-        """Subtract the reward from the return to go, which begins anew after an episode's end."""
+        """Subtract the reward from the return to go; it is the target again in a new episode."""
         left, ended = self.left - reward.float(), terminated | truncated
         if (missed := left.where(ended, 0)).any():
             self.context.add_to_episode("return_to_go", -missed)

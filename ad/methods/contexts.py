@@ -22,7 +22,7 @@ class Context:
 
     A decision begins with `enter`, and its outcome is added by `observe`. `hidden` returns what the
     model makes of the present decision. `fields` are the entries, tensors [N, context_length + 1,
-    ...] by name. `cache` holds the keys of what was read, None if a window is read anew at each
+    ...] by name. `cache` holds the keys of what was read, None if a window is read again at each
     decision.
     """
 
@@ -246,7 +246,9 @@ class PresentEpisode(SeparateWindows):
 
     def hidden(self) -> torch.Tensor:
         """Return the hidden states [N, C] of the present decisions."""
-        if self.cache is None or not self._follows_the_cache():
+        # The cache is used if the present decisions are the next ones of it and have room there.
+        follows = (self.cached + 1 == self.length) & (self.length <= self.model.spec.episode_length)
+        if self.cache is None or not follows.all():
             return super().hidden()
         self.cached = self.length.clone()
         # The decision before has its outcome now, which is not in the cache yet.
@@ -260,11 +262,6 @@ class PresentEpisode(SeparateWindows):
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         super().select(envs)
         self.cached = self.cached[envs]
-
-    def _follows_the_cache(self) -> bool:
-        """Return whether the present decisions are the next ones of a cache that has room."""
-        follows = self.cached + 1 == self.length
-        return bool((follows & (self.length <= self.model.spec.episode_length)).all())
 
     def _new_cache(self, num_envs: int):
         longest = self.model.spec.episode_length

@@ -32,7 +32,7 @@ class Settings(algorithm_distillation.Settings):
     """Settings of the decision-pretrained transformer."""
 
     contexts: str = field("ordered", choices=("ordered", "shuffled"))
-    """order of the transitions in a training window: that of the history, or a random one"""
+    """order of the transitions in a training window: as in the history, or random"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PolicySettings:
 
     With `step` a decision reads all transitions before it. With `episode` it reads those of the
     episodes before the present one, as in the paper's online deployment (Algorithm 1), which fits
-    models that were trained on shuffled contexts. `evaluation.action` says how actions are chosen;
+    models that were trained on shuffled contexts. `evaluation.action` is how actions are chosen;
     in the paper they are sampled at every step.
     """
 

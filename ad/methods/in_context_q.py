@@ -58,7 +58,7 @@ class InContextQ(Method):
 
     A rollout acts by the policy head (iql) or by the action values, whose logits are the values in
     tenths of their range: at `evaluation.temperature` 1, an action whose value is lower by a tenth
-    of it is taken e times less often. The range is that of the histories' returns, or that of
+    of it is taken e times less often. The range is the range of the histories' returns, or of
     discounted rewards where it is smaller: in a long episode with many rewards the discount, not
     the end of the episode, bounds the values.
     """

@@ -36,7 +36,7 @@ def action_mask(batch: "Batch", dim: int = -1) -> "torch.Tensor":
 def cross_entropy(logits: "torch.Tensor", batch: "Batch", smoothing: float) -> "torch.Tensor":
     """Return the mean cross entropy (nats) of the actions by `logits` [B, A, T], 0-d.
 
-    Actions that the task lacks count as impossible. `smoothing` is that of the labels: a
+    Actions that the task lacks count as impossible. `smoothing` is the label smoothing: a
     probability that is spread over all actions of the task.
     """
     if "action_mask" in batch:
@@ -52,7 +52,7 @@ def cross_entropy(logits: "torch.Tensor", batch: "Batch", smoothing: float) -> "
 def _masked_cross_entropy(
     logits: "torch.Tensor", batch: "Batch", smoothing: float
 ) -> "torch.Tensor":
-    """Return the cross entropy [B, T] of the actions over those that the task has."""
+    """Return the cross entropy [B, T] of the actions over the actions that the task has."""
     mask = action_mask(batch, 1)
     log_probs = mask_actions(logits, batch, 1).log_softmax(1).where(mask, 0)
     targets = batch["action"][:, 1:].clamp(max=logits.shape[1] - 1)

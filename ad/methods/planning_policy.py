@@ -26,7 +26,7 @@ class Plans(NamedTuple):
 class LastStep(NamedTuple):
     """The last action of each plan, and what the model predicts to follow it, [R, K] each.
 
-    parent: the number of the plan that it continues, among those of the step before.
+    parent: the index of the plan that it continues, among the plans of the step before.
     """
 
     parent: torch.Tensor
@@ -44,8 +44,8 @@ class PlanningPolicy(ContextPolicy):
     the context of the plan as if they had happened. A plan's value is the sum of its predicted
     rewards and `return_weight` times the predicted return after its last step. A plan has
     `plan_steps` steps; it is over earlier where the model predicts that the episode terminates, and
-    at the time limit, and no return is added there. `rewards` says which rewards a value adds up,
-    the most likely ones or the means. The context of a plan has the most likely one in any case:
+    at the time limit, and no return is added there. A value adds up the most likely
+    rewards or their means, by `rewards`. The context of a plan has the most likely one in any case:
     a mean of listed rewards is a reward that the model has never read.
 
     The logit of an action is its log probability, plus `plan_weight` times the value of the best
@@ -53,7 +53,7 @@ class PlanningPolicy(ContextPolicy):
     action was not among the first candidates. So the first action of the best plan is taken where
     it is clearly the best. Where the model predicts no difference, as it does before it has seen a
     reward, the imitated policy decides and explores; for that each first action needs plans of its
-    own, since in a common beam those of the likeliest action would displace the others that tie.
+    own, since in a common beam plans of the likeliest action would displace the others that tie.
     In the paper candidates are drawn, and the best plan is followed in any case. Here a rollout
     draws from the logits alone, so that its actions do not depend on how environments are batched.
     """

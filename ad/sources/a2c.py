@@ -25,7 +25,7 @@ STATISTICS = ("entropy", "value_error", "gradient_norm")  # what `a2c_kernel.upd
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of A2C: those of configs/seed_darkroom.yaml apart from the learning rate."""
+    """Settings of A2C: the values of configs/seed_darkroom.yaml but for `learning_rate`."""
 
     learning_rate: float = field(1e-3, above=0)
     """Adam's learning rate: a larger one makes histories that show faster learning"""

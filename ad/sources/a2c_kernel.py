@@ -60,7 +60,7 @@ def empty_table(num_agents: int, states: int, actions: int) -> Table:
 
 @njit(forceinline=True)
 def agent_settings(settings, k):
-    """Return the `UpdateSettings` of agent `k`, scalars, from those of all agents."""
+    """Return the `UpdateSettings` of agent `k`, scalars, from the arrays of all agents."""
     return UpdateSettings(
         settings.learning_rate[k],
         settings.entropy_coefficient[k],

@@ -47,10 +47,16 @@ def draw(cumulative: np.ndarray, u: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.minimum((u[..., None] >= cumulative[..., :-1]).sum(-1), last)
 
 
+def draw_one_of(allowed: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Draw an index that is `allowed`, bool [M, A], by the uniforms `u` [M]; int [M]."""
+    number = (u * allowed.sum(1)).astype(int)  # among the allowed ones
+    return (allowed.cumsum(1) <= number[:, None]).sum(1)
+
+
 class Actors:
     """The K * N environments of K agents, environment (k, n) with a random stream of its own.
 
-    `action_mask`, bool [K, A], says which actions the task of each agent has.
+    `action_mask`, bool [K, A], marks the actions that the task of each agent has.
     """
 
     def __init__(self, env, num_tasks: int, num_envs: int, keys):
@@ -122,6 +128,14 @@ class Actors:
         `cumulative` [K, N, A] are the cumulative sums of the probabilities of the actions.
         """
         return draw(cumulative, u, self.last_action)
+
+    def states(self) -> np.ndarray:
+        """Return the index of the present state of each environment, int [K, N].
+
+        It is the observation where the world has no other state.
+        """
+        states = self.env.unwrapped.states()
+        return self._by_agent(self.observation[""] if states is None else states)
 
     def uniform_actions(self, u: np.ndarray) -> np.ndarray:
         """Return uniformly random actions of each task, int [K, N], by the uniforms `u` [K, N]."""

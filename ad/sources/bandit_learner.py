@@ -8,7 +8,7 @@ from gymnasium.spaces import Discrete
 
 from ad.config.schema import Experiment
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.actors import Actors, actor_keys, draw_one_of, settings_of_agents
 from ad.sources.base import RolloutSource, unfit
 from envs.oracle import TaskOracle
 
@@ -44,8 +44,7 @@ class BanditLearner(RolloutSource):
         """Pull the arms [K, N] with the highest index, of equal ones any by `u` [K, N]."""
         index = np.where(self.mask, self._index(), -np.inf)
         best = (index == index.max(1, keepdims=True)) & self.mask
-        number = (u.ravel() * best.sum(1)).astype(int)  # among the best
-        return (best.cumsum(1) <= number[:, None]).sum(1).reshape(u.shape)
+        return draw_one_of(best, u.ravel()).reshape(u.shape)
 
     @abstractmethod
     def _index(self) -> np.ndarray:

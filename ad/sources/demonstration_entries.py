@@ -10,10 +10,9 @@ An entry is a dict, for YAML:
     {act: random, share: 0.05}
 
 `dataset` names the histories of another source, `run` those of a run's experiment, `experiment`
-those of the source of an experiment's file: each task is played by the agent that learned it, at
+the histories of an experiment's file: each task is played by the agent that learned it, at
 the checkpoint nearest to the fraction `at` of its history (default 1, the last one). The histories
-of `experiment` have the root and the source seed of the demonstrations, and are collected first;
-they cannot lie in extra roots.
+of `experiment` have the root and the source seed of the demonstrations, and are collected first.
 """
 
 from collections.abc import Sequence
@@ -70,15 +69,14 @@ class Entry:
                 raise ValueError(f"there is no file {place}")
             return place
         try:
-            folder = self._folder(place, task)
+            if self.origin == "run":
+                config = parse_dump((place / "config.yaml").read_text())
+                folder = HistoryStore(config).folder(task)
+            else:
+                folder = place / f"task_{task_name(task)}_seed_{self.source_seed}"
             return checkpoint_at(folder, read_manifest(folder), self.at)
         except OSError:
             raise ValueError(f"{place} has no history of the task {task_name(task)}") from None
-
-    def _folder(self, place: Path, task: np.ndarray) -> Path:
-        if self.origin == "run":
-            return HistoryStore(parse_dump((place / "config.yaml").read_text())).folder(task)
-        return place / f"task_{task_name(task)}_seed_{self.source_seed}"
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of the actions by their `logits`, float64 [N, A]."""
@@ -179,7 +177,9 @@ def _parse(plain: dict) -> Entry:
     if type(seed) is not int or seed < 0:
         raise ValueError(f"source_seed must be a whole number, not {as_yaml(seed)}")
     if origin == "experiment" and "source_seed" in plain:
-        raise ValueError("source_seed is not for an experiment, which has that of the source")
+        raise ValueError(
+            "source_seed is not for an experiment, which has the source seed of the demonstrations"
+        )
     return Entry(origin, place, float(at), seed, way, number, float(share))
 
 

@@ -73,15 +73,14 @@ class Demonstrations(Source):
         return [entry.checkpoint(task) for entry in entries if entry.has_checkpoint]
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
-        self.world = env.unwrapped
         self.entries = parse_entries(settings_of_agents(settings, len(tasks))[0].entries)
         check_actors(self.entries, num_envs)
-        policies = _load_all(self.entries, self.world, tasks)
+        policies = _load_all(self.entries, env.unwrapped, tasks)
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.entry_of_actor = assign(self.entries, num_envs)
         self.optimal = None
         if any(entry.origin == "policy" for entry in self.entries):
-            self.optimal = self.world.optimal_policy(tasks)  # [K, S, A]
+            self.optimal = env.unwrapped.optimal_policy(tasks)  # [K, S, A]
         self.players = {  # of each task and entry with a checkpoint
             (k, e): player(int((self.entry_of_actor == e).sum()))
             for (k, e), player in policies.items()
@@ -136,9 +135,7 @@ class Demonstrations(Source):
             return self.players[k, e](seen, starts)
         if self.entries[e].origin is None:
             return np.zeros((len(own), count))
-        states = self.world.states()
-        states = seen[""] if states is None else states.reshape(self.actors.shape)[k, own]
-        p = self.optimal[k, states][:, self.actors.actions_of_task[k, :count]]
+        p = self.optimal[k, self.actors.states()[k, own]][:, self.actors.actions_of_task[k, :count]]
         return np.log(p, out=np.full(p.shape, NEVER), where=p > 0)
 
 

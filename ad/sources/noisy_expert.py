@@ -60,8 +60,7 @@ class NoiseDistillation(RolloutSource):
         self.held = {
             name: np.full(len(self.noise_keys), -1) for name in ("noise", "action", "state")
         }
-        self.world = env.unwrapped
-        self.cumulative = self.world.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
+        self.cumulative = env.unwrapped.optimal_policy(tasks).cumsum(-1)  # [K, S, A]
         self.noise = self.settings.noise_start
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -69,13 +68,12 @@ class NoiseDistillation(RolloutSource):
 
         The uniforms `u` [K, N] select an optimal action. Whether an action is random is decided by
         a number of the actor's random stream for the purpose "noise", and which one it is by a
-        number of its stream for actions. Both are drawn anew with probability 1 / `hold`; the
+        number of its stream for actions. Both are drawn again with probability 1 / `hold`; the
         second also when an episode begins, and where the last step left the state as it was, so
         that a walk does not lean on a wall. Nothing else changes the first, so that the probability
         of a random action is `noise` whatever the actor does.
         """
-        states = self.world.states()
-        states = observations if states is None else states.reshape(u.shape)
+        states = self.actors.states()
         cumulative = self.cumulative[self.actors.agent, states]  # [K, N, A]
         optimal = self.actors.sample(cumulative, u)
         draws = uniform(self.hold_keys, self.actors.steps) < 1 / self.settings.hold

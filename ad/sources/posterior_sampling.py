@@ -2,9 +2,10 @@
 
 An agent keeps the set of tasks that are consistent with all that it has seen in its life, which is
 one actor. It samples one of them and follows that task's optimal policy until the task is refuted;
-then it samples again. Once a single task is left, it acts optimally. It knows the family of
-tasks, but not which one it is in. A small `noise` puts the agents into states that these policies
-would not reach, so that a model learns what to do there (as in DART, Laskey et al. 2017).
+then it samples again. Once a single task is left, it acts optimally. The family of tasks is given
+to it, but not the present task. A small `noise` puts the agents into states that
+these policies would not reach, so that a model learns what to do there (as in DART, Laskey et al.
+2017).
 """
 
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ class PosteriorSampling(RolloutSource):
         self.noise_keys = actor_keys(keys, num_envs, "noise")
         self.cumulative = self.world.optimal_policy(self.tasks).cumsum(-1)  # [M, S, A]
         self.weights = self._weights()  # [S, M]
-        self.states = self._states()  # before the last step, [K * N]
+        self.states = self.actors.states().ravel()  # before the last step, [K * N]
         lives = len(self.keys)  # K * N
         self.possible = np.ones((lives, len(self.tasks)), bool)
         self.sampled, self.draws = np.zeros(lives, np.int64), np.zeros(lives, np.uint64)
@@ -78,7 +79,7 @@ class PosteriorSampling(RolloutSource):
         With probability `noise` an action is uniformly random instead; each actor's random stream
         for the purpose "noise" decides.
         """
-        self.states = self._states()
+        self.states = self.actors.states().ravel()
         cumulative = self.cumulative[self.sampled, self.states].reshape(*u.shape, -1)  # [K, N, A]
         optimal = self.actors.sample(cumulative, u)
         if not self.settings.noise:
@@ -104,7 +105,7 @@ class PosteriorSampling(RolloutSource):
 
     def _sample(self, lives: np.ndarray) -> None:
         """Sample a possible task for each of `lives`, int [M]."""
-        weights = self.weights[self._states()[lives]] * self.possible[lives]
+        weights = self.weights[self.actors.states().ravel()[lives]] * self.possible[lives]
         cumulative = weights.cumsum(1)
         u = uniform(self.keys[lives], self.draws[lives])[:, None] * cumulative[:, -1:]
         self.sampled[lives] = (u >= cumulative).sum(1)
@@ -116,8 +117,3 @@ class PosteriorSampling(RolloutSource):
         if steps is None:
             return np.ones((self.cumulative.shape[1], len(self.tasks)))
         return np.exp(-self.settings.nearness * (steps - steps.min(0))).T
-
-    def _states(self) -> np.ndarray:
-        """Return the index of the present state of each life, int [K * N]."""
-        states = self.world.states()
-        return self.actors.observation[""] if states is None else states

@@ -69,7 +69,7 @@ class Settings:
 
 
 class Samples(NamedTuple):
-    """The samples of a rollout, arrays [K, M] with those of an agent in a row."""
+    """The samples of a rollout, arrays [K, M] with a row for each agent."""
 
     observation: np.ndarray
     action: np.ndarray
@@ -135,11 +135,11 @@ class PPO(TabularSource):
     def _learn(self, rollout: TransitionChunk) -> None:
         """Take all steps of Adam on `rollout`, and add the means of their statistics."""
         samples, size = self._samples(rollout), rollout.arrays["action"][:, 0].size
-        numbers = np.arange(size, dtype=np.uint64)
-        measured = []
+        most = self.rollout_length * self.actors.shape[1]  # samples of an agent in a whole rollout
+        numbers, measured = np.arange(size, dtype=np.uint64), []
         for epoch in range(self.settings.epochs):
             counter = self.actors.steps * self.settings.epochs + epoch
-            u = uniform(self.keys, np.uint64(counter * self._most_samples) + numbers)
+            u = uniform(self.keys, np.uint64(counter * most) + numbers)
             order = u.argsort(axis=1, kind="stable")  # [K, M]
             for chosen in np.array_split(order, min(self.settings.minibatches, size), axis=1):
                 measured.append(self._descend(samples.take(chosen), len(rollout)))
@@ -147,13 +147,8 @@ class PPO(TabularSource):
         for name, values in zip(STATISTICS, np.mean(measured, axis=0), strict=True):
             rollout.statistics.setdefault(name, []).append(values)
 
-    @property
-    def _most_samples(self) -> int:
-        """The number of samples of an agent in a whole rollout."""
-        return self.rollout_length * self.actors.shape[1]
-
     def _samples(self, rollout: TransitionChunk) -> Samples:
-        """Return the samples of `rollout`, those of an agent by step and actor."""
+        """Return the samples of `rollout`, ordered by step and actor for each agent."""
         data, agent = rollout.arrays, self.actors.agent
         observation, action = data["observation"], data["action"]
         values = self.parameters[..., -1]
@@ -175,7 +170,7 @@ class PPO(TabularSource):
     def _descend(self, samples: Samples, steps: int) -> np.ndarray:
         """Take a step of Adam on the loss of `samples`; return its statistics, [3, K].
 
-        `steps` are those of the rollout, from which an agent that stops here did not learn.
+        `steps` is the length of the rollout, from which an agent that stops here did not learn.
         """
         outputs = self.parameters[self.actors.agent, samples.observation]  # [K, m, A + 1]
         d_outputs, statistics = output_gradient(outputs, samples, self.own)
@@ -214,8 +209,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def output_gradient(outputs: np.ndarray, samples: Samples, own: dict[str, np.ndarray]):
     """Return d loss / d `outputs` [K, m, A + 1], logits and value, and the statistics [3, K].
 
-    The loss is that of the module's docstring over the m samples of each agent. `own` has the
-    settings, arrays [K, 1]. The statistics are the means of the entropy in nats, of the squared
+    The loss is the equation in the module's docstring, over the m samples of each agent. `own` has
+    the settings, arrays [K, 1]. The statistics are the means of the entropy in nats, of the squared
     value error and of whether a sample is clipped.
     """
     log_policy, count = log_softmax(outputs[..., :-1]), samples.action.shape[1]

@@ -40,13 +40,13 @@ class Settings:
     """Settings of PSRL. A world may know the prior from which its tasks are drawn."""
 
     concentration: Optional[float] = field(None, at_least=0.05, at_most=1e6)  # noqa: UP045
-    """Dirichlet parameter of each next state; null: that of the world's prior, or 1"""
+    """Dirichlet parameter of each next state; null: the value of the world's prior, or 1"""
     reward_mean: Optional[float] = field(None, at_least=-1e6, at_most=1e6)  # noqa: UP045
-    """prior mean of mean rewards; null: that of the world's prior, or 1"""
+    """prior mean of mean rewards; null: the value of the world's prior, or 1"""
     reward_sd: Optional[float] = field(None, above=0, at_most=1e6)  # noqa: UP045
-    """prior standard deviation of mean rewards; null: that of the world's prior, or 1"""
+    """prior standard deviation of mean rewards; null: the value of the world's prior, or 1"""
     reward_noise: Optional[float] = field(None, at_least=0, at_most=1e6)  # noqa: UP045
-    """known standard deviation of rewards around their mean; null: that of the world, or 1"""
+    """known standard deviation of rewards around their mean; null: the value of the world, or 1"""
     samples: int = field(1, at_least=1, at_most=1000, added=True)
     """MDPs sampled for each episode; with more than one, an action has its largest value in them"""
 

@@ -5,9 +5,9 @@
 n(s, a) counts how often a pair was tried (Strehl and Littman 2008: MBIE-EB). A truncated step
 bootstraps from the final observation. With `planning_steps` an actor also backs up pairs that were
 tried before, drawn at random, from what followed when they were last tried: Dyna-Q (Sutton 1990).
-With optimistic initial values it then goes to actions that it has not tried. With `hold` it goes on
-in one direction while it knows nothing better: a walk that does not dither finds a goal sooner
-(Dabney et al. 2021).
+With optimistic initial values it then goes to actions that it has not tried. With `hold` it keeps
+the last action while no other one has a higher value: a walk that does not dither reaches a goal
+sooner (Dabney et al. 2021).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 
 from ad.config.fields import field
 from ad.data.schema import TransitionChunk
-from ad.sources.actors import Actors, actor_keys, settings_of_agents
+from ad.sources.actors import Actors, actor_keys, draw_one_of, settings_of_agents
 from ad.sources.base import TabularSource
 from ad.sources.schedules import linear
 from envs.rng import uniform
@@ -30,7 +30,7 @@ class Settings:
     """Settings of Q-learning; the defaults are for a table for each actor, in deterministic worlds.
 
     They were chosen on terminating 9 x 9 dark rooms. If `initial_value` exceeds the value of a
-    known path to the goal, every untried action is taken before that path.
+    path to the goal, every untried action is taken before that path.
     """
 
     shared: bool = field(False)
@@ -40,7 +40,7 @@ class Settings:
     discount: float = field(0.95, at_least=0, at_most=1)
     """discount factor gamma"""
     initial_value: float = field(0.5, at_least=-1e6, at_most=1e6)
-    """value of an untried action: an optimistic one is above what known actions are worth"""
+    """value of an untried action: an optimistic one exceeds the values of tried actions"""
     bonus: float = field(0.0, at_least=0)
     """weight of the reward for rarely tried actions, bonus / sqrt(times tried); 0: none"""
     epsilon_start: float = field(0.0, at_least=0, at_most=1)
@@ -102,8 +102,7 @@ class QLearning(TabularSource):
         """Choose actions [K, N]: one of the best, by `u` [K, N], or with `epsilon` any."""
         values = self.values[self.table, observations.ravel()]  # [K * N, A]
         best = values == values.max(1, keepdims=True)
-        number = (u.ravel() * best.sum(1)).astype(int)  # among the best
-        action = (best.cumsum(1) <= number[:, None]).sum(1)
+        action = draw_one_of(best, u.ravel())
         held = uniform(self.keys["hold"], self.actors.steps) >= 1 / self.settings["hold"]
         held &= (self.last_action >= 0) & best[self.actor, self.last_action]
         action = np.where(held, self.last_action, action)

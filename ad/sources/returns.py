@@ -46,7 +46,7 @@ def generalized_advantages(
         A_t = δ_t + γ λ (1 - terminated_t) (1 - truncated_t) A_{t+1}
 
     The arguments are arrays [T, ...], except `discount` γ and `decay` λ, whose shapes broadcast
-    with [...]. `next_values` are V(s'), those of the final observation at an episode's end. Returns
+    with [...]. `next_values` are V(s'), with s' the final observation at an episode's end. Returns
     an array [T, ...] of the dtype of δ.
     """
     errors = rewards + discount * np.where(terminated, 0, next_values) - values

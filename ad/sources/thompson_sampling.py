@@ -40,7 +40,7 @@ class Settings:
 
 
 class ThompsonSampling(BanditLearner):
-    """K agents with N lives each, of a bandit that says how its rewards are distributed."""
+    """K agents with N lives each, of a bandit whose kind of rewards is given."""
 
     Settings = Settings
     NAME = "thompson_sampling"
@@ -49,7 +49,7 @@ class ThompsonSampling(BanditLearner):
 
     @classmethod
     def check(cls, config: Experiment, world: TaskOracle) -> None:
-        """Raise SettingError unless `world` is a bandit that tells how rewards are distributed."""
+        """Raise SettingError unless `world` is a bandit with a known distribution of rewards."""
         if world.reward_distribution not in ("bernoulli", "normal"):
             raise unfit(config, "it needs a world whose rewards are 0 and 1, or normal")
         super().check(config, world)

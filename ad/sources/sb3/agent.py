@@ -114,9 +114,9 @@ class Agent:
         terminated: np.ndarray,
         truncated: np.ndarray,
     ) -> None:
-        """Tell what followed the actions, arrays [N, ...]; run up to the next ones.
+        """Pass on what followed the actions, arrays [N, ...]; run up to the next ones.
 
-        `observation` are the parts after resets, `final` those of the next observation before them.
+        `observation` are the parts after resets, `final` the parts of the next observation before.
         """
         ended = terminated | truncated
         infos: list[dict] = [{} for _ in ended]

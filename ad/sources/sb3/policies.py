@@ -47,7 +47,7 @@ RESERVED = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_i
 
 
 class Spaces(VecEnv):
-    """N environments that have spaces only: those of one agent of the suite.
+    """N environments that have nothing but the spaces of one agent.
 
     `parts` are the parts of an observation by name, "" for an undivided one.
     """
@@ -80,7 +80,7 @@ class Spaces(VecEnv):
         """Do nothing."""
 
     def get_attr(self, attr_name, indices=None):
-        """Return None for each environment: `render_mode` is all that is asked."""
+        """Return None for each environment: the library reads `render_mode` alone."""
         return [None] * self.num_envs
 
     def set_attr(self, attr_name, value, indices=None):
