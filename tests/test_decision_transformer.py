@@ -309,10 +309,7 @@ def test_a_return_beyond_the_data_is_a_warning_once(capsys):
         method.policy(model, 2, 4, method.PolicySettings([0.5, 1.5]))
     method.policy(model, 2, 4, method.PolicySettings())
     lines = capsys.readouterr().err.splitlines()
-    assert (
-        len(lines) == 1
-        and "asked return 1.5 is beyond the returns of the histories, 0 to 1" in lines[0]
-    )
+    assert len(lines) == 1 and "asked return 1.5" in lines[0]
     for asked in ("much", [1.0, 2.0, 3.0], float("nan")):
         with pytest.raises(ConfigError, match="asked_return must be"):
             method.policy(model, 2, 4, method.PolicySettings(asked))
@@ -378,12 +375,8 @@ def finished(tmp_path_factory) -> Run:
     return run
 
 
-def results_of(run: Run) -> dict:
-    return json.loads((run.folder / "results.json").read_text())
-
-
 def test_a_decision_transformer_reaches_what_is_asked(finished):
-    results = results_of(finished)
+    results = json.loads((finished.folder / "results.json").read_text())
     for entry in results["calibration"]:
         assert set(entry) == {"asked", "achieved", "low", "high", "episodes"}
         assert abs(entry["achieved"] - entry["asked"]) < 0.4
@@ -394,9 +387,7 @@ def test_a_decision_transformer_reaches_what_is_asked(finished):
     held_out = results["splits"]["held_out"]
     assert held_out["return_last10"] > 5.6
 
-
-def test_the_histogram_counts_all_episodes_of_the_histories(finished):
-    histogram = results_of(finished)["history_returns"]
+    histogram = results["history_returns"]
     assert sum(histogram["counts"]) == 3 * 800 and len(histogram["edges"]) == 41
     assert (histogram["edges"][0], histogram["edges"][-1]) == (0, 6)
 

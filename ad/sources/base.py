@@ -20,9 +20,9 @@ class Source:
 
     It is built as `Source(settings, env, tasks, num_envs, keys)`. `settings` are one `Settings` for
     all K agents, or a list of K that agree in `shared_settings`. `env` is a vector environment with
-    SAME_STEP autoreset and K * N environments, grouped by task; its `unwrapped` is the world. `tasks` is
-    int [K, ...], `num_envs` is N, `keys` has a 64-bit key for each agent, from which all its random
-    numbers are derived. `ad.sources.actors.Actors` steps and records the environments.
+    SAME_STEP autoreset and K * N environments, grouped by task; its `unwrapped` is the world.
+    `tasks` is int [K, ...], `num_envs` is N, `keys` has a 64-bit key for each agent, from which all
+    its random numbers are derived. `ad.sources.actors.Actors` steps and records the environments.
 
     A subclass needs `Settings`, a frozen dataclass of `ad.config.fields`, and `run`; the other
     members have a default. Only actions that a task has are taken (`Actors.action_mask`). A short
