@@ -250,7 +250,7 @@ further runs: calling the command again makes them.
     _sweep(
         "findings",
         "configs/records/findings.yaml",
-        "Analyze trained models and write the tables of what is found.",
+        "Analyze trained models and write the tables of the results.",
     ),
     _sweep(
         "tune",
@@ -370,7 +370,7 @@ analysis.""",
     Verb(
         "app",
         "ad.interpret.app.server:serve_run",
-        """Play a world beside the trained model in a browser, and look inside the model.
+        """Play a world next to the trained model in a browser, and look inside the model.
 
 The app listens on the loopback address only and writes nothing. SIGINT (Ctrl-C) or SIGTERM ends it,
 with exit code 0.""",

@@ -9,7 +9,7 @@ from small_run import evaluated_run
 from ad.data.histories import HistoryStore
 from ad.errors import CorruptError, MachineError
 from ad.reporting import video
-from ad.reporting.record import history_episodes, record, rollout_episodes
+from ad.reporting.record import FPS, history_episodes, record, rollout_episodes
 from envs.tasks import task_name
 
 
@@ -89,7 +89,7 @@ def test_a_held_out_video_lasts_as_long_as_the_longest_of_its_episodes(run):
     lengths = (episodes.stop - episodes.start)[
         [0, 0, -1]
     ]  # a tenth of the way through twelve: the first
-    assert len(decoded(path)) == lengths.max() + 1 + run.config.record.fps
+    assert len(decoded(path)) == lengths.max() + 1 + FPS
 
 
 def test_the_episodes_of_a_held_out_task_lie_end_to_end(run):

@@ -63,14 +63,16 @@ def split_is_possible(split, env):
 @constraint("evaluation.worlds", "split.tuning")
 def tuning_has_no_other_worlds(worlds, tuning):
     if tuning and worlds:
-        return "must be [] with split.tuning: published rows are scored on tasks of other worlds"
+        return "must be [] with split.tuning: published results are scored on tasks of other worlds"
 
 
 @constraint("source.source_seed", "split.tuning")
 def tuning_has_its_own_source_agents(source_seed, tuning):
     if tuning and source_seed in published.SEEDS:
         seeds = ", ".join(map(str, published.SEEDS))
-        return f"must not be {source_seed} with split.tuning: {seeds} are those of published rows"
+        return (
+            f"must not be {source_seed} with split.tuning: published results have the seeds {seeds}"
+        )
 
 
 @constraint("source.env_steps", "source.num_envs")

@@ -25,13 +25,13 @@ class EnvConfig:
     """The environment: a family of tasks."""
 
     id: str = field("DarkRoom-v0")
-    """environment: one of the worlds or presets listed below, or any Gymnasium id"""
+    """environment: a world or a preset (--help env lists them), or any Gymnasium id"""
     kwargs: dict = field({})
     """settings of the environment, e.g. {size: 7, start: random}"""
     episode_length: int = field(20, at_least=1, at_most=65535)
-    """env steps after which an episode is truncated; a preset sets its own"""
+    """env steps after which an episode is truncated; a preset has its own number"""
     tasks: Optional[list[dict]] = field(None)
-    """for a gymnasium.Env: the settings of each task, e.g. [{gravity: 9}, {gravity: 12}]"""
+    """with a Gymnasium id: settings of the environment for each task, e.g. [{g: 9}, {g: 12}]"""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class SplitConfig:
     split_seed: int = field(0, at_least=0)
     """seed of the random split into train and held-out tasks"""
     num_train_tasks: int = field(57, at_least=1)
-    """number of train tasks; the others are held out, unless the world or a setting says which"""
+    """number of train tasks; by default all others are held out"""
     num_held_out: Optional[int] = field(None, at_least=1, added=True)
-    """number of held-out tasks, the rest is not used; null holds out all that are no train tasks"""
+    """number of held-out tasks; null: all tasks that are not train tasks"""
     held_out: Optional[list[list[int]]] = field(None)
     """explicit list of held-out tasks, e.g. [[0, 0], [8, 8]]; null draws them with split_seed"""
     tuning: bool = field(False)
-    """whether to hold out up to 20 tasks that no published row holds out, to choose settings on"""
+    """whether to hold out up to 20 tasks that no published result holds out, to tune settings on"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class SourceConfig:
     """The source algorithm, whose learning is recorded: one agent for each task."""
 
     algorithm: str = field("a2c", choices=SOURCES)
-    """source algorithm"""
+    """algorithm whose learning histories are recorded"""
     env_steps: int = field(200_000, at_least=1)
     """env steps of a source agent, over all its parallel environments"""
     num_envs: int = field(10, at_least=1)
@@ -63,9 +63,9 @@ class SourceConfig:
     source_seed: int = field(0, at_least=0)
     """seed of the source agents and their environments"""
     state_every: float = field(30.0, at_least=0, affects_results=False)
-    """seconds between two snapshots of a collection, from which it can resume"""
+    """seconds between two snapshots of a collection, from which it resumes after a stop"""
     settings: dict = field({})
-    """settings of the source algorithm, listed below for each algorithm"""
+    """settings of the source algorithm; --help source lists those of each algorithm"""
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,25 @@ class DataConfig:
     """The training windows, cut from the learning histories."""
 
     history_stride: int = field(40, at_least=1)
-    """k: a training sequence has every k-th episode of an actor, and improves k times as fast"""
+    """k: a training sequence has every k-th episode of an actor, so it improves k times as fast"""
     context_length: int = field(64, at_least=1)
     """transitions in the context of the model"""
     env_steps: int = field(0, at_least=0)
     """number of env steps at the start of each history to train on; 0 trains on all of them"""
     held_out_actors: int = field(1, at_least=0)
-    """actors of each train task that are not trained on, for the held-out loss"""
+    """number of actors of each train task that are not trained on, but give the held-out loss"""
     actors_per_task: int = field(0, at_least=0)
-    """actors of each train task to train on; 0 takes all that are not held out"""
+    """number of actors of each train task to train on; 0: all that are not held out"""
     windows_from_start: float = field(0.5, at_least=0, at_most=1)
-    """fraction of training windows, where they cross episodes, that start with a history"""
+    """fraction of training windows that start where a history starts, if windows span episodes"""
     windows_to_end: float = field(0.0, added=True, at_least=0, at_most=1)
     """fraction of training windows that end where an episode ends"""
     best_actors: float = field(1.0, added=True, above=0, at_most=1)
-    """fraction of each task's actors to train on: those that improve most, and most steadily"""
-    stability_weight: float = field(1.0, added=True, at_least=0)
-    """weight of a steady return beside its improvement, for data.best_actors below 1"""
+    """fraction of each task's actors to train on: the ones with the largest and steadiest rise"""
     permute: str = field("none", added=True, choices=("none", "actions", "observations", "both"))
-    """what is permuted at random in each training window, which the context must then reveal"""
+    """what to permute at random in each training window; the model must infer it in context"""
     in_memory: bool = field(True, added=True, affects_results=False)
-    """whether training data is in memory, else uncompressed in temporary files: <root>/histories"""
+    """whether training data is in memory; false: in temporary files in <root>/histories"""
 
 
 @dataclass(frozen=True)
@@ -101,19 +99,19 @@ class ModelConfig:
     """The tokenizer and the transformer."""
 
     encoder: str = field("factored", choices=ENCODERS)
-    """observation encoder"""
+    """encoder of observations"""
     encoders: dict = field({})
-    """encoders of single parts of an observation, by name, e.g. {image: mlp}"""
+    """encoders of named parts of an observation, e.g. {image: mlp}; other parts: model.encoder"""
     tokenizer: str = field("fused", choices=TOKENIZERS)
     """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
     width: int = field(64, at_least=1)
-    """width of the residual stream"""
+    """width of the residual stream and of the token embeddings"""
     layers: int = field(4, at_least=0)
     """number of transformer blocks"""
     norm: str = field("pre", added=True, choices=("pre", "none"))
-    """layer normalization: before each part of a block and at the end, or none"""
+    """layer normalization: before attention, before the MLP and at the end; or none"""
     heads: int = field(2, at_least=1)
-    """number of attention heads; on a CPU 2 heads of width 32 take half the time of 4 of 16"""
+    """number of attention heads, a divisor of model.width; on a CPU few wide heads are faster"""
     feed_forward: int = field(256, at_least=1)
     """hidden width of the MLP in each block"""
     dropout: float = field(0.0, at_least=0, below=1)
@@ -141,9 +139,9 @@ class MethodConfig:
     """The in-context method: a loss on windows and a policy with a context."""
 
     name: str = field("algorithm_distillation", choices=METHODS)
-    """in-context method"""
+    """in-context method: how the model is trained and how it acts"""
     settings: dict = field({})
-    """settings of the method, listed below for each method"""
+    """settings of the method; --help method lists those of each method"""
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,9 @@ class TrainingConfig:
     batch_size: int = field(32, at_least=1)
     """windows in a training batch"""
     micro_batches: int = field(1, at_least=1, added=True)
-    """least number of micro-batches that a training batch is split into, to save memory"""
+    """smallest number of micro-batches in a training batch; more need less memory"""
     activation_checkpointing: bool = field(False, affects_results=False, added=True)
-    """whether the backward pass computes the activations of blocks again, to save memory"""
+    """whether the backward pass recomputes activations, which needs less memory and more time"""
     learning_rate: float = field(3e-3, above=0)
     """peak learning rate, reached at the end of the warm-up"""
     final_learning_rate: float = field(0.0, at_least=0)
@@ -167,15 +165,15 @@ class TrainingConfig:
     beta2: float = field(0.99, at_least=0, below=1)
     """AdamW's decay rate of the second moment"""
     weight_decay: float = field(0.01, at_least=0)
-    """AdamW's weight decay of all matrices"""
+    """AdamW's weight decay; it applies to matrices only"""
     warmup_steps: int = field(200, at_least=0)
     """train steps in which the learning rate rises linearly from 0 to its peak"""
     schedule_steps: int = field(0, at_least=0)
-    """train steps of the learning-rate schedule, of which training.steps are taken; 0: as many"""
+    """length of the learning-rate schedule in train steps; 0: training.steps"""
     gradient_norm: float = field(1.0, above=0)
-    """largest norm of the gradient: a larger gradient is clipped"""
+    """norm to which a larger gradient is clipped"""
     precision: str = field("auto", choices=("auto", "float32", "bfloat16"))
-    """precision of the forward pass; auto takes the faster one"""
+    """precision of the forward pass; auto: the faster one on the device"""
     compile: bool = field(False)
     """whether to use torch.compile, which needs a C++ compiler and takes 10 to 20 s"""
     train_seed: int = field(0, at_least=0)
@@ -187,12 +185,12 @@ class TrainingConfig:
     checkpoint_every: int = field(200, at_least=1, affects_results=False)
     """train steps between two checkpoints"""
     keep_every: int = field(0, at_least=0, affects_results=False, added=True)
-    """train steps between two checkpoints that are kept, from step 0; 0 keeps the newest two"""
+    """train steps between two checkpoints that are never removed; 0: only the newest two stay"""
     log_every: int = field(20, at_least=1, affects_results=False)
     """train steps between two lines of metrics.jsonl"""
     wandb_project: str = field("", affects_results=False, added=True)
-    """project of Weights & Biases (extra wandb) for the numbers of metrics.jsonl; empty: none;
-    they are written to <root>/wandb for `wandb sync`, or uploaded with WANDB_MODE=online"""
+    """project of Weights & Biases that logs the numbers of metrics.jsonl too; empty: none;
+    it needs the extra wandb and writes to <root>/wandb; WANDB_MODE=online uploads at once"""
     max_bad_batches: int = field(5, at_least=0, affects_results=False)
     """consecutive batches with a non-finite loss or gradient to skip before training rolls back"""
     process_timeout: float = field(1800.0, above=0, affects_results=False, added=True)
@@ -210,19 +208,19 @@ class EvaluationConfig:
     train_eval_seeds: int = field(1, at_least=1)
     """rollouts on each train task"""
     num_train_tasks: Optional[int] = field(None, at_least=1, added=True)
-    """number of train tasks to evaluate on, spread over those of the world; null, or more: all"""
+    """number of train tasks to evaluate on, evenly spread over all of them; null: all"""
     action: str = field("sample", choices=("sample", "greedy"))
     """how an action is chosen from the logits"""
     temperature: float = field(0.85, above=0)
     """softmax temperature of sampled actions"""
     temperature_known: Optional[float] = field(None, above=0)
-    """temperature once a reward is in the context, where rewards are 0 and 1; null: the same"""
+    """temperature once a reward of 1 is in the context, if rewards are 0 and 1; null: the same"""
     policy: dict = field({})
-    """further arguments of the method's policy, e.g. the return that is asked of it"""
+    """settings of the method's policy; --help evaluation lists those of each method"""
     calibration: list[float] = field([], added=True)
-    """returns to ask of the policy, one after the other, for the plot of achieved returns"""
+    """target returns of a return-conditioned policy, for the plot of achieved returns"""
     worlds: list[dict] = field([], affects_results=False)
-    """other environments to evaluate on, each given by its changes of env.kwargs: [{size: 11}]"""
+    """further environments to evaluate on, each by its changes of env.kwargs, e.g. [{size: 11}]"""
 
 
 @dataclass(frozen=True)
@@ -233,8 +231,6 @@ class RecordConfig:
     """whether to make a video of each source agent"""
     held_out_videos: int = field(3, at_least=0, affects_results=False)
     """number of videos of the model on held-out tasks"""
-    fps: int = field(8, at_least=1, at_most=120, affects_results=False)
-    """frames per second of the videos"""
 
 
 @dataclass(frozen=True)
@@ -244,11 +240,11 @@ class Experiment:
     name: str = field("quickstart", affects_results=False)
     """name of the run: it is written to logs/<name> and videos/<name>"""
     root: str = field(".", affects_results=False)
-    """folder that holds histories/, logs/ and videos/"""
+    """folder for histories/, logs/ and videos/"""
     device: str = field("auto", choices=("auto", "cpu", "cuda"), affects_results=False)
-    """device of training and evaluation; auto takes cuda if there is a GPU"""
+    """device of training and evaluation; auto: cuda if there is a GPU, else cpu"""
     threads: int = field(0, at_least=0, affects_results=False)
-    """number of CPU threads; 0 takes all"""
+    """number of CPU threads; 0: all"""
     env: EnvConfig = field(EnvConfig())
     split: SplitConfig = field(SplitConfig())
     source: SourceConfig = field(SourceConfig())

@@ -21,7 +21,7 @@ NUM_TUNING_TASKS = 20  # held out by split.tuning
 def configured_world(env: EnvConfig):
     """Return the base vector environment of the first task, which knows all tasks of `env`.
 
-    A process makes it once and shares it: it is asked, never stepped. Raises ValueError.
+    A process makes it once and shares it: it is only read, never stepped. Raises ValueError.
     """
     return _world(json.dumps([env.id, env.tasks, env.kwargs], sort_keys=True))
 

@@ -62,7 +62,7 @@ class TrainingSet:
             chosen = {name: array[actors, :steps] for name, array in arrays.items()}
             if held_out or data.best_actors == 1:
                 return chosen
-            kept = best_actors(chosen, data.best_actors, data.stability_weight)
+            kept = best_actors(chosen, data.best_actors)
             return {name: array[kept] for name, array in chosen.items()}
 
         share = (history_part[1] - history_part[0]) * best_fraction
@@ -108,21 +108,19 @@ def training_part(config: Experiment) -> tuple[slice, int]:
     return actors, (data.env_steps or config.source.env_steps) // num_envs
 
 
-def best_actors(
-    history: Mapping[str, np.ndarray], fraction: float, stability_weight: float
-) -> np.ndarray:
+def best_actors(history: Mapping[str, np.ndarray], fraction: float) -> np.ndarray:
     """Return the indices of the actors with the highest scores, ascending.
 
     Keeps ceil(fraction * N) of N actors, the first ones where scores are equal. `history` has the
     arrays [actors, T] of the fields terminated, truncated and reward.
     """
-    scores = actor_scores(history, stability_weight)
+    scores = actor_scores(history)
     count = math.ceil(fraction * len(scores))
     return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
-def actor_scores(history: Mapping[str, np.ndarray], stability_weight: float) -> np.ndarray:
-    """Return improvement + stability_weight * stability of each actor, float64 [actors].
+def actor_scores(history: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return improvement + stability of each actor, float64 [actors].
 
     Improvement is the mean return of the last tenth of an actor's whole episodes minus that of the
     first tenth (an episode at least). Stability is minus the mean absolute difference between the
@@ -138,7 +136,7 @@ def actor_scores(history: Mapping[str, np.ndarray], stability_weight: float) -> 
         end = math.ceil(len(returns) / ENDS)
         improvement = returns[-end:].mean() - returns[:end].mean()
         changes = np.abs(np.diff(returns)).sum() / max(len(returns) - 1, 1)
-        scores[actor] = (improvement - stability_weight * changes) / (scale or 1.0)
+        scores[actor] = (improvement - changes) / (scale or 1.0)
     return scores
 
 

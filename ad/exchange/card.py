@@ -38,8 +38,8 @@ def card(run: Run, num_parameters: int) -> str:
 def eval_results(run: Run, results: dict) -> str:
     """Return the scores on held-out tasks as YAML for the folder `.eval_results` of a repository.
 
-    The Hub shows those of data sets that declare themselves benchmarks. The id of the data set,
-    algorithm-distillation/<world>, is the one to change when the benchmark has another owner.
+    The Hub shows the scores on data sets that declare themselves benchmarks. The id of the data
+    set, algorithm-distillation/<world>, must change when the benchmark has another owner.
     """
     world = re.sub(r"[^A-Za-z0-9._-]+", "-", run.config.env.id)
     notes = f"{len(run.split.held_out_tasks)} held-out tasks, split {run.split.hash[:12]}"
@@ -83,9 +83,9 @@ def _front_matter(run: Run, results: dict | None) -> dict:
 
 
 def _scores(summary: dict) -> dict[str, float]:
-    """Return the scores of a split that are known, by name."""
-    known = (score.name for score in columns("run"))
-    return {name: summary[name] for name in known if summary.get(name) is not None}
+    """Return the scores of a split that are not None, by name."""
+    names = (score.name for score in columns("run"))
+    return {name: summary[name] for name in names if summary.get(name) is not None}
 
 
 CARD = """\

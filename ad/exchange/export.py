@@ -22,7 +22,7 @@ def export_histories(run: Run, format: str, place: str = "", fresh: bool = False
     """Write the histories of the train tasks of `run` at `place`, by default beside histories/.
 
     Does nothing if they are there already. Raises ConfigError without histories, for spaces that
-    the format has no room for, and for another data set at `place` unless `fresh`.
+    the format cannot hold, and for another data set at `place` unless `fresh`.
     """
     chosen, histories = new_format(format), HistoryStore(run.config)
     if text := chosen.problem(run.world):
@@ -43,7 +43,7 @@ def export_histories(run: Run, format: str, place: str = "", fresh: bool = False
 
 
 def describe(run: Run, folders: list[Path]) -> Description:
-    """Return the description of the histories in `folders`, those of the train tasks of `run`."""
+    """Return the description of the histories in `folders`, one for each train task of `run`."""
     config, tasks = run.config, run.split.train_tasks
     manifests = [_manifest(folder) for folder in folders]
     hashes = [entry["sha256"] for m in manifests for _, entry in sorted(m["files"].items())]
@@ -89,10 +89,10 @@ def _manifest(folder: Path) -> dict:
 def _require_same(chosen: Format, place: str, description: Description) -> None:
     """Raise ConfigError unless the data set at `place` holds the histories of `description`."""
     try:
-        found = chosen.open(place).contents.description
+        existing = chosen.open(place).contents.description
     except (ConfigError, CorruptError) as error:
         raise ConfigError(f"{place} is there already ({error}): {OVERWRITE}") from error
-    if found is None or found.dump() != description.dump():
+    if existing is None or existing.dump() != description.dump():
         raise ConfigError(f"{place} holds other histories: {OVERWRITE}")
 
 

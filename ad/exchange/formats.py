@@ -71,8 +71,8 @@ def parse_description(text: str, place: str) -> Description:
 class Contents:
     """The contents of a data set: K tasks of N actors with T transitions each.
 
-    `parts` are those of an observation. `description` is None for a data set that this suite did
-    not write; only such a one has an `episode_length`, the env steps of its longest episode.
+    `parts` are the parts of an observation. `description` is None for a data set that this suite
+    did not write; only such a data set has an `episode_length`, the env steps of its longest episode.
     """
 
     parts: dict[str, Part]
@@ -108,7 +108,7 @@ class Reader:
         """Return the transitions `start` to before `stop` of the first actors of a task.
 
         Arrays [num_actors, stop - start, ...] by field, without `time`. In place of `terminated`
-        and `truncated` there may be `done`, of a format that does not tell them apart.
+        and `truncated` there may be `done`, of a format that does not distinguish them.
         """
         raise NotImplementedError
 
@@ -116,8 +116,9 @@ class Reader:
 class Format:
     """A format of recorded histories. `place` is where a data set is: a path, or a name.
 
-    `packages` are those that it imports, of the extra `extra`. `lost` says what a data set of this
-    format does not hold of the histories of this suite, as the rest of a sentence.
+    `packages` are the packages that it imports; the extra `extra` installs them. `lost` says what
+    a data set of this format does not hold of the histories of this suite, as the rest of a
+    sentence.
     """
 
     extra: ClassVar[str]
@@ -130,7 +131,7 @@ class Format:
         raise NotImplementedError
 
     def problem(self, world) -> str | None:
-        """Return why the format has no room for the spaces of `world`, None if it has.
+        """Return why the format cannot hold the spaces of `world`, None if it can.
 
         It is the rest of a sentence about the format.
         """
@@ -161,15 +162,15 @@ def new_format(name: str) -> Format:
     Raises ConfigError for an unknown name, or if a package that it needs is not installed.
     """
     try:
-        found = EXPORTS.load(name)()
+        chosen = EXPORTS.load(name)()
     except ValueError as error:
         raise ConfigError(f"--format: {error}") from error
-    if missing := [package for package in found.packages if find_spec(package) is None]:
+    if missing := [package for package in chosen.packages if find_spec(package) is None]:
         raise ConfigError(
             f"the format {name} needs packages that are not installed ({', '.join(missing)}): "
-            f'pip install -e ".[{found.extra}]"'
+            f'pip install -e ".[{chosen.extra}]"'
         )
-    return found
+    return chosen
 
 
 def nested(space: gymnasium.Space, parts: dict[str, np.ndarray], name: str = ""):

@@ -49,7 +49,7 @@ class _Sink:
 def new_file(path: Path) -> Iterator[tuple]:
     """Yield (file, check) of an HDF5 file that replaces `path` if the block succeeds.
 
-    `check()` raises the error of a write so far: the library is not told of it. Raises OSError.
+    `check()` raises the error of a write so far: the library does not see it. Raises OSError.
     """
     import h5py
 

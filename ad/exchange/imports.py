@@ -55,10 +55,10 @@ def import_histories(
 def _experiment(contents: Contents, format_name: str, place: str, name: str) -> dict:
     """Return the settings of an experiment with the histories of a data set, in plain types."""
     steps, num_actors = contents.steps, contents.num_actors
-    known, parts = contents.description, contents.parts
-    env, split = _known_world(known) if known else _recorded_world(contents)
-    if known:
-        parts = observation_parts(configured_world(EnvConfig(**known.env)))
+    description, parts = contents.description, contents.parts
+    env, split = _described_world(description) if description else _recorded_world(contents)
+    if description:
+        parts = observation_parts(configured_world(EnvConfig(**description.env)))
     settings = {
         "name": name,
         "env": env,
@@ -71,12 +71,12 @@ def _experiment(contents: Contents, format_name: str, place: str, name: str) -> 
         },
         "data": {"history_stride": 1, "held_out_actors": int(num_actors > 1)},
     }
-    rewards = {} if known else {"reward": "projection"}  # which takes any number of values
+    rewards = {} if description else {"reward": "projection"}  # which takes any number of values
     model = _encoders(parts) | rewards
     return settings | ({"model": model} if model else {})
 
 
-def _known_world(description: Description) -> tuple[dict, dict]:
+def _described_world(description: Description) -> tuple[dict, dict]:
     """Return the sections env and split of the experiment that was exported, without defaults."""
     defaults = asdict(EnvConfig()), asdict(SplitConfig())
     sections = description.env, description.split
@@ -89,7 +89,7 @@ def _known_world(description: Description) -> tuple[dict, dict]:
 
 
 def _recorded_world(contents: Contents) -> tuple[dict, dict]:
-    """Return the sections env and split of a data set that tells only its spaces."""
+    """Return the sections env and split of a data set that describes only its spaces."""
     kwargs = {
         "observation": describe_parts(contents.parts),
         "num_actions": contents.num_actions,

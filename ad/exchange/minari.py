@@ -1,6 +1,6 @@
 """Data sets of Minari: the episodes of an actor stand one after the other, in learning order.
 
-The metadata of an episode tells its place in the history: `task`, `actor`, `episode_in_history`,
+The metadata of an episode holds its place in the history: `task`, `actor`, `episode_in_history`,
 `first_step`, `source` and `source_seed`. `iterate_episodes` keeps the order, `sample_episodes` does
 not. The metadata of the data set hold the description of the histories.
 """
@@ -24,7 +24,7 @@ from ad.runtime.locks import locked
 from envs.spaces import observation_parts
 from envs.tasks import task_name
 
-ARRAY_BYTES = 3000  # that an array of an episode takes beside its values
+ARRAY_BYTES = 3000  # of an array of an episode in addition to its values
 
 
 class Minari(Format):
@@ -176,7 +176,7 @@ def _metadata(places: list[Place], description: Description) -> Iterator[dict]:
 
 def _observations(own: dict, names: list[str], steps: slice) -> dict[str, np.ndarray]:
     """Return the T + 1 observations of an episode of T transitions by part, [T + 1, ...] each."""
-    found = {}
+    observations = {}
     for name in names:
         before, after = (
             own[field_name(role, name)][steps] for role in ("observation", "next_observation")
@@ -186,5 +186,5 @@ def _observations(own: dict, names: list[str], steps: slice) -> dict[str, np.nda
                 "an observation of the histories is not what the step before it led to: Minari "
                 "stores it once"
             )
-        found[name] = np.concatenate([before, after[-1:]])
-    return found
+        observations[name] = np.concatenate([before, after[-1:]])
+    return observations

@@ -16,7 +16,7 @@ from envs.rng import derive_key, uniform
 
 
 class ReleasedPolicy:
-    """A frozen model that learns in its context from what `observe` tells it after each `act`.
+    """A frozen model that learns in its context: `observe` gives it the outcome of each `act`.
 
     `model` is its SequenceModel, `config` the experiment that trained it. It acts as the evaluation
     of that experiment does: in N environments in lockstep, or in a single one, whose observations
@@ -101,34 +101,34 @@ class ReleasedPolicy:
     def _tensors(self, observation) -> tuple[torch.Tensor | dict[str, torch.Tensor], bool]:
         """Return an observation as the model reads it, and whether it was batched."""
         parts = self._split(observation)
-        known = self.model.spec.observation
-        is_batched = all(np.ndim(parts[name]) > len(part.shape) for name, part in known.items())
+        expected = self.model.spec.observation
+        is_batched = all(np.ndim(parts[name]) > len(part.shape) for name, part in expected.items())
         num_envs = len(self._keys)
         tensors = {}
-        for name, part in known.items():
+        for name, part in expected.items():
             values = np.asarray(parts[name]) if is_batched else np.asarray(parts[name])[None]
             if values.shape != (num_envs, *part.shape):
                 raise ConfigError(
-                    f"an observation of shape {list(values.shape)} is not that of {num_envs} "
-                    f"environments whose part {name!r} is {part}: reset() tells their number"
+                    f"an observation has the shape {list(values.shape)}, but the part {name!r} of "
+                    f"{num_envs} environments is {part}: reset() sets their number"
                 )
             tensors[name] = as_tensor(values, self._device)
         return tensors.get("", tensors), is_batched
 
     def _split(self, observation, name: str = "") -> dict[str, np.ndarray]:
         """Return the parts of an observation by name, as `envs.spaces.split_observation` does."""
-        known = self.model.spec.observation
+        expected = self.model.spec.observation
         if isinstance(observation, dict | tuple):
             is_dict = isinstance(observation, dict)
             children = observation.items() if is_dict else enumerate(observation)
-            found = {}
+            parts = {}
             for key, inner in children:
-                found |= self._split(inner, f"{name}-{key}" if name else str(key))
-        elif name in known:
+                parts |= self._split(inner, f"{name}-{key}" if name else str(key))
+        elif name in expected:
             return {name: observation}
         else:  # a MultiDiscrete space is read as a part for each of its numbers
             columns = np.moveaxis(np.atleast_1d(observation), -1, 0)
-            found = {f"{name}-{i}" if name else str(i): part for i, part in enumerate(columns)}
-        if missing := [own for own in known if not name and own not in found]:
+            parts = {f"{name}-{i}" if name else str(i): part for i, part in enumerate(columns)}
+        if missing := [own for own in expected if not name and own not in parts]:
             raise ConfigError(f"the observation lacks the part {missing[0]!r} of the model's world")
-        return found
+        return parts

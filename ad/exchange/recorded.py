@@ -37,7 +37,7 @@ class Recorded(Source):
     """A source whose K agents have learned already: it reads what their N actors did.
 
     In a `RecordedWorld` a task is the number of a history in the data set; in another world the
-    data set tells the task of each history. Its later changes are not noticed.
+    data set names the task of each history. Later changes of the data set are not noticed.
     """
 
     Settings = Settings
@@ -120,7 +120,7 @@ class Recorded(Source):
 
 
 class RecordedWorld(World):
-    """The world of a data set that tells only its spaces. It cannot be stepped.
+    """The world of a data set that describes only its spaces. It cannot be stepped.
 
     `observation` is what `describe_parts` returns. The tasks are the numbers of the
     histories and, last, one without a history, which is held out: a split holds out a task.
@@ -156,8 +156,8 @@ class RecordedWorld(World):
 def describe_parts(parts: dict[str, Part]) -> dict:
     """Return the parts of an observation as plain values, for `RecordedWorld`.
 
-    The result has a dict for each part by its name; that of an undivided observation is itself the
-    result.
+    The result has a dict for each part by its name. The result of an undivided observation is
+    the dict of its only part.
     """
     plain = {}
     for name, part in parts.items():
@@ -193,10 +193,10 @@ def _leaf(part: dict) -> spaces.Space:
 
 def _numbers(contents: Contents, tasks: np.ndarray, place: str) -> list[int]:
     """Return the number of the history of each task. Raises ConfigError if there is none."""
-    known = [[number] for number in range(contents.num_tasks)]
+    recorded = [[number] for number in range(contents.num_tasks)]
     if contents.description is not None:
-        known = contents.description.tasks
-    number_of = {tuple(task): number for number, task in enumerate(known)}
+        recorded = contents.description.tasks
+    number_of = {tuple(task): number for number, task in enumerate(recorded)}
     for task in tasks.tolist():
         if tuple(task) not in number_of:
             raise ConfigError(f"{place} has no history of the task {tuple(task)}")

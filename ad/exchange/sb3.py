@@ -9,8 +9,8 @@ from ad.exchange.policy import ReleasedPolicy
 class SB3Model:
     """A model with `predict`, for `evaluate_policy(model, model.env, n_eval_episodes=100)`.
 
-    Its `env` tells the policy what came of its actions; a reset of it empties the context. All
-    episodes of an environment are of one context, so the mean return is that of an agent that
+    Its `env` passes the outcomes of actions to the policy; its reset empties the context. All
+    episodes of an environment are of one context, so the mean return is the one of an agent that
     learns. With `deterministic`, which is the default there, the most likely action is taken.
     """
 
@@ -27,7 +27,7 @@ class SB3Model:
 
 
 class _ToldOutcomes(VecEnvWrapper):
-    """Environments that tell a policy the outcome of each of its actions."""
+    """Environments that pass the outcome of each action to a policy."""
 
     def __init__(self, venv: VecEnv, policy: ReleasedPolicy):
         super().__init__(venv)

@@ -4,7 +4,7 @@ A group "0", "1", ... for each task, with the attributes env-id, benchmark-id an
 arrays [actors, T, ...]: `states` uint8, `actions` uint8, `rewards` float16, `dones` bool and, where
 the optimal action is known, `expert_actions` uint8. They are compressed by gzip 6 in chunks of
 4,096 transitions of an actor. In the published data sets a state is [5, 5], the tile times the
-number of colors plus the color of each cell in view, and the state after a done is that of a reset.
+number of colors plus the color of each cell in view; after a done comes the state of a reset.
 """
 
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from ad.runtime.locks import locked
 from envs.spaces import Array, Discrete, Part, observation_parts
 
 CHUNK = 4096  # transitions of an actor in a compressed chunk
-CACHE = 2**23  # bytes of decompressed chunks that are kept for an array: those of 32 actors
+CACHE = 2**23  # bytes of decompressed chunks that are kept for an array: the chunks of 32 actors
 NUM_ACTIONS = 6  # of XLand-MiniGrid
 ARRAYS = {"states": "u", "actions": "u", "rewards": "f", "dones": "b"}  # kind of the dtype
 EXACT = 256  # values of uint8
@@ -142,12 +142,12 @@ class XLandReader(Reader):
             raise ConfigError(f"group {name} of {self.place} has no {missing[0]}: {LAYOUT}")
         shape = group["states"].shape[:2]
         for array, kind in ARRAYS.items():
-            found = group[array]
-            is_byte = kind != "u" or found.dtype.itemsize == 1
-            if found.dtype.kind != kind or not is_byte or found.shape[:2] != shape:
+            stored = group[array]
+            is_byte = kind != "u" or stored.dtype.itemsize == 1
+            if stored.dtype.kind != kind or not is_byte or stored.shape[:2] != shape:
                 raise ConfigError(
-                    f"{array} of group {name} of {self.place} is {found.dtype} "
-                    f"{list(found.shape)}: {LAYOUT}"
+                    f"{array} of group {name} of {self.place} is {stored.dtype} "
+                    f"{list(stored.shape)}: {LAYOUT}"
                 )
         if group["states"].shape[2:] != self.file["0/states"].shape[2:] or 0 in shape:
             raise ConfigError(f"the states of group {name} of {self.place} have another shape")
@@ -169,7 +169,7 @@ class XLandReader(Reader):
             raise CorruptError(f"{self.place} cannot be read: {_words(error)}") from error
 
 
-LAYOUT = "the layout is that of XLand-MiniGrid's data sets"
+LAYOUT = "the layout of XLand-MiniGrid's data sets is expected"
 
 
 def _fits(part: Part) -> bool:

@@ -28,13 +28,9 @@ from envs.tasks import task_name
 
 MAX_WORKERS = 4  # videos made at once; each has its frames in memory up to three times
 EARLY_DIVISOR = 10  # the second episode of a held-out video is number episodes // 10
+FPS = 8  # frames per second
 EDGE = 215  # gray of the line around an episode
-PLACES = (
-    "split",
-    "task",
-    "episode",
-    "time",
-)  # not fields of a transition
+PLACES = ("split", "task", "episode", "time")  # not fields of a transition
 
 
 @dataclass(frozen=True)
@@ -75,10 +71,7 @@ def record(run: Run) -> tuple[int, int] | None:
         ThreadPoolExecutor(min(threads, MAX_WORKERS)) as pool,
     ):
         try:
-            futures = {
-                path: pool.submit(_write, path, frames, settings.fps)
-                for path, frames in _montages(run)
-            }
+            futures = {path: pool.submit(_write, path, frames) for path, frames in _montages(run)}
             for path, future in futures.items():
                 written[path] = future.result()
                 bar.update()
@@ -126,17 +119,17 @@ def history_episodes(task: np.ndarray, folder: Path) -> EpisodeSequence:
 
 
 def episode_montage(
-    world: TaskOracle, sequence: EpisodeSequence, chosen: set[int], title: str, fps: int
+    world: TaskOracle, sequence: EpisodeSequence, chosen: set[int], title: str
 ) -> np.ndarray:
     """Draw the `chosen` episodes side by side, frames [T, H, W, 3]; the last frame lasts 1 s."""
     panels = [_panel(world, sequence, episode) for episode in sorted(chosen)]
     frames = video.add_caption(video.side_by_side(panels), title, size=19)
-    frames = np.concatenate([frames, np.repeat(frames[-1:], fps, axis=0)])
+    frames = np.concatenate([frames, np.repeat(frames[-1:], FPS, axis=0)])
     return video.add_margin(frames)
 
 
-def _write(path: Path, frames: Callable[[], np.ndarray], fps: int) -> bool:
-    return video.write_video(path, frames(), fps)
+def _write(path: Path, frames: Callable[[], np.ndarray]) -> bool:
+    return video.write_video(path, frames(), FPS)
 
 
 def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
@@ -149,20 +142,20 @@ def _montages(run: Run) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
             chosen = {0, max((last + 1) // EARLY_DIVISOR - 1, 0), last}
             name, (text,) = task_name(sequence.task), world.names([sequence.task])
             title = f"Frozen model on held-out {noun} {text}: one context, no training"
-            frames = partial(episode_montage, world, sequence, chosen, title, settings.fps)
+            frames = partial(episode_montage, world, sequence, chosen, title)
             yield run.videos / f"held_out_{name}.mp4", frames
     if settings.source_videos:
         histories = HistoryStore(run.config)
         for task in run.history_tasks:
-            frames = partial(_source_montage, world, task, histories.folder(task), settings.fps)
+            frames = partial(_source_montage, world, task, histories.folder(task))
             yield run.videos / f"source_{task_name(task)}.mp4", frames
 
 
-def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path, fps: int) -> np.ndarray:
+def _source_montage(world: TaskOracle, task: np.ndarray, folder: Path) -> np.ndarray:
     sequence = history_episodes(task, folder)
     last, (name,) = len(sequence.start) - 1, world.names([task])
     title = f"Source agent on train {world.task_noun} {name}: one of its actors while it trains"
-    return episode_montage(world, sequence, {0, last // 2, last}, title, fps)
+    return episode_montage(world, sequence, {0, last // 2, last}, title)
 
 
 def _panel(world: TaskOracle, sequence: EpisodeSequence, episode: int) -> np.ndarray:

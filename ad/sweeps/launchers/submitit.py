@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 SIGNAL_SECONDS = 90  # from the signal to the time limit
+MAX_REQUEUES = 100  # of a job that reaches its time limit
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,8 @@ class Settings(JobSettings):
 
     cluster: str = field("auto", choices=("auto", "slurm", "local", "debug"))
     """where jobs run; auto: in SLURM if there is one, otherwise on this machine"""
-    partition: str = field("")
-    """partition of the cluster; empty: its default"""
     minutes: int = field(240, at_least=1)
     """time limit of a job, after which it is queued again"""
-    requeues: int = field(100, at_least=0)
-    """number of times that a job may reach its time limit"""
     cpus: int = field(2, at_least=1)
     """CPU cores of a job"""
     gpus: int = field(0, at_least=0)
@@ -43,7 +40,7 @@ class Settings(JobSettings):
     parallel: int = field(256, at_least=1)
     """jobs that may run at the same time"""
     options: dict = field({})
-    """further options of sbatch, e.g. {account: lab, mem: 8G}"""
+    """further options of sbatch, e.g. {partition: gpu, account: lab, mem: 8G}"""
 
 
 @dataclass
@@ -113,7 +110,7 @@ class Submitit(Launcher):
         import submitit
 
         own = self.settings
-        times = {f"{name}_max_num_timeout": own.requeues for name in ("local", "slurm")}
+        times = {f"{name}_max_num_timeout": MAX_REQUEUES for name in ("local", "slurm")}
         executor = submitit.AutoExecutor(
             self.folder, None if own.cluster == "auto" else own.cluster, **times
         )
@@ -123,7 +120,6 @@ class Submitit(Launcher):
             cpus_per_task=own.cpus,
             gpus_per_node=own.gpus,
             stderr_to_stdout=True,
-            slurm_partition=own.partition or None,
             slurm_array_parallelism=own.parallel,
             slurm_signal_delay_s=SIGNAL_SECONDS,
             slurm_additional_parameters=own.options,
