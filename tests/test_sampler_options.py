@@ -141,7 +141,7 @@ def test_only_the_best_actors_are_trained_on_and_held_out_ones_stay(collected):
     expected = set()
     for task, history in enumerate(load_dataset(plain).histories):
         training = {name: array[:3] for name, array in history.arrays.items()}
-        expected |= {4 * task + int(actor) for actor in best_actors(training, 0.5, 1.0)}
+        expected |= {4 * task + int(actor) for actor in best_actors(training, 0.5)}
     assert shown == expected and len(shown) == 2 * len(numbered)
     held_out = dataset.windows(("observation",), held_out=True).data["observation"]
     assert set(held_out.tolist()) == {4 * task + 3 for task in range(len(numbered))}

@@ -70,9 +70,7 @@ def tuning_has_no_other_worlds(worlds, tuning):
 def tuning_has_its_own_source_agents(source_seed, tuning):
     if tuning and source_seed in published.SEEDS:
         seeds = ", ".join(map(str, published.SEEDS))
-        return (
-            f"must not be {source_seed} with split.tuning: published results have the seeds {seeds}"
-        )
+        return f"must not be {source_seed} with split.tuning: published runs have {seeds}"
 
 
 @constraint("source.env_steps", "source.num_envs")

@@ -72,7 +72,7 @@ class Contents:
     """The contents of a data set: K tasks of N actors with T transitions each.
 
     `parts` are the parts of an observation. `description` is None for a data set that this suite
-    did not write; only such a data set has an `episode_length`, the env steps of its longest episode.
+    did not write; only then there is an `episode_length`, the env steps of its longest episode.
     """
 
     parts: dict[str, Part]
