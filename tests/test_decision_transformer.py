@@ -111,22 +111,6 @@ def window_of(count: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-def test_a_decision_knows_what_is_asked_then_and_nothing_later(tokenizer):
-    _, model = random_model("decision_transformer", tokenizer=tokenizer)
-    window = window_of(3, 6)
-    before = model(window)
-    known_later = ("action", "reward", "next_observation")
-    for name in ("return_to_go", "observation", *known_later):
-        for entry in range(1, 7):
-            other = window[name].clone()
-            other[:, entry] = (other[:, entry] + 1) % 2
-            change = (model(window | {name: other}) - before).abs().amax((0, 2))
-            first = entry if name in known_later else entry - 1
-            assert not change[:first].any()
-            assert name in known_later or change[first:].all()
-
-
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("name", ["behavior_cloning", "decision_transformer"])
 def test_rewards_are_not_in_the_tokens(name, tokenizer):
     _, model = random_model(name, tokenizer=tokenizer)
@@ -226,39 +210,6 @@ def test_a_rollout_across_episodes_shows_what_past_episodes_achieved_as_training
             length = (context_length // 2 if length == context_length else length) + 1
             offset = number + 1 - length
             check_logits(logits[env][number], model, windows, 0, offset, length - 1)
-
-
-def test_what_an_episode_achieved_changes_later_decisions_through_a_cache_that_is_filled_again():
-    method, model = random_model("decision_transformer", ACROSS, tokenizer="conditioned")
-    policy, here = method.policy(model, 2, 8, method.PolicySettings(1.0)), torch.tensor([4, 4])
-    zero, yes = torch.zeros(2, dtype=torch.int64), torch.ones(2) > 0
-    for time in range(2):
-        policy.act(here, zero + time)
-        ended = yes if time else ~yes
-        policy.observe(zero, torch.tensor([0.25, 0.5]), ended, ~yes, here)
-    assert policy.left.tolist() == [1.0, 1.0]
-    assert policy.window()["return_to_go"][:, 1:3].tolist() == [[0.5, 0.25], [1.0, 0.5]]
-    logits = policy.act(here, zero)
-    torch.testing.assert_close(logits, model(policy.window())[:, -1])
-    assert (logits[0] - logits[1]).abs().max() > 1e-3
-
-
-def test_an_episode_is_forgotten_when_it_ends_and_the_return_is_asked_for_anew():
-    method, model = random_model("decision_transformer")
-    policy = method.policy(model, 2, 4, method.PolicySettings(1.0))
-    here, zero, no = torch.tensor([4, 4]), torch.zeros(2, dtype=torch.int64), torch.zeros(2) > 0
-    first = policy.act(here, zero)
-    policy.observe(zero, torch.tensor([1.0, 0.25]), torch.tensor([True, False]), no, here)
-    assert policy.left.tolist() == [1.0, 0.75]
-    second = policy.act(here, torch.tensor([0, 1]))
-    torch.testing.assert_close(second[0], first[0])
-    assert (second[1] - first[1]).abs().max() > 1e-3
-    policy.observe(zero, torch.tensor([0.0, 0.25]), no, no, here)
-    assert policy.left.tolist() == [1.0, 0.5]
-    policy.select(torch.tensor([1, 1, 0]))
-    third = policy.act(here[[0, 0, 0]], torch.tensor([2, 2, 1]))
-    torch.testing.assert_close(third[0], third[1])
-    assert not torch.equal(third[0], third[2])
 
 
 def test_decisions_that_were_entered_without_logits_count_in_those_of_the_next_one():

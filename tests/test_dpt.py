@@ -117,18 +117,6 @@ def test_a_committed_decision_is_that_of_a_window_of_the_past_episodes_and_its_q
             torch.testing.assert_close(logits[env][number], expected, atol=1e-6, rtol=0)
 
 
-def test_a_committed_context_does_not_change_within_an_episode_and_does_after_it():
-    method, model = random_model("dpt")
-    policy = method.policy(model, 2, 10, method.PolicySettings("episode"))
-    here, zero, no = torch.tensor([4, 4]), torch.zeros(2, dtype=torch.int64), torch.zeros(2) > 0
-    first = policy.act(here, zero)
-    policy.observe(zero, torch.tensor([1.0, 1.0]), no, torch.tensor([False, True]), here)
-    second = policy.act(here, zero)
-    torch.testing.assert_close(second[0], first[0])
-    assert (second[1] - first[1]).abs().max() > 1e-3
-    assert policy.reward_in_context().tolist() == [False, True]
-
-
 def test_branched_contexts_go_on_alike():
     method, model = random_model("dpt")
     policy, generator = (

@@ -275,13 +275,6 @@ def test_the_outcome_has_the_likeliest_and_the_mean_reward(rewards, spec):
     assert outcome.mean_reward.tolist() == pytest.approx([mean] * 2)
 
 
-def test_actions_whose_plans_are_equal_are_taken_as_the_imitated_policy_takes_them():
-    model = Exact()
-    model.reward[:], model.after[:] = 0.0, 0.0
-    logits = plan(model, torch.arange(6), beam_size=1)
-    torch.testing.assert_close(logits, model.imitated.log_softmax(1))
-
-
 def test_without_steps_it_imitates():
     logits = plan(line(), [2, 5], plan_steps=0)
     torch.testing.assert_close(logits, line().imitated[:2])

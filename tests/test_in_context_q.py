@@ -115,39 +115,6 @@ def test_the_loss_is_the_one_by_hand(loss, masked, spec, batch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_actions_that_a_task_lacks_have_no_part_in_the_loss(loss, spec, batch):
-    method = method_of(loss)
-    model = random_model(method, spec)
-    batch["action"][:, 1:] %= 3
-    batch["action_mask"] = (torch.arange(5) < 3).expand(4, 7, 5).clone()
-    before, _ = method.loss(model, batch)
-    with torch.no_grad():
-        for head in (model.head, model.q_head, model.target.head):
-            if head is not None:
-                head.bias[3:] += 100
-    after, _ = method.loss(model, batch)
-    torch.testing.assert_close(before, after)
-    after.backward()
-    assert not model.head.bias.grad[3:].any()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_nothing_is_added_at_an_episodes_end_and_the_last_decision_has_no_target():
-    flags = {"terminated": [0, 1, 0, 0, 0, 0], "truncated": [0, 0, 0, 1, 0, 0]}
-    batch = {name: torch.tensor([[0, *values]]).bool() for name, values in flags.items()}
-    batch["reward"] = torch.tensor([[torch.nan, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
-    batch["valid"] = torch.tensor([[False, True, True, True, True, True, True]])
-    following = torch.tensor([[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]])
-    targets, has_target = method_of("dqn").td_targets(batch, following)
-    assert has_target.tolist() == [[True, True, True, True, True, False]]
-    assert targets[0, :5].tolist() == [1 + 10, 2, 3 + 20, 4, 5 + 30]
-    batch["valid"][0, 6] = False
-    assert method_of("dqn").td_targets(batch, following)[1].tolist()[0] == [True] * 4 + [False] * 2
-    batch["truncated"][0, 5] = True
-    assert method_of("dqn").td_targets(batch, following)[1][0, 4]
-
-
-@pytest.mark.parametrize("loss", LOSSES)
 def test_the_target_network_begins_as_a_copy_and_follows_at_its_rate(loss, spec, batch):
     method = method_of(loss, target_rate=0.25)
     model = method.build(spec, SMALL)

@@ -68,21 +68,11 @@ def test_samples_have_the_mean_and_the_variance_of_the_posterior():
     assert rewards.var() * precision == pytest.approx(1, abs=3 * (2 / 4000) ** 0.5)
 
 
-def test_the_policy_is_optimal_in_the_sampled_mdp(monkeypatch):
-    samples = {}
-
-    def remember(name: str):
-        draw = getattr(PSRL, name)
-
-        def draw_once(own, lives, sample):
-            return samples.setdefault(name, draw(own, lives, sample))
-
-        monkeypatch.setattr(PSRL, name, draw_once)
-
-    remember("_sample_transitions")
-    remember("_sample_rewards")
+def test_the_policy_is_optimal_in_the_sampled_mdp():
     source = agents()
-    transitions, rewards = samples["_sample_transitions"][..., :-1], samples["_sample_rewards"]
+    source.episodes[:] = 0  # as when the first plan was made
+    transitions = source._sample_transitions(source.actor)[..., :-1]
+    rewards = source._sample_rewards(source.actor)
     values = np.zeros((6, 10))
     for time in reversed(range(6)):
         of_actions = rewards + np.einsum("msat,mt->msa", transitions, values)

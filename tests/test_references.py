@@ -11,7 +11,7 @@ from ad.config.parser import load
 from ad.config.schema import EnvConfig, Experiment, SourceConfig, SplitConfig
 from ad.config.world import configured_split, configured_world
 from ad.evaluation import tabular_learner
-from ad.evaluation.metrics import first_success, nauc, success_by
+from ad.evaluation.metrics import nauc
 from ad.evaluation.references import (
     evaluated_references,
     random_references,
@@ -126,16 +126,6 @@ def test_no_agent_exceeds_the_ceiling_on_average_over_all_goals(size, episodes, 
     means = {name: line.returns[reachable].mean() for name, line in lines.items()}
     assert means["ceiling"] == pytest.approx(nauc, abs=5e-5)
     assert means["random_then_optimal"] < means["explorer"] <= means["ceiling"]
-
-
-def test_the_random_walk_s_first_success_is_that_of_independent_episodes():
-    world, tasks = room()
-    episodes = 30
-    line = world.references(tasks, STEPS, episodes)["random"]
-    hit = line.successes[0, 0]
-    assert success_by(line.p_success, 5)[0] == pytest.approx(1 - (1 - hit) ** 5)
-    first = np.minimum(np.random.default_rng(0).geometric(hit, 200_000), episodes)
-    assert first_success(line.p_success)[0] == pytest.approx(first.mean(), rel=0.01)
 
 
 @pytest.mark.parametrize("start", ["center", "random"])

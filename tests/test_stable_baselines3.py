@@ -43,11 +43,6 @@ RING = ["--env.id", "tests/worlds.py:Silent", "--env.kwargs", "{parts: true}"]
 RING += ["--split.num_train_tasks", "3", "--model.encoder", "table"]
 ARMS = ["--env.id", "tests/worlds.py:Bandit", "--env.kwargs", "{}", "--model.encoder", "table"]
 
-OBSTACLES = ["--env.id", "MiniGrid-Dynamic-Obstacles-6x6-v0", "--env.kwargs", "{direction: true}"]
-OBSTACLES += ["--env.tasks", "[{}, {}]", "--env.episode_length", "40"]
-OBSTACLES += ["--model.encoders", "{image: one_hot, direction: table}"]
-OBSTACLES += ["--model.reward", "projection"]
-
 
 def record(config, tasks, steps: int = 100) -> dict[str, np.ndarray]:
     """What a source records, arrays [T, K, N, ...] by field."""
@@ -136,17 +131,10 @@ def test_a_checkpoint_is_the_policy_of_its_time_and_the_library_reads_it(run):
         assert json.loads(file.read("settings.json"))["algorithm"] == "PPO"
 
 
-@pytest.mark.parametrize(
-    "world",
-    [
-        pytest.param([], id="DarkRoom"),
-        pytest.param(OBSTACLES, id="MiniGrid", marks=pytest.mark.slow),
-    ],
-)
-def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path, capsys, world):
+def test_an_interrupted_collection_resumes_with_the_same_bytes(smoke, tmp_path, capsys):
     words = [*SB3, "--source.settings.algorithm", "RecurrentPPO", "--source.settings.arguments"]
     words += [SHORT["RecurrentPPO"], "--source.env_steps", "4400"]
-    words += ["--split.num_train_tasks", "1", *world]
+    words += ["--split.num_train_tasks", "1"]
     folders = []
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
