@@ -168,20 +168,10 @@ def test_results_that_were_deleted_are_made_again(again):
     assert (folder(again) / "results.csv").read_bytes() == before
 
 
-def test_some_of_the_train_tasks_are_evaluated_with_references_of_the_same_tasks(again):
-    fewer = replace(again, evaluation=replace(again.evaluation, num_train_tasks=2, episodes=3))
-    run = Run.open(fewer)
-    pipeline.evaluate(run)
-    pipeline.report(run)
-    evaluated = {task_name(task) for task in run.split.train_tasks[[0, -1]]}
-    found = json.loads((folder(fewer) / "results.json").read_text())
-    assert {task["task"] for task in found["splits"]["train"]["per_task"]} == evaluated
-    assert "source_end" in found["references"]
-
-
 def test_other_evaluation_settings_need_no_new_training(again):
     trained = ages(folder(again) / "checkpoints")
-    fewer = replace(again, evaluation=replace(again.evaluation, episodes=3, action="greedy"))
+    evaluation = replace(again.evaluation, num_train_tasks=2, episodes=3, action="greedy")
+    fewer = replace(again, evaluation=evaluation)
     run = Run.open(fewer)
     pipeline.train(run)
     pipeline.evaluate(run)
@@ -189,6 +179,10 @@ def test_other_evaluation_settings_need_no_new_training(again):
     pipeline.report(run)
     assert ages(folder(again) / "checkpoints") == trained
     assert max(int(row["episode"]) for row in results(again)) == 3
+    evaluated = {task_name(task) for task in run.split.train_tasks[[0, -1]]}
+    content = summary(fewer)
+    assert {task["task"] for task in content["splits"]["train"]["per_task"]} == evaluated
+    assert "source_end" in content["references"]
 
 
 def test_other_training_settings_under_the_same_name_are_refused(again, capsys):
