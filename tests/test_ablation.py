@@ -1,22 +1,18 @@
 """Ablation: what replaces a component, in which windows, and that nothing else changes."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import hand_made
 import numpy as np
 import pytest
 import torch
-from test_contexts import untrained
 from test_transformer import random_model
 from windows import labeled
 
 from ad.config.schema import ModelConfig
 from ad.errors import ConfigError
-from ad.interpret.analyses import ablation
-from ad.interpret.analyses.ablation import Ablation, _curves, ablated_rollout
-from ad.interpret.analysis import Subject
+from ad.interpret.analyses.ablation import _curves
 from ad.interpret.components import (
     KINDS,
     Ablated,
@@ -27,7 +23,6 @@ from ad.interpret.components import (
 from ad.interpret.hooks import hooked
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
-from ad.rollout.tasks import policy_of, rollout_tasks
 
 SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=12, positions=40)
 TOKENIZERS = ("fused", "separate", "modal")
@@ -122,23 +117,6 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
     assert policy.windows.tolist() == [2, 0, 1]
 
 
-def test_nothing_is_replaced_in_the_first_rollout_and_others_do_not_depend_on_the_batch(collected):
-    words = ["--evaluation.temperature", "3", "--evaluation.episodes", "10"]
-    config = collected("ablation", "--data.context_length", "9", *words)
-    run, method, model = untrained(config)
-    subject = Subject(run, method, model)
-    (head,), (mlp,) = (parse_components(name, model.transformer) for name in ("0.1", "mlp 0"))
-    table = replacements(model, subject.contexts, "0.1", "mlp 0")
-    both = ablated_rollout(subject, table, [(head,), (mlp,)])
-    one = ablated_rollout(subject, table, [(mlp,)])
-    plain = rollout_tasks(config, run.split, policy_of(config, method, model), 10, (1, 1))
-    shape = (-1, *plain["held_out"].lengths.shape)
-    both, one = (rollout.lengths.reshape(shape) for rollout in (both, one))
-    np.testing.assert_array_equal(both[0], plain["held_out"].lengths)
-    np.testing.assert_array_equal(both[2::2], one[1:])
-    assert (both[1:] != both[:1]).any((1, 2)).all()
-
-
 def test_a_window_is_resampled_from_another_task_and_tasks_have_as_many_donors(spec, random_window):
     model, contexts = small(spec), labeled(random_window(8, 6, 0), spec)
     contexts = replace(contexts, task=np.array([2, 0, 0, 0, 0, 0, 1, 1]), tasks=["a", "b", "c"])
@@ -183,54 +161,3 @@ class Played(NamedTuple):
 
     returns: np.ndarray
     reward_in_context: np.ndarray
-
-
-def test_losses_are_those_of_their_kind_and_part(spec, random_window):
-    model = hand_made.hand_made(spec, layers=2)
-    hand_made.previous_step(model, 1, 0)
-    hand_made.copies(model, 1, 0, hand_made.block("action")[:5], hand_made.block("out"))
-    window = random_window(ablation.LOSS_WINDOWS, 8, 0)
-    subject = SimpleNamespace(model=model, method=Copying(window), dataset=Copying.dataset)
-    table = replacements(model, labeled(random_window(8, 8, 1), spec), "1.0", "0.1")
-    components = [parse_components(name, model.transformer) for name in ("0.1", "1.0")]
-    losses, intact = ablation.ablated_losses(subject, table, components)
-    assert losses.shape == (3, 2) and intact == pytest.approx(1)
-    np.testing.assert_allclose(losses[:, 0], 1, rtol=1e-5)
-    assert losses[KINDS.index("zero"), 1] == 0 and 0.15 < losses[KINDS.index("mean"), 1] < 0.6
-
-
-class Copying:
-    """A method whose loss is the largest output at the last decision, and its windows."""
-
-    dataset = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(held_out_actors=0)))
-
-    def __init__(self, window):
-        self.window = window
-
-    def sampler(self, dataset, held_out):
-        return self
-
-    def sample(self, rng, count):
-        return {name: values[:count].numpy() for name, values in self.window.items()}
-
-    def loss(self, model, batch):
-        return model(batch)[:, -1].amax(1).mean(), {}
-
-
-def test_a_policy_that_plans_is_not_ablated_and_one_that_imitates_is_in_all_actions(collected):
-    words = ["--method.name", "in_context_planning", "--data.context_length", "9"]
-    words += ["--evaluation.episodes", "2"]
-    subject = Subject(*untrained(collected("ablation", *words)))
-    with pytest.raises(ConfigError, match="plan_steps"):
-        Ablation.check(subject)
-    config = collected("ablation", *words, "--evaluation.policy", "{plan_steps: 0}")
-    subject = Subject(*untrained(config))
-    Ablation.check(subject)
-    (head,) = parse_components("0.1", subject.model.transformer)
-    table = replacements(subject.model, subject.contexts, "0.1")
-    ablated = Ablated(subject.model, table, [(head,)] * 2, table.rows("zero", [None] * 2))
-    policy = AblatedPolicy(policy_of(config, subject.method, subject.model)(2), ablated)
-    policy.set_action_mask(torch.tensor([[True, False, True, True, True]] * 2))
-    logits = policy.act(torch.tensor([1, 2]), torch.zeros(2, dtype=torch.int64))
-    assert logits[:, 1].isneginf().all() and logits[:, [0, 2, 3, 4]].isfinite().all()
-    assert ablated_rollout(subject, table, [(head,)]).lengths.all()

@@ -49,22 +49,6 @@ def test_a_head_built_for_a_relation_has_all_its_attention_there(
     np.testing.assert_allclose(scores[others], scores[[0, 0, 0]], rtol=1e-5)  # they are uniform
 
 
-def test_masses_are_counted_by_task_and_episode(spec, contexts):
-    model = hand_made(spec)
-    rewarded(model, 0, 0)
-    windows = contexts(6)
-    names = relation_names(model)
-    sums, counts = attention_sums(model, windows)
-    assert sums.shape == (2, 5, 3, len(names)) and counts.shape == (2, 5, len(names))
-    previous = counts[..., names.index("previous step")]
-    assert previous[:, 0].tolist() == [9, 9]  # three windows of a task; the first decision has none
-    assert previous[:, 1:].tolist() == [[12] * 4] * 2
-    kept = windows.decided.copy()
-    kept[:, 1:] = windows.task[:, None] == 1
-    _, counts = attention_sums(model, replace(windows, decided=kept))
-    assert counts[0].sum() == 0 and counts[1, :, names.index("itself")].tolist() == [12] * 5
-
-
 # Decisions at the cells 3, 4, 3, 3, and after the second and third of them episodes end.
 CELLS = {"observation": [9, 3, 4, 3, 3], "next_observation": [9, 4, 5, 3, 9]}
 WINDOW = CELLS | {"action": [5, 1, 2, 1, 5], "reward": [float("nan"), 0.0, 1.0, 0.0, float("nan")]}

@@ -18,7 +18,6 @@ from ad.interpret.analyses.attribution import (
     read_values,
 )
 from ad.interpret.analyses.lens import Lens, stage_logits, stage_names
-from ad.interpret.relations import relations
 
 VARIANTS = (
     {},
@@ -48,49 +47,6 @@ def test_the_parts_sum_to_the_difference_of_the_outputs(spec, model, random_wind
         expected = (found * directions).sum(-1)
         torch.testing.assert_close(reading.components().sum(-1), expected, rtol=1e-4, atol=1e-5)
     assert reading.components().shape[-1] == len(component_names(model))
-
-
-def test_tokens_sum_to_their_head_and_neurons_to_their_mlp(spec, model, random_window):
-    contexts = labeled(random_window(3, 6, 0), spec)
-    reading = Reading(model, read_values(model, contexts), preferred(outputs(model, contexts)))
-    components = dict(zip(component_names(model), reading.components().unbind(-1), strict=True))
-    close = {"rtol": 1e-4, "atol": 1e-5}
-    for number, head in enumerate(("0.0", "0.1", "1.0", "1.1")):
-        torch.testing.assert_close(
-            reading.tokens()[:, :, number].sum(-1), components[head], **close
-        )
-    for layer, each in enumerate(model.transformer.blocks):
-        of_bias = reading.reader @ each.mlp.down.bias
-        added = reading.neurons()[:, :, layer].sum(-1) + of_bias
-        torch.testing.assert_close(added, components[f"mlp {layer}"], **close)
-
-
-@pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, 0)])
-def test_a_head_that_copies_the_rewarded_action_is_credited_with_it(
-    spec, random_window, layer, head
-):
-    model = hand_made(spec, layers=2)
-    rewarded(model, layer, head)
-    copies(model, layer, head, block("action")[:5], block("out"), gain=3.0)
-    previous_step(model, layer, 1 - head)  # which adds nothing to the outputs
-    contexts = labeled(random_window(6, 12, 0), spec)
-    names, action = component_names(model), contexts.window["action"][:, :-1]
-    masks = relations(model, contexts)["rewarded"]
-    share = masks / masks.sum(-1, keepdim=True)
-    for chosen, other in ((0, 1), (4, 2)):
-        direction = torch.zeros(5)
-        direction[chosen], direction[other] = 1.0, -1.0
-        reading = Reading(model, read_values(model, contexts), direction)
-        told = ((action == chosen).float() - (action == other).float())[:, None]  # of the tokens
-        expected = (3.0 * share * told)[masks.any(-1)]
-        of_tokens = reading.tokens()[:, :, 2 * layer + head][masks.any(-1)]
-        torch.testing.assert_close(of_tokens, expected, rtol=1e-4, atol=1e-4)
-        components = reading.components()[masks.any(-1)]
-        torch.testing.assert_close(
-            components[:, names.index(f"{layer}.{head}")], expected.sum(-1), rtol=1e-4, atol=1e-4
-        )
-        others = [number for number, name in enumerate(names) if name != f"{layer}.{head}"]
-        assert components[:, others].abs().max() < 1e-6
 
 
 def test_the_lens_ends_with_the_logits_and_shows_where_they_were_written(spec, random_window):

@@ -1,6 +1,5 @@
 """Attribution patching: estimates where they are exact, and their agreement with real patches."""
 
-import numpy as np
 import pytest
 import torch
 from test_patching import AD, rewarded_model
@@ -11,13 +10,12 @@ from ad.config.schema import ModelConfig
 from ad.interpret.analyses.attribution_patching import (
     AttributionPatching,
     correlation,
-    estimates,
     first_order,
     gradients,
 )
 from ad.interpret.changes import changed
 from ad.interpret.hooks import hooked
-from ad.interpret.pairs import Pair, head_patches, place_patches
+from ad.interpret.pairs import Pair, place_patches
 
 SIZES = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 40}
 
@@ -39,15 +37,6 @@ def without_rewards(model, queries) -> Pair:
     return Pair(model, queries, changed(queries, "no rewards", model, AD))
 
 
-def test_the_head_and_the_decision_that_carry_a_change_are_estimated(spec, queries):
-    pair = without_rewards(weak_model(spec), queries)
-    found = estimates(pair)["head_place"][0]
-    at = np.unravel_index(found.argmax(), found.shape)
-    assert at == (1, 0)  # head 0.1 at the last decision, where nothing else reads it
-    assert found[1, 0] == pytest.approx(2, abs=0.05)  # the slope of a parabola: twice its height
-    assert np.abs(np.delete(found.flatten(), 10)).max() < 1e-6
-
-
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
 def test_a_gradient_times_a_small_change_is_the_change_of_the_divergence(spec, queries, tokenizer):
     """The directional derivative towards the unchanged value, by finite differences."""
@@ -62,21 +51,6 @@ def test_a_gradient_times_a_small_change_is_the_change_of_the_divergence(spec, q
             moved = pair.distance(pair.log_probs(pair.other)).sum()
         slope = (moved - pair.distance(pair.after).sum()) / 1e-5
         torch.testing.assert_close(products[name].sum(), slope, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
-def test_estimates_are_summed_over_the_tokens_that_a_patch_writes(spec, queries, tokenizer):
-    model = random_model(spec, ModelConfig(**SIZES, tokenizer=tokenizer))
-    pair = without_rewards(model, queries)
-    products, found = first_order(pair, gradients(pair)), estimates(pair)
-    for kind, patches in {"head": head_patches, "place": place_patches}.items():
-        for number, (_, writes) in enumerate(patches(pair)):
-            ((name, write),) = writes.items()
-            product = products[name]
-            outside = write(torch.full_like(product, np.nan), None).isnan()
-            total = product.masked_fill(outside, 0.0).unflatten(0, (12, -1)).flatten(1).sum(1)
-            expected = -pair.by_task(total).sum() / pair.divergence.sum()
-            assert found[kind][0, number] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_analysis_reports_how_far_its_estimates_agree(spec, queries):

@@ -9,11 +9,8 @@ from test_contexts import untrained
 from test_patching import AD, rewarded_model
 from windows import rewarded_queries
 
-from ad.config.schema import ModelConfig
-from ad.interpret.analyses import context_scan
 from ad.interpret.analyses.context_scan import (
     HELD_OUT,
-    ContextScan,
     Variant,
     log_probs,
     play,
@@ -21,10 +18,9 @@ from ad.interpret.analyses.context_scan import (
 )
 from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed
-from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of, scaled_rewards
+from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
-from ad.models.sequence_model import SequenceModel
 from ad.rollout.tasks import policy_of, rollout_tasks
 
 SMALL = ["--evaluation.episodes", "3", "--model.layers", "1", "--data.context_length", "8"]
@@ -54,18 +50,6 @@ def test_rewards_that_are_scaled_to_nothing_are_rewards_removed(spec, queries):
     assert (expected - log_probs(model, queries, HELD_OUT)).abs().max() > 1
     torch.testing.assert_close(log_probs(model, queries, varied(reward_scale=0.0)), expected)
     assert not model.tokenizer.reward._forward_pre_hooks
-
-
-def test_each_window_has_a_scale_of_its_own(spec, queries):
-    config = ModelConfig(width=16, layers=1, heads=2, reward="projection", positions=40)
-    torch.manual_seed(0)
-    model = SequenceModel(spec, config).eval()
-    window, scales = queries.contexts.window, torch.linspace(0, 2, 12)
-    scaled = window | {"reward": window["reward"] * scales[:, None]}
-    with torch.no_grad(), scaled_rewards(model, scales):
-        found = model(window)
-    torch.testing.assert_close(found, model(scaled).detach())
-    assert (found - model(window)).abs().max() > 1e-4
 
 
 def test_a_shorter_context_forgets_the_reward_that_is_out_of_it(spec, queries):
@@ -107,26 +91,6 @@ def test_a_prompt_is_the_beginning_of_the_context(spec, random_window):
     assert policy.context.length == 8  # a prompt is shown once
 
 
-def test_environments_keep_their_temperature_and_scale_when_others_finish(spec, random_window):
-    model, window = rewarded_model(spec), random_window(4, 6, 0)
-    window["reward"][:, 1:] = 0.0
-    window["reward"][:, 2] = 1.0
-    scales, temperatures = torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.5])
-    policy = ContextPolicy(model, SlidingWindow(model, 3, 20))
-    policy = VariedPolicy(policy, model, scales, temperatures, prompt_of(window, [0, 1, 2]))
-    with torch.inference_mode():
-        first = policy.act(torch.tensor([1, 1, 1]), torch.zeros(3, dtype=torch.int64))
-        assert first[:, RAISED].tolist() == pytest.approx([0, 4, 8], abs=1e-4)
-        policy.select(torch.tensor([0, 2]))
-        for values in ((torch.tensor([0, 0]), torch.zeros(2)), (torch.tensor([1, 1]),)):
-            if len(values) == 2:
-                done = torch.zeros(2, dtype=torch.bool)
-                policy.observe(*values, done, done, torch.tensor([1, 1]))
-        second = policy.act(torch.tensor([1, 1]), torch.ones(2, dtype=torch.int64))
-    assert second[:, RAISED].tolist() == pytest.approx([0, 8], abs=1e-4)
-    assert policy.reward_in_context().tolist() == [True, True]  # the temperature knows the truth
-
-
 def test_prompts_end_with_an_episode_at_both_ends_of_a_history(subject):
     found = prompts_of(subject.dataset, 8)
     for row, history in enumerate(subject.dataset.histories):
@@ -153,7 +117,6 @@ def test_the_intact_variant_is_the_evaluation(subject):
 @pytest.mark.parametrize(
     ("words", "left_out"),
     [
-        ([], {"rewards x0.5": "no token encodes a reward of 0.5"}),
         (["--evaluation.action", "greedy"], {"temperature x2": "actions are greedy"}),
         (
             ["--method.name", "decision_transformer"],
@@ -162,7 +125,6 @@ def test_the_intact_variant_is_the_evaluation(subject):
                 "early learner, train tasks": "a context ends with its episode",
             },
         ),
-        (["--source.env_steps", "1200"], {"late learner, train tasks": "histories are missing"}),
     ],
 )
 def test_a_variant_that_a_model_cannot_have_is_left_out_with_its_reason(collected, words, left_out):
@@ -171,26 +133,3 @@ def test_a_variant_that_a_model_cannot_have_is_left_out_with_its_reason(collecte
     for name, reason in left_out.items():
         assert reason in problems[name]
     assert problems["intact"] is None and problems["context of 4"] is None
-
-
-def test_the_analysis_compares_each_variant_with_its_own_baseline(subject, monkeypatch):
-    returns = {
-        "intact": [[0, 1, 1], [0, 1, 0]],
-        "context of 2": [[1, 1, 1], [1, 1, 1]],
-        "intact, train tasks": [[1, 1, 1]],
-        "late learner, train tasks": [[1, 1, 0]],
-    }
-    played = {name: np.array(values, float) for name, values in returns.items()}
-    monkeypatch.setattr(context_scan, "play", lambda subject, scanned: played)
-    analysis = ContextScan()
-    results = analysis.run(subject)
-    change = results["change"]
-    assert change.at(variant="context of 2", period="all episodes") == pytest.approx(0.5)
-    low, high = results["change_interval"].at(variant="context of 2", period="all episodes")
-    assert (low, high) == pytest.approx((1 / 3, 2 / 3))
-    late = change.at(variant="late learner, train tasks", period="all episodes")
-    assert late == pytest.approx(-1 / 3)
-    assert np.isnan(change.at(variant="rewards x0.5")).all()
-    assert "rewards x0.5, no token encodes a reward of 0.5" in results["returns"].about
-    rows = {row[0]: row[1:] for row in analysis.table(results).rows}
-    assert set(rows["rewards x0.5"]) == {"–"} and rows["intact"][-2] == "+0.000"

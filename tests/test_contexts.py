@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ad.data.load import load_dataset
 from ad.data.spec import make_spec
-from ad.interpret.contexts import history_contexts, rollout_contexts
+from ad.interpret.contexts import rollout_contexts
 from ad.methods import build_method
 from ad.runtime.run import Run
 
@@ -69,33 +68,3 @@ def at_goal(run, contexts) -> np.ndarray:
     goals = [[int(part) for part in name.split("-")] for name in contexts.tasks]
     cells = np.ravel_multi_index(np.array(goals).T, run.world.observation_factors)
     return contexts.window["next_observation"].numpy() == cells[contexts.task][:, None]
-
-
-def test_windows_of_histories_tell_their_task_and_their_episodes(collected):
-    config = collected("contexts", "--data.context_length", "9", "--data.history_stride", "1")
-    run, method, model = untrained(config)
-    contexts = history_contexts(load_dataset(run), method, model, 40)
-    arrived, valid = at_goal(run, contexts), contexts.valid
-    assert (arrived == (contexts.reward > 0))[valid].all() and arrived.any()
-    begins = (contexts.time[:, 1:] == 0) & valid[:, 1:] & valid[:, :-1]
-    steps = np.diff(contexts.episode, axis=1)
-    assert (steps[valid[:, 1:] & valid[:, :-1]] == begins[valid[:, 1:] & valid[:, :-1]]).all()
-    assert (contexts.decided[:, 1:] == valid[:, 1:]).all() and not contexts.decided[:, 0].any()
-
-
-def test_a_window_has_the_returns_to_go_that_the_policy_read(collected):
-    words = ["--evaluation.policy", "{asked_return: 0.5}", *READERS["asked across episodes"]]
-    run, method, model = untrained(collected("contexts", "--evaluation.temperature", "9", *words))
-    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
-    left = contexts.window["return_to_go"].numpy()
-    assert contexts.asked == 0.5 and contexts.reward.any()
-    for row, decided in enumerate(contexts.decided):
-        for t in np.flatnonzero(contexts.valid[row]):
-            same = contexts.valid[row] & (contexts.episode[row] == contexts.episode[row, t])
-            later = contexts.reward[row, same & (np.arange(len(same)) >= t)].sum()
-            earlier = contexts.reward[row, same & (np.arange(len(same)) < t)].sum()
-            begins = contexts.time[row, same].min() == 0
-            if decided[t] and begins:  # in the present episode
-                assert left[row, t] == 0.5 - earlier
-            elif begins and not decided[same].any():  # in a past one: what it achieved
-                assert left[row, t] == later

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hand_made import block, copies, hand_made, rewarded, same_cell
-from test_contexts import METHODS, READERS, untrained
+from test_contexts import READERS, untrained
 
 from ad.errors import ConfigError
 from ad.interpret.analysis import Subject
@@ -76,16 +76,6 @@ def test_a_head_that_repeats_what_was_rewarded_follows_a_changed_action(subject,
     np.testing.assert_allclose(found["attention"].values, 0, atol=1e-5)
 
 
-def test_a_reward_that_moves_takes_the_attention_along(subject, history):
-    moved = change(change(history, 2, reward=0.0), 4, reward=1.0)
-    np.testing.assert_allclose(outputs(subject, moved), one_hot(ACTIONS[4]), atol=1e-4)
-    explained = explain(subject.model, Reader(subject.policy, moved).contexts())
-    assert explained["attention"].at(head="0.0", relation="rewarded") == pytest.approx(1)
-    components = explained["components"]
-    assert components.at(component="0.0") == pytest.approx(2, abs=1e-4)
-    assert abs(components.values).sum() == pytest.approx(2, abs=1e-3)
-
-
 @pytest.mark.parametrize("edit", [lambda h: remove(h, [2]), lambda h: reset_episode(h, 0)])
 def test_without_the_rewarded_transition_its_head_has_nothing_to_attend_to(subject, history, edit):
     found = effect(lambda: subject.policy, history, edit(history))["attention"]
@@ -120,7 +110,6 @@ def test_what_is_left_after_a_removal_is_numbered_as_if_it_had_always_been_so(hi
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (lambda h: change(h, 6, reward=1.0), "there is no transition 6: the history has 6"),
         (lambda h: remove(h, [-1]), "there is no transition -1"),
         (lambda h: reset_episode(h, 2), "episode 2 has no transitions in the history"),
     ],
@@ -144,29 +133,3 @@ def test_a_history_is_read_as_an_environment_is(collected, history, words):
     assert at_once.history == reader.history
     torch.testing.assert_close(at_once.logits, reader.logits)
     torch.testing.assert_close(at_once.inner.window(), reader.inner.window(), equal_nan=True)
-
-
-@pytest.mark.parametrize("words", READERS.values(), ids=READERS)
-def test_the_entries_of_a_window_are_those_of_the_history(collected, history, words):
-    run, method, model = untrained(collected("edits", "--data.context_length", "6", *words))
-    policy = policy_of(run.config, method, model)(1)
-    reader = Reader(policy, remove(history, [1]), method.within_episodes)
-    history, window = reader.history, reader.inner.window()
-    entries = reader.entries()
-    past = entries[:-1][entries[:-1] >= 0]
-    actions = window["action"][0, :-1][torch.from_numpy(entries[:-1] >= 0)]
-    assert len(past) and actions.tolist() == [history.transitions[n].action for n in past]
-    assert window["time"][0, entries >= 0].tolist() == history.time[entries[entries >= 0]].tolist()
-    contexts = reader.contexts()
-    assert contexts.episode[0][entries >= 0].tolist() == (
-        history.episode[entries[entries >= 0]].tolist()
-    )
-    assert contexts.decided.nonzero()[1].tolist() == [contexts.length]
-
-
-def test_an_asked_return_counts_down_the_edited_rewards(collected, history):
-    words = ["--evaluation.policy", "{asked_return: 1.0}", *METHODS["decision transformer"]]
-    run, method, model = untrained(collected("edits", "--data.context_length", "6", *words))
-    edited = change(history, 4, reward=0.5)
-    window = Reader(policy_of(run.config, method, model)(1), edited, True).inner.window()
-    assert window["return_to_go"][0, 1:].tolist() == [1.0, 0.5, 0.5]

@@ -9,7 +9,7 @@ from test_transformer import CONFIG, random_model
 from ad.errors import ConfigError
 from ad.interpret.hooks import hooked, point_names
 from ad.methods.context_policy import ContextPolicy
-from ad.methods.contexts import PresentEpisode, SlidingWindow
+from ad.methods.contexts import SlidingWindow
 
 VARIANTS = (
     {},
@@ -38,13 +38,6 @@ def test_reading_every_point_leaves_the_logits(model, random_window):
         logits = model(window)
     torch.testing.assert_close(logits, model(window))
     assert list(values) == point_names(model.transformer)
-
-
-def test_logits_have_the_same_bits_where_attention_is_not_taken_apart(model, random_window):
-    window = random_window(3, 6, 0)
-    with hooked(model, ("*.hook_z", "*.hook_resid_*", "*.mlp.*", "*.hook_normalized")):
-        logits = model(window)
-    torch.testing.assert_close(logits, model(window), rtol=0, atol=0)
 
 
 def test_the_values_are_those_of_a_block(model, random_window):
@@ -107,32 +100,6 @@ def test_a_policy_runs_through_the_points_with_its_cache(spec, tokenizer):
         for each in (plain, policy):
             each.observe(*outcome, torch.tensor([time, time]))
     assert starts[:2] == [0, model.tokenizer.num_tokens(1)] and starts[4] == 0
-
-
-@pytest.mark.parametrize("tokenizer", ["fused", "separate"])
-@pytest.mark.parametrize("position", ["window", "rotary"])
-def test_episodes_that_begin_at_different_times_run_through_the_points_with_their_cache(
-    spec, tokenizer, position
-):
-    model = random_model(spec, replace(CONFIG, tokenizer=tokenizer, position=position))
-    plain, policy = (ContextPolicy(model, PresentEpisode(model, 2, 4)) for _ in range(2))
-    starts, no = [], torch.zeros(2, dtype=torch.bool)
-
-    def note(value, point):
-        starts.append(point.start[:, 0].tolist())
-        return value
-
-    for time in range(3):
-        state = torch.tensor([time, 8 - time]), torch.tensor([time, time % 2])
-        logits = plain.act(*state)
-        with hooked(model, ("*.hook_pattern",), {"hook_embed": note}):
-            torch.testing.assert_close(policy.act(*state), logits)
-        ended = torch.tensor([False, time == 1])
-        for each in (plain, policy):
-            each.observe(torch.tensor([1, 2]), torch.zeros(2), ended, no, state[0])
-    first, two = map(model.tokenizer.num_tokens, (1, 2))
-    extra = two - 2 * first  # tokens of a step that are not those of a first decision
-    assert starts == [[-extra, -extra], [first, first], [two, -extra]]
 
 
 def test_a_point_that_is_not_there_is_a_sentence(spec):

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from training_run import train
 
-from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, load
-from ad.interpret.over_training import Learning, appeared, changes_table, describe
-from ad.interpret.page import page_data
+from ad.interpret.over_training import Learning, appeared, describe
 from ad.runtime.run import Run
 
 
@@ -65,15 +63,6 @@ def test_the_scores_of_the_last_checkpoint_are_those_of_the_evaluation(inspected
     assert np.isfinite(learning["held_out_loss"].values).tolist() == [False, False, False, True]
 
 
-def test_the_page_shows_them_after_the_other_analyses(inspected):
-    data = page_data(inspected, {})
-    assert [section["name"] for section in data["sections"]] == ["attention"]
-    assert [section["name"] for section in data["over_training"]] == ["learning", "attention"]
-    assert data["answer"] == describe(over_training(inspected, "learning"))
-    for section in data["over_training"]:
-        assert all(array["axes"][0] == ["train steps", [0, 4, 6, 8]] for array in section["arrays"])
-
-
 def learned(low: list[float], nauc: list[float]) -> dict[str, LabeledArray]:
     """What is measured at train steps 0, 1, 2, ...: the lower bound of the gain, and the NAUC."""
     steps = {"train steps": list(range(len(low)))}
@@ -94,30 +83,6 @@ def test_in_context_learning_has_appeared_from_where_on_the_gain_is_above_0():
     assert appeared(learned([0.1, 0.2, 0.1, 0.3, 0.0], nauc)) is None
     assert appeared(learned([0.1, 0.2, 0.1, 0.3, 0.1], nauc)) == 0
     assert describe(learned([0.1, 0.2], [0.5, 0.4])).endswith("lies above 0.")
-
-
-def test_the_largest_changes_come_first_with_when_they_are_made():
-    steps, heads = {"train steps": [0, 1, 2, 3]}, {"head": ["0.0", "0.1", "0.2"]}
-    values = np.array([[0.5, 0.0, 0.2], [0.5, 0.1, 0.0], [0.5, 0.9, -0.1], [0.5, 1.0, -0.1]])
-    results = {"scores": LabeledArray(values, {**steps, **heads}, "scores")}
-    nauc = [0.0, 0.1, 0.9, 1.0]
-    table = changes_table(results, learned([0.0] * 4, nauc))
-    assert table.header[:3] == ["head", "first", "last"]
-    assert table.rows[0] == ["0.1", "0.000", "1.000", "2", "1.000"]
-    assert table.rows[1][:4] == ["0.2", "0.200", "-0.100", "1"] and table.rows[1][4][0] == "-"
-    assert table.rows[2] == ["0.0", "0.500", "0.500", "–", "–"]
-
-
-@pytest.mark.parametrize(
-    ("steps", "sentence"),
-    [
-        ([4, 5], r"has no checkpoint of train step 5, only of: 0, 4, 6, 8; training\.keep_every"),
-        ([4], "--checkpoints needs two checkpoints, and only that of train step 4 is named"),
-    ],
-)
-def test_a_checkpoint_that_is_not_there_is_refused(kept, steps, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        inspect_run(kept, ["static"], steps=steps)
 
 
 def test_the_same_checkpoints_are_not_analyzed_again(inspected, monkeypatch, capsys):

@@ -3,16 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 from ad.cli import VERBS
-from ad.interpret import page
-from ad.interpret.labeled import LabeledArray, intervals, load, save
+from ad.interpret.labeled import LabeledArray, load, save
 from ad.interpret.page import page_data, write_page
-from ad.registry import ANALYSES
 from ad.runtime.run import Run
 
 
@@ -58,20 +55,6 @@ def test_every_array_of_every_analysis_is_on_the_page(inspected):
             assert [axis for axis, _ in array["axes"]] == list(results[array_name].axes)
 
 
-def test_a_section_has_its_table_and_an_array_its_interval(inspected):
-    (section, _) = embedded(inspected)["sections"]
-    assert section["title"] == ANALYSES.load("attention").__doc__
-    assert section["about"][0].startswith("Attention by relation: how much of each head's")
-    table = ANALYSES.load("attention")().table(load(inspected.folder / "inspect" / "attention"))
-    assert section["table"] == {"header": table.header, "rows": table.rows}
-    results = load(inspected.folder / "inspect" / "attention")
-    scores = next(array for array in section["arrays"] if array["name"] == "scores")
-    assert intervals(results) == {"scores": "interval"} and scores["interval"] == "interval"
-    for bound in ("low", "high"):
-        expected = results["interval"].at(bound=bound).flatten()
-        np.testing.assert_allclose(np.array(scores[bound], float), expected, rtol=1e-3)
-
-
 def test_the_page_is_small_and_needs_no_other_file(inspected):
     text = write_page(inspected, {}).read_text()
     assert len(text.encode()) < 10_000_000
@@ -94,19 +77,6 @@ def test_the_page_says_what_it_leaves_out_and_why(changed):
     assert all("--fresh true" in reasons[name] for name in ("static", "unknown"))
 
 
-def test_the_largest_arrays_are_left_to_their_files(inspected, monkeypatch):
-    def sizes(data):
-        arrays = [array for section in data["sections"] for array in section["arrays"]]
-        return {array["name"]: len(json.dumps(array.get("values", []))) for array in arrays}
-
-    whole = sizes(page_data(inspected, {}))
-    largest = max(whole, key=whole.get)
-    monkeypatch.setattr(page, "MOST_CHARACTERS", sum(whole.values()) * 3 // 4)
-    kept = sizes(page_data(inspected, {}))
-    assert kept.keys() == whole.keys() and kept[largest] == 2
-    assert sum(size > 2 for size in kept.values()) > len(kept) / 2
-
-
 def add_arrays(run: Run, arrays: dict[str, LabeledArray]) -> None:
     """Add arrays to those of the analysis attention, and write the page."""
     path = run.folder / "inspect" / "attention"
@@ -122,26 +92,3 @@ def test_what_is_not_finite_is_unknown_and_no_text_ends_the_script(changed):
     add_arrays(changed, {"odd": LabeledArray(values, {"x": labels}, "numbers")})
     odd = embedded(changed)["sections"][0]["arrays"][-1]
     assert odd["values"] == [1.235, None, None] and odd["axes"] == [["x", labels]]
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH")
-def test_a_browser_draws_every_array_without_an_error(changed, tmp_path):
-    odd = {
-        "number": LabeledArray(np.array(1.5), {}, "a number"),
-        "unknown": LabeledArray(np.full((2, 3), np.nan), {"x": [1, 2], "y": [1, 2, 3]}, "NaN"),
-        "empty": LabeledArray(np.zeros((0, 2)), {"x": [], "y": [1, 2]}, "no numbers"),
-        "constant": LabeledArray(np.zeros(3), {"episode": [1, 2, 3]}, "zeros"),
-        "large": LabeledArray(np.eye(200), {"x": list(range(200)), "y": list(range(200))}, "ones"),
-    }
-    add_arrays(changed, odd)
-    address = (changed.folder / "inspect" / "index.html").as_uri()
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-    options += ["--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom"]
-    done = subprocess.run(
-        ["chromium", *options, f"{address}#all"], capture_output=True, text=True, timeout=120
-    )
-    assert "CONSOLE" not in done.stderr
-    arrays = re.findall(r"<details.*?</details>", done.stdout, re.DOTALL)
-    assert len(arrays) == sum(len(section["arrays"]) for section in embedded(changed)["sections"])
-    empty = [array for array in arrays if "<svg" not in array and "<table" not in array]
-    assert len(empty) == 2 and all("No number is known." in array for array in empty)

@@ -3,20 +3,14 @@
 import hand_made
 import numpy as np
 import pytest
-import torch
 from test_patching import AD
-from test_transformer import random_model
-from windows import rewarded_queries, subject_of
+from windows import rewarded_queries
 
-from ad.config.schema import ModelConfig
-from ad.interpret.analyses import path_patching
 from ad.interpret.analyses.path_patching import (
-    PathPatching,
     edge_recoveries,
     receivers,
 )
 from ad.interpret.changes import changed
-from ad.interpret.hooks import hooked
 from ad.interpret.pairs import Pair
 
 HEADS = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -102,35 +96,3 @@ def test_edges_go_forward_only(spec, queries):
     of_heads = [[False] * 6 + [True] * 6] * 2 + [[False] * 12] * 2
     np.testing.assert_array_equal(exists[:, :12], of_heads)
     assert exists[:2, 12:].all() and (exists[2:, 12:] == [False, True, True]).all()
-
-
-@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
-def test_the_edges_of_a_head_are_all_that_it_writes(spec, queries, tokenizer):
-    sizes = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 40}
-    model = random_model(spec, ModelConfig(**sizes, tokenizer=tokenizer))
-    pair = Pair(model, queries, changed(queries, "no rewards", model, AD))
-    patches = dict(path_patching.edge_patches(pair, (1, 0), HEADS))
-    assert list(patches) == ["mlp 1", "logits"]
-    together = patches["mlp 1"] | patches["logits"]
-    head = dict(path_patching.head_patches(pair))["1.0"]
-    with torch.no_grad():
-        with hooked(model, write=together):
-            by_edges = pair.log_probs(pair.other)
-        with hooked(model, write=head):
-            torch.testing.assert_close(by_edges, pair.log_probs(pair.other), rtol=1e-4, atol=1e-5)
-
-
-def test_the_analysis_says_which_edge_carries_which_change(spec, queries):
-    model = noting_model(spec, reads_values)
-    analysis = PathPatching()
-    results = analysis.run(subject_of(model, queries.contexts, AD))
-    label = {"change": "no rewards", "sender": "0.1"}
-    assert results["edge"].at(**label, receiver="v 1.0") == pytest.approx(1, abs=1e-4)
-    assert results["edge_interval"].at(**label, receiver="v 1.0") == pytest.approx([1, 1], abs=1e-4)
-    assert results["edge"].at(**label, receiver="k 1.0") == pytest.approx(0, abs=1e-4)
-    assert results["sender"].at(**label) == pytest.approx(1, abs=1e-4)
-    table = analysis.table(results)
-    shown = [row[1:3] for row in table.rows if row[0] == "no rewards"]
-    assert sorted(shown[:2]) == [["0.1", "v 1.0"], ["1.0", "logits"]]
-    without_effect = [row[1:] for row in table.rows if row[0] == "last success removed"]
-    assert without_effect == [["–"] * 5]

@@ -1,22 +1,17 @@
 """Probes: what is written at a layer is read there and after it, on tasks that no probe saw."""
 
-import importlib.util
-
 import hand_made
 import numpy as np
 import pytest
 from test_contexts import untrained
 from windows import labeled
 
-from ad.errors import ConfigError
 from ad.interpret.analyses.probes import (
     EPISODE_BINS,
     PROBES,
     Decisions,
-    Probes,
     activations,
     control_labels,
-    draw,
     probe_scores,
     task_labels,
 )
@@ -95,24 +90,3 @@ def test_the_labels_of_a_task_are_its_numbers_and_the_distance_to_success(collec
     assert (labels["distance"][arrives] == 1).all() and arrives.any()
     known = labels["distance"][contexts.valid & ~arrives]
     assert known.min() >= 1 and len(np.unique(known)) > 2
-
-
-def test_decisions_are_drawn_with_their_own_labels(collected):
-    words = ["--data.context_length", "9", "--evaluation.episodes", "4"]
-    subject = Subject(*untrained(collected("probes", *words)))
-    drawn = draw(subject, subject.contexts, 30)
-    decided = subject.contexts.decided[:, 1:].flatten()
-    every = activations(subject.model, subject.contexts)[:, decided]
-    found = subject.contexts.reward_seen[:, 1:].flatten()[decided]
-    for number in range(30):
-        same = (every == drawn.activations[:, number : number + 1]).all((0, 2))
-        assert same.any() and drawn.labels["found"][number] in found[same]
-        assert drawn.reward_seen[number] == drawn.labels["found"][number]
-
-
-def test_without_scikit_learn_there_are_no_probes(collected, monkeypatch):
-    subject = Subject(*untrained(collected("probes")))
-    Probes.check(subject)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="scikit-learn"):
-        Probes.check(subject)

@@ -6,19 +6,15 @@ import hand_made
 import numpy as np
 import pytest
 import torch
-from test_contexts import untrained
 from windows import labeled, subject_of
 
-from ad.errors import ConfigError
 from ad.interpret.analyses.attribution import component_names
-from ad.interpret.analyses.return_scan import ReturnScan, preferences, scan_sums
-from ad.interpret.analysis import Subject
+from ad.interpret.analyses.return_scan import ReturnScan, scan_sums
 from ad.interpret.contexts import RETURN_TO_GO
 from ad.models.rewards import ReturnToGo
 
 ASKED_RETURNS = np.linspace(0, 2, 9)
 ASKED = hand_made.block("other")[0]  # where tokens encode the asked return, over the highest
-DT = ["--method.name", "decision_transformer", "--evaluation.episodes", "3"]
 
 
 @pytest.fixture
@@ -56,13 +52,6 @@ def test_the_components_that_read_the_asked_return_have_its_slopes(asked_model, 
     np.testing.assert_allclose(slope[:, 0], slope[:, 1:].sum(1), atol=1e-6)
 
 
-def test_preferences_are_outputs_minus_their_mean(asked_model, contexts):
-    with torch.no_grad():
-        logits = asked_model(contexts.window)
-    expected = logits - logits.mean(-1, keepdim=True)
-    torch.testing.assert_close(preferences(asked_model, contexts).sum(-1), expected)
-
-
 def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
     analysis = ReturnScan()
     results = analysis.run(subject_of(asked_model, contexts))
@@ -77,11 +66,3 @@ def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
     rows = analysis.table(results).rows
     assert rows[3][5].startswith("0.1 (-0.80, +1.00)") and rows[1][5].startswith("embedding (+0.40")
     assert float(rows[1][1]) < float(rows[1][2]) and float(rows[3][1]) > float(rows[3][2])
-
-
-def test_histories_of_one_return_are_refused(collected):
-    run, method, model = untrained(collected("asked", *DT))
-    ReturnScan.check(Subject(run, method, model))
-    model.spec = replace(model.spec, return_range=(1.0, 1.0))
-    with pytest.raises(ConfigError, match="the same return"):
-        ReturnScan.check(Subject(run, method, model))

@@ -1,20 +1,11 @@
 """Causal scrubbing: hypotheses that hold, and hypotheses that fail at the level where they do."""
 
-from dataclasses import replace
-
 import hand_made
-import numpy as np
 import pytest
 import torch
-from test_contexts import untrained
-from test_transformer import random_model
 from windows import labeled, subject_of
 
-from ad.config.schema import ModelConfig
-from ad.errors import ConfigError
-from ad.interpret.analyses import scrubbing
-from ad.interpret.analyses.scrubbing import LEVELS, Scrubbing, Tree, draw, read
-from ad.interpret.analysis import Subject
+from ad.interpret.analyses.scrubbing import Scrubbing
 from ad.methods import algorithm_distillation
 
 AD = algorithm_distillation.AlgorithmDistillation(algorithm_distillation.Settings())
@@ -93,47 +84,3 @@ def test_what_agreeing_contexts_do_not_share_is_lost(spec, contexts):
     results = Scrubbing().run(subject_of(model, contexts, AD))
     outputs, terms, agreeing, _ = kept(results)
     assert outputs == terms == 1 and agreeing < 0.3
-
-
-@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
-def test_all_outputs_and_all_else_of_the_own_context_are_the_own_decision(
-    spec, random_window, tokenizer
-):
-    """With itself in the place of the other task nothing is lost at any level."""
-    sizes = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 40}
-    model = random_model(spec, ModelConfig(**sizes, tokenizer=tokenizer))
-    contexts = labeled(random_window(8, 6, 0), spec)
-    own, _, other = (read(model, contexts, *place) for place in draw(contexts))
-    same, mixed = Tree(own, own, own, model), Tree(own, own, other, model)
-    for level in LEVELS:
-        assert np.abs(same.divergence(level, [0, 1, 2, 3])).max() < 1e-6
-    assert mixed.divergence(None, []).max() > 1e-2
-    nothing = mixed.divergence(LEVELS[0], [])
-    np.testing.assert_allclose(nothing, mixed.divergence(None, []), rtol=1e-3, atol=1e-6)
-    everything = read(model, contexts, *draw(contexts)[0])
-    terms = everything.related.abs().amax((1, 2, 3))
-    assert (terms > 0).float().mean() > 0.5  # a reward of the present transition is none
-
-
-def test_the_analysis_writes_its_shares_with_intervals(spec, contexts, monkeypatch):
-    monkeypatch.setattr(scrubbing, "MOST_HEADS", 2)
-    model, analysis = hand_made.hand_made(spec, layers=2), Scrubbing()
-    direct(model)
-    contexts = replace(contexts, task=np.arange(16) % 4, tasks=list("0123"))
-    results = analysis.run(subject_of(model, contexts, AD))
-    low, high = results["interval"].at(heads="0.1", level=LEVELS[3])
-    assert low == pytest.approx(1, abs=1e-3) and high == pytest.approx(1, abs=1e-3)
-    assert results["decisions"].axes["task"] == ["1", "3"]
-    assert results["decisions"].values.tolist() == [12, 12]
-    rows = analysis.table(results).rows
-    assert rows[0] == ["0.1", *["1.00 [1.00, 1.00]"] * 4] and len(rows) == 2
-
-
-def test_a_single_held_out_task_is_refused_in_one_sentence(collected, monkeypatch):
-    run, method, model = untrained(collected("scrubbing"))
-    subject = Subject(run, method, model)
-    Scrubbing.check(subject)
-    held_out = property(lambda split: np.zeros((1, 2), int))
-    monkeypatch.setattr(type(run.split), "held_out_tasks", held_out)
-    with pytest.raises(ConfigError, match="one held-out task"):
-        Scrubbing.check(subject)

@@ -9,10 +9,7 @@ import torch
 from test_transformer import CONFIG, random_model
 
 from ad.interpret.analyses.static import (
-    _embedding,
-    action_scores,
     composition_scores,
-    embedding_tables,
     head_circuits,
     token_copying,
 )
@@ -70,27 +67,3 @@ def test_a_head_that_repeats_actions_copies_and_one_that_avoids_them_does_the_op
     moved, copying = token_copying(model)
     np.testing.assert_allclose(copying, [1, -1], atol=1e-6)
     np.testing.assert_allclose(moved[1], -2 * moved[0], atol=1e-6)
-
-
-def test_a_head_that_attends_to_equal_actions_has_them_in_its_scores(spec):
-    model = hand_made.hand_made(spec, layers=1)
-    actions = hand_made.block("action")[:5]
-    hand_made.attends(model, 0, 1, actions, [*actions[1:], actions[0]], not_itself=False)
-    scores = action_scores(model)
-    assert not scores[0].any() and scores[1].argmax(1).tolist() == [1, 2, 3, 4, 0]
-    following = np.roll(np.eye(5), 1, axis=1)
-    np.testing.assert_allclose(scores[1], hand_made.STRENGTH * (following - 1 / 5), rtol=1e-5)
-
-
-def test_the_cosines_and_components_of_a_table_are_its_own(spec):
-    model = hand_made.hand_made(spec)
-    tables = embedding_tables(model.tokenizer)
-    assert {name: len(table) for name, table in tables.items()} == {
-        **{"action": 6, "observation": 10, "reward": 3, "position": 24}
-    }
-    found = _embedding("reward", tables["reward"], [0, 1, 2])
-    np.testing.assert_allclose(found["reward_cosine"].values, np.eye(3), atol=1e-6)
-    line = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
-    found = _embedding("line", line, [0, 1, 2])
-    np.testing.assert_allclose(found["line_variance"].values, [1, 0], atol=1e-6)
-    np.testing.assert_allclose(found["line_components"].values[:, 0], [-1, 0, 1], atol=1e-6)

@@ -1,9 +1,7 @@
 """Successes: a decision that rests on the last reward, on any of them, or on their number."""
 
 import hand_made
-import numpy as np
 import pytest
-import torch
 from windows import labeled, subject_of
 
 from ad.interpret.analyses.successes import Successes
@@ -56,10 +54,3 @@ def test_only_the_last_reward_does_for_a_head_that_reads_the_newest_transition(s
     assert results["decisions"].values.tolist() == [12, 18]
     table = Successes().table(results)
     assert table.rows[1][0] == "2" and table.rows[1][-1].startswith("1.00")
-
-
-def test_a_model_that_does_not_use_rewards_has_no_recovery(spec, contexts):
-    results = Successes().run(subject_of(hand_made.hand_made(spec), contexts, AD))
-    assert np.isnan(results["recovery"].values).all()
-    assert not results["divergence"].values.any()
-    assert not torch.isnan(torch.as_tensor(results["divergence"].values)).any()
