@@ -121,7 +121,7 @@ def _presets() -> Iterator[str]:
 
 def _section(group: type, path: str) -> Iterator[str]:
     """Yield a title, then a line for each setting of the dataclass `group` at the dotted `path`."""
-    yield f"\n{path}: {group.__doc__.splitlines()[0]}".removeprefix("\n: ")
+    yield f"\n{path or 'general'}: {group.__doc__.splitlines()[0]}"
     default, meanings = group(), _meanings(group)
     for entry in dataclasses.fields(group):
         here, value = join(path, entry.name), getattr(default, entry.name)

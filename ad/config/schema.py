@@ -235,7 +235,7 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All settings of an experiment, which every verb reads."""
+    """The name, folder, device and threads of a run; every other setting is in a section."""
 
     name: str = field("quickstart", affects_results=False)
     """name of the run: it is written to logs/<name> and videos/<name>"""
