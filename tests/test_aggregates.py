@@ -39,7 +39,6 @@ def test_bootstrap_intervals_agree_with_rliable(statistic, scores, low, high):
 def test_ties_count_half_and_targets_cap_the_gap():
     assert probability_of_improvement(A, A) == 0.5
     assert optimality_gap(np.array([[0.5, 1.5]])) == 0.25
-    assert optimality_gap(np.array([[0.5, 1.5]]), target=2) == 1
 
 
 def test_a_profile_has_an_interval_at_each_threshold():

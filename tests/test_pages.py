@@ -1,6 +1,5 @@
-"""Pages: the blocks as HTML, as Markdown and as CSV."""
+"""Pages: the blocks as HTML and as Markdown."""
 
-import csv
 import json
 import re
 
@@ -51,14 +50,5 @@ def test_the_markdown_of_a_page_has_its_texts_and_tables(page):
     assert "## The end" in text
 
 
-def test_unknown_columns_can_be_left_out_and_are_empty_in_csv():
+def test_unknown_columns_can_be_left_out():
     assert TABLE.compact().header == ["run", "score"]
-    assert list(csv.reader(TABLE.csv().splitlines())) == [
-        ["run", "score", "unknown"],
-        ["a", "0.5 [0.4, 0.6]", ""],
-    ]
-
-
-def test_a_chart_has_a_line_of_csv_for_each_number():
-    bounded = Chart("bars", ["x"], [[1.0]], ["r"], [[0.5]], [[1.5]], column_name="task")
-    assert bounded.csv() == "row,task,value,low,high\nr,x,1,0.5,1.5\n"

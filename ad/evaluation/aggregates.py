@@ -18,9 +18,9 @@ def interquartile_mean(scores: np.ndarray) -> float:
     return float(trim_mean(scores, 0.25, axis=None))
 
 
-def optimality_gap(scores: np.ndarray, target: float = 1.0) -> float:
-    """Return by how much runs miss `target` on average; those above it miss it by 0."""
-    return float(np.maximum(target - scores, 0).mean())
+def optimality_gap(scores: np.ndarray) -> float:
+    """Return by how much runs miss a score of 1 on average; those above it miss it by 0."""
+    return float(np.maximum(1 - scores, 0).mean())
 
 
 def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> float:
@@ -37,16 +37,14 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarra
 def bootstrap_interval(
     statistic: Callable[..., float | np.ndarray],
     *scores: np.ndarray,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the 95 % percentile interval of `statistic(*scores)`: low and high, of its shape.
 
     The runs of each world are drawn with replacement, apart from those of other worlds, which are
     independent trainings.
     """
-    rng = np.random.default_rng(seed)
-    values = [statistic(*(_resample(own, rng) for own in scores)) for _ in range(resamples)]
+    rng = np.random.default_rng(0)
+    values = [statistic(*(_resample(own, rng) for own in scores)) for _ in range(RESAMPLES)]
     low, high = np.quantile(values, (0.025, 0.975), axis=0)
     return low, high
 

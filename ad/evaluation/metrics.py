@@ -96,14 +96,14 @@ def episodes_to_80pct(curve: np.ndarray, optimal_return: np.ndarray) -> int | No
     return episodes_to(curve, 0.8 * optimum if optimum > 0 else np.nan)
 
 
-def bootstrap(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile interval of the mean over tasks: scores [K, ...] -> (low, high) [...].
 
     Draws 10,000 resamples of the tasks, the same for every column. Equal scores, or a single task,
     give low = high.
     """
     num_tasks = len(scores)
-    rng = np.random.default_rng(derive_key(seed, "bootstrap over tasks"))
+    rng = np.random.default_rng(derive_key(0, "bootstrap over tasks"))
     weights = rng.multinomial(num_tasks, np.full(num_tasks, 1 / num_tasks), RESAMPLES)  # [R, K]
     columns = scores.reshape(num_tasks, -1)
     finite = np.isfinite(columns)

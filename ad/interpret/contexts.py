@@ -117,7 +117,6 @@ def rollout_contexts(
     model: SequenceModel,
     tasks: np.ndarray,
     episodes: int,
-    eval_seed: int = 0,
 ) -> Contexts:
     """Roll out the frozen model on `tasks` [K, D] and return the windows that it read.
 
@@ -130,7 +129,7 @@ def rollout_contexts(
         recorders.append(WindowRecorder(new_policy(num_envs), num_envs))
         return recorders[-1]
 
-    rollout_envs(config, [(eval_seed, task) for task in tasks], new_recorder, episodes)
+    rollout_envs(config, [(0, task) for task in tasks], new_recorder, episodes)
     arrays = recorders[0].windows(episodes)
     every = -(-len(arrays["env"]) // MOST_WINDOWS)
     arrays = {name: values[::every] for name, values in arrays.items()}

@@ -6,7 +6,7 @@ environment, so that padding, steps, the time in an episode, the return to go an
 follow from the edited transitions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -260,26 +260,3 @@ def best_two(values: np.ndarray, mask: np.ndarray | None = None) -> tuple[int, i
     order = np.argsort(-allowed, kind="stable")
     second = order[1] if len(order) > 1 and allowed[order[1]] > -np.inf else order[0]
     return int(order[0]), int(second)
-
-
-def effect(
-    new_policy: Callable[[], Policy],
-    history: EditedHistory,
-    edited: EditedHistory,
-    within_episodes: bool = False,
-) -> Results:
-    """Return the effect of an edit on `outputs` and `attention` at the last decision.
-
-    The values are after the edit minus before; the attention on a relation without tokens counts as
-    0. `new_policy` returns a policy of one environment, `within_episodes` is the method's.
-    """
-    readers = [Reader(new_policy(), one, within_episodes) for one in (history, edited)]
-    before, after = (explain(reader.inner.model, reader.contexts()) for reader in readers)
-    return {
-        name: replace(
-            after[name],
-            values=np.nan_to_num(after[name].values) - np.nan_to_num(before[name].values),
-            about=f"{after[name].about}: after an edit minus before",
-        )
-        for name in ("outputs", "attention")
-    }

@@ -1,4 +1,4 @@
-"""Pages of text, tables and charts, as Markdown, as CSV and as one HTML file.
+"""Pages of text, tables and charts, as Markdown and as one HTML file.
 
 A Page has sections, a Section has blocks: Text, Table, Chart, Tiles, Video, Code, Details, Choice.
 The HTML file needs no other file and no network; `charts.js` draws its charts. Texts and cells may
@@ -6,8 +6,6 @@ have `code`, **bold**, *italics* and [links](address).
 """
 
 import base64
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,11 +60,6 @@ class Table:
         rule = ["---" if j in left else "---:" for j in range(len(self.header))]
         return "".join(f"| {' | '.join(row)} |\n" for row in (self.header, rule, *self.rows))
 
-    def csv(self) -> str:
-        """Return the table as CSV, without the Markdown of its cells; unknown cells are empty."""
-        rows = [[_plain(cell) for cell in row] for row in (self.header, *self.rows)]
-        return _csv([["" if cell == UNKNOWN else cell for cell in row] for row in rows])
-
 
 @dataclass(frozen=True, eq=False)
 class Chart:
@@ -83,31 +76,16 @@ class Chart:
     high: Sequence[Sequence[float | None]] | None = None
     title: str = ""
     column_name: str = ""
-    row_name: str = ""
     value_name: str = ""
     digits: int | None = None
     domain: tuple[float, float] | None = None
-    log: bool = False
-    reverse: bool = False
     styles: Sequence[Mapping[str, float]] | None = None
-    marks: Sequence[tuple[float | str, str]] = ()
-    overlay: Mapping[str, Any] | None = None
     framed: Sequence[str] = ()
     framed_name: str = ""
 
     def spec(self) -> dict:
         """Return the chart for `charts.js`, in types that JSON has; no number has seven digits."""
         return {name: _jsonable(value) for name, value in asdict(self).items() if _is_given(value)}
-
-    def csv(self) -> str:
-        """Return a line for each value: row, column, value, and the ends of its interval."""
-        rows = [[self.row_name or "row", self.column_name or "column", "value", "low", "high"]]
-        for r, row in enumerate(self.rows):
-            for c, column in enumerate(self.columns):
-                each = (self.values, self.low, self.high)
-                numbers = [None if values is None else values[r][c] for values in each]
-                rows.append([row, column, *("" if x is None else f"{x:.6g}" for x in numbers)])
-        return _csv(rows)
 
 
 @dataclass(frozen=True)
@@ -250,25 +228,8 @@ def _inline(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(html)
 
 
-def _plain(text: str) -> str:
-    """Return a text without the Markdown inside the line."""
-    for pattern, _ in INLINE:
-        text = re.sub(pattern, r"\1", text)
-    return text
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()
-
-
 def _is_given(value: Any) -> bool:
-    return (
-        value is not None
-        and value is not False
-        and not (hasattr(value, "__len__") and not len(value))
-    )
+    return value is not None and not (hasattr(value, "__len__") and not len(value))
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Charts as PNG files, for pages that show pictures only, such as a README.
+"""Charts of lines as PNG files, for pages that show pictures only, such as a README.
 
 The colors are from Okabe and Ito 2008, "Color Universal Design", as in `page.css`: color-blind
 readers can distinguish them. Lines also differ in their dash pattern.
@@ -21,14 +21,10 @@ DPI = 160
 
 
 def png(chart: Chart) -> bytes:
-    """Draw a chart of kind "lines" or "points" as PNG bytes, the same for the same chart."""
-    height = 4.4 if chart.kind == "lines" else 1.2 + 0.3 * len(chart.columns)
-    figure = Figure(figsize=(9.6, height), dpi=DPI, layout="constrained")
+    """Draw a chart of kind "lines" as PNG bytes, the same for the same chart."""
+    figure = Figure(figsize=(9.6, 4.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    if chart.kind == "lines":
-        _draw_lines(axes, chart)
-    else:
-        _draw_points(axes, chart)
+    _draw_lines(axes, chart)
     if len(chart.rows) > 1:
         legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
         axes.legend(**legend, fontsize=10, labelcolor=INK, labelspacing=0.7, handlelength=2.6)
@@ -45,25 +41,8 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
         axes.plot(columns, values, label=label, **style, **marker, zorder=2 + style["linewidth"])
     style_axes(axes, chart.column_name, chart.value_name)
     axes.set_xlim(columns.min(), max(columns.max(), columns.min() + 1e-9))
-    if chart.log:
-        axes.set_xscale("log")
     known = [x for row in range(len(chart.rows)) for x in _row(chart, row)[0] if np.isfinite(x)]
     axes.set_ylim(bottom=min(0.0, *known)) if chart.domain is None else axes.set_ylim(*chart.domain)
-
-
-def _draw_points(axes: Axes, chart: Chart) -> None:
-    places, rows = np.arange(len(chart.columns)), len(chart.rows)
-    for row, label in enumerate(chart.rows):
-        values, low, high = _row(chart, row)
-        own = places + 0.6 * ((row + 0.5) / rows - 0.5)
-        color = _style(chart, row)["color"]
-        axes.hlines(own, low, high, color=color, linewidth=1.8)
-        axes.plot(values, own, "o", color=color, label=label)
-    for at, _ in chart.marks:
-        axes.axvline(at, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
-    axes.set_yticks(places, [str(column) for column in chart.columns])
-    axes.invert_yaxis()
-    style_axes(axes, chart.value_name, chart.column_name)
 
 
 def _row(chart: Chart, row: int) -> list[np.ndarray]:

@@ -75,7 +75,7 @@ def tasks_table(summary: dict, names: Mapping[str, str]) -> Table:
     return Table(["task", *_headings(shown)], rows)
 
 
-def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out") -> Table:
+def runs_table(groups: Sequence[dict[str, dict | str]]) -> Table:
     """Make a row for each run (name -> `results.json`), in groups that differ in seeds only.
 
     For a run without results, the value is a text that says why there are none. The rows of runs
@@ -83,7 +83,7 @@ def runs_table(groups: Sequence[dict[str, dict | str]], split: str = "held_out")
     with their mean and a t-interval: over runs, or over splits if there are several. The last row
     of a group is the random walk that takes shortest paths once it has reached the goal.
     """
-    rows = [row for group in groups for row in _group_rows(group, split)]
+    rows = [row for group in groups for row in _group_rows(group)]
     return Table(["run", *_headings(columns("run")), "training"], rows)
 
 
@@ -108,18 +108,18 @@ def _references(results: dict) -> Iterator[tuple[str, dict]]:
         yield reference_title(name) + note, by_split[split]
 
 
-def _group_rows(runs: dict[str, dict | str], split: str) -> list[list[str]]:
+def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
     shown = columns("run")
     missing = {name: reason for name, reason in runs.items() if isinstance(reason, str)}
     group = {name: result for name, result in runs.items() if name not in missing}
     rows = [
-        [name, *(_cell(score, result["splits"][split]) for score in shown), _seconds(result)]
+        [name, *(_cell(score, result["splits"]["held_out"]) for score in shown), _seconds(result)]
         for name, result in group.items()
     ]
     if len(group) > 1:
         splits = [result.get("split_hash") for result in group.values()]
         several = f" on {len(set(splits))} splits" if len(set(splits)) > 1 else ""
-        summaries = [result["splits"][split] for result in group.values()]
+        summaries = [result["splits"]["held_out"] for result in group.values()]
         means = [
             score.estimate([summary[score.name] for summary in summaries], splits).text(
                 score.format
@@ -128,7 +128,7 @@ def _group_rows(runs: dict[str, dict | str], split: str) -> list[list[str]]:
         ]
         rows.append([f"**mean of {len(group)} runs{several}**", *means, UNKNOWN])
     name = "random_then_optimal"
-    walks = [result["references"].get(name, {}).get(split) for result in group.values()]
+    walks = [result["references"].get(name, {}).get("held_out") for result in group.values()]
     if walks and all(walks):
         means = [score.estimate([walk.get(score.name) for walk in walks]).mean for score in shown]
         cells = [number(mean, score.format) for mean, score in zip(means, shown, strict=True)]

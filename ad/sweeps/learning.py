@@ -156,7 +156,6 @@ def read_search(sweep: Sweep, runs: Sequence[PlannedRun], records: Sequence[Reco
     scores = {
         "area": ratio(learning_curves.area(flat).reshape(shape), scale),
         "final_return": final["return"],
-        "final_success": final["success"],
         "path_ratio": paths if facts.success_ends else np.full(shape, np.nan),
         "learned": learned.astype(float),
         "episodes_to_90_percent": episodes.reshape(shape),
@@ -226,7 +225,7 @@ def learning_section(sweep: Sweep, records: Records, root: Path) -> Section:
         f"{len(runs)} settings on {len(search.tasks)} tasks, ranked by {sweep.search.rank_by}. "
         f"The experiment with the best of them is {root / 'best.yaml'}."
     )
-    blocks = [Text(text), _table(search, orders, order), _curves(sweep, search, order)]
+    blocks = [Text(text), _table(search, orders, order), _curves(search, order)]
     return Section("Settings", [*blocks, *_marginals(search)])
 
 
@@ -258,7 +257,7 @@ def _table(search: Search, orders: dict[str, np.ndarray], order: np.ndarray) -> 
     ).compact()
 
 
-def _curves(sweep: Sweep, search: Search, order: np.ndarray) -> Chart:
+def _curves(search: Search, order: np.ndarray) -> Chart:
     """Return the learning curves of the best settings, as long as an evaluation."""
     config = search.runs[0].config
     shown = search.curves["return"][order[:BEST], :, : config.evaluation.episodes]

@@ -42,7 +42,7 @@ def write_page(sweep: Sweep, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     write_text(root / f"{sweep.name}.html", page.html())
     if marked:
-        texts = _marked_tables(sweep, records, page)
+        texts = _marked_tables(page)
         for name, text in texts.items():
             info(f"{name}\n\n{text}")
         with locked_files(sweep.records.parent):
@@ -95,7 +95,7 @@ def _marked(sweep: Sweep) -> list[str]:
     return []
 
 
-def _marked_tables(sweep: Sweep, records: Records, page: Page) -> dict[str, str]:
+def _marked_tables(page: Page) -> dict[str, str]:
     """Return the Markdown of the table of each section that has rows, by mark."""
     found = {}
     for section in page.sections:

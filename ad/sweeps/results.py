@@ -116,11 +116,6 @@ class SweepResults:
         scores = [record.score(self.sweep.config.score) for record in records]
         return split_means(scores, [record.split_seed for record in records])
 
-    def missing(self) -> int:
-        """Return how many planned runs have no result."""
-        done = {record.key for own in self.made.values() for record in own}
-        return sum(run.key not in done for run in self.sweep.planned_runs())
-
 
 def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
     """Return the results of the sweep's cells by the `records`."""

@@ -79,20 +79,18 @@ class AppServer(ThreadingHTTPServer):
         self.worker.shutdown(wait=False, cancel_futures=True)
 
 
-def serve(new_answer: Callable[[], Answer], port: int, name: str) -> None:
-    """Serve the app called `name` until the process is interrupted. Raises as AppServer does."""
-    with AppServer(new_answer, port) as server:
-        info(f"the app of {name}: http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)")
-        server.serve_forever()
-
-
 def serve_run(config: Experiment, port: int) -> None:
-    """Serve the app of the run of `config` until a signal ends it."""
+    """Serve the app of the run of `config` until a signal ends it. Raises as AppServer does."""
     from ad.interpret.app.requests import App
 
     run = Run(config)
-    with contextlib.suppress(KeyboardInterrupt, Terminated):  # which is how it ends
-        serve(lambda: App(run).answer, port, config.name)
+    with (
+        contextlib.suppress(KeyboardInterrupt, Terminated),  # which is how it ends
+        AppServer(lambda: App(run).answer, port) as server,
+    ):
+        address = f"http://{ADDRESS}:{server.server_address[1]}/"
+        info(f"the app of {config.name}: {address} (Ctrl-C ends it)")
+        server.serve_forever()
 
 
 class _Handler(BaseHTTPRequestHandler):
