@@ -142,7 +142,7 @@ def test_curves_and_changes_are_those_of_their_kind_and_part():
     flat = (values.reshape(14, 3) for values in (returns, reward_in_context))
     found = _curves(Played(*flat), axes)
     assert found["effect"].at(kind="mean", component="mlp 0") == pytest.approx((-2 / 3 + 2 / 3) / 2)
-    low, high = found["interval"].at(kind="mean", component="mlp 0")
+    low, high = found["effect_interval"].at(kind="mean", component="mlp 0")
     assert (low, high) == (pytest.approx(-2 / 3), pytest.approx(2 / 3))
     by_reward, bounds = (found[f"by_reward_in_context{name}"] for name in ("", "_interval"))
     one = {"kind": "mean", "component": "mlp 0"}

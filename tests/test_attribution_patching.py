@@ -9,10 +9,10 @@ from windows import rewarded_queries, subject_of
 from ad.config.schema import ModelConfig
 from ad.interpret.analyses.attribution_patching import (
     AttributionPatching,
-    correlation,
     first_order,
     gradients,
 )
+from ad.interpret.analysis import correlation
 from ad.interpret.changes import changed
 from ad.interpret.hooks import hooked
 from ad.interpret.pairs import Pair, place_patches

@@ -64,5 +64,5 @@ def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
     assert correlation.at(action=1, component="preference") == pytest.approx(1)
     assert np.isnan(correlation.at(action=1, component="0.0"))
     rows = analysis.table(results).rows
-    assert rows[3][5].startswith("0.1 (-0.80, +1.00)") and rows[1][5].startswith("embedding (+0.40")
+    assert rows[3][4].startswith("0.1 (-0.80, +1.00)") and rows[1][4].startswith("embedding (+0.40")
     assert float(rows[1][1]) < float(rows[1][2]) and float(rows[3][1]) > float(rows[3][2])

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ad.data.dataset import TrainingSet
+from ad.data.episodes import ratio
 from ad.data.load import load_dataset
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
@@ -156,8 +157,7 @@ def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The interval [2, ...] is a bootstrap over tasks, NaN where fewer than two tasks have a value.
     """
     finite = np.isfinite(values)
-    total = np.where(finite, values, 0.0).sum(0)
-    mean = np.divide(total, finite.sum(0), out=np.full(total.shape, np.nan), where=finite.any(0))
+    mean = ratio(np.where(finite, values, 0.0).sum(0), finite.sum(0))
     return mean, np.where(finite.sum(0) > 1, np.stack(bootstrap(values)), np.nan)
 
 
@@ -166,12 +166,15 @@ def texts(values: Iterable[float], style: str) -> list[str]:
     return [UNKNOWN if np.isnan(value) else f"{value:{style}}" for value in values]
 
 
-def interval_text(low: float, high: float, style: str) -> str:
-    """Format the interval from `low` to `high`, UNKNOWN if they are NaN."""
-    return UNKNOWN if np.isnan(low) else f"[{low:{style}}, {high:{style}}]"
-
-
 def estimate_text(value: float, low: float, high: float, style: str) -> str:
     """Format `value` with its interval; without it if the interval is NaN."""
     ends = (None, None) if np.isnan(low) else (low, high)
     return Estimate(json_number(value), *ends).text(style)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Pearson's correlation over finite pairs, NaN for fewer than three or constant ones."""
+    finite = np.isfinite(a) & np.isfinite(b)
+    if finite.sum() < 3 or np.ptp(a[finite]) < 1e-9 or np.ptp(b[finite]) < 1e-9:
+        return np.nan
+    return float(np.corrcoef(a[finite], b[finite])[0, 1])

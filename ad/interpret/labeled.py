@@ -1,6 +1,5 @@
 """Arrays whose axes have names and whose coordinates have labels, and their files."""
 
-import itertools
 import json
 import zipfile
 import zlib
@@ -59,27 +58,18 @@ def with_interval(
     interval: np.ndarray,
     axes: Mapping[str, Sequence],
     about: str,
-    interval_name: str = "",
 ) -> Results:
     """Return `values` [...] and their 95 % interval [2, ...] over tasks as two labeled arrays.
 
-    The second is called `<name>_interval`, or `interval_name` if it is given.
+    The second is called `<name>_interval`.
     """
     bounds = LabeledArray(interval, {BOUND: BOUNDS, **axes}, f"95 % interval of {name} over tasks")
-    return {
-        name: LabeledArray(values, dict(axes), about),
-        interval_name or f"{name}_interval": bounds,
-    }
+    return {name: LabeledArray(values, dict(axes), about), f"{name}_interval": bounds}
 
 
 def intervals(results: Results) -> dict[str, str]:
-    """Return the name of the array that holds the 95 % interval, by the name of its array.
-
-    The interval of an array is called `<name>_interval`, or `interval` right behind its array.
-    """
-    owners = {f"{name}_interval": name for name in results}
-    owners |= {name: before for before, name in itertools.pairwise(results) if name == "interval"}
-    return {name: interval for interval, name in owners.items() if interval in results}
+    """Return the name of the array that holds the 95 % interval, by the name of its array."""
+    return {name: f"{name}_interval" for name in results if f"{name}_interval" in results}
 
 
 def stack(results: Mapping[str | int | float, Results], axis: str) -> Results:

@@ -14,7 +14,7 @@ import numpy as np
 from ad.evaluation import metrics
 from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, over_tasks, texts
 from ad.interpret.labeled import (
     BOUND,
     Axes,
@@ -149,7 +149,7 @@ def changes_table(results: Results, learning: Results) -> Table:
                 *(str(array.axes[axis][n]) for axis, n in zip(axes, index, strict=True)),
                 *texts(values[[0, -1]], ".3f"),
                 UNKNOWN if halfway is None else str(halfway),
-                *texts([_correlation(values, nauc)], ".3f"),
+                *texts([correlation(values, nauc)], ".3f"),
             ]
         )
     return Table([*axes, "first", "last", "half of it by step", "correlation with NAUC"], rows)
@@ -190,11 +190,3 @@ def _halfway(values: np.ndarray, steps: list[int]) -> int | None:
     """Return the first of `steps` from which on half of the change of `values` is made."""
     change = values[-1] - values[0]
     return _first_lasting((values - values[0]) / change >= 0.5, steps) if change else None
-
-
-def _correlation(values: np.ndarray, other: np.ndarray) -> float:
-    """Return the correlation over finite pairs, NaN for fewer than three or constant values."""
-    finite = np.isfinite(values) & np.isfinite(other)
-    if finite.sum() < 3 or np.ptp(values[finite]) == 0 or np.ptp(other[finite]) == 0:
-        return np.nan
-    return float(np.corrcoef(values[finite], other[finite])[0, 1])

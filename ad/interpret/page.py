@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from ad.errors import CorruptError
@@ -28,11 +27,12 @@ from ad.interpret.labeled import (
 )
 from ad.interpret.over_training import Learning, appeared, changes_table, describe
 from ad.registry import ANALYSES
+from ad.reporting import page
 from ad.reporting.page import Table
 from ad.runtime.files import write_text
 from ad.runtime.run import Run
 
-PAGE = "index.html"
+PAGE, TEMPLATE = "index.html", Path(__file__).parent / "page.html.j2"
 MOST_CHARACTERS = 8_000_000  # of all numbers on the page
 
 
@@ -41,24 +41,9 @@ def write_page(run: Run, left_out: dict[str, str]) -> Path:
 
     `left_out` has the reason, a sentence, for each analysis that is not possible.
     """
-    path = run.folder / "inspect" / PAGE
-    write_text(path, render(page_data(run, left_out)))
+    path, data = run.folder / "inspect" / PAGE, page_data(run, left_out)
+    write_text(path, page.render(TEMPLATE, data, name=data["name"]))
     return path
-
-
-def render(data: dict) -> str:
-    """Return the page that shows `data`, the value of `page_data`."""
-    packages = ("ad.interpret", "ad.reporting")  # the latter has page.css and charts.js
-    loaders = [jinja2.PackageLoader(package, ".") for package in packages]
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    text = text.replace("<", "\\u003c")  # nothing in the data may end the script
-    return environment.get_template("page.html.j2").render(data=text, name=data["name"])
 
 
 def page_data(run: Run, left_out: dict[str, str]) -> dict:

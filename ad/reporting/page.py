@@ -19,6 +19,7 @@ import markupsafe
 
 from ad.evaluation.scores import UNKNOWN
 
+TEMPLATE = Path(__file__).parent / "page.html.j2"
 LONG = 8  # sections from which a page begins with links to them
 INLINE = [  # Markdown in a text -> HTML, after the text is escaped
     (r"`([^`]+)`", r"<code>\1</code>"),
@@ -163,22 +164,8 @@ class Page:
 
     def html(self) -> str:
         """Return the page as one HTML file."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-        )
-        environment.filters |= {
-            "inline": _inline,
-            "kind": lambda block: type(block).__name__,
-            "base64": lambda content: base64.b64encode(content).decode(),
-        }
         specs = [chart.spec() for chart in self.charts]
-        data = json.dumps(specs, allow_nan=False, separators=(",", ":"))
-        data = data.replace("<", "\\u003c")  # nothing in the data may end the script
-        template = environment.get_template("page.html.j2")
-        return template.render(page=self, charts=self.charts, data=data)
+        return render(TEMPLATE, specs, page=self, charts=self.charts)
 
     def markdown(self) -> str:
         """Return the text and the tables of the page as Markdown, without charts and videos."""
@@ -187,6 +174,27 @@ class Page:
             parts += [f"## {section.title}\n"] if section.title else []
             parts += _markdown(section.blocks, 3)
         return "\n".join(parts)
+
+
+def render(template: Path, data: Any, **values: Any) -> str:
+    """Return the HTML of a template, in which `data` is JSON for its script.
+
+    The template may include files of its own folder and of this one.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATE.parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {
+        "inline": _inline,
+        "kind": lambda block: type(block).__name__,
+        "base64": lambda content: base64.b64encode(content).decode(),
+    }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c")  # nothing in the data may end the script
+    return environment.get_template(template.name).render(data=text, **values)
 
 
 def _nested(blocks: Sequence[Block]) -> Iterator[Block]:

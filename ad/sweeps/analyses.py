@@ -34,7 +34,10 @@ class AnalysisMeasure(Measure):
 
     def is_done(self, run: PlannedRun, record: Record | None) -> bool:
         """Return whether `record` has the values of each table that shows `run`."""
-        return record is not None and (bool(record.failure) or not self._missing(run, record))
+        return record is not None and (
+            bool(record.failure)
+            or all(is_shown(record, n, self.sweep.tables[n]) for n in self._tables(run))
+        )
 
     def check(self, runs: Iterable[PlannedRun]) -> None:
         """Raise ConfigError if the analysis of a table that shows `runs` lacks what it shows."""
@@ -65,10 +68,6 @@ class AnalysisMeasure(Measure):
     def _tables(self, run: PlannedRun) -> list[str]:
         """Return the names of the tables that show a run."""
         return [name for name, table in self.sweep.tables.items() if run.row in table.models]
-
-    def _missing(self, run: PlannedRun, record: Record) -> list[str]:
-        tables = self.sweep.tables
-        return [name for name in self._tables(run) if not is_shown(record, name, tables[name])]
 
     def _values(self, run: Run, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Analyze a trained run; yield the entry of each of the tables `names` in its record."""

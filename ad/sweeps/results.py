@@ -4,9 +4,9 @@ A cell's runs are independent where their splits are the same, or else the means
 (`ad.evaluation.scores`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from ad.evaluation.scores import (
     SCORES,
@@ -110,11 +110,9 @@ class SweepResults:
         return compare(differences, None)
 
     def _split_means(self, place: Place) -> Mapping[int, float]:
-        records = [
-            r for r in self.made.get(place, []) if r.score(self.sweep.config.score) is not None
-        ]
-        scores = [record.score(self.sweep.config.score) for record in records]
-        return split_means(scores, [record.split_seed for record in records])
+        score = self.sweep.config.score
+        records = [r for r in self.made.get(place, []) if r.score(score) is not None]
+        return split_means(self.known(place, score), [record.split_seed for record in records])
 
 
 def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
@@ -204,16 +202,16 @@ def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]
     names = [*config.scores, *config.means]
     shares = [name for name in names if name in (SHARE, "nauc") or name.startswith("at_")]
     scores: dict[str, dict[str, float]] = {}
-    if max(_of_first(results, group, "optimal_return"), default=0) > 0:
+    if max(_of_first(results, group, lambda r: r.score("optimal_return")), default=0) > 0:
         scores[OPTIMAL] = dict.fromkeys([NORMALIZED, *shares], 1.0)
     for name, title in REFERENCE_TITLES.items():
         histories = LEARNERS if name == "tabular_learner" else HISTORIES
-        if naucs := _of_first(results, group, f"{name}_nauc", histories):
+        if naucs := _of_first(results, group, partial(reference_nauc, name=name), histories):
             scores[title] = {"nauc": sum(naucs) / len(naucs)}
     if random := scores.get(REFERENCE_TITLES["random"]):  # its return is that of every episode
         random |= dict.fromkeys(shares, random["nauc"]) | {NORMALIZED: 0.0}
     for histories, title in SOURCE_TITLES.items():
-        if own := _of_first(results, group, "source_share", (histories,)):
+        if own := _of_first(results, group, lambda r: r.score("source_share"), (histories,)):
             scores[title] = {SHARE: sum(own) / len(own)}
     return scores
 
@@ -231,9 +229,12 @@ def histories_of(cell: Cell, results: SweepResults) -> str:
 
 
 def _of_first(
-    results: SweepResults, group: str, score: str, histories: Sequence[str] = HISTORIES
+    results: SweepResults,
+    group: str,
+    read: Callable[[Record], float | None],
+    histories: Sequence[str] = HISTORIES,
 ) -> list[float]:
-    """Return the values of a score in the runs of one row, the first row that has any.
+    """Return what `read` returns of the runs of one row, the first row where it is known.
 
     Rows come in the order of `histories`, then of the sweep. One row is enough, since rows share
     the references of a group; and it is the same row for all runs, since rows differ in the train
@@ -244,12 +245,7 @@ def _of_first(
     for row in sorted(
         (r for r in own if own[r] in histories), key=lambda r: histories.index(own[r])
     ):
-        records = results.made.get((group, row), [])
-        name = score.removesuffix("_nauc")
-        if name in ("random", "tabular_learner", "explorer"):
-            values = [reference_nauc(record, name) for record in records]
-        else:
-            values = [record.score(score) for record in records]
+        values = map(read, results.made.get((group, row), []))
         if known := [value for value in values if value is not None]:
             return known
     return []

@@ -10,7 +10,7 @@ from ad.data.dataset import to_device
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
 from ad.interpret.components import (
     KINDS,
     Ablated,
@@ -39,7 +39,7 @@ class Ablation(Analysis):
         "loss": ("kind", "component"),
         "intact_loss": ("component",),
         "effect": ("kind", "component"),
-        "interval": (BOUND, "kind", "component"),
+        "effect_interval": (BOUND, "kind", "component"),
         "by_reward_in_context": ("kind", "component", "reward in context"),
         "by_reward_in_context_interval": (BOUND, "kind", "component", "reward in context"),
         "curves": ("kind", "component", "episode"),
@@ -78,17 +78,17 @@ class Ablation(Analysis):
 
     def table(self, results):
         """Return the rise of the loss, and the change of the return for ablation by the mean."""
-        header = ["component", *(f"loss, {kind}" for kind in KINDS), "return, mean"]
-        header += ["95 % interval", "reward in context", "no reward in context"]
+        header = ["component", *(f"loss, {kind}" for kind in KINDS)]
+        header += ["return, mean", "reward in context", "no reward in context"]
         rows = []
         for component in results["loss"].axes["component"]:
             effect, bounds, by_reward = (
                 results[name].at(kind="mean", component=component)
-                for name in ("effect", "interval", "by_reward_in_context")
+                for name in ("effect", "effect_interval", "by_reward_in_context")
             )
-            numbers = [*results["loss"].at(component=component), effect]
-            cells = [*texts(numbers, "+.3f"), interval_text(*bounds, "+.3f")]
-            rows.append([component, *cells, *texts(by_reward, "+.3f")])
+            losses = texts(results["loss"].at(component=component), "+.3f")
+            returns = [estimate_text(effect, *bounds, "+.3f"), *texts(by_reward, "+.3f")]
+            rows.append([component, *losses, *returns])
         return Table(header, rows)
 
 
@@ -176,7 +176,6 @@ def _curves(played: Rollout, axes: dict[str, list[str]]) -> dict[str, LabeledArr
             by_component(interval, 2),
             axes,
             f"{about}: mean over tasks",
-            "interval",
         ),
         **with_interval(
             "by_reward_in_context",

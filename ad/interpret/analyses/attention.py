@@ -26,7 +26,7 @@ class Attention(Analysis):
 
     arrays: ClassVar[Axes] = {
         "scores": ("head", "relation"),
-        "interval": (BOUND, "head", "relation"),
+        "scores_interval": (BOUND, "head", "relation"),
         "by_episode": ("episode", "head", "relation"),
     }
 
@@ -39,7 +39,7 @@ class Attention(Analysis):
         estimate = over_tasks(ratio(sums.sum(1), counts.sum(1)))
         axes = {"head": heads, "relation": names}
         about = "share of attention on the tokens of a relation, where there are some"
-        results = with_interval("scores", *estimate, axes, f"{about}: mean over tasks", "interval")
+        results = with_interval("scores", *estimate, axes, f"{about}: mean over tasks")
         if contexts.num_episodes > 1:
             episodes = list(range(1, sums.shape[1] + 1))
             results["by_episode"] = LabeledArray(

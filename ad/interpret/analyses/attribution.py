@@ -17,7 +17,7 @@ from torch import nn
 
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, interval_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, estimate_text, over_tasks, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
@@ -42,7 +42,7 @@ class Attribution(Analysis):
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "preferred": ("component",),
-        "interval": (BOUND, "component"),
+        "preferred_interval": (BOUND, "component"),
         "by_relation": ("head", "relation"),
         "neurons": ("layer", "neuron"),
         "by_episode": ("episode", "component"),
@@ -66,9 +66,7 @@ class Attribution(Analysis):
         totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
         neurons = totals["neurons"]
         about = "contribution to the output of the best action minus that of the second"
-        results = with_interval(
-            "preferred", *estimate, axes, f"{about}: mean over tasks", "interval"
-        )
+        results = with_interval("preferred", *estimate, axes, f"{about}: mean over tasks")
         results |= {
             "by_relation": LabeledArray(
                 totals["relations"],
@@ -91,16 +89,16 @@ class Attribution(Analysis):
 
     def table(self, results):
         """Return the contribution of each component, and of each head by relation of tokens."""
-        mean, interval = results["preferred"], results["interval"]
+        mean, interval = results["preferred"], results["preferred_interval"]
         relations = results["by_relation"]
         names, rows = relations.axes["relation"], []
         for component in mean.axes["component"]:
             is_head = component in relations.axes["head"]
             by_relation = relations.at(head=component) if is_head else [np.nan] * len(names)
-            estimate = f"{mean.at(component=component):+.3f}"
-            bounds = interval_text(*interval.at(component=component), "+.3f")
-            rows.append([component, estimate, bounds, *texts(by_relation, "+.3f")])
-        return Table(["component", "best - second", "95 % interval", *names], rows)
+            numbers = mean.at(component=component), *interval.at(component=component)
+            cells = [estimate_text(*numbers, "+.3f"), *texts(by_relation, "+.3f")]
+            rows.append([component, *cells])
+        return Table(["component", "best - second", *names], rows)
 
 
 def component_names(model: SequenceModel) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ad.evaluation.scores import UNKNOWN
-from ad.interpret.analysis import texts
+from ad.interpret.analysis import correlation, texts
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.interpret.pairs import (
@@ -140,13 +140,6 @@ def of_places(pair: Pair, products: torch.Tensor) -> np.ndarray:
     total.scatter_add_(1, places, products.double().cpu())  # later tokens have no gradient
     by_context = total.unflatten(0, (-1, pair.model.tokenizer.streams)).sum(1)
     return pair.by_task(by_context[:, :length])
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Pearson's correlation of `a` and `b`, NaN where one is constant or unknown."""
-    if np.isnan(a + b).any() or np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
-        return np.nan
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _recovered(pair: Pair, change: np.ndarray) -> np.ndarray:

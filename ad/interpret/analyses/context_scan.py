@@ -20,7 +20,7 @@ import torch
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, Subject, interval_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.pairs import NUM_CONTEXTS
@@ -110,15 +110,15 @@ class ContextScan(Analysis):
         """Return the effect of each variant on probabilities and returns."""
         header = ["variant", *results["probabilities"].axes["measure"]]
         header += [f"return, {period}" for period in PERIODS]
-        header += [f"change, {PERIODS[0]}", "95 % interval"]
+        header += [f"change, {PERIODS[0]}"]
         rows = []
         for name in results["returns"].axes["variant"]:
             differences, returns, change, interval = (
                 results[array].at(variant=name)
                 for array in ("probabilities", "returns", "change", "change_interval")
             )
-            cells = [*texts([*differences, *returns], ".3f"), *texts(change[:1], "+.3f")]
-            rows.append([name, *cells, interval_text(*interval[:, 0], "+.3f")])
+            cells = texts([*differences, *returns], ".3f")
+            rows.append([name, *cells, estimate_text(change[0], *interval[:, 0], "+.3f")])
         return Table(header, rows)
 
 

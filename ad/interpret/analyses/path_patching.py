@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ad.evaluation.scores import UNKNOWN
-from ad.interpret.analysis import interval_text
+from ad.interpret.analysis import estimate_text
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import BOUND, Axes
 from ad.interpret.pairs import (
@@ -69,12 +69,12 @@ class PathPatching(PairAnalysis):
     def table(self, results):
         """Return the edges that recover most of each change, with their intervals."""
         edge, interval = results["edge"], results["edge_interval"]
-        header = ["change", "sender", "receiver", "recovery", "95 % interval", "whole sender"]
+        header = ["change", "sender", "receiver", "recovery", "whole sender"]
         rows = []
         for change in edge.axes["change"]:
             values = edge.at(change=change)
             if np.isnan(values).all():
-                rows.append([change, *[UNKNOWN] * 5])
+                rows.append([change, *[UNKNOWN] * 4])
                 continue
             order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None)[:SHOWN]
             for place in zip(*np.unravel_index(order, values.shape), strict=True):
@@ -84,7 +84,7 @@ class PathPatching(PairAnalysis):
                 whole = results["sender"].at(change=change)[sender]
                 bounds = interval.at(change=change)[:, sender, receiver]
                 labels = [edge.axes["sender"][sender], edge.axes["receiver"][receiver]]
-                numbers = [f"{values[place]:.2f}", interval_text(*bounds, ".2f"), f"{whole:.2f}"]
+                numbers = [estimate_text(values[place], *bounds, ".2f"), f"{whole:.2f}"]
                 rows.append([change, *labels, *numbers])
         return Table(header, rows)
 

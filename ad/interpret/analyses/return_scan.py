@@ -16,7 +16,7 @@ import torch
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
-from ad.interpret.analysis import Analysis, interval_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, estimate_text, over_tasks, texts
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.labeled import BOUND, Axes, Results, with_interval
@@ -88,7 +88,7 @@ class ReturnScan(Analysis):
         )
         asked, components = probability.axes["asked return"], slope.axes["component"]
         header = ["action", *(f"probability, {asked[end]:g} asked" for end in (0, -1))]
-        header += ["slope of the preference", "95 % interval"]
+        header += ["slope of the preference"]
         header += [f"component {n} (slope, correlation)" for n in range(1, SHOWN + 1)]
         rows = []
         for action in slope.axes["action"]:
@@ -99,8 +99,8 @@ class ReturnScan(Analysis):
             ]
             ends = texts(probability.at(action=action)[[0, -1]], ".3f")
             bounds = interval.at(action=action, component="preference")
-            slope_cells = [f"{slopes[0]:+.3f}", interval_text(*bounds, "+.3f")]
-            rows.append([str(action), *ends, *slope_cells, *steepest])
+            slope_cell = estimate_text(slopes[0], *bounds, "+.3f")
+            rows.append([str(action), *ends, slope_cell, *steepest])
         return Table(header, rows)
 
 

@@ -45,7 +45,7 @@ class Scrubbing(Analysis):
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "kept": ("heads", "level"),
-        "interval": (BOUND, "heads", "level"),
+        "kept_interval": (BOUND, "heads", "level"),
         "decisions": ("task",),
     }
 
@@ -83,12 +83,12 @@ class Scrubbing(Analysis):
             {"task": [name for name, used in zip(contexts.tasks, scored, strict=True) if used]},
             "decisions after a reward that are scored",
         )
-        results = with_interval("kept", kept[0], kept[1:], axes, about, "interval")
+        results = with_interval("kept", kept[0], kept[1:], axes, about)
         return results | {"decisions": decisions}
 
     def table(self, results):
         """Return the share that each set of heads keeps at each level."""
-        kept, interval = results["kept"], results["interval"]
+        kept, interval = results["kept"], results["kept_interval"]
         rows = []
         for heads in kept.axes["heads"]:
             bounds = interval.at(heads=heads)
