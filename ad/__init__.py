@@ -30,7 +30,14 @@ width, C model width, A actions, K tasks, S observations; a docstring says where
 
 Words: a *task* is an MDP of the world's family; a *held-out* task is not trained on. A *learning
 history* holds all transitions of one source agent on one task, an *actor* is one of its parallel
-environments. An *experiment* is a YAML file, a *run* what it makes under `logs/`, a *record* a line
-of results. A *batch* is one of training, a *micro-batch* a slice of it, a *chunk* a block of
-transitions. NAUC is the mean over the in-context episodes of return / optimal return.
+environments; the *sequence* that windows are cut from has every k-th episode of an actor. A source
+that knows the family of tasks is *informed*; what a source knows beforehand is its *privileged
+information*. An *experiment* is a YAML file, a *run* what it makes under `logs/`, a *record* a line
+of results (the verb `record` makes videos). A *sweep* is many runs: *groups* of *rows*, whose runs
+differ in seeds; a *cell* is a row in a group, a *board* some groups and rows with a page of their
+own, and the *measure* what is recorded of a run. A *reference* is a score to compare with, of a
+policy that is not trained on histories. A *batch* is one of training, a *micro-batch* a slice of
+it, a *chunk* a block of transitions. A *rollout* is the evaluation of a policy in lockstep, or the
+block of steps that a source agent learns from. NAUC is the mean over the in-context episodes of
+return / optimal return.
 """

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def new_run(config: "Experiment", fresh: bool) -> Iterator["Run"]:
+def open_new_run(config: "Experiment", fresh: bool) -> Iterator["Run"]:
     """Open the locked run of `config`; `fresh` discards a run of other settings in its folder."""
     from ad.runtime.locks import locked
     from ad.runtime.run import Run
@@ -52,13 +52,13 @@ def new_run(config: "Experiment", fresh: bool) -> Iterator["Run"]:
         yield Run.open(config, fresh)
 
 
-def run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]:
+def open_run(config: "Experiment", fresh: bool) -> AbstractContextManager["Run"]:
     """Open the locked run of `config`, whose settings must be those in its folder."""
-    return new_run(config, fresh=False)
+    return open_new_run(config, fresh=False)
 
 
 @contextmanager
-def files(config: "Experiment", fresh: bool) -> Iterator["Run"]:
+def lock_files(config: "Experiment", fresh: bool) -> Iterator["Run"]:
     """Lock the folder of the run of `config`, which may hold a run of other settings."""
     from ad.runtime.locks import locked
     from ad.runtime.run import Run
@@ -68,7 +68,7 @@ def files(config: "Experiment", fresh: bool) -> Iterator["Run"]:
 
 
 @contextmanager
-def experiment(config: "Experiment", fresh: bool) -> Iterator["Experiment"]:
+def as_it_is(config: "Experiment", fresh: bool) -> Iterator["Experiment"]:
     """Give the configuration itself: the function locks what it writes."""
     yield config
 
@@ -159,7 +159,7 @@ TABLE = [
         "ad.pipeline:collect",
         "Collect the learning histories of all train tasks: histories/<dataset>/.",
         (_fresh("collect all histories again"),),
-        new_run,
+        open_new_run,
     ),
     Verb(
         "train",
@@ -169,34 +169,34 @@ TABLE = [
 torchrun --nproc-per-node 2 -m scripts.train --config_path ... trains in two processes, each on half
 of every batch. The same command resumes, with any number of processes.""",
         (_fresh("discard the checkpoints and train from the start"),),
-        experiment,
+        as_it_is,
     ),
     Verb(
         "evaluate",
         "ad.pipeline:evaluate",
         "Evaluate the model in context on held-out and train tasks: logs/<run>/results.csv.",
         (_fresh("evaluate again"),),
-        run,
+        open_run,
     ),
     Verb(
         "record",
         "ad.pipeline:record",
         "Record videos of the source agents and of the trained model: videos/<run>/.",
         (_fresh("record all videos again"),),
-        run,
+        open_run,
     ),
     Verb(
         "report",
         "ad.pipeline:report",
         "Write the report of an evaluated run: logs/<run>/report.html.",
-        takes=run,
+        takes=open_run,
     ),
     Verb(
         "run",
         "ad.pipeline:run_experiment",
         "Collect, train, evaluate, record and report; what is done already is kept.",
         (_fresh("discard the run and start again; its histories are kept"),),
-        new_run,
+        open_new_run,
     ),
     Verb(
         "seeds",
@@ -211,7 +211,7 @@ kept, and the same command resumes.""",
             SHARD,
             *LAUNCHER_OPTIONS,
         ),
-        experiment,
+        as_it_is,
     ),
     Verb(
         "table",
@@ -278,13 +278,13 @@ of every sweep in configs/records are listed.
                 flag,
             ),
         ),
-        files,
+        lock_files,
     ),
     Verb(
         "release",
         "ad.exchange.release:release",
         "Write the trained model as safetensors, with a model card: logs/<run>/release/.",
-        takes=run,
+        takes=open_run,
     ),
     Verb(
         "export_histories",
@@ -304,7 +304,7 @@ episode of full length was terminated. It holds undivided observations from 0 to
             ),
             _fresh("overwrite another data set"),
         ),
-        files,
+        lock_files,
     ),
     Verb(
         "import_histories",
@@ -365,7 +365,7 @@ analysis.""",
             ),
             _fresh("analyze again"),
         ),
-        files,
+        lock_files,
     ),
     Verb(
         "app",
@@ -375,7 +375,7 @@ analysis.""",
 The app listens on the loopback address only and writes nothing. SIGINT (Ctrl-C) or SIGTERM ends it,
 with exit code 0.""",
         (Option("port", "port of the address; 0 takes any free one", "8000", port),),
-        experiment,
+        as_it_is,
     ),
 ]
 VERBS = {verb.name: verb for verb in TABLE}
@@ -387,7 +387,10 @@ def main() -> NoReturn:
 
 
 def run_script(name: str, module: str = "__main__") -> None:
-    """Run the verb called `name` and exit, if `module` is the one that Python runs."""
+    """Run the verb called `name` and exit, if `module` is the one that Python runs.
+
+    A script passes its `__name__`: spawned processes import it again, and must not run the verb.
+    """
     if module == "__main__":
         run_and_exit(VERBS[name])
 

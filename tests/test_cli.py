@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ad.cli import TABLE, VERBS, Verb, exit_code, files
+from ad.cli import TABLE, VERBS, Verb, exit_code, lock_files
 from ad.config.options import Option, flag
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 FRESH = Option("fresh", "start again", "false", flag)
 VERB = """
 import sys, time
-from ad.cli import Verb, files, run_and_exit
+from ad.cli import Verb, lock_files, run_and_exit
 
 def main(run):
     print("started", flush=True)
@@ -25,7 +25,7 @@ def main(run):
 
 if __name__ == "__main__":
     try:
-        run_and_exit(Verb("wait", "__main__:main", "Wait.", takes=files))
+        run_and_exit(Verb("wait", "__main__:main", "Wait.", takes=lock_files))
     finally:
         print("torch" in sys.modules)
 """
@@ -35,7 +35,7 @@ def called(run, fresh):
     """What VERB_OF_TEST calls; a test replaces it."""
 
 
-VERB_OF_TEST = Verb("test", f"{__name__}:called", "A verb.", (FRESH,), files)
+VERB_OF_TEST = Verb("test", f"{__name__}:called", "A verb.", (FRESH,), lock_files)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:

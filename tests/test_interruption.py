@@ -14,7 +14,7 @@ from ad.runtime import signals
 ROOT = Path(__file__).parent.parent
 WORK = """
 import time
-from ad.cli import Verb, files, run_and_exit
+from ad.cli import Verb, lock_files, run_and_exit
 from ad.runtime.signals import defer_signals
 
 def main(run):
@@ -28,7 +28,7 @@ def main(run):
     print("never", flush=True)
 
 if __name__ == "__main__":
-    run_and_exit(Verb("wait", "__main__:main", "Wait.", takes=files))
+    run_and_exit(Verb("wait", "__main__:main", "Wait.", takes=lock_files))
 """
 
 

@@ -45,8 +45,7 @@ class CollectionJob:
         self.steps = config.source.env_steps // config.source.num_envs
         # Before the agents are made: the files that they read may change afterwards.
         self.manifests = [histories.manifest(task) for task in tasks]
-        settings = SOURCES.load(config.source.algorithm).Settings(**histories.settings)
-        self.source = new_source(config, tasks, settings)
+        self.source = new_source(config, tasks)
         state = self.source.state()
         self.can_be_saved = state is not None
         if not resume:

@@ -1,10 +1,10 @@
 """Transitions to tokens: the only place that knows their order, shifts and positions.
 
 A window is a dict of tensors [B, T + 1, ...]: the parts of observation and next_observation,
-action, reward, time (in the episode), step (in the history) and valid. Entry 0 is the transition
-before the window's first decision; where the history begins there, it holds `Spec.padding` and is
-not valid. Entries 1 to T are the decisions. Every token carries the position p of its decision
-(`positions/`).
+action, reward, time (in the episode), step (in the sequence that windows are cut from) and valid.
+Entry 0 is the transition before the window's first decision; where the history begins there, it
+holds `Spec.padding` and is not valid. Entries 1 to T are the decisions. Every token carries the
+position p of its decision (`positions/`).
 
     fused             decision t: [o_t, p_t, (o, a, r, o')_{t-1}]               T tokens
     separate          o_1 a_1 r_1  o_2 a_2 r_2  ...  o_T                        3 T - 2 tokens

@@ -25,8 +25,8 @@ class Source:
     its random numbers are derived. `ad.sources.actors.Actors` steps and records the environments.
 
     A subclass needs `Settings`, a frozen dataclass of `ad.config.fields`, and `run`; the other
-    members have a default. Only actions that a task has are taken (`Actors.action_mask`). A short
-    life of an agent is an actor with a short sequence: many lives are many actors.
+    members have a default. Only actions that a task has are taken (`Actors.action_mask`). An
+    agent that is trained several times for a short time has an actor for each time.
     """
 
     Settings: ClassVar[type]

@@ -1,1 +1,1 @@
-"""Verbs in turn and many runs: the pipeline, seeds, studies, searches and the table of results."""
+"""Many runs: the plan of a sweep, the loop that makes its runs, their records, and its page."""

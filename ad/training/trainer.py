@@ -101,7 +101,10 @@ class BaseTrainer(ABC):
 
     @abstractmethod
     def sync_nonfinite(self) -> None:
-        """Count the bad batches since the last call. Raises NumericError if they are too many."""
+        """Count the batches since the last call whose gradient was not finite.
+
+        A trainer that cannot roll back raises NumericError if there are too many.
+        """
 
     def is_finite(self) -> bool:
         """Return whether all weights are finite."""
