@@ -1,6 +1,5 @@
 """A headless browser, driven by chromedriver's WebDriver protocol (W3C) over HTTP."""
 
-import base64
 import json
 import os
 import re
@@ -51,10 +50,6 @@ class Browser:
     def errors(self) -> list[str]:
         """Return what the console says."""
         return [entry["message"] for entry in self._call("/se/log", {"type": "browser"})]
-
-    def screenshot(self) -> bytes:
-        """Return a picture of the window as PNG."""
-        return base64.b64decode(self._call("/screenshot"))
 
     def close(self) -> None:
         """End the browser."""

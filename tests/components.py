@@ -48,22 +48,6 @@ class PictureRoom(gymnasium.Env):
         return {"image": image, "bumped": int(bumped)}
 
 
-class Large(gymnasium.Env):
-    """More observations than 16 bits hold and more actions than 8 bits do."""
-
-    def __init__(self, size: int = 70_000, render_mode=None):
-        self.observation_space = spaces.Discrete(size)
-        self.action_space = spaces.Discrete(300)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return int(self.observation_space.n) - 1, {}
-
-    def step(self, action):
-        observation = int(self.observation_space.n) - 1 - int(action)
-        return observation, float(action == 299), False, False, {}
-
-
 class Dtypes(gymnasium.Env):
     """Parts of dtypes that torch lacks or does not calculate in."""
 
@@ -119,25 +103,11 @@ class Late(Liar):
         return np.full(self.num_envs, 5 if self.steps > 3 else 0)
 
 
-class Repeated(Liar):
-    """A world that has a task twice."""
-
-    def all_tasks(self):
-        return np.zeros((5, 1), int)
-
-
 class Wordless(World):
     """A world that can neither be stepped nor observed."""
 
     def all_tasks(self):
         return np.arange(3)[:, None]
-
-
-class Wordy(Liar):
-    """A world whose observations are words, which nothing can store."""
-
-    def __init__(self, num_envs=None, tasks=None):
-        World.__init__(self, num_envs, tasks, spaces.Text(8), spaces.Discrete(2))
 
 
 @dataclass(frozen=True)

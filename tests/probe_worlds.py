@@ -61,45 +61,6 @@ class ConstantValue(Probe):
         return np.array([1.0])
 
 
-class ValueFromObservation(ConstantValue):
-    """One step whose reward is told by the observation, 1 or -1."""
-
-    observations, best = 2, 0.0
-
-    def reward(self, cue, step, action):
-        return 2 * cue - 1
-
-    def observe(self, cue, step):
-        return cue.copy()
-
-    @staticmethod
-    def values(discount):
-        return np.array([-1.0, 1.0])
-
-
-class Discounting(ConstantValue):
-    """Two steps, the second with reward 1: the value of the first is the discount."""
-
-    length, observations, best = 2, 2, 1.0
-
-    def reward(self, cue, step, action):
-        return step == 1
-
-    def observe(self, cue, step):
-        return step.copy()
-
-    @staticmethod
-    def values(discount):
-        return np.array([discount, 1.0])
-
-
-class ActionToReward(ConstantValue):
-    """One step with reward 1 for action 1 and -1 for action 0."""
-
-    def reward(self, cue, step, action):
-        return 2 * action - 1
-
-
 class ActionByObservation(ConstantValue):
     """One step with reward 1 for the action that the observation shows, else -1."""
 
@@ -165,9 +126,6 @@ WORLDS = {
     world.__name__: world
     for world in (
         ConstantValue,
-        ValueFromObservation,
-        Discounting,
-        ActionToReward,
         ActionByObservation,
         Counting,
         TimeLimit,

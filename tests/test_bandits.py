@@ -92,28 +92,6 @@ def test_a_batch_has_the_transitions_of_scalar_bandits(env_id, data):
         assert (truncated == ((time + 1) % limit == 0)).all()
 
 
-@pytest.mark.parametrize("env_id", ["BernoulliBandit-v0", "OddEvenBandit-v0"])
-def test_an_arm_pays_with_its_probability(env_id):
-    bandit = world(env_id, tasks=world(env_id).all_tasks()[2:3].repeat(10_000, axis=0))
-    bandit.reset(seed=0)
-    for arm, mean in enumerate(bandit.means(bandit.tasks[:1])[0]):
-        reward = bandit.step(np.full(10_000, arm))[1]
-        assert set(reward.tolist()) <= {0, 1}
-        assert abs(reward.mean() - mean) < 3 * math.sqrt(mean * (1 - mean) / 10_000)
-
-
-def test_the_rewards_of_a_gaussian_bandit_are_normal():
-    bandit = world("GaussianBandit-v0", tasks=[[3]] * 20_000, sd=0.5)
-    bandit.reset(seed=0)
-    for arm, mean in enumerate(bandit.means([[3]])[0]):
-        error = (bandit.step(np.full(20_000, arm))[1] - mean) / 0.5
-        moments = [np.mean(error**power) for power in (1, 2, 3, 4)]
-        spreads = [math.sqrt(variance / 20_000) for variance in (1, 2, 15, 96)]  # of the moments
-        for moment, expected, spread in zip(moments, (0, 1, 0, 3), spreads, strict=True):
-            assert abs(moment - expected) < 3 * spread
-    assert bandit.reward_noise == 0.5 and bandit.reward_distribution == "normal"
-
-
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_a_task_depends_on_its_family_and_seed_but_not_on_the_number_of_tasks_or_arms(env_id):
     few, many = world(env_id, num_tasks=3), world(env_id, num_tasks=50, arms=20)
@@ -157,19 +135,6 @@ def test_the_optimal_policy_pulls_an_arm_with_the_largest_mean(env_id):
     np.testing.assert_array_equal((policy[:, 0] * means).sum(-1), means.max(1))
     np.testing.assert_allclose(bandit.optimal_return(tasks, 7), 7 * means.max(1))
     assert bandit.success(np.ones(3)) is None and bandit.action_mask(tasks) is None
-
-
-def test_better_arms_are_odd_in_train_tasks_and_even_in_held_out_tasks():
-    bandit = world(PARITY, num_tasks=4000, num_held_out=4000)
-    tasks = bandit.all_tasks()
-    means = bandit.means(tasks)
-    odd_is_better = (means[:, 1::2] >= 0.5).all(1) & (means[:, ::2] < 0.5).all(1)
-    even_is_better = (means[:, 1::2] < 0.5).all(1) & (means[:, ::2] >= 0.5).all(1)
-    assert (odd_is_better ^ even_is_better).all()
-    spread = 3 * math.sqrt(0.95 * 0.05 / 4000)
-    assert odd_is_better[:4000].mean() == pytest.approx(0.95, abs=spread)
-    assert even_is_better[4000:].mean() == pytest.approx(0.95, abs=spread)
-    assert bandit.names([[0, 3], [1, 12]]) == ["odd 3", "even 12"]
 
 
 def test_each_number_of_arms_is_equally_likely_and_the_last_arms_are_missing():

@@ -1,6 +1,5 @@
 """What a world, a source, a method and a policy may be: outsiders go all the way to a report."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from ad.data.store import load_history
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.exchange.release import load_release, release
-from ad.methods import build_method
-from ad.methods import policy as policies
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.models.encoders.mlp import MLPEncoder
@@ -28,11 +25,9 @@ from ad.models.sequence_model import SequenceModel
 from ad.pipeline import run_all
 from ad.registry import TOKENIZERS
 from ad.reporting.verify import verify
-from ad.rollout.rollout import greedy, rollout
 from ad.runtime.run import Run
-from ad.training import trainer as trainer_module
 from ad.training.trainer import Trainer
-from envs import make_base, make_vec
+from envs import make_base
 from envs.spaces import Array
 
 HERE = Path(__file__).parent
@@ -51,11 +46,6 @@ CASES = {
         *("--model.encoder", "table"),
     ],
     "CartPole": [*CARTPOLE, "--model.encoder", "mlp", *SEARCH, "--split.num_train_tasks", "1"],
-    "large numbers": [
-        *("--env.id", f"{HERE}/components.py:Large", "--env.tasks", "[{}, {}]"),
-        *("--model.encoder", "table", "--split.num_train_tasks", "1"),
-        *("--source.algorithm", f"{HERE}/components.py:Uniform"),
-    ],
     "critic": ["--method.name", f"{HERE}/components.py:Critic"],
     "return": [
         *("--method.name", f"{HERE}/components.py:ReturnConditioned"),
@@ -65,10 +55,6 @@ CASES = {
         *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: vit}"),
         *("--method.name", "decision_transformer", "--model.tokenizer", "conditioned"),
         *("--model.norm", "none", "--evaluation.calibration", "[0, 1]"),
-    ],
-    "in-context Q of pictures": [
-        *(*PICTURES, *ENCODERS, *SEARCH, "--method.name", "in_context_q"),
-        *("--method.settings.loss", "iql", "--model.tokenizer", "separate"),
     ],
     "planning in parts": [
         *("--env.id", f"{HERE}/worlds.py:Silent", "--env.episode_length", "6"),
@@ -170,19 +156,6 @@ def test_pictures_are_stored_and_recorded_as_they_are(finished):
         np.testing.assert_array_equal(before[:, 1:][inside], after[:, :-1][inside])
 
 
-def test_numbers_above_16_and_8_bits_are_stored_as_they_are(finished):
-    run = finished("large numbers")
-    arrays = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0])).arrays
-    observation, action = arrays["next_observation"], arrays["action"]
-    assert (observation.dtype, action.dtype) == (np.uint32, np.uint16)
-    np.testing.assert_array_equal(observation, 69_999 - action.astype(int))
-    assert observation.max() > 65_535 and action.max() > 255
-    with np.load(run.folder / "trajectories.npz") as recorded:
-        played = recorded["episode"] >= 0
-        wanted = 69_999 - recorded["action"][played].astype(int)
-        np.testing.assert_array_equal(recorded["next_observation"][played], wanted)
-
-
 def test_a_source_and_a_rollout_take_only_the_actions_that_a_task_has(finished):
     run = finished("arms")
     taken = set()
@@ -205,11 +178,6 @@ def test_windows_say_which_actions_their_task_has(finished):
     assert np.take_along_axis(mask, batch["action"][:, 1:, None], -1).all()
 
 
-def test_a_report_says_what_a_world_cannot_tell(finished):
-    page = (finished("a world that tells nothing").folder / "report.html").read_text()
-    assert "does not provide: optimal returns, successes, maps, videos." in page
-
-
 def test_a_methods_numbers_are_logged_and_its_target_network_follows(finished):
     run = finished("critic")
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -221,18 +189,6 @@ def test_a_methods_numbers_are_logged_and_its_target_network_follows(finished):
     end, start = checkpoint(run)["model"], Trainer(run).new_model()
     away = [(end[name] - start.value.weight).norm() for name in ("value.weight", "target.weight")]
     assert 0 < away[1] < away[0]  # it began as a copy of the value head
-
-
-def test_a_return_to_go_is_what_is_left_of_the_episodes_return(finished):
-    run = finished("return")
-    batch = load_dataset(run).windows(("reward", "time", "return_to_go"))
-    batch = batch.sample(np.random.default_rng(0), 200)
-    left, reward, time = (batch[name][:, 1:] for name in ("return_to_go", "reward", "time"))
-    goes_on = (time[:, 1:] == time[:, :-1] + 1) & batch["valid"][:, 2:]
-    np.testing.assert_allclose(left[:, :-1][goes_on], (reward[:, :-1] + left[:, 1:])[goes_on])
-    ends = (time[:, 1:] == 0) & batch["valid"][:, 2:]
-    np.testing.assert_allclose(left[:, :-1][ends], reward[:, :-1][ends])
-    assert left.max() == 1
 
 
 def test_optimal_actions_lead_to_the_goal_of_their_task(gathered):
@@ -249,21 +205,6 @@ def test_optimal_actions_lead_to_the_goal_of_their_task(gathered):
     np.testing.assert_array_equal(after, np.maximum(before.astype(int) - 1, 0))
 
 
-def test_what_is_asked_of_a_rollout_reaches_the_model(finished):
-    run = finished("return")
-    model, method = load_model(run), run_method(run)
-    logits = []
-    for asked in (0.0, 2.0):
-        policy = method.policy(model, 2, 12, method.PolicySettings(asked))
-        start = torch.full((2,), 40), torch.zeros(2, dtype=torch.int64)
-        logits.append(policy.act(*start))
-    assert (logits[0] - logits[1]).abs().max() > 1e-4
-
-
-def run_method(run: Run):
-    return build_method(run.config.method)
-
-
 def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(gathered):
     run = gathered("other dtypes")
     arrays = load_history(HistoryStore(run.config).folder(run.split.train_tasks[0])).arrays
@@ -273,18 +214,6 @@ def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(gather
     batch = load_dataset(run).windows(("observation",)).sample(np.random.default_rng(0), 4)
     assert batch["observation-wide"].dtype == np.int64
     assert batch["observation-wide"].max() == 65_535
-
-
-def test_metrics_are_those_of_the_whole_batch_in_micro_batches_too(tmp_path, monkeypatch):
-    words = ["--source.algorithm", "noise_distillation", "--training.precision", "float32"]
-    run = Run.open(configured(tmp_path, *CASES["critic"], *words, "--data.context_length", "100"))
-    collect(run)
-    trainer = Trainer(run)
-    whole, _ = trainer.loss_and_grad(trainer.model)
-    monkeypatch.setattr(trainer_module, "LARGEST_ACTIVATION", 1)
-    pieces, _ = trainer.loss_and_grad(trainer.model)
-    assert set(whole) == {"loss", "actor_loss", "value_loss"}
-    torch.testing.assert_close(pieces, whole)
 
 
 def test_an_mlp_reads_bounded_entries_from_minus_one_to_one_and_others_as_they_are():
@@ -375,35 +304,13 @@ def picture_window(count: int, length: int) -> dict[str, torch.Tensor]:
     return window
 
 
-KNOWN_LATER = ("action", "reward", "next_observation-image", "next_observation-bumped")
 ORDERS = [*((name, "after") for name in TOKENIZERS), ("separate", "before")]
 
 
 @pytest.mark.parametrize(("tokenizer", "order"), ORDERS)
-def test_no_decision_sees_a_later_field_of_any_entry(picture_spec, tokenizer, order):
-    model, window = picture_model(picture_spec, tokenizer, reward_token=order), picture_window(3, 6)
-    before = model(window)
-    names = set(window) - {"valid", "step"}  # they tell where an entry stands, not what happened
-    if not TOKENIZERS.load(tokenizer).has_outcomes:
-        names -= set(KNOWN_LATER[1:])
-    for name, entry in itertools.product(sorted(names), range(1, 7)):
-        other = window[name].clone()
-        other[:, entry] = (other[:, entry] + 1) % (2 if name.endswith(("bumped", "reward")) else 4)
-        change = (model(window | {name: other}) - before).abs().amax((0, 2))  # [T]
-        first = entry if name in KNOWN_LATER else entry - 1  # the first decision that knows it
-        assert not change[:first].any(), f"{name}, entry {entry}"
-        assert change[first:].all(), f"{name}, entry {entry}"
-
-
-@pytest.mark.parametrize(("tokenizer", "order"), ORDERS)
-@pytest.mark.parametrize("context_length", [1, 4, 7])
-def test_cached_logits_of_pictures_are_those_of_a_full_pass(
-    picture_spec, tokenizer, order, context_length
-):
-    model, window = (
-        picture_model(picture_spec, tokenizer, reward_token=order),
-        picture_window(3, 20),
-    )
+def test_cached_logits_of_pictures_are_those_of_a_full_pass(picture_spec, tokenizer, order):
+    model = picture_model(picture_spec, tokenizer, reward_token=order)
+    window, context_length = picture_window(3, 20), 4
 
     class Policy(ContextPolicy):
         def inputs(self):
@@ -424,82 +331,17 @@ def test_cached_logits_of_pictures_are_those_of_a_full_pass(
         policy.observe(action, reward, reward > 2, reward > 2, parts("next_observation", step))
 
 
-def test_a_selected_environment_may_repeat_and_its_contexts_then_part(picture_spec):
-    model, window = picture_model(picture_spec, "fused"), picture_window(3, 4)
-
-    class Policy(ContextPolicy):
-        def inputs(self):
-            return {"return_to_go": 0.0}
-
-    policy = Policy(model, SlidingWindow(model, 3, 4))
-
-    def act(step: int, envs) -> torch.Tensor:
-        parts = {p: window[f"observation-{p}"][envs, step] for p in ("image", "bumped")}
-        return policy.act(parts, window["time"][envs, step])
-
-    def observe(step: int, envs, action) -> None:
-        parts = {p: window[f"next_observation-{p}"][envs, step] for p in ("image", "bumped")}
-        reward = window["reward"][envs, step].float()
-        policy.observe(action, reward, reward > 2, reward > 2, parts)
-
-    act(1, [0, 1, 2])
-    observe(1, [0, 1, 2], window["action"][:, 1])
-    policy.select(torch.tensor([1, 1, 0]))
-    twins = act(2, [1, 1, 0])
-    torch.testing.assert_close(twins[0], twins[1])
-    observe(2, [1, 1, 0], torch.tensor([0, 3, 0]))
-    twins = act(3, [1, 1, 0])
-    assert (twins[0] - twins[1]).abs().max() > 1e-6
-
-
-class Clockwise(policies.Policy):
-    """A policy written by hand: it walks in circles through a dark room."""
-
-    def __init__(self):
-        self.steps = 0
-
-    def act(self, observation, time):
-        logits = torch.full((len(observation), 5), float("-inf"))
-        logits[torch.arange(len(observation)), 1 + (time // 2) % 4] = 0.0
-        return logits
-
-    def observe(self, action, reward, terminated, truncated, next_observation):
-        self.steps += 1
-
-    def select(self, envs):
-        pass
-
-
-def test_a_policy_written_by_hand_plays_in_the_same_rollout():
-    policy = Clockwise()
-    env = make_vec("DarkRoom-v0", [[1, 2], [0, 0]], 8, size=3)
-    result = rollout(policy, env, [1, 2], 3, greedy, record=[0, 1])
-    actions = result.trajectory["action"][0, : result.lengths[0, 0]]
-    np.testing.assert_array_equal(actions, (1 + np.arange(8) // 2 % 4)[: len(actions)])
-    assert policy.steps == result.trajectory["action"].shape[1]
-    assert not result.reward_in_context.any()
-
-
 BAD = {
     "the key 'a-b' of the observation space": [
         *("--env.id", f"{HERE}/components.py:Dashed", "--env.tasks", "[{}, {}]"),
     ],
     "it has no loss": ["--method.name", f"{HERE}/components.py:Lossless"],
     "has no _advance and no _observation": ["--env.id", f"{HERE}/components.py:Wordless"],
-    "its tasks must be different rows": ["--env.id", f"{HERE}/components.py:Repeated"],
-    "or a Box of numbers, it is Text": ["--env.id", f"{HERE}/components.py:Wordy"],
     "reads the field surprise, which nothing computes": [
         *("--method.name", f"{HERE}/components.py:Unknowing"),
     ],
-    "needs a world that knows its optimal actions": [
-        *("--env.id", f"{HERE}/worlds.py:Silent", "--model.encoder", "table"),
-        *("--method.name", f"{HERE}/components.py:Supervised"),
-    ],
     r"evaluation\.policy\.target_return .*is not a setting": [
         *("--evaluation.policy", "{target_return: 1}"),
-    ],
-    "unknown observation encoder 'mpl'; did you mean mlp": [
-        *(*PICTURES, *SEARCH, "--model.encoder", "table", "--model.encoders", "{image: mpl}"),
     ],
 }
 

@@ -155,9 +155,8 @@ def steps_to_each(free: np.ndarray, start: tuple, direction: int) -> dict[tuple,
     return faced
 
 
-@pytest.mark.parametrize("size", [7, 9, 11])
-def test_no_layout_takes_longer_than_the_longest(size):
-    longest, most = LONGEST[size]
+def test_no_layout_takes_longer_than_the_longest():
+    size, (longest, most) = 7, LONGEST[7]
     inside = np.zeros((size, size), bool)
     inside[1:-1, 1:-1] = True
     center = size // 2, size // 2
@@ -169,19 +168,11 @@ def test_no_layout_takes_longer_than_the_longest(size):
         faced = steps_to_each(free, center, 0)  # the room looks the same from all sides
         return max(faced[cell] for cell in layout) + 1
 
-    if size == 7:
-        layouts = itertools.combinations(cells, most)
-        found = [
-            steps(layout)
-            for layout in layouts
-            if all(map(apart, itertools.combinations(layout, 2)))
-        ]
-        assert max(found) == longest
-    else:
-        room = world(300, size=size, min_objects=most, max_objects=most)
-        room.reset(seed=0)
-        layouts = [np.argwhere(codes >= FIRST) for codes in room._grid]
-        assert max(steps([tuple(cell) for cell in layout]) for layout in layouts) <= longest
+    layouts = itertools.combinations(cells, most)
+    found = [
+        steps(layout) for layout in layouts if all(map(apart, itertools.combinations(layout, 2)))
+    ]
+    assert max(found) == longest
 
 
 def apart(pair) -> bool:
@@ -210,17 +201,6 @@ def test_the_curves_of_guessing_agents_are_those_of_a_simulation():
                     possible &= set(present)
     for name, curve in curves.items():
         assert paid[name] / runs == pytest.approx(curve, abs=0.03)
-
-
-def test_pictures_show_what_the_agent_saw():
-    room = world(1, tasks=[[1, 1]], observation="one_hot")
-    observations = [room.reset(seed=0)[0], *(room.step([action])[0] for action in (0, 2, 2))]
-    stacked = np.concatenate(observations)
-    fields = {"observation": stacked[:-1], "next_observation": stacked[1:]}
-    frames = room.frames((1, 1), fields)
-    side = 7 * tiles.PIXELS
-    assert frames.shape == (4, side, side, 3) and frames.dtype == np.uint8
-    assert (frames[0] != frames[1]).any()
 
 
 def test_a_room_can_be_drawn_and_written():

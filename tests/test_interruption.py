@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ad.runtime import signals
-
 ROOT = Path(__file__).parent.parent
 WORK = """
 import time
@@ -71,32 +69,3 @@ def test_the_second_signal_stops_at_once(begin, number, code):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (code, "") and "Traceback" not in err
     assert time.monotonic() - began < 10
-
-
-@pytest.fixture
-def torchrun(monkeypatch):
-    """This process with the handlers of one that torchrun started."""
-    handlers = {number: signal.getsignal(number) for number in signals.EXCEPTIONS}
-    monkeypatch.setattr(signals, "_signals", signals._Signals())
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    signals.install()
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize(("number", "agreed"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_a_signal_that_torchrun_repeats_does_not_end_the_saving(torchrun, capfd, number, agreed):
-    saved = []
-
-    def stop() -> None:
-        with signals.defer_signals() as stop_requested:
-            os.kill(os.getpid(), number)
-            assert stop_requested() and signals.agree(lambda own: own if agreed else 0) == agreed
-            for repeated in (number, signal.SIGTERM):  # as torchrun, when another process has ended
-                os.kill(os.getpid(), repeated)
-            saved.append("saved")
-
-    with pytest.raises(signals.EXCEPTIONS[number]):
-        stop()
-    assert saved and capfd.readouterr().err == "\nstopping after this step\n"

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 import envs
 from ad.data.derived import knows_optimal_actions
-from ad.sources.posterior_sampling import PosteriorSampling, Settings
-from envs.render import key_door_frames, key_door_text
+from envs.render import key_door_frames
 
 WORLD = "KeyToDoor-v0"
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
@@ -103,7 +102,7 @@ def test_the_tasks_are_all_pairs_of_different_cells():
 
 @pytest.mark.parametrize("start", ["random", "center", "corner"])
 @pytest.mark.parametrize("door_pays", DOOR_PAYS)
-@pytest.mark.parametrize(("limit", "shape"), [(1, (3, 3)), (2, (3, 3)), (5, (2, 4)), (9, (4, 2))])
+@pytest.mark.parametrize(("limit", "shape"), [(2, (3, 3)), (5, (2, 4))])
 def test_returns_are_those_of_dynamic_programming_over_the_definition(
     start, door_pays, limit, shape
 ):
@@ -188,30 +187,6 @@ def test_possible_tasks_are_those_that_would_have_given_the_same_rewards(see_key
             running &= ~terminated
 
 
-@pytest.mark.parametrize("see_key", [True, False])
-@pytest.mark.parametrize("door_pays", DOOR_PAYS)
-def test_posterior_sampling_finds_the_task_and_then_acts_optimally(see_key, door_pays):
-    tasks = world(size=3).all_tasks()[[3, 40]]
-    kwargs = {"size": 3, "see_key": see_key, "door_pays": door_pays}
-    env = envs.make_vec(WORLD, np.repeat(tasks, 20, axis=0), 12, **kwargs)
-    source = PosteriorSampling(Settings(), env, tasks, 20, [11, 12])
-    chunks = [chunk.arrays for chunk in source.run(600)]
-    seen = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    true = (source.tasks == tasks[:, None]).all(-1).argmax(1)
-    assert (source.possible.sum(-1) == 1).all()
-    np.testing.assert_array_equal(source.sampled.reshape(2, 20), true[:, None].repeat(20, 1))
-    cells = seen["observation"] % 9
-    steps = env.unwrapped.steps_to_success(tasks)
-    ends = seen["terminated"] | seen["truncated"]
-    for k, n in np.ndindex(2, 20):
-        stops = np.flatnonzero(ends[:, k, n])
-        first, last = stops[-2] + 1, stops[-1]  # the last whole episode
-        needed = steps[k, cells[first, k, n]]
-        total = seen["reward"][first : last + 1, k, n].sum()
-        assert total == (2 if door_pays == "once" else 1 + 12 - needed + 1)
-        assert door_pays == "every_step" or last - first + 1 == needed
-
-
 def test_frames_show_key_door_agent_and_trail():
     rooms = world(size=3)
     cells, rewards = np.array([4, 3, 4, 5]), np.array([1.0, 0.0, 1.0])
@@ -220,18 +195,3 @@ def test_frames_show_key_door_agent_and_trail():
     assert frames.shape == (4, 96, 96, 3) and frames.dtype == np.uint8
     held = np.array([False, True, True, True])
     np.testing.assert_array_equal(frames, key_door_frames((3, 3), cells, 3, 5, held))
-    tiles = frames.reshape(4, 3, 32, 3, 32, 3).swapaxes(2, 3)
-    key, door, below = tiles[:, 1, 0], tiles[:, 1, 2], tiles[:, 2, 1]
-    assert (key[0] != key[2]).any()  # the key is gone and the cell was visited
-    assert (door[0] == door[2]).all() and (door[2, 3, 3] == door[0, 16, 16]).all()
-    assert (door[3, 5, 5] != door[2, 5, 5]).any()  # opened
-    assert (tiles[1, 1, 0] == tiles[2, 1, 1]).all()  # the agent with the key
-    assert (tiles[0, 1, 1] != tiles[2, 1, 1]).any() and (below[0] == below[3]).all()
-
-
-def test_a_text_shows_key_door_and_agent():
-    assert key_door_text((2, 2), 0, 1, 2, held=False) == "A K\nD ."
-    assert key_door_text((2, 2), 1, 1, 2, held=True) == ". H\nD ."
-    env = envs.make(WORLD, size=2, task=(0, 1, 1, 0), start="corner", render_mode="ansi")
-    env.reset(seed=0)
-    assert env.render() == "A K\nD ."

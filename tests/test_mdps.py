@@ -12,7 +12,6 @@ import envs
 from envs.mdps import planning
 from envs.mdps.structured import _rises
 from envs.rng import derive_key, uniform
-from envs.tasks import make_split, other_split
 
 FAMILIES = ["RandomMDP-v0", "Garnet-v0", "StructuredMDP-v0", "GraphMDP-v0"]
 FEW = {"max_examples": 15, "deadline": None}
@@ -248,20 +247,6 @@ def test_the_optimal_policy_has_the_best_discounted_values_of_all_policies(env_i
     np.testing.assert_allclose(values(env.optimal_policy([[2]])[0]), best)
 
 
-def test_equally_good_actions_share_the_probability():
-    policy = world("GraphMDP-v0", num_states=2, num_actions=4).optimal_policy([[0]])
-    np.testing.assert_array_equal(policy, 0.25)  # all edges lead to the other node
-
-
-def test_facts_do_not_depend_on_how_tasks_are_batched(monkeypatch):
-    env = world("StructuredMDP-v0")
-    facts = (lambda: env.optimal_return(env.all_tasks(), 9), lambda: env.optimal_policy([[3], [8]]))
-    together = [ask() for ask in facts]
-    monkeypatch.setattr("envs.mdps.tabular.BLOCK_BYTES", 1)
-    for ask, expected in zip(facts, together, strict=True):
-        np.testing.assert_allclose(ask(), expected)
-
-
 @pytest.mark.parametrize("env_id", FAMILIES)
 def test_pictures_show_the_present_state_and_the_reward(env_id):
     env = world(env_id, tasks=[[2]])
@@ -272,18 +257,3 @@ def test_pictures_show_the_present_state_and_the_reward(env_id):
     half = 96
     assert (frames[2][:half] != frames[3][:half]).any()  # the bar of 0.5 goes up,
     assert (frames[2][half:] != frames[3][half:]).any()  # that of -1 down
-
-
-@pytest.mark.parametrize("env_id", FAMILIES)
-def test_without_a_limit_no_return_is_known_and_without_tasks_facts_are_empty(env_id):
-    env, none = world(env_id), np.zeros((0, 1), int)
-    assert env.optimal_return([[0]], None) is None and env.random_return([[0]], None) is None
-    assert env.optimal_return(none, 5).shape == env.random_return(none, 5).shape == (0,)
-    assert env.optimal_policy(none).shape == (0, env.num_states, env.num_actions)
-
-
-def test_the_number_of_tasks_and_the_noise_change_no_task():
-    split = make_split("RandomMDP-v0", {"num_tasks": 9}, 0, 5)
-    other = other_split(split, {"num_tasks": 20, "reward_noise": 0.5})
-    assert other.train_tasks.tolist() == split.train_tasks.tolist()
-    assert len(other.held_out_tasks) == 15

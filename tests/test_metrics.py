@@ -4,9 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from ad.data.episodes import episodes_to
 from ad.evaluation import metrics
@@ -117,31 +114,6 @@ def test_the_interval_is_that_of_resampled_tasks():
     np.testing.assert_array_equal(metrics.bootstrap(scores), (low, high))  # no chance in it
 
 
-def test_unknown_tasks_are_left_out_of_the_interval():
-    known = np.array([0.2, 0.4, 0.9])
-    low, high = metrics.bootstrap(np.concatenate([known, [NAN] * 3]))
-    assert known.min() <= low < known.mean() < high <= known.max()
-
-
-@settings(max_examples=10, deadline=None)
-@given(arrays.arrays(float, st.tuples(st.integers(1, 6), st.just(2)), elements=st.floats(-5, 5)))
-def test_the_interval_lies_within_the_scores(scores):
-    low, high = metrics.bootstrap(scores)
-    assert (scores.min(0) <= low).all() and (low <= high).all() and (high <= scores.max(0)).all()
-
-
-@pytest.mark.parametrize("optimal", [1.0, 0.0, NAN])
-@pytest.mark.parametrize("score", [0.0, 1.0])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 12)])
-def test_equal_scores_give_no_nan_in_any_table_nor_in_results_json(shape, score, optimal):
-    entry = summary(np.full(shape, score), optimal=optimal)
-    result = {"splits": {"held_out": entry, "train": entry}, "references": {}, "timing": {}}
-    json.dumps(result, allow_nan=False)
-    twins = [{"a": result}, {"b": result, "c": result}, {"d": "not evaluated"}]
-    shown = [tables.run_table(result), tables.runs_table(twins), tables.tasks_table(entry, {})]
-    assert not any("nan" in table.markdown().lower() for table in shown)
-
-
 def test_a_search_is_measured_by_the_first_success_of_each_rollout():
     successes = np.array([[[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], [[1, 0, 0, 0, 0, 0]] * 2])
     p_success = np.maximum.accumulate(successes, axis=2).mean(1)
@@ -162,19 +134,3 @@ def test_success_seen_is_that_of_episodes_with_a_reward_in_the_context():
     successes = np.array([[[0, 1, 1, 1], [0, 0, 0, 1]], np.zeros((2, 4), int)])
     reward_in_context = np.array([[[0, 0, 1, 1], [0, 1, 0, 0]], np.zeros((2, 4), int)])
     np.testing.assert_equal(metrics.success_seen(successes, reward_in_context), [2 / 3, NAN])
-
-
-def test_a_group_of_runs_has_its_mean_over_runs_or_over_splits():
-    entries = [summary(np.full((2, 1, 6), nauc)) for nauc in (0.4, 0.6, 0.8)]
-    runs = {
-        str(k): {
-            "splits": {"held_out": e},
-            "references": {},
-            "timing": {},
-            "split_hash": "ab"[k > 0],
-        }
-        for k, e in enumerate(entries)
-    }
-    *_, mean = tables.runs_table([runs]).rows
-    assert mean[0] == "**mean of 3 runs on 2 splits**" and mean[1].startswith("0.550 [")
-    assert mean[1].endswith(", 1.000]")  # a share of the optimum has no interval beyond it

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction
 from minigrid.core import constants
-from minigrid.core.actions import Actions
 from minigrid.wrappers import FullyObsWrapper, OneHotPartialObsWrapper, ViewSizeWrapper
 from trajectories import batch_trajectories
 
@@ -82,7 +81,7 @@ def test_direction_and_mission_are_further_parts_of_the_observation():
     assert observation["direction"] == grid_env.agent_dir
 
 
-@pytest.mark.parametrize("view", [3, 5, 7, 9])
+@pytest.mark.parametrize("view", [3, 9])
 def test_views_are_those_of_the_package(view):
     ours, theirs = make.make(DOOR_KEY, view=view), gymnasium.make(DOOR_KEY)
     theirs = ViewSizeWrapper(theirs, view)
@@ -112,12 +111,6 @@ def test_the_encoding_is_that_of_the_package_and_one_hot_can_be_read_back():
     np.testing.assert_array_equal(encoding.from_one_hot(planes), cells)
 
 
-def objects(*names: str):
-    from minigrid.core.world_object import WorldObj
-
-    return [WorldObj.decode(constants.OBJECT_TO_IDX[name], 0, 0) for name in names]
-
-
 def test_a_task_with_a_seed_has_the_same_layout_at_every_reset():
     tasks = [{"seed": 1}, {"seed": 2}, {}]
     vec_env = envs.make_vec(DOOR_KEY, [[0], [1], [2]], 9, "SameStep", tasks, observation="full")
@@ -142,11 +135,6 @@ def test_a_task_may_be_a_member_of_a_family_and_members_may_have_fewer_actions()
     assert envs.make_base(OBSTACLES, [{"max_steps": 17}] * 2).max_episode_steps == 17
 
 
-def test_a_success_is_a_return_above_0():
-    found = envs.make_base(OBSTACLES).success(np.array([[-1.0, 0.0], [0.1, 0.95]]))
-    assert found.tolist() == [[False, False], [True, True]]
-
-
 @pytest.mark.parametrize("side", ["upper", "lower", None])
 @pytest.mark.parametrize("target", ["key", "ball", None])
 def test_the_target_of_memory_can_be_forced_and_the_start_is_fixed(side, target):
@@ -165,16 +153,6 @@ def test_the_target_of_memory_can_be_forced_and_the_start_is_fixed(side, target)
     sides, targets = {one[0] for one in seen}, {one[1] for one in seen}
     assert sides == ({side} if side else {"upper", "lower"})
     assert targets == ({target} if target else {"key", "ball"})
-
-
-def test_walking_to_the_forced_side_pays_and_to_the_other_one_does_not():
-    for turn, reward in ((0, 0.892), (1, 0)):  # left is up
-        env = make.make(MEMORY, target_side="upper", max_steps=50)
-        env.reset(seed=0)
-        actions = [FORWARD] * 4 + [turn, FORWARD]
-        steps = [env.step(action) for action in actions]
-        assert [step[2] for step in steps] == [False] * 5 + [True]
-        assert steps[-1][1] == pytest.approx(reward)
 
 
 def test_a_mixture_draws_its_member_from_the_seed_of_the_reset():
@@ -237,44 +215,21 @@ def test_the_pictures_of_an_unknown_layout_are_the_recorded_observations(kind):
     assert frames.dtype == np.uint8 and len(frames) == 5
 
 
-def test_a_recording_that_no_replay_observes_is_drawn_as_a_view():
-    vec_env = envs.make_vec(OBSTACLES, [[0]], 30, "SameStep", [{"seed": 4}, {"seed": 5}])
-    recorded = episode(vec_env, [1, 0, 1])
-    whole, view = (vec_env.unwrapped.frames([task], recorded) for task in (0, 1))
-    assert whole.shape == (4, 256, 256, 3) and view.shape == (4, 224, 224, 3)
-
-
 @pytest.mark.parametrize(
-    ("env_id", "tasks", "kwargs", "sentence"),
+    ("env_id", "tasks", "kwargs", "name"),
     [
-        ("MiniGrid-DorKey-6x6-v0", None, {}, "did you mean MiniGrid-DoorKey-6x6-v0"),
-        (OBSTACLES, [{"id": "MiniGrid-Emty-8x8-v0"}], {}, "did you mean MiniGrid-Empty-8x8-v0"),
-        (OBSTACLES, None, {"view": 4}, "view must be 3, 5, 7 or 9, got 4"),
-        (
-            OBSTACLES,
-            None,
-            {"observation": "onehot"},
-            "observation must be index, one_hot, full or rgb",
-        ),
-        (OBSTACLES, None, {"direction": 1}, "direction must be true or false"),
-        (OBSTACLES, None, {"pixels": 0}, "pixels must be an integer from 1 to 32"),
-        (OBSTACLES, [{"seed": -1}], {}, "seed must be an integer from 0 to"),
-        (OBSTACLES, None, {"sise": 6}, "cannot be made for these tasks"),
-        (MEMORY, None, {"target_side": "left"}, "target_side must be null, upper or lower"),
-        (MEMORY, None, {"target_object": "box"}, "target_object must be null, key or ball"),
-        (MIXTURE, None, {"members": []}, "members must be a list of ids"),
-        (MIXTURE, None, {"members": [{"size": 5}]}, "a member of a mixture needs an id"),
+        ("MiniGrid-DorKey-6x6-v0", None, {}, "MiniGrid-DoorKey-6x6-v0"),
+        (OBSTACLES, None, {"view": 4}, "view"),
+        (OBSTACLES, None, {"observation": "onehot"}, "observation"),
+        (OBSTACLES, [{"seed": -1}], {}, "seed"),
+        (OBSTACLES, None, {"sise": 6}, "cannot be made"),
+        (MEMORY, None, {"target_side": "left"}, "target_side"),
+        (MIXTURE, None, {"members": [{"size": 5}]}, "member"),
         (MIXTURE, None, {"members": MEMBERS, "observation": "full"}, "differ in size"),
-        (
-            OBSTACLES,
-            [{"view": 7}, {"view": 5}],
-            {"tasks": [[0], [1]]},
-            "cannot be made for these tasks",
-        ),
     ],
 )
-def test_bad_ids_and_settings_are_refused_in_a_sentence(env_id, tasks, kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_a_bad_id_or_setting_is_refused(env_id, tasks, kwargs, name):
+    with pytest.raises(ValueError, match=name):
         _ = envs.make_base(env_id, tasks, **kwargs).single_observation_space
 
 
@@ -286,10 +241,3 @@ def test_without_the_package_one_sentence_says_what_to_install(monkeypatch):
         ):
             maker(OBSTACLES)
     assert envs.make_base("HiddenObject-v0").num_envs == 1
-
-
-def test_the_names_of_the_actions_are_in_the_packages_order():
-    names = envs.make_base(DOOR_KEY).action_names
-    assert [name.split()[-1] for name in names] == [
-        action.name.replace("pickup", "up") for action in Actions
-    ]

@@ -12,7 +12,6 @@ from ad.data.store import PARTIAL
 from ad.runtime.run import Run
 from ad.runtime.snapshots import flatten
 from envs.minigrid import vector_env
-from envs.minigrid.observation import current
 
 OBSTACLES, DOOR_KEY = "MiniGrid-Dynamic-Obstacles-6x6-v0", "MiniGrid-DoorKey-5x5-v0"
 MIXTURE = {"members": ["MiniGrid-Empty-5x5-v0", {"id": DOOR_KEY}, {"id": OBSTACLES}]}
@@ -59,12 +58,11 @@ def same(one: list[dict], other: list[dict]) -> bool:
     )
 
 
-@pytest.mark.parametrize("seed", [7, [7, None, None, 8], None], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("env_id", FAMILIES)
-def test_restored_environments_continue_with_the_same_bits(env_id, mode, seed):
+def test_restored_environments_continue_with_the_same_bits(env_id, mode):
     first, second = (make(env_id, mode, **FAMILIES[env_id]) for _ in range(2))
-    first.reset(seed=seed)
+    first.reset(seed=[7, None, None, 8])
     for steps in (3, 60):  # in the first episodes, and in later ones of other lengths
         play(first, actions(first, steps, seed=1))
         state, taken = first.state(), actions(first, 30)
@@ -73,26 +71,6 @@ def test_restored_environments_continue_with_the_same_bits(env_id, mode, seed):
         assert same(play(second, taken), expected)
         first.restore(state)
         assert same(play(first, taken), expected)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_environments_can_be_restored_after_every_step(mode):
-    first, second = (make(mode=mode, max_steps=4) for _ in range(2))
-    first.reset(seed=2)
-    for action in actions(first):
-        second.restore(first.state())
-        assert same(play(second, action[None]), play(first, action[None]))
-
-
-def test_the_obstacles_of_a_restored_environment_are_the_balls_of_its_grid():
-    first, second = make(), make()
-    first.reset(seed=0)
-    play(first, actions(first, 5))
-    second.restore(first.state())
-    for env in second.unwrapped._envs.envs:
-        grid_env = current(env)
-        balls = [cell for cell in grid_env.grid.grid if cell is not None and cell.type == "ball"]
-        assert {*map(id, balls)} == {*map(id, grid_env.obstacles)}
 
 
 def test_environments_in_processes_are_restored_too():

@@ -71,7 +71,7 @@ def test_a_learner_reaches_the_exact_values(learner, world):
     found, values = LEARNERS[learner](world_class)
     expected = world_class.values(DISCOUNT)
     np.testing.assert_allclose(values, expected, atol=TOLERANCE[learner])
-    if learner != "q_learning" and world != "ValueFromObservation":
+    if learner != "q_learning":
         assert found == pytest.approx(world_class.best, abs=0.05)
 
 

@@ -1,16 +1,14 @@
 """References: against every possible walk, against known values, and of the source agents."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import envs
 from ad.config.parser import load
-from ad.config.schema import EnvConfig, Experiment, SourceConfig, SplitConfig
+from ad.config.schema import EnvConfig, Experiment, SplitConfig
 from ad.config.world import configured_split, configured_world
-from ad.evaluation import tabular_learner
 from ad.evaluation.metrics import nauc
 from ad.evaluation.references import (
     evaluated_references,
@@ -95,18 +93,6 @@ def test_explorer_paths_see_every_cell_by_legal_moves_from_the_start():
         assert all(after in moves[cell] for cell, after in itertools.pairwise(path))
 
 
-@pytest.mark.parametrize("size", [2, 4, 9])
-@pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("steps", [1, 5, 20])
-def test_references_are_in_order(size, ends, steps):
-    world, tasks = room(size, terminate=ends)
-    lines = {name: r.returns for name, r in world.references(tasks, steps, 50).items()}
-    assert (lines["random"] <= lines["random_then_optimal"] + 1e-9).all()
-    assert (lines["random_then_optimal"] <= lines["optimal"] + 1e-9).all()
-    assert (lines["explorer"] <= lines["optimal"] + 1e-9).all()
-    assert lines["explorer"][:, -1] == pytest.approx(lines["optimal"][:, -1])
-
-
 def test_the_source_curve_stops_where_the_actor_with_the_fewest_episodes_does():
     actors = [[np.array([0, 0, 1, 1.0]), np.array([0, 1, 1.0])], [np.zeros(3), np.ones(5)]]
     world, _ = room()
@@ -128,23 +114,6 @@ def test_no_agent_exceeds_the_ceiling_on_average_over_all_goals(size, episodes, 
     assert means["random_then_optimal"] < means["explorer"] <= means["ceiling"]
 
 
-@pytest.mark.parametrize("start", ["center", "random"])
-def test_a_reference_has_found_at_least_what_it_succeeds_in(start):
-    """With random starts the goal may be out of reach: an agent that knows it may fail."""
-    world, tasks = room(size=5, start=start)
-    lines = world.references(tasks, STEPS, 6)
-    for line in lines.values():
-        assert (line.p_success >= line.successes - 1e-12).all()
-        assert (np.diff(line.p_success) >= -1e-12).all()
-    walk, random = lines["random_then_optimal"], lines["random"]
-    np.testing.assert_allclose(walk.p_success, random.p_success)  # its search is a random walk
-    assert (lines["optimal"].p_success >= walk.p_success - 1e-12).all()
-    if start == "random":
-        assert (lines["optimal"].successes < 1).any() and (
-            walk.p_success > walk.successes + 0.01
-        ).any()
-
-
 def experiment(**env) -> Experiment:
     return Experiment(env=EnvConfig(**env))
 
@@ -159,7 +128,6 @@ def evaluations(config: Experiment, held_out=slice(3), num_episodes: int = 30) -
 
 
 ROOM = experiment(id="DarkRoom-9x9-Terminating-v1")
-BANDIT = experiment(id="BernoulliBandit-v0", kwargs={"num_tasks": 5}, episode_length=1)
 
 
 def test_the_tabular_learner_finds_each_goal_and_returns_to_it():
@@ -182,33 +150,6 @@ def test_the_tabular_learner_learns_a_task_without_the_others():
     np.testing.assert_array_equal(
         alone[0], learned_returns(ROOM.env, evaluations(ROOM))["held_out"][1]
     )
-
-
-def test_the_tabular_learner_of_a_bandit_is_ucb(monkeypatch):
-    lines = learned_returns(BANDIT.env, evaluations(BANDIT))
-    monkeypatch.setattr(tabular_learner, "LEARNERS", ("ucb",))
-    np.testing.assert_array_equal(
-        lines["train"], learned_returns(BANDIT.env, evaluations(BANDIT))["train"]
-    )
-    assert learned_returns(ROOM.env, evaluations(ROOM)) == {}
-
-
-def test_no_reference_reads_the_settings_of_the_source():
-    blind = {"epsilon_start": 1.0, "epsilon_end": 1.0, "learning_rate": 0.001}
-    split = configured_split(ROOM.env, SplitConfig(num_train_tasks=57))
-    config = replace(ROOM, source=SourceConfig(algorithm="q_learning", settings=blind))
-    lines = evaluated_references(config, split, evaluations(config))["tabular_learner"]
-    own = learned_returns(ROOM.env, evaluations(ROOM))
-    np.testing.assert_array_equal(lines["held_out"].returns, own["held_out"].mean(1))
-
-
-def test_where_a_table_cannot_be_learned_there_is_no_tabular_learner(monkeypatch):
-    pole = experiment(id="CartPole-v1", tasks=[{}] * 5)
-    assert learned_returns(pole.env, evaluations(pole)) == {}
-    long = experiment(id="DarkRoom-v0", kwargs={"size": 3}, episode_length=1000)
-    assert learned_returns(long.env, evaluations(long)) == {}
-    monkeypatch.setattr(tabular_learner, "MAX_VALUES", 8 * 81 * 5 - 1)  # 3 x 2 + 2 x 1 tables
-    assert learned_returns(ROOM.env, evaluations(ROOM)) == {}
 
 
 @pytest.mark.parametrize("kwargs", ["{size: 3}", "{size: 3, terminate: false}"])

@@ -17,23 +17,12 @@ def test_frames_show_the_agent_the_goal_and_the_trail():
     assert (corner[0] == corner[1]).all() and (corner[1] != corner[2]).any()  # found: it changes
 
 
-def test_in_the_largest_room_agent_goal_trail_and_floor_differ():
-    frames = room_frames((181, 181), np.array([0, 1]), goal=(0, 2))
-    assert frames.shape == (2, 181, 181, 3)
-    trail, agent, goal, floor = frames[1, 0, :4].tolist()
-    assert len({tuple(color) for color in (trail, agent, goal, floor)}) == 4
-
-
 def test_a_frame_has_at_most_288_pixels_along_a_side():
     sizes = {9: (288, 288), 20: (280, 280), (40, 20): (280, 140), 181: (181, 181)}
     for size, shape in sizes.items():
         env = envs.make("DarkRoom-v0", size=size, render_mode="rgb_array")
         env.reset()
         assert env.render().shape == (*shape, 3)
-
-
-def test_the_text_marks_the_agent_on_the_goal():
-    assert room_text((2, 2), 3, (1, 1)) == ". .\n. *"
 
 
 def test_a_room_need_not_be_square():

@@ -10,18 +10,16 @@ import torch
 from training_run import finish
 
 from ad.config.schema import MethodConfig, ModelConfig
-from ad.data import dataset
 from ad.data.histories import HistoryStore
 from ad.data.load import load_dataset
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter
-from ad.errors import ADError, ConfigError, MachineError
+from ad.errors import ADError, ConfigError
 from ad.methods import build_method
 from ad.methods.algorithm_distillation import HiddenActions
 from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
 from ad.registry import TOKENIZERS
-from ad.runtime.arrays import FlatArray
 from ad.runtime.run import Run
 from ad.training.trainer import Trainer, TrainingData, load_training_data
 
@@ -161,29 +159,3 @@ def test_windows_of_transitions_in_files_are_those_of_transitions_in_memory(numb
         np.testing.assert_array_equal(batches[0][name], batches[1][name])
     folder = Path(configs[0].root) / "histories"
     assert not [path for path in folder.iterdir() if path.is_file()]
-
-
-def test_transitions_in_files_that_do_not_fit_the_disk_are_a_sentence(numbered, monkeypatch):
-    config = numbered(1, "--data.in_memory", "false")
-    sizes = []
-    monkeypatch.setattr(dataset, "require_disk_space", lambda _, size, what: sizes.append(size))
-    data = training_data(config)
-    for needed, sampler in zip(sizes, (data.held_out, data.train), strict=True):
-        taken = sum(values.nbytes for values in sampler.data.values())
-        assert 0 < taken <= needed < 2 * taken
-    monkeypatch.undo()
-    usage = shutil.disk_usage(config.root)._replace(free=sizes[0] - 1)
-    monkeypatch.setattr("ad.runtime.files.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(MachineError, match=r"data\.in_memory: false needs"):
-        training_data(config)
-
-
-@pytest.mark.parametrize("in_file", [False, True])
-def test_an_array_of_pieces_has_one_dtype_and_shape(tmp_path, in_file):
-    array = FlatArray(tmp_path if in_file else None)
-    array.append(np.zeros((3, 2), np.uint8))
-    array.append(np.ones((1, 2), np.uint8))
-    for piece in (np.zeros((3, 2), np.int8), np.zeros((3, 1), np.uint8)):
-        with pytest.raises(ValueError, match="those before it of"):
-            array.append(piece)
-    np.testing.assert_array_equal(array.close(), [[0, 0], [0, 0], [0, 0], [1, 1]])

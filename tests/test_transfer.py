@@ -3,7 +3,6 @@
 import copy
 import csv
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +13,10 @@ from training_run import train
 from ad import pipeline
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
-from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds, world_results
+from ad.evaluation.transfer import TransferEvaluation, evaluate_worlds
 from ad.reporting import verify as verification
-from ad.reporting.report import report
 from ad.runtime.files import read_checked_json, write_checked_json
 from ad.runtime.run import Run
-from ad.sweeps.results_table import print_table
 from envs import make_base
 from envs.spaces import Discrete
 
@@ -55,21 +52,6 @@ def test_all_goals_of_a_larger_room_are_played_and_those_beside_the_trained_ones
     trained = {f"{row + 1}-{column + 1}" for row, column in run.split.train_tasks}
     assert tasks["train"] == trained
     assert len(tasks["held_out"]) == 24 - 5 and not tasks["held_out"] & trained
-
-
-def test_the_number_of_train_tasks_that_are_evaluated_holds_in_other_worlds_too(run, tmp_path):
-    fewer = replace(run.config.evaluation, num_train_tasks=2)
-    root = shutil.copytree(run.config.root, tmp_path / "root")
-    config = replace(run.config, root=str(root), evaluation=fewer)
-    there = TransferEvaluation(Run(config), WORLDS[0])
-    there.evaluate()
-    assert there.results() is not None
-    with open(there.folder / "results.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    first, last = run.split.train_tasks[[0, -1]]  # in a room of 3x3, which is in the middle here
-    played = {r["task"] for r in rows if r["split"] == "train"}
-    assert played == {f"{row + 1}-{column + 1}" for row, column in (first, last)}
-    assert len({r["task"] for r in rows if r["split"] == "held_out"}) == 24 - 5
 
 
 @pytest.mark.parametrize("kwargs", WORLDS)
@@ -121,18 +103,6 @@ def test_verify_finds_damage_in_another_world_and_removes_that_evaluation_only(r
     assert left == {run.folder, TransferEvaluation(run, {"start": "random"}).folder}
     for file, bytes_of_it in content.items():
         file.write_bytes(bytes_of_it)
-
-
-def test_the_table_and_the_report_have_a_row_for_each_world(run, capsys):
-    print_table(run.folder.parent.parent, [run.config.name])
-    shown = capsys.readouterr().out
-    report(run)
-    page = (run.folder / "report.html").read_text()
-    for there, result in world_results(run).items():
-        nauc = f"{result['splits']['held_out']['nauc']:.3f}"
-        (row,) = (line for line in shown.splitlines() if line.startswith(f"| {there} |"))
-        assert nauc in row
-        assert there.replace('"', "&#34;") in page
 
 
 def test_the_world_that_a_checkpoint_was_trained_in_is_still_held_to(run):

@@ -11,7 +11,6 @@ from ad.data import load
 from ad.data.histories import HistoryStore
 from ad.data.load import load_dataset
 from ad.data.manifest import check_file
-from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.runtime.run import Run
 
@@ -71,65 +70,6 @@ def test_a_changed_byte_is_found_although_the_file_was_verified(run, keeps_time)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(CorruptError, match=f"{path.name} is not what was written"):
         load_dataset(run)
-
-
-@pytest.mark.parametrize("content", ["{", '{"task/action.npy": "1 2 3"}', "[]"])
-def test_a_damaged_record_is_made_again(run, read, content):
-    load_dataset(run)
-    record = HistoryStore(run.config).path / load.VERIFIED
-    good = record.read_text()
-    record.write_text(content)
-    read.clear()
-    load_dataset(run)
-    assert sorted(read) == sorted(files_of(run)) and record.read_text() == good
-
-
-def test_a_file_that_was_written_just_now_is_not_recorded(run, read, monkeypatch):
-    monkeypatch.setattr(load, "CLOCK_TICK", 10**15)
-    load_dataset(run)
-    load_dataset(run)
-    assert len(read) == 2 * len(files_of(run))
-
-
-def test_a_dataset_that_cannot_be_written_to_is_read_every_time(run, read, monkeypatch):
-    def refuse(*arguments):
-        raise PermissionError
-
-    monkeypatch.setattr(load, "write_checked_json", refuse)
-    load_dataset(run)
-    load_dataset(run)
-    assert len(read) == 2 * len(files_of(run))
-
-
-def test_an_interrupted_start_keeps_what_it_has_verified(run, read, monkeypatch):
-    def interrupt(folder, **options):
-        if folder == HistoryStore(run.config).folder(run.split.train_tasks[2]):
-            raise KeyboardInterrupt
-        return load_history(folder, **options)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(load, "load_history", interrupt)
-        load_dataset(run)
-    before = set(read)
-    assert 0 < len(before) < len(files_of(run))
-    load_dataset(run)
-    assert sorted(read) == sorted(files_of(run))
-
-
-def test_a_file_that_changes_while_it_is_read_is_not_recorded(run, monkeypatch):
-    touched = files_of(run)[0]
-
-    def check(path, entry):
-        check_file(path, entry)
-        if path == touched:
-            os.utime(path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(load, "check_file", check)
-        load_dataset(run)
-    record = (touched.parent.parent / load.VERIFIED).read_text()
-    names = [f"{path.parent.name}/{path.name}" for path in files_of(run)]
-    assert [name for name in names if f'"{name}"' not in record] == names[:1]
 
 
 def test_other_processes_read_nothing_that_the_first_has_verified(run, read):

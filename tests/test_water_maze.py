@@ -4,14 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from ad.models.encoders.mlp import MLPEncoder
 from envs.render import pool_frames
-from envs.spaces import observation_parts
 
 WORLD = "WaterMaze-v0"
 
@@ -77,15 +74,6 @@ def test_a_batch_swims_as_single_pools_do_by_the_definition(
                 theirs[env].begin(observation[env])
 
 
-def test_a_swimmer_slides_along_the_wall():
-    pool = world(tasks=[[0]], start="center", stroke=0.2, platform_radius=0.2)
-    pool.reset(seed=0)
-    places = np.array([pool.step([1])[0][0, :2] for _ in range(8)])  # 45 degrees
-    assert np.hypot(*places[-1]) == pytest.approx(1) and (places[-1] == places[-2]).all()
-    slid = np.array([pool.step([0])[0][0, :2] for _ in range(3)])  # along the wall to the right
-    assert np.hypot(*slid.T) == pytest.approx(1) and (np.diff(slid[:, 0]) > 0).all()
-
-
 def test_rim_starts_are_uniform_and_so_are_first_headings():
     observation, _ = world(tasks=[[0]] * 8000).reset(seed=0)
     for x, y in (observation[:, :2].T, observation[:, 2:].T):
@@ -134,13 +122,6 @@ def test_the_optimal_return_is_known_where_the_bound_is_within_the_limit():
     assert pool.success(np.array([0.0, 1.0])).tolist() == [False, True]
 
 
-def test_the_encoder_for_arrays_reads_an_observation():
-    (part,) = observation_parts(world()).values()
-    assert MLPEncoder.supports(part) and (part.shape, part.low, part.high) == ((4,), -1, 1)
-    assert world(headings=12).single_action_space == Discrete(12)
-    assert world(steering="turn").single_action_space == Discrete(3)
-
-
 def test_frames_show_pool_platform_path_and_swimmer():
     pool = world()
     seen = np.zeros((4, 4), np.float32)
@@ -155,10 +136,3 @@ def test_frames_show_pool_platform_path_and_swimmer():
     assert (outside[0] != water[0]).any()
     over = pool_frames(np.array([[0.0, 0.5]]), np.array([0.0, 0.5]), 0.2)
     assert (over[0, 38, 96] != frames[0, 38, 96]).any()  # found
-
-
-def test_a_text_shows_swimmer_and_platform():
-    env = envs.make(WORLD, start="center", render_mode="ansi")
-    env.reset(seed=0)
-    lines = env.render().splitlines()
-    assert len(lines) == 21 and lines[10][20] == "A" and "P" in "".join(lines)

@@ -121,15 +121,6 @@ def test_a_sequence_is_every_kth_whole_episode_of_one_actor_in_order(case):
 
 
 @PROPERTY
-@given(histories())
-def test_all_phases_together_hold_every_whole_episode_exactly_once(case):
-    windows = case.windows(50)
-    every = joined(read_whole(windows))
-    assert sorted(every) == sorted(joined(joined(case.episodes())))
-    assert len(windows) == len(every)
-
-
-@PROPERTY
 @given(histories(), st.integers(1, 8), st.integers(0, 1000), st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_window_is_a_piece_of_one_sequence_and_the_transition_before_it(
     case, context_length, seed, from_start

@@ -37,22 +37,6 @@ def test_a_bandit_has_the_same_transitions_in_every_autoreset_mode(mode, length)
     assert ends == [(t + 1) % length == 0 for t in range(60)]
 
 
-def test_a_limit_truncates_a_longer_episode():
-    steps = batch_trajectories(bandits(pulls=10, limit=4), pulls(8), 0)[0]
-    assert [step[6] for step in steps] == [False, False, False, True] * 2
-    assert not any(step[5] for step in steps)
-
-
-def test_rewards_are_real_numbers_as_often_as_the_arm_pays():
-    world = Bandit(tasks=[[4, 1]] * 4000)
-    world.reset(seed=0)
-    mean = world.means([[4, 1]])[0, 2]
-    _, reward, *_ = world.step(np.full(4000, 2))
-    assert reward.dtype == np.float32 and len(np.unique(reward)) > 100
-    assert (reward > 0).mean() == pytest.approx(mean, abs=0.04)
-    assert reward[reward > 0].mean() == pytest.approx(1, abs=0.05)
-
-
 def test_an_environment_that_is_not_active_draws_nothing_and_has_reward_0():
     world, same = Bandit(tasks=TASKS, pulls=10), Bandit(tasks=TASKS, pulls=10)
     for one in (world, same):
@@ -72,23 +56,6 @@ def test_an_action_that_the_task_does_not_have_is_refused_and_changes_nothing():
     for name, array in world.state().items():
         np.testing.assert_array_equal(array, before[name])
     world.step([3, 5, 3, 0], active=np.array([False, True, True, True]))  # is not taken in task 0
-
-
-def test_next_step_refuses_an_action_that_a_task_lacks_before_it_resets_an_environment():
-    world = VectorEpisodeLength(Bandit(tasks=TASKS, pulls=10), 2, AutoresetMode.NEXT_STEP)
-    world.reset(seed=0)
-    for _ in range(2):
-        world.step([0, 0, 0, 0])  # all episodes end
-    world.reset(options={"reset_mask": np.array([True, False, False, False])})
-    before = world.state()
-    with pytest.raises(InvalidAction, match=r"do not have the actions \[3\]"):
-        world.step([3, 0, 0, 0])
-    for name, array in before["world"].items():
-        np.testing.assert_array_equal(world.state()["world"][name], array)
-    observation, reward, *_ = world.step(
-        [2, 0, 0, 3]
-    )  # the last one is reset: its action is ignored
-    assert reward[1:].tolist() == [0, 0, 0] and len(observation) == 4
 
 
 def test_a_world_before_its_first_reset_has_no_state():

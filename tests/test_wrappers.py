@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trajectories import ScalarRoom, batch_trajectories, scalar_trajectory
@@ -98,17 +97,6 @@ def test_a_limit_that_is_not_a_positive_integer_is_refused(episode_length):
             maker(episode_length)
 
 
-def test_a_refused_action_changes_nothing_in_any_mode():
-    for mode in MODES:
-        vec_env = two_envs(mode)
-        vec_env.step([UP, STAY] if mode == "NextStep" else [STAY, STAY])
-        with pytest.raises(InvalidAction):
-            vec_env.step([STAY, 9])
-        observation, *_, info = vec_env.step([UP, STAY])
-        assert info["time"].tolist() == ([0, 2] if mode != "Disabled" else [2, 2])
-        assert observation.tolist() == ([4, 4] if mode != "Disabled" else [1, 4])
-
-
 def test_disabled_refuses_a_step_after_an_end_until_a_reset():
     vec_env = two_envs("Disabled")
     *_, terminated, _, _ = vec_env.step([UP, UP])
@@ -119,27 +107,7 @@ def test_disabled_refuses_a_step_after_an_end_until_a_reset():
     assert vec_env.step([STAY, STAY])[-1]["time"].tolist() == [1, 2]
 
 
-def test_stepping_before_the_first_reset_is_refused():
-    with pytest.raises(ResetNeeded):
-        envs.make_vec("DarkRoom-v0", [[0, 0]]).step([STAY])
-
-
-def test_wrapping_an_environment_that_resets_itself_is_refused():
-    with pytest.raises(ValueError, match="DISABLED"):
-        VectorEpisodeLength(two_envs("SameStep"), 3)
-
-
 def test_next_step_refuses_an_environment_whose_step_does_not_take_active():
     inner = SyncVectorEnv([lambda: single(5)], autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ValueError, match="active"):
         VectorEpisodeLength(inner, 3, "NextStep")
-
-
-def test_gymnasiums_vector_wrappers_understand_the_infos():
-    vec_env = DictInfoToList(RecordEpisodeStatistics(two_envs("SameStep")))
-    vec_env.reset(seed=0)
-    vec_env.step([STAY, STAY])
-    *_, infos = vec_env.step([UP, STAY])
-    assert infos[0]["final_obs"] == 1 and infos[0]["final_info"] == {"time": 2}
-    assert "final_obs" not in infos[1] and "final_info" not in infos[1]
-    assert infos[0]["episode"]["l"] == 2 and infos[0]["episode"]["r"] == 1

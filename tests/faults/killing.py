@@ -38,13 +38,8 @@ def server():
     return context
 
 
-def work(verb: str, words: list[str], largest: int | None = None, crash: Crash | None = None):
-    """Run a verb as the command line does, and exit with its code; the code of a child process.
-
-    No file can grow beyond `largest` bytes.
-    """
-    import resource
-
+def work(verb: str, words: list[str], crash: Crash | None = None):
+    """Run a verb as the command line does, and exit with its code; the code of a child process."""
     import numba
     import torch
 
@@ -52,8 +47,6 @@ def work(verb: str, words: list[str], largest: int | None = None, crash: Crash |
 
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    if largest is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if crash is not None:
         die_at(crash)
     sys.exit(exit_code(VERBS[verb], words))
@@ -85,10 +78,10 @@ class Killer:
     def __init__(self, seed: int):
         self.rng, self.context = np.random.default_rng(seed), server()
 
-    def run(self, verb: str, words: list[str], code: int = 0, largest: int | None = None) -> float:
+    def run(self, verb: str, words: list[str], code: int = 0) -> float:
         """Run a verb to its end, assert its exit `code`, and return its seconds."""
         began = time.monotonic()
-        process = self.start(verb, words, largest)
+        process = self.start(verb, words)
         process.join()
         assert process.exitcode == code
         return time.monotonic() - began
@@ -115,7 +108,7 @@ class Killer:
         Whether verified.json is written depends on the age of the files: a verb may come to its end
         with fewer changes than it made before.
         """
-        process = self.start(verb, words, None, crash)
+        process = self.start(verb, words, crash)
         process.join()
         changes = crash.log.read_text().splitlines()
         is_over = not crash.number or len(changes) < crash.number
