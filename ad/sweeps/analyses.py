@@ -7,13 +7,14 @@ intervals of the analysis, most often over tasks; the mean of the seeds has one 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ad.errors import ConfigError
 from ad.evaluation.metrics import json_number
 from ad.evaluation.scores import UNKNOWN, Estimate, estimate
+from ad.interpret.labeled import BOUND, FOLDER, LEARNING, LabeledArray, Results, load
 from ad.reporting.page import Section, Table
 from ad.runtime.run import Run
 from ad.sweeps.format import TableConfig
@@ -22,11 +23,7 @@ from ad.sweeps.plan import PlannedRun, Sweep
 from ad.sweeps.records import Record, Records, new_record
 from envs.registry import did_you_mean
 
-if TYPE_CHECKING:
-    from ad.interpret.labeled import LabeledArray, Results
-
 Value = dict[str, Any]  # labels by axis, value and interval, as a record has them
-BOUND = "bound"  # the axis of an interval: low and high
 
 
 class AnalysisMeasure(Measure):
@@ -42,7 +39,6 @@ class AnalysisMeasure(Measure):
     def check(self, runs: Iterable[PlannedRun]) -> None:
         """Raise ConfigError if the analysis of a table that shows `runs` lacks what it shows."""
         from ad.interpret.inspect import load_analyses
-        from ad.interpret.labeled import LEARNING
         from ad.interpret.over_training import TRAIN_STEPS, Learning
 
         for name in dict.fromkeys(name for run in runs for name in self._tables(run)):
@@ -72,7 +68,6 @@ class AnalysisMeasure(Measure):
     def _values(self, run: Run, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Analyze a trained run; yield the entry of each of the tables `names` in its record."""
         from ad.interpret.inspect import ALL, inspect_run
-        from ad.interpret.labeled import FOLDER, LEARNING, load
 
         for over_training in (False, True):
             tables = {name: self.sweep.tables[name] for name in names}
@@ -122,7 +117,7 @@ def check_axes(table: TableConfig, arrays: Mapping[str, Sequence[str]]) -> None:
         raise ConfigError(f"the array {table.interval} is no interval of {table.array}")
 
 
-def values_of(table: TableConfig, results: "Results") -> list[dict[str, Any]]:
+def values_of(table: TableConfig, results: Results) -> list[dict[str, Any]]:
     """Return the values of an analysis that `table` shows, each with its labels and interval.
 
     Raises ConfigError for an array, an axis or a label that the analysis does not have.
@@ -148,7 +143,7 @@ def values_of(table: TableConfig, results: "Results") -> list[dict[str, Any]]:
     return values
 
 
-def _label(array: "LabeledArray", axis: str, label: str) -> str | int | float:
+def _label(array: LabeledArray, axis: str, label: str) -> str | int | float:
     """Return the label of an axis that reads as `label`."""
     labels = {str(own): own for own in array.axes.get(axis, ())}
     if label not in labels:
