@@ -1,6 +1,5 @@
 """Ablation: what replaces a component, in which windows, and that nothing else changes."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import hand_made
@@ -73,26 +72,6 @@ def test_the_copies_of_a_head_are_gone_without_it_and_stay_without_others(spec, 
     torch.testing.assert_close(resampled, drawn[of_windows])
 
 
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
-def test_each_window_has_its_own_parts_and_replacements(spec, random_window, tokenizer):
-    model = small(spec, tokenizer)
-    contexts = labeled(random_window(5, 6, 0), spec)
-    names = ("0.1", "mlp 0", "1.0+mlp 1", "0.0")
-    table = replacements(model, contexts, *(n for name in names for n in name.split("+")))
-    components = [(), *(parse_components(name, model.transformer) for name in names)]
-    kinds = ("zero", "mean", "resample", "zero", "mean")
-    rows = torch.cat([table.rows(kind, [None]) for kind in kinds])
-    ablated = Ablated(model, table, components, rows)
-    with hooked(model, write=ablated.writes()):
-        together = model(contexts.window)
-    torch.testing.assert_close(together[:1], model(contexts.window)[:1])
-    for row, (of_window, choice) in enumerate(zip(components, rows, strict=True)):
-        alone = Ablated(model, table, [of_window], choice[None])
-        with hooked(model, write=alone.writes()):
-            expected = model(contexts.select([row]).window)
-        torch.testing.assert_close(together[row : row + 1], expected)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
@@ -115,18 +94,6 @@ def test_a_rollout_with_a_cache_replaces_what_a_whole_window_does(
         torch.testing.assert_close(logits, expected)
         policy.observe(state % 5, torch.ones(3) * (time == 1), flags, flags, state)
     assert policy.windows.tolist() == [2, 0, 1]
-
-
-def test_a_window_is_resampled_from_another_task_and_tasks_have_as_many_donors(spec, random_window):
-    model, contexts = small(spec), labeled(random_window(8, 6, 0), spec)
-    contexts = replace(contexts, task=np.array([2, 0, 0, 0, 0, 0, 1, 1]), tasks=["a", "b", "c"])
-    table = replacements(model, contexts, "0.1")
-    assert len(table.tasks) == 8 and set(table.tasks[:3]) == {"a", "b", "c"}
-    tasks = ["a", "b", "c", "a", "b", "c", "d", None]
-    chosen = table.rows("resample", tasks) - 2
-    assert all(table.tasks[row] != task for row, task in zip(chosen, tasks, strict=True))
-    assert len(set(chosen.tolist())) > 3
-    assert table.rows("mean", tasks).tolist() == [1] * 8
 
 
 def test_curves_and_changes_are_those_of_their_kind_and_part():

@@ -265,23 +265,6 @@ def test_only_the_files_of_the_page_are_served(page):
         assert page.send("GET", path)[0] == 404
 
 
-@pytest.mark.parametrize("words", [METHODS[name] for name in ("in-context Q", "clone")])
-def test_every_method_is_played_and_edited(page_of, words):
-    with page_of(*words) as page:
-        token = page.ask("start")["token"]
-        page.ask("model", token=token, until="episode")
-        for action in (0, 1, 2):
-            shown = page.ask("act", token=token, action=action)
-        assert sum(shown["probabilities"]) == pytest.approx(1, abs=1e-4)
-        assert shown["output"] == ("action value" if "in_context_q" in words else "logit")
-        newest = shown["context"][-1]["index"]
-        edited = page.ask("edit", token=token, edit="change", index=newest, action=4)
-        assert edited["outputs"] != edited["outputs_before"]
-        number = shown["context"][-1]["episode"]
-        page.ask("edit", token=token, edit="reset", episode=number)
-        assert not page.ask("edit", token=token, edit="undo")["edited"]
-
-
 def test_an_asked_return_is_chosen(page_of):
     with page_of(*METHODS["decision transformer"]) as page:
         first = page.ask("start")

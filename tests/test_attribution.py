@@ -17,7 +17,7 @@ from ad.interpret.analyses.attribution import (
     preferred,
     read_values,
 )
-from ad.interpret.analyses.lens import Lens, stage_logits, stage_names
+from ad.interpret.analyses.lens import stage_logits, stage_names
 
 VARIANTS = (
     {},
@@ -85,24 +85,3 @@ def test_the_analysis_credits_the_head_the_tokens_and_the_pair(spec, random_wind
         assert results["pairs"].at(**one) == pytest.approx(float(difference.mean()), abs=1e-4)
         spread = float(difference.std(correction=0))
         assert results["spread"].at(**one) == pytest.approx(spread, abs=1e-4)
-
-
-def test_the_analysis_tells_how_far_each_stage_is_from_the_end(spec, random_window):
-    model = hand_made(spec, layers=2)
-    previous_step(model, 1, 0)
-    copies(model, 1, 0, block("action")[:5], block("out"), gain=3.0)
-    contexts = labeled(random_window(8, 6, 0), spec, np.r_[-1, np.arange(6) // 2])
-    results, final = Lens().run(subject_of(model, contexts)), model(contexts.window)
-    log_p = final.double().log_softmax(-1)
-    divergence = (log_p.exp() * (log_p + np.log(5))).sum(-1)  # of equal probabilities
-    agrees = (final.argmax(-1) == 0).double()
-    for stage in ("embedding", "attention 0", "mlp 0"):
-        assert results["divergence"].at(stage=stage) == pytest.approx(float(divergence.mean()))
-        assert results["agreement"].at(stage=stage) == pytest.approx(float(agrees.mean()))
-        at_last = {"episode": 3, "stage": stage}
-        expected = float(divergence[:, 4:].mean()), float(agrees[:, 4:].mean())
-        names = ("divergence_by_episode", "agreement_by_episode")
-        assert [results[name].at(**at_last) for name in names] == pytest.approx(expected)
-    for stage in ("attention 1", "mlp 1"):
-        assert results["divergence"].at(stage=stage) == pytest.approx(0, abs=1e-9)
-        assert results["agreement"].at(stage=stage) == 1

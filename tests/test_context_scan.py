@@ -14,7 +14,6 @@ from ad.interpret.analyses.context_scan import (
     Variant,
     log_probs,
     play,
-    variants,
 )
 from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed
@@ -112,24 +111,3 @@ def test_the_intact_variant_is_the_evaluation(subject):
     np.testing.assert_array_equal(played["intact"], evaluated["held_out"].returns)
     np.testing.assert_array_equal(played["train"], evaluated["train"].returns)
     np.testing.assert_array_equal(played["varied"], evaluated["held_out"].returns)
-
-
-@pytest.mark.parametrize(
-    ("words", "left_out"),
-    [
-        (["--evaluation.action", "greedy"], {"temperature x2": "actions are greedy"}),
-        (
-            ["--method.name", "decision_transformer"],
-            {
-                "rewards x0": "the tokens encode no rewards",
-                "early learner, train tasks": "a context ends with its episode",
-            },
-        ),
-    ],
-)
-def test_a_variant_that_a_model_cannot_have_is_left_out_with_its_reason(collected, words, left_out):
-    subject = Subject(*untrained(collected("scan", *SMALL, *words)))
-    problems = {variant.name: variant.problem for variant in variants(subject)}
-    for name, reason in left_out.items():
-        assert reason in problems[name]
-    assert problems["intact"] is None and problems["context of 4"] is None

@@ -8,7 +8,6 @@ import torch
 from hand_made import block, copies, hand_made, rewarded, same_cell
 from test_contexts import READERS, untrained
 
-from ad.errors import ConfigError
 from ad.interpret.analysis import Subject
 from ad.interpret.edits import (
     EditedHistory,
@@ -80,14 +79,6 @@ def test_a_head_that_repeats_what_was_rewarded_follows_a_changed_action(subject,
     np.testing.assert_allclose(after.values, before.values, atol=1e-5)
 
 
-@pytest.mark.parametrize("edit", [lambda h: remove(h, [2]), lambda h: reset_episode(h, 0)])
-def test_without_the_rewarded_transition_its_head_has_nothing_to_attend_to(subject, history, edit):
-    place = {"head": "0.0", "relation": "rewarded"}
-    assert attention(subject, history).at(**place) == pytest.approx(1)
-    assert np.isnan(attention(subject, edit(history)).at(**place))
-    assert abs(outputs(subject, edit(history))).max() < 1.5
-
-
 def test_an_observation_is_changed_in_both_transitions_that_it_joins(history):
     changed = change(history, 1, observation=cell(8))
     assert changed.transitions[0].next_observation == changed.transitions[1].observation == cell(8)
@@ -110,18 +101,6 @@ def test_what_is_left_after_a_removal_is_numbered_as_if_it_had_always_been_so(hi
     emptied = reset_episode(history, 1)
     assert emptied.time[-1] == 0 and emptied.episode[-1] == 1
     assert emptied.observation == history.observation
-
-
-@pytest.mark.parametrize(
-    ("edit", "sentence"),
-    [
-        (lambda h: remove(h, [-1]), "there is no transition -1"),
-        (lambda h: reset_episode(h, 2), "episode 2 has no transitions in the history"),
-    ],
-)
-def test_an_edit_of_what_is_not_there_is_a_sentence(history, edit, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        edit(history)
 
 
 @pytest.mark.parametrize("words", READERS.values(), ids=READERS)

@@ -4,18 +4,15 @@ import hand_made
 import numpy as np
 import pytest
 import torch
-from test_contexts import untrained
 from windows import rewarded_queries, subject_of
 
 from ad.interpret.analyses.patching import Patching
-from ad.interpret.analysis import Subject
-from ad.interpret.changes import changed, changes, make_queries
+from ad.interpret.changes import changed, changes
 from ad.interpret.pairs import Pair, head_patches, recovery
-from ad.methods import algorithm_distillation, decision_transformer
+from ad.methods import algorithm_distillation
 from ad.models.sequence_model import SequenceModel
 
 AD = algorithm_distillation.AlgorithmDistillation(algorithm_distillation.Settings())
-DT = decision_transformer.DecisionTransformer(decision_transformer.DecisionTransformer.Settings())
 
 
 @pytest.fixture
@@ -88,21 +85,6 @@ def test_episodes_are_permuted_whole_and_another_task_is_another_tasks(spec, que
         rows = np.flatnonzero(queries.contexts.task != task)
         assert any((other["action"][row, 1:10] == window["action"][r, 1:10]).all() for r in rows)
     assert queries.last.tolist() == [10] * 12  # the only decision of its episode
-
-
-def test_the_lowest_return_is_asked_in_the_present_episode_from_its_beginning(collected):
-    words = ["--method.name", "decision_transformer", "--evaluation.episodes", "3"]
-    words += ["--evaluation.policy", "{asked_return: 0.75}"]
-    run, method, model = untrained(collected("patching", *words))
-    contexts = Subject(run, method, model).contexts
-    assert contexts.asked == 0.75
-    queries = make_queries(contexts, 8)
-    before = queries.contexts.window["return_to_go"]
-    after = changed(queries, "lowest return asked", model, method).window["return_to_go"]
-    first = (queries.contexts.time == 0) & queries.present
-    assert first.any() and (before[first] == 0.75).all() and (after[first] == 0).all()
-    torch.testing.assert_close(after[queries.present], before[queries.present] - 0.75)
-    assert (after == before)[~queries.present].all()
 
 
 def test_the_analysis_says_what_carries_which_change(spec, queries):

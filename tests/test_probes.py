@@ -3,7 +3,6 @@
 import hand_made
 import numpy as np
 import pytest
-from test_contexts import untrained
 from windows import labeled
 
 from ad.interpret.analyses.probes import (
@@ -13,10 +12,7 @@ from ad.interpret.analyses.probes import (
     activations,
     control_labels,
     probe_scores,
-    task_labels,
 )
-from ad.interpret.analysis import Subject
-from ad.interpret.contexts import rollout_contexts
 
 pytest.importorskip("sklearn")
 
@@ -75,18 +71,3 @@ def test_control_labels_are_a_function_of_the_observation():
         assert set(labels) == {3, 7}
         for cell, label in zip(which.cell, labels, strict=True):
             assert by_cell.setdefault(cell, label) == label
-
-
-def test_the_labels_of_a_task_are_its_numbers_and_the_distance_to_success(collected):
-    words = ["--data.context_length", "9", "--evaluation.temperature", "100"]
-    run, method, model = untrained(collected("probes", *words, "--evaluation.episodes", "4"))
-    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
-    labels = task_labels(Subject(run, method, model), contexts)
-    assert list(labels) == ["goal 0", "goal 1", "distance"]
-    for row, task in enumerate(contexts.task):
-        numbers = [labels["goal 0"][row, 0], labels["goal 1"][row, 0]]
-        assert contexts.tasks[task] == "-".join(map(str, numbers))
-    arrives = (contexts.reward > 0) & contexts.valid
-    assert (labels["distance"][arrives] == 1).all() and arrives.any()
-    known = labels["distance"][contexts.valid & ~arrives]
-    assert known.min() >= 1 and len(np.unique(known)) > 2

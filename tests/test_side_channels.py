@@ -61,18 +61,6 @@ def warnings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning")]
 
 
-def test_a_tensorboard_that_dies_costs_one_warning_and_no_line(tmp_path, capsys):
-    log = MetricsLog(tmp_path)
-    log.write(0, {"train/loss": 1.0})
-    with no_file_larger_than(10_000):
-        for step in range(1, 100):
-            log.write(step, {"train/loss": 1.0} | {f"train/{n}": 1.0 for n in range(3)})
-        log.close()
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 100
-    (warning,) = warnings(capsys.readouterr().err)
-    assert "tensorboard cannot be written" in warning
-
-
 @pytest.mark.parametrize("fails_in", [None, "log"])
 def test_weights_and_biases_have_every_line_and_cannot_stop_a_training(
     whole, experiment, monkeypatch, capsys, fails_in
