@@ -11,7 +11,6 @@ from ad.sweeps.analyses import AnalysisMeasure, findings_section, values_of
 from ad.sweeps.pages import write_page
 from ad.sweeps.plan import Sweep
 from ad.sweeps.records import add_records, new_record, read_records
-from ad.sweeps.run import new_measure
 
 SMOKE = str(ROOT / "configs/smoke.yaml")
 ATTENTION = {"analysis": "attention", "array": "scores"}
@@ -42,32 +41,6 @@ CONTENT = {
         },
         "all": {**ATTENTION, "models": ["small", "wide"], "rows": "relation", "columns": "head"},
         "by_seed": {**ATTENTION, "models": ["wide"], "at": {"head": "0.1"}, "rows": "relation"},
-    },
-}
-OVER_TRAINING = {
-    "learning": {
-        "models": ["wide"],
-        "analysis": "learning",
-        "over_training": True,
-        "array": "gain",
-        "interval": "gain_interval",
-        "rows": "train steps",
-    },
-    "strongest": {
-        **ATTENTION,
-        "models": ["wide"],
-        "at": {"relation": "rewarded"},
-        "rows": "head",
-        "strongest": 1,
-    },
-    "of_the_strongest": {
-        **ATTENTION,
-        "models": ["wide"],
-        "over_training": True,
-        "at": {"relation": "rewarded"},
-        "rows": "train steps",
-        "columns": "head",
-        "columns_of": "strongest",
     },
 }
 HEADS, RELATIONS = ["0.0", "0.1"], ["itself", "rewarded"]
@@ -126,13 +99,6 @@ def test_a_table_shows_the_strongest_rows_of_each_seed_and_another_follows_them(
     ]
 
 
-def test_an_unknown_value_is_not_among_the_strongest(tmp_path):
-    sweep = write_sweep(tmp_path, CONTENT)
-    fill(sweep, [results_of([np.nan, 0.5], [[0.1, 0.2], [0.3, 0.4]])] * 2)
-    assert [row[1:3] for row in rows(sweep, "heads")] == [["1", "0.1: 0.50 [0.40, 0.60]"]]
-    assert [row[1:3] for row in rows(sweep, "masses")] == [["1", "0.1: 0.40"]]
-
-
 def test_columns_have_the_mean_over_the_seeds_and_its_interval(tmp_path):
     sweep = write_sweep(tmp_path, CONTENT)
     first = results_of([0, 0], [[0.1, 0.2], [0.3, 0.4]])
@@ -155,17 +121,6 @@ def test_a_seed_that_is_missing_is_a_dash(tmp_path):
     assert not rows(sweep, "heads")
 
 
-def test_a_run_is_done_if_it_has_the_values_of_each_of_its_tables(tmp_path):
-    sweep = write_sweep(tmp_path, without("all"))
-    fill(sweep, [results_of([0, 0], [[1, 2], [3, 4]])])
-    first, second = next(cell.runs for cell in sweep.cells if cell.row == "small")
-    records = read_records(sweep.records)
-    assert new_measure(sweep).is_done(first, records[first.key])
-    assert not new_measure(sweep).is_done(second, records.get(second.key))
-    for more in (without(), without(masses=CONTENT["tables"]["masses"] | {"array": "kept"})):
-        assert not new_measure(write_sweep(tmp_path, more)).is_done(first, records[first.key])
-
-
 def test_models_are_trained_analyzed_and_shown_on_the_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- by_seed -->\n<!-- /by_seed -->\nafter\n")
@@ -183,55 +138,17 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(tmp_path):
     assert "| wide | previous step | " in text and text.count("| wide | rewarded |") == 1
 
 
-@pytest.mark.slow
-def test_analyses_over_training_have_a_value_for_each_checkpoint(tmp_path):
-    wide = CONTENT["rows"]["wide"]
-    rows_ = {"wide": {**wide, "settings": {**wide["settings"], "training.keep_every": 4}}}
-    sweep = write_sweep(tmp_path, {**CONTENT, "tables": OVER_TRAINING, "rows": rows_, "seeds": [0]})
-    make(sweep, tmp_path / "root")
-    steps = [row[1] for row in rows(sweep, "learning")]
-    assert steps[:3] == ["0", "4", "8"]
-    assert [row[1] for row in rows(sweep, "of_the_strongest")] == steps
-    assert all("[" in row[2] for row in rows(sweep, "learning"))
-
-
 HEADS_TABLE = CONTENT["tables"]["heads"]
-WRONG = [
-    ({"array": "heads"}, "has no array 'heads'"),
-    ({"at": {}}, "rows and columns must be those that `at` leaves"),
-    ({"interval": "head"}, "is no interval of head"),
-    ({"analysis": "patchin"}, "patchin"),
-]
 
 
-@pytest.mark.parametrize(("entry", "sentence"), WRONG)
-def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(
-    tmp_path, entry, sentence
-):
+@pytest.mark.parametrize("entry", [{"array": "heads"}, {"at": {}}, {"interval": "head"}])
+def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(tmp_path, entry):
     sweep = write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="heads"):
         AnalysisMeasure(sweep).check(sweep.planned_runs())
-    assert sentence in str(caught.value)
 
 
-REFUSED = [
-    ({"models": ["smal"]}, "did you mean small"),
-    ({"columns": "kind"}, "rows that differ by seed"),
-    ({"array": ""}, "must name analysis, array"),
-    ({"strongest": 0, "rows_of": "all"}, "must name a table with strongest rows"),
-    ({"strongest": 0, "columns_of": "heads"}, "names columns_of, but no columns"),
-]
-
-
-@pytest.mark.parametrize(("entry", "sentence"), REFUSED)
-def test_a_table_that_is_wrong_is_refused(tmp_path, entry, sentence):
-    with pytest.raises(ConfigError) as caught:
+@pytest.mark.parametrize("entry", [{"models": ["smal"]}, {"columns": "kind"}])
+def test_a_table_that_is_wrong_is_refused(tmp_path, entry):
+    with pytest.raises(ConfigError, match="heads"):
         write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
-    assert sentence in str(caught.value)
-
-
-@pytest.mark.parametrize("at", ["no reward", "none"])
-def test_a_label_that_the_array_does_not_have_is_refused(tmp_path, at):
-    sweep = write_sweep(tmp_path, without(heads=HEADS_TABLE | {"at": {"change": at}}))
-    with pytest.raises(ConfigError, match=f"has no label '{at}'"):
-        values_of(sweep.tables["heads"], results_of([0, 0], [[1, 2], [3, 4]]))

@@ -32,10 +32,6 @@ def refusal(run: Run) -> str:
     return sentence
 
 
-def test_a_checkpoint_of_this_configuration_is_evaluated(trained):
-    assert evaluate(trained)
-
-
 def test_a_held_out_task_that_was_trained_on_is_refused_by_name(trained):
     seen = trained.split.held_out_tasks[1]
     tasks = [*trained.split.train_tasks.tolist(), seen.tolist()]
@@ -43,15 +39,10 @@ def test_a_held_out_task_that_was_trained_on_is_refused_by_name(trained):
     assert f"trained on 1 of the held-out tasks ({task_name(seen)})" in refusal(trained)
 
 
-@pytest.mark.parametrize("name", ["world", "split", "encoder", "model", "data", "method"])
+@pytest.mark.parametrize("name", ["world", "encoder", "method"])
 def test_a_checkpoint_of_another_kind_is_refused(trained, name):
     forge(trained, **{name: "0" * 64})
     assert f"was trained with another {name} than the configured one" in refusal(trained)
-
-
-def test_other_train_tasks_are_refused_although_none_of_them_is_held_out(trained):
-    forge(trained, train_tasks=trained.split.train_tasks[1:].tolist())
-    assert "another list of train tasks" in refusal(trained)
 
 
 def test_training_does_not_resume_from_a_checkpoint_of_another_split(trained):
@@ -65,9 +56,7 @@ def test_training_does_not_resume_from_a_checkpoint_of_another_split(trained):
     ("words", "name"),
     [
         (("--split.split_seed", "3"), "trained on"),
-        (("--env.kwargs.start", "random"), "another world"),
         (("--env.episode_length", "6"), "another world"),
-        (("--model.encoder", "table"), "another encoder"),
         (("--model.next_observation", "false"), "another model"),
         (("--data.context_length", "16"), "another data"),
         (("--method.name", "expert_distillation"), "another method"),

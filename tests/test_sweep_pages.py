@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sweeps import page_of, records_of, results_of, write_sweep
-from test_sweep_plan import BOARD, SMOKE, STUDY, TABLES, changed
+from test_sweep_plan import BOARD, STUDY, TABLES, changed
 
-from ad.errors import ConfigError
 from ad.sweeps import tables
 from ad.sweeps.load import load_sweep
-from ad.sweeps.pages import check_page, write_page
+from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records
-from ad.sweeps.results import references, sweep_results, tuning_scores, with_further_runs
+from ad.sweeps.results import references, sweep_results, with_further_runs
 
 LEADERS = {
     **BOARD,
@@ -58,13 +57,6 @@ def test_rows_are_compared_by_the_differences_of_their_split_means(tmp_path):
     assert rows["plain"]["NAUC minus that of plain"] == "–"
 
 
-def test_missing_runs_are_counted_and_rows_without_records_left_out(tmp_path):
-    sweep = write_sweep(tmp_path, TABLES)
-    rows = rows_of(results_of(sweep, {"plain": [0.5]}), "first")
-    assert list(rows) == ["plain"] and rows["plain"]["runs"] == "1 of 6"
-    assert rows["plain"]["NAUC"] == "0.500"  # one split has no interval
-
-
 def test_the_pooled_deviation_makes_intervals_and_comparisons(tmp_path):
     sweep = write_sweep(
         tmp_path, {**STUDY, "seeds": [0, 1, 2], "scores": ["nauc", "first_success"]}
@@ -99,27 +91,6 @@ def test_each_experiment_is_pooled_once_and_p_values_are_corrected_together(tmp_
     assert both.comparisons["temperature", "2"].p > several.p
 
 
-def test_one_run_each_compares_nothing(tmp_path):
-    sweep = write_sweep(tmp_path, STUDY)
-    compared = results_of(sweep, {"table": [0.3], "factored": [0.6]}).comparisons[
-        "encoder", "table"
-    ]
-    assert (compared.verdict, compared.text()) == (None, "-0.300")
-
-
-@pytest.mark.parametrize(
-    ("table", "column"), [([0.2, 0.21, 0.22], 3), ([0.65, 0.5, 0.8], 4), ([0.9, 0.91, 0.92], 2)]
-)
-def test_the_overview_has_the_verdicts(tmp_path, table, column):
-    sweep = write_sweep(tmp_path, {**STUDY, "seeds": [0, 1, 2]})
-    results = results_of(sweep, {"table": table, "factored": [0.7, 0.71, 0.72]})
-    row = tables.overview_table(results).rows[0]
-    assert row[0] == "encoder" and row[1].startswith("factored: 0.710")
-    assert [row[number] for number in (2, 3, 4)] == [
-        "table" if number == column else "–" for number in (2, 3, 4)
-    ]
-
-
 def test_a_whole_page_has_the_texts_tables_and_numbers_of_the_sweep(tmp_path):
     groups = STUDY["groups"]["encoder"] | {"about": "Which encoder?", "note": "Factored, by far."}
     sweep = write_sweep(tmp_path, changed(STUDY, "groups/encoder", groups))
@@ -132,42 +103,6 @@ def test_a_whole_page_has_the_texts_tables_and_numbers_of_the_sweep(tmp_path):
         text.split()
     )
     assert "0 of 6 runs" in page_of(sweep, {})
-
-
-def test_tables_replace_what_is_between_the_marks_of_a_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- first -->\nold\n<!-- /first -->\nafter\n")
-    sweep = write_sweep(tmp_path, {**TABLES, "page": str(page)})
-    add_records(sweep.records, records_of(sweep, {"plain": [0.5] * 6}).values())
-    write_page(sweep, tmp_path / "root")
-    text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "[plain](" in text and "configs/smoke.yaml)" in text
-    assert "first" in (tmp_path / "root/plan.html").read_text()
-    groups = TABLES["groups"] | {"second": {"rows": {"x": {"experiment": SMOKE}}}}
-    with pytest.raises(ConfigError, match="has no lines <!-- second -->"):
-        check_page(write_sweep(tmp_path, {**TABLES, "page": str(page), "groups": groups}))
-
-
-def test_calibrations_have_the_achieved_return_for_each_asked_one(tmp_path):
-    settings = {"method.name": "decision_transformer", "model.tokenizer": "conditioned"}
-    row = {"experiment": SMOKE, "settings": {**settings, "evaluation.calibration": [0, 1]}}
-    group = {"rows": {"plain": row}, "calibration": True}
-    sweep = write_sweep(tmp_path, {"splits": [0], "seeds": [0, 1], "groups": {"first": group}})
-    asked = {"sample": {"0": 0.05, "1": 0.75}, "greedy": {"0": 1.0, "1": 1.0}}
-    records = records_of(sweep, {"plain": [0.5, 0.5]}, calibration=asked)
-    table = tables.group_table(sweep_results(sweep, records), "first", Path())
-    assert table.header[1:] == [
-        "actions",
-        "return of the source, last 10",
-        "asked 0",
-        "asked 1",
-        "runs",
-    ]
-    assert [row[1:] for row in table.rows] == [
-        ["sampled", "–", "0.050 [0.050, 0.050]", "0.750 [0.750, 0.750]", "2"],
-        ["greedy", "–", "1.000 [1.000, 1.000]", "1.000 [1.000, 1.000]", "2"],
-    ]
 
 
 def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
@@ -233,33 +168,6 @@ def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(tmp_p
 
 def tables_headings() -> list[str]:
     return ["share of optimum, last 10", "between random and optimal", "NAUC"]
-
-
-def test_an_nauc_below_that_of_the_tabular_learner_is_marked(tmp_path):
-    rows = ["informed", "distillation"]
-    sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/rows", rows))
-    records = records_of(sweep, {"informed": [0.5], "distillation": [0.5]})
-    for cell in sweep.cells:
-        nauc = 0.9 if cell.row == "informed" else 0.6  # a learner with the source's settings
-        records[cell.runs[0].key].values[""]["references"]["tabular_learner"] = nauc
-    results = sweep_results(sweep, records)
-    assert references(results, "room")[tables.TABULAR_LEARNER] == {"nauc": 0.6}
-    assert rows_of(results, "room")["distillation"]["NAUC"] == "0.500 †"
-    assert "† A mean NAUC below" in page_of(sweep, records)
-    own = {key: r for key, r in records.items() if r.row == "informed"}
-    assert references(sweep_results(sweep, own), "room") == {}
-
-
-def test_the_best_of_what_is_tried_is_named_where_the_file_names_another(tmp_path, capsys):
-    sweep = write_sweep(tmp_path, LEADERS, board="tuning")
-    first, second, third = sweep.rows
-    some = {first: [0.5], second: [0.7]}
-    assert not tuning_scores(results_of(sweep, some))  # not all rows have their runs
-    text = page_of(sweep, records_of(sweep, some | {third: [0.9]}))
-    assert "set tuned to {'evaluation.temperature': 2}" in capsys.readouterr().err
-    assert "| tuned | evaluation.temperature=2 | 0.900 | 0.500 | 3 |" in text
-    page_of(sweep, records_of(sweep, some | {third: [0.6]}))
-    assert "set tuned" not in capsys.readouterr().err
 
 
 def test_the_short_table_and_published_results(tmp_path):
