@@ -33,13 +33,6 @@ def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained, capsys)
     assert path.name in capsys.readouterr().err
 
 
-def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, trained):
-    forget_last_checkpoint(trained)
-    with open(trained.folder / "metrics.jsonl", "a") as file:
-        file.write('{"step": 9, "train/lo')
-    assert log(train(trained.config)) == log(whole)
-
-
 @pytest.mark.parametrize("step", [1, 4, 7])
 def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, experiment, step):
     config = experiment(training__precision="float32")

@@ -6,7 +6,6 @@ import numpy as np
 from gymnasium.spaces import Dict, Discrete
 
 from envs.checks import check_tasks
-from envs.oracle import Reference
 from envs.rng import derive_key, uniform
 from envs.world import World
 
@@ -82,18 +81,6 @@ class Silent(World):
     def _observation(self):
         parts = {"place": self._place.copy(), "rewarded": self._rewarded.copy()}
         return parts if self.parts else parts["place"]
-
-
-class Known(Silent):
-    """The ring of `Silent`, with a picture of its episodes and a reference of its own."""
-
-    def references(self, tasks, episode_length, episodes):
-        ones = np.ones((len(tasks), episodes))
-        return {"greedy": Reference(ones * episode_length, ones)}
-
-    def frames(self, task, transitions):
-        places = np.append(transitions["observation"], transitions["next_observation"][-1])
-        return np.tile(places.astype(np.uint8)[:, None, None, None] * 60, (1, 64, 64, 3))
 
 
 class Paying(Silent):
