@@ -38,8 +38,13 @@ def server():
     return context
 
 
-def work(verb: str, words: list[str], crash: Crash | None = None):
-    """Run a verb as the command line does, and exit with its code; the code of a child process."""
+def work(verb: str, words: list[str], largest: int | None = None, crash: Crash | None = None):
+    """Run a verb as the command line does, and exit with its code; the code of a child process.
+
+    No file can grow beyond `largest` bytes.
+    """
+    import resource
+
     import numba
     import torch
 
@@ -47,6 +52,8 @@ def work(verb: str, words: list[str], crash: Crash | None = None):
 
     torch.set_num_threads(1)
     numba.set_num_threads(1)
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if crash is not None:
         die_at(crash)
     sys.exit(exit_code(VERBS[verb], words))
@@ -78,10 +85,10 @@ class Killer:
     def __init__(self, seed: int):
         self.rng, self.context = np.random.default_rng(seed), server()
 
-    def run(self, verb: str, words: list[str], code: int = 0) -> float:
+    def run(self, verb: str, words: list[str], code: int = 0, largest: int | None = None) -> float:
         """Run a verb to its end, assert its exit `code`, and return its seconds."""
         began = time.monotonic()
-        process = self.start(verb, words)
+        process = self.start(verb, words, largest)
         process.join()
         assert process.exitcode == code
         return time.monotonic() - began
@@ -108,7 +115,7 @@ class Killer:
         Whether verified.json is written depends on the age of the files: a verb may come to its end
         with fewer changes than it made before.
         """
-        process = self.start(verb, words, crash)
+        process = self.start(verb, words, None, crash)
         process.join()
         changes = crash.log.read_text().splitlines()
         is_over = not crash.number or len(changes) < crash.number

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from fields import FIELDS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter, load_history
@@ -161,4 +163,22 @@ def test_every_cut_is_detected(kept, ledger, request, every):
                 fine = content == good or is_detected(kept, path, content)
                 fine = fine or is_harmless(path, content)
                 ledger.count(kind, None if fine else f"{path.name} cut at {length}")
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=FULL)])
+def test_random_changes_are_detected(kept, ledger, request, examples):
+    kind = f"random bytes in {request.node.callspec.params['kept']}"
+
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    def change(data):
+        path = data.draw(st.sampled_from(kept.files))
+        good = path.read_bytes()
+        start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(good))] * 2)))
+        content = good[:start] + data.draw(st.binary(max_size=stop - start + 9)) + good[stop:]
+        fine = content == good or is_detected(kept, path, content) or is_harmless(path, content)
+        ledger.count(kind, None if fine else f"{path.name} with {content[start:stop]!r}")
+
+    change()
     assert not ledger.lost(kind)

@@ -4,6 +4,7 @@ If all verbs exit with 0, the results are those of the undamaged run.
 """
 
 import itertools
+import random
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def test_a_damaged_file_is_written_again_or_refused(whole, tmp_path, ledger, eve
         if found := wrong(whole, root):
             found = f"{path} {damage}: {found}"
         ledger.count(kind, found)
+        shutil.rmtree(root)
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize("trials", [1, pytest.param(30, marks=FULL)])
+def test_a_folder_copied_by_half_is_completed_or_refused(whole, tmp_path, ledger, trials):
+    kind, rng = "a folder copied by half, under all verbs", random.Random(0)
+    there = [path for path in sorted(whole.rglob("*")) if path.is_file()]
+    for _ in range(trials):
+        root = tmp_path / "root"
+        for path in rng.sample(there, len(there) // 2):
+            (root / path.relative_to(whole)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / path.relative_to(whole))
+        ledger.count(kind, wrong(whole, root))
         shutil.rmtree(root)
     assert not ledger.lost(kind)
 

@@ -10,6 +10,8 @@ from killing import Killer, campaign
 from processes import jobs_of, parent_of
 from small_board import SmallBoard, start_board
 
+from ad.sweeps.records import read_records
+
 FULL = pytest.mark.faults
 
 
@@ -69,6 +71,41 @@ def test_processes_that_make_the_same_runs_make_each_once(
         assert len(sessions) == 4
         again = [session for session in sessions if len(session["train"]) > 1]
         ledger.count(kind, lost(board, untouched) + again)
+    assert not ledger.lost(kind)
+
+
+def sessions_of(board: SmallBoard) -> dict[str, bytes]:
+    """Return what is known of the processes that trained the recorded runs of `board`, by run."""
+    recorded = read_records(board.records)
+    names = [run.config.name for run in board.runs if run.key in recorded]
+    return {name: (board.root / "logs" / name / "sessions.json").read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(
+    "faults", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=FULL)]
+)
+def test_a_disk_that_fills_up_during_a_sweep_loses_no_record(
+    untouched, killer, small_disk, tmp_path, ledger, faults
+):
+    kind, disk_kib = "a disk that fills up during a sweep", 4096
+
+    def trial(number: int) -> tuple[int, object]:
+        # Whole sweeps, and what each of the four runs keeps, take about 1,300 KiB.
+        board = SmallBoard(small_disk(tmp_path / str(number), disk_kib))
+        other = board.root.parent / "other"
+        other.write_bytes(bytes((disk_kib - int(killer.rng.uniform(100, 1200))) * 1024))
+        words = [*board.words, "--runs", "true", "--keep", "true"]
+        process = killer.start("leaderboard", words)
+        process.join()
+        assert process.exitcode in (0, 3)
+        before = sessions_of(board)
+        other.unlink()
+        killer.run("leaderboard", words)
+        after = sessions_of(board)
+        again = [name for name in before if before[name] != after[name]]
+        return process.exitcode // 3, lost(board, untouched) + again
+
+    campaign(ledger, kind, faults, trial)
     assert not ledger.lost(kind)
 
 

@@ -3,6 +3,7 @@
 import copy
 import io
 import os
+import pickle
 import random
 import shutil
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fields import FIELDS
 
 from ad.config.parser import load
@@ -48,8 +50,24 @@ def in_an_array(folder: Path, canary: Canary, name: str) -> None:
     load_history(path.parent)
 
 
+def bare_in_an_array(folder: Path, canary: Canary, name: str) -> None:
+    path = folder / "history" / name
+    path.write_bytes(pickle.dumps(canary))
+    describe(path.parent, path)
+    load_history(path.parent)
+
+
 def in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
     checkpoints.load(checkpoints.save(folder, 1, {"model": canary}))
+
+
+def bare_in_a_checkpoint(folder: Path, canary: Canary, _: str) -> None:
+    path = checkpoints.save(folder, 1, {"model": torch.ones(1)})
+    path.write_bytes(pickle.dumps(canary))
+    entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    entry["format"] = checkpoints.FORMAT
+    write_checked_json(path.with_suffix(".json"), entry)
+    checkpoints.load(path)
 
 
 def in_a_state(folder: Path, canary: Canary, _: str) -> None:
@@ -74,14 +92,17 @@ def in_yaml(folder: Path, canary: Canary, tag: str) -> None:
 
 PICKLES = [
     *((in_an_array, name) for name in ARRAYS),
+    *((bare_in_an_array, name) for name in ARRAYS),
     (in_a_checkpoint, ""),
+    (bare_in_a_checkpoint, ""),
     (in_a_state, ""),
     (in_trajectories, ""),
     *((in_yaml, tag) for tag in ("object/apply:os.mkdir", "object/new:os.mkdir", "name:os.mkdir")),
 ]
 
 
-def test_no_code_in_any_file_is_run(original, tmp_path, ledger):
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_no_code_in_any_file_is_run(original, tmp_path, ledger, full):
     kind = "code in data (pickles with a canary, YAML tags)"
     for number, (put, name) in enumerate(PICKLES):
         folder = tmp_path / str(number)
@@ -158,8 +179,9 @@ HEADERS = [
 ]
 
 
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
 def test_a_wrong_header_is_refused_although_size_and_hash_agree(
-    history, tmp_path, ledger, monkeypatch
+    history, tmp_path, ledger, monkeypatch, full
 ):
     kind = "wrong headers"
     monkeypatch.chdir(tmp_path)
@@ -175,8 +197,9 @@ def test_a_wrong_header_is_refused_although_size_and_hash_agree(
     assert not ledger.lost(kind)
 
 
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
 def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_without_waiting(
-    original, tmp_path, ledger
+    original, tmp_path, ledger, full
 ):
     kind = "links, pipes and folders in place of a file"
     for name in [*ARRAYS, "manifest.json"]:
@@ -190,10 +213,40 @@ def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_without_waiting(
             shutil.rmtree(history)
 
 
-NAMES = ["/tmp/x", "../x", "..", "-x", "", "a b", "x" * 101, "é", "a\nb", "a\0b", ".hidden", "a\\b"]
+NAMES = [
+    "/",
+    "/tmp/x",
+    "a/b",
+    "../x",
+    "..",
+    ".",
+    "./x",
+    "x/..",
+    "-x",
+    "--help",
+    "-",
+    "",
+    " ",
+    "a b",
+]
+NAMES += [
+    "~",
+    "~root",
+    "x" * 101,
+    "é",
+    "a\nb",
+    "a\tb",
+    "a\0b",
+    "$HOME",
+    "a;b",
+    "*",
+    ".hidden",
+    "a\\b",
+]
 
 
-def test_a_run_name_that_is_a_path_is_refused_and_creates_nothing(tmp_path, ledger):
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_a_run_name_that_is_a_path_is_refused_and_creates_nothing(tmp_path, ledger, full):
     kind = "names with /, .., a leading - and the like"
     for name in NAMES:
         with pytest.raises(ConfigError, match="name"):

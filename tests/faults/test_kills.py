@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 from killing import Crash, Killer, campaign
 from training_run import words_of
@@ -48,6 +49,14 @@ def untouched(smoke, tmp_path_factory):
     collect(run)
     pipeline.train(run)
     pipeline.evaluate(run)
+    return config
+
+
+@pytest.fixture(scope="module")
+def obstacles(smoke, tmp_path_factory):
+    """The configuration of a collection on MiniGrid without faults; tests only read it."""
+    config = smoke(tmp_path_factory.mktemp("obstacles"), *OBSTACLES)
+    collect(Run.open(config))
     return config
 
 
@@ -109,6 +118,22 @@ def lost(config, verb: str, words: list[str], killer: Killer) -> list[str]:
     return different + [str(path.relative_to(root)) for path in rest]
 
 
+@FULL
+def test_a_process_that_compiles_and_one_that_loads_the_cache_write_the_same_bytes(
+    untouched, begin, tmp_path, ledger
+):
+    kind = "a collection with code from numba's cache, and without"
+    found = []
+    for number in range(2):
+        words = begin("collect", number)
+        env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        code, err = processes.run("collect", Path(words[1]), Path(words[-1]), env=env)
+        assert code == 0, err
+        found.append(fingerprints(untouched, Path(words[-1]), "collect"))
+        ledger.count(kind, [name for name in found[0] if found[0][name] != found[-1][name]])
+    assert not ledger.lost(kind)
+
+
 @pytest.mark.parametrize(
     "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(25, marks=FULL)]
 )
@@ -122,6 +147,30 @@ def test_kills_at_random_moments_lose_nothing(untouched, begin, ledger, verb, ki
         words = begin(verb, number)
         hits = killer.run_with_kills(verb, words, 0.9 * seconds, 3)
         return hits, lost(untouched, verb, words, killer)
+
+    campaign(ledger, kind, kills, trial)
+    assert not ledger.lost(kind)
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(25, marks=FULL)]
+)
+def test_kills_at_random_moments_of_a_collection_on_minigrid_lose_nothing(
+    obstacles, tmp_path, ledger, kills
+):
+    killer, kind = Killer(seed=kills), "kill -9 at a random moment of a collection on MiniGrid"
+    config_path = Path(obstacles.root) / "logs" / obstacles.name / "config.yaml"
+
+    def begin(number: int) -> list[str]:
+        (tmp_path / str(number)).mkdir()
+        return ["--config_path", str(config_path), "--root", str(tmp_path / str(number))]
+
+    seconds = killer.run("collect", begin(-1))
+
+    def trial(number: int) -> tuple[int, object]:
+        words = begin(number)
+        hits = killer.run_with_kills("collect", words, 0.9 * seconds, 3)
+        return hits, lost(obstacles, "collect", words, killer)
 
     campaign(ledger, kind, kills, trial)
     assert not ledger.lost(kind)

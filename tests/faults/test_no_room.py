@@ -1,6 +1,7 @@
 """A full disk and a limit on the size of files: one sentence, exit code 3, and no bit lost."""
 
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,14 @@ KIB = 1024
 QUICK = ["--source.algorithm", "noise_distillation", "--source.env_steps", "4000"]
 
 
-def said(verb: str, root: Path, *words: str) -> tuple[int, str]:
-    """Return the exit code and stderr of a verb."""
-    return run(verb, SMOKE, root, *QUICK, *words)
+def said(verb: str, root: Path, *words: str, limit: int | None = None) -> tuple[int, str]:
+    """Return the exit code and stderr of a verb whose files may not exceed `limit` bytes."""
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    options = {"preexec_fn": restrict} if limit else {}
+    return run(verb, SMOKE, root, *QUICK, *words, **options)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,10 @@ def is_a_sentence(code: int, err: str, about: str) -> bool:
     return code == 3 and about in err and "Traceback" not in err
 
 
-def test_a_disk_of_256_kib_is_refused_with_the_bytes_needed_and_free(small_disk, tmp_path, ledger):
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
+def test_a_disk_of_256_kib_is_refused_with_the_bytes_needed_and_free(
+    small_disk, tmp_path, ledger, full
+):
     root = small_disk(tmp_path / "disk")
     code, err = said("collect", root, "--source.env_steps", "80000")
     fine = is_a_sentence(code, err, "MB, but the disk of") and re.search(r"0\.\d MB free", err)
@@ -78,4 +87,20 @@ def test_a_disk_that_fills_up_costs_no_bit(done, small_disk, tmp_path, ledger, v
     fine = is_a_sentence(code, err, "No space left on device") and again == [0, 0]
     fine = fine and results(large) == results(done)
     ledger.count("a disk of 256 KiB", None if fine else f"{verb} {code} {again}: {err}")
+    assert fine
+
+
+@FULL
+@pytest.mark.parametrize(("verb", "limit"), [("collect", 10 * KIB), ("train", 10 * KIB)])
+def test_a_limit_on_the_size_of_files_costs_no_bit(done, tmp_path, ledger, verb, limit):
+    root = tmp_path / "root"
+    root.mkdir()
+    if verb == "train":
+        shutil.copytree(done / "histories", root / "histories")
+    code, err = said(verb, root, limit=limit)
+    half = [*root.glob("histories/*/.partial*"), *root.glob("logs/smoke/checkpoints/*")]
+    again = [said(verb, root)[0] for verb in ("collect", "train", "evaluate")]
+    fine = is_a_sentence(code, err, "File too large") and not half and again == [0, 0, 0]
+    fine = fine and results(root) == results(done)
+    ledger.count("a limit on the size of files", None if fine else f"{verb} {code} {half}: {err}")
     assert fine

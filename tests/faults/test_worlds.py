@@ -21,8 +21,9 @@ def make_vec_env(env_id: str, mode: str, count: int):
     return envs.make_vec(env_id, tasks[np.arange(count) % len(tasks)], LIMIT, mode)
 
 
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=FULL)])
 @pytest.mark.parametrize("env_id", WORLDS)
-def test_a_value_that_is_not_an_action_is_refused_and_changes_nothing(env_id, ledger):
+def test_a_value_that_is_not_an_action_is_refused_and_changes_nothing(env_id, ledger, full):
     kind = "values that are not actions (0.5, NaN, -1, text)"
     for mode in MODES:
         disturbed, calm = (make_vec_env(env_id, mode, 3) for _ in range(2))
