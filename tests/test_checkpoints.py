@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, damage is noticed, and the one before it is there."""
 
+import resource
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def test_a_checkpoint_comes_back_with_its_step(saved):
     assert torch.equal(content["model"]["weight"], WEIGHTS + 6)
 
 
+def test_the_newest_checkpoint_is_that_of_the_highest_step(saved):
+    assert checkpoints.newest(saved) == saved / "step_0000009.pt"
+    assert checkpoints.load_newest(saved)["step"] == 9
+
+
+def test_the_newest_two_are_kept_and_nothing_else(saved):
+    assert {path.stem for path in saved.iterdir()} == {"step_0000006", "step_0000009"}
+
+
 def test_checkpoints_at_multiples_of_a_number_of_train_steps_stay_too(tmp_path):
     for step in (0, 2, 3, 4, 6, 7, 8):
         checkpoints.save(tmp_path, step, {"model": {"weight": WEIGHTS}}, keep_every=3)
@@ -68,6 +78,16 @@ def test_without_any_good_checkpoint_training_is_said_to_begin_again(folder, cap
     assert capsys.readouterr().err.splitlines()[-1].endswith("training begins again")
 
 
+class Canary:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
 def test_a_checkpoint_of_another_version_is_refused_and_kept(folder):
     path = folder / "step_0000009.json"
     write_checked_json(path, read_checked_json(path) | {"format": 1})
@@ -75,6 +95,30 @@ def test_a_checkpoint_of_another_version_is_refused_and_kept(folder):
         with pytest.raises(ConfigError, match="is of another version: train again"):
             read(folder)
     assert path.exists()
+
+
+def test_a_checkpoint_that_the_machine_cannot_open_is_not_taken_for_damaged(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            checkpoints.load(folder / "step_0000009.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_checkpoint_for_which_there_is_no_room_names_its_file_and_leaves_the_others(folder):
+    before = sorted(folder.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            checkpoints.save(folder, 12, {"model": {"weight": WEIGHTS}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(folder / "step_0000012.pt")
+    assert sorted(folder.iterdir()) == before
+    assert checkpoints.load_newest(folder)["step"] == 9
 
 
 def test_a_save_also_removes_what_a_killed_one_left(folder):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from training_run import (
 from ad.config.schema import Experiment, MethodConfig
 from ad.errors import ConfigError
 from ad.runtime.run import Run
-from ad.training.data_parallel import ALONE, ManyProcesses, check_processes
+from ad.training.data_parallel import ALONE, ManyProcesses, check_processes, joined
 
 EXACT = SHORT | {
     "training.precision": "float32",
@@ -118,6 +119,16 @@ def test_two_processes_train_as_one_does_and_the_first_alone_writes(alone, toget
     assert checkpoint(run)["step"] == 8
 
 
+def test_two_processes_go_on_where_one_was_interrupted(alone, command, together):
+    run, _ = command("one-then-two", EXACT)
+    shutil.copytree(alone.folder, Run.open(run.config).folder, dirs_exist_ok=True)
+    Run.open(run.config)
+    forget_last_checkpoint(run)
+    _, output = together("one-then-two", EXACT)
+    assert_near(alone, run)
+    assert output.count("warning: training resumes with processes 1 -> 2") == 1
+
+
 def test_processes_draw_dropout_as_one_process_with_as_many_micro_batches(collected, together):
     draws = EXACT | {"model.dropout": "0.2", "method.settings.action_dropout": "0.3"}
     whole = train(collected("draws", *words_of(draws | {"training.micro_batches": "2"})))
@@ -141,12 +152,59 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_the_same_command_re
     assert steps == list(range(1, checkpoint(run)["step"] + 1))
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_one_process_lets_all_save_and_stop(begun, number, code):
+    run, processes = begun(f"stopped-{code}")
+    processes.signal(number, 1)
+    codes, output = processes.end()
+    assert codes == [code, code] and "Traceback" not in output
+    assert checkpoint(run)["step"] == log(run)[-1]["step"]
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_answer_is_given_up(begun):
+    _, processes = begun("stuck", **{"training.process_timeout": "10"})
+    processes.signal(signal.SIGSTOP, 1)
+    processes.processes[0].join(ranks.DEADLINE)
+    processes.signal(signal.SIGKILL, 1)
+    codes, output = processes.end()
+    assert codes == [3, -signal.SIGKILL]
+    assert "another of the 2 processes does not answer within 10 s" in output
+
+
+def test_a_process_that_cannot_be_reached_is_a_sentence(command, tmp_path):
+    _, words = command("unreached", EXACT | {"training.process_timeout": "1"})
+    codes, output = ranks.start(words, tmp_path / "output.txt", started=1).end()
+    assert codes == [3]
+    assert "the process of rank 0 cannot reach the others of 2 at 127.0.0.1:" in output
+    assert output.endswith(" within 1 s (training.process_timeout)\n")
+    assert "Traceback" not in output
+
+
+def test_a_training_that_leaves_the_finite_numbers_rolls_back_and_fails_in_all(command, tmp_path):
+    endless = {"training.learning_rate": "1e30", "training.max_bad_batches": "0"}
+    _, words = command("diverges", EXACT | endless)
+    codes, output = ranks.start(words, tmp_path / "output.txt").end()
+    assert codes == [5, 5]
+    assert output.count("training rolls back from step") == 1
+    assert output.count("training left the finite numbers") == 1
+
+
 def test_what_several_processes_cannot_train_is_refused():
     with pytest.raises(ConfigError, match="must not be rl2, which learns in the worlds"):
         check_processes(replace(Experiment(), method=MethodConfig("rl2")), "2")
     for word in ("", "two", "0"):
         with pytest.raises(ConfigError, match="WORLD_SIZE must be a whole number"):
             check_processes(Experiment(), word)
+
+
+def test_processes_that_torchrun_has_not_started_are_refused(monkeypatch):
+    for name in ("RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    sentence = "WORLD_SIZE is set, but not RANK, MASTER_PORT: start the processes with torchrun"
+    with pytest.raises(ConfigError, match=sentence), joined(Experiment()):
+        pass
 
 
 def test_the_parts_of_a_batch_are_all_windows_once():

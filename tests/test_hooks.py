@@ -8,6 +8,8 @@ from test_transformer import CONFIG, random_model
 
 from ad.errors import ConfigError
 from ad.interpret.hooks import hooked, point_names
+from ad.methods.context_policy import ContextPolicy
+from ad.methods.contexts import SlidingWindow
 
 VARIANTS = (
     {},
@@ -77,6 +79,27 @@ def test_hooks_remove_themselves_also_after_a_failure(spec, random_window):
     with pytest.raises(ZeroDivisionError), hooked(model, write={"hook_embed": lambda v, p: 1 / 0}):
         model(window)
     torch.testing.assert_close(model(window), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+def test_a_policy_runs_through_the_points_with_its_cache(spec, tokenizer):
+    model = random_model(spec, replace(CONFIG, tokenizer=tokenizer))
+    outcome = (torch.tensor([1, 2]), torch.zeros(2), *[torch.zeros(2, dtype=torch.bool)] * 2)
+    plain, policy = (ContextPolicy(model, SlidingWindow(model, 2, 4)) for _ in range(2))
+    starts = []
+
+    def note(value, point):
+        starts.append(point.start)
+        return value
+
+    for time in range(6):  # the context of four decisions is dropped once
+        state = torch.tensor([time, 8 - time]), torch.full((2,), time % 4)
+        logits = plain.act(*state)
+        with hooked(model, ("*.hook_pattern",), {"hook_embed": note}):
+            torch.testing.assert_close(policy.act(*state), logits)
+        for each in (plain, policy):
+            each.observe(*outcome, torch.tensor([time, time]))
+    assert starts[:2] == [0, model.tokenizer.num_tokens(1)] and starts[4] == 0
 
 
 def test_a_point_that_is_not_there_is_a_sentence(spec):

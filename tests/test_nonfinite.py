@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from training_run import assert_same_bits, finish, log
+from training_run import assert_same_bits, checkpoint, finish, log
 
 from ad.errors import NumericError
 from ad.runtime.run import Run
@@ -71,6 +71,17 @@ def test_a_bad_batch_is_warned_of_once_and_counted_in_the_log(config, capsys):
     assert counts == [1, 1, 2, 2, 2, 2]
 
 
+def test_the_loss_of_a_skipped_batch_is_logged_as_unknown(config):
+    trainer = faulty(config, at(2))
+    finish(trainer)
+    losses = [line["train/loss"] for line in log(trainer.run) if "train/loss" in line]
+    assert [loss is None for loss in losses] == [step == 2 for step in range(8)]
+
+
+def test_without_bad_batches_the_log_says_nothing_of_them(whole):
+    assert not any("train/skipped_batches" in line for line in log(whole))
+
+
 def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, capsys):
     trainer = faulty(config, until_rolled_back(4, 5))
     finish(trainer)
@@ -80,12 +91,42 @@ def test_bad_batches_in_a_row_roll_training_back_to_the_last_checkpoint(config, 
     assert [line["step"] for line in log(trainer.run)] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
 
 
+def test_after_a_roll_back_the_batches_are_other_ones(config, whole):
+    trainer = faulty(config, until_rolled_back(4, 5))
+    finish(trainer)
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_same_bits(whole, trainer.run)
+
+
+def test_consecutive_bad_batches_before_the_first_checkpoint_goes_back_to_the_beginning(config):
+    trainer = faulty(config, until_rolled_back(0, 1))
+    finish(trainer)
+    assert trainer.step == 8
+    assert log(trainer.run)[0]["step"] == 1
+
+
 def test_the_second_roll_back_ends_training_and_names_the_steps(config):
     with pytest.raises(NumericError, match=r"steps 4 to 5.*steps 4 to 5"):
         finish(faulty(config, at(4, 5)))
 
 
-@pytest.mark.parametrize("step", [2, 6])
+def test_no_checkpoint_is_written_amid_bad_batches(experiment):
+    config = experiment(training__precision="float32", training__max_bad_batches="9")
+    trainer = faulty(config, at(4, 5))
+    finish(trainer)
+    steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
+    assert steps == {"step_0000003", "step_0000008"}
+
+
+def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
+    trainer = faulty(config, at(1, 3, 5))
+    finish(trainer)
+    assert checkpoint(trainer.run)["nonfinite"] == {
+        "skipped": 3, "consecutive": [], "roll_backs": []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [2, 6, 7])
 def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(experiment, step):
     whole, other = (
         experiment(training__precision="float32", training__max_bad_batches="1") for _ in range(2)

@@ -1,6 +1,7 @@
 """Exact resume: after any interruption the same bits, log and results, and no leftovers."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,9 +11,15 @@ from training_run import assert_same_bits, checkpoint, forget_last_checkpoint, l
 
 from ad.errors import CorruptError
 from ad.evaluation.evaluate import evaluate
+from ad.registry import ENCODERS
+from ad.reporting.report import report
 from ad.runtime.devices import torch_threads
 from ad.runtime.run import Run
+from ad.training.provenance import hardware, log_session, read_sessions
 from ad.training.trainer import checkpoints
+from envs.spaces import Discrete
+
+CPU = torch.device("cpu")
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -26,6 +33,11 @@ def results(run: Run) -> bytes:
     return (run.folder / "results.csv").read_bytes()
 
 
+def test_training_interrupted_and_resumed_gives_the_same_bits(whole, trained):
+    forget_last_checkpoint(trained)
+    assert_same_bits(whole, train(trained.config))
+
+
 def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained, capsys):
     path = checkpoints.newest(trained.folder / "checkpoints")
     path.write_bytes(path.read_bytes()[:-100])
@@ -33,7 +45,29 @@ def test_a_damaged_checkpoint_costs_its_steps_but_no_bit(whole, trained, capsys)
     assert path.name in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
+def test_training_interrupted_before_its_first_checkpoint_gives_the_same_bits(whole, trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    assert_same_bits(whole, train(trained.config))
+
+
+def test_a_resumed_run_logs_every_step_once_with_the_same_numbers(whole, trained):
+    forget_last_checkpoint(trained)
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_a_run_that_begins_again_without_a_checkpoint_logs_every_step_once(whole, trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    assert log(train(trained.config)) == log(whole)
+
+
+def test_a_log_whose_last_line_was_cut_off_does_not_stop_the_resumed_run(whole, trained):
+    forget_last_checkpoint(trained)
+    with open(trained.folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "train/lo')
+    assert log(train(trained.config)) == log(whole)
+
+
+@pytest.mark.parametrize("step", range(1, 8))
 def test_an_interruption_after_any_step_costs_no_step_no_bit_and_no_line(whole, experiment, step):
     config = experiment(training__precision="float32")
     assert checkpoint(train(config, after(step)))["step"] == step
@@ -68,9 +102,15 @@ def test_a_damaged_last_checkpoint_is_not_evaluated_in_place_of_another(trained)
         evaluate(trained)
 
 
-def test_a_training_on_several_threads_resumes_with_the_same_bits(experiment):
+CELLS = Discrete(9, (3, 3))
+OF_CELLS = [name for name in ENCODERS if ENCODERS.load(name).supports(CELLS)]
+
+
+@pytest.mark.parametrize("encoder", OF_CELLS)
+def test_a_training_on_several_threads_resumes_with_the_same_bits(experiment, encoder):
     def config():
-        return experiment(training__precision="bfloat16", threads="3")
+        changes = {"training__precision": "bfloat16", "model__encoder": encoder, "threads": "3"}
+        return experiment(**changes)
 
     with torch_threads(3):
         one, other = train(config()), train(config(), after(4))
@@ -106,6 +146,46 @@ def test_the_results_record_what_a_run_was_resumed_with(resumed_with_two_threads
     assert content["resumed_with"] == ["step 6: threads 1 -> 2"]
     assert [session["threads"] for session in content["sessions"]] == [1, 2]
     assert content["sessions"][0]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("device", "cuda (H200)"), ("precision", "bfloat16"), ("torch", "2.12.0"), ("numpy", "1.0")],
+)
+def test_what_a_run_began_with_is_kept_and_shown_when_it_resumes_elsewhere(trained, name, before):
+    path = trained.folder / "sessions.json"
+    first = {**json.loads(path.read_text())["train"][0], name: before}
+    path.write_text(json.dumps({"train": [first]}))
+    forget_last_checkpoint(trained)
+    evaluate(train(trained.config))
+    change = f"step 6: {name} {before} -> {hardware(trained.config, CPU)[name]}"
+    assert json.loads((trained.folder / "results.json").read_text())["resumed_with"] == [change]
+    assert f"Training was resumed with {change}:" in report(trained).read_text().replace(
+        "&gt;", ">"
+    )
+
+
+def test_a_third_process_on_the_hardware_of_the_second_gives_no_warning(
+    resumed_with_two_threads, capsys
+):
+    folder = resumed_with_two_threads.folder
+    capsys.readouterr()
+    second = {k: v for k, v in read_sessions(folder)[-1].items() if k != "from_step"}
+    log_session(folder, 8, second)
+    assert capsys.readouterr().err == ""
+    assert [session["from_step"] for session in read_sessions(folder)] == [0, 6, 8]
+
+
+def test_the_hardware_of_the_evaluation_is_recorded(trained):
+    evaluate(trained)
+    content = json.loads((trained.folder / "results.json").read_text())
+    assert content["evaluated_on"] == hardware(trained.config, CPU)
+
+
+def test_a_session_of_which_nothing_is_left_is_not_recorded(trained):
+    shutil.rmtree(trained.folder / "checkpoints")
+    train(trained.config)
+    assert [session["from_step"] for session in read_sessions(trained.folder)] == [0]
 
 
 def test_the_seconds_of_a_training_add_up_over_its_sessions(trained):

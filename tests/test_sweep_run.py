@@ -1,20 +1,26 @@
 """Sweeps from plan to page: which runs are made, once, what is recorded, and what fails."""
 
+import json
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from small_board import SmallBoard
-from sweeps import make, records_of, scored
+from processes import ROOT
+from small_board import CLONE, EXPERIMENT, SmallBoard
+from sweeps import make, page_of, records_of, scored, write_sweep
 
 from ad import pipeline
 from ad.cli import VERBS, exit_code
+from ad.data.histories import HistoryStore
 from ad.errors import ConfigError, CorruptError, NumericError
-from ad.runtime.locks import locked
+from ad.runtime.locks import is_locked, locked
 from ad.runtime.signals import Terminated
+from ad.sweeps.load import load_sweep
+from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records, merge_records, read_records
-from ad.sweeps.run import list_runs, missing_batches, new_measure, run_missing, take_shard
+from ad.sweeps.run import budget, list_runs, missing_batches, new_measure, run_missing, take_shard
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,32 @@ def test_two_shards_make_the_records_of_one_process(made, tmp_path):
     assert board.scores() == made.scores()
 
 
+def test_a_run_is_recorded_in_each_world_that_it_was_evaluated_in(tmp_path):
+    (tmp_path / "room.yaml").write_text(json.dumps(EXPERIMENT))
+    worlds = {"model.encoder": "offsets", "evaluation.worlds": [{"size": 4}]}
+    rows = {"larger": {"experiment": str(tmp_path / "room.yaml"), "settings": worlds}}
+    groups = {"first": {"rows": rows}}
+    sweep = write_sweep(tmp_path, {"splits": [3], "seeds": [5], "groups": groups})
+    make(sweep, tmp_path / "runs")
+    (record,) = read_records(sweep.records).values()
+    assert set(record.values) == {"", "size 4"}
+    assert record.score("num_tasks") != record.score("num_tasks", "size 4")
+    assert "/room.yaml), size 4 | " in page_of(sweep)
+
+
+def test_a_record_has_the_calibration_of_a_decision_transformer(tmp_path):
+    (tmp_path / "room.yaml").write_text(json.dumps(EXPERIMENT))
+    settings = {"method.name": "decision_transformer", "model.tokenizer": "conditioned"}
+    settings |= {"evaluation.calibration": [0, 1], "data.context_length": 4}
+    content = {"experiment": str(tmp_path / "room.yaml"), "settings": settings, "seeds": [0]}
+    sweep = write_sweep(tmp_path, content | {"rows": {"asked": {}}})
+    make(sweep, tmp_path / "runs")
+    (record,) = read_records(sweep.records).values()
+    assert 0 < record.score("held_out_accuracy") < 1 and 0 < record.score("random_return") < 1
+    for achieved in record.values[""]["calibration"].values():
+        assert list(achieved) == ["0.0", "1.0"] and all(0 <= v <= 1 for v in achieved.values())
+
+
 def test_a_failed_run_says_why_and_is_made_again_only_if_asked(tmp_path, monkeypatch, capsys):
     board, made, diverges = SmallBoard(tmp_path), [], [True]
     plain, bad, *_ = board.runs
@@ -88,6 +120,18 @@ def test_a_failed_run_says_why_and_is_made_again_only_if_asked(tmp_path, monkeyp
     assert made[4:] == [bad.key] and not read_records(board.records)[bad.key].failure
 
 
+def test_runs_that_share_a_training_fail_with_it(tmp_path):
+    (tmp_path / "room.yaml").write_text(json.dumps(EXPERIMENT))
+    broken = {"training.learning_rate": 1e30, "training.max_bad_batches": 0}
+    broken |= {"training.warmup_steps": 0, "training.gradient_norm": 1e30}
+    content = {"experiment": str(tmp_path / "room.yaml"), "settings": broken, "seeds": [0]}
+    sweep = write_sweep(tmp_path, content | {"grid": {"evaluation.temperature": [1.0, 2.0]}})
+    with pytest.raises(NumericError, match="1 of 1 batches failed"):
+        make(sweep, tmp_path / "runs")
+    failures = [record.failure for record in read_records(sweep.records).values()]
+    assert len(failures) == 2 and all("finite" in failure for failure in failures)
+
+
 def test_a_run_that_is_told_to_stop_has_not_failed(tmp_path, monkeypatch, capsys):
     def stop(*_, **options):
         raise Terminated
@@ -99,6 +143,35 @@ def test_a_run_that_is_told_to_stop_has_not_failed(tmp_path, monkeypatch, capsys
     assert "terminated; run the same command to resume" in capsys.readouterr().err
     assert exit_code(VERBS["leaderboard"], [*board.words, "--status", "true"]) == 0
     assert "leaderboard: 4 of 4 runs are missing" in capsys.readouterr().out
+
+
+def test_the_budget_is_known_from_the_records(tmp_path, capsys):
+    board = SmallBoard(tmp_path, seeds=[0, 1, 2])
+    measure = new_measure(board.sweep)
+    assert budget(measure, board.runs, {}) == "6 of 6 runs are missing"
+    records = records_of(board.sweep, {"distillation": [0.8, 0.9, 1.0]})
+    text = budget(measure, board.runs, records)
+    assert text.startswith("3 of 6 runs are missing") and text.endswith("about 3 minutes")
+    add_records(board.records, records.values())
+    list_runs(board.records, measure, board.runs, board.root)
+    lines = capsys.readouterr().out.splitlines()
+    assert "missing  split 0  seed 0  room / clone: about 1 minute" in lines[:2]
+    assert "3 of 3 records were made with other versions" in lines[-2]  # torch 1
+
+
+def test_a_library_that_is_missing_refuses_only_the_runs_that_need_it(tmp_path, monkeypatch):
+    import ad.sources.sb3.settings
+
+    monkeypatch.setattr(ad.sources.sb3.settings, "find_spec", lambda name: None)
+    board = SmallBoard(tmp_path)
+    rows = {"distillation": {}, "rl2": {"settings": {"method.name": "rl2"}}}
+    content = {"experiment": str(tmp_path / "room.yaml"), "rows": rows, "seeds": [0]}
+    sweep = write_sweep(tmp_path, content)
+    measure, runs = new_measure(sweep), sweep.planned_runs()
+    with pytest.raises(ConfigError, match=r"rl2: method.name .* not installed: pip"):
+        missing_batches(sweep.records, measure, runs, board.root)
+    add_records(sweep.records, records_of(sweep, {"rl2": [0.5]}).values())
+    assert len(missing_batches(sweep.records, measure, runs, board.root)) == 1
 
 
 def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, capsys):
@@ -122,6 +195,23 @@ def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, 
     assert board.scores() == made.scores()
 
 
+def test_a_run_waits_for_histories_that_another_process_collects(made, tmp_path):
+    board, measure = SmallBoard(tmp_path), new_measure(made.sweep)
+    first = board.runs[0]
+    histories = HistoryStore(first.in_root(board.root)).path
+    batches = measure.batches([first])
+    with locked(histories):
+        process = threading.Thread(
+            target=run_missing, args=(board.records, measure, batches, board.root), daemon=True
+        )
+        process.start()
+        while not is_locked(board.root / "logs" / first.config.name):
+            time.sleep(0.05)
+        assert not read_records(board.records)
+    process.join(120)
+    assert board.scores() == {first.key: made.scores()[first.key]}
+
+
 def test_records_come_back_as_they_were_written(made, tmp_path):
     records, path = read_records(made.records), tmp_path / "copy.jsonl"
     add_records(path, records.values())
@@ -129,7 +219,7 @@ def test_records_come_back_as_they_were_written(made, tmp_path):
     assert scored(records) == scored(read_records(path))
 
 
-@pytest.mark.parametrize("text", ["{", "{}"])
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"key": "x"}', "\xff"])
 def test_records_that_are_damaged_are_refused_with_their_line(made, tmp_path, text):
     path = tmp_path / "records.jsonl"
     path.write_text(made.records.read_text() + text, encoding="latin-1")
@@ -163,3 +253,49 @@ def test_records_of_other_machines_are_merged_once(made, tmp_path, capsys):
     assert read_records(path)[key] == record  # in place of a failure
     with pytest.raises(ConfigError, match=r"there is no file .*none\.jsonl"):
         merge_records(path, [tmp_path / "none.jsonl"])
+
+
+def test_a_copy_of_a_sweep_has_records_of_its_own(made, tmp_path):
+    copy = tmp_path / "mine.yaml"
+    rows = {"distillation": {}, "own": {"settings": CLONE | {"training.steps": 10}}}
+    content = {"groups": {"room": {"experiment": str(made.plan.with_name("room.yaml"))}}}
+    sweep = write_sweep(tmp_path, content | {"rows": rows, "seeds": [0]}, "mine")
+    before = made.records.read_bytes()
+    words = ["--file", str(copy), "--root", str(tmp_path / "runs")]
+    assert exit_code(VERBS["sweep"], [*words, "--merge", str(made.records)]) == 0
+    assert exit_code(VERBS["sweep"], words) == 0
+    assert made.records.read_bytes() == before
+    runs = sweep.planned_runs()
+    assert {run.key for run in runs} <= read_records(sweep.records).keys()
+    assert sweep.records == tmp_path / "mine.jsonl"
+
+
+def test_the_page_is_made_from_the_records_alone(tmp_path, capsys):
+    board = SmallBoard(tmp_path)
+    add_records(board.records, records_of(board.sweep, {"clone": [0.5, 0.7]}).values())
+    write_page(board.sweep, board.root)
+    assert "| clone |" in board.page() and "2 of 4 runs" in capsys.readouterr().out
+    assert not (board.root / "logs").exists()
+
+
+def test_the_status_of_all_sweeps_is_that_of_the_files_in_configs(
+    made, tmp_path, monkeypatch, capsys
+):
+    plan = tmp_path / "configs/records/leaderboard.yaml"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(made.plan.read_text())
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(VERBS["sweep"], ["--status", "true"]) == 0
+    *runs, total = capsys.readouterr().out.splitlines()
+    assert len(runs) == 4 and all(line.startswith("missing  split 0  seed ") for line in runs)
+    assert total == "leaderboard: 4 of 4 runs are missing"
+    assert exit_code(VERBS["sweep"], ["--shard", "1/2"]) == 2
+    assert "--file is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_committed_sweeps_can_be_read(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in sorted(Path("configs/records").glob("*.yaml")):
+        for board in load_sweep(path).config.boards or [""]:
+            assert load_sweep(path, board).planned_runs()
