@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ad.models.encoders.pictures import one_hot, place_sinusoids
 from ad.registry import ENCODERS
 from envs.minigrid.encoding import SIZES
 from envs.spaces import Array, Discrete
@@ -55,8 +56,8 @@ def test_each_encoder_supports_the_parts_that_it_can_encode():
 
 
 @pytest.mark.parametrize("name", OF_CELLS)
-def test_pictures_of_any_leading_shape_become_vectors_and_every_parameter_learns(name):
-    width = 6
+@pytest.mark.parametrize("width", [6, 16, 64])
+def test_pictures_of_any_leading_shape_become_vectors_and_every_parameter_learns(name, width):
     module, pictures = encoder(name, width=width), cells(3, 5)
     vectors = module(pictures)
     assert vectors.shape == (3, 5, width) and vectors.isfinite().all()
@@ -66,12 +67,18 @@ def test_pictures_of_any_leading_shape_become_vectors_and_every_parameter_learns
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit", "index"])
-@pytest.mark.parametrize("shape", [(28, 30, 3), (84, 84, 1)])
+@pytest.mark.parametrize("shape", [(28, 30, 3), (84, 84, 1), (26, 3, 4), (30, 2, 3)])
 def test_pictures_of_pixels_become_vectors(name, shape):
     module = encoder(name, Array(shape, "uint8", 0.0, 255.0))
     picture = torch.randint(256, (2, *shape), dtype=torch.uint8)
     assert module(picture).shape == (2, 16)
     assert not torch.equal(module(picture), module(255 - picture))
+
+
+def test_a_one_hot_vector_says_object_color_and_state():
+    cell = torch.tensor([[10, 5, 2], [0, 0, 0], [1, 255, 3]], dtype=torch.uint8)
+    ones = [row.nonzero().flatten().tolist() for row in one_hot(cell, torch.float32)]
+    assert ones == [[10, 16, 19], [0, 11, 17], [1]]  # what is no word has no vector
 
 
 def test_a_one_hot_linear_map_is_the_product_of_an_explicit_one_hot_matrix():
@@ -85,6 +92,15 @@ def test_a_one_hot_linear_map_is_the_product_of_an_explicit_one_hot_matrix():
     torch.testing.assert_close(module(pictures), expected)
 
 
+def test_to_a_map_of_indices_one_object_is_a_multiple_of_another():
+    module = encoder("index")
+    empty = torch.zeros(1, 7, 7, 3, dtype=torch.uint8)
+    goal, obstacle = empty.clone(), empty.clone()
+    goal[0, 3, 3, 0], obstacle[0, 3, 3, 0] = 8, 6
+    step = (module(picture) - module(empty) for picture in (goal, obstacle))
+    torch.testing.assert_close(0.75 * next(step), next(step))
+
+
 @pytest.mark.parametrize("name", OF_CELLS)
 def test_it_matters_where_an_object_is(name):
     module = encoder(name)
@@ -94,3 +110,22 @@ def test_it_matters_where_an_object_is(name):
     vectors = module(moved).double()
     distance = torch.cdist(*[vectors - vectors.mean(0)] * 2)
     assert (distance + distance.max() * torch.eye(49)).min() > 0.005 * distance.max()
+
+
+def test_a_bag_of_words_knows_a_cell_by_its_words_and_its_place_alone():
+    module = encoder("bag_of_words").requires_grad_(False)
+    one, other = cells(2)
+    mixed = one.clone()
+    mixed[:4] = other[:4]
+    rest = other.clone()
+    rest[:4] = one[:4]
+    torch.testing.assert_close(module(one) + module(other), module(mixed) + module(rest))
+
+
+def test_places_have_different_vectors_that_change_slowly_and_only_along_their_axis():
+    places = place_sinusoids(25, 25, 24)
+    distance = torch.cdist(*[places.flatten(0, 1)] * 2) + torch.eye(625)
+    assert distance.min() > 0.1
+    assert (places[:, 0] - places[:, 9])[..., ::2].abs().max() == 0  # the half that tells the row
+    assert (places[0] - places[9])[..., 1::2].abs().max() == 0
+    assert place_sinusoids(3, 4, 5).shape == (3, 4, 5)

@@ -138,6 +138,27 @@ def test_conditioned_tokens_leave_out_what_an_action_led_to():
     ]
 
 
+def test_what_is_asked_for_has_a_token_of_its_own_before_its_decision():
+    asked = nn.Linear(1, 8)
+    tokenizer = TOKENIZERS.load("conditioned")(SPEC, replace(CONFIG, width=8), {"asked": asked})
+    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
+    window["asked"] = torch.tensor([[0.0, 5.0, 3.0, 2.0, 1.0]])
+    tokens = tokenizer(window)
+    assert tokens.shape == (1, tokenizer.num_tokens(4), 8) == (1, 11, 8)
+    expected = asked(window["asked"][0, 1:, None]) + tokenizer.position.vectors.weight
+    torch.testing.assert_close(tokens[0, ::3], expected)
+    without = TOKENIZERS.load("conditioned")(SPEC, replace(CONFIG, width=8))
+    without.load_state_dict(tokenizer.state_dict(), strict=False)
+    torch.testing.assert_close(tokens[0, 1::3], without(window)[0, ::2])
+    assert tokenizer.at_decisions(torch.arange(11)[None]).flatten().tolist() == [1, 4, 7, 10]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_without_next_observation_no_token_shows_where_an_action_led(name):
+    shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]
+    assert read_tokens(name, next_observation=False) == shown
+
+
 @pytest.mark.parametrize(("name", "order"), ORDERS)
 def test_actions_are_predicted_from_the_tokens_of_the_current_observation(name, order):
     tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, width=8, reward_token=order))
@@ -156,6 +177,13 @@ def test_an_encoder_has_a_vector_for_each_observation_and_another_for_none(encod
     assert len(vectors.unique(dim=0)) == 7
 
 
+@pytest.mark.parametrize("encoder", TABULAR)
+def test_every_parameter_of_an_encoder_learns(encoder):
+    module = ENCODERS.load(encoder)(ROOM, 16)
+    module.table().square().sum().backward()
+    assert all((p.grad != 0).any(dim=1).all() for p in module.parameters())
+
+
 def test_a_factored_vector_is_the_sum_of_its_row_and_its_column():
     module = ENCODERS.load("factored")(ROOM, 16)
     rows, columns = (table.weight for table in module.vectors)
@@ -164,6 +192,13 @@ def test_a_factored_vector_is_the_sum_of_its_row_and_its_column():
         row, column = np.unravel_index(observation, (2, 3))
         torch.testing.assert_close(vector, rows[row] + columns[column])
     torch.testing.assert_close(module.table()[6], rows[2] + columns[3])
+
+
+def test_a_table_has_nothing_in_common_between_two_observations():
+    module = ENCODERS.load("table")(ROOM, 16)
+    before = module.table().detach().clone()
+    module.vectors.weight.data[4] += 1
+    assert (module.table() != before).any(dim=1).tolist() == [o == 4 for o in range(7)]
 
 
 @pytest.fixture
@@ -198,9 +233,44 @@ def test_in_training_each_window_is_shifted_as_a_whole(offsets):
     assert set(by[0].flatten()) == set(range(2 * MAX_SHIFT + 1))
 
 
+def test_a_window_that_is_not_shifted_has_the_vectors_of_an_evaluation(offsets):
+    here = torch.arange(7)[None]
+    still = offsets._shifted(here, torch.full((2, 1, 1), MAX_SHIFT))
+    torch.testing.assert_close(offsets.table()[still[0]], offsets.eval().table())
+    assert offsets.augment(here, here)[0] is here
+
+
 def test_a_projected_reward_is_a_line_in_its_value_and_none_lies_off_it():
     module = RewardProjection(replace(SPEC, rewards=(), reward_range=(-1.0, 3.0)), 8)
     low, zero, high, none = module(torch.tensor([-1.0, 0.0, 3.0, NONE]))
     torch.testing.assert_close(high - zero, 3 * (zero - low))
     torch.testing.assert_close(zero, module.linear.bias)
     torch.testing.assert_close(none, module.none.weight[0])
+
+
+@pytest.mark.parametrize(("name", "reward_token"), ORDERS)
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_entries_of_a_token_are_those_whose_change_changes_it(name, reward_token, asked):
+    inputs = {"return_to_go": nn.Linear(1, 64)} if asked else None
+    settings = replace(CONFIG, reward_token=reward_token)
+    tokenizer = TOKENIZERS.load(name)(SPEC, settings, inputs)
+    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
+    window |= {"return_to_go": torch.zeros(1, 5)}
+    before = tokenizer(window)
+    told = tokenizer.entries(4)
+    assert {entry.shape for entry in told.values()} == {before.shape[:2]}
+    for role, field in {"action": "action", "outcome": "reward", "decision": "time"}.items():
+        for entry in range(1, 5):
+            changed = {**window, field: window[field].clone()}
+            changed[field][0, entry] = 0 if window[field][0, entry] != 0 else 1
+            differs = (tokenizer(changed) != before).any(-1)
+            assert torch.equal(differs, told[role] == entry), (role, entry)
+
+
+@pytest.mark.parametrize(("name", "reward_token"), ORDERS)
+def test_the_observation_of_a_decision_is_in_the_token_that_predicts_its_action(name, reward_token):
+    tokenizer = TOKENIZERS.load(name)(SPEC, replace(CONFIG, reward_token=reward_token))
+    entries = tokenizer.entries(4)["observation"]
+    at_decisions = tokenizer.at_decisions(entries[..., None].expand(-1, -1, 2))
+    assert at_decisions[0, :, 0].tolist() == [1, 2, 3, 4]
+    assert sorted(entries[entries >= 0].tolist()) == [1, 2, 3, 4]
