@@ -7,7 +7,7 @@ LIBRARY_CONSTRAINTS import further packages, too, and are checked only where a r
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, replace
 
-from ad.config.checks import package_problem
+from ad.config.checks import Constraints, package_problem
 from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world, reserved_problem
@@ -21,23 +21,11 @@ MOST_PERMUTED = 2**16  # observations: a batch holds a permutation of them for e
 Check = Callable[..., Iterator[Problem] | None]
 
 
-class ComponentConstraints:
+class ComponentConstraints(Constraints):
     """Checks `check(config, world)` of components, which a user may have written.
 
     A check yields problems or raises SettingError. What else it raises is a problem, too.
     """
-
-    def __init__(self):
-        self._checks: list[tuple[tuple[str, ...], Check]] = []
-
-    def register(self, *paths: str) -> Callable[[Check], Check]:
-        """Add the decorated function as a check of the first of the settings at `paths`."""
-
-        def add(check: Check) -> Check:
-            self._checks.append((paths, check))
-            return check
-
-        return add
 
     def violations(self, config: Experiment, bad: Collection[str] = ()) -> Iterator[Problem]:
         """Yield the problems of `config`.

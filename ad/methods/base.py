@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: a configuration needs o
 
 
 class Learner(Protocol):
-    """What takes the train steps of a method that brings it, driven by `ad.training.learner`.
+    """A learner that a method brings: it takes the train steps, driven by `ad.training.learner`.
 
     A train step depends on the seed and its number, not on the process that takes it.
     `model` has the spec in `spec` and is what the method's `build` returns. `learning_rate` is that

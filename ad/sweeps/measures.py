@@ -1,4 +1,4 @@
-"""What the record of a run says: its evaluation. The base class is that of every measure.
+"""The base class of all measures, which is itself the measure `evaluation`.
 
 `evaluation` trains a model and keeps its scores; `analysis` (`ad.sweeps.analyses`) trains a model
 and keeps values of analyses; `learning` (`ad.sweeps.learning`) keeps the learning curves of source

@@ -31,7 +31,7 @@ LAUNCHER_OPTIONS = (
 
 @dataclass(frozen=True)
 class Jobs:
-    """What the LAUNCHER_OPTIONS of a verb say, and the command line of its jobs."""
+    """The values of the LAUNCHER_OPTIONS of a verb, and the command line of its jobs."""
 
     verb: str
     words: list[str]  # options of the jobs, without a shard
