@@ -146,7 +146,10 @@ def product_attention(
         pattern = scores.unflatten(0, (-1, streams)).unflatten(-1, (streams, -1)).softmax(-1)
         pattern = (pattern * gates[:, :, None, :, None]).flatten(-2).flatten(0, 1)
     pattern = pattern_point(pattern)
-    return (F.dropout(pattern, dropout) if dropout else pattern) @ v
+    pattern = F.dropout(pattern, dropout) if dropout else pattern
+    if new == 1:  # twice as fast with the layout of a cache
+        return (v.mT @ pattern.mT).mT
+    return pattern @ v
 
 
 def _causal(new: int, total: int, device: torch.device) -> torch.Tensor:

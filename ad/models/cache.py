@@ -4,7 +4,7 @@ import torch
 
 
 class KVCache:
-    """Keys [layers, N * streams, H, D, capacity] and values [layers, N * streams, H, capacity, D].
+    """Keys and values [layers, N * streams, H, D, capacity] of the tokens read so far.
 
     Each of N environments has `streams` sequences, adjacent in the batch (`tokenizer.py`). All
     environments add equally many tokens at a time, to the slots from `length` on. Each token
@@ -23,11 +23,11 @@ class KVCache:
         like: torch.Tensor,
         streams: int = 1,
     ):
-        shape = (layers, num_envs * streams, heads, capacity, head_dim)
+        # The products of one query are faster with adjacent slots than with adjacent dimensions.
+        shape = (layers, num_envs * streams, heads, head_dim, capacity)
         # Zeros: a masked slot has weight 0, and 0 times NaN is NaN.
-        self.values = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        # A query's products with keys of adjacent slots are faster than with adjacent dimensions.
-        self.keys = self.values.mT.clone(memory_format=torch.contiguous_format)
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros_like(self.keys)
         self.capacity, self.length, self.streams = capacity, 0, streams
 
     @property
@@ -47,11 +47,11 @@ class KVCache:
         end = begin + keys.shape[2]
         assert end <= self.capacity, "the cache is full"
         self.keys[layer, ..., begin:end] = keys.mT
-        self.values[layer, :, :, begin:end] = values
+        self.values[layer, ..., begin:end] = values.mT
         if not self.length:
             return keys, values
         used = min(self.length + keys.shape[2], self.capacity)
-        return self.keys[layer, ..., :used].mT, self.values[layer, :, :, :used]
+        return self.keys[layer, ..., :used].mT, self.values[layer, ..., :used].mT
 
     def mask(self, new: int) -> torch.Tensor | None:
         """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S].
