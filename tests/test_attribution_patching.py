@@ -12,10 +12,10 @@ from ad.interpret.analyses.attribution_patching import (
     first_order,
     gradients,
 )
+from ad.interpret.analyses.pairs import Pair, place_patches
 from ad.interpret.analysis import correlation
 from ad.interpret.changes import changed
 from ad.interpret.hooks import hooked
-from ad.interpret.pairs import Pair, place_patches
 
 SIZES = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 40}
 

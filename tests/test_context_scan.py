@@ -15,9 +15,9 @@ from ad.interpret.analyses.context_scan import (
     log_probs,
     play,
 )
+from ad.interpret.analyses.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of
 from ad.interpret.analysis import Subject
 from ad.interpret.changes import changed
-from ad.interpret.varied import EARLY, LATE, Prompt, VariedPolicy, prompts_of
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
 from ad.rollout.tasks import policy_of, rollout_tasks

@@ -6,9 +6,9 @@ import pytest
 import torch
 from windows import rewarded_queries, subject_of
 
+from ad.interpret.analyses.pairs import Pair, head_patches, recovery
 from ad.interpret.analyses.patching import Patching
 from ad.interpret.changes import changed, changes
-from ad.interpret.pairs import Pair, head_patches, recovery
 from ad.methods import algorithm_distillation
 from ad.models.sequence_model import SequenceModel
 

@@ -6,12 +6,12 @@ import pytest
 from test_patching import AD
 from windows import rewarded_queries
 
+from ad.interpret.analyses.pairs import Pair
 from ad.interpret.analyses.path_patching import (
     edge_recoveries,
     receivers,
 )
 from ad.interpret.changes import changed
-from ad.interpret.pairs import Pair
 
 HEADS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 NOTE = hand_made.block("other")[:1]  # where head 0.1 notes that there was a reward

@@ -1,6 +1,6 @@
 """Attribution patching: the recovery of every head at every place, by one gradient a change.
 
-The effect of a patch (`ad/interpret/pairs.py`) is estimated to first order: the gradient of the
+The effect of a patch (`pairs.py`) is estimated to first order: the gradient of the
 divergence at the values on the changed context, times the difference of the original values from
 these (Nanda 2023, "Attribution Patching"; Syed et al. 2023, arXiv 2310.10348, section 3). One
 backward pass estimates all patches at once; for long contexts there are too many to make each one.
@@ -14,10 +14,7 @@ import numpy as np
 import torch
 
 from ad.evaluation.scores import UNKNOWN
-from ad.interpret.analysis import correlation, texts
-from ad.interpret.hooks import Values, hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
-from ad.interpret.pairs import (
+from ad.interpret.analyses.pairs import (
     POINTS,
     Pair,
     PairAnalysis,
@@ -29,6 +26,9 @@ from ad.interpret.pairs import (
     place_patches,
     recovery,
 )
+from ad.interpret.analysis import correlation, texts
+from ad.interpret.hooks import Values, hooked
+from ad.interpret.labeled import BOUND, Axes, LabeledArray
 from ad.reporting.page import Table
 
 KINDS = {"head": head_patches, "place": place_patches}  # patches that are made and estimated

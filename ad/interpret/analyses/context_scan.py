@@ -20,12 +20,12 @@ import torch
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
+from ad.interpret.analyses.pairs import NUM_CONTEXTS
+from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
-from ad.interpret.pairs import NUM_CONTEXTS
 from ad.interpret.relations import encodes_rewards
-from ad.interpret.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel

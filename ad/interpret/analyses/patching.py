@@ -11,9 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ad.interpret.analysis import texts
-from ad.interpret.labeled import BOUND, Axes
-from ad.interpret.pairs import (
+from ad.interpret.analyses.pairs import (
     Pair,
     PairAnalysis,
     Patches,
@@ -24,6 +22,8 @@ from ad.interpret.pairs import (
     place_patches,
     recovery,
 )
+from ad.interpret.analysis import texts
+from ad.interpret.labeled import BOUND, Axes
 from ad.interpret.relations import relation_names, relations
 from ad.reporting.page import Table
 

@@ -1,6 +1,6 @@
 """Path patching: along which edges the output of a head carries a change of the context.
 
-The model runs on the changed context of a pair (`ad/interpret/pairs.py`). A sender is a head; a
+The model runs on the changed context of a pair (`pairs.py`). A sender is a head; a
 receiver is the query, key or value of a later head, an MLP, or the logits. The receiver is computed
 with the sender's output on the original context, while its other inputs are frozen. Whatever
 follows the receiver is computed anew (Wang et al. 2023, arXiv 2211.00593, section 3.1, where MLPs
@@ -13,10 +13,7 @@ import numpy as np
 import torch
 
 from ad.evaluation.scores import UNKNOWN
-from ad.interpret.analysis import estimate_text
-from ad.interpret.hooks import Write, hooked
-from ad.interpret.labeled import BOUND, Axes
-from ad.interpret.pairs import (
+from ad.interpret.analyses.pairs import (
     Pair,
     PairAnalysis,
     Patches,
@@ -25,6 +22,9 @@ from ad.interpret.pairs import (
     labeled_recoveries,
     make_pairs,
 )
+from ad.interpret.analysis import estimate_text
+from ad.interpret.hooks import Write, hooked
+from ad.interpret.labeled import BOUND, Axes
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from ad.errors import ConfigError
+from ad.interpret.analyses.pairs import recovery
 from ad.interpret.analysis import Analysis, estimate_text
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
-from ad.interpret.pairs import recovery
 from ad.interpret.relations import at_tokens, decision_tokens, encodes_rewards, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table

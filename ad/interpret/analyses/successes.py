@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from ad.errors import ConfigError
+from ad.interpret.analyses.pairs import Pair, labeled_recoveries, recovery
 from ad.interpret.analysis import Analysis, Subject, estimate_text
 from ad.interpret.changes import Queries, changed
 from ad.interpret.contexts import Contexts
 from ad.interpret.labeled import BOUND, Axes, LabeledArray
-from ad.interpret.pairs import Pair, labeled_recoveries, recovery
 from ad.interpret.relations import encodes_rewards
 from ad.reporting.page import Table
 from envs.rng import derive_key
