@@ -19,13 +19,13 @@ from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.analysis import Analysis, estimate_text, over_tasks, texts
 from ad.interpret.contexts import Contexts
+from ad.interpret.directions import MOST_PAIRS
 from ad.interpret.hooks import Values, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 
-MOST_PAIRS = 45  # of actions, which ten have; with more actions the pairs are left out
 POINTS = (
     "hook_embed",
     "*.hook_pattern",
