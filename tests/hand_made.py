@@ -3,13 +3,28 @@
 The model reads fused tokens of the 3 x 3 room of the fixture `spec`, without normalization. What a
 token tells is one-hot in a block of coordinates of its own, and logits are read from the block
 `out`. Heads and MLPs do nothing until one is built.
+
+`conditioned` is another model, a decision transformer of one time step for MiniGrid. What it adds:
+
+    embedding of the state   to forward: WALL with a wall in front, GOAL with a goal
+    embedding of the time    to turn left: TIME t / T
+    head 0                   to forward: AVOIDS if something is in front, for then it attends to the
+                             state, else to the return-to-go
+    head 1                   to forward: COPIES times the asked return, since it attends to it
+
+The embedding of the return-to-go would add RETURN times the asked return to forward, but it stands
+at another token than the decision, and no head reads that.
 """
 
 import torch
 from torch import nn
 
 from ad.config.schema import ModelConfig
+from ad.data.spec import Spec
+from ad.models.rewards import ReturnToGo
 from ad.models.sequence_model import SequenceModel
+from envs.minigrid.encoding import HIGHEST, NUM_PLANES, OBJECTS
+from envs.spaces import Array
 
 SIZES = {
     **{"cell": 10, "before": 10, "next": 10},  # 9 cells and none
@@ -106,3 +121,55 @@ def step_after(model: SequenceModel, layer: int, head: int) -> None:
 def rewarded(model: SequenceModel, layer: int, head: int) -> None:
     """Make a head attend to earlier tokens that tell a reward of 1."""
     attends(model, layer, head, block("one"), [block("reward")[REWARD]])
+
+
+# The residual stream of `conditioned`: the logits, whether a token is a state or a return-to-go,
+# the asked return, and on states 1 if something is in front, else -1.
+LEFT, RIGHT, FORWARD, IS_STATE, IS_RETURN, ASKED, BLOCKED, _ = range(8)
+WALL, GOAL, AVOIDS, COPIES, TIME, RETURN = -3.0, 1.0, -2.0, 1.5, 0.5, 0.25
+FRONT = 3, 5  # of a view of 7 x 7 cells: the agent stands at (3, 6) and looks along y to 0
+NOTHING = ("unseen", "empty", "floor")  # objects that are not "something in front"
+GRID_SPEC = Spec({"": Array((7, 7, 3), "uint8", 0, HIGHEST)}, 3, (), (-1.0, 1.0), 300, (-1.0, 0.95))
+
+
+def conditioned(spec: Spec = GRID_SPEC) -> SequenceModel:
+    """A decision transformer of one time step: head 0 avoids what is in front, head 1 obeys."""
+    sizes = {"width": 8, "layers": 1, "heads": HEADS, "feed_forward": 8, "norm": "none"}
+    names = {"encoder": "one_hot", "tokenizer": "conditioned", "position": "env_time"}
+    config = ModelConfig(**sizes, **names, reward="none")
+    inputs = {"return_to_go": ReturnToGo(spec, config.width)}
+    model = SequenceModel(spec, config, inputs).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    asked, encoder = inputs["return_to_go"].linear, model.tokenizer.encoders[0].linear
+    asked.weight[[ASKED, FORWARD], 0] = torch.tensor([1.0, RETURN])
+    asked.bias[IS_RETURN] = encoder.bias[IS_STATE] = 1.0
+    encoder.bias[BLOCKED] = -1.0
+    front = encoder.weight.unflatten(1, (7, 7, NUM_PLANES))[:, *FRONT]  # [C, planes]
+    front[BLOCKED, [n for n, name in enumerate(OBJECTS) if name not in NOTHING]] = 2.0
+    front[FORWARD, OBJECTS.index("wall")] = WALL
+    front[FORWARD, OBJECTS.index("goal")] = GOAL
+    times = model.tokenizer.position.vectors.weight
+    times[:, LEFT] = TIME * torch.arange(len(times)) / len(times)
+    attends(model, 0, 0, [BLOCKED], [IS_STATE], not_itself=False)
+    copies(model, 0, 0, [IS_STATE], [FORWARD], gain=AVOIDS)
+    attends(model, 0, 1, [IS_STATE], [IS_RETURN], not_itself=False)
+    copies(model, 0, 1, [ASKED], [FORWARD], gain=COPIES)
+    model.head.weight[:, [LEFT, RIGHT, FORWARD]] = torch.eye(3)
+    return model
+
+
+def front_window(objects: list[str], asked: list[float], time: int = 0) -> dict[str, torch.Tensor]:
+    """Windows [B, 2] of one decision: an object of OBJECTS in front, the asked return, the time."""
+    count = len(objects)
+    cells = torch.zeros(count, 2, 7, 7, 3, dtype=torch.uint8)
+    cells[..., 0] = OBJECTS.index("empty")
+    cells[:, 1, *FRONT, 0] = torch.tensor([OBJECTS.index(name) for name in objects]).byte()
+    none = torch.zeros(count, 2, dtype=torch.int64)
+    return {
+        **{"observation": cells, "next_observation": cells, "action": none, "step": none},
+        "reward": torch.zeros(count, 2),
+        "time": none + time,
+        "valid": torch.tensor([[False, True]]).expand(count, -1),
+        "return_to_go": torch.tensor(asked)[:, None].expand(-1, 2),
+    }
