@@ -19,7 +19,9 @@ from ad.evaluation.evaluate import evaluate
 from ad.methods import context_policy
 from ad.pipeline import run_all
 from ad.registry import TOKENIZERS
+from ad.reporting.report import report
 from ad.rollout.rollout import rollout, sampled
+from ad.runtime import metrics_log
 from ad.runtime.run import Run
 from envs import make_vec
 from envs.oracle import TaskOracle
@@ -273,6 +275,9 @@ BAD = {
     r"evaluation\.calibration .*must be \[\] with behavior_cloning": [
         *("--method.name", "behavior_cloning", "--evaluation.calibration", "[1]"),
     ],
+    r"evaluation\.asked_returns .*must be \[\] with behavior_cloning": [
+        *("--method.name", "behavior_cloning", "--evaluation.asked_returns", "[1]"),
+    ],
     r"windows_to_end .*must be at most 1 - data\.windows_from_start \(0\.5\), not 0\.6": [
         *("--data.windows_to_end", "0.6"),
     ],
@@ -317,6 +322,7 @@ def finished(tmp_path_factory) -> Run:
         "evaluation.temperature": 1.0,
         "evaluation.policy": "{asked_return: 6}",
         "evaluation.calibration": "[0, 1, 3, 5, 6]",
+        "evaluation.asked_returns": "[1, 5]",
         "training.precision": "float32",
         "record.source_videos": "false",
     }
@@ -341,6 +347,14 @@ def test_a_decision_transformer_reaches_what_is_asked(finished):
     histogram = results["history_returns"]
     assert sum(histogram["counts"]) == 3 * 800 and len(histogram["edges"]) == 41
     assert (histogram["edges"][0], histogram["edges"][-1]) == (0, 6)
+
+
+def test_asked_returns_are_logged_during_training_and_reported(finished):
+    steps, achieved = metrics_log.series(finished.folder, metrics_log.ASKED)
+    assert steps == [300] and list(achieved) == ["1", "5"]
+    for asked, (value,) in achieved.items():
+        assert abs(value - float(asked)) < 0.4
+    assert "Returns for asked ones during training" in report(finished).read_text()
 
 
 def test_a_damaged_calibration_is_made_again(finished):

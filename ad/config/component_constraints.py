@@ -82,12 +82,14 @@ def settings_of_the_policy_are_valid(config, world):
     yield from validate(group, config.evaluation.policy, "evaluation.policy")
 
 
-@constraint("evaluation.calibration", "method.name")
+@constraint("evaluation", "method.name")
 def policy_of_a_calibration_is_return_conditioned(config, world):
     group = METHODS.load(config.method.name).PolicySettings
-    if config.evaluation.calibration and "asked_return" not in {one.name for one in fields(group)}:
-        text = f"must be [] with {config.method.name}: its policy is not conditioned on a return"
-        yield Problem("evaluation.calibration", text)
+    text = f"must be [] with {config.method.name}: its policy is not conditioned on a return"
+    for name in ("calibration", "asked_returns"):
+        is_asked = bool(getattr(config.evaluation, name))
+        if is_asked and "asked_return" not in {one.name for one in fields(group)}:
+            yield Problem(f"evaluation.{name}", text)
 
 
 @constraint("data.permute", "env", "method.name")

@@ -17,7 +17,10 @@ from envs.presets import PRESETS
 BELONGING = {  # setting that names a component -> dotted paths of what belongs to the component
     "env.id": ("env.kwargs", "env.tasks", "evaluation.worlds"),
     "source.algorithm": ("source.settings",),
-    "method.name": ("method.settings", "evaluation.policy", "evaluation.calibration"),
+    "method.name": (
+        *("method.settings", "evaluation.policy", "evaluation.calibration"),
+        "evaluation.asked_returns",
+    ),
 }
 
 

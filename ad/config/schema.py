@@ -219,6 +219,8 @@ class EvaluationConfig:
     """settings of the method's policy; --help evaluation lists those of each method"""
     calibration: list[float] = field([], added=True)
     """target returns of a return-conditioned policy, for the plot of achieved returns"""
+    asked_returns: list[float] = field([], added=True, affects_results=False)
+    """returns that evaluations during training ask a return-conditioned policy for"""
     worlds: list[dict] = field([], affects_results=False)
     """further environments to evaluate on, each by its changes of env.kwargs, e.g. [{size: 11}]"""
 

@@ -21,7 +21,7 @@ from ad.errors import CorruptError
 from ad.evaluation.scores import estimate
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
-from ad.rollout.tasks import policy_of, rollout_envs
+from ad.rollout.tasks import rollout_asked
 from ad.runtime.files import atomic_write, remove
 from ad.runtime.run import Run
 from envs.tasks import Split, task_name
@@ -114,11 +114,9 @@ def _played(config: Experiment, split: Split, model: SequenceModel, action: str)
     settings = config.evaluation
     envs = [(seed, task) for seed in range(settings.eval_seeds) for task in split.held_out_tasks]
     asked = list(dict.fromkeys(settings.calibration))
-    arguments = settings.policy | {"asked_return": [value for value in asked for _ in envs]}
-    changed = replace(config, evaluation=replace(settings, action=action, policy=arguments))
-    new_policy = policy_of(changed, build_method(config.method), model)
-    label = f"calibrate, {action}"
-    played = rollout_envs(changed, envs * len(asked), new_policy, settings.episodes, (), label)
+    changed = replace(config, evaluation=replace(settings, action=action))
+    method, label = build_method(config.method), f"calibrate, {action}"
+    played = rollout_asked(changed, method, model, asked, envs, settings.episodes, label)
     for returns, (value, (seed, task)) in zip(
         played.returns, itertools.product(asked, envs), strict=True
     ):

@@ -33,6 +33,7 @@ from ad.reporting.page import (
 )
 from ad.reporting.record import can_draw
 from ad.runtime.files import atomic_write, write_text
+from ad.runtime.metrics_log import ASKED, series
 from ad.runtime.run import Run
 from envs.tasks import task_name
 
@@ -88,6 +89,7 @@ def run_page(run: Run, results: dict, curve: Chart) -> Page:
             ],
         ),
         *_calibration(results, noun),
+        *_asked_over_training(run),
         *([Section(f"Scores by {noun}", [maps])] if maps else []),
         _scores(run, results),
         *_search(results),
@@ -174,6 +176,18 @@ def _calibration(results: dict, noun: str) -> Iterator[Section]:
     if histogram := results["history_returns"]:
         blocks.append(charts.history_histogram(histogram))
     yield Section("Calibration", blocks)
+
+
+def _asked_over_training(run: Run) -> Iterator[Section]:
+    """Yield the section of the returns achieved during training, if any were asked for."""
+    steps, achieved = series(run.folder, ASKED)
+    if steps:
+        text = (
+            f"Evaluations during training play one seed and {run.config.training.eval_episodes} "
+            "episodes for each asked return."
+        )
+        chart = charts.asked_over_training(steps, achieved)
+        yield Section("Returns for asked ones during training", [chart, Text(text)])
 
 
 def _scores(run: Run, results: dict) -> Section:

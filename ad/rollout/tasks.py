@@ -1,6 +1,7 @@
 """Rollouts on the held-out and the train tasks of an experiment."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -82,6 +83,27 @@ def rollout_envs(
         record,
         label,
     )
+
+
+def rollout_asked(
+    config: Experiment,
+    method,
+    model,
+    asked: Sequence[float],
+    envs: Sequence[tuple[int, np.ndarray]],
+    episodes: int,
+    label: str | None = None,
+) -> Rollout:
+    """Return the rollout of `envs` for each of the `asked` returns in turn, all played together.
+
+    The policy of `method` must be return-conditioned. `envs` and `label` are those of
+    `rollout_envs`.
+    """
+    arguments = {"asked_return": [value for value in asked for _ in envs]}
+    settings = replace(config.evaluation, policy=config.evaluation.policy | arguments)
+    changed = replace(config, evaluation=settings)
+    new_policy = policy_of(changed, method, model)
+    return rollout_envs(changed, [*envs] * len(asked), new_policy, episodes, (), label)
 
 
 def env_seed(eval_seed: int, task: np.ndarray) -> int:

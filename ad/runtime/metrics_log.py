@@ -14,6 +14,8 @@ from ad.runtime.console import warn
 from ad.runtime.files import sync, write_text
 from ad.runtime.metric_sinks import TensorBoard
 
+ASKED = "evaluate/asked/"  # tags of the returns achieved for `evaluation.asked_returns`
+
 
 class MetricsLog:
     """Appends to `metrics.jsonl` in `folder`, and writes to TensorBoard and further `sinks`."""
@@ -94,6 +96,25 @@ def value_at(folder: Path, tag: str, step: int, within: int = 1) -> float | None
             if step - within < _step(line) <= step:
                 value = json.loads(line).get(tag, value)
     return value
+
+
+def series(folder: Path, prefix: str) -> tuple[list[int], dict[str, list[float | None]]]:
+    """Return the train steps at which tags that begin with `prefix` were logged, and their values.
+
+    The values are by the rest of the tag, None where a step lacks one. An incomplete line is left
+    out.
+    """
+    logged: dict[int, dict[str, float]] = {}
+    with suppress(OSError):
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                content = json.loads(line)
+                own = {tag: value for tag, value in content.items() if tag.startswith(prefix)}
+                if own:
+                    logged[content["step"]] = own
+    tags = dict.fromkeys(tag for own in logged.values() for tag in own)
+    values = {tag: [own.get(tag) for own in logged.values()] for tag in tags}
+    return list(logged), {tag.removeprefix(prefix): own for tag, own in values.items()}
 
 
 def _step(line: str) -> float:

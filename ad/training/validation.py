@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from ad.data.dataset import to_device
-from ad.rollout.tasks import policy_of, rollout_tasks
+from ad.rollout.tasks import policy_of, rollout_asked, rollout_tasks
+from ad.runtime.metrics_log import ASKED
 from ad.training.trainer import BaseTrainer
 from envs.rng import derive_key
 
@@ -17,8 +18,8 @@ def validate(trainer: BaseTrainer) -> dict[str, float]:
     """Return the numbers of a validation of the trainer's model, by their tags in the log.
 
     One evaluation seed plays `training.eval_episodes` episodes on every task that the model will be
-    evaluated on, if the world can be stepped. Raises NumericError if the model's logits are not
-    finite.
+    evaluated on, if the world can be stepped, and on the held-out tasks for each of
+    `evaluation.asked_returns`. Raises NumericError if the model's logits are not finite.
     """
     trainer.model.eval()
     values, config = {}, trainer.config
@@ -35,6 +36,11 @@ def validate(trainer: BaseTrainer) -> dict[str, float]:
         values[f"evaluate/{split}/return_last10"] = result.returns[:, last].mean()
         if np.isfinite(success := result.successes[:, last].mean()):  # the world can tell
             values[f"evaluate/{split}/success_last10"] = success
+    if asked := list(dict.fromkeys(config.evaluation.asked_returns)):
+        envs = [(0, task) for task in trainer.run.split.held_out_tasks]
+        played = rollout_asked(config, trainer.method, trainer.model, asked, envs, episodes)
+        means = played.returns.reshape(len(asked), -1).mean(1)
+        values |= {f"{ASKED}{value:g}": mean for value, mean in zip(asked, means, strict=True)}
     return values
 
 
