@@ -153,6 +153,24 @@ def test_what_is_asked_for_has_a_token_of_its_own_before_its_decision():
     assert tokenizer.at_decisions(torch.arange(11)[None]).flatten().tolist() == [1, 4, 7, 10]
 
 
+@pytest.mark.parametrize(("name", "reward_token"), ORDERS)
+def test_the_terms_of_a_token_add_up_to_it_and_name_what_it_tells(name, reward_token):
+    settings = replace(CONFIG, width=8, reward_token=reward_token)
+    tokenizer = TOKENIZERS.load(name)(SPEC, settings, {"return_to_go": nn.Linear(1, 8)})
+    window = {field: torch.tensor([values]) for field, values in WINDOW.items()}
+    window["return_to_go"] = torch.tensor([[0.0, 5.0, 3.0, 2.0, 1.0]])
+    tokens, terms = tokenizer(window), tokenizer.terms(window)
+    assert {term.shape for term in terms.values()} == {tokens.shape}
+    torch.testing.assert_close(sum(terms.values()), tokens)
+    assert terms.keys() >= {"return-to-go", "state", "action", "time"}
+    if name == "conditioned":
+        told = [
+            {term for term, vectors in terms.items() if vectors[0, token].any()}
+            for token in range(3)
+        ]
+        assert told == [{"return-to-go", "time"}, {"state", "time"}, {"action", "time"}]
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_without_next_observation_no_token_shows_where_an_action_led(name):
     shown = [{part for part in token if "'" not in part} for token in read_tokens(name)]

@@ -3,14 +3,7 @@
 import torch
 
 from ad.models.positions import Start
-from ad.models.tokenizer import (
-    CURRENT,
-    TableCache,
-    Tokenizer,
-    Window,
-    add_vectors,
-    interleave,
-)
+from ad.models.tokenizer import CURRENT, TableCache, Terms, Tokenizer, Window, interleave
 
 
 class ConditionedTokens(Tokenizer):
@@ -28,13 +21,18 @@ class ConditionedTokens(Tokenizer):
         return self._num_each * num_decisions - 1
 
     def entries(self, num_decisions: int) -> Window:
-        """Return the entries that each token tells, int64 [1, L] by role; none tells an outcome."""
+        """Return the entries that each token tells, int64 [1, L] by role; none tells an outcome.
+
+        With further inputs there is the role `inputs`.
+        """
         t = torch.arange(1, num_decisions + 1)
         columns = {
             "observation": (None, t, None),
             "action": (None, None, t),
             "decision": (t, t, t),
         }
+        if self.inputs:
+            columns["inputs"] = (t, None, None)
         told = {role: interleave(*c[-self._num_each :])[:, :-1] for role, c in columns.items()}
         return told | {"outcome": torch.full_like(told["decision"], -1)}
 
@@ -42,15 +40,17 @@ class ConditionedTokens(Tokenizer):
         """Return the hidden states of the observations."""
         return hidden[:, self._num_each - 2 :: self._num_each]
 
-    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
+    def _columns(self, window: Window, start: Start, tables: TableCache) -> list[Terms]:
         parts = [
             self._embed_inputs(window),
             self._embed_observation(window, "observation", CURRENT, tables),
             self._embed_action(window, CURRENT),
         ]
-        position = self.position(window, start)
-        sums = [add_vectors(part + position) for part in parts[-self._num_each :]]
-        return torch.stack(sums, dim=2).flatten(1, 2)[:, :-1]  # [B, L, C]
+        position = self._embed_position(window, start)
+        return [part + position for part in parts[-self._num_each :]]
+
+    def _arranged(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(columns, dim=2).flatten(1, 2)[:, :-1]  # [B, L, C]
 
     @property
     def _num_each(self) -> int:

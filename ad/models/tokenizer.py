@@ -21,7 +21,7 @@ streams of one window are adjacent in the batch (`attention.py`).
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 
@@ -36,7 +36,7 @@ from ad.models.positions import Start
 from ad.registry import ENCODERS, POSITIONS, REWARDS
 
 Window = dict[str, torch.Tensor]
-Vectors = list[torch.Tensor]  # [B or 1, T, C] each: the terms of a token
+Terms = list[tuple[str, torch.Tensor]]  # of a token: the name of each, and vectors [B or 1, T, C]
 # The tables [n + 1, C] of tabular encoders, by encoder and projection (None: no projection).
 TableCache = dict[tuple[Encoder, nn.Linear | None], torch.Tensor]
 
@@ -119,10 +119,27 @@ class Tokenizer(nn.Module):
 
         `start` is the number of the first decision where `window` is the end of a longer one.
         """
-        tables = {} if self._tables is None else self._tables
-        if not tables:
-            tables |= self._make_tables()
-        return self._tokens(self._augmented(window), start, tables)
+        return self._arranged([add_vectors(column) for column in self._all_columns(window, start)])
+
+    def terms(self, window: Window, start: Start = 0) -> dict[str, torch.Tensor]:
+        """Return the terms whose sum is the tokens, by name: [B * streams, L, C] each.
+
+        The names are those of the further inputs ("return-to-go"), state, action, reward, "next
+        state" and "previous state", with the name of the observation's part if it has several, and
+        "time" (`env_time`) or "position". A term is 0 at a token without it.
+        """
+        columns = self._all_columns(window, start)
+        none = torch.zeros_like(add_vectors(columns[0]))
+        names = dict.fromkeys(name for column in columns for name, _ in column)
+        return {
+            name: self._arranged(
+                [
+                    add_vectors([("", none), *(t for t in column if t[0] == name)])
+                    for column in columns
+                ]
+            )
+            for name in names
+        }
 
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the hidden states [B, T, C] that predict an action, of all [B * streams, L, C]."""
@@ -132,8 +149,19 @@ class Tokenizer(nn.Module):
         """Return the hidden state [B, 1, C] of the last decision, of the last tokens' states."""
         return hidden[:, -1:]
 
-    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
+    def _columns(self, window: Window, start: Start, tables: TableCache) -> list[Terms]:
+        """Return the terms of each kind of token, in the order of the tokens of a decision."""
         raise NotImplementedError
+
+    def _arranged(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        """Return the tokens [B * streams, L, C] of all kinds, [B, T, C] each."""
+        raise NotImplementedError
+
+    def _all_columns(self, window: Window, start: Start) -> list[Terms]:
+        tables = {} if self._tables is None else self._tables
+        if not tables:
+            tables |= self._make_tables()
+        return self._columns(self._augmented(window), start, tables)
 
     def _make_tables(self) -> TableCache:
         """Return the tables of all tabular encoders, in every role of an observation."""
@@ -157,24 +185,29 @@ class Tokenizer(nn.Module):
             changed |= dict(zip(names, values, strict=True))
         return window | changed
 
-    def _embed_current(self, window: Window, tables: TableCache) -> Vectors:
+    def _embed_current(self, window: Window, tables: TableCache) -> Terms:
         """Embed the observations of the decisions and the further inputs."""
         inputs = self._embed_inputs(window)
         return self._embed_observation(window, "observation", CURRENT, tables) + inputs
 
-    def _embed_inputs(self, window: Window) -> Vectors:
+    def _embed_position(self, window: Window, start: Start) -> Terms:
+        name = getattr(self.position, "term", "position")
+        return [(name, vectors) for vectors in self.position(window, start)]
+
+    def _embed_inputs(self, window: Window) -> Terms:
         """Embed the further inputs of the decisions."""
+        dtype = self.action.weight.dtype
         return [
-            module(window[name][:, CURRENT, None].to(self.action.weight.dtype))
+            (name.replace("_", "-"), module(window[name][:, CURRENT, None].to(dtype)))
             for name, module in self.inputs.items()
         ]
 
-    def _embed_action(self, window: Window, part: slice) -> Vectors:
-        return [F.embedding(window["action"][:, part], self.action.weight)]
+    def _embed_action(self, window: Window, part: slice) -> Terms:
+        return [("action", F.embedding(window["action"][:, part], self.action.weight))]
 
-    def _embed_outcome(self, window: Window, part: slice, tables: TableCache) -> Vectors:
+    def _embed_outcome(self, window: Window, part: slice, tables: TableCache) -> Terms:
         """Embed the reward and, if configured, the observation that the action led to."""
-        outcome = [self.reward(window["reward"][:, part])]
+        outcome = [("reward", self.reward(window["reward"][:, part]))]
         if self.next_obs_proj is not None:
             outcome += self._embed_observation(
                 window, "next_observation", part, tables, self.next_obs_proj
@@ -188,13 +221,15 @@ class Tokenizer(nn.Module):
         part: slice,
         tables: TableCache,
         projection: nn.Linear | None = None,
-    ) -> Vectors:
+    ) -> Terms:
         """Embed each part of the observations in a role, projected by `projection`."""
-        vectors = []
+        state, terms = "previous state" if part is PREVIOUS else "state", []
+        state = "next state" if role == "next_observation" else state
         for index, (name, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
             values = window[field_name(role, name)][:, part]
+            term = f"{state} {name}".strip()
             if isinstance(encoder, TabularEncoder):
-                vectors.append(F.embedding(values, tables[encoder, projection]))
+                terms.append((term, F.embedding(values, tables[encoder, projection])))
                 continue
             exists = window["valid"][:, part, None]
             if values.dim() == 2:  # an index, whose padding is none that the encoder knows
@@ -202,13 +237,13 @@ class Tokenizer(nn.Module):
             encoded = encoder(values)
             absent = self.absent[str(index)].weight.to(encoded.dtype)
             encoded = torch.where(exists, encoded, absent)
-            vectors.append(encoded if projection is None else projection(encoded))
-        return vectors
+            terms.append((term, encoded if projection is None else projection(encoded)))
+        return terms
 
 
-def add_vectors(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the sum of the terms of a token."""
-    return reduce(operator.add, vectors)
+def add_vectors(terms: Terms) -> torch.Tensor:
+    """Return the sum of the terms of a token, in their order."""
+    return reduce(operator.add, [vectors for _, vectors in terms])
 
 
 def interleave(*columns: torch.Tensor | None) -> torch.Tensor:
@@ -245,17 +280,19 @@ class FusedTokens(Tokenizer):
     def _projections(self) -> list[nn.Linear]:
         return [self.prev_obs_proj, *super()._projections()]
 
-    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
+    def _columns(self, window: Window, start: Start, tables: TableCache) -> list[Terms]:
         previous = self.prev_obs_proj
-        return add_vectors(
-            [
-                *self._embed_current(window, tables),
-                *self.position(window, start),
-                *self._embed_observation(window, "observation", PREVIOUS, tables, previous),
-                *self._embed_action(window, PREVIOUS),
-                *self._embed_outcome(window, PREVIOUS, tables),
-            ]
-        )
+        fused = [
+            *self._embed_current(window, tables),
+            *self._embed_position(window, start),
+            *self._embed_observation(window, "observation", PREVIOUS, tables, previous),
+            *self._embed_action(window, PREVIOUS),
+            *self._embed_outcome(window, PREVIOUS, tables),
+        ]
+        return [fused]
+
+    def _arranged(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        return columns[0]
 
 
 class InterleavedTokens(Tokenizer):
@@ -287,7 +324,7 @@ class InterleavedTokens(Tokenizer):
         """Return every third hidden state, those of the observations."""
         return hidden[:, int(self.reward_first) :: 3]
 
-    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
+    def _columns(self, window: Window, start: Start, tables: TableCache) -> list[Terms]:
         parts = [
             self._embed_current(window, tables),
             self._embed_action(window, CURRENT),
@@ -295,9 +332,11 @@ class InterleavedTokens(Tokenizer):
         ]
         if self.reward_first:
             parts = [parts[2], *parts[:2]]
-        position = self.position(window, start)
-        sums = [add_vectors(part + position) for part in parts]
-        tokens = torch.stack(sums, dim=2)  # [B, T, 3, C]
+        position = self._embed_position(window, start)
+        return [part + position for part in parts]
+
+    def _arranged(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        tokens = torch.stack(columns, dim=2)  # [B, T, 3, C]
         return tokens.flatten(1, 2)[:, : -self._num_after]  # [B, L, C]
 
     @property
@@ -334,12 +373,14 @@ class ParallelStreams(Tokenizer):
         """Return the last hidden state of the stream of observations."""
         return self.at_decisions(hidden)[:, -1:]
 
-    def _tokens(self, window: Window, start: Start, tables: TableCache) -> torch.Tensor:
+    def _columns(self, window: Window, start: Start, tables: TableCache) -> list[Terms]:
         parts = (
             self._embed_current(window, tables),
             self._embed_action(window, PREVIOUS),
             self._embed_outcome(window, PREVIOUS, tables),
         )
-        position = self.position(window, start)
-        tokens = torch.stack([add_vectors(part + position) for part in parts], dim=1)
-        return tokens.flatten(0, 1)  # [3 B, T, C]
+        position = self._embed_position(window, start)
+        return [part + position for part in parts]
+
+    def _arranged(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(columns, dim=1).flatten(0, 1)  # [3 B, T, C]

@@ -10,7 +10,7 @@ from ad.models.positions import Start
 class EnvTime(nn.Module):
     """An embedding for each step of an episode, shared by the tokens of a transition."""
 
-    rotate = None
+    rotate, term = None, "time"
 
     def __init__(self, spec, width: int, entries: int):
         super().__init__()
