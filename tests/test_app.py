@@ -18,7 +18,7 @@ from ad.interpret.analyses.attribution import Reading, outputs, preferred, read_
 from ad.interpret.analysis import Subject
 from ad.interpret.app.requests import App
 from ad.interpret.app.server import AppServer
-from ad.interpret.contexts import rollout_contexts
+from ad.interpret.contexts import environments, rollout_contexts
 from ad.methods import build_method
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.run import Run
@@ -121,9 +121,9 @@ def test_it_shows_what_the_library_computes(page, whole):
     for _ in range(3):
         page.ask("model", token=token, until="step")
     shown = page.ask("model", token=token, until="step")
-    contexts = rollout_contexts(
-        whole.config, subject.method, subject.model, whole.split.held_out_tasks[:1], 1
-    ).select(slice(1))
+    config, method = whole.config, subject.method
+    played = environments(config, method, whole.split.held_out_tasks[:1], 1)
+    contexts = rollout_contexts(config, method, subject.model, played).select(slice(1))
     window = {name: values[:, :6] for name, values in contexts.window.items()}
     cut = {name: getattr(contexts, name)[:, :6] for name in ("episode", "decided", "cell")}
     cut["decided"] = np.arange(6)[None] == 5

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from ad.data.spec import make_spec
-from ad.interpret.contexts import rollout_contexts
+from ad.errors import ConfigError
+from ad.interpret import contexts as contexts_module
+from ad.interpret.contexts import environments, rollout_contexts
 from ad.methods import build_method
 from ad.runtime.run import Run
 
@@ -37,10 +39,16 @@ def untrained(config):
     return run, method, model
 
 
+def rollout(run, method, model, tasks):
+    """The contexts of four episodes on `tasks`."""
+    played = environments(run.config, method, tasks, 4)
+    return rollout_contexts(run.config, method, model, played)
+
+
 @pytest.mark.parametrize("words", READERS.values(), ids=READERS)
 def test_every_decision_is_in_one_window_that_gives_its_action(collected, words):
     run, method, model = untrained(collected("contexts", *GREEDY, *words))
-    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks[:3], 4)
+    contexts = rollout(run, method, model, run.split.held_out_tasks[:3])
     chosen = model(contexts.window).argmax(-1).numpy()
     actions, decided = contexts.window["action"].numpy()[:, 1:], contexts.decided[:, 1:]
     assert (chosen == actions)[decided].all()
@@ -52,7 +60,7 @@ def test_every_decision_is_in_one_window_that_gives_its_action(collected, words)
 def test_the_labels_of_a_window_are_those_counted_entry_by_entry(collected):
     words = ["--data.context_length", "9", "--evaluation.temperature", "100"]
     run, method, model = untrained(collected("contexts", *words))
-    contexts = rollout_contexts(run.config, method, model, run.split.held_out_tasks, 4)
+    contexts = rollout(run, method, model, run.split.held_out_tasks)
     observation, valid = contexts.window["observation"].numpy(), contexts.valid
     visited, found, reward = contexts.visited, contexts.reward_seen, contexts.reward
     for row, t in zip(*np.nonzero(valid), strict=True):
@@ -68,3 +76,32 @@ def at_goal(run, contexts) -> np.ndarray:
     goals = [[int(part) for part in name.split("-")] for name in contexts.tasks]
     cells = np.ravel_multi_index(np.array(goals).T, run.world.observation_factors)
     return contexts.window["next_observation"].numpy() == cells[contexts.task][:, None]
+
+
+def test_without_several_tasks_the_groups_are_episodes_each_asked_for_its_return(
+    collected, monkeypatch
+):
+    monkeypatch.setattr(contexts_module, "ROLLOUTS", 3)
+    words = [*METHODS["decision transformer"], "--data.context_length", "1"]
+    run, method, model = untrained(collected("contexts", *words))
+    played = environments(run.config, method, run.split.held_out_tasks[:1], 4, (0.0, 1.0))
+    contexts = rollout_contexts(run.config, method, model, played)
+    assert contexts.unit == "episode" and len(contexts.groups) == 2 * 3 * 2 == 12
+    assert contexts.groups[3] == "seed 1, 0 asked, episode 2"
+    assert sorted(set(contexts.group)) == [*range(12)]
+    first = contexts.decided & (contexts.time == 0)  # no reward is behind these decisions
+    begins = contexts.window["return_to_go"].numpy()[first]
+    np.testing.assert_array_equal(begins, contexts.asked[first.any(1)])
+    assert (contexts.asked == contexts.group // 6).all()
+    totals = contexts.total(torch.ones(len(contexts), 1))[:, 0]
+    np.testing.assert_array_equal(totals, np.bincount(contexts.group))  # a window is a decision
+
+
+def test_decisions_are_chosen_by_a_mask_and_none_is_an_error(collected):
+    run, method, model = untrained(collected("contexts", *GREEDY))
+    contexts = rollout(run, method, model, run.split.held_out_tasks)
+    chosen = contexts.where(contexts.time == 2)
+    assert 0 < chosen.decided.sum() == (contexts.decided & (contexts.time == 2)).sum()
+    assert chosen.decided.any(1).all() and (chosen.time == 2)[chosen.decided].all()
+    with pytest.raises(ConfigError, match="no such decision"):
+        contexts.where(contexts.time < 0)

@@ -10,7 +10,7 @@ from ad.cli import VERBS, exit_code
 from ad.errors import CorruptError
 from ad.interpret import inspect
 from ad.interpret.analyses import probes
-from ad.interpret.analysis import Subject, over_tasks
+from ad.interpret.analysis import Subject, over_groups
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.registry import ANALYSES
@@ -167,7 +167,7 @@ def test_results_are_stacked_with_nan_for_coordinates_that_some_lack():
 
 def test_a_mean_over_a_single_task_has_no_interval():
     values = np.array([[1.0, 3.0, np.nan], [2.0, np.nan, np.nan], [6.0, np.nan, np.nan]])
-    mean, interval = over_tasks(values)
+    mean, interval = over_groups(values)
     np.testing.assert_array_equal(mean, [3, 3, np.nan])
     assert interval[0, 0] < 3 < interval[1, 0] and np.isnan(interval[:, 1:]).all()
-    assert np.isnan(over_tasks(values[:1])[1]).all()
+    assert np.isnan(over_groups(values[:1])[1]).all()

@@ -36,7 +36,7 @@ def contexts(asked_model, random_window):
     """Six windows of eight decisions for which a return of 1 was asked."""
     window = random_window(6, 8, 0)
     window[RETURN_TO_GO] = torch.ones(6, 9)
-    return replace(labeled(window, asked_model.spec), asked=1.0)
+    return replace(labeled(window, asked_model.spec), asked=np.ones(6))
 
 
 def test_the_components_that_read_the_asked_return_have_its_slopes(asked_model, contexts):

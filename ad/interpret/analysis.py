@@ -15,7 +15,15 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap, json_number
 from ad.evaluation.scores import UNKNOWN, Estimate
-from ad.interpret.contexts import Contexts, history_contexts, rollout_contexts
+from ad.interpret.contexts import (
+    RETURN_TO_GO,
+    Contexts,
+    Environments,
+    asked_returns,
+    environments,
+    history_contexts,
+    rollout_contexts,
+)
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.base import Method
@@ -40,6 +48,9 @@ class Subject:
     components: tuple[str, ...] = ()  # that an ablation removes; empty for its default
     source: str = "rollout"  # of the contexts: one of SOURCES
     step: int | None = None  # train step of the checkpoint; None for the last one
+    situation: str = ""  # of the decisions that are looked at; empty for all
+    asked: tuple[float, ...] = ()  # returns that rollouts ask for; empty for `asked_returns`
+    direction: str = ""  # of action outputs; empty for the best against the second
 
     @classmethod
     def load(
@@ -48,6 +59,9 @@ class Subject:
         components: Sequence[str] = (),
         source: str = "rollout",
         step: int | None = None,
+        situation: str = "",
+        asked: Sequence[float] = (),
+        direction: str = "",
     ) -> "Subject":
         """Load the last checkpoint of `run`, or the checkpoint of train step `step`.
 
@@ -58,7 +72,8 @@ class Subject:
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"
             )
-        return cls(run, method, model, tuple(components), source, step)
+        chosen = situation, tuple(asked), direction
+        return cls(run, method, model, tuple(components), source, step, *chosen)
 
     @property
     def policy(self) -> Policy:
@@ -70,20 +85,41 @@ class Subject:
     def contexts(self) -> Contexts:
         """The windows of a rollout on the held-out tasks, or windows of the histories.
 
-        The rollout has the first evaluation seed.
+        Decisions outside the situation are not decided. Raises ConfigError if it never occurs.
         """
         if self.source == "histories":
-            return history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
-        return self._rollout_contexts(self.run.split.held_out_tasks)
+            found = history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
+        else:
+            found = self.rollout(self.run.split.held_out_tasks)
+        return self._in_situation(found)
 
     @cached_property
     def train_contexts(self) -> Contexts:
         """The windows of a rollout on the train tasks."""
-        return self._rollout_contexts(self.run.split.train_tasks)
+        return self._in_situation(self.rollout(self.run.split.train_tasks))
 
-    def _rollout_contexts(self, tasks: np.ndarray) -> Contexts:
-        config = self.run.config
-        return rollout_contexts(config, self.method, self.model, tasks, config.evaluation.episodes)
+    def environments(self, tasks: np.ndarray, first_seed: int = 0) -> Environments:
+        """Return the environments of a rollout on `tasks`, with the returns that are asked for."""
+        config, asked = self.run.config, ()
+        if RETURN_TO_GO in self.model.tokenizer.inputs:
+            asked = self.asked or asked_returns(config, self.model.spec)
+        episodes = config.evaluation.episodes
+        return environments(config, self.method, tasks, episodes, asked, first_seed)
+
+    def rollout(self, tasks: np.ndarray) -> Contexts:
+        """Return the windows of a rollout on `tasks`."""
+        played = self.environments(tasks)
+        return rollout_contexts(self.run.config, self.method, self.model, played)
+
+    def _in_situation(self, contexts: Contexts) -> Contexts:
+        if not self.situation:
+            return contexts
+        from ad.interpret.situations import in_situation
+
+        mask = in_situation(self.run.world, contexts, self.situation)
+        if not (contexts.decided & mask).any():
+            raise ConfigError(f"the situation {self.situation!r} does not occur in the contexts")
+        return contexts.where(mask)
 
     @cached_property
     def dataset(self) -> TrainingSet:
@@ -151,10 +187,11 @@ def _lacks_actions(subject: Subject) -> bool:
     return mask is not None and not mask.all()
 
 
-def over_tasks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over K tasks of `values` [K, ...] without NaN, and its 95 % interval.
+def over_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over K groups of `values` [K, ...] without NaN, and its 95 % interval.
 
-    The interval [2, ...] is a bootstrap over tasks, NaN where fewer than two tasks have a value.
+    Groups are tasks, rollouts or episodes (`Contexts.unit`). The interval [2, ...] is a bootstrap
+    over them, NaN where fewer than two have a value.
     """
     finite = np.isfinite(values)
     mean = ratio(np.where(finite, values, 0.0).sum(0), finite.sum(0))

@@ -167,7 +167,8 @@ def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generato
 def asking(contexts: Contexts, value: float, where: np.ndarray) -> Window:
     """Ask for the return `value` in the episode of the entries `where`, bool [B, T + 1]."""
     left = contexts.window[RETURN_TO_GO]
-    return {RETURN_TO_GO: left + (value - contexts.asked) * torch.from_numpy(where).to(left)}
+    added = (value - contexts.asked)[:, None] * where
+    return {RETURN_TO_GO: left + torch.from_numpy(added).to(left)}
 
 
 def _rewards(queries: Queries) -> np.ndarray:

@@ -4,7 +4,7 @@ They come from rollouts of the frozen model, or from the histories. Entry t of a
 t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from ad.data.derived import Sequences
 from ad.data.sampler import Batch
 from ad.data.spec import Spec, field_name
 from ad.errors import ConfigError
+from ad.evaluation.calibration import asked_return
 from ad.methods.base import Method
 from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
@@ -25,6 +26,8 @@ from envs.tasks import task_name
 
 RETURN_TO_GO = "return_to_go"  # the input of a model that is asked for a return
 MOST_WINDOWS = 4096  # of a rollout: a policy that reads another window at each decision has more
+ROLLOUTS = 20  # environments of a single task, for each asked return
+EPISODES = 2  # of each of them where a context ends with its episode: all episodes are alike there
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,12 @@ class Contexts:
     decided: bool, whether the decision was made in this window. Each decision is in one window.
     cell: the same number for equal observations.
     num_episodes: the number of episodes that `total` keeps apart. It is 1 for contexts of the
-    histories, which have thousands of episodes.
-    asked: the return that the rollout asked for in each episode, None for no return.
+    histories, which have thousands of episodes, and where the groups are episodes.
+    asked: float64 [B], the return that was asked for in the episodes of a window, None for no
+    return.
+    group: int64 [B], indices into the names `groups`. Intervals resample groups, and resampling
+    takes values of another group. `unit` says what they are: "task" where there are several, else
+    "episode", or "rollout" where a window spans episodes. None stands for the tasks.
     """
 
     window: dict[str, torch.Tensor]
@@ -48,7 +55,15 @@ class Contexts:
     decided: np.ndarray
     cell: np.ndarray
     num_episodes: int
-    asked: float | None = None
+    asked: np.ndarray | None = None
+    group: np.ndarray | None = None
+    groups: Sequence[str] = ()
+    unit: str = "task"
+
+    def __post_init__(self):
+        if self.group is None:
+            object.__setattr__(self, "group", self.task)
+            object.__setattr__(self, "groups", self.tasks)
 
     def __len__(self) -> int:
         return len(self.task)
@@ -87,23 +102,34 @@ class Contexts:
 
     def select(self, rows: np.ndarray | slice) -> "Contexts":
         """Return the windows `rows`, an index into the B windows."""
-        names = ("task", "episode", "decided", "cell")
-        labels = {name: getattr(self, name)[rows] for name in names}
+        names = ("task", "episode", "decided", "cell", "group", "asked")
+        labels = {name: getattr(self, name) for name in names}
+        labels = {name: label if label is None else label[rows] for name, label in labels.items()}
         index = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         window = {name: values[index] for name, values in self.window.items()}
         return replace(self, window=window, **labels)
 
+    def where(self, mask: np.ndarray) -> "Contexts":
+        """Return the windows of the decisions in `mask`, bool [B, T + 1], which alone are decided.
+
+        Raises ConfigError if there are none.
+        """
+        decided = self.decided & mask
+        if not decided.any():
+            raise ConfigError("there is no such decision in the contexts")
+        return replace(self, decided=decided).select(np.flatnonzero(decided.any(1)))
+
     def total(self, values: torch.Tensor) -> np.ndarray:
-        """Sum `values` [B, T, ...] over the decided decisions: float64 [tasks, episodes, ...]."""
+        """Sum `values` [B, T, ...] over the decided decisions: float64 [groups, episodes, ...]."""
         decided = torch.from_numpy(self.decided[:, 1:])
-        place = self.task[:, None] * self.num_episodes + self.episode[:, 1:].clip(
+        place = self.group[:, None] * self.num_episodes + self.episode[:, 1:].clip(
             0, self.num_episodes - 1
         )
         total = torch.zeros(
-            (len(self.tasks) * self.num_episodes, *values.shape[2:]), dtype=torch.float64
+            (len(self.groups) * self.num_episodes, *values.shape[2:]), dtype=torch.float64
         )
         total.index_add_(0, torch.from_numpy(place)[decided], values.cpu()[decided].double())
-        return total.unflatten(0, (len(self.tasks), -1)).numpy()
+        return total.unflatten(0, (len(self.groups), -1)).numpy()
 
     def batches(self, size: int = 64) -> Iterator["Contexts"]:
         """Yield the windows in order, `size` at a time."""
@@ -111,31 +137,130 @@ class Contexts:
             yield self.select(slice(start, start + size))
 
 
-def rollout_contexts(
+@dataclass(frozen=True)
+class Environments:
+    """N environments of a rollout of `episodes` each.
+
+    pairs: the evaluation seed and the task of each. asked: float64 [N], the return that is asked
+    for in each, None without one. unit: what intervals resample (`Contexts.unit`).
+    """
+
+    pairs: list[tuple[int, np.ndarray]]
+    asked: np.ndarray | None
+    unit: str
+    episodes: int
+
+    @property
+    def tasks(self) -> dict[str, np.ndarray]:
+        """The tasks by name, in order."""
+        return {task_name(task): task for _, task in self.pairs}
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of the groups: tasks, environments, or the episodes of each environment."""
+        if self.unit == "task":
+            return list(self.tasks)
+        names = [f"seed {seed}" for seed, _ in self.pairs]
+        if self.asked is not None:
+            names = [f"{n}, {a:g} asked" for n, a in zip(names, self.asked, strict=True)]
+        if self.unit == "rollout":
+            return names
+        return [f"{name}, episode {e + 1}" for name in names for e in range(self.episodes)]
+
+    def group(self, env: np.ndarray, episode: np.ndarray) -> np.ndarray:
+        """Return the group of episodes of environments, int64 [n] each."""
+        if self.unit == "task":
+            names = [task_name(task) for _, task in self.pairs]
+            return np.array([self.groups.index(name) for name in names])[env]
+        return env if self.unit == "rollout" else env * self.episodes + episode
+
+    def config(self, config: Experiment) -> Experiment:
+        """Return the experiment with an evaluation that asks for the return of each environment."""
+        if self.asked is None:
+            return config
+        policy = config.evaluation.policy | {"asked_return": self.asked.tolist()}
+        return replace(config, evaluation=replace(config.evaluation, policy=policy))
+
+
+def environments(
     config: Experiment,
     method: Method,
-    model: SequenceModel,
     tasks: np.ndarray,
     episodes: int,
-) -> Contexts:
-    """Roll out the frozen model on `tasks` [K, D] and return the windows that it read.
+    asked: Sequence[float] = (),
+    first_seed: int = 0,
+) -> Environments:
+    """Return the environments of `tasks` [K, D] for each return of `asked`; none: without a list.
 
-    If there are more than MOST_WINDOWS, as many are returned, spread over the rollouts. Raises
-    ConfigError for a policy without windows.
+    Each of several tasks is played under one evaluation seed. Of tasks that are all the same, the
+    first one is played in ROLLOUTS environments for each asked return, with a seed of its own each.
     """
-    new_policy, recorders = policy_of(config, method, model), []
+    asked = list(asked) or [np.nan]
+    kwargs = config.env.tasks
+    kinds = {str(kwargs[int(task[0])]) if kwargs else task_name(task) for task in tasks}
+    if len(kinds) > 1:
+        unit, pairs = "task", [(first_seed, task) for _ in asked for task in tasks]
+    else:
+        unit = "episode" if method.within_episodes else "rollout"
+        episodes = min(episodes, EPISODES) if method.within_episodes else episodes
+        seeds = range(first_seed, first_seed + ROLLOUTS * len(asked))
+        pairs = [(seed, tasks[0]) for seed in seeds]
+    returns = np.repeat(np.array(asked, np.float64), len(pairs) // len(asked))
+    return Environments(pairs, None if np.isnan(returns).any() else returns, unit, episodes)
+
+
+def asked_returns(config: Experiment, spec: Spec) -> list[float]:
+    """Return the returns that rollouts ask for where none is chosen.
+
+    They are those of `evaluation.asked_returns`, else the lowest, the middle and the highest return
+    of the histories.
+    """
+    low, high = spec.return_range
+    listed = config.evaluation.asked_returns
+    return list(dict.fromkeys(listed or (low, (low + high) / 2, high)))
+
+
+def rollout_contexts(
+    config: Experiment, method: Method, model: SequenceModel, played: Environments
+) -> Contexts:
+    """Roll out the frozen model in the environments `played` and return the windows that it read.
+
+    If there are more than MOST_WINDOWS, as many are returned, spread over the rollouts, and equally
+    many of each asked return. Raises ConfigError for a policy without windows.
+    """
+    new_policy, recorders = policy_of(played.config(config), method, model), []
 
     def new_recorder(num_envs: int) -> WindowRecorder:
         recorders.append(WindowRecorder(new_policy(num_envs), num_envs))
         return recorders[-1]
 
-    rollout_envs(config, [(0, task) for task in tasks], new_recorder, episodes)
-    arrays = recorders[0].windows(episodes)
-    every = -(-len(arrays["env"]) // MOST_WINDOWS)
-    arrays = {name: values[::every] for name, values in arrays.items()}
-    is_asked = RETURN_TO_GO in model.tokenizer.inputs
-    asked = float(recorders[0].inner.target[0]) if is_asked else None
-    return replace(_labeled(arrays, arrays.pop("env"), tasks, model), asked=asked)
+    rollout_envs(config, played.pairs, new_recorder, played.episodes)
+    arrays = recorders[0].windows(played.episodes)
+    asked = played.asked
+    if asked is None and RETURN_TO_GO in model.tokenizer.inputs:
+        asked = np.full(len(played.pairs), asked_return(config, model), np.float64)
+    rows = _spread(np.zeros(len(arrays["env"])) if asked is None else asked[arrays["env"]])
+    arrays = {name: values[rows] for name, values in arrays.items()}
+    env, episode = arrays.pop("env"), arrays["episode"].max(1, where=arrays["valid"], initial=0)
+    names = list(played.tasks)
+    task = np.array([names.index(task_name(task)) for _, task in played.pairs])[env]
+    contexts = _labeled(arrays, task, list(played.tasks.values()), model)
+    return replace(
+        contexts,
+        asked=None if asked is None else asked[env],
+        group=played.group(env, episode),
+        groups=played.groups,
+        unit=played.unit,
+        num_episodes=1 if played.unit == "episode" else contexts.num_episodes,
+    )
+
+
+def _spread(asked: np.ndarray) -> np.ndarray:
+    """Return at most MOST_WINDOWS of windows, spread over those of each return, int64 [n]."""
+    values = np.unique(asked)
+    own = [np.flatnonzero(asked == value) for value in values]
+    most = MOST_WINDOWS // len(values)
+    return np.sort(np.concatenate([rows[:: -(-len(rows) // most)] for rows in own]))
 
 
 class WindowRecorder(PolicyWrapper):
@@ -255,9 +380,10 @@ def history_contexts(
 
     Every decision is marked as decided.
     """
-    derived = {**method.derived, "task": _task_of, "episode": _episode_of}
+    own = {"task": _task_of, "episode": _episode_of, "sequence": _sequence_of}
+    derived = {**method.derived, **own}
     sampler = dataset.windows(
-        (*method.fields, "task", "episode"),
+        (*method.fields, *own),
         held_out=bool(dataset.config.data.held_out_actors),
         history_part=method.history_part,
         derived=derived,
@@ -271,7 +397,14 @@ def history_contexts(
     tasks = np.array([history.task for history in dataset.histories])
     names = [task_name(task) for task in tasks]
     task = np.array([names.index(task_name(row)) for row in arrays.pop("task")[:, 1]])
-    return replace(_labeled(arrays, task, tasks, model), num_episodes=1)
+    sequence = arrays.pop("sequence")[:, 1]
+    contexts = replace(_labeled(arrays, task, tasks, model), num_episodes=1)
+    if len(names) > 1:
+        return contexts
+    found, group = np.unique(sequence, return_inverse=True)
+    unit = "episode" if method.within_episodes else "history"
+    groups = [f"{unit} {number}" for number in found]
+    return replace(contexts, group=group, groups=groups, unit=unit)
 
 
 def _labeled(arrays: Batch, task: np.ndarray, tasks, model: SequenceModel) -> Contexts:
@@ -303,6 +436,11 @@ def _task_of(sequences: Sequences) -> np.ndarray:
     """Return the numbers that name the task, at each transition: int64 [M, D]."""
     shape = int(sequences.lengths.sum()), len(sequences.task)
     return np.broadcast_to(sequences.task, shape)
+
+
+def _sequence_of(sequences: Sequences) -> np.ndarray:
+    """Return the number of each transition's sequence, int64 [M]."""
+    return np.repeat(np.arange(len(sequences.lengths)), sequences.lengths)
 
 
 def _episode_of(sequences: Sequences) -> np.ndarray:

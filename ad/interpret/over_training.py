@@ -14,7 +14,7 @@ import numpy as np
 from ad.evaluation import metrics
 from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
-from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, over_groups, texts
 from ad.interpret.labeled import (
     BOUND,
     Axes,
@@ -65,11 +65,11 @@ class Learning(Analysis):
         episodes = {"episode": list(range(1, returns.shape[2] + 1))}
         return {
             **with_interval(
-                "nauc", *over_tasks(nauc), {}, "NAUC on held-out tasks: mean over tasks"
+                "nauc", *over_groups(nauc), {}, "NAUC on held-out tasks: mean over tasks"
             ),
             **with_interval(
                 "gain",
-                *over_tasks(last - first),
+                *over_groups(last - first),
                 {},
                 f"return of the last {end} episodes minus the first: mean over tasks",
             ),

@@ -10,7 +10,7 @@ from ad.data.dataset import to_device
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.components import (
     KINDS,
     Ablated,
@@ -164,8 +164,8 @@ def _curves(played: Rollout, axes: dict[str, list[str]]) -> dict[str, LabeledArr
         size = values.shape[len(leading) + 1 :]
         return values.reshape(*leading, kinds, components, *size)
 
-    effect, interval = over_tasks(change.mean(2))
-    by_reward, by_reward_interval = over_tasks(np.stack(groups, 2))
+    effect, interval = over_groups(change.mean(2))
+    by_reward, by_reward_interval = over_groups(np.stack(groups, 2))
     about = "change of the mean return over in-context episodes"
     episodes = {"episode": list(range(1, returns.shape[2] + 1))}
     curves = by_component(returns.mean(1)[1:])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, over_tasks, texts
+from ad.interpret.analysis import Analysis, over_groups, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
@@ -36,7 +36,7 @@ class Attention(Analysis):
         sums, counts = attention_sums(subject.model, contexts)  # [K, E, heads, R], [K, E, R]
         names = list(relations(subject.model, contexts.select(slice(1))))
         counts = counts[:, :, None]
-        estimate = over_tasks(ratio(sums.sum(1), counts.sum(1)))
+        estimate = over_groups(ratio(sums.sum(1), counts.sum(1)))
         axes = {"head": heads, "relation": names}
         about = "share of attention on the tokens of a relation, where there are some"
         results = with_interval("scores", *estimate, axes, f"{about}: mean over tasks")

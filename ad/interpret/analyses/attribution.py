@@ -17,7 +17,7 @@ from torch import nn
 
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, estimate_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.directions import MOST_PAIRS
 from ad.interpret.hooks import Values, hooked
@@ -62,7 +62,7 @@ class Attribution(Analysis):
         model, contexts = subject.model, subject.contexts
         sums, counts = _preferred_sums(model, contexts)
         axes = {"component": component_names(model)}
-        estimate = over_tasks(ratio(sums["components"].sum(1), counts.sum(1)))
+        estimate = over_groups(ratio(sums["components"].sum(1), counts.sum(1)))
         totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
         neurons = totals["neurons"]
         about = "contribution to the output of the best action minus that of the second"

@@ -134,12 +134,12 @@ def first_order(pair: Pair, gradients: Mapping[str, torch.Tensor]) -> Values:
 
 
 def of_places(pair: Pair, products: torch.Tensor) -> np.ndarray:
-    """Return the sums [K, T] by task and decisions before the last of `products` [N * S, L]."""
+    """Return the sums [K, T] by group and decisions before the last of `products` [N * S, L]."""
     length, places = pair.queries.contexts.length, torch.from_numpy(pair.places)
     total = torch.zeros((len(places), length + 1), dtype=torch.float64)
     total.scatter_add_(1, places, products.double().cpu())  # later tokens have no gradient
     by_context = total.unflatten(0, (-1, pair.model.tokenizer.streams)).sum(1)
-    return pair.by_task(by_context[:, :length])
+    return pair.by_group(by_context[:, :length])
 
 
 def _recovered(pair: Pair, change: np.ndarray) -> np.ndarray:

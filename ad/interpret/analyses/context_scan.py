@@ -22,7 +22,7 @@ from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import NUM_CONTEXTS
 from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import encodes_rewards
@@ -92,7 +92,7 @@ class ContextScan(Analysis):
             if variant.name in played:
                 own, other = played[variant.name], played[variant.baseline]  # [K, E]
                 curves[row], returns[row] = own.mean(0), periods(own).mean(0)
-                change[row], interval[:, row] = over_tasks(periods(own) - periods(other))
+                change[row], interval[:, row] = over_groups(periods(own) - periods(other))
         axes = {"variant": names, "period": list(PERIODS)}
         about = "mean return over the episodes of a period and over tasks"
         about += f"; left out: {'; '.join(left_out)}" if left_out else ""
@@ -234,7 +234,7 @@ def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
             divergence = (intact.exp() * (intact - varied)).sum(1)
             another = (intact.argmax(1) != varied.argmax(1)).double()
             sums = [np.bincount(task, v.cpu().numpy(), len(count)) for v in (divergence, another)]
-            mean[row], interval[:, row] = over_tasks(ratio(np.stack(sums, 1), count[:, None]))
+            mean[row], interval[:, row] = over_groups(ratio(np.stack(sums, 1), count[:, None]))
     measures = ["divergence (nats)", "another best action"]
     axes = {"variant": [variant.name for variant in scanned], "measure": measures}
     about = "action probabilities at the same last decisions, against the intact variant: mean"

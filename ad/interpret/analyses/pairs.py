@@ -41,7 +41,7 @@ class Pair:
             with hooked(model, POINTS) as self.other_values:
                 self.after = self.log_probs(other)
         self.differs = self._differs()
-        self.divergence = self.by_task(self.distance(self.after))
+        self.divergence = self.by_group(self.distance(self.after))
 
     def log_probs(self, contexts: Contexts) -> torch.Tensor:
         """Return the log probabilities of actions at the last decisions, float64 [N, A]."""
@@ -52,11 +52,11 @@ class Pair:
         """Return the KL divergence (nats) of `log_probs` from the original ones, [N]."""
         return (self.before.exp() * (self.before - log_probs)).sum(-1)
 
-    def by_task(self, values: torch.Tensor) -> np.ndarray:
-        """Return the sums [K, ...] of values [N, ...] over the changed contexts of each task."""
+    def by_group(self, values: torch.Tensor) -> np.ndarray:
+        """Return the sums [K, ...] of values [N, ...] over the changed contexts of each group."""
         contexts = self.queries.contexts
-        total = np.zeros((len(contexts.tasks), *values.shape[1:]))
-        np.add.at(total, contexts.task[self.differs], values.cpu().numpy()[self.differs])
+        total = np.zeros((len(contexts.groups), *values.shape[1:]))
+        np.add.at(total, contexts.group[self.differs], values.cpu().numpy()[self.differs])
         return total
 
     def effect(self) -> np.ndarray:
@@ -77,7 +77,7 @@ class Pair:
     def patched(self, writes: dict[str, Write]) -> np.ndarray:
         """Return the sums [K] of the remaining divergence with `writes`."""
         with torch.inference_mode(), hooked(self.model, write=writes):
-            return self.by_task(self.distance(self.log_probs(self.other)))
+            return self.by_group(self.distance(self.log_probs(self.other)))
 
     def recoveries(self, patches: dict[str, dict[str, Write]]) -> np.ndarray:
         """Return the recovery of each patch and its interval, [3, patches]."""
@@ -170,10 +170,10 @@ def place_groups(length: int) -> list[tuple[int, int]]:
 
 
 def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return the recovery 1 - left / whole over all tasks, and its 95 % interval: [3, P].
+    """Return the recovery 1 - left / whole over all groups, and its 95 % interval: [3, P].
 
-    `left` [K, P] and `whole` [K] are sums by task, which the interval resamples. All are NaN if the
-    change has no effect, and the interval is NaN if it has an effect in one task only.
+    `left` [K, P] and `whole` [K] are sums by group, which the interval resamples. All are NaN if
+    the change has no effect, and the interval is NaN if it has an effect in one group only.
     """
     if not whole.sum() > 1e-9:
         return np.full((3, left.shape[1]), np.nan)

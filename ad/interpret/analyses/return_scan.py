@@ -16,7 +16,7 @@ import torch
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
-from ad.interpret.analysis import Analysis, estimate_text, over_tasks, texts
+from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.labeled import BOUND, Axes, Results, with_interval
@@ -78,7 +78,7 @@ class ReturnScan(Analysis):
         results: Results = {}
         for name, (axes, about) in abouts.items():
             about = f"{about}: mean over decisions and tasks"
-            results |= with_interval(name, *over_tasks(means[name]), axes, about)
+            results |= with_interval(name, *over_groups(means[name]), axes, about)
         return results
 
     def table(self, results):
