@@ -49,219 +49,226 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     if problems:
         raise ConfigError(_lines(f"{path}: {where} {text}" for where, text in problems))
     config = SweepConfig(**file.data)
-    return _Loader(path, config, board or next(iter(config.boards), "")).sweep()
+    name = board or next(iter(config.boards), "")
+    chosen = _board(path, config, name)
+    search = _group(SearchConfig, config.search, f"{path}: search")
+    entries = config.groups or {"": {}}
+    titles = chosen.groups or list(entries)
+    check_titles(f"{path} has no group", titles, entries)
+    groups = {title: _group(GroupConfig, entries[title], _where(path, title)) for title in titles}
+    rows, tried = _shared_rows(path, config, chosen, search.samples)
+    tables = _gather(lambda title: _table(path, config, title), config.tables)
+    tables = dict(zip(config.tables, tables, strict=True))
+    sweep = Sweep(path, config, name, chosen, groups, rows, [], tables, search, tried)
+    pairs = [
+        (title, row, entry)
+        for title, group in groups.items()
+        for row, entry in (_own_rows(path, title, group) or rows).items()
+    ]
+    names: dict[str, str] = {}
+    plain: dict[str, Experiment] = {}
+    cells = _gather(lambda pair: _cell(sweep, *pair, names, plain), pairs)
+    sweep = replace(sweep, cells=cells)
+    _check_titles_of(sweep)
+    return sweep
 
 
-class _Loader:
-    """Builds a board of a sweep from its file."""
+def _where(path: Path, *titles: str) -> str:
+    return f"{path}: {' / '.join(filter(None, titles))}"
 
-    def __init__(self, path: Path, config: SweepConfig, board: str):
-        self.path, self.config, self.name = path, config, board
-        if board and board not in config.boards:
-            known = ", ".join(config.boards)
-            raise ConfigError(f"{path} has no board {as_yaml(board)} (boards: {known})")
-        boards = {
-            name: _group(BoardConfig, entry, f"{path}: {name}")
-            for name, entry in config.boards.items()
-        }
-        self.board = boards.get(board, BoardConfig())
-        self.seeds = self.board.seeds or config.seeds
-        _check_seeds(f"{path}: seeds", [*self.seeds, *self.board.further_seeds])
-        _check_seeds(f"{path}: splits", config.splits or [0])
-        self._check_tuning_groups(boards)
-        self.search = _group(SearchConfig, config.search, f"{path}: search")
-        self._built: dict[str, Experiment] = {}
-        self._names: dict[str, str] = {}
 
-    def sweep(self) -> Sweep:
-        """Return the board with all its cells."""
-        entries = self.config.groups or {"": {}}
-        titles = self.board.groups or list(entries)
-        check_titles(f"{self.path} has no group", titles, entries)
-        groups = {
-            title: _group(GroupConfig, entries[title], self._where(title)) for title in titles
-        }
-        shared, tried = self._shared_rows()
-        pairs = [
-            (group, row, entry)
-            for group, own in groups.items()
-            for row, entry in (self._own_rows(group, own) or shared).items()
-        ]
-        folders = {row: title for title, rows in tried.items() for row in rows}
-        cells = _gather(lambda pair: self._cell(groups[pair[0]], *pair, folders), pairs)
-        tables = _gather(self._table, self.config.tables)
-        sweep = Sweep(
-            self.path,
-            self.config,
-            self.name,
-            groups,
-            shared,
-            cells,
-            dict(zip(self.config.tables, tables, strict=True)),
-            self.search,
-            tried,
+def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
+    """Return the board called `name` with its seeds; without boards, one with everything."""
+    if name and name not in config.boards:
+        known = ", ".join(config.boards)
+        raise ConfigError(f"{path} has no board {as_yaml(name)} (boards: {known})")
+    boards = {
+        title: _group(BoardConfig, entry, _where(path, title))
+        for title, entry in config.boards.items()
+    }
+    board = boards.pop(name, BoardConfig())
+    board = replace(board, seeds=board.seeds or config.seeds)
+    _check_seeds(f"{path}: seeds", [*board.seeds, *board.further_seeds])
+    _check_seeds(f"{path}: splits", config.splits or [0])
+    others = {group for other in boards.values() for group in other.groups}
+    if board.tuning and (both := [title for title in board.groups if title in others]):
+        raise ConfigError(
+            f"{path}: {name}: settings must not be tuned on {both[0]}, which another board is "
+            "scored on"
         )
-        self._check_titles_of(sweep)
-        return sweep
+    return board
 
-    def _where(self, *titles: str) -> str:
-        return f"{self.path}: {' / '.join(filter(None, titles))}"
 
-    def _shared_rows(self) -> tuple[dict[str, RowConfig], dict[str, list[str]]]:
-        """Return the rows of the sweep by title; and for each that is tuned, its rows' titles."""
-        grid = _grid_rows(self.config.grid, self.search.samples)
-        rows = {
-            title: _group(RowConfig, entry, self._where(title))
-            for title, entry in (self.config.rows | grid).items()
-        }
-        chosen = self.board.rows or list(rows)
-        check_titles(f"{self.path} has no row", chosen, rows)
-        rows = {title: rows[title] for title in chosen}
-        if not self.board.tuning:
-            return rows, {}
-        variants = {
-            title: {f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried}
-            for title, row in rows.items()
-        }
-        tried = {title: list(own) for title, own in variants.items()}
-        return {name: row for own in variants.values() for name, row in own.items()}, tried
+def _shared_rows(
+    path: Path, config: SweepConfig, board: BoardConfig, samples: int
+) -> tuple[dict[str, RowConfig], dict[str, list[str]]]:
+    """Return the rows of the sweep by title; and for each that is tuned, its rows' titles."""
+    rows = {
+        title: _group(RowConfig, entry, _where(path, title))
+        for title, entry in (config.rows | _grid_rows(config.grid, samples)).items()
+    }
+    chosen = board.rows or list(rows)
+    check_titles(f"{path} has no row", chosen, rows)
+    rows = {title: rows[title] for title in chosen}
+    if not board.tuning:
+        return rows, {}
+    variants = {
+        title: {f"{title}: {settings_text(own)}": replace(row, tuned=own) for own in row.tried}
+        for title, row in rows.items()
+    }
+    tried = {title: list(own) for title, own in variants.items()}
+    return {name: row for own in variants.values() for name, row in own.items()}, tried
 
-    def _own_rows(self, title: str, group: GroupConfig) -> dict[str, RowConfig]:
-        return {
-            row: _group(RowConfig, entry, self._where(title, row))
-            for row, entry in (group.rows | _grid_rows(group.grid)).items()
-        }
 
-    def _cell(
-        self, group: GroupConfig, title: str, row: str, entry: RowConfig, folders: dict[str, str]
-    ) -> Cell:
-        where = self._where(title, row)
-        file = entry.experiment or group.experiment or self.config.experiment
-        if not file:
-            raise ConfigError(f"{where} must name an experiment")
-        if entry.tuned is not None and entry.tuned not in entry.tried:
-            raise ConfigError(f"{where}: tuned must be an entry of tried")
-        if entry.informed and not group.informed:
-            raise ConfigError(f"{where}: the group has no settings of an informed source")
-        common = self.config.settings | group.settings
-        if problem := self._problem(file, common, entry, where):
-            return Cell(title, row, [], problem)
-        settings = common | (group.informed if entry.informed else {})
-        settings |= entry.settings | (entry.tuned or {}) | self.board.settings
-        runs, further = (
-            [
-                PlannedRun(title, row, experiment)
-                for experiment in self._experiments(
-                    file, settings, seeds, where, [title, folders.get(row, row)]
-                )
-            ]
-            for seeds in (self.seeds, self.board.further_seeds)
-        )
-        return Cell(title, row, runs, "", further, len(runs))
+def _own_rows(path: Path, title: str, group: GroupConfig) -> dict[str, RowConfig]:
+    return {
+        row: _group(RowConfig, entry, _where(path, title, row))
+        for row, entry in (group.rows | _grid_rows(group.grid)).items()
+    }
 
-    def _experiments(
-        self, file: str, settings: dict, seeds: Sequence[int], where: str, titles: list[str]
-    ) -> Iterator[Experiment]:
-        """Yield the experiment of each seed and split, with a name for its folder."""
-        splits = self.config.splits
-        for path in (TRAIN_SEED, *([SPLIT_SEED] if splits else [])):
-            if path in settings:
-                raise ConfigError(f"{where} must not set {path}: seeds and splits do")
-        is_fixed = SOURCE_SEED in settings
-        # Settings are checked once, with the smallest seed: the first that a rule could refuse.
-        smallest = min([*self.seeds, *self.board.further_seeds])
-        seeded = {TRAIN_SEED: smallest} | ({} if is_fixed else {SOURCE_SEED: smallest})
-        for seed in seeds:
-            for split in splits or [None]:
-                drawn = {} if split is None else {SPLIT_SEED: split}
-                config = self._experiment(file, settings | seeded | drawn, where)
-                config = replace(config, training=replace(config.training, train_seed=seed))
-                if not is_fixed:
-                    config = replace(config, source=replace(config.source, source_seed=seed))
-                yield replace(config, name=self._name(titles, split, seed, training_hash(config)))
 
-    def _name(self, titles: list[str], split: int | None, seed: int, training: str) -> str:
-        """Return the name of the first run that has this training."""
-        words = re.sub(r"[^A-Za-z0-9.]+", "-", " / ".join(filter(None, titles)))[:60]
+def _cell(
+    sweep: Sweep,
+    title: str,
+    row: str,
+    entry: RowConfig,
+    names: dict[str, str],
+    plain: dict[str, Experiment],
+) -> Cell:
+    """Return the cell of the row `entry` in the group `title`. Raises ConfigError.
+
+    names: hash of a training -> name of its runs, to which those of the cell are added. plain:
+    experiments that `_problem` has loaded.
+    """
+    group, where = sweep.groups[title], _where(sweep.path, title, row)
+    file = entry.experiment or group.experiment or sweep.config.experiment
+    if not file:
+        raise ConfigError(f"{where} must name an experiment")
+    if entry.tuned is not None and entry.tuned not in entry.tried:
+        raise ConfigError(f"{where}: tuned must be an entry of tried")
+    if entry.informed and not group.informed:
+        raise ConfigError(f"{where}: the group has no settings of an informed source")
+    common = sweep.config.settings | group.settings
+    if problem := _problem(sweep, file, common, entry, where, plain):
+        return Cell(title, row, [], problem)
+    settings = common | (group.informed if entry.informed else {})
+    settings |= entry.settings | (entry.tuned or {}) | sweep.choice.settings
+    # Runs that try settings are named after the row that they tune.
+    tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
+    experiments = _experiments(sweep, file, settings, where, [title, tuned], names)
+    runs = [PlannedRun(title, row, experiment) for experiment in experiments]
+    num_first = len(sweep.choice.seeds) * len(sweep.config.splits or [None])
+    return Cell(title, row, runs[:num_first], "", runs[num_first:], num_first)
+
+
+def _experiments(
+    sweep: Sweep,
+    file: str,
+    settings: dict[str, Any],
+    where: str,
+    titles: Sequence[str],
+    names: dict[str, str],
+) -> Iterator[Experiment]:
+    """Yield the experiment of each seed and split, with the name of its training's first run."""
+    splits, seeds = sweep.config.splits, [*sweep.choice.seeds, *sweep.choice.further_seeds]
+    for path in (TRAIN_SEED, *([SPLIT_SEED] if splits else [])):
+        if path in settings:
+            raise ConfigError(f"{where} must not set {path}: seeds and splits do")
+    is_fixed = SOURCE_SEED in settings
+    # Settings are checked once, with the smallest seed: the first that a rule could refuse.
+    settings = settings | dict.fromkeys(
+        [TRAIN_SEED, *([] if is_fixed else [SOURCE_SEED])], min(seeds)
+    )
+    loaded = {
+        split: _load(file, settings | ({} if split is None else {SPLIT_SEED: split}), where)
+        for split in splits or [None]
+    }
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", " / ".join(filter(None, titles)))[:60]
+    for seed, (split, config) in itertools.product(seeds, loaded.items()):
+        config = replace(config, training=replace(config.training, train_seed=seed))
+        if not is_fixed:
+            config = replace(config, source=replace(config.source, source_seed=seed))
+        training = training_hash(config)
         parts = [words, *([] if split is None else [f"split-{split}"]), f"seed-{seed}"]
-        return self._names.setdefault(training, "-".join([*parts, training[:8]]))
+        name = names.setdefault(training, "-".join([*parts, training[:8]]))
+        yield replace(config, name=name)
 
-    def _experiment(self, file: str, settings: dict[str, Any], where: str) -> Experiment:
-        """Return the experiment of `file` with dotted `settings`, each one built once."""
-        key = f"{file} {settings}"
-        if key not in self._built:
-            try:
-                self._built[key] = load_file(file, **settings)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
-        return self._built[key]
 
-    def _problem(self, file: str, settings: dict, entry: RowConfig, where: str) -> str:
-        """Return why the method of a row cannot learn in the world of its group, "" if it can."""
-        if not self.config.rows or "method.name" not in entry.settings:
-            return ""
-        name = entry.settings["method.name"]
-        if not METHODS.has(name):
-            raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
-        plain = self._experiment(file, settings, where)
-        method = METHODS.load(name)
-        config = replace(plain, method=replace(plain.method, name=name, settings={}))
-        try:
-            method(method.Settings()).check(config, configured_world(plain.env))
-        except SettingError as error:
-            return error.text if error.path == "method.name" else ""
+def _load(file: str, settings: dict[str, Any], where: str) -> Experiment:
+    """Return the experiment of `file` with dotted `settings`."""
+    try:
+        return load_file(file, **settings)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _problem(
+    sweep: Sweep,
+    file: str,
+    settings: dict[str, Any],
+    entry: RowConfig,
+    where: str,
+    plain: dict[str, Experiment],
+) -> str:
+    """Return why the method of a row cannot learn in the world of its group, "" if it can.
+
+    plain: the experiments of groups without the settings of rows, each of which is loaded once.
+    """
+    if not sweep.config.rows or "method.name" not in entry.settings:
         return ""
+    name = entry.settings["method.name"]
+    if not METHODS.has(name):
+        raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
+    key = f"{file} {settings}"
+    if key not in plain:
+        plain[key] = _load(file, settings, where)
+    method, config = METHODS.load(name), plain[key]
+    config = replace(config, method=replace(config.method, name=name, settings={}))
+    try:
+        method(method.Settings()).check(config, configured_world(config.env))
+    except SettingError as error:
+        return error.text if error.path == "method.name" else ""
+    return ""
 
-    def _check_tuning_groups(self, boards: dict[str, BoardConfig]) -> None:
-        """Raise ConfigError if a board that tunes has a group of another board."""
-        others = {
-            group for name, own in boards.items() if name != self.name for group in own.groups
-        }
-        if self.board.tuning and (
-            both := [title for title in self.board.groups if title in others]
-        ):
-            raise ConfigError(
-                f"{self.path}: {self.name}: settings must not be tuned on {both[0]}, which another "
-                "board is scored on"
-            )
 
-    def _table(self, name: str) -> TableConfig:
-        """Return the table of an analysis called `name`. Raises ConfigError."""
-        where, rows = self._where(name), self.config.rows
-        table = _group(TableConfig, self.config.tables[name], where)
-        if not (table.analysis and table.array and table.rows and table.models):
-            raise ConfigError(f"{where} must name analysis, array, models and the axis of its rows")
-        check_titles(f"{where}: {self.path} has no row", table.models, rows)
-        if table.columns_of and not table.columns:
-            raise ConfigError(f"{where} names columns_of, but no columns")
-        if table.columns and table.is_ranked:
-            raise ConfigError(f"{where} has columns: rows that differ by seed have the seeds")
-        for option in ("rows_of", "columns_of"):
-            if other := getattr(table, option):
-                entry = self.config.tables.get(other)
-                if not isinstance(entry, dict) or not entry.get("strongest"):
-                    raise ConfigError(f"{where}: {option} must name a table with strongest rows")
-        return table
+def _table(path: Path, config: SweepConfig, name: str) -> TableConfig:
+    """Return the table of an analysis called `name`. Raises ConfigError."""
+    where = _where(path, name)
+    table = _group(TableConfig, config.tables[name], where)
+    if not (table.analysis and table.array and table.rows and table.models):
+        raise ConfigError(f"{where} must name analysis, array, models and the axis of its rows")
+    check_titles(f"{where}: {path} has no row", table.models, config.rows)
+    if table.columns_of and not table.columns:
+        raise ConfigError(f"{where} names columns_of, but no columns")
+    if table.columns and table.is_ranked:
+        raise ConfigError(f"{where} has columns: rows that differ by seed have the seeds")
+    for option in ("rows_of", "columns_of"):
+        if other := getattr(table, option):
+            entry = config.tables.get(other)
+            if not isinstance(entry, dict) or not entry.get("strongest"):
+                raise ConfigError(f"{where}: {option} must name a table with strongest rows")
+    return table
 
-    def _check_titles_of(self, sweep: Sweep) -> None:
-        """Raise ConfigError for a baseline, score or fact that does not exist, or equal cells."""
-        config = self.config
-        for title, group in sweep.groups.items():
-            where, own = self._where(title), sweep.cells_of(title)
-            scores = [*config.scores, *config.means, *group.scores]
-            check_titles(f"{where} has no score", scores, SCORES)
-            rows = [cell.row for cell in own]
-            if (base := sweep.baseline(title)) and not sweep.tried:
-                check_titles(f"{where} has no row", [base], rows)
-            if not rows:
-                raise ConfigError(f"{where} has no rows")
-            keys = [cell.runs[0].key for cell in own if cell.runs]
-            if len(set(keys)) < len(keys):
-                raise ConfigError(f"{where} has two rows that make the same run")
-        if not any(cell.runs for cell in sweep.cells):
-            reasons = (f"{cell.group} / {cell.row}: {cell.problem}" for cell in sweep.cells)
-            raise ConfigError("no cell can be made:\n  " + "\n  ".join(reasons))
-        check_titles(f"{self.path} has no fact", config.facts, FACTS)
+
+def _check_titles_of(sweep: Sweep) -> None:
+    """Raise ConfigError for a baseline, score or fact that does not exist, or equal cells."""
+    config = sweep.config
+    for title, group in sweep.groups.items():
+        where, own = _where(sweep.path, title), sweep.cells_of(title)
+        scores = [*config.scores, *config.means, *group.scores]
+        check_titles(f"{where} has no score", scores, SCORES)
+        rows = [cell.row for cell in own]
+        if (base := sweep.baseline(title)) and not sweep.tried:
+            check_titles(f"{where} has no row", [base], rows)
+        if not rows:
+            raise ConfigError(f"{where} has no rows")
+        keys = [cell.runs[0].key for cell in own if cell.runs]
+        if len(set(keys)) < len(keys):
+            raise ConfigError(f"{where} has two rows that make the same run")
+    if not any(cell.runs for cell in sweep.cells):
+        reasons = (f"{cell.group} / {cell.row}: {cell.problem}" for cell in sweep.cells)
+        raise ConfigError("no cell can be made:\n  " + "\n  ".join(reasons))
+    check_titles(f"{sweep.path} has no fact", config.facts, FACTS)
 
 
 def _grid_rows(grid: dict[str, list], samples: int = 0) -> dict[str, dict]:

@@ -17,6 +17,7 @@ from ad.config.schema import EvaluationConfig, Experiment, config_hash
 from ad.errors import ConfigError
 from ad.methods import build_method
 from ad.sweeps.format import (
+    BoardConfig,
     GroupConfig,
     RowConfig,
     SearchConfig,
@@ -76,13 +77,15 @@ class Cell:
 class Sweep:
     """A board of the sweep in the file `path`: its groups, rows and cells, group by group.
 
-    rows: title -> the rows of the sweep, {} where each group has its own. tried: title of a row ->
-    the titles of the rows that try its settings, {} unless the board tunes.
+    choice: the entry of the board in the file, with its seeds. rows: title -> the rows of the sweep,
+    {} where each group has its own. tried: title of a row -> the titles of the rows that try its
+    settings, {} unless the board tunes.
     """
 
     path: Path
     config: SweepConfig
     board: str
+    choice: BoardConfig
     groups: dict[str, GroupConfig]
     rows: dict[str, RowConfig]
     cells: list[Cell]
