@@ -10,7 +10,7 @@ from ad.sweeps.pages import sweep_page
 from ad.sweeps.plan import Sweep
 from ad.sweeps.records import Records, new_record, read_records
 from ad.sweeps.results import SweepResults, sweep_results
-from ad.sweeps.run import Batch, missing_batches, new_measure, run_missing
+from ad.sweeps.run import Bundle, new_measure, prepare_missing, run_missing
 
 
 def write_sweep(folder: Path, content: dict, name: str = "plan", board: str = "") -> Sweep:
@@ -21,10 +21,10 @@ def write_sweep(folder: Path, content: dict, name: str = "plan", board: str = ""
     return load_sweep(path, board)
 
 
-def make(sweep: Sweep, root: Path, **options) -> list[Batch]:
-    """Make the missing runs of `sweep` under `root`; return their batches."""
+def make(sweep: Sweep, root: Path, **options) -> list[Bundle]:
+    """Make the missing runs of `sweep` under `root`; return their bundles."""
     measure = new_measure(sweep)
-    missing = missing_batches(sweep.records, measure, sweep.planned_runs(), root, **options)
+    missing = prepare_missing(sweep.records, measure, sweep.planned_runs(), root, **options)
     run_missing(sweep.records, measure, missing, root)
     return missing
 
@@ -56,7 +56,7 @@ def results_of(sweep: Sweep, by_row: dict[str, Sequence[float]], **entries) -> S
 def page_of(sweep: Sweep, records: Records | None = None) -> str:
     """Return the page of `sweep` as Markdown, by `records` or those beside it."""
     records = read_records(sweep.records) if records is None else records
-    return sweep_page(sweep, records, sweep.path.parent / "root").markdown()
+    return sweep_page(sweep_results(sweep, records), sweep.path.parent / "root").markdown()
 
 
 def scored(records: Records) -> dict[str, dict]:

@@ -14,7 +14,7 @@ from ad.sweeps import tables
 from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records
-from ad.sweeps.results import references, sweep_results, with_further_runs
+from ad.sweeps.results import references, sweep_results
 
 LEADERS = {
     **BOARD,
@@ -127,16 +127,15 @@ def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
 @pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3]), (CEILING, [3, 3])])
 def test_rows_tied_for_the_best_of_a_group_have_further_runs(tmp_path, scores, counts):
     sweep = write_sweep(tmp_path, changed(LEADERS, "boards/core/further_seeds", [3, 4]))
-    assert with_further_runs(sweep, {}).planned_runs() == sweep.planned_runs()
+    assert sweep_results(sweep, {}).sweep.planned_runs() == sweep.planned_runs()
     some = records_of(sweep, scores | {"clone": scores["clone"][:2]})
-    assert with_further_runs(sweep, some).planned_runs() == sweep.planned_runs()
-    widened = with_further_runs(sweep, records_of(sweep, scores))
+    assert sweep_results(sweep, some).sweep.planned_runs() == sweep.planned_runs()
+    widened = sweep_results(sweep, records_of(sweep, scores)).sweep
     assert [len(cell.runs) for cell in widened.cells] == counts
     more = {row: [*own, own[1], own[1]] for row, own in scores.items()}
     # The first runs alone decide: by five, the intervals of LEVEL no longer overlap.
-    again = with_further_runs(sweep, records_of(widened, more))
-    assert again.planned_runs() == widened.planned_runs()
-    results = sweep_results(again, records_of(widened, more))
+    results = sweep_results(sweep, records_of(widened, more))
+    assert results.sweep.planned_runs() == widened.planned_runs()
     assert set(tables.complete_scores(results)) == {"distillation", "clone"}  # by the first runs
     shown = tables.short_table(results).rows[0][1]
     assert shown.endswith("(5)") == (counts == [5, 5])

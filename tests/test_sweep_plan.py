@@ -80,12 +80,12 @@ def test_a_cell_is_a_row_of_a_group_and_equal_cells_share_their_runs(tmp_path):
 
 def test_runs_that_differ_in_evaluation_only_share_a_training(tmp_path):
     sweep = write_sweep(tmp_path, STUDY)
-    batches = new_measure(sweep).batches(sweep.planned_runs())
-    assert [[run.row for run in batch] for batch in batches] == 2 * [["table"], ["factored", "2"]]
+    bundles = new_measure(sweep).bundles(sweep.planned_runs())
+    assert [[run.row for run in bundle] for bundle in bundles] == 2 * [["table"], ["factored", "2"]]
 
 
 @pytest.mark.parametrize("number", [2, 9])
-def test_shards_share_out_all_batches(tmp_path, number):
+def test_shards_share_out_all_bundles(tmp_path, number):
     sweep = write_sweep(tmp_path, STUDY)
     runs, measure = sweep.planned_runs(), new_measure(sweep)
     shards = [take_shard(measure, runs, part, number) for part in range(1, number + 1)]
@@ -115,7 +115,7 @@ def test_a_board_that_tunes_compares_what_is_tried_and_others_have_the_chosen(tm
     tuning = write_sweep(tmp_path, BOARD, board="tuning")
     assert list(tuning.rows) == tuning.tried["tuned"] == rows
     assert [run.config.training.steps for run in tuning.cells[1].runs] == [21]
-    assert len(new_measure(tuning).batches(tuning.planned_runs())) == 4  # temperatures share
+    assert len(new_measure(tuning).bundles(tuning.planned_runs())) == 4  # temperatures share
     board = changed(BOARD, "boards/core/rows", ["tuned"])
     (cell,) = write_sweep(tmp_path, board).cells
     assert {run.config.training.steps for run in cell.runs} == {21}

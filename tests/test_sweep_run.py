@@ -20,7 +20,7 @@ from ad.runtime.signals import Terminated
 from ad.sweeps.load import load_sweep
 from ad.sweeps.pages import write_page
 from ad.sweeps.records import add_records, merge_records, read_records
-from ad.sweeps.run import budget, list_runs, missing_batches, new_measure, run_missing, take_shard
+from ad.sweeps.run import budget, list_runs, new_measure, prepare_missing, run_missing, take_shard
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_folders_of_finished_runs_are_removed_unless_they_are_kept(made, tmp
     measure = new_measure(board.sweep)
     for keep in (True, False):
         folder.mkdir(parents=True, exist_ok=True)  # of a process that was killed after its record
-        assert not missing_batches(board.records, measure, board.runs, board.root, keep)
+        assert not prepare_missing(board.records, measure, board.runs, board.root, keep)
         assert folder.exists() == keep
 
 
@@ -61,7 +61,7 @@ def test_two_shards_make_the_records_of_one_process(made, tmp_path):
     board, measure = SmallBoard(tmp_path), new_measure(made.sweep)
     for number in (2, 1):
         own = take_shard(measure, board.runs, number, 2)
-        run_missing(board.records, measure, measure.batches(own), board.root)
+        run_missing(board.records, measure, measure.bundles(own), board.root)
         assert len(read_records(board.records)) == 4 / number
     assert board.scores() == made.scores()
 
@@ -104,7 +104,7 @@ def test_a_failed_run_says_why_and_is_made_again_only_if_asked(tmp_path, monkeyp
             yield records_of(self.sweep, {run.row: [0.9, 0.9]})[run.key]
 
     monkeypatch.setattr("ad.sweeps.measures.Measure.make", make_run)
-    with pytest.raises(NumericError, match="1 of 4 batches failed"):
+    with pytest.raises(NumericError, match="1 of 4 bundles failed"):
         make(board.sweep, board.root)
     assert len(made) == 4 and read_records(board.records)[bad.key].failure
     make(board.sweep, board.root)
@@ -126,7 +126,7 @@ def test_runs_that_share_a_training_fail_with_it(tmp_path):
     broken |= {"training.warmup_steps": 0, "training.gradient_norm": 1e30}
     content = {"experiment": str(tmp_path / "room.yaml"), "settings": broken, "seeds": [0]}
     sweep = write_sweep(tmp_path, content | {"grid": {"evaluation.temperature": [1.0, 2.0]}})
-    with pytest.raises(NumericError, match="1 of 1 batches failed"):
+    with pytest.raises(NumericError, match="1 of 1 bundles failed"):
         make(sweep, tmp_path / "runs")
     failures = [record.failure for record in read_records(sweep.records).values()]
     assert len(failures) == 2 and all("finite" in failure for failure in failures)
@@ -169,22 +169,22 @@ def test_a_library_that_is_missing_refuses_only_the_runs_that_need_it(tmp_path, 
     sweep = write_sweep(tmp_path, content)
     measure, runs = new_measure(sweep), sweep.planned_runs()
     with pytest.raises(ConfigError, match=r"rl2: method.name .* not installed: pip"):
-        missing_batches(sweep.records, measure, runs, board.root)
+        prepare_missing(sweep.records, measure, runs, board.root)
     add_records(sweep.records, records_of(sweep, {"rl2": [0.5]}).values())
-    assert len(missing_batches(sweep.records, measure, runs, board.root)) == 1
+    assert len(prepare_missing(sweep.records, measure, runs, board.root)) == 1
 
 
 def test_a_run_whose_folder_is_locked_is_running_and_comes_last(made, tmp_path, capsys):
     board, measure = SmallBoard(tmp_path), new_measure(made.sweep)
     first, *others = board.runs
     folder = board.root / "logs" / first.config.name
-    batches = measure.batches(board.runs)
+    bundles = measure.bundles(board.runs)
     with locked(folder):
         list_runs(board.records, measure, board.runs, board.root)
         states = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
         assert states[:4] == ["running", "missing", "missing", "missing"]
         process = threading.Thread(
-            target=run_missing, args=(board.records, measure, batches, board.root), daemon=True
+            target=run_missing, args=(board.records, measure, bundles, board.root), daemon=True
         )
         process.start()
         while len(read_records(board.records)) < len(others):
@@ -199,10 +199,10 @@ def test_a_run_waits_for_histories_that_another_process_collects(made, tmp_path)
     board, measure = SmallBoard(tmp_path), new_measure(made.sweep)
     first = board.runs[0]
     histories = HistoryStore(first.in_root(board.root)).path
-    batches = measure.batches([first])
+    bundles = measure.bundles([first])
     with locked(histories):
         process = threading.Thread(
-            target=run_missing, args=(board.records, measure, batches, board.root), daemon=True
+            target=run_missing, args=(board.records, measure, bundles, board.root), daemon=True
         )
         process.start()
         while not is_locked(board.root / "logs" / first.config.name):

@@ -65,7 +65,7 @@ def test_a_searched_curve_is_that_of_the_history_collected_with_its_settings(mad
 def test_an_interrupted_search_resumes_with_the_settings_that_have_no_record(made, tmp_path):
     sweep = write_sweep(tmp_path, CONTENT, "tune")
     records = read_records(made.records)
-    first, second = new_measure(sweep).batches(sweep.planned_runs())  # by hidden units
+    first, second = new_measure(sweep).bundles(sweep.planned_runs())  # by hidden units
     add_records(sweep.records, [records[run.key] for run in first])
     assert make(sweep, tmp_path / "root") == [second]
     np.testing.assert_array_equal(search(sweep).scores["area"], search(made).scores["area"])

@@ -42,12 +42,6 @@ class Score:
     tables: tuple[str, ...] = ()
     per_task: Callable[[Episodes], np.ndarray] | None = None
 
-    def estimate(
-        self, values: Sequence[float | None], splits: Sequence[Hashable] = ()
-    ) -> "Estimate":
-        """Return the estimate of the score over runs, within its bounds."""
-        return estimate(values, splits, self.low, self.high)
-
 
 RUN, TASK, SEARCH = ("run",), ("task",), ("search",)
 LAST_10 = "Last 10: mean over the last ten episodes, or all episodes where there are fewer."

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ad.evaluation.scores import UNKNOWN, Estimate, Score, columns, number
+from ad.evaluation.scores import UNKNOWN, Estimate, Score, columns, estimate, number
 from ad.reporting.page import Table
 
 SPLIT_TITLES = {"held_out": "held-out tasks", "train": "train tasks"}
@@ -121,16 +121,16 @@ def _group_rows(runs: dict[str, dict | str]) -> list[list[str]]:
         several = f" on {len(set(splits))} splits" if len(set(splits)) > 1 else ""
         summaries = [result["splits"]["held_out"] for result in group.values()]
         means = [
-            score.estimate([summary[score.name] for summary in summaries], splits).text(
-                score.format
-            )
+            estimate(
+                [summary[score.name] for summary in summaries], splits, score.low, score.high
+            ).text(score.format)
             for score in shown
         ]
         rows.append([f"**mean of {len(group)} runs{several}**", *means, UNKNOWN])
     name = "random_then_optimal"
     walks = [result["references"].get(name, {}).get("held_out") for result in group.values()]
     if walks and all(walks):
-        means = [score.estimate([walk.get(score.name) for walk in walks]).mean for score in shown]
+        means = [estimate([walk.get(score.name) for walk in walks]).mean for score in shown]
         cells = [number(mean, score.format) for mean, score in zip(means, shown, strict=True)]
         rows.append([f"*{REFERENCE_TITLES[name]}*", *cells, UNKNOWN])
     return rows + [[name, reason, *[UNKNOWN] * len(shown)] for name, reason in missing.items()]

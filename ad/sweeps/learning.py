@@ -55,7 +55,7 @@ COLUMNS = {  # score -> heading and number format
 class LearningMeasure(Measure):
     """The learning curves of source agents with the settings of each run."""
 
-    def batches(self, runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    def bundles(self, runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
         """Return `runs` in groups that one source can run: all but its settings are equal."""
         most = max(MAX_AGENTS // self.sweep.search.num_tasks, 1)
         alike: dict[str, list[PlannedRun]] = {}

@@ -41,7 +41,7 @@ class Measure:
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
 
-    def batches(self, runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    def bundles(self, runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
         """Return `runs` in groups that are made together: here those that share a training."""
         groups: dict[str, list[PlannedRun]] = {}
         for run in runs:
@@ -56,7 +56,7 @@ class Measure:
         """Raise ConfigError for what is wrong with the measure, before any of `runs` is made."""
 
     def make(self, runs: Sequence[PlannedRun], root: Path) -> Iterator[Record]:
-        """Make `runs`, a batch, under `root`, whose folder the caller has locked.
+        """Make `runs`, a bundle, under `root`, whose folder the caller has locked.
 
         Yields the record of each once it is there. Raises NumericError if a run cannot be made.
         """

@@ -21,8 +21,8 @@ from ad.sweeps import tables
 from ad.sweeps.analyses import findings_section
 from ad.sweeps.learning import learning_section
 from ad.sweeps.plan import Sweep
-from ad.sweeps.records import Records, read_records
-from ad.sweeps.results import SweepResults, sweep_results, tuning_scores, with_further_runs
+from ad.sweeps.records import read_records
+from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
 
 FOOTNOTE = (
     f"{tables.BELOW_LEARNER.strip()} A mean NAUC below that of the tabular learner from nothing: "
@@ -34,11 +34,8 @@ FOOTNOTE = (
 
 def write_page(sweep: Sweep, root: Path) -> None:
     """Write the page of `sweep` as Markdown, and as `<root>/<name>.html` with charts."""
-    records = read_records(sweep.records)
-    if sweep.config.measure == "evaluation":
-        sweep = with_further_runs(sweep, records)
-    page = sweep_page(sweep, records, root)
-    marked = _marked(sweep)
+    results = sweep_results(sweep, read_records(sweep.records))
+    page, marked = sweep_page(results, root), page_marks(sweep)
     root.mkdir(parents=True, exist_ok=True)
     write_text(root / f"{sweep.name}.html", page.html())
     if marked:
@@ -55,37 +52,16 @@ def write_page(sweep: Sweep, root: Path) -> None:
             write_text(sweep.page, _plain(page).markdown())
     summary = sweep.path.parent / sweep.config.summary
     if summary.is_file() and is_marked(summary, sweep.name):
-        table = tables.short_table(sweep_results(sweep, records))
-        replace_between(summary, {sweep.name: table.markdown()})
-    runs = sweep.planned_runs()
-    done = sum(run.key in records and not records[run.key].failure for run in runs)
-    info(f"{sweep.name}: {done} of {len(runs)} runs in {root / sweep.name}.html")
+        replace_between(summary, {sweep.name: tables.short_table(results).markdown()})
+    done, runs = results.records, results.sweep.planned_runs()
+    info(f"{sweep.name}: {len(done)} of {len(runs)} runs in {root / sweep.name}.html")
 
 
-def check_page(sweep: Sweep) -> None:
-    """Raise ConfigError if the page of `sweep` has some of its marks and lacks others."""
-    _marked(sweep)
+def page_marks(sweep: Sweep) -> list[str]:
+    """Return the marks of the page of `sweep`, [] if it is written whole.
 
-
-def sweep_page(sweep: Sweep, records: Records, root: Path) -> Page:
-    """Return the page of `sweep`; further files are written under `root`."""
-    title, _, subtitle = (sweep.config.title or f"Sweep: {sweep.name}").partition(": ")
-    if sweep.config.measure == "analysis":
-        sections = [findings_section(sweep, name, records) for name in sweep.tables]
-        return Page(title, subtitle, [_head(sweep), *sections])
-    if sweep.config.measure == "learning":
-        return Page(title, subtitle, [learning_section(sweep, records, root), _head(sweep)])
-    results = sweep_results(sweep, records)
-    has_pages = sweep.page is not None
-    folder = sweep.page.parent if has_pages else Path()
-    sections = [_group_section(results, group, folder) for group in sweep.groups]
-    if any(tables.BELOW_LEARNER in cell for cell in _cells(sections)):
-        sections.append(Section("", [Text(FOOTNOTE)]))
-    return Page(title, subtitle, [_head(sweep, results), *sections])
-
-
-def _marked(sweep: Sweep) -> list[str]:
-    """Return the marks of the page, [] if it is written whole."""
+    Raises ConfigError if it has some of its marks and lacks others.
+    """
     names = list(sweep.tables or sweep.groups)
     if sweep.page is None or not sweep.page.exists():
         return []
@@ -93,6 +69,23 @@ def _marked(sweep: Sweep) -> list[str]:
         read_marked(sweep.page, names)
         return names
     return []
+
+
+def sweep_page(results: SweepResults, root: Path) -> Page:
+    """Return the page of a sweep; further files are written under `root`."""
+    sweep, records = results.sweep, results.records
+    title, _, subtitle = (sweep.config.title or f"Sweep: {sweep.name}").partition(": ")
+    if sweep.config.measure == "analysis":
+        sections = [findings_section(sweep, name, records) for name in sweep.tables]
+        return Page(title, subtitle, [_head(sweep), *sections])
+    if sweep.config.measure == "learning":
+        return Page(title, subtitle, [learning_section(sweep, records, root), _head(sweep)])
+    has_pages = sweep.page is not None
+    folder = sweep.page.parent if has_pages else Path()
+    sections = [_group_section(results, group, folder) for group in sweep.groups]
+    if any(tables.BELOW_LEARNER in cell for cell in _cells(sections)):
+        sections.append(Section("", [Text(FOOTNOTE)]))
+    return Page(title, subtitle, [_head(sweep, results), *sections])
 
 
 def _marked_tables(page: Page) -> dict[str, str]:
@@ -172,7 +165,7 @@ def _summary(results: SweepResults) -> Iterator[Block]:
 
 def _progress(results: SweepResults) -> str:
     """Return how many runs are done, how long they took, and which rows are not tuned yet."""
-    sweep, done = results.sweep, {r.key: r for own in results.made.values() for r in own}
+    sweep, done = results.sweep, results.records
     trained = {run.config.name: done[run.key] for run in sweep.planned_runs() if run.key in done}
     seconds = sum(record.seconds.get("train_s", 0) for record in trained.values())
     seconds += sum(record.seconds.get("evaluate_s", 0) for record in done.values())

@@ -77,8 +77,8 @@ class Cell:
 class Sweep:
     """A board of the sweep in the file `path`: its groups, rows and cells, group by group.
 
-    choice: the entry of the board in the file, with its seeds. rows: title -> the rows of the sweep,
-    {} where each group has its own. tried: title of a row -> the titles of the rows that try its
+    choice: the board's entry in the file, with its seeds. rows: title -> the rows of the sweep, {}
+    where each group has its own. tried: title of a row -> the titles of the rows that try its
     settings, {} unless the board tunes.
     """
 

@@ -14,6 +14,7 @@ from ad.evaluation.scores import (
     Deviation,
     Estimate,
     compare,
+    estimate,
     number,
     pool,
     split_means,
@@ -42,7 +43,10 @@ LEARNERS = ("learner", "none")
 
 @dataclass(frozen=True)
 class SweepResults:
-    """The records of each cell that has any, failures left out, in the order of its runs."""
+    """The records of each cell of a sweep that has any, in the order of its runs.
+
+    Failures are left out. A cell that is tied for the best of its group has its further runs.
+    """
 
     sweep: Sweep
     made: dict[Place, list[Record]]
@@ -69,14 +73,19 @@ class SweepResults:
         splits = [
             record.split_seed for record in self.made.get(place, []) if world in record.values
         ]
-        return own.estimate(values, splits)
+        return estimate(values, splits, own.low, own.high)
 
     def text(self, place: Place, score: str, world: str = "", interval: bool = True) -> str:
         """Return the estimate of a score as text, with the number of runs if only some have it."""
-        estimate, form = self.estimate(place, score, world), SCORES[score].format
-        text = estimate.text(form) if interval else number(estimate.mean, form)
+        own, form = self.estimate(place, score, world), SCORES[score].format
+        text = own.text(form) if interval else number(own.mean, form)
         known, runs = len(self.known(place, score, world)), len(self.values(place, score, world))
         return text + (f" ({known} of {runs})" if 0 < known < runs else "")
+
+    @property
+    def records(self) -> Records:
+        """The records of all cells by key."""
+        return {record.key: record for own in self.made.values() for record in own}
 
     @cached_property
     def settings(self) -> list[list[float]]:
@@ -116,7 +125,34 @@ class SweepResults:
 
 
 def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
-    """Return the results of the sweep's cells by the `records`."""
+    """Return the results of the sweep's cells by the `records`.
+
+    The sweep of the results has the further runs of the cells that are tied for the best of their
+    group. The first runs alone decide, when a group has all of them: further ones do not change
+    which cells have them.
+    """
+    first = SweepResults(sweep, _made(sweep, records))
+    tied = {
+        (group, row)
+        for group in sweep.groups
+        if all(
+            len(first.made.get((group, cell.row), [])) == len(cell.runs)
+            for cell in sweep.cells_of(group)
+        )
+        for row in _tied_for_best(first, group)
+    }
+    cells = [
+        replace(cell, runs=[*cell.runs, *cell.further_runs], further_runs=())
+        if (cell.group, cell.row) in tied
+        else cell
+        for cell in sweep.cells
+    ]
+    widened = replace(sweep, cells=cells)
+    return SweepResults(widened, _made(widened, records))
+
+
+def _made(sweep: Sweep, records: Records) -> dict[Place, list[Record]]:
+    """Return the records of each cell that has any, failures left out."""
     made = {
         (cell.group, cell.row): [
             records[run.key]
@@ -125,31 +161,7 @@ def sweep_results(sweep: Sweep, records: Records) -> SweepResults:
         ]
         for cell in sweep.cells
     }
-    return SweepResults(sweep, {place: own for place, own in made.items() if own})
-
-
-def with_further_runs(sweep: Sweep, records: Records) -> Sweep:
-    """Return `sweep` with the further runs of the cells that are tied for the best of their group.
-
-    The first runs alone decide, when a group has all of them: further ones do not change which
-    cells have them.
-    """
-    results = sweep_results(sweep, records)
-    tied = {
-        (group, row)
-        for group in sweep.groups
-        if all(
-            len(results.made.get((group, cell.row), [])) == len(cell.runs)
-            for cell in sweep.cells_of(group)
-        )
-        for row in _tied_for_best(results, group)
-    }
-
-    def widened(cell: Cell) -> Cell:
-        more = cell.further_runs if (cell.group, cell.row) in tied else ()
-        return replace(cell, runs=[*cell.runs, *more])
-
-    return replace(sweep, cells=[widened(cell) for cell in sweep.cells])
+    return {place: own for place, own in made.items() if own}
 
 
 def _tied_for_best(results: SweepResults, group: str) -> list[str]:

@@ -32,7 +32,7 @@ from ad.sweeps.records import (
     read_records,
 )
 
-Batch = list[PlannedRun]  # runs that are made together, in the folder of the first
+Bundle = list[PlannedRun]  # runs that are made together, in the folder of the first
 MEASURED_BY = {"evaluation": Measure, "analysis": AnalysisMeasure, "learning": LearningMeasure}
 
 
@@ -44,49 +44,49 @@ def new_measure(sweep: Sweep) -> Measure:
 def take_shard(
     measure: Measure, runs: Sequence[PlannedRun], number: int, num_shards: int
 ) -> list[PlannedRun]:
-    """Return the runs of a shard, `number` from 1 to `num_shards`, batch by batch."""
-    return [run for batch in measure.batches(runs)[number - 1 :: num_shards] for run in batch]
+    """Return the runs of a shard, `number` from 1 to `num_shards`, bundle by bundle."""
+    return [run for bundle in measure.bundles(runs)[number - 1 :: num_shards] for run in bundle]
 
 
 def run_missing(
-    path: Path, measure: Measure, batches: Sequence[Batch], root: Path, keep: bool = False
+    path: Path, measure: Measure, bundles: Sequence[Bundle], root: Path, keep: bool = False
 ) -> None:
-    """Make `batches` in folders under `root` and add their records to those at `path`.
+    """Make `bundles` in folders under `root` and add their records to those at `path`.
 
-    The folder of a batch is removed once its records are written, unless `keep`. A NumericError is
+    The folder of a bundle is removed once its records are written, unless `keep`. A NumericError is
     the record of the runs that it stopped, and does not stop the others; it is raised at the end.
     """
-    failed, busy = [], []
-    with tqdm(desc=path.stem, total=len(batches), unit=" batches", disable=None) as bar:
-
-        def make(batch: Batch, wait: bool) -> None:
-            folder = batch[0].in_root(root).folder
-            with locked(folder, wait):
-                records = read_records(path)  # another process may have made some
-                left = [run for run in batch if not measure.is_done(run, records.get(run.key))]
-                if failure := _make(path, measure, left, root):
-                    failed.append(batch[0].config.name)
-                    console.error(f"{failed[-1]}: {failure}")
-                elif not keep:
-                    remove(folder)
-            bar.update()
-
-        for batch in batches:
+    failed, waiting = [], [(bundle, False) for bundle in bundles]
+    with tqdm(desc=path.stem, total=len(bundles), unit=" bundles", disable=None) as bar:
+        for bundle, wait in waiting:  # which grows by the bundles whose folder is locked
+            folder = bundle[0].in_root(root).folder
             try:
-                make(batch, False)
+                with locked(folder, wait):
+                    failure = _make(path, measure, bundle, root)
+                    if not failure and not keep:
+                        remove(folder)
             except LockedError:
-                busy.append(batch)
-        for batch in busy:
-            make(batch, True)
+                if wait:
+                    raise
+                waiting.append((bundle, True))
+                continue
+            if failure:
+                failed.append(bundle[0].config.name)
+                console.error(f"{failed[-1]}: {failure}")
+            bar.update()
     if failed:
-        raise NumericError(f"{len(failed)} of {len(batches)} batches failed: {', '.join(failed)}")
+        raise NumericError(f"{len(failed)} of {len(bundles)} bundles failed: {', '.join(failed)}")
 
 
-def _make(path: Path, measure: Measure, runs: Batch, root: Path) -> str:
-    """Make `runs` and add their records. Returns the sentence of a failure, "" for none."""
-    left = {run.key: run for run in runs}
+def _make(path: Path, measure: Measure, bundle: Bundle, root: Path) -> str:
+    """Make the runs of a bundle that have no record, and add it.
+
+    Returns the sentence of a failure, "" for none.
+    """
+    records = read_records(path)  # another process may have made some
+    left = {run.key: run for run in bundle if not measure.is_done(run, records.get(run.key))}
     try:
-        for record in measure.make(runs, root):
+        for record in measure.make(list(left.values()), root):
             add_records(path, [record])
             del left[record.key]
     except NumericError as error:
@@ -95,31 +95,32 @@ def _make(path: Path, measure: Measure, runs: Batch, root: Path) -> str:
     return ""
 
 
-def missing_batches(
+def prepare_missing(
     path: Path,
     measure: Measure,
     runs: Sequence[PlannedRun],
     root: Path,
     keep: bool = False,
     retry: bool = False,
-) -> list[Batch]:
-    """Return the batches of `runs` that have no record, and print how many there are.
+) -> list[Bundle]:
+    """Prepare to make the bundles of `runs` that have no record, and return them.
 
-    With `retry`, failed runs count as missing. The folders of finished runs are removed, unless
-    `keep`. Raises ConfigError for what a library lacks or refuses.
+    Prints how many there are. With `retry`, removes the records of failed runs, which count as
+    missing then. Removes the folders of finished runs, unless `keep`. Raises ConfigError for what a
+    library lacks or refuses.
     """
     if retry:
         forget_failures(path, {run.key for run in runs})
     records, missing = read_records(path), []
-    for batch in measure.batches(runs):
-        if all(measure.is_done(run, records.get(run.key)) for run in batch):
+    for bundle in measure.bundles(runs):
+        if all(measure.is_done(run, records.get(run.key)) for run in bundle):
             if not keep:
-                _remove_finished(batch, records, root)
+                _remove_finished(bundle, records, root)
         else:
-            missing.append(batch)
+            missing.append(bundle)
     if missing:
-        check_libraries(batch[0] for batch in missing)
-        measure.check(run for batch in missing for run in batch)
+        check_libraries(bundle[0] for bundle in missing)
+        measure.check(run for bundle in missing for run in bundle)
         info(budget(measure, runs, records))
     if count := sum(run.key in records and bool(records[run.key].failure) for run in runs):
         console.warn(
@@ -129,10 +130,10 @@ def missing_batches(
     return missing
 
 
-def _remove_finished(batch: Batch, records: Records, root: Path) -> None:
-    """Remove the folder of a finished batch that another process left, unless it is in use."""
-    folder = batch[0].in_root(root).folder
-    if folder.exists() and not any(records[run.key].failure for run in batch):
+def _remove_finished(bundle: Bundle, records: Records, root: Path) -> None:
+    """Remove the folder of a finished bundle that another process left, unless it is in use."""
+    folder = bundle[0].in_root(root).folder
+    if folder.exists() and not any(records[run.key].failure for run in bundle):
         try:
             with locked(folder):
                 remove(folder)
@@ -148,7 +149,7 @@ def list_runs(path: Path, measure: Measure, runs: Sequence[PlannedRun], root: Pa
     """
     records = read_records(path)
     seconds = seconds_of_runs(runs, records)
-    folders = {run.key: batch[0] for batch in measure.batches(runs) for run in batch}
+    folders = {run.key: bundle[0] for bundle in measure.bundles(runs) for run in bundle}
     for run in runs:
         record = records.get(run.key)
         if record is not None and record.failure:

@@ -38,10 +38,10 @@ def sweep(
     if file is None and not status:
         raise ConfigError("--file is missing: only --status true is for all sweeps")
     from ad.sweeps.load import load_sweep
-    from ad.sweeps.pages import check_page, write_page
+    from ad.sweeps.pages import page_marks, write_page
     from ad.sweeps.records import merge_records, read_records
-    from ad.sweeps.results import with_further_runs
-    from ad.sweeps.run import list_runs, missing_batches, new_measure, run_missing, take_shard
+    from ad.sweeps.results import sweep_results
+    from ad.sweeps.run import list_runs, new_measure, prepare_missing, run_missing, take_shard
 
     if file is None:
         for path in sorted(COMMITTED.glob("*.yaml")):
@@ -51,21 +51,21 @@ def sweep(
     plan = load_sweep(file, board)
     if merge:
         return merge_records(plan.records, [Path(name) for name in merge])
-    check_page(plan)
+    page_marks(plan)  # raises an error before any run is made
     root = root or LOGS / file.stem
-    whole, measure = with_further_runs(plan, read_records(plan.records)), new_measure(plan)
+    whole, measure = sweep_results(plan, read_records(plan.records)).sweep, new_measure(plan)
     own = take_shard(measure, whole.select(groups, rows, seeds), *shard)
     if status:
         return list_runs(plan.records, measure, own, root)
     if not table:
-        missing = [] if jobs.dry else missing_batches(plan.records, measure, own, root, keep, retry)
+        missing = [] if jobs.dry else prepare_missing(plan.records, measure, own, root, keep, retry)
         if jobs.launcher == "none":
             run_missing(plan.records, measure, missing, root, keep)
         elif missing or jobs.dry:
             from ad.sweeps.launchers.launch import launch
 
             own_jobs = replace(jobs, words=[*jobs.words, "--runs", "true"])
-            if not launch(own_jobs, root / "jobs", len(measure.batches(own))):
+            if not launch(own_jobs, root / "jobs", len(measure.bundles(own))):
                 return
     if not runs:
         write_page(plan, root)
