@@ -114,6 +114,16 @@ ANALYSES = Registry(
     base="ad.interpret.analysis:Analysis",
 )
 
+SITUATIONS = Registry(
+    "kind of situations",
+    {  # by the class of a world or one of its bases
+        "MiniGridVectorEnv": "ad.interpret.situations:MiniGridSituations",
+    },
+    group="situations",
+    needs=("names", "holds"),
+    base="ad.interpret.situations:Situations",
+)
+
 EXPORTS = Registry(
     "format of histories",
     {

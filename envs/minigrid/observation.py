@@ -75,14 +75,15 @@ class Observation(gymnasium.Wrapper):
         """Begin an episode, with the settings' seed if there is one."""
         fixed = self.settings.seed
         observation, info = self.env.reset(seed=seed if fixed is None else fixed, options=options)
-        return self._observe(observation), info
+        return self.observe(observation), info
 
     def step(self, action):
         """Take one step."""
         observation, *outcome = self.env.step(action)
-        return self._observe(observation), *outcome
+        return self.observe(observation), *outcome
 
-    def _observe(self, observation: dict):
+    def observe(self, observation: dict):
+        """Return the observation that the settings choose of the package's `observation`."""
         image = self._image(observation)
         if not isinstance(self.observation_space, Dict):
             return image

@@ -12,6 +12,7 @@ from envs.gymnasium_vec import NO_STEP, GymnasiumVectorEnv
 from envs.minigrid.drawing import draw_observation, draw_replay
 from envs.minigrid.make import make, make_plain, require
 from envs.minigrid.observation import Settings, all_missions, members
+from envs.minigrid.placing import Placed
 from envs.minigrid.replay import Replayable, new_generator
 
 
@@ -108,6 +109,17 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
             if drawn is not None:
                 return drawn
         return draw_observation(images, settings)
+
+    @property
+    def observes_view(self) -> bool:
+        """Whether all tasks observe the cells of the agent's own view, as numbers or one-hot."""
+        tasks = range(len(self.task_kwargs))
+        kinds = {Settings.take(self._settings(task))[0].observation for task in tasks}
+        return kinds <= {"index", "one_hot"}
+
+    def placed(self, task, seed: int) -> Placed:
+        """Return the grid of a task, int [1], in which agent and balls can be put anywhere."""
+        return Placed(self._make(int(self._index([task])[0])), seed)
 
     def _make(self, task: int):
         """Make one environment of a task with the missions and actions of the family."""
