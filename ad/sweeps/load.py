@@ -3,8 +3,9 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +58,23 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     check_titles(f"{path} has no group", titles, entries)
     groups = {title: _group(GroupConfig, entries[title], _where(path, title)) for title in titles}
     rows, tried = _shared_rows(path, config, chosen, search.samples)
-    tables = _gather(lambda title: _table(path, config, title), config.tables)
-    tables = dict(zip(config.tables, tables, strict=True))
+    makers = [(_where(path, title), partial(_table, config, title)) for title in config.tables]
+    tables = dict(zip(config.tables, _gather(makers), strict=True))
     sweep = Sweep(path, config, name, chosen, groups, rows, [], tables, search, tried)
-    pairs = [
-        (title, row, entry)
+    names: dict[str, str] = {}
+    plain: dict[str, Experiment] = {}
+    makers = [
+        (_where(path, title, row), partial(_cell, sweep, title, row, entry, names, plain))
         for title, group in groups.items()
         for row, entry in (_own_rows(path, title, group) or rows).items()
     ]
-    names: dict[str, str] = {}
-    plain: dict[str, Experiment] = {}
-    cells = _gather(lambda pair: _cell(sweep, *pair, names, plain), pairs)
-    sweep = replace(sweep, cells=cells)
+    sweep = replace(sweep, cells=_gather(makers))
     _check_titles_of(sweep)
     return sweep
 
 
 def _where(path: Path, *titles: str) -> str:
+    """Return how the sentence of an error begins."""
     return f"{path}: {' / '.join(filter(None, titles))}"
 
 
@@ -140,22 +141,22 @@ def _cell(
     names: hash of a training -> name of its runs, to which those of the cell are added. plain:
     experiments that `_problem` has loaded.
     """
-    group, where = sweep.groups[title], _where(sweep.path, title, row)
+    group = sweep.groups[title]
     file = entry.experiment or group.experiment or sweep.config.experiment
     if not file:
-        raise ConfigError(f"{where} must name an experiment")
+        raise ConfigError("an experiment must be named")
     if entry.tuned is not None and entry.tuned not in entry.tried:
-        raise ConfigError(f"{where}: tuned must be an entry of tried")
+        raise ConfigError("tuned must be an entry of tried")
     if entry.informed and not group.informed:
-        raise ConfigError(f"{where}: the group has no settings of an informed source")
+        raise ConfigError("the group has no settings of an informed source")
     common = sweep.config.settings | group.settings
-    if problem := _problem(sweep, file, common, entry, where, plain):
+    if problem := _problem(sweep, file, common, entry, plain):
         return Cell(title, row, [], problem)
     settings = common | (group.informed if entry.informed else {})
     settings |= entry.settings | (entry.tuned or {}) | sweep.choice.settings
     # Runs that try settings are named after the row that they tune.
     tuned = next((own for own, tried in sweep.tried.items() if row in tried), row)
-    experiments = _experiments(sweep, file, settings, where, [title, tuned], names)
+    experiments = _experiments(sweep, file, settings, [title, tuned], names)
     runs = [PlannedRun(title, row, experiment) for experiment in experiments]
     num_first = len(sweep.choice.seeds) * len(sweep.config.splits or [None])
     return Cell(title, row, runs[:num_first], "", runs[num_first:], num_first)
@@ -165,7 +166,6 @@ def _experiments(
     sweep: Sweep,
     file: str,
     settings: dict[str, Any],
-    where: str,
     titles: Sequence[str],
     names: dict[str, str],
 ) -> Iterator[Experiment]:
@@ -173,14 +173,14 @@ def _experiments(
     splits, seeds = sweep.config.splits, [*sweep.choice.seeds, *sweep.choice.further_seeds]
     for path in (TRAIN_SEED, *([SPLIT_SEED] if splits else [])):
         if path in settings:
-            raise ConfigError(f"{where} must not set {path}: seeds and splits do")
+            raise ConfigError(f"{path} must not be set: seeds and splits do")
     is_fixed = SOURCE_SEED in settings
     # Settings are checked once, with the smallest seed: the first that a rule could refuse.
     settings = settings | dict.fromkeys(
         [TRAIN_SEED, *([] if is_fixed else [SOURCE_SEED])], min(seeds)
     )
     loaded = {
-        split: _load(file, settings | ({} if split is None else {SPLIT_SEED: split}), where)
+        split: load_file(file, **settings, **({} if split is None else {SPLIT_SEED: split}))
         for split in splits or [None]
     }
     words = re.sub(r"[^A-Za-z0-9.]+", "-", " / ".join(filter(None, titles)))[:60]
@@ -194,20 +194,11 @@ def _experiments(
         yield replace(config, name=name)
 
 
-def _load(file: str, settings: dict[str, Any], where: str) -> Experiment:
-    """Return the experiment of `file` with dotted `settings`."""
-    try:
-        return load_file(file, **settings)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
 def _problem(
     sweep: Sweep,
     file: str,
     settings: dict[str, Any],
     entry: RowConfig,
-    where: str,
     plain: dict[str, Experiment],
 ) -> str:
     """Return why the method of a row cannot learn in the world of its group, "" if it can.
@@ -218,10 +209,10 @@ def _problem(
         return ""
     name = entry.settings["method.name"]
     if not METHODS.has(name):
-        raise ConfigError(f"{where}: unknown method {as_yaml(name)}{METHODS.suggest(name)}")
+        raise ConfigError(f"unknown method {as_yaml(name)}{METHODS.suggest(name)}")
     key = f"{file} {settings}"
     if key not in plain:
-        plain[key] = _load(file, settings, where)
+        plain[key] = load_file(file, **settings)
     method, config = METHODS.load(name), plain[key]
     config = replace(config, method=replace(config.method, name=name, settings={}))
     try:
@@ -231,22 +222,21 @@ def _problem(
     return ""
 
 
-def _table(path: Path, config: SweepConfig, name: str) -> TableConfig:
+def _table(config: SweepConfig, name: str) -> TableConfig:
     """Return the table of an analysis called `name`. Raises ConfigError."""
-    where = _where(path, name)
-    table = _group(TableConfig, config.tables[name], where)
+    table = _group(TableConfig, config.tables[name])
     if not (table.analysis and table.array and table.rows and table.models):
-        raise ConfigError(f"{where} must name analysis, array, models and the axis of its rows")
-    check_titles(f"{where}: {path} has no row", table.models, config.rows)
+        raise ConfigError("analysis, array, models and the axis of the rows must be named")
+    check_titles("the sweep has no row", table.models, config.rows)
     if table.columns_of and not table.columns:
-        raise ConfigError(f"{where} names columns_of, but no columns")
+        raise ConfigError("columns_of needs columns")
     if table.columns and table.is_ranked:
-        raise ConfigError(f"{where} has columns: rows that differ by seed have the seeds")
+        raise ConfigError("columns are the seeds where the rows differ by seed")
     for option in ("rows_of", "columns_of"):
         if other := getattr(table, option):
             entry = config.tables.get(other)
             if not isinstance(entry, dict) or not entry.get("strongest"):
-                raise ConfigError(f"{where}: {option} must name a table with strongest rows")
+                raise ConfigError(f"{option} must name a table with strongest rows")
     return table
 
 
@@ -316,11 +306,11 @@ def _between(values: list[float], u: float) -> float:
     return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
 
 
-def _group(kind: type, entry: Any, where: str) -> Any:
+def _group(kind: type, entry: Any, where: str = "") -> Any:
     """Return `entry`, the group of settings at `where`, as the dataclass `kind`."""
-    problems = list(validate(kind, entry))
+    problems = [" ".join(problem).strip() for problem in validate(kind, entry)]
     if problems:
-        raise ConfigError(_lines(" ".join(f"{where}: {p.path} {p.text}".split()) for p in problems))
+        raise ConfigError(_lines(f"{where}: {text}" if where else text for text in problems))
     return kind(**entry)
 
 
@@ -330,15 +320,18 @@ def _check_seeds(what: str, seeds: Sequence[int]) -> None:
         raise ConfigError(f"{what} must be whole numbers from 0 on, each once, not {list(seeds)}")
 
 
-def _gather(make, entries: Iterable) -> list:
-    """Return `make(entry)` for each entry. Raises one ConfigError with the problems of all."""
+def _gather(makers: Iterable[tuple[str, Callable]]) -> list:
+    """Return what each maker returns. Raises one ConfigError with the problems of all.
+
+    A sentence begins with the place that stands before its maker.
+    """
     made, problems = [], []
-    for entry in entries:
+    for where, make in makers:
         try:
-            made.append(make(entry))
+            made.append(make())
         except ConfigError as error:
             heading, *lines = str(error).split("\n  ")
-            problems += lines or [heading]
+            problems += [f"{where}: {line}" for line in lines or [heading]]
     if problems:
         raise ConfigError(_lines(problems))
     return made
