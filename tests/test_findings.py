@@ -15,7 +15,6 @@ from ad.sweeps.records import add_records, new_record, read_records
 SMOKE = str(ROOT / "configs/smoke.yaml")
 ATTENTION = {"analysis": "attention", "array": "scores"}
 CONTENT = {
-    "measure": "analysis",
     "seeds": [0, 1],
     "heading": "model",
     "rows": {
@@ -27,7 +26,6 @@ CONTENT = {
             "models": ["small"],
             "analysis": "patching",
             "array": "head",
-            "interval": "head_interval",
             "at": {"change": "no rewards"},
             "rows": "head",
             "strongest": 2,
@@ -37,7 +35,7 @@ CONTENT = {
             "models": ["small"],
             "at": {"relation": "rewarded"},
             "rows": "head",
-            "rows_of": "heads",
+            "strongest_of": "heads",
         },
         "all": {**ATTENTION, "models": ["small", "wide"], "rows": "relation", "columns": "head"},
         "by_seed": {**ATTENTION, "models": ["wide"], "at": {"head": "0.1"}, "rows": "relation"},
@@ -141,7 +139,7 @@ def test_models_are_trained_analyzed_and_shown_on_the_page(tmp_path):
 HEADS_TABLE = CONTENT["tables"]["heads"]
 
 
-@pytest.mark.parametrize("entry", [{"array": "heads"}, {"at": {}}, {"interval": "head"}])
+@pytest.mark.parametrize("entry", [{"array": "heads"}, {"at": {}}])
 def test_a_table_that_does_not_fit_its_analysis_is_refused_before_any_run(tmp_path, entry):
     sweep = write_sweep(tmp_path, without("masses", heads=HEADS_TABLE | entry))
     with pytest.raises(ConfigError, match="heads"):

@@ -19,11 +19,9 @@ from ad.sweeps.results import references, sweep_results
 LEADERS = {
     **BOARD,
     "baseline": "distillation",
-    "score": "share_of_optimum_last10",
     "scores": ["share_of_optimum_last10", "normalized_return_last10", "nauc"],
     "means": ["at_10"],
     "facts": ["transitions"],
-    "references": True,
 }
 LEVEL = {"distillation": [0.9, 0.91, 0.92], "clone": [0.87, 0.88, 0.89]}
 CEILING = {"distillation": [1.0, 1.0, 1.0], "clone": [1.0, 1.0, 1.0]}

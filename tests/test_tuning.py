@@ -23,7 +23,6 @@ from ad.sweeps.run import new_measure
 
 SOURCE = "source.settings."
 CONTENT = {
-    "measure": "learning",
     "experiment": str(ROOT / "configs/smoke.yaml"),
     "settings": {"device": "cpu", "threads": 1, "source.algorithm": "a2c"},
     "seeds": [0],

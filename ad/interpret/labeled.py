@@ -48,6 +48,7 @@ UNREADABLE = (  # errors of files that are missing or damaged
 Results = dict[str, LabeledArray]  # of an analysis, by name
 Axes = Mapping[str, Sequence[str]]  # the axes of arrays, by name
 BOUND, BOUNDS = "bound", ["low", "high"]  # the axis of an interval and its labels
+TRAIN_STEPS = "train steps"  # the axis of the checkpoints in arrays of several
 FOLDER = "over_training"  # holds the arrays of several checkpoints, in the folder of the analyses
 LEARNING = "learning"  # name of the losses and returns that analyses over training come with
 

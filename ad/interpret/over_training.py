@@ -17,6 +17,7 @@ from ad.evaluation.summary import task_facts
 from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, over_groups, texts
 from ad.interpret.labeled import (
     BOUND,
+    TRAIN_STEPS,
     Axes,
     LabeledArray,
     Results,
@@ -28,7 +29,6 @@ from ad.reporting.page import Table
 from ad.rollout.tasks import policy_of, rollout_envs
 from ad.runtime.metrics_log import value_at
 
-TRAIN_STEPS = "train steps"
 MOST_ROWS = 10  # of a table of changes
 
 

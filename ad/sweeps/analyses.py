@@ -14,7 +14,7 @@ import numpy as np
 from ad.errors import ConfigError
 from ad.evaluation.metrics import json_number
 from ad.evaluation.scores import UNKNOWN, Estimate, estimate
-from ad.interpret.labeled import BOUND, FOLDER, LEARNING, LabeledArray, Results, load
+from ad.interpret.labeled import BOUND, FOLDER, LEARNING, TRAIN_STEPS, LabeledArray, Results, load
 from ad.reporting.page import Section, Table
 from ad.runtime.run import Run
 from ad.sweeps.format import TableConfig
@@ -39,7 +39,7 @@ class AnalysisMeasure(Measure):
     def check(self, runs: Iterable[PlannedRun]) -> None:
         """Raise ConfigError if the analysis of a table that shows `runs` lacks what it shows."""
         from ad.interpret.inspect import load_analyses
-        from ad.interpret.over_training import TRAIN_STEPS, Learning
+        from ad.interpret.over_training import Learning
 
         for name in dict.fromkeys(name for run in runs for name in self._tables(run)):
             table = self.sweep.tables[name]
@@ -100,10 +100,9 @@ def is_shown(record: Record, name: str, table: TableConfig) -> bool:
 
 def check_axes(table: TableConfig, arrays: Mapping[str, Sequence[str]]) -> None:
     """Raise ConfigError unless `table` shows one of `arrays` (name -> axes), all axes of it."""
-    for name in (table.array, *([table.interval] if table.interval else [])):
-        if name not in arrays:
-            hint = did_you_mean(name, arrays) or f" (arrays: {', '.join(arrays)})"
-            raise ConfigError(f"{table.analysis} has no array {name!r}{hint}")
+    if table.array not in arrays:
+        hint = did_you_mean(table.array, arrays) or f" (arrays: {', '.join(arrays)})"
+        raise ConfigError(f"{table.analysis} has no array {table.array!r}{hint}")
     axes = list(arrays[table.array])
     left = [axis for axis in axes if axis not in table.at]
     shown = [axis for axis in (table.rows, table.columns) if axis]
@@ -113,8 +112,6 @@ def check_axes(table: TableConfig, arrays: Mapping[str, Sequence[str]]) -> None:
             f"columns must be those that `at` leaves, {', '.join(left) or 'none'}, "
             f"not {', '.join(shown)}"
         )
-    if table.interval and sorted(arrays[table.interval]) != sorted([BOUND, *axes]):
-        raise ConfigError(f"the array {table.interval} is no interval of {table.array}")
 
 
 def values_of(table: TableConfig, results: Results) -> list[dict[str, Any]]:
@@ -129,8 +126,7 @@ def values_of(table: TableConfig, results: Results) -> list[dict[str, Any]]:
         _label(array, table.rows, label)
     selected = array.at(**at)
     low = high = np.full(selected.shape, np.nan)
-    if table.interval:
-        interval = results[table.interval]
+    if interval := results.get(table.interval):
         low, high = (interval.at(**at, **{BOUND: bound}) for bound in interval.axes[BOUND])
     left = [axis for axis in array.axes if axis not in at]
     values = []
@@ -196,11 +192,11 @@ class _FindingsTable:
         A value is strong by its size; an unknown value is not among the strongest.
         """
         own = self.values(run)
-        if not self.config.rows_of:
+        if not self.config.strongest_of:
             known = [value for value in own if value["value"] is not None]
             known.sort(key=lambda value: -abs(value["value"]))
             return known[: self.config.strongest]
-        other = self._other(self.config.rows_of)
+        other = self._other(self.config.strongest_of)
         by_row = {self._label(value): value for value in own}
         labels = [other._label(value) for value in other.ranked(run)]
         return [by_row[label] for label in labels if label in by_row]
@@ -228,9 +224,9 @@ class _FindingsTable:
     def _of_column(self, run: PlannedRun) -> list[Value]:
         """Return the values of a run, in the strongest row of another table if there is one."""
         own = self.values(run)
-        if not self.config.columns_of:
+        if not self.config.strongest_of:
             return own
-        other = self._other(self.config.columns_of)
+        other = self._other(self.config.strongest_of)
         labels = [other._label(value) for value in other.ranked(run)[:1]]
         return [value for value in own if self._label(value, self.config.columns) in labels]
 
@@ -271,9 +267,8 @@ class _FindingsTable:
 
 
 def _text(table: TableConfig, value: Value) -> str:
-    """Return a value as text, with its interval if the table names one and it is known."""
-    low, high = value["interval"] if table.interval else (None, None)
-    return Estimate(value["value"], low, high).text(f".{table.decimals}f")
+    """Return a value as text, with its interval if it is known."""
+    return Estimate(value["value"], *value["interval"]).text(f".{table.decimals}f")
 
 
 def _mean(table: TableConfig, values: Sequence[Value]) -> str:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ad.config.fields import field
-from ad.evaluation.scores import SCORES
+from ad.interpret.labeled import TRAIN_STEPS
 
-MEASURES = ("evaluation", "analysis", "learning")
 FACTS = ("privileged_info", "references", "transitions")
 
 
@@ -39,8 +38,9 @@ class GroupConfig:
     rows: dict = field({})  # title: a RowConfig; without rows and grid, the sweep's
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     baseline: str = field("")  # title of the row that others are compared with; empty: the sweep's
-    scores: list[str] = field([])  # scores with intervals, as columns; empty: the sweep's
-    calibration: bool = field(False)  # whether the columns are the returns achieved for asked ones
+    # scores with intervals, as columns; empty: the returns achieved for asked ones if all rows have
+    # `evaluation.calibration`, otherwise the scores of the sweep
+    scores: list[str] = field([])
 
 
 @dataclass(frozen=True)
@@ -57,31 +57,43 @@ class BoardConfig:
 
 @dataclass(frozen=True)
 class TableConfig:
-    """A table of an analysis: an array in which all axes but one or two have a fixed label."""
+    """A table of an analysis: an array in which all axes but one or two have a fixed label.
+
+    Values have intervals if the analysis has the array `<array>_interval`.
+    """
 
     analysis: str = field("")  # name of the analysis
     array: str = field("")  # name of its array
-    interval: str = field("")  # array with the interval of each value; empty: none
     models: list[str] = field([])  # titles of rows
     at: dict = field({})  # axis: its label
     rows: str = field("")  # axis whose labels are the rows
     only: list[str] = field([])  # labels of the rows to show; empty: all
     columns: str = field("")  # axis whose labels are the columns; empty: the seeds are
     strongest: int = field(0, at_least=0)  # rows of largest absolute value for each seed; 0: all
-    rows_of: str = field("")  # table whose strongest rows of each seed are shown; empty: all
-    columns_of: str = field("")  # table whose strongest row of each seed is the only column
-    over_training: bool = field(False)  # whether the array is that of all kept checkpoints
+    # table whose strongest rows of each seed are the rows, or, if there are columns, whose
+    # strongest row of each seed is the only column; empty: all
+    strongest_of: str = field("")
     decimals: int = field(2, at_least=0, at_most=6)
+
+    @property
+    def interval(self) -> str:
+        """The name of the array with the interval of each value."""
+        return f"{self.array}_interval"
+
+    @property
+    def over_training(self) -> bool:
+        """Whether the array is that of all kept checkpoints."""
+        return TRAIN_STEPS in (self.rows, self.columns, *self.at)
 
     @property
     def is_ranked(self) -> bool:
         """Whether the rows are ranks, in which each seed has its own labels."""
-        return bool(self.strongest or self.rows_of)
+        return bool(self.strongest or (self.strongest_of and not self.columns))
 
     @property
     def is_crossed(self) -> bool:
         """Whether the columns are labels of a second axis, each with the mean over the seeds."""
-        return bool(self.columns and not self.columns_of)
+        return bool(self.columns and not self.strongest_of)
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,6 @@ class SearchConfig:
 class SweepConfig:
     """The content of a sweep's file."""
 
-    measure: str = field("evaluation", choices=MEASURES)
     title: str = field("")  # heading of the page
     about: str = field("")  # Markdown at the top of the page
     # Markdown file for the page, relative to the sweep's file; tables replace what is between its
@@ -114,13 +125,24 @@ class SweepConfig:
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     heading: str = field("experiment")  # what a row is
     baseline: str = field("")  # title of the row that others are compared with; empty: none
-    score: str = field("nauc", choices=SCORES)  # the score that rows are compared by
     pooled: bool = field(False)  # whether all cells share one standard deviation in comparisons
-    scores: list[str] = field(["nauc"])  # scores with intervals, as columns
+    # scores with intervals, as columns; rows are compared by the first
+    scores: list[str] = field(["nauc"])
     means: list[str] = field([])  # scores without intervals, as further columns
     facts: list[str] = field([])  # further columns: privileged_info, references, transitions
-    references: bool = field(False)  # whether tables end with rows of references
     published: str = field("")  # CSV file of published results that stand below the tables
     boards: dict = field({})  # name: a BoardConfig; empty: one board with everything
-    tables: dict = field({})  # name: a TableConfig, for the measure analysis
-    search: dict = field({})  # a SearchConfig, for the measure learning
+    tables: dict = field({})  # name: a TableConfig; the measure is then analysis
+    search: dict = field({})  # a SearchConfig; the measure is then learning
+
+    @property
+    def measure(self) -> str:
+        """What is measured of each run: evaluation, analysis or learning."""
+        if self.tables:
+            return "analysis"
+        return "learning" if self.search else "evaluation"
+
+    @property
+    def score(self) -> str:
+        """The score that rows are compared by."""
+        return self.scores[0]

@@ -50,6 +50,8 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     if problems:
         raise ConfigError(_lines(f"{path}: {where} {text}" for where, text in problems))
     config = SweepConfig(**file.data)
+    if not config.scores:
+        raise ConfigError(f"{path}: scores must name the score that rows are compared by")
     name = board or next(iter(config.boards), "")
     chosen = _board(path, config, name)
     search = _group(SearchConfig, config.search, f"{path}: search")
@@ -159,7 +161,7 @@ def _cell(
     experiments = _experiments(sweep, file, settings, [title, tuned], names)
     runs = [PlannedRun(title, row, experiment) for experiment in experiments]
     num_first = len(sweep.choice.seeds) * len(sweep.config.splits or [None])
-    return Cell(title, row, runs[:num_first], "", runs[num_first:], num_first)
+    return Cell(title, row, runs[:num_first], "", runs[num_first:], entry.informed, num_first)
 
 
 def _experiments(
@@ -228,15 +230,12 @@ def _table(config: SweepConfig, name: str) -> TableConfig:
     if not (table.analysis and table.array and table.rows and table.models):
         raise ConfigError("analysis, array, models and the axis of the rows must be named")
     check_titles("the sweep has no row", table.models, config.rows)
-    if table.columns_of and not table.columns:
-        raise ConfigError("columns_of needs columns")
-    if table.columns and table.is_ranked:
+    if table.columns and table.strongest:
         raise ConfigError("columns are the seeds where the rows differ by seed")
-    for option in ("rows_of", "columns_of"):
-        if other := getattr(table, option):
-            entry = config.tables.get(other)
-            if not isinstance(entry, dict) or not entry.get("strongest"):
-                raise ConfigError(f"{option} must name a table with strongest rows")
+    if table.strongest_of:
+        entry = config.tables.get(table.strongest_of)
+        if not isinstance(entry, dict) or not entry.get("strongest"):
+            raise ConfigError("strongest_of must name a table with strongest rows")
     return table
 
 

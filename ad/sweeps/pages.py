@@ -151,8 +151,7 @@ def _summary(results: SweepResults) -> Iterator[Block]:
         if any(map(sweep.baseline, sweep.groups)):
             yield tables.overview_table(results)
         return
-    if len(sweep.groups) > 1 or sweep.config.references:
-        yield tables.summary_table(results)
+    yield tables.summary_table(results)
     if not sweep.tried and tables.complete_scores(results):
         yield Text(
             "Aggregates of returns between random (0) and optimal (1), over the groups in which "
@@ -229,11 +228,11 @@ def _group_section(results: SweepResults, group: str, folder: Path) -> Section:
     if own.note:
         blocks.append(Text(own.note))
     charts = [tables.curves_chart(results, group)]
-    charts.append(None if own.calibration else tables.scores_chart(results, group))
+    charts.append(None if sweep.is_calibration(group) else tables.scores_chart(results, group))
     if sweep.rows:
-        charts += [tables.tasks_chart(results, group)]
+        charts.append(tables.tasks_chart(results, group))
     blocks += [chart for chart in charts if chart is not None]
-    if sweep.config.references:
+    if sweep.rows:
         blocks.append(Details("Cost, as means over runs", [tables.cost_table(results, group)]))
     if published := _published(sweep, group):
         blocks += [Text("Published, under their own protocols:"), published]

@@ -65,6 +65,7 @@ class Cell:
     runs: list[PlannedRun]
     problem: str = ""
     further_runs: Sequence[PlannedRun] = ()
+    informed: bool = False  # whether it learns from an informed source
     num_first: int = 0  # runs without the further ones
 
     @property
@@ -119,6 +120,11 @@ class Sweep:
     def baseline(self, group: str) -> str:
         """Return the title of the row that others of the group are compared with, "" for none."""
         return self.groups[group].baseline or self.config.baseline
+
+    def is_calibration(self, group: str) -> bool:
+        """Return whether a group shows the returns achieved for asked ones, in place of scores."""
+        configs = [cell.config.evaluation for cell in self.cells_of(group) if cell.runs]
+        return not self.groups[group].scores and all(own.calibration for own in configs)
 
     def planned_runs(self) -> list[PlannedRun]:
         """Return the runs of all cells, each once: the first of each cell, then the second."""

@@ -233,11 +233,11 @@ def reference_nauc(record: Record, name: str, world: str = "") -> float | None:
     return record.values.get(world, {}).get("references", {}).get(name)
 
 
-def histories_of(cell: Cell, results: SweepResults) -> str:
+def histories_of(cell: Cell) -> str:
     """Return whose histories a cell learns from: learner, informed, or none."""
     if not reads_histories(cell.config):
         return "none"
-    return "informed" if results.sweep.rows[cell.row].informed else "learner"
+    return "informed" if cell.informed else "learner"
 
 
 def _of_first(
@@ -253,7 +253,7 @@ def _of_first(
     tasks that they are evaluated on.
     """
     cells = [cell for cell in results.sweep.cells_of(group) if cell.runs]
-    own = {cell.row: histories_of(cell, results) for cell in cells}
+    own = {cell.row: histories_of(cell) for cell in cells}
     for row in sorted(
         (r for r in own if own[r] in histories), key=lambda r: histories.index(own[r])
     ):

@@ -60,10 +60,10 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
     """
     sweep, config = results.sweep, results.sweep.config
     own = sweep.groups[group]
-    if own.calibration:
+    if sweep.is_calibration(group):
         return _calibration_table(results, group, folder)
     scores, means = own.scores or config.scores, [] if own.scores else config.means
-    reference_scores = references(results, group) if config.references else {}
+    reference_scores = references(results, group) if sweep.rows else {}
     least = reference_scores.get(TABULAR_LEARNER, {}).get("nauc")
     baseline, rows = sweep.baseline(group), []
     for cell in sweep.cells_of(group):
@@ -156,11 +156,11 @@ def overview_table(results: SweepResults) -> Table:
 def summary_table(results: SweepResults) -> Table:
     """Return a row for each row, with its score in each group, then the references."""
     sweep, score = results.sweep, results.sweep.config.score
-    cells = {(cell.group, cell.row): cell for cell in sweep.cells}
+    barred = {(cell.group, cell.row) for cell in sweep.cells if cell.problem}
     rows = []
     for row in sweep.rows:
         texts = [
-            "not applicable" if cells[group, row].problem else results.text((group, row), score)
+            "not applicable" if (group, row) in barred else results.text((group, row), score)
             for group in sweep.groups
         ]
         rows.append([row, *_kind(results, row), *texts])
@@ -407,4 +407,4 @@ def _kind(results: SweepResults, row: str) -> list[str]:
         return [UNKNOWN] * 3
     has_labels = "optimal_action" in METHODS.load(cell.config.method.name).fields
     regime = "offline" if reads_histories(cell.config) else "online"
-    return [histories_of(cell, results), regime, "optimal actions" if has_labels else "none"]
+    return [histories_of(cell), regime, "optimal actions" if has_labels else "none"]
