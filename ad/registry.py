@@ -108,6 +108,7 @@ ANALYSES = Registry(
         "probes": "ad.interpret.analyses.probes:Probes",
         "successes": "ad.interpret.analyses.successes:Successes",
         "static": "ad.interpret.analyses.static:Static",
+        "claims": "ad.interpret.analyses.claims:Claims",
     },
     group="analyses",
     needs=("run", "table"),

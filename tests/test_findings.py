@@ -119,6 +119,38 @@ def test_a_seed_that_is_missing_is_a_dash(tmp_path):
     assert not rows(sweep, "heads")
 
 
+def test_claims_are_counted_over_the_seeds_of_each_model(tmp_path):
+    claim = {"analysis": "claims", "array": "effect", "holds": "holds", "rows": "claim"}
+    words = {"a": ["It obeys.", "play", "ablation"], "b": ["It waits.", "play", "patching"]}
+    table = {**claim, "models": ["small", "wide"], "columns": "test", "words": words}
+    sweep = write_sweep(tmp_path, {**CONTENT, "seeds": [*range(5)], "tables": {"claims": table}})
+    axes = {"claim": ["a", "b"], "test": ["own", "stronger"]}
+
+    def of_seed(seed: int) -> dict[str, LabeledArray]:
+        holds = np.array([[1, seed < 4], [seed < 2, seed < 1]], float)
+        holds[1, 0] = np.nan if seed == 0 else holds[1, 0]
+        effect = np.full((2, 2), 0.5)
+        arrays = {"effect": effect, "holds": holds}
+        return {name: LabeledArray(values, axes, "") for name, values in arrays.items()}
+
+    fill(sweep, [of_seed(seed) for seed in range(5)])
+    fill(sweep, [of_seed(0)], "wide")
+    mean = "0.50 [0.50, 0.50]"
+    assert rows(sweep, "claims") == [
+        ["a", "It obeys.", "own", "play", f"holds: 5 of 5; {mean}", "holds: 1 of 1; 0.50"],
+        ["a", "It obeys.", "stronger", "ablation", f"holds: 4 of 5; {mean}", "holds: 1 of 1; 0.50"],
+        ["b", "It waits.", "own", "play", f"in part: 1 of 4; {mean}", "–"],
+        [
+            "b",
+            "It waits.",
+            "stronger",
+            "patching",
+            f"does not: 1 of 5; {mean}",
+            "holds: 1 of 1; 0.50",
+        ],
+    ]
+
+
 def test_models_are_trained_analyzed_and_shown_on_the_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- by_seed -->\n<!-- /by_seed -->\nafter\n")

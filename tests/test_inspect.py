@@ -19,6 +19,7 @@ from ad.runtime.run import Run
 PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 RARE = {"scrubbing"}  # scores decisions that agree, which a few episodes may not have
 WITHOUT_REWARDS = {"scrubbing", "successes"}  # left out if the tokens encode no rewards
+STUDIES = {"claims"}  # analyses of a single kind of model in a single world
 LEFT_OUT = {  # by method
     "algorithm_distillation": {"return_scan"},
     "behavior_cloning": {"return_scan", *WITHOUT_REWARDS, *PAIRED},
@@ -50,7 +51,7 @@ def test_all_analyses_are_written_and_printed(trained, capsys, few_decisions):
     inspect_run(trained, [ALL])
     said = capsys.readouterr().out
     assert "left out: the analysis return_scan" in said
-    for name in {*ANALYSES} - {"return_scan"}:
+    for name in {*ANALYSES} - STUDIES - {"return_scan"}:
         path = trained.folder / "inspect" / name
         assert f"{name}: {path}.npz" in said
         about = json.loads(path.with_suffix(".json").read_text())
@@ -64,7 +65,7 @@ SMALL = ["--evaluation.episodes", "5", "--model.layers", "1", "--data.context_le
 @pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
 def test_every_method_has_its_analyses(collected, words):
     subject = Subject(*untrained(collected("inspect", *SMALL, *words)))
-    assert possible(subject) == {*ANALYSES} - LEFT_OUT[subject.run.config.method.name]
+    assert possible(subject) == {*ANALYSES} - STUDIES - LEFT_OUT[subject.run.config.method.name]
 
 
 def test_analyses_return_the_arrays_that_they_declare(collected, few_decisions):

@@ -24,6 +24,10 @@ from ad.sweeps.records import Record, Records, new_record
 from envs.registry import did_you_mean
 
 Value = dict[str, Any]  # labels by axis, value and interval, as a record has them
+MOST, LEAST = (
+    0.8,
+    0.2,
+)  # shares of the seeds: a claim holds from the one on, and not up to the other
 
 
 class AnalysisMeasure(Measure):
@@ -90,6 +94,7 @@ def is_shown(record: Record, name: str, table: TableConfig) -> bool:
     axes = {*table.at, table.rows, table.columns} - {""}
     return all(
         value["labels"].keys() == axes
+        and (not table.holds or "holds" in value)
         and all(value["labels"][axis] == str(label) for axis, label in table.at.items())
         for value in entry["values"]
     ) and all(
@@ -100,9 +105,10 @@ def is_shown(record: Record, name: str, table: TableConfig) -> bool:
 
 def check_axes(table: TableConfig, arrays: Mapping[str, Sequence[str]]) -> None:
     """Raise ConfigError unless `table` shows one of `arrays` (name -> axes), all axes of it."""
-    if table.array not in arrays:
-        hint = did_you_mean(table.array, arrays) or f" (arrays: {', '.join(arrays)})"
-        raise ConfigError(f"{table.analysis} has no array {table.array!r}{hint}")
+    for name in filter(None, (table.array, table.holds)):
+        if name not in arrays:
+            hint = did_you_mean(name, arrays) or f" (arrays: {', '.join(arrays)})"
+            raise ConfigError(f"{table.analysis} has no array {name!r}{hint}")
     axes = list(arrays[table.array])
     left = [axis for axis in axes if axis not in table.at]
     shown = [axis for axis in (table.rows, table.columns) if axis]
@@ -136,6 +142,8 @@ def values_of(table: TableConfig, results: Results) -> list[dict[str, Any]]:
         value, *ends = (json_number(part[index]) for part in (selected, low, high))
         labels = {axis: str(label) for axis, label in labels.items()}
         values.append({"labels": labels, "value": value, "interval": ends})
+        if table.holds:
+            values[-1]["holds"] = json_number(results[table.holds].at(**at)[index])
     return values
 
 
@@ -162,7 +170,9 @@ class _FindingsTable:
         self.models = {cell.row: cell.runs for cell in sweep.cells}
 
     def table(self) -> Table:
-        """Return a row for each model and each label, or rank."""
+        """Return a row for each model and each label, or rank; of claims for each label."""
+        if self.config.holds:
+            return self._claims()
         rows = []
         for model in self.config.models:
             runs = self.models[model]
@@ -221,6 +231,22 @@ class _FindingsTable:
             return [self.config.rows, *self._columns()]
         return [self.config.rows, *seeds, "mean of the seeds"]
 
+    def _claims(self) -> Table:
+        """Return a row for each claim and each test of it, with a column for each model."""
+        config, cells = self.config, {}
+        for model in config.models:
+            for value in (value for run in self.models[model] for value in self.values(run)):
+                test = value["labels"].get(config.columns, "")
+                row = cells.setdefault((self._label(value), test), {})
+                row.setdefault(model, []).append(value)
+        tests, rows = list(dict.fromkeys(test for _, test in cells)), []
+        for (label, test), row in cells.items():
+            says, *how = config.words.get(label, [""] * (len(tests) + 1))
+            texts = [says, test, how[tests.index(test)]] if config.words else [test][: len(test)]
+            rows.append([label, *texts, *(_verdict(config, row.get(m, [])) for m in config.models)])
+        about = ["what it says", config.columns, "how"] if config.words else [config.columns]
+        return Table([config.rows, *filter(None, about), *config.models], rows)
+
     def _of_column(self, run: PlannedRun) -> list[Value]:
         """Return the values of a run, in the strongest row of another table if there is one."""
         own = self.values(run)
@@ -269,6 +295,16 @@ class _FindingsTable:
 def _text(table: TableConfig, value: Value) -> str:
     """Return a value as text, with its interval if it is known."""
     return Estimate(value["value"], *value["interval"]).text(f".{table.decimals}f")
+
+
+def _verdict(table: TableConfig, values: Sequence[Value]) -> str:
+    """Return whether a claim holds, in how many seeds, and the mean effect, as text."""
+    known = [value["holds"] for value in values if value["holds"] is not None]
+    if not known:
+        return UNKNOWN
+    share = sum(known) / len(known)
+    word = "holds" if share >= MOST else "does not" if share <= LEAST else "in part"
+    return f"{word}: {sum(known):.0f} of {len(known)}; {_mean(table, values)}"
 
 
 def _mean(table: TableConfig, values: Sequence[Value]) -> str:

@@ -73,6 +73,9 @@ class TableConfig:
     # table whose strongest rows of each seed are the rows, or, if there are columns, whose
     # strongest row of each seed is the only column; empty: all
     strongest_of: str = field("")
+    # array with 1 where a claim holds: the models are columns that say in how many seeds it does
+    holds: str = field("")
+    words: dict = field({})  # label of a row: what it claims, and how each column tests it
     decimals: int = field(2, at_least=0, at_most=6)
 
     @property
