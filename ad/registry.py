@@ -62,6 +62,7 @@ ENCODERS = Registry(
         "one_hot": "ad.models.encoders.linear:OneHotLinear",
         "index": "ad.models.encoders.linear:IndexLinear",
         "bag_of_words": "ad.models.encoders.bag_of_words:BagOfWords",
+        "patches": "ad.models.encoders.patches:FlatPatches",
         "cnn": "ad.models.encoders.cnn:ConvolutionalEncoder",
         "vit": "ad.models.encoders.vit:VisionTransformer",
     },

@@ -11,7 +11,7 @@ from envs.spaces import Array, Discrete
 
 CELLS = Array((7, 7, 3), "uint8", 0.0, 10.0)  # as envs.minigrid declares a partial view
 PIXELS = Array((28, 30, 3), "uint8", 0.0, 255.0)
-OF_CELLS = ("one_hot", "index", "bag_of_words", "cnn", "vit")
+OF_CELLS = ("one_hot", "index", "bag_of_words", "patches", "cnn", "vit")
 
 
 def cells(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -45,6 +45,7 @@ def test_each_encoder_supports_the_parts_that_it_can_encode():
     expected = {
         "one_hot": of_cells,
         "bag_of_words": of_cells,
+        "patches": pictures,
         "cnn": pictures,
         "vit": pictures,
         "index": set(parts) - {"scalar", "index"},
@@ -66,7 +67,7 @@ def test_pictures_of_any_leading_shape_become_vectors_and_every_parameter_learns
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
 
 
-@pytest.mark.parametrize("name", ["cnn", "vit", "index"])
+@pytest.mark.parametrize("name", ["patches", "cnn", "vit", "index"])
 @pytest.mark.parametrize("shape", [(28, 30, 3), (84, 84, 1), (26, 3, 4), (30, 2, 3)])
 def test_pictures_of_pixels_become_vectors(name, shape):
     module = encoder(name, Array(shape, "uint8", 0.0, 255.0))
