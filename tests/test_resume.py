@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from ad.reporting.report import report
 from ad.runtime.devices import torch_threads
 from ad.runtime.run import Run
 from ad.training.provenance import hardware, log_session, read_sessions
-from ad.training.trainer import checkpoints
+from ad.training.trainer import Trainer, checkpoints
 from envs.spaces import Discrete
 
 CPU = torch.device("cpu")
@@ -188,7 +189,13 @@ def test_a_session_of_which_nothing_is_left_is_not_recorded(trained):
     assert [session["from_step"] for session in read_sessions(trained.folder)] == [0]
 
 
-def test_the_seconds_of_a_training_add_up_over_its_sessions(trained):
+def test_the_seconds_of_a_training_add_up_over_its_sessions(trained, monkeypatch):
     forget_last_checkpoint(trained)
-    before = trained.timing()["train_s"]
-    assert train(trained.config).timing()["train_s"] > before > 0
+    before, step = trained.timing()["train_s"], Trainer.train_step
+
+    def slow_step(trainer: Trainer) -> None:
+        time.sleep(0.5)
+        step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", slow_step)
+    assert before > 0 and train(trained.config).timing()["train_s"] > before + 0.5

@@ -35,7 +35,8 @@ def train(
     callbacks = Callbacks(trainer, validate)
     with callbacks.session():
         while trainer.train_steps_left:
-            trainer.train_step()
+            with trainer.timed():
+                trainer.train_step()
             callbacks.after_step()
             if stop_requested() and trainer.train_steps_left:
                 callbacks.save()
