@@ -138,11 +138,11 @@ def test_claims_are_counted_over_the_seeds_of_each_model(tmp_path):
     mean = "0.50 [0.50, 0.50]"
     assert rows(sweep, "claims") == [
         ["a", "It obeys.", "own", "play", f"holds: 5 of 5; {mean}", "holds: 1 of 1; 0.50"],
-        ["a", "It obeys.", "stronger", "ablation", f"holds: 4 of 5; {mean}", "holds: 1 of 1; 0.50"],
+        ["", "", "stronger", "ablation", f"holds: 4 of 5; {mean}", "holds: 1 of 1; 0.50"],
         ["b", "It waits.", "own", "play", f"in part: 1 of 4; {mean}", "–"],
         [
-            "b",
-            "It waits.",
+            "",
+            "",
             "stronger",
             "patching",
             f"does not: 1 of 5; {mean}",

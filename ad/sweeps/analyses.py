@@ -240,12 +240,17 @@ class _FindingsTable:
                 row = cells.setdefault((self._label(value), test), {})
                 row.setdefault(model, []).append(value)
         tests, rows = list(dict.fromkeys(test for _, test in cells)), []
+        header = [config.rows, "what it says", config.columns, "how"]
+        shown = [n for n in range(4) if header[n] and (config.words or n % 2 == 0)]
         for (label, test), row in cells.items():
             says, *how = config.words.get(label, [""] * (len(tests) + 1))
-            texts = [says, test, how[tests.index(test)]] if config.words else [test][: len(test)]
-            rows.append([label, *texts, *(_verdict(config, row.get(m, [])) for m in config.models)])
-        about = ["what it says", config.columns, "how"] if config.words else [config.columns]
-        return Table([config.rows, *filter(None, about), *config.models], rows)
+            is_first = test == tests[0]
+            texts = [label * is_first, says * is_first, test, how[tests.index(test)]]
+            verdicts = [_verdict(config, row.get(model, [])) for model in config.models]
+            if {*verdicts} != {UNKNOWN}:  # a claim may have no such test
+                rows.append([*(texts[n] for n in shown), *verdicts])
+        header = [*(header[n] for n in shown), *config.models]
+        return Table(header, rows, tuple(range(len(header))))
 
     def _of_column(self, run: PlannedRun) -> list[Value]:
         """Return the values of a run, in the strongest row of another table if there is one."""
