@@ -109,6 +109,8 @@ ANALYSES = Registry(
         "probes": "ad.interpret.analyses.probes:Probes",
         "successes": "ad.interpret.analyses.successes:Successes",
         "static": "ad.interpret.analyses.static:Static",
+        "weights": "ad.interpret.analyses.weights:Weights",
+        "circuits": "ad.interpret.analyses.circuits:Circuits",
         "claims": "ad.interpret.analyses.claims:Claims",
     },
     group="analyses",

@@ -76,7 +76,7 @@ def test_analyses_return_the_arrays_that_they_declare(collected, few_decisions):
         results = analysis.run(subject)
         assert not unknown(results) or name in RARE, name
         axes = {own: tuple(array.axes) for own, array in results.items()}
-        if name == "static":  # whose arrays depend on the encoder
+        if name in ("static", "weights", "circuits"):  # whose arrays depend on the encoder
             assert not analysis.arrays
         else:
             assert axes and axes.items() <= analysis.arrays.items()
@@ -87,7 +87,14 @@ def test_analyses_return_the_arrays_that_they_declare(collected, few_decisions):
 def test_an_analysis_of_histories_has_no_in_context_episodes(collected):
     words = [*SMALL, *METHODS["decision transformer"]]
     subject = Subject(*untrained(collected("inspect", *words)), source="histories")
-    assert possible(subject) == {"attention", "lens", "attribution", "static"}
+    assert possible(subject) == {
+        "attention",
+        "lens",
+        "attribution",
+        "static",
+        "weights",
+        "circuits",
+    }
     for name in possible(subject):
         analysis = ANALYSES.load(name)()
         results = analysis.run(subject)

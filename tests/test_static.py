@@ -52,7 +52,7 @@ def test_a_head_composes_with_the_one_whose_output_it_reads(spec, kind):
     sides = [other, cells] if kind == 0 else [cells, other]
     hand_made.attends(model, 2, 1, *(sides if kind < 2 else (cells, cells)), not_itself=False)
     hand_made.copies(model, 2, 1, other if kind == 2 else cells, out)
-    scores = composition_scores(model)
+    scores = composition_scores(model)[:6, :3, :6]
     assert np.nanargmax(scores[5, kind]) == 1 and scores[5, kind, 1] > 0.2
     others = np.delete(scores[5], kind, axis=0)[:, :4]
     assert (others < 0).all() and (np.delete(scores[5, kind, :4], 1) < 0).all()
@@ -67,3 +67,18 @@ def test_a_head_that_repeats_actions_copies_and_one_that_avoids_them_does_the_op
     moved, copying = token_copying(model)
     np.testing.assert_allclose(copying, [1, -1], atol=1e-6)
     np.testing.assert_allclose(moved[1], -2 * moved[0], atol=1e-6)
+
+
+def test_an_mlp_composes_with_the_head_whose_output_it_reads(spec):
+    model = hand_made.hand_made(spec, layers=2)
+    cells, other = hand_made.block("cell")[:5], hand_made.block("other")[:5]
+    for layer, head, target in ((0, 0, other), (0, 1, hand_made.block("out")), (1, 0, other)):
+        hand_made.copies(model, layer, head, cells, target)
+    up, down = model.transformer.blocks[0].mlp.up, model.transformer.blocks[0].mlp.down
+    up.weight[0, other[:3]] = down.weight[cells[0], 0] = 1.0
+    scores, width = composition_scores(model), hand_made.WIDTH  # heads 0.0 to 1.1, then two MLPs
+    # The MLP reads three coordinates of the five that head 0.0 writes: sqrt(3) / (sqrt(5) sqrt(3)).
+    assert scores[4, 3, 0] == pytest.approx(5**-0.5 - width**-0.5)
+    assert scores[4, 3, 1] == pytest.approx(-(width**-0.5))
+    assert scores[2, 2, 4] == pytest.approx(5**-0.5 - width**-0.5)  # head 1.0 reads what it writes
+    assert np.isnan(scores[4, 3, 2:]).all() and np.isnan(scores[4, :3]).all()

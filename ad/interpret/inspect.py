@@ -33,10 +33,11 @@ SECONDS = {  # of each analysis of the quickstart's model on one core; others co
     **{"attention": 1, "attribution": 4, "lens": 3, "ablation": 39, "patching": 25},
     **{"path_patching": 28, "attribution_patching": 20, "scrubbing": 10, "context_scan": 19},
     **{"return_scan": 15, "probes": 34, "successes": 3, "static": 1},
+    **{"weights": 2, "circuits": 2},
 }
 DEFAULT = (  # analyses that run if none is named: 90 seconds together
     *("attention", "attribution", "lens", "ablation", "patching", "scrubbing"),
-    *("return_scan", "successes", "static"),
+    *("return_scan", "successes", "static", "weights", "circuits"),
 )
 
 

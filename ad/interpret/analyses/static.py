@@ -3,11 +3,14 @@
 A head is two maps of the residual stream (Elhage et al. 2021): W_Q W_K^T says which tokens attend
 to which, W_V W_O what is moved. The composition of a head's queries, keys or values with an earlier
 head's output is |A B| / (|A| |B|) in Frobenius norms, less the mean over random maps of the same
-rank (section "Composition" of that paper). The maps contain the weights of the normalization before
-them and the mean that it subtracts, but not its scale, which depends on the context.
+rank (section "Composition" of that paper). An MLP reads by its first linear map and writes by its
+second one. The maps contain the weights of the normalization before them and the mean that it
+subtracts, but not its scale, which depends on the context.
 """
 
 import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -15,17 +18,25 @@ import torch
 from torch import nn
 
 from ad.evaluation.scores import UNKNOWN
+from ad.interpret.analyses.linear import (
+    MOST_ROWS,
+    PLANES,
+    _reading,
+    first_map,
+    folded,
+    labeled,
+    layout,
+    row_names,
+)
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.labeled import LabeledArray, Results
 from ad.models.encoders.base import TabularEncoder
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.page import Table
+from envs.minigrid.encoding import SIZES
 from envs.rng import derive_key
-from envs.spaces import Part
-from envs.tasks import task_name
 
-MOST_ROWS = 512  # of a table, whose cosines and components are written
 COMPONENTS = 3  # principal components of a table
 RANDOM_PAIRS = 20  # of random heads, whose composition is subtracted
 
@@ -42,34 +53,33 @@ class Static(Analysis):
             for name, table in embedding_tables(subject.model.tokenizer).items():
                 part = subject.model.spec.observation_fields.get(name)
                 results |= _embedding(name, table, row_names(part, len(table)))
+            for name, (table, rows) in picture_tables(subject.model).items():
+                results |= _embedding(name, table, rows)
             return results | _circuits(subject) | _parameters(subject.model)
 
     def table(self, results):
         """Return the ranks of each head, its copying score, and its strongest compositions."""
         singular, copying = results["singular_values"], results["copying"]
-        composition = results.get("composition")
-        kinds = composition.axes["kind"] if composition else ()
-        header = ["head", "effective rank QK", "effective rank OV", "copying"]
-        rows = []
-        for head in copying.axes["head"]:
-            ranks = [effective_rank(singular.at(head=head, circuit=c)) for c in ("QK", "OV")]
-            row = [head, *(f"{rank:.1f}" for rank in ranks), f"{copying.at(head=head):+.2f}"]
-            rows.append(
-                row
-                + [
-                    _strongest(composition.at(head=head, kind=k), copying.axes["head"])
-                    for k in kinds
-                ]
-            )
-        return Table([*header, *(f"strongest {kind} composition" for kind in kinds)], rows)
+        composition, rows = results["composition"], []
+        names, kinds = composition.axes["component"], composition.axes["kind"]
+        for name in names:
+            row = [name, UNKNOWN, UNKNOWN, UNKNOWN]
+            if name in copying.axes["head"]:
+                ranks = [effective_rank(singular.at(head=name, circuit=c)) for c in ("QK", "OV")]
+                row[1:] = *(f"{rank:.1f}" for rank in ranks), f"{copying.at(head=name):+.2f}"
+            each = [_strongest(composition.at(component=name, kind=kind), names) for kind in kinds]
+            rows.append(row + each)
+        header = ["component", "effective rank QK", "effective rank OV", "copying"]
+        header += [f"strongest {kind} composition" for kind in kinds]
+        return Table(header, rows).compact()
 
 
-def _strongest(scores: np.ndarray, heads: list[str]) -> str:
-    """Return the earlier head with the highest of `scores` [heads], and its score."""
+def _strongest(scores: np.ndarray, names: list[str]) -> str:
+    """Return the earlier component with the highest of `scores`, and its score."""
     if not np.isfinite(scores).any():
         return UNKNOWN
     best = int(np.nanargmax(scores))
-    return f"{heads[best]} ({scores[best]:+.2f})"
+    return f"{names[best]} ({scores[best]:+.2f})"
 
 
 def embedding_tables(tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
@@ -86,11 +96,33 @@ def embedding_tables(tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
     return {name: table for name, table in tables.items() if 2 <= len(table) <= MOST_ROWS}
 
 
-def row_names(part: Part | None, count: int) -> list[str | int]:
-    """Return the names of the `count` rows of a table: cells, e.g. "3-7", else their numbers."""
-    cells = np.stack(np.unravel_index(np.arange(part.n), part.factors), 1) if part else []
-    names = [task_name(cell) for cell in cells]
-    return [*names, *range(len(names), count)]
+def picture_tables(model: SequenceModel) -> dict[str, tuple[torch.Tensor, list[str]]]:
+    """Return the vectors [n, ...] of channels and positions of pictures, and their names.
+
+    A linear encoder has a vector for each channel in each cell; one after another they are the
+    vector of the channel, and likewise that of the position. Others have the same vectors in all
+    cells, before anything that is not linear. Channels of one-hot cells are objects, colors and
+    states.
+    """
+    found = {}
+    for part, encoder in zip(model.tokenizer.parts, model.tokenizer.encoders, strict=True):
+        declared, suffix = model.spec.observation[part], f"-{part}" if part else ""
+        if isinstance(encoder, TabularEncoder) or len(declared.shape) != 3:
+            continue
+        channels, cells = layout(declared, encoder)
+        vectors = first_map(encoder).weight.T.unflatten(0, (-1, len(channels)))  # [P or 1, K, C]
+        by_channel, places = vectors.transpose(0, 1).flatten(1), getattr(encoder, "places", None)
+        groups = SIZES if channels == PLANES else [len(channels)]
+        names = ("object", "color", "state") if channels == PLANES else ("channel",)
+        starts = np.cumsum([0, *groups])
+        for name, rows, start in zip(names, by_channel.split(groups), starts, strict=False):
+            found[name + suffix] = rows, channels[start : start + len(rows)]
+        learned = {n: m for n, m in encoder.named_children() if isinstance(m, nn.Embedding)}
+        found |= {n + suffix: (m.weight, list(range(len(m.weight)))) for n, m in learned.items()}
+        if places is not None or len(vectors) > 1:
+            places = vectors if places is None else places.flatten(0, 1)
+            found[f"place{suffix}"] = places.flatten(1), cells
+    return {name: entry for name, entry in found.items() if 2 <= len(entry[1]) <= MOST_ROWS}
 
 
 def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results:
@@ -105,13 +137,13 @@ def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results
     share = sizes.square() / sizes.square().sum().clamp(min=1e-12)
     numbers = list(range(1, count + 1))
     return {
-        f"{name}_cosine": _array(
+        f"{name}_cosine": labeled(
             directions @ directions.T, {"row": rows, "other row": rows}, f"cosines, {name} rows"
         ),
-        f"{name}_components": _array(
+        f"{name}_components": labeled(
             centered @ components.T, {"row": rows, "component": numbers}, "principal components"
         ),
-        f"{name}_variance": _array(
+        f"{name}_variance": labeled(
             share[:count], {"component": numbers}, "share of the variance of a principal component"
         ),
     }
@@ -123,39 +155,50 @@ def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
     A row vector x is the residual stream divided by the scale of the normalization. Without biases
     x QK y^T is the score of x attending to y, and x OV the head's output for attending to x.
     """
-    heads = model.transformer.heads
-    qk, ov = [], []
-    for block in model.transformer.blocks:
-        weights = _reading(block.attn.qkv.weight, block.ln1)
-        q, k, v = weights.unflatten(0, (3, heads, -1)).unbind(0)  # [H, D, C]
+    qk, ov = affine_circuits(model)
+    return qk[:, :-1, :-1], ov[:, :-1]
+
+
+def affine_circuits(
+    model: SequenceModel, scales: Mapping[str, float] = MappingProxyType({})
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the circuits with their biases, [heads, C + 1, C + 1] and [heads, C + 1, C].
+
+    They act on the residual stream with a 1 appended. `scales` are those of normalizations by name,
+    1 if they are missing.
+    """
+    heads, qk, ov = model.transformer.heads, [], []
+    for layer, block in enumerate(model.transformer.blocks):
+        weight, bias = folded(block.attn.qkv, block.ln1, scales.get(f"blocks.{layer}.ln1", 1.0))
+        affine = torch.cat([weight, bias[:, None]], 1)
+        q, k, v = affine.unflatten(0, (3, heads, -1)).unbind(0)  # [H, D, C + 1]
         out = block.attn.out.weight.unflatten(1, (heads, -1))  # [C, H, D]
         qk.append(torch.einsum("hdc,hde->hce", q, k) / q.shape[1] ** 0.5)
         ov.append(torch.einsum("hdc,ehd->hce", v, out))
     return torch.cat(qk), torch.cat(ov)
 
 
-def _reading(weights: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    """Return `weights` [n, C] as a map of the input of `norm`, without its scale."""
-    if not isinstance(norm, nn.LayerNorm):
-        return weights
-    weights = weights * norm.weight
-    return weights - weights.mean(1, keepdim=True)
-
-
 def composition_scores(model: SequenceModel) -> np.ndarray:
-    """Return the composition of each head with earlier heads by Q, K and V, [heads, 3, heads].
+    """Return the composition of each component with earlier ones, [components, 4, components].
 
-    It is NaN for a head that is not in an earlier layer.
+    Components are all heads, then the MLPs. Heads read by Q, K and V, MLPs in the fourth way. It is
+    NaN for a component that is not earlier, and in ways in which a component does not read.
     """
     qk, ov = head_circuits(model)
-    number, per_layer = len(qk), model.transformer.heads
-    readers = (qk, qk.transpose(1, 2), ov)
-    scores = np.full((number, 3, number), np.nan)
-    base = _random_composition(model.transformer.width, model.transformer.width // per_layer)
-    for later, earlier in itertools.product(range(number), repeat=2):
-        if earlier // per_layer < later // per_layer:
-            for kind, reader in enumerate(readers):
-                scores[later, kind, earlier] = composition(ov[earlier], reader[later]) - base
+    blocks, heads, width = model.transformer.blocks, model.transformer.heads, qk.shape[1]
+    into = [_reading(block.mlp.up.weight, block.ln2).T for block in blocks]
+    readers = [*zip(qk, qk.mT, ov, strict=True), *([None, None, None, up] for up in into)]
+    writers = [*ov, *(block.mlp.down.weight.T for block in blocks)]
+    depth = [2 * (n // heads) for n in range(len(qk))] + [2 * n + 1 for n in range(len(blocks))]
+    scores = np.full((len(depth), 4, len(depth)), np.nan)
+    base = _random_composition(width, width // heads)
+    for later, earlier in itertools.product(range(len(depth)), repeat=2):
+        if depth[earlier] < depth[later]:
+            both_heads = max(later, earlier) < len(qk)
+            for kind, reader in enumerate(readers[later]):
+                if reader is not None:
+                    found = composition(writers[earlier], reader)
+                    scores[later, kind, earlier] = found - (base if both_heads else width**-0.5)
     return scores
 
 
@@ -190,15 +233,14 @@ def _circuits(subject: Subject) -> Results:
     actions = list(range(model.spec.num_actions))
     moved, copying = token_copying(model)
     axes = {"head": heads}
-    composed = {}
-    if len(model.transformer.blocks) > 1:
-        composed["composition"] = LabeledArray(
+    components = [*heads, *(f"mlp {layer}" for layer in range(len(model.transformer.blocks)))]
+    return {
+        "composition": LabeledArray(
             composition_scores(model),
-            {**axes, "kind": ["Q", "K", "V"], "earlier head": heads},
-            "composition with an earlier head, less that of random maps",
-        )
-    return composed | {
-        "singular_values": _array(
+            {"component": components, "kind": ["Q", "K", "V", "MLP"], "earlier": components},
+            "composition with an earlier component, less that of random maps",
+        ),
+        "singular_values": labeled(
             singular,
             {**axes, "circuit": ["QK", "OV"], "number": list(range(1, rank + 1))},
             "singular values of W_Q W_K^T and W_V W_O",
@@ -265,7 +307,3 @@ def _parameters(model: SequenceModel) -> Results:
     statistics = ["entries", "mean", "standard deviation", "largest size", "norm"]
     axes = {"parameter": list(parameters), "statistic": statistics}
     return {"parameters": LabeledArray(np.array(rows, float), axes, "statistics of entries")}
-
-
-def _array(values: torch.Tensor, axes: dict[str, list], about: str) -> LabeledArray:
-    return LabeledArray(values.double().cpu().numpy(), axes, about)
