@@ -19,6 +19,7 @@ from ad.interpret.components import (
     Replacements,
     parse_components,
 )
+from ad.interpret.contexts import Environments
 from ad.interpret.hooks import hooked
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
@@ -107,7 +108,8 @@ def test_curves_and_changes_are_those_of_their_kind_and_part():
     reward_in_context[:, 1, 2] = True
     reward_in_context[4] = False  # of other episodes than those of the intact rollout
     flat = (values.reshape(14, 3) for values in (returns, reward_in_context))
-    found = _curves(Played(*flat), axes)
+    tasks = [(0, np.array([0])), (0, np.array([1]))]
+    found = _curves(Played(*flat), axes, Environments(tasks, None, "task", 3))
     assert found["effect"].at(kind="mean", component="mlp 0") == pytest.approx((-2 / 3 + 2 / 3) / 2)
     low, high = found["effect_interval"].at(kind="mean", component="mlp 0")
     assert (low, high) == (pytest.approx(-2 / 3), pytest.approx(2 / 3))

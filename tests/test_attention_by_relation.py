@@ -71,7 +71,8 @@ LAST = {
         **{"episode start": [0, 2, 4, 6, 8, 10]},
     },
     "conditioned": {  # o1 a1 o2 a2 o3 a3 o4
-        **{"itself": [6], "previous step": [4, 5], "same cell": [0, 4]},
+        **{"state": [6], "earlier state": [0, 2, 4], "earlier action": [1, 3, 5]},
+        **{"previous step": [4, 5], "same cell": [0, 4]},
         **{"step after it": [1, 5], "same episode": [4, 5], "episode start": [0, 1, 4, 5]},
     },
 }

@@ -23,5 +23,5 @@ def test_the_components_write_the_numbers_that_were_set():
     direction = parse_direction("2 - 1", (), 3)
     added = Reading(model, read_values(model, contexts), direction).components()[:, 0]
     expected = dict.fromkeys(component_names(model), [0] * 4)
-    expected |= {"embedding": embedding, "0.0": head_0, "0.1": head_1}
+    expected |= {"state": embedding, "0.0": head_0, "0.1": head_1}
     torch.testing.assert_close(added.T, torch.tensor(list(expected.values())))

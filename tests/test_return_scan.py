@@ -46,7 +46,7 @@ def test_the_components_that_read_the_asked_return_have_its_slopes(asked_model, 
     found = dict(zip(component_names(asked_model), slope[:, 1:].T.round(5).tolist(), strict=True))
     of_embedding, of_head = np.full(5, -0.1), np.full(5, 0.2)
     of_embedding[1], of_head[3] = 0.4, -0.8
-    assert found.pop("embedding") == pytest.approx(of_embedding)
+    assert found.pop("return-to-go") == pytest.approx(of_embedding)
     assert found.pop("0.1") == pytest.approx(of_head)
     assert not any(map(any, found.values()))
     np.testing.assert_allclose(slope[:, 0], slope[:, 1:].sum(1), atol=1e-6)
@@ -56,13 +56,17 @@ def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
     analysis = ReturnScan()
     results = analysis.run(subject_of(asked_model, contexts))
     slope, correlation = results["slope"], results["correlation"]
-    assert slope.at(action=1, component="embedding") == pytest.approx(0.4)
-    low, high = results["slope_interval"].at(action=1, component="embedding")
+    assert slope.at(action=1, component="return-to-go") == pytest.approx(0.4)
+    low, high = results["slope_interval"].at(action=1, component="return-to-go")
     assert low == pytest.approx(0.4) and high == pytest.approx(0.4)
     assert correlation.at(action=0, component="0.1") == pytest.approx(1)
-    assert correlation.at(action=0, component="embedding") == pytest.approx(-1)  # which is weaker
+    assert correlation.at(action=0, component="return-to-go") == pytest.approx(
+        -1
+    )  # which is weaker
     assert correlation.at(action=1, component="preference") == pytest.approx(1)
     assert np.isnan(correlation.at(action=1, component="0.0"))
     rows = analysis.table(results).rows
-    assert rows[3][4].startswith("0.1 (-0.80, +1.00)") and rows[1][4].startswith("embedding (+0.40")
+    assert rows[3][4].startswith("0.1 (-0.80, +1.00)") and rows[1][4].startswith(
+        "return-to-go (+0.40"
+    )
     assert float(rows[1][1]) < float(rows[1][2]) and float(rows[3][1]) > float(rows[3][2])

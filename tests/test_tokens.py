@@ -163,6 +163,8 @@ def test_the_terms_of_a_token_add_up_to_it_and_name_what_it_tells(name, reward_t
     assert {term.shape for term in terms.values()} == {tokens.shape}
     torch.testing.assert_close(sum(terms.values()), tokens)
     assert terms.keys() >= {"return-to-go", "state", "action", "time"}
+    at_decisions = {n for n, term in terms.items() if tokenizer.at_decisions(term).any()}
+    assert at_decisions == {*tokenizer.decision_terms}
     if name == "conditioned":
         told = [
             {term for term, vectors in terms.items() if vectors[0, token].any()}

@@ -110,7 +110,7 @@ def test_weights_of_one_decision_add_up_to_the_contribution_of_its_embedding(nor
     cells[0][front] = found["in_front"].at(direction=THERE, thing="red wall")
     added = cells[0].sum() + found["position"].at(direction=THERE, position=3)
     bias = float(reading.reader[0, 0] @ model.tokenizer.encoders[0].linear.bias)
-    assert added + bias == pytest.approx(float(reading.embedding), abs=1e-4)
+    assert added + bias == pytest.approx(float(reading.components()[..., :2].sum()), abs=1e-4)
 
 
 @pytest.mark.parametrize("encoder", ["one_hot", "index", "bag_of_words", "cnn", "vit", "mlp"])

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from ad.data.dataset import TrainingSet
 from ad.data.episodes import ratio
@@ -24,6 +25,7 @@ from ad.interpret.contexts import (
     history_contexts,
     rollout_contexts,
 )
+from ad.interpret.directions import parse_direction
 from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.base import Method
@@ -80,6 +82,17 @@ class Subject:
         """The policy of the evaluation for one environment, without the temperatures around it."""
         policy = policy_of(self.run.config, self.method, self.model)(1)
         return getattr(policy, "policy", policy)
+
+    @property
+    def output_direction(self) -> torch.Tensor | None:
+        """The chosen direction of the outputs, float32 [A]; None for best against second.
+
+        Raises ConfigError for actions that the world lacks.
+        """
+        if not self.direction:
+            return None
+        names, count = self.run.world.action_names, self.model.spec.num_actions
+        return parse_direction(self.direction, names, count).to(self.model.head.weight.device)
 
     @cached_property
     def contexts(self) -> Contexts:

@@ -1,11 +1,12 @@
 """Changes of contexts: each changes one thing before the last decision of a context."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from ad.data.spec import field_name
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.relations import encodes_rewards
 from ad.methods.base import Method
@@ -42,8 +43,11 @@ Change = Callable[[Queries, SequenceModel, np.random.Generator], Window]
 
 
 def make_queries(contexts: Contexts, count: int) -> Queries:
-    """Return `count` of the contexts: first contexts with a reward, longer ones before shorter."""
-    last = contexts.length - contexts.valid[:, ::-1].argmax(1)
+    """Return `count` of the contexts and their last decided decisions.
+
+    Contexts with a reward come first, and longer ones before shorter.
+    """
+    last = contexts.length - contexts.decided[:, ::-1].argmax(1)
     reward_seen = contexts.reward_seen[np.arange(len(contexts)), last]
     order = np.random.default_rng(derive_key(0, "interpret", "queries")).permutation(len(contexts))
     rows = np.sort(order[np.lexsort((-last[order], ~reward_seen[order]))][:count])
@@ -64,10 +68,13 @@ def shortened(queries: Queries, length: int) -> Queries:
     return Queries(replace(contexts, window=window, **labels), queries.last - start)
 
 
-def changes(model: SequenceModel, method: Method, is_asked: bool = False) -> dict[str, Change]:
+def changes(
+    model: SequenceModel, method: Method, is_asked: bool = False, unit: str = "task"
+) -> dict[str, Change]:
     """Return the changes that the tokens of a model can encode, by name.
 
-    `is_asked`: whether the contexts come from rollouts that ask for a return.
+    `is_asked`: whether the contexts come from rollouts that ask for a return. `unit`: what the
+    groups of the contexts are.
     """
     possible: dict[str, Change] = {}
     if encodes_rewards(model):
@@ -75,17 +82,22 @@ def changes(model: SequenceModel, method: Method, is_asked: bool = False) -> dic
         possible |= {"rewards flipped": flipped_rewards, "last success removed": no_last_success}
         possible["earlier successes removed"] = only_last_success
     if not method.within_episodes:
-        possible |= {"another task": another_task, "episodes permuted": permuted_episodes}
+        possible |= {f"another {unit}": another_past, "episodes permuted": permuted_episodes}
+    else:
+        possible |= {"another state": another_state}
+        possible |= (
+            {"another time": another_time} if "time" in model.tokenizer.decision_terms else {}
+        )
     if is_asked and RETURN_TO_GO in model.tokenizer.inputs:
-        possible["lowest return asked"] = lowest_asked
+        possible |= {"lowest return asked": lowest_asked, "highest return asked": highest_asked}
     return possible
 
 
 def changed(queries: Queries, name: str, model: SequenceModel, method: Method) -> Contexts:
     """Return the contexts with the change called `name`."""
     rng = np.random.default_rng(derive_key(0, "interpret", name))
-    is_asked = queries.contexts.asked is not None
-    fields = changes(model, method, is_asked)[name](queries, model, rng)
+    is_asked, unit = queries.contexts.asked is not None, queries.contexts.unit
+    fields = changes(model, method, is_asked, unit)[name](queries, model, rng)
     return replace(queries.contexts, window=queries.contexts.window | fields)
 
 
@@ -127,17 +139,17 @@ def last_success(queries: Queries) -> np.ndarray:
     return success & (following == 1)
 
 
-def another_task(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
-    """Replace the earlier episodes of each context by the newest ones of another task's context.
+def another_past(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Replace the earlier episodes of each context by the newest ones of another group's context.
 
     A context keeps its own where no other context has as many transitions in earlier episodes.
     """
-    task, earlier = queries.contexts.task, queries.past & ~queries.present
+    group, earlier = queries.contexts.group, queries.past & ~queries.present
     count = earlier.sum(1)
     end = earlier.shape[1] - earlier[:, ::-1].argmax(1)  # after the last of the earlier entries
-    source = np.arange(len(task))
+    source = np.arange(len(group))
     for row in source:
-        others = np.flatnonzero((task != task[row]) & (count >= count[row]))
+        others = np.flatnonzero((group != group[row]) & (count >= count[row]))
         source[row] = rng.choice(others) if len(others) else row
     entries = np.arange(earlier.shape[1]) + (end[source] - end)[:, None]
     entries = np.where(earlier, entries, 0)
@@ -159,13 +171,36 @@ def permuted_episodes(queries: Queries, model: SequenceModel, rng: np.random.Gen
     return _taken(queries, rows, np.stack(entries), queries.past)
 
 
+def another_state(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Replace the observation of the last decision by one of another group."""
+    parts, last = model.spec.observation, queries.last
+    fields = _of_another_group(queries, rng, [field_name("observation", part) for part in parts])
+    rows = np.flatnonzero(queries.present[np.arange(len(last)), last - 1])
+    for part in parts:  # the transition before led to the observation
+        name = field_name("next_observation", part)
+        fields[name] = queries.contexts.window[name].clone()
+        new = fields[field_name("observation", part)][rows, last[rows]]
+        fields[name][rows, last[rows] - 1] = new
+    return fields
+
+
+def another_time(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Replace the time of the last decision by that of a decision of another group."""
+    return _of_another_group(queries, rng, ["time"])
+
+
 def lowest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
     """Ask for the lowest return of the histories in the present episode."""
     return asking(queries.contexts, model.spec.return_range[0], queries.present)
 
 
-def asking(contexts: Contexts, value: float, where: np.ndarray) -> Window:
-    """Ask for the return `value` in the episode of the entries `where`, bool [B, T + 1]."""
+def highest_asked(queries: Queries, model: SequenceModel, rng: np.random.Generator) -> Window:
+    """Ask for the highest return of the histories in the present episode."""
+    return asking(queries.contexts, model.spec.return_range[1], queries.present)
+
+
+def asking(contexts: Contexts, value: float | np.ndarray, where: np.ndarray) -> Window:
+    """Ask for the return `value`, one or [B], in the episode of the entries `where` [B, T + 1]."""
     left = contexts.window[RETURN_TO_GO]
     added = (value - contexts.asked)[:, None] * where
     return {RETURN_TO_GO: left + torch.from_numpy(added).to(left)}
@@ -193,4 +228,19 @@ def _taken(queries: Queries, rows: np.ndarray, entries: np.ndarray, where: np.nd
             fields[name] = torch.where(
                 mask.reshape(*where.shape, *[1] * (values.dim() - 2)), taken, values
             )
+    return fields
+
+
+def _of_another_group(queries: Queries, rng: np.random.Generator, names: Sequence[str]) -> Window:
+    """Return the fields `names` with the values of another group's last decision at the last one.
+
+    A context keeps its own where all are of one group.
+    """
+    group, last = queries.contexts.group, queries.last
+    others = [np.flatnonzero(group != own) for own in group]
+    source = [rng.choice(rows) if len(rows) else n for n, rows in enumerate(others)]
+    own = np.arange(len(last)), last
+    fields = {name: queries.contexts.window[name].clone() for name in names}
+    for values in fields.values():
+        values[own] = values[source, last[source]]
     return fields

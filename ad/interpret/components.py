@@ -1,9 +1,10 @@
 """Components of a transformer: their names, and what replaces what they write.
 
 A component's output is replaced by zero, by its mean over contexts at the same position, or by its
-output at that position in a context of another task (resample). The mean keeps what the component
-always does, and resampling also keeps the spread, so that later layers read what they were trained
-on (Wang et al. 2023, arXiv 2211.00593, and Chan et al. 2022, "Causal scrubbing").
+output at that position in a context of another group, a task or an episode (resample). The mean
+keeps what the component always does, and resampling also keeps the spread, so that later layers
+read what they were trained on (Wang et al. 2023, arXiv 2211.00593, and Chan et al. 2022, "Causal
+scrubbing").
 """
 
 import re
@@ -72,18 +73,18 @@ class Replacements:
     """Values that replace components, by point.
 
     A table is [2 + M, streams, L, ...]: zeros, the mean, and the values in M contexts, at L
-    positions. `tasks` are the names of the M contexts' tasks.
+    positions. `groups` are the names of the M contexts' groups (`Contexts.group`).
     """
 
     tables: dict[str, torch.Tensor]
     streams: int
-    tasks: Sequence[str]
+    groups: Sequence[str]
 
     @classmethod
     def of_contexts(
         cls, model: SequenceModel, contexts: Contexts, points: Sequence[str]
     ) -> "Replacements":
-        """Return the replacements at `points`, with samples of all tasks of `contexts`."""
+        """Return the replacements at `points`, with samples of the groups of `contexts`."""
         drawn = _draw_samples(contexts)
         sums, count = {}, 0.0
         for batch in contexts.batches():
@@ -96,22 +97,26 @@ class Replacements:
         for name, total in sums.items():
             mean = total / _like(count.clamp(min=1), total)
             tables[name] = torch.cat([torch.zeros_like(mean)[None], mean[None], samples[name]])
-        tasks = [contexts.tasks[task] for task in drawn.task]
-        return cls(tables, model.tokenizer.streams, tasks)
+        groups = [contexts.groups[group] for group in drawn.group]
+        return cls(tables, model.tokenizer.streams, groups)
 
-    def rows(self, kind: str, tasks: Sequence[str | None]) -> torch.Tensor:
-        """Return the row of the tables for each of N windows of `tasks`, int64 [N].
+    def rows(self, kind: str, groups: Sequence[str | None]) -> torch.Tensor:
+        """Return the row of the tables for each of N windows of `groups`, int64 [N].
 
-        With `kind` resample it is a context of another task. None stands for a task that no
-        context has.
+        With `kind` resample it is a context of another group. None stands for a group that no
+        context has. Raises ConfigError if all contexts are of one group.
         """
         if kind != "resample":
-            return torch.full((len(tasks),), KINDS.index(kind))
+            return torch.full((len(groups),), KINDS.index(kind))
         others = {
-            task: [row for row, other in enumerate(self.tasks, 2) if other != task]
-            for task in set(tasks)
+            group: [row for row, other in enumerate(self.groups, 2) if other != group]
+            for group in set(groups)
         }
-        return torch.tensor([others[t][n % len(others[t])] for n, t in enumerate(tasks)])
+        if not all(others.values()):
+            raise ConfigError(
+                "resampling takes values of another task or episode, and all contexts are of one"
+            )
+        return torch.tensor([others[g][n % len(others[g])] for n, g in enumerate(groups)])
 
     def write(self, masks: torch.Tensor, rows: torch.Tensor) -> Write:
         """Return a hook that puts the `rows`, int64 [N], of a table where `masks` are true.
@@ -185,12 +190,12 @@ class AblatedPolicy(PolicyWrapper):
 
 
 def _draw_samples(contexts: Contexts) -> Contexts:
-    """Return NUM_SAMPLES contexts: equally many of each task, the longest first."""
+    """Return NUM_SAMPLES contexts: equally many of each group, the longest first."""
     rng = np.random.default_rng(derive_key(0, "interpret", "resample"))
     order = rng.permutation(len(contexts))
     order = order[np.argsort(-contexts.valid[order].sum(1), kind="stable")]
-    same_task = contexts.task[order][:, None] == contexts.task[order]
-    rank = np.tril(same_task, -1).sum(1)  # of a context within its task
+    same = contexts.group[order][:, None] == contexts.group[order]
+    rank = np.tril(same, -1).sum(1)  # of a context within its group
     return contexts.select(order[np.argsort(rank, kind="stable")][:NUM_SAMPLES])
 
 

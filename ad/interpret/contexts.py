@@ -13,6 +13,7 @@ import torch
 from ad.config.schema import Experiment
 from ad.data.dataset import TrainingSet, to_device
 from ad.data.derived import Sequences
+from ad.data.episodes import ratio
 from ad.data.sampler import Batch
 from ad.data.spec import Spec, field_name
 from ad.errors import ConfigError
@@ -27,6 +28,7 @@ from envs.tasks import task_name
 RETURN_TO_GO = "return_to_go"  # the input of a model that is asked for a return
 MOST_WINDOWS = 4096  # of a rollout: a policy that reads another window at each decision has more
 ROLLOUTS = 20  # environments of a single task, for each asked return
+OTHER_SEEDS = 10_000  # the first of seeds that contexts do not have
 EPISODES = 2  # of each of them where a context ends with its episode: all episodes are alike there
 
 
@@ -174,6 +176,24 @@ class Environments:
             return np.array([self.groups.index(name) for name in names])[env]
         return env if self.unit == "rollout" else env * self.episodes + episode
 
+    def times(self, count: int) -> "Environments":
+        """Return the environments `count` times, one after the other."""
+        asked = None if self.asked is None else np.tile(self.asked, count)
+        return replace(self, pairs=self.pairs * count, asked=asked)
+
+    def by_group(self, values: np.ndarray) -> np.ndarray:
+        """Return the means of `values` [..., N, E] without NaN over the environments of each group.
+
+        They are float64 [..., K, E], and [..., K, 1] where the groups are episodes.
+        """
+        if self.unit != "task":
+            columns = values.shape[-1] if self.unit == "rollout" else 1
+            return values.reshape(*values.shape[:-2], -1, columns).astype(np.float64)
+        group = self.group(np.arange(len(self.pairs)), 0)
+        own = [values[..., group == g, :] for g in np.unique(group)]
+        means = [ratio(np.nansum(each, -2), np.isfinite(each).sum(-2)) for each in own]
+        return np.stack(means, -2)
+
     def config(self, config: Experiment) -> Experiment:
         """Return the experiment with an evaluation that asks for the return of each environment."""
         if self.asked is None:
@@ -192,14 +212,14 @@ def environments(
 ) -> Environments:
     """Return the environments of `tasks` [K, D] for each return of `asked`; none: without a list.
 
-    Each of several tasks is played under one evaluation seed. Of tasks that are all the same, the
-    first one is played in ROLLOUTS environments for each asked return, with a seed of its own each.
+    Several tasks are played under evaluation seed 0. Of tasks that are all the same, the first one
+    is played in ROLLOUTS environments for each asked return, under seeds from `first_seed` on.
     """
     asked = list(asked) or [np.nan]
     kwargs = config.env.tasks
     kinds = {str(kwargs[int(task[0])]) if kwargs else task_name(task) for task in tasks}
     if len(kinds) > 1:
-        unit, pairs = "task", [(first_seed, task) for _ in asked for task in tasks]
+        unit, pairs = "task", [(0, task) for _ in asked for task in tasks]
     else:
         unit = "episode" if method.within_episodes else "rollout"
         episodes = min(episodes, EPISODES) if method.within_episodes else episodes

@@ -59,12 +59,14 @@ def with_interval(
     interval: np.ndarray,
     axes: Mapping[str, Sequence],
     about: str,
+    unit: str = "task",
 ) -> Results:
-    """Return `values` [...] and their 95 % interval [2, ...] over tasks as two labeled arrays.
+    """Return `values` [...] and their 95 % interval [2, ...] as two labeled arrays.
 
-    The second is called `<name>_interval`.
+    The second is called `<name>_interval`; it resamples the `unit` of contexts.
     """
-    bounds = LabeledArray(interval, {BOUND: BOUNDS, **axes}, f"95 % interval of {name} over tasks")
+    about_bounds = f"95 % interval of {name} over {unit}s"
+    bounds = LabeledArray(interval, {BOUND: BOUNDS, **axes}, about_bounds)
     return {name: LabeledArray(values, dict(axes), about), f"{name}_interval": bounds}
 
 

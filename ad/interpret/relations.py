@@ -3,6 +3,8 @@
 The relation of a key token to decision t says what the token encodes:
 
     itself         the token is at the position of decision t
+    return-to-go, state                          of decision t, in place of `itself`
+    earlier return-to-go, state or action        of an earlier decision
     previous step  the token is at the position of decision t - 1
     same cell      it encodes the observation of decision t, at an earlier decision
     step after it  it encodes an earlier action at that observation, or its outcome
@@ -10,8 +12,9 @@ The relation of a key token to decision t says what the token encodes:
     same episode   the token is at an earlier position of the episode
     episode start  the token is at the first position of an earlier episode or of this one
 
-All relations but `itself` are to tokens at earlier positions. A token may be in several relations:
-in a world whose reward ends the episode, a fused token with a reward is at an episode's start.
+The second and third lines are of conditioned tokens, each of which tells one thing. The relations
+below them are to tokens at earlier positions. A token may be in several relations: in a world whose
+reward ends the episode, a fused token with a reward is at an episode's start.
 """
 
 import torch
@@ -19,8 +22,10 @@ import torch
 from ad.interpret.contexts import Contexts
 from ad.models.rewards import NoReward
 from ad.models.sequence_model import SequenceModel
+from ad.models.tokenizer import Window
 
 Masks = dict[str, torch.Tensor]  # bool [B, T, K] by relation
+RETURN = "return-to-go"  # the relation of a token that tells what is asked for
 
 
 def encodes_rewards(model: SequenceModel) -> bool:
@@ -31,9 +36,17 @@ def encodes_rewards(model: SequenceModel) -> bool:
 
 def relation_names(model: SequenceModel) -> list[str]:
     """Return the names of the relations that tokens of `model` can be in."""
-    names = ["itself", "previous step", "same cell", "step after it"]
+    names = [*_own_names(model), "previous step", "same cell", "step after it"]
     rewarded = ["rewarded"] if encodes_rewards(model) else []
     return [*names, *rewarded, "same episode", "episode start"]
+
+
+def _own_names(model: SequenceModel) -> list[str]:
+    """Return the names of the relations by what a token tells."""
+    if model.tokenizer.has_outcomes:
+        return ["itself"]
+    asked = [RETURN] if model.tokenizer.inputs else []
+    return [*asked, "state", *(f"earlier {name}" for name in (*asked, "state", "action"))]
 
 
 def relations(model: SequenceModel, contexts: Contexts) -> Masks:
@@ -64,7 +77,7 @@ def relations(model: SequenceModel, contexts: Contexts) -> Masks:
     after |= has_outcome & (of_key(cell, "outcome") == of_query(cell))
     seen = (entries["observation"] >= 0) & (of_key(cell, "observation") == of_query(cell))
     masks = {
-        "itself": (at == decision).expand(len(contexts), -1, -1),
+        **_own_relations(entries, decision, len(contexts)),
         "previous step": (at == decision - 1).expand(len(contexts), -1, -1),
         "same cell": seen & earlier,
         "step after it": after & earlier,
@@ -74,6 +87,17 @@ def relations(model: SequenceModel, contexts: Contexts) -> Masks:
     }
     reachable = _reachable(model, contexts.length)
     return {name: masks[name] & reachable for name in relation_names(model)}
+
+
+def _own_relations(entries: Window, decision: torch.Tensor, count: int) -> Masks:
+    """Return the tokens of the decisions [T, 1], and of earlier ones, by what they tell."""
+    masks = {"itself": entries["decision"] == decision}
+    roles = {RETURN: "inputs", "state": "observation", "action": "action"}
+    for name, role in roles.items():
+        if role in entries:
+            masks[name] = entries[role] == decision
+            masks[f"earlier {name}"] = (entries[role] >= 1) & (entries[role] < decision)
+    return {name: mask.expand(count, -1, -1) for name, mask in masks.items()}
 
 
 def decision_tokens(model: SequenceModel, num_decisions: int) -> torch.Tensor:

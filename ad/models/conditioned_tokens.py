@@ -36,6 +36,11 @@ class ConditionedTokens(Tokenizer):
         told = {role: interleave(*c[-self._num_each :])[:, :-1] for role, c in columns.items()}
         return told | {"outcome": torch.full_like(told["decision"], -1)}
 
+    @property
+    def decision_terms(self) -> list[str]:
+        """The names of the `terms` of the tokens of observations."""
+        return [*self._states("state"), *self._position_terms]
+
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of the observations."""
         return hidden[:, self._num_each - 2 :: self._num_each]

@@ -85,6 +85,12 @@ class Tokenizer(nn.Module):
         self._tables: TableCache | None = None
 
     @property
+    def decision_terms(self) -> list[str]:
+        """The names of the `terms` of the tokens that predict an action."""
+        inputs = [name.replace("_", "-") for name in self.inputs]
+        return [*self._states("state"), *inputs, *self._position_terms]
+
+    @property
     def random(self) -> bool:
         """Whether an encoder draws random numbers in training."""
         return any(encoder.random for encoder in self.encoders)
@@ -190,9 +196,16 @@ class Tokenizer(nn.Module):
         inputs = self._embed_inputs(window)
         return self._embed_observation(window, "observation", CURRENT, tables) + inputs
 
+    @property
+    def _position_terms(self) -> list[str]:
+        return [name] if (name := getattr(self.position, "term", "position")) else []
+
+    def _states(self, state: str) -> list[str]:
+        """Return the names of the terms of the observation's parts in a role, e.g. "state"."""
+        return [f"{state} {part}".strip() for part in self.parts]
+
     def _embed_position(self, window: Window, start: Start) -> Terms:
-        name = getattr(self.position, "term", "position")
-        return [(name, vectors) for vectors in self.position(window, start)]
+        return [(*self._position_terms, vectors) for vectors in self.position(window, start)]
 
     def _embed_inputs(self, window: Window) -> Terms:
         """Embed the further inputs of the decisions."""
@@ -224,10 +237,11 @@ class Tokenizer(nn.Module):
     ) -> Terms:
         """Embed each part of the observations in a role, projected by `projection`."""
         state, terms = "previous state" if part is PREVIOUS else "state", []
-        state = "next state" if role == "next_observation" else state
-        for index, (name, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
+        names = self._states("next state" if role == "next_observation" else state)
+        for index, (term, name, encoder) in enumerate(
+            zip(names, self.parts, self.encoders, strict=True)
+        ):
             values = window[field_name(role, name)][:, part]
-            term = f"{state} {name}".strip()
             if isinstance(encoder, TabularEncoder):
                 terms.append((term, F.embedding(values, tables[encoder, projection])))
                 continue
@@ -276,6 +290,15 @@ class FusedTokens(Tokenizer):
     def at_decisions(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return `hidden`: every token predicts an action."""
         return hidden
+
+    @property
+    def decision_terms(self) -> list[str]:
+        """The names of all `terms`: each token predicts an action."""
+        outcome = [
+            "reward",
+            *(self._states("next state") if self.next_obs_proj is not None else []),
+        ]
+        return [*super().decision_terms, *self._states("previous state"), "action", *outcome]
 
     def _projections(self) -> list[nn.Linear]:
         return [self.prev_obs_proj, *super()._projections()]

@@ -1,4 +1,9 @@
-"""Ablation: components are replaced, and the loss and the in-context learning curve compared."""
+"""Ablation: components are replaced, and loss, decisions and returns are compared.
+
+A component is replaced in windows of the histories, whose loss it may raise; in the contexts, where
+it may change the decisions that are looked at; and in whole rollouts, where it may change the
+returns, of a model that is asked for returns for each of them.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -19,8 +24,9 @@ from ad.interpret.components import (
     Replacements,
     parse_components,
 )
+from ad.interpret.contexts import OTHER_SEEDS, Environments
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
+from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.methods.policy import Policy
 from ad.reporting.page import Table
 from ad.rollout.rollout import Rollout
@@ -29,19 +35,25 @@ from envs.rng import derive_key
 from envs.tasks import task_name
 
 LOSS_WINDOWS = 256  # windows of the histories over which a loss is a mean
+MOST_DECISIONS = 4096  # of the contexts that are decided again, at least those of BATCH windows
+BATCH = 64  # windows
 
 
 class Ablation(Analysis):
-    """Effect of replacing each component on the loss and on the in-context learning curve."""
+    """Effect of replacing each component on the loss, on decisions, and on the returns."""
 
     reads_components: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "loss": ("kind", "component"),
         "intact_loss": ("component",),
+        "decisions": ("kind", "component", "measure"),
+        "decisions_interval": (BOUND, "kind", "component", "measure"),
         "effect": ("kind", "component"),
         "effect_interval": (BOUND, "kind", "component"),
         "by_reward_in_context": ("kind", "component", "reward in context"),
         "by_reward_in_context_interval": (BOUND, "kind", "component", "reward in context"),
+        "by_asked_return": ("kind", "component", "asked return"),
+        "by_asked_return_interval": (BOUND, "kind", "component", "asked return"),
         "curves": ("kind", "component", "episode"),
         "intact_curve": ("episode",),
     }
@@ -52,10 +64,8 @@ class Ablation(Analysis):
         run = subject.run
         if HistoryStore(run.config).folders(run.split.train_tasks) is None:
             raise ConfigError("the learning histories are missing: run scripts.collect first")
-        if subject.source != "rollout":
-            raise ConfigError("the contexts are not of rollouts on held-out tasks")
-        if len(run.split.held_out_tasks) < 2:
-            raise ConfigError("there is one held-out task, and resampling takes another one")
+        if subject.source == "histories":
+            raise ConfigError("its rollouts need contexts of rollouts: leave out --contexts")
         super().check(subject)
         if subject.policy.looks_ahead:
             raise ConfigError("the policy plans: set evaluation.policy {plan_steps: 0}")
@@ -74,21 +84,27 @@ class Ablation(Analysis):
                 np.array([intact]), {"component": ["none"]}, "loss, intact"
             ),
         }
-        return results | _curves(ablated_rollout(subject, replacements, components), axes)
+        results |= _decisions(subject, replacements, components, axes)
+        played = subject.environments(subject.run.split.held_out_tasks, OTHER_SEEDS)
+        rollout = ablated_rollout(subject, replacements, components, played)
+        return results | _curves(rollout, axes, played)
 
     def table(self, results):
         """Return the rise of the loss, and the change of the return for ablation by the mean."""
         header = ["component", *(f"loss, {kind}" for kind in KINDS)]
-        header += ["return, mean", "reward in context", "no reward in context"]
+        decisions = results["decisions"]
+        header += [f"{measure}, mean" for measure in decisions.axes["measure"]]
+        name = "by_asked_return" if "by_asked_return" in results else "by_reward_in_context"
+        parted, noun = results[name], list(results[name].axes)[2]
+        header += ["return, mean", *(f"{noun} {label}" for label in parted.axes[noun])]
         rows = []
         for component in results["loss"].axes["component"]:
-            effect, bounds, by_reward = (
-                results[name].at(kind="mean", component=component)
-                for name in ("effect", "effect_interval", "by_reward_in_context")
-            )
+            label = {"kind": "mean", "component": component}
+            effect, bounds = (results[n].at(**label) for n in ("effect", "effect_interval"))
             losses = texts(results["loss"].at(component=component), "+.3f")
-            returns = [estimate_text(effect, *bounds, "+.3f"), *texts(by_reward, "+.3f")]
-            rows.append([component, *losses, *returns])
+            changes = texts(decisions.at(**label), ".3f")
+            returns = [estimate_text(effect, *bounds, "+.3f"), *texts(parted.at(**label), "+.3f")]
+            rows.append([component, *losses, *changes, *returns])
         return Table(header, rows)
 
 
@@ -119,32 +135,85 @@ def ablated_losses(
     return np.array([[loss(kind, one) for one in components] for kind in KINDS]), loss()
 
 
-def ablated_rollout(
-    subject: Subject, replacements: Replacements, components: Sequence[Components]
-) -> Rollout:
-    """Return the rollout on the held-out tasks, intact and then by kind and entry of `components`.
+def _decisions(
+    subject: Subject,
+    replacements: Replacements,
+    components: Sequence[Components],
+    axes: dict[str, list[str]],
+) -> Results:
+    """Return how each kind and component changes the decisions of some contexts."""
+    model, direction = subject.model, subject.output_direction
+    most = max(BATCH, MOST_DECISIONS // subject.contexts.length)
+    contexts = subject.contexts.select(slice(None, None, -(-len(subject.contexts) // most)))
+    own = [contexts.groups[group] for group in contexts.group]
 
-    All are played in one rollout of (1 + kinds × entries) × tasks environments, with the same
+    def logits(kind: str = "zero", replaced: Components = ()) -> torch.Tensor:
+        rows = replacements.rows(kind, own)
+        ablated, batches = Ablated(model, replacements, [replaced] * len(own), rows), []
+        for start in range(0, len(own), BATCH):
+            batch = slice(start, start + BATCH)
+            with torch.inference_mode(), hooked(model, write=ablated.writes(batch)):
+                batches.append(model(contexts.select(batch).window).double().cpu())
+        return torch.cat(batches)
+
+    intact = logits()
+    changes = [_measures(intact, logits(kind, c), direction) for kind in KINDS for c in components]
+    sums = contexts.total(torch.stack(changes, 2)).sum(1)  # [K, kinds * components, measures]
+    counts = contexts.total(torch.ones(intact.shape[:2])).sum(1)
+    estimate = over_groups(ratio(sums, counts[:, None, None]))
+    names = ["divergence (nats)", "another best action"]
+    names += [f"change of {subject.direction}"] if direction is not None else []
+    mean, interval = (
+        values.reshape(*values.shape[:-2], len(KINDS), len(components), len(names))
+        for values in estimate
+    )
+    about = f"decisions of contexts, against the intact model: mean over {contexts.unit}s"
+    axes = {**axes, "measure": names}
+    return with_interval("decisions", mean, interval, axes, about, contexts.unit)
+
+
+def _measures(
+    intact: torch.Tensor, changed: torch.Tensor, direction: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the divergence, whether the best action differs, and the change along `direction`."""
+    log_p, log_q = (values.log_softmax(-1) for values in (intact, changed))
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    measures = [divergence, (intact.argmax(-1) != changed.argmax(-1)).double()]
+    if direction is not None:
+        measures.append((changed - intact) @ direction.double().cpu())
+    return torch.stack(measures, -1)
+
+
+def ablated_rollout(
+    subject: Subject,
+    replacements: Replacements,
+    components: Sequence[Components],
+    played: Environments,
+) -> Rollout:
+    """Return the rollout of N environments, intact and then by kind and entry of `components`.
+
+    All are played in one rollout of (1 + kinds × entries) × N environments, with the same seeds. A
+    resampled context is of another task, or of other episodes: those of the contexts have other
     seeds.
     """
-    run, tasks = subject.run, subject.run.split.held_out_tasks
-    names = [task_name(task) for task in tasks]
-    replaced, rows = [()] * len(tasks), [replacements.rows("zero", names)]
+    own = [task_name(task) if played.unit == "task" else None for _, task in played.pairs]
+    replaced, rows = [()] * len(own), [replacements.rows("zero", own)]
     for kind in KINDS:
         for entry in components:
-            replaced += [entry] * len(tasks)
-            rows.append(replacements.rows(kind, names))
+            replaced += [entry] * len(own)
+            rows.append(replacements.rows(kind, own))
     ablated = Ablated(subject.model, replacements, replaced, torch.cat(rows))
-    new_policy = policy_of(run.config, subject.method, subject.model)
+    every = played.times(1 + len(KINDS) * len(components))
+    config = every.config(subject.run.config)
+    new_policy = policy_of(config, subject.method, subject.model)
 
     def new_ablated(num_envs: int) -> Policy:
         return AblatedPolicy(new_policy(num_envs), ablated)
 
-    envs = [(0, task) for task in tasks] * (1 + len(KINDS) * len(components))
-    return rollout_envs(run.config, envs, new_ablated, run.config.evaluation.episodes)
+    return rollout_envs(config, every.pairs, new_ablated, every.episodes)
 
 
-def _curves(played: Rollout, axes: dict[str, list[str]]) -> dict[str, LabeledArray]:
+def _curves(played: Rollout, axes: dict[str, list[str]], envs: Environments) -> Results:
     """Return the learning curves of `ablated_rollout`, and the changes of the mean return.
 
     An ablated episode is compared with the intact episode of the same number. The changes by reward
@@ -152,38 +221,40 @@ def _curves(played: Rollout, axes: dict[str, list[str]]) -> dict[str, LabeledArr
     the context.
     """
     kinds, components = map(len, axes.values())
-    returns, reward_in_context = (
-        values.reshape(1 + kinds * components, -1, values.shape[1]).astype(float)  # [., K, E]
-        for values in (played.returns, played.reward_in_context)
-    )
-    change = (returns - returns[:1])[1:].swapaxes(0, 1)  # [K, kinds * components, E]
-    has_reward = reward_in_context[0][:, None]  # [K, 1, E] of the intact rollout
-    groups = [ratio((change * mask).sum(2), mask.sum(2)) for mask in (has_reward, 1 - has_reward)]
-
-    def by_component(values: np.ndarray, *leading: int) -> np.ndarray:
-        size = values.shape[len(leading) + 1 :]
-        return values.reshape(*leading, kinds, components, *size)
-
-    effect, interval = over_groups(change.mean(2))
-    by_reward, by_reward_interval = over_groups(np.stack(groups, 2))
-    about = "change of the mean return over in-context episodes"
+    shape = 1 + kinds * components, len(envs.pairs), -1
+    returns = played.returns.reshape(shape).astype(float)  # [., N, E]
+    reward_in_context = played.reward_in_context.reshape(shape)[0].astype(float)
+    change = returns[1:] - returns[:1]
     episodes = {"episode": list(range(1, returns.shape[2] + 1))}
-    curves = by_component(returns.mean(1)[1:])
-    return {
-        **with_interval(
-            "effect",
-            by_component(effect),
-            by_component(interval, 2),
-            axes,
-            f"{about}: mean over tasks",
+    curves = returns.mean(1)
+    results: Results = {
+        "curves": LabeledArray(
+            curves[1:].reshape(kinds, components, -1), {**axes, **episodes}, "mean return"
         ),
-        **with_interval(
-            "by_reward_in_context",
-            by_component(by_reward),
-            by_component(by_reward_interval, 2),
-            {**axes, "reward in context": ["yes", "no"]},
-            f"{about} that began with a reward in the context of the intact model: mean over tasks",
-        ),
-        "curves": LabeledArray(curves, {**axes, **episodes}, "mean return"),
-        "intact_curve": LabeledArray(returns[0].mean(0), episodes, "mean return, intact"),
+        "intact_curve": LabeledArray(curves[0], episodes, "mean return, intact"),
     }
+
+    def add(name: str, values: np.ndarray, more: dict[str, list], about: str) -> None:
+        """Add the mean over groups of values [kinds * components, K, ...] with its interval."""
+        mean, interval = over_groups(values.swapaxes(0, 1))
+        mean, interval = (
+            v.reshape(*v.shape[:n], kinds, components, *v.shape[n + 1 :])
+            for n, v in enumerate((mean, interval))
+        )
+        about = f"change of the mean return over in-context episodes{about}"
+        about = f"{about}: mean over {envs.unit}s"
+        results.update(with_interval(name, mean, interval, {**axes, **more}, about, envs.unit))
+
+    add("effect", envs.by_group(change).mean(2), {}, "")
+    masks = (reward_in_context, 1 - reward_in_context)
+    parts = [ratio(envs.by_group(change * m).sum(2), envs.by_group(m).sum(1)) for m in masks]
+    about = " that began with a reward in the context of the intact model"
+    parted = {"reward in context": ["yes", "no"]}
+    add("by_reward_in_context", np.stack(parts, 2), parted, about)
+    if envs.asked is not None:
+        asked = list(dict.fromkeys(envs.asked.tolist()))
+        masks = [np.where(envs.asked == value, 1.0, np.nan)[:, None] for value in asked]
+        parts = [envs.by_group(change * m).mean(2) for m in masks]
+        labels = {"asked return": [float(f"{value:.4g}") for value in asked]}
+        add("by_asked_return", np.stack(parts, 2), labels, " by asked return")
+    return results

@@ -16,7 +16,7 @@ from ad.interpret.analysis import Analysis, over_groups, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
-from ad.interpret.relations import Masks, at_tokens, decision_tokens, relations
+from ad.interpret.relations import Masks, at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 
@@ -34,12 +34,14 @@ class Attention(Analysis):
         """Return the attention by relation: `scores`, their intervals, and `by_episode`."""
         contexts, heads = subject.contexts, ["uniform", *subject.heads]
         sums, counts = attention_sums(subject.model, contexts)  # [K, E, heads, R], [K, E, R]
-        names = list(relations(subject.model, contexts.select(slice(1))))
-        counts = counts[:, :, None]
+        names, occurs = relation_names(subject.model), counts.any((0, 1))
+        sums, counts = sums[..., occurs], counts[:, :, None, occurs]
         estimate = over_groups(ratio(sums.sum(1), counts.sum(1)))
+        names = [name for name, one in zip(names, occurs, strict=True) if one]
         axes = {"head": heads, "relation": names}
         about = "share of attention on the tokens of a relation, where there are some"
-        results = with_interval("scores", *estimate, axes, f"{about}: mean over tasks")
+        mean = f"{about}: mean over {contexts.unit}s"
+        results = with_interval("scores", *estimate, axes, mean, contexts.unit)
         if contexts.num_episodes > 1:
             episodes = list(range(1, sums.shape[1] + 1))
             results["by_episode"] = LabeledArray(
@@ -60,7 +62,7 @@ class Attention(Analysis):
 
 
 def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of the attention by relation, and the number of decisions, by task and episode.
+    """Return sums of the attention by relation, and the number of decisions, by group and episode.
 
     The sums are [K, E, heads + 1, R], uniform attention first; the numbers are [K, E, R]. A
     decision counts in the window that it was made in, if that has a token in the relation.

@@ -37,7 +37,7 @@ POINTS = (
 
 
 class Attribution(Analysis):
-    """Contribution of each component to the preference for the best action, and to each pair."""
+    """Contribution of each component to a direction of the outputs, and to each pair of actions."""
 
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
@@ -60,17 +60,22 @@ class Attribution(Analysis):
     def run(self, subject):
         """Return mean contributions by component, episode, relation, pair and neuron."""
         model, contexts = subject.model, subject.contexts
-        sums, counts = _preferred_sums(model, contexts)
+        sums, counts = _preferred_sums(model, contexts, subject.output_direction)
         axes = {"component": component_names(model)}
         estimate = over_groups(ratio(sums["components"].sum(1), counts.sum(1)))
         totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
-        neurons = totals["neurons"]
+        neurons, occurs = totals["neurons"], totals["tokens"] > 0
+        names = relation_names(model)
+        names = [name for name, one in zip(names, occurs, strict=True) if one]
         about = "contribution to the output of the best action minus that of the second"
-        results = with_interval("preferred", *estimate, axes, f"{about}: mean over tasks")
+        if subject.direction:
+            about = f"contribution to the output along {subject.direction}"
+        mean = f"{about}: mean over {contexts.unit}s"
+        results = with_interval("preferred", *estimate, axes, mean, contexts.unit)
         results |= {
             "by_relation": LabeledArray(
-                totals["relations"],
-                {"head": subject.heads, "relation": relation_names(model)},
+                totals["relations"][:, occurs],
+                {"head": subject.heads, "relation": names},
                 f"{about}, of the tokens in a relation: mean over all decisions",
             ),
             "neurons": LabeledArray(
@@ -98,15 +103,15 @@ class Attribution(Analysis):
             numbers = mean.at(component=component), *interval.at(component=component)
             cells = [estimate_text(*numbers, "+.3f"), *texts(by_relation, "+.3f")]
             rows.append([component, *cells])
-        return Table(["component", "best - second", *names], rows)
+        return Table(["component", "contribution", *names], rows)
 
 
 def component_names(model: SequenceModel) -> list[str]:
-    """Return the embedding, the heads and the MLP of each layer, and the sum of all biases."""
+    """Return the terms of the embedding, the heads and MLPs, and the sum of all biases."""
     heads = range(model.transformer.heads)
     layers = range(len(model.transformer.blocks))
     blocks = [[*(f"{layer}.{head}" for head in heads), f"mlp {layer}"] for layer in layers]
-    return ["embedding", *itertools.chain.from_iterable(blocks), "bias"]
+    return [*model.tokenizer.decision_terms, *itertools.chain.from_iterable(blocks), "bias"]
 
 
 class Reading:
@@ -130,12 +135,13 @@ class Reading:
             reader = reader / self.at(values["ln_final.hook_scale"])
         embedded = self.at(values["hook_embed"])
         self.reader = reader.expand(embedded.shape)  # d difference / d residual stream
-        self.embedding = (embedded * reader).sum(-1)
         self.bias = (directions @ bias).expand(embedded.shape[:2])
 
     def components(self) -> torch.Tensor:
         """Return the contribution of each of `component_names`, [B, T, P]."""
-        components, bias = [self.embedding[..., None]], self.bias
+        terms = [self.at(self.values[f"terms.{n}"]) for n in self.model.tokenizer.decision_terms]
+        components = [(term * self.reader).sum(-1)[..., None] for term in terms]
+        bias = self.bias
         for layer, block in enumerate(self.model.transformer.blocks):
             z = self.at(self.values[f"blocks.{layer}.attn.hook_z"])
             mlp = self.at(self.values[f"blocks.{layer}.hook_mlp_out"])
@@ -175,12 +181,13 @@ class Reading:
 
 
 def read_values(model: SequenceModel, batch: Contexts) -> Values:
-    """Return the values at the points that a Reading needs."""
+    """Return the values at the points that a Reading needs, and the tokens' terms by name."""
     scales = isinstance(model.transformer.ln_final, nn.LayerNorm)
     points = (*POINTS, "ln_final.hook_scale") if scales else POINTS
     with torch.inference_mode(), hooked(model, points) as values:
         model(batch.window)
-    return values
+        terms = model.tokenizer.terms(batch.window)
+    return values | {f"terms.{name}": term for name, term in terms.items()}
 
 
 def preferred(outputs: torch.Tensor) -> torch.Tensor:
@@ -191,21 +198,24 @@ def preferred(outputs: torch.Tensor) -> torch.Tensor:
 
 
 def _preferred_sums(
-    model: SequenceModel, contexts: Contexts
+    model: SequenceModel, contexts: Contexts, direction: torch.Tensor | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return sums of contributions by task and episode, and the numbers of decisions [K, E, 1].
+    """Return sums of contributions by group and episode, and the numbers of decisions [K, E, 1].
 
-    The sums are `components` [K, E, P], `relations` [K, E, heads, R], over the tokens in each
-    relation, and `neurons` [K, E, layers, F], of absolute values.
+    The sums are `components` [K, E, P], `tokens` [K, E, R], the numbers of tokens in each relation,
+    `relations` [K, E, heads, R], over these, and `neurons` [K, E, layers, F], of absolute values.
     """
     sums: dict[str, np.ndarray] = {}
     counts = 0.0
     for batch in contexts.batches():
         directions = preferred(outputs(model, batch))
+        if direction is not None:
+            directions = direction.expand(directions.shape)
         reading = Reading(model, read_values(model, batch), directions)
         masks = torch.stack(list(relations(model, batch).values()), 2).float()
         values = {
             "components": reading.components(),
+            "tokens": masks.sum(3),
             "relations": torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks),
             "neurons": reading.neurons().abs(),
         }

@@ -55,15 +55,16 @@ class AttributionPatching(PairAnalysis):
         values = [estimates(pair) for pair in pairs.values()]  # by kind, [3, ...]
         places = {"head": subject.heads, "before": list(range(subject.contexts.length))}
         about = "estimated recovery: gradient of the divergence times the change of the value"
+        unit = subject.contexts.unit
         by_place = np.stack([value["head_place"] for value in values])
-        results |= labeled_recoveries(
-            "head_place", by_place, {**axes, **places}, f"{about}, by decisions before the last"
-        )
+        about_places = f"{about}, by decisions before the last"
+        axes_of_places = {**axes, **places}
+        results |= labeled_recoveries("head_place", by_place, axes_of_places, about_places, unit)
         agreement = np.full((len(pairs), len(KINDS)), np.nan)
         for number, (kind, patches) in enumerate(KINDS.items()):
             labels = [label for label, _ in patches(next(iter(pairs.values())))]
             estimated = np.stack([value[kind] for value in values])
-            results |= labeled_recoveries(kind, estimated, {**axes, kind: labels}, about)
+            results |= labeled_recoveries(kind, estimated, {**axes, kind: labels}, about, unit)
             for row, pair in enumerate(pairs.values()):
                 made = pair.recoveries(dict(patches(pair)))[0]
                 agreement[row, number] = correlation(estimated[row, 0], made)

@@ -24,13 +24,13 @@ from ad.interpret.analyses.pairs import NUM_CONTEXTS
 from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
 from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.changes import Queries, make_queries, shortened
+from ad.interpret.contexts import Environments
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import encodes_rewards
 from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
-from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 
 REWARD_SCALES = (0.0, 0.5, 2.0)
@@ -74,8 +74,8 @@ class ContextScan(Analysis):
     @classmethod
     def check(cls, subject):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        if subject.source != "rollout":
-            raise ConfigError("the contexts are not of rollouts, which others are compared with")
+        if subject.source == "histories":
+            raise ConfigError("it compares contexts with those of rollouts: leave out --contexts")
         super().check(subject)
 
     def run(self, subject):
@@ -84,7 +84,7 @@ class ContextScan(Analysis):
         names = [variant.name for variant in scanned]
         left_out = [f"{v.name}, {v.problem}" for v in scanned if v.problem]
         played = play(subject, [variant for variant in scanned if not variant.problem])
-        episodes = num_episodes(subject)
+        episodes, unit = played[HELD_OUT.name].shape[1], subject.contexts.unit
         curves = np.full((len(scanned), episodes), np.nan)
         returns, change = (np.full((len(scanned), len(PERIODS)), np.nan) for _ in range(2))
         interval = np.full((2, *change.shape), np.nan)
@@ -94,15 +94,15 @@ class ContextScan(Analysis):
                 curves[row], returns[row] = own.mean(0), periods(own).mean(0)
                 change[row], interval[:, row] = over_groups(periods(own) - periods(other))
         axes = {"variant": names, "period": list(PERIODS)}
-        about = "mean return over the episodes of a period and over tasks"
+        about = f"mean return over the episodes of a period and over {unit}s"
         about += f"; left out: {'; '.join(left_out)}" if left_out else ""
         over_episodes = {"variant": names, "episode": list(range(1, episodes + 1))}
         return {
             "returns": LabeledArray(returns, axes, about),
             **with_interval(
-                "change", change, interval, axes, "mean return minus the intact variant's"
+                "change", change, interval, axes, "mean return minus the intact variant's", unit
             ),
-            "curves": LabeledArray(curves, over_episodes, "mean return over tasks"),
+            "curves": LabeledArray(curves, over_episodes, f"mean return over {unit}s"),
             **_probabilities(subject, scanned),
         }
 
@@ -125,7 +125,8 @@ class ContextScan(Analysis):
 def variants(subject: Subject) -> list[Variant]:
     """Return all variants; those that the model or its policy cannot have with the reason."""
     length = subject.run.config.data.context_length
-    shorter = sorted({max(length // divisor, 2) for divisor in SHORTER} - {length})
+    divided = {max(length // divisor, 2) for divisor in SHORTER}
+    shorter = sorted(count for count in divided if count < length)
     is_greedy = subject.run.config.evaluation.action == "greedy"
     varied = partial(Variant, baseline=HELD_OUT.name)
     found = [HELD_OUT]
@@ -177,24 +178,24 @@ def play(subject: Subject, scanned: Sequence[Variant]) -> dict[str, np.ndarray]:
         groups.setdefault(key, []).append(variant)
     played = {}
     for group in groups.values():
-        returns = _rollout(subject, group).returns
-        by_variant = returns.reshape(len(group), -1, returns.shape[1])
-        played |= {variant.name: by_variant[row] for row, variant in enumerate(group)}
+        names = [variant.name for variant in group]
+        played |= dict(zip(names, _rollout(subject, group), strict=True))
     return played
 
 
-def _rollout(subject: Subject, group: Sequence[Variant]) -> Rollout:
-    """Return the rollout of all variants of a group, each on all tasks with the same seeds."""
+def _rollout(subject: Subject, group: Sequence[Variant]) -> np.ndarray:
+    """Return the returns [K, E] of each variant of a group, played with the same seeds."""
     run, first = subject.run, group[0]
-    config, split = run.config, run.split
+    config = run.config
     if first.context_length is not None:
         config = replace(config, data=replace(config.data, context_length=first.context_length))
-    tasks = split.train_tasks if first.on_train_tasks else split.held_out_tasks
+    played = environments_of(subject, first.on_train_tasks)
+    every = played.times(len(group))
     scales, temperatures = (
-        torch.tensor([getattr(v, name) for v in group]).repeat_interleave(len(tasks))
+        torch.tensor([getattr(v, name) for v in group]).repeat_interleave(len(played.pairs))
         for name in ("reward_scale", "temperature")
     )
-    new_policy, prompt = policy_of(config, subject.method, subject.model), None
+    new_policy, prompt = policy_of(every.config(config), subject.method, subject.model), None
     if first.prompt is not None:
         prompts = prompts_of(subject.dataset, run.config.data.context_length // 2)
         prompt = Prompt.together([prompts[variant.prompt] for variant in group])
@@ -202,17 +203,20 @@ def _rollout(subject: Subject, group: Sequence[Variant]) -> Rollout:
     def new_varied(num_envs: int) -> Policy:
         return VariedPolicy(new_policy(num_envs), subject.model, scales, temperatures, prompt)
 
-    envs = [(0, task) for task in tasks] * len(group)
-    return rollout_envs(config, envs, new_varied, num_episodes(subject))
+    returns = rollout_envs(config, every.pairs, new_varied, every.episodes).returns
+    return played.by_group(returns.reshape(len(group), len(played.pairs), -1))
 
 
-def num_episodes(subject: Subject) -> int:
-    """Return the number of episodes of a rollout: as many as the evaluation's.
+def environments_of(subject: Subject, on_train_tasks: bool = False) -> Environments:
+    """Return the environments of a variant, with as many episodes as the evaluation.
 
-    It is at most PERIOD where a context ends with its episode, since all episodes are alike there.
+    They are at most PERIOD where a context ends with its episode: all episodes are alike there.
     """
-    episodes = subject.run.config.evaluation.episodes
-    return min(episodes, PERIOD) if subject.method.within_episodes else episodes
+    split = subject.run.split
+    tasks = split.train_tasks if on_train_tasks else split.held_out_tasks
+    played = subject.environments(tasks)
+    is_one = subject.method.within_episodes
+    return replace(played, episodes=min(played.episodes, PERIOD)) if is_one else played
 
 
 def periods(returns: np.ndarray) -> np.ndarray:
@@ -224,8 +228,8 @@ def periods(returns: np.ndarray) -> np.ndarray:
 def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
     """Return the distance of each variant's action probabilities from the intact ones."""
     queries = make_queries(subject.contexts, NUM_CONTEXTS)
-    intact, task = log_probs(subject.model, queries, HELD_OUT), queries.contexts.task
-    count = np.bincount(task, minlength=len(queries.contexts.tasks))
+    intact, group = log_probs(subject.model, queries, HELD_OUT), queries.contexts.group
+    unit, count = queries.contexts.unit, np.bincount(group, minlength=len(queries.contexts.groups))
     mean = np.full((len(scanned), 2), np.nan)
     interval = np.full((2, *mean.shape), np.nan)
     for row, variant in enumerate(scanned):
@@ -233,12 +237,12 @@ def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
             varied = log_probs(subject.model, queries, variant)
             divergence = (intact.exp() * (intact - varied)).sum(1)
             another = (intact.argmax(1) != varied.argmax(1)).double()
-            sums = [np.bincount(task, v.cpu().numpy(), len(count)) for v in (divergence, another)]
+            sums = [np.bincount(group, v.cpu().numpy(), len(count)) for v in (divergence, another)]
             mean[row], interval[:, row] = over_groups(ratio(np.stack(sums, 1), count[:, None]))
     measures = ["divergence (nats)", "another best action"]
     axes = {"variant": [variant.name for variant in scanned], "measure": measures}
     about = "action probabilities at the same last decisions, against the intact variant: mean"
-    return with_interval("probabilities", mean, interval, axes, f"{about} over tasks")
+    return with_interval("probabilities", mean, interval, axes, f"{about} over {unit}s", unit)
 
 
 def log_probs(model: SequenceModel, queries: Queries, variant: Variant) -> torch.Tensor:

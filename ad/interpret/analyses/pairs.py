@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.errors import ConfigError
 from ad.evaluation.metrics import RESAMPLES
 from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.changes import Queries, changed, changes, make_queries
@@ -118,19 +117,13 @@ class PairAnalysis(Analysis):
 
     reads_outputs: ClassVar[bool] = True
 
-    @classmethod
-    def check(cls, subject):
-        """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        if not changes(subject.model, subject.method, subject.source == "rollout"):
-            raise ConfigError("the model reads no rewards, earlier episodes or asked return")
-        super().check(subject)
-
 
 def make_pairs(subject: Subject) -> dict[str, Pair]:
     """Return the pair of each change that the tokens of the model can encode, by its name."""
     model, method = subject.model, subject.method
     queries = make_queries(subject.contexts, NUM_CONTEXTS)
-    names = changes(model, method, queries.contexts.asked is not None)
+    contexts = queries.contexts
+    names = changes(model, method, contexts.asked is not None, contexts.unit)
     return {name: Pair(model, queries, changed(queries, name, model, method)) for name in names}
 
 
@@ -187,7 +180,7 @@ def recovery(left: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def labeled_recoveries(
-    name: str, values: np.ndarray, axes: dict[str, list[str]], about: str
+    name: str, values: np.ndarray, axes: dict[str, list[str]], about: str, unit: str
 ) -> Results:
     """Return recoveries and their intervals, [changes, 3, ...], as two labeled arrays."""
-    return with_interval(name, values[:, 0], values[:, 1:].swapaxes(0, 1), axes, about)
+    return with_interval(name, values[:, 0], values[:, 1:].swapaxes(0, 1), axes, about, unit)

@@ -3,7 +3,7 @@
 A context is changed in one thing (`changes.py`). The model runs on the changed context, with the
 value at a point taken from its run on the original context (Meng et al. 2022, arXiv 2202.05262);
 `pairs.py` defines the recovery. Steering adds the mean difference of the two residual streams at
-the last decision, taken from half of the tasks, and is scored on the other half.
+the last decision, taken from half of the tasks or episodes, and is scored on the other half.
 """
 
 from typing import ClassVar
@@ -48,17 +48,19 @@ class Patching(PairAnalysis):
         pairs = make_pairs(subject)
         axes, results = {"change": list(pairs)}, {"effect": effects(pairs)}
         about = "recovery by {}: 1 - divergence with the patch / divergence without"
+        unit = subject.contexts.unit
         kinds = {"head": head_patches, "place": place_patches, "relation": relation_patches}
         for kind, patches in kinds.items():
             labels = [label for label, _ in patches(next(iter(pairs.values())))]
             values = [pair.recoveries(dict(patches(pair))) for pair in pairs.values()]
             results |= labeled_recoveries(
-                kind, np.stack(values), {**axes, kind: labels}, about.format(kind)
+                kind, np.stack(values), {**axes, kind: labels}, about.format(kind), unit
             )
         layers = range(len(subject.model.transformer.blocks))
         named = {**axes, "stage": [f"before layer {layer}" for layer in layers]}
         steered = np.stack([steering(pair) for pair in pairs.values()])
-        return results | labeled_recoveries("steering", steered, named, about.format("steering"))
+        about = about.format("steering")
+        return results | labeled_recoveries("steering", steered, named, about, unit)
 
     def table(self, results):
         """Return the effect of each change, and the recovery by head and by steering."""
@@ -81,6 +83,8 @@ def relation_patches(pair: Pair) -> Patches:
         name = f"blocks.{layer}.hook_resid_pre"
         for relation in relation_names(model):
             mask = pair.queries.at_last(masks[relation])  # [N, K]
+            if not mask.any():
+                continue
             mask = mask.unflatten(1, (streams, -1)).flatten(0, 1).to(pair.values[name].device)
             yield f"before layer {layer}, {relation}", {name: pair.patch(name, mask[..., None])}
 
@@ -88,11 +92,11 @@ def relation_patches(pair: Pair) -> Patches:
 def steering(pair: Pair) -> np.ndarray:
     """Return the recovery by the mean difference before each layer, and its interval: [3, layers].
 
-    The difference is a mean over the tasks of even numbers, the recovery one over the others.
+    The difference is a mean over the groups of even numbers, the recovery one over the others.
     """
     contexts, layers = pair.queries.contexts, range(len(pair.model.transformer.blocks))
-    fitted = torch.from_numpy((contexts.task % 2 == 0) & pair.differs)
-    scored = np.arange(len(contexts.tasks)) % 2 == 1
+    fitted = torch.from_numpy((contexts.group % 2 == 0) & pair.differs)
+    scored = np.arange(len(contexts.groups)) % 2 == 1
     if not fitted.any():
         return np.full((3, len(layers)), np.nan)
     token, left = pair.token_mask(pair.queries.last[:, None], pair.decisions), []

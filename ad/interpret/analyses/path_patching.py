@@ -60,10 +60,11 @@ class PathPatching(PairAnalysis):
         edges = np.stack([edge_recoveries(pair, heads) for pair in pairs.values()])
         edge_axes = {**axes, "receiver": receivers(subject.model, heads)}
         about = "recovery by {} of the sender: 1 - divergence with the patch / divergence without"
+        unit, by_whole = subject.contexts.unit, about.format("the whole output")
         return {
             "effect": effect,
-            **labeled_recoveries("sender", whole, axes, about.format("the whole output")),
-            **labeled_recoveries("edge", edges, edge_axes, about.format("one edge")),
+            **labeled_recoveries("sender", whole, axes, by_whole, unit),
+            **labeled_recoveries("edge", edges, edge_axes, about.format("one edge"), unit),
         }
 
     def table(self, results):

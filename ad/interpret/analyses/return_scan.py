@@ -77,8 +77,9 @@ class ReturnScan(Analysis):
         }
         results: Results = {}
         for name, (axes, about) in abouts.items():
-            about = f"{about}: mean over decisions and tasks"
-            results |= with_interval(name, *over_groups(means[name]), axes, about)
+            about, unit = f"{about}: mean over decisions", subject.contexts.unit
+            about = f"{about} and {unit}s"
+            results |= with_interval(name, *over_groups(means[name]), axes, about, unit)
         return results
 
     def table(self, results):
@@ -105,7 +106,7 @@ class ReturnScan(Analysis):
 
 
 def scan_sums(model: SequenceModel, contexts: Contexts, asked: np.ndarray) -> dict[str, np.ndarray]:
-    """Return sums over the decided decisions of each task, [K, ...] by name.
+    """Return sums over the decided decisions of each group, [K, ...] by name.
 
     `probability` and `preference` are [K, R, A] for R asked returns; moments over the asked returns
     are [K, A, 1 + P], the preference first, with `preference_variance` [K, A]; `count` is [K].

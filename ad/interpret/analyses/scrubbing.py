@@ -1,21 +1,25 @@
 """Causal scrubbing: do some heads read the rewarded transitions and write the action?
 
 If so, everything else in a decision's context can be replaced without a loss (Chan et al. 2022,
-"Causal scrubbing"). The model makes a decision of another task at the same observation, with some
-values at the decision's token replaced. Each level of the tree keeps less of the context:
+"Causal scrubbing"). The model makes another decision at the same observation, of another task or
+rollout, with some values at the decision's token replaced. Of a model with a token for the asked
+return the question is whether heads read that token: the other decision is the same one, asked for
+the lowest or the highest return of the histories, whichever is further away. Each level of the tree
+keeps less of the context:
 
     their outputs         the outputs of the heads, from the context itself
-    what they read        only their terms from rewarded tokens; the others from the other task
-    of agreeing contexts  these terms from another context of the task, at the same observation
+    what they read        only their terms from the tokens in question; the rest from the other
+    of agreeing contexts  these terms from an agreeing context: of the same task or rollout at the
+                          same observation, or of another episode with the same return-to-go
     written directly      these terms added for the logits alone, without effect on later layers
 
 The share kept is 1 - D(level) / D(nothing), where D is the KL divergence from the probabilities of
-the intact model. Heads are ranked by the second level on half of the tasks; sets of the first heads
-are scored on the other half.
+the intact model. Heads are ranked by the second level on half of the tasks, rollouts or episodes;
+sets of the first heads are scored on the other half.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -24,10 +28,19 @@ import torch
 from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import recovery
 from ad.interpret.analysis import Analysis, estimate_text
-from ad.interpret.contexts import Contexts
+from ad.interpret.changes import asking
+from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
-from ad.interpret.relations import at_tokens, decision_tokens, encodes_rewards, relations
+from ad.interpret.relations import (
+    RETURN,
+    at_tokens,
+    decision_tokens,
+    encodes_rewards,
+    relation_names,
+    relations,
+)
+from ad.methods.base import Method
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 from envs.rng import derive_key
@@ -35,55 +48,71 @@ from envs.rng import derive_key
 NUM_DECISIONS = 512
 BATCH = 64  # decisions whose attention is read at once
 MOST_HEADS = 4  # of a set
-RELATION = "rewarded"
 LEVELS = ("their outputs", "what they read", "of agreeing contexts", "written directly")
 
 
 class Scrubbing(Analysis):
-    """Share of the loss that is kept if only some heads' reading of rewards is the context's."""
+    """Share that is kept if only some heads' reading of rewards, or of the return, is intact."""
 
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "kept": ("heads", "level"),
         "kept_interval": (BOUND, "heads", "level"),
-        "decisions": ("task",),
+        "decisions": ("group",),
     }
 
     @classmethod
     def check(cls, subject):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        if not encodes_rewards(subject.model) or subject.method.within_episodes:
-            raise ConfigError("the model does not read the rewards of earlier episodes")
-        if subject.source == "rollout" and len(subject.run.split.held_out_tasks) < 2:
-            raise ConfigError("there is one held-out task, and values are taken from another one")
-        super().check(subject)
+        if not read_relations(subject.model, subject.method):
+            raise ConfigError(
+                "its hypotheses are of rewards of earlier episodes and of a token for the asked "
+                "return, and the model reads neither: train a decision transformer with "
+                "model.tokenizer conditioned, or algorithm distillation"
+            )
+        if encodes_rewards(subject.model):
+            return super().check(subject)
+        if subject.source == "histories":
+            raise ConfigError("it asks for other returns in rollouts: leave out --contexts")
+        if subject.model.spec.return_range[0] == subject.model.spec.return_range[1]:
+            raise ConfigError(
+                "all histories have the same return: collect others with other returns"
+            )
+        return super().check(subject)
 
     def run(self, subject):
         """Return the share that each set of heads keeps, and the number of scored decisions."""
         model, contexts = subject.model, subject.contexts
-        own, agreeing, other = draw(contexts)
-        tree = Tree(*(read(model, contexts, *one) for one in (own, agreeing, other)), model)
-        task, number = contexts.task[own[0]], len(contexts.tasks)
+        names = read_relations(model, subject.method)
+        if encodes_rewards(model):
+            own, agreeing, other = draw(contexts)
+            others = contexts
+        else:
+            own, agreeing, other = draw_asked(contexts)
+            others = asked_otherwise(contexts, model)
+        places = ((contexts, own), (contexts, agreeing), (others, other))
+        tree = Tree(*(read(model, each, *place, names) for each, place in places), model)
+        group, number = contexts.group[own[0]], len(contexts.groups)
 
-        def by_task(level: str | None, heads: Sequence[int]) -> np.ndarray:
-            return np.bincount(task, tree.divergence(level, heads), number)
+        def by_group(level: str | None, heads: Sequence[int]) -> np.ndarray:
+            return np.bincount(group, tree.divergence(level, heads), number)
 
         ranked, scored = np.arange(number) % 2 == 0, np.arange(number) % 2 == 1
-        alone = [by_task(LEVELS[1], [head])[ranked].sum() for head in range(len(subject.heads))]
+        alone = [by_group(LEVELS[1], [head])[ranked].sum() for head in range(len(subject.heads))]
         order = np.argsort(alone, kind="stable")[:MOST_HEADS]
         sets = [order[: count + 1] for count in range(len(order))]
-        left = [[by_task(level, heads)[scored] for level in LEVELS] for heads in sets]
+        left = [[by_group(level, heads)[scored] for level in LEVELS] for heads in sets]
         left = np.array(left).reshape(len(sets) * len(LEVELS), -1).T
-        kept = recovery(left, by_task(None, [])[scored]).reshape(3, len(sets), len(LEVELS))
+        kept = recovery(left, by_group(None, [])[scored]).reshape(3, len(sets), len(LEVELS))
         names = ["+".join(subject.heads[head] for head in heads) for heads in sets]
         axes = {"heads": names, "level": list(LEVELS)}
-        about = "share kept: 1 - divergence / divergence with all of another task"
+        about = "share kept: 1 - divergence / divergence with all of the other decision"
         decisions = LabeledArray(
-            np.bincount(task, minlength=number)[scored],
-            {"task": [name for name, used in zip(contexts.tasks, scored, strict=True) if used]},
-            "decisions after a reward that are scored",
+            np.bincount(group, minlength=number)[scored],
+            {"group": [name for name, used in zip(contexts.groups, scored, strict=True) if used]},
+            f"decisions that are scored, by {contexts.unit}",
         )
-        results = with_interval("kept", kept[0], kept[1:], axes, about)
+        results = with_interval("kept", kept[0], kept[1:], axes, about, contexts.unit)
         return results | {"decisions": decisions}
 
     def table(self, results):
@@ -100,23 +129,30 @@ class Scrubbing(Analysis):
         return Table(["heads", *LEVELS], rows)
 
 
+def read_relations(model: SequenceModel, method: Method) -> list[str]:
+    """Return the relations of the tokens that heads may read, none if there is no hypothesis."""
+    if encodes_rewards(model):
+        return [] if method.within_episodes else ["rewarded"]
+    return [name for name in relation_names(model) if name.endswith(RETURN)]
+
+
 Place = tuple[np.ndarray, np.ndarray]  # windows and their entries, int64 [n] each
 
 
 def draw(contexts: Contexts) -> tuple[Place, Place, Place]:
-    """Draw decisions after a reward, and for each an agreeing decision and one of another task.
+    """Draw decisions after a reward, and for each an agreeing decision and one of another group.
 
-    The three have the same observation. The agreeing decision has the same task and is in another
+    The three have the same observation. The agreeing decision has the same group and is in another
     window. A decision without both is not drawn.
     """
     rng = np.random.default_rng(derive_key(0, "interpret", "scrubbing"))
     row, entry = np.nonzero(contexts.decided & contexts.reward_seen)
-    task, cell = contexts.task[row], contexts.cell[row, entry]
+    group, cell = contexts.group[row], contexts.cell[row, entry]
     chosen = []
     for place in rng.permutation(len(row)):
         same = cell == cell[place]
-        agreeing = np.flatnonzero(same & (task == task[place]) & (row != row[place]))
-        other = np.flatnonzero(same & (task != task[place]))
+        agreeing = np.flatnonzero(same & (group == group[place]) & (row != row[place]))
+        other = np.flatnonzero(same & (group != group[place]))
         if len(agreeing) and len(other):
             chosen.append((place, rng.choice(agreeing), rng.choice(other)))
         if len(chosen) == NUM_DECISIONS:
@@ -126,9 +162,36 @@ def draw(contexts: Contexts) -> tuple[Place, Place, Place]:
     return own, agreeing, other
 
 
+def draw_asked(contexts: Contexts) -> tuple[Place, Place, Place]:
+    """Draw decisions, for each an agreeing decision, and the decision itself once more.
+
+    The agreeing decision is of another group and has the same return-to-go. A decision without one
+    is not drawn.
+    """
+    rng = np.random.default_rng(derive_key(0, "interpret", "scrubbing"))
+    row, entry = np.nonzero(contexts.decided)
+    left = contexts.window[RETURN_TO_GO].cpu().numpy()[row, entry]
+    group, own, agreeing = contexts.group[row], [], []
+    for place in rng.permutation(len(row)):
+        others = np.flatnonzero((left == left[place]) & (group != group[place]))
+        if len(others) and len(own) < NUM_DECISIONS:
+            own.append(place)
+            agreeing.append(rng.choice(others))
+    first, second = (np.array(places, np.int64) for places in (own, agreeing))
+    place = row[first], entry[first]
+    return place, (row[second], entry[second]), place
+
+
+def asked_otherwise(contexts: Contexts, model: SequenceModel) -> Contexts:
+    """Return the contexts asked for the lowest or highest return, whichever is further away."""
+    low, high = model.spec.return_range
+    value = np.where(contexts.asked - low > high - contexts.asked, low, high)
+    return replace(contexts, window=contexts.window | asking(contexts, value, contexts.valid))
+
+
 @dataclass(frozen=True)
 class Reads:
-    """The outputs `z` of the heads at n decisions, and `related`, their terms of rewarded tokens.
+    """The outputs `z` of the heads at n decisions, and `related`, their terms of some tokens.
 
     Both are [n, layers, H, D]. `window` holds the decisions' windows, `token` marks the token of
     each decision, bool [n * streams, L], and `log_probs` are float64 [n, A].
@@ -141,24 +204,33 @@ class Reads:
     related: torch.Tensor
 
 
-def read(model: SequenceModel, contexts: Contexts, row: np.ndarray, entry: np.ndarray) -> Reads:
-    """Return the Reads of the decisions `entry` of the windows `row`."""
+def read(
+    model: SequenceModel,
+    contexts: Contexts,
+    row: np.ndarray,
+    entry: np.ndarray,
+    names: Sequence[str],
+) -> Reads:
+    """Return the Reads of the decisions `entry` of the windows `row`, of the relations `names`."""
     windows = contexts.select(row)
     decision = model.tokenizer.entries(windows.length)["observation"]
     token = (decision == torch.from_numpy(entry)[:, None, None]).flatten(0, 1)
     batches = [slice(start, start + BATCH) for start in range(0, max(len(row), 1), BATCH)]
-    values = [_read(model, windows.select(batch), entry[batch]) for batch in batches]
+    values = [_read(model, windows.select(batch), entry[batch], names) for batch in batches]
     return Reads(windows.window, token, *(torch.cat(each) for each in zip(*values, strict=True)))
 
 
 @torch.inference_mode()
-def _read(model: SequenceModel, batch: Contexts, entry: np.ndarray) -> tuple[torch.Tensor, ...]:
+def _read(
+    model: SequenceModel, batch: Contexts, entry: np.ndarray, names: Sequence[str]
+) -> tuple[torch.Tensor, ...]:
     """Return `log_probs`, `z` and `related` of the decision `entry` of each window."""
     streams, queries = model.tokenizer.streams, decision_tokens(model, batch.length)
     at = torch.arange(len(batch)), torch.from_numpy(entry) - 1
     with hooked(model, ("*.hook_pattern", "*.hook_v", "*.hook_z")) as values:
         log_probs = model(batch.window)[at].double().log_softmax(-1)
-    mask = relations(model, batch)[RELATION][at].to(log_probs.device)  # [n, K]
+    masks = relations(model, batch)
+    mask = torch.stack([masks[name][at] for name in names]).any(0).to(log_probs.device)  # [n, K]
     z, related = [], []
     for layer in range(len(model.transformer.blocks)):
         name = f"blocks.{layer}.attn"
@@ -171,7 +243,7 @@ def _read(model: SequenceModel, batch: Contexts, entry: np.ndarray) -> tuple[tor
 
 @dataclass(frozen=True)
 class Tree:
-    """The Reads of n decisions, of n agreeing decisions, and of n decisions of other tasks."""
+    """The Reads of n decisions, of n agreeing decisions, and of n other decisions."""
 
     own: Reads
     agreeing: Reads
@@ -181,7 +253,7 @@ class Tree:
     def divergence(self, level: str | None, heads: Sequence[int]) -> np.ndarray:
         """Return the divergence (nats) of each decision at a level of the tree, float64 [n].
 
-        `heads` are numbers in the order of layers. Without a level, everything is of another task.
+        `heads` are numbers in the order of layers. Without a level, all is of the other decision.
         """
         log_probs = self.other.log_probs if level is None else self._scrubbed(level, heads)
         own = self.own.log_probs

@@ -65,6 +65,7 @@ class Successes(Analysis):
                 np.array(recoveries).reshape(len(groups), 3, len(LEFT)),
                 {**axes, "rewards left": list(LEFT)},
                 "1 - divergence / divergence without any reward",
+                subject.contexts.unit,
             ),
         }
 
@@ -82,7 +83,7 @@ class Successes(Analysis):
         return Table([*header, *(f"recovery, {left}" for left in LEFT)], rows)
 
     def _divergence(self, subject: Subject, queries: Queries, change: str) -> np.ndarray:
-        """Return the divergence after a change, summed over the contexts of each task, [K]."""
+        """Return the divergence after a change, summed over the contexts of each group, [K]."""
         other = changed(queries, change, subject.model, subject.method)
         return Pair(subject.model, queries, other).divergence
 

@@ -9,7 +9,7 @@ from ad.models.positions import Start
 class NoPosition(nn.Module):
     """Adds nothing to the tokens."""
 
-    rotate = None
+    rotate, term = None, ""
 
     def __init__(self, spec, width: int, entries: int):
         super().__init__()
