@@ -75,7 +75,7 @@ def test_the_weights_of_the_hand_made_model_are_those_that_were_set():
     assert dict(zip(found.axes["thing"], found.at(direction=THERE), strict=True)) == front
     assert results["object_color"].at(direction=THERE, object="goal", color="blue") == GOAL
     assert results["return_to_go"].at(direction=THERE).tolist() == [RETURN, 0]
-    late = results["position"].at(direction="0", position=150)  # turn left, against both others
+    late = results["time"].at(direction="0", position=150)  # turn left, against both others
     assert late == pytest.approx(TIME / 2)
     rows = {row[0]: row[-1] for row in analysis.table(results).rows}
     assert rows["red wall in front"] == "-3.000" and rows["return-to-go, 1 more"] == "+0.250"
@@ -108,7 +108,7 @@ def test_weights_of_one_decision_add_up_to_the_contribution_of_its_embedding(nor
     cells = [found["things"].at(direction=THERE, thing="empty")]
     front = found["things"].axes["cell"].index("5-3")
     cells[0][front] = found["in_front"].at(direction=THERE, thing="red wall")
-    added = cells[0].sum() + found["position"].at(direction=THERE, position=3)
+    added = cells[0].sum() + found["time"].at(direction=THERE, position=3)
     bias = float(reading.reader[0, 0] @ model.tokenizer.encoders[0].linear.bias)
     assert added + bias == pytest.approx(float(reading.components()[..., :2].sum()), abs=1e-4)
 

@@ -35,7 +35,7 @@ SECONDS = {  # of each analysis of the quickstart's model on one core; others co
     **{"return_scan": 15, "probes": 34, "successes": 3, "static": 1},
     **{"weights": 2, "circuits": 2},
 }
-DEFAULT = (  # analyses that run if none is named: 90 seconds together
+DEFAULT = (  # analyses that run if none is named: 95 seconds together
     *("attention", "attribution", "lens", "ablation", "patching", "scrubbing"),
     *("return_scan", "successes", "static", "weights", "circuits"),
 )

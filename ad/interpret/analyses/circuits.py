@@ -83,7 +83,8 @@ class Circuits(Analysis):
             about = "product of a singular vector, as a query (QK) or as what is read (OV)"
             circuit = {"circuit": ["QK", "OV"], **number}
             maps["singular_reads"] = torch.stack(reads, 1), circuit, about
-            add("singular_keys", written[0] @ vectors.T, {**number, "term": [*terms]}, "its key")
+            about_keys = "product of a term with the keys that a singular vector of QK looks for"
+            add("singular_keys", written[0] @ vectors.T, {**number, "term": [*terms]}, about_keys)
             add("singular_writes", written[1] @ read.T, {**number, **direction}, OV)
             outputs = {f"singular {n + 1}": written[1][:, n] for n in range(NUM_SINGULAR)}
             outputs |= {name: vector @ ov for name, vector in terms.items()}

@@ -84,7 +84,8 @@ class Weights(Analysis):
             for name, table in embedding_tables(model.tokenizer).items():
                 if not name.startswith("observation"):
                     axis = name if name == "position" else "row"
-                    add(name, read @ table.T, {axis: list(range(len(table)))})
+                    own = getattr(model.tokenizer.position, "term", name) if axis == name else name
+                    add(own, read @ table.T, {axis: list(range(len(table)))})
         return results | _attributions(subject, sample, directions)
 
     def table(self, results):
