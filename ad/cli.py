@@ -24,6 +24,7 @@ from ad.config.options import (
     flag,
     help_topic,
     names,
+    numbers,
     path,
     port,
     read_words,
@@ -362,6 +363,22 @@ analysis.""",
                 "checkpoints",
                 "train steps of the checkpoints to analyze, e.g. 0,100,200, or all that "
                 "training.keep_every kept; empty: the last one",
+            ),
+            Option(
+                "situation",
+                "the situation of the decisions that are looked at, e.g. goal in front; empty: all",
+            ),
+            Option(
+                "asked",
+                "returns that rollouts ask a return-conditioned model for, with commas between; "
+                "empty: evaluation.asked_returns, else lowest, middle and highest of the histories",
+                "",
+                numbers,
+            ),
+            Option(
+                "direction",
+                "an action against another, e.g. forward - turn right, or one against the mean of "
+                "the others; empty: the best action against the second",
             ),
             _fresh("analyze again"),
         ),

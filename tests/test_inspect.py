@@ -7,7 +7,7 @@ import pytest
 from test_contexts import METHODS, untrained
 
 from ad.cli import VERBS, exit_code
-from ad.errors import CorruptError
+from ad.errors import ConfigError, CorruptError
 from ad.interpret import inspect
 from ad.interpret.analyses import probes
 from ad.interpret.analysis import Subject, over_groups
@@ -116,6 +116,24 @@ def test_what_is_done_is_kept_unless_it_is_of_other_contexts_or_fresh(trained, c
     assert len(about["tasks"]) == len(trained.split.train_tasks)
 
 
+def test_a_direction_has_a_folder_of_its_own_and_another_model_is_not_asked(trained):
+    inspect_run(trained, ["attribution"])
+    inspect_run(trained, ["attribution"], choice=("", (), "2 - 0"))
+    folder = trained.folder / "inspect"
+    about = json.loads((folder / "2_-_0" / "attribution.json").read_text())
+    assert about["direction"] == "2 - 0"
+    chosen, other = (load(at / "attribution")["preferred"] for at in (folder / "2_-_0", folder))
+    pairs = load(folder / "attribution")["pairs"].at(pair="0 - 2")
+    assert (chosen.values * pairs <= 1e-6).mean() > 0.5 and (chosen.values != other.values).any()
+    for choice, reason in {
+        ("", (0.5,), ""): "--asked is for models",
+        ("", (), "2 - 9"): "no action '9'",
+        ("goal in front", (), ""): "no situations",
+    }.items():
+        with pytest.raises(ConfigError, match=reason):
+            inspect_run(trained, ["attribution"], choice=choice)
+
+
 def test_damaged_arrays_are_made_again(trained):
     inspect_run(trained, ["static"])
     npz = trained.folder / "inspect" / "static.npz"
@@ -134,6 +152,7 @@ def test_damaged_arrays_are_made_again(trained):
         (["--analyses", "attentoin"], "attention"),
         (["--contexts", "dreams"], "--contexts"),
         (["--checkpoints", "all"], "--checkpoints"),
+        (["--asked", "high"], "--asked"),
     ],
 )
 def test_bad_input_names_the_setting_with_exit_code_2(tmp_path, capsys, words, setting):

@@ -1,6 +1,7 @@
 """The options of a verb: how one is declared, and how the words of a command line are read."""
 
 import itertools
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,17 @@ def whole_numbers(word: str) -> list[int]:
     if word and not re.fullmatch(r"\d{1,9}(,\d{1,9})*", word):
         raise ValueError(f"must be whole numbers with commas between, not {word!r}")
     return [int(number) for number in word.split(",") if word]
+
+
+def numbers(word: str) -> list[float]:
+    """Return the numbers in a text like "-1, 0.95", none if it is empty. Raises ValueError."""
+    try:
+        values = [float(number) for number in names(word)]
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"must be numbers with commas between, not {word!r}")
+    return values
 
 
 def port(word: str) -> int:

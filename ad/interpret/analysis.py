@@ -1,9 +1,11 @@
 """The interface of an analysis, and the model that it looks at."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -82,6 +84,26 @@ class Subject:
         """The policy of the evaluation for one environment, without the temperatures around it."""
         policy = policy_of(self.run.config, self.method, self.model)(1)
         return getattr(policy, "policy", policy)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the arrays: that of the run's analyses, or one in it for each choice."""
+        asked = f"asked {' '.join(f'{value:g}' for value in self.asked)}" if self.asked else ""
+        choice = [word for word in (self.situation, asked, self.direction) if word]
+        name = re.sub(r"[^\w.,+-]+", "_", ",".join(choice))
+        return self.run.folder / "inspect" / name
+
+    def check_choice(self) -> None:
+        """Raise ConfigError unless the model has the situation, asked returns and direction."""
+        if self.asked and RETURN_TO_GO not in self.model.tokenizer.inputs:
+            raise ConfigError(
+                "--asked is for models that read a return to go, and this one does not"
+            )
+        if self.asked and self.source == "histories":
+            raise ConfigError("--asked is for rollouts: leave out --contexts histories")
+        _ = self.output_direction
+        if self.situation:
+            _ = self.contexts
 
     @property
     def output_direction(self) -> torch.Tensor | None:

@@ -47,6 +47,9 @@ def analyze(
     components: Sequence[str] = (),
     contexts: str = "rollout",
     checkpoints: str = "",
+    situation: str = "",
+    asked: Sequence[float] = (),
+    direction: str = "",
     fresh: bool = False,
 ) -> None:
     """Run `analyses` of the trained model, by default the quick ones, and write their page.
@@ -60,9 +63,14 @@ def analyze(
         steps = ALL if checkpoints == ALL else whole_numbers(checkpoints)
     except ValueError as error:
         raise ConfigError(f"--checkpoints {error}") from None
-    write, chosen = partial(write_page, run), analyses or DEFAULT
-    left_out = inspect_run(run, chosen, components, contexts, fresh, steps or None, write)
-    info(f"analyze: {write(left_out)}")
+    chosen, choice = analyses or DEFAULT, (situation, tuple(asked), direction)
+    written: list[Path] = []
+
+    def write(left_out: dict[str, str], folder: Path) -> None:
+        written[:] = [write_page(run, left_out, folder)]
+
+    inspect_run(run, chosen, components, contexts, fresh, steps or None, write, choice)
+    info(f"analyze: {written[0]}")
 
 
 def inspect_run(
@@ -72,7 +80,8 @@ def inspect_run(
     source: str = "rollout",
     fresh: bool = False,
     steps: Sequence[int] | str | None = None,
-    write_page: Callable[[dict[str, str]], object] = lambda left_out: None,
+    write_page: Callable[[dict[str, str], Path], object] = lambda left_out, folder: None,
+    choice: tuple[str, tuple[float, ...], str] = ("", (), ""),
 ) -> dict[str, str]:
     """Run the analyses called `names` and print their tables.
 
@@ -82,7 +91,9 @@ def inspect_run(
     source: where the contexts come from, one of SOURCES.
     fresh: run the analyses again whose arrays are written already.
     steps: train steps of the checkpoints to analyze instead of the last one, or ALL.
-    write_page: called before the first and after each analysis, with the value that is returned.
+    write_page: called before the first and after each analysis, with the value that is returned and
+        the folder of the arrays.
+    choice: the situation, asked returns and direction of the Subject; each has a folder of its own.
 
     Returns the analyses that are not possible for the model, each with the reason as a sentence.
 
@@ -94,10 +105,12 @@ def inspect_run(
     analyses = load_analyses(ANALYSES.names() if ALL in names else names)
     _check_options(analyses, components, source)
     if steps is None:
-        subjects = {train_steps(run.config): Subject.load(run, components, source)}
+        subjects = {train_steps(run.config): Subject.load(run, components, source, None, *choice)}
     else:
-        subjects = {n: Subject.load(run, components, source, n) for n in _kept(run, steps)}
+        kept = _kept(run, steps)
+        subjects = {n: Subject.load(run, components, source, n, *choice) for n in kept}
     subject = list(subjects.values())[-1]
+    subject.check_choice()
     for component in components:
         parse_components(component, subject.model.transformer)
     left_out = _left_out(subject)
@@ -111,9 +124,9 @@ def inspect_run(
         made = _inspect(possible, subject, fresh)
     else:
         made = _inspect_over_training(possible, subjects, fresh)
-    write_page(left_out)
+    write_page(left_out, subject.folder)
     for text in _with_time_left(made, [LEARNING] * (steps is not None) + [*possible]):
-        write_page(left_out)
+        write_page(left_out, subject.folder)
         info(text)
     unmade = [name for name in ANALYSES if name not in analyses]
     if unmade and not is_chosen:
@@ -179,7 +192,7 @@ def _with_time_left(texts: Iterable[str], names: Sequence[str]) -> Iterable[str]
 def _inspect(analyses: dict[str, Analysis], subject: Subject, fresh: bool) -> Iterable[str]:
     """Run analyses of one model and write their arrays; yield the title and table of each."""
     for name, analysis in analyses.items():
-        path = subject.run.folder / "inspect" / name
+        path = subject.folder / name
         about = _about(name, analysis, subject)
         results, title = _kept_or_made(path, about, fresh, partial(analysis.run, subject))
         yield f"{title}\n{analysis.table(results).markdown()}"
@@ -190,7 +203,7 @@ def _inspect_over_training(
 ) -> Iterable[str]:
     """Run analyses of a model's checkpoints and write their arrays; yield title and table."""
     learning: Results = {}
-    folder = next(iter(subjects.values())).run.folder / "inspect" / FOLDER
+    folder = next(iter(subjects.values())).folder / FOLDER
     for name, analysis in ({LEARNING: Learning()} | analyses).items():
         each = [_about(name, analysis, subject) for subject in subjects.values()]
         several = {key: [about[key] for about in each] for key in ("train_steps", "checkpoint")}
@@ -230,6 +243,9 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
     if analysis.reads_contexts:
         tasks = split.held_out_tasks if subject.source == "rollout" else split.train_tasks
         about |= {"contexts": subject.source, "tasks": [task_name(task) for task in tasks]}
+        asked = subject.environments(tasks).asked if subject.source == "rollout" else None
+        about["asked"] = [] if asked is None else sorted(set(asked.tolist()))
+    about |= {"situation": subject.situation, "direction": subject.direction}
     return about
 
 

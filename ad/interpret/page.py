@@ -36,19 +36,21 @@ PAGE, TEMPLATE = "index.html", Path(__file__).parent / "page.html.j2"
 MOST_CHARACTERS = 8_000_000  # of all numbers on the page
 
 
-def write_page(run: Run, left_out: dict[str, str]) -> Path:
-    """Write the page of `run` and return its path.
+def write_page(run: Run, left_out: dict[str, str], folder: Path | None = None) -> Path:
+    """Write the page of the analyses in `folder` and return its path.
 
-    `left_out` has the reason, a sentence, for each analysis that is not possible.
+    The default is the folder of those of all decisions of `run`. `left_out` has the reason, a
+    sentence, for each analysis that is not possible.
     """
-    path, data = run.folder / "inspect" / PAGE, page_data(run, left_out)
+    folder = folder or run.folder / "inspect"
+    path, data = folder / PAGE, page_data(run, left_out, folder)
     write_text(path, page.render(TEMPLATE, data, name=data["name"]))
     return path
 
 
-def page_data(run: Run, left_out: dict[str, str]) -> dict:
-    """Return the content of the page in plain types."""
-    folder = run.folder / "inspect"
+def page_data(run: Run, left_out: dict[str, str], folder: Path | None = None) -> dict:
+    """Return the content of the page of `folder` in plain types."""
+    folder = folder or run.folder / "inspect"
     missing = {f"{name} is not possible: {reason}" for name, reason in left_out.items()}
     whole, stale = _read(folder, identity(run))
     hashes = {name: value for name, value in identity(run).items() if name != "checkpoint"}
@@ -134,6 +136,9 @@ def _facts(about: dict) -> str:
     if "contexts" in about:
         source = {"rollout": "rollouts"}.get(about["contexts"], about["contexts"])
         facts.append(f"contexts from {source} on {len(about['tasks'])} tasks")
+    if about.get("asked"):
+        facts.append(f"returns asked: {', '.join(f'{value:g}' for value in about['asked'])}")
+    facts += [about[name] for name in ("situation", "direction") if about.get(name)]
     if about.get("components"):
         facts.append(f"components {', '.join(about['components'])}")
     return "; ".join(facts)

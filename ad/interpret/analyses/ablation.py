@@ -6,6 +6,7 @@ returns, of a model that is asked for returns for each of them.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -86,6 +87,8 @@ class Ablation(Analysis):
         }
         results |= _decisions(subject, replacements, components, axes)
         played = subject.environments(subject.run.split.held_out_tasks, OTHER_SEEDS)
+        if played.unit == "episode":  # many are played, and all of an environment are alike
+            played = replace(played, episodes=1)
         rollout = ablated_rollout(subject, replacements, components, played)
         return results | _curves(rollout, axes, played)
 
