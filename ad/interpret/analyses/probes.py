@@ -21,6 +21,7 @@ from ad.interpret.analysis import Analysis, Subject
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
+from ad.interpret.situations import in_situation, situation_names
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 from envs.oracle import knows_its_state
@@ -47,7 +48,7 @@ class Decisions:
 
 
 class Probes(Analysis):
-    """Scores of linear and MLP probes after each layer: goal, distance, episode, found, visited."""
+    """Scores of linear and MLP probes after each layer: goal, distance, asked return, situation."""
 
     arrays: ClassVar[Axes] = {
         "scores": ("target", "stage", "probe"),
@@ -61,8 +62,8 @@ class Probes(Analysis):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if importlib.util.find_spec("sklearn") is None:
             raise ConfigError('scikit-learn is missing: pip install -e ".[interpret]"')
-        if subject.source != "rollout":
-            raise ConfigError("the contexts are not of rollouts on held-out tasks")
+        if subject.source == "histories":
+            raise ConfigError("its probes are scored on rollouts: leave out --contexts")
         super().check(subject)
 
     def run(self, subject):
@@ -124,7 +125,7 @@ def draw(subject: Subject, contexts: Contexts, count: int) -> Decisions:
 
     labels = {
         **task_labels(subject, contexts),
-        "episode": contexts.episode + 1.0,
+        **decision_labels(subject, contexts),
         "found": contexts.reward_seen.astype(np.int64),
         "visited": contexts.visited.astype(np.int64),
     }
@@ -167,6 +168,22 @@ def task_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
         observation = contexts.window["observation"].cpu().numpy()
         labels["distance"] = steps[contexts.task[:, None], observation]
     return labels
+
+
+def decision_labels(subject: Subject, contexts: Contexts) -> dict[str, np.ndarray]:
+    """Return labels of decisions, [B, T + 1] by name: episode, asked return, time, situations.
+
+    The episode is one of a context that spans episodes, the time one of a context that does not.
+    """
+    labels = {"episode": contexts.episode + 1.0}
+    if subject.method.within_episodes:
+        labels = {"time": contexts.time.astype(np.float64)}
+    if contexts.asked is not None:
+        shape = contexts.valid.shape
+        labels["asked return"] = np.broadcast_to(contexts.asked[:, None], shape)
+    world = subject.run.world
+    found = {name: in_situation(world, contexts, name) for name in situation_names(world)}
+    return labels | {name: mask.astype(np.int64) for name, mask in found.items()}
 
 
 def is_probed(labels: np.ndarray, held_out: np.ndarray) -> bool:

@@ -49,9 +49,14 @@ class ReturnScan(Analysis):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
         spec = subject.model.spec
         if RETURN_TO_GO not in subject.model.tokenizer.inputs or subject.source != "rollout":
-            raise ConfigError("the contexts are not of rollouts that ask for a return")
+            raise ConfigError(
+                "it asks for returns in rollouts: train the method decision_transformer, and leave "
+                "out --contexts"
+            )
         if spec.return_range[0] == spec.return_range[1]:
-            raise ConfigError("all histories have the same return")
+            raise ConfigError(
+                "all histories have the same return: collect others with other returns"
+            )
         if spec.num_actions < 2:
             raise ConfigError("the world has a single action")
         super().check(subject)

@@ -40,7 +40,9 @@ class Successes(Analysis):
     def check(cls, subject):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if not encodes_rewards(subject.model):
-            raise ConfigError("the model does not read rewards")
+            raise ConfigError(
+                "the model reads no rewards: train one with model.reward table or projection"
+            )
         super().check(subject)
 
     def run(self, subject):
