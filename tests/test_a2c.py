@@ -84,7 +84,7 @@ class Kernel:
         self.stopped = np.zeros(AGENTS, bool)
         self.table = a2c_kernel.empty_table(AGENTS, STATES, ACTIONS)
         self.update_settings, self.updates = chosen, 0
-        a2c_kernel.evaluate(self.parameters, HIDDEN, self.table)
+        a2c_kernel.fill_table(self.parameters, HIDDEN, self.table)
 
     def update(self, observations, actions, returns) -> np.ndarray:
         self.updates += 1
@@ -132,7 +132,7 @@ def test_tanh_of_large_inputs_stays_between_minus_one_and_one():
     kernel = Kernel(settings())
     scale = slice(STATES * HIDDEN, STATES * HIDDEN + HIDDEN)
     kernel.parameters[0, scale] = 1e6
-    a2c_kernel.evaluate(kernel.parameters, HIDDEN, kernel.table)
+    a2c_kernel.fill_table(kernel.parameters, HIDDEN, kernel.table)
     agent = Reference(
         kernel.parameters[0], (STATES, HIDDEN, ACTIONS), a2c_kernel.agent_settings(settings(), 0)
     )
@@ -142,7 +142,7 @@ def test_tanh_of_large_inputs_stays_between_minus_one_and_one():
 
 def broken_parameters(kernel: Kernel) -> None:
     kernel.parameters[1] = np.nan
-    a2c_kernel.evaluate(kernel.parameters, HIDDEN, kernel.table)
+    a2c_kernel.fill_table(kernel.parameters, HIDDEN, kernel.table)
 
 
 def broken_gradient(kernel: Kernel) -> None:

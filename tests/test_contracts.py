@@ -12,7 +12,7 @@ from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.config.schema import ModelConfig
 from ad.data.histories import HistoryStore
-from ad.data.load import load_dataset
+from ad.data.load import load_training_set
 from ad.data.spec import make_spec
 from ad.data.store import load_history
 from ad.errors import ConfigError
@@ -166,13 +166,13 @@ def test_a_source_and_a_rollout_take_only_the_actions_that_a_task_has(finished):
     assert {(arms, arms - 1) for arms, _ in taken} <= taken
     with np.load(run.folder / "trajectories.npz") as recorded:
         assert (recorded["action"].max(1) < recorded["task"][:, 0]).all()
-    rewards = load_dataset(run).spec
+    rewards = load_training_set(run).spec
     assert rewards.rewards == () and rewards.reward_range[1] > 1
 
 
 def test_windows_say_which_actions_their_task_has(finished):
-    dataset = load_dataset(finished("arms"))
-    batch = dataset.windows(("action",)).sample(np.random.default_rng(0), 50)
+    dataset = load_training_set(finished("arms"))
+    batch = dataset.sampler(("action",)).sample(np.random.default_rng(0), 50)
     mask = batch["action_mask"][:, 1:]
     assert mask.shape == (50, 12, 6) and set(mask.sum(-1).ravel()) <= {3, 4, 5, 6}
     assert np.take_along_axis(mask, batch["action"][:, 1:, None], -1).all()
@@ -193,8 +193,8 @@ def test_a_methods_numbers_are_logged_and_its_target_network_follows(finished):
 
 def test_optimal_actions_lead_to_the_goal_of_their_task(gathered):
     run = gathered("optimal actions")
-    dataset = load_dataset(run)
-    windows = dataset.windows(("observation", "optimal_action"))
+    dataset = load_training_set(run)
+    windows = dataset.sampler(("observation", "optimal_action"))
     moved = run.world.successors()[windows.data["observation"], windows.data["optimal_action"]]
     goals = np.repeat(run.split.train_tasks @ [9, 1], len(windows.lengths) // 3)
     goals = np.repeat(goals, windows.lengths)  # of each transition
@@ -211,7 +211,7 @@ def test_dtypes_are_stored_as_they_are_and_widened_where_torch_lacks_them(gather
     dtypes = {name: arrays[f"observation-{name}"].dtype for name in ("wide", "double", "flag")}
     assert dtypes == {"wide": np.uint16, "double": np.float64, "flag": np.int8}
     assert arrays["observation-wide"].max() == 65_535
-    batch = load_dataset(run).windows(("observation",)).sample(np.random.default_rng(0), 4)
+    batch = load_training_set(run).sampler(("observation",)).sample(np.random.default_rng(0), 4)
     assert batch["observation-wide"].dtype == np.int64
     assert batch["observation-wide"].max() == 65_535
 

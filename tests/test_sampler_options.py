@@ -11,7 +11,7 @@ from training_run import assert_same_bits, forget_last_checkpoint, train
 
 from ad.config.parser import load
 from ad.data.dataset import actor_scores, best_actors
-from ad.data.load import load_dataset
+from ad.data.load import load_training_set
 from ad.data.permutation import PermutedWindows, permutations
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
@@ -130,19 +130,19 @@ def test_an_actor_without_a_whole_episode_comes_last():
 def test_only_the_best_actors_are_trained_on_and_held_out_ones_stay(collected):
     plain = Run.open(collected("all_actors"))
     run = Run.open(collected("best_actors", "--data.best_actors", "0.5"))
-    dataset = load_dataset(run)
+    dataset = load_training_set(run)
     numbered = [
         history._replace(arrays={**history.arrays, "observation": _numbers(history, task)})
         for task, history in enumerate(dataset.histories)
     ]
     dataset = replace(dataset, histories=numbered)
-    shown = set(np.unique(dataset.windows(("observation",)).data["observation"]).tolist())
+    shown = set(np.unique(dataset.sampler(("observation",)).data["observation"]).tolist())
     expected = set()
-    for task, history in enumerate(load_dataset(plain).histories):
+    for task, history in enumerate(load_training_set(plain).histories):
         training = {name: array[:3] for name, array in history.arrays.items()}
         expected |= {4 * task + int(actor) for actor in best_actors(training, 0.5)}
     assert shown == expected and len(shown) == 2 * len(numbered)
-    held_out = dataset.windows(("observation",), held_out=True).data["observation"]
+    held_out = dataset.sampler(("observation",), held_out=True).data["observation"]
     assert set(held_out.tolist()) == {4 * task + 3 for task in range(len(numbered))}
 
 

@@ -11,7 +11,7 @@ from training_run import finish
 
 from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.histories import HistoryStore
-from ad.data.load import load_dataset
+from ad.data.load import load_training_set
 from ad.data.schema import TransitionChunk
 from ad.data.store import HistoryWriter
 from ad.errors import ADError, ConfigError
@@ -87,7 +87,7 @@ def test_only_the_first_steps_of_a_history_are_read(numbered):
     data = training_data(config)
     _, steps = np.unique(data.train.data["observation"], return_counts=True)
     assert set(steps) == {150}
-    half = load_dataset(Run(config)).windows(Method.fields, history_part=(0.5, 1.0))
+    half = load_training_set(Run(config)).sampler(Method.fields, history_part=(0.5, 1.0))
     assert len(half) == len(data.train) // 2
 
 

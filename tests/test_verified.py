@@ -9,7 +9,7 @@ import pytest
 
 from ad.data import load
 from ad.data.histories import HistoryStore
-from ad.data.load import load_dataset
+from ad.data.load import load_training_set
 from ad.data.manifest import check_file
 from ad.errors import CorruptError
 from ad.runtime.run import Run
@@ -43,10 +43,10 @@ def files_of(run: Run) -> list[Path]:
 
 
 def test_a_second_start_reads_only_what_has_changed(run, read):
-    load_dataset(run)
+    load_training_set(run)
     assert sorted(read) == sorted(files_of(run))
     read.clear()
-    load_dataset(run)
+    load_training_set(run)
     assert read == []
     touched, copied, *_ = files_of(run)
     os.utime(touched)
@@ -54,13 +54,13 @@ def test_a_second_start_reads_only_what_has_changed(run, read):
     copied.unlink()
     copied.write_bytes(content)
     os.utime(copied, ns=(status.st_atime_ns, status.st_mtime_ns))
-    load_dataset(run)
+    load_training_set(run)
     assert sorted(read) == sorted([touched, copied])
 
 
 @pytest.mark.parametrize("keeps_time", [False, True])
 def test_a_changed_byte_is_found_although_the_file_was_verified(run, keeps_time):
-    load_dataset(run)
+    load_training_set(run)
     path = files_of(run)[3]
     status = path.stat()
     with open(path, "r+b") as file:
@@ -69,16 +69,16 @@ def test_a_changed_byte_is_found_although_the_file_was_verified(run, keeps_time)
     if keeps_time:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(CorruptError, match=f"{path.name} is not what was written"):
-        load_dataset(run)
+        load_training_set(run)
 
 
 def test_other_processes_read_nothing_that_the_first_has_verified(run, read):
     def broadcast(function, *arguments):  # as it is in a process that is not the first
         if not read:
-            load_dataset(Run(run.config))
+            load_training_set(Run(run.config))
         before.extend(read[len(before) :])
 
     before: list[Path] = []
-    dataset = load_dataset(run, broadcast)
+    dataset = load_training_set(run, broadcast)
     assert read == before and sorted(read) == sorted(files_of(run))
     assert len(dataset.histories) == len(run.split.train_tasks)

@@ -34,7 +34,7 @@ class TrainingSet:
     spec: Spec
     config: Experiment
 
-    def windows(
+    def sampler(
         self,
         fields: Sequence[str],
         held_out: bool = False,

@@ -37,7 +37,7 @@ CLOCK_TICK = 2 * 10**9  # nanoseconds: the coarsest times of file systems
 SAVE_EVERY = 60  # seconds between two savings of the record while files are being read
 
 
-def load_dataset(run: Run, broadcast: Callable = call) -> TrainingSet:
+def load_training_set(run: Run, broadcast: Callable = call) -> TrainingSet:
     """Read and verify the histories of the train tasks of `run`, up to where an agent failed.
 
     `broadcast(function, *args)` calls a function in the first of several processes, while the

@@ -34,10 +34,21 @@ def write_summary(run: Run, asked_return: float | None = None) -> None:
 
     asked_return: the return that the evaluated episodes were conditioned on, if they were.
     """
+    config, trained = run.config, read_sessions(run.folder)
     evaluations = read_results(run.folder / "results.csv")
     references = all_references(run, evaluations)
-    results = compile_results(run, evaluations, references)
-    write_results_json(run.folder, results | {"asked_return": asked_return})
+    results = {
+        "name": config.name,
+        **scores(run.world, config.env.episode_length, evaluations, references),
+        **summarize_calibration(run),
+        "transitions": build_method(config.method).transitions(config),
+        "stopped_agents": stopped_agents(run),
+        "timing": run.timing(),
+        "sessions": trained,
+        "resumed_with": resumed_with(trained),
+        "evaluated_on": hardware(config, choose_device(config)),
+    }
+    write_results_json(run.folder, results | identity(run) | {"asked_return": asked_return})
 
 
 def write_results_json(folder: Path, results: dict) -> None:
@@ -117,22 +128,6 @@ def stopped_agents(run: Run) -> dict[str, int]:
             if history.stopped_at is not None:
                 stopped[task_name(task)] = history.stopped_at
     return stopped
-
-
-def compile_results(run: Run, evaluations: dict[str, Evaluation], references: References) -> dict:
-    """Return the content of `results.json`."""
-    config, trained = run.config, read_sessions(run.folder)
-    return {
-        "name": config.name,
-        **scores(run.world, config.env.episode_length, evaluations, references),
-        **summarize_calibration(run),
-        "transitions": build_method(config.method).transitions(config),
-        "stopped_agents": stopped_agents(run),
-        "timing": run.timing(),
-        "sessions": trained,
-        "resumed_with": resumed_with(trained),
-        "evaluated_on": hardware(config, choose_device(config)),
-    } | identity(run)
 
 
 def scores(

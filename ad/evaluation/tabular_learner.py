@@ -17,7 +17,7 @@ from ad.sources import fits
 from envs.rng import derive_key
 from envs.tasks import task_name
 
-LEARNERS = ("ucb", "q_learning")  # the first that can learn in a world
+ALGORITHMS = ("ucb", "q_learning")  # the first that can learn in a world
 MAX_STEPS = 10_000  # of each environment: one takes about a millisecond
 MAX_VALUES = 2**23  # in the tables of all environments, about 20 bytes each
 
@@ -50,7 +50,7 @@ def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[
 def _algorithm(env: EnvConfig, num_envs: int, num_episodes: int) -> str | None:
     """Return the name of the first source that learns in the world, None if none can or may."""
     world = configured_world(env)
-    for name in LEARNERS:
+    for name in ALGORITHMS:
         if fits(name, env, world):
             values = num_envs * world.single_observation_space.n * world.single_action_space.n
             steps = num_episodes * env.episode_length

@@ -13,7 +13,7 @@ import torch
 
 from ad.data.dataset import TrainingSet
 from ad.data.episodes import ratio
-from ad.data.load import load_dataset
+from ad.data.load import load_training_set
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import bootstrap, json_number
@@ -159,7 +159,7 @@ class Subject:
     @cached_property
     def dataset(self) -> TrainingSet:
         """The learning histories. Raises ConfigError if a train task has none."""
-        return load_dataset(self.run)
+        return load_training_set(self.run)
 
     @property
     def heads(self) -> list[str]:

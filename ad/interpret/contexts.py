@@ -402,7 +402,7 @@ def history_contexts(
     """
     own = {"task": _task_of, "episode": _episode_of, "sequence": _sequence_of}
     derived = {**method.derived, **own}
-    sampler = dataset.windows(
+    sampler = dataset.sampler(
         (*method.fields, *own),
         held_out=bool(dataset.config.data.held_out_actors),
         history_part=method.history_part,

@@ -127,7 +127,7 @@ class Method:
         It has `sample(rng, count)`, which returns a dict of arrays [count, T + 1, ...], among them
         `valid`, bool [count, T + 1] (`ad.data.sampler.WindowSampler`).
         """
-        return dataset.windows(
+        return dataset.sampler(
             self.fields,
             held_out,
             self.history_part,

@@ -11,8 +11,6 @@
 //   title, column_name, row_name, value_name   texts of the heading, the axes and the tips
 //   digits   decimals of a number (else four significant digits)
 //   domain   [low, high] of the value axis or of the colors (else from the values)
-//   log      true for a logarithmic x axis
-//   reverse  true if low values are good, so that they are dark (heat, map)
 //   styles   for each row {color: 0 to 7, dash: 0 to 3, width}; the default follows the order of the rows
 //   marks    [[at, text]]: lines across the column axis (lines, columns) or across the value axis (bars, points)
 //   overlay  {name, values}: a dotted line over the columns, on a scale of its own (lines)
@@ -80,11 +78,6 @@ function ticks(low, high, count) {
   return range(2 * count + 3).map((n) => Number(((Math.ceil(low / step - 1e-9) + n) * step).toPrecision(12))).filter((v) => v <= high + step * 1e-9);
 }
 
-function logTicks(low, high) {
-  const marks = range(24).map((n) => [1, 2, 5][n % 3] * 10 ** Math.floor(n / 3 - 2)).filter((v) => v >= low * 0.999 && v <= high * 1.001);
-  return marks.length > 8 ? marks.filter((v) => Number.isInteger(Math.log10(v))) : marks;
-}
-
 // The ends of the value axis: the domain, else the extent of what is drawn, with 0 where it is near or bars begin there.
 function valueEnds(spec, rows, fromZero) {
   if (spec.domain) return spec.domain;
@@ -105,8 +98,8 @@ function drawOver(spec, width) {
   if (!ends) return unknown();
   const [low, high] = ends, yTicks = ticks(low, high, 5);
   const box = { left: textWidth(yTicks.map((v) => textOf(v))) + 14, right: width - 12, top: spec.value_name ? 26 : 10, bottom: 262 };
-  const isNumeric = spec.columns.every((label) => typeof label === "number"), place = (v) => (spec.log ? Math.log(v) : v);
-  const xs = (isNumeric ? spec.columns : range(spec.columns.length)).map(place), gap = isBars ? 0.5 * (xs.length > 1 ? xs[1] - xs[0] : 1) : 0;
+  const isNumeric = spec.columns.every((label) => typeof label === "number");
+  const xs = isNumeric ? spec.columns : range(spec.columns.length), gap = isBars ? 0.5 * (xs.length > 1 ? xs[1] - xs[0] : 1) : 0;
   const first = Math.min(...xs) - gap, last = Math.max(...xs) + gap;
   const at = (v) => (last === first ? (box.left + box.right) / 2 : box.left + ((box.right - box.left) * (v - first)) / (last - first));
   const x = (column) => at(xs[column]), y = (v) => box.bottom - ((box.bottom - box.top) * (Math.min(Math.max(v, low), high) - low)) / (high - low);
@@ -122,7 +115,7 @@ function drawOver(spec, width) {
   }
   svg.append(element("text", { x: (box.left + box.right) / 2, y: box.bottom + 38, "text-anchor": "middle" }, cut(spec.column_name || "", width)));
   for (const [where, text] of spec.marks || []) {
-    const position = at(place(isNumeric ? where : spec.columns.indexOf(where)));
+    const position = at(isNumeric ? where : spec.columns.indexOf(where));
     svg.append(element("line", { x1: position, x2: position, y1: box.top, y2: box.bottom, stroke: "var(--soft)", "data-tip": text }));
   }
   if (spec.overlay) svg.append(overlay(spec, x, box));
@@ -141,7 +134,6 @@ function drawOver(spec, width) {
 // [text, position] of the labels under the x axis: round numbers, or as many labels as fit.
 function columnMarks(spec, isNumeric, x, at, box) {
   const width = box.right - box.left;
-  if (isNumeric && spec.log) return logTicks(...extent(spec.columns)).map((v) => [textOf(v), at(Math.log(v))]);
   if (isNumeric) {
     const [first, last] = extent(spec.columns), isWhole = spec.columns.every(Number.isInteger);
     const found = ticks(first, last, Math.max(2, Math.floor(width / 80))).filter((v) => !isWhole || Number.isInteger(v));
@@ -219,16 +211,16 @@ function drawAcross(spec, width) {
 }
 
 // The fill of a value: shades of one color between the ends, or of two colors around zero.
-function scale(values, domain, reverse) {
+function scale(values, domain) {
   const [low, high] = domain || extent(values), fill = (color, share) => ({ fill: color, "fill-opacity": (0.05 + 0.95 * share).toFixed(3) });
-  if (low < 0 && high > 0 && !reverse) {
+  if (low < 0 && high > 0) {
     const most = Math.max(-low, high), share = (v) => Math.min(1, Math.abs(v) / most);
     return { share, fill: (v) => fill(v < 0 ? "var(--minus)" : "var(--c0)", share(v)), ends: [-most, most], strip: "linear-gradient(90deg, var(--minus), transparent, var(--c0))" };
   }
   const isNegative = high <= 0 && low < 0, begin = domain ? low : low > 0 && low < 0.7 * high ? 0 : isNegative && high > 0.7 * low ? 0 : low, end = !domain && isNegative && begin === 0 ? low : high;
-  const part = (v) => (begin === end ? 0.5 : Math.min(1, Math.max(0, (v - begin) / (end - begin)))), share = (v) => (reverse ? 1 - part(v) : part(v));
-  const color = isNegative && begin === 0 ? "var(--minus)" : "var(--c0)", stops = reverse ? [color, "transparent"] : ["transparent", color];
-  return { share, fill: (v) => fill(color, share(v)), ends: [begin, end], strip: `linear-gradient(90deg, ${stops.join(", ")})` };
+  const share = (v) => (begin === end ? 0.5 : Math.min(1, Math.max(0, (v - begin) / (end - begin))));
+  const color = isNegative && begin === 0 ? "var(--minus)" : "var(--c0)";
+  return { share, fill: (v) => fill(color, share(v)), ends: [begin, end], strip: `linear-gradient(90deg, transparent, ${color})` };
 }
 
 const scaleBar = ({ ends, strip }) => element("div", { class: "scale" }, textOf(Number(ends[0].toPrecision(3))), element("i", { style: `background:${strip}` }), textOf(Number(ends[1].toPrecision(3))));
@@ -236,7 +228,7 @@ const scaleBar = ({ ends, strip }) => element("div", { class: "scale" }, textOf(
 function drawHeat(spec, width) {
   const all = spec.values.flat();
   if (!all.some(isNumber)) return unknown();
-  const colors = scale(all, spec.domain, spec.reverse), left = Math.min(textWidth(spec.rows) + 12, 0.42 * width);
+  const colors = scale(all, spec.domain), left = Math.min(textWidth(spec.rows) + 12, 0.42 * width);
   const cell = Math.min(90, Math.max(2.5, (width - left - 6) / spec.columns.length)), side = spec.rows.length > 40 ? Math.max(4, Math.min(24, 600 / spec.rows.length)) : 24;
   const isTurned = textWidth(spec.columns) + 6 > cell, top = isTurned ? Math.min(textWidth(spec.columns), 150) * 0.8 + 14 : 22;
   const most = Math.max(...colors.ends.map(Math.abs)) || 1, digits = spec.digits ?? Math.max(0, (most < 1 ? 1 : 2) - Math.floor(Math.log10(most)));
@@ -268,7 +260,7 @@ function drawMaps(spec, width) {
   const values = spec.values.flatMap((own) => cells.map(([column]) => own[column]));
   if (!values.some(isNumber)) return unknown();
   const height = 1 + Math.max(...cells.map(([, row]) => row)), across = 1 + Math.max(...cells.map(([, , column]) => column));
-  const colors = scale(values, spec.domain, spec.reverse), side = Math.min(40, Math.max(4, Math.floor(Math.min(width - 2, spec.rows.length > 1 ? 300 : 400) / Math.max(height, across))));
+  const colors = scale(values, spec.domain), side = Math.min(40, Math.max(4, Math.floor(Math.min(width - 2, spec.rows.length > 1 ? 300 : 400) / Math.max(height, across))));
   const framed = new Set(spec.framed || []), digits = spec.digits ?? 2;
   const maps = spec.rows.map((name, row) => {
     const svg = element("svg", { class: "map", width: across * side + 2, height: height * side + 2, role: "img", "aria-label": `map of ${spec.title || spec.column_name} ${name}` });

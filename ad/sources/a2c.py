@@ -80,7 +80,7 @@ class A2C(TabularSource):
         )
         self.discount = np.array([[own.discount] for own in each], np.float32)  # [K, 1]
         self.table = a2c_kernel.empty_table(len(keys), states, actions)
-        a2c_kernel.evaluate(self.parameters, self.hidden, self.table)
+        a2c_kernel.fill_table(self.parameters, self.hidden, self.table)
 
     def state(self) -> dict | None:
         """Return the state as nested dicts of arrays; None if the environments have none."""

@@ -51,7 +51,7 @@ class UpdateSettings(NamedTuple):
 
 
 def empty_table(num_agents: int, states: int, actions: int) -> Table:
-    """Return an uninitialized table, for `evaluate` to fill."""
+    """Return an uninitialized table, for `fill_table` to fill."""
     shape = (num_agents, states, actions)
     return Table(
         np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape[:2], np.float32)
@@ -130,7 +130,7 @@ def _features(row, scale, shift, normal, feature):
 
 
 @njit(**NUMBA_INLINE)
-def _evaluate_agent(flat, hidden, probabilities, cumulative, values):
+def _fill_agent(flat, hidden, probabilities, cumulative, values):
     """Fill the table of one agent from its `flat` parameters [P]."""
     states, actions = probabilities.shape
     embedding, scale, shift, weight, bias = _unflatten(flat, states, hidden, actions + 1)
@@ -244,17 +244,17 @@ def _adam(flat, first_moment, second_moment, gradient, updates, settings):
     return norm
 
 
-def evaluate(parameters, hidden, table):
+def fill_table(parameters, hidden, table):
     """Fill `table` from `parameters` [K, P] of networks with `hidden` features."""
     data = (parameters, hidden, table)
-    parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _evaluate(*part, *data))
+    parallel_for(len(parameters), numba.get_num_threads(), lambda *part: _fill_agents(*part, *data))
 
 
 @njit(**_ENTRY)
-def _evaluate(first, stop, parameters, hidden, table):
+def _fill_agents(first, stop, parameters, hidden, table):
     """Fill `table` for the agents `first` to `stop`."""
     for k in range(first, stop):
-        _evaluate_agent(
+        _fill_agent(
             parameters[k], hidden, table.probabilities[k], table.cumulative[k], table.values[k]
         )
 
@@ -316,7 +316,7 @@ def _update(first, stop, agents, samples, returns, updates, settings, statistics
         _backward(parameters[k], hidden, outputs, d_outputs, gradient)
         before = p.copy(), c.copy(), v.copy()
         norm = _adam(parameters[k], moments[0, k], moments[1, k], gradient, updates, own)
-        _evaluate_agent(parameters[k], hidden, p, c, v)
+        _fill_agent(parameters[k], hidden, p, c, v)
         if _is_finite(entropy + error + norm) and _table_is_finite(p, v):
             statistics[k, 0], statistics[k, 1], statistics[k, 2] = entropy, error, norm
         else:

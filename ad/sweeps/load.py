@@ -105,7 +105,11 @@ def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
 def _shared_rows(
     path: Path, config: SweepConfig, board: BoardConfig, samples: int
 ) -> tuple[dict[str, RowConfig], dict[str, list[str]]]:
-    """Return the rows of the sweep by title; and for each that is tuned, its rows' titles."""
+    """Return the rows that groups share, by title, and what a board with `tuning` makes of them.
+
+    There a row is replaced by one for each entry of its `tried`; the second dict has their titles
+    by that of the row, and is {} on other boards.
+    """
     rows = {
         title: _group(RowConfig, entry, _where(path, title))
         for title, entry in (config.rows | _grid_rows(config.grid, samples)).items()

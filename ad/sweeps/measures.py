@@ -32,7 +32,7 @@ KEPT = (  # scores of results.json
     *("found_by_25", "first_success", "success_seen", "episodes_to_80pct", "tasks_solved"),
     *("num_tasks", "optimal_return"),
 )
-REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner")
+KEPT_REFERENCES = ("random", "random_then_optimal", "explorer", "ceiling", "tabular_learner")
 
 
 class Measure:
@@ -129,7 +129,9 @@ def _values(folder: Path, results: dict) -> dict[str, Any]:
         "source_share": source.get("share_of_optimum_last10"),
         "random_return": random.get("return_last10"),
     }
-    naucs = {name: references.get(name, {}).get("held_out", {}).get("nauc") for name in REFERENCES}
+    naucs = {
+        name: references.get(name, {}).get("held_out", {}).get("nauc") for name in KEPT_REFERENCES
+    }
     per_task = {task["task"]: task["share_of_optimum_last10"] for task in held_out["per_task"]}
     return {
         "scores": {name: score for name, score in scores.items() if score is not None},

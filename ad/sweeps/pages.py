@@ -27,8 +27,9 @@ from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
 FOOTNOTE = (
     f"{tables.BELOW_LEARNER.strip()} A mean NAUC below that of the tabular learner from nothing: "
     "over all its episodes the model has a lower return than an agent that learns the task without "
-    "any training. The tabular learner is UCB1 on bandits and Q-learning elsewhere, with the "
-    "settings of the world's learner where that is the same algorithm, otherwise with the defaults."
+    "any training. The tabular learner is UCB1 on bandits and Q-learning elsewhere, with default "
+    "settings; in runs of versions before 0.3.0, with those of the world's learner where that is "
+    "the same algorithm."
 )
 
 

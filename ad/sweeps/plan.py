@@ -124,10 +124,11 @@ class Sweep:
     def is_calibration(self, group: str) -> bool:
         """Return whether a group shows the returns achieved for asked ones, in place of scores."""
         configs = [cell.config.evaluation for cell in self.cells_of(group) if cell.runs]
-        return not self.groups[group].scores and all(own.calibration for own in configs)
+        has_scores = bool(self.groups[group].scores)
+        return bool(configs) and not has_scores and all(own.calibration for own in configs)
 
     def planned_runs(self) -> list[PlannedRun]:
-        """Return the runs of all cells, each once: the first of each cell, then the second."""
+        """Return the distinct runs of all cells: the first of each cell, then the second."""
         most = max((len(cell.runs) for cell in self.cells), default=0)
         runs = (cell.runs[n] for n in range(most) for cell in self.cells if n < len(cell.runs))
         unique: dict[str, PlannedRun] = {}

@@ -1,6 +1,6 @@
 """The scores of a sweep's cells: estimates over runs, comparisons with baselines, and references.
 
-A cell's runs are independent where their splits are the same, or else the means of the splits are
+Runs on one split are independent; of runs on several splits, the means of the splits are
 (`ad.evaluation.scores`).
 """
 
@@ -36,9 +36,9 @@ SOURCE_TITLES = {  # by the histories that the source agents made
     "informed": "the informed source itself, on train tasks",
 }
 HISTORIES = ("learner", "none", "informed")
-# The tabular learner has the settings of the source if that is the same algorithm. The runs of
-# online methods have the learner of the world as their source.
-LEARNERS = ("learner", "none")
+# Before version 0.3.0 the tabular learner had the settings of the source if that is the same
+# algorithm. The source of these rows is the world's learner.
+WITH_LEARNER = ("learner", "none")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def references(results: SweepResults, group: str) -> dict[str, dict[str, float]]
     if max(_of_first(results, group, lambda r: r.score("optimal_return")), default=0) > 0:
         scores[OPTIMAL] = dict.fromkeys([NORMALIZED, *shares], 1.0)
     for name, title in REFERENCE_TITLES.items():
-        histories = LEARNERS if name == "tabular_learner" else HISTORIES
+        histories = WITH_LEARNER if name == "tabular_learner" else HISTORIES
         if naucs := _of_first(results, group, partial(reference_nauc, name=name), histories):
             scores[title] = {"nauc": sum(naucs) / len(naucs)}
     if random := scores.get(REFERENCE_TITLES["random"]):  # its return is that of every episode

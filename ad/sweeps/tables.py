@@ -40,8 +40,8 @@ from ad.sweeps.results import (
     tuning_scores,
 )
 
-SHOWN_REFERENCES = ("random_then_optimal", "explorer")  # the ceiling bounds the mean over all tasks
-REFERENCES = "NAUC of random walk, best known policy"
+SHOWN_REFERENCES = ("random_then_optimal", "explorer")
+REFERENCES_HEADING = "NAUC of random walk, best known policy"
 BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
@@ -94,7 +94,7 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
         "title": (own.grid and next(iter(own.grid))) or config.heading,
         "privileged_info": "privileged information",
         "scores": [SCORES[name].heading for name in [*scores, *means]],
-        "references": REFERENCES,
+        "references": REFERENCES_HEADING,
         "against": against,
         "transitions": "source transitions",
         "runs": "runs",

@@ -40,7 +40,10 @@ class LearnerTrainer(BaseTrainer):
         """Do nothing: the learner is the library's."""
 
     def train_step(self) -> None:
-        """Let the learner take the present train step; `sync_nonfinite` raises its NumericError."""
+        """Take the present train step by the learner.
+
+        A NumericError of the learner is kept, and `sync_nonfinite` raises it.
+        """
         try:
             metrics = self.learner.train_step(self.step)
         except NumericError as error:

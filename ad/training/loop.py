@@ -24,11 +24,11 @@ def new_trainer(run: Run, processes: SingleProcess = ALONE) -> BaseTrainer:
 def train(
     trainer: BaseTrainer, validate: Validate, stop_requested: Callable[[], bool] = never
 ) -> None:
-    """Train to the configured number of steps.
+    """Train to the configured number of train steps, or until a stop is requested.
 
-    `validate(trainer)` returns numbers for the log. `stop_requested` is called after every step; if
-    it returns True, a checkpoint is written and this returns. Raises NumericError at a second
-    roll-back.
+    `validate(trainer)` returns numbers for the log. `stop_requested` is called after each train
+    step; where it returns True, a checkpoint is written and training ends early. Raises
+    NumericError if training would have to roll back a second time.
     """
     if not trainer.train_steps_left:
         return

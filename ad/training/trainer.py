@@ -17,7 +17,7 @@ from torch import nn
 
 from ad.config.schema import dump
 from ad.data.dataset import to_device
-from ad.data.load import load_dataset
+from ad.data.load import load_training_set
 from ad.data.sampler import Batch, Windows
 from ad.data.spec import Spec
 from ad.methods import build_method, build_model
@@ -101,9 +101,9 @@ class BaseTrainer(ABC):
 
     @abstractmethod
     def sync_nonfinite(self) -> None:
-        """Count the batches since the last call whose gradient was not finite.
+        """Count in `guard` the train steps since the last call with a non-finite loss or gradient.
 
-        A trainer that cannot roll back raises NumericError if there are too many.
+        A trainer that cannot roll back raises the NumericError of such a step instead.
         """
 
     def is_finite(self) -> bool:
@@ -196,7 +196,7 @@ def load_training_data(run: Run, method: Method, processes: SingleProcess = ALON
 
     The first of several `processes` verifies the histories.
     """
-    dataset = load_dataset(run, processes.broadcast)
+    dataset = load_training_set(run, processes.broadcast)
     held_out = None
     if run.config.data.held_out_actors:
         held_out = method.sampler(dataset, held_out=True)
@@ -312,7 +312,10 @@ class Trainer(BaseTrainer):
             return self.method.loss(forward, batch)
 
     def sync_nonfinite(self) -> None:
-        """Count the bad batches since the last call; waits for the device."""
+        """Count the train steps since the last call with a non-finite loss or gradient in `guard`.
+
+        Waits for the device.
+        """
         if self.pending_nonfinite:
             steps, flags = zip(*self.pending_nonfinite, strict=True)
             for step, bad in zip(steps, torch.stack(flags).tolist(), strict=True):

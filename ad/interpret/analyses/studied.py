@@ -182,7 +182,7 @@ class Studied:
         """Return decisions of held-out actors in a part of their learning."""
         dataset, method = self.subject.dataset, self.subject.method
         is_held_out = bool(dataset.config.data.held_out_actors)
-        sampler = dataset.windows(
+        sampler = dataset.sampler(
             method.fields, is_held_out, part, method.derived, within_episodes=True
         )
         rng = np.random.default_rng(derive_key(0, "interpret", "claims"))
