@@ -380,6 +380,11 @@ analysis.""",
                 "an action against another, e.g. forward - turn right, or one against the mean of "
                 "the others; empty: the best action against the second",
             ),
+            Option(
+                "bank",
+                "situations.npz of another run, for the behavior of this model in its contexts; "
+                "empty: contexts of this model",
+            ),
             _fresh("analyze again"),
         ),
         lock_files,

@@ -106,6 +106,7 @@ ANALYSES = Registry(
         "scrubbing": "ad.interpret.analyses.scrubbing:Scrubbing",
         "context_scan": "ad.interpret.analyses.context_scan:ContextScan",
         "return_scan": "ad.interpret.analyses.return_scan:ReturnScan",
+        "behavior": "ad.interpret.analyses.behavior:Behavior",
         "probes": "ad.interpret.analyses.probes:Probes",
         "successes": "ad.interpret.analyses.successes:Successes",
         "static": "ad.interpret.analyses.static:Static",

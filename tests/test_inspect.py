@@ -19,7 +19,7 @@ from ad.runtime.run import Run
 PAIRED = {"patching", "path_patching", "attribution_patching"}  # analyses of pairs
 RARE = {"scrubbing"}  # scores decisions that agree, which a few episodes may not have
 WITHOUT_REWARDS = {"scrubbing", "successes"}  # left out if the tokens encode no rewards
-STUDIES = {"claims"}  # analyses of a single kind of model in a single world
+STUDIES = {"claims", "behavior"}  # analyses of some worlds and models alone
 LEFT_OUT = {  # by method
     "algorithm_distillation": {"return_scan"},
     "behavior_cloning": {"return_scan", *WITHOUT_REWARDS},

@@ -1,5 +1,6 @@
-"""Situations: predicates on what is observed, contexts that are made in them, and their bank."""
+"""Situations: what is in them, contexts that are made, banks of them, and behavior in them."""
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from ad.errors import ConfigError, CorruptError
 from ad.interpret import situations
 from ad.interpret.analyses import bank
 from ad.interpret.analyses.bank import FOUND, MADE, Bank
+from ad.interpret.analyses.behavior import Behavior
 from ad.interpret.analysis import Subject
 from ad.interpret.situations import in_situation, made_contexts, situation_names
 from ad.methods import build_method
@@ -66,7 +68,8 @@ def subject(tmp_path, monkeypatch) -> Subject:
     asked = window["return_to_go"][:, 1].double().numpy()
     contexts = replace(labeled(window, GRID_SPEC), asked=asked)
     found.__dict__.update(contexts=contexts, dataset=None)
-    time = np.full((bank.MOST, 2), 7)  # of the histories
+    monkeypatch.setattr(bank, "MOST", 8)
+    time = np.full((8, 2), 7)  # of the histories
     monkeypatch.setattr(situations, "history_contexts", lambda *_: SimpleNamespace(time=time))
     return found
 
@@ -124,7 +127,7 @@ def test_a_bank_is_read_as_it_was_written(subject, tmp_path):
     kept_bank = Bank.of_subject(subject)
     kept = {(one.source, one.situation): one for one in kept_bank.kept}
     assert len(kept[FOUND, "wall in front"].contexts) == 2
-    assert len(kept[MADE, "wall in front"].contexts) == 2 * bank.MOST
+    assert len(kept[MADE, "wall in front"].contexts) == 2 * 8
     assert (FOUND, "corner") not in kept and (MADE, "corner") in kept
     files = [tmp_path / name for name in ("a.npz", "b.npz")]
     kept_bank.save(files[0], subject.model)
@@ -147,3 +150,53 @@ def test_a_damaged_bank_and_one_of_other_models_are_one_sentence_each(subject, s
         path.write_bytes(damaged)
         with pytest.raises(CorruptError, match="is damaged"):
             Bank.load(path, subject.model)
+
+
+TIME_LEFT = 0.5 * 7 / 300  # logit of left at time 7
+
+
+def forward(logit: float, left: float = 0.0) -> float:
+    """The probability of forward by its logit and that of left; that of right is 0."""
+    return np.exp(logit) / (np.exp(logit) + np.exp(left) + 1)
+
+
+def test_behavior_is_that_worked_out_by_hand(subject):
+    analysis = Behavior()
+    results = analysis.run(subject)
+    enters, effect = results["enters"], results["effect"]
+    assert enters.axes["ablated"] == ["none", "0.0", "0.1", "mlp 0"]
+    logits = {"wall": -3 - 2, "obstacle": -2, "goal": 1 - 2, "nothing": 0}
+    for name, asked in itertools.product(logits, (-1.0, float(np.float32(0.9)))):
+        at = {"situation": f"{name} in front", "asked return": asked, "actions": "sampled"}
+        alone = logits[name] + 2 * (name != "nothing")  # without what head 0 writes
+        expected = [
+            logits[name] + 1.5 * asked,
+            alone - 2 * 6 / 8 + 1.5 * asked,  # it writes -2 in six of eight contexts
+            logits[name] - 1.5 * 0.05,  # the mean of -1 and 0.9
+            logits[name] + 1.5 * asked,
+        ]
+        for source, left in (("found", 0.0), ("made", TIME_LEFT)):
+            found = enters.at(contexts=source, **at)
+            assert found == pytest.approx([forward(f, left) for f in expected], abs=1e-6)
+            assert effect.at(contexts=source, **at) == pytest.approx(found[1:] - found[0], abs=1e-6)
+        greedy = enters.at(contexts="made", **at | {"actions": "greedy"})
+        assert greedy.tolist() == [f > TIME_LEFT for f in expected]
+    assert results["decisions"].at(situation="wall in front").tolist() == [[1, 1], [8, 8]]
+    bounds = results["enters_interval"]
+    made = bounds.at(contexts="made", situation="goal in front", ablated="none", actions="sampled")
+    assert np.ptp(made, axis=0).max() < 1e-6  # of contexts that are all alike to the model
+    assert np.isnan(bounds.at(contexts="found")).all()  # of one decision
+    row = analysis.table(results).rows[0]
+    assert row[:3] == ["wall in front", "-1", "1, 8"] and row[7].startswith("0.1: 0.00")
+
+
+def test_two_models_are_compared_in_the_same_contexts(subject):
+    Behavior().run(subject)
+    path = subject.run.folder / "inspect" / bank.BANK
+    other = replace(subject, model=conditioned(), bank=str(path))
+    other.model.head.weight[2] *= 0.0
+    other.__dict__.update(contexts=subject.contexts, dataset=None)
+    difference = Behavior().run(other)["difference"]
+    found = difference.at(contexts="made", situation="goal in front", **{"asked return": -1.0})
+    before = forward(-2.5, TIME_LEFT)
+    assert found[2] == pytest.approx(forward(0, TIME_LEFT) - before, abs=1e-6)

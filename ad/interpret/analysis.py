@@ -55,6 +55,7 @@ class Subject:
     situation: str = ""  # of the decisions that are looked at; empty for all
     asked: tuple[float, ...] = ()  # returns that rollouts ask for; empty for `asked_returns`
     direction: str = ""  # of action outputs; empty for the best against the second
+    bank: str = ""  # the file of a bank of situations; empty for one of the model's own
 
     @classmethod
     def load(
@@ -66,6 +67,7 @@ class Subject:
         situation: str = "",
         asked: Sequence[float] = (),
         direction: str = "",
+        bank: str = "",
     ) -> "Subject":
         """Load the last checkpoint of `run`, or the checkpoint of train step `step`.
 
@@ -76,7 +78,7 @@ class Subject:
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"
             )
-        chosen = situation, tuple(asked), direction
+        chosen = situation, tuple(asked), direction, bank
         return cls(run, method, model, tuple(components), source, step, *chosen)
 
     @property
@@ -173,14 +175,15 @@ class Analysis:
     """An analysis of a trained model: a subclass for each, named in `ad.registry.ANALYSES`.
 
     It is built without arguments; the first line of its docstring is its title. `reads_contexts`,
-    `reads_outputs` and `reads_components` say whether it reads the contexts of a Subject, the
-    outputs of all actions, and the components of a Subject. `arrays` has the axes of every array
-    that it may return, by name; it is empty if they depend on the model.
+    `reads_outputs`, `reads_components` and `reads_bank` say whether it reads the contexts of a
+    Subject, the outputs of all actions, and the components and the bank of a Subject. `arrays` has
+    the axes of every array that it may return, by name; it is empty if they depend on the model.
     """
 
     reads_contexts: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
     reads_components: ClassVar[bool] = False
+    reads_bank: ClassVar[bool] = False
     arrays: ClassVar[Axes] = {}
 
     @classmethod

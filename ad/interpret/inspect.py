@@ -32,12 +32,12 @@ ALL = "all"  # analyses, or checkpoints
 SECONDS = {  # of each analysis of the quickstart's model on one core; others count as 10
     **{"attention": 1, "attribution": 4, "lens": 3, "ablation": 39, "patching": 25},
     **{"path_patching": 28, "attribution_patching": 20, "scrubbing": 10, "context_scan": 19},
-    **{"return_scan": 15, "probes": 34, "successes": 3, "static": 1},
+    **{"return_scan": 15, "behavior": 25, "probes": 34, "successes": 3, "static": 1},
     **{"weights": 2, "circuits": 2},
 }
 DEFAULT = (  # analyses that run if none is named: 95 seconds together
     *("attention", "attribution", "lens", "ablation", "patching", "scrubbing"),
-    *("return_scan", "successes", "static", "weights", "circuits"),
+    *("return_scan", "behavior", "successes", "static", "weights", "circuits"),
 )
 
 
@@ -50,6 +50,7 @@ def analyze(
     situation: str = "",
     asked: Sequence[float] = (),
     direction: str = "",
+    bank: str = "",
     fresh: bool = False,
 ) -> None:
     """Run `analyses` of the trained model, by default the quick ones, and write their page.
@@ -63,7 +64,7 @@ def analyze(
         steps = ALL if checkpoints == ALL else whole_numbers(checkpoints)
     except ValueError as error:
         raise ConfigError(f"--checkpoints {error}") from None
-    chosen, choice = analyses or DEFAULT, (situation, tuple(asked), direction)
+    chosen, choice = analyses or DEFAULT, (situation, tuple(asked), direction, bank)
     written: list[Path] = []
 
     def write(left_out: dict[str, str], folder: Path) -> None:
@@ -81,7 +82,7 @@ def inspect_run(
     fresh: bool = False,
     steps: Sequence[int] | str | None = None,
     write_page: Callable[[dict[str, str], Path], object] = lambda left_out, folder: None,
-    choice: tuple[str, tuple[float, ...], str] = ("", (), ""),
+    choice: tuple[str, tuple[float, ...], str, str] = ("", (), "", ""),
 ) -> dict[str, str]:
     """Run the analyses called `names` and print their tables.
 
@@ -93,7 +94,8 @@ def inspect_run(
     steps: train steps of the checkpoints to analyze instead of the last one, or ALL.
     write_page: called before the first and after each analysis, with the value that is returned and
         the folder of the arrays.
-    choice: the situation, asked returns and direction of the Subject; each has a folder of its own.
+    choice: the situation, asked returns and direction of the Subject, each of which has a folder of
+        its own, and the file of its bank.
 
     Returns the analyses that are not possible for the model, each with the reason as a sentence.
 
@@ -103,7 +105,7 @@ def inspect_run(
     """
     is_chosen = tuple(names) not in (DEFAULT, (ALL,))
     analyses = load_analyses(ANALYSES.names() if ALL in names else names)
-    _check_options(analyses, components, source)
+    _check_options(analyses, components, source, choice[3])
     if steps is None:
         subjects = {train_steps(run.config): Subject.load(run, components, source, None, *choice)}
     else:
@@ -142,12 +144,18 @@ def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
         raise ConfigError(str(error)) from error
 
 
-def _check_options(analyses: dict[str, Analysis], components: Sequence[str], source: str) -> None:
+def _check_options(
+    analyses: dict[str, Analysis], components: Sequence[str], source: str, bank: str
+) -> None:
     """Raise ConfigError for options that are wrong for every model."""
     if source not in SOURCES:
         raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
     if components and not any(analysis.reads_components for analysis in analyses.values()):
         raise ConfigError("--components is for the ablation, which is not among the analyses")
+    if bank and not any(analysis.reads_bank for analysis in analyses.values()):
+        raise ConfigError("--bank is for the behavior, which is not among the analyses")
+    if bank and not Path(bank).is_file():
+        raise ConfigError(f"--bank: there is no file {bank}")
     for component in components:
         if components.count(component) > 1:
             raise ConfigError(f"--components names {component} twice")
@@ -240,6 +248,8 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
     }
     if analysis.reads_components:
         about["components"] = list(subject.components)
+    if analysis.reads_bank:
+        about["bank"] = sha256(Path(subject.bank)) if subject.bank else ""
     if analysis.reads_contexts:
         tasks = split.held_out_tasks if subject.source == "rollout" else split.train_tasks
         about |= {"contexts": subject.source, "tasks": [task_name(task) for task in tasks]}

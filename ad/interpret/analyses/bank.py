@@ -24,6 +24,7 @@ from ad.runtime.files import atomic_write
 
 FOUND, MADE = "found", "made"  # sources of contexts
 BANK = "situations.npz"  # in the folder of a run's analyses
+NOT_ASKED = "none"
 MOST = 64  # decisions by source, situation and asked return
 WINDOW = "window."  # before the names of a window's fields in the file
 
@@ -41,6 +42,12 @@ class Kept:
     contexts: Contexts
     probability: np.ndarray
 
+    def rows(self, asked: float | str) -> np.ndarray:
+        """Return which contexts ask for the return `asked`, bool [B], all for NOT_ASKED."""
+        if self.contexts.asked is None:
+            return np.full(len(self.contexts), asked == NOT_ASKED)
+        return self.contexts.asked == asked
+
 
 @dataclass(frozen=True)
 class Bank:
@@ -48,6 +55,12 @@ class Bank:
 
     name: str
     kept: list[Kept]
+
+    @property
+    def asked(self) -> list[float | str]:
+        """The asked returns in order, or NOT_ASKED alone."""
+        asked = [kept.contexts.asked for kept in self.kept if kept.contexts.asked is not None]
+        return np.unique(np.concatenate(asked)).tolist() if asked else [NOT_ASKED]
 
     @classmethod
     def of_subject(cls, subject: Subject) -> "Bank":
