@@ -62,6 +62,7 @@ class TaskOracle:
     reward_noise: the standard deviation of the normal noise of rewards, None if there is none.
     can_be_stepped: whether there are environments to act in; False for a world that only has
     recorded histories, on which a model can be trained but not evaluated.
+    things: what `put(thing, x, y)` puts into a cell of the grid, empty if grids cannot be edited.
     """
 
     task_noun: str = "task"
@@ -73,6 +74,7 @@ class TaskOracle:
     reward_distribution: str | None = None
     reward_noise: float | None = None
     can_be_stepped: bool = True
+    things: tuple[str, ...] = ()
 
     @abstractmethod
     def all_tasks(self) -> np.ndarray:

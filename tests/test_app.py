@@ -52,6 +52,11 @@ class Page:
         assert status == 200, answer
         return answer
 
+    def do(self, token: str, entry, **values) -> dict:
+        """Add an entry: the number of an action, or what it does, with its values."""
+        entry = entry if isinstance(entry, int) else {"do": entry, **values}
+        return self.ask("do", token=token, entry=entry)
+
     def refused(self, route: str, **body) -> str:
         status, answer = self.post(route, body)
         assert status == 400 and list(answer) == ["error"], answer
@@ -150,8 +155,8 @@ def test_a_person_plays_and_the_same_requests_give_the_same_answers(page):
     def play() -> list[dict]:
         answers = [page.ask("start", split="train", task=2, seed=1)]
         token = answers[0]["token"]
-        answers += [page.ask("act", token=token, action=action) for action in (1, 3, 0)]
-        answers.append(page.ask("edit", token=token, edit="change", index=1, reward=1.0))
+        answers += [page.do(token, action) for action in (1, 3, 0)]
+        answers.append(page.do(token, "change", index=1, reward=1.0))
         answers.append(page.ask("model", token=token, until="episode"))
         return [without_token(answer) for answer in answers]
 
@@ -168,22 +173,23 @@ def test_a_person_plays_and_the_same_requests_give_the_same_answers(page):
 def test_an_edit_shows_both_decisions_until_it_is_undone(page):
     token = page.ask("start")["token"]
     for action in (1, 1, 4):
-        before = page.ask("act", token=token, action=action)
-    changed = page.ask("edit", token=token, edit="change", index=1, action=2, observation=[0, 2])
+        before = page.do(token, action)
+    changed = page.do(token, "change", index=1, action=2, observation=[0, 2])
     assert changed["edited"] and changed["outputs_before"] == before["outputs"]
     assert changed["probabilities_before"] == before["probabilities"] != changed["probabilities"]
     assert changed["attention_before"] == before["attention"]
     first, second, _ = changed["context"]
     assert [step["edited"] for step in changed["context"]] == [True, True, False]
     assert second["action"] == 2 and first["next_observation"] == second["observation"] == "(0, 2)"
-    removed = page.ask("edit", token=token, edit="remove", index=1)
+    removed = page.do(token, "remove", index=1)
     assert [step["time"] for step in removed["context"]] == [0, 1]
-    further = page.ask("act", token=token, action=0)
+    further = page.do(token, 0)
     assert [step["action"] for step in further["context"]] == [1, 4, 0] and further["time"] == 4
-    assert page.ask("edit", token=token, edit="reset", episode=0)["context"] == []
-    undone = page.ask("edit", token=token, edit="undo")
-    assert not undone["edited"] and len(undone["context"]) == 4
-    assert undone["outputs"] == further["outputs_before"]
+    assert page.do(token, "forget", episode=0)["context"] == []
+    assert page.ask("undo", token=token) == further
+    restored = page.do(token, "restore")
+    assert not restored["changed"] and len(restored["context"]) == 4
+    assert restored["outputs"] == further["outputs_before"]
 
 
 def test_a_checkpoint_is_chosen_from_the_list(page):
@@ -199,21 +205,33 @@ def test_a_checkpoint_is_chosen_from_the_list(page):
         ("start", {"split": "test"}, "split"),
         ("start", {"task": 9999}, "task"),
         ("start", {"checkpoint": "../../other/checkpoints/step_0000008.pt"}, "checkpoint"),
-        ("act", {"action": 5}, "action"),
-        ("act", {"token": {}, "action": 0}, "session"),
+        ("start", {"entries": "0"}, "entries"),
+        ("start", {"entries": [0, {"do": "ask", "value": -1}]}, "stale: entry 1: the model is not"),
+        ("do", {"entry": 5}, "action"),
+        ("do", {"entry": None}, "an entry is"),
+        ("do", {"entry": {"do": "reset"}}, "an entry is"),
+        ("do", {"token": {}, "entry": 0}, "session"),
         ("model", {"until": "tomorrow"}, "until"),
-        ("ask", {"value": float("nan")}, "value"),
-        ("edit", {"edit": "remove", "index": 1}, "index"),
-        ("edit", {"edit": "change", "index": 0, "action": 9}, "action"),
-        ("edit", {"edit": "change", "index": 0, "observation": [3, 0]}, "observation"),
+        ("look", {"direction": "up - upp"}, "no action 'upp'"),
+        ("scan", {"low": 0, "high": 1}, "is not asked for a return"),
+        ("do", {"entry": {"do": "ask", "value": float("nan")}}, "value"),
+        ("do", {"entry": {"do": "remove", "index": 1}}, "index"),
+        ("do", {"entry": {"do": "remove", "index": 0, "all": True}}, "has no all"),
+        ("do", {"entry": {"do": "change", "index": 0, "action": 9}}, "action"),
+        ("do", {"entry": {"do": "change", "index": 0, "observation": [3, 0]}}, "observation"),
+        ("do", {"entry": {"do": "put", "thing": "wall", "x": 1, "y": 1}}, "no wall can be put"),
+        ("do", {"entry": {"do": "ablate", "components": ["7.0"]}}, "no component 7.0"),
+        ("do", {"entry": {"do": "ablate", "components": ["0.0"], "kind": "most"}}, "kind"),
+        ("do", {"entry": {"do": "steer", "point": "hook_embed", "coefficient": 1}}, "A and B"),
+        ("do", {"entry": {"do": "time", "time": 5}}, "time must be a whole number from 0 to 4"),
         ("../run", {}, "/../run"),
     ],
 )
 def test_a_bad_request_is_refused_and_changes_nothing(page, route, body, name):
     token = page.ask("start")["token"]
-    before = page.ask("act", token=token, action=1)
+    before = page.do(token, 1)
     assert name in page.refused(route, **({"token": token} | body))
-    assert page.ask("edit", token=token, edit="undo") == before
+    assert page.ask("look", token=token) == before
 
 
 def test_a_request_that_is_no_json_object_is_one_sentence(page):
@@ -270,12 +288,12 @@ def test_an_asked_return_is_chosen(page_of):
         first = page.ask("start")
         token = first["token"]
         assert first["asked"] == {"value": 1, "low": 0, "high": 1}
-        page.ask("act", token=token, action=1)
-        before = page.ask("act", token=token, action=1)
-        lower = page.ask("ask", token=token, value=0.25)
+        page.do(token, 1)
+        before = page.do(token, 1)
+        lower = page.do(token, "ask", value=0.25)
         assert lower["asked"]["value"] == 0.25 and lower["outputs"] != before["outputs"]
-        assert lower["context"] == before["context"] and not lower["edited"]
-        assert page.ask("ask", token=token, value=1)["outputs"] == before["outputs"]
+        assert lower["context"] == before["context"] and not lower["changed"]
+        assert page.do(token, "ask", value=1)["outputs"] == before["outputs"]
 
 
 def test_actions_that_a_task_lacks_are_not_taken(page_of):
@@ -287,7 +305,7 @@ def test_actions_that_a_task_lacks_are_not_taken(page_of):
         lacking = shown["allowed"].index(False)
         assert shown["probabilities"][lacking] == 0 and shown["actions"][0] == "action 0"
         sentence = f"the task has no action {lacking}"
-        assert page.refused("act", token=shown["token"], action=lacking) == sentence
+        assert page.refused("do", token=shown["token"], entry=lacking) == sentence
 
 
 @pytest.mark.parametrize(
@@ -327,7 +345,7 @@ def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(
             chromium.wait("!busy")
         assert chromium.script("return document.activeElement.dataset.action") == "1"
         token = chromium.script("return token")
-        shown = page.ask("edit", token=token, edit="undo")
+        shown = page.ask("look", token=token)
         assert len(shown["returns"]) == 1 and shown["time"] == 0
         chromium.click("button[data-until='step']")
         chromium.wait("!busy && shown.time + (shown.lengths[1] || 0) === 1")
@@ -348,6 +366,16 @@ def test_a_browser_plays_an_episode_by_clicks_and_shows_what_the_server_answers(
         assert state["context"][-1]["reward"] == 1 and state["context"][-1]["edited"]
         rows = chromium.script("return document.querySelectorAll('#context tbody tr').length")
         assert rows == len(state["context"])
+        link = chromium.script("return location.href")
         chromium.click("#undo")
         chromium.wait("!busy && !shown.edited")
+        chromium.open("about:blank")
+        chromium.open(link)
+        chromium.wait("typeof shown !== 'undefined' && shown && !busy")
+        again = chromium.script("return shown")
+        assert again["entries"] == state["entries"] and again["outputs"] == state["outputs"]
+        chromium.script("location.hash = '#%7Bbroken'")
+        chromium.wait("!busy && shown.entries.length === 0")
+        said = chromium.script("return document.getElementById('message').textContent")
+        assert said == "The link is damaged: a new game begins."
         assert not chromium.errors()

@@ -12,11 +12,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.contexts import Contexts, context_policy, number_observations
+from ad.interpret.hooks import Point, Write, hooked
 from ad.interpret.labeled import LabeledArray, Results
 from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
+from envs.minigrid.encoding import COLORS, NUM_PLANES, OBJECTS, from_one_hot, has_cells, one_hot
+from envs.spaces import Array, Discrete, Part
+
+THINGS = {  # object and color of what is put into a cell
+    "wall": ("wall", "grey"),
+    "ball": ("ball", "blue"),
+    "goal": ("goal", "green"),
+    "nothing": ("empty", "red"),
+}
 
 Observation = Mapping[str, np.ndarray]  # by part, "" for an undivided one
 
@@ -179,7 +190,9 @@ class Reader:
         decided[0, -1] = True
         arrays = {name: values.cpu().numpy() for name, values in window.items()}
         cell = number_observations(arrays, self.spec)
-        return Contexts(window, np.zeros(1, np.int64), [""], episode, decided, cell, 1)
+        target = getattr(self.inner, "target", None)
+        asked = None if target is None else target.cpu().numpy().astype(np.float64)
+        return Contexts(window, np.zeros(1, np.int64), [""], episode, decided, cell, 1, asked)
 
     @property
     def _begin(self) -> int:
@@ -212,43 +225,190 @@ class Reader:
 def explain(
     model: SequenceModel,
     contexts: Contexts,
+    direction: torch.Tensor | None = None,
     mask: np.ndarray | None = None,
-    preference: tuple[int, int] | None = None,
 ) -> Results:
     """Return what the model computes at the last decision of one context.
 
     outputs: by action. attention: by head and relation, with a row of uniform attention, NaN where
-    no token is in a relation. components: the contribution of each to the `preference` for one
-    action against another, by default the best against the second. `mask`, bool [A], marks the
+    no token is in a relation. components: the contribution of each to the `direction` [A], by
+    default the best action against the second. relations: the contribution of the tokens in a
+    relation through each head. direction: the weight of each action. `mask`, bool [A], marks the
     actions of the task.
     """
     from ad.interpret.analyses.attention import attention_sums
     from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
-    from ad.interpret.relations import relation_names
+    from ad.interpret.relations import relation_names, relations
 
     out, components = outputs(model, contexts)[0, -1], component_names(model)
-    best, second = preference or best_two(out.cpu().numpy(), mask)
-    direction = torch.zeros_like(out)
-    direction[best] += 1
-    direction[second] -= 1
+    if direction is None:
+        best, second = best_two(out.cpu().numpy(), mask)
+        direction = torch.zeros_like(out)
+        direction[best] += 1
+        direction[second] -= 1
     sums, counts = (values.sum((0, 1)) for values in attention_sums(model, contexts))
-    heads = ["uniform", *(name for name in components if name[0].isdigit())]
-    reading = Reading(model, read_values(model, contexts), direction)
-    return {
-        "outputs": LabeledArray(
-            out.cpu().numpy(), {"action": list(range(len(out)))}, "output of the head"
-        ),
-        "attention": LabeledArray(
+    heads = [name for name in components if name[0].isdigit()]
+    reading = Reading(model, read_values(model, contexts), direction.to(out))
+    masks = torch.stack(list(relations(model, contexts).values()), 2)[0, -1].float()  # [R, K]
+    by_relation = reading.tokens()[0, -1].cpu() @ masks.T
+    actions, names = {"action": list(range(len(out)))}, {"relation": relation_names(model)}
+    arrays = {
+        "outputs": (out.cpu(), actions, "output of the head"),
+        "direction": (direction.cpu(), actions, "weight in the direction"),
+        "attention": (
             np.where(counts > 0, sums, np.nan),
-            {"head": heads, "relation": relation_names(model)},
+            {"head": ["uniform", *heads], **names},
             "share of attention of the last decision on the tokens of a relation",
         ),
-        "components": LabeledArray(
-            reading.components()[0, -1].cpu().numpy(),
+        "components": (
+            reading.components()[0, -1].cpu(),
             {"component": components},
-            f"contribution to the output of action {best} minus that of action {second}",
+            "contribution to the direction",
+        ),
+        "relations": (
+            np.where(counts > 0, by_relation, np.nan),
+            {"head": heads, **names},
+            "contribution to the direction of the tokens of a relation",
         ),
     }
+    return {
+        name: LabeledArray(np.asarray(values), axes, about)
+        for name, (values, axes, about) in arrays.items()
+    }
+
+
+def scan_returns(
+    model: SequenceModel, contexts: Contexts, asked: Sequence[float], direction: torch.Tensor
+) -> Results:
+    """Return what changes at the last decision of one context if another return is asked for.
+
+    probability: by asked return and action, of the outputs' softmax. components: their contribution
+    to the `direction` [A]. attention: of each head on each relation. correlation: of each
+    component's contribution with the sum of all, over the asked returns.
+    """
+    from ad.interpret.changes import asking
+
+    scanned = []
+    for value in asked:
+        window = contexts.window | asking(contexts, value, contexts.valid)
+        scanned.append(explain(model, replace(contexts, window=window), direction))
+    stacked = {name: np.stack([one[name].values for one in scanned]) for name in scanned[0]}
+    parts = stacked["components"].astype(np.float64)
+    parts = np.concatenate([parts.sum(1, keepdims=True), parts], 1)
+    centered = parts - parts.mean(0)
+    norms = np.sqrt((centered**2).sum(0))
+    exponents = np.exp(stacked["outputs"] - stacked["outputs"].max(1, keepdims=True))
+    of_return, named = {"asked return": list(asked)}, scanned[0]
+    components = {"component": ["sum", *named["components"].axes["component"]]}
+    arrays = {
+        "probability": (
+            exponents / exponents.sum(1, keepdims=True),
+            {**of_return, **named["outputs"].axes},
+            "probability of an action",
+        ),
+        "components": (parts, {**of_return, **components}, "contribution to the direction"),
+        "attention": (
+            stacked["attention"],
+            {**of_return, **named["attention"].axes},
+            "share of attention on the tokens of a relation",
+        ),
+        "correlation": (
+            ratio(centered.T @ centered[:, 0], norms * norms[0]),
+            components,
+            "correlation of the contribution with the sum of all",
+        ),
+    }
+    return {name: LabeledArray(*array) for name, array in arrays.items()}
+
+
+def decision_values(model: SequenceModel, contexts: Contexts, point: str) -> torch.Tensor:
+    """Return the values at `point` of the last decision's tokens in one context, [streams, M, C].
+
+    Raises ConfigError for a point whose values are not vectors of the residual stream.
+    """
+    with torch.inference_mode(), hooked(model, read=(point,)) as values:
+        model(contexts.window)
+    value, told = values[point], model.tokenizer.entries(contexts.length)["decision"]
+    if value.shape[1:] != (told.shape[1], model.transformer.width):
+        raise ConfigError(f"the point {point} is no vector that can be added to")
+    return value[:, -int((told[0] == contexts.length).sum()) :]
+
+
+def adding(model: SequenceModel, vectors: torch.Tensor) -> Write:
+    """Return a hook that adds `vectors` [streams, M, C] to the last M tokens of every decision.
+
+    It does the same with a cache, which passes the new tokens alone.
+    """
+    first, two = (model.tokenizer.num_tokens(count) for count in (1, 2))
+    padded = torch.zeros(len(vectors), max(two - first, vectors.shape[1]), vectors.shape[2])
+    padded[:, : vectors.shape[1]] = vectors.flip(1)
+
+    def add(value: torch.Tensor, point: Point) -> torch.Tensor:
+        place = torch.arange(value.shape[1]) + torch.as_tensor(point.start).cpu()
+        before_last = (first - 1 - place.flatten()) % (two - first)  # tokens after it in a decision
+        return value + padded.to(value)[:, before_last]
+
+    return add
+
+
+def parse_observation(value: object, parts: Mapping[str, Part]) -> Observation:
+    """Return the discrete observation that a list of whole numbers names.
+
+    The list holds the index alone, or the numbers of a cell, e.g. its row and column. Raises
+    ConfigError for another value, and for observations that are no such list.
+    """
+    part = parts.get("")
+    if not isinstance(part, Discrete):
+        raise ConfigError("only observations that are one number or one cell can be changed")
+    sizes = (part.n,) if isinstance(value, list) and len(value) == 1 else part.factors
+    is_index = isinstance(value, list) and len(value) == len(sizes)
+    if not is_index or any(
+        type(number) is not int or not 0 <= number < size
+        for number, size in zip(value, sizes, strict=True)
+    ):
+        limits = ", ".join(f"0 to {size - 1}" for size in part.factors)
+        raise ConfigError(f"an observation must be {len(part.factors)} whole numbers: {limits}")
+    return {"": np.int64(np.ravel_multi_index(value, sizes))}
+
+
+def cell_part(parts: Mapping[str, Part]) -> str | None:
+    """Return the part of an observation that is a picture of cells, None if there is none."""
+    return next(
+        (name for name, part in parts.items() if has_cells(part) or _is_one_hot(part)), None
+    )
+
+
+def cells_of(observation: Observation, parts: Mapping[str, Part]) -> np.ndarray | None:
+    """Return the encoded cells that are seen, uint8 [x, y, 3], None if there is no picture."""
+    name = cell_part(parts)
+    if name is None:
+        return None
+    return from_one_hot(observation[name]) if _is_one_hot(parts[name]) else observation[name]
+
+
+def put(
+    history: EditedHistory, parts: Mapping[str, Part], thing: str, x: int, y: int
+) -> EditedHistory:
+    """Return the history in which the last observation shows one of THINGS in the cell (x, y).
+
+    Such a picture need not be one that the world can show. Raises ConfigError if the observation
+    has no such cell.
+    """
+    cells = cells_of(history.observation, parts)
+    if cells is None or thing not in THINGS:
+        raise ConfigError(f"no {thing} can be put into what the agent sees")
+    if not (0 <= x < cells.shape[0] and 0 <= y < cells.shape[1]):
+        raise ConfigError(f"the agent sees no cell ({x}, {y})")
+    kind, color = THINGS[thing]
+    cells = cells.copy()
+    cells[x, y] = OBJECTS.index(kind), COLORS.index(color), 0
+    name = cell_part(parts)
+    seen = one_hot(cells) if _is_one_hot(parts[name]) else cells
+    return replace(history, observation={**history.observation, name: seen})
+
+
+def _is_one_hot(part: Part) -> bool:
+    return isinstance(part, Array) and len(part.shape) == 3 and part.shape[2] == NUM_PLANES
 
 
 def best_two(values: np.ndarray, mask: np.ndarray | None = None) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 The families keep their states in attributes of their own, e.g. a list of obstacles that are the
 same objects as those of the grid. So the state of an environment is how it was reached: the state
-of its random generator before the last reset, and the actions since then.
+of its random generator before the last reset, and the actions since then. A cell that `put`
+changes is not part of it: such a state cannot be restored.
 """
 
 import gymnasium
@@ -11,6 +12,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 
 from envs.minigrid.observation import current
+from envs.render import cell_pixels
+
+THINGS = ("wall", "ball", "goal", "nothing", "agent")  # that `put` puts into a cell
 
 
 class Replayable(gymnasium.Wrapper):
@@ -28,6 +32,42 @@ class Replayable(gymnasium.Wrapper):
         """Take one step."""
         self._actions.append(action)
         return self.env.step(action)
+
+    def put(self, thing: str, x: int, y: int):
+        """Put one of THINGS into the cell (x, y) and return what is observed then.
+
+        A ball is an obstacle that moves, where the environment has some. Raises ValueError for the
+        outer wall, for the agent's cell, and for an agent that is put into another thing.
+        """
+        from minigrid.core import world_object
+
+        grid_env, cell = current(self), (x, y)
+        if not (0 < x < grid_env.width - 1 and 0 < y < grid_env.height - 1):
+            raise ValueError("a cell of the outer wall cannot be changed")
+        if cell == tuple(grid_env.agent_pos):
+            raise ValueError("the agent stands in this cell")
+        if thing == "agent":
+            if grid_env.grid.get(x, y) is not None:
+                raise ValueError("the agent can be put into an empty cell only")
+            grid_env.agent_pos = cell
+            return self.env.observe(grid_env.gen_obs())
+        new = None if thing == "nothing" else getattr(world_object, thing.capitalize())()
+        if hasattr(grid_env, "obstacles"):
+            kept = [ball for ball in grid_env.obstacles if tuple(ball.cur_pos) != cell]
+            grid_env.obstacles = [*kept, new] if thing == "ball" else kept
+        grid_env.grid.set(x, y, new)
+        if new is not None:
+            new.cur_pos = cell
+        return self.env.observe(grid_env.gen_obs())
+
+    def shape(self) -> tuple[int, int]:
+        """Return the (width, height) of the grid."""
+        return current(self).width, current(self).height
+
+    def draw(self) -> np.ndarray:
+        """Draw the whole grid and the agent, uint8 [H, W, 3]."""
+        grid_env = current(self)
+        return grid_env.get_frame(tile_size=cell_pixels(grid_env.width, grid_env.height))
 
     def episode(self) -> dict:
         """Return the present episode as values of JSON; ResetNeeded before the first one.

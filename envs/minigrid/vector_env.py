@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from gymnasium.error import InvalidAction
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 from envs.checks import check_actions
 from envs.gymnasium_vec import NO_STEP, GymnasiumVectorEnv
@@ -13,7 +14,7 @@ from envs.minigrid.drawing import draw_observation, draw_replay
 from envs.minigrid.make import make, make_plain, require
 from envs.minigrid.observation import Settings, all_missions, members
 from envs.minigrid.placing import Placed
-from envs.minigrid.replay import Replayable, new_generator
+from envs.minigrid.replay import THINGS, Replayable, new_generator
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
     package is not installed.
     """
 
-    require, single = staticmethod(require), staticmethod(make)
+    require, single, things = staticmethod(require), staticmethod(make), THINGS
     action_names = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")
 
     @property
@@ -89,6 +90,22 @@ class MiniGridVectorEnv(GymnasiumVectorEnv):
             self._envs.step(np.array([own[t] if len(own) >= -t else NO_STEP for own in actions]))
         if list(self._envs.call("episode")) != episodes:
             raise ValueError("the episodes that were played again are not those that were saved")
+
+    def put(self, thing: str, x: int, y: int):
+        """Put one of `things` into the cell (x, y) of the grids, and return the observations.
+
+        Raises ValueError where `Replayable.put` does.
+        """
+        observed, space = self._envs.call("put", thing, x, y), self.single_observation_space
+        return concatenate(space, observed, create_empty_array(space, self.num_envs))
+
+    def grid_shape(self) -> tuple[int, int]:
+        """Return the (width, height) of the grid of the first environment, in cells."""
+        return self._envs.call("shape")[0]
+
+    def draw(self) -> np.ndarray:
+        """Draw the whole grid of the first environment as it is now, uint8 [H, W, 3]."""
+        return self._envs.call("draw")[0]
 
     def frames(self, task, transitions: dict[str, np.ndarray]) -> np.ndarray | None:
         """Draw one episode, uint8 [T + 1, H, W, 3].

@@ -5,7 +5,11 @@ const KEYS = { ArrowUp: ["up", "forward"], ArrowDown: ["down"], ArrowLeft: ["lef
   ArrowRight: ["right", "turn right"], " ": ["stay"] };
 const SIGNS = { up: "↑", down: "↓", left: "←", right: "→", stay: "•", forward: "↑", "turn left": "↶", "turn right": "↷" };
 const MOST_RETURNS = 60; // episodes of the chart
-let token = null, shown = null, tasks = {}, busy = false, stopped = false, editing = null;
+const ROLLOUTS = 10;
+const KEYS_TEXT = "Keys: arrows or the number of an action; m lets the model take a step, e play the episode, f play until a reward; "
+  + "u takes the last entry back, [ and ] ask for less and for more.";
+const run = { name: "", tasks: {} };
+let token = null, shown = null, busy = false, stopped = false, editing = null, direction = null;
 
 async function post(route, body) {
   const answer = await fetch("/" + route, {
@@ -20,13 +24,23 @@ async function post(route, body) {
 async function alone(work) {
   if (busy) return;
   busy = true;
+  const slow = setTimeout(() => progress(), 200);
   try { await work(); say(""); } catch (error) {
     say(error instanceof TypeError ? "The app does not answer: is it still running in its terminal?" : error.message);
   }
+  clearTimeout(slow);
+  $("progress").hidden = true;
   busy = false;
 }
 
+// A bar without a value only says that something is under way.
+function progress(value) {
+  $("progress").hidden = false;
+  if (value === undefined) $("progress").removeAttribute("value"); else $("progress").value = value;
+}
+
 const ask = (route, body) => alone(async () => show(await post(route, { token, ...body })));
+const enter = (entry) => ask("do", { entry }); // every entry of the game's list
 
 function say(sentence) { $("message").textContent = sentence; $("message").hidden = !sentence; }
 
@@ -63,15 +77,24 @@ function show(state) {
   token = state.token ?? token;
   editing = null;
   showWorld(state);
+  showSeen(state);
   showDecision(state);
   document.querySelectorAll(".inside").forEach((section) => { section.hidden = Boolean(state.inside); });
   $("nothing-inside").hidden = !state.inside;
   $("nothing-inside").firstElementChild.textContent = state.inside;
-  if (!state.inside) { showAttention(state); showComponents(state); }
-  document.querySelectorAll(".edited-note").forEach((note) => { note.hidden = !state.edited; });
-  $("undo").disabled = !state.edited;
+  if (!state.inside) { showAttention(state); showDirections(state); showComponents(state); showChanges(state); }
+  document.querySelectorAll(".changed-note").forEach((note) => { note.hidden = !state.changed; });
+  $("undo").disabled = !state.entries.length;
+  $("restore").disabled = !state.changed;
+  fill($("scanned"));
+  fill($("rolled"));
   showContext(state);
+  history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify(linked(state))));
 }
+
+// What a link holds: with it the server makes the same state again.
+const linked = (state) => ({ run: run.name, ...chosen(), direction, entries: state.entries });
+const chosen = () => ({ checkpoint: +$("checkpoint").value, split: $("split").value, task: +$("task").value, seed: +$("seed").value });
 
 const isImage = (observation) => /image/.test(observation);
 
@@ -93,10 +116,46 @@ function showWorld(state) {
   fill($("returns"), returns.length ? chart({ kind: "columns", columns, values: [returns], column_name: "episode", domain }) : "No episode has ended yet.");
   $("asking").hidden = state.asked === null;
   if (state.asked) showAsked(state.asked);
+  $("timing").hidden = state.read_time === null;
+  if (state.read_time !== null) {
+    $("read-time").max = state.last_time;
+    $("read-time").value = $("read-time-value").value = state.read_time;
+    $("true-time").disabled = !state.shift;
+  }
+  $("putting").hidden = !state.grid;
+  if (state.grid && $("thing").options.length < 2) $("thing").append(...state.things.map((name) => new Option(name)));
+}
+
+// Put what is chosen into the cell of the picture under the pointer.
+function clickedGrid(event) {
+  if (!shown.grid || !$("thing").value) return;
+  const box = $("image").getBoundingClientRect(), [width, height] = shown.grid;
+  const x = Math.floor((event.clientX - box.left) / box.width * width), y = Math.floor((event.clientY - box.top) / box.height * height);
+  enter({ do: "put", thing: $("thing").value, x, y });
+}
+
+// What the model reads of each cell, a grid for each channel; the agent stands below, in the middle, and looks up.
+function showSeen(state) {
+  $("seen").hidden = !state.seen;
+  if (!state.seen) return;
+  if ($("view-thing").options.length < 2) $("view-thing").append(...state.view_things.map((name) => new Option(name)));
+  $("unnatural").hidden = !state.unnatural;
+  const channels = Object.entries(state.seen).map(([name, { numbers, words }]) => {
+    const cells = numbers.flatMap((row, y) => row.map((number, x) => {
+      const cell = element("button", { type: "button", class: `cell ${name}-${words[number]}`, "data-tip": `${words[number]} (${number})\nrow ${y}, column ${x}` }, String(number));
+      cell.addEventListener("click", () => { if ($("view-thing").value) enter({ do: "put", thing: $("view-thing").value, x, y, view: true }); });
+      return cell;
+    }));
+    const used = [...new Set(numbers.flat())].sort((a, b) => a - b).map((number) => `${number} ${words[number]}`).join(", ");
+    const box = element("div", { class: "cells" }, ...cells);
+    box.style.gridTemplateColumns = `repeat(${numbers[0].length}, 1fr)`;
+    return element("div", { class: "channel" }, element("b", {}, name), box, element("p", { class: "note" }, used));
+  });
+  fill($("channels"), ...channels);
 }
 
 function actionButton(state, name, action) {
-  const made = button((SIGNS[name] ? SIGNS[name] + " " : "") + name, () => ask("act", { action }));
+  const made = button((SIGNS[name] ? SIGNS[name] + " " : "") + name, () => enter(action));
   if (action === state.best) made.className = "best";
   made.disabled = !state.allowed[action];
   made.dataset.action = action;
@@ -105,68 +164,151 @@ function actionButton(state, name, action) {
 }
 
 function showAsked({ value, low, high }) {
-  const slider = $("asked");
-  slider.min = Math.min(low, value);
-  slider.max = Math.max(high, value);
-  slider.step = (slider.max - slider.min) / 100 || 1;
+  const slider = $("asked"), beyond = (high - low) / 2;
+  slider.min = Math.min(low - beyond, value);
+  slider.max = Math.max(high + beyond, value);
+  slider.step = "any";
   slider.value = value;
-  $("asked-value").textContent = +value.toFixed(3);
-  $("asked-note").textContent = `From the lowest to the highest return of the histories, ${+low.toFixed(3)} to ${+high.toFixed(3)}.`;
+  $("asked-value").value = +value.toFixed(3);
+  const is_beyond = value < low - 1e-6 || value > high + 1e-6 ? " This one is beyond them: the model never read what leads to it." : "";
+  $("asked-note").textContent = `The returns of the histories are from ${+low.toFixed(3)} to ${+high.toFixed(3)}.${is_beyond}`;
+  if (!$("scan-low").value) [$("scan-low").value, $("scan-high").value] = [(low - beyond / 2).toFixed(2), (high + beyond / 2).toFixed(2)];
 }
 
 function showDecision(state) {
   const output = state.inside ? null : state.output, names = ["action", "", "probability"];
   const rows = state.actions.map((name, action) => {
     const now = state.probabilities[action], before = state.probabilities_before[action];
-    const marks = state.edited ? [mark(0, now), mark(0, before, "before")] : [mark(0, now)];
+    const marks = state.changed ? [mark(0, now), mark(0, before, "before")] : [mark(0, now)];
     const cells = [nameCell(name), track(...marks), percent(now)];
-    if (state.edited) cells.push(percent(before));
+    if (state.changed) cells.push(percent(before));
     if (output) cells.push(decimal(state.outputs[action]));
-    if (output && state.edited) cells.push(signed(state.outputs[action] - state.outputs_before[action]));
+    if (output && state.changed) cells.push(signed(state.outputs[action] - state.outputs_before[action]));
     return cells;
   });
-  if (state.edited) names.push("before");
+  if (state.changed) names.push("before");
   if (output) names.push(output);
-  if (output && state.edited) names.push("change");
+  if (output && state.changed) names.push("change");
   fill($("probabilities"), grid(names, rows));
   $("draw").textContent = `Left to itself it now takes: ${state.actions[state.model_action]}.`;
 }
 
+// The numbers of the relations that some token is in, now or before the changes.
+const present = (state) => range(state.relations.length).filter((place) => [...state.attention, ...state.attention_before].some((row) => row[place] !== null));
+
 function showAttention(state) {
-  const rows = state.heads.map((name, index) => [nameCell(headName(name)),
-    ...state.attention[index].map((share, relation) => attentionCell(state, share, index, relation))]);
-  fill($("attention"), grid(["", ...state.relations], rows));
+  const places = present(state), rows = state.heads.map((name, index) => [nameCell(headName(name)),
+    ...places.map((place) => attentionCell(state, state.attention[index][place], index, place))]);
+  fill($("attention"), grid(["", ...places.map((place) => state.relations[place])], rows));
 }
 
 function attentionCell(state, share, index, relation) {
   const text = (value) => (value === null ? "–" : hundredths(value)), cell = cellOf(text(share));
   if (share !== null) cell.style.backgroundColor = `color-mix(in srgb, var(--c0) ${60 * share}%, transparent)`;
-  if (state.edited) cell.append(element("small", {}, `(${text(state.attention_before[index][relation])})`));
+  if (state.changed) cell.append(element("small", {}, `(${text(state.attention_before[index][relation])})`));
   return cell;
 }
 
+function showDirections(state) {
+  const options = [new Option("best action − second", ""), ...state.directions.map((name) => new Option(name.replace(" - ", " − "), name))];
+  fill($("direction"), ...options);
+  $("direction").value = state.direction_name ?? "";
+}
+
+function directionText(state) {
+  const weights = state.actions.map((name, action) => [name, state.direction[action]]).filter(([, weight]) => weight);
+  const [plus, minus] = [1, -1].map((sign) => weights.filter(([, weight]) => weight * sign > 0).map(([name]) => name));
+  return `${plus.join(" and ")} minus ${minus.length > 1 ? `the mean of ${minus.join(" and ")}` : minus[0]}`;
+}
+
 function showComponents(state) {
-  const best = state.actions[state.best], second = state.actions[state.second];
   const total = state.components.reduce((sum, value) => sum + value, 0);
-  $("preference").textContent = `What each component of the model adds to the ${state.output} of its best action, ${best}, `
-    + `minus that of the second, ${second}: together ${signed(total)}. Heads and MLPs are numbered from layer 0.`;
-  const all = state.edited ? [...state.components, ...state.components_before] : state.components;
+  $("preference").textContent = `What each component of the model adds to the ${state.output} of ${directionText(state)}: `
+    + `together ${signed(total)}. Heads and MLPs are numbered from layer 0.`;
+  const all = state.changed ? [...state.components, ...state.components_before] : state.components;
   const most = Math.max(...all.map(Math.abs), 1e-9);
   const bar = (value, classes) => mark(0.5 + Math.min(value, 0) / most / 2, 0.5 + Math.max(value, 0) / most / 2, classes);
   const rows = state.component_names.map((name, index) => {
     const value = state.components[index], before = state.components_before[index], zero = mark(0.5, 0.5, "zero");
-    const marks = [bar(value, value < 0 ? "negative" : ""), ...(state.edited ? [bar(before, "before")] : []), zero];
+    const marks = [bar(value, value < 0 ? "negative" : ""), ...(state.changed ? [bar(before, "before")] : []), zero];
     zero.style.width = "1px";
-    return [nameCell(headName(name)), track(...marks), signed(value), ...(state.edited ? [signed(before)] : [])];
+    return [nameCell(headName(name)), track(...marks), signed(value), ...(state.changed ? [signed(before)] : [])];
   });
-  fill($("components"), grid(["component", "", "adds", ...(state.edited ? ["before"] : [])], rows));
+  fill($("components"), grid(["component", "", "adds", ...(state.changed ? ["before"] : [])], rows));
+  const places = present(state), text = (value) => (value === null ? "–" : signed(value));
+  const heads = state.heads.slice(1).map((name, index) => [nameCell(headName(name)), ...places.map((place) => text(state.contributions[index][place]))]);
+  fill($("by-token"), grid(["through", ...places.map((place) => state.relations[place])], heads));
+}
+
+// What a person has changed in the model, and the buttons for it.
+function showChanges(state) {
+  const boxes = state.removable.map((name) => {
+    const box = element("input", { type: "checkbox", value: name });
+    box.checked = (state.ablated.components || []).includes(name);
+    box.addEventListener("change", ablate);
+    return element("label", {}, box, " ", headName(name));
+  });
+  fill($("removable"), ...boxes);
+  if (state.ablated.kind) $("kind").value = state.ablated.kind;
+  if (!$("point").options.length) $("point").append(...state.points.map((name) => new Option(name)));
+  if (state.steering.point) $("point").value = state.steering.point;
+  $("coefficient").value = state.steering.coefficient || 0;
+  $("coefficient").disabled = state.marks.length < 2;
+  $("marks").textContent = ["Mark a situation A and another one B, then choose a coefficient.", `Marked: ${state.marks[0]}. Mark the other one.`,
+    "A and B are marked: the coefficient times the difference B − A is added at the point, in every decision."][state.marks.length];
+}
+
+function ablate() {
+  const components = [...document.querySelectorAll("#removable input:checked")].map((box) => box.value);
+  enter({ do: "ablate", components, kind: $("kind").value });
+}
+
+// Play from here to the end of the episode a few times, changed and intact.
+const rollout = () => alone(async () => {
+  const played = { changed: [], intact: [] };
+  stopped = false;
+  for (let number = 0; number < ROLLOUTS && !stopped; number++) {
+    progress(number / ROLLOUTS);
+    const answer = await post("rollout", { token, number });
+    for (const [name, one] of Object.entries(answer)) played[name].push(one);
+    showRollouts(played);
+  }
+});
+
+function showRollouts(played) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const rows = Object.entries(played).filter(([, all]) => all.length).map(([name, all]) => [
+    { changed: "as changed", intact: "intact" }[name], all.length, ...["return", "steps"].flatMap((key) => {
+      const values = all.map((one) => (key === "return" ? one.return : one.actions.length)), text = key === "return" ? decimal : (number) => number.toFixed(0);
+      return [text(mean(values)), `${text(Math.min(...values))} to ${text(Math.max(...values))}`];
+    })]);
+  fill($("rolled"), grid(["model", "rollouts", "return", "", "steps", ""], rows));
+}
+
+const scan = () => alone(async () => {
+  const body = { token, low: +$("scan-low").value, high: +$("scan-high").value };
+  showScan(await post("scan", body));
+});
+
+function showScan({ probability, components, attention, correlation }) {
+  const turned = (values) => values[0].map((_, row) => values.map((own) => own[row]));
+  const { low, high, value } = shown.asked, marks = [[low, "lowest"], [high, "highest"], [value, "asked"]];
+  const columns = probability["asked return"], common = { kind: "lines", columns, column_name: "asked return", marks };
+  const heads = attention.head.slice(1).flatMap((head, index) => attention.relation.map((relation, place) => [
+    `${headName(head)}: ${relation}`, attention.values.map((own) => own[index + 1][place])])).filter(([, values]) => values.some(isNumber));
+  const r = correlation.values.map((number, index) => [headName(correlation.component[index]), number === null ? "–" : signed(number)]);
+  fill($("scanned"),
+    chart({ ...common, rows: shown.actions, values: turned(probability.values), title: "Probability of each action", domain: [0, 1] }),
+    chart({ ...common, rows: components.component.map(headName), values: turned(components.values), title: `Contributions to ${directionText(shown)}` }),
+    chart({ ...common, rows: heads.map(([name]) => name), values: heads.map(([, values]) => values), title: "Attention", domain: [0, 1] }),
+    element("div", {}, element("b", {}, "Correlation with the sum over these returns"), table(["component", "correlation"], r)));
 }
 
 function showContext(state) {
   const steps = [...state.context].reverse(), isNewest = (n) => !n || steps[n].episode !== steps[n - 1].episode;
   $("images").hidden = !state.context.some((step) => isImage(step.observation));
   const rows = steps.map((step, n) => (editing === step.index ? editRow(state, step) : contextRow(state, step, isNewest(n))));
-  if (!steps.length) rows.push([element("td", { colspan: 7 }, "Nothing yet: the first decision is made without a past.")]);
+  if (!steps.length) rows.push([element("td", { colspan: 7 }, state.last.length ? "Nothing: it reads this decision alone." : "Nothing yet: the first decision is made without a past.")]);
   fill($("context"), grid(["episode", "step", "at", "action", "reward", "led to", ""], rows));
   $("context").querySelectorAll("tbody tr").forEach((row, n) => {
     row.classList.toggle("first", n > 0 && isNewest(n));
@@ -176,8 +318,8 @@ function showContext(state) {
 
 function contextRow(state, step, isNewest) {
   const buttons = [button("change", () => { editing = step.index; showContext(shown); }), " ",
-    button("remove", () => ask("edit", { edit: "remove", index: step.index }))];
-  if (isNewest) buttons.push(" ", button("forget episode", () => ask("edit", { edit: "reset", episode: step.episode })));
+    button("remove", () => enter({ do: "remove", index: step.index }))];
+  if (isNewest) buttons.push(" ", button("forget episode", () => enter({ do: "forget", episode: step.episode })));
   const led = step.next_observation + (step.ended ? " (end)" : "");
   return [step.episode + 1, step.time + 1, step.observation, state.actions[step.action], +step.reward.toFixed(3), led, cellOf(...buttons)];
 }
@@ -196,14 +338,14 @@ function editRow(state, step) {
   for (const [name, input] of Object.entries(inputs)) input.setAttribute("aria-label", name);
   const leave = () => { editing = null; showContext(shown); };
   const done = button("done", () => {
-    const body = { edit: "change", index: step.index };
+    const body = { do: "change", index: step.index };
     if (+action.value !== step.action) body.action = +action.value;
     if (+reward.value !== step.reward) body.reward = +reward.value;
     places.forEach((input, index) => {
       const name = ["observation", "next_observation"][index];
       if (input.value !== step[name]) body[name] = (input.value.match(/\d+/g) || []).map(Number);
     });
-    if (Object.keys(body).length > 2) ask("edit", body); else leave();
+    if (Object.keys(body).length > 2) enter(body); else leave();
   });
   const buttons = cellOf(done, " ", button("cancel", leave));
   return [step.episode + 1, step.time + 1, cellOf(at), cellOf(action), cellOf(reward), cellOf(led), buttons];
@@ -222,51 +364,93 @@ const play = (until) => alone(async () => {
   } finally { $("stop").disabled = true; }
 });
 
-async function start() {
+// Begin a game: as the form says, or with the entries of a link.
+async function start(entries = []) {
   stopped = true;
   while (busy) await new Promise((wake) => setTimeout(wake, 20));
-  return ask("start", { token: null, checkpoint: +$("checkpoint").value, split: $("split").value,
-    task: +$("task").value, seed: +$("seed").value });
+  return ask("start", { token: null, ...chosen(), direction, entries });
+}
+
+// Restore the state of the link in the address; return whether there is one that can be restored.
+async function restore() {
+  if (location.hash.length < 2) return false;
+  try {
+    const link = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    if (link.run !== run.name) throw new Error(`The link is of the run ${link.run}: a new game begins.`);
+    $("split").value = link.split;
+    listTasks();
+    for (const id of ["checkpoint", "task", "seed"]) $(id).value = link[id];
+    direction = link.direction;
+    if ($("task").value === "" || $("checkpoint").value === "") throw new Error("The link is stale: its task or checkpoint is not there any more; a new game begins.");
+    await start(link.entries);
+    if (shown) return true;
+  } catch (error) { say(error instanceof SyntaxError || error instanceof URIError || error instanceof TypeError ? "The link is damaged: a new game begins." : error.message); }
+  const why = $("message").textContent;
+  direction = null;
+  for (const id of ["checkpoint", "split", "task"]) $(id).selectedIndex = 0;
+  listTasks();
+  $("seed").value = 0;
+  await start();
+  say(why);
+  return true;
 }
 
 function listTasks() {
-  fill($("task"), ...tasks[$("split").value].map((name, index) => new Option(name, index)));
+  fill($("task"), ...(run.tasks[$("split").value] || []).map((name, index) => new Option(name, index)));
 }
 
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-  if (event.key === " " && event.target.tagName === "BUTTON") return;
-  const until = { m: "step", e: "episode", f: "reward" }[event.key];
+  if (event.key === " " && /^(BUTTON|SUMMARY)$/.test(event.target.tagName)) return;
+  const until = { m: "step", e: "episode", f: "reward" }[event.key], by = { "[": -1, "]": 1 }[event.key];
   const named = shown ? shown.actions.findIndex((name) => (KEYS[event.key] || []).includes(name)) : -1;
   const action = /^\d$/.test(event.key) ? +event.key : named;
   if (until) play(until);
-  else if (shown && shown.allowed[action]) ask("act", { action });
+  else if (event.key === "u") ask("undo");
+  else if (by && shown?.asked) enter({ do: "ask", value: +(shown.asked.value + by * (shown.asked.high - shown.asked.low) / 20).toFixed(3) });
+  else if (shown && shown.allowed[action]) enter(action);
   else return;
   event.preventDefault();
 }
 
+// Call `work` with the value of an input when it has changed, and give the keys back to the game.
+function changes(id, work) {
+  $(id).addEventListener("change", () => { $(id).blur(); work($(id).value); });
+}
+
 async function open() {
-  const run = await post("run", {});
-  tasks = run.tasks;
+  Object.assign(run, await post("run", {}));
   document.title = `Inside ${run.name}`;
   $("name").textContent = run.name;
   $("noun").textContent = run.task_noun;
   fill($("checkpoint"), ...run.checkpoints.map((step) => new Option(`${step} train steps`, step)));
   listTasks();
-  $("split").addEventListener("change", listTasks);
-  for (const id of ["checkpoint", "split", "task", "seed"]) {
-    $(id).addEventListener("change", () => { $(id).blur(); start(); }); // so that keys play again
-  }
+  changes("split", listTasks);
+  for (const id of ["checkpoint", "split", "task", "seed"]) changes(id, () => start());
   $("setup").addEventListener("submit", (event) => { event.preventDefault(); start(); });
-  $("stop").addEventListener("click", () => { stopped = true; });
-  $("undo").addEventListener("click", () => ask("edit", { edit: "undo" }));
-  $("asked").addEventListener("input", () => { $("asked-value").textContent = +(+$("asked").value).toFixed(3); });
-  $("asked").addEventListener("change", () => ask("ask", { value: +$("asked").value }));
+  for (const id of ["stop", "stop-rollouts"]) $(id).addEventListener("click", () => { stopped = true; });
+  $("undo").addEventListener("click", () => ask("undo"));
+  $("restore").addEventListener("click", () => enter({ do: "restore" }));
+  $("copy").addEventListener("click", () => navigator.clipboard.writeText(location.href));
+  $("asked").addEventListener("input", () => { $("asked-value").value = +(+$("asked").value).toFixed(3); });
+  for (const id of ["asked", "asked-value"]) changes(id, (value) => enter({ do: "ask", value: +(+value).toFixed(3) }));
+  $("read-time").addEventListener("input", () => { $("read-time-value").value = $("read-time").value; });
+  for (const id of ["read-time", "read-time-value"]) changes(id, (value) => enter({ do: "time", time: +value }));
+  $("true-time").addEventListener("click", () => enter({ do: "time", time: null }));
+  $("image").addEventListener("click", clickedGrid);
+  changes("direction", (value) => { direction = value || null; ask("look", { direction }); });
+  changes("kind", () => document.querySelector("#removable input:checked") && ablate());
+  for (const name of ["A", "B"]) $(`mark-${name}`).addEventListener("click", () => enter({ do: "mark", name }));
+  for (const id of ["coefficient", "point"]) changes(id, () => shown.marks.length > 1 && enter({ do: "steer", point: $("point").value, coefficient: +$("coefficient").value }));
+  $("rollout").addEventListener("click", rollout);
+  $("scan").addEventListener("click", scan);
   document.querySelectorAll("[data-until]").forEach((button) => {
     button.addEventListener("click", () => play(button.dataset.until));
   });
-  $("keys").textContent = "Keys: arrows or the number of an action; m lets the model take a step, e play the episode, f play until a reward.";
+  $("keys").textContent = KEYS_TEXT;
   document.addEventListener("keydown", pressed);
+  addEventListener("hashchange", restore);
+  if (!await restore()) await start();
 }
 
-open().then(start, (error) => say(error.message));
+open().catch((error) => say(error.message));

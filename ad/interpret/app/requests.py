@@ -8,18 +8,16 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from ad.errors import ConfigError
-from ad.interpret import edits
 from ad.interpret.analysis import Subject
-from ad.interpret.app.session import UNTIL, Session
-from ad.interpret.app.view import run_view, session_view
-from ad.interpret.edits import Observation
+from ad.interpret.app.session import UNTIL, Entry, Session
+from ad.interpret.app.view import run_view, scan_view, session_view
+from ad.interpret.directions import parse_direction
+from ad.interpret.edits import THINGS, parse_observation
 from ad.runtime.run import Run
-from envs.spaces import Discrete
 from envs.tasks import SPLITS
 
 Body = Mapping[str, object]  # of a request, from JSON
@@ -28,6 +26,21 @@ MOST_SESSIONS = 16  # kept at a time: the sessions that were used last
 MOST_SUBJECTS = 4  # checkpoints in memory
 MOST_STEPS = 40  # of the model for one request
 MOST_SEED = 2**31
+MOST_ENTRIES = 20_000  # of a link
+MOST_SIDE = 99  # the highest coordinate of a cell
+NUM_RETURNS = 21  # of a scan
+ENTRIES = {  # what an entry does, beside an action: the names of its values
+    "ask": ("value",),
+    "put": ("thing", "x", "y", "view"),
+    "ablate": ("components", "kind"),
+    "mark": ("name",),
+    "steer": ("point", "coefficient"),
+    "time": ("time",),
+    "change": ("index", "action", "reward", "observation", "next_observation"),
+    "remove": ("index",),
+    "forget": ("episode",),
+    "restore": (),
+}
 
 
 class App:
@@ -44,8 +57,8 @@ class App:
         self.run = Run(replace(run.config, threads=run.config.threads or 1))
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.subjects: OrderedDict[int | None, Subject] = OrderedDict()
-        self.routes = {"start": self.start, "act": self.act, "model": self.model}
-        self.routes |= {"edit": self.edit, "ask": self.ask}
+        self.routes = {"start": self.start, "do": self.do, "undo": self.undo, "look": self.look}
+        self.routes |= {"model": self.model, "scan": self.scan, "rollout": self.rollout}
         self.load(None)
 
     def answer(self, route: str, body: Body) -> dict:
@@ -66,29 +79,50 @@ class App:
         return self.subjects[step]
 
     def start(self, body: Body) -> dict:
-        """Begin a session: {checkpoint, split, task, seed}; the answer has its token."""
+        """Begin a session: {checkpoint, split, task, seed, entries}; the answer has its token.
+
+        The `entries` of a link are applied one after the other.
+        """
         split = body.get("split", "held_out")
         if split not in SPLITS:
             raise ConfigError(f"split must be {' or '.join(SPLITS)}")
         tasks: np.ndarray = getattr(self.run.split, f"{split}_tasks")
         task = tasks[_whole(body, "task", len(tasks) - 1)]
         seed = _whole(body, "seed", MOST_SEED)
-        checkpoint = body.get("checkpoint")
+        checkpoint, entries = body.get("checkpoint"), body.get("entries", [])
         if checkpoint is not None and type(checkpoint) is not int:
             raise ConfigError("checkpoint must be the train step of one, or null for the last")
+        if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
+            raise ConfigError(f"entries must be a list of at most {MOST_ENTRIES}")
+        session = Session(self.load(checkpoint), task, seed)
+        for number, entry in enumerate(entries):
+            try:
+                session.apply(checked(session, entry))
+            except ConfigError as error:
+                raise ConfigError(f"the link is stale: entry {number}: {error}") from error
         token = secrets.token_urlsafe(16)
-        subject = self.load(checkpoint)
-        session = Session(subject.run, subject.method, subject.model, task, seed)
         self.sessions[token] = session
         while len(self.sessions) > MOST_SESSIONS:
             self.sessions.popitem(last=False)[1].env.close()
-        return {"token": token} | session_view(session)
+        return {"token": token} | self._view(session, body)
 
-    def act(self, body: Body) -> dict:
-        """Take an action: {token, action}."""
+    def do(self, body: Body) -> dict:
+        """Add an entry to the list: {token, entry}. One that cannot be applied changes nothing."""
         session = self._session(body)
-        session.act(_whole(body, "action", session.model.spec.num_actions - 1))
-        return session_view(session)
+        entry = checked(session, body.get("entry"))
+        try:
+            session.apply(entry)
+        except ConfigError:
+            self._replay(body, session.entries)
+            raise
+        return self._view(session, body)
+
+    def undo(self, body: Body) -> dict:
+        """Take the last entry back: {token}."""
+        session = self._session(body)
+        if not session.entries:
+            raise ConfigError("there is nothing to undo")
+        return self._view(self._replay(body, session.entries[:-1]), body)
 
     def model(self, body: Body) -> dict:
         """Let the model play: {token, until}; `done` says whether it reached that end."""
@@ -96,35 +130,41 @@ class App:
         if until not in UNTIL:
             raise ConfigError(f"until must be {', '.join(UNTIL[:-1])} or {UNTIL[-1]}")
         done = session.play(until, MOST_STEPS)
-        return session_view(session) | {"done": done}
+        return self._view(session, body) | {"done": done}
 
-    def ask(self, body: Body) -> dict:
-        """Ask for another return: {token, value}."""
-        session = self._session(body)
-        session.ask(_number(body, "value"))
+    def look(self, body: Body) -> dict:
+        """Show the session along another direction: {token, direction}."""
+        return self._view(self._session(body), body)
+
+    def scan(self, body: Body) -> dict:
+        """Return what changes with the asked return: {token, low, high}."""
+        session, low, high = self._session(body), _number(body, "low"), _number(body, "high")
+        if low >= high:
+            raise ConfigError("the scan must begin below its end")
+        return scan_view(session, np.linspace(low, high, NUM_RETURNS).tolist())
+
+    def rollout(self, body: Body) -> dict:
+        """Play one of several rollouts from here: {token, number}, intact and changed."""
+        session, number = self._session(body), _whole(body, "number", MOST_SEED)
+        kinds = {"changed": True, "intact": False} if session.is_changed else {"intact": False}
+        return {name: session.rollout(number, changed) for name, changed in kinds.items()}
+
+    def _view(self, session: Session, body: Body) -> dict:
+        if "direction" in body:
+            name, spec = body["direction"], session.model.spec
+            if name is not None:
+                parse_direction(str(name), self.run.world.action_names, spec.num_actions)
+            session.direction = name
         return session_view(session)
 
-    def edit(self, body: Body) -> dict:
-        """Edit the history: {token, edit, index, …}, where `edit` is one of four.
-
-        change has a new `action`, `reward`, `observation` or `next_observation` of the transition
-        `index`; remove has the `index`; reset has the number of an `episode`; undo undoes all.
-        """
-        session, kind = self._session(body), body.get("edit")
-        most = len(session.reader.history) - 1
-        if kind == "undo":
-            session.undo_edits()
-        elif kind == "reset":
-            number = _whole(body, "episode", int(session.reader.history.episode[-1]))
-            session.edit(partial(edits.reset_episode, number=number))
-        elif kind == "remove":
-            session.edit(partial(edits.remove, indices=[_whole(body, "index", most)]))
-        elif kind == "change":
-            index = _whole(body, "index", most)
-            session.edit(partial(edits.change, index=index, **_changes(session, body)))
-        else:
-            raise ConfigError("edit must be change, remove, reset or undo")
-        return session_view(session)
+    def _replay(self, body: Body, entries: list[Entry]) -> Session:
+        """Replace the session by one with these entries."""
+        old = self._session(body)
+        old.env.close()
+        session = Session(old.subject, old.task, old.seed, entries)
+        session.direction = old.direction
+        self.sessions[body["token"]] = session
+        return session
 
     def _session(self, body: Body) -> Session:
         token = body.get("token")
@@ -134,38 +174,53 @@ class App:
         return self.sessions[token]
 
 
-def _changes(session: Session, body: Body) -> dict:
-    """Return the arguments of `edits.change` that a request has."""
-    spec, arguments = session.model.spec, {}
-    if "action" in body:
-        arguments["action"] = _whole(body, "action", spec.num_actions - 1)
-    if "reward" in body:
-        arguments["reward"] = _number(body, "reward")
-    for role in ("observation", "next_observation"):
-        if role in body:
-            arguments[role] = _observation(body[role], spec.observation)
-    if not arguments:
+def checked(session: Session, entry: object) -> Entry:
+    """Return an entry whose values have the right types. Raises ConfigError for another one."""
+    if type(entry) is int:
+        return entry
+    kind = entry.get("do") if isinstance(entry, dict) else None
+    if not isinstance(kind, str) or kind not in ENTRIES:
+        raise ConfigError(f"an entry is the number of an action, or does {', '.join(ENTRIES)}")
+    if unknown := entry.keys() - {"do", *ENTRIES[kind]}:
+        raise ConfigError(f"an entry that does {kind} has no {unknown.pop()}")
+    spec, history = session.model.spec, session.history
+    whole = {
+        "index": len(history) - 1,
+        "episode": int(history.episode[-1]),
+        "action": spec.num_actions - 1,
+        "x": MOST_SIDE,
+        "y": MOST_SIDE,
+    }
+    choices = {
+        "thing": (*session.env.unwrapped.things, *THINGS),
+        "kind": ("zero", "mean"),
+        "name": ("A", "B"),
+        "view": (False, True),
+    }
+    optional = {"change": ENTRIES["change"][1:], "ablate": ("kind",), "put": ("view",)}
+    if kind == "change" and len(entry) < 3:
         raise ConfigError("a change needs an action, a reward or an observation")
-    return arguments
-
-
-def _observation(value: object, parts: Mapping) -> Observation:
-    """Return the discrete observation that a list of whole numbers names.
-
-    The list holds the index alone, or the numbers of a cell, e.g. its row and column.
-    """
-    part = parts.get("")
-    if not isinstance(part, Discrete):
-        raise ConfigError("only observations that are one number or one cell can be changed")
-    sizes = (part.n,) if isinstance(value, list) and len(value) == 1 else part.factors
-    is_index = isinstance(value, list) and len(value) == len(sizes)
-    if not is_index or any(
-        type(number) is not int or not 0 <= number < size
-        for number, size in zip(value, sizes, strict=True)
-    ):
-        limits = ", ".join(f"0 to {size - 1}" for size in part.factors)
-        raise ConfigError(f"an observation must be {len(part.factors)} whole numbers: {limits}")
-    return {"": np.int64(np.ravel_multi_index(value, sizes))}
+    for name in ENTRIES[kind]:
+        if name not in entry and name in optional.get(kind, ()):
+            continue
+        value = entry.get(name)
+        if name in whole:
+            _whole(entry, name, whole[name])
+        elif name in ("value", "reward", "coefficient"):
+            _number(entry, name)
+        elif name in choices and not (isinstance(value, str | bool) and value in choices[name]):
+            raise ConfigError(f"{name} must be one of {', '.join(map(str, choices[name]))}")
+        elif name == "components" and not (
+            isinstance(value, list) and all(isinstance(one, str) for one in value)
+        ):
+            raise ConfigError("components must be a list of names, e.g. 0.1 or mlp 0")
+        elif name == "point" and not isinstance(value, str):
+            raise ConfigError("point must be the name of a point")
+        elif name == "time" and value is not None:
+            _whole(entry, name, spec.episode_length - 1)
+        elif name.endswith("observation"):
+            parse_observation(value, spec.observation)
+    return entry
 
 
 def _whole(body: Body, name: str, most: int) -> int:

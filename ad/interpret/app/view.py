@@ -5,24 +5,42 @@ import hashlib
 import io
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ad.data.episodes import episodes
 from ad.errors import ConfigError
 from ad.interpret.analysis import check_model
 from ad.interpret.app.session import Session
-from ad.interpret.edits import Observation, Reader, Transition, best_two, explain
-from ad.interpret.labeled import Results
+from ad.interpret.directions import direction_names, parse_direction
+from ad.interpret.edits import (
+    THINGS,
+    Observation,
+    Reader,
+    Transition,
+    best_two,
+    cells_of,
+    explain,
+    scan_returns,
+)
+from ad.interpret.hooks import point_names
+from ad.interpret.labeled import LabeledArray, Results
 from ad.methods.action_values import ActionValueModel
+from ad.models.positions.env_time import EnvTime
 from ad.rollout.rollout import allowed_logits
 from ad.rollout.tasks import sampling_temperature
 from ad.runtime.run import Run
 from ad.training import checkpoints
+from envs.minigrid.encoding import COLORS, OBJECTS, STATES
 from envs.spaces import Array, Discrete
 from envs.tasks import SPLITS
 
 DIGITS = 6  # after the point
 MOST_NUMBERS = 4  # of an array that are shown
+CHANNELS, WORDS = ("object", "color", "state"), (OBJECTS, COLORS, STATES)
+COMPARED = ("outputs", "attention", "components")  # that are shown without the changes too
+# Ends of the names of points that hold vectors of the residual stream.
+STEERED = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 
 def run_view(run: Run) -> dict:
@@ -41,22 +59,26 @@ def session_view(session: Session) -> dict:
     """Return everything that the page shows of a session."""
     return {
         **_world(session),
+        **_seen(session),
         **_decision(session),
+        **_changes(session),
         **_inside(session),
         "context": _context(session),
-        "edited": session.edited is not None,
+        "entries": session.entries,
     }
 
 
 def _world(session: Session) -> dict:
     """Return the picture, the time, and the episodes so far."""
-    history, spec = session.played.history, session.model.spec
-    frame = session.frame()
+    history, spec = session.played, session.model.spec
+    world, frame = session.env.unwrapped, session.frame()
     ended = np.array([[step.ended for step in history.transitions]], bool)
     rewards = np.array([[step.reward for step in history.transitions]], np.float64)
     whole = episodes(ended, rewards)
     return {
         "image": None if frame is None else _png(frame),
+        "grid": world.grid_shape() if world.things else None,
+        "things": world.things,
         "observation": _text(history.observation, spec.observation),
         "episode": int(history.episode[-1]),
         "time": int(history.time[-1]),
@@ -71,6 +93,16 @@ def _outcome(step: Transition) -> dict:
     return {"action": step.action, "reward": round(step.reward, DIGITS), "ended": step.ended}
 
 
+def _seen(session: Session) -> dict:
+    """Return the cells that the model reads, by channel and row, and the words of their numbers."""
+    cells = cells_of(session.history.observation, session.model.spec.observation)
+    if cells is None:
+        return {"seen": None}
+    channels = zip(CHANNELS, cells.transpose(2, 1, 0).tolist(), WORDS, strict=True)
+    seen = {name: {"numbers": numbers, "words": words} for name, numbers, words in channels}
+    return {"seen": seen, "view_things": list(THINGS)}
+
+
 def _decision(session: Session) -> dict:
     """Return the policy's probabilities at the present decision, and the asked return."""
     names, spec = session.run.world.action_names, session.model.spec
@@ -79,12 +111,36 @@ def _decision(session: Session) -> dict:
     return {
         "actions": [names[n] if n < len(names) else f"action {n}" for n in numbers],
         "allowed": mask[0].tolist(),
-        "probabilities": _numbers(_probabilities(session, session.reader)),
-        "probabilities_before": _numbers(_probabilities(session, session.played)),
+        "probabilities": _numbers(_probabilities(session, session.reader())),
+        "probabilities_before": _numbers(_probabilities(session, session.reader(False))),
         "model_action": session.model_action(),
         "asked": None
         if session.asked is None
         else {"value": session.asked, "low": low, "high": high},
+    }
+
+
+def _changes(session: Session) -> dict:
+    """Return what a person has changed, and what can be changed."""
+    model, last = session.model, session.model.spec.episode_length - 1
+    layers, time = range(len(model.transformer.blocks)), int(session.history.time[-1])
+    heads = [f"{layer}.{head}" for layer in layers for head in range(model.transformer.heads)]
+    has_time = isinstance(model.tokenizer.position, EnvTime)
+    present = session.played.observation
+    return {
+        "changed": session.is_changed,
+        "edited": session.edited is not None,
+        "unnatural": session.history.observation is not present,
+        "removable": [*heads, *(f"mlp {layer}" for layer in layers)],
+        "ablated": session.ablated,
+        "steering": session.steering,
+        "marks": sorted(session.marks),
+        "points": [n for n in point_names(model.transformer) if n.endswith(STEERED)],
+        "read_time": min(max(time + session.shift, 0), last) if has_time else None,
+        "last_time": last,
+        "shift": session.shift,
+        "directions": direction_names(session.run.world, model.spec.num_actions),
+        "direction_name": session.direction,
     }
 
 
@@ -95,28 +151,59 @@ def _inside(session: Session) -> dict:
         check_model(model)
     except ConfigError as error:
         return {"inside": f"The model's computation is not shown: {error}."}
-    after = explain(model, session.reader.contexts(), mask)
-    best, second = best_two(after["outputs"].values, mask)
+    after = explained(session)
     before = after
-    if session.edited is not None:
-        before = explain(model, session.played.contexts(), mask, (best, second))
+    if session.is_changed:
+        direction = torch.from_numpy(after["direction"].values)
+        before = explain(model, session.reader(False).contexts(), direction)
     is_value = isinstance(model, ActionValueModel) and model.q_head is None
-    attention = after["attention"]
+    best, second = best_two(after["outputs"].values, mask)
     return {
         "inside": "",
         "output": "action value" if is_value else "logit",
         "best": best,
         "second": second,
-        "heads": attention.axes["head"],
-        "relations": attention.axes["relation"],
+        "heads": after["attention"].axes["head"],
+        "relations": after["attention"].axes["relation"],
         "component_names": after["components"].axes["component"],
-        **_arrays(after, ""),
-        **_arrays(before, "_before"),
+        "contributions": _numbers(_by_relation(session, after["relations"])),
+        "direction": _numbers(after["direction"].values),
+        **{name: _numbers(after[name].values) for name in COMPARED},
+        **{f"{name}_before": _numbers(before[name].values) for name in COMPARED},
     }
 
 
-def _arrays(explained: Results, suffix: str) -> dict:
-    return {f"{name}{suffix}": _numbers(array.values) for name, array in explained.items()}
+def _by_relation(session: Session, array: LabeledArray) -> np.ndarray:
+    """Return the contributions by head and relation, NaN for an ablated head: it reads no token."""
+    is_ablated = np.isin(array.axes["head"], session.ablated.get("components", []))
+    return np.where(is_ablated[:, None], np.nan, array.values)
+
+
+def explained(session: Session) -> Results:
+    """Return what the model computes at the present decision, along the session's direction."""
+    mask = None if session.mask is None else session.mask[0]
+    with session.model_of():
+        return explain(session.model, session.reader().contexts(), _direction(session), mask)
+
+
+def _direction(session: Session) -> torch.Tensor | None:
+    """Return the chosen direction [A], None for the best action against the second."""
+    if session.direction is None:
+        return None
+    names, spec = session.run.world.action_names, session.model.spec
+    return parse_direction(session.direction, names, spec.num_actions)
+
+
+def scan_view(session: Session, asked: list[float]) -> dict:
+    """Return the curves over the asked returns. Raises ConfigError for a model without them."""
+    if session.asked is None:
+        raise ConfigError("the model is not asked for a return, so there is nothing to scan")
+    direction = torch.from_numpy(explained(session)["direction"].values)
+    with session.model_of():
+        scanned = scan_returns(session.model, session.reader().contexts(), asked, direction)
+    return {
+        name: {"values": _numbers(array.values), **array.axes} for name, array in scanned.items()
+    }
 
 
 def _probabilities(session: Session, reader: Reader) -> np.ndarray:
@@ -128,12 +215,19 @@ def _probabilities(session: Session, reader: Reader) -> np.ndarray:
 
 def _context(session: Session) -> list[dict]:
     """Return the transitions of the model's context in order."""
-    reader = session.reader
+    reader = session.reader()
     entries, history = reader.entries(), reader.history
-    played = set(map(id, session.played.history.transitions))
+    played = set(map(id, session.played.transitions))
     parts, episode, time = reader.spec.observation, history.episode, history.time
+    told = {
+        entry
+        for role, values in session.model.tokenizer.entries(len(entries) - 1).items()
+        for entry in values.flatten().tolist()
+        if role != "decision"
+    }  # a token that tells of no earlier entry shows none of the past
     rows = []
-    for index in entries[:-1][entries[:-1] >= 0].tolist():
+    for index in [entries[n] for n in range(len(entries) - 1) if entries[n] >= 0 and n in told]:
+        index = int(index)
         step = history.transitions[index]
         rows.append(
             {
