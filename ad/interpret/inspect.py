@@ -64,13 +64,13 @@ def analyze(
         steps = ALL if checkpoints == ALL else whole_numbers(checkpoints)
     except ValueError as error:
         raise ConfigError(f"--checkpoints {error}") from None
-    chosen, choice = analyses or DEFAULT, (situation, tuple(asked), direction, bank)
+    chosen, choice = analyses or DEFAULT, (situation, tuple(asked), direction)
     written: list[Path] = []
 
     def write(left_out: dict[str, str], folder: Path) -> None:
         written[:] = [write_page(run, left_out, folder)]
 
-    inspect_run(run, chosen, components, contexts, fresh, steps or None, write, choice)
+    inspect_run(run, chosen, components, contexts, fresh, steps or None, write, choice, bank)
     info(f"analyze: {written[0]}")
 
 
@@ -82,7 +82,8 @@ def inspect_run(
     fresh: bool = False,
     steps: Sequence[int] | str | None = None,
     write_page: Callable[[dict[str, str], Path], object] = lambda left_out, folder: None,
-    choice: tuple[str, tuple[float, ...], str, str] = ("", (), "", ""),
+    choice: tuple[str, tuple[float, ...], str] = ("", (), ""),
+    bank: str = "",
 ) -> dict[str, str]:
     """Run the analyses called `names` and print their tables.
 
@@ -94,8 +95,8 @@ def inspect_run(
     steps: train steps of the checkpoints to analyze instead of the last one, or ALL.
     write_page: called before the first and after each analysis, with the value that is returned and
         the folder of the arrays.
-    choice: the situation, asked returns and direction of the Subject, each of which has a folder of
-        its own, and the file of its bank.
+    choice: the situation, asked returns and direction of the Subject; each has a folder of its own.
+    bank: the file of a bank of situations; empty for one of the model's own.
 
     Returns the analyses that are not possible for the model, each with the reason as a sentence.
 
@@ -105,12 +106,14 @@ def inspect_run(
     """
     is_chosen = tuple(names) not in (DEFAULT, (ALL,))
     analyses = load_analyses(ANALYSES.names() if ALL in names else names)
-    _check_options(analyses, components, source, choice[3])
+    _check_options(analyses, components, source, bank)
     if steps is None:
-        subjects = {train_steps(run.config): Subject.load(run, components, source, None, *choice)}
+        subjects = {
+            train_steps(run.config): Subject.load(run, components, source, None, *choice, bank)
+        }
     else:
         kept = _kept(run, steps)
-        subjects = {n: Subject.load(run, components, source, n, *choice) for n in kept}
+        subjects = {n: Subject.load(run, components, source, n, *choice, bank) for n in kept}
     subject = list(subjects.values())[-1]
     subject.check_choice()
     for component in components:
