@@ -70,3 +70,20 @@ def test_the_analysis_says_who_moves_which_action(asked_model, contexts):
         "return-to-go (+0.40"
     )
     assert float(rows[1][1]) < float(rows[1][2]) and float(rows[3][1]) > float(rows[3][2])
+
+
+def test_contributions_and_attention_by_asked_return_are_those_worked_out_by_hand():
+    model = hand_made.conditioned()
+    window = hand_made.front_window(["wall", "empty"], [0.0, 0.0])
+    contexts = replace(labeled(window, hand_made.GRID_SPEC), asked=np.zeros(2))
+    results = ReturnScan().run(subject_of(model, contexts))
+    contribution, attention = results["contribution"], results["attention"]
+    asked = np.array(contribution.axes["asked return"])
+    assert asked[[0, -1]] == pytest.approx([-1, 0.95])
+    obeys, avoids = (contribution.at(action=2, component=head) for head in ("0.1", "0.0"))
+    assert obeys == pytest.approx(1.5 * asked * 2 / 3, abs=1e-5)  # less the mean of three actions
+    assert avoids == pytest.approx([-2 / 2 * 2 / 3] * 9, abs=1e-5)  # one wall of two
+    assert attention.at(head="0.1", relation="return-to-go") == pytest.approx([1] * 9)
+    assert attention.at(head="0.0", relation="state") == pytest.approx([0.5] * 9)
+    whole = results["preference"].values
+    np.testing.assert_allclose(contribution.values.sum(2), whole, atol=1e-6)

@@ -70,24 +70,24 @@ def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray
     sums = counts = 0.0
     for batch in contexts.batches():
         masks = relations(model, batch)
-        mass = torch.stack([_uniform(masks, model, batch), *_masses(model, batch, masks)], 2)
+        mass = torch.stack([_uniform(masks, model, batch), *masses(model, batch, masks)], 2)
         present = torch.stack([mask.any(2) for mask in masks.values()], 2)  # [B, T, R]
         sums = sums + batch.total(mass * present[:, :, None])
         counts = counts + batch.total(present)
     return sums, counts
 
 
-def _masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.Tensor]:
+def masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.Tensor]:
     """Return the attention of each head on each relation, [B, T, R] in the order of the heads."""
     with torch.inference_mode(), hooked(model, ("*.hook_pattern",)) as values:
         model(batch.window)
     stacked = torch.stack(list(masks.values()), 2).float()  # [B, T, R, K]
     queries = decision_tokens(model, batch.length)
-    masses = []
+    added = []
     for pattern in values.values():
         of_decisions = at_tokens(pattern.cpu(), model.tokenizer.streams, queries)
-        masses += torch.einsum("bhtk,btrk->hbtr", of_decisions, stacked).unbind(0)
-    return masses
+        added += torch.einsum("bhtk,btrk->hbtr", of_decisions, stacked).unbind(0)
+    return added
 
 
 def _uniform(masks: Masks, model: SequenceModel, batch: Contexts) -> torch.Tensor:

@@ -4,7 +4,8 @@ Decisions of the rollouts are made again with asked returns from the lowest to t
 histories, everything else unchanged. The preference for an action is its output minus the mean
 output of all actions, and a sum over components (`attribution.py`). The slopes of the components'
 contributions over the asked return sum to the slope of the preference. The correlation of a
-component with the preference is over the asked returns of the same decision.
+component with the preference is over the asked returns of the same decision. The attention of each
+head by relation (`relations.py`) is told by asked return, too.
 """
 
 from dataclasses import replace
@@ -15,11 +16,13 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
+from ad.interpret.analyses.attention import masses
 from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
 from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.labeled import BOUND, Axes, Results, with_interval
+from ad.interpret.relations import relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 
@@ -38,6 +41,10 @@ class ReturnScan(Analysis):
         "probability_interval": (BOUND, "asked return", "action"),
         "preference": ("asked return", "action"),
         "preference_interval": (BOUND, "asked return", "action"),
+        "contribution": ("asked return", "action", "component"),
+        "contribution_interval": (BOUND, "asked return", "action", "component"),
+        "attention": ("asked return", "head", "relation"),
+        "attention_interval": (BOUND, "asked return", "head", "relation"),
         "slope": ("action", "component"),
         "slope_interval": (BOUND, "action", "component"),
         "correlation": ("action", "component"),
@@ -62,21 +69,29 @@ class ReturnScan(Analysis):
         super().check(subject)
 
     def run(self, subject):
-        """Return probabilities and preferences by asked return, slopes and correlations."""
+        """Return probabilities, contributions and attention by asked return, and the slopes."""
         model = subject.model
         asked = np.linspace(*model.spec.return_range, NUM_RETURNS)
         every = -(-len(subject.contexts) // MOST_WINDOWS)
         sums = scan_sums(model, subject.contexts.select(slice(None, None, every)), asked)
-        count = sums.pop("count")
+        count, present, mass = (sums.pop(name) for name in ("count", "present", "attention"))
         means = {name: ratio(value.T, count).T for name, value in sums.items()}  # [K, ...]
         variances = means["component_variance"] * means["preference_variance"][..., None]
         means["correlation"] = ratio(means["covariance"], np.sqrt(variances))
+        occurs = present.any(0)
+        means["attention"] = ratio(mass, present[:, None, None])[..., occurs]
+        names = [name for name, one in zip(relation_names(model), occurs, strict=True) if one]
         actions = {"action": list(range(model.spec.num_actions))}
-        by_return = {"asked return": asked.tolist(), **actions}
+        by_return = {"asked return": asked.tolist()}
+        by_head = {**by_return, "head": subject.heads, "relation": names}
+        by_action = {**by_return, **actions}
+        contributed = {**by_action, "component": component_names(model)}
         by_component = {**actions, "component": ["preference", *component_names(model)]}
         abouts = {
-            "probability": (by_return, "probability of an action"),
-            "preference": (by_return, "output of an action minus the mean output"),
+            "probability": (by_action, "probability of an action"),
+            "preference": (by_action, "output of an action minus the mean output"),
+            "contribution": (contributed, "contribution to this preference"),
+            "attention": (by_head, "share of attention on the tokens of a relation"),
             "slope": (by_component, "slope over the asked return of the contribution to it"),
             "correlation": (by_component, "correlation of the contribution with the preference"),
         }
@@ -113,8 +128,10 @@ class ReturnScan(Analysis):
 def scan_sums(model: SequenceModel, contexts: Contexts, asked: np.ndarray) -> dict[str, np.ndarray]:
     """Return sums over the decided decisions of each group, [K, ...] by name.
 
-    `probability` and `preference` are [K, R, A] for R asked returns; moments over the asked returns
-    are [K, A, 1 + P], the preference first, with `preference_variance` [K, A]; `count` is [K].
+    `probability` and `preference` are [K, R, A] for R asked returns, `contribution` is [K, R, A, P]
+    and `attention` [K, R, heads, relations]; `present` [K, relations] counts the decisions that
+    have tokens in a relation. Moments over the asked returns are [K, A, 1 + P], the preference
+    first, with `preference_variance` [K, A]; `count` is [K].
     """
     sums: dict[str, np.ndarray] = {}
     for batch in contexts.batches(BATCH):
@@ -134,11 +151,15 @@ def scan(model: SequenceModel, batch: Contexts, asked: np.ndarray) -> dict[str, 
     preference = parts.sum(-1)  # [B, T, R, A]
     parts = torch.cat([preference[..., None], parts], -1)  # [B, T, R, A, 1 + P]
     centered, along = parts - parts.mean(2, keepdim=True), torch.from_numpy(asked - asked.mean())
-    of_preference = centered[..., :1]
+    masks, of_preference = relations(model, batch), centered[..., :1]
+    attention = [torch.stack(masses(model, one, masks), 2) for one in scanned]
     moved = along.to(parts)[:, None, None]
     return {
         "probability": probability,
         "preference": preference,
+        "contribution": parts[..., 1:],
+        "attention": torch.stack(attention, 2),  # [B, T, R, heads, relations]
+        "present": torch.stack([mask.any(2) for mask in masks.values()], 2),
         "slope": (centered * moved).mean(2) / moved.square().mean(),
         "covariance": (centered * of_preference).mean(2),
         "component_variance": centered.square().mean(2),
