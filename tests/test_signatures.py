@@ -1,8 +1,9 @@
 """What each method does that others do not, on a small room, with 95 % intervals over tasks.
 
-The tasks of a test share one trained model: the intervals are those of that model.
+The tasks of a test share its trained models: the intervals are those of these models.
 """
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,18 +52,16 @@ def test_expert_distillation_does_not_search_where_algorithm_distillation_does(s
         "evaluation.episodes": 20,
         **SAMPLED,
     }
-    cells, returns = {}, {}
-    for name in ("algorithm_distillation", "expert_distillation"):
-        run = trained_run(smoke, tmp_path, {**lives, "name": name, "method.name": name})
+    names, seeds = ("algorithm_distillation", "expert_distillation"), range(3)
+    cells, returns = {name: [] for name in names}, {name: [] for name in names}
+    for name, seed in itertools.product(names, seeds):
+        own = {"name": f"{name}-{seed}", "method.name": name, "training.train_seed": seed}
+        run = trained_run(smoke, tmp_path, lives | own)
         held_out = played(run)["held_out"]
-        returns[name] = by_task(held_out.returns[:, 10:], run.split.held_out_tasks)
-        cells[name] = cells_seen(held_out)
-        interval(f"return from episode 11 on, {name}", returns[name])
-        interval(f"cells seen, {name}", cells[name])
-    for what, (learner, expert) in {
-        "returns": returns.values(),
-        "cells seen": cells.values(),
-    }.items():
+        returns[name].append(by_task(held_out.returns[:, 10:], run.split.held_out_tasks))
+        cells[name].append(cells_seen(held_out))
+    for what, each in {"return from episode 11 on": returns, "cells seen": cells}.items():
+        learner, expert = (np.mean(each[name], axis=0) for name in names)  # over the trainings
         assert interval(f"difference of the {what}", learner - expert)[0] > 0
 
 
