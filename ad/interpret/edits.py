@@ -19,8 +19,15 @@ from ad.interpret.hooks import Point, Write, hooked
 from ad.interpret.labeled import LabeledArray, Results
 from ad.methods.policy import Policy
 from ad.models.sequence_model import SequenceModel
-from envs.minigrid.encoding import COLORS, NUM_PLANES, OBJECTS, from_one_hot, has_cells, one_hot
-from envs.spaces import Array, Discrete, Part
+from envs.minigrid.encoding import (
+    COLORS,
+    OBJECTS,
+    encoded_cells,
+    has_cells,
+    one_hot,
+    shows_cells,
+)
+from envs.spaces import Discrete, Part
 
 THINGS = {  # object and color of what is put into a cell
     "wall": ("wall", "grey"),
@@ -373,17 +380,13 @@ def parse_observation(value: object, parts: Mapping[str, Part]) -> Observation:
 
 def cell_part(parts: Mapping[str, Part]) -> str | None:
     """Return the part of an observation that is a picture of cells, None if there is none."""
-    return next(
-        (name for name, part in parts.items() if has_cells(part) or _is_one_hot(part)), None
-    )
+    return next((name for name, part in parts.items() if shows_cells(part)), None)
 
 
 def cells_of(observation: Observation, parts: Mapping[str, Part]) -> np.ndarray | None:
     """Return the encoded cells that are seen, uint8 [x, y, 3], None if there is no picture."""
     name = cell_part(parts)
-    if name is None:
-        return None
-    return from_one_hot(observation[name]) if _is_one_hot(parts[name]) else observation[name]
+    return None if name is None else encoded_cells(observation[name])
 
 
 def put(
@@ -403,12 +406,8 @@ def put(
     cells = cells.copy()
     cells[x, y] = OBJECTS.index(kind), COLORS.index(color), 0
     name = cell_part(parts)
-    seen = one_hot(cells) if _is_one_hot(parts[name]) else cells
+    seen = cells if has_cells(parts[name]) else one_hot(cells)
     return replace(history, observation={**history.observation, name: seen})
-
-
-def _is_one_hot(part: Part) -> bool:
-    return isinstance(part, Array) and len(part.shape) == 3 and part.shape[2] == NUM_PLANES
 
 
 def best_two(values: np.ndarray, mask: np.ndarray | None = None) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from ad.interpret.contexts import (
 from ad.registry import SITUATIONS
 from ad.rollout.rollout import as_tensor
 from ad.rollout.tasks import policy_of
-from envs.minigrid.encoding import NUM_PLANES, OBJECTS
+from envs.minigrid.encoding import OBJECTS, encoded_cells
 from envs.registry import did_you_mean
 from envs.rng import derive_key
 from envs.spaces import split_observation
@@ -93,8 +93,7 @@ class MiniGridSituations(Situations):
     def holds(self, name, parts):
         """Return which observations, uint8 [..., x, y, 3 or 20], are in the situation `name`."""
         cells = parts.get("image", parts.get(""))
-        is_hot, side = cells.shape[-1] == NUM_PLANES, cells.shape[-2]
-        objects = cells[..., : len(OBJECTS)].argmax(-1) if is_hot else cells[..., 0]
+        objects, side = encoded_cells(cells)[..., 0], cells.shape[-2]
         middle, last = side // 2, side - 1  # the agent looks up from the last row
         places = {"front": (middle, last - 1), "left": (middle - 1, last)}
         places["right"] = middle + 1, last

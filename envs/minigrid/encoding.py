@@ -30,6 +30,11 @@ def has_cells(part: Part) -> bool:
     return np.dtype(part.dtype).kind in "iu" and part.high is not None and part.high <= HIGHEST
 
 
+def shows_cells(part: Part) -> bool:
+    """Return whether `part` is a picture of cells, encoded [x, y, 3] or one-hot [x, y, 20]."""
+    return has_cells(part) or (isinstance(part, Array) and part.shape[2:] == (NUM_PLANES,))
+
+
 def one_hot(cells: np.ndarray) -> np.ndarray:
     """Return encoded `cells`, uint8 [..., 3], as one-hot vectors, uint8 [..., 20].
 
@@ -43,3 +48,8 @@ def from_one_hot(planes: np.ndarray) -> np.ndarray:
     """Return the encoded cells, uint8 [..., 3], of one-hot `planes` [..., 20]."""
     groups = np.split(planes, np.cumsum(SIZES)[:-1], axis=-1)
     return np.stack([group.argmax(-1) for group in groups], axis=-1).astype(np.uint8)
+
+
+def encoded_cells(cells: np.ndarray) -> np.ndarray:
+    """Return the encoded cells [..., 3] of encoded ones, or of one-hot ones [..., 20]."""
+    return from_one_hot(cells) if cells.shape[-1] == NUM_PLANES else cells

@@ -22,12 +22,11 @@ from ad.models.sequence_model import SequenceModel
 from ad.models.transformer import Norm
 from envs.minigrid.encoding import (
     COLORS,
-    NUM_PLANES,
     OBJECTS,
     STATES,
-    from_one_hot,
-    has_cells,
+    encoded_cells,
     one_hot,
+    shows_cells,
 )
 from envs.spaces import Part
 from envs.tasks import task_name
@@ -159,11 +158,6 @@ def row_names(part: Part | None, count: int) -> list[str | int]:
     return [*names, *range(len(names), count)]
 
 
-def shows_cells(part: Part) -> bool:
-    """Return whether a part is a picture [x, y, 3 or 20] of encoded or one-hot cells."""
-    return has_cells(part) or part.shape[2:] == (NUM_PLANES,)
-
-
 def layout(part: Part, encoder: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of channels and cells, as the first linear map of `encoder` reads them."""
     patches = _patches(encoder)
@@ -204,8 +198,7 @@ def things_in(contexts: Contexts, part: str, model: SequenceModel) -> dict[str, 
     if not shows_cells(model.spec.observation[part]):
         return {}
     seen = contexts.window[field_name("observation", part)].cpu().numpy()[contexts.valid]
-    seen = from_one_hot(seen) if seen.shape[-1] == NUM_PLANES else seen.astype(np.uint8)
-    things = np.unique(seen.reshape(-1, len(EMPTY)), axis=0)
+    things = np.unique(encoded_cells(seen).astype(np.uint8).reshape(-1, len(EMPTY)), axis=0)
     return {_thing_name(*thing): thing for thing in things}
 
 

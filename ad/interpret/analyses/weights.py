@@ -35,7 +35,6 @@ from ad.interpret.analyses.linear import (
     mean_scales,
     readout,
     shown_directions,
-    shows_cells,
     spread,
     strongest,
     thing_vectors,
@@ -54,6 +53,7 @@ from envs.minigrid.encoding import (
     OBJECTS,
     STATES,
     one_hot,
+    shows_cells,
 )
 from envs.spaces import Part
 

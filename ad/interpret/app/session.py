@@ -103,7 +103,7 @@ class Session:
             if changed and self.shift:
                 position, last = self.model.tokenizer.position, self.model.spec.episode_length - 1
                 shift = partial(_shift_time, shift=self.shift, last=last)
-                stack.enter_context(_handle(position.register_forward_pre_hook(shift)))
+                stack.enter_context(position.register_forward_pre_hook(shift))
             yield
 
     @property
@@ -297,15 +297,6 @@ class Session:
         """Return the observation of the environment by part."""
         parts = split_observation(self.env.single_observation_space, observation)
         return {name: values[0].copy() for name, values in parts.items()}
-
-
-@contextmanager
-def _handle(handle) -> Iterator[None]:
-    """Remove a hook at the end of the block."""
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _shift_time(module, arguments: tuple, shift: int, last: int) -> tuple:

@@ -124,14 +124,13 @@ def _changes(session: Session) -> dict:
     """Return what a person has changed, and what can be changed."""
     model, last = session.model, session.model.spec.episode_length - 1
     layers, time = range(len(model.transformer.blocks)), int(session.history.time[-1])
-    heads = [f"{layer}.{head}" for layer in layers for head in range(model.transformer.heads)]
     has_time = isinstance(model.tokenizer.position, EnvTime)
     present = session.played.observation
     return {
         "changed": session.is_changed,
         "edited": session.edited is not None,
         "unnatural": session.history.observation is not present,
-        "removable": [*heads, *(f"mlp {layer}" for layer in layers)],
+        "removable": [*session.subject.heads, *(f"mlp {layer}" for layer in layers)],
         "ablated": session.ablated,
         "steering": session.steering,
         "marks": sorted(session.marks),
