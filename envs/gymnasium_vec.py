@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from envs.checks import check_actions, check_indices, env_tasks
 from envs.oracle import TaskOracle
-from envs.spaces import check_action_space, check_observation_space
+from envs.spaces import check_action_space, check_discrete_parts, check_observation_space
 
 NO_STEP = -1  # in place of an action: the environment is not stepped
 
@@ -27,16 +27,21 @@ def _to_int(seed) -> int | None:
 
 
 class _SkipSteps(gymnasium.Wrapper):
-    """Leave the environment as it is for the action NO_STEP; drop the infos, which nobody reads."""
+    """Leave the environment as it is for the action NO_STEP; drop the infos, which nobody reads.
+
+    Raises ObservationError for an observation that Gymnasium could not batch.
+    """
 
     def reset(self, *, seed=None, options=None):
         self._observation, _ = self.env.reset(seed=seed, options=options)
+        check_discrete_parts(self.observation_space, self._observation)
         return self._observation, {}
 
     def step(self, action):
         if action == NO_STEP:
             return self._observation, 0.0, False, False, {}
         self._observation, *outcome, _ = self.env.step(int(action))
+        check_discrete_parts(self.observation_space, self._observation)
         return self._observation, *outcome, {}
 
 

@@ -104,8 +104,26 @@ def split_observation(space: gymnasium.Space, observation, name: str = "") -> di
     return {name: observation}
 
 
+class ObservationError(ValueError):
+    """An observation that is not in its space."""
+
+
+def check_discrete_parts(space: gymnasium.Space, observation, name: str = "") -> None:
+    """Raise ObservationError unless the Discrete parts of one `observation` are integers.
+
+    Gymnasium's vector environments cannot batch others, and end in an error of NumPy.
+    """
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, inner in _children(space):
+            check_discrete_parts(inner, observation[key], _join(name, key))
+    elif isinstance(space, spaces.Discrete) and type(observation) is not int:
+        array = np.asarray(observation)
+        if array.shape or array.dtype.kind not in "biu":
+            raise ObservationError(f"{_what(name)} is no value of {space}: {observation!r}")
+
+
 def check_observation(world, observation) -> None:
-    """Raise ValueError unless a batched `observation` of `world` has the declared parts.
+    """Raise ObservationError unless a batched `observation` of `world` has the declared parts.
 
     Its shapes must equal the shapes of the parts, its values must fit their dtypes without
     wrapping round, and discrete parts must be below `n`.
@@ -113,16 +131,20 @@ def check_observation(world, observation) -> None:
     values = split_observation(world.single_observation_space, observation)
     for name, part in observation_parts(world).items():
         array = np.asarray(values.get(name))
-        what = f"part {name!r} of an observation" if name else "an observation"
+        what = _what(name)
         if array.dtype.kind not in "biuf" or array.shape[1:] != part.shape or array.ndim == 0:
-            raise ValueError(
+            raise ObservationError(
                 f"{what} has shape {list(array.shape)} and dtype {array.dtype}: {part}"
             )
         top = part.n - 1 if isinstance(part, Discrete) else _largest(part.dtype)
         is_integer = np.dtype(part.dtype).kind in "bui"
         low = -top - 1 if np.dtype(part.dtype).kind == "i" else 0
         if is_integer and (array.dtype.kind == "f" or array.max() > top or array.min() < low):
-            raise ValueError(f"{what} is no value of {part}: {array.ravel()[:5].tolist()}")
+            raise ObservationError(f"{what} is no value of {part}: {array.ravel()[:5].tolist()}")
+
+
+def _what(name: str) -> str:
+    return f"part {name!r} of an observation" if name else "an observation"
 
 
 def _largest(dtype: str) -> int:

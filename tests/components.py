@@ -77,6 +77,19 @@ class Dashed(Dtypes):
     observation_space = spaces.Dict({"a-b": spaces.Discrete(3)})
 
 
+class Halves(gymnasium.Env):
+    """An environment whose second observation is a number that its space does not have."""
+
+    observation_space, action_space = spaces.Discrete(4), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 1.5, 0.0, False, False, {}
+
+
 class Liar(World):
     """A world that returns an observation outside its space."""
 

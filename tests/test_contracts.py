@@ -250,6 +250,10 @@ LATE = {  # what only shows when the component runs: still a sentence, and befor
     "the world breaks its observation space: an observation is no value of": [
         *("--env.id", f"{HERE}/components.py:Late", "--model.encoder", "table", *SEARCH),
     ],
+    "an observation is no value of Discrete.4.: 1.5": [
+        *("--env.id", f"{HERE}/components.py:Halves", "--model.encoder", "table"),
+        *("--env.tasks", "[{}, {}]", "--split.num_train_tasks", "1"),
+    ],
     "breaks its observation space: an observation": [
         *("--env.id", f"{HERE}/components.py:Liar", "--model.encoder", "table"),
     ],

@@ -1,6 +1,7 @@
 """The world of an experiment and the split of its tasks."""
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from ad.config.schema import EnvConfig, SplitConfig
 from ad.errors import ConfigError
 from envs import REGISTRY, make_base, make_vec
 from envs.presets import PRESETS, resolve_length
-from envs.spaces import check_observation
+from envs.spaces import ObservationError, check_observation
 from envs.tasks import RESERVED, Split, make_split, order_of_tasks, spread_tasks
 from envs.wrappers import VectorEpisodeLength
 
@@ -48,20 +49,19 @@ class _CheckedEnvs(VectorEpisodeLength):
     """A vector environment that raises ConfigError for an observation outside its space."""
 
     def reset(self, *, seed=None, options=None):
-        observation, info = super().reset(seed=seed, options=options)
-        self._check(observation)
-        return observation, info
+        return self._checked(super().reset, seed=seed, options=options)
 
     def _advance(self, actions, active=None):
-        observation, *rest = super()._advance(actions, active)
-        self._check(observation)
-        return observation, *rest
+        return self._checked(super()._advance, actions, active)
 
-    def _check(self, observation) -> None:
+    def _checked(self, call: Callable[..., tuple], *arguments, **named) -> tuple:
+        """Return what `call` returns, an observation first."""
         try:
-            check_observation(self.env, observation)
-        except ValueError as error:
+            result = call(*arguments, **named)
+            check_observation(self.env, result[0])
+        except ObservationError as error:
             raise ConfigError(f"the world breaks its observation space: {error}") from error
+        return result
 
 
 def configured_split(env: EnvConfig, split: SplitConfig) -> Split:
