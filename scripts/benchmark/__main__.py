@@ -1,12 +1,11 @@
 """Time every stage beside its peers: python -m scripts.benchmark [--only PART] [--quick]
 
 Prints a table and writes it, with every repeat, the versions and the number of threads, to
-logs/benchmark/results.json, beside the plot growth.png and profiles of training steps. Takes twenty
-minutes on two cores, up to ten with --quick. The peers come with the extra `bench`. With --update
-FILE the table replaces the text between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE,
-what a GPU could hold that between `<!-- memory -->` and `<!-- /memory -->`, and logs/growth.png is
-drawn anew. With --only the measurements of the other parts stay those of the
-last benchmark on this machine.
+logs/benchmark/results.json, beside the plot growth.png. Takes up to twenty minutes on two cores, up
+to ten with --quick. The peers come with the extra `bench`. With --update FILE the table replaces
+the text between the lines `<!-- speed -->` and `<!-- /speed -->` of FILE, and logs/growth.png is
+drawn anew. With --only the measurements of the other parts stay those of the last benchmark on this
+machine.
 """
 
 import argparse
@@ -20,25 +19,22 @@ from ad.runtime.console import info
 
 PARTS = {
     "collect": "collection",
-    "start": "start",
     "train": "training",
-    "memory": "memory",
     "rollout": "rollouts",
-    "processes": "processes",
     "end_to_end": "end_to_end",
 }
 FOLDER = Path("logs/benchmark")
-MARKS = "speed", "memory"  # of the tables that --update writes
+MARK = "speed"  # of the table that --update writes
 
 
 def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) -> None:
     """Run the benchmarks of `parts`, show their measurements and write them below `root`."""
     from ad.runtime.files import read_marked, replace_between, write_json
-    from scripts.benchmark import memory, show
+    from scripts.benchmark import show
     from scripts.benchmark.measure import FULL, QUICK, progress
 
     if update is not None:
-        read_marked(update, MARKS)  # its error comes before the measurements
+        read_marked(update, [MARK])  # its error comes before the measurements
     effort = QUICK if quick else FULL
     begin, measurements = time.perf_counter(), []
     for part in parts:
@@ -46,14 +42,11 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
         for benchmark in progress(module.BENCHMARKS, part):
             if (measurement := benchmark(effort)) is not None:
                 measurements.append(measurement)
-        if hasattr(module, "write_profile") and not quick:
-            folder = root / FOLDER
-            folder.mkdir(parents=True, exist_ok=True)
-            module.write_profile(folder)
     seconds = time.perf_counter() - begin
     results = root / FOLDER / "results.json"
     measurements = show.with_other_parts(measurements, results, quick, list(PARTS))
-    info(show.table(measurements).markdown())
+    table = show.table(measurements).markdown()
+    info(table)
     for line in show.detail_lines(measurements):
         info(line)
     content = {"system": show.system_info(), "quick": quick, "seconds": round(seconds, 1)}
@@ -61,9 +54,7 @@ def main(parts: list[str], quick: bool, root: Path, update: Path | None = None) 
     write_json(results, content)
     show.write_plot(root / FOLDER / "growth.png", measurements)
     if update is not None:
-        tables = show.table(measurements), memory.capacity_table(measurements)
-        texts = [table.markdown() for table in tables]
-        replace_between(update, dict(zip(MARKS, texts, strict=True)))
+        replace_between(update, {MARK: table})
         show.write_plot(root / "logs/growth.png", measurements)
     info(f"benchmark: {len(measurements)} measurements in {seconds:.0f} s, {results}")
 
@@ -81,8 +72,8 @@ def benchmark(argv: Sequence[str]) -> None:
         "--update",
         type=Path,
         metavar="FILE",
-        help="write the tables into this file, e.g. scripts/benchmark/README.md, between the lines "
-        "<!-- speed --> and <!-- /speed -->, and likewise for memory",
+        help="write the table into this file, e.g. scripts/benchmark/README.md, between the lines "
+        "<!-- speed --> and <!-- /speed -->",
     )
     options = parser.parse_args(argv)
     parts = [options.only] if options.only else list(PARTS)

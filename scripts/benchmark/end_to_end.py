@@ -11,9 +11,7 @@ from ad.errors import MachineError
 from scripts.benchmark.measure import Effort, Measurement, resident_peak
 
 CHECKOUT = Path(__file__).parents[2]
-MAX_SECONDS, MIN_NAUC = 60, 0.75
 SPLIT_SEED = 100  # no published table uses this split
-MAX_BYTES = 2 * 10**9
 
 
 def minute_experiment(effort: Effort) -> Measurement | None:
@@ -32,8 +30,6 @@ def minute_experiment(effort: Effort) -> Measurement | None:
     name = f"from nothing to NAUC {scores['nauc']:.2f} and a report: {seconds:.0f} s"
     rate = 1 / seconds
     result = Measurement("end_to_end", name, "runs", rate, {"ours": [rate]}, peak_memory=peak)
-    result.target = f"held-out NAUC {MIN_NAUC} within {MAX_SECONDS} s (aim 30 s)"
-    result.met = seconds <= MAX_SECONDS and scores["nauc"] >= MIN_NAUC
     rounded = {verb: round(value, 1) for verb, value in timing.items()}
     result.detail["seconds"] = rounded | {"all": round(seconds, 1)}
     result.detail |= {name: scores[name] for name in ("nauc", "ci95", "success_last10")}
@@ -54,7 +50,6 @@ def seed_histories(effort: Effort) -> Measurement | None:
     name, rate = "seed histories, 57 x 800,000", 57 * 800_000 / collect_seconds
     result = Measurement("end_to_end", name, "steps", rate, {"ours": [rate]})
     result.peak_memory = train_peak
-    result.target, result.met = "trains in 2 GB resident", 0 < train_peak < MAX_BYTES
     result.detail |= {"collect, s": collect_seconds, "30 training steps, s": train_seconds}
     result.detail["collect, peak bytes (with memory-mapped files)"] = collect_peak
     return result
@@ -65,12 +60,7 @@ def run_verb(verb: str, options: list[str]) -> tuple[float, int]:
 
     The seconds include the start of Python. Raises MachineError if it fails.
     """
-    return run_module([f"scripts.{verb}", *options])
-
-
-def run_module(words: list[str]) -> tuple[float, int]:
-    """Run `python -m <words>` and return what `run_verb` returns."""
-    command = [sys.executable, "-m", *words]
+    command = [sys.executable, "-m", f"scripts.{verb}", *options]
     begin, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)

@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,8 +34,6 @@ class Measurement:
     peer: float | None = None
     limit_name: str = ""
     limit: float | None = None  # the highest rate that the hardware allows
-    target: str = ""  # the project's aim, in words
-    met: bool | None = None
     peak_memory: int | None = None  # largest resident size of the process, in bytes, under `ours`
     detail: dict = field(default_factory=dict)
 
@@ -57,7 +54,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Effort:
-    """The number of repeats and the size of each: FULL takes up to ten minutes, QUICK one."""
+    """The number of repeats and the size of each."""
 
     repeats: int
     scale: float  # of the work of one repeat
@@ -70,13 +67,6 @@ class Effort:
 
 Benchmark = Callable[[Effort], Measurement | None]  # None where it does not apply
 FULL, QUICK = Effort(3, 1.0, False), Effort(1, 0.25, True)
-
-
-def named(benchmark: Callable[..., Measurement | None], *arguments: object) -> Benchmark:
-    """Return `benchmark` with its first `arguments`, which are its name in the progress bar."""
-    bound = partial(benchmark, *arguments)
-    bound.__name__ = " ".join(map(str, arguments))
-    return bound
 
 
 def alternate(

@@ -1,7 +1,5 @@
 """Rollouts of a frozen model with a KV cache, against a full forward pass for each decision."""
 
-import time
-
 import numpy as np
 import torch
 
@@ -55,22 +53,7 @@ def cached(effort: Effort) -> Measurement:
     result = Measurement("rollout", name, "steps", median(rates["ours"]), rates)
     result.peer_name, result.peer = "full recompute", median(rates["full recompute"])
     result.limit_name, result.limit = limit, median(rates[limit]) / _operations(config)
-    result.target = "30 x recompute, 40 k steps/s"
-    result.met = result.ratio >= 30 and result.ours >= 40e3
     result.peak_memory = next(iter(peak), None)
-    return result
-
-
-def late_steps(effort: Effort) -> Measurement:
-    """Measure the last steps of a long rollout against early ones: they should cost the same."""
-    model, config = frozen_model()
-    seconds = _window_seconds(model, config, count=effort.scaled(12, 4))
-    early, late = NUM_ENVS * WINDOW / seconds[1], NUM_ENVS * WINDOW / seconds[-1]
-    name = f"the last {WINDOW} steps of many"
-    result = Measurement("rollout", name, "steps", late, {"ours": [late]})
-    result.peer_name, result.peer = f"the second {WINDOW} steps", early
-    result.target, result.met = "no slower (within 15 %)", late >= 0.85 * early
-    result.detail[f"seconds per {WINDOW} steps"] = [round(value, 3) for value in seconds]
     return result
 
 
@@ -120,23 +103,6 @@ def _device(model) -> str:
     return model.head.weight.device.type
 
 
-def _window_seconds(model, config, count: int) -> list[float]:
-    """Return the seconds of each of `count` times WINDOW decisions, without environments."""
-    device = model.head.weight.device
-    policy = ContextPolicy(model, SlidingWindow(model, NUM_ENVS, config.data.context_length))
-    zeros = torch.zeros(NUM_ENVS, dtype=torch.int64, device=device)
-    never = zeros > 0
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(count):
-            begin = time.perf_counter()
-            for _ in range(WINDOW):
-                policy.act(zeros, zeros).argmax(1).cpu()
-                policy.observe(zeros, zeros.float(), never, never, zeros)
-            seconds.append(time.perf_counter() - begin)
-    return seconds
-
-
 def _operations(config) -> float:
     """Return the floating-point operations of one environment's step with the cache.
 
@@ -158,4 +124,4 @@ def _operations(config) -> float:
         return operations(step)
 
 
-BENCHMARKS = [cached, late_steps, growth]
+BENCHMARKS = [cached, growth]

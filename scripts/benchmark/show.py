@@ -19,7 +19,7 @@ from ad.runtime.files import atomic_write
 from ad.training.provenance import hardware
 from scripts.benchmark.measure import Measurement
 
-HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory", "target", "met"]
+HEADER = ["", "ours /s", "peer /s", "ratio", "limit /s", "of limit", "memory"]
 PACKAGES = ("gymnasium", "numba", "stable_baselines3", "transformers")
 TRAINING_COST = "milliseconds per 1,000 transitions"
 Panel = tuple[str, str, dict[int, float]]  # title, unit of the costs, costs
@@ -61,7 +61,7 @@ def with_other_parts(
     names = {field.name for field in fields(Measurement)}
     measured = {measurement.part for measurement in measurements}
     old = [Measurement(**{k: v for k, v in entry.items() if k in names}) for entry in entries]
-    others = [measurement for measurement in old if measurement.part not in measured]
+    others = [own for own in old if own.part in parts and own.part not in measured]
     return sorted([*measurements, *others], key=lambda measurement: parts.index(measurement.part))
 
 
@@ -145,8 +145,6 @@ def _cells(measurement: Measurement) -> list[str]:
         _rate(measurement.limit),
         UNKNOWN if share is None else f"{share:.0%}",
         UNKNOWN if memory is None else f"{memory / 1e9:.2f} GB",
-        measurement.target or UNKNOWN,
-        {None: UNKNOWN, True: "yes", False: "no"}[measurement.met],
     ]
 
 

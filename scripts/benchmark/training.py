@@ -1,24 +1,19 @@
-"""Training steps of the quickstart's, a wider and the seed experiment's shape, and their growth."""
+"""Train steps of the quickstart's and a wider shape, and the growth of their cost."""
 
 import itertools
-import os
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from ad.collection.collect import collect
 from ad.config.parser import load
 from ad.config.schema import Experiment
 from ad.data.dataset import to_device
 from ad.methods import build_model
-from ad.runtime.devices import choose_device, torch_threads
 from ad.runtime.run import Run
 from ad.training.optimizer import FlatAdamW, loss_and_grad
 from ad.training.precision import uses_bfloat16
@@ -37,60 +32,19 @@ from scripts.benchmark.measure import (
 
 # Shapes are batch size x context length.
 WIDE = ("--data.context_length", "256")
-SEED_SHAPE = ("--config_path", "configs/seed_darkroom.yaml", "--data.env_steps", "0")
 ACTOR_STEPS = 20_000  # transitions of each of a source agent's ten actors
-SEED_STEP = 11.2  # seconds per train step that the seed implementation's notes report
 CONTEXTS, WIDTHS = (64, 128, 256, 512, 1024), (32, 64, 128, 256)
 
 
 def quickstart(effort: Effort) -> Measurement:
     """Measure the quickstart's steps against a GPT-2 of its shape on the same batches."""
     name, count = "quickstart shape, 32 x 64", effort.scaled(48, 8)
-    return _with_targets(_against_gpt2(name, _trainer(effort), count, effort))
+    return _against_gpt2(name, _trainer(effort), count, effort)
 
 
 def wide(effort: Effort) -> Measurement:
     """Measure steps on windows of 256 transitions against a GPT-2 on the same batches."""
-    result = _against_gpt2("32 x 256", _trainer(effort, *WIDE), effort.scaled(12, 2), effort)
-    result.detail["profile"] = "logs/benchmark/profile_wide.txt"
-    return _with_targets(result)
-
-
-def _with_targets(result: Measurement) -> Measurement:
-    result.target = "110 k/s, 3 x the peer, 20 % of the limit (aim 40 %)"
-    reached = result.ratio and result.ratio >= 3 and result.share >= 0.2
-    result.met = reached and result.ours >= 110e3
-    return result
-
-
-def seed(effort: Effort) -> Measurement:
-    """Measure steps of the seed experiment's shape: 768 tokens, feed-forward 2048, dropout."""
-    trainer, repeats = _trainer(effort, *SEED_SHAPE), min(effort.repeats, 2)
-    contenders = {"ours": steps(trainer, 1), **_limit(trainer)}
-    result = _measure("seed shape", trainer, contenders, replace(effort, repeats=repeats))
-    result.peer_name = "seed implementation (its notes, not measured here)"
-    result.peer = _transitions(trainer.config) / SEED_STEP
-    result.target = "12 x the peer, 25 % of the limit"
-    result.met = result.ratio >= 12 and result.share >= 0.25
-    return result
-
-
-def compiled_steps(effort: Effort) -> Measurement | None:
-    """Measure torch.compile against eager steps, and its compile time, on a GPU."""
-    device = choose_device(load([])).type
-    if effort.quick or device == "cpu":
-        return None
-    eager, compiled = new_trainer(*WIDE), new_trainer(*WIDE)
-    begin = time.perf_counter()
-    compiled.compile()
-    seconds = time.perf_counter() - begin
-    contenders = {"ours": steps(compiled, 5), "eager": steps(eager, 5)}
-    rates = alternate(contenders, effort.repeats, device)
-    name = "32 x 256, torch.compile"
-    result = Measurement("train", name, "transitions", median(rates["ours"]), rates)
-    result.peer_name, result.peer = "eager", median(rates["eager"])
-    result.detail["seconds to compile"] = round(seconds, 1)
-    return result
+    return _against_gpt2("32 x 256", _trainer(effort, *WIDE), effort.scaled(12, 2), effort)
 
 
 def growth(effort: Effort) -> Measurement | None:
@@ -116,9 +70,7 @@ def _against_gpt2(name: str, trainer: Trainer, count: int, effort: Effort) -> Me
     if peers.installed("transformers"):
         for precision in ("bfloat16", "float32"):
             contenders[f"GPT-2, {precision}"] = gpt2_steps(trainer, max(count // 3, 1), precision)
-    result = _measure(name, trainer, contenders, effort)
-    result.detail["sampler, share of a train step"] = _sampler_share(trainer, result.ours)
-    return result
+    return _measure(name, trainer, contenders, effort)
 
 
 def new_trainer(*options: str, actor_steps: int = ACTOR_STEPS) -> Trainer:
@@ -180,26 +132,6 @@ def gpt2_steps(trainer: Trainer, count: int, precision: str) -> Work:
     return work
 
 
-def write_profile(folder: Path) -> None:
-    """Write `profile_<shape>.txt`, the time of each operation in a train step.
-
-    On a CPU the step has one thread.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # no messages when it starts and stops
-    for name, options in (("quickstart", ()), ("wide", WIDE), ("seed", SEED_SHAPE)):
-        with torch_threads(1):
-            trainer = new_trainer(*options)
-            trainer.train_step()
-            activities = [ProfilerActivity.CPU]
-            if trainer.device.type == "cuda":
-                activities.append(ProfilerActivity.CUDA)
-            with profile(activities=activities) as profiled:
-                trainer.train_step()
-        order = f"self_{trainer.device.type}_time_total"
-        table = profiled.key_averages().table(sort_by=order, row_limit=25)
-        (folder / f"profile_{name}.txt").write_text(table, encoding="utf-8")
-
-
 def _rates(options: tuple[str, ...], effort: Effort) -> list[float]:
     trainer = new_trainer(*options)
     work = {"ours": steps(trainer, effort.scaled(3))}
@@ -254,15 +186,4 @@ def _measure(
     return result
 
 
-def _sampler_share(trainer: Trainer, rate: float) -> float:
-    """Return the sampler's share of a train step, where `rate` is that of the train steps."""
-    settings, rng = trainer.config.training, np.random.default_rng(0)
-
-    def work() -> float:
-        to_device(trainer.data.train.sample(rng, settings.batch_size), trainer.device)
-        return float(_transitions(trainer.config))
-
-    return round(rate / median(alternate({"ours": work}, 20)["ours"]), 4)
-
-
-BENCHMARKS = [quickstart, wide, seed, compiled_steps, growth]
+BENCHMARKS = [quickstart, wide, growth]
