@@ -4,7 +4,7 @@ Nothing learns. An actor plays one entry of the list for its whole sequence, so 
 shows two policies: the shares are shares of the actors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import numpy as np
 from ad.config.fields import field
 from ad.config.schema import Experiment
 from ad.config.world import configured_split
-from ad.data.schema import TransitionChunk
+from ad.data.store import mean_in_order
 from ad.errors import SettingError
 from ad.sources.actors import Actors, Observations, draw, settings_of_agents
-from ad.sources.base import Source, knows_optimal_policy
+from ad.sources.base import RolloutSource, knows_optimal_policy
 from ad.sources.demonstration_entries import (
     ENTRIES,
     Entry,
@@ -43,7 +43,7 @@ class Settings:
         return hash(repr(self))
 
 
-class Demonstrations(Source):
+class Demonstrations(RolloutSource):
     """K tasks with N actors each, played by the policies of `settings.entries`."""
 
     Settings = Settings
@@ -78,6 +78,7 @@ class Demonstrations(Source):
         policies = _load_all(self.entries, env.unwrapped, tasks)
         self.actors = Actors(env, len(tasks), num_envs, keys)
         self.entry_of_actor = assign(self.entries, num_envs)
+        self.entropies: list[np.ndarray] = []  # of the steps of the present chunk, [K] each
         self.optimal = None
         if any(entry.origin == "policy" for entry in self.entries):
             self.optimal = env.unwrapped.optimal_policy(tasks)  # [K, S, A]
@@ -86,32 +87,22 @@ class Demonstrations(Source):
             for (k, e), player in policies.items()
         }
 
-    def run(self, steps: int) -> Iterator[TransitionChunk]:
-        """Play until each environment has taken `steps` steps; yield the transitions in chunks."""
-        for chunk in self.actors.chunks(steps):
-            self.entropies: list[np.ndarray] = []
-            self.actors.fill(chunk, self.act)
-            chunk.statistics["entropy"] = self.entropies
-            yield chunk
-
     def state(self) -> dict | None:
         """Return the state as nested dicts of arrays; None if the environments have none."""
-        actors = self.actors.state()
-        if actors is None:
-            return None
         memories = {
             f"{k}-{e}": player.memory.copy()
             for (k, e), player in self.players.items()
             if player.memory is not None
         }
-        return {"memories": memories, "actors": actors}
+        state = super().state()
+        return state and {"memories": memories, **state}
 
     def restore(self, state: dict) -> None:
         """Set the state to one returned by `state`."""
         for name, memory in state.get("memories", {}).items():
             k, e = map(int, name.split("-"))
             self.players[k, e].memory = memory.copy()
-        self.actors.restore(state["actors"])
+        super().restore(state)
 
     def act(self, observations: Observations, u: np.ndarray) -> np.ndarray:
         """Sample the actions [K, N] of each actor's policy by the uniforms `u` [K, N]."""
@@ -127,6 +118,11 @@ class Demonstrations(Source):
         self.entropies.append(-(p * np.log(np.maximum(p, 1e-12))).sum(-1).mean(1))
         rank = draw(p.cumsum(-1), u, self.actors.num_actions - 1)
         return self.actors.actions_of_task[self.actors.agent, rank]
+
+    def _statistics(self) -> dict[str, np.ndarray]:
+        """Return the entropy of the policies, as the mean over a chunk and over actors, [K]."""
+        entropies, self.entropies = self.entropies, []
+        return {"entropy": mean_in_order(entropies)}
 
     def _logits(self, k: int, e: int, own: np.ndarray, seen: dict, starts) -> np.ndarray:
         """Return the logits of the actions of task k for the actors `own`, float64 [M, A]."""
