@@ -344,10 +344,6 @@ def test_a_decision_transformer_reaches_what_is_asked(finished):
     held_out = results["splits"]["held_out"]
     assert held_out["return_last10"] > 5.6
 
-    histogram = results["history_returns"]
-    assert sum(histogram["counts"]) == 3 * 800 and len(histogram["edges"]) == 41
-    assert (histogram["edges"][0], histogram["edges"][-1]) == (0, 6)
-
 
 def test_asked_returns_are_logged_during_training_and_reported(finished):
     steps, achieved = metrics_log.series(finished.folder, metrics_log.ASKED)

@@ -11,12 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ad.config.schema import Experiment
-from ad.data.episodes import returns_of
-from ad.data.histories import training_folders
-from ad.data.store import load_history
 from ad.errors import CorruptError
 from ad.evaluation.scores import estimate
 from ad.methods import build_method
@@ -29,7 +24,6 @@ from envs.tasks import Split, task_name
 CALIBRATION = "calibration.csv"
 COLUMNS = ("action", "asked", "task", "eval_seed", "episode", "return")
 ACTIONS = {"sample": "sampled", "greedy": "greedy"}  # how actions are chosen -> its title
-BINS = 40  # of the histogram of returns
 
 
 def write_calibration(folder: Path, config: Experiment, split: Split, model: SequenceModel) -> None:
@@ -57,18 +51,14 @@ def asked_return(config: Experiment, model: SequenceModel) -> float | None:
 def summarize_calibration(run: Run) -> dict:
     """Return the entries of `results.json` of a calibration; {} if none is configured.
 
-    `calibration` is that of `evaluation.action`, `calibration_by_action` has both, and
-    `history_returns` is the histogram of the histories' returns. Raises CorruptError if
-    `calibration.csv` is not complete.
+    `calibration` is that of `evaluation.action`, `calibration_by_action` has both. Raises
+    CorruptError if `calibration.csv` is not complete.
     """
     if not run.config.evaluation.calibration:
         return {}
     by_action = read_calibration(run.folder / CALIBRATION)
-    return {
-        "calibration": by_action[run.config.evaluation.action],
-        "calibration_by_action": by_action,
-        "history_returns": history_returns(run),
-    }
+    own = by_action[run.config.evaluation.action]
+    return {"calibration": own, "calibration_by_action": by_action}
 
 
 def read_calibration(path: Path) -> dict[str, list[dict]]:
@@ -93,20 +83,6 @@ def read_calibration(path: Path) -> dict[str, list[dict]]:
         action: [_entry(asked, values) for (a, asked), values in returns.items() if a == action]
         for action in ACTIONS
     }
-
-
-def history_returns(run: Run) -> dict[str, list] | None:
-    """Return the histogram of the returns of all episodes of the train tasks: edges and counts.
-
-    None if a train task has no history.
-    """
-    folders = training_folders(run.config, run.split.train_tasks)
-    if folders is None:
-        return None
-    fields = ("terminated", "truncated", "reward")
-    returns = np.concatenate([returns_of(load_history(f, fields).learned) for f in folders])
-    counts, edges = np.histogram(returns, BINS)
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def _played(config: Experiment, split: Split, model: SequenceModel, action: str) -> Iterator[tuple]:

@@ -129,31 +129,17 @@ def room_maps(world: TaskOracle, results: dict) -> Chart | None:
     )
 
 
-def history_histogram(histogram: dict) -> Chart:
-    """Return the numbers of episodes by their return, from counts and edges of a `results.json`."""
-    title = "Returns of all episodes in the histories"
-    return _histogram(histogram["counts"], histogram["edges"], "episodes", title)
-
-
 def returns_histogram(returns: np.ndarray) -> Chart:
     """Return the shares of episodes by their `returns` [M]."""
     is_constant = returns.min() == returns.max()
     edges = returns[0] + np.array([-0.5, 0.5]) if is_constant else HISTOGRAM_BINS
     counts, edges = np.histogram(returns, edges)
-    return _histogram(counts / len(returns), edges, "share of episodes")
-
-
-def _histogram(
-    counts: Sequence[float], edges: Sequence[float], value_name: str, title: str = ""
-) -> Chart:
-    centers = (np.array(edges[1:]) + np.array(edges[:-1])) / 2
     return Chart(
         "columns",
-        centers.tolist(),
-        [counts],
-        title=title,
+        ((edges[1:] + edges[:-1]) / 2).tolist(),
+        [counts / len(returns)],
         column_name="return of an episode",
-        value_name=value_name,
+        value_name="share of episodes",
         styles=[{"color": 1}],
     )
 

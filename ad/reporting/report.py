@@ -173,8 +173,6 @@ def _calibration(results: dict, noun: str) -> Iterator[Section]:
             f"of all {noun}s and seeds. The interval over several trained models would be wider."
         ),
     ]
-    if histogram := results["history_returns"]:
-        blocks.append(charts.history_histogram(histogram))
     yield Section("Calibration", blocks)
 
 
