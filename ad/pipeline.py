@@ -16,6 +16,7 @@ from ad.errors import MachineError, NumericError
 from ad.evaluation import evaluate as evaluation
 from ad.evaluation.source_returns import source_warning
 from ad.evaluation.transfer import evaluate_worlds
+from ad.methods import build_method
 from ad.runtime import console
 from ad.runtime.console import info, warn
 from ad.runtime.locks import locked
@@ -50,6 +51,8 @@ def train(run: Run, fresh: bool = False, processes: SingleProcess = ALONE) -> No
 
     Several `processes` train one run. Raises NumericError if it cannot be trained.
     """
+    if not build_method(run.config.method).has_model:
+        return info(f"train: no model: {run.config.method.name} learns in the evaluated tasks")
     if fresh:
         run.discard_training()
     trainer = new_trainer(run, processes)

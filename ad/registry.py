@@ -36,6 +36,7 @@ METHODS = Registry(
         "in_context_q": "ad.methods.in_context_q:InContextQ",
         "in_context_planning": "ad.methods.in_context_planning:InContextPlanning",
         "rl2": "ad.methods.rl2:RL2",
+        "source": "ad.methods.source_alone:SourceAlone",
     },
     group="methods",
     base="ad.methods.base:Method",

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ad.evaluation.aggregates import (
-    bootstrap_interval,
     interquartile_mean,
     optimality_gap,
     performance_profile,
@@ -23,27 +22,6 @@ def test_aggregates_agree_with_rliable():
     assert profile == pytest.approx([0.77647059, 0.51764706, 0.25882353], abs=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("statistic", "scores", "low", "high"),
-    [
-        (interquartile_mean, (A,), 0.452, 0.598),
-        (optimality_gap, (A,), 0.428, 0.537),
-        (probability_of_improvement, (A, B), 0.381, 0.551),
-    ],
-)
-def test_bootstrap_intervals_agree_with_rliable(statistic, scores, low, high):
-    found = bootstrap_interval(statistic, *scores)
-    assert found == pytest.approx((low, high), abs=0.012)  # of other random resamples
-
-
 def test_ties_count_half_and_targets_cap_the_gap():
     assert probability_of_improvement(A, A) == 0.5
     assert optimality_gap(np.array([[0.5, 1.5]])) == 0.25
-
-
-def test_a_profile_has_an_interval_at_each_threshold():
-    thresholds = np.linspace(0, 1, 5)
-    low, high = bootstrap_interval(lambda s: performance_profile(s, thresholds), A)
-    profile = performance_profile(A, thresholds)
-    assert low.shape == high.shape == (5,)
-    assert (low <= profile).all() and (profile <= high).all()

@@ -9,14 +9,18 @@ import envs
 from ad.config.parser import load
 from ad.config.schema import EnvConfig, Experiment, SplitConfig
 from ad.config.world import configured_split, configured_world
+from ad.errors import ConfigError
+from ad.evaluation.evaluate import load_model
 from ad.evaluation.metrics import nauc
 from ad.evaluation.references import (
     evaluated_references,
     random_references,
     source_references,
 )
-from ad.evaluation.results import Evaluation
-from ad.evaluation.tabular_learner import learned_returns
+from ad.evaluation.results import Evaluation, read_results
+from ad.evaluation.source_play import learned_returns
+from ad.pipeline import collect, evaluate, train
+from ad.runtime.run import Run
 from envs.grid.dark_room import DarkRoom
 from envs.grid.explorer import explorer_paths
 
@@ -143,6 +147,30 @@ def test_the_tabular_learner_finds_each_goal_and_returns_to_it():
     reference = lines["tabular_learner"]["held_out"]
     assert reference.returns == pytest.approx(returns["held_out"].mean(1))
     assert (reference.p_success >= reference.successes).all() and reference.p_success[0, -1] == 1
+
+
+def test_a_source_is_a_method_that_learns_each_evaluated_task_from_nothing(tmp_path):
+    words = ["--env.id", "DarkRoom-9x9-Terminating-v1", "--root", str(tmp_path)]
+    words += ["--method.name", "source", "--source.algorithm", "q_learning"]
+    words += ["--split.num_train_tasks", "3", "--split.num_held_out", "4"]
+    config = load([*words, "--evaluation.episodes", "30", "--evaluation.eval_seeds", "2"])
+    run = Run.open(config)
+    for verb in (collect, train, evaluate):
+        verb(run)
+    assert not (tmp_path / "histories").exists() and not (run.folder / "checkpoints").exists()
+    held_out = read_results(run.folder / "results.csv")["held_out"]
+    assert held_out.returns.shape == (4, 2, 30) and (held_out.returns[..., 25:] == 1).all()
+    before = np.maximum.accumulate(held_out.returns, 2)[..., :-1] > 0
+    np.testing.assert_array_equal(held_out.reward_in_context[..., 1:] > 0, before)
+    with np.load(run.folder / "trajectories.npz") as played:
+        own = played["split"] == "held_out"
+        for k, episode in enumerate(played["episode"][own]):
+            counts = np.bincount(episode[episode >= 0], minlength=30)
+            np.testing.assert_array_equal(counts, held_out.lengths[k, 0])
+            rewards = np.bincount(episode[episode >= 0], played["reward"][own][k][episode >= 0])
+            np.testing.assert_allclose(rewards, held_out.returns[k, 0])
+    with pytest.raises(ConfigError, match="has no model: its method is source"):
+        load_model(run)
 
 
 def test_the_tabular_learner_learns_a_task_without_the_others():

@@ -32,6 +32,13 @@ def test_runs_of_several_splits_have_the_interval_of_the_split_means():
     assert found.high - found.mean == pytest.approx(half, rel=1e-4)
 
 
+def test_split_means_that_agree_by_chance_do_not_make_an_interval_narrower():
+    runs = [0.4, 0.6, 0.8, 0.8, 0.6, 0.4]  # both splits have the mean 0.6
+    found = estimate(runs, ["a"] * 3 + ["b"] * 3)
+    half = 2.570582 * np.std(runs, ddof=1) / np.sqrt(6)  # that of six runs
+    assert found.high - found.mean == pytest.approx(half, rel=1e-4) and found.n == 2
+
+
 def test_unknown_values_do_not_count_and_one_value_has_no_interval():
     assert estimate([None, 0.5, None]) == Estimate(0.5, n=1)
     assert estimate([None]) == Estimate(None)

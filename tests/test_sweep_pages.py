@@ -114,12 +114,43 @@ def test_cells_are_compared_by_the_deviation_of_the_two(tmp_path):
     ends = compared.difference.low, compared.difference.high
     assert ends == pytest.approx((-0.9267, -0.4733), abs=1e-3)
     cells = {row[0]: row[1:] for row in tables.aggregates_table(results).rows}
-    assert cells["distillation"][1].startswith("0.900 [") and cells["distillation"][3] == "–"
-    assert cells["clone"][2].startswith("0.800 [") and cells["clone"][3].startswith("0.000")
+    # The interval of three runs whose deviation is 0.1: 4.302653 * 0.1 / sqrt(3) = 0.248
+    assert cells["distillation"][1] == "0.900 [0.652, 1.148]" and cells["distillation"][4] == "–"
+    assert cells["clone"][3].startswith("0.800 [") and cells["clone"][4].startswith("0.000")
     assert np.all(np.diff(tables.profile_chart(results).values[1]) <= 0)
     some = tables.complete_scores(results_of(sweep, scores | {"clone": [0.1, 0.2]}))
     assert set(some) == {"distillation"}
     assert tables.complete_scores(results_of(sweep, {"distillation": [0.8], "clone": [0.4]})) == {}
+
+
+def test_paired_runs_are_compared_split_by_split_where_the_plan_says_so(tmp_path):
+    rows = {
+        "learner": {"settings": {"method.name": "source", "source.algorithm": "q_learning"}},
+        "distillation": {"against": "learner"},
+        "labels": {"settings": {"method.name": "dpt"}},
+        "informed": {"informed": True},
+    }
+    plan = {
+        **{"groups": {"room": BOARD["groups"]["room"]}, "rows": rows, "seeds": [0, 1, 2]},
+        **{"paired": True, "learner": "learner", "scores": ["nauc"]},
+    }
+    sweep = write_sweep(tmp_path, plan)
+    for cell in sweep.cells:
+        seeds = [(r.config.split.split_seed, r.config.training.train_seed) for r in cell.runs]
+        assert seeds == [(0, 0), (1, 1), (2, 2)]
+    own = {"learner": [0.1, 0.5, 0.9], "distillation": [0.2, 0.61, 0.99], "labels": [0.1] * 3}
+    results = results_of(sweep, own)
+    lines = rows_of(results, "room")
+    # Differences 0.1, 0.11, 0.09: error 0.01 / sqrt(3), t(0.975, 2) = 4.302653, t = 17.32
+    text = "learner: +0.100 [+0.075, +0.125], p 0.0033"
+    assert lines["distillation"]["NAUC minus that of"] == text
+    assert lines["labels"]["NAUC minus that of"] == "–"
+    marked = [title for title, line in lines.items() if "†" in line.get("NAUC", "")]
+    assert marked == ["labels"]
+    knows = {row[0]: row[1] for row in tables.summary_table(results).rows}
+    assert knows["learner"] == knows["distillation"] == "nothing"
+    assert (knows["labels"], knows["informed"]) == ("optimal actions", "the family of tasks")
+    assert "distillation with learner" in page_of(sweep, results.records)
 
 
 @pytest.mark.parametrize("scores, counts", [(LEVEL, [5, 5]), (APART, [3, 3]), (CEILING, [3, 3])])
@@ -149,7 +180,7 @@ def test_each_table_has_the_optimum_random_play_and_the_sources_themselves(tmp_p
         for run, share in zip(cell.runs, shares[cell.row], strict=True):
             records[run.key].values[""]["scores"]["source_share"] = share
     results = sweep_results(sweep, records)
-    assert {row[0]: row[4] for row in tables.summary_table(results).rows[3:]} == {
+    assert {row[0]: row[3] for row in tables.summary_table(results).rows[3:]} == {
         "*optimal policy*": "1.000",
         "*random actions*": "0.125",
         "*the learner itself, on train tasks*": "0.625",

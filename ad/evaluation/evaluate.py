@@ -8,6 +8,7 @@ from ad.data.spec import spec_from_dict
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.calibration import asked_return, write_calibration
 from ad.evaluation.results import write_results
+from ad.evaluation.source_play import source_rollouts
 from ad.evaluation.summary import is_evaluated, write_summary
 from ad.methods import build_method, build_model, train_steps
 from ad.models.sequence_model import SequenceModel
@@ -26,15 +27,23 @@ def evaluate(run: Run, fresh: bool = False) -> bool:
 
     Returns False, and evaluates nothing, if the results exist and not `fresh`.
     """
-    _trained_checkpoint(run)  # raises ConfigError without one
+    has_model = build_method(run.config.method).has_model
+    if has_model:
+        _trained_checkpoint(run)  # raises ConfigError without one
     if not fresh and is_evaluated(run):
         return False
-    model = load_model(run)
-    with run.timed("evaluate_s", reset=True):
-        results = evaluation_rollouts(run.config, run.evaluated_split, model)
-        write_calibration(run.folder, run.config, run.split, model)
+    asked = None
+    if has_model:
+        model = load_model(run)
+        with run.timed("evaluate_s", reset=True):
+            results = evaluation_rollouts(run.config, run.evaluated_split, model)
+            write_calibration(run.folder, run.config, run.split, model)
+        asked = asked_return(run.config, model)
+    else:
+        with run.timed("evaluate_s", reset=True):
+            results = source_rollouts(run.config, run.evaluated_split)
     write_results(run.folder, run.evaluated_split, results)
-    write_summary(run, asked_return(run.config, model))
+    write_summary(run, asked)
     return True
 
 
@@ -88,6 +97,8 @@ def checkpoint_at(run: Run, step: int) -> Path:
 
 def _trained_checkpoint(run: Run) -> Path:
     """Return the path of the last checkpoint. Raises ConfigError if training is not finished."""
+    if not build_method(run.config.method).has_model:
+        raise ConfigError(f"{run.config.name} has no model: its method is {run.config.method.name}")
     path = checkpoints.newest(run.folder / "checkpoints")
     expected = checkpoints.name(train_steps(run.config))
     if path is None or path.name != expected:

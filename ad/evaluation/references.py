@@ -2,7 +2,7 @@
 
 The world computes its own references, `world.references`. `source` and `source_end` are the first
 and the last ten episodes of the source agents' histories. `tabular_learner` starts from nothing in
-each task (`ad.evaluation.tabular_learner`). `random` actions are played where the world has no
+each task (`ad.evaluation.source_play`). `random` actions are played where the world has no
 exact value. But for the world, the tasks and the evaluation's seeds and episodes, no reference
 reads a setting of the run.
 """
@@ -20,7 +20,7 @@ from ad.data.histories import training_folders
 from ad.data.store import load_history
 from ad.evaluation.metrics import LAST
 from ad.evaluation.results import Evaluation
-from ad.evaluation.tabular_learner import learned_returns
+from ad.evaluation.source_play import learned_returns
 from ad.methods.policy import Policy
 from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import rollout_tasks

@@ -310,17 +310,18 @@ def estimate(
 
     values: one for each run, None where it is unknown. splits: the name of the split of each run,
     or empty. Runs on one split share their tasks, so that the independent values are the means of
-    the splits where there are several; `n` is their number. The interval is cut at the bounds `low`
-    and `high` of the score, but always contains the mean.
+    the splits where there are several; `n` is their number. Means of splits that agree by chance do
+    not make the interval narrower than that of the runs. It is cut at the bounds `low` and `high`
+    of the score, but always contains the mean.
     """
     known = [k for k, value in enumerate(values) if value is not None]
-    scores = [float(values[k]) for k in known]
+    runs = scores = [float(values[k]) for k in known]
     if len(set(splits)) > 1:
-        scores = list(split_means(scores, [splits[k] for k in known]).values())
+        scores = list(split_means(runs, [splits[k] for k in known]).values())
     n = len(scores)
     if n < 2:
         return Estimate(scores[0] if scores else None, n=n)
-    half = float(stdtrit(n - 1, 0.975) * np.std(scores, ddof=1) / np.sqrt(n))
+    half = max(_half_width(scores), _half_width(runs))
     return _bounded(float(np.mean(scores)), half, n, low, high)
 
 
@@ -397,6 +398,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def number(value: float | None, format: str) -> str:
     """Format `value`; a dash if it is None."""
     return UNKNOWN if value is None else f"{value:{format}}"
+
+
+def _half_width(scores: Sequence[float]) -> float:
+    """Return half the width of the 95 % interval of the mean of `scores`, by Student's t."""
+    n = len(scores)
+    return float(stdtrit(n - 1, 0.975) * np.std(scores, ddof=1) / np.sqrt(n))
 
 
 def _bounded(mean: float, half: float, n: int, low: float | None, high: float | None) -> Estimate:

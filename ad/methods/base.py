@@ -77,6 +77,8 @@ class Method:
     any_size: ClassVar[bool] = True
     # Whether it learns from histories; one that does not brings a learner.
     reads_histories: ClassVar[bool] = True
+    # Whether it trains a model; one that does not is played by `ad.evaluation.source_play`.
+    has_model: ClassVar[bool] = True
 
     def __init__(self, settings):
         self.settings = settings

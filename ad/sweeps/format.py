@@ -11,7 +11,7 @@ from typing import Optional
 from ad.config.fields import field
 from ad.interpret.labeled import TRAIN_STEPS
 
-FACTS = ("privileged_info", "references", "transitions")
+FACTS = ("knows", "references", "transitions")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class RowConfig:
     experiment: str = field("")  # YAML file of an experiment; empty: that of the group
     settings: dict = field({})  # dotted setting: value
     informed: bool = field(False)  # whether it has the settings `informed` of its group
+    against: str = field("")  # title of the row that it is compared with, where runs are paired
     tried: list[dict] = field([])  # further settings, of which a board with `tuning` finds the best
     # the entry of `tried` that the row has on other boards; null before it is chosen
     tuned: Optional[dict] = field(None)  # noqa: UP045
@@ -122,17 +123,21 @@ class SweepConfig:
     experiment: str = field("")  # YAML file of an experiment
     settings: dict = field({})  # dotted setting: value, in all runs
     splits: list[int] = field([])  # split seeds; empty: that of the experiment
+    paired: bool = field(False)  # whether each run has a split, whose seed is that of the run
     seeds: list[int] = field([0, 1, 2])  # of trainings, and of source agents if no setting is
     groups: dict = field({})  # title: a GroupConfig; empty: one group without a title
     rows: dict = field({})  # title: a RowConfig
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     heading: str = field("experiment")  # what a row is
     baseline: str = field("")  # title of the row that others are compared with; empty: none
+    # title of the row of agents that learn each task from nothing: an NAUC below theirs is marked;
+    # empty: the tabular learner with default settings
+    learner: str = field("")
     pooled: bool = field(False)  # whether all cells share one standard deviation in comparisons
     # scores with intervals, as columns; rows are compared by the first
     scores: list[str] = field(["nauc"])
     means: list[str] = field([])  # scores without intervals, as further columns
-    facts: list[str] = field([])  # further columns: privileged_info, references, transitions
+    facts: list[str] = field([])  # further columns: knows, references, transitions
     published: str = field("")  # CSV file of published results that stand below the tables
     boards: dict = field({})  # name: a BoardConfig; empty: one board with everything
     tables: dict = field({})  # name: a TableConfig; the measure is then analysis

@@ -50,6 +50,8 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     if problems:
         raise ConfigError(_lines(f"{path}: {where} {text}" for where, text in problems))
     config = SweepConfig(**file.data)
+    if config.paired and config.splits:
+        raise ConfigError(f"{path}: splits must be empty where runs are paired: seeds are splits")
     if not config.scores:
         raise ConfigError(f"{path}: scores must name the score that rows are compared by")
     name = board or next(iter(config.boards), "")
@@ -153,6 +155,8 @@ def _cell(
         raise ConfigError("an experiment must be named")
     if entry.tuned is not None and entry.tuned not in entry.tried:
         raise ConfigError("tuned must be an entry of tried")
+    if entry.against and not sweep.config.paired:
+        raise ConfigError("against is for paired runs: set `paired` of the sweep")
     if entry.informed and not group.informed:
         raise ConfigError("the group has no settings of an informed source")
     common = sweep.config.settings | group.settings
@@ -177,7 +181,8 @@ def _experiments(
 ) -> Iterator[Experiment]:
     """Yield the experiment of each seed and split, with the name of its training's first run."""
     splits, seeds = sweep.config.splits, [*sweep.choice.seeds, *sweep.choice.further_seeds]
-    for path in (TRAIN_SEED, *([SPLIT_SEED] if splits else [])):
+    paired = sweep.config.paired
+    for path in (TRAIN_SEED, *([SPLIT_SEED] if splits or paired else [])):
         if path in settings:
             raise ConfigError(f"{path} must not be set: seeds and splits do")
     is_fixed = SOURCE_SEED in settings
@@ -194,6 +199,8 @@ def _experiments(
         config = replace(config, training=replace(config.training, train_seed=seed))
         if not is_fixed:
             config = replace(config, source=replace(config.source, source_seed=seed))
+        if paired:
+            config = replace(config, split=replace(config.split, split_seed=seed))
         training = training_hash(config)
         parts = [words, *([] if split is None else [f"split-{split}"]), f"seed-{seed}"]
         name = names.setdefault(training, "-".join([*parts, training[:8]]))
@@ -221,10 +228,13 @@ def _problem(
         plain[key] = load_file(file, **settings)
     method, config = METHODS.load(name), plain[key]
     config = replace(config, method=replace(config.method, name=name, settings={}))
+    if algorithm := entry.settings.get("source.algorithm"):
+        source = replace(config.source, algorithm=algorithm, settings={})
+        config = replace(config, source=source)
     try:
         method(method.Settings()).check(config, configured_world(config.env))
     except SettingError as error:
-        return error.text if error.path == "method.name" else ""
+        return error.text if error.path in ("method.name", "source.algorithm") else ""
     return ""
 
 
@@ -251,6 +261,9 @@ def _check_titles_of(sweep: Sweep) -> None:
         scores = [*config.scores, *config.means, *group.scores]
         check_titles(f"{where} has no score", scores, SCORES)
         rows = [cell.row for cell in own]
+        if not sweep.tried:
+            named = [config.learner, *(entry.against for entry in sweep.rows.values())]
+            check_titles(f"{where} has no row", filter(None, named), rows)
         if (base := sweep.baseline(title)) and not sweep.tried:
             check_titles(f"{where} has no row", [base], rows)
         if not rows:

@@ -25,11 +25,13 @@ from ad.sweeps.records import read_records
 from ad.sweeps.results import SweepResults, sweep_results, tuning_scores
 
 FOOTNOTE = (
-    f"{tables.BELOW_LEARNER.strip()} A mean NAUC below that of the tabular learner from nothing: "
-    "over all its episodes the model has a lower return than an agent that learns the task without "
-    "any training. The tabular learner is UCB1 on bandits and Q-learning elsewhere, with default "
-    "settings; in runs of versions before 0.3.0, with those of the world's learner where that is "
-    "the same algorithm."
+    f"{tables.BELOW_LEARNER.strip()} A mean NAUC below that of {{}}: over all its episodes the "
+    "model has a lower return than an agent that learns the task without any training."
+)
+DEFAULT_LEARNER = (
+    " The tabular learner is UCB1 on bandits and Q-learning elsewhere, with default settings; in "
+    "runs of versions before 0.3.0, with those of the world's learner where that is the same "
+    "algorithm."
 )
 
 
@@ -85,7 +87,9 @@ def sweep_page(results: SweepResults, root: Path) -> Page:
     folder = sweep.page.parent if has_pages else Path()
     sections = [_group_section(results, group, folder) for group in sweep.groups]
     if any(tables.BELOW_LEARNER in cell for cell in _cells(sections)):
-        sections.append(Section("", [Text(FOOTNOTE)]))
+        learner = sweep.config.learner
+        note = FOOTNOTE.format(learner or "the tabular learner from nothing")
+        sections.append(Section("", [Text(note + ("" if learner else DEFAULT_LEARNER))]))
     return Page(title, subtitle, [_head(sweep, results), *sections])
 
 
@@ -133,7 +137,7 @@ def _head(sweep: Sweep, results: SweepResults | None = None) -> Section:
     }
     lines = [f"{verb + options:<{len(verb) + 14}}  # {text}" for options, text in commands.items()]
     blocks.append(Code("\n".join(lines)))
-    if results is not None and any(map(sweep.baseline, sweep.groups)):
+    if results is not None and results.comparisons:
         blocks += [Text(" ".join(text.split())) for text in _method(results)]
     return Section("", blocks)
 
@@ -156,8 +160,8 @@ def _summary(results: SweepResults) -> Iterator[Block]:
     if not sweep.tried and tables.complete_scores(results):
         yield Text(
             "Aggregates of returns between random (0) and optimal (1), over the groups in which "
-            "all of these rows have all runs; brackets are bootstrap intervals over runs (Agarwal "
-            "et al. 2021)."
+            "all of these rows have all runs (Agarwal et al. 2021): means over runs, with "
+            "intervals by Student's t over the values of single runs."
         )
         yield tables.aggregates_table(results)
         yield tables.profile_chart(results)
@@ -193,6 +197,18 @@ def _method(results: SweepResults) -> Iterator[str]:
     """Yield the paragraphs about intervals and comparisons."""
     config, count = results.sweep.config, len(results.comparisons)
     score = SCORES[config.score].heading
+    if config.paired:
+        named = (
+            f"{row} with {own.against}" for row, own in results.sweep.rows.items() if own.against
+        )
+        yield f"""Each run has a split of the tasks, source agents and a training of its own. So an
+            interval, Student's t over the runs, is that for a new split, new source agents and a
+            new training. Rows are compared by pairs of runs on the same split, only as the plan
+            of the board names beforehand: {"; ".join(named)}. The column has the mean difference
+            of {score}, its 95 % interval and its p value, corrected over the worlds of the pair of
+            rows (Holm 1979). A difference that is not significant does not show that two rows are
+            equal."""
+        return
     yield f"""The last column but the counts compares {score} with that of the baseline: the
         difference, its 95 % interval and its p value, corrected for all {count} comparisons of the
         page (Holm 1979). A row is better or worse if the corrected p value is below {LEVEL}.

@@ -104,9 +104,12 @@ class SweepResults:
         """The comparison of each cell with the baseline of its group.
 
         With several splits, the differences of the split means are compared with 0, since the
-        means of one split share its tasks.
+        means of one split share its tasks. Where each run has a split, only the rows that say so
+        are compared, each over all groups.
         """
         sweep, score = self.sweep, self.sweep.config.score
+        if sweep.config.paired:
+            return self._paired_comparisons()
         baselines = {place: (place[0], sweep.baseline(place[0])) for place in self.made}
         if len(sweep.config.splits) < 2:
             values = {place: self.known(place, score) for place in self.made}
@@ -117,6 +120,17 @@ class SweepResults:
             if place != baseline:
                 differences[place] = [own[split] - base[split] for split in own if split in base]
         return compare(differences, None)
+
+    def _paired_comparisons(self) -> dict[Place, Comparison]:
+        """Return the comparisons of rows with `against`, corrected over the groups of each row."""
+        compared: dict[Place, Comparison] = {}
+        for row, entry in self.sweep.rows.items():
+            differences = {}
+            for group in self.sweep.groups if entry.against else ():
+                own, base = (self._split_means((group, title)) for title in (row, entry.against))
+                differences[group, row] = [own[s] - base[s] for s in own if s in base]
+            compared |= compare(differences, None)
+        return compared
 
     def _split_means(self, place: Place) -> Mapping[int, float]:
         score = self.sweep.config.score

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from ad.evaluation.aggregates import (
-    bootstrap_interval,
     interquartile_mean,
     optimality_gap,
     performance_profile,
@@ -20,7 +19,6 @@ from ad.evaluation.scores import (
     SCORES,
     UNKNOWN,
     WORSE,
-    Estimate,
     estimate,
     number,
 )
@@ -43,10 +41,12 @@ from ad.sweeps.results import (
 SHOWN_REFERENCES = ("random_then_optimal", "explorer")
 REFERENCES_HEADING = "NAUC of random walk, best known policy"
 BELOW_LEARNER = " †"  # behind an NAUC that is below that of the tabular learner
+KNOWS = {"nothing": "nothing", "family": "the family of tasks", "optimum": "optimal actions"}
 FIFTHS = tuple(f"success_fifth_{k}" for k in range(1, 6))
 VERDICTS = (BETTER, WORSE, NOT_SIGNIFICANT)
 AGGREGATES = {  # heading, with {} for the baseline if that is an argument -> statistic
     "interquartile mean": interquartile_mean,
+    "mean": np.mean,
     "optimality gap": optimality_gap,
     "probability to beat {}": probability_of_improvement,
 }
@@ -65,6 +65,8 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
     scores, means = own.scores or config.scores, [] if own.scores else config.means
     reference_scores = references(results, group) if sweep.rows else {}
     least = reference_scores.get(TABULAR_LEARNER, {}).get("nauc")
+    if config.learner:
+        least = results.estimate((group, config.learner), "nauc").mean
     baseline, rows = sweep.baseline(group), []
     for cell in sweep.cells_of(group):
         place = group, cell.row
@@ -78,10 +80,10 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
             rows.append(
                 {
                     "title": _title(results, cell, folder) + (f", {world}" if world else ""),
-                    "privileged_info": _privileged_info(cell),
+                    "knows": knows(cell),
                     "scores": cells,
                     "references": _references_text(results, place, world),
-                    "against": compared.text() if compared else UNKNOWN,
+                    "against": _against(results, place) if compared else UNKNOWN,
                     "transitions": _transitions(cell),
                     "runs": _runs(results, cell),
                 }
@@ -89,17 +91,19 @@ def group_table(results: SweepResults, group: str, folder: Path) -> Table:
     for title, own_scores in reference_scores.items():
         texts = [number(own_scores.get(name), SCORES[name].format) for name in [*scores, *means]]
         rows.append({"title": f"*{title}*", "scores": texts})
-    against = f"{SCORES[config.score].heading} minus that of {baseline}" if baseline else ""
+    heading, against = SCORES[config.score].heading, ""
+    if config.paired or baseline:
+        against = f"{heading} minus that of {'' if config.paired else baseline}".rstrip()
     columns = {
         "title": (own.grid and next(iter(own.grid))) or config.heading,
-        "privileged_info": "privileged information",
+        "knows": "knows",
         "scores": [SCORES[name].heading for name in [*scores, *means]],
         "references": REFERENCES_HEADING,
         "against": against,
         "transitions": "source transitions",
         "runs": "runs",
     }
-    optional = {"privileged_info", "references", "transitions"} - set(config.facts)
+    optional = {"knows", "references", "transitions"} - set(config.facts)
     columns = {n: c for n, c in columns.items() if n not in optional and (n != "against" or c)}
     return Table(_flat(columns, columns), [_flat(columns, row) for row in rows]).compact()
 
@@ -163,14 +167,16 @@ def summary_table(results: SweepResults) -> Table:
             "not applicable" if (group, row) in barred else results.text((group, row), score)
             for group in sweep.groups
         ]
-        rows.append([row, *_kind(results, row), *texts])
+        cell = next((c for c in sweep.cells if c.row == row and c.runs), None)
+        kind = [UNKNOWN] * 2 if cell is None else [knows(cell), histories_of(cell)]
+        rows.append([row, *kind, *texts])
     found = [references(results, group) for group in sweep.groups]
     for title in dict.fromkeys(title for own in found for title in own):
         values = [own.get(title, {}).get(score) for own in found]
         if any(value is not None for value in values):
             texts = [number(value, SCORES[score].format) for value in values]
-            rows.append([f"*{title}*", *[UNKNOWN] * 3, *texts])
-    header = [sweep.config.heading, "histories of", "regime", "labels", *sweep.groups]
+            rows.append([f"*{title}*", *[UNKNOWN] * 2, *texts])
+    header = [sweep.config.heading, "knows", "histories of", *sweep.groups]
     return Table(header, rows)
 
 
@@ -224,8 +230,8 @@ def aggregates_table(results: SweepResults) -> Table:
         texts = []
         for name, statistic in AGGREGATES.items():
             arguments = (own, scores[baseline]) if "{}" in name else (own,)
-            low, high = map(float, bootstrap_interval(statistic, *arguments))
-            text = Estimate(statistic(*arguments), low, high).text(".3f")
+            each = [statistic(*(a[run : run + 1] for a in arguments)) for run in range(len(own))]
+            text = estimate(each).text(".3f")
             texts.append(UNKNOWN if row == baseline and "{}" in name else text)
         rows.append([row, str(own.shape[1]), *texts])
     headings = [name.format(baseline) for name in AGGREGATES]
@@ -235,18 +241,11 @@ def aggregates_table(results: SweepResults) -> Table:
 def profile_chart(results: SweepResults) -> Chart:
     """Return the share of runs above each return between random and optimal, of each row."""
     scores = complete_scores(results)
-
-    def profile(own: np.ndarray) -> np.ndarray:
-        return performance_profile(own, THRESHOLDS)
-
-    ends = [bootstrap_interval(profile, own) for own in scores.values()]
     return Chart(
         "lines",
         [f"{threshold:.2f}" for threshold in THRESHOLDS],
-        [profile(own) for own in scores.values()],
+        [performance_profile(own, THRESHOLDS) for own in scores.values()],
         list(scores),
-        [low for low, _ in ends],
-        [high for _, high in ends],
         title="Share of runs above a return between random and optimal",
         column_name=SCORES[NORMALIZED].heading,
         value_name="share of runs",
@@ -277,9 +276,9 @@ def cost_table(results: SweepResults, group: str) -> Table:
             for name in ("collect_s", "train_s", "evaluate_s")
         ]
         steps = f"{build_method(cell.config.method).train_steps(cell.config):,}"
-        source = ["itself, online", "nothing"] if online else [algorithm, _privileged_info(cell)]
+        source = ["itself, online" if online else algorithm, knows(cell)]
         rows.append([cell.row, *source, _transitions(cell), steps, *seconds])
-    header = ["source", "privileged information", "source transitions", "train steps"]
+    header = ["source", "knows", "source transitions", "train steps"]
     seconds = ["collection, s", "training, s", "evaluation, s"]
     return Table([results.sweep.config.heading, *header, *seconds], rows)
 
@@ -381,8 +380,23 @@ def _runs(results: SweepResults, cell: Cell) -> str:
     return str(made) + ("" if made == planned else f" of {planned}")
 
 
-def _privileged_info(cell: Cell) -> str:
-    return SOURCES.load(cell.config.source.algorithm).privileged_info or UNKNOWN
+def _against(results: SweepResults, place: Place) -> str:
+    """Return the comparison of a cell as text, with the row that it is compared with if paired."""
+    text, sweep = results.comparisons[place].text(), results.sweep
+    return f"{sweep.rows[place[1]].against}: {text}" if sweep.config.paired else text
+
+
+def knows(cell: Cell) -> str:
+    """Return what a row knows besides observations and rewards, through its method or its source.
+
+    It is nothing, the family of tasks, or optimal actions.
+    """
+    method, config = METHODS.load(cell.config.method.name), cell.config
+    if "optimal_action" in method.fields:
+        return KNOWS["optimum"]
+    if method.has_model and not method.reads_histories:
+        return KNOWS["nothing"]
+    return KNOWS.get(SOURCES.load(config.source.algorithm).privileged_info, UNKNOWN)
 
 
 def _transitions(cell: Cell) -> str:
@@ -398,13 +412,3 @@ def _references_text(results: SweepResults, place: Place, world: str) -> str:
         for name in SHOWN_REFERENCES
     ]
     return UNKNOWN if set(means) == {None} else ", ".join(number(mean, ".3f") for mean in means)
-
-
-def _kind(results: SweepResults, row: str) -> list[str]:
-    """Return what a row learns from: whose histories, offline or online, which labels."""
-    cell = next((c for c in results.sweep.cells if c.row == row and c.runs), None)
-    if cell is None:
-        return [UNKNOWN] * 3
-    has_labels = "optimal_action" in METHODS.load(cell.config.method.name).fields
-    regime = "offline" if reads_histories(cell.config) else "online"
-    return [histories_of(cell), regime, "optimal actions" if has_labels else "none"]

@@ -1,0 +1,141 @@
+"""Rollouts of a source algorithm that starts from nothing in each evaluated task.
+
+They are those of the method `source` (`ad.methods.source_alone`), and of the tabular learner, a
+reference of every run: UCB1 on a bandit and Q-learning in any other world with tabular states, with
+their default settings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ad.config.schema import EnvConfig, Experiment, SourceConfig
+from ad.config.world import configured_world, make_envs
+from ad.data.episodes import episodes, success_or_nan
+from ad.evaluation.results import Evaluation
+from ad.registry import SOURCES
+from ad.rollout.rollout import Rollout
+from ad.sources import fits
+from envs.rng import derive_key
+from envs.tasks import SPLITS, Split, task_name
+
+ALGORITHMS = ("ucb", "q_learning")  # of the tabular learner: the first that can learn in a world
+MAX_STEPS = 10_000  # of the tabular learner in each environment: one takes about a millisecond
+MAX_VALUES = 2**23  # in the tables of all its environments, about 20 bytes each
+FIELDS = ("terminated", "truncated", "reward")
+
+
+def source_rollouts(config: Experiment, split: Split) -> dict[str, Rollout]:
+    """Play the configured evaluation with the configured source: rollouts by split name."""
+    settings = config.evaluation
+    counts = dict(zip(SPLITS, (settings.eval_seeds, settings.train_eval_seeds), strict=True))
+    tasks = {name: getattr(split, f"{name}_tasks") for name in SPLITS}
+    played = [(s, task) for name in SPLITS for s in range(counts[name]) for task in tasks[name]]
+    first = [env for env, (seed, _) in enumerate(played) if seed == 0]
+    whole = play_source(config, played, settings.episodes, first)
+    stop = counts["held_out"] * len(tasks["held_out"])
+    return {"held_out": whole.select_envs(0, stop), "train": whole.select_envs(stop, len(played))}
+
+
+def learned_returns(env: EnvConfig, evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
+    """Return the returns of the tabular learner's episodes by split, float64 [K, S, E] each.
+
+    `evaluations` have the tasks, evaluation seeds and episodes. Returns {} in a world without
+    tabular states, and where learning would take more than MAX_STEPS or MAX_VALUES.
+    """
+    shapes = {split: evaluation.returns.shape for split, evaluation in evaluations.items()}
+    played = [
+        (seed, task)
+        for split, evaluation in evaluations.items()
+        for seed in range(shapes[split][1])
+        for task in evaluation.tasks
+    ]
+    num_episodes = max(shape[2] for shape in shapes.values())
+    algorithm = _algorithm(env, len(played), num_episodes)
+    if algorithm is None:
+        return {}
+    config = Experiment(env=env, source=SourceConfig(algorithm=algorithm))
+    returns = play_source(config, played, num_episodes).returns
+    stops = np.cumsum([shape[0] * shape[1] for shape in shapes.values()])[:-1]
+    parts = zip(shapes.items(), np.split(returns, stops), strict=True)
+    return {
+        split: part.reshape(shape[1], shape[0], -1).swapaxes(0, 1) for (split, shape), part in parts
+    }
+
+
+def _algorithm(env: EnvConfig, num_envs: int, num_episodes: int) -> str | None:
+    """Return the name of the first source that learns in the world, None if none can or may."""
+    world = configured_world(env)
+    for name in ALGORITHMS:
+        if fits(name, env, world):
+            values = num_envs * world.single_observation_space.n * world.single_action_space.n
+            steps = num_episodes * env.episode_length
+            return name if values <= MAX_VALUES and steps <= MAX_STEPS else None
+    return None
+
+
+def play_source(
+    config: Experiment,
+    played: Sequence[tuple[int, np.ndarray]],
+    num_episodes: int,
+    record: Sequence[int] = (),
+) -> Rollout:
+    """Return the rollout of an environment for each pair (evaluation seed, task) of `played`.
+
+    Each has a learner of its own, whose random numbers depend on `source.source_seed`, the
+    evaluation seed and the task. `record` lists the environments whose trajectories are kept.
+    """
+    own, recorded = config.source, np.array(record, np.int64)
+    tasks = np.array([task for _, task in played])
+    keys = [derive_key(own.source_seed, "learner", seed, task_name(t)) for seed, t in played]
+    kind = SOURCES.load(own.algorithm)
+    learner = kind(kind.Settings(**own.settings), make_envs(config.env, tasks), tasks, 1, keys)
+    steps: dict[str, list] = {name: [] for name in FIELDS}
+    trajectory: dict[str, list] = {}
+    count = np.zeros(len(tasks), int)  # of the episodes of each environment
+    for chunk in learner.run(num_episodes * config.env.episode_length):
+        arrays = {name: values[:, :, 0] for name, values in chunk.arrays.items()}  # [T, N, ...]
+        for name in FIELDS:
+            steps[name].append(arrays[name].copy())
+        for name in arrays if len(recorded) else ():
+            trajectory.setdefault(name, []).append(arrays[name][:, recorded])
+        count += (arrays["terminated"] | arrays["truncated"]).sum(0)
+        if count.min() >= num_episodes:
+            break
+    whole = {name: np.concatenate(values).swapaxes(0, 1) for name, values in steps.items()}
+    rollout = _rollout(configured_world(config.env), whole, num_episodes)
+    if not len(recorded):
+        return rollout
+    fields = {n: np.concatenate(v).swapaxes(0, 1) for n, v in trajectory.items()}
+    return replace(
+        rollout, recorded=recorded, trajectory=_trajectory(fields, rollout.lengths[recorded])
+    )
+
+
+def _rollout(world, steps: dict[str, np.ndarray], num_episodes: int) -> Rollout:
+    """Return the first episodes of each environment of `steps`, FIELDS of [N, T] each."""
+    done, reward = steps["terminated"] | steps["truncated"], steps["reward"]
+    own = episodes(done, reward)
+    first = np.searchsorted(own.actor, np.arange(len(done)))[:, None] + np.arange(num_episodes)
+    start, returns = own.start[first], own.returns[first]  # [N, E]
+    seen = np.pad(np.cumsum(reward > 0, axis=1), ((0, 0), (1, 0)))  # [N, T + 1]
+    return Rollout(
+        returns,
+        own.stop[first] - start,
+        success_or_nan(world, returns),
+        np.take_along_axis(seen, start, 1) > 0,
+        np.zeros(0, np.int64),
+        {},
+    )
+
+
+def _trajectory(fields: dict[str, np.ndarray], lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `fields` [R, T, ...] as those of `Rollout.trajectory`, with episode lengths [R, E]."""
+    longest, stops = int(lengths.sum(1).max()), lengths.cumsum(1)
+    step = np.arange(longest)
+    episode = (step[None, :, None] >= stops[:, None]).sum(2).astype(np.int32)
+    ends = {"terminated", "truncated"}
+    kept = {name: own[:, :longest] for name, own in fields.items() if name not in ends}
+    kept["time"] = kept["time"].astype(np.int32)
+    return kept | {"episode": np.where(episode < lengths.shape[1], episode, -1).astype(np.int32)}
