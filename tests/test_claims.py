@@ -10,7 +10,7 @@ from ad.config.parser import load
 from ad.errors import ConfigError
 from ad.interpret import situations
 from ad.interpret.analyses import studied as made
-from ad.interpret.analyses.claims import PARTS, Claims
+from ad.interpret.analyses.claims import Claims, outcomes
 from ad.interpret.analyses.studied import Studied
 from ad.interpret.analysis import Subject
 from ad.methods import build_method
@@ -46,16 +46,16 @@ def studied(tmp_path_factory) -> Studied:
 @pytest.mark.parametrize("part", EXPECTED)
 def test_a_claim_has_the_effect_that_was_set(studied, part):
     expected = EXPECTED[part]
-    for test, (effect, holds) in zip(PARTS[part], (expected[:2], expected[2:]), strict=True):
-        outcome = test(studied)
+    tests = zip(outcomes(studied, part), (expected[:2], expected[2:]), strict=True)
+    for outcome, (effect, holds) in tests:
         assert outcome.holds == holds
         if effect is not None:  # a change of a probability
             assert outcome.effects.mean() == pytest.approx(effect, abs=1e-5)
 
 
 def test_heads_are_matched_by_what_they_do(studied):
-    assert studied.obstacle_head == 0  # the only one that depends on what is in front
-    own, _ = (test(studied) for test in PARTS["3a"])
+    assert studied.obstacle_head == "0.0"  # the only one that depends on what is in front
+    own, _ = outcomes(studied, "3a")
     before = studied.at(made.BALL, made.HIGH)
     # Without head 0 the logit of forward rises from -2 + 1.35 by 2 times the share of decisions
     # with something in front of all that are drawn from, four situations of five.

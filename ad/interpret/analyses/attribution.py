@@ -9,6 +9,7 @@ or action values where a method learns those.
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from ad.errors import ConfigError
 from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.directions import MOST_PAIRS
-from ad.interpret.hooks import Values, hooked
+from ad.interpret.hooks import Values, Write, hooked
 from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
@@ -31,6 +32,7 @@ POINTS = (
     "*.hook_pattern",
     "*.hook_v",
     "*.hook_z",
+    "*.hook_attn_out",
     "*.mlp.hook_post",
     "*.hook_mlp_out",
 )
@@ -180,14 +182,20 @@ class Reading:
         return torch.einsum("btc,chd->bthd", self.reader, by_head)
 
 
-def read_values(model: SequenceModel, batch: Contexts) -> Values:
-    """Return the values at the points that a Reading needs, and the tokens' terms by name."""
+def read_values(
+    model: SequenceModel, batch: Contexts, write: Mapping[str, Write] | None = None
+) -> Values:
+    """Return the values at the points that a Reading needs, the tokens' terms, and the outputs.
+
+    The terms are called `terms.<name>`, and `outputs` [B, T, A] are those of the head. `write` are
+    hooks of `hooked`, whose replacements are read.
+    """
     scales = isinstance(model.transformer.ln_final, nn.LayerNorm)
     points = (*POINTS, "ln_final.hook_scale") if scales else POINTS
-    with torch.inference_mode(), hooked(model, points) as values:
-        model(batch.window)
+    with torch.inference_mode(), hooked(model, points, write) as values:
+        outputs = model.head(model.hidden(batch.window))
         terms = model.tokenizer.terms(batch.window)
-    return values | {f"terms.{name}": term for name, term in terms.items()}
+    return values | {f"terms.{name}": term for name, term in terms.items()} | {"outputs": outputs}
 
 
 def preferred(outputs: torch.Tensor) -> torch.Tensor:
@@ -208,10 +216,11 @@ def _preferred_sums(
     sums: dict[str, np.ndarray] = {}
     counts = 0.0
     for batch in contexts.batches():
-        directions = preferred(outputs(model, batch))
+        values = read_values(model, batch)
+        directions = preferred(values["outputs"])
         if direction is not None:
             directions = direction.expand(directions.shape)
-        reading = Reading(model, read_values(model, batch), directions)
+        reading = Reading(model, values, directions)
         masks = torch.stack(list(relations(model, batch).values()), 2).float()
         values = {
             "components": reading.components(),

@@ -14,7 +14,6 @@ half. A removed component writes its mean (own test), or what it writes in anoth
 directions of equal norm.
 """
 
-from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -22,35 +21,32 @@ import torch
 
 from ad.errors import ConfigError
 from ad.evaluation.scores import estimate
+from ad.interpret.analyses.linear import EMPTY, NUMBERS, features_of, input_vectors
 from ad.interpret.analyses.studied import (
     ABOVE,
     ASKED,
     ATTENTION,
     BALL,
-    EMPTY,
     FORWARD,
     GOAL_HEAD,
     HIGH,
     LEFT,
     LOW,
-    MLP,
     NOTHING,
     OBSTACLE_HEAD,
     RIGHT,
     SIDE,
     SITUATIONS,
+    THE_MLP,
     WALL,
     ZERO,
-    Passed,
     Studied,
-    adding,
 )
 from ad.interpret.analysis import Analysis, texts
 from ad.interpret.contexts import RETURN_TO_GO
-from ad.interpret.labeled import BOUND, BOUNDS, Axes, LabeledArray
+from ad.interpret.labeled import BOUND, BOUNDS, Axes, LabeledArray, with_interval
 from ad.interpret.situations import situation_names
 from ad.models.conditioned_tokens import ConditionedTokens
-from ad.models.tokenizer import Window
 from ad.reporting.page import Table
 from envs.minigrid.encoding import has_cells
 
@@ -90,61 +86,58 @@ class Claims(Analysis):
         tokens = isinstance(model.tokenizer, ConditionedTokens)
         tokens &= RETURN_TO_GO in model.tokenizer.inputs and [*model.spec.observation] == [""]
         world = {*SITUATIONS} <= {*situation_names(subject.run.world)}
-        if not (is_plain and tokens and world and has_cells(model.spec.observation[""])):
+        is_seen = tokens and has_cells(model.spec.observation[""]) and features_of(model)
+        if not (is_plain and world and is_seen):
             raise ConfigError(
                 "the claims are about decision transformers of one layer, several heads and one "
-                "time step, with conditioned tokens, without normalization, on Dynamic Obstacles"
+                "time step, with conditioned tokens and a linear encoder, without normalization, "
+                "on Dynamic Obstacles"
             )
 
     def run(self, subject):
         """Return the effects, and which parts of claims hold."""
         studied = Studied(subject)
-        outcomes = [[test(studied) for test in tests] for tests in PARTS.values()]
+        tested = [outcomes(studied, part) for part in PARTS]
         tests = {"test": ["own", "stronger"]}
         axes = {"claim": list(PARTS), **tests}
-        known = [[estimate(one.effects) for one in row] for row in outcomes]
-        effect = np.array([[one.mean for one in row] for row in known], float)
-        ends = [[[getattr(one, end) for one in row] for row in known] for end in BOUNDS]
-        holds = np.array([[one.holds for one in row] for row in outcomes], float)
+        known = [[estimate(one.effects) for one in row] for row in tested]
+        effect, low, high = (
+            np.array([[getattr(one, name) for one in row] for row in known], float)
+            for name in ("mean", *BOUNDS)
+        )
+        holds = np.array([[one.holds for one in row] for row in tested], float)
         holds[np.isnan(effect)] = np.nan
         about = "effect: mean over observations"
         return {
-            "effect": LabeledArray(effect, axes, about),
-            "effect_interval": LabeledArray(
-                np.array(ends, float), {BOUND: BOUNDS, **axes}, f"95 % interval of the {about}"
-            ),
+            **with_interval("effect", effect, np.stack([low, high]), axes, about, "observation"),
             "holds": LabeledArray(holds, axes, "whether a part of a claim holds: 1 or 0"),
             "held": LabeledArray(np.nansum(holds, 0), tests, "number of parts that hold"),
         }
 
     def table(self, results):
         """Return a row for each part of a claim."""
-        columns = [results[name].values.T for name in ("effect", "holds")]
-        columns = [
-            texts(one, style)
-            for of, style in zip(columns, ("+.3f", ".0f"), strict=True)
-            for one in of
-        ]
+        effect, holds = (results[name] for name in ("effect", "holds"))
         header = ["claim", "own test", "stronger test", "holds by its own", "holds by the stronger"]
-        return Table(
-            header,
-            [list(row) for row in zip(results["holds"].axes["claim"], *columns, strict=True)],
-        )
+        rows = [
+            [part, *texts(effect.at(claim=part), "+.3f"), *texts(holds.at(claim=part), ".0f")]
+            for part in PARTS
+        ]
+        return Table(header, rows)
 
 
-def above(effects: np.ndarray, strong: bool, bar: float = 0.0) -> bool:
+def is_above(effects: np.ndarray, strong: bool, bar: float = 0.0) -> bool:
     """Return whether a mean is above `bar`, or for a strong test the low end of its interval."""
     own = estimate(effects)
     return bool((own.low if strong and own.n > 1 else own.mean) > bar)
 
 
-def one(value: float, holds: bool) -> Outcome:
+def single(value: float, holds: bool) -> Outcome:
     """Return the outcome of a single number."""
     return Outcome(np.array([float(value)]), bool(holds))
 
 
 def behaves(s: Studied, strong: bool, what: str, asked: float) -> Outcome:
-    """Share of greedy steps into a thing in front; stronger: probability over a free step's."""
+    """Tell how often a greedy step enters; stronger: how forward compares with a free step."""
     passed = [s.at(name, asked) for name in AHEAD[what]]
     effects = np.concatenate([one.forward for one in passed]) / s.at(NOTHING, asked).forward.mean()
     seeks, enters = (what, asked) == ("goal", HIGH), (what, asked) == ("obstacle", LOW)
@@ -152,249 +145,236 @@ def behaves(s: Studied, strong: bool, what: str, asked: float) -> Outcome:
         effects = np.concatenate([one.logits.argmax(-1).numpy() == FORWARD for one in passed])
         return Outcome(effects.astype(float), (effects.mean() >= 0.5) == (seeks or enters))
     if seeks or enters:
-        return Outcome(effects, above(effects, True, 1.0 if seeks else 0.5))
-    return Outcome(effects, above(-effects, True, -0.5))
+        return Outcome(effects, is_above(effects, True, 1.0 if seeks else 0.5))
+    return Outcome(effects, is_above(-effects, True, -0.5))
 
 
 def enters(s: Studied, strong: bool, name: str, asked: float, component: str) -> Outcome:
-    """Rise of forward without a component; own: the agent avoided, and no longer does."""
-    component, before = s.component(component), s.at(name, asked).forward
+    """Tell how far forward rises without a component, so that the agent no longer avoids it."""
+    component, before = s.named(component), s.at(name, asked).forward
     rise, free = s.rise(name, asked, component, strong), s.at(NOTHING, asked).forward.mean()
     if not strong:
         return Outcome(rise, before.mean() < free / 2 <= (before + rise).mean())
-    others = [s.rise(name, asked, head).mean() for head in range(s.heads) if head != component]
-    return Outcome(rise, above(rise, True, max(0, *others, s.random_rise(name, asked, component))))
+    others = [s.rise(name, asked, head).mean() for head in s.heads if head != component]
+    bar = max(0, *others, s.random_rise(name, asked, component))
+    return Outcome(rise, is_above(rise, True, bar))
 
 
 def one_head(s: Studied, strong: bool, name: str, asked: float) -> Outcome:
-    """The number of heads whose removal raises forward, of which there must be one."""
+    """Count the heads whose removal raises forward, of which there must be one."""
     count = 0
-    for head in range(s.heads):
+    for head in s.heads:
         bar = max(SLIGHT, s.random_rise(name, asked, head) if strong else 0)
-        count += above(s.rise(name, asked, head, strong), strong, bar)
-    return one(count, count == 1)
+        count += is_above(s.rise(name, asked, head, strong), strong, bar)
+    return single(count, count == 1)
 
 
 def never_pushes(s: Studied, strong: bool, name: str, asked: float, head: str) -> Outcome:
-    """What a head adds to forward - right; stronger: the fall of forward without it."""
-    component = s.component(head)
+    """Tell what a head adds to forward - right, or how far forward falls without it."""
+    component = s.named(head)
     if strong:
         rise = s.rise(name, asked, component)
-        return Outcome(-rise, above(rise, True, -SLIGHT))
-    added = (s.written(s.at(name, asked), component) @ s.reader).double().numpy()
+        return Outcome(-rise, is_above(rise, True, -SLIGHT))
+    added = s.at(name, asked).added(component, s.ahead)
     return Outcome(added, added.mean() <= 0)
 
 
 def amplified(s: Studied, strong: bool, name: str, asked: float, head: str) -> Outcome:
-    """How far the MLP follows in forward - right what replacing a head changes."""
-    component, before = s.component(head), s.at(name, asked)
-    moved = (s.change(before, component, strong) @ s.reader).mean().sign()
-    after = s.written(s.without(name, asked, component, strong), MLP)
-    effects = ((after - s.written(before, MLP)) @ s.reader * moved).double().numpy()
-    return Outcome(effects, above(effects, strong))
+    """Tell how far the MLP follows in forward - right what replacing a head changes."""
+    before = s.at(name, asked)
+    after = s.without(name, asked, component := s.named(head), strong)
+    moved, effects = (
+        after.added(own, s.ahead) - before.added(own, s.ahead) for own in (component, THE_MLP)
+    )
+    effects = effects * np.sign(moved.mean())
+    return Outcome(effects, is_above(effects, strong))
 
 
 def embedded(s: Studied, strong: bool, what: str, sign: int) -> Outcome:
-    """What the embedding of the state adds; stronger: by how much it raises forward."""
-    free, each = s.embedding(s.windows[NOTHING, HIGH, 1]).mean(0), []
+    """Tell what the embedding of the state adds, or how far it raises forward."""
+    free, each = s.at(NOTHING, HIGH).state.mean(0), []
     for name in AHEAD[what]:
-        own = s.embedding(s.windows[name, HIGH, 1]) - free
+        added = ((s.at(name, HIGH).state - free) @ s.model.head.weight.T).double()  # [B, A]
         for asked in ASKED:
-            before = s.at(name, asked)
-            after = Passed(before.logits - (own @ s.model.head.weight.T).double(), {})
-            each.append(
-                before.forward - after.forward if strong else (own @ s.reader).double().numpy()
-            )
-    return Outcome(np.concatenate(each), all(above(sign * own, strong) for own in each))
+            without = (s.at(name, asked).logits - added).softmax(-1)[:, FORWARD].numpy()
+            linear = (added @ s.ahead.double()).numpy()
+            each.append(s.at(name, asked).forward - without if strong else linear)
+    return Outcome(np.concatenate(each), all(is_above(sign * own, strong) for own in each))
 
 
 def of_return(s: Studied, strong: bool, turning: bool) -> Outcome:
-    """The embedding of a unit of return along a direction; stronger: what heads write of 0.9."""
-    embed, passed = s.model.tokenizer.inputs[RETURN_TO_GO], s.at(NOTHING, HIGH)
-    unit = embed(torch.tensor([[1.0]])) - embed(torch.tensor([[0.0]]))
-    ahead, turn = (
-        (s.of_token(passed, 0, one).sum(1) if strong else unit @ one).double().numpy()
-        for one in (s.reader, s.turn)
-    )
+    """Tell what the embedding of a unit of return adds, or what heads write of 0.9."""
+    written = input_vectors(s.model)[RETURN_TO_GO][:1]
+    if strong:
+        written = s.returns_to_go() @ s.ov.sum(0)
+    ahead, turn = (written @ s.readers.T).double().numpy().T
     if turning:
         return Outcome(turn, abs(turn.mean()) < abs(ahead.mean()) / 2)
-    return Outcome(ahead, above(ahead, strong))
+    return Outcome(ahead, is_above(ahead, strong))
 
 
 def cell_in_front(s: Studied, strong: bool, what: str) -> np.ndarray:
-    """Effects of a thing in front on forward - right: by the embedding alone, or in all, [n]."""
+    """Return effects of a thing in front, by the embedding alone or by the whole model, [n]."""
     if strong:
-        return s.run(s.in_front(CELLS[what])).preference - s.run(s.in_front(EMPTY)).preference
-    return (s.cell(CELLS[what]) @ s.reader)[None].double().numpy()
+        return s.in_front(CELLS[what]).preference - s.in_front(EMPTY).preference
+    return (s.added_in_front(CELLS[what]) @ s.readers[0])[None].double().numpy()
 
 
 def weighs(s: Studied, strong: bool, what: str, sign: int) -> Outcome:
-    """Effect of a wall or goal in front, in place of an empty cell."""
+    """Tell the effect of a wall or goal in front, in place of an empty cell."""
     effects = cell_in_front(s, strong, what)
-    return Outcome(effects, above(sign * effects, strong))
+    return Outcome(effects, is_above(sign * effects, strong))
 
 
-def channel(s: Studied, strong: bool, index: int, sign: int) -> Outcome:
-    """The weight of a channel of the cell in front, where an encoding has such weights."""
-    if strong or s.subject.run.config.model.encoder != "index":
+def channel(s: Studied, strong: bool, name: str, sign: int) -> Outcome:
+    """Tell the weight of a channel of the cell in front, where an encoding has such weights."""
+    if strong or s.features.channels != NUMBERS:
         return UNTESTED
-    weight = s.cell(tuple(1 + (k == index) for k in range(3)), (1, 1, 1)) @ s.reader
-    return one(weight, sign * weight > 0)
+    weight = s.features.vectors[NUMBERS.index(name), s.front] @ s.readers[0]
+    return single(weight, sign * weight > 0)
 
 
 def alike(s: Studied, strong: bool) -> Outcome:
-    """Effect of an obstacle in front over that of a goal: between a half and one."""
+    """Divide the effect of an obstacle in front by that of a goal: between a half and one."""
     ratio = cell_in_front(s, strong, "obstacle").mean() / cell_in_front(s, strong, "goal").mean()
-    return one(ratio, 0.5 < ratio < 1)
+    return single(ratio, 0.5 < ratio < 1)
 
 
 def inhibited(s: Studied, strong: bool) -> Outcome:
-    """Score of the return with something in front, less with nothing; stronger: the attention."""
-    head = s.obstacle_head
+    """Tell how the score of the return, or the attention to it, changes with what is in front."""
+    head = s.heads.index(s.obstacle_head)
     if strong:
-        empty, *others = (
-            s.run(s.in_front(cell)).values[ATTENTION][:, head, -1, 0].double().numpy()
-            for cell in (EMPTY, *CELLS.values())
-        )
-        falls = all(above(empty - own, True) and own.mean() < 0.5 for own in others)
+        things = (EMPTY, *CELLS.values())
+        empty, *others = (s.in_front(thing).attention(head) for thing in things)
+        falls = all(is_above(empty - own, True) and own.mean() < 0.5 for own in others)
         return Outcome(np.mean(others, 0) - empty, falls)
-    tokens = s.model.tokenizer(s.windows[NOTHING, HIGH, 1])[:, 0]
-    key = (tokens @ s.qkv[1, head].T + s.key_bias[head]).mean(0) / len(s.key_bias[head]) ** 0.5
-    scores = [float(s.qkv[0, head] @ s.cell(cell) @ key) for cell in CELLS.values()]
-    return one(np.mean(scores), max(scores) < 0)
+    key = s.returns_to_go().mean(0)
+    scores = [float(s.added_in_front(thing) @ s.qk[head, :-1] @ key) for thing in CELLS.values()]
+    return single(np.mean(scores), max(scores) < 0)
 
 
 def writes(s: Studied, strong: bool) -> Outcome:
-    """What the obstacle head writes of an obstacle or goal in front; stronger: as it attends."""
-    head, things = s.obstacle_head, (CELLS["obstacle"], CELLS["goal"])
+    """Tell what the obstacle head would write, or writes, of an obstacle or goal in front."""
+    head, things = s.heads.index(s.obstacle_head), (CELLS["obstacle"], CELLS["goal"])
     if strong:
-        empty, *others = (
-            (
-                s.of_token(own, -1, s.reader)[:, head] * own.values[ATTENTION][:, head, -1, -1]
-            ).double()
-            for own in (s.run(s.in_front(cell)) for cell in (EMPTY, *things))
-        )
-        changes = [(own - empty).numpy() for own in others]
-    else:
-        reader = s.out[:, head].T @ s.reader
-        changes = [
-            (s.qkv[2, head] @ s.cell(cell) @ reader)[None].double().numpy() for cell in things
+        passed = [
+            s.in_front(thing).added_by_token(s.ahead)[:, head, -1] for thing in (EMPTY, *things)
         ]
-    return Outcome(np.mean(changes, 0), all(above(-own, strong) for own in changes))
+        changes = [own - passed[0] for own in passed[1:]]
+    else:
+        written = [s.added_in_front(thing) @ s.ov[head, :-1] @ s.readers[0] for thing in things]
+        changes = [own[None].double().numpy() for own in written]
+    return Outcome(np.mean(changes, 0), all(is_above(-own, strong) for own in changes))
 
 
 def attended(s: Studied, strong: bool) -> Outcome:
-    """What heads write of the return 0.9; stronger: forward with attention to it, less without."""
+    """Tell what heads write of the return 0.9, or forward with attention to it less without."""
     before = s.at(NOTHING, HIGH)
     if not strong:
-        added = s.of_token(before, 0, s.reader) * before.values[ATTENTION][:, :, -1, 0]
-        return Outcome(effects := added.sum(1).double().numpy(), above(effects, False))
+        added = before.added_by_token(s.ahead)[:, :, 0].sum(1)
+        return Outcome(added, is_above(added, False))
 
     def to_state(value, point):
         return torch.cat([value[:, :, :-1], torch.eye(2)[1].expand_as(value[:, :, -1:])], 2)
 
-    effects = before.forward - s.run(s.windows[NOTHING, HIGH, 1], {ATTENTION: to_state}).forward
-    return Outcome(effects, above(effects, True))
+    after = s.run(s.contexts[NOTHING, HIGH, 1], {ATTENTION: to_state})
+    effects = before.forward - after.forward
+    return Outcome(effects, is_above(effects, True))
 
 
 def turns_agree(s: Studied, strong: bool) -> Outcome:
-    """Correlation of the logits of both turns; stronger: the variance share of their difference."""
+    """Correlate the logits of both turns, or tell the share of variance of their difference."""
     logits = torch.cat([own.logits for (*_, half), own in s.passed.items() if half]).numpy()
     left, right = logits[:, LEFT], logits[:, RIGHT]
     if not strong:
-        return one(r := np.corrcoef(left, right)[0, 1], r > 0.5)
+        return single(r := np.corrcoef(left, right)[0, 1], r > 0.5)
     share = (left - right).var() / 2 / (logits - logits.mean(1, keepdims=True)).var(0).sum()
-    return one(share, share < 0.1)
+    return single(share, share < 0.1)
 
 
 def clockwise(s: Studied, strong: bool) -> Outcome:
-    """What heads and MLP add to right - left at a wall; stronger: right less left, with mirrors."""
+    """Tell what heads and MLP add to right - left at a wall, or its bias over mirror images."""
     if strong:
         effects = -np.mean([s.leftwards(WALL, asked) for asked in ASKED], 0)
-        return Outcome(effects, above(effects, True))
+        return Outcome(effects, is_above(effects, True))
     parts = [
-        np.mean([(s.written(s.at(WALL, asked), own) @ s.turn).numpy() for asked in ASKED], 0)
-        for own in (*range(s.heads), MLP)
+        np.mean([s.at(WALL, asked).added(own, s.turn) for asked in ASKED], 0)
+        for own in (*s.heads, THE_MLP)
     ]
-    return Outcome(np.sum(parts, 0, float), all(above(own, False) for own in parts))
+    return Outcome(np.sum(parts, 0), all(is_above(own, False) for own in parts))
 
 
 def left_bias(s: Studied, strong: bool) -> Outcome:
-    """Left less right asked for -1, less that asked for 0.9; stronger: with mirrors."""
+    """Tell left less right asked for -1, less asked for 0.9; stronger: over mirror images."""
     if strong:
         effects = s.leftwards(NOTHING, LOW) - s.leftwards(NOTHING, HIGH)
     else:
         low, high = (s.at(NOTHING, asked).probability for asked in (LOW, HIGH))
         effects = (low - high) @ [1.0, -1.0, 0.0]
-    return Outcome(effects, above(effects, strong))
+    return Outcome(effects, is_above(effects, strong))
 
 
 def as_if_high(s: Studied, strong: bool) -> Outcome:
-    """Correlation of forward - right asked for -1 and for 0.9; stronger: within each situation."""
+    """Correlate forward - right asked for -1 and for 0.9, over all or within situations."""
     pairs = [np.stack([s.at(name, a).preference for a in (LOW, HIGH)]) for name in SITUATIONS]
     pairs = [own - strong * own.mean(1, keepdims=True) for own in pairs]
-    return one(r := np.corrcoef(np.concatenate(pairs, 1))[0, 1], r > 0.5)
-
-
-def log_probability(s: Studied, window: Window, write=None) -> np.ndarray:
-    """Return the log probability of the actions of histories, float64 [n]."""
-    logits = s.run(window, write).logits.log_softmax(-1)
-    return logits.gather(1, window["action"][:, -1:])[:, 0].numpy()
+    return single(r := np.corrcoef(np.concatenate(pairs, 1))[0, 1], r > 0.5)
 
 
 def late_policy(s: Studied, strong: bool) -> Outcome:
-    """Log probability of late actions less that of early ones, where 0.85 or more is left."""
+    """Tell the log probability of late actions less that of early ones, with 0.85 or more left."""
     late, early = (s.histories(part) for part in ((2 / 3, 1.0), (0.0, 1 / 3)))
     late, early = (
-        log_probability(s, w)[(w[RETURN_TO_GO][:, -1] >= 0.85).numpy()] for w in (late, early)
+        s.log_probability(own)[(own[RETURN_TO_GO][:, -1] >= 0.85).numpy()] for own in (late, early)
     )
     if not len(early) or len(late) < 2:
         return UNTESTED
-    return Outcome(effects := late - early.mean(), above(effects, strong))
+    return Outcome(effects := late - early.mean(), is_above(effects, strong))
 
 
 def excluded(s: Studied, strong: bool, head: str) -> Outcome:
-    """Rise of the loss on histories without a head."""
-    window, component = s.histories(), s.component(head)
-    write = adding(component, s.change(s.run(window), component, strong))
-    effects = log_probability(s, window) - log_probability(s, window, write)
-    return Outcome(effects, above(effects, strong))
+    """Tell how far the loss on histories rises without a head."""
+    window = s.histories()
+    write = s.replaced(s.named(head), strong, len(window["action"]))
+    effects = s.log_probability(window) - s.log_probability(window, write)
+    return Outcome(effects, is_above(effects, strong))
 
 
-def tests(test: Callable[..., Outcome], *arguments) -> list[Callable[[Studied], Outcome]]:
-    """Return the own and the stronger form of a test."""
-    return [lambda studied, s=strong: test(studied, s, *arguments) for strong in (False, True)]
-
-
-PARTS = {
-    **{f"1 {what}, {a:g}": tests(behaves, what, a) for a in ASKED for what in AHEAD},
-    "2a": tests(enters, ABOVE, LOW, GOAL_HEAD),
-    "2b": tests(enters, ABOVE, ZERO, GOAL_HEAD),
-    "2c": tests(amplified, ABOVE, LOW, GOAL_HEAD),
-    "2d": tests(never_pushes, ABOVE, HIGH, GOAL_HEAD),
-    "2e": tests(one_head, ABOVE, LOW),
-    "3a": tests(enters, BALL, HIGH, OBSTACLE_HEAD),
-    "3b": tests(enters, BALL, ZERO, OBSTACLE_HEAD),
-    "3c": tests(never_pushes, BALL, LOW, OBSTACLE_HEAD),
-    "3d": tests(one_head, BALL, HIGH),
-    "4a": tests(amplified, BALL, HIGH, OBSTACLE_HEAD),
-    "4b": tests(enters, SIDE, LOW, MLP),
-    "5a": tests(embedded, "wall", -1),
-    "5b": tests(embedded, "goal", 1),
-    "6a": tests(of_return, False),
-    "6b": tests(of_return, True),
-    "7a": tests(channel, 0, 1),
-    "7b": tests(channel, 1, -1),
-    "7c": tests(weighs, "wall", -1),
-    "7d": tests(weighs, "goal", 1),
-    "8": tests(inhibited),
-    "9": tests(writes),
-    "10": tests(attended),
-    "11a": tests(turns_agree),
-    "11b": tests(clockwise),
-    "12": tests(alike),
-    "14a": tests(left_bias),
-    "14b": tests(as_if_high),
-    "14c": tests(late_policy),
-    "14d": tests(excluded, GOAL_HEAD),
+PARTS = {  # the test of a part of a claim, with its arguments
+    **{f"1 {what}, {a:g}": (behaves, what, a) for a in ASKED for what in AHEAD},
+    "2a": (enters, ABOVE, LOW, GOAL_HEAD),
+    "2b": (enters, ABOVE, ZERO, GOAL_HEAD),
+    "2c": (amplified, ABOVE, LOW, GOAL_HEAD),
+    "2d": (never_pushes, ABOVE, HIGH, GOAL_HEAD),
+    "2e": (one_head, ABOVE, LOW),
+    "3a": (enters, BALL, HIGH, OBSTACLE_HEAD),
+    "3b": (enters, BALL, ZERO, OBSTACLE_HEAD),
+    "3c": (never_pushes, BALL, LOW, OBSTACLE_HEAD),
+    "3d": (one_head, BALL, HIGH),
+    "4a": (amplified, BALL, HIGH, OBSTACLE_HEAD),
+    "4b": (enters, SIDE, LOW, THE_MLP),
+    "5a": (embedded, "wall", -1),
+    "5b": (embedded, "goal", 1),
+    "6a": (of_return, False),
+    "6b": (of_return, True),
+    "7a": (channel, "object", 1),
+    "7b": (channel, "color", -1),
+    "7c": (weighs, "wall", -1),
+    "7d": (weighs, "goal", 1),
+    "8": (inhibited,),
+    "9": (writes,),
+    "10": (attended,),
+    "11a": (turns_agree,),
+    "11b": (clockwise,),
+    "12": (alike,),
+    "14a": (left_bias,),
+    "14b": (as_if_high,),
+    "14c": (late_policy,),
+    "14d": (excluded, GOAL_HEAD),
 }
+
+
+def outcomes(studied: Studied, part: str) -> tuple[Outcome, Outcome]:
+    """Return the outcome of the own and of the stronger test of a part of a claim."""
+    test, *arguments = PARTS[part]
+    return test(studied, False, *arguments), test(studied, True, *arguments)

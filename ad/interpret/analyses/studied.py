@@ -5,18 +5,30 @@ in two halves; heads that are chosen by their function on the first; and passes 
 component, the attention or a cell of the picture changed.
 """
 
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ad.data.dataset import to_device
+from ad.interpret.analyses.attribution import Reading, component_names, read_values
+from ad.interpret.analyses.linear import (
+    EMPTY,
+    features_of,
+    front_cell,
+    readout,
+    thing_vectors,
+)
+from ad.interpret.analyses.static import affine_circuits
 from ad.interpret.analysis import Subject
+from ad.interpret.components import HEAD, MLP, Ablated, Replacements, parse_components
+from ad.interpret.contexts import Contexts
 from ad.interpret.directions import parse_direction
 from ad.interpret.hooks import Write, hooked
 from ad.interpret.situations import made_contexts
+from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Window
 from envs.rng import derive_key
 
@@ -24,22 +36,27 @@ ASKED = LOW, ZERO, HIGH = -1.0, 0.0, 0.9
 WALL, BALL, NOTHING = (f"{what} in front" for what in ("wall", "obstacle", "nothing"))
 ABOVE, SIDE = "goal in front from above", "goal in front from the left"
 SITUATIONS = NOTHING, WALL, BALL, ABOVE, SIDE
-EMPTY = 1, 0, 0  # the cell with nothing in it
 COUNT = 64  # observations of a situation, each of which asks for all of ASKED
 DRAWS = 20  # random directions
 WINDOWS = 1024  # of the histories
 TIME = 32  # env steps after which a step into the goal returns the 0.9 that is asked for
-GOAL_HEAD, OBSTACLE_HEAD, MLP = "goal head", "obstacle head", "mlp"
-ATTENTION, Z, V = (f"blocks.0.attn.hook_{name}" for name in ("pattern", "z", "v"))
-ATTENTION_OUT, MLP_OUT = "blocks.0.hook_attn_out", "blocks.0.hook_mlp_out"
+GOAL_HEAD, OBSTACLE_HEAD, THE_MLP = "goal head", "obstacle head", "mlp 0"
+ATTENTION, Z, MLP_OUT = "blocks.0.attn.hook_pattern", HEAD.format(0), MLP.format(0)
+ATTENTION_OUT = "blocks.0.hook_attn_out"
 LEFT, RIGHT, FORWARD = range(3)  # actions
 
 
-class Passed(NamedTuple):
-    """What a pass computes at B decisions: logits float64 [B, A], and values at points."""
+class Passed:
+    """What a model computes at the last decision of each of B contexts, with hooks `write`.
 
-    logits: torch.Tensor
-    values: dict[str, torch.Tensor]
+    logits: float64 [B, A]. values: those that a `Reading` needs.
+    """
+
+    def __init__(
+        self, model: SequenceModel, contexts: Contexts, write: Mapping[str, Write] | None = None
+    ):
+        self.model, self.values = model, read_values(model, contexts, write)
+        self.logits = self.values["outputs"][:, -1].double()
 
     @property
     def probability(self) -> np.ndarray:
@@ -56,125 +73,144 @@ class Passed(NamedTuple):
         """The logit of forward less that of turn right, float64 [B]."""
         return (self.logits[:, FORWARD] - self.logits[:, RIGHT]).numpy()
 
+    @property
+    def state(self) -> torch.Tensor:
+        """The embeddings of the observations, [B, C]."""
+        return self.model.tokenizer.at_decisions(self.values["terms.state"])[:, -1]
+
+    def attention(self, head: int) -> np.ndarray:
+        """Return the attention of a head to the return-to-go, float64 [B]."""
+        return self.values[ATTENTION][:, head, -1, 0].double().numpy()
+
+    def added(self, component: str, direction: torch.Tensor) -> np.ndarray:
+        """Return what a component adds to the logits along a direction [A], float64 [B]."""
+        components = Reading(self.model, self.values, direction).components()[:, -1]
+        return components[:, component_names(self.model).index(component)].double().numpy()
+
+    def added_by_token(self, direction: torch.Tensor) -> np.ndarray:
+        """Return what each head adds for each token that it reads, float64 [B, H, K]."""
+        return Reading(self.model, self.values, direction).tokens()[:, -1].double().numpy()
+
+
+def _table(values: list[torch.Tensor]) -> torch.Tensor:
+    """Return zeros, the mean and all of what was written at decisions, [2 + M, 1, 1, ...]."""
+    every = torch.cat([value[:, -1] for value in values])
+    mean = every.mean(0, keepdim=True)
+    return torch.cat([torch.zeros_like(mean), mean, every])[:, None, None]
+
 
 class Studied:
-    """A model, with made decisions in every situation that ask for every return, in two halves."""
+    """A model, with made decisions in every situation that ask for every return, in two halves.
+
+    `goal_head` most keeps the agent from the goal from above, asked for -1, and `obstacle_head`
+    from an obstacle, asked for 0.9.
+    """
 
     def __init__(self, subject: Subject):
-        self.subject, self.model = subject, subject.model
-        attention, self.heads = (
-            subject.model.transformer.blocks[0].attn,
-            subject.model.transformer.heads,
-        )
-        self.qkv = attention.qkv.weight.unflatten(0, (3, self.heads, -1))  # [3, H, D, C]
-        self.key_bias = attention.qkv.bias.unflatten(0, (3, self.heads, -1))[1]  # [H, D]
-        self.out = attention.out.weight.unflatten(1, (self.heads, -1))  # [C, H, D]
-        names, head = subject.run.world.action_names, subject.model.head.weight
-        self.reader, self.turn = (
-            parse_direction(name, names, 3).to(head) @ head
-            for name in ("forward - turn right", "turn right - turn left")
-        )
-        self.windows, self.passed = {}, {}
+        self.subject, self.model, self.heads = subject, subject.model, subject.heads
+        names = subject.run.world.action_names
+        self.ahead = parse_direction("forward - turn right", names, 3)
+        self.turn = parse_direction("turn right - turn left", names, 3)
+        with torch.no_grad():
+            self.qk, self.ov = affine_circuits(self.model)  # [H, C + 1, C + 1], [H, C + 1, C]
+            (self.features,) = features_of(self.model).values()
+            directions = {"ahead": self.ahead, "turn": self.turn}
+            self.readers = readout(self.model, directions, {})  # [2, C]
+        self.front = self.features.cells.index(front_cell(subject, ""))
+        self.contexts, self.passed = {}, {}
         for name in SITUATIONS:
             made = made_contexts(subject, name, ASKED, COUNT)
+            time = torch.full_like(made.window["time"], TIME)
+            made = replace(made, window=made.window | {"time": time})
             for asked in ASKED:
                 for half in (0, 1):  # heads are chosen on 0, claims tested on 1
                     rows = np.flatnonzero((made.asked == asked) & (made.group % 2 == half))
-                    window = made.select(rows).window
-                    window |= {"time": torch.full_like(window["time"], TIME)}
-                    self.windows[name, asked, half] = window
-                    self.passed[name, asked, half] = self.run(window)
+                    self.contexts[name, asked, half] = made.select(rows)
+                    self.passed[name, asked, half] = self.run(made.select(rows))
         pool = [one.values for (*_, half), one in self.passed.items() if half == 0]
-        self.pool = {
-            point: torch.cat([one[point][:, -1] for one in pool]) for point in (Z, MLP_OUT)
-        }
+        tables = {point: _table([one[point] for one in pool]) for point in (Z, MLP_OUT)}
+        self.replacements = Replacements(tables, 1, ())
+        self.goal_head, self.obstacle_head = (
+            self._strongest(*place) for place in ((ABOVE, LOW), (BALL, HIGH))
+        )
 
-    def run(self, window: Window, write: dict[str, Write] | None = None) -> Passed:
-        """Run the model on a window, with hooks that change points."""
-        with torch.no_grad(), hooked(self.model, (ATTENTION, Z, V, MLP_OUT), write) as values:
-            return Passed(self.model(window)[:, -1].double(), values)
+    def run(self, contexts: Contexts, write: Mapping[str, Write] | None = None) -> Passed:
+        """Run the model on contexts, with hooks that change points."""
+        return Passed(self.model, contexts, write)
+
+    def named(self, component: str) -> str:
+        """Return the head called GOAL_HEAD or OBSTACLE_HEAD, another component as it is."""
+        heads = {GOAL_HEAD: self.goal_head, OBSTACLE_HEAD: self.obstacle_head}
+        return heads.get(component, component)
 
     def at(self, name: str, asked: float, half: int = 1) -> Passed:
         """Return the pass at the decisions in a situation."""
         return self.passed[name, asked, half]
 
-    def component(self, name: str | int) -> str | int:
-        """Return the head called GOAL_HEAD or OBSTACLE_HEAD, another component as it is."""
-        return {GOAL_HEAD: self.goal_head, OBSTACLE_HEAD: self.obstacle_head}.get(name, name)
+    def _strongest(self, name: str, asked: float) -> str:
+        """Return the head that most keeps the agent from what is in front, on the first half."""
+        without = [self.without(name, asked, head, True, 0) for head in self.heads]
+        return self.heads[int(np.argmax([one.forward.mean() for one in without]))]
 
-    @cached_property
-    def goal_head(self) -> int:
-        """The head that most keeps the agent from the goal from above, asked for -1."""
-        return self._strongest(ABOVE, LOW)
+    def replaced(self, component: str, strong: bool, count: int) -> dict[str, Write]:
+        """Return hooks that replace what a component writes in `count` windows.
 
-    @cached_property
-    def obstacle_head(self) -> int:
-        """The head that most keeps the agent from an obstacle, asked for 0.9."""
-        return self._strongest(BALL, HIGH)
-
-    def _strongest(self, name: str, asked: float) -> int:
-        without = [self.without(name, asked, head, True, 0) for head in range(self.heads)]
-        return int(np.argmax([one.forward.mean() for one in without]))
-
-    def written(self, passed: Passed, component: str | int) -> torch.Tensor:
-        """Return what a head or the MLP writes at the decisions, [B, C]."""
-        if component == MLP:
-            return passed.values[MLP_OUT][:, -1]
-        return passed.values[Z][:, -1, component] @ self.out[:, component].T
-
-    def change(self, passed: Passed, component: str | int, strong: bool) -> torch.Tensor:
-        """Return what replacing the output of a component adds to the residual stream, [B, C]."""
-        pool = self.pool[MLP_OUT if component == MLP else Z]
+        It writes its mean over the first half, or what it writes in a drawn decision of that.
+        """
         rng = np.random.default_rng(derive_key(0, "interpret", "claims"))
-        rows = torch.from_numpy(rng.integers(len(pool), size=len(passed.logits)))
-        other = pool[rows] if strong else pool.mean(0, keepdim=True)
-        if component != MLP:
-            other = other[:, component] @ self.out[:, component].T
-        return other - self.written(passed, component)
+        drawn = 2 + rng.integers(len(self.replacements.tables[Z]) - 2, size=count)
+        rows = torch.from_numpy(drawn) if strong else torch.ones(count, dtype=torch.int64)
+        components = [parse_components(component, self.model.transformer)] * count
+        return Ablated(self.model, self.replacements, components, rows).writes()
 
-    def without(self, name: str, asked: float, component, strong: bool, half: int = 1) -> Passed:
+    def without(
+        self, name: str, asked: float, component: str, strong: bool, half: int = 1
+    ) -> Passed:
         """Return the pass in a situation with the output of a component replaced."""
-        change = self.change(self.at(name, asked, half), component, strong)
-        return self.run(self.windows[name, asked, half], adding(component, change))
+        contexts = self.contexts[name, asked, half]
+        return self.run(contexts, self.replaced(component, strong, len(contexts)))
 
-    def rise(self, name: str, asked: float, component, strong: bool = True) -> np.ndarray:
+    def rise(self, name: str, asked: float, component: str, strong: bool = True) -> np.ndarray:
         """Return how the probability of forward rises without a component, [B]."""
         return self.without(name, asked, component, strong).forward - self.at(name, asked).forward
 
-    def random_rise(self, name: str, asked: float, component) -> float:
+    def random_rise(self, name: str, asked: float, component: str) -> float:
         """Return the 95 % quantile of the mean rise by random directions of equal norm."""
-        before, generator = self.at(name, asked), torch.Generator().manual_seed(0)
-        norm = self.change(before, component, True).norm(dim=1, keepdim=True)
-        drawn = F.normalize(torch.randn(DRAWS, len(self.reader), generator=generator), dim=1)
-        window = self.windows[name, asked, 1]
-        after = [self.run(window, adding(component, norm * one)) for one in drawn]
-        return float(np.quantile([(one.forward - before.forward).mean() for one in after], 0.95))
+        point = MLP_OUT if component == THE_MLP else ATTENTION_OUT
+        before, after = self.at(name, asked), self.without(name, asked, component, True)
+        change = (after.values[point] - before.values[point])[:, -1]
+        norm, generator = change.norm(dim=1, keepdim=True), torch.Generator().manual_seed(0)
+        drawn = F.normalize(torch.randn(DRAWS, change.shape[1], generator=generator), dim=1)
+        contexts, rises = self.contexts[name, asked, 1], []
+        for added in norm * drawn[:, None]:  # [B, C]
+            add = {point: lambda value, point, added=added: value + added[:, None]}
+            rises.append((self.run(contexts, add).forward - before.forward).mean())
+        return float(np.quantile(rises, 0.95))
 
-    def in_front(self, cell: tuple[int, int, int]) -> Window:
-        """Return decisions with another cell in front, asked for 0.9; these are no observations."""
-        window = self.windows[NOTHING, HIGH, 1]
-        image = window["observation"].clone()
-        column, row = image.shape[-3] // 2, image.shape[-2] - 2
-        image[..., column, row, :] = torch.tensor(cell, dtype=image.dtype)
-        return window | {"observation": image}
+    def in_front(self, thing: tuple[int, int, int]) -> Passed:
+        """Return the pass with another thing in front, asked for 0.9; it is no observation."""
+        contexts = self.contexts[NOTHING, HIGH, 1]
+        image = contexts.window["observation"].clone()
+        row, column = map(int, self.features.cells[self.front].split("-"))
+        image[..., column, row, :] = torch.as_tensor(thing, dtype=image.dtype)
+        return self.run(replace(contexts, window=contexts.window | {"observation": image}))
 
-    def embedding(self, window: Window) -> torch.Tensor:
-        """Return the embeddings of the observations of the decisions, [B, C]."""
-        return self.model.tokenizer.encoders[0](window["observation"][:, -1])
+    def added_in_front(self, thing: tuple[int, int, int]) -> torch.Tensor:
+        """Return what a thing in front adds to the token of the state, less an empty cell, [C]."""
+        added, empty = thing_vectors(self.features, (thing, EMPTY))[:, self.front]
+        return added - empty
 
-    def cell(self, cell: tuple[int, int, int], other: tuple[int, int, int] = EMPTY) -> torch.Tensor:
-        """Return what a cell in front adds to the embedding, less what another adds, [C]."""
-        first, second = (self.embedding(self.in_front(codes)) for codes in (cell, other))
-        return (first - second).mean(0)
-
-    def of_token(self, passed: Passed, token: int, reader: torch.Tensor) -> torch.Tensor:
-        """Return what each head would write of a token that it attends to alone, [B, H]."""
-        return torch.einsum("bhd,chd,c->bh", passed.values[V][:, token], self.out, reader)
+    def returns_to_go(self) -> torch.Tensor:
+        """Return tokens of a return-to-go of 0.9 with a 1 appended, [B, C + 1]."""
+        with torch.no_grad():
+            tokens = self.model.tokenizer(self.contexts[NOTHING, HIGH, 1].window)[:, 0]
+        return F.pad(tokens, (0, 1), value=1.0)
 
     def leftwards(self, name: str, asked: float) -> np.ndarray:
         """Return left less right in probability, [B]: mean of a view and of its mirror image."""
-        window = self.windows[name, asked, 1]
-        mirrored = self.run(window | {"observation": window["observation"].flip(2)})
+        contexts = self.contexts[name, asked, 1]
+        flipped = {"observation": contexts.window["observation"].flip(2)}
+        mirrored = self.run(replace(contexts, window=contexts.window | flipped))
         both = (self.at(name, asked).probability + mirrored.probability) / 2
         return both[:, LEFT] - both[:, RIGHT]
 
@@ -188,11 +224,10 @@ class Studied:
         rng = np.random.default_rng(derive_key(0, "interpret", "claims"))
         return to_device(sampler.sample(rng, WINDOWS), self.model.head.weight.device)
 
-
-def adding(component: str | int, change: torch.Tensor) -> dict[str, Write]:
-    """Return the hooks that add `change` [B, C] to what MLP or heads write at the decisions."""
-
-    def write(value, point):
-        return torch.cat([value[:, :-1], value[:, -1:] + change[:, None]], 1)
-
-    return {MLP_OUT if component == MLP else ATTENTION_OUT: write}
+    def log_probability(
+        self, window: Window, write: Mapping[str, Write] | None = None
+    ) -> np.ndarray:
+        """Return the log probability of the actions of histories, float64 [n]."""
+        with torch.no_grad(), hooked(self.model, write=write):
+            log_probs = self.model(window)[:, -1].double().log_softmax(-1)
+        return log_probs.gather(1, window["action"][:, -1:])[:, 0].numpy()
