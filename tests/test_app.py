@@ -14,7 +14,7 @@ from test_contexts import METHODS, untrained
 from ad.cli import VERBS, exit_code
 from ad.evaluation.evaluate import load_model
 from ad.interpret.analyses.attention import attention_sums
-from ad.interpret.analyses.attribution import Reading, outputs, preferred, read_values
+from ad.interpret.analyses.reading import Reading, outputs, preferred, read_values
 from ad.interpret.analysis import Subject
 from ad.interpret.app.requests import App
 from ad.interpret.app.server import AppServer

@@ -9,15 +9,15 @@ from hand_made import block, copies, hand_made, previous_step, rewarded
 from test_transformer import CONFIG, random_model
 from windows import labeled, subject_of
 
-from ad.interpret.analyses.attribution import (
-    Attribution,
+from ad.interpret.analyses.attribution import Attribution
+from ad.interpret.analyses.lens import stage_logits, stage_names
+from ad.interpret.analyses.reading import (
     Reading,
     component_names,
     outputs,
     preferred,
     read_values,
 )
-from ad.interpret.analyses.lens import stage_logits, stage_names
 
 VARIANTS = (
     {},

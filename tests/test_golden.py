@@ -10,8 +10,8 @@ from hand_made import AVOIDS, COPIES, GOAL, TIME, WALL
 from windows import labeled, subject_of
 
 from ad.interpret.analyses.attention import Attention
-from ad.interpret.analyses.attribution import Reading, component_names, read_values
 from ad.interpret.analyses.patching import Patching
+from ad.interpret.analyses.reading import Reading, component_names, read_values
 from ad.interpret.analyses.scrubbing import Scrubbing
 from ad.interpret.directions import parse_direction
 from ad.methods import decision_transformer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from windows import labeled, subject_of
 
-from ad.interpret.analyses.attribution import component_names
+from ad.interpret.analyses.reading import component_names
 from ad.interpret.analyses.return_scan import ReturnScan, scan_sums
 from ad.interpret.contexts import RETURN_TO_GO
 from ad.models.rewards import ReturnToGo

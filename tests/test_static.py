@@ -8,11 +8,8 @@ import pytest
 import torch
 from test_transformer import CONFIG, random_model
 
-from ad.interpret.analyses.static import (
-    composition_scores,
-    head_circuits,
-    token_copying,
-)
+from ad.interpret.analyses.linear import head_circuits
+from ad.interpret.analyses.static import composition_scores, token_copying
 from ad.interpret.hooks import hooked
 
 

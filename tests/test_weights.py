@@ -23,8 +23,8 @@ from hand_made import (
 from windows import labeled, subject_of
 
 from ad.config.schema import ModelConfig
-from ad.interpret.analyses.attribution import Reading, outputs, read_values
 from ad.interpret.analyses.circuits import Circuits
+from ad.interpret.analyses.reading import Reading, outputs, read_values
 from ad.interpret.analyses.static import Static
 from ad.interpret.analyses.weights import METHODS, Weights, attributed, blank
 from ad.interpret.hooks import hooked

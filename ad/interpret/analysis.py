@@ -177,7 +177,8 @@ class Analysis:
     It is built without arguments; the first line of its docstring is its title. `reads_contexts`,
     `reads_outputs`, `reads_components` and `reads_bank` say whether it reads the contexts of a
     Subject, the outputs of all actions, and the components and the bank of a Subject. `arrays` has
-    the axes of every array that it may return, by name; it is empty if they depend on the model.
+    the axes of every array that it may return but intervals, by name; it is empty if they depend on
+    the model.
     """
 
     reads_contexts: ClassVar[bool] = True

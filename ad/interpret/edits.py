@@ -244,7 +244,7 @@ def explain(
     actions of the task.
     """
     from ad.interpret.analyses.attention import attention_sums
-    from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
+    from ad.interpret.analyses.reading import Reading, component_names, outputs, read_values
     from ad.interpret.relations import relation_names, relations
 
     out, components = outputs(model, contexts)[0, -1], component_names(model)

@@ -16,7 +16,6 @@ from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
 from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, over_groups, texts
 from ad.interpret.labeled import (
-    BOUND,
     TRAIN_STEPS,
     Axes,
     LabeledArray,
@@ -38,9 +37,7 @@ class Learning(Analysis):
     reads_contexts: ClassVar[bool] = False
     arrays: ClassVar[Axes] = {
         "nauc": (),
-        "nauc_interval": (BOUND,),
         "gain": (),
-        "gain_interval": (BOUND,),
         "loss": (),
         "held_out_loss": (),
         "curve": ("episode",),

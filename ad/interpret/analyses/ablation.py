@@ -27,7 +27,7 @@ from ad.interpret.components import (
 )
 from ad.interpret.contexts import OTHER_SEEDS, Environments
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
+from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
 from ad.methods.policy import Policy
 from ad.reporting.page import Table
 from ad.rollout.rollout import Rollout
@@ -48,13 +48,9 @@ class Ablation(Analysis):
         "loss": ("kind", "component"),
         "intact_loss": ("component",),
         "decisions": ("kind", "component", "measure"),
-        "decisions_interval": (BOUND, "kind", "component", "measure"),
         "effect": ("kind", "component"),
-        "effect_interval": (BOUND, "kind", "component"),
         "by_reward_in_context": ("kind", "component", "reward in context"),
-        "by_reward_in_context_interval": (BOUND, "kind", "component", "reward in context"),
         "by_asked_return": ("kind", "component", "asked return"),
-        "by_asked_return_interval": (BOUND, "kind", "component", "asked return"),
         "curves": ("kind", "component", "episode"),
         "intact_curve": ("episode",),
     }

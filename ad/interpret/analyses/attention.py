@@ -15,7 +15,7 @@ from ad.data.episodes import ratio
 from ad.interpret.analysis import Analysis, over_groups, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
+from ad.interpret.labeled import Axes, LabeledArray, with_interval
 from ad.interpret.relations import Masks, at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
@@ -26,7 +26,6 @@ class Attention(Analysis):
 
     arrays: ClassVar[Axes] = {
         "scores": ("head", "relation"),
-        "scores_interval": (BOUND, "head", "relation"),
         "by_episode": ("episode", "head", "relation"),
     }
 

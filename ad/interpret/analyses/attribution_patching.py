@@ -28,7 +28,7 @@ from ad.interpret.analyses.pairs import (
 )
 from ad.interpret.analysis import correlation, texts
 from ad.interpret.hooks import Values, hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
+from ad.interpret.labeled import Axes, LabeledArray
 from ad.reporting.page import Table
 
 KINDS = {"head": head_patches, "place": place_patches}  # patches that are made and estimated
@@ -40,11 +40,8 @@ class AttributionPatching(PairAnalysis):
     arrays: ClassVar[Axes] = {
         "effect": ("change", "measure"),
         "head_place": ("change", "head", "before"),
-        "head_place_interval": (BOUND, "change", "head", "before"),
         "head": ("change", "head"),
-        "head_interval": (BOUND, "change", "head"),
         "place": ("change", "place"),
-        "place_interval": (BOUND, "change", "place"),
         "agreement": ("change", "kind"),
     }
 

@@ -21,7 +21,7 @@ from ad.interpret.analyses.ablation import default_components
 from ad.interpret.analyses.bank import BANK, Bank, probabilities
 from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.components import Ablated, Replacements, parse_components
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
+from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
 from ad.interpret.situations import situations_of
 from ad.reporting.page import Table
 
@@ -45,13 +45,9 @@ class Behavior(Analysis):
     arrays: ClassVar[Axes] = {
         "decisions": BY,
         "enters": (*BY, "ablated", "actions"),
-        "enters_interval": (BOUND, *BY, "ablated", "actions"),
         "effect": (*BY, "ablated", "actions"),
-        "effect_interval": (BOUND, *BY, "ablated", "actions"),
         "probability": (*BY, "action"),
-        "probability_interval": (BOUND, *BY, "action"),
         "difference": (*BY, "action"),
-        "difference_interval": (BOUND, *BY, "action"),
     }
 
     @classmethod

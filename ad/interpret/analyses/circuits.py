@@ -20,6 +20,7 @@ from torch import nn
 
 from ad.data.spec import field_name
 from ad.interpret.analyses.linear import (
+    affine_circuits,
     directions_of,
     features_of,
     folded,
@@ -37,7 +38,6 @@ from ad.interpret.analyses.linear import (
     thing_vectors,
     things_in,
 )
-from ad.interpret.analyses.static import affine_circuits
 from ad.interpret.analysis import Analysis, Subject, texts
 from ad.interpret.contexts import RETURN_TO_GO, Contexts, asked_returns
 from ad.interpret.hooks import hooked

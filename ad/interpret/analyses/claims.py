@@ -44,7 +44,7 @@ from ad.interpret.analyses.studied import (
 )
 from ad.interpret.analysis import Analysis, texts
 from ad.interpret.contexts import RETURN_TO_GO
-from ad.interpret.labeled import BOUND, BOUNDS, Axes, LabeledArray, with_interval
+from ad.interpret.labeled import BOUNDS, Axes, LabeledArray, with_interval
 from ad.interpret.situations import situation_names
 from ad.models.conditioned_tokens import ConditionedTokens
 from ad.reporting.page import Table
@@ -71,7 +71,6 @@ class Claims(Analysis):
     reads_contexts: ClassVar[bool] = False
     arrays: ClassVar[Axes] = {
         "effect": ("claim", "test"),
-        "effect_interval": (BOUND, "claim", "test"),
         "holds": ("claim", "test"),
         "held": ("test",),
     }

@@ -25,7 +25,7 @@ from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_
 from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.contexts import Environments
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, Results, with_interval
+from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
 from ad.interpret.relations import encodes_rewards
 from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
@@ -65,10 +65,8 @@ class ContextScan(Analysis):
     arrays: ClassVar[Axes] = {
         "returns": ("variant", "period"),
         "change": ("variant", "period"),
-        "change_interval": (BOUND, "variant", "period"),
         "curves": ("variant", "episode"),
         "probabilities": ("variant", "measure"),
-        "probabilities_interval": (BOUND, "variant", "measure"),
     }
 
     @classmethod

@@ -23,7 +23,7 @@ from ad.interpret.analyses.pairs import (
     recovery,
 )
 from ad.interpret.analysis import texts
-from ad.interpret.labeled import BOUND, Axes
+from ad.interpret.labeled import Axes
 from ad.interpret.relations import relation_names, relations
 from ad.reporting.page import Table
 
@@ -34,13 +34,9 @@ class Patching(PairAnalysis):
     arrays: ClassVar[Axes] = {
         "effect": ("change", "measure"),
         "head": ("change", "head"),
-        "head_interval": (BOUND, "change", "head"),
         "place": ("change", "place"),
-        "place_interval": (BOUND, "change", "place"),
         "relation": ("change", "relation"),
-        "relation_interval": (BOUND, "change", "relation"),
         "steering": ("change", "stage"),
-        "steering_interval": (BOUND, "change", "stage"),
     }
 
     def run(self, subject):

@@ -24,7 +24,7 @@ from ad.interpret.analyses.pairs import (
 )
 from ad.interpret.analysis import estimate_text
 from ad.interpret.hooks import Write, hooked
-from ad.interpret.labeled import BOUND, Axes
+from ad.interpret.labeled import Axes
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
 
@@ -42,9 +42,7 @@ class PathPatching(PairAnalysis):
     arrays: ClassVar[Axes] = {
         "effect": ("change", "measure"),
         "sender": ("change", "sender"),
-        "sender_interval": (BOUND, "change", "sender"),
         "edge": ("change", "sender", "receiver"),
-        "edge_interval": (BOUND, "change", "sender", "receiver"),
     }
 
     def run(self, subject):

@@ -17,11 +17,11 @@ import torch
 from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.analyses.attention import masses
-from ad.interpret.analyses.attribution import Reading, component_names, outputs, read_values
+from ad.interpret.analyses.reading import Reading, component_names, outputs, read_values
 from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
-from ad.interpret.labeled import BOUND, Axes, Results, with_interval
+from ad.interpret.labeled import Axes, Results, with_interval
 from ad.interpret.relations import relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
@@ -38,17 +38,11 @@ class ReturnScan(Analysis):
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "probability": ("asked return", "action"),
-        "probability_interval": (BOUND, "asked return", "action"),
         "preference": ("asked return", "action"),
-        "preference_interval": (BOUND, "asked return", "action"),
         "contribution": ("asked return", "action", "component"),
-        "contribution_interval": (BOUND, "asked return", "action", "component"),
         "attention": ("asked return", "head", "relation"),
-        "attention_interval": (BOUND, "asked return", "head", "relation"),
         "slope": ("action", "component"),
-        "slope_interval": (BOUND, "action", "component"),
         "correlation": ("action", "component"),
-        "correlation_interval": (BOUND, "action", "component"),
     }
 
     @classmethod

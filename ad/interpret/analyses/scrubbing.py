@@ -31,7 +31,7 @@ from ad.interpret.analysis import Analysis, estimate_text
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import Write, hooked
-from ad.interpret.labeled import BOUND, Axes, LabeledArray, with_interval
+from ad.interpret.labeled import Axes, LabeledArray, with_interval
 from ad.interpret.relations import (
     RETURN,
     at_tokens,
@@ -57,7 +57,6 @@ class Scrubbing(Analysis):
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "kept": ("heads", "level"),
-        "kept_interval": (BOUND, "heads", "level"),
         "decisions": ("group",),
     }
 

@@ -9,8 +9,6 @@ subtracts, but not its scale, which depends on the context.
 """
 
 import itertools
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +21,7 @@ from ad.interpret.analyses.linear import (
     PLANES,
     _reading,
     first_map,
-    folded,
+    head_circuits,
     labeled,
     layout,
     row_names,
@@ -147,35 +145,6 @@ def _embedding(name: str, table: torch.Tensor, rows: list[str | int]) -> Results
             share[:count], {"component": numbers}, "share of the variance of a principal component"
         ),
     }
-
-
-def head_circuits(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return W_Q W_K^T and W_V W_O of all heads, [heads, C, C] each, without rotations.
-
-    A row vector x is the residual stream divided by the scale of the normalization. Without biases
-    x QK y^T is the score of x attending to y, and x OV the head's output for attending to x.
-    """
-    qk, ov = affine_circuits(model)
-    return qk[:, :-1, :-1], ov[:, :-1]
-
-
-def affine_circuits(
-    model: SequenceModel, scales: Mapping[str, float] = MappingProxyType({})
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the circuits with their biases, [heads, C + 1, C + 1] and [heads, C + 1, C].
-
-    They act on the residual stream with a 1 appended. `scales` are those of normalizations by name,
-    1 if they are missing.
-    """
-    heads, qk, ov = model.transformer.heads, [], []
-    for layer, block in enumerate(model.transformer.blocks):
-        weight, bias = folded(block.attn.qkv, block.ln1, scales.get(f"blocks.{layer}.ln1", 1.0))
-        affine = torch.cat([weight, bias[:, None]], 1)
-        q, k, v = affine.unflatten(0, (3, heads, -1)).unbind(0)  # [H, D, C + 1]
-        out = block.attn.out.weight.unflatten(1, (heads, -1))  # [C, H, D]
-        qk.append(torch.einsum("hdc,hde->hce", q, k) / q.shape[1] ** 0.5)
-        ov.append(torch.einsum("hdc,ehd->hce", v, out))
-    return torch.cat(qk), torch.cat(ov)
 
 
 def composition_scores(model: SequenceModel) -> np.ndarray:

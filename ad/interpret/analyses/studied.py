@@ -2,7 +2,7 @@
 
 What the tests of claims (`claims.py`) share: decisions in each situation that ask for each return,
 in two halves; heads that are chosen by their function on the first; and passes with the output of a
-component, the attention or a cell of the picture changed.
+component, the attention or a cell of the picture changed. A `subject` is one of `analysis.py`.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 
 from ad.data.dataset import to_device
-from ad.interpret.analyses.attribution import Reading, component_names, read_values
 from ad.interpret.analyses.linear import (
     EMPTY,
+    affine_circuits,
     features_of,
     front_cell,
     readout,
     thing_vectors,
 )
-from ad.interpret.analyses.static import affine_circuits
-from ad.interpret.analysis import Subject
+from ad.interpret.analyses.reading import Reading, component_names, read_values
 from ad.interpret.components import HEAD, MLP, Ablated, Replacements, parse_components
 from ad.interpret.contexts import Contexts
 from ad.interpret.directions import parse_direction
@@ -106,7 +105,7 @@ class Studied:
     from an obstacle, asked for 0.9.
     """
 
-    def __init__(self, subject: Subject):
+    def __init__(self, subject):
         self.subject, self.model, self.heads = subject, subject.model, subject.heads
         names = subject.run.world.action_names
         self.ahead = parse_direction("forward - turn right", names, 3)

@@ -15,7 +15,7 @@ from ad.interpret.analyses.pairs import Pair, labeled_recoveries, recovery
 from ad.interpret.analysis import Analysis, Subject, estimate_text
 from ad.interpret.changes import Queries, changed
 from ad.interpret.contexts import Contexts
-from ad.interpret.labeled import BOUND, Axes, LabeledArray
+from ad.interpret.labeled import Axes, LabeledArray
 from ad.interpret.relations import encodes_rewards
 from ad.reporting.page import Table
 from envs.rng import derive_key
@@ -33,7 +33,6 @@ class Successes(Analysis):
         "divergence": ("successes",),
         "decisions": ("successes",),
         "recovery": ("successes", "rewards left"),
-        "recovery_interval": (BOUND, "successes", "rewards left"),
     }
 
     @classmethod
