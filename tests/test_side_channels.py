@@ -5,11 +5,7 @@ import json
 import resource
 import subprocess
 import sys
-from importlib.machinery import ModuleSpec
-from pathlib import Path
-from types import ModuleType
 
-import pytest
 from processes import ROOT
 from training_run import assert_same_bits, train
 
@@ -28,57 +24,21 @@ def no_file_larger_than(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-class FakeWandb(ModuleType):
-    """The calls of the package wandb, of which one may fail."""
-
-    def __init__(self, fails_in: str | None):
-        super().__init__("wandb")
-        self.__spec__ = ModuleSpec("wandb", None)
-        self.fails_in, self.logged = fails_in, []
-        self.Settings = dict
-
-    def init(self, **arguments) -> "FakeWandb":
-        self._fail("init")
-        self.arguments = arguments
-        return self
-
-    def define_metric(self, name: str, step_metric: str) -> None:
-        assert (name, step_metric) == ("*", "train_step")
-
-    def log(self, values: dict) -> None:
-        self._fail("log")
-        self.logged.append(values)
-
-    def finish(self) -> None:
-        self._fail("finish")
-
-    def _fail(self, call: str) -> None:
-        if call == self.fails_in:
-            raise ConnectionError("no network")
-
-
 def warnings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning")]
 
 
-@pytest.mark.parametrize("fails_in", [None, "log"])
-def test_weights_and_biases_have_every_line_and_cannot_stop_a_training(
-    whole, experiment, monkeypatch, capsys, fails_in
+def test_a_tensorboard_that_fails_costs_one_warning_and_no_bit(
+    whole, experiment, monkeypatch, capsys
 ):
-    wandb = FakeWandb(fails_in)
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    config = experiment(training__precision="float32", training__wandb_project="rooms")
-    run = train(config)
+    def fail(*arguments):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
+    run = train(experiment(training__precision="float32"))
     assert_same_bits(whole, run)
-    text = [line for line in warnings(capsys.readouterr().err) if "wandb cannot be written" in line]
-    assert len(text) == (fails_in is not None)
-    if fails_in is None:
-        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-        steps = [json.loads(line)["step"] for line in lines]
-        assert [values["train_step"] for values in wandb.logged] == steps
-        assert wandb.arguments["project"] == "rooms" and wandb.arguments["mode"] == "offline"
-        assert wandb.arguments["dir"] == config.root and "id" not in wandb.arguments
-        assert wandb.arguments["config"]["training"]["steps"] == config.training.steps
+    text = capsys.readouterr().err
+    assert len([w for w in warnings(text) if "tensorboard cannot be written" in w]) == 1
 
 
 def test_a_log_that_cannot_be_written_costs_one_warning_and_no_bit(whole, experiment, capsys):
@@ -112,13 +72,3 @@ def test_a_stdout_that_takes_nothing_costs_one_warning():
     assert done.returncode == 0
     said = done.stderr.decode().splitlines()
     assert len(said) == 1 and said == warnings("\n".join(said))
-
-
-@pytest.fixture(scope="module")
-def done(smoke, tmp_path_factory) -> Path:
-    """A folder in which the smoke experiment is collected."""
-    from ad import pipeline
-
-    root = tmp_path_factory.mktemp("done")
-    pipeline.collect(Run.open(smoke(root, "--training.compile", "true")))
-    return root

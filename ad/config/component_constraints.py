@@ -7,7 +7,7 @@ LIBRARY_CONSTRAINTS import further packages, too, and are checked only where a r
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, replace
 
-from ad.config.checks import Constraints, package_problem
+from ad.config.checks import Constraints
 from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validate
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world, reserved_problem
@@ -62,12 +62,6 @@ def method_can_learn(config, world):
 @library_constraint("method", "env")
 def method_has_its_libraries(config, world):
     _method(config).check_libraries(config, world)
-
-
-@library_constraint("training.wandb_project")
-def weights_and_biases_are_installed(config, world):
-    if config.training.wandb_project and (text := package_problem("wandb")):
-        yield Problem("training.wandb_project", text)
 
 
 @constraint("source", "env", "split", "method.name")

@@ -1,4 +1,4 @@
-"""The log of a training run: metrics.jsonl, and the same numbers for TensorBoard and other sinks.
+"""The log of a training run: metrics.jsonl, and the same numbers for TensorBoard.
 
 No result depends on the log. If it cannot be written, one warning says so and training continues.
 """
@@ -12,16 +12,17 @@ import numpy as np
 
 from ad.runtime.console import warn
 from ad.runtime.files import sync, write_text
-from ad.runtime.metric_sinks import TensorBoard
+from ad.runtime.tensorboard import TensorBoard
 
+TENSORBOARD = "tensorboard"  # in a warning
 ASKED = "evaluate/asked/"  # tags of the returns achieved for `evaluation.asked_returns`
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` in `folder`, and writes to TensorBoard and further `sinks`."""
+    """Appends to `metrics.jsonl` in `folder`, and writes to TensorBoard."""
 
-    def __init__(self, folder: Path, *sinks):
-        self.path, self.sinks = folder / "metrics.jsonl", (TensorBoard(folder), *sinks)
+    def __init__(self, folder: Path):
+        self.path, self.tensorboard = folder / "metrics.jsonl", TensorBoard(folder)
         self._is_cut = False  # whether the last line may be incomplete
         self._warned: set[str] = set()  # what could not be written, after the warning
 
@@ -34,10 +35,9 @@ class MetricsLog:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(before + json.dumps(line) + "\n")
             self._is_cut = False
-        for sink in self.sinks:
-            if sink.name not in self._warned:
-                with self._warning_once(sink.name, Exception):
-                    sink.write(step, values)
+        if TENSORBOARD not in self._warned:
+            with self._warning_once(TENSORBOARD, Exception):
+                self.tensorboard.write(step, values)
 
     def truncate_after(self, step: int) -> None:
         """Remove the lines after `step`, and a last line that was cut off."""
@@ -49,12 +49,10 @@ class MetricsLog:
                 write_text(self.path, rest)
 
     def discard(self) -> None:
-        """Remove metrics.jsonl and what the sinks have written."""
+        """Remove metrics.jsonl and what TensorBoard reads."""
         self.close()
         self.path.unlink(missing_ok=True)
-        for sink in self.sinks:
-            with self._warning_once(sink.name, Exception):
-                sink.discard()
+        self.tensorboard.discard()
 
     def sync(self) -> None:
         """Flush metrics.jsonl to the disk, before the checkpoint that it belongs to."""
@@ -62,10 +60,9 @@ class MetricsLog:
             sync(self.path)
 
     def close(self) -> None:
-        """Flush and close the sinks."""
-        for sink in self.sinks:
-            with self._warning_once(sink.name, Exception):
-                sink.close()
+        """Flush and close the files for TensorBoard."""
+        with self._warning_once(TENSORBOARD, Exception):
+            self.tensorboard.close()
 
     @contextmanager
     def _warning_once(self, what: str, kind: type[Exception] = OSError) -> Iterator[None]:
@@ -80,41 +77,41 @@ class MetricsLog:
 
 def last_value(folder: Path, tag: str) -> float | None:
     """Return the last value of `tag` in the metrics.jsonl in `folder`; None if it has none."""
-    with suppress(OSError):
-        for line in reversed((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
-            with suppress(ValueError):  # an interruption may have cut a line
-                if tag in (values := json.loads(line)):
-                    return values[tag]
-    return None
+    values = [entry[tag] for entry in _entries(folder) if tag in entry]
+    return values[-1] if values else None
 
 
 def value_at(folder: Path, tag: str, step: int, within: int = 1) -> float | None:
     """Return the newest value of `tag` in the last `within` train steps up to `step`, or None."""
-    value = None
-    with suppress(OSError):
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            if step - within < _step(line) <= step:
-                value = json.loads(line).get(tag, value)
-    return value
+    near = (entry for entry in _entries(folder) if step - within < entry["step"] <= step)
+    values = [entry[tag] for entry in near if tag in entry]
+    return values[-1] if values else None
 
 
 def series(folder: Path, prefix: str) -> tuple[list[int], dict[str, list[float | None]]]:
     """Return the train steps at which tags that begin with `prefix` were logged, and their values.
 
-    The values are by the rest of the tag, None where a step lacks one. An incomplete line is left
-    out.
+    The values are by the rest of the tag, None where a step lacks one.
     """
     logged: dict[int, dict[str, float]] = {}
-    with suppress(OSError):
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                content = json.loads(line)
-                own = {tag: value for tag, value in content.items() if tag.startswith(prefix)}
-                if own:
-                    logged[content["step"]] = own
+    for entry in _entries(folder):
+        if own := {tag: value for tag, value in entry.items() if tag.startswith(prefix)}:
+            logged[entry["step"]] = own
     tags = dict.fromkeys(tag for own in logged.values() for tag in own)
     values = {tag: [own.get(tag) for own in logged.values()] for tag in tags}
     return list(logged), {tag.removeprefix(prefix): own for tag, own in values.items()}
+
+
+def _entries(folder: Path) -> list[dict]:
+    """Return the lines of the metrics.jsonl in `folder`; one that an interruption cut is left out.
+
+    There are none if it cannot be read.
+    """
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines.splitlines() if np.isfinite(_step(line))]
 
 
 def _step(line: str) -> float:

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyrallis
 
 from ad.config import schema as configuration
 from ad.config.schema import Experiment
@@ -27,7 +26,6 @@ from ad.errors import ConfigError
 from ad.registry import METHODS
 from ad.runtime.console import warn
 from ad.runtime.files import write_json, write_text
-from ad.runtime.metric_sinks import WeightsAndBiases
 from ad.runtime.metrics_log import MetricsLog
 from envs.tasks import Split
 
@@ -43,7 +41,7 @@ class Run:
 
     def __init__(self, config: Experiment):
         self.config, self.folder = config, config.folder
-        self.log = MetricsLog(self.folder, *_further_sinks(config))
+        self.log = MetricsLog(self.folder)
 
     @classmethod
     def open(cls, config: Experiment, fresh: bool = False) -> "Run":
@@ -168,13 +166,3 @@ def world_title(kwargs: dict) -> str:
     """Return the settings of another world as a title: {"size": 11} gives "size 11"."""
     texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in kwargs.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())
-
-
-def _further_sinks(config: Experiment) -> list[WeightsAndBiases]:
-    """Return where the numbers of a training go besides its log and TensorBoard."""
-    if not (project := config.training.wandb_project):
-        return []
-    group = f"{config.name}-{configuration.config_hash(config)[:8]}"
-    return [
-        WeightsAndBiases(config.root, project, config.name, group, pyrallis.encode(config)),
-    ]
