@@ -1,7 +1,6 @@
 """The measure `learning`: a search for settings of a source, what it keeps, ranks and refuses."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from ad.data.schema import TransitionChunk
 from ad.data.store import load_history
 from ad.runtime.run import Run
 from ad.sweeps.learning import Search, rank, read_search
-from ad.sweeps.load import load_sweep
 from ad.sweeps.plan import Sweep
 from ad.sweeps.records import add_records, read_records
 from ad.sweeps.run import new_measure
@@ -80,38 +78,18 @@ def test_an_agent_that_stopped_with_broken_numbers_has_learned_nothing(tmp_path)
     np.testing.assert_array_equal(scores["learned"], [[0, 0], [1, 1]])
 
 
-def ranking(tmp_path, **scores) -> dict[str, list[int]]:
-    """The orders of made-up settings, one value of each score a setting."""
-    sweep = write_sweep(tmp_path, CONTENT | {"search": {"rise_windows": 0.5}})
-    names = {"windows": "windows_to_90_percent"}
-    own = {names.get(name, name): np.array(values)[:, None] for name, values in scores.items()}
-    orders = rank(sweep, Search([], ["0-0"], {}, own, np.ones(1)))
-    return {name: order.tolist() for name, order in orders.items()}
-
-
-def test_the_largest_area_and_the_pace_nearest_to_the_wanted_one_come_first(tmp_path):
-    found = ranking(
-        tmp_path,
-        area=[0.9, 0.1, 0.8, 0.9],
-        learned=[1, 1, 1, 1],
-        windows=[0.2, 0.5, 1.0, 0.25],  # twice the wanted pace is as far as half of it
-    )
-    assert found == {"area": [0, 3, 2, 1], "pace": [1, 3, 2, 0]}
-    failed = ranking(tmp_path, area=[0.1, 0.2], learned=[0, 1], windows=[np.nan, 50.0])
-    assert failed["pace"] == [1, 0]  # a setting that fails on a task comes last
+def test_the_largest_mean_area_comes_first_and_equal_ones_in_order():
+    area = np.array([[0.8, 1.0], [0.1, 0.1], [0.8, 0.8], [0.9, 0.9]])
+    found = rank(Search([], ["0-0", "0-1"], {}, {"area": area}, np.ones(2)))
+    assert found.tolist() == [0, 3, 2, 1]
 
 
 def test_the_page_ranks_settings_and_the_best_is_written_as_an_experiment(made):
-    by = "pace"
-    path = made.path.with_name(f"tune_{by}.yaml")
-    content = CONTENT | {"search": CONTENT["search"] | {"rank_by": by}}
-    path.write_text(json.dumps(content))
-    path.with_suffix(".jsonl").write_bytes(made.records.read_bytes())
-    text = page_of(load_sweep(path))
-    header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    header, _, *lines = [line for line in page_of(made).splitlines() if line.startswith("|")]
     best = dict(zip(cells(header), cells(lines[0]), strict=True))
-    assert len(lines) == 4 and best[f"by {by}"] == "1" and " of 2" in best["learned"]
-    written = load(["--config_path", str(path.parent / "root/best.yaml")])
+    areas = [float(cells(line)[cells(header).index("area")].split()[0]) for line in lines]
+    assert len(lines) == 4 and areas == sorted(areas, reverse=True) and " of 2" in best["learned"]
+    written = load(["--config_path", str(made.path.parent / "root/best.yaml")])
     own = {name: written.source.settings[name] for name in ("hidden", "learning_rate")}
     assert best["settings"] == f"hidden={own['hidden']} learning_rate={own['learning_rate']:g}"
     plain = load_file(CONTENT["experiment"], **CONTENT["settings"])

@@ -106,8 +106,6 @@ class SearchConfig:
 
     samples: int = field(0, at_least=0)  # random settings in the range of the grid; 0: the grid
     num_tasks: int = field(4, at_least=1)  # largest number of train tasks that each is tried on
-    rank_by: str = field("area", choices=("area", "pace"))  # area under the learning curve, or pace
-    rise_windows: float = field(1.0, above=0)  # wanted pace: windows to 90 % of the final return
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ them, so that an agent learns bit for bit as in a collection with that setting; 
 no longer be unseen. Only learning curves are kept. Settings that agree in the `shared_settings` of
 the source are tried side by side.
 
-Settings are ranked by area, the mean return over env steps, or by pace, the closeness to
-`search.rise_windows`. A history has converged at the first strided episode with 0.9 of the final
-return. The table counts that in strided episodes, to be compared with `evaluation.episodes`, and in
-context windows. With fewer windows than wanted, most windows show an agent that has converged; with
-many more, no window shows an agent improve. The suggested stride would give the wanted number. A
-setting that fails on a task has no pace.
+Settings are ranked by area, the mean return over env steps. A history has converged at the first
+strided episode with 0.9 of the final return. The table counts that in strided episodes, to be
+compared with `evaluation.episodes`, and in context windows. With less than one window, most windows
+show an agent that has converged; with many, no window shows an agent improve. With the suggested
+stride it would be one.
 """
 
 import dataclasses
@@ -160,7 +159,7 @@ def read_search(sweep: Sweep, runs: Sequence[PlannedRun], records: Sequence[Reco
         "learned": learned.astype(float),
         "episodes_to_90_percent": episodes.reshape(shape),
         "windows_to_90_percent": windows,
-        "suggested_stride": stride * windows / sweep.search.rise_windows,
+        "suggested_stride": stride * windows,
     }
     return Search([*runs], records[0].values["tasks"], curves, scores | statistics, scale)
 
@@ -216,31 +215,25 @@ def learning_section(sweep: Sweep, records: Records, root: Path) -> Section:
     if not runs:
         return Section("Settings", [Text("No setting has been tried yet.")])
     search = read_search(sweep, runs, [records[run.key] for run in runs])
-    orders = rank(sweep, search)
-    order = orders[sweep.search.rank_by]
+    order = rank(search)
     best = runs[order[0]].config
     root.mkdir(parents=True, exist_ok=True)
     write_text(root / "best.yaml", dump(dataclasses.replace(best, name=f"{sweep.name}_best")))
     text = (
-        f"{len(runs)} settings on {len(search.tasks)} tasks, ranked by {sweep.search.rank_by}. "
-        f"The experiment with the best of them is {root / 'best.yaml'}."
+        f"{len(runs)} settings on {len(search.tasks)} tasks, ranked by area. The experiment with "
+        f"the best of them is {root / 'best.yaml'}."
     )
-    blocks = [Text(text), _table(search, orders, order), _curves(search, order)]
+    blocks = [Text(text), _table(search, order), _curves(search, order)]
     return Section("Settings", [*blocks, *_marginals(search)])
 
 
-def rank(sweep: Sweep, search: Search) -> dict[str, np.ndarray]:
-    """Return the settings' indices, best first, by area and by pace, equal ones in order."""
-    area, windows = _mean(search.scores["area"]), _mean(search.scores["windows_to_90_percent"])
-    failed = _mean(search.scores["learned"]) < 1
-    distance = np.abs(np.log(windows / sweep.search.rise_windows))
-    pace = np.lexsort((-area, np.where(failed, np.inf, distance)))
-    return {"area": np.argsort(-area, kind="stable"), "pace": pace}
+def rank(search: Search) -> np.ndarray:
+    """Return the settings' indices, the largest mean area first, equal ones in order."""
+    return np.argsort(-_mean(search.scores["area"]), kind="stable")
 
 
-def _table(search: Search, orders: dict[str, np.ndarray], order: np.ndarray) -> Table:
+def _table(search: Search, order: np.ndarray) -> Table:
     """Return a row for each setting in this `order`; area has its 95 % interval over tasks."""
-    places = [np.argsort(own) for own in orders.values()]
     low, high = bootstrap(search.scores["area"].T)
     means = {name: _mean(values) for name, values in search.scores.items()}
     columns = {name: column for name, column in COLUMNS.items() if name in means}
@@ -249,12 +242,9 @@ def _table(search: Search, orders: dict[str, np.ndarray], order: np.ndarray) -> 
         area = Estimate(json_number(means["area"][s]), low[s], high[s]).text(".3f")
         learned = f"{np.nansum(search.scores['learned'][s]):.0f} of {len(search.tasks)}"
         rest = [number(json_number(means[n][s]), style) for n, (_, style) in columns.items()]
-        ranks = [str(place[s] + 1) for place in places]
-        rows.append([search.runs[s].row, area, learned, *rest, *ranks])
+        rows.append([search.runs[s].row, area, learned, *rest])
     headings = [heading for heading, _ in columns.values()]
-    return Table(
-        ["settings", "area", "learned", *headings, *(f"by {name}" for name in orders)], rows
-    ).compact()
+    return Table(["settings", "area", "learned", *headings], rows).compact()
 
 
 def _curves(search: Search, order: np.ndarray) -> Chart:
