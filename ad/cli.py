@@ -356,7 +356,7 @@ analysis.""",
             Option(
                 "contexts",
                 "rollout: the evaluation's episodes on the held-out tasks; histories: windows of "
-                "the learning histories",
+                "the learning histories; made: decisions of --situation, by placing the agent",
                 "rollout",
             ),
             Option(

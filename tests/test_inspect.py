@@ -10,7 +10,7 @@ from ad.cli import VERBS, exit_code
 from ad.errors import ConfigError, CorruptError
 from ad.interpret import contexts, inspect
 from ad.interpret.analyses import probes
-from ad.interpret.analysis import Subject, over_groups
+from ad.interpret.analysis import Choice, Subject, over_groups
 from ad.interpret.inspect import ALL, inspect_run
 from ad.interpret.labeled import LabeledArray, intervals, load, save, stack
 from ad.registry import ANALYSES
@@ -109,7 +109,7 @@ def test_analyses_of_every_method_return_the_arrays_that_they_declare(
 
 def test_an_analysis_of_histories_has_no_in_context_episodes(collected):
     words = [*SMALL, *METHODS["decision transformer"]]
-    subject = Subject(*untrained(collected("inspect", *words)), source="histories")
+    subject = Subject(*untrained(collected("inspect", *words)), Choice(source="histories"))
     assert possible(subject) >= {"attention", "lens", "attribution", "static", *PAIRED}
     for name in possible(subject):
         analysis = ANALYSES.load(name)()
@@ -130,7 +130,8 @@ def test_the_same_run_gives_the_same_bytes(trained):
 
 def test_what_is_done_is_kept_unless_it_is_of_other_contexts_or_fresh(trained, capsys):
     done = []
-    for options in ({}, {}, {"source": "histories"}, {"source": "histories", "fresh": True}):
+    histories = {"choice": Choice(source="histories")}
+    for options in ({}, {}, histories, histories | {"fresh": True}):
         inspect_run(trained, ["attention"], **options)
         done.append("(already done)" in capsys.readouterr().out)
     assert done == [False, True, False, False]
@@ -141,7 +142,7 @@ def test_what_is_done_is_kept_unless_it_is_of_other_contexts_or_fresh(trained, c
 
 def test_a_direction_has_a_folder_of_its_own_and_another_model_is_not_asked(trained):
     inspect_run(trained, ["attribution"])
-    inspect_run(trained, ["attribution"], choice=("", (), "2 - 0"))
+    inspect_run(trained, ["attribution"], Choice(direction="2 - 0"))
     folder = trained.folder / "inspect"
     about = json.loads((folder / "2_-_0" / "attribution.json").read_text())
     assert about["direction"] == "2 - 0"
@@ -149,12 +150,13 @@ def test_a_direction_has_a_folder_of_its_own_and_another_model_is_not_asked(trai
     pairs = load(folder / "attribution")["pairs"].at(pair="0 - 2")
     assert (chosen.values * pairs <= 1e-6).mean() > 0.5 and (chosen.values != other.values).any()
     for choice, reason in {
-        ("", (0.5,), ""): "--asked is for models",
-        ("", (), "2 - 9"): "no action '9'",
-        ("goal in front", (), ""): "no situations",
+        Choice(asked=(0.5,)): "--asked is for models",
+        Choice(direction="2 - 9"): "no action '9'",
+        Choice(situation="goal in front"): "no situations",
+        Choice(source="made"): "add --situation",
     }.items():
         with pytest.raises(ConfigError, match=reason):
-            inspect_run(trained, ["attribution"], choice=choice)
+            inspect_run(trained, ["attribution"], choice)
 
 
 def test_damaged_arrays_are_made_again(trained):

@@ -13,6 +13,7 @@ import torch
 
 from ad.data.dataset import TrainingSet
 from ad.data.episodes import ratio
+from ad.data.histories import HistoryStore
 from ad.data.load import load_training_set
 from ad.errors import ConfigError
 from ad.evaluation.evaluate import load_model
@@ -38,48 +39,57 @@ from ad.reporting.page import Table
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 
-SOURCES = ("rollout", "histories")  # of contexts
+SOURCES = ROLLOUT, HISTORIES, MADE = "rollout", "histories", "made"  # of contexts
+MADE_CONTEXTS = 256  # for each asked return
 HISTORY_WINDOWS = 512  # contexts from the histories
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What an analysis of a run looks at.
+
+    step: train step of the checkpoint; None for the last one.
+    source: where contexts come from, one of SOURCES.
+    situation: of the decisions that are looked at; empty for all.
+    asked: returns that rollouts ask for; empty for `asked_returns`.
+    direction: of the outputs; empty for the best action against the second.
+    components: what an ablation removes; empty for each head and each MLP.
+    bank: the file of a bank of situations; empty for one of the model's own.
+    """
+
+    step: int | None = None
+    source: str = ROLLOUT
+    situation: str = ""
+    asked: tuple[float, ...] = ()
+    direction: str = ""
+    components: tuple[str, ...] = ()
+    bank: str = ""
+
+
+DEFAULT_CHOICE = Choice()
+
+
+@dataclass(frozen=True)
 class Subject:
-    """A trained model, frozen, with its run and its method."""
+    """A trained model, frozen, with its run, its method, and what is looked at."""
 
     run: Run
     method: Method
     model: SequenceModel
-    components: tuple[str, ...] = ()  # that an ablation removes; empty for its default
-    source: str = "rollout"  # of the contexts: one of SOURCES
-    step: int | None = None  # train step of the checkpoint; None for the last one
-    situation: str = ""  # of the decisions that are looked at; empty for all
-    asked: tuple[float, ...] = ()  # returns that rollouts ask for; empty for `asked_returns`
-    direction: str = ""  # of action outputs; empty for the best against the second
-    bank: str = ""  # the file of a bank of situations; empty for one of the model's own
+    choice: Choice = DEFAULT_CHOICE
 
     @classmethod
-    def load(
-        cls,
-        run: Run,
-        components: Sequence[str] = (),
-        source: str = "rollout",
-        step: int | None = None,
-        situation: str = "",
-        asked: Sequence[float] = (),
-        direction: str = "",
-        bank: str = "",
-    ) -> "Subject":
-        """Load the last checkpoint of `run`, or the checkpoint of train step `step`.
+    def load(cls, run: Run, choice: Choice = DEFAULT_CHOICE) -> "Subject":
+        """Load the checkpoint of `run` that is chosen.
 
         Raises ConfigError for a model that is no sequence model, and the errors of `load_model`.
         """
-        method, model = build_method(run.config.method), load_model(run, step=step)
+        method, model = build_method(run.config.method), load_model(run, step=choice.step)
         if not isinstance(model, SequenceModel):
             raise ConfigError(
                 f"{run.config.method.name} trains no transformer, which the analyses look inside"
             )
-        chosen = situation, tuple(asked), direction, bank
-        return cls(run, method, model, tuple(components), source, step, *chosen)
+        return cls(run, method, model, choice)
 
     @property
     def policy(self) -> Policy:
@@ -90,22 +100,32 @@ class Subject:
     @property
     def folder(self) -> Path:
         """The folder of the arrays: that of the run's analyses, or one in it for each choice."""
-        asked = f"asked {' '.join(f'{value:g}' for value in self.asked)}" if self.asked else ""
-        choice = [word for word in (self.situation, asked, self.direction) if word]
-        name = re.sub(r"[^\w.,+-]+", "_", ",".join(choice))
-        return self.run.folder / "inspect" / name
+        own = self.choice
+        asked = f"asked {' '.join(f'{value:g}' for value in own.asked)}" if own.asked else ""
+        words = [word for word in (own.situation, asked, own.direction) if word]
+        return self.run.folder / "inspect" / re.sub(r"[^\w.,+-]+", "_", ",".join(words))
 
     def check_choice(self) -> None:
         """Raise ConfigError unless the model has the situation, asked returns and direction."""
-        if self.asked and RETURN_TO_GO not in self.model.tokenizer.inputs:
+        own = self.choice
+        if own.asked and RETURN_TO_GO not in self.model.tokenizer.inputs:
             raise ConfigError(
                 "--asked is for models that read a return to go, and this one does not"
             )
-        if self.asked and self.source == "histories":
+        if own.asked and own.source == HISTORIES:
             raise ConfigError("--asked is for rollouts: leave out --contexts histories")
+        if own.source == MADE and not own.situation:
+            raise ConfigError("--contexts made is for a situation: add --situation")
         _ = self.output_direction
-        if self.situation:
+        if own.situation:
             _ = self.contexts
+
+    @property
+    def asked(self) -> list[float]:
+        """The returns that rollouts ask for, none of a model that reads no return to go."""
+        if RETURN_TO_GO not in self.model.tokenizer.inputs:
+            return []
+        return list(self.choice.asked) or asked_returns(self.run.config, self.model.spec)
 
     @property
     def output_direction(self) -> torch.Tensor | None:
@@ -113,18 +133,22 @@ class Subject:
 
         Raises ConfigError for actions that the world lacks.
         """
-        if not self.direction:
+        if not self.choice.direction:
             return None
-        names, count = self.run.world.action_names, self.model.spec.num_actions
-        return parse_direction(self.direction, names, count).to(self.model.head.weight.device)
+        names, bias = self.run.world.action_names, self.model.head.bias
+        return parse_direction(self.choice.direction, names, len(bias)).to(bias.device)
 
     @cached_property
     def contexts(self) -> Contexts:
-        """The windows of a rollout on the held-out tasks, or windows of the histories.
+        """The windows of a rollout on the held-out tasks, windows of the histories, or made ones.
 
         Decisions outside the situation are not decided. Raises ConfigError if it never occurs.
         """
-        if self.source == "histories":
+        if self.choice.source == MADE:
+            from ad.interpret.situations import made_contexts
+
+            return made_contexts(self, self.choice.situation, self.asked or None, MADE_CONTEXTS)
+        if self.choice.source == HISTORIES:
             found = history_contexts(self.dataset, self.method, self.model, HISTORY_WINDOWS)
         else:
             found = self.rollout(self.run.split.held_out_tasks)
@@ -137,11 +161,8 @@ class Subject:
 
     def environments(self, tasks: np.ndarray, first_seed: int = 0) -> Environments:
         """Return the environments of a rollout on `tasks`, with the returns that are asked for."""
-        config, asked = self.run.config, ()
-        if RETURN_TO_GO in self.model.tokenizer.inputs:
-            asked = self.asked or asked_returns(config, self.model.spec)
-        episodes = config.evaluation.episodes
-        return environments(config, self.method, tasks, episodes, asked, first_seed)
+        config, episodes = self.run.config, self.run.config.evaluation.episodes
+        return environments(config, self.method, tasks, episodes, self.asked, first_seed)
 
     def rollout(self, tasks: np.ndarray) -> Contexts:
         """Return the windows of a rollout on `tasks`."""
@@ -149,13 +170,13 @@ class Subject:
         return rollout_contexts(self.run.config, self.method, self.model, played)
 
     def _in_situation(self, contexts: Contexts) -> Contexts:
-        if not self.situation:
+        if not (name := self.choice.situation):
             return contexts
         from ad.interpret.situations import in_situation
 
-        mask = in_situation(self.run.world, contexts, self.situation)
+        mask = in_situation(self.run.world, contexts, name)
         if not (contexts.decided & mask).any():
-            raise ConfigError(f"the situation {self.situation!r} does not occur in the contexts")
+            raise ConfigError(f"the situation {name!r} does not occur in the contexts")
         return contexts.where(mask)
 
     @cached_property
@@ -174,17 +195,19 @@ class Subject:
 class Analysis:
     """An analysis of a trained model: a subclass for each, named in `ad.registry.ANALYSES`.
 
-    It is built without arguments; the first line of its docstring is its title. `reads_contexts`,
-    `reads_outputs`, `reads_components` and `reads_bank` say whether it reads the contexts of a
-    Subject, the outputs of all actions, and the components and the bank of a Subject. `arrays` has
-    the axes of every array that it may return but intervals, by name; it is empty if they depend on
-    the model.
+    It is built without arguments; the first line of its docstring is its title. The flags say what
+    it reads of a Subject: the contexts, the outputs of all actions, the learning histories, and the
+    components and the bank of its choice. `sources` are those of the contexts that it can read.
+    `arrays` has the axes of every array that it may return but intervals, by name; it is empty if
+    they depend on the model.
     """
 
     reads_contexts: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
+    reads_histories: ClassVar[bool] = False
     reads_components: ClassVar[bool] = False
     reads_bank: ClassVar[bool] = False
+    sources: ClassVar[Sequence[str]] = SOURCES
     arrays: ClassVar[Axes] = {}
 
     @classmethod
@@ -194,10 +217,22 @@ class Analysis:
         The reason is a sentence about the model, its run or its contexts.
         """
         check_model(subject.model)
+        run, source = subject.run, subject.choice.source
+        if source not in cls.sources:
+            raise ConfigError(f"it reads contexts of rollouts: leave out --contexts {source}")
+        if cls.reads_histories and HistoryStore(run.config).folders(run.split.train_tasks) is None:
+            raise ConfigError("the learning histories are missing: run scripts.collect first")
+        if cls.reads_outputs and subject.model.spec.num_actions < 2:
+            raise ConfigError(
+                "the world has a single action, so that nothing can be preferred: choose one with "
+                "several by env.id"
+            )
         if cls.reads_outputs and _lacks_actions(subject):
-            raise ConfigError("some tasks of the world have fewer actions than others")
-        is_stepped = cls.reads_contexts and subject.source == "rollout"
-        if is_stepped and not subject.run.world.can_be_stepped:
+            raise ConfigError(
+                "some tasks of the world have fewer actions than others: train on tasks with the "
+                "same actions (env.tasks, env.kwargs), or run static, weights and circuits"
+            )
+        if cls.reads_contexts and source == ROLLOUT and not run.world.can_be_stepped:
             raise ConfigError("the world cannot be stepped: use --contexts histories")
 
     @abstractmethod

@@ -7,6 +7,7 @@ in `over_training/`.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from ad.config.options import whole_numbers
 from ad.config.schema import config_hash
 from ad.errors import ConfigError, CorruptError
 from ad.evaluation.evaluate import checkpoint_at
-from ad.interpret.analysis import SOURCES, Analysis, Subject
+from ad.interpret.analysis import (
+    DEFAULT_CHOICE,
+    HISTORIES,
+    ROLLOUT,
+    SOURCES,
+    Analysis,
+    Choice,
+    Subject,
+)
 from ad.interpret.components import parse_components
 from ad.interpret.labeled import FOLDER, LEARNING, UNREADABLE, Results, load, save
 from ad.interpret.over_training import Learning, changes_table, describe, over_training
@@ -44,19 +53,15 @@ DEFAULT = (  # analyses that run if none is named: 95 seconds together
 def analyze(
     run: Run,
     analyses: Sequence[str] = (),
-    components: Sequence[str] = (),
-    contexts: str = "rollout",
     checkpoints: str = "",
-    situation: str = "",
-    asked: Sequence[float] = (),
-    direction: str = "",
-    bank: str = "",
+    contexts: str = ROLLOUT,
     fresh: bool = False,
+    **chosen,
 ) -> None:
     """Run `analyses` of the trained model, by default the quick ones, and write their page.
 
-    `checkpoints` are train steps with commas between, ALL, or empty for the last one. The other
-    arguments and errors are those of `inspect_run`.
+    `checkpoints` are train steps with commas between, ALL, or empty for the last one. `chosen` are
+    fields of a Choice. The errors are those of `inspect_run`.
     """
     from ad.interpret.page import write_page
 
@@ -64,39 +69,34 @@ def analyze(
         steps = ALL if checkpoints == ALL else whole_numbers(checkpoints)
     except ValueError as error:
         raise ConfigError(f"--checkpoints {error}") from None
-    chosen, choice = analyses or DEFAULT, (situation, tuple(asked), direction)
+    chosen = {n: value if isinstance(value, str) else tuple(value) for n, value in chosen.items()}
     written: list[Path] = []
 
     def write(left_out: dict[str, str], folder: Path) -> None:
         written[:] = [write_page(run, left_out, folder)]
 
-    inspect_run(run, chosen, components, contexts, fresh, steps or None, write, choice, bank)
+    choice = Choice(source=contexts, **chosen)
+    inspect_run(run, analyses or DEFAULT, choice, steps or None, fresh, write)
     info(f"analyze: {written[0]}")
 
 
 def inspect_run(
     run: Run,
     names: Sequence[str] = DEFAULT,
-    components: Sequence[str] = (),
-    source: str = "rollout",
-    fresh: bool = False,
+    choice: Choice = DEFAULT_CHOICE,
     steps: Sequence[int] | str | None = None,
+    fresh: bool = False,
     write_page: Callable[[dict[str, str], Path], object] = lambda left_out, folder: None,
-    choice: tuple[str, tuple[float, ...], str] = ("", (), ""),
-    bank: str = "",
 ) -> dict[str, str]:
     """Run the analyses called `names` and print their tables.
 
     names: names of ANALYSES, or (ALL,). An analysis that the model cannot have is left out if
         `names` is DEFAULT or (ALL,), else it is an error.
-    components: components that an ablation removes; empty for its default.
-    source: where the contexts come from, one of SOURCES.
+    choice: what they look at; each situation, asked returns and direction has its own folder.
+    steps: train steps of the checkpoints to analyze instead of the chosen one, or ALL.
     fresh: run the analyses again whose arrays are written already.
-    steps: train steps of the checkpoints to analyze instead of the last one, or ALL.
     write_page: called before the first and after each analysis, with the value that is returned and
         the folder of the arrays.
-    choice: the situation, asked returns and direction of the Subject; each has a folder of its own.
-    bank: the file of a bank of situations; empty for one of the model's own.
 
     Returns the analyses that are not possible for the model, each with the reason as a sentence.
 
@@ -106,17 +106,12 @@ def inspect_run(
     """
     is_chosen = tuple(names) not in (DEFAULT, (ALL,))
     analyses = load_analyses(ANALYSES.names() if ALL in names else names)
-    _check_options(analyses, components, source, bank)
-    if steps is None:
-        subjects = {
-            train_steps(run.config): Subject.load(run, components, source, None, *choice, bank)
-        }
-    else:
-        kept = _kept(run, steps)
-        subjects = {n: Subject.load(run, components, source, n, *choice, bank) for n in kept}
+    _check_options(analyses, choice)
+    kept = [choice.step] if steps is None else _kept(run, steps)
+    subjects = {step: Subject.load(run, replace(choice, step=step)) for step in kept}
     subject = list(subjects.values())[-1]
     subject.check_choice()
-    for component in components:
+    for component in choice.components:
         parse_components(component, subject.model.transformer)
     left_out = _left_out(subject)
     for name in left_out.keys() & analyses.keys():
@@ -147,20 +142,18 @@ def load_analyses(names: Sequence[str]) -> dict[str, Analysis]:
         raise ConfigError(str(error)) from error
 
 
-def _check_options(
-    analyses: dict[str, Analysis], components: Sequence[str], source: str, bank: str
-) -> None:
+def _check_options(analyses: dict[str, Analysis], choice: Choice) -> None:
     """Raise ConfigError for options that are wrong for every model."""
-    if source not in SOURCES:
-        raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {source!r}")
-    if components and not any(analysis.reads_components for analysis in analyses.values()):
+    if choice.source not in SOURCES:
+        raise ConfigError(f"--contexts must be {' or '.join(SOURCES)}, not {choice.source!r}")
+    if choice.components and not any(one.reads_components for one in analyses.values()):
         raise ConfigError("--components is for the ablation, which is not among the analyses")
-    if bank and not any(analysis.reads_bank for analysis in analyses.values()):
+    if choice.bank and not any(one.reads_bank for one in analyses.values()):
         raise ConfigError("--bank is for the behavior, which is not among the analyses")
-    if bank and not Path(bank).is_file():
-        raise ConfigError(f"--bank: there is no file {bank}")
-    for component in components:
-        if components.count(component) > 1:
+    if choice.bank and not Path(choice.bank).is_file():
+        raise ConfigError(f"--bank: there is no file {choice.bank}")
+    for component in choice.components:
+        if choice.components.count(component) > 1:
             raise ConfigError(f"--components names {component} twice")
 
 
@@ -240,7 +233,7 @@ def _kept_or_made(
 def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]:
     """Return the model and the contexts that the analysis called `name` depends on."""
     config, split = subject.run.config, subject.run.split
-    step = train_steps(config) if subject.step is None else subject.step
+    step = train_steps(config) if subject.choice.step is None else subject.choice.step
     about: dict[str, object] = {
         "analysis": name,
         "name": config.name,
@@ -249,17 +242,17 @@ def _about(name: str, analysis: Analysis, subject: Subject) -> dict[str, object]
         "train_steps": step,
         "checkpoint": sha256(checkpoint_at(subject.run, step)),
     }
+    choice = subject.choice
     if analysis.reads_components:
-        about["components"] = list(subject.components)
+        about["components"] = list(choice.components)
     if analysis.reads_bank:
-        about["bank"] = sha256(Path(subject.bank)) if subject.bank else ""
+        about["bank"] = sha256(Path(choice.bank)) if choice.bank else ""
     if analysis.reads_contexts:
-        tasks = split.held_out_tasks if subject.source == "rollout" else split.train_tasks
-        about |= {"contexts": subject.source, "tasks": [task_name(task) for task in tasks]}
-        asked = subject.environments(tasks).asked if subject.source == "rollout" else None
-        about["asked"] = [] if asked is None else sorted(set(asked.tolist()))
-    about |= {"situation": subject.situation, "direction": subject.direction}
-    return about
+        is_of_histories = choice.source == HISTORIES
+        tasks = split.train_tasks if is_of_histories else split.held_out_tasks
+        about |= {"contexts": choice.source, "tasks": [task_name(task) for task in tasks]}
+        about["asked"] = [] if is_of_histories else sorted(subject.asked)
+    return about | {"situation": choice.situation, "direction": choice.direction}
 
 
 def _done(path: Path, about: dict[str, object]) -> Results | None:

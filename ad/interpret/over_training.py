@@ -49,7 +49,7 @@ class Learning(Analysis):
 
     def run(self, subject):
         """Return the losses, the NAUC, the gain within the context and the learning curve."""
-        folder, step = subject.run.folder, subject.step
+        folder, step = subject.run.folder, subject.choice.step
         log_every = subject.run.config.training.log_every
         loss = value_at(folder, "train/loss", step, log_every)
         held_out = value_at(folder, "train/held_out_actor_loss", step)

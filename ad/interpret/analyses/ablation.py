@@ -14,9 +14,16 @@ import torch
 
 from ad.data.dataset import to_device
 from ad.data.episodes import ratio
-from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
+from ad.interpret.analysis import (
+    MADE,
+    ROLLOUT,
+    Analysis,
+    Subject,
+    estimate_text,
+    over_groups,
+    texts,
+)
 from ad.interpret.components import (
     KINDS,
     Ablated,
@@ -43,7 +50,9 @@ BATCH = 64  # windows
 class Ablation(Analysis):
     """Effect of replacing each component on the loss, on decisions, and on the returns."""
 
+    reads_histories: ClassVar[bool] = True
     reads_components: ClassVar[bool] = True
+    sources: ClassVar[Sequence[str]] = (ROLLOUT, MADE)
     arrays: ClassVar[Axes] = {
         "loss": ("kind", "component"),
         "intact_loss": ("component",),
@@ -58,18 +67,13 @@ class Ablation(Analysis):
     @classmethod
     def check(cls, subject):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        run = subject.run
-        if HistoryStore(run.config).folders(run.split.train_tasks) is None:
-            raise ConfigError("the learning histories are missing: run scripts.collect first")
-        if subject.source == "histories":
-            raise ConfigError("its rollouts need contexts of rollouts: leave out --contexts")
         super().check(subject)
         if subject.policy.looks_ahead:
             raise ConfigError("the policy plans: set evaluation.policy {plan_steps: 0}")
 
     def run(self, subject):
         """Return the effect on loss and return by kind and component, and the learning curves."""
-        names = list(subject.components or default_components(subject))
+        names = list(subject.choice.components or default_components(subject))
         components = [parse_components(name, subject.model.transformer) for name in names]
         points = tuple(dict.fromkeys(component.point for each in components for component in each))
         replacements = Replacements.of_contexts(subject.model, subject.contexts, points)
@@ -161,7 +165,7 @@ def _decisions(
     counts = contexts.total(torch.ones(intact.shape[:2])).sum(1)
     estimate = over_groups(ratio(sums, counts[:, None, None]))
     names = ["divergence (nats)", "another best action"]
-    names += [f"change of {subject.direction}"] if direction is not None else []
+    names += [f"change of {subject.choice.direction}"] if direction is not None else []
     mean, interval = (
         values.reshape(*values.shape[:-2], len(KINDS), len(components), len(names))
         for values in estimate

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.errors import ConfigError
 from ad.interpret.analyses.reading import Reading, component_names, preferred, read_values
 from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
 from ad.interpret.contexts import Contexts
@@ -39,13 +38,6 @@ class Attribution(Analysis):
         "spread": ("pair", "component"),
     }
 
-    @classmethod
-    def check(cls, subject):
-        """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        if subject.model.spec.num_actions < 2:
-            raise ConfigError("the world has a single action")
-        super().check(subject)
-
     def run(self, subject):
         """Return mean contributions by component, episode, relation, pair and neuron."""
         model, contexts = subject.model, subject.contexts
@@ -57,8 +49,8 @@ class Attribution(Analysis):
         names = relation_names(model)
         names = [name for name, one in zip(names, occurs, strict=True) if one]
         about = "contribution to the output of the best action minus that of the second"
-        if subject.direction:
-            about = f"contribution to the output along {subject.direction}"
+        if subject.choice.direction:
+            about = f"contribution to the output along {subject.choice.direction}"
         mean = f"{about}: mean over {contexts.unit}s"
         results = with_interval("preferred", *estimate, axes, mean, contexts.unit)
         results |= {

@@ -15,11 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ad.data.histories import HistoryStore
 from ad.errors import ConfigError
 from ad.interpret.analyses.ablation import default_components
 from ad.interpret.analyses.bank import BANK, Bank, probabilities
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
+from ad.interpret.analysis import ROLLOUT, Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.components import Ablated, Replacements, parse_components
 from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
 from ad.interpret.situations import situations_of
@@ -40,8 +39,10 @@ class Behavior(Analysis):
     """How often the agent steps into what is in front, by asked return and ablation."""
 
     reads_outputs: ClassVar[bool] = True
+    reads_histories: ClassVar[bool] = True
     reads_components: ClassVar[bool] = True
     reads_bank: ClassVar[bool] = True
+    sources: ClassVar[Sequence[str]] = (ROLLOUT,)
     arrays: ClassVar[Axes] = {
         "decisions": BY,
         "enters": (*BY, "ablated", "actions"),
@@ -56,15 +57,11 @@ class Behavior(Analysis):
         run = subject.run
         if situations_of(run.world).step not in run.world.action_names:
             raise ConfigError("the world has no action that steps into what is in front")
-        if HistoryStore(run.config).folders(run.split.train_tasks) is None:
-            raise ConfigError("the learning histories are missing: run scripts.collect first")
-        if subject.source != "rollout":
-            raise ConfigError("the contexts are not of rollouts")
         super().check(subject)
 
     def run(self, subject):
         """Return how often what is in front is entered, and the probabilities of all actions."""
-        bank, names = _bank(subject), list(subject.components or default_components(subject))
+        bank, names = _bank(subject), list(subject.choice.components or default_components(subject))
         by = {
             "contexts": sorted({kept.source for kept in bank.kept}),  # made is the last
             "situation": list(dict.fromkeys(kept.situation for kept in bank.kept)),
@@ -75,7 +72,7 @@ class Behavior(Analysis):
         own = {"situation": ahead, "ablated": [INTACT, *names], "actions": CHOICES}
         axes = {"enters": by | own, "effect": by | own | {"ablated": names}}
         axes["probability"] = by | action
-        if subject.bank:
+        if subject.choice.bank:
             axes["difference"] = by | action
         shapes = {name: [len(labels) for labels in of.values()] for name, of in axes.items()}
         tables = {name: np.full((3, *shape), np.nan) for name, shape in shapes.items()}
@@ -132,10 +129,10 @@ def _count(bank: Bank, by: Axes) -> np.ndarray:
 
 def _bank(subject: Subject) -> Bank:
     """Return the bank that the subject names, or a new one, which is kept with its run."""
-    if subject.bank:
-        return Bank.load(Path(subject.bank), subject.model)
+    if subject.choice.bank:
+        return Bank.load(Path(subject.choice.bank), subject.model)
     bank = Bank.of_subject(subject)
-    if subject.step is None and not subject.situation and not subject.asked:
+    if subject.choice.step is None and not subject.choice.situation and not subject.choice.asked:
         bank.save(subject.run.folder / "inspect" / BANK, subject.model)
     return bank
 
@@ -162,7 +159,7 @@ def _measured(
                 "effect": enters[:, 1:] - enters[:, :1],
                 "probability": by_name[:, 0],
             }
-            | ({"difference": by_name[:, 0] - kept.probability} if subject.bank else {})
+            | ({"difference": by_name[:, 0] - kept.probability} if subject.choice.bank else {})
         )
 
 

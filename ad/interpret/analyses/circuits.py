@@ -39,7 +39,7 @@ from ad.interpret.analyses.linear import (
     things_in,
 )
 from ad.interpret.analysis import Analysis, Subject, texts
-from ad.interpret.contexts import RETURN_TO_GO, Contexts, asked_returns
+from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import LabeledArray, Results
 from ad.interpret.relations import decision_tokens
@@ -61,7 +61,7 @@ class Circuits(Analysis):
         model, sample, results = subject.model, spread(subject.contexts), {}
         directions, note = directions_of(subject), linear_note(model)
         head, direction = {"head": subject.heads}, {"direction": list(directions)}
-        asked = returns_of(subject)
+        asked = subject.asked if "inputs" in model.tokenizer.entries(1) else []
 
         def add(name: str, values: torch.Tensor, axes: dict, about: str) -> None:
             results[name] = labeled(values, {**head, **axes}, f"{about}{note}")
@@ -138,14 +138,6 @@ class Circuits(Analysis):
             add(head, "singular vector 1", results["singular_writes"], unknown, number=1)
         looks = [f"attention to the return-to-go, {value:g} asked" for value in asked]
         return Table(["head", "read", *looks, *directions], rows, (1,))
-
-
-def returns_of(subject: Subject) -> list[float]:
-    """Return the asked returns at which scores are told, none without tokens of a return-to-go."""
-    tokenizer = subject.model.tokenizer
-    if RETURN_TO_GO not in tokenizer.inputs or "inputs" not in tokenizer.entries(1):
-        return []
-    return list(subject.asked) or asked_returns(subject.run.config, subject.model.spec)
 
 
 def term_vectors(model: SequenceModel, sample: Contexts) -> dict[str, torch.Tensor]:

@@ -19,10 +19,9 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
-from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import NUM_CONTEXTS
 from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
-from ad.interpret.analysis import Analysis, Subject, estimate_text, over_groups, texts
+from ad.interpret.analysis import ROLLOUT, Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.contexts import Environments
 from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
@@ -62,19 +61,13 @@ class ContextScan(Analysis):
     """Returns and action probabilities by rewards, length, temperature and learner in context."""
 
     reads_outputs: ClassVar[bool] = True
+    sources: ClassVar[Sequence[str]] = (ROLLOUT,)
     arrays: ClassVar[Axes] = {
         "returns": ("variant", "period"),
         "change": ("variant", "period"),
         "curves": ("variant", "episode"),
         "probabilities": ("variant", "measure"),
     }
-
-    @classmethod
-    def check(cls, subject):
-        """Raise ConfigError with the reason if the subject cannot be analyzed."""
-        if subject.source == "histories":
-            raise ConfigError("it compares contexts with those of rollouts: leave out --contexts")
-        super().check(subject)
 
     def run(self, subject):
         """Return the learning curves and returns by variant, and how probabilities differ."""

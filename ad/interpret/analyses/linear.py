@@ -44,7 +44,8 @@ EMPTY = np.array([OBJECTS.index("empty"), 0, 0], np.uint8)
 def directions_of(subject) -> dict[str, torch.Tensor]:
     """Return the chosen direction [A] by name, or all of `direction_names`."""
     world, actions = subject.run and subject.run.world, subject.model.spec.num_actions
-    names = [subject.direction] if subject.direction else direction_names(world, actions)
+    chosen = subject.choice.direction
+    names = [chosen] if chosen else direction_names(world, actions)
     called = getattr(world, "action_names", ())
     return {name: parse_direction(name, called, actions) for name in names}
 

@@ -9,6 +9,7 @@ Liang 2019, arXiv 1909.03368).
 
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ import torch
 
 from ad.errors import ConfigError
 from ad.evaluation.scores import UNKNOWN
-from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.analysis import ROLLOUT, Analysis, Subject
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
@@ -50,6 +51,7 @@ class Decisions:
 class Probes(Analysis):
     """Scores of linear and MLP probes after each layer: goal, distance, asked return, situation."""
 
+    sources: ClassVar[Sequence[str]] = (ROLLOUT,)
     arrays: ClassVar[Axes] = {
         "scores": ("target", "stage", "probe"),
         "control": ("target", "stage", "probe"),
@@ -62,8 +64,6 @@ class Probes(Analysis):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
         if importlib.util.find_spec("sklearn") is None:
             raise ConfigError('scikit-learn is missing: pip install -e ".[interpret]"')
-        if subject.source == "histories":
-            raise ConfigError("its probes are scored on rollouts: leave out --contexts")
         super().check(subject)
 
     def run(self, subject):

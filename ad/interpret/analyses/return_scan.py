@@ -8,6 +8,7 @@ component with the preference is over the asked returns of the same decision. Th
 head by relation (`relations.py`) is told by asked return, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.analyses.attention import masses
 from ad.interpret.analyses.reading import Reading, component_names, outputs, read_values
-from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
+from ad.interpret.analysis import MADE, ROLLOUT, Analysis, estimate_text, over_groups, texts
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.labeled import Axes, Results, with_interval
@@ -36,6 +37,7 @@ class ReturnScan(Analysis):
     """Slopes of the preference for each action over the asked return, by component."""
 
     reads_outputs: ClassVar[bool] = True
+    sources: ClassVar[Sequence[str]] = (ROLLOUT, MADE)
     arrays: ClassVar[Axes] = {
         "probability": ("asked return", "action"),
         "preference": ("asked return", "action"),
@@ -49,17 +51,12 @@ class ReturnScan(Analysis):
     def check(cls, subject):
         """Raise ConfigError with the reason if the subject cannot be analyzed."""
         spec = subject.model.spec
-        if RETURN_TO_GO not in subject.model.tokenizer.inputs or subject.source != "rollout":
-            raise ConfigError(
-                "it asks for returns in rollouts: train the method decision_transformer, and leave "
-                "out --contexts"
-            )
+        if RETURN_TO_GO not in subject.model.tokenizer.inputs:
+            raise ConfigError("it asks for returns: train the method decision_transformer")
         if spec.return_range[0] == spec.return_range[1]:
             raise ConfigError(
                 "all histories have the same return: collect others with other returns"
             )
-        if spec.num_actions < 2:
-            raise ConfigError("the world has a single action")
         super().check(subject)
 
     def run(self, subject):

@@ -27,7 +27,7 @@ import torch
 
 from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import recovery
-from ad.interpret.analysis import Analysis, estimate_text
+from ad.interpret.analysis import HISTORIES, Analysis, estimate_text
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import Write, hooked
@@ -71,7 +71,7 @@ class Scrubbing(Analysis):
             )
         if encodes_rewards(subject.model):
             return super().check(subject)
-        if subject.source == "histories":
+        if subject.choice.source == HISTORIES:
             raise ConfigError("it asks for other returns in rollouts: leave out --contexts")
         if subject.model.spec.return_range[0] == subject.model.spec.return_range[1]:
             raise ConfigError(

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ad.errors import ConfigError
-from ad.interpret.analysis import Subject
+from ad.interpret.analysis import Choice, Subject
 from ad.interpret.app.session import UNTIL, Entry, Session
 from ad.interpret.app.view import run_view, scan_view, session_view
 from ad.interpret.directions import parse_direction
@@ -72,7 +72,7 @@ class App:
     def load(self, step: int | None) -> Subject:
         """Return the model of the checkpoint of train step `step`, None for the last one."""
         if step not in self.subjects:
-            self.subjects[step] = Subject.load(self.run, step=step)
+            self.subjects[step] = Subject.load(self.run, Choice(step=step))
             while len(self.subjects) > MOST_SUBJECTS:
                 self.subjects.popitem(last=False)
         self.subjects.move_to_end(step)
