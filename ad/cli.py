@@ -230,11 +230,6 @@ kept, and the same command resumes.""",
         ),
     ),
     _sweep(
-        "study",
-        "configs/records/study.yaml",
-        "Run a study, which asks what single settings change, and write its page.",
-    ),
-    _sweep(
         "leaderboard",
         "configs/records/leaderboard.yaml",
         "Evaluate every method in every world of a board, and write the page of the leaderboard.",
@@ -247,16 +242,6 @@ further runs: calling the command again makes them.
         "results",
         "configs/records/results.yaml",
         "Run the rows of published tables and write the tables.",
-    ),
-    _sweep(
-        "findings",
-        "configs/records/findings.yaml",
-        "Analyze trained models and write the tables of the results.",
-    ),
-    _sweep(
-        "tune",
-        "configs/records/tune.yaml",
-        "Search settings of a source algorithm: logs/tune/tune.html and best.yaml.",
     ),
     _sweep(
         "sweep",

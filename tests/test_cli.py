@@ -112,9 +112,9 @@ def test_all_problems_of_a_command_line_are_named_at_once(root, capsys):
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["study", "--sed", "0"], "--sed"),
-        (["study", "--seeds", "a"], "--seeds"),
-        (["study", "--shard", "3/2"], "--shard"),
+        (["results", "--sed", "0"], "--sed"),
+        (["results", "--seeds", "a"], "--seeds"),
+        (["results", "--shard", "3/2"], "--shard"),
         (["import_histories", "--format", "minari", "--to", "x.yaml"], "--from is missing"),
     ],
 )
