@@ -22,7 +22,8 @@ class RowConfig:
     settings: dict = field({})  # dotted setting: value
     informed: bool = field(False)  # whether it has the settings `informed` of its group
     against: str = field("")  # title of the row that it is compared with, where runs are paired
-    tried: list[dict] = field([])  # further settings, of which a board with `tuning` finds the best
+    # further settings, of which a board with `tuning` finds the best; null: those of the sweep
+    tried: Optional[list[dict]] = field(None)  # noqa: UP045
     # the entry of `tried` that the row has on other boards; null before it is chosen
     tuned: Optional[dict] = field(None)  # noqa: UP045
 
@@ -125,6 +126,7 @@ class SweepConfig:
     seeds: list[int] = field([0, 1, 2])  # of trainings, and of source agents if no setting is
     groups: dict = field({})  # title: a GroupConfig; empty: one group without a title
     rows: dict = field({})  # title: a RowConfig
+    tried: list[dict] = field([])  # of rows without their own
     grid: dict = field({})  # dotted setting: list of values; a row for each combination
     heading: str = field("experiment")  # what a row is
     baseline: str = field("")  # title of the row that others are compared with; empty: none

@@ -116,6 +116,10 @@ def _shared_rows(
         title: _group(RowConfig, entry, _where(path, title))
         for title, entry in (config.rows | _grid_rows(config.grid, samples)).items()
     }
+    rows = {
+        title: replace(row, tried=config.tried) if row.tried is None else row
+        for title, row in rows.items()
+    }
     chosen = board.rows or list(rows)
     check_titles(f"{path} has no row", chosen, rows)
     rows = {title: rows[title] for title in chosen}
@@ -131,7 +135,7 @@ def _shared_rows(
 
 def _own_rows(path: Path, title: str, group: GroupConfig) -> dict[str, RowConfig]:
     return {
-        row: _group(RowConfig, entry, _where(path, title, row))
+        row: replace(_group(RowConfig, entry, _where(path, title, row)), tried=[])
         for row, entry in (group.rows | _grid_rows(group.grid)).items()
     }
 
