@@ -13,7 +13,7 @@ Packages, each of which imports only packages above it in this list:
     data/             learning histories: schema, store, training windows
     sources/          algorithms whose learning is recorded
     collection/       how it is recorded and resumed
-    models/           tokenizer, transformer, cached decoding; encoders/ positions/
+    models/           tokenizer, positions, cached decoding; encoders/ memories/
     methods/          what is learned from windows, and how it acts
     rollout/          episodes in lockstep with a method and its context
     training/         trainer, loop and its callbacks, optimizer, checkpoints, provenance

@@ -75,11 +75,11 @@ ENCODERS = Registry(
 POSITIONS = Registry(
     "position embedding",
     {
-        "env_time": "ad.models.positions.env_time:EnvTime",
-        "window": "ad.models.positions.learned:WindowIndex",
-        "history": "ad.models.positions.learned:HistoryIndex",
-        "rotary": "ad.models.positions.rotary:Rotary",
-        "none": "ad.models.positions.none:NoPosition",
+        "env_time": "ad.models.positions:EnvTime",
+        "window": "ad.models.positions:WindowIndex",
+        "history": "ad.models.positions:HistoryIndex",
+        "rotary": "ad.models.positions:Rotary",
+        "none": "ad.models.positions:NoPosition",
     },
     group="positions",
 )
@@ -92,6 +92,17 @@ REWARDS = Registry(
         "none": "ad.models.rewards:NoReward",
     },
     group="rewards",
+)
+
+MEMORIES = Registry(
+    "memory",
+    {
+        "transformer": "ad.models.memories.transformer:Transformer",
+        "gru": "ad.models.memories.gru:GRU",
+    },
+    group="memories",
+    needs=("forward", "new_cache"),
+    base="ad.models.memories.base:Memory",
 )
 
 ANALYSES = Registry(

@@ -13,6 +13,7 @@ from ad.methods.algorithm_distillation import AlgorithmDistillation
 from ad.methods.base import Method
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
+from ad.models.memories.base import Cache, Memory
 from ad.models.sequence_model import SequenceModel
 from ad.sources.actors import Actors
 from ad.sources.base import Source
@@ -277,6 +278,42 @@ class ReturnConditioned(AlgorithmDistillation):
         """Return a policy that is conditioned on `target_return` in each episode."""
         context = SlidingWindow(model, num_envs, context_length)
         return TargetPolicy(model, context, settings.target_return)
+
+
+class Totals(Cache):
+    """What is kept: the total of the tokens read, [N, 1, C]."""
+
+    total = 0.0
+
+    def reset(self):
+        """Forget every token."""
+        super().reset()
+        self.total = 0.0
+
+    def select(self, envs):
+        """Keep the environments `envs`."""
+        self.total = self.total[envs]
+
+
+class Averages(Memory):
+    """A memory whose hidden states are a linear map of the mean of the tokens so far."""
+
+    def __init__(self, config, *tokens):
+        super().__init__(config, *tokens)
+        self.linear = nn.Linear(config.width, config.width)
+
+    def forward(self, tokens, cache=None):
+        """Return the hidden states of `tokens`."""
+        before = Totals() if cache is None else cache
+        totals = before.total + tokens.cumsum(1)
+        number = before.length + torch.arange(1, tokens.shape[1] + 1)
+        before.total = totals[:, -1:]
+        before.advance(tokens.shape[1])
+        return self.linear(totals / number[:, None])
+
+    def new_cache(self, num_envs, capacity):
+        """Return an empty cache."""
+        return Totals()
 
 
 class Forgetful(ReturnConditioned):

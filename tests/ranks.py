@@ -17,8 +17,8 @@ from torch.distributed import TCPStore
 IMPORTS = [
     *("ad.cli", "ad.config.parser", "ad.pipeline", "ad.sources.noisy_expert"),
     *("ad.methods.algorithm_distillation", "ad.methods.context_policy"),
-    *("ad.models.encoders.factored", "ad.models.positions.env_time"),
-    *("ad.models.transformer", "torch._dynamo", "torch.utils.tensorboard"),
+    *("ad.models.encoders.factored", "ad.models.positions"),
+    *("ad.models.memories.transformer", "torch._dynamo", "torch.utils.tensorboard"),
 ]
 DEADLINE = 120  # seconds
 

@@ -169,6 +169,9 @@ evaluation.worlds --evaluation.worlds [{"szie":7}]
 evaluation.worlds --evaluation.worlds [{"num_envs":7}]
 evaluation.worlds --evaluation.worlds [{"size":9},{"size":9}]
 model.position --model.position rotary --model.width 6
+model.heads --model.memory gru --model.heads 4
+model.position --model.memory gru --model.position rotary
+model.tokenizer --model.memory gru --model.tokenizer modal
 model.positions --model.position window --model.positions 63
 model.positions --model.position history --model.positions 1999
 model.positions --model.position history --data.history_stride 5
@@ -249,11 +252,11 @@ def test_a_bad_file_is_refused_with_the_line_of_its_mistake(text, start, tmp_pat
 
 
 def test_all_problems_come_in_one_message(tmp_path):
-    text = "name: 3\ntraining: {stps: 5, steps: 2.5}\nmodel: {heads: 3}\nenv: {id: Dark}"
+    text = "name: 3\ntraining: {stps: 5, steps: 2.5}\nmodel: {heads: 0}\nenv: {id: Dark}"
     lines = message_about(text, tmp_path).splitlines()
     assert lines[0] == "5 problems, nothing was written:"
     assert [line.split()[0] for line in lines[1:]] == [
-        "name", "training.stps", "training.steps", "env", "model.heads"
+        "name", "training.stps", "training.steps", "model.heads", "env"
     ]  # fmt: skip
 
 

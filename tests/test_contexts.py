@@ -21,6 +21,7 @@ METHODS = {
     "decision-pretrained": ["--method.name", "dpt"],
 }
 READERS = METHODS | {
+    **{f"{name} with a GRU": [*words, "--model.memory", "gru"] for name, words in METHODS.items()},
     "asked across episodes": [
         *("--method.name", "decision_transformer"),
         *("--method.settings", "{across_episodes: true}"),

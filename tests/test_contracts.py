@@ -61,6 +61,8 @@ CASES = {
         *("--env.kwargs", "{parts: true}", "--model.encoder", "table", *SEARCH),
         *("--method.name", "in_context_planning", "--evaluation.temperature_known", "0.5"),
     ],
+    "a recurrent memory": ["--model.memory", "gru", "--training.precision", "bfloat16"],
+    "averages": ["--model.memory", f"{HERE}/components.py:Averages"],
     "loss alone": ["--method.name", f"{HERE}/components.py:Fitting"],
 }
 COLLECTED = {
@@ -133,7 +135,7 @@ def test_every_verb_takes_it(finished, name):
     assert (run.folder / "report.html").read_text().count("<table") >= 2
     verify(run)
     release(run)
-    outside = ":" in run.config.method.name
+    outside = ":" in run.config.method.name + run.config.model.memory
     if outside:
         with pytest.raises(ConfigError, match=r"needs .*components\.py:"):
             load_release(run.folder / "release")

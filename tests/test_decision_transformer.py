@@ -18,7 +18,7 @@ from ad.evaluation.calibration import read_calibration
 from ad.evaluation.evaluate import evaluate
 from ad.methods import context_policy
 from ad.pipeline import run_all
-from ad.registry import TOKENIZERS
+from ad.registry import MEMORIES, TOKENIZERS
 from ad.reporting.report import report
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime import metrics_log
@@ -173,7 +173,7 @@ POSITIONS = ["env_time", "window", "history", "rotary"]
 
 
 @pytest.mark.parametrize("tokenizer", ["conditioned", "fused", "separate"])
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", [*POSITIONS, "time with a GRU"])
 @pytest.mark.parametrize(
     "context_length, terminate",
     [(1, True), (3, True), (10, True), (3, False), (10, False)],  # False: all episodes end together
@@ -181,7 +181,9 @@ POSITIONS = ["env_time", "window", "history", "rotary"]
 def test_a_rollout_shows_what_a_training_window_shows_at_the_same_positions(
     tokenizer, position, context_length, terminate
 ):
-    method, model = random_model("decision_transformer", tokenizer=tokenizer, position=position)
+    recurrent = {"memory": "gru", "position": "env_time"}
+    other = recurrent if position not in POSITIONS else {"position": position}
+    method, model = random_model("decision_transformer", tokenizer=tokenizer, **other)
     logits, trajectories = play(method, model, context_length, terminate)
     for env, arrays in enumerate(trajectories):
         left = ASKED[env] - arrays["earned"]
@@ -228,8 +230,9 @@ def test_decisions_that_were_entered_without_logits_count_in_those_of_the_next_o
     torch.testing.assert_close(logits[1], logits[0])
 
 
-def test_environments_are_selected_with_the_keys_of_their_episodes():
-    method, model = random_model("decision_transformer")
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_environments_are_selected_with_what_is_kept_of_their_episodes(memory):
+    method, model = random_model("decision_transformer", memory=memory)
     kept, plain = (method.policy(model, 2, 8, method.PolicySettings(1.0)) for _ in range(2))
     plain.context.cache = None
     no, ended = torch.zeros(2) > 0, torch.tensor([False, True])

@@ -304,10 +304,12 @@ def sharp_model(**settings):
     return method, model
 
 
-@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal"])
+@pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal", "recurrent"])
 @pytest.mark.parametrize(("context_length", "beam_size"), [(1, 3), (5, 1), (5, 3)])
 def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, tokenizer):
-    method, model = sharp_model(tokenizer=tokenizer, position="rotary")
+    is_recurrent = tokenizer == "recurrent"
+    settings = {"memory": "gru"} if is_recurrent else {"position": "rotary", "tokenizer": tokenizer}
+    method, model = sharp_model(**settings)
     arguments = {"plan_steps": 4, "beam_size": beam_size, "num_samples": 2, "plan_weight": 1.0}
     arguments |= {"return_weight": 1.0, "rewards": "likely"}
     cached = method.policy(model, 3, context_length, method.PolicySettings(**arguments))

@@ -29,10 +29,11 @@ def method(request):
     return build_method(MethodConfig(name=request.param))
 
 
-@pytest.fixture(params=TOKENIZERS)
+@pytest.fixture(params=[*(("transformer", name) for name in TOKENIZERS), ("gru", "fused")])
 def model(request, method, spec) -> SequenceModel:
     torch.manual_seed(0)
-    return method.build(spec, replace(CONFIG, tokenizer=request.param))
+    memory, tokenizer = request.param
+    return method.build(spec, replace(CONFIG, memory=memory, tokenizer=tokenizer))
 
 
 @pytest.fixture

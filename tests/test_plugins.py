@@ -65,6 +65,7 @@ from gymnasium.spaces import Discrete
 
 from ad.methods.algorithm_distillation import AlgorithmDistillation
 from ad.models.encoders.table import TableEncoder
+from ad.models.memories.gru import GRU
 from ad.sources.noisy_expert import NoiseDistillation
 from envs.grid.dark_room import DarkRoom
 
@@ -90,6 +91,10 @@ class Source(NoiseDistillation):
 
 class Encoder(TableEncoder):
     pass
+
+
+class Memory(GRU):
+    unused = ()
 
 
 class World(DarkRoom):
@@ -203,6 +208,7 @@ def test_components_of_an_own_file_come_back_from_a_runs_configuration(own, smok
     words = ["--env.id", f"{own}:World", "--env.kwargs.every", "1", "--source.env_steps", "800"]
     words += ["--source.algorithm", f"{own}:Source", "--method.name", f"{own}:Method"]
     words += ["--model.encoder", f"{own}:Encoder", "--method.settings.factor", "3"]
+    words += ["--model.memory", f"{own}:Memory", "--model.heads", "4"]
     config = smoke(tmp_path, *words)
     assert config.method.settings == {"factor": 3.0, "name": "x"}
     assert HistoryStore(config).path.name.startswith("own_parts_py_world-own_parts_py_source-")
@@ -250,6 +256,7 @@ BAD = [
     ("--method.settings.factor", "-1", "method.name"),
     ("--source.algorithm", "own/parts.py:Method", "source.algorithm"),
     ("--model.encoder", "own/parts.py:Env", "model.encoder"),
+    ("--model.memory", "own/parts.py:Encoder", "model.memory"),
     ("--env.id", "own/gone.py:World", "env"),
     ("--env.id", "own/parts.py:Method", "env"),
     ("--env.id", "gymnasium:FrozenLaek-v1", "env"),

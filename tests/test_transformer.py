@@ -9,12 +9,12 @@ import torch
 from ad.config.schema import ModelConfig
 from ad.methods.context_policy import ContextPolicy
 from ad.methods.contexts import SlidingWindow
-from ad.models.attention import Attention, fused_attention, product_attention
-from ad.models.cache import KVCache
-from ad.models.positions.rotary import Rotary
+from ad.models.memories.attention import Attention, fused_attention, product_attention
+from ad.models.memories.cache import KVCache
+from ad.models.memories.transformer import Transformer
+from ad.models.positions import Rotary
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
-from ad.models.transformer import Transformer
 from ad.registry import ENCODERS, POSITIONS, REWARDS, TOKENIZERS
 from envs.spaces import Discrete
 
@@ -30,6 +30,8 @@ VARIANTS = [
     *({"tokenizer": "separate", "reward": reward} for reward in REWARDS),
     {"tokenizer": "separate", "reward_token": "before", "position": "rotary"},
     *({"tokenizer": tokenizer, "norm": "none"} for tokenizer in ("fused", "conditioned")),
+    *({"tokenizer": tokenizer, "memory": "gru"} for tokenizer in ("fused", "separate")),
+    {"memory": "gru", "position": "history", "norm": "none"},
 ]
 
 
@@ -171,10 +173,16 @@ def test_steps_beyond_the_position_table_read_its_last_entry(spec, random_window
     torch.testing.assert_close(*(model(one)[:, 1:] for one in windows))
 
 
+def of_blocks(rotate=None, **settings) -> Transformer:
+    """Return a random transformer of one block, outside of a model."""
+    config = ModelConfig(width=8, layers=1, heads=2, feed_forward=16, **settings)
+    return Transformer(config, 1, rotate).eval()
+
+
 @pytest.mark.parametrize(("position", "seen"), [("none", False), ("rotary", True)])
 def test_only_a_position_tells_one_block_the_order_of_the_past(position, seen):
     rotate = POSITIONS.load(position).rotate
-    transformer = Transformer(8, 1, 2, 16, rotate=rotate).eval()
+    transformer = of_blocks(rotate=rotate)
     tokens = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
     last, swapped = (transformer(t)[:, -1] for t in (tokens, tokens[:, [0, 3, 2, 1, 4]]))
     assert torch.allclose(last, swapped, atol=1e-5) != seen
@@ -338,7 +346,7 @@ def test_all_tokenizers_have_about_equally_many_parameters(spec, tokenizer):
 
 
 def test_without_norm_what_is_added_to_the_residual_stream_by_values_is_linear():
-    block = Transformer(8, 1, 2, 16, norm="none").eval().requires_grad_(False).blocks[0]
+    block = of_blocks(norm="none").requires_grad_(False).blocks[0]
     assert not any("ln" in name for name, _ in block.named_parameters())
     one, other = torch.randn(2, 1, 1, 8, generator=torch.Generator().manual_seed(0))
     of = [block.attn(x) for x in (one, other, one + other, 0 * one)]
@@ -378,3 +386,11 @@ def test_a_full_cache_takes_no_more():
     cache.advance(3)
     with pytest.raises(AssertionError):
         cache.append(0, *random_qkv(1, 1, 1, 2)[:2])
+
+
+def test_weights_that_were_saved_under_the_old_name_of_the_memory_are_read(spec):
+    old, new = (SequenceModel(spec, CONFIG) for _ in range(2))
+    state = {n.replace("memory.", "transformer."): v for n, v in old.state_dict().items()}
+    assert any(name.startswith("transformer.blocks.0") for name in state)
+    new.load_state_dict(state)
+    torch.testing.assert_close(new.state_dict(), old.state_dict())

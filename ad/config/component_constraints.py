@@ -12,7 +12,7 @@ from ad.config.fields import Problem, as_yaml, overlaps, settings_class, validat
 from ad.config.schema import Experiment
 from ad.config.world import configured_split, configured_world, reserved_problem
 from ad.errors import SettingError
-from ad.registry import ENCODERS, METHODS, SOURCES
+from ad.registry import ENCODERS, MEMORIES, METHODS, SOURCES
 from envs.spaces import Discrete, Part, observation_parts
 from envs.tasks import other_split
 
@@ -124,6 +124,12 @@ def encoder_fits_the_other_parts(config, world):
     for name, part in observation_parts(world).items():
         if name not in config.model.encoders:
             _check_encoder("model.encoder", config.model.encoder, name, part)
+
+
+@constraint("model", "method.name")
+def memory_can_be_built(config, world):
+    if METHODS.load(config.method.name).reads_histories:
+        MEMORIES.load(config.model.memory).check(config)
 
 
 @constraint("evaluation.worlds", "env", "split", "model", "method.name")

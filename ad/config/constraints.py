@@ -125,18 +125,6 @@ def actors_per_task_are_not_held_out(actors_per_task, held_out_actors, num_envs)
         )
 
 
-@constraint("model.heads", "model.width")
-def heads_divide_width(heads, width):
-    if width % heads:
-        return f"must divide model.width ({width}), not be {heads}"
-
-
-@constraint("model.position", "model.width", "model.heads")
-def rotary_has_an_even_head_width(position, width, heads):
-    if position == "rotary" and width // heads % 2:
-        return f"must not be rotary with heads of width {width // heads}: rotary needs an even one"
-
-
 @constraint("model.positions", "model.position", "data", "source", "evaluation.episodes", "env")
 def position_table_is_large_enough(positions, position, data, source, episodes, env):
     steps = (data.env_steps or source.env_steps) // source.num_envs

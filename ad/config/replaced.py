@@ -17,6 +17,7 @@ from envs.presets import PRESETS
 BELONGING = {  # setting that names a component -> dotted paths of what belongs to the component
     "env.id": ("env.kwargs", "env.tasks", "evaluation.worlds"),
     "source.algorithm": ("source.settings",),
+    "model.memory": ("model.heads", "model.attention_dropout"),
     "method.name": (
         *("method.settings", "evaluation.policy", "evaluation.calibration"),
         "evaluation.asked_returns",

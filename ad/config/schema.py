@@ -17,7 +17,7 @@ import pyrallis
 
 from ad.config.fields import as_yaml, field, is_unused, join
 from ad.config.yaml_io import YamlFile, dump_yaml
-from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, SOURCES, TOKENIZERS
+from ad.registry import ENCODERS, MEMORIES, METHODS, POSITIONS, REWARDS, SOURCES, TOKENIZERS
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The tokenizer and the transformer."""
+    """The tokenizer and the memory."""
 
     encoder: str = field("factored", choices=ENCODERS)
     """encoder of observations"""
@@ -104,20 +104,22 @@ class ModelConfig:
     """encoders of named parts of an observation, e.g. {image: mlp}; other parts: model.encoder"""
     tokenizer: str = field("fused", choices=TOKENIZERS)
     """tokens of a transition: one, three in a row, three side by side, or without its outcome"""
+    memory: str = field("transformer", added=True, choices=MEMORIES)
+    """memory: a transformer with its window, or a recurrent network"""
     width: int = field(64, at_least=1)
     """width of the residual stream and of the token embeddings"""
     layers: int = field(4, at_least=0)
-    """number of transformer blocks"""
+    """number of blocks of the memory"""
     norm: str = field("pre", added=True, choices=("pre", "none"))
-    """layer normalization: before attention, before the MLP and at the end; or none"""
+    """layer normalization: before attention or GRU, before the MLP and at the end; or none"""
     heads: int = field(2, at_least=1)
-    """number of attention heads, a divisor of model.width; on a CPU few wide heads are faster"""
+    """number of heads of a transformer, a divisor of model.width; on a CPU few are faster"""
     feed_forward: int = field(256, at_least=1)
     """hidden width of the MLP in each block"""
     dropout: float = field(0.0, at_least=0, below=1)
-    """dropout probability of the outputs of attention and MLP"""
+    """dropout probability of the outputs of attention or GRU, and of the MLP"""
     attention_dropout: float = field(0.0, at_least=0, below=1)
-    """dropout probability of the attention weights"""
+    """dropout probability of the attention weights of a transformer"""
     next_observation: bool = field(True)
     """whether tokens include the observation that an action led to"""
     position: str = field("env_time", choices=POSITIONS)

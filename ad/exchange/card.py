@@ -94,8 +94,9 @@ CARD = """\
 
 # {config.name}
 
-A causal transformer of {num_parameters:,} parameters that acts on its past transitions, and so
-learns in context to solve tasks of {config.env.id} that it was not trained on. Method: {method}.
+A sequence model ({config.model.memory}) of {num_parameters:,} parameters that acts on its past
+transitions, and so learns in context to solve tasks of {config.env.id} that it was not trained on.
+Method: {method}.
 
 - Trained for {config.training.steps:,} steps on the learning histories of {train} tasks \
 ({config.source.algorithm}, {config.source.env_steps:,}

@@ -19,7 +19,7 @@ from ad.exchange.card import card, eval_results, read_results
 from ad.exchange.policy import ReleasedPolicy
 from ad.methods import build_method
 from ad.models.sequence_model import SequenceModel
-from ad.registry import ENCODERS, METHODS, POSITIONS, REWARDS, TOKENIZERS
+from ad.registry import ENCODERS, MEMORIES, METHODS, POSITIONS, REWARDS, TOKENIZERS
 from ad.runtime.console import info
 from ad.runtime.files import atomic_write, remove, sha256, write_text
 from ad.runtime.run import Run
@@ -95,6 +95,7 @@ def _outside_classes(config: Experiment) -> list[str]:
         (METHODS, config.method.name),
         (TOKENIZERS, model.tokenizer),
         (POSITIONS, model.position),
+        (MEMORIES, model.memory),
         (REWARDS, model.reward),
         *((ENCODERS, name) for name in (model.encoder, *model.encoders.values())),
     )

@@ -33,6 +33,8 @@ from ad.interpret.labeled import Axes, Results
 from ad.methods import build_method
 from ad.methods.base import Method
 from ad.methods.policy import Policy
+from ad.models.memories.blocks import Blocks
+from ad.models.memories.transformer import Transformer
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.page import Table
@@ -87,7 +89,7 @@ class Subject:
         method, model = build_method(run.config.method), load_model(run, step=choice.step)
         if not isinstance(model, SequenceModel):
             raise ConfigError(
-                f"{run.config.method.name} trains no transformer, which the analyses look inside"
+                f"{run.config.method.name} trains no sequence model, which the analyses look inside"
             )
         return cls(run, method, model, choice)
 
@@ -186,9 +188,11 @@ class Subject:
 
     @property
     def heads(self) -> list[str]:
-        """The names of all heads, "layer.head" from 0."""
-        transformer = self.model.transformer
-        layers, heads = len(transformer.blocks), transformer.heads
+        """The names of all heads, "layer.head" from 0; none if the memory is no transformer."""
+        memory = self.model.memory
+        if not isinstance(memory, Transformer):
+            return []
+        layers, heads = len(memory.blocks), memory.heads
         return [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
 
 
@@ -196,12 +200,13 @@ class Analysis:
     """An analysis of a trained model: a subclass for each, named in `ad.registry.ANALYSES`.
 
     It is built without arguments; the first line of its docstring is its title. The flags say what
-    it reads of a Subject: the contexts, the outputs of all actions, the learning histories, and the
-    components and the bank of its choice. `sources` are those of the contexts that it can read.
-    `arrays` has the axes of every array that it may return but intervals, by name; it is empty if
-    they depend on the model.
+    it reads of a Subject: the attention of a transformer, the contexts, the outputs of all actions,
+    the learning histories, and the components and the bank of its choice. `sources` are those of
+    the contexts that it can read. `arrays` has the axes of every array that it may return but
+    intervals, by name; it is empty if they depend on the model.
     """
 
+    reads_attention: ClassVar[bool] = True
     reads_contexts: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
     reads_histories: ClassVar[bool] = False
@@ -216,7 +221,7 @@ class Analysis:
 
         The reason is a sentence about the model, its run or its contexts.
         """
-        check_model(subject.model)
+        check_model(subject.model, cls.reads_attention)
         run, source = subject.run, subject.choice.source
         if source not in cls.sources:
             raise ConfigError(f"it reads contexts of rollouts: leave out --contexts {source}")
@@ -246,10 +251,13 @@ class Analysis:
         raise NotImplementedError
 
 
-def check_model(model: SequenceModel) -> None:
-    """Raise ConfigError if no analysis can look inside `model`."""
-    if not model.transformer.blocks:
-        raise ConfigError("the model has no transformer block")
+def check_model(model: SequenceModel, reads_attention: bool = True) -> None:
+    """Raise ConfigError if no analysis can look inside `model`, or none that reads attention."""
+    memory = model.transformer if reads_attention else model.memory
+    if not isinstance(memory, Blocks):
+        raise ConfigError(f"the memory of the model is a {type(memory).__name__}, without points")
+    if not memory.blocks:
+        raise ConfigError("the model has no block")
     if type(model.tokenizer).entries is Tokenizer.entries:
         raise ConfigError("the tokenizer has no entries(), which names the entries of its tokens")
 

@@ -19,8 +19,8 @@ from ad.errors import ConfigError
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Point, Write, hooked
 from ad.methods.policy import Policy, PolicyWrapper
+from ad.models.memories.transformer import Transformer
 from ad.models.sequence_model import SequenceModel
-from ad.models.transformer import Transformer
 from envs.rng import derive_key
 
 HEAD, MLP, NEURON = "blocks.{}.attn.hook_z", "blocks.{}.hook_mlp_out", "blocks.{}.mlp.hook_post"

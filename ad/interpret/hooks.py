@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 
 from ad.errors import ConfigError
+from ad.models.memories.blocks import Blocks
 from ad.models.points import HookPoint
 from ad.models.positions import Start
 from ad.models.sequence_model import SequenceModel
-from ad.models.transformer import Transformer
 from envs.registry import did_you_mean
 
 
 class Point(NamedTuple):
     """The place of a value: a point's name, and the number of its first token in the window.
 
-    With an `EpisodeCache` the number is int64 [N, 1], negative for padding before an episode.
+    With a cache of `Episodes` the number is int64 [N, 1], negative for padding before an episode.
     """
 
     name: str
@@ -29,9 +29,9 @@ Write = Callable[[torch.Tensor, Point], torch.Tensor]  # a value -> its replacem
 Values = dict[str, torch.Tensor]  # by the name of their point
 
 
-def point_names(transformer: Transformer) -> list[str]:
-    """Return the names of all points of `transformer`, in the order of computation."""
-    return [name for name, module in transformer.named_modules() if isinstance(module, HookPoint)]
+def point_names(memory: Blocks) -> list[str]:
+    """Return the names of all points of `memory`, in the order of computation."""
+    return [name for name, module in memory.named_modules() if isinstance(module, HookPoint)]
 
 
 @contextmanager
@@ -48,8 +48,8 @@ def hooked(
     Raises ConfigError for a name that is no point. The model is in evaluation mode.
     """
     assert not model.training
-    transformer, write = model.transformer, dict(write or {})
-    names = point_names(transformer)
+    memory, write = model.memory, dict(write or {})
+    names = point_names(memory)
     for pattern in (*read, *write):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"the model has no point {pattern!r}{did_you_mean(pattern, names)}")
@@ -72,12 +72,12 @@ def hooked(
         return hook
 
     with ExitStack() as hooks:
-        hooks.enter_context(transformer.register_forward_pre_hook(enter, with_kwargs=True))
+        hooks.enter_context(memory.register_forward_pre_hook(enter, with_kwargs=True))
         for name in names:
             functions = [f for pattern, f in write.items() if fnmatchcase(name, pattern)]
             is_read = any(fnmatchcase(name, pattern) for pattern in read)
             if functions or is_read:
                 hook = hook_of(name, functions, is_read)
-                point = transformer.get_submodule(name)
+                point = memory.get_submodule(name)
                 hooks.enter_context(point.register_forward_hook(hook))
         yield values

@@ -69,5 +69,5 @@ class ActionValueModel(SequenceModel):
     def _copied(self) -> Iterator[nn.Parameter]:
         """Return the parameters that action values are computed with, as `target` orders them."""
         head = self.head if self.q_head is None else self.q_head
-        parts = (self.tokenizer, self.transformer, head)
+        parts = (self.tokenizer, self.memory, head)
         return chain.from_iterable(part.parameters() for part in parts)

@@ -265,7 +265,7 @@ class PresentEpisode(SeparateWindows):
 
     def _new_cache(self, num_envs: int):
         longest = self.model.spec.episode_length
-        if longest > self.capacity or self.model.tokenizer.streams > 1:
+        if longest > self.capacity:
             return None
         return self.model.new_episode_cache(num_envs, longest)
 

@@ -1,1 +1,1 @@
-"""The sequence model: tokenizer, embeddings, transformer, cached decoding and the action head."""
+"""The sequence model: tokenizer, embeddings, memory, cached decoding and the action head."""

@@ -1,4 +1,4 @@
-"""The sequence model: a tokenizer, a transformer and a linear head for action logits."""
+"""The sequence model: a tokenizer, a memory and a linear head for action logits."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,11 @@ from torch import nn
 
 from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
-from ad.models.cache import EpisodeCache, KVCache
+from ad.errors import ConfigError
+from ad.models.memories.base import Cache, Episodes, Memory
 from ad.models.positions import Start
 from ad.models.tokenizer import Window
-from ad.models.transformer import Transformer
-from ad.registry import TOKENIZERS
+from ad.registry import MEMORIES, TOKENIZERS
 
 
 class SequenceModel(nn.Module):
@@ -30,24 +30,27 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.tokenizer = TOKENIZERS.load(config.tokenizer)(spec, config, inputs)
-        self.transformer = Transformer(
-            config.width,
-            config.layers,
-            config.heads,
-            config.feed_forward,
-            config.dropout,
-            config.attention_dropout,
-            self.tokenizer.position.rotate,
-            self.tokenizer.streams,
-            config.norm,
+        self.memory = MEMORIES.load(config.memory)(
+            config, self.tokenizer.streams, self.tokenizer.position.rotate
         )
         self.head = nn.Linear(config.width, spec.num_actions)
         self._initialize()
+        self.register_load_state_dict_pre_hook(_rename_memory)
+
+    @property
+    def transformer(self) -> Memory:
+        """The memory, if it is a transformer. Raises ConfigError for another one."""
+        from ad.models.memories.transformer import Transformer
+
+        if not isinstance(self.memory, Transformer):
+            name = type(self.memory).__name__
+            raise ConfigError(f"the memory of the model is a {name}, which has no attention")
+        return self.memory
 
     def forward(
         self,
         window: Window,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         start: Start = 0,
     ) -> torch.Tensor:
         """Return the logits [B, T, A] of a window [B, T + 1]; the arguments are `hidden`'s."""
@@ -60,39 +63,40 @@ class SequenceModel(nn.Module):
     def hidden(
         self,
         window: Window,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         start: Start = 0,
     ) -> torch.Tensor:
         """Return the hidden states [B, T, C] of the decisions of a window [B, T + 1].
 
         With a `cache`, which holds the tokens of the window's beginning, the other tokens are added
         to it, and the state of the last decision is returned, [B, 1, C]. `window` may then be the
-        part from decision `start` on, if it holds these other tokens. With an `EpisodeCache`,
+        part from decision `start` on, if it holds these other tokens. With a cache of `Episodes`,
         `start` is int64 [B, 1], and -1 where an episode begins.
         """
         tokens = self.tokenizer(window, start)
         if cache is None:
-            return self.tokenizer.at_decisions(self.transformer(tokens))
-        if isinstance(cache, EpisodeCache):
+            return self.tokenizer.at_decisions(self.memory(tokens))
+        if isinstance(cache, Episodes):
             new = cache.new
         else:
             num_decisions = start + window["time"].shape[1] - 1
             new = self.tokenizer.num_tokens(num_decisions) - cache.length
-        return self.tokenizer.at_last_decision(self.transformer(tokens[:, -new:], cache))
+        return self.tokenizer.at_last_decision(self.memory(tokens[:, -new:], cache))
 
-    def new_cache(self, num_envs: int, num_decisions: int) -> KVCache:
+    def new_cache(self, num_envs: int, num_decisions: int) -> Cache:
         """Return an empty cache for windows of at most `num_decisions` decisions."""
-        return self.transformer.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
+        return self.memory.new_cache(num_envs, self.tokenizer.num_tokens(num_decisions))
 
-    def new_episode_cache(self, num_envs: int, num_decisions: int) -> EpisodeCache:
+    def new_episode_cache(self, num_envs: int, num_decisions: int) -> Episodes | None:
         """Return an empty cache for episodes of at most `num_decisions` decisions.
 
-        Each step adds the tokens of a decision. Raises ValueError for parallel streams.
+        Each step adds the tokens of a decision. None if the memory has no such cache; there is none
+        for parallel streams.
         """
         if self.tokenizer.streams > 1:
-            raise ValueError("an EpisodeCache has one stream of tokens")
+            return None
         first, two, capacity = map(self.tokenizer.num_tokens, (1, 2, num_decisions))
-        return self.transformer.new_episode_cache(num_envs, capacity, first, two - first)
+        return self.memory.new_episode_cache(num_envs, capacity, first, two - first)
 
     def _initialize(self) -> None:
         for module in self.tokenizer.modules():
@@ -102,3 +106,10 @@ class SequenceModel(nn.Module):
                 )  # a fused token is a sum of about six of these
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+
+
+def _rename_memory(model, state: dict, prefix: str, *_) -> None:
+    """Read the weights of a model that was saved when its memory was called the transformer."""
+    old = f"{prefix}transformer."
+    for name in [name for name in state if name.startswith(old)]:
+        state[f"{prefix}memory.{name.removeprefix(old)}"] = state.pop(name)

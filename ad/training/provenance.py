@@ -30,7 +30,7 @@ LABELS = {"train_tasks": "list of train tasks"}
 
 def fingerprint(config: Experiment, split: Split) -> dict:
     """Return encoder, train tasks, and hashes of world, split, model, data, method and code."""
-    encoders = (config.model.encoder, *config.model.encoders.values())
+    parts = (config.model.encoder, *config.model.encoders.values(), config.model.memory)
     return {
         "world": config_hash(config.env),
         "split": split.hash,
@@ -39,7 +39,7 @@ def fingerprint(config: Experiment, split: Split) -> dict:
         "data": config_hash(config.data),
         "method": config_hash(config.method),
         "train_tasks": split.train_tasks.tolist(),
-        "code": file_hashes(config.env.id, config.source.algorithm, config.method.name, *encoders),
+        "code": file_hashes(config.env.id, config.source.algorithm, config.method.name, *parts),
     }
 
 

@@ -292,11 +292,8 @@ class Trainer(BaseTrainer):
         """
         count, model = self.config.training.micro_batches, self.model
         if self.device.type == "cpu":
-            transformer = model.transformer
             length = model.tokenizer.num_tokens(self.config.data.context_length)
-            # Elements of a window's largest activation: attention weights, or the hidden layer.
-            largest = length * max(transformer.heads * length, transformer.feed_forward)
-            most = max(LARGEST_ACTIVATION // largest, 1)
+            most = max(LARGEST_ACTIVATION // model.memory.largest_activation(length), 1)
             count = max(count, -(-num_windows // most))
         bounds = split_evenly(num_windows, min(count, num_windows))
         return [slice(*bound) for bound in bounds]
@@ -327,7 +324,7 @@ class Trainer(BaseTrainer):
         torch.manual_seed(derive_key(self._seed, "train", "weights"))
         model = build_model(self.method, self.data.spec, self.config, self.device)
         recomputes = self.config.training.activation_checkpointing
-        model.transformer.activation_checkpointing = recomputes
+        model.memory.activation_checkpointing = recomputes
         return model
 
     def _attempt(self, forward: Callable) -> None:

@@ -20,6 +20,7 @@ from ad.reporting.page import Table
 class Lens(Analysis):
     """Divergence of the action probabilities after each layer from the final ones."""
 
+    reads_attention: ClassVar[bool] = False
     reads_outputs: ClassVar[bool] = True
     arrays: ClassVar[Axes] = {
         "divergence": ("stage",),
@@ -67,13 +68,13 @@ class Lens(Analysis):
 
 def stage_names(model: SequenceModel) -> list[str]:
     """Return the stages: the embedding, then attention and MLP of each layer."""
-    layers = range(len(model.transformer.blocks))
+    layers = range(len(model.memory.blocks))
     return ["embedding", *(f"{part} {layer}" for layer in layers for part in ("attention", "mlp"))]
 
 
 def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:
     """Return the model's logits [B, T, A], and those after each stage."""
-    layers = range(len(model.transformer.blocks))
+    layers = range(len(model.memory.blocks))
     names = [f"blocks.{layer}.hook_resid_{part}" for layer in layers for part in ("mid", "post")]
     names = ["blocks.0.hook_resid_pre", *names]
     with torch.inference_mode():
@@ -84,7 +85,7 @@ def stage_logits(model: SequenceModel, batch: Contexts) -> list[torch.Tensor]:
 
 def _logits_of(model: SequenceModel, batch: Contexts, residual: torch.Tensor) -> torch.Tensor:
     """Return the logits of a residual stream [B, L, C] in place of the last one."""
-    last = f"blocks.{len(model.transformer.blocks) - 1}.hook_resid_post"
+    last = f"blocks.{len(model.memory.blocks) - 1}.hook_resid_post"
     with hooked(model, write={last: lambda value, point: residual}):
         return model(batch.window)
 

@@ -20,8 +20,8 @@ from ad.interpret.labeled import LabeledArray
 from ad.models.encoders.base import TabularEncoder
 from ad.models.encoders.linear import IndexLinear, OneHotLinear
 from ad.models.encoders.pictures import Patches
+from ad.models.memories.blocks import Norm
 from ad.models.sequence_model import SequenceModel
-from ad.models.transformer import Norm
 from envs.minigrid.encoding import (
     COLORS,
     OBJECTS,

@@ -52,6 +52,7 @@ class Probes(Analysis):
     """Scores of linear and MLP probes after each layer: goal, distance, asked return, situation."""
 
     sources: ClassVar[Sequence[str]] = (ROLLOUT,)
+    reads_attention: ClassVar[bool] = False
     arrays: ClassVar[Axes] = {
         "scores": ("target", "stage", "probe"),
         "control": ("target", "stage", "probe"),
@@ -72,7 +73,7 @@ class Probes(Analysis):
         fit = draw(subject, subject.train_contexts, FITTED)
         held_out = draw(subject, subject.contexts, SCORED)
         names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
-        stages = ["embedding", *(f"after layer {n}" for n in range(len(model.transformer.blocks)))]
+        stages = ["embedding", *(f"after layer {n}" for n in range(len(model.memory.blocks)))]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
         last = held_out.episode.max()
         bins = [f"from episode {first}" for first in EPISODE_BINS if first <= last]

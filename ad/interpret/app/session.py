@@ -22,7 +22,7 @@ from ad.interpret.components import HEAD, MLP, Ablated, Replacements, parse_comp
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.edits import EditedHistory, Observation, Reader, Transition
 from ad.interpret.hooks import Write, hooked
-from ad.models.positions.env_time import EnvTime
+from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits, derive_seeds
 from ad.rollout.tasks import env_seed, policy_of, selection_of
 from envs.rng import derive_key, uniform

@@ -26,7 +26,7 @@ from ad.interpret.edits import (
 from ad.interpret.hooks import point_names
 from ad.interpret.labeled import LabeledArray, Results
 from ad.methods.action_values import ActionValueModel
-from ad.models.positions.env_time import EnvTime
+from ad.models.positions import EnvTime
 from ad.rollout.rollout import allowed_logits
 from ad.rollout.tasks import sampling_temperature
 from ad.runtime.run import Run
@@ -123,18 +123,19 @@ def _decision(session: Session) -> dict:
 def _changes(session: Session) -> dict:
     """Return what a person has changed, and what can be changed."""
     model, last = session.model, session.model.spec.episode_length - 1
-    layers, time = range(len(model.transformer.blocks)), int(session.history.time[-1])
+    heads, time = session.subject.heads, int(session.history.time[-1])
+    layers = range(len(model.transformer.blocks) if heads else 0)
     has_time = isinstance(model.tokenizer.position, EnvTime)
     present = session.played.observation
     return {
         "changed": session.is_changed,
         "edited": session.edited is not None,
         "unnatural": session.history.observation is not present,
-        "removable": [*session.subject.heads, *(f"mlp {layer}" for layer in layers)],
+        "removable": [*heads, *(f"mlp {layer}" for layer in layers)],
         "ablated": session.ablated,
         "steering": session.steering,
         "marks": sorted(session.marks),
-        "points": [n for n in point_names(model.transformer) if n.endswith(STEERED)],
+        "points": [n for n in point_names(model.memory) if n.endswith(STEERED)],
         "read_time": min(max(time + session.shift, 0), last) if has_time else None,
         "last_time": last,
         "shift": session.shift,

@@ -2,15 +2,16 @@
 
 import torch
 
+from ad.models.memories.base import Cache, Episodes
 
-class KVCache:
+
+class KVCache(Cache):
     """Keys and values [layers, N * streams, H, D, capacity] of the tokens read so far.
 
     Each of N environments has `streams` sequences, adjacent in the batch (`tokenizer.py`). All
     environments add equally many tokens at a time, to the slots from `length` on. Each token
-    attends to all tokens up to itself. When the window is full, its owner calls `reset` and fills
-    the cache again from the transitions that stay, since the keys of every layer depend on the
-    dropped tokens.
+    attends to all tokens up to itself. A full window is read anew from the transitions that stay,
+    since the keys of every layer depend on the dropped tokens.
     """
 
     def __init__(
@@ -29,11 +30,6 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.capacity, self.length, self.streams = capacity, 0, streams
-
-    @property
-    def start(self) -> int | torch.Tensor:
-        """The number of the next token in its window."""
-        return self.length
 
     def append(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -60,14 +56,6 @@ class KVCache:
         """
         return None
 
-    def advance(self, tokens: int) -> None:
-        """Add `tokens` to the length."""
-        self.length += tokens
-
-    def reset(self) -> None:
-        """Forget every token; the memory stays allocated."""
-        self.length = 0
-
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         self.keys, self.values = (
@@ -80,14 +68,11 @@ class KVCache:
         return self.length
 
 
-class EpisodeCache(KVCache):
+class EpisodeCache(Episodes, KVCache):
     """A KVCache of environments whose episodes begin and end at different times.
 
-    Each step adds `new` tokens to each environment. The first decision of an episode has only
-    `first` of them, which are the last ones. The `extra` = new - first tokens before them are
-    padding, to which no token of the episode attends. A token attends to the tokens of its episode,
-    which has at most `capacity` tokens: new tokens overwrite the oldest ones. `begins` is the
-    number of the first token of each environment's episode, int64 [N, 1].
+    A token attends to the tokens of its episode, which has at most `capacity` tokens: new tokens
+    overwrite the oldest ones.
     """
 
     def __init__(
@@ -101,15 +86,9 @@ class EpisodeCache(KVCache):
         first: int,
         new: int,
     ):
-        self.new, self.extra = new, new - first
+        Episodes.__init__(self, num_envs, first, new, like.device)
         steps = -(-(capacity + self.extra) // new)
-        super().__init__(layers, num_envs, heads, steps * new, head_dim, like)
-        self.begins = torch.full((num_envs, 1), self.extra, device=like.device)
-
-    @property
-    def start(self) -> torch.Tensor:
-        """The number of the next token in its episode, int64 [N, 1]; negative for padding."""
-        return self.length - self.begins
+        KVCache.__init__(self, layers, num_envs, heads, steps * new, head_dim, like)
 
     def mask(self, new: int) -> torch.Tensor:
         """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S]."""
@@ -119,23 +98,6 @@ class EpisodeCache(KVCache):
         own = torch.arange(self.length, newest + 1, device=slots.device)[:, None]  # [L, 1]
         present = (number >= self.begins)[:, None] & (number <= own)
         return (present | (number == own))[:, None]  # padding attends to itself alone
-
-    def reset(self) -> None:
-        """Begin an episode in every environment."""
-        super().reset()
-        self.begins = torch.full_like(self.begins, self.extra)
-
-    def begin(self, envs: torch.Tensor) -> None:
-        """Begin an episode in the environments `envs`, bool [N]."""
-        if envs.all():
-            self.reset()
-        else:
-            self.begins = self.begins.masked_fill(envs[:, None], self.length + self.extra)
-
-    def select(self, envs: torch.Tensor) -> None:
-        """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
-        super().select(envs)
-        self.begins = self.begins[envs]
 
     def _slot(self) -> int:
         """Return the slot of the next token."""

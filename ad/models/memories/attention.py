@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ad.models.cache import KVCache
+from ad.models.memories.cache import KVCache
 from ad.models.points import HookPoint
 
 

@@ -1,20 +1,21 @@
-"""A pre-norm causal transformer (Vaswani et al. 2017; Xiong et al. 2020) over token vectors.
+"""Residual blocks over token vectors: a layer that mixes the tokens of a window, then an MLP.
 
-The same `forward` trains and decodes: with a cache it continues after the tokens in the cache.
-Positions are part of the tokens (`tokenizer.py`), or `rotate` turns queries and keys by them. Every
-intermediate value that analyses read or change is the output of a `HookPoint` (`points.py`).
+The mixing layer is attention in a transformer (Vaswani et al. 2017; pre-norm: Xiong et al. 2020), a
+GRU in a recurrent network. The same `forward` trains and decodes: with a cache it continues after
+the tokens in the cache. Every intermediate value that analyses read or change is the output of a
+`HookPoint` (`points.py`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ad.models.attention import Attention
-from ad.models.cache import EpisodeCache, KVCache
+from ad.config.schema import ModelConfig
+from ad.models.memories.base import Cache, Memory
 from ad.models.points import HookPoint
 
 
@@ -66,80 +67,52 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each with a layer normalization before it and a residual connection.
+    """A mixing layer and an MLP, each with a normalization before it and a residual connection.
 
-    With `norm` none they read the residual stream as it is, whatever its size.
+    `mixer` maps [B, L, C] to [B, L, C] with a cache and the number of the layer in it; `name` is
+    its name among the modules. With `norm` none both read the residual stream as it is.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        feed_forward: int,
-        dropout: float,
-        attention_dropout: float,
-        rotate: Callable | None = None,
-        streams: int = 1,
-        norm: str = "pre",
-    ):
+    def __init__(self, mixer: nn.Module, name: str, config: ModelConfig):
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.mixer = config.dropout, name
         self.hook_resid_pre = HookPoint()
-        self.ln1 = make_norm(norm, width)
-        self.attn = Attention(width, heads, attention_dropout, rotate, streams)
+        self.ln1 = make_norm(config.norm, config.width)
+        self.add_module(name, mixer)
         self.hook_attn_out, self.hook_resid_mid = HookPoint(), HookPoint()
-        self.ln2 = make_norm(norm, width)
-        self.mlp = MLP(width, feed_forward)
+        self.ln2 = make_norm(config.norm, config.width)
+        self.mlp = MLP(config.width, config.feed_forward)
         self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
 
-    def forward(
-        self, x: torch.Tensor, cache: KVCache | None = None, layer: int = 0
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, cache: Cache | None = None, layer: int = 0) -> torch.Tensor:
         """Transform the residual stream, [B, L, C] -> [B, L, C]."""
         x = self.hook_resid_pre(x)
-        attention = self.hook_attn_out(self.attn(self.ln1(x), cache, layer))
-        x = self.hook_resid_mid(x + self._drop(attention))
+        mixed = self.hook_attn_out(getattr(self, self.mixer)(self.ln1(x), cache, layer))
+        x = self.hook_resid_mid(x + self._drop(mixed))
         return self.hook_resid_post(x + self._drop(self.hook_mlp_out(self.mlp(self.ln2(x)))))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
         return F.dropout(x, self.dropout, self.training)
 
 
-class Transformer(nn.Module):
-    """Maps tokens [B, L, C] to hidden states [B, L, C].
+class Blocks(Memory):
+    """A memory of `blocks`, one after the other, and a last normalization.
 
     With `activation_checkpointing` a training step saves the inputs of the blocks alone, and the
     backward pass computes a block's other activations again (Chen et al. 2016).
     """
 
-    activation_checkpointing = False
-
-    def __init__(
-        self,
-        width: int,
-        layers: int,
-        heads: int,
-        feed_forward: int,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        rotate: Callable | None = None,
-        streams: int = 1,
-        norm: str = "pre",
-    ):
-        super().__init__()
-        self.width, self.heads, self.streams = width, heads, streams
-        self.feed_forward = feed_forward
+    def __init__(self, blocks: Iterable[Block], config: ModelConfig, *tokens):
+        super().__init__(config, *tokens)
+        self.width, self.feed_forward = config.width, config.feed_forward
         self.hook_embed = HookPoint()
-        self.blocks = nn.ModuleList(
-            Block(width, heads, feed_forward, dropout, attention_dropout, rotate, streams, norm)
-            for _ in range(layers)
-        )
-        self.ln_final = make_norm(norm, width)
+        self.blocks = nn.ModuleList(blocks)
+        self.ln_final = make_norm(config.norm, config.width)
         # Of the weights' dtype and device: without blocks and norm there are no weights.
         self.register_buffer("like", torch.empty(0), persistent=False)
-        self._initialize(layers)
+        self._initialize(config.layers)
 
-    def forward(self, tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Return the hidden states of `tokens`, which follow those in `cache` and enter it."""
         x = self.hook_embed(tokens)
         recompute = self.activation_checkpointing and self.training and cache is None
@@ -151,23 +124,6 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.ln_final(x)
-
-    def new_cache(self, num_envs: int, capacity: int) -> KVCache:
-        """Return an empty cache for `num_envs` environments, `capacity` tokens in each stream.
-
-        It is valid for the present weights, without dropout.
-        """
-        return KVCache(*self._cache_shape(num_envs, capacity), self.like, self.streams)
-
-    def new_episode_cache(self, num_envs: int, capacity: int, first: int, new: int) -> EpisodeCache:
-        """Return an empty `EpisodeCache` for episodes of at most `capacity` tokens.
-
-        An episode's first decision has `first` tokens, a further one `new`.
-        """
-        return EpisodeCache(*self._cache_shape(num_envs, capacity), self.like, first, new)
-
-    def _cache_shape(self, num_envs: int, capacity: int) -> tuple[int, int, int, int, int]:
-        return len(self.blocks), num_envs, self.heads, capacity, self.width // self.heads
 
     def _initialize(self, layers: int) -> None:
         # The additions to the residual stream shrink with depth (Radford et al. 2019, section 2.3).

@@ -1,0 +1,1 @@
+"""Memories: what a sequence model makes of its tokens and keeps of those that it has read."""
