@@ -3,8 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
-import yaml
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard
 from training_run import train
 
 import envs
@@ -13,7 +12,7 @@ from ad.errors import ConfigError
 from ad.evaluation.evaluate import evaluate
 from ad.exchange.policy import ReleasedPolicy
 from ad.exchange.recorded import RecordedWorld
-from ad.exchange.release import EVAL_RESULTS, load_release, release
+from ad.exchange.release import load_release, release
 from ad.methods import build_method
 from ad.rollout.rollout import greedy, rollout
 from ad.rollout.tasks import policy_of, selection_of
@@ -171,11 +170,3 @@ def test_hugging_faces_tools_read_the_card(evaluated, folder):
     for split in ("held_out", "train"):
         for score in ("nauc", "return_last10", "success_last10"):
             assert found[split, score] == summary[split][score]
-
-
-def test_hugging_faces_tools_read_the_results(evaluated, folder):
-    entries = parse_eval_result_entries(yaml.safe_load((folder / EVAL_RESULTS).read_text()))
-    summary = read_checked_json(evaluated.folder / "results.json")["splits"]["held_out"]
-    scores = {entry.task_id: entry.value for entry in entries}
-    assert scores["nauc"] == summary["nauc"]
-    assert {entry.dataset_id for entry in entries} == {"algorithm-distillation/DarkRoom-v0"}
