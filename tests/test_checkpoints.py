@@ -78,16 +78,6 @@ def test_without_any_good_checkpoint_training_is_said_to_begin_again(folder, cap
     assert capsys.readouterr().err.splitlines()[-1].endswith("training begins again")
 
 
-class Canary:
-    """Unpickling it would leave a file behind."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
 def test_a_checkpoint_of_another_version_is_refused_and_kept(folder):
     path = folder / "step_0000009.json"
     write_checked_json(path, read_checked_json(path) | {"format": 1})

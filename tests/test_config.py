@@ -1,7 +1,6 @@
 """The configuration: good YAML loads, and bad YAML is refused with a sentence for each problem."""
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
@@ -77,13 +76,6 @@ def test_an_option_goes_before_the_file_and_the_last_of_two_counts(tmp_path):
     words = ["--config_path", str(tmp_path / "file.yaml"), "--training.steps=400"]
     training = config(*words, "--training.steps", "500").training
     assert (training.steps, training.batch_size) == (500, 4)
-
-
-def test_options_reach_into_the_settings_of_the_world_and_the_algorithm():
-    experiment = config("--env.kwargs.size", "7", "--split.num_train_tasks", "40",
-                 "--source.settings.learning_rate", "1e-3")  # fmt: skip
-    assert experiment.env.kwargs == {"size": 7}
-    assert experiment.source.settings["learning_rate"] == 0.001
 
 
 def test_the_help_is_made_without_torch():
@@ -258,12 +250,6 @@ def test_all_problems_come_in_one_message(tmp_path):
     assert [line.split()[0] for line in lines[1:]] == [
         "name", "training.stps", "training.steps", "model.heads", "env"
     ]  # fmt: skip
-
-
-def test_a_refused_configuration_leaves_no_trace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    message("--training.steps", "0", "--name", "x")
-    assert os.listdir(tmp_path) == []
 
 
 @given(st.text(max_size=60))

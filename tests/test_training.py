@@ -7,7 +7,6 @@ import pytest
 import torch
 from training_run import (
     assert_same_bits,
-    checkpoint,
     forget_last_checkpoint,
     logged,
     train,
@@ -109,13 +108,6 @@ def test_a_training_that_stops_early_keeps_the_rates_of_the_whole_schedule():
 def test_the_logged_learning_rate_is_the_one_of_the_schedule(whole):
     expected = [learning_rate(step, whole.config.training) for step in range(8)]
     assert logged(whole, "train/learning_rate") == expected
-
-
-def test_another_split_under_the_same_name_is_refused(trained):
-    config = trained.config
-    with pytest.raises(ConfigError, match="split_seed"):
-        Run.open(replace(config, split=replace(config.split, split_seed=1)))
-    assert checkpoint(trained)["step"] == 8
 
 
 def test_an_unfinished_training_is_not_evaluated(trained):

@@ -19,7 +19,7 @@ from ad.runtime.files import read_checked_json, sha256, write_checked_json
 from envs.spaces import ARRAY_DTYPE, MAX_DIMENSIONS
 
 SCHEMA = 2
-MANIFEST, OLD_MANIFEST = "manifest.json", "unit.json"
+MANIFEST = "manifest.json"
 PART_SUFFIX = re.compile(r"(-[A-Za-z0-9_]+)+\.npy")  # after the role of an observation
 CURVE, CURVE_START = "curve.npy", ["env_steps", "return", "length"]  # columns before statistics
 STOPPED = "stopped_at_step"  # the steps that an agent learned from before it failed
@@ -42,8 +42,6 @@ def read_manifest(folder: Path) -> dict:
     Raises ValueError if it is damaged or not a manifest of the store.
     """
     path = folder / MANIFEST
-    if not path.exists() and (folder / OLD_MANIFEST).exists():
-        raise ValueError("an earlier version wrote it, and scripts.collect makes it again")
     if file_size(path) > MAX_BYTES:
         raise ValueError(f"{MANIFEST} is too large")
     manifest = read_checked_json(path)
