@@ -221,12 +221,6 @@ kept, and the same command resumes.""",
         (
             Option("runs", "names of runs with commas between; empty: all", "", names),
             Option("root", "folder of logs/", ".", path),
-            Option("update", "file whose table is replaced, e.g. README.md", "", path),
-            Option(
-                "mark",
-                "name of the lines <!-- name --> and <!-- /name --> around the table",
-                "results",
-            ),
         ),
     ),
     _sweep(

@@ -1,4 +1,4 @@
-"""Pages: the blocks as HTML and as Markdown."""
+"""Pages: the blocks as HTML and as Markdown, and the places of tables in a file."""
 
 import json
 import re
@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from ad.errors import ConfigError
 from ad.reporting.page import Chart, Choice, Code, Details, Page, Section, Table, Text, Tiles
+from ad.runtime.files import replace_between
 
 TABLE = Table(["run", "score", "unknown"], [["**a**", "0.5 [0.4, 0.6]", "–"]])
 CHART = Chart("lines", [1, 2], np.array([[0.5, np.nan]]), ["<model>"], title="curve")
@@ -52,3 +54,19 @@ def test_the_markdown_of_a_page_has_its_texts_and_tables(page):
 
 def test_unknown_columns_can_be_left_out():
     assert TABLE.compact().header == ["run", "score"]
+
+
+def test_tables_take_the_places_between_their_marks_or_the_file_stays_as_it_is(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("before\n<!-- a -->\nold\n<!-- /a -->\n<!-- b -->\n<!-- /b -->\nafter\n")
+    replace_between(path, {"b": "second", "a": "first"})
+    text = path.read_text()
+    assert re.findall(r"^\w+", text, re.MULTILINE) == ["before", "first", "second", "after"]
+    with pytest.raises(ConfigError, match="<!-- c -->"):
+        replace_between(path, {"a": "new", "c": "third"})
+    assert path.read_text() == text
+    for other, content in (("nowhere/page.md", None), ("picture", b"\x89PNG\xff\xfe")):
+        if content:
+            (tmp_path / other).write_bytes(content)
+        with pytest.raises(ConfigError, match=other):
+            replace_between(tmp_path / other, {"a": "new"})

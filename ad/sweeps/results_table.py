@@ -12,17 +12,13 @@ from ad.config.schema import Experiment, config_hash
 from ad.errors import ConfigError
 from ad.reporting.tables import runs_table
 from ad.runtime.console import info, warn
-from ad.runtime.files import replace_between
 from ad.runtime.run import world_folder, world_title
 
 
-def print_table(
-    root: Path, names: list[str], update: Path | None = None, mark: str = "results"
-) -> None:
+def print_table(root: Path, names: list[str]) -> None:
     """Print the table of the runs called `names`, or of all runs if `names` is empty.
 
-    With `update`, the table also replaces what is between the lines `<!-- mark -->` and
-    `<!-- /mark -->` of that file. Raises ConfigError if a run or the lines are missing.
+    Raises ConfigError if a run is missing.
     """
     groups: dict[str, dict[str, dict | str]] = {}
     for folder in run_folders(root, names):
@@ -38,10 +34,7 @@ def print_table(
             title = f"{folder.name}, {world_title(kwargs)}"
             results = results_of(world_folder(folder, kwargs), config)
             groups.setdefault(f"{experiment} {world_title(kwargs)}", {})[title] = results
-    text = runs_table(list(groups.values())).compact().markdown()
-    info(text.rstrip())
-    if update is not None:
-        replace_between(update, {mark: text})
+    info(runs_table(list(groups.values())).compact().markdown().rstrip())
 
 
 def run_folders(root: Path, names: list[str]) -> list[Path]:

@@ -105,8 +105,8 @@ def seeds(
             raise failure
 
 
-def table(runs: list[str], root: Path, update: Path | None, mark: str) -> None:
-    """Print the results of runs as a table, which also replaces a part of the file `update`."""
+def table(runs: list[str], root: Path) -> None:
+    """Print the results of runs as a table."""
     from ad.sweeps.results_table import print_table
 
-    print_table(root, runs, update, mark)
+    print_table(root, runs)
