@@ -105,7 +105,6 @@ class TableConfig:
 class SearchConfig:
     """How settings of a source algorithm are searched, for the measure learning."""
 
-    samples: int = field(0, at_least=0)  # random settings in the range of the grid; 0: the grid
     num_tasks: int = field(4, at_least=1)  # largest number of train tasks that each is tried on
 
 

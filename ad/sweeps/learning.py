@@ -271,7 +271,7 @@ def _marginals(search: Search) -> list[Chart]:
     for name in settings[0]:
         values = [str(own.get(name)) for own in settings]
         kinds = list(dict.fromkeys(values))
-        if 1 < len(kinds) <= len(values) // 2:  # a random search has each value once
+        if 1 < len(kinds) <= len(values) // 2:  # of a single setting each value is a row
             means = [
                 np.nanmean([a for a, v in zip(area, values, strict=True) if v == k]) for k in kinds
             ]

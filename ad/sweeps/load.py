@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ad.config.fields import as_yaml, label, validate
 from ad.config.parser import load_file, read_text
 from ad.config.schema import Experiment
@@ -29,7 +27,6 @@ from ad.sweeps.format import (
     TableConfig,
 )
 from ad.sweeps.plan import Cell, PlannedRun, Sweep, check_titles, settings_text, training_hash
-from envs.rng import derive_key
 
 SPLIT_SEED, SOURCE_SEED, TRAIN_SEED = (
     "split.split_seed",
@@ -37,7 +34,6 @@ SPLIT_SEED, SOURCE_SEED, TRAIN_SEED = (
     "training.train_seed",
 )
 MOST_ROWS = 4096  # of a grid
-DIGITS = 3  # significant digits of a random setting, as many as a title shows
 
 
 def load_sweep(path: Path, board: str = "") -> Sweep:
@@ -61,7 +57,7 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     titles = chosen.groups or list(entries)
     check_titles(f"{path} has no group", titles, entries)
     groups = {title: _group(GroupConfig, entries[title], _where(path, title)) for title in titles}
-    rows, tried = _shared_rows(path, config, chosen, search.samples)
+    rows, tried = _shared_rows(path, config, chosen)
     makers = [(_where(path, title), partial(_table, config, title)) for title in config.tables]
     tables = dict(zip(config.tables, _gather(makers), strict=True))
     sweep = Sweep(path, config, name, chosen, groups, rows, [], tables, search, tried)
@@ -105,7 +101,7 @@ def _board(path: Path, config: SweepConfig, name: str) -> BoardConfig:
 
 
 def _shared_rows(
-    path: Path, config: SweepConfig, board: BoardConfig, samples: int
+    path: Path, config: SweepConfig, board: BoardConfig
 ) -> tuple[dict[str, RowConfig], dict[str, list[str]]]:
     """Return the rows that groups share, by title, and what a board with `tuning` makes of them.
 
@@ -114,7 +110,7 @@ def _shared_rows(
     """
     rows = {
         title: _group(RowConfig, entry, _where(path, title))
-        for title, entry in (config.rows | _grid_rows(config.grid, samples)).items()
+        for title, entry in (config.rows | _grid_rows(config.grid)).items()
     }
     rows = {
         title: replace(row, tried=config.tried) if row.tried is None else row
@@ -281,18 +277,18 @@ def _check_titles_of(sweep: Sweep) -> None:
     check_titles(f"{sweep.path} has no fact", config.facts, FACTS)
 
 
-def _grid_rows(grid: dict[str, list], samples: int = 0) -> dict[str, dict]:
+def _grid_rows(grid: dict[str, list]) -> dict[str, dict]:
     """Return the rows of a grid by title: the value of one setting, or "setting=value" of all.
 
-    The rows are every combination of values, or `samples` random ones. Raises ConfigError.
+    The rows are every combination of values. Raises ConfigError.
     """
     for path, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid: {path} must be a list of values, not {as_yaml(values)}")
-    number = samples or math.prod(map(len, grid.values()))
+    number = math.prod(map(len, grid.values()))
     if number > MOST_ROWS:
         raise ConfigError(f"grid makes {number} rows: at most {MOST_ROWS}")
-    combinations = _random(grid, samples) if samples else itertools.product(*grid.values())
+    combinations = itertools.product(*grid.values())
     rows = [dict(zip(grid, own, strict=True)) for own in combinations if grid]
     if len(grid) == 1:
         return {label(next(iter(own.values()))): {"settings": own} for own in rows}
@@ -301,29 +297,6 @@ def _grid_rows(grid: dict[str, list], samples: int = 0) -> dict[str, dict]:
         settings_text({short[path]: value for path, value in own.items()}): {"settings": own}
         for own in rows
     }
-
-
-def _random(grid: dict[str, list], samples: int) -> Iterator[list[float]]:
-    """Yield random values of the settings in `grid` (Bergstra and Bengio 2012, section 2).
-
-    A value lies between the lowest and the highest of the grid, uniformly in its logarithm if all
-    are above 0, and is whole if all are.
-    """
-    for path, values in grid.items():
-        if not all(type(value) in (int, float) for value in values):
-            raise ConfigError(f"grid: {path} must be numbers, to draw random ones")
-    rng = np.random.default_rng(derive_key(0, "tune"))
-    for _ in range(samples):
-        yield [_between(values, rng.random()) for values in grid.values()]
-
-
-def _between(values: list[float], u: float) -> float:
-    """Return the number at the fraction `u` between the lowest and the highest of `values`."""
-    low, high = min(values), max(values)
-    drawn = low * (high / low) ** u if low > 0 else low + (high - low) * u
-    if all(type(value) is int for value in values):
-        return round(drawn)
-    return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
 
 
 def _group(kind: type, entry: Any, where: str = "") -> Any:
