@@ -26,7 +26,8 @@ def agents(num_envs: int = 4, tasks=TASKS, size: int = 3, limit: int = 6, **sett
 
 def learned(data: dict[str, np.ndarray], settings: Settings, k: int, actors: list[int]):
     """Return the table [S, A] that `actors` of agent k learn from `data`, pair after pair."""
-    values, counts = np.full((9, 5), settings.initial_value), np.zeros((9, 5))
+    states = 18 if settings.remember_reward else 9
+    values, counts = np.full((states, 5), settings.initial_value), np.zeros((states, 5))
     for step in range(len(data["action"])):
         targets: dict[tuple, list] = {}
         row = {name: values[step, k] for name, values in data.items()}
@@ -54,6 +55,36 @@ def test_without_planning_the_tables_are_those_of_the_equation(shared):
             expected = learned(data, Settings(**MIXED), k, actors)
             table = source.values[k * len(groups) + number]
             np.testing.assert_allclose(table, expected, atol=1e-5)
+
+
+ONCE = {"reward": "once", "terminate": False}  # as in Dark Room Hard
+
+
+def test_a_remembered_reward_is_part_of_the_state():
+    settings = {"remember_reward": True, "planning_steps": 0, **MIXED}
+    env = make_vec("DarkRoom-v0", np.repeat(TASKS, 4, axis=0), 6, size=3, **ONCE)
+    data = played(QLearning(Settings(**settings), env, TASKS, 4, KEYS), 200)
+    source = QLearning(Settings(**settings), env, TASKS, 4, KEYS)
+    played(source, 200)
+    before = np.zeros((2, 4), bool)
+    for step in range(200):
+        after = before | (data["reward"][step] > 0)
+        data["observation"][step] += 9 * before.astype(np.uint8)
+        data["next_observation"][step] += 9 * after.astype(np.uint8)
+        before = after & ~data["truncated"][step]
+    assert (data["observation"] >= 9).any() and not data["terminated"].any()
+    for k, n in np.ndindex(2, 4):
+        expected = learned(data, Settings(**settings), k, [n])
+        np.testing.assert_allclose(source.values[4 * k + n], expected, atol=1e-5)
+
+
+def test_a_goal_that_pays_once_is_not_unlearned_by_staying_there():
+    last = {}
+    for remember in (False, True):
+        env = make_vec("DarkRoom-v0", np.repeat(TASKS, 9, axis=0), 8, size=5, **ONCE)
+        source = QLearning(Settings(remember_reward=remember), env, TASKS, 9, KEYS)
+        last[remember] = played(source, 1600)["reward"][-400:].sum(0) / 50  # mean return
+    assert last[True].mean() > 0.99 > 0.95 > last[False].mean()
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -7,7 +7,9 @@ bootstraps from the final observation. With `planning_steps` an actor also backs
 tried before, drawn at random, from what followed when they were last tried: Dyna-Q (Sutton 1990).
 With optimistic initial values it then goes to actions that it has not tried. With `hold` it keeps
 the last action while no other one has a higher value: a walk that does not dither reaches a goal
-sooner (Dabney et al. 2021).
+sooner (Dabney et al. 2021). With `remember_reward` a state is an observation and whether a reward
+above 0 came earlier in the episode. A reward that is paid once an episode, as in Dark Room Hard, is
+then a function of state and action, where it otherwise unlearns the goal by staying there.
 """
 
 from collections.abc import Sequence
@@ -53,6 +55,8 @@ class Settings:
     """steps for which the last action is preferred among equally good ones, on average; 1: none"""
     planning_steps: int = field(10, at_least=0)
     """tried actions that each actor backs up again after a step, in a deterministic world"""
+    remember_reward: bool = field(False)
+    """whether states tell if a reward above 0 came earlier in the episode"""
 
 
 class QLearning(TabularSource):
@@ -63,10 +67,10 @@ class QLearning(TabularSource):
     """
 
     Settings = Settings
-    shared_settings = ("shared", "planning_steps")  # they decide the shapes of arrays
+    shared_settings = ("shared", "planning_steps", "remember_reward")  # shapes of arrays
     privileged_info = "nothing"
     paper = "Watkins and Dayan 1992; Sutton 1990"
-    state_names = ("values", "counts", "last_action", "model")
+    state_names = ("values", "counts", "last_action", "rewarded", "model")
 
     def __init__(self, settings: Settings | Sequence[Settings], env, tasks, num_envs: int, keys):
         each = settings_of_agents(settings, len(tasks), self.shared_settings)
@@ -80,7 +84,11 @@ class QLearning(TabularSource):
             purpose: actor_keys(keys, num_envs, purpose)
             for purpose in ("epsilon", "hold", "planning")
         }
-        states, actions = int(env.single_observation_space.n), int(env.single_action_space.n)
+        actions, self.observations = (
+            int(space.n) for space in (env.single_action_space, env.single_observation_space)
+        )
+        self.remembers = each[0].remember_reward
+        states = self.observations * (1 + self.remembers)
         self.actor = np.arange(len(tasks) * num_envs)
         actors_of_table = num_envs if each[0].shared else 1
         self.table = self.actor // actors_of_table  # of each actor
@@ -96,11 +104,13 @@ class QLearning(TabularSource):
             self.model = {name: np.zeros_like(self.counts, dtype) for name, dtype in dtypes.items()}
             self.model["num_tried"] = np.zeros(len(self.counts), np.int64)
         self.last_action = np.full(len(self.actor), -1)  # in this episode, -1: none
+        self.rewarded = np.zeros(len(self.actor), bool)  # in this episode, if it is remembered
         self.epsilon = self.settings["epsilon_start"]
 
     def act(self, observations: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Choose actions [K, N]: one of the best, by `u` [K, N], or with `epsilon` any."""
-        values = self.values[self.table, observations.ravel()]  # [K * N, A]
+        states = self._states(observations.ravel(), self.rewarded)
+        values = self.values[self.table, states]  # [K * N, A]
         best = values == values.max(1, keepdims=True)
         action = draw_one_of(best, u.ravel())
         held = uniform(self.keys["hold"], self.actors.steps) >= 1 / self.settings["hold"]
@@ -118,8 +128,10 @@ class QLearning(TabularSource):
         """Learn from a step of each actor, note the mean absolute TD error, and plan."""
         step = {name: values.ravel() for name, values in rollout.arrays.items()}  # [K * N]
         action = step["action"].astype(np.int64)
-        pair = step["observation"].astype(np.int64) * self.values.shape[2] + action
-        following = np.where(step["terminated"], END, step["next_observation"].astype(np.int64))
+        pair = self._states(step["observation"], self.rewarded) * self.values.shape[2] + action
+        self.rewarded |= self.remembers & (step["reward"] > 0)
+        next_states = self._states(step["next_observation"], self.rewarded)
+        following = np.where(step["terminated"], END, next_states)
         entry = self.table * self.counts.shape[1] + pair  # in the flat tables
         entries, first, of_entry = np.unique(entry, return_index=True, return_inverse=True)
         times = np.bincount(of_entry)
@@ -132,9 +144,15 @@ class QLearning(TabularSource):
         self._move(entries, mean, self.settings["learning_rate"][first])
         if self.planning_steps:
             self._plan()
-        self.last_action = np.where(step["terminated"] | step["truncated"], -1, action)
+        ended = step["terminated"] | step["truncated"]
+        self.last_action = np.where(ended, -1, action)
+        self.rewarded &= ~ended
         error = error.reshape(self.actors.shape).mean(1)
         rollout.statistics.setdefault("td_error", []).append(error)
+
+    def _states(self, observations: np.ndarray, rewarded: np.ndarray) -> np.ndarray:
+        """Return the rows of a table for observations and whether a reward came before, [K * N]."""
+        return observations.astype(np.int64) + self.observations * rewarded
 
     def _target(self, entry: np.ndarray, reward: np.ndarray, following: np.ndarray) -> np.ndarray:
         """Return the target of each actor's pair `entry`, float64 [K * N]."""
