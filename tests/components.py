@@ -228,7 +228,7 @@ class Critic(AlgorithmDistillation):
         value_loss = error.where(both, 0).sum() / valid.sum()
         return loss + value_loss, {"actor_loss": loss, "value_loss": value_loss}
 
-    def after_step(self, model):
+    def after_step(self, model, metrics):
         """Move the target network a tenth of the way to the value head."""
         for slow, fast in zip(model.target.parameters(), model.value.parameters(), strict=True):
             slow.lerp_(fast, 0.1)

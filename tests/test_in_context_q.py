@@ -13,6 +13,7 @@ from ad.config.schema import MethodConfig, ModelConfig
 from ad.data.sampler import TaskHistory, WindowSampler
 from ad.data.spec import Spec
 from ad.methods import build_method
+from ad.methods.in_context_q import variance_of
 from ad.methods.policy import Policy
 from ad.rollout.rollout import rollout, sampled
 from envs import make_vec
@@ -108,7 +109,7 @@ def test_the_loss_is_the_one_by_hand(loss, masked, spec, batch):
         batch["action_mask"][:, 0] = False  # as before a history
     total, metrics = method.loss(model, batch)
     expected = by_hand(method, model, batch)
-    assert set(metrics) == {*PARTS[loss], "q"}
+    assert set(metrics) == {*PARTS[loss], "q", "q_variance"}
     for name in PARTS[loss]:
         assert metrics[name].item() == pytest.approx(expected[name], rel=1e-4)
     assert total.item() == pytest.approx(sum(expected[name] for name in PARTS[loss]), rel=1e-4)
@@ -129,7 +130,7 @@ def test_the_target_network_begins_as_a_copy_and_follows_at_its_rate(loss, spec,
             if p.requires_grad:
                 p += 1
     assert all(torch.equal(p, start[name]) for name, p in model.target.named_parameters())
-    method.after_step(model)
+    method.after_step(model, method.loss(model, batch)[1])
     for name, p in model.target.named_parameters():
         torch.testing.assert_close(p, start[name] + 0.25)
 
@@ -142,23 +143,28 @@ def test_the_target_network_drops_nothing_out(spec, batch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(
-    ("returns", "rewards", "scale"),
-    [
-        ((-1.0, 4.0), (-1.0, 1.0), 2.0),
-        ((0.0, 40.0), (-1.0, 1.0), 0.5),  # more than 2 / (1 - 0.9)
-        ((-40.0, 0.0), (-1.0, -1.0), 1.0),  # each step costs 1, and an end is worth 0
-    ],
-)
-def test_logits_are_the_values_in_tenths_of_their_range_or_the_policys(
-    loss, spec, batch, returns, rewards, scale
-):
-    method = method_of(loss, discount=0.9)
-    spec = replace(spec, return_range=returns, reward_range=rewards, episode_length=50)
+def test_logits_are_the_policys_or_the_values_in_units_of_their_spread(loss, spec, batch):
+    method = method_of(loss)
     model = random_model(method, spec)
+    model.head.weight.data.mul_(100)
+    logits = model(batch)
+    for _ in range(300):  # the running variance of one batch is in the end that batch's
+        method.after_step(model, method.loss(model, batch)[1])
     hidden = model.hidden(batch)
-    expected = model.head(hidden) if loss == "iql" else scale * model.action_values(hidden)
+    values, valid = model.action_values(hidden).detach(), batch["valid"][:, 1:]
+    spread = values[valid].var(-1, correction=0).mean().sqrt()
+    expected = model.head(hidden) if loss == "iql" else values / spread
     torch.testing.assert_close(model(batch), expected)
+    assert (loss == "iql") == torch.equal(logits, model(batch))
+    method.after_step(model, {"q_variance": torch.tensor(float("nan"))})  # of a skipped batch
+    assert model(batch).isfinite().all()
+
+
+def test_the_spread_of_the_values_does_not_count_actions_that_the_task_lacks(batch):
+    values = torch.tensor([1.0, 5.0, 9.0]).expand(4, 6, 3)
+    torch.testing.assert_close(variance_of(values, batch), torch.full((4, 6), 32 / 3))
+    mask = torch.tensor([True, True, False]).expand(4, 7, 3)
+    torch.testing.assert_close(variance_of(values, {"action_mask": mask}), torch.full((4, 6), 4.0))
 
 
 def random_histories(world_class, steps: int) -> TaskHistory:
@@ -216,11 +222,11 @@ def test_values_of_probe_worlds_are_those_of_an_optimal_policy(name):
     rng = np.random.default_rng(0)
     for _ in range(150):
         batch = windows.sample(rng, 16)
-        loss, _ = method.loss(model, {n: torch.from_numpy(v) for n, v in batch.items()})
+        loss, metrics = method.loss(model, {n: torch.from_numpy(v) for n, v in batch.items()})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        method.after_step(model)
+        method.after_step(model, metrics)
     found, expected = best_values(model, windows), world.values(DISCOUNT)
     for (observation, time), value in found.items():
         # The return of an episode that is cut is that until its end, which the time tells.

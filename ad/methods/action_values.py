@@ -10,21 +10,23 @@ from ad.config.schema import ModelConfig
 from ad.data.spec import Spec
 from ad.models.sequence_model import SequenceModel
 
-TENTHS = 10.0
+SMALLEST_VARIANCE = 1e-12  # of equal action values, whose logits are equal in any unit
+SPREAD_RATE = 0.1  # fraction by which the running variance moves after each train step
 
 
 class ActionValueModel(SequenceModel):
     """A sequence model with action values Q on the hidden states, and a target network.
 
     With `has_policy`, `head` gives the logits of a policy, `q_head` the action values and `v_head`
-    a state value. Without it `head` gives the action values, which the logits are computed from:
-    `value_range` is the difference of the largest and the smallest value that is possible.
-    `target` is a whole model, the slow copy of what the action values are computed with.
+    a state value. Without it `head` gives the action values, which the logits are computed from,
+    in units of their spread: `variance` is the running mean over train steps of the variance of the
+    action values within a decision. `target` is a whole model, the slow copy of what the action
+    values are computed with.
     """
 
-    def __init__(self, spec: Spec, config: ModelConfig, has_policy: bool, value_range: float):
+    def __init__(self, spec: Spec, config: ModelConfig, has_policy: bool):
         super().__init__(spec, config)
-        self.tenths = TENTHS / value_range if value_range else TENTHS
+        self.register_buffer("variance", torch.ones(()))
         self.q_head = nn.Linear(config.width, spec.num_actions) if has_policy else None
         self.v_head = nn.Linear(config.width, 1) if has_policy else None
         for head in filter(None, (self.q_head, self.v_head)):
@@ -36,10 +38,12 @@ class ActionValueModel(SequenceModel):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits [..., A] of the policy head for hidden states [..., C].
 
-        Without one they are the action values in tenths of their range.
+        Without one they are the action values in units of their spread.
         """
         logits = super().logits(hidden)
-        return logits * self.tenths if self.q_head is None else logits
+        if self.q_head is not None:
+            return logits
+        return logits / self.variance.clamp(min=SMALLEST_VARIANCE).sqrt()
 
     def action_values(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the action values [B, T, A] of hidden states [B, T, C], float32."""
@@ -59,6 +63,12 @@ class ActionValueModel(SequenceModel):
         """Move the target network by the fraction `rate` of the way (Polyak averaging)."""
         for slow, fast in zip(self.target.parameters(), self._copied(), strict=True):
             slow.lerp_(fast, rate)
+
+    @torch.no_grad()
+    def move_variance(self, variance: torch.Tensor) -> None:
+        """Move the running variance toward that of a batch, 0-d, unless that is not finite."""
+        moved = self.variance.lerp(variance.to(self.variance.dtype), SPREAD_RATE)
+        self.variance.copy_(torch.where(variance.isfinite(), moved, self.variance))
 
     def train(self, mode: bool = True) -> "ActionValueModel":
         """Set the mode of all but the target network, which never drops out anything."""

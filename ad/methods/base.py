@@ -160,8 +160,12 @@ class Method:
         """
         raise NotImplementedError
 
-    def after_step(self, model: "SequenceModel") -> None:
-        """Do what follows an optimizer step, without gradients, e.g. move a target network."""
+    def after_step(self, model: "SequenceModel", metrics: dict[str, "torch.Tensor"]) -> None:
+        """Do what follows an optimizer step, without gradients, e.g. move a target network.
+
+        `metrics` are the loss and the metrics of the whole batch, 0-d each. They can be NaN or
+        infinite, in which case the optimizer changed nothing.
+        """
 
     def policy(self, model: "SequenceModel", num_envs: int, context_length: int, settings):
         """Return the policy of a rollout of `num_envs` environments (`ad.methods.policy.Policy`).

@@ -56,11 +56,11 @@ class Settings:
 class InContextQ(Method):
     """Temporal-difference learning of the action values at every decision of a window.
 
-    A rollout acts by the policy head (iql) or by the action values, whose logits are the values in
-    tenths of their range: at `evaluation.temperature` 1, an action whose value is lower by a tenth
-    of it is taken e times less often. The range is the range of the histories' returns, or of
-    discounted rewards where it is smaller: in a long episode with many rewards the discount, not
-    the end of the episode, bounds the values.
+    A rollout acts by the policy head (iql) or by the action values. The logits are then the values
+    in units of their spread, the standard deviation of the action values within a decision: at
+    `evaluation.temperature` 1, an action whose value is lower by it is taken e times less often.
+    Noise of the rewards widens the range of returns, but not the spread of their expectations.
+    `evaluation.action: greedy` is the policy of the paper.
     """
 
     Settings = Settings
@@ -70,10 +70,7 @@ class InContextQ(Method):
         """Return a model with action values and a target network."""
         from ad.methods.action_values import ActionValueModel
 
-        low, high = min(0.0, *spec.reward_range), max(0.0, *spec.reward_range)  # 0 after an end
-        discounted = (high - low) / max(1 - self.settings.discount, 1 / spec.episode_length)
-        value_range = min(spec.return_range[1] - spec.return_range[0], discounted)
-        return ActionValueModel(spec, config, self.settings.loss == "iql", value_range)
+        return ActionValueModel(spec, config, self.settings.loss == "iql")
 
     def loss(
         self, model: "ActionValueModel", batch: "Batch"
@@ -88,11 +85,16 @@ class InContextQ(Method):
         if self.settings.loss == "cql":
             gap = mask_actions(values, batch).logsumexp(-1) - of_taken(values, batch)
             parts["cql_loss"] = self.settings.cql_weight * masked_mean(gap, batch)
-        return sum(parts.values()), {**parts, "q": masked_mean(of_taken(values, batch), batch)}
+        metrics = {
+            "q": masked_mean(of_taken(values, batch), batch),
+            "q_variance": masked_mean(variance_of(values.detach(), batch), batch),
+        }
+        return sum(parts.values()), {**parts, **metrics}
 
-    def after_step(self, model: "ActionValueModel") -> None:
-        """Move the target network."""
+    def after_step(self, model: "ActionValueModel", metrics: "Losses") -> None:
+        """Move the target network and the running variance of action values within a decision."""
         model.move_target(self.settings.target_rate)
+        model.move_variance(metrics["q_variance"])
 
     def _td_loss(
         self, batch: "Batch", values: "torch.Tensor", following: "torch.Tensor"
@@ -139,6 +141,14 @@ class InContextQ(Method):
             "value_loss": masked_mean(expectile * advantage**2, batch),
             "policy_loss": -masked_mean(weight * of_taken(log_probs, batch), batch),
         }
+
+
+def variance_of(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
+    """Return the variances [B, T] of `values` [B, T, A] over the actions that a task has."""
+    has = ~mask_actions(values, batch).isneginf()
+    count = has.sum(-1).clamp(min=1)
+    mean = values.where(has, 0).sum(-1) / count
+    return ((values - mean[..., None]) ** 2).where(has, 0).sum(-1) / count
 
 
 def of_taken(values: "torch.Tensor", batch: "Batch") -> "torch.Tensor":

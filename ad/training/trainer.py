@@ -254,7 +254,7 @@ class Trainer(BaseTrainer):
         )
         self.pending_nonfinite.append((self.step, nonfinite))
         with torch.no_grad():
-            self.method.after_step(self.model)
+            self.method.after_step(self.model, metrics)
         self.step += 1
 
     def loss_and_grad(self, forward: Callable) -> tuple[Metrics, FlatTensors]:
