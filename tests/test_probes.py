@@ -10,6 +10,7 @@ from ad.interpret.analyses.probes import (
     PROBES,
     Decisions,
     activations,
+    baseline_features,
     control_labels,
     probe_scores,
 )
@@ -22,7 +23,8 @@ def decisions(model, contexts) -> Decisions:
     found = contexts.reward_seen[:, 1:].flatten()
     cell, episode = contexts.cell[:, 1:].flatten(), contexts.episode[:, 1:].flatten() + 1
     labels = {"found": found.astype(np.int64)}
-    return Decisions(activations(model, contexts), cell, episode, found, labels)
+    time = contexts.time[:, 1:].flatten()
+    return Decisions(list(activations(model, contexts)), cell, episode, time, found, labels)
 
 
 def test_a_reward_before_is_read_from_the_layer_that_looks_for_it(spec, random_window):
@@ -50,7 +52,7 @@ def test_a_score_is_that_of_its_decisions(kind, dtype):
     known = np.eye(4)[labels.astype(int)], np.eye(4)[told.astype(int)]
     episode = np.where(np.arange(1000) < 500, 1, 5)
     fit, held_out = (
-        Decisions(x[None].astype(np.float32), labels, episode, episode == 1, {}) for x in known
+        Decisions([x], labels, episode, np.zeros(1000), episode == 1, {}) for x in known
     )
     everything, found, not_found, *bins = probe_scores(fit, held_out, [labels] * 2, 0, kind)
     assert found == pytest.approx(1, abs=0.05) and not_found < 0.4 and not_found < everything < 0.8
@@ -62,7 +64,7 @@ def test_a_score_is_that_of_its_decisions(kind, dtype):
 def test_control_labels_are_a_function_of_the_observation():
     rng = np.random.default_rng(0)
     fit, held_out = (
-        Decisions(np.zeros((1, 200, 1)), rng.integers(n, size=200), np.ones(200), np.ones(200), {})
+        Decisions([], rng.integers(n, size=200), np.ones(200), np.ones(200), np.ones(200), {})
         for n in (30, 40)
     )
     controls = control_labels(fit, held_out, np.array([3, 7]), "goal")
@@ -71,3 +73,15 @@ def test_control_labels_are_a_function_of_the_observation():
         assert set(labels) == {3, 7}
         for cell, label in zip(which.cell, labels, strict=True):
             assert by_cell.setdefault(cell, label) == label
+
+
+def test_the_baseline_tells_what_follows_from_observation_episode_and_time():
+    rng = np.random.default_rng(0)
+    cell, time = rng.integers(30, size=500), rng.integers(9, size=500)
+    own = Decisions([], cell, rng.integers(1, 5, size=500), time, time > 4, {})
+    features = baseline_features(own, cell[:400])
+    told = Decisions([features], own.cell, own.episode, time, own.reward_seen, {})
+    by_cell, by_chance = (cell % 2).astype(np.int64), rng.integers(2, size=500)
+    assert probe_scores(told, told, [by_cell] * 2, 0, "linear")[0] > 0.95
+    assert probe_scores(told, told, [by_chance] * 2, 0, "linear")[0] < 0.75
+    assert baseline_features(own, np.arange(2000)).shape == (500, 2)

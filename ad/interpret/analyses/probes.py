@@ -4,7 +4,8 @@ A probe is fitted on decisions in rollouts on the train tasks and scored in roll
 tasks, after the embedding and after each layer. A class is scored by balanced accuracy, a number by
 R². The control task gives each observation a random label of the same kind, which the model has no
 reason to represent: a probe with a similar score there has learned the task by itself (Hewitt and
-Liang 2019, arXiv 1909.03368).
+Liang 2019, arXiv 1909.03368). The stage BASELINE has no activations, but the observation, the
+episode and the time: what these tell of a label, the model need not represent.
 """
 
 import importlib.util
@@ -34,16 +35,19 @@ FEWEST = 20  # decisions from which a score is computed
 MOST_CLASSES = 16  # values of a number that names a task, which is not probed with more
 PROBES = ("linear", "MLP")
 MLP_EPOCHS = 100
+BASELINE = "observation, episode and time"
+MOST_OBSERVATIONS = 1024  # that the baseline tells apart; of more, it has episode and time alone
 EPISODE_BINS = (1, 2, 4, 8, 16, 32, 64)  # first episodes of the bins, from 1
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """n decisions: activations [stages, n, C], and arrays [n] by decision."""
+    """n decisions: the features [n, C] of each stage, and arrays [n] by decision."""
 
-    activations: np.ndarray
+    features: list[np.ndarray]
     cell: np.ndarray  # the number of the observation
     episode: np.ndarray  # from 1
+    time: np.ndarray
     reward_seen: np.ndarray
     labels: dict[str, np.ndarray]  # classes are int64, numbers float64, NaN for unknown
 
@@ -72,8 +76,14 @@ class Probes(Analysis):
         model = subject.model
         fit = draw(subject, subject.train_contexts, FITTED)
         held_out = draw(subject, subject.contexts, SCORED)
+        for decisions in (fit, held_out):
+            decisions.features.insert(0, baseline_features(decisions, fit.cell))
         names = [n for n in fit.labels if is_probed(fit.labels[n], held_out.labels[n])]
-        stages = ["embedding", *(f"after layer {n}" for n in range(len(model.memory.blocks)))]
+        stages = [
+            BASELINE,
+            "embedding",
+            *(f"after layer {n}" for n in range(len(model.memory.blocks))),
+        ]
         axes = {"target": names, "stage": stages, "probe": list(PROBES)}
         last = held_out.episode.max()
         bins = [f"from episode {first}" for first in EPISODE_BINS if first <= last]
@@ -131,12 +141,26 @@ def draw(subject: Subject, contexts: Contexts, count: int) -> Decisions:
         "visited": contexts.visited.astype(np.int64),
     }
     return Decisions(
-        activations(subject.model, contexts)[:, place],
+        [values[place] for values in activations(subject.model, contexts)],
         at_place(observation_hashes(subject, contexts)),
         at_place(contexts.episode + 1),
+        at_place(contexts.time),
         at_place(contexts.reward_seen),
         {name: at_place(values) for name, values in labels.items()},
     )
+
+
+def baseline_features(decisions: Decisions, observations: np.ndarray) -> np.ndarray:
+    """Return the features [n, F] of the stage BASELINE.
+
+    They are the logarithm of the episode, the time, and one for each of the `observations`, unless
+    these are more than MOST_OBSERVATIONS.
+    """
+    numbers = np.stack([np.log(decisions.episode), decisions.time], axis=1)
+    known = np.unique(observations)
+    if len(known) > MOST_OBSERVATIONS:
+        return numbers
+    return np.concatenate([numbers, decisions.cell[:, None] == known], axis=1)
 
 
 def observation_hashes(subject: Subject, contexts: Contexts) -> np.ndarray:
@@ -237,8 +261,8 @@ def probe_scores(
         return np.full(3 + len(EPISODE_BINS), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an iteration limit is one of the probe's settings
-        probe.fit(fit.activations[stage][fitted], labels[0][fitted])
-    predicted = probe.predict(held_out.activations[stage])
+        probe.fit(fit.features[stage][fitted], labels[0][fitted])
+    predicted = probe.predict(held_out.features[stage])
     ends = (*EPISODE_BINS[1:], np.inf)
     groups = [scored, scored & held_out.reward_seen, scored & ~held_out.reward_seen]
     groups += [
