@@ -16,7 +16,7 @@ from ad.interpret import situations
 from ad.interpret.analyses import bank
 from ad.interpret.analyses.bank import FOUND, MADE, Bank
 from ad.interpret.analyses.behavior import Behavior
-from ad.interpret.analysis import Subject
+from ad.interpret.analysis import Choice, Subject
 from ad.interpret.situations import in_situation, made_contexts, situation_names
 from ad.methods import build_method
 from ad.registry import SITUATIONS
@@ -193,7 +193,7 @@ def test_behavior_is_that_worked_out_by_hand(subject):
 def test_two_models_are_compared_in_the_same_contexts(subject):
     Behavior().run(subject)
     path = subject.run.folder / "inspect" / bank.BANK
-    other = replace(subject, model=conditioned(), bank=str(path))
+    other = replace(subject, model=conditioned(), choice=Choice(bank=str(path)))
     other.model.head.weight[2] *= 0.0
     other.__dict__.update(contexts=subject.contexts, dataset=None)
     difference = Behavior().run(other)["difference"]

@@ -27,6 +27,7 @@ from ad.interpret.analyses.circuits import Circuits
 from ad.interpret.analyses.reading import Reading, outputs, read_values
 from ad.interpret.analyses.static import Static
 from ad.interpret.analyses.weights import METHODS, Weights, attributed, blank
+from ad.interpret.analysis import Choice
 from ad.interpret.hooks import hooked
 from ad.models.rewards import ReturnToGo
 from ad.models.sequence_model import SequenceModel
@@ -43,7 +44,7 @@ def subject(model, objects=SEEN, asked=(-1.0, 0.0, 0.9)):
 
 def replace_asked(subject, asked):
     """The subject with returns that are asked for."""
-    changed = replace(subject, asked=asked)
+    changed = replace(subject, choice=Choice(asked=asked))
     changed.__dict__["contexts"] = subject.contexts
     return changed
 

@@ -2,8 +2,8 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,7 @@ from ad.evaluation.metrics import bootstrap, json_number
 from ad.evaluation.scores import UNKNOWN, Estimate
 from ad.interpret.contexts import (
     RETURN_TO_GO,
+    ChangePolicy,
     Contexts,
     Environments,
     asked_returns,
@@ -29,7 +30,7 @@ from ad.interpret.contexts import (
     rollout_contexts,
 )
 from ad.interpret.directions import parse_direction
-from ad.interpret.labeled import Axes, Results
+from ad.interpret.labeled import Axes, Results, with_interval
 from ad.methods import build_method
 from ad.methods.base import Method
 from ad.methods.policy import Policy
@@ -38,11 +39,13 @@ from ad.models.memories.transformer import Transformer
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import Tokenizer
 from ad.reporting.page import Table
+from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of
 from ad.runtime.run import Run
 
 SOURCES = ROLLOUT, HISTORIES, MADE = "rollout", "histories", "made"  # of contexts
 MADE_CONTEXTS = 256  # for each asked return
+MEASURES = ["divergence (nats)", "another best action"]  # of `compared`
 HISTORY_WINDOWS = 512  # contexts from the histories
 
 
@@ -171,6 +174,14 @@ class Subject:
         played = self.environments(tasks)
         return rollout_contexts(self.run.config, self.method, self.model, played)
 
+    def play(self, played: Environments, change: ChangePolicy, length: int = 0) -> Rollout:
+        """Return the rollout in the environments `played` with the policy changed by `change`.
+
+        length: of the contexts, in transitions; 0 for that of the experiment.
+        """
+        data = replace(self.run.config.data, **({"context_length": length} if length else {}))
+        return played.play(replace(self.run.config, data=data), self.method, self.model, change)
+
     def _in_situation(self, contexts: Contexts) -> Contexts:
         if not (name := self.choice.situation):
             return contexts
@@ -194,6 +205,11 @@ class Subject:
             return []
         layers, heads = len(memory.blocks), memory.heads
         return [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
+
+    @property
+    def components(self) -> list[str]:
+        """The names of all heads and MLPs."""
+        return [*self.heads, *(f"mlp {n}" for n in range(len(self.model.transformer.blocks)))]
 
 
 class Analysis:
@@ -278,6 +294,27 @@ def over_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(values)
     mean = ratio(np.where(finite, values, 0.0).sum(0), finite.sum(0))
     return mean, np.where(finite.sum(0) > 1, np.stack(bootstrap(values)), np.nan)
+
+
+def estimated(
+    name: str, values: np.ndarray, axes: Mapping[str, Sequence], about: str, unit: str = "task"
+) -> Results:
+    """Return the mean over K groups of `values` [K, ...] and its interval as labeled arrays.
+
+    `unit` says what the groups are.
+    """
+    mean, interval = over_groups(values)
+    return with_interval(name, mean, interval, axes, f"{about}: mean over {unit}s", unit)
+
+
+def compared(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Return how far logits `after` [..., A] are from `before`, float64 [..., 2], as MEASURES say.
+
+    They are the KL divergence of the action probabilities, and whether the best action differs.
+    """
+    log_p, log_q = (logits.double().log_softmax(-1) for logits in (before, after))
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return torch.stack([divergence, (before.argmax(-1) != after.argmax(-1)).double()], -1)
 
 
 def texts(values: Iterable[float], style: str) -> list[str]:

@@ -47,7 +47,7 @@ def make_queries(contexts: Contexts, count: int) -> Queries:
 
     Contexts with a reward come first, and longer ones before shorter.
     """
-    last = contexts.length - contexts.decided[:, ::-1].argmax(1)
+    last = contexts.last
     reward_seen = contexts.reward_seen[np.arange(len(contexts)), last]
     order = np.random.default_rng(derive_key(0, "interpret", "queries")).permutation(len(contexts))
     rows = np.sort(order[np.lexsort((-last[order], ~reward_seen[order]))][:count])

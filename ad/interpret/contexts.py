@@ -4,7 +4,7 @@ They come from rollouts of the frozen model, or from the histories. Entry t of a
 t; entry 0 is the transition before the first decision (`ad/models/tokenizer.py`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from ad.evaluation.calibration import asked_return
 from ad.methods.base import Method
 from ad.methods.policy import Policy, PolicyWrapper
 from ad.models.sequence_model import SequenceModel
+from ad.rollout.rollout import Rollout
 from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
@@ -111,6 +112,15 @@ class Contexts:
         window = {name: values[index] for name, values in self.window.items()}
         return replace(self, window=window, **labels)
 
+    def spread(self, most: int) -> "Contexts":
+        """Return at most `most` of the windows, spread over all."""
+        return self.select(slice(None, None, -(-len(self) // most)))
+
+    @property
+    def last(self) -> np.ndarray:
+        """The entry of the last decided decision of each window, int64 [B]."""
+        return self.length - self.decided[:, ::-1].argmax(1)
+
     def where(self, mask: np.ndarray) -> "Contexts":
         """Return the windows of the decisions in `mask`, bool [B, T + 1], which alone are decided.
 
@@ -132,6 +142,19 @@ class Contexts:
         )
         total.index_add_(0, torch.from_numpy(place)[decided], values.cpu()[decided].double())
         return total.unflatten(0, (len(self.groups), -1)).numpy()
+
+    def sums(
+        self, measure: Callable[["Contexts"], dict[str, torch.Tensor]], size: int = 64
+    ) -> dict[str, np.ndarray]:
+        """Sum what `measure` returns of `size` windows, [B, T, ...] by name, as `total` does.
+
+        `count` [groups, episodes] is the number of decisions.
+        """
+        sums = {"count": self.total(torch.ones(len(self), self.length))}
+        for batch in self.batches(size):
+            for name, values in measure(batch).items():
+                sums[name] = sums.get(name, 0.0) + batch.total(values)
+        return sums
 
     def batches(self, size: int = 64) -> Iterator["Contexts"]:
         """Yield the windows in order, `size` at a time."""
@@ -201,6 +224,14 @@ class Environments:
         policy = config.evaluation.policy | {"asked_return": self.asked.tolist()}
         return replace(config, evaluation=replace(config.evaluation, policy=policy))
 
+    def play(self, config: Experiment, method: Method, model, change: "ChangePolicy") -> Rollout:
+        """Roll out the frozen model with the evaluation's policy, changed by `change`."""
+        new_policy = policy_of(own := self.config(config), method, model)
+        return rollout_envs(own, self.pairs, lambda n: change(new_policy(n)), self.episodes)
+
+
+ChangePolicy = Callable[[Policy], Policy]  # a policy for all environments of a rollout
+
 
 def environments(
     config: Experiment,
@@ -248,13 +279,13 @@ def rollout_contexts(
     If there are more than MOST_WINDOWS, as many are returned, spread over the rollouts, and equally
     many of each asked return. Raises ConfigError for a policy without windows.
     """
-    new_policy, recorders = policy_of(played.config(config), method, model), []
+    recorders = []
 
-    def new_recorder(num_envs: int) -> WindowRecorder:
-        recorders.append(WindowRecorder(new_policy(num_envs), num_envs))
+    def record(policy: Policy) -> Policy:
+        recorders.append(WindowRecorder(policy, len(played.pairs)))
         return recorders[-1]
 
-    rollout_envs(config, played.pairs, new_recorder, played.episodes)
+    played.play(config, method, model, record)
     arrays = recorders[0].windows(played.episodes)
     asked = played.asked
     if asked is None and RETURN_TO_GO in model.tokenizer.inputs:

@@ -14,7 +14,7 @@ import numpy as np
 from ad.evaluation import metrics
 from ad.evaluation.scores import UNKNOWN
 from ad.evaluation.summary import task_facts
-from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, over_groups, texts
+from ad.interpret.analysis import Analysis, Subject, correlation, estimate_text, estimated, texts
 from ad.interpret.labeled import (
     TRAIN_STEPS,
     Axes,
@@ -22,7 +22,6 @@ from ad.interpret.labeled import (
     Results,
     intervals,
     stack,
-    with_interval,
 )
 from ad.reporting.page import Table
 from ad.rollout.tasks import policy_of, rollout_envs
@@ -61,15 +60,8 @@ class Learning(Analysis):
         end = _num_ends(returns.shape[2])
         episodes = {"episode": list(range(1, returns.shape[2] + 1))}
         return {
-            **with_interval(
-                "nauc", *over_groups(nauc), {}, "NAUC on held-out tasks: mean over tasks"
-            ),
-            **with_interval(
-                "gain",
-                *over_groups(last - first),
-                {},
-                f"return of the last {end} episodes minus the first: mean over tasks",
-            ),
+            **estimated("nauc", nauc, {}, "NAUC on held-out tasks"),
+            **estimated("gain", last - first, {}, f"last {end} returns minus the first"),
             "loss": _number(loss, "loss on training batches, as last logged"),
             "held_out_loss": _number(held_out, "loss on held-out actors, where it was logged"),
             "curve": LabeledArray(returns.mean((0, 1)), episodes, "mean return on held-out tasks"),

@@ -5,6 +5,7 @@ it may change the decisions that are looked at; and in whole rollouts, where it 
 returns, of a model that is asked for returns for each of them.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -17,11 +18,13 @@ from ad.data.episodes import ratio
 from ad.errors import ConfigError
 from ad.interpret.analysis import (
     MADE,
+    MEASURES,
     ROLLOUT,
     Analysis,
     Subject,
+    compared,
     estimate_text,
-    over_groups,
+    estimated,
     texts,
 )
 from ad.interpret.components import (
@@ -34,11 +37,9 @@ from ad.interpret.components import (
 )
 from ad.interpret.contexts import OTHER_SEEDS, Environments
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
-from ad.methods.policy import Policy
+from ad.interpret.labeled import Axes, LabeledArray, Results
 from ad.reporting.page import Table
 from ad.rollout.rollout import Rollout
-from ad.rollout.tasks import policy_of, rollout_envs
 from envs.rng import derive_key
 from envs.tasks import task_name
 
@@ -73,7 +74,7 @@ class Ablation(Analysis):
 
     def run(self, subject):
         """Return the effect on loss and return by kind and component, and the learning curves."""
-        names = list(subject.choice.components or default_components(subject))
+        names = list(subject.choice.components or subject.components)
         components = [parse_components(name, subject.model.transformer) for name in names]
         points = tuple(dict.fromkeys(component.point for each in components for component in each))
         replacements = Replacements.of_contexts(subject.model, subject.contexts, points)
@@ -111,12 +112,6 @@ class Ablation(Analysis):
         return Table(header, rows)
 
 
-def default_components(subject: Subject) -> list[str]:
-    """Return the names of every head and every MLP."""
-    layers = range(len(subject.model.transformer.blocks))
-    return [*subject.heads, *(f"mlp {layer}" for layer in layers)]
-
-
 def ablated_losses(
     subject: Subject, replacements: Replacements, components: Sequence[Components]
 ) -> tuple[np.ndarray, float]:
@@ -147,7 +142,7 @@ def _decisions(
     """Return how each kind and component changes the decisions of some contexts."""
     model, direction = subject.model, subject.output_direction
     most = max(BATCH, MOST_DECISIONS // subject.contexts.length)
-    contexts = subject.contexts.select(slice(None, None, -(-len(subject.contexts) // most)))
+    contexts = subject.contexts.spread(most)
     own = [contexts.groups[group] for group in contexts.group]
 
     def logits(kind: str = "zero", replaced: Components = ()) -> torch.Tensor:
@@ -160,31 +155,22 @@ def _decisions(
         return torch.cat(batches)
 
     intact = logits()
-    changes = [_measures(intact, logits(kind, c), direction) for kind in KINDS for c in components]
+    changes = []
+    for kind, component in itertools.product(KINDS, components):
+        changed = logits(kind, component)
+        measures = compared(intact, changed)
+        if direction is not None:
+            along = (changed - intact) @ direction.double().cpu()
+            measures = torch.cat([measures, along[..., None]], -1)
+        changes.append(measures)
     sums = contexts.total(torch.stack(changes, 2)).sum(1)  # [K, kinds * components, measures]
     counts = contexts.total(torch.ones(intact.shape[:2])).sum(1)
-    estimate = over_groups(ratio(sums, counts[:, None, None]))
-    names = ["divergence (nats)", "another best action"]
+    names = [*MEASURES]
     names += [f"change of {subject.choice.direction}"] if direction is not None else []
-    mean, interval = (
-        values.reshape(*values.shape[:-2], len(KINDS), len(components), len(names))
-        for values in estimate
-    )
-    about = f"decisions of contexts, against the intact model: mean over {contexts.unit}s"
-    axes = {**axes, "measure": names}
-    return with_interval("decisions", mean, interval, axes, about, contexts.unit)
-
-
-def _measures(
-    intact: torch.Tensor, changed: torch.Tensor, direction: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the divergence, whether the best action differs, and the change along `direction`."""
-    log_p, log_q = (values.log_softmax(-1) for values in (intact, changed))
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    measures = [divergence, (intact.argmax(-1) != changed.argmax(-1)).double()]
-    if direction is not None:
-        measures.append((changed - intact) @ direction.double().cpu())
-    return torch.stack(measures, -1)
+    shape = len(counts), len(KINDS), len(components), len(names)
+    values = ratio(sums, counts[:, None, None]).reshape(shape)
+    about = "decisions of contexts, against the intact model"
+    return estimated("decisions", values, {**axes, "measure": names}, about, contexts.unit)
 
 
 def ablated_rollout(
@@ -207,13 +193,7 @@ def ablated_rollout(
             rows.append(replacements.rows(kind, own))
     ablated = Ablated(subject.model, replacements, replaced, torch.cat(rows))
     every = played.times(1 + len(KINDS) * len(components))
-    config = every.config(subject.run.config)
-    new_policy = policy_of(config, subject.method, subject.model)
-
-    def new_ablated(num_envs: int) -> Policy:
-        return AblatedPolicy(new_policy(num_envs), ablated)
-
-    return rollout_envs(config, every.pairs, new_ablated, every.episodes)
+    return subject.play(every, lambda policy: AblatedPolicy(policy, ablated))
 
 
 def _curves(played: Rollout, axes: dict[str, list[str]], envs: Environments) -> Results:
@@ -239,14 +219,10 @@ def _curves(played: Rollout, axes: dict[str, list[str]], envs: Environments) -> 
 
     def add(name: str, values: np.ndarray, more: dict[str, list], about: str) -> None:
         """Add the mean over groups of values [kinds * components, K, ...] with its interval."""
-        mean, interval = over_groups(values.swapaxes(0, 1))
-        mean, interval = (
-            v.reshape(*v.shape[:n], kinds, components, *v.shape[n + 1 :])
-            for n, v in enumerate((mean, interval))
-        )
+        values = values.swapaxes(0, 1)
+        values = values.reshape(len(values), kinds, components, *values.shape[2:])
         about = f"change of the mean return over in-context episodes{about}"
-        about = f"{about}: mean over {envs.unit}s"
-        results.update(with_interval(name, mean, interval, {**axes, **more}, about, envs.unit))
+        results.update(estimated(name, values, {**axes, **more}, about, envs.unit))
 
     add("effect", envs.by_group(change).mean(2), {}, "")
     masks = (reward_in_context, 1 - reward_in_context)

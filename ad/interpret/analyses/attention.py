@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, over_groups, texts
+from ad.interpret.analysis import Analysis, estimated, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
-from ad.interpret.labeled import Axes, LabeledArray, with_interval
+from ad.interpret.labeled import Axes, LabeledArray
 from ad.interpret.relations import Masks, at_tokens, decision_tokens, relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
@@ -35,17 +35,14 @@ class Attention(Analysis):
         sums, counts = attention_sums(subject.model, contexts)  # [K, E, heads, R], [K, E, R]
         names, occurs = relation_names(subject.model), counts.any((0, 1))
         sums, counts = sums[..., occurs], counts[:, :, None, occurs]
-        estimate = over_groups(ratio(sums.sum(1), counts.sum(1)))
-        names = [name for name, one in zip(names, occurs, strict=True) if one]
-        axes = {"head": heads, "relation": names}
+        axes = {"head": heads, "relation": [names[n] for n in np.flatnonzero(occurs)]}
         about = "share of attention on the tokens of a relation, where there are some"
-        mean = f"{about}: mean over {contexts.unit}s"
-        results = with_interval("scores", *estimate, axes, mean, contexts.unit)
+        by_group = ratio(sums.sum(1), counts.sum(1))
+        results = estimated("scores", by_group, axes, about, contexts.unit)
         if contexts.num_episodes > 1:
-            episodes = list(range(1, sums.shape[1] + 1))
             results["by_episode"] = LabeledArray(
                 ratio(sums.sum(0), counts.sum(0)),
-                {"episode": episodes, **axes},
+                {"episode": list(range(1, contexts.num_episodes + 1)), **axes},
                 f"{about}: mean over the decisions of an in-context episode",
             )
         return results
@@ -66,14 +63,15 @@ def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray
     The sums are [K, E, heads + 1, R], uniform attention first; the numbers are [K, E, R]. A
     decision counts in the window that it was made in, if that has a token in the relation.
     """
-    sums = counts = 0.0
-    for batch in contexts.batches():
+
+    def measure(batch: Contexts) -> dict[str, torch.Tensor]:
         masks = relations(model, batch)
         mass = torch.stack([_uniform(masks, model, batch), *masses(model, batch, masks)], 2)
         present = torch.stack([mask.any(2) for mask in masks.values()], 2)  # [B, T, R]
-        sums = sums + batch.total(mass * present[:, :, None])
-        counts = counts + batch.total(present)
-    return sums, counts
+        return {"mass": mass * present[:, :, None], "present": present}
+
+    sums = contexts.sums(measure)
+    return sums["mass"], sums["present"]
 
 
 def masses(model: SequenceModel, batch: Contexts, masks: Masks) -> list[torch.Tensor]:

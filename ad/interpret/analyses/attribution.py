@@ -9,6 +9,7 @@ or action values where a method learns those.
 """
 
 import itertools
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -16,10 +17,10 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.interpret.analyses.reading import Reading, component_names, preferred, read_values
-from ad.interpret.analysis import Analysis, estimate_text, over_groups, texts
+from ad.interpret.analysis import Analysis, estimate_text, estimated, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.directions import MOST_PAIRS
-from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
+from ad.interpret.labeled import Axes, LabeledArray
 from ad.interpret.relations import relation_names, relations
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
@@ -41,21 +42,26 @@ class Attribution(Analysis):
     def run(self, subject):
         """Return mean contributions by component, episode, relation, pair and neuron."""
         model, contexts = subject.model, subject.contexts
-        sums, counts = _preferred_sums(model, contexts, subject.output_direction)
-        axes = {"component": component_names(model)}
-        estimate = over_groups(ratio(sums["components"].sum(1), counts.sum(1)))
-        totals = {name: ratio(s.sum((0, 1)), counts.sum((0, 1))) for name, s in sums.items()}
-        neurons, occurs = totals["neurons"], totals["tokens"] > 0
-        names = relation_names(model)
-        names = [name for name, one in zip(names, occurs, strict=True) if one]
+        sums = contexts.sums(partial(_measured, model, subject.output_direction))
+        count, axes = sums.pop("count"), {"component": component_names(model)}
+        means = {name: total.sum((0, 1)) / count.sum() for name, total in sums.items()}
+        neurons, occurs = means["neurons"], means["tokens"] > 0
+        names = [name for name, one in zip(relation_names(model), occurs, strict=True) if one]
         about = "contribution to the output of the best action minus that of the second"
         if subject.choice.direction:
             about = f"contribution to the output along {subject.choice.direction}"
-        mean = f"{about}: mean over {contexts.unit}s"
-        results = with_interval("preferred", *estimate, axes, mean, contexts.unit)
+        added = sums["components"]
+        by_group = ratio(added.sum(1), count.sum(1)[:, None])
+        results = estimated("preferred", by_group, axes, about, contexts.unit)
+        if contexts.num_episodes > 1:
+            results["by_episode"] = LabeledArray(
+                ratio(added.sum(0), count[..., None].sum(0)),
+                {"episode": list(range(1, contexts.num_episodes + 1)), **axes},
+                f"{about}: mean over the decisions of an in-context episode",
+            )
         results |= {
             "by_relation": LabeledArray(
-                totals["relations"][:, occurs],
+                means["relations"][:, occurs],
                 {"head": subject.heads, "relation": names},
                 f"{about}, of the tokens in a relation: mean over all decisions",
             ),
@@ -65,13 +71,15 @@ class Attribution(Analysis):
                 f"size of the {about}: mean over all decisions",
             ),
         }
-        if contexts.num_episodes > 1:
-            results["by_episode"] = LabeledArray(
-                ratio(sums["components"].sum(0), counts.sum(0)),
-                {"episode": list(range(1, contexts.num_episodes + 1)), **axes},
-                f"{about}: mean over the decisions of an in-context episode",
-            )
-        return results | _pairs(model, contexts, axes)
+        if "pairs" not in means:
+            return results
+        axes = {"pair": [f"{a} - {b}" for a, b in _pairs(model)], **axes}
+        about = "contribution to the output of an action minus that of another, over all decisions"
+        deviation = np.sqrt(np.maximum(means["squares"] - means["pairs"] ** 2, 0))
+        return results | {
+            "pairs": LabeledArray(means["pairs"], axes, f"{about}: mean"),
+            "spread": LabeledArray(deviation, axes, f"{about}: standard deviation"),
+        }
 
     def table(self, results):
         """Return the contribution of each component, and of each head by relation of tokens."""
@@ -87,55 +95,34 @@ class Attribution(Analysis):
         return Table(["component", "contribution", *names], rows)
 
 
-def _preferred_sums(
-    model: SequenceModel, contexts: Contexts, direction: torch.Tensor | None
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return sums of contributions by group and episode, and the numbers of decisions [K, E, 1].
+def _pairs(model: SequenceModel) -> list[tuple[int, int]]:
+    """Return the pairs of actions, none if there are more than MOST_PAIRS."""
+    pairs = list(itertools.combinations(range(model.spec.num_actions), 2))
+    return pairs if len(pairs) <= MOST_PAIRS else []
 
-    The sums are `components` [K, E, P], `tokens` [K, E, R], the numbers of tokens in each relation,
-    `relations` [K, E, heads, R], over these, and `neurons` [K, E, layers, F], of absolute values.
+
+def _measured(
+    model: SequenceModel, direction: torch.Tensor | None, batch: Contexts
+) -> dict[str, torch.Tensor]:
+    """Return contributions along `direction` [A], None for the best action against the second.
+
+    They are `components` [B, T, P], `tokens` [B, T, R], the numbers of tokens in each relation,
+    `relations` [B, T, heads, R], over these, and `neurons` [B, T, layers, F], absolute values;
+    also `pairs` [B, T, pairs, P] by pair of actions, and their `squares`.
     """
-    sums: dict[str, np.ndarray] = {}
-    counts = 0.0
-    for batch in contexts.batches():
-        values = read_values(model, batch)
-        directions = preferred(values["outputs"])
-        if direction is not None:
-            directions = direction.expand(directions.shape)
-        reading = Reading(model, values, directions)
-        masks = torch.stack(list(relations(model, batch).values()), 2).float()
-        values = {
-            "components": reading.components(),
-            "tokens": masks.sum(3),
-            "relations": torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks),
-            "neurons": reading.neurons().abs(),
-        }
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + batch.total(value)
-        counts = counts + batch.total(torch.ones(*directions.shape[:2], 1))
-    return sums, counts
-
-
-def _pairs(model: SequenceModel, contexts: Contexts, axes: dict[str, list[str]]) -> Results:
-    """Return the mean and the standard deviation of the contributions by pair of actions."""
-    actions = range(model.spec.num_actions)
-    pairs = list(itertools.combinations(actions, 2))
-    if len(pairs) > MOST_PAIRS:
-        return {}
-    total = square = count = 0.0
-    for batch in contexts.batches():
-        values = read_values(model, batch)
-        directions = torch.eye(len(actions), device=model.head.weight.device)
-        by_action = [Reading(model, values, direction).components() for direction in directions]
-        added = torch.stack([by_action[a] - by_action[b] for a, b in pairs], 2)
-        total = total + batch.total(added).sum((0, 1))
-        square = square + batch.total(added.double() ** 2).sum((0, 1))
-        count = count + batch.total(torch.ones(added.shape[:2])).sum()
-    mean = total / count
-    axes = {"pair": [f"{a} - {b}" for a, b in pairs], **axes}
-    about = "contribution to the output of an action minus that of another, over all decisions"
-    deviation = np.sqrt(np.maximum(square / count - mean**2, 0))
-    return {
-        "pairs": LabeledArray(mean, axes, f"{about}: mean"),
-        "spread": LabeledArray(deviation, axes, f"{about}: standard deviation"),
+    values = read_values(model, batch)
+    along = preferred(values["outputs"]) if direction is None else direction
+    reading = Reading(model, values, along)
+    masks = torch.stack(list(relations(model, batch).values()), 2).float()
+    measured = {
+        "components": reading.components(),
+        "tokens": masks.sum(3),
+        "relations": torch.einsum("bthk,btrk->bthr", reading.tokens().cpu(), masks),
+        "neurons": reading.neurons().abs(),
     }
+    if pairs := _pairs(model):
+        actions = torch.eye(model.spec.num_actions, device=model.head.weight.device)
+        by_action = [Reading(model, values, action).components() for action in actions]
+        added = torch.stack([by_action[a] - by_action[b] for a, b in pairs], 2)
+        measured |= {"pairs": added, "squares": added.double() ** 2}
+    return measured

@@ -16,7 +16,6 @@ from typing import ClassVar
 import numpy as np
 
 from ad.errors import ConfigError
-from ad.interpret.analyses.ablation import default_components
 from ad.interpret.analyses.bank import BANK, Bank, probabilities
 from ad.interpret.analysis import ROLLOUT, Analysis, Subject, estimate_text, over_groups, texts
 from ad.interpret.components import Ablated, Replacements, parse_components
@@ -61,7 +60,7 @@ class Behavior(Analysis):
 
     def run(self, subject):
         """Return how often what is in front is entered, and the probabilities of all actions."""
-        bank, names = _bank(subject), list(subject.choice.components or default_components(subject))
+        bank, names = _bank(subject), list(subject.choice.components or subject.components)
         by = {
             "contexts": sorted({kept.source for kept in bank.kept}),  # made is the last
             "situation": list(dict.fromkeys(kept.situation for kept in bank.kept)),

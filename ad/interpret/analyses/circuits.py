@@ -27,7 +27,6 @@ from ad.interpret.analyses.linear import (
     front_cell,
     input_vectors,
     labeled,
-    last_entry,
     layout,
     linear_note,
     mean_scales,
@@ -204,7 +203,7 @@ def _replaced(subject: Subject, sample: Contexts, part: str, asked: list[float])
     model, suffix = subject.model, f"-{part}" if part else ""
     if not (things := things_in(sample, part, model)):
         return {}
-    views = sample.select(slice(None, None, -(-len(sample) // NUM_VIEWS)))
+    views = sample.spread(NUM_VIEWS)
     encoder = model.tokenizer.encoders[model.tokenizer.parts.index(part)]
     cells, kinds = layout(model.spec.observation[part], encoder)[1], np.stack(list(things.values()))
     values = torch.stack(
@@ -244,7 +243,7 @@ def replaced_scores(
     The first is of the window as it is, with the return `asked` left at that decision; in each of
     the others one of `things`, uint8 [n, 3], is in one cell of the last observation.
     """
-    entry, field = int(last_entry(view)[0]), field_name("observation", part)
+    entry, field = int(view.last[0]), field_name("observation", part)
     seen = view.window[field][0, entry]
     depth, cells = seen.shape[-1], seen.shape[:-1].numel()
     new = torch.from_numpy(one_hot(things) if depth == NUM_PLANES else things).to(seen)

@@ -21,7 +21,16 @@ from ad.data.episodes import ratio
 from ad.data.histories import HistoryStore
 from ad.interpret.analyses.pairs import NUM_CONTEXTS
 from ad.interpret.analyses.varied import PROMPTS, Prompt, VariedPolicy, prompts_of, scaled_rewards
-from ad.interpret.analysis import ROLLOUT, Analysis, Subject, estimate_text, over_groups, texts
+from ad.interpret.analysis import (
+    MEASURES,
+    ROLLOUT,
+    Analysis,
+    Subject,
+    compared,
+    estimate_text,
+    over_groups,
+    texts,
+)
 from ad.interpret.changes import Queries, make_queries, shortened
 from ad.interpret.contexts import Environments
 from ad.interpret.labeled import Axes, LabeledArray, Results, with_interval
@@ -30,7 +39,6 @@ from ad.methods.policy import Policy
 from ad.models.rewards import RewardTable
 from ad.models.sequence_model import SequenceModel
 from ad.reporting.page import Table
-from ad.rollout.tasks import policy_of, rollout_envs
 
 REWARD_SCALES = (0.0, 0.5, 2.0)
 SHORTER = (8, 4, 2)  # the context length is divided by them
@@ -177,24 +185,21 @@ def play(subject: Subject, scanned: Sequence[Variant]) -> dict[str, np.ndarray]:
 def _rollout(subject: Subject, group: Sequence[Variant]) -> np.ndarray:
     """Return the returns [K, E] of each variant of a group, played with the same seeds."""
     run, first = subject.run, group[0]
-    config = run.config
-    if first.context_length is not None:
-        config = replace(config, data=replace(config.data, context_length=first.context_length))
     played = environments_of(subject, first.on_train_tasks)
     every = played.times(len(group))
     scales, temperatures = (
         torch.tensor([getattr(v, name) for v in group]).repeat_interleave(len(played.pairs))
         for name in ("reward_scale", "temperature")
     )
-    new_policy, prompt = policy_of(every.config(config), subject.method, subject.model), None
+    prompt = None
     if first.prompt is not None:
         prompts = prompts_of(subject.dataset, run.config.data.context_length // 2)
         prompt = Prompt.together([prompts[variant.prompt] for variant in group])
 
-    def new_varied(num_envs: int) -> Policy:
-        return VariedPolicy(new_policy(num_envs), subject.model, scales, temperatures, prompt)
+    def varied(policy: Policy) -> Policy:
+        return VariedPolicy(policy, subject.model, scales, temperatures, prompt)
 
-    returns = rollout_envs(config, every.pairs, new_varied, every.episodes).returns
+    returns = subject.play(every, varied, first.context_length or 0).returns
     return played.by_group(returns.reshape(len(group), len(played.pairs), -1))
 
 
@@ -226,12 +231,10 @@ def _probabilities(subject: Subject, scanned: Sequence[Variant]) -> Results:
     for row, variant in enumerate(scanned):
         if not (variant.problem or variant.on_train_tasks):
             varied = log_probs(subject.model, queries, variant)
-            divergence = (intact.exp() * (intact - varied)).sum(1)
-            another = (intact.argmax(1) != varied.argmax(1)).double()
-            sums = [np.bincount(group, v.cpu().numpy(), len(count)) for v in (divergence, another)]
+            measures = compared(intact, varied).cpu().numpy().T
+            sums = [np.bincount(group, values, len(count)) for values in measures]
             mean[row], interval[:, row] = over_groups(ratio(np.stack(sums, 1), count[:, None]))
-    measures = ["divergence (nats)", "another best action"]
-    axes = {"variant": [variant.name for variant in scanned], "measure": measures}
+    axes = {"variant": [variant.name for variant in scanned], "measure": MEASURES}
     about = "action probabilities at the same last decisions, against the intact variant: mean"
     return with_interval("probabilities", mean, interval, axes, f"{about} over {unit}s", unit)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, texts
+from ad.interpret.analysis import Analysis, compared, texts
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
@@ -31,14 +31,16 @@ class Lens(Analysis):
 
     def run(self, subject):
         """Return `divergence` (nats) and `agreement`, by stage, and both by episode."""
-        sums = counts = 0.0
-        for batch in subject.contexts.batches():
+
+        def measure(batch: Contexts) -> dict[str, torch.Tensor]:
             final, *stages = stage_logits(subject.model, batch)
-            values = torch.stack([_compare(logits, final) for logits in stages], 2)
-            sums = sums + batch.total(values)  # [K, E, stages, 2]
-            counts = counts + batch.total(torch.ones(*values.shape[:2], 1, 1))
+            return {"stages": torch.stack([compared(final, logits) for logits in stages], 2)}
+
+        sums = subject.contexts.sums(measure)
+        sums, counts = sums["stages"], sums["count"][..., None, None]  # [K, E, stages, 2]
         axes = {"stage": stage_names(subject.model)}
         by_episode = {"episode": list(range(1, len(sums[0]) + 1)), **axes}
+        sums[..., 1] = counts[..., 0] - sums[..., 1]  # decisions with the same best action
         over_all, of_episodes = (ratio(sums.sum(a), counts.sum(a)) for a in ((0, 1), 0))
         abouts = {
             "divergence": "KL divergence of the stage's action probabilities from the final, nats",
@@ -88,10 +90,3 @@ def _logits_of(model: SequenceModel, batch: Contexts, residual: torch.Tensor) ->
     last = f"blocks.{len(model.memory.blocks) - 1}.hook_resid_post"
     with hooked(model, write={last: lambda value, point: residual}):
         return model(batch.window)
-
-
-def _compare(logits: torch.Tensor, final: torch.Tensor) -> torch.Tensor:
-    """Return the divergence of `logits` from `final`, and whether their best actions agree."""
-    log_p, log_q = (values.double().log_softmax(-1) for values in (final, logits))
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return torch.stack([divergence, (final.argmax(-1) == logits.argmax(-1)).double()], -1)

@@ -70,12 +70,7 @@ def labeled(values: torch.Tensor, axes: dict[str, list], about: str) -> LabeledA
 
 def spread(contexts: Contexts, decisions: int = DECISIONS) -> Contexts:
     """Return windows of about `decisions` decisions, spread over `contexts`."""
-    return contexts.select(slice(None, None, -(-len(contexts) * contexts.length // decisions)))
-
-
-def last_entry(contexts: Contexts) -> torch.Tensor:
-    """Return the entry of the last decided decision of each window, int64 [B]."""
-    return torch.from_numpy(contexts.length - contexts.decided[:, ::-1].argmax(1))
+    return contexts.spread(max(decisions // contexts.length, 1))
 
 
 def folded(

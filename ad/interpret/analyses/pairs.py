@@ -14,7 +14,7 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.evaluation.metrics import RESAMPLES
-from ad.interpret.analysis import Analysis, Subject
+from ad.interpret.analysis import MEASURES, Analysis, Subject, compared
 from ad.interpret.changes import Queries, changed, changes, make_queries
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import Write, hooked
@@ -49,7 +49,7 @@ class Pair:
 
     def distance(self, log_probs: torch.Tensor) -> torch.Tensor:
         """Return the KL divergence (nats) of `log_probs` from the original ones, [N]."""
-        return (self.before.exp() * (self.before - log_probs)).sum(-1)
+        return compared(self.before, log_probs)[..., 0]
 
     def by_group(self, values: torch.Tensor) -> np.ndarray:
         """Return the sums [K, ...] of values [N, ...] over the changed contexts of each group."""
@@ -63,9 +63,8 @@ class Pair:
 
         Both are over the contexts that differ, NaN if there are none.
         """
-        another = self.before.argmax(-1) != self.after.argmax(-1)
-        measures = torch.stack([self.distance(self.after), another.double()]).cpu().numpy()
-        return ratio(measures[:, self.differs].sum(1), self.differs.sum())
+        measures = compared(self.before, self.after).cpu().numpy()
+        return ratio(measures[self.differs].sum(0), self.differs.sum())
 
     def _differs(self) -> np.ndarray:
         """Return which contexts the change alters, bool [N]."""
@@ -129,7 +128,7 @@ def make_pairs(subject: Subject) -> dict[str, Pair]:
 
 def effects(pairs: dict[str, Pair]) -> LabeledArray:
     """Return the effect of each change."""
-    axes = {"change": list(pairs), "measure": ["divergence (nats)", "another best action"]}
+    axes = {"change": list(pairs), "measure": MEASURES}
     about = "effect of a change: mean over the contexts that it changes"
     return LabeledArray(np.stack([pair.effect() for pair in pairs.values()]), axes, about)
 

@@ -27,7 +27,7 @@ import torch
 
 from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import recovery
-from ad.interpret.analysis import HISTORIES, Analysis, estimate_text
+from ad.interpret.analysis import HISTORIES, Analysis, compared, estimate_text
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import Write, hooked
@@ -255,8 +255,7 @@ class Tree:
         `heads` are numbers in the order of layers. Without a level, all is of the other decision.
         """
         log_probs = self.other.log_probs if level is None else self._scrubbed(level, heads)
-        own = self.own.log_probs
-        return (own.exp() * (own - log_probs)).sum(-1).cpu().numpy()
+        return compared(self.own.log_probs, log_probs)[..., 0].cpu().numpy()
 
     def _scrubbed(self, level: str, heads: Sequence[int]) -> torch.Tensor:
         """Return the log probabilities with values of `heads` replaced, float64 [n, A]."""

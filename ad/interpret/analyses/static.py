@@ -202,7 +202,7 @@ def _circuits(subject: Subject) -> Results:
     actions = list(range(model.spec.num_actions))
     moved, copying = token_copying(model)
     axes = {"head": heads}
-    components = [*heads, *(f"mlp {layer}" for layer in range(len(model.transformer.blocks)))]
+    components = subject.components
     return {
         "composition": LabeledArray(
             composition_scores(model),

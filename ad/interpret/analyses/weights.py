@@ -29,7 +29,6 @@ from ad.interpret.analyses.linear import (
     front_cell,
     input_vectors,
     labeled,
-    last_entry,
     layout,
     linear_note,
     mean_scales,
@@ -169,7 +168,7 @@ def attributed(
     of the observation `base` [*shape]: float [2, B, F, A]. Integrated gradients sum to the
     difference of the outputs at the observation and at `base`.
     """
-    rows, last = torch.arange(len(batch)), last_entry(batch) - 1
+    rows, last = torch.arange(len(batch)), batch.last - 1
     linear, observed = first_map(encoder), torch.empty(0)
 
     def outputs(replacement: torch.Tensor | None = None) -> torch.Tensor:
