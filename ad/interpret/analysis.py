@@ -1,5 +1,6 @@
 """The interface of an analysis, and the model that it looks at."""
 
+import itertools
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -326,6 +327,30 @@ def estimate_text(value: float, low: float, high: float, style: str) -> str:
     """Format `value` with its interval; without it if the interval is NaN."""
     ends = (None, None) if np.isnan(low) else (low, high)
     return Estimate(json_number(value), *ends).text(style)
+
+
+def rows_of(
+    results: Results, *columns: tuple[str, str], intervals: Sequence[str] = ()
+) -> list[list[str]]:
+    """Return a row for each label of the first axis of the first column's array.
+
+    A column is the name of an array with such labels first and the format of its numbers, which
+    come with their intervals in the arrays of `intervals`. A label that an array lacks is UNKNOWN.
+    """
+    rows = {label: [str(label)] for label in next(iter(results[columns[0][0]].axes.values()))}
+    for (name, style), label in itertools.product(columns, rows):
+        axis, labels = next(iter(results[name].axes.items()))
+        if label not in labels:
+            rows[label] += [UNKNOWN] * results[name].values[0].size
+            continue
+        names = [name, f"{name}_interval"] if name in intervals else [name]
+        values, *bounds = (results[n].at(**{axis: label}) for n in names)
+        if bounds:
+            numbers = zip(np.ravel(values), *bounds[0].reshape(2, -1), strict=True)
+            rows[label] += [estimate_text(*each, style) for each in numbers]
+        else:
+            rows[label] += texts(np.ravel(values), style)
+    return list(rows.values())
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

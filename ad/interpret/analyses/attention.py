@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ad.data.episodes import ratio
-from ad.interpret.analysis import Analysis, estimated, texts
+from ad.interpret.analysis import Analysis, estimated, rows_of
 from ad.interpret.contexts import Contexts
 from ad.interpret.hooks import hooked
 from ad.interpret.labeled import Axes, LabeledArray
@@ -49,12 +49,9 @@ class Attention(Analysis):
 
     def table(self, results):
         """Return the scores of each head and of uniform attention."""
-        scores = results["scores"]
-        rows = [
-            [head, *texts(row, ".3f")]
-            for head, row in zip(scores.axes["head"], scores.values, strict=True)
-        ]
-        return Table(["head", *scores.axes["relation"]], rows)
+        return Table(
+            ["head", *results["scores"].axes["relation"]], rows_of(results, ("scores", ".3f"))
+        )
 
 
 def attention_sums(model: SequenceModel, contexts: Contexts) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import torch
 
 from ad.data.episodes import ratio
 from ad.interpret.analyses.reading import Reading, component_names, preferred, read_values
-from ad.interpret.analysis import Analysis, estimate_text, estimated, texts
+from ad.interpret.analysis import Analysis, estimated, rows_of
 from ad.interpret.contexts import Contexts
 from ad.interpret.directions import MOST_PAIRS
 from ad.interpret.labeled import Axes, LabeledArray
@@ -83,16 +83,9 @@ class Attribution(Analysis):
 
     def table(self, results):
         """Return the contribution of each component, and of each head by relation of tokens."""
-        mean, interval = results["preferred"], results["preferred_interval"]
-        relations = results["by_relation"]
-        names, rows = relations.axes["relation"], []
-        for component in mean.axes["component"]:
-            is_head = component in relations.axes["head"]
-            by_relation = relations.at(head=component) if is_head else [np.nan] * len(names)
-            numbers = mean.at(component=component), *interval.at(component=component)
-            cells = [estimate_text(*numbers, "+.3f"), *texts(by_relation, "+.3f")]
-            rows.append([component, *cells])
-        return Table(["component", "contribution", *names], rows)
+        columns = ("preferred", "+.3f"), ("by_relation", "+.3f")
+        header = ["component", "contribution", *results["by_relation"].axes["relation"]]
+        return Table(header, rows_of(results, *columns, intervals=["preferred"]))
 
 
 def _pairs(model: SequenceModel) -> list[tuple[int, int]]:

@@ -42,7 +42,7 @@ from ad.interpret.analyses.studied import (
     ZERO,
     Studied,
 )
-from ad.interpret.analysis import Analysis, texts
+from ad.interpret.analysis import Analysis, rows_of
 from ad.interpret.contexts import RETURN_TO_GO
 from ad.interpret.labeled import BOUNDS, Axes, LabeledArray, with_interval
 from ad.interpret.situations import situation_names
@@ -115,13 +115,8 @@ class Claims(Analysis):
 
     def table(self, results):
         """Return a row for each part of a claim."""
-        effect, holds = (results[name] for name in ("effect", "holds"))
         header = ["claim", "own test", "stronger test", "holds by its own", "holds by the stronger"]
-        rows = [
-            [part, *texts(effect.at(claim=part), "+.3f"), *texts(holds.at(claim=part), ".0f")]
-            for part in PARTS
-        ]
-        return Table(header, rows)
+        return Table(header, rows_of(results, ("effect", "+.3f"), ("holds", ".0f")))
 
 
 def is_above(effects: np.ndarray, strong: bool, bar: float = 0.0) -> bool:

@@ -22,7 +22,7 @@ from ad.interpret.analyses.pairs import (
     place_patches,
     recovery,
 )
-from ad.interpret.analysis import texts
+from ad.interpret.analysis import rows_of
 from ad.interpret.labeled import Axes
 from ad.interpret.relations import relation_names, relations
 from ad.reporting.page import Table
@@ -63,11 +63,7 @@ class Patching(PairAnalysis):
         effect, heads, steered = (results[n] for n in ("effect", "head", "steering"))
         header = ["change", *effect.axes["measure"], *(f"head {h}" for h in heads.axes["head"])]
         header += [f"steering, {stage}" for stage in steered.axes["stage"]]
-        values = np.concatenate([effect.values, heads.values, steered.values], axis=1)
-        rows = [
-            [name, *texts(row, ".2f")]
-            for name, row in zip(effect.axes["change"], values, strict=True)
-        ]
+        rows = rows_of(results, ("effect", ".2f"), ("head", ".2f"), ("steering", ".2f"))
         return Table(header, rows)
 
 

@@ -27,7 +27,7 @@ import torch
 
 from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import recovery
-from ad.interpret.analysis import HISTORIES, Analysis, compared, estimate_text
+from ad.interpret.analysis import HISTORIES, Analysis, compared, rows_of
 from ad.interpret.changes import asking
 from ad.interpret.contexts import RETURN_TO_GO, Contexts
 from ad.interpret.hooks import Write, hooked
@@ -116,15 +116,7 @@ class Scrubbing(Analysis):
 
     def table(self, results):
         """Return the share that each set of heads keeps at each level."""
-        kept, interval = results["kept"], results["kept_interval"]
-        rows = []
-        for heads in kept.axes["heads"]:
-            bounds = interval.at(heads=heads)
-            cells = [
-                estimate_text(*numbers, ".2f")
-                for numbers in zip(kept.at(heads=heads), *bounds, strict=True)
-            ]
-            rows.append([heads, *cells])
+        rows = rows_of(results, ("kept", ".2f"), intervals=["kept"])
         return Table(["heads", *LEVELS], rows)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ad.errors import ConfigError
 from ad.interpret.analyses.pairs import Pair, labeled_recoveries, recovery
-from ad.interpret.analysis import Analysis, Subject, estimate_text
+from ad.interpret.analysis import Analysis, Subject, rows_of
 from ad.interpret.changes import Queries, changed
 from ad.interpret.contexts import Contexts
 from ad.interpret.labeled import Axes, LabeledArray
@@ -74,14 +74,8 @@ class Successes(Analysis):
     def table(self, results):
         """Return the divergence and the recoveries of each group."""
         header = ["successes in context", "decisions", "divergence, no rewards (nats)"]
-        rows = []
-        for group in results["recovery"].axes["successes"]:
-            count, nats, values, bounds = (
-                results[name].at(successes=group)
-                for name in ("decisions", "divergence", "recovery", "recovery_interval")
-            )
-            cells = [estimate_text(*each, ".2f") for each in zip(values, *bounds, strict=True)]
-            rows.append([group, str(count), f"{nats:.2f}", *cells])
+        columns = ("decisions", ".0f"), ("divergence", ".2f"), ("recovery", ".2f")
+        rows = rows_of(results, *columns, intervals=["recovery"])
         return Table([*header, *(f"recovery, {left}" for left in LEFT)], rows)
 
     def _divergence(self, subject: Subject, queries: Queries, change: str) -> np.ndarray:
