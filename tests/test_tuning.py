@@ -26,7 +26,7 @@ CONTENT = {
     "seeds": [0],
     "heading": "settings",
     "grid": {f"{SOURCE}learning_rate": [1e-3, 0.01], f"{SOURCE}hidden": [8, 16]},
-    "search": {"num_tasks": 2},
+    "search_tasks": 2,
 }
 
 

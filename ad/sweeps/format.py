@@ -102,13 +102,6 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """How settings of a source algorithm are searched, for the measure learning."""
-
-    num_tasks: int = field(4, at_least=1)  # largest number of train tasks that each is tried on
-
-
-@dataclass(frozen=True)
 class SweepConfig:
     """The content of a sweep's file."""
 
@@ -140,14 +133,16 @@ class SweepConfig:
     published: str = field("")  # CSV file of published results that stand below the tables
     boards: dict = field({})  # name: a BoardConfig; empty: one board with everything
     tables: dict = field({})  # name: a TableConfig; the measure is then analysis
-    search: dict = field({})  # a SearchConfig; the measure is then learning
+    # largest number of train tasks on which settings of a source algorithm are tried, without a
+    # model; the measure is then learning; 0: none
+    search_tasks: int = field(0, at_least=0)
 
     @property
     def measure(self) -> str:
         """What is measured of each run: evaluation, analysis or learning."""
         if self.tables:
             return "analysis"
-        return "learning" if self.search else "evaluation"
+        return "learning" if self.search_tasks else "evaluation"
 
     @property
     def score(self) -> str:

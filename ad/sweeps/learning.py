@@ -56,7 +56,7 @@ class LearningMeasure(Measure):
 
     def bundles(self, runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
         """Return `runs` in groups that one source can run: all but its settings are equal."""
-        most = max(MAX_AGENTS // self.sweep.search.num_tasks, 1)
+        most = max(MAX_AGENTS // self.sweep.config.search_tasks, 1)
         alike: dict[str, list[PlannedRun]] = {}
         for run in runs:
             source = run.config.source
@@ -166,7 +166,7 @@ def read_search(sweep: Sweep, runs: Sequence[PlannedRun], records: Sequence[Reco
 
 def searched_tasks(sweep: Sweep, run: Run) -> np.ndarray:
     """Return the train tasks that settings are tried on: the first, in the split's random order."""
-    return run.split.train_tasks[: sweep.search.num_tasks]
+    return run.split.train_tasks[: sweep.config.search_tasks]
 
 
 def _learn(run: Run, runs: Sequence[PlannedRun], tasks: np.ndarray) -> tuple[float, dict, dict]:

@@ -22,7 +22,6 @@ from ad.sweeps.format import (
     BoardConfig,
     GroupConfig,
     RowConfig,
-    SearchConfig,
     SweepConfig,
     TableConfig,
 )
@@ -52,7 +51,6 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
         raise ConfigError(f"{path}: scores must name the score that rows are compared by")
     name = board or next(iter(config.boards), "")
     chosen = _board(path, config, name)
-    search = _group(SearchConfig, config.search, f"{path}: search")
     entries = config.groups or {"": {}}
     titles = chosen.groups or list(entries)
     check_titles(f"{path} has no group", titles, entries)
@@ -60,7 +58,7 @@ def load_sweep(path: Path, board: str = "") -> Sweep:
     rows, tried = _shared_rows(path, config, chosen)
     makers = [(_where(path, title), partial(_table, config, title)) for title in config.tables]
     tables = dict(zip(config.tables, _gather(makers), strict=True))
-    sweep = Sweep(path, config, name, chosen, groups, rows, [], tables, search, tried)
+    sweep = Sweep(path, config, name, chosen, groups, rows, [], tables, tried)
     names: dict[str, str] = {}
     plain: dict[str, Experiment] = {}
     makers = [

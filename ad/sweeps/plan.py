@@ -20,7 +20,6 @@ from ad.sweeps.format import (
     BoardConfig,
     GroupConfig,
     RowConfig,
-    SearchConfig,
     SweepConfig,
     TableConfig,
 )
@@ -91,7 +90,6 @@ class Sweep:
     rows: dict[str, RowConfig]
     cells: list[Cell]
     tables: dict[str, TableConfig]
-    search: SearchConfig
     tried: dict[str, list[str]]
 
     @property
