@@ -3,13 +3,12 @@
 The operating system drops the lock of a process that dies.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ad.config.schema import Experiment
 from ad.errors import LockedError
 from ad.runtime.files import remove_leftovers
 
@@ -47,13 +46,6 @@ def locked_all(folders: Iterable[Path], wait: bool = False) -> Iterator[None]:
     with ExitStack() as locks:
         for folder in sorted(folders, key=Path.resolve):
             locks.enter_context(locked(folder, wait))
-        yield
-
-
-@contextmanager
-def locked_runs(configs: Sequence[Experiment]) -> Iterator[None]:
-    """Hold the locks of the folders of the runs of `configs`."""
-    with locked_all(config.folder for config in configs):
         yield
 
 

@@ -81,20 +81,24 @@ def seeds(
     if len(set(seeds)) < len(seeds) or not seeds:
         raise ConfigError(f"--seeds must be different numbers, not {list(seeds)}")
     from ad.pipeline import run_all
-    from ad.runtime.locks import locked_runs
+    from ad.runtime.locks import locked_all
     from ad.runtime.run import Run, with_seed
-    from ad.sweeps.launchers.launch import launch_experiment
+    from ad.sweeps.launchers.launch import launch
     from ad.sweeps.results_table import print_table
 
     def print_seeds(seeds: Sequence[int]) -> None:
         print_table(Path(config.root), [with_seed(config, seed).name for seed in seeds])
 
     if jobs.launcher != "none":
-        if launch_experiment(jobs, config, fresh, len(seeds)):
+        if fresh:  # a job that is started again would begin anew
+            raise ConfigError(
+                "--fresh true cannot be given to a --launcher: remove the folder instead"
+            )
+        if launch(jobs, Path(config.root) / "logs" / "jobs", len(seeds)):
             print_seeds(seeds)
     elif own := seeds[shard[0] - 1 :: shard[1]]:
         configs, failure = [with_seed(config, seed) for seed in own], None
-        with locked_runs(configs):
+        with locked_all(each.folder for each in configs):
             try:
                 # Other seeds may be run by other processes, which need the same histories.
                 run_all([Run.open(each, fresh) for each in configs], fresh, wait=True)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ad.config.fields import settings_class, validate
-from ad.config.schema import Experiment
 from ad.config.yaml_io import YamlFile
 from ad.errors import ConfigError, CorruptError, MachineError, NumericError
 from ad.registry import LAUNCHERS
@@ -36,16 +35,6 @@ def launch(jobs: Jobs, folder: Path, most: int) -> bool:
         return False
     run_jobs(launcher, commands)
     return True
-
-
-def launch_experiment(jobs: Jobs, config: Experiment, fresh: bool, most: int) -> bool:
-    """Run a verb of one experiment in jobs, as `launch` does.
-
-    Raises ConfigError if `fresh`: a job that is started again would begin anew.
-    """
-    if fresh:
-        raise ConfigError("--fresh true cannot be given to a --launcher: remove the folder instead")
-    return launch(jobs, Path(config.root) / "logs" / "jobs", most)
 
 
 def new_launcher(name: str, settings: str, title: str, folder: Path, most: int) -> Launcher:
