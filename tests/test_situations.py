@@ -144,8 +144,10 @@ def test_a_damaged_bank_and_one_of_other_models_are_one_sentence_each(subject, s
         Bank.load(path, subject.model)
     Bank.of_subject(subject).save(path, subject.model)
     whole = path.read_bytes()
-    with pytest.raises(ConfigError, match="other observations, actions or inputs"):
+    with pytest.raises(ConfigError, match="other observations, actions, inputs or episodes"):
         Bank.load(path, hand_made(spec))
+    with pytest.raises(ConfigError, match="episodes"):
+        Bank.load(path, conditioned(replace(subject.model.spec, episode_length=7)))
     for damaged in (whole[: len(whole) // 2], b"", b"bank"):
         path.write_bytes(damaged)
         with pytest.raises(CorruptError, match="is damaged"):

@@ -119,7 +119,7 @@ class Bank:
         except UNREADABLE as error:
             raise CorruptError(f"{path} is damaged: delete it, and analyze again") from error
         if reads != _reads(model):
-            raise ConfigError(f"{path} is for models of other observations, actions or inputs")
+            raise ConfigError(f"{path} is for other observations, actions, inputs or episodes")
         return bank
 
 
@@ -155,7 +155,8 @@ def _reads(model: SequenceModel) -> dict:
     """Return what the windows of `model` hold, as values of JSON."""
     spec = model.spec
     parts = {name: f"{part} {part.shape}" for name, part in spec.observation.items()}
-    return {"parts": parts, "actions": spec.num_actions, "inputs": list(model.tokenizer.inputs)}
+    sizes = {"actions": spec.num_actions, "episode_length": spec.episode_length}
+    return {"parts": parts, **sizes, "inputs": list(model.tokenizer.inputs)}
 
 
 def _group(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -2,8 +2,9 @@
 
 By situation and asked return, it is a mean over decisions: of the probability of the action that
 enters the cell in front (sampled), and of whether that action is the most likely one (greedy). It
-is told for the intact model, and with each component replaced by its mean over the contexts. The
-decisions are those of a bank of situations: found in rollouts, and made by placing the agent. The
+is told for the intact model, and for the same decisions with each component replaced by its mean
+over the contexts; rollouts without a component are those of the analysis `ablation`. The decisions
+are those of a bank of situations: found in rollouts, and made by placing the agent. The
 bank is kept in `situations.npz`. With `--bank` it is that of another model or checkpoint, and the
 probabilities of all actions are compared with those of that model in the same contexts.
 """
@@ -27,8 +28,9 @@ INTACT, CHOICES = "none", ["sampled", "greedy"]
 SHOWN = 3  # components in the table
 BY = ("contexts", "situation", "asked return")
 ABOUT = {
-    "enters": "how often the agent takes the step into the cell in front",
-    "effect": "change of how often the agent takes the step into the cell in front",
+    "enters": "how often the agent takes the step into the cell in front, in the same decisions "
+    "with and without a component: no rollouts are played without it",
+    "effect": "change of how often the agent takes the step, in the same decisions",
     "probability": "probability of an action",
     "difference": "probability of an action minus that of the bank's model",
 }
