@@ -305,7 +305,7 @@ def sharp_model(**settings):
 
 
 @pytest.mark.parametrize("tokenizer", ["fused", "separate", "modal", "recurrent"])
-@pytest.mark.parametrize(("context_length", "beam_size"), [(1, 3), (5, 1), (5, 3)])
+@pytest.mark.parametrize(("context_length", "beam_size"), [(1, 3), (5, 1), (5, 3), (12, 1)])
 def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, tokenizer):
     is_recurrent = tokenizer == "recurrent"
     settings = {"memory": "gru"} if is_recurrent else {"position": "rotary", "tokenizer": tokenizer}
@@ -314,7 +314,7 @@ def test_cached_plans_are_those_of_whole_windows(context_length, beam_size, toke
     arguments |= {"return_weight": 1.0, "rewards": "likely"}
     cached = method.policy(model, 3, context_length, method.PolicySettings(**arguments))
     whole = PlanningPolicy(model, Uncached(model, 3, context_length), PolicySettings(**arguments))
-    for cells, time, outcome in transitions(9, 3):
+    for cells, time, outcome in transitions(15, 3):
         logits = cached.act(cells, time)
         torch.testing.assert_close(logits, whole.act(cells, time))
         cached.observe(*outcome)

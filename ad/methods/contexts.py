@@ -13,6 +13,7 @@ import torch
 
 from ad.data.spec import field_name
 from ad.methods.policy import Observation
+from ad.models.memories.base import Cache
 from ad.models.sequence_model import SequenceModel
 from ad.models.tokenizer import TableCache, Window
 
@@ -124,12 +125,15 @@ class SlidingWindow(Context):
     def __init__(self, model: SequenceModel, num_envs: int, context_length: int):
         super().__init__(model, num_envs, context_length)
         self.length, self.step = 0, 0  # decisions in the window, and in all
+        self.read = 0  # decisions in the window whose tokens are in the cache
+        # Adjacent environments with one past, their decisions since then, and the most of them.
+        self.branches, self.own, self.most_own = 1, 0, 0
 
     def enter(self, observation, time, inputs) -> None:
         """Add the decision at `observation` and `time`, int64 [N], with the model's `inputs`."""
         if self.length == self.capacity:
             self._drop_oldest()
-        self.length += 1
+        self.length, self.own = self.length + 1, self.own + 1
         self._write(time=time, step=self.step, valid=True, **inputs)
         self._write_observation("observation", observation)
         self.step += 1
@@ -141,10 +145,23 @@ class SlidingWindow(Context):
 
     def hidden(self) -> torch.Tensor:
         """Return the hidden states [N, C] of the present decision."""
-        # The decision before has its outcome now, which is not in the cache yet.
-        start = self.length - 2 if self.cache.length else 0
+        # The last decision that was read has its outcome now, which is not in the cache yet.
+        start = max(self.read - 1, 0)
+        self.read = self.length
         with self.model.tokenizer.caching(self.tables):
             return self.model.hidden(self._window_from(start), self.cache, start)[:, -1]
+
+    def split(self, branches: int, decisions: int) -> "SlidingWindow":
+        """Return a context with `branches` environments, adjacent, in the place of each.
+
+        They share the past in memory, and enter at most `decisions`. This context stays as it is.
+        """
+        split, num_envs = copy.copy(self), len(self.fields["valid"])
+        envs = torch.arange(num_envs, device=self.device).repeat_interleave(branches)
+        split.fields = {name: value[envs] for name, value in self.fields.items()}
+        split.branches, split.own, split.most_own = branches, 0, decisions
+        split.cache = split._split_cache(self.cache)
+        return split
 
     def window(self) -> Window:
         """Return the window [N, T + 1] of T decisions."""
@@ -159,7 +176,7 @@ class SlidingWindow(Context):
         start = step[:, self.length] - time[:, self.length]
         present = self.fields["valid"] & (step >= start[:, None])
         self.fields[name] += change[:, None] * present
-        self.cache.reset()
+        self._forget()
 
     def _new_cache(self, num_envs: int):
         return self.model.new_cache(num_envs, self.capacity)
@@ -177,7 +194,30 @@ class SlidingWindow(Context):
             value[:, : kept + 1] = value[:, self.length - kept : self.length + 1].clone()
             value[:, kept + 1 :] = self.padding[name]
         self.length = kept
+        self._read_shared() if self.branches > 1 and self.own < kept else self._forget()
+
+    def _forget(self) -> None:
+        """Empty the cache: the next decision reads the whole window."""
+        if self.branches > 1:  # such a cache is for one past
+            self.cache, self.branches = self._new_cache(len(self.fields["valid"])), 1
         self.cache.reset()
+        self.read = 0
+
+    def _read_shared(self) -> None:
+        """Fill the cache again with the decisions that all branches of an environment share."""
+        self.read = self.length - self.own
+        shared = {
+            name: value[:: self.branches, : self.read + 1] for name, value in self.fields.items()
+        }
+        past = self.model.new_cache(len(shared["valid"]), self.capacity)
+        with self.model.tokenizer.caching(self.tables):
+            self.model.hidden(shared, past)
+        self.cache = self._split_cache(past)
+
+    def _split_cache(self, past: Cache) -> Cache:
+        num_tokens, num_envs = self.model.tokenizer.num_tokens, len(self.fields["valid"])
+        envs = torch.arange(num_envs, device=self.device) // self.branches
+        return past.split(envs, self.branches, num_tokens(1 + self.most_own) - num_tokens(1))
 
 
 class SeparateWindows(Context):

@@ -110,8 +110,10 @@ class PlanningPolicy(ContextPolicy):
         for step in range(1, self.settings.plan_steps):
             if plans.ended.all():
                 break
-            if imagined is self or self.settings.beam_size > 1:  # one plan alone continues itself
+            if self.settings.beam_size > 1:
                 imagined = imagined._branch(last.parent)
+            elif imagined is self:  # one plan alone continues itself
+                imagined = self._split(shape[1])
             logits = imagined._imagine(last, time + step)
             time_of_row = (time + step).repeat_interleave(shape[1])
             plans, last = imagined._continue(plans, logits, time_of_row, self.settings.beam_size)
@@ -156,6 +158,16 @@ class PlanningPolicy(ContextPolicy):
         branched = copy.copy(self)
         branched.context, branched.action_mask = self.context.branch(envs), self.action_mask[envs]
         return branched
+
+    def _split(self, branches: int) -> "PlanningPolicy":
+        """Return a policy with `branches` environments in the place of each, adjacent.
+
+        Their contexts share the past. The present policy stays as it is.
+        """
+        split = copy.copy(self)
+        split.context = self.context.split(branches, self.settings.plan_steps - 1)
+        split.action_mask = self.action_mask.repeat_interleave(branches, 0)
+        return split
 
     def _imagine(self, last: LastStep, time: torch.Tensor) -> torch.Tensor:
         """Add `last` [R, K] to the contexts of the R * K environments; return the next logits.

@@ -56,8 +56,9 @@ class Attention(nn.Module):
         mask = None
         if cache is not None:
             k, v = cache.append(layer, k, v)
-            mask = cache.mask(length)
-        z = self.hook_z(self._mix(q, k, v, mask).transpose(1, 2))  # [B, L, H, D]
+            q, mask = cache.together(q), cache.mask(length)
+        z = self._mix(q, k, v, mask)
+        z = self.hook_z((z if cache is None else cache.apart(z)).transpose(1, 2))  # [B, L, H, D]
         if not self.hook_result.is_hooked:
             return self.out(z.flatten(2))
         weight = self.out.weight.unflatten(1, (self.heads, -1))  # [C, H, D]

@@ -6,6 +6,7 @@ a recurrent state. The hidden states are the same numbers, and no method knows w
 To add one: a file here and a line in `ad/registry.py`.
 """
 
+import copy
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -44,6 +45,16 @@ class Cache:
     def select(self, envs: torch.Tensor) -> None:
         """Keep the environments `envs`, int64 [M], in this order; indices may repeat."""
         raise NotImplementedError
+
+    def split(self, envs: torch.Tensor, branches: int, tokens: int) -> "Cache":
+        """Return a cache with `branches` environments, adjacent, in the place of each.
+
+        `envs` [N * branches] are the environments that they are branches of. They read at most
+        `tokens` tokens more, and are not selected from. This cache stays as it is.
+        """
+        split = copy.copy(self)
+        split.select(envs)
+        return split
 
 
 class Episodes(Cache):

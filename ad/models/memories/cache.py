@@ -49,6 +49,14 @@ class KVCache(Cache):
         used = min(self.length + keys.shape[2], self.capacity)
         return self.keys[layer, ..., :used].mT, self.values[layer, ..., :used].mT
 
+    def together(self, x: torch.Tensor) -> torch.Tensor:
+        """Return queries [N * streams, H, L, D] as sequences that attend to those of `append`."""
+        return x
+
+    def apart(self, x: torch.Tensor) -> torch.Tensor:
+        """Undo `together`."""
+        return x
+
     def mask(self, new: int) -> torch.Tensor | None:
         """Return which slots each of the `new` tokens attends to, bool [N, 1, L, S].
 
@@ -63,9 +71,81 @@ class KVCache(Cache):
             for x in (self.keys, self.values)
         )
 
+    def split(self, envs: torch.Tensor, branches: int, tokens: int) -> Cache:
+        """Return a cache with `branches` environments for each, which share what was read."""
+        if self.streams > 1:
+            return super().split(envs, branches, tokens)
+        return BranchCache(self, branches, tokens)
+
     def _slot(self) -> int:
         """Return the slot of the next token."""
         return self.length
+
+
+class BranchCache(KVCache):
+    """A KVCache of B continuations of each of N environments, which share the past.
+
+    The B environments of one past, adjacent among N * B, are one sequence for the attention: their
+    queries are products with the keys of the past at once, and nobody copies these keys. A token
+    attends to the past and to the earlier tokens of its own branch.
+    """
+
+    def __init__(self, past: KVCache, branches: int, tokens: int):
+        self.length, self.streams, self.branches = past.length, 1, branches
+        self.capacity = past.length + branches * tokens
+        self.keys, self.values = (
+            x.new_empty(*x.shape[:-1], self.capacity) for x in (past.keys, past.values)
+        )
+        self.keys[..., : past.length] = past.keys[..., : past.length]
+        self.values[..., : past.length] = past.values[..., : past.length]
+        # The number in its sequence and the branch of the token in each slot; -1: of all branches.
+        self.number = torch.arange(past.length, device=self.keys.device)
+        self.branch = torch.full_like(self.number, -1)
+
+    def append(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store the new `keys` and `values` [N * B, H, L, D] of a layer.
+
+        Returns all keys and values of the layer, [N, H, S, D] each for S used slots.
+        """
+        begin = len(self.number)
+        end = begin + self.branches * keys.shape[2]
+        self.keys[layer, ..., begin:end] = self.together(keys).mT
+        self.values[layer, ..., begin:end] = self.together(values).mT
+        return self.keys[layer, ..., :end].mT, self.values[layer, ..., :end].mT
+
+    def mask(self, new: int) -> torch.Tensor:
+        """Return which slots each of the B * `new` tokens attends to, bool [1, 1, B L, S]."""
+        number, branch = self._new(new)
+        numbers, branches = torch.cat([self.number, number]), torch.cat([self.branch, branch])
+        own = (branches < 0) | (branches == branch[:, None])
+        return (own & (numbers <= number[:, None]))[None, None]
+
+    def advance(self, tokens: int) -> None:
+        """Add `tokens` of each branch to the length."""
+        number, branch = self._new(tokens)
+        self.number = torch.cat([self.number, number])
+        self.branch = torch.cat([self.branch, branch])
+        super().advance(tokens)
+
+    def select(self, envs: torch.Tensor) -> None:
+        """Raise NotImplementedError: the branches of an environment stay together."""
+        raise NotImplementedError
+
+    def together(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [N * B, H, L, D] as [N, H, B * L, D]."""
+        return x.unflatten(0, (-1, self.branches)).transpose(1, 2).flatten(2, 3)
+
+    def apart(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [N, H, B * L, D] as [N * B, H, L, D]."""
+        return x.unflatten(2, (self.branches, -1)).transpose(1, 2).flatten(0, 1)
+
+    def _new(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the numbers and the branches of the next `tokens` tokens of all, int64 [B * L]."""
+        each = torch.arange(tokens, device=self.number.device) + self.length
+        branch = torch.arange(self.branches, device=each.device)
+        return each.repeat(self.branches), branch.repeat_interleave(tokens)
 
 
 class EpisodeCache(Episodes, KVCache):
