@@ -182,7 +182,7 @@ def test_a_process_that_cannot_be_reached_is_a_sentence(command, tmp_path):
 
 
 def test_a_training_that_leaves_the_finite_numbers_rolls_back_and_fails_in_all(command, tmp_path):
-    endless = {"training.learning_rate": "1e30", "training.max_bad_batches": "0"}
+    endless = {"training.learning_rate": "1e30"}
     _, words = command("diverges", EXACT | endless)
     codes, output = ranks.start(words, tmp_path / "output.txt").end()
     assert codes == [5, 5]

@@ -8,6 +8,7 @@ from training_run import assert_same_bits, checkpoint, finish, log
 
 from ad.errors import NumericError
 from ad.runtime.run import Run
+from ad.training import trainer as trainer_module
 from ad.training.trainer import Trainer
 
 Fault = Callable[[Trainer], bool]
@@ -33,8 +34,10 @@ def until_rolled_back(*steps: int) -> Fault:
 
 
 @pytest.fixture
-def config(experiment):
-    return experiment(training__precision="float32", training__max_bad_batches="1")
+def config(experiment, monkeypatch):
+    """An experiment in which one bad batch is skipped, and the second in a row is one too many."""
+    monkeypatch.setattr(trainer_module, "MAX_BAD_BATCHES", 1)
+    return experiment(training__precision="float32")
 
 
 def warnings(capsys) -> list[str]:
@@ -111,8 +114,7 @@ def test_the_second_roll_back_ends_training_and_names_the_steps(config):
 
 
 def test_no_checkpoint_is_written_amid_bad_batches(experiment):
-    config = experiment(training__precision="float32", training__max_bad_batches="9")
-    trainer = faulty(config, at(4, 5))
+    trainer = faulty(experiment(training__precision="float32"), at(4, 5))
     finish(trainer)
     steps = {path.stem for path in (trainer.run.folder / "checkpoints").iterdir()}
     assert steps == {"step_0000003", "step_0000008"}
@@ -127,10 +129,10 @@ def test_as_many_bad_batches_as_are_allowed_cost_no_roll_back(config):
 
 
 @pytest.mark.parametrize("step", [2, 6, 7])
-def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(experiment, step):
-    whole, other = (
-        experiment(training__precision="float32", training__max_bad_batches="1") for _ in range(2)
-    )
+def test_a_run_with_bad_batches_that_is_interrupted_comes_to_the_same_bits(
+    config, experiment, step
+):
+    whole, other = config, experiment(training__precision="float32")
     finish(faulty(whole, until_rolled_back(4, 5)))
     trainer = faulty(other, until_rolled_back(4, 5))
     finish(trainer, lambda: trainer.step == step)

@@ -122,7 +122,7 @@ def test_a_failed_run_says_why_and_is_made_again_only_if_asked(tmp_path, monkeyp
 
 def test_runs_that_share_a_training_fail_with_it(tmp_path):
     (tmp_path / "room.yaml").write_text(json.dumps(EXPERIMENT))
-    broken = {"training.learning_rate": 1e30, "training.max_bad_batches": 0}
+    broken = {"training.learning_rate": 1e30}
     broken |= {"training.warmup_steps": 0, "training.gradient_norm": 1e30}
     content = {"experiment": str(tmp_path / "room.yaml"), "settings": broken, "seeds": [0]}
     sweep = write_sweep(tmp_path, content | {"grid": {"evaluation.temperature": [1.0, 2.0]}})

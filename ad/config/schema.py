@@ -190,8 +190,6 @@ class TrainingConfig:
     """train steps between two checkpoints that are never removed; 0: only the newest two stay"""
     log_every: int = field(20, at_least=1, affects_results=False)
     """train steps between two lines of metrics.jsonl"""
-    max_bad_batches: int = field(5, at_least=0, affects_results=False)
-    """consecutive batches with a non-finite loss or gradient to skip before training rolls back"""
     process_timeout: float = field(1800.0, above=0, affects_results=False, added=True)
     """seconds that a process of a data-parallel training waits for the others before it gives up"""
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from ad.errors import NumericError
 from ad.runtime.console import warn
 
+MAX_BAD_BATCHES = 5  # consecutive ones that are skipped before training rolls back
+
 
 @dataclass
 class NonFiniteGuard:

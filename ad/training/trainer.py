@@ -30,7 +30,7 @@ from ad.runtime.run import Run
 from ad.training import checkpoints
 from ad.training.compiling import compiled
 from ad.training.data_parallel import ALONE, SingleProcess
-from ad.training.nonfinite import NonFiniteGuard
+from ad.training.nonfinite import MAX_BAD_BATCHES, NonFiniteGuard
 from ad.training.optimizer import (
     FlatAdamW,
     FlatTensors,
@@ -59,7 +59,7 @@ class BaseTrainer(ABC):
         self.run, self.config, self.device = run, run.config, device
         self.processes = processes
         self.method = build_method(self.config.method)
-        self.guard = NonFiniteGuard(self.config.training.max_bad_batches)
+        self.guard = NonFiniteGuard(MAX_BAD_BATCHES)
         self.seconds = 0.0  # of training that are not in the run's timing yet
 
     @property
