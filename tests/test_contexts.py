@@ -34,7 +34,7 @@ def untrained(config):
     """The run of `config`, its method, and a random model whose logits differ."""
     run, method = Run(config), build_method(config.method)
     torch.manual_seed(3)
-    spec = make_spec(run.world, config.env.episode_length, np.array([0.0, 1.0]), [0.0, 1.0])
+    spec = make_spec(run.world, config.env.episode_length, np.array([0.0, 1.0]), [[0.0, 1.0]])
     model = method.build(spec, config.model).eval().requires_grad_(False)
     torch.nn.init.normal_(model.head.weight)
     return run, method, model

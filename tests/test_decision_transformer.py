@@ -1,6 +1,7 @@
 """The methods that imitate single episodes: decision transformer and behavior clone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from training_run import words_of
 from ad.config.parser import load
 from ad.data.derived import Sequences, return_to_go
 from ad.data.sampler import TaskHistory, WindowSampler
-from ad.data.spec import Spec
+from ad.data.spec import Spec, make_spec
 from ad.errors import ConfigError
 from ad.evaluation.calibration import read_calibration
 from ad.evaluation.evaluate import evaluate
@@ -23,7 +24,7 @@ from ad.reporting.report import report
 from ad.rollout.rollout import rollout, sampled
 from ad.runtime import metrics_log
 from ad.runtime.run import Run
-from envs import make_vec
+from envs import make_base, make_vec
 from envs.oracle import TaskOracle
 from envs.spaces import Discrete
 
@@ -256,6 +257,17 @@ def test_accuracy_is_the_share_of_valid_decisions_whose_action_is_the_likeliest(
     window["action_mask"] = torch.zeros(4, 7, 5, dtype=torch.bool)
     window["action_mask"].scatter_(2, window["action"].clamp(max=4)[..., None], True)
     assert method.loss(model, window)[1]["accuracy"] == 1
+
+
+def test_what_is_asked_for_is_what_a_tenth_of_the_episodes_of_a_task_reach():
+    world = make_base("DarkRoom-v0")
+    returns = [np.arange(11.0), np.full(3, 2.0), np.zeros(0)]  # 9 and 2; a task without episodes
+    spec = make_spec(world, 6, np.array([0.0, 1.0]), returns)
+    assert (spec.return_range, spec.reached_return) == ((0.0, 10.0), 5.5)
+    method, model = random_model("decision_transformer")
+    model.spec = replace(model.spec, reached_return=0.75)
+    policy = method.policy(model, 2, 4, method.PolicySettings())
+    assert policy.inputs()["return_to_go"].tolist() == [0.75, 0.75]
 
 
 def test_a_return_beyond_the_data_is_a_warning_once(capsys):

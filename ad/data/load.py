@@ -63,7 +63,7 @@ def load_training_set(run: Run, broadcast: Callable = call) -> TrainingSet:
     rewards = np.unique(np.concatenate([np.unique(arrays["reward"]) for arrays in learned]))
     if not np.isfinite(rewards).all():
         raise ConfigError("the histories hold rewards that are not finite")
-    returns = np.concatenate([returns_of(arrays) for arrays in learned])
+    returns = [returns_of(arrays) for arrays in learned]
     spec = make_spec(run.world, run.config.env.episode_length, rewards, returns)
     tasks = zip(learned, run.split.train_tasks, strict=True)
     return TrainingSet([TaskHistory(*both, run.world) for both in tasks], spec, run.config)

@@ -8,6 +8,7 @@ import numpy as np
 from envs.spaces import Array, Discrete, Part, observation_parts
 
 MAX_REWARDS = 64  # distinct rewards that are kept as a list; more are a range
+REACHED = 0.9  # quantile of a task's returns that its histories count as having reached
 OBSERVATIONS = ("observation", "next_observation")  # roles of an observation in a transition
 
 
@@ -18,7 +19,9 @@ class Spec:
     `observation` holds the parts by name, "" for an undivided observation. `num_actions` is the
     largest number of actions of a task. `rewards` lists the distinct rewards, ascending; it is
     empty if there are more than MAX_REWARDS, and `reward_range` holds the lowest and the highest.
-    `return_range` holds the lowest and the highest return of an episode of the histories.
+    `return_range` holds the lowest and the highest return of an episode of the histories,
+    `reached_return` the mean over tasks of the return that a tenth of the episodes reach: the
+    highest one is the luck of an episode, or of the task that pays most.
     """
 
     observation: dict[str, Part]
@@ -27,6 +30,7 @@ class Spec:
     reward_range: tuple[float, float]
     episode_length: int  # env steps
     return_range: tuple[float, float] = (0.0, 0.0)
+    reached_return: float = 0.0
 
     @property
     def observation_fields(self) -> dict[str, Part]:
@@ -50,20 +54,22 @@ def field_name(role: str, part: str) -> str:
 
 
 def make_spec(
-    world, episode_length: int, rewards: np.ndarray, returns: Sequence[float] = (0.0,)
+    world, episode_length: int, rewards: np.ndarray, returns: Sequence[Sequence[float]] = ()
 ) -> Spec:
     """Return the spec of `world`, a vector environment.
 
-    `rewards` are all rewards of its histories, `returns` the returns of all their episodes.
+    `rewards` are all rewards of its histories, `returns` the returns of the episodes of each task.
     """
     values = np.unique(rewards)
+    played = [own for own in returns if len(own)] or [[0.0]]
     return Spec(
         observation=observation_parts(world),
         num_actions=int(world.single_action_space.n),
         rewards=tuple(values.tolist()) if len(values) <= MAX_REWARDS else (),
         reward_range=(float(min(values, default=0)), float(max(values, default=0))),
         episode_length=episode_length,
-        return_range=(float(min(returns, default=0)), float(max(returns, default=0))),
+        return_range=(float(min(map(np.min, played))), float(max(map(np.max, played)))),
+        reached_return=float(np.mean([np.quantile(own, REACHED) for own in played])),
     )
 
 

@@ -45,7 +45,7 @@ def asked_return(config: Experiment, model: SequenceModel) -> float | None:
     if "return_to_go" not in build_method(config.method).fields:
         return None
     asked = config.evaluation.policy.get("asked_return")
-    return model.spec.return_range[1] if asked is None else asked
+    return model.spec.reached_return if asked is None else asked
 
 
 def summarize_calibration(run: Run) -> dict:

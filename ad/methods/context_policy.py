@@ -71,7 +71,7 @@ class ContextPolicy(Policy):
 class ReturnConditionedPolicy(ContextPolicy):
     """A ContextPolicy whose model reads the return that is left of the target of an episode.
 
-    `target` is a number or one for each environment, None for the highest return in the histories.
+    `target` is a number or one for each environment, None for the histories' `reached_return`.
     The return to go of a past episode in the context is what it achieved, as in a training window.
     Raises ConfigError unless all are finite, and warns of targets beyond the histories.
     """
@@ -86,7 +86,7 @@ class ReturnConditionedPolicy(ContextPolicy):
         low, high = model.spec.return_range
         num_envs = len(context.fields["valid"])
         try:
-            values = torch.tensor(high if target is None else target).float()
+            values = torch.tensor(model.spec.reached_return if target is None else target).float()
             self.target = values.to(self.device).expand(num_envs).clone()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(

@@ -31,7 +31,8 @@ class PolicySettings:
     """Settings of the policy of the decision transformer."""
 
     asked_return: Optional[float] = field(None, at_least=-1e9, at_most=1e9)  # noqa: UP045
-    """return that each episode is conditioned on; null: the highest of the histories"""
+    """return that each episode is conditioned on; null: the mean over train tasks of the return
+    that a tenth of a task's episodes reach"""
 
 
 class DecisionTransformer(behavior_cloning.BehaviorCloning):
@@ -58,7 +59,7 @@ class DecisionTransformer(behavior_cloning.BehaviorCloning):
     def policy(self, model, num_envs, context_length, settings):
         """Return a policy that is conditioned on `settings.asked_return` in each episode.
 
-        It is a number or one for each environment; None is the highest return in the histories.
+        It is a number or one for each environment; None is the `reached_return` of the histories.
         """
         from ad.methods.context_policy import ReturnConditionedPolicy
         from ad.methods.contexts import PresentEpisode, SlidingWindow
